@@ -1,0 +1,38 @@
+# Compiler options that hold for every target of ours.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+# The arithmetic is canonical (docs/NUMERICS.md): no contraction of a*b+c, no reordering, ever.
+add_compile_options(-ffp-contract=off)
+set(FATHOM_WARNINGS -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Wvla -Wimplicit-fallthrough)
+
+# CMake's Release is -O3 -DNDEBUG; FATHOM_CHECK does not depend on NDEBUG.
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1")
+set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
+
+if(FATHOM_SANITIZE)
+  add_compile_options(-fsanitize=${FATHOM_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${FATHOM_SANITIZE})
+  if(FATHOM_SANITIZE MATCHES undefined)
+    add_compile_options(-fno-sanitize-recover=undefined)
+  endif()
+endif()
+
+# mold links in 0.03 s what bfd links in 0.4 s; a cached compile costs 0.01 s. Both are optional.
+find_program(FATHOM_MOLD mold)
+if(FATHOM_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+find_program(FATHOM_CCACHE ccache)
+if(FATHOM_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # One cache for all presets of this checkout; paths relative, so that presets share what they can.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DIR=${CMAKE_SOURCE_DIR}/build/ccache
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=3G ${FATHOM_CCACHE})
+endif()

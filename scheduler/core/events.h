@@ -1,0 +1,147 @@
+// scheduler/core/events.h: what happens to the scheduler core and what it wants done. Plain data, no IO.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "common/plan.h"
+#include "common/request.h"
+#include "common/status.h"
+#include "common/types.h"
+
+namespace fathom::scheduler {
+
+// ---- Events -----------------------------------------------------------------------------------------------
+
+// A router's Submit: first try, retry, resume and takeover alike. An upsert by key.
+struct Submitted {
+  PeerId router;
+  AttemptId attempt;
+  SessionKey key;
+  std::optional<Record> record;  // Absent: the Submit named only the key.
+  std::string router_blob;
+  std::vector<int32_t> have;     // Per sequence, frames start from here; missing ones from 0.
+  int64_t deadline_us = 0;       // What is left; 0: none.
+  bool replay = false;           // Accepted before: exempt from queue limits.
+  int64_t age_us = 0;            // Since its first acceptance.
+};
+
+// Ends this attempt's subscription; the session is suspended when the last one is gone.
+struct Suspended {
+  PeerId router;
+  AttemptId attempt;
+  SessionKey key;
+};
+
+// A router cuts a sequence at `length` tokens; it is finished.
+struct Closed {
+  PeerId router;
+  SessionKey key;
+  int32_t sequence = 0;
+  int32_t length = 0;
+  FinishReason reason = FinishReason::kStopString;
+};
+
+// The router's stream broke; its sessions run `router_grace_us` more, then suspend.
+struct RouterLost {
+  PeerId router;
+};
+
+// What a group's plans must keep to.
+struct GroupLimits {
+  int32_t blocks = 0;         // Pool size with the padding block 0: ids 1 to blocks - 1 may be given out.
+  int32_t block_tokens = 16;
+  int32_t slots = 0;          // Ids 1 to slots.
+  int32_t step_tokens = 0;    // Rows of one step.
+  int32_t context_tokens = 0;
+  int32_t plans_in_flight = 2;
+};
+
+// A group's ranks are loaded, connected and listening for plans of this epoch. It starts from empty slots.
+struct GroupUp {
+  GroupId group;
+  TermId term;
+  EpochId epoch;
+  GroupLimits limits;
+  std::string fingerprint;
+};
+
+// The group's epoch is over; its sessions are suspended with the tokens they have.
+struct GroupLost {
+  GroupId group;
+  EpochId epoch;
+};
+
+// Rank 0's result; the driver has seen every rank's by then or does not wait for them.
+struct StepDone {
+  GroupId group;
+  StepResult result;
+};
+
+// Time passed. The driver sends one at least each 50 ms while anything waits on time.
+struct Tick {};
+
+using Event = std::variant<Submitted, Suspended, Closed, RouterLost, GroupUp, GroupLost, StepDone, Tick>;
+
+// ---- Actions ----------------------------------------------------------------------------------------------
+
+struct AcceptedOut {
+  PeerId router;
+  AttemptId attempt;
+  std::string request_id;
+  uint64_t seed = 0;
+  int32_t cached_tokens = 0;
+  std::optional<Record> record;  // When the Submit had only a key.
+  std::string router_blob;       // Likewise.
+};
+
+struct RefusedOut {
+  PeerId router;
+  AttemptId attempt;
+  absl::Status status;  // With ErrorDetail.
+};
+
+struct FrameEnd {
+  FinishReason reason = FinishReason::kNone;
+  Usage usage;
+  SequenceTimings timings;
+};
+
+struct Frame {
+  PeerId router;
+  AttemptId attempt;
+  int32_t sequence = 0;
+  int32_t position = 0;  // Of ids[0]; with no ids, the next one.
+  std::vector<TokenId> ids;
+  std::vector<TokenLogprob> logprobs;
+  std::optional<PromptLogprobs> prompt_logprobs;
+  std::string fingerprint;  // With an attempt's first frame and when it changes.
+  std::optional<FrameEnd> finish;
+  absl::Status error;       // Not OK: the sequence failed; no finish then.
+};
+
+struct PlanOut {
+  GroupId group;
+  StepPlan plan;
+};
+
+// The core saw a result that cannot be (a bug of a worker, or of ours): the epoch must end.
+struct GroupAbort {
+  GroupId group;
+  EpochId epoch;
+  std::string reason;
+};
+
+// The driver carries them out in this order of members.
+struct Actions {
+  std::vector<AcceptedOut> accepted;
+  std::vector<RefusedOut> refused;
+  std::vector<Frame> frames;
+  std::vector<PlanOut> plans;
+  std::vector<GroupAbort> aborts;
+};
+
+}  // namespace fathom::scheduler
