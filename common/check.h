@@ -1,6 +1,6 @@
-// common/check.h: FATHOM_CHECK is for our own bugs, never for what a user, a file or a peer may cause.
-// On in every build. A failure prints file, line, expression and message to stderr and aborts: restarts are
-// cheap, and sessions survive any process.
+// common/check.h: FATHOM_CHECK is for our own bugs, never for what a user, a file or a peer may
+// cause. On in every build. A failure prints file, line, expression and message to stderr and
+// aborts: restarts are cheap, and sessions survive any process.
 #pragma once
 
 #include <fmt/format.h>
@@ -13,10 +13,10 @@ namespace fathom {
 }  // namespace fathom
 
 // FATHOM_CHECK(cond) or FATHOM_CHECK(cond, "format {}", value).
-#define FATHOM_CHECK(condition, ...)                                             \
-  (static_cast<bool>(condition)                                                  \
-       ? static_cast<void>(0)                                                    \
-       : ::fathom::CheckFailed(__FILE__, __LINE__, #condition,                   \
+#define FATHOM_CHECK(condition, ...)                           \
+  (static_cast<bool>(condition)                                \
+       ? static_cast<void>(0)                                  \
+       : ::fathom::CheckFailed(__FILE__, __LINE__, #condition, \
                                ::fathom::check_internal::Text(__VA_ARGS__)))
 
 namespace fathom::check_internal {

@@ -1,5 +1,5 @@
-// common/clock.h: time is an argument. Only main.cc files and transports make a RealClock; everything else is
-// given `now` or a Clock&. Thread: Now() may be called from any thread.
+// common/clock.h: time is an argument. Only main.cc files and transports make a RealClock;
+// everything else is given `now` or a Clock&. Thread: Now() may be called from any thread.
 #pragma once
 
 #include <atomic>

@@ -1,7 +1,8 @@
 // common/flags.h: one way to configure every process: flag > environment > file > default.
-// A flag --http-port is also the environment variable FATHOM_HTTP_PORT and the key http-port of the YAML file
-// given by --config. An unknown flag or key is an error that names the nearest right one (exit 64); flags known
-// from other engines are answered with the right name. Thread: used by main before any other thread exists.
+// A flag --http-port is also the environment variable FATHOM_HTTP_PORT and the key http-port of the
+// YAML file given by --config. An unknown flag or key is an error that names the nearest right one
+// (exit 64); flags known from other engines are answered with the right name. Thread: used by main
+// before any other thread exists.
 #pragma once
 
 #include <cstdint>
@@ -29,15 +30,20 @@ class Flags {
   // Flags added after this are listed under `title` in --help.
   void Group(std::string title);
 
-  // Each: `names` as typed, comma separated, first one canonical: "--tensor-parallel-size,-tp". The value before
-  // Parse is the default shown in --help.
+  // Each: `names` as typed, comma separated, first one canonical: "--tensor-parallel-size,-tp". The
+  // value before Parse is the default shown in --help.
   void Add(const std::string& names, std::string* value, const std::string& help);
   void Add(const std::string& names, std::optional<std::string>* value, const std::string& help);
-  void Add(const std::string& names, std::vector<std::string>* values, const std::string& help);  // Repeatable.
-  void Add(const std::string& names, bool* value, const std::string& help);  // --x, --x=false, --no-x.
-  void Add(const std::string& names, int32_t* value, int32_t min, int32_t max, const std::string& help);
-  void Add(const std::string& names, int64_t* value, int64_t min, int64_t max, const std::string& help);
-  void Add(const std::string& names, double* value, double min, double max, const std::string& help);
+  void Add(const std::string& names, std::vector<std::string>* values,
+           const std::string& help);  // Repeatable.
+  void Add(const std::string& names, bool* value,
+           const std::string& help);  // --x, --x=false, --no-x.
+  void Add(const std::string& names, int32_t* value, int32_t min, int32_t max,
+           const std::string& help);
+  void Add(const std::string& names, int64_t* value, int64_t min, int64_t max,
+           const std::string& help);
+  void Add(const std::string& names, double* value, double min, double max,
+           const std::string& help);
   // One of `allowed`.
   void AddChoice(const std::string& names, std::string* value, std::vector<std::string> allowed,
                  const std::string& help);
@@ -46,10 +52,11 @@ class Flags {
   // A port: 0 (any free one) to 65535.
   void AddPort(const std::string& names, int32_t* value, const std::string& help);
   // A word without dashes; `required` ones must be there.
-  void AddPositional(const std::string& name, std::string* value, bool required, const std::string& help);
+  void AddPositional(const std::string& name, std::string* value, bool required,
+                     const std::string& help);
 
-  // Parses; on --help, --version or an error it prints what is to be printed and returns the exit code.
-  // nullopt: go on. argv[0] is skipped.
+  // Parses; on --help, --version or an error it prints what is to be printed and returns the exit
+  // code. nullopt: go on. argv[0] is skipped.
   std::optional<int> Parse(int argc, const char* const* argv);
 
  private:

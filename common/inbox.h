@@ -1,6 +1,7 @@
 // common/inbox.h: the way into a thread that owns state: a bounded many-to-one queue.
 // Thread: TryPush and Close from any thread; Pop and PopFor from the one owner.
-// Invariant: at most `capacity` elements wait; a full inbox says so at once and never blocks a sender.
+// Invariant: at most `capacity` elements wait; a full inbox says so at once and never blocks a
+// sender.
 #pragma once
 
 #include <chrono>

@@ -1,6 +1,7 @@
-// common/log.h: the process log: one JSON object a line on stderr (ts, level, role, msg), or plain text on a
-// terminal. Asynchronous, bounded, drops the oldest under pressure. Never logs prompts or outputs.
-// Thread: Init once from main; the rest from any thread. Before Init, lines go to stderr as plain text.
+// common/log.h: the process log: one JSON object a line on stderr (ts, level, role, msg), or plain
+// text on a terminal. Asynchronous, bounded, drops the oldest under pressure. Never logs prompts or
+// outputs. Thread: Init once from main; the rest from any thread. Before Init, lines go to stderr
+// as plain text.
 #pragma once
 
 #include <fmt/format.h>
@@ -20,7 +21,8 @@ bool LogEnabled(LogLevel level);
 
 template <class... Args>
 void LogDebug(fmt::format_string<Args...> text, Args&&... args) {
-  if (LogEnabled(LogLevel::kDebug)) LogLine(LogLevel::kDebug, fmt::format(text, std::forward<Args>(args)...));
+  if (LogEnabled(LogLevel::kDebug))
+    LogLine(LogLevel::kDebug, fmt::format(text, std::forward<Args>(args)...));
 }
 template <class... Args>
 void LogInfo(fmt::format_string<Args...> text, Args&&... args) {

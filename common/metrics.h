@@ -1,6 +1,7 @@
-// common/metrics.h: the only way to prometheus-cpp. Names are fathom_<role>_<noun>_<unit>; counters end in
-// _total. Metrics are registered by main's wiring only (a bad name is our bug: FATHOM_CHECK), and live as long as
-// the Metrics object. Thread: registration from one thread; updates from any (9-23 ns each).
+// common/metrics.h: the only way to prometheus-cpp. Names are fathom_<role>_<noun>_<unit>; counters
+// end in _total. Metrics are registered by main's wiring only (a bad name is our bug:
+// FATHOM_CHECK), and live as long as the Metrics object. Thread: registration from one thread;
+// updates from any (9-23 ns each).
 #pragma once
 
 #include <map>
@@ -55,10 +56,11 @@ class Metrics {
   // Returned by value: a handle; the Metrics object owns the metric.
   Counter AddCounter(const std::string& name, const std::string& help, const Labels& labels = {});
   Gauge AddGauge(const std::string& name, const std::string& help, const Labels& labels = {});
-  Histogram AddHistogram(const std::string& name, const std::string& help, std::vector<double> buckets,
-                         const Labels& labels = {});
+  Histogram AddHistogram(const std::string& name, const std::string& help,
+                         std::vector<double> buckets, const Labels& labels = {});
 
-  // Serves GET /metrics on host:port (0: any free one) and returns the port. UNAVAILABLE when it cannot bind.
+  // Serves GET /metrics on host:port (0: any free one) and returns the port. UNAVAILABLE when it
+  // cannot bind.
   absl::StatusOr<int> Serve(const std::string& host, int port);
 
   // The text of /metrics.

@@ -1,5 +1,6 @@
-// common/plan.h: what scheduler and workers say to each other in each step (docs/ARCHITECTURE.md, "Plans").
-// Plans are deltas on slots and are executed strictly in order: copies, releases, admits, extends, chunks.
+// common/plan.h: what scheduler and workers say to each other in each step (docs/ARCHITECTURE.md,
+// "Plans"). Plans are deltas on slots and are executed strictly in order: copies, releases, admits,
+// extends, chunks.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,9 @@ struct BlockCopy {
   bool operator==(const BlockCopy&) const = default;
 };
 
-// Seats a sequence: prompt and already generated ids. At most kAdmitIdsMax ids; `more` says that the same
-// slot's next ids follow in a later plan's admit (only slot, ids and more are read from it).
+// Seats a sequence: prompt and already generated ids. At most kAdmitIdsMax ids; `more` says that
+// the same slot's next ids follow in a later plan's admit (only slot, ids and more are read from
+// it).
 struct Admit {
   SlotId slot;
   Request request;
@@ -44,8 +46,8 @@ struct Extend {
   bool operator==(const Extend&) const = default;
 };
 
-// A decode row: the token to compute is the sample of step `fed_by_step`, which the worker has (or knows, when
-// that step is long done); the worker owns the slot's length.
+// A decode row: the token to compute is the sample of step `fed_by_step`, which the worker has (or
+// knows, when that step is long done); the worker owns the slot's length.
 struct DecodeRow {
   StepId fed_by_step;
   int32_t draft_max = 0;
@@ -54,7 +56,8 @@ struct DecodeRow {
 
 struct Chunk {
   SlotId slot;
-  // int32_t: that many of the slot's known ids that are not yet computed (prefill); or a decode row.
+  // int32_t: that many of the slot's known ids that are not yet computed (prefill); or a decode
+  // row.
   std::variant<int32_t, DecodeRow> work = 0;
   bool sample = false;  // Sample the token after this chunk's last one.
   bool operator==(const Chunk&) const = default;
@@ -77,11 +80,11 @@ enum class RowFault { kNone, kNonFiniteLogits, kTokenOutOfRange, kBlockOutOfRang
 const char* RowFaultName(RowFault fault);
 
 struct ResultRow {
-  int32_t row = 0;       // Index into the plan's chunks.
+  int32_t row = 0;  // Index into the plan's chunks.
   int32_t sequence = 0;
-  int32_t position = 0;  // Of ids[0] in the sequence; generated tokens count from 0.
-  std::vector<TokenId> ids;             // Empty when the chunk did not sample.
-  std::vector<TokenLogprob> logprobs;   // One per id when asked for.
+  int32_t position = 0;                // Of ids[0] in the sequence; generated tokens count from 0.
+  std::vector<TokenId> ids;            // Empty when the chunk did not sample.
+  std::vector<TokenLogprob> logprobs;  // One per id when asked for.
   std::optional<PromptLogprobs> prompt_logprobs;
   RowFault fault = RowFault::kNone;
   bool operator==(const ResultRow&) const = default;

@@ -1,9 +1,9 @@
-// common/request.h: a request as the cluster sees it, after a router admitted it: token ids and resolved
-// parameters, no text. Router, scheduler and worker share these types; the wire has the same fields
-// (proto/cluster.proto), converted in proto/wire.h.
+// common/request.h: a request as the cluster sees it, after a router admitted it: token ids and
+// resolved parameters, no text. Router, scheduler and worker share these types; the wire has the
+// same fields (proto/cluster.proto), converted in proto/wire.h.
 //
-// Invariant 1 (docs/ARCHITECTURE.md): a token is a function of (model, prompt ids, these parameters, seed,
-// sequence, position, ids so far). Nothing outside `Request` may influence one.
+// Invariant 1 (docs/ARCHITECTURE.md): a token is a function of (model, prompt ids, these
+// parameters, seed, sequence, position, ids so far). Nothing outside `Request` may influence one.
 #pragma once
 
 #include <cstdint>
@@ -16,16 +16,16 @@
 
 namespace fathom {
 
-// Effective values: defaults were resolved by the router (request, else generation_config.json, else
-// OpenAI's). The order of operations is docs/NUMERICS.md, "Sampler".
+// Effective values: defaults were resolved by the router (request, else generation_config.json,
+// else OpenAI's). The order of operations is docs/NUMERICS.md, "Sampler".
 struct SamplingParams {
-  float temperature = 1.0f;         // 0: argmax.
-  int32_t top_k = 0;                // 0: off.
-  float top_p = 1.0f;               // 1: off.
-  float min_p = 0.0f;               // 0: off.
-  float repetition_penalty = 1.0f;  // 1: off. Counts prompt and output.
-  float presence_penalty = 0.0f;    // Output only.
-  float frequency_penalty = 0.0f;   // Output only.
+  float temperature = 1.0f;                           // 0: argmax.
+  int32_t top_k = 0;                                  // 0: off.
+  float top_p = 1.0f;                                 // 1: off.
+  float min_p = 0.0f;                                 // 0: off.
+  float repetition_penalty = 1.0f;                    // 1: off. Counts prompt and output.
+  float presence_penalty = 0.0f;                      // Output only.
+  float frequency_penalty = 0.0f;                     // Output only.
   std::vector<std::pair<TokenId, float>> logit_bias;  // Ascending ids, each once.
   bool operator==(const SamplingParams&) const = default;
 };
@@ -40,7 +40,8 @@ struct StopParams {
 };
 
 struct OutputParams {
-  std::optional<int32_t> logprobs;         // Top-n beside the chosen token's log-probability; 0 = only that.
+  std::optional<int32_t>
+      logprobs;  // Top-n beside the chosen token's log-probability; 0 = only that.
   std::optional<int32_t> prompt_logprobs;  // The same for prompt tokens 1...
   bool operator==(const OutputParams&) const = default;
 };
@@ -62,8 +63,8 @@ struct TokenLogprob {
   bool operator==(const TokenLogprob&) const = default;
 };
 
-// Consecutive prompt tokens' log-probabilities; `start` is the prompt position of the first (1 or more,
-// for token 0 has none).
+// Consecutive prompt tokens' log-probabilities; `start` is the prompt position of the first (1 or
+// more, for token 0 has none).
 struct PromptLogprobs {
   int32_t start = 0;
   std::vector<TokenLogprob> logprobs;
@@ -84,8 +85,8 @@ enum class FinishReason {
 const char* FinishReasonName(FinishReason reason);
 
 struct SequenceRecord {
-  std::vector<TokenId> ids;             // Generated so far; positions 0...
-  std::vector<TokenLogprob> logprobs;   // One per id when output.logprobs is set, else empty.
+  std::vector<TokenId> ids;            // Generated so far; positions 0...
+  std::vector<TokenLogprob> logprobs;  // One per id when output.logprobs is set, else empty.
   FinishReason finish = FinishReason::kNone;
   bool operator==(const SequenceRecord&) const = default;
 };
@@ -107,7 +108,8 @@ struct SessionKey {
   }
 };
 
-// All that is needed to go on with a session anywhere (docs/ARCHITECTURE.md, "Any owner is enough").
+// All that is needed to go on with a session anywhere (docs/ARCHITECTURE.md, "Any owner is
+// enough").
 struct Record {
   SessionKey key;
   std::string model;
@@ -128,10 +130,10 @@ struct Usage {
 
 // Where one sequence's time went, stamped by the scheduler's clock; durations in microseconds.
 struct SequenceTimings {
-  int64_t queue_us = 0;       // Submit to (last) admission.
-  int64_t prefill_us = 0;     // Admission to first token.
-  int64_t decode_us = 0;      // First token to last.
-  int32_t suspensions = 0;    // Preempted, lost worker or new leader.
+  int64_t queue_us = 0;     // Submit to (last) admission.
+  int64_t prefill_us = 0;   // Admission to first token.
+  int64_t decode_us = 0;    // First token to last.
+  int32_t suspensions = 0;  // Preempted, lost worker or new leader.
   bool operator==(const SequenceTimings&) const = default;
 };
 

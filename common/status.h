@@ -1,6 +1,6 @@
 // common/status.h: what others cause is an absl::Status made here and read here.
-// Debian's Abseil has a string_view of its own, so nothing else in the tree makes or reads a Status'
-// text directly (docs/STYLE.md, "Errors").
+// Debian's Abseil has a string_view of its own, so nothing else in the tree makes or reads a
+// Status' text directly (docs/STYLE.md, "Errors").
 //
 // A message says what was given, the limit, whose limit it is, and what to do.
 // A Status may carry an ErrorDetail: a stable reason code, the request's field it concerns and, for
@@ -34,10 +34,10 @@ std::string_view CodeName(absl::StatusCode code);
 // "INVALID_ARGUMENT: message", for logs.
 std::string ToString(const absl::Status& status);
 
-#define FATHOM_STATUS_MAKER(Name, Code)                                          \
-  template <class... Args>                                                       \
-  absl::Status Name(fmt::format_string<Args...> text, Args&&... args) {          \
-    return MakeStatus(Code, fmt::format(text, std::forward<Args>(args)...));     \
+#define FATHOM_STATUS_MAKER(Name, Code)                                      \
+  template <class... Args>                                                   \
+  absl::Status Name(fmt::format_string<Args...> text, Args&&... args) {      \
+    return MakeStatus(Code, fmt::format(text, std::forward<Args>(args)...)); \
   }
 FATHOM_STATUS_MAKER(Invalid, absl::StatusCode::kInvalidArgument)
 FATHOM_STATUS_MAKER(NotFound, absl::StatusCode::kNotFound)
@@ -56,8 +56,9 @@ FATHOM_STATUS_MAKER(DataLoss, absl::StatusCode::kDataLoss)
 
 // What a program can act on, beside the text for people.
 struct ErrorDetail {
-  std::string reason;  // Stable, UPPER_SNAKE_CASE, e.g. "CONTEXT_LENGTH_EXCEEDED". docs/API.md lists them.
-  std::string field;   // Path of the request's field, e.g. "sampling.temperature"; empty: none.
+  std::string
+      reason;  // Stable, UPPER_SNAKE_CASE, e.g. "CONTEXT_LENGTH_EXCEEDED". docs/API.md lists them.
+  std::string field;  // Path of the request's field, e.g. "sampling.temperature"; empty: none.
   int64_t retry_after_ms = 0;  // 0: trying again will not help.
 };
 
@@ -72,10 +73,10 @@ absl::Status Annotate(const absl::Status& status, std::string_view context);
 }  // namespace fathom
 
 // Returns from the enclosing function when `expr` (an absl::Status) is not OK.
-#define FATHOM_RETURN_IF_ERROR(expr)                          \
-  do {                                                        \
-    absl::Status fathom_status_ = (expr);                     \
-    if (!fathom_status_.ok()) return fathom_status_;          \
+#define FATHOM_RETURN_IF_ERROR(expr)                 \
+  do {                                               \
+    absl::Status fathom_status_ = (expr);            \
+    if (!fathom_status_.ok()) return fathom_status_; \
   } while (false)
 
 #define FATHOM_CONCAT_INNER_(a, b) a##b

@@ -1,0 +1,112 @@
+#include "common/flag_names.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cmath>
+
+namespace fathom {
+namespace {
+
+constexpr ForeignFlag kForeign[] = {
+    {"--max-num-batches", "--max-num-seqs", true, "use --max-num-seqs"},
+    {"--max-seq-len", "--max-model-len", true, "use --max-model-len"},
+    {"--cache-block-size", "--block-size", true, "use --block-size"},
+    {"--kv-cache-memory-bytes", "--kv-cache-memory", true, "use --kv-cache-memory"},
+    {"--num-gpu", "--tensor-parallel-size", false,
+     "use -tp N to split one copy of the model over N devices, or -dp N for N copies"},
+    {"--swap-space", "", false,
+     "preempted requests are computed again, bit for bit, so there is no swap space to size yet"},
+    {"--nccl-debug", "", false, "set the environment variable NCCL_DEBUG=INFO for the workers"},
+    {"--disable-kv-cache", "", false,
+     "without a KV cache every token costs a pass over the whole text (quadratic), so it cannot be "
+     "turned off"},
+    {"--no-enable-prefix-caching", "", false, "there is no prefix cache to turn off yet"},
+    {"--enable-chunked-prefill", "", false, "prompts are always computed in chunks; drop the flag"},
+    {"--speculative-decoding", "", false, "speculative decoding is not built yet; drop the flag"},
+    {"--speculative-config", "", false, "speculative decoding is not built yet; drop the flag"},
+    {"--disable-log-stats", "", false,
+     "statistics are metrics and cost under 0.1 %; drop the flag"},
+    {"--enforce-eager", "", false, "there are no graphs on the CPU; drop the flag"},
+    {"--api-key", "", false,
+     "keys are not built yet; bind to 127.0.0.1 (the default) and put a proxy in front"},
+    {"--temperature", "", false,
+     "temperature belongs to the request; the model's generation_config.json has the default"},
+    {"--port", "--http-port", false, "use --http-port (HTTP) or --grpc-port (gRPC)"},
+    {"--trust-remote-code", "", false, "no code is ever taken from a model folder; drop the flag"},
+};
+
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+const ForeignFlag* FindForeignFlag(std::string_view name) {
+  for (const ForeignFlag& flag : kForeign) {
+    if (name == flag.name) return &flag;
+  }
+  return nullptr;
+}
+
+std::string NearestName(std::string_view name, const std::vector<std::string>& candidates) {
+  std::string best;
+  size_t best_distance = std::max<size_t>(name.size() / 3, 2) + 1;
+  for (const std::string& candidate : candidates) {
+    const size_t distance = EditDistance(name, candidate);
+    if (distance < best_distance) {
+      best = candidate;
+      best_distance = distance;
+    }
+  }
+  return best;
+}
+
+std::optional<int64_t> ParseBytes(std::string_view text) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || !(number >= 0)) return std::nullopt;
+  std::string unit(end, text.data() + text.size());
+  for (char& c : unit) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  if (unit.ends_with("IB")) {
+    unit.resize(unit.size() - 2);
+  } else if (unit.ends_with("B")) {
+    unit.resize(unit.size() - 1);
+  }
+  int shift = 0;
+  if (!unit.empty()) {
+    const size_t power = std::string_view("KMGT").find(unit);
+    if (unit.size() != 1 || power == std::string_view::npos) return std::nullopt;
+    shift = static_cast<int>(power + 1) * 10;
+  }
+  const double bytes = std::ldexp(number, shift);
+  if (bytes >= 9.2e18) return std::nullopt;
+  return static_cast<int64_t>(bytes);
+}
+
+std::string FormatBytes(int64_t bytes) {
+  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  size_t unit = 0;
+  while (value >= 1024 && unit + 1 < std::size(kUnits)) {
+    value /= 1024;
+    ++unit;
+  }
+  if (value == std::floor(value)) return fmt::format("{:.0f} {}", value, kUnits[unit]);
+  return fmt::format("{:.1f} {}", value, kUnits[unit]);
+}
+
+}  // namespace fathom

@@ -1,0 +1,83 @@
+#include "common/log.h"
+
+#include <spdlog/async.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <memory>
+
+namespace fathom {
+namespace {
+
+constexpr size_t kQueueLines = 8192;
+
+// Set once by LogInit before other threads start, then read-only.
+std::shared_ptr<spdlog::logger> g_logger;
+bool g_json = false;
+
+spdlog::level::level_enum SpdLevel(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarn:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
+  }
+  return spdlog::level::info;
+}
+
+std::string JsonEscaped(const std::string& text) {
+  std::string out;
+  out.reserve(text.size() + 8);
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+void LogInit(const std::string& role, const std::string& level) {
+  g_json = isatty(STDERR_FILENO) == 0;
+  spdlog::init_thread_pool(kQueueLines, 1);
+  auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  g_logger = std::make_shared<spdlog::async_logger>(role, sink, spdlog::thread_pool(),
+                                                    spdlog::async_overflow_policy::overrun_oldest);
+  g_logger->set_pattern(
+      g_json ? R"({"ts":"%Y-%m-%dT%H:%M:%S.%f%z","level":"%l","role":"%n","pid":%P,"msg":"%v"})"
+             : "%H:%M:%S.%e %n %l: %v");
+  g_logger->set_level(spdlog::level::from_str(level));
+  g_logger->flush_on(spdlog::level::info);
+}
+
+void LogFlush() {
+  if (!g_logger) return;
+  g_logger->flush();
+  g_logger.reset();
+  spdlog::shutdown();
+}
+
+bool LogEnabled(LogLevel level) {
+  return g_logger ? g_logger->should_log(SpdLevel(level)) : level != LogLevel::kDebug;
+}
+
+void LogLine(LogLevel level, const std::string& text) {
+  if (!g_logger) {
+    fmt::print(stderr, "{}\n", text);
+    return;
+  }
+  g_logger->log(SpdLevel(level), g_json ? JsonEscaped(text) : text);
+}
+
+}  // namespace fathom
