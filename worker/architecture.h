@@ -10,7 +10,6 @@
 #include <string_view>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "worker/model_config.h"
 
 namespace fathom::worker {
@@ -48,14 +47,12 @@ struct TensorSlice {
 struct Architecture {
   std::string_view name;        // In config.json's "architectures".
   std::string_view model_type;  // What config.json's "model_type" must be.
-  // Reads the keys that only this architecture has and sets the features of `config`.
-  absl::Status (*configure)(ConfigFields& fields, ModelConfig& config);
+  // Reads the keys that only this architecture has (errors stick to `fields`) and sets the features
+  // of `config`.
+  void (*configure)(ConfigFields& fields, ModelConfig& config);
   // Every tensor of the model, in the order of the forward pass.
   std::vector<TensorSpec> (*tensors)(const ModelConfig& config);
 };
-
-extern const Architecture kLlama;
-extern const Architecture kQwen2;
 
 std::span<const Architecture* const> Architectures();
 // nullptr: unknown.

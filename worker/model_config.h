@@ -81,10 +81,13 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json);
 // REQUIRES: vocab > 0; ids are checked against it.
 absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, int32_t vocab);
 
-// <folder>/config.json, and <folder>/generation_config.json (an empty one where there is no such
-// file). Messages begin with the file's name.
-absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& folder);
-absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& folder,
+// Where a model's config.json is: `model` is a model folder, or such a file itself
+// (models/shapes/*.json).
+std::filesystem::path ConfigPath(const std::filesystem::path& model);
+// ConfigPath(model), and generation_config.json of a model folder (an empty one where there is no
+// such file). Messages begin with the file's name.
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model);
+absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model,
                                                       int32_t vocab);
 
 // The ids that end a sequence: the generation configuration's if it names any, else the model's.
