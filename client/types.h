@@ -1,0 +1,193 @@
+// client/types.h: what a client says and hears, as plain types (proto/inference.proto without
+// Protobuf). Absent optionals are left to the model's defaults; durations are in milliseconds.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "common/request.h"
+#include "common/types.h"
+
+namespace fathom::client {
+
+struct Sampling {
+  std::optional<float> temperature;
+  std::optional<int32_t> top_k;
+  std::optional<float> top_p;
+  std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
+  std::optional<float> presence_penalty;
+  std::optional<float> frequency_penalty;
+  std::map<TokenId, float> logit_bias;
+  std::optional<uint64_t> seed;
+  std::optional<int32_t> n;
+};
+
+struct Stop {
+  std::optional<int32_t> max_tokens;
+  int32_t min_tokens = 0;
+  std::vector<std::string> strings;
+  std::vector<TokenId> token_ids;
+  bool ignore_eos = false;
+  bool include_stop = false;
+};
+
+struct Output {
+  std::optional<int32_t> logprobs;         // 0: the chosen token's; n: with the n best.
+  std::optional<int32_t> prompt_logprobs;  // Likewise, from the prompt's second token on.
+  std::optional<bool> text;
+  bool keep_special = false;
+};
+
+// What Generate and Chat have in common.
+struct RequestOptions {
+  std::string request_id;  // Empty: the client draws one, so that it can resume from the start.
+  std::string
+      idempotency_key;  // With one, the router derives request_id and a missing seed from it.
+  std::string model;    // Empty: the one that is served.
+  Sampling sampling;
+  Stop stop;
+  Output output;
+  int64_t deadline_ms = 0;  // 0: none. Counted from the router's receipt.
+};
+
+struct GenerateRequest : RequestOptions {
+  std::variant<std::string, std::vector<TokenId>> prompt;
+};
+
+struct ToolCall {
+  std::string id;
+  std::string name;
+  std::string arguments_json;
+};
+
+struct ChatMessage {
+  std::string role;  // system, user, assistant, tool.
+  std::optional<std::string> content;
+  std::vector<ToolCall> tool_calls;
+  std::string tool_call_id;
+  std::optional<std::string> reasoning;
+  std::string name;
+};
+
+// Messages as the model's template renders them.
+struct Conversation {
+  std::vector<ChatMessage> messages;
+  std::string tools_json;  // A JSON array as text: the order of keys is kept.
+  std::optional<bool> enable_thinking;
+  std::optional<bool> add_generation_prompt;
+  bool allow_special_in_content = false;
+};
+
+struct ChatRequest : RequestOptions {
+  Conversation conversation;
+};
+
+// ---- What comes back
+// --------------------------------------------------------------------------------
+
+struct Started {
+  std::string request_id;
+  uint64_t seed = 0;
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;
+  std::string fingerprint;
+  std::string model;
+  std::string warning;
+  Sampling sampling;  // Effective values.
+  Stop stop;          // Effective values.
+};
+
+struct Tokens {
+  int32_t sequence = 0;
+  int32_t position = 0;  // Of ids[0], or of the next token when only text is released.
+  std::vector<TokenId> ids;
+  std::string text;
+  std::string reasoning;
+  std::vector<TokenLogprob> logprobs;
+};
+
+enum class FinishKind { kStop, kLength, kDeadline };
+const char* FinishKindName(FinishKind kind);  // "stop", "length", "deadline".
+
+struct Timings {
+  int64_t queue_us = 0;
+  int64_t prefill_us = 0;
+  int64_t decode_us = 0;
+  int64_t total_us = 0;  // In the router.
+  int32_t suspensions = 0;
+};
+
+struct Finish {
+  int32_t sequence = 0;
+  FinishKind kind = FinishKind::kStop;
+  std::variant<std::monostate, TokenId, std::string> stop;  // Which stop token or string it was.
+  Usage usage;
+  Timings timings;
+  int32_t position = 0;  // Number of tokens in the sequence.
+  std::vector<FingerprintSpan> fingerprints;
+};
+
+using Event = std::variant<Started, PromptLogprobs, Tokens, Finish>;
+
+// One sequence of an answer.
+struct SequenceResult {
+  std::vector<TokenId> ids;
+  std::string text;
+  std::string reasoning;
+  std::vector<TokenLogprob> logprobs;
+  std::optional<Finish> finish;  // There in every answer that is a success.
+};
+
+// How much the network was felt.
+struct StreamCounts {
+  int32_t attempts = 0;        // Calls made for this answer: 1 when nothing broke.
+  int64_t dropped_tokens = 0;  // Received again and dropped.
+  int32_t gaps = 0;            // Streams given up because a position was missing.
+};
+
+struct Answer {
+  Started started;
+  std::optional<PromptLogprobs> prompt_logprobs;  // All spans together.
+  std::vector<SequenceResult> sequences;
+  StreamCounts counts;
+};
+
+struct TokenizeResult {
+  std::vector<TokenId> ids;
+  std::optional<std::string> rendered;  // Of a conversation.
+};
+
+struct Model {
+  std::string name;
+  std::string fingerprint;
+  int32_t context_tokens = 0;
+  int32_t pool_tokens = 0;
+  int32_t vocab = 0;
+  bool has_tokenizer = false;
+  bool has_chat_template = false;
+  Sampling default_sampling;
+  std::vector<TokenId> end_token_ids;
+};
+
+struct ClusterStatus {
+  bool ready = false;
+  std::string reason;  // Why not, when not.
+  std::string model;
+  std::string build;
+  uint64_t term = 0;
+  int32_t groups = 0;
+  int32_t requests_running = 0;
+  int32_t requests_waiting = 0;
+  int32_t blocks_total = 0;
+  int32_t blocks_used = 0;
+  int32_t sessions = 0;
+  std::string fingerprint;
+  int32_t context_tokens = 0;
+};
+
+}  // namespace fathom::client
