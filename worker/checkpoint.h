@@ -1,12 +1,12 @@
-// worker/checkpoint.h: a model folder's weights: validated as a whole before a byte of data is
-// read, then loaded slice by slice. Open() maps the safetensors files (one, or shards with an
-// index) and compares every header with what the configuration's architecture expects; Load()
-// copies a slice out and refuses values that are not finite. Thread: after Open, Load is const and
-// may be called from several threads.
+// worker/checkpoint.h: a model folder's weights, validated as a whole before a byte of data is
+// read, then loaded slice by slice. OpenCheckpoint() reads the headers of the safetensors files
+// (one, or shards with an index) and compares each tensor with what the configuration's
+// architecture expects; Load() copies a slice out and refuses values that are not finite. Thread:
+// Load is const and may run in several threads.
 //
 // Errors, all of the model folder's making (main exits 66): NOT_FOUND for a missing file,
-// INVALID_ARGUMENT for a header, index or configuration that does not fit, DATA_LOSS for values
-// that are not finite or a file that is shorter than its header says. Each names file, tensor,
+// INVALID_ARGUMENT for a header, index or configuration that does not fit, DATA_LOSS for a value
+// that is not finite and a file that is shorter than its header says. Each names file, tensor,
 // found, expected and the way out.
 #pragma once
 
@@ -16,7 +16,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "worker/architecture.h"
@@ -65,11 +64,12 @@ enum class LoadFormat { kSafetensors, kDummy };
 // "safetensors" (or "auto") and "dummy"; others are refused by name.
 absl::StatusOr<LoadFormat> ParseLoadFormat(std::string_view name);
 
-// REQUIRES: `config` was parsed from `folder`. kDummy reads no weights: values are N(0, 0.02) by a
-// counter-based generator (norm weights 1), a function of (tensor name, element, seed) whatever the
-// slice; stored as config.stored_type, bf16 without one.
+// `model` is a model folder, or for kDummy also a configuration file alone. kDummy reads no
+// weights: values are N(0, 0.02) by a counter-based generator (norm weights 1), a function of
+// (tensor, element, seed) whatever the slice, stored as config.stored_type (bf16 without one).
+// REQUIRES: `config` was parsed from `model`.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(
-    const std::filesystem::path& folder, const ModelConfig& config,
+    const std::filesystem::path& model, const ModelConfig& config,
     LoadFormat format = LoadFormat::kSafetensors, uint64_t dummy_seed = 0);
 
 }  // namespace fathom::worker

@@ -23,12 +23,15 @@ struct KvPlane {
 // The planes of one layer on each rank of `tp`.
 std::vector<KvPlane> KvPlanes(const ModelConfig& config, int32_t tp);
 
+// Padding, and one for a sequence.
+inline constexpr int64_t kPoolBlocksMin = 2;
+
 struct MemoryRequest {
   int32_t tp = 1;
   StoredType stored_type = StoredType::kBf16;
   int32_t block_tokens = 16;
   int32_t step_tokens = 0;     // Most tokens of one step.
-  int32_t step_rows = 0;       // Most rows of one step with logits.
+  int32_t logits_rows = 0;     // Most rows of one Forward with logits.
   int64_t kv_cache_bytes = 0;  // What the KV pool may take on this rank.
 };
 
@@ -44,7 +47,8 @@ struct MemoryPlan {
 };
 
 // INVALID_ARGUMENT when `tp` does not fit the model, RESOURCE_EXHAUSTED when not even two blocks
-// fit; both with the numbers that would do. REQUIRES: block_tokens, step_tokens and step_rows > 0.
+// fit; both with the numbers that would do. REQUIRES: block_tokens, step_tokens and logits_rows >
+// 0.
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryRequest& request);
 
 }  // namespace fathom::worker

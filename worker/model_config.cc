@@ -204,20 +204,6 @@ absl::Status ReadRope(ConfigFields& fields, RopeConfig& rope) {
   return scaling.Finish(kHarmless);
 }
 
-absl::StatusOr<std::string> ReadText(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::error_code error;
-  const uintmax_t bytes = std::filesystem::file_size(path, error);
-  if (!file || error) {
-    return NotFound("{}: cannot be read ({}); --model takes a Hugging Face model folder",
-                    path.string(), error ? error.message() : "no permission");
-  }
-  if (bytes > kLimits.bytes_max) {
-    return Invalid("{}: {} bytes; the limit is {}", path.string(), bytes, kLimits.bytes_max);
-  }
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
 }  // namespace
 
 const char* StoredTypeName(StoredType type) {
@@ -289,9 +275,23 @@ std::filesystem::path ConfigPath(const std::filesystem::path& model) {
   return model.extension() == ".json" ? model : model / "config.json";
 }
 
+absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::error_code error;
+  const uintmax_t bytes = std::filesystem::file_size(path, error);
+  if (!file || error) {
+    return NotFound("{}: cannot be read ({}); --model takes a Hugging Face model folder",
+                    path.string(), error ? error.message() : "no permission");
+  }
+  if (bytes > kLimits.bytes_max) {
+    return Invalid("{}: {} bytes; the limit is {}", path.string(), bytes, kLimits.bytes_max);
+  }
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model) {
   const std::filesystem::path path = ConfigPath(model);
-  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
+  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadConfigText(path));
   auto config = ParseModelConfig(text);
   if (!config.ok()) return Annotate(config.status(), path.filename().string());
   return config;
@@ -301,7 +301,7 @@ absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::pat
                                                       int32_t vocab) {
   const std::filesystem::path path = model / "generation_config.json";
   if (!std::filesystem::exists(path)) return GenerationConfig{};
-  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
+  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadConfigText(path));
   auto config = ParseGenerationConfig(text, vocab);
   if (!config.ok()) return Annotate(config.status(), path.filename().string());
   return config;

@@ -84,6 +84,8 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, in
 // Where a model's config.json is: `model` is a model folder, or such a file itself
 // (models/shapes/*.json).
 std::filesystem::path ConfigPath(const std::filesystem::path& model);
+// The text of a configuration file, at most 1 MiB. Messages begin with the file's path.
+absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path);
 // ConfigPath(model), and generation_config.json of a model folder (an empty one where there is no
 // such file). Messages begin with the file's name.
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model);

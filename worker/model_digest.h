@@ -14,26 +14,36 @@ namespace fathom::worker {
 // Version of the CPU's recipe in docs/NUMERICS.md; a change of any operation's order is a new one.
 inline constexpr int32_t kRecipeVersion = 1;
 
-// SHA-256 over a sequence of fields; each goes in with its length before it (u64, little-endian),
-// so that
-// ("ab", "c") and ("a", "bc") differ.
+// SHA-256 of bytes that come piece by piece.
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+  void Update(std::string_view bytes);
+  // REQUIRES: called once, last.
+  std::string Hex();
+
+ private:
+  void* const context_;  // OpenSSL's, kept out of this header.
+};
+
+// SHA-256 over a sequence of fields: a text goes in with its length before it (u64, little-endian),
+// so that ("ab", "c") and ("a", "bc") differ.
 class DigestBuilder {
  public:
-  DigestBuilder();
-  ~DigestBuilder();
-  DigestBuilder(const DigestBuilder&) = delete;
-  DigestBuilder& operator=(const DigestBuilder&) = delete;
   void Add(std::string_view bytes);
   void Add(uint64_t number);
   // REQUIRES: called once, last.
   std::string Finish();
 
  private:
-  void* context_;
+  Sha256 sha_;
 };
 
-// Of <folder>/config.json's bytes; router and worker compare it.
-absl::StatusOr<std::string> ConfigDigest(const std::filesystem::path& folder);
+// Of config.json's bytes (see ConfigPath); router and worker compare it.
+absl::StatusOr<std::string> ConfigDigest(const std::filesystem::path& model);
 
 // Equal fingerprint and equal request: equal tokens.
 struct FingerprintParts {
@@ -43,6 +53,7 @@ struct FingerprintParts {
   int32_t tp = 1;
   int32_t recipe_version = kRecipeVersion;
 };
+// 32 hex digits.
 std::string Fingerprint(const FingerprintParts& parts);
 
 }  // namespace fathom::worker

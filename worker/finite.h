@@ -1,0 +1,16 @@
+// worker/finite.h: where an array of stored values holds an infinity or a NaN. Pure; any thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "worker/model_config.h"
+
+namespace fathom::worker {
+
+// Index of the first element that is not finite; nullopt: all are. `data`: `count` elements,
+// aligned to 8 bytes. About 8 bytes a nanosecond.
+std::optional<int64_t> FindNonFinite(StoredType type, const std::byte* data, int64_t count);
+
+}  // namespace fathom::worker

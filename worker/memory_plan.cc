@@ -1,0 +1,64 @@
+#include "worker/memory_plan.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "common/status.h"
+#include "worker/architecture.h"
+
+namespace fathom::worker {
+namespace {
+
+constexpr int64_t kFloatBytes = 4;
+
+// fp32 arrays of one step: per token the residual, its norm, a product's sum over ranks (hidden
+// each), q, k, v and the attention's result, gate and up; per row with logits the vocabulary.
+int64_t ActivationBytes(const ModelConfig& config, const MemoryRequest& request) {
+  const int64_t q = int64_t{config.heads} / request.tp * config.head_dim;
+  const int64_t kv = int64_t{std::max(1, config.kv_heads / request.tp)} * config.head_dim;
+  const int64_t per_token =
+      3 * int64_t{config.hidden} + 2 * q + 2 * kv + 2 * int64_t{config.ffn} / request.tp;
+  const int64_t per_row = int64_t{config.vocab} + config.hidden;
+  return kFloatBytes * (request.step_tokens * per_token + request.logits_rows * per_row);
+}
+
+}  // namespace
+
+std::vector<KvPlane> KvPlanes(const ModelConfig& config, int32_t tp) {
+  const int32_t heads = std::max(1, config.kv_heads / tp);
+  return {{"k", heads, config.head_dim, kFloatBytes}, {"v", heads, config.head_dim, kFloatBytes}};
+}
+
+absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryRequest& request) {
+  FATHOM_CHECK(request.block_tokens > 0 && request.step_tokens > 0 && request.logits_rows > 0);
+  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, request.tp));
+  MemoryPlan plan;
+  for (const TensorSpec& spec : ExpectedTensors(config)) {
+    const TensorSlice slice = SliceOf(spec, config, request.tp, 0);
+    plan.weights_bytes += slice.rows() * slice.cols() * BytesOf(request.stored_type);
+  }
+  if (config.tied_embeddings) {  // The head's product needs a packed copy of its rows.
+    plan.weights_bytes +=
+        int64_t{config.vocab} / request.tp * config.hidden * BytesOf(request.stored_type);
+  }
+  plan.activation_bytes = ActivationBytes(config, request);
+  for (const KvPlane& plane : KvPlanes(config, request.tp)) {
+    plan.kv_bytes_per_token +=
+        int64_t{config.layers} * plane.heads * plane.width * plane.element_bytes;
+  }
+  plan.kv_bytes_per_block = plan.kv_bytes_per_token * request.block_tokens;
+  const int64_t blocks = request.kv_cache_bytes / plan.kv_bytes_per_block;
+  if (blocks < kPoolBlocksMin) {
+    return Exhausted(
+        "--kv-cache-memory {} holds {} blocks of {} tokens ({} bytes each); at least {} are "
+        "needed: give {} bytes or more",
+        request.kv_cache_bytes, std::max<int64_t>(blocks, 0), request.block_tokens,
+        plan.kv_bytes_per_block, kPoolBlocksMin, kPoolBlocksMin * plan.kv_bytes_per_block);
+  }
+  plan.blocks = static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX));
+  plan.kv_bytes = plan.blocks * plan.kv_bytes_per_block;
+  plan.total_bytes = plan.weights_bytes + plan.activation_bytes + plan.kv_bytes;
+  return plan;
+}
+
+}  // namespace fathom::worker
