@@ -11,7 +11,7 @@ endif()
 
 # The arithmetic is canonical (docs/NUMERICS.md): no contraction of a*b+c, no reordering, ever.
 add_compile_options(-ffp-contract=off)
-set(FATHOM_WARNINGS -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Wvla -Wimplicit-fallthrough)
+set(FATHOM_WARNINGS -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Wvla -Wimplicit-fallthrough -Wno-missing-field-initializers)
 
 # CMake's Release is -O3 -DNDEBUG; FATHOM_CHECK does not depend on NDEBUG.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1")
