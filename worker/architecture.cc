@@ -9,7 +9,8 @@
 namespace fathom::worker {
 
 // Each is defined in worker/models/<name>.cc.
-extern const Architecture kLlama, kQwen2;
+extern const Architecture kLlama;
+extern const Architecture kQwen2;
 
 namespace {
 
