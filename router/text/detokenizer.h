@@ -4,24 +4,12 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "common/types.h"
 #include "router/text/tokenizer.h"
+#include "router/text/utf8.h"
 
 namespace fathom::router {
-
-// Bytes to UTF-8, each maximal invalid part (as Unicode recommends) as one U+FFFD. Keeps back the
-// at most 3 bytes of a character that is not complete yet.
-class Utf8Stream {
- public:
-  void Append(std::string_view bytes, std::string* text);
-  // What is kept back becomes U+FFFD. The stream is then as new.
-  void Flush(std::string* text);
-
- private:
-  std::string pending_;  // A proper prefix of a character.
-};
 
 class Detokenizer {
  public:

@@ -10,11 +10,11 @@
 // construction.
 #pragma once
 
-#include <array>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "router/text/byte_trie.h"
 #include "router/text/tokenizer.h"
 
 namespace fathom::router {
@@ -38,14 +38,8 @@ class LiteralText {
   static bool HasMarks(std::string_view text);
 
  private:
-  bool MayBecomeToken(std::string_view rest, bool at_begin) const;
-
-  // Non-empty ends of all added tokens' texts, whole ones included, by first byte.
-  struct Piece {
-    std::string text;
-    bool whole;
-  };
-  std::array<std::vector<Piece>, 256> pieces_;
+  ByteTrie tokens_;        // Texts of all added tokens,
+  ByteTrie ends_;          // and what is left of them from any later character on.
   bool mark_all_ = false;  // Normalization may make a token out of other characters.
 };
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/types.h"
@@ -59,8 +60,10 @@ class TextStream {
 
  private:
   void AppendOne(TokenId id, TextDelta* delta);
-  // Gives `text` to the answer, watching for stop strings.
-  void AddAnswer(std::string_view text, TextDelta* delta);
+  // An incomplete character becomes U+FFFD.
+  void FlushCharacter(TextDelta* delta);
+  // Adds to the text of channel_, watching the answer for stop strings.
+  void Give(std::string_view text, TextDelta* delta);
 
   Detokenizer detokenizer_;
   std::optional<ReasoningSplitter> splitter_;
@@ -69,6 +72,7 @@ class TextStream {
   int32_t min_tokens_;
   int32_t length_ = 0;
   std::optional<StopMatch> stop_;
+  bool finished_ = false;
 };
 
 }  // namespace fathom::router
