@@ -163,7 +163,9 @@ class Client::Impl {
         progress_at = clock_.Now();
         backoff_ms = kBackoffFirstMs;
       }
-      if (clock_.Now() - progress_at >= options_.retry_budget_ms * 1000) return status;
+      const int64_t budget_ms =
+          session.started() ? options_.retry_budget_ms : options_.first_budget_ms;
+      if (clock_.Now() - progress_at >= budget_ms * 1000) return status;
       resuming = session.started() && !forgotten;
       if (session.started()) Pin(session, &request, &resume);
       if (forgotten) continue;  // This server answers: ask it again from the start.

@@ -30,6 +30,7 @@ struct ClientOptions {
   int64_t first_frame_ms = 10000;  // The same before a stream's first frame.
   int64_t retry_budget_ms =
       30000;  // A call ends UNAVAILABLE after so long without any progress; 0: no retry.
+  int64_t first_budget_ms = 5000;  // The same before anything of an answer came.
   int64_t unary_deadline_ms = 30000;
 };
 

@@ -1,0 +1,80 @@
+#include "client/commands.h"
+#include "client/serve.h"
+#include "common/process.h"
+
+namespace fathom::client {
+namespace {
+
+// Flags that only the workers understand, handed to them as they are.
+struct Handed {
+  const char* flag;
+  const char* help;
+  std::optional<std::string> value;
+};
+
+void AddPorts(Flags& flags, ServeOptions* options) {
+  flags.Group("Network");
+  flags.Add("--host", &options->host, "Address that clients reach the router at");
+  flags.AddPort("--http-port", &options->http_port, "HTTP (0: any free one, printed)");
+  flags.AddPort("--grpc-port,--port", &options->grpc_port, "gRPC");
+  flags.AddPort("--scheduler-metrics-port", &options->scheduler_metrics_port, "Scheduler metrics");
+  flags.AddPort("--scheduler-port", &options->scheduler_port, "The cluster's own port");
+  flags.AddPort("--worker-port", &options->worker_port,
+                "Health of worker 0; worker i has port + i");
+  flags.AddPort("--worker-metrics-port", &options->worker_metrics_port,
+                "Metrics of worker 0; worker i has port + i");
+}
+
+void AddProcess(Flags& flags, ServeOptions* options) {
+  flags.Group("Process");
+  flags.Add("--run-dir", &options->run_dir,
+            "Logs and the term file (default: of this user and port)");
+  flags.AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
+                  "What goes to the logs");
+  flags.Add("--verbose", &options->verbose, "Logs also to stderr");
+  flags.Add("--json", &options->json, "Print the line of JSON also on a terminal");
+  flags.Add("--start-timeout-s", &options->start_timeout_s, 1, 86400, "Give up after so long");
+  flags.Add("--drain-timeout-s", &options->drain_timeout_s, 0, 3600,
+            "How long requests may still run after Ctrl-C");
+}
+
+}  // namespace
+
+int RunServe(int argc, const char* const* argv) {
+  BlockStopSignals();
+  const RealClock clock;
+  ServeOptions options;
+  Flags flags("fathom serve", "Starts, watches and stops a whole cluster on this machine.");
+  flags.Group("Model");
+  flags.Add("--model", &options.model, "Model folder (config.json, safetensors, tokenizer.json)");
+  flags.AddChoice("--device", &options.device, {"auto", "cpu", "cuda"},
+                  "Where the workers compute");
+  flags.Add("--tensor-parallel-size,-tp", &options.tp, 1, 64, "Workers that share a layer");
+  flags.Add("--pipeline-parallel-size,-pp", &options.pp, 1, 64, "Stages");
+  flags.Add("--data-parallel-size,-dp", &options.dp, 1, 64, "Copies of the model");
+  Handed handed[] = {{"--dtype", "Type to compute in: auto, bfloat16, half, float", {}},
+                     {"--load-format", "auto, safetensors, dummy", {}},
+                     {"--threads", "Threads of each worker on the CPU", {}},
+                     {"--kv-cache-memory", "Bytes for KV blocks, e.g. 512M", {}},
+                     {"--block-size", "Tokens in a KV block", {}},
+                     {"--max-model-len", "Longest prompt and answer together, in tokens", {}},
+                     {"--max-num-seqs", "Sequences computed at once", {}},
+                     {"--max-num-batched-tokens", "Tokens computed in one step", {}}};
+  for (Handed& one : handed) {
+    if (&one == &handed[2]) flags.Group("Limits");
+    flags.Add(one.flag, &one.value, one.help);
+  }
+  AddPorts(flags, &options);
+  AddProcess(flags, &options);
+  if (const auto code = flags.Parse(argc, argv)) return *code;
+  if (options.model.empty()) {
+    return Fail("serve",
+                Invalid("--model is missing; give a model folder, e.g. models/fathom-tiny"));
+  }
+  for (const Handed& one : handed) {
+    if (one.value) options.worker_flags.emplace_back(one.flag, *one.value);
+  }
+  return Serve(std::move(options), clock);
+}
+
+}  // namespace fathom::client
