@@ -11,12 +11,14 @@ namespace fathom::worker {
 // Each is defined in worker/models/<name>.cc.
 extern const Architecture kLlama;
 extern const Architecture kQwen2;
+extern const Architecture kQwen3;
 
 namespace {
 
 const std::array kTable = {
     &kLlama,
     &kQwen2,
+    &kQwen3,
 };
 
 }  // namespace
