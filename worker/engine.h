@@ -1,0 +1,90 @@
+// worker/engine.h: one rank's execution of an epoch's plans, strictly in order: copies, releases,
+// admits, extends, then the chunks' forward pass and the sampler, then the result. Thread: the
+// engine thread owns it and all it points to. An Engine lives for one epoch and starts empty. Every
+// rank runs the same plans on the same logits and so samples alike; rank 0 alone answers with rows.
+// Errors: a Status means that the epoch must end (a wrong plan, a collective that was aborted).
+// What harms one sequence only is its row's fault.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/plan.h"
+#include "common/status.h"
+#include "worker/decoder.h"
+#include "worker/epoch.h"
+#include "worker/epoch_comm.h"
+#include "worker/kv_cache.h"
+#include "worker/progress.h"
+#include "worker/slots.h"
+#include "worker/step_channel.h"
+
+namespace fathom::worker {
+
+// What an engine works with; all of it outlives the engine.
+struct EngineParts {
+  Decoder* decoder = nullptr;
+  KvCache* kv = nullptr;
+  EpochComm* comm = nullptr;
+  const Clock* clock = nullptr;
+  Progress* progress = nullptr;
+  int32_t logits_rows =
+      0;  // Rows with logits in one Forward; a step that needs more makes several.
+};
+
+class Engine {
+ public:
+  // REQUIRES: the parts were made for the seat's rank, tp and limits.
+  Engine(const EngineParts& parts, const Seat& seat);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Executes the next plan.
+  absl::StatusOr<StepResult> Execute(const StepPlan& plan);
+
+  const Slots& slots() const { return slots_; }
+
+ private:
+  struct PlannedRow;
+  struct Scratch;
+
+  absl::Status ApplyDeltas(const StepPlan& plan);
+  absl::Status BeginChunks(const StepPlan& plan, std::vector<ResultRow>* results);
+  void PlanRows(const ChunkWork& work, int32_t chunk);
+  absl::Status Compute(StepId step, std::vector<ResultRow>* results);
+  absl::Status Forward(size_t begin, size_t end, StepId step, std::vector<ResultRow>* results);
+  void UseLogits(const PlannedRow& row, std::span<const float> logits, StepId step,
+                 ResultRow* result);
+  void ScorePrompt(const PlannedRow& row, std::span<const float> logits, ResultRow* result);
+  void SampleToken(const ChunkWork& work, std::span<const float> logits, StepId step,
+                   ResultRow* result);
+
+  const EngineParts parts_;
+  const Seat seat_;
+  Slots slots_;
+  StepId next_step_{0};
+  // Of the step in work; kept for their memory.
+  std::vector<ChunkWork> works_;
+  std::vector<PlannedRow> rows_;
+  std::vector<ForwardRow> forward_rows_;
+  std::vector<std::span<const BlockId>> block_tables_;
+  const std::unique_ptr<Scratch> scratch_;
+};
+
+// Called after each result was written.
+using StepObserver = std::function<void(const StepPlan& plan, const StepResult& result)>;
+
+// Reads, executes and writes until the stream or the epoch ends, or `stop` is set (then after the
+// step in flight; OK). A result is written only if the epoch was not aborted after the step's last
+// op.
+absl::Status RunEpoch(Engine& engine, const EngineParts& parts, const Epoch& epoch,
+                      StepChannel& channel, const std::atomic<bool>& stop,
+                      const StepObserver& observer);
+
+}  // namespace fathom::worker
