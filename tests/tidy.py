@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""The part of docs/STYLE.md that a script can hold: run by ctest, or by hand: python3 tests/tidy.py.
+
+Prints one line for each breach (file:line: what, and what to do instead) and exits 1 if there is any.
+"""
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CPP = {".h", ".cc", ".cu", ".cuh"}
+COLUMNS_MAX = 100
+FILE_LINES_MAX = 500
+FUNCTION_LINES_MAX = 70
+
+# Files that may be longer, each with its reason. The list only gets shorter.
+LONG_FILES = {
+    "router/text/jinja_parser.cc": "one grammar, read top to bottom",
+}
+LONG_FUNCTIONS = {}
+
+# Folder (longest match wins) -> what its files may include of ours. The CMake link lines say the same; this check also
+# sees headers.
+MAY_INCLUDE = {
+    "common": {"common"},
+    "proto": {"common", "proto"},
+    "kernels": {"kernels"},
+    "worker": {"common", "proto", "kernels", "worker"},
+    "scheduler": {"common", "proto", "scheduler"},
+    "scheduler/core": {"common", "scheduler/core"},
+    "router": {"common", "proto", "router"},
+    "router/text": {"common", "router/text"},
+    "client": {"common", "proto", "client", "router/text", "worker/model_config.h", "worker/memory_plan.h",
+               "worker/checkpoint.h", "worker/architecture.h"},
+}
+COMMON_HOST = ("common/flags.h", "common/metrics.h", "common/log.h", "common/process.h")
+PURE = ("scheduler/core/", "router/text/", "router/admission", "router/field_limits")
+
+# (files it concerns, pattern, what to do instead)
+BANNED = [
+    (r"", r"\b(TODO|FIXME|XXX)\b", "finish it, or write an issue"),
+    (r"", r"#include <format>", "g++ 12 has none: fmt/format.h"),
+    (r"", r"\busing namespace\b", "name what you use"),
+    (r"(?!common/status)", r"absl::(string_view|optional|variant|StrCat|StrFormat)\b",
+     "std's types and fmt: Debian's Abseil has types of its own"),
+    (r"(?!common/status)", r"status\w*(\(\))?\.message\(\)", "Message(status) of common/status.h"),
+    (r"(common|kernels|worker|scheduler|router)/(?!main)", r"std::(cout|cerr)\b", "common/log.h, or fmt::print in main"),
+    (r"(?!tests/)", r"\b(assert|abort)\((?!\))", "FATHOM_CHECK"),
+    (r"", r"std::random_device|\bsrand\(|\brand\(\)", "a seeded generator, or common/process.h's RandomSeed"),
+    (r"", r"\b(alloca|strcpy|sprintf|gets)\(", "bounded alternatives"),
+    (r"kernels/(?!canon)", r"\b(std::)?(exp2?f?|logf?|log1pf?|log2f?|sqrtf?|rsqrtf?|tanhf?)\(", "the formula in canon.h"),
+    (r"kernels/(?!canon)", r"__(expf|logf|fdividef|frcp_rn|fsqrt_rn|frsqrt_rn)|ex2\.approx", "the formula in canon.cuh"),
+]
+PURE_BANNED = [
+    (r"system_clock|steady_clock|\bNow\(\)", "time is an argument in pure code"),
+    (r"std::(thread|jthread|mutex|condition_variable)\b", "pure code has no threads"),
+]
+MACHINE = re.compile(r"/(work|root|home/\w+|tmp/bash)/|pypi\.org|deb\.debian\.org")
+
+
+def tracked():
+    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True,
+                           text=True).stdout.splitlines()
+    return sorted(n for n in names if (ROOT / n).is_file())
+
+
+class Report:
+    def __init__(self):
+        self.lines = []
+
+    def add(self, name, line, what):
+        self.lines.append(f"{name}:{line}: {what}")
+
+
+def check_text(name, lines, report):
+    if len(lines) > FILE_LINES_MAX and name not in LONG_FILES:
+        report.add(name, len(lines), f"{len(lines)} lines; split it, {FILE_LINES_MAX} is the limit")
+    for number, line in enumerate(lines, 1):
+        if len(line) > COLUMNS_MAX and "http" not in line and not name.endswith(".py"):
+            report.add(name, number, f"{len(line)} columns; {COLUMNS_MAX} is the limit")
+        for where, pattern, instead in BANNED:
+            code = line if "TODO" in pattern else re.sub(r'"(\\.|[^"\\])*"|//.*', '""', line)
+            if re.match(where, name) and re.search(pattern, code):
+                report.add(name, number, f"'{re.search(pattern, code).group(0).strip()}': use {instead}")
+        if name.startswith(PURE):
+            for pattern, instead in PURE_BANNED:
+                if re.search(pattern, re.sub(r"//.*", "", line)):
+                    report.add(name, number, instead)
+
+
+def check_header(name, lines, report):
+    if not lines or not lines[0].startswith(f"// {name}: "):
+        report.add(name, 1, f"the first line says what it is: '// {name}: ...'")
+    if "#pragma once" not in lines[:40]:
+        report.add(name, 1, "no #pragma once")
+
+
+def allowed_for(name):
+    folders = [f for f in MAY_INCLUDE if name.startswith(f + "/")]
+    return MAY_INCLUDE[max(folders, key=len)] if folders else None
+
+
+def check_includes(name, lines, report):
+    allowed = allowed_for(name)
+    if allowed is None:
+        return
+    for number, line in enumerate(lines, 1):
+        match = re.match(r'#include "([\w/.]+)"', line)
+        if not match:
+            continue
+        path = match.group(1)
+        if path.split("/")[0] not in MAY_INCLUDE or path == "common/build_version.h":
+            continue  # Generated code and other libraries: the link line decides.
+        if not any(path == a or path.startswith(a + "/") for a in allowed):
+            report.add(name, number, f"{name.split('/')[0]} must not include {path}; see docs/STYLE.md, dependencies")
+        if name.startswith(PURE) and path in COMMON_HOST:
+            report.add(name, number, f"pure code must not include {path}")
+
+
+FUNCTION = re.compile(r"^(?! *(if|for|while|switch|else|do|namespace|struct|class|enum|union|extern|return|case)\b)"
+                      r"[\w:~<>,&*\s\[\]()=.\-+{}'\"!|]*\) *(const|noexcept|override|final|mutable|->[\w:<>*& ]+| )*\{$")
+
+
+def check_functions(name, lines, report):
+    """A line that looks like the end of a function's head (it ends with {), up to the brace that closes it."""
+    bare = [re.sub(r"'(\\.|[^'\\])'|\"(\\.|[^\"\\])*\"|//.*", "", line) for line in lines]
+    for number, line in enumerate(lines, 1):
+        if not FUNCTION.match(line) or line.lstrip().startswith(("//", "[", "}", "INSTANTIATE")):
+            continue
+        depth = 0
+        for end in range(number - 1, len(lines)):
+            depth += bare[end].count("{") - bare[end].count("}")
+            if depth <= 0:
+                break
+        length = end - number + 2
+        if length > FUNCTION_LINES_MAX and f"{name}:{line.strip()}" not in LONG_FUNCTIONS:
+            report.add(name, number, f"a function of {length} lines; {FUNCTION_LINES_MAX} is the limit")
+
+
+def check_built(names, report):
+    """Every source is named in a CMakeLists.txt: nothing lies dead."""
+    cmake = "\n".join((ROOT / n).read_text() for n in names if n.endswith("CMakeLists.txt"))
+    for name in names:
+        path = pathlib.PurePath(name)
+        if path.suffix in {".cc", ".cu"} and not re.search(rf"(?<![\w.]){re.escape(path.name)}\b", cmake):
+            report.add(name, 1, "in no CMakeLists.txt; build it or delete it")
+
+
+def check_links(name, text, report):
+    for match in re.finditer(r"\]\(([^)#\s]+)(#[^)]*)?\)", text):
+        target = match.group(1)
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        if not ((ROOT / name).parent / target).exists():
+            report.add(name, text[: match.start()].count("\n") + 1, f"the link {target} leads nowhere")
+
+
+def main():
+    report = Report()
+    names = tracked()
+    for name in names:
+        path = ROOT / name
+        if path.stat().st_size > 1 << 20 or path.suffix in {".safetensors", ".jsonl", ".json"}:
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        lines = text.splitlines()
+        if name != "tests/tidy.py":
+            for number, line in enumerate(lines, 1):
+                if MACHINE.search(line):
+                    report.add(name, number, "a path or host of one machine")
+        if path.suffix in CPP:
+            check_text(name, lines, report)
+            check_includes(name, lines, report)
+            check_functions(name, lines, report)
+            if path.suffix in {".h", ".cuh"}:
+                check_header(name, lines, report)
+        if path.suffix == ".md":
+            check_links(name, text, report)
+    check_built(names, report)
+    print("\n".join(report.lines) if report.lines else f"tidy: {len(names)} files, nothing to say")
+    return 1 if report.lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
