@@ -1,4 +1,5 @@
-// scheduler/core/events.h: what happens to the scheduler core and what it wants done. Plain data, no IO.
+// scheduler/core/events.h: what happens to the scheduler core and what it wants done. Plain data,
+// no IO.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,8 @@
 
 namespace fathom::scheduler {
 
-// ---- Events -----------------------------------------------------------------------------------------------
+// ---- Events
+// -----------------------------------------------------------------------------------------------
 
 // A router's Submit: first try, retry, resume and takeover alike. An upsert by key.
 struct Submitted {
@@ -23,10 +25,10 @@ struct Submitted {
   SessionKey key;
   std::optional<Record> record;  // Absent: the Submit named only the key.
   std::string router_blob;
-  std::vector<int32_t> have;     // Per sequence, frames start from here; missing ones from 0.
-  int64_t deadline_us = 0;       // What is left; 0: none.
-  bool replay = false;           // Accepted before: exempt from queue limits.
-  int64_t age_us = 0;            // Since its first acceptance.
+  std::vector<int32_t> have;  // Per sequence, frames start from here; missing ones from 0.
+  int64_t deadline_us = 0;    // What is left; 0: none.
+  bool replay = false;        // Accepted before: exempt from queue limits.
+  int64_t age_us = 0;         // Since its first acceptance.
 };
 
 // Ends this attempt's subscription; the session is suspended when the last one is gone.
@@ -52,15 +54,16 @@ struct RouterLost {
 
 // What a group's plans must keep to.
 struct GroupLimits {
-  int32_t blocks = 0;         // Pool size with the padding block 0: ids 1 to blocks - 1 may be given out.
+  int32_t blocks = 0;  // Pool size with the padding block 0: ids 1 to blocks - 1 may be given out.
   int32_t block_tokens = 16;
-  int32_t slots = 0;          // Ids 1 to slots.
-  int32_t step_tokens = 0;    // Rows of one step.
+  int32_t slots = 0;        // Ids 1 to slots.
+  int32_t step_tokens = 0;  // Rows of one step.
   int32_t context_tokens = 0;
   int32_t plans_in_flight = 2;
 };
 
-// A group's ranks are loaded, connected and listening for plans of this epoch. It starts from empty slots.
+// A group's ranks are loaded, connected and listening for plans of this epoch. It starts from empty
+// slots.
 struct GroupUp {
   GroupId group;
   TermId term;
@@ -84,9 +87,11 @@ struct StepDone {
 // Time passed. The driver sends one at least each 50 ms while anything waits on time.
 struct Tick {};
 
-using Event = std::variant<Submitted, Suspended, Closed, RouterLost, GroupUp, GroupLost, StepDone, Tick>;
+using Event =
+    std::variant<Submitted, Suspended, Closed, RouterLost, GroupUp, GroupLost, StepDone, Tick>;
 
-// ---- Actions ----------------------------------------------------------------------------------------------
+// ---- Actions
+// ----------------------------------------------------------------------------------------------
 
 struct AcceptedOut {
   PeerId router;
@@ -120,7 +125,7 @@ struct Frame {
   std::optional<PromptLogprobs> prompt_logprobs;
   std::string fingerprint;  // With an attempt's first frame and when it changes.
   std::optional<FrameEnd> finish;
-  absl::Status error;       // Not OK: the sequence failed; no finish then.
+  absl::Status error;  // Not OK: the sequence failed; no finish then.
 };
 
 struct PlanOut {
@@ -135,7 +140,8 @@ struct GroupAbort {
   std::string reason;
 };
 
-// The driver carries them out in this order of members.
+// The driver carries them out as follows: plans first (a device waits for them, a client only for a
+// frame), then accepted, refused, frames, aborts.
 struct Actions {
   std::vector<AcceptedOut> accepted;
   std::vector<RefusedOut> refused;

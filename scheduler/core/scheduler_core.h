@@ -1,6 +1,6 @@
-// scheduler/core/scheduler_core.h: every scheduling decision, no IO: no thread, clock, gRPC or randomness.
-// The same events at the same times give the same actions (that is what the simulation and replay rest on).
-// Thread: not thread-safe; owned by the driver thread.
+// scheduler/core/scheduler_core.h: every scheduling decision, no IO: no thread, clock, gRPC or
+// randomness. The same events at the same times give the same actions (that is what the simulation
+// and replay rest on). Thread: not thread-safe; owned by the driver thread.
 #pragma once
 
 #include <cstdint>
@@ -14,22 +14,22 @@
 namespace fathom::scheduler {
 
 struct CoreOptions {
-  std::string policy = "fcfs";               // A row of scheduler/core/policy.cc.
-  int32_t waiting_requests_max = 4096;       // First-time submits beyond it are refused.
-  int64_t waiting_tokens_max = 16'000'000;   // Likewise, prompt tokens.
+  std::string policy = "fcfs";              // A row of scheduler/core/policy.cc.
+  int32_t waiting_requests_max = 4096;      // First-time submits beyond it are refused.
+  int64_t waiting_tokens_max = 16'000'000;  // Likewise, prompt tokens.
   int64_t session_memory_bytes_max = int64_t{1} << 30;
-  int64_t record_keep_us = 60'000'000;       // After the end or the suspension.
-  int64_t router_grace_us = 5'000'000;       // A lost router's sessions run on for so long.
-  int32_t sequences_max = 1;                 // n > 1 is refused by name until forks are built.
+  int64_t record_keep_us = 60'000'000;  // After the end or the suspension.
+  int64_t router_grace_us = 5'000'000;  // A lost router's sessions run on for so long.
+  int32_t sequences_max = 1;            // n > 1 is refused by name until forks are built.
 };
 
 // What /metrics, Stats and `fathom status` show. Counters count since the core was made.
 struct CoreStats {
-  int32_t requests_running = 0;    // In a slot.
+  int32_t requests_running = 0;  // In a slot.
   int32_t requests_waiting = 0;
-  int32_t sessions = 0;            // Records held.
-  int32_t groups = 0;              // That take work now.
-  int32_t blocks_total = 0;        // Over live groups, without padding blocks.
+  int32_t sessions = 0;      // Records held.
+  int32_t groups = 0;        // That take work now.
+  int32_t blocks_total = 0;  // Over live groups, without padding blocks.
   int32_t blocks_used = 0;
   int64_t session_bytes = 0;
   uint64_t steps_total = 0;
@@ -58,7 +58,8 @@ class SchedulerCore {
 
   CoreStats Stats() const;
 
-  // INTERNAL naming the first broken invariant. Tests call it after every Step. O(sessions + blocks).
+  // INTERNAL naming the first broken invariant. Tests call it after every Step. O(sessions +
+  // blocks).
   absl::Status CheckInvariants() const;
 
  private:
