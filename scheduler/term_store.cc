@@ -1,0 +1,119 @@
+#include "scheduler/term_store.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+
+namespace fathom::scheduler {
+namespace {
+
+// Far from wrapping around, and far beyond anything that 2^32 takeovers could reach.
+constexpr uint64_t kTermMax = uint64_t{1} << 62;
+
+absl::StatusOr<TermId> NextTerm(uint64_t stored, TermId reported) {
+  const uint64_t highest = std::max(stored, reported.value);
+  if (highest >= kTermMax) {
+    return OutOfRange(
+        "term {} is beyond the highest one, {}; no cluster comes so far, look at the term store",
+        highest, kTermMax);
+  }
+  return TermId{highest + 1};
+}
+
+class MemoryTermStore final : public TermStore {
+ public:
+  absl::StatusOr<TermId> Take(TermId reported) override {
+    auto term = NextTerm(stored_, reported);
+    if (term.ok()) stored_ = term->value;
+    return term;
+  }
+
+ private:
+  uint64_t stored_ = 0;
+};
+
+class FileTermStore final : public TermStore {
+ public:
+  explicit FileTermStore(std::string path) : path_(std::move(path)) {}
+
+  absl::StatusOr<TermId> Take(TermId reported) override {
+    // The lock has a file of its own: the term's file is replaced, and a lock goes with the inode.
+    const std::string lock_path = path_ + ".lock";
+    const int lock = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (lock < 0) return Error("open", lock_path);
+    absl::Cleanup unlock = [lock] { close(lock); };
+    while (flock(lock, LOCK_EX) != 0) {
+      if (errno != EINTR) return Error("lock", lock_path);
+    }
+    FATHOM_ASSIGN_OR_RETURN(const uint64_t stored, Read());
+    FATHOM_ASSIGN_OR_RETURN(const TermId term, NextTerm(stored, reported));
+    FATHOM_RETURN_IF_ERROR(Replace(fmt::format("{}\n", term.value)));
+    return term;
+  }
+
+ private:
+  absl::Status Error(const char* what, const std::string& path) const {
+    return Unavailable("term file: cannot {} {}: {}; give --term-file a path in a writable folder",
+                       what, path, std::strerror(errno));
+  }
+
+  absl::StatusOr<uint64_t> Read() const {
+    const int file = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) return errno == ENOENT ? absl::StatusOr<uint64_t>(0) : Error("open", path_);
+    absl::Cleanup closer = [file] { close(file); };
+    char text[32];
+    const ssize_t size = read(file, text, sizeof(text));
+    if (size < 0) return Error("read", path_);
+    uint64_t stored = 0;
+    const char* last = text + size;
+    const auto [end, code] = std::from_chars(text, last, stored);
+    if (code != std::errc() || !(end == last || (end + 1 == last && *end == '\n'))) {
+      return DataLoss(
+          "term file {}: not a decimal number; write the highest term ever used into it, or remove "
+          "it "
+          "when no router or worker of the cluster is alive",
+          path_);
+    }
+    return stored;
+  }
+
+  // Whole or not at all, also across a loss of power.
+  absl::Status Replace(const std::string& text) const {
+    const std::string temporary = path_ + ".new";
+    const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (file < 0) return Error("open", temporary);
+    absl::Cleanup closer = [file] { close(file); };
+    if (write(file, text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
+        fsync(file) != 0) {
+      return Error("write", temporary);
+    }
+    if (std::rename(temporary.c_str(), path_.c_str()) != 0) return Error("replace", path_);
+    const size_t slash = path_.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+    const int directory = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0) return Error("open", folder);
+    absl::Cleanup directory_closer = [directory] { close(directory); };
+    return fsync(directory) == 0 ? absl::OkStatus() : Error("sync", folder);
+  }
+
+  const std::string path_;
+};
+
+}  // namespace
+
+std::unique_ptr<TermStore> MakeFileTermStore(std::string path) {
+  return std::make_unique<FileTermStore>(std::move(path));
+}
+
+std::unique_ptr<TermStore> MakeMemoryTermStore() { return std::make_unique<MemoryTermStore>(); }
+
+}  // namespace fathom::scheduler
