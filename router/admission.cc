@@ -173,6 +173,8 @@ absl::StatusOr<int32_t> RoomAfter(int64_t prompt_tokens, const PublicStop& stop,
   return static_cast<int32_t>(stop.max_tokens.value_or(static_cast<int32_t>(room)));
 }
 
+}  // namespace
+
 SamplingParams ResolveSampling(const PublicSampling& sampling, const SamplingDefaults& defaults) {
   SamplingParams params;  // OpenAI's defaults.
   params.temperature =
@@ -187,8 +189,6 @@ SamplingParams ResolveSampling(const PublicSampling& sampling, const SamplingDef
   params.logit_bias = sampling.logit_bias;
   return params;
 }
-
-}  // namespace
 
 absl::Status CheckTokenIds(const std::vector<TokenId>& ids, const ModelFacts& facts,
                            const char* field) {

@@ -95,6 +95,9 @@ struct AdmittedRequest {
   int64_t deadline_ms = 0;
 };
 
+// The request's values, else the model's, else OpenAI's.
+SamplingParams ResolveSampling(const PublicSampling& sampling, const SamplingDefaults& defaults);
+
 // Each field by itself, before anything is tokenized: cheap, and early for the user.
 absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts);
 

@@ -1,38 +1,18 @@
-// router/chat_renderer.h: messages to prompt, as the service sees it. The implementation is the
-// model's chat template and tokenizer. Thread: const, from any thread.
+// router/chat_renderer.h: messages to prompt: the model's chat template with what keeps user text
+// from being markup (text/literal_text.h) around it, then the tokenizer. Pure; const and safe from
+// any thread.
 #pragma once
 
-#include <optional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "common/status.h"
-#include "common/types.h"
+#include "router/text/chat_template.h"
+#include "router/text/literal_text.h"
+#include "router/text/tokenizer.h"
 
 namespace fathom::router {
-
-struct ChatToolCall {
-  std::string id;
-  std::string name;
-  std::string arguments_json;
-};
-
-struct ChatMessage {
-  std::string role;
-  std::optional<std::string> content;
-  std::vector<ChatToolCall> tool_calls;
-  std::string tool_call_id;
-  std::optional<std::string> reasoning;
-  std::string name;
-};
-
-struct ChatPrompt {
-  std::vector<ChatMessage> messages;
-  std::string tools_json;
-  std::optional<bool> enable_thinking;
-  bool add_generation_prompt = true;
-  bool allow_special = false;  // Else special tokens' text inside messages is plain text.
-};
 
 struct RenderedChat {
   std::vector<TokenId> ids;
@@ -41,9 +21,25 @@ struct RenderedChat {
 
 class ChatRenderer {
  public:
-  virtual ~ChatRenderer() = default;
-  // INVALID_ARGUMENT naming the message or the template's own refusal.
-  virtual absl::StatusOr<RenderedChat> Render(const ChatPrompt& prompt) const = 0;
+  // Null when the folder has no chat template. `tokenizer` outlives it. INVALID_ARGUMENT: the
+  // template cannot be used, with the reason.
+  static absl::StatusOr<std::unique_ptr<const ChatRenderer>> Load(const std::string& folder,
+                                                                  const Tokenizer* tokenizer);
+
+  // `input` without bos and eos token: those are the model's. Unless `allow_special`, special
+  // tokens' text in system, user and tool messages and in tools is plain text. INVALID_ARGUMENT
+  // (field messages or tools_json).
+  absl::StatusOr<RenderedChat> Render(ChatInput input, bool allow_special) const;
+
+ private:
+  ChatRenderer(const Tokenizer* tokenizer, std::unique_ptr<const ChatTemplate> chat_template);
+  static absl::Status CheckMessages(const std::vector<ChatMessage>& messages);
+  std::string Guard(const std::string& value, bool allow_special) const;
+  absl::StatusOr<std::string> GuardTools(const std::string& tools_json) const;
+
+  const Tokenizer* const tokenizer_;
+  const std::unique_ptr<const ChatTemplate> template_;
+  const LiteralText literal_;
 };
 
 }  // namespace fathom::router

@@ -1,0 +1,169 @@
+// router/main.cc: wiring of fathom-router: flags, model folder, text, scheduler link, sessions,
+// servers, and an ordered shutdown.
+#include <unistd.h>
+
+#include <cstdio>
+#include <functional>
+#include <thread>
+
+#include "common/clock.h"
+#include "common/flags.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/process.h"
+#include "router/grpc_scheduler_link.h"
+#include "router/readiness.h"
+#include "router/router_metrics.h"
+#include "router/service.h"
+
+namespace fathom::router {
+namespace {
+
+constexpr int kTickMs = 50;
+
+struct Options {
+  std::string model;
+  std::optional<std::string> served_model_name;
+  std::vector<std::string> schedulers = {"127.0.0.1:8003"};
+  std::string host = "127.0.0.1";
+  int32_t grpc_port = 8001;
+  int32_t http_port = 8000;
+  int32_t tokenizer_threads = 2;
+  int64_t drain_timeout_s = 30;
+  bool die_with_parent = false;
+  std::string log_level = "info";
+};
+
+std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
+  Flags flags("fathom-router",
+              "Admits requests over gRPC and streams the cluster's tokens to clients.");
+  flags.Group("Model");
+  flags.Add("--model", &options->model,
+            "Model folder (Hugging Face): configuration and tokenizer are read.");
+  flags.Add("--served-model-name", &options->served_model_name,
+            "Name that clients see; default: the folder's.");
+  flags.Group("Network");
+  flags.Add("--scheduler", &options->schedulers, "host:port of a scheduler; once for each one.");
+  flags.Add("--host", &options->host, "Address to listen on.");
+  flags.AddPort("--grpc-port", &options->grpc_port, "Port of the public gRPC services.");
+  flags.AddPort("--http-port", &options->http_port, "Port of GET /metrics.");
+  flags.Group("Process");
+  flags.Add("--tokenizer-threads", &options->tokenizer_threads, 1, 64,
+            "Threads for texts beyond 4 KiB.");
+  flags.Add("--drain-timeout", &options->drain_timeout_s, 0, 3600,
+            "Seconds that running streams get after SIGTERM; they can be resumed elsewhere.");
+  flags.Add("--die-with-parent", &options->die_with_parent, "End when the parent process ends.");
+  flags.AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
+                  "Least level that is logged.");
+  return flags.Parse(argc, argv);
+}
+
+// Runs `work` and says how long it took; `fathom serve` puts it on its timeline.
+template <class Work>
+auto Phase(const Clock& clock, const char* name, Work work) {
+  const TimeUs start = clock.Now();
+  auto result = work();
+  std::printf("{\"event\":\"phase\",\"name\":\"%s\",\"us\":%lld}\n", name,
+              static_cast<long long>(clock.Now() - start));
+  std::fflush(stdout);
+  return result;
+}
+
+// One line for people, on stderr; the exit code is for the supervisor.
+int Fail(int code, const absl::Status& status) {
+  LogFlush();
+  std::fprintf(stderr, "fathom-router: %s\n", std::string(Message(status)).c_str());
+  return code;
+}
+
+// What the model folder gives; the tokenizer and the template may be absent.
+struct Text {
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<const ChatRenderer> chat;
+};
+
+absl::StatusOr<Text> LoadText(const ModelFolder& folder) {
+  Text text;
+  if (!folder.has_tokenizer) return text;
+  FATHOM_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::Load(folder.path));
+  if (text.tokenizer->vocab_size() > folder.vocab) {
+    return Invalid(
+        "{}/tokenizer.json has token ids up to {}, but config.json's vocab_size is {}; take both "
+        "files from "
+        "the same model",
+        folder.path, text.tokenizer->vocab_size() - 1, folder.vocab);
+  }
+  FATHOM_ASSIGN_OR_RETURN(text.chat, ChatRenderer::Load(folder.path, text.tokenizer.get()));
+  return text;
+}
+
+int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
+  const RealClock clock;
+  Metrics metrics("router");
+  RouterMetrics observer(&metrics);
+  GrpcSchedulerLinkOptions link_options;
+  link_options.addresses = options.schedulers;
+  link_options.config_digest = folder.config_digest;
+  GrpcSchedulerLink link(link_options, &clock);
+  Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer);
+  WorkPool pool(options.tokenizer_threads, 64);
+  ServiceParts parts;
+  parts.sessions = &sessions;
+  parts.folder = &folder;
+  parts.served_name = options.served_model_name.value_or(folder.name);
+  parts.tokenizer = text.tokenizer.get();
+  parts.chat = text.chat.get();
+  parts.pool = &pool;
+  parts.observer = &observer;
+  RouterService service(parts);
+
+  const auto grpc_port = service.Start(options.host, options.grpc_port, {});
+  if (!grpc_port.ok()) return Fail(kExitUnavailable, grpc_port.status());
+  const auto http_port = metrics.Serve(options.host, options.http_port);
+  if (!http_port.ok()) return Fail(kExitUnavailable, http_port.status());
+  link.Start(&sessions);
+  PrintListening("router", {{"grpc_port", *grpc_port}, {"http_port", *http_port}});
+
+  const auto tick = [&] {
+    link.Tick();
+    sessions.Tick();
+    service.UpdateHealth();
+    const Sessions::View view = sessions.view();
+    observer.Show(view, Readiness(folder, view).ok());
+    return view.open;
+  };
+  while (!WaitForStopSignal(kTickMs)) tick();
+
+  LogInfo("draining: {} streams are open", sessions.view().open);
+  service.Drain();
+  const TimeUs drain_until = clock.Now() + options.drain_timeout_s * 1'000'000;
+  while (tick() > 0 && clock.Now() < drain_until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));
+  service.Stop();
+  link.Stop();
+  LogFlush();
+  return kExitOk;
+}
+
+int Main(int argc, char** argv) {
+  BlockStopSignals();
+  Options options;
+  if (const auto exit = ParseOptions(argc, argv, &options)) return *exit;
+  if (options.die_with_parent) DieWithParent();
+  LogInit("router", options.log_level);
+  if (options.model.empty()) {
+    return Fail(kExitUsage,
+                Invalid("--model is missing; give the model folder that the workers serve"));
+  }
+  const RealClock clock;
+  const auto folder = Phase(clock, "config", [&] { return ReadModelFolder(options.model); });
+  if (!folder.ok()) return Fail(kExitBadModel, folder.status());
+  const auto text = Phase(clock, "tokenizer", [&] { return LoadText(*folder); });
+  if (!text.ok()) return Fail(kExitBadModel, text.status());
+  return Serve(options, *folder, *text);
+}
+
+}  // namespace
+}  // namespace fathom::router
+
+int main(int argc, char** argv) { return fathom::router::Main(argc, argv); }

@@ -1,0 +1,38 @@
+// router/router_metrics.h: the router's metrics, fathom_router_*. Registered once, by main's
+// wiring; updated from any thread.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "common/metrics.h"
+#include "router/service.h"
+#include "router/sessions.h"
+
+namespace fathom::router {
+
+class RouterMetrics final : public SessionObserver, public ServiceObserver {
+ public:
+  // `metrics` outlives this.
+  explicit RouterMetrics(Metrics* metrics);
+
+  void FirstToken(int64_t since_us) override;
+  void TokenGap(int64_t gap_us, int64_t tokens) override;
+  void Ended(const std::string& outcome) override;
+  void DroppedTokens(int64_t tokens) override { dropped_.Add(static_cast<double>(tokens)); }
+  void Resubmitted() override { resubmitted_.Add(); }
+  void StreamReset() override { resets_.Add(); }
+  void Refused(absl::StatusCode code) override;
+
+  // Gauges, from a look at the tables.
+  void Show(const Sessions::View& view, bool ready);
+
+ private:
+  std::map<std::string, Counter, std::less<>> ended_;
+  std::map<absl::StatusCode, Counter> refused_;
+  Counter tokens_, dropped_, resubmitted_, resets_;
+  Histogram first_token_, gap_;
+  Gauge open_, kept_, ready_, scheduler_up_;
+};
+
+}  // namespace fathom::router
