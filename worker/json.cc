@@ -61,7 +61,7 @@ class TreeBuilder {
   }
 
   // Puts `value` where the document is and returns its place; nullptr after a failure.
-  JsonValue* Place(JsonValue value) {
+  JsonValue* Place(JsonValue&& value) {
     if (++values_ > limits_.values_max) {
       Fail(Invalid("more than {} values", limits_.values_max));
       return nullptr;
@@ -78,9 +78,9 @@ class TreeBuilder {
     return &member;
   }
 
-  bool Add(JsonValue value) { return Place(std::move(value)) != nullptr; }
+  bool Add(JsonValue&& value) { return Place(std::move(value)) != nullptr; }
 
-  bool Open(JsonValue value) {
+  bool Open(JsonValue&& value) {
     if (static_cast<int32_t>(open_.size()) >= limits_.depth_max) {
       return Fail(Invalid("nested deeper than {}", limits_.depth_max));
     }

@@ -1,0 +1,70 @@
+// config.json, generation_config.json and an index: what is accepted keeps the invariants of its
+// type.
+#include "common/check.h"
+#include "tests/fuzz/fuzz.h"
+#include "worker/architecture.h"
+#include "worker/checkpoint_check.h"
+#include "worker/memory_plan.h"
+#include "worker/model_config.h"
+
+namespace {
+
+using namespace fathom::worker;  // NOLINT: the target is all about it.
+
+void CheckInvariants(const ModelConfig& config) {
+  FATHOM_CHECK(config.layers > 0 && config.hidden > 0 && config.heads > 0 && config.kv_heads > 0 &&
+               config.ffn > 0 && config.vocab > 0 && config.context > 0);
+  FATHOM_CHECK(config.heads % config.kv_heads == 0 && config.head_dim > 0 &&
+               config.head_dim % 2 == 0);
+  FATHOM_CHECK(config.rms_eps > 0 && config.rope.theta >= 1 && config.rope.factor >= 1);
+  FATHOM_CHECK(FindArchitecture(config.architecture) != nullptr);
+  for (const int32_t id : config.end_ids) FATHOM_CHECK(id >= 0 && id < config.vocab);
+  FATHOM_CHECK(CheckTensorParallel(config, 1).ok());
+  MemoryRequest request;
+  request.stored_type = StoredType::kF32;
+  request.block_tokens = 128;
+  request.step_tokens = request.logits_rows = INT32_MAX;
+  request.kv_cache_bytes = INT64_MAX;
+  if (config.layers > 8) return;  // The list of tensors is long and says no more.
+  const auto plan = PlanMemory(config, request);
+  FATHOM_CHECK(plan.ok() && plan->weights_bytes > 0 && plan->activation_bytes > 0);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  const auto config = ParseModelConfig(text);
+  if (config.ok()) CheckInvariants(*config);
+  const auto generation = ParseGenerationConfig(text, 8);
+  if (generation.ok()) {
+    for (const int32_t id : generation->end_ids) FATHOM_CHECK(id >= 0 && id < 8);
+  }
+  const auto map = ParseWeightMap(text);
+  if (!map.ok()) return 0;
+  for (const auto& [tensor, file] : *map) {
+    FATHOM_CHECK(file.find('/') == std::string::npos && file.find("..") != 0);
+  }
+  return 0;
+}
+
+std::vector<std::string> FuzzSeeds() {
+  return {
+      R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","num_hidden_layers":2,
+          "hidden_size":8,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":4,
+          "intermediate_size":12,"vocab_size":16,"max_position_embeddings":64,"rms_norm_eps":1e-06,
+          "rope_theta":10000.0,"rope_scaling":{"rope_type":"llama3","factor":8.0,
+          "low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":256},
+          "hidden_act":"silu","tie_word_embeddings":false,"torch_dtype":"bfloat16",
+          "bos_token_id":0,"eos_token_id":[1,2]})",
+      R"({"architectures":["Qwen2ForCausalLM"],"num_hidden_layers":1,"hidden_size":8,
+          "num_attention_heads":2,"intermediate_size":12,"vocab_size":16,
+          "max_position_embeddings":64,"rms_norm_eps":1e-06,"dtype":"float16",
+          "rope_parameters":{"rope_theta":1000000.0,"rope_type":"linear","factor":4},
+          "layer_types":["full_attention"],"sliding_window":null,"use_sliding_window":false})",
+      R"({"bos_token_id":0,"eos_token_id":[1,7],"do_sample":true,"temperature":0.7,"top_p":0.95,
+          "top_k":20,"repetition_penalty":1.05,"transformers_version":"4.51.0"})",
+      R"({"metadata":{"total_size":1},"weight_map":{"a":"model-00001-of-00002.safetensors",
+          "b":"model-00002-of-00002.safetensors"}})",
+  };
+}

@@ -1,0 +1,113 @@
+// Feeds a fuzz target its seeds and then seeded mutations of them, for compilers without libFuzzer.
+// FATHOM_FUZZ_RUNS (20,000) inputs; input i is a function of (FATHOM_SEED, i), which are printed
+// when the target aborts, so that FATHOM_SEED=<seed> FATHOM_FUZZ_RUNS=<i + 1> runs into it again.
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "tests/fuzz/fuzz.h"
+
+extern "C" void __sanitizer_set_death_callback(void (*callback)()) __attribute__((weak));
+
+namespace {
+
+uint64_t seed = 1;
+uint64_t run = 0;
+
+void PrintPlace() {
+  std::fprintf(stderr, "FATHOM_SEED=%llu FATHOM_FUZZ_RUNS=%llu ends here\n",
+               static_cast<unsigned long long>(seed), static_cast<unsigned long long>(run + 1));
+}
+
+uint64_t Environment(const char* name, uint64_t fallback) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? fallback : std::strtoull(text, nullptr, 10);
+}
+
+size_t Below(std::mt19937_64& rng, size_t limit) { return limit == 0 ? 0 : rng() % limit; }
+
+// Bytes and words that parsers stumble over.
+constexpr const char* kTokens[] = {
+    "0",
+    "-1",
+    "9223372036854775807",
+    "18446744073709551616",
+    "1e308",
+    "1e-400",
+    "0.5",
+    "null",
+    "true",
+    "\"\"",
+    "{}",
+    "[]",
+    "[[[[[[[[",
+    "{\"a\":",
+    "\\u0000",
+    "\\ud800",
+    ",",
+    ":",
+    "\xff",
+    "\xc3\x28",
+    " ",
+    "\n",
+    "../",
+    "\"",
+};
+
+void Mutate(std::mt19937_64& rng, const std::vector<std::string>& seeds, std::string* input) {
+  const size_t at = Below(rng, input->size() + 1);
+  const size_t count = Below(rng, 1 + Below(rng, 16));
+  switch (rng() % 7) {
+    case 0:
+      if (at < input->size()) (*input)[at] ^= static_cast<char>(1 << rng() % 8);
+      break;
+    case 1:
+      if (at < input->size()) (*input)[at] = static_cast<char>(rng());
+      break;
+    case 2:
+      input->erase(at, count);
+      break;
+    case 3:
+      input->insert(at, kTokens[rng() % std::size(kTokens)]);
+      break;
+    case 4: {  // A token in the place of what is there.
+      const std::string token = kTokens[rng() % std::size(kTokens)];
+      input->replace(at, std::min(input->size() - at, count), token);
+      break;
+    }
+    case 5: {  // A piece of another seed.
+      const std::string& other = seeds[rng() % seeds.size()];
+      const size_t from = Below(rng, other.size());
+      input->insert(at, other.substr(from, Below(rng, 64)));
+      break;
+    }
+    default:
+      input->resize(at);
+  }
+}
+
+}  // namespace
+
+int main() {
+  seed = Environment("FATHOM_SEED", 1);
+  const uint64_t runs = Environment("FATHOM_FUZZ_RUNS", 20'000);
+  std::signal(SIGABRT, [](int) { PrintPlace(); });
+  if (__sanitizer_set_death_callback != nullptr) __sanitizer_set_death_callback(PrintPlace);
+  const std::vector<std::string> seeds = FuzzSeeds();
+  for (run = 0; run < runs; ++run) {
+    std::string input = seeds[run % seeds.size()];
+    std::seed_seq sequence = {seed, run};
+    std::mt19937_64 rng(sequence);
+    // The seeds themselves first, then one to eight mutations.
+    for (uint64_t i = run < seeds.size() ? 0 : 1 + rng() % 8; i > 0; --i) {
+      Mutate(rng, seeds, &input);
+    }
+    LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
+  }
+  std::printf("%llu inputs, FATHOM_SEED=%llu\n", static_cast<unsigned long long>(runs),
+              static_cast<unsigned long long>(seed));
+  return 0;
+}
