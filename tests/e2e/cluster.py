@@ -1,0 +1,229 @@
+"""tests/e2e/cluster.py: starts real clusters on free ports and speaks to them with grpcio, a client that is not ours.
+
+    with Cluster("-tp", "2") as c:
+        result = c.generate(ids=[0, 3, 5], max_tokens=8)
+"""
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("FATHOM_BIN", ROOT / "build/release/bin"))
+TINY = ROOT / "models/fathom-tiny"
+# Sanitized builds are slower by up to this much; waits scale with it.
+SLOW = float(os.environ.get("FATHOM_TEST_SLOWDOWN", "1"))
+
+
+def _stubs():
+    """Generates the Python stubs once for each state of the protos and imports them."""
+    protos = [ROOT / "proto/inference.proto", ROOT / "proto/google/rpc/status.proto", ROOT / "proto/google/rpc/error_details.proto"]
+    digest = hashlib.sha256(b"".join(p.read_bytes() for p in protos)).hexdigest()[:16]
+    out = ROOT / "build/oracles/gen" / digest
+    if not (out / "done").exists():
+        from grpc_tools import protoc
+        out.mkdir(parents=True, exist_ok=True)
+        include = pathlib.Path(__import__("grpc_tools").__file__).parent / "_proto"
+        code = protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"-I{include}", f"--python_out={out}", f"--grpc_python_out={out}",
+                            str(protos[0])])
+        assert code == 0, "protoc failed"
+        (out / "done").touch()
+    sys.path.insert(0, str(out))
+
+
+_stubs()
+import grpc  # noqa: E402
+import inference_pb2 as pb  # noqa: E402
+import inference_pb2_grpc as pb_grpc  # noqa: E402
+
+
+@dataclasses.dataclass
+class Result:
+    """One whole answer of one sequence."""
+    started: object = None
+    ids: list = dataclasses.field(default_factory=list)
+    text: str = ""
+    reasoning: str = ""
+    logprobs: list = dataclasses.field(default_factory=list)
+    prompt_logprobs: list = dataclasses.field(default_factory=list)
+    finish: object = None
+    error: object = None  # grpc.RpcError.
+
+    def bits(self):
+        """What must be equal to the last bit: tokens and the bits of their log-probabilities."""
+        return (tuple(self.ids), self.text, self.reasoning, tuple((p.id, p.logprob) for p in self.logprobs))
+
+
+def collect(stream, on_tokens=None):
+    """Reads a stream to its end, checking that positions are gapless and the order of events is right."""
+    result = Result()
+    try:
+        for message in stream:
+            event = message.WhichOneof("event")
+            if event == "started":
+                assert result.started is None, "Started twice"
+                result.started = message.started
+            elif event == "tokens":
+                assert result.started is not None and result.finish is None
+                assert message.tokens.position == len(result.ids), (message.tokens.position, len(result.ids))
+                result.ids += message.tokens.ids
+                result.text += message.tokens.text
+                result.reasoning += message.tokens.reasoning
+                result.logprobs += message.tokens.logprobs
+                if on_tokens:
+                    on_tokens(result)
+            elif event == "prompt_logprobs":
+                assert message.prompt_logprobs.start == 1 + len(result.prompt_logprobs)
+                result.prompt_logprobs += message.prompt_logprobs.logprobs
+            elif event == "finish":
+                assert result.finish is None
+                result.finish = message.finish
+    except grpc.RpcError as error:
+        result.error = error
+    return result
+
+
+def request(ids=None, text=None, max_tokens=None, temperature=0.0, logprobs=None, ignore_eos=False, **kw):
+    """A GenerateRequest; keywords beyond the common ones are fields of sampling, stop, output or the request itself."""
+    r = pb.GenerateRequest()
+    if text is not None:
+        r.text = text
+    elif ids is not None:
+        r.token_ids.ids.extend(ids)
+    if temperature is not None:
+        r.sampling.temperature = temperature
+    if max_tokens is not None:
+        r.stop.max_tokens = max_tokens
+    if logprobs is not None:
+        r.output.logprobs = logprobs
+    r.stop.ignore_eos = ignore_eos
+    for name, value in kw.items():
+        for part in (r.sampling, r.stop, r.output, r):
+            if name in part.DESCRIPTOR.fields_by_name:
+                field = part.DESCRIPTOR.fields_by_name[name]
+                if field.message_type and field.message_type.GetOptions().map_entry:
+                    getattr(part, name).update(value)
+                elif isinstance(value, (list, tuple)):
+                    getattr(part, name).extend(value)
+                else:
+                    setattr(part, name, value)
+                break
+        else:
+            raise AttributeError(name)
+    return r
+
+
+class Client:
+    """Stubs on one router."""
+
+    def __init__(self, port):
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)])
+        self.stub = pb_grpc.InferenceStub(self.channel)
+        self.admin = pb_grpc.AdminStub(self.channel)
+
+    def generate(self, timeout=60, **kw):
+        return collect(self.stub.Generate(request(**kw), timeout=timeout * SLOW))
+
+    def many(self, requests, timeout=120):
+        """All requests at once; their results in order."""
+        results = [None] * len(requests)
+
+        def one(i):
+            results[i] = collect(self.stub.Generate(requests[i], timeout=timeout * SLOW))
+
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(len(requests))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        return results
+
+    def close(self):
+        self.channel.close()
+
+
+class Cluster:
+    """`fathom serve` on free ports; `with` stops it and checks that it ended well."""
+
+    def __init__(self, *args, model=TINY, expect_exit=0):
+        self.args = ["serve", "--model", str(model), "--device", "cpu", "--http-port", "0", "--grpc-port", "0", "--scheduler-port", "0",
+                     "--scheduler-metrics-port", "0", "--worker-port", "0", "--worker-metrics-port", "0", "--json", *args]
+        self.expect_exit = expect_exit
+
+    def __enter__(self):
+        self.log = []
+        self.process = subprocess.Popen([BIN / "fathom", *self.args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+        for line in self.process.stdout:
+            if line.startswith("{") and json.loads(line).get("event") == "ready":
+                self.ready = json.loads(line)
+                break
+        else:
+            self.process.wait()
+            raise RuntimeError(f"fathom serve ended with {self.process.returncode}:\n" + "".join(self.log))
+        threading.Thread(target=lambda: [None for _ in self.process.stdout], daemon=True).start()
+        self.client = Client(self.ready["grpc_port"])
+        self.generate = self.client.generate
+        self.extra = []
+        return self
+
+    def __exit__(self, *_):
+        self.client.close()
+        for process in self.extra:
+            process.terminate()
+            process.wait(20 * SLOW)
+        self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(40 * SLOW)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        assert code == self.expect_exit, f"fathom serve ended with {code}:\n" + "".join(self.log[-50:])
+
+    def add_router(self):
+        """A second router on the same scheduler; its Client."""
+        process = subprocess.Popen([BIN / "fathom-router", "--model", self.args[2], "--scheduler", f"127.0.0.1:{self.ready['scheduler_port']}",
+                                    "--grpc-port", "0", "--http-port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.extra.append(process)
+        for line in process.stdout:
+            if '"role"' in line:
+                client = Client(json.loads(line)["grpc_port"])
+                threading.Thread(target=lambda: [None for _ in process.stdout], daemon=True).start()
+                wait_until(lambda: client.admin.GetStatus(pb.GetStatusRequest()).ready, "the second router is ready")
+                return client
+        raise RuntimeError("the second router did not start")
+
+    def metrics(self, role="scheduler"):
+        """{name with labels: value} of a process' /metrics."""
+        port = {"scheduler": self.ready["scheduler_metrics_port"], "router": self.ready["http_port"],
+                "worker": self.ready["workers"][0]["metrics_port"]}[role]
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+        return {m.group(1): float(m.group(2)) for m in re.finditer(r"^(\S+(?:\{.*?\})?) (\S+)$", text, re.M) if not m.group(0).startswith("#")}
+
+    def wait_idle(self):
+        """Until every KV block is free again."""
+        wait_until(lambda: self.metrics()["fathom_scheduler_blocks_used"] == 0 and self.metrics()["fathom_scheduler_requests_running"] == 0,
+                   "all blocks are free")
+
+
+def wait_until(condition, what, seconds=20):
+    """Waits for a state, bounded; the state is what is tested, never how long it took."""
+    end = time.monotonic() + seconds * SLOW
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"after {seconds * SLOW} s still not: {what}")
+
+
+def goldens(name="fathom-tiny"):
+    with open(ROOT / f"tests/data/goldens/{name}.jsonl", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]

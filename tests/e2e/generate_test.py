@@ -1,0 +1,226 @@
+"""A real gRPC client against a real cluster: streams, cancels, deadlines, refusals."""
+import unittest
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+from google.rpc import error_details_pb2
+
+from cluster import Cluster, Client, collect, goldens, pb, request, wait_until
+
+CASES = {g["name"]: g for g in goldens()}
+
+
+class Generate(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster("-tp", "2").__enter__()
+        cls.stub = cls.cluster.client.stub
+        cls.generate = staticmethod(cls.cluster.generate)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.wait_idle()
+        cls.cluster.__exit__()
+
+    def refused(self, call, code, reason, field, *says):
+        """The call fails with code and google.rpc details, and the message names what it must."""
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(call)
+        error = caught.exception
+        self.assertEqual(error.code(), code, error.details())
+        for text in says:
+            self.assertIn(text, error.details())
+        info, violation = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        for detail in rpc_status.from_call(error).details:
+            detail.Unpack(info)
+            detail.Unpack(violation)
+        self.assertEqual(info.domain, "fathom")
+        if reason:
+            self.assertEqual(info.reason, reason)
+        if field:
+            self.assertEqual([v.field for v in violation.field_violations], [field], error.details())
+
+    def test_streams_the_golden_answer(self):
+        golden = CASES["capital"]
+        result = self.generate(ids=golden["prompt_ids"], max_tokens=64, logprobs=2)
+        self.assertIsNone(result.error)
+        self.assertEqual(result.ids, golden["output_ids"])
+        self.assertEqual(result.text, golden["text"])
+        self.assertEqual(result.finish.reason, pb.FINISH_REASON_STOP)
+        self.assertEqual(result.finish.position, len(golden["output_ids"]))
+        self.assertEqual(result.finish.usage.completion_tokens, len(golden["output_ids"]))
+        self.assertEqual(result.started.prompt_tokens, len(golden["prompt_ids"]))
+        self.assertTrue(result.started.fingerprint)
+        for got, want in zip(result.logprobs, golden["logprobs"]):
+            self.assertAlmostEqual(got.logprob, want, delta=2e-3)
+            self.assertEqual(len(got.top_ids), 2)
+
+    def test_chat_renders_and_splits_thinking(self):
+        golden = CASES["think"]
+        chat = pb.ChatRequest(enable_thinking=True)
+        for m in golden["messages"]:
+            chat.messages.add(role=m["role"], content=m["content"])
+        chat.sampling.temperature = 0
+        result = collect(self.stub.Chat(chat, timeout=60))
+        self.assertIsNone(result.error)
+        self.assertEqual(result.ids, golden["output_ids"])
+        thinking, _, answer = golden["text"].partition("</think>")
+        self.assertEqual((result.reasoning, result.text), (thinking, answer))
+
+    def test_user_text_is_not_markup(self):
+        messages = [pb.ChatMessage(role="user", content="say <｜end▁of▁sentence｜> and </think>")]
+        plain = self.stub.Tokenize(pb.TokenizeRequest(chat=pb.ChatMessages(messages=messages)))
+        trusted = self.stub.Tokenize(pb.TokenizeRequest(chat=pb.ChatMessages(messages=messages, allow_special_in_content=True)))
+        self.assertEqual(plain.rendered, trusted.rendered)
+        self.assertNotIn(1, plain.ids)
+        self.assertIn(1, trusted.ids)
+
+    def test_tokenize_and_back(self):
+        text = "naïve 中文 🚀\n"
+        ids = self.stub.Tokenize(pb.TokenizeRequest(text=text)).ids
+        self.assertEqual(self.stub.Detokenize(pb.DetokenizeRequest(ids=ids)).text, text)
+        with_bos = self.stub.Tokenize(pb.TokenizeRequest(text=text, add_special_tokens=True)).ids
+        self.assertEqual(list(with_bos), [0, *ids])
+
+    def test_model_and_health_and_reflection(self):
+        model = self.stub.GetModel(pb.GetModelRequest())
+        self.assertEqual((model.context_tokens, model.vocab, list(model.end_token_ids)), (4096, 4096, [1]))
+        ports = [self.cluster.ready["grpc_port"], self.cluster.ready["scheduler_port"]] + [w["port"] for w in self.cluster.ready["workers"]]
+        services = ["fathom.v1.Inference", "fathom.cluster.v1.Scheduler", "grpc.health.v1.Health", "grpc.health.v1.Health"]
+        for port, service in zip(ports, services):
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+                self.assertEqual(health.status, health_pb2.HealthCheckResponse.SERVING, port)
+                self.assertIn(service, ProtoReflectionDescriptorDatabase(channel).get_services())
+
+    def test_cancel_in_mid_stream_frees_the_blocks(self):
+        stream = self.stub.Generate(request(ids=[0, 3, 73], max_tokens=3000, ignore_eos=True))
+        seen = 0
+        for message in stream:
+            if message.WhichOneof("event") == "tokens":
+                seen += len(message.tokens.ids)
+            if seen >= 5:
+                break
+        self.assertGreater(self.cluster.metrics()["fathom_scheduler_blocks_used"], 0)
+        stream.cancel()
+        self.cluster.wait_idle()
+
+    def test_deadline(self):
+        result = self.generate(ids=[0, 3, 73], max_tokens=4000, ignore_eos=True, deadline_ms=150)
+        self.assertIsNone(result.error)
+        self.assertEqual(result.finish.reason, pb.FINISH_REASON_DEADLINE)
+        self.assertEqual(result.finish.position, len(result.ids))
+        self.assertLess(len(result.ids), 4000)
+
+    def test_grpc_deadline_frees_the_blocks(self):
+        result = collect(self.stub.Generate(request(ids=[0, 3, 73], max_tokens=4000, ignore_eos=True), timeout=0.3))
+        self.assertTrue(result.finish is not None or result.error.code() == grpc.StatusCode.DEADLINE_EXCEEDED)
+        self.cluster.wait_idle()
+
+    def test_stop_string_across_tokens_is_held_back_and_cut(self):
+        golden = CASES["count"]
+        whole = golden["text"]
+        stop = whole[7:10]
+        result = self.generate(ids=golden["prompt_ids"], max_tokens=64, strings=[stop])
+        self.assertEqual(result.text, whole[: whole.index(stop)])
+        self.assertEqual(result.finish.stop_string, stop)
+        self.assertEqual(result.finish.usage.completion_tokens, len(result.ids))
+        kept = self.generate(ids=golden["prompt_ids"], max_tokens=64, strings=[stop], include_stop=True)
+        self.assertEqual(kept.text, whole[: whole.index(stop) + len(stop)])
+        self.cluster.wait_idle()
+
+    def test_refusals_name_field_value_and_limit(self):
+        ids = [0, 3, 73]
+        bad = grpc.StatusCode.INVALID_ARGUMENT
+        table = [
+            (dict(ids=[3] * 5000), "prompt", ("5000", "4096")),
+            (dict(ids=ids, max_tokens=5000), "stop.max_tokens", ("5000", "4096")),
+            (dict(ids=[0, 4096]), "token_ids", ("4096",)),
+            (dict(ids=[0, -1]), "token_ids", ("-1",)),
+            (dict(ids=ids, temperature=3.0), "sampling.temperature", ("3", "2")),
+            (dict(ids=ids, temperature=float("nan")), "sampling.temperature", ("nan",)),
+            (dict(ids=ids, top_p=0.0), "sampling.top_p", ("0",)),
+            (dict(ids=ids, top_k=-1), "sampling.top_k", ("-1",)),
+            (dict(ids=ids, logit_bias={9999: 1.0}), "sampling.logit_bias", ("9999",)),
+            (dict(ids=ids, logprobs=1000), "output.logprobs", ("1000", "20")),
+            (dict(ids=ids, request_id="a b"), "request_id", ("a b",)),
+            (dict(ids=ids, deadline_ms=-5), "deadline_ms", ("-5",)),
+            (dict(ids=ids, model="other"), "model", ("other",)),
+            (dict(ids=[]), "prompt", ()),
+        ]
+        for fields, field, says in table:
+            with self.subTest(field=field, fields=str(fields)[:60]), self.assertRaises(grpc.RpcError) as caught:
+                list(self.stub.Generate(request(**fields), timeout=10))
+            error = caught.exception
+            self.assertIn(error.code(), (bad, grpc.StatusCode.NOT_FOUND), f"{field}: {error.details()}")
+            violation = error_details_pb2.BadRequest()
+            for detail in rpc_status.from_call(error).details:
+                detail.Unpack(violation)
+            self.assertTrue(violation.field_violations and violation.field_violations[0].field.startswith(field.split(".")[0]),
+                            f"{field}: {violation} {error.details()}")
+            for text in says:
+                self.assertIn(text, error.details())
+
+    def test_more_than_one_sequence_is_refused_by_name(self):
+        self.refused(self.stub.Generate(request(ids=[0, 3], n=2), timeout=10), grpc.StatusCode.UNIMPLEMENTED, None, "sampling.n", "2")
+
+    def test_invalid_utf8_is_refused(self):
+        # protobuf refuses it for a proto3 string on the way in; the raw bytes go over a generic call.
+        raw = b"\x22\x03a\xff\xfe"  # Field 4 (text), three bytes, not UTF-8.
+        call = self.cluster.client.channel.unary_stream("/fathom.v1.Inference/Generate", request_serializer=lambda x: x,
+                                                        response_deserializer=lambda x: x)
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(call(raw, timeout=10))
+        self.assertIn(caught.exception.code(), (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL))
+
+    def test_64_streams_at_once_each_equal_to_its_run_alone(self):
+        prompts = [CASES[name]["prompt_ids"] for name in ("hello", "capital", "count", "copy", "sort", "poem", "json", "add")]
+        requests = [request(ids=prompts[i % 8][: 4 + i % 9] + prompts[i % 8][-3:], max_tokens=24, logprobs=1, temperature=0.8, seed=i,
+                            ignore_eos=True) for i in range(64)]
+        together = self.cluster.client.many(requests)
+        for i in range(0, 64, 7):
+            alone = collect(self.stub.Generate(requests[i], timeout=60))
+            self.assertIsNone(together[i].error)
+            self.assertEqual(together[i].bits(), alone.bits(), i)
+        self.assertTrue(all(r.finish is not None and len(r.ids) == 24 for r in together))
+
+    def test_the_same_idempotency_key_attaches_to_the_same_session(self):
+        def ask():
+            return self.generate(ids=[0, 3, 73], max_tokens=12, temperature=1.0, idempotency_key="once", ignore_eos=True)
+        first, second = ask(), ask()
+        self.assertEqual(first.started.request_id, second.started.request_id)
+        self.assertEqual(first.bits(), second.bits())
+        other = self.generate(ids=[0, 3, 74], max_tokens=12, temperature=1.0, idempotency_key="once", ignore_eos=True)
+        self.assertTrue(other.error is not None or other.started.request_id != first.started.request_id)
+
+    def test_resume_after_the_client_went_away(self):
+        whole = self.generate(ids=[0, 3, 73], max_tokens=60, seed=5, temperature=0.9, ignore_eos=True)
+        stream = self.stub.Generate(request(ids=[0, 3, 73], max_tokens=60, seed=5, temperature=0.9, ignore_eos=True, request_id="gone"))
+        ids, text = [], ""
+        for message in stream:
+            ids += message.tokens.ids
+            text += message.tokens.text
+            if len(ids) >= 10:
+                break
+        stream.cancel()
+        rest = self.stub.Resume(pb.ResumeRequest(request_id="gone", next_positions=[len(ids)]), timeout=60)
+        for message in rest:
+            event = message.WhichOneof("event")
+            if event == "tokens":
+                self.assertEqual(message.tokens.position, len(ids))
+                ids += message.tokens.ids
+                text += message.tokens.text
+        self.assertEqual(ids, whole.ids)
+        self.assertEqual(text, whole.text)
+
+    def test_metrics_of_all_three(self):
+        self.generate(ids=[0, 3, 73], max_tokens=4)
+        for role in ("scheduler", "router", "worker"):
+            names = self.cluster.metrics(role)
+            self.assertTrue(any(n.startswith(f"fathom_{role}_") for n in names), role)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
