@@ -53,7 +53,7 @@ ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir)
                    {{"--host", kInside},
                     {"--term-file", options.run_dir + "/term"},
                     {"--log-level", options.log_level}},
-                   options.scheduler_flags);
+                   {});
   spec.ports = {{"port", {"--port", options.scheduler_port}},
                 {"metrics_port", {"--metrics-port", options.scheduler_metrics_port}}};
   spec.stop_stage = kStopScheduler;
@@ -87,6 +87,7 @@ ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
                    {{"--model", options.model},
                     {"--scheduler", fmt::format("{}:{}", kInside, scheduler_port)},
                     {"--host", options.host},
+                    {"--drain-timeout", std::to_string(options.drain_timeout_s)},
                     {"--log-level", options.log_level}},
                    options.router_flags);
   spec.ports = {{"grpc_port", {"--grpc-port", options.grpc_port}},

@@ -32,7 +32,6 @@ struct ServeOptions {
   int32_t start_timeout_s = 1800;
   int32_t drain_timeout_s = 30;
   // Flag and value, handed to the process as they are.
-  std::vector<std::pair<std::string, std::string>> scheduler_flags;
   std::vector<std::pair<std::string, std::string>> worker_flags;
   std::vector<std::pair<std::string, std::string>> router_flags;
 

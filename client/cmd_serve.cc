@@ -5,6 +5,9 @@
 namespace fathom::client {
 namespace {
 
+constexpr int32_t kWorkerPort = 8010;
+constexpr int32_t kWorkerMetricsPort = 8110;
+
 // Flags that only the workers understand, handed to them as they are.
 struct Handed {
   const char* flag;
@@ -17,12 +20,13 @@ void AddPorts(Flags& flags, ServeOptions* options) {
   flags.Add("--host", &options->host, "Address that clients reach the router at");
   flags.AddPort("--http-port", &options->http_port, "HTTP (0: any free one, printed)");
   flags.AddPort("--grpc-port,--port", &options->grpc_port, "gRPC");
-  flags.AddPort("--scheduler-metrics-port", &options->scheduler_metrics_port, "Scheduler metrics");
+  flags.AddPort("--metrics-port", &options->scheduler_metrics_port,
+                "Metrics of the scheduler; 0 also frees the workers' ports below");
   flags.AddPort("--scheduler-port", &options->scheduler_port, "The cluster's own port");
-  flags.AddPort("--worker-port", &options->worker_port,
-                "Health of worker 0; worker i has port + i");
-  flags.AddPort("--worker-metrics-port", &options->worker_metrics_port,
-                "Metrics of worker 0; worker i has port + i");
+  flags.Add("--worker-port", &options->worker_port, -1, 65535,
+            "Health of worker 0, worker i has port + i; -1: 8010, or any free ones");
+  flags.Add("--worker-metrics-port", &options->worker_metrics_port, -1, 65535,
+            "Metrics of worker 0, worker i has port + i; -1: 8110, or any free ones");
 }
 
 void AddProcess(Flags& flags, ServeOptions* options) {
@@ -43,7 +47,7 @@ void AddProcess(Flags& flags, ServeOptions* options) {
 int RunServe(int argc, const char* const* argv) {
   BlockStopSignals();
   const RealClock clock;
-  ServeOptions options;
+  ServeOptions options{.worker_port = -1, .worker_metrics_port = -1};
   Flags flags("fathom serve", "Starts, watches and stops a whole cluster on this machine.");
   flags.Group("Model");
   flags.Add("--model", &options.model, "Model folder (config.json, safetensors, tokenizer.json)");
@@ -64,6 +68,9 @@ int RunServe(int argc, const char* const* argv) {
     if (&one == &handed[2]) flags.Group("Limits");
     flags.Add(one.flag, &one.value, one.help);
   }
+  std::optional<std::string> served_name;
+  flags.Group("Network");
+  flags.Add("--served-model-name", &served_name, "Name that clients see (default: the folder's)");
   AddPorts(flags, &options);
   AddProcess(flags, &options);
   if (const auto code = flags.Parse(argc, argv)) return *code;
@@ -73,6 +80,12 @@ int RunServe(int argc, const char* const* argv) {
   }
   for (const Handed& one : handed) {
     if (one.value) options.worker_flags.emplace_back(one.flag, *one.value);
+  }
+  if (served_name) options.router_flags.emplace_back("--served-model-name", *served_name);
+  const bool free_ports = options.scheduler_metrics_port == 0;
+  if (options.worker_port < 0) options.worker_port = free_ports ? 0 : kWorkerPort;
+  if (options.worker_metrics_port < 0) {
+    options.worker_metrics_port = free_ports ? 0 : kWorkerMetricsPort;
   }
   return Serve(std::move(options), clock);
 }

@@ -60,7 +60,7 @@ absl::Status CheckPorts(const ServeOptions& options) {
   std::vector<std::pair<const char*, int32_t>> ports = {
       {"--http-port", options.http_port},
       {"--grpc-port", options.grpc_port},
-      {"--scheduler-metrics-port", options.scheduler_metrics_port},
+      {"--metrics-port", options.scheduler_metrics_port},
       {"--scheduler-port", options.scheduler_port}};
   for (int32_t i = 0; i < options.workers(); ++i) {
     if (options.worker_port != 0) ports.emplace_back("--worker-port", options.worker_port + i);
