@@ -71,7 +71,7 @@ std::string WayOut(const TensorSpec& spec, const std::vector<int64_t>& found,
   const bool same_rows = found[0] == spec.shape[0];
   const bool same_cols = found.size() < 2 || found[1] == spec.shape[1];
   const auto set = [](std::string_view key, int64_t value) {
-    return fmt::format("set {} to {} in config.json if the weights are right", key, value);
+    return fmt::format("set {}={} in config.json if the weights are right", key, value);
   };
   const std::string_view name = spec.name;
   if (name == kEmbedding || name == kHead) {
@@ -125,7 +125,7 @@ absl::Status Missing(const TensorSpec& spec, const ModelConfig& config,
       shards.size() == 1 ? shards[0].file : fmt::format("{} files", shards.size());
   std::string way_out = fmt::format("the checkpoint is incomplete or not a {} with {} layers",
                                     config.architecture, config.layers);
-  if (spec.name == kHead) way_out += "; if it has no head of its own, set tie_word_embeddings";
+  if (spec.name == kHead) way_out += "; if it has no head of its own, set tie_word_embeddings=true";
   return Invalid("{}: tensor {} {} is missing; {}", where, spec.name, ShapeText(spec.shape),
                  way_out);
 }

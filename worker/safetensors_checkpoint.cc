@@ -147,7 +147,7 @@ absl::Status CheckSpareHead(const Files& files, const CheckedTensors& tensors) {
     if (a != b) {
       return Invalid(
           "{}: tensor lm_head.weight differs from the embedding, but config.json says "
-          "tie_word_embeddings true; set it to false if the weights are right",
+          "tie_word_embeddings=true; set it to false if the weights are right",
           files.files[head.shard].name());
     }
   }

@@ -7,9 +7,8 @@
 #include "worker/memory_plan.h"
 #include "worker/model_config.h"
 
+namespace fathom::worker {
 namespace {
-
-using namespace fathom::worker;  // NOLINT: the target is all about it.
 
 void CheckInvariants(const ModelConfig& config) {
   FATHOM_CHECK(config.layers > 0 && config.hidden > 0 && config.heads > 0 && config.kv_heads > 0 &&
@@ -30,10 +29,7 @@ void CheckInvariants(const ModelConfig& config) {
   FATHOM_CHECK(plan.ok() && plan->weights_bytes > 0 && plan->activation_bytes > 0);
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::string_view text(reinterpret_cast<const char*>(data), size);
+void FuzzJson(std::string_view text) {
   const auto config = ParseModelConfig(text);
   if (config.ok()) CheckInvariants(*config);
   const auto generation = ParseGenerationConfig(text, 8);
@@ -41,10 +37,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const int32_t id : generation->end_ids) FATHOM_CHECK(id >= 0 && id < 8);
   }
   const auto map = ParseWeightMap(text);
-  if (!map.ok()) return 0;
+  if (!map.ok()) return;
   for (const auto& [tensor, file] : *map) {
     FATHOM_CHECK(file.find('/') == std::string::npos && file.find("..") != 0);
   }
+}
+
+}  // namespace
+}  // namespace fathom::worker
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  fathom::worker::FuzzJson({reinterpret_cast<const char*>(data), size});
   return 0;
 }
 

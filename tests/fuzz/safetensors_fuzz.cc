@@ -7,9 +7,8 @@
 #include "worker/checkpoint_check.h"
 #include "worker/safetensors.h"
 
+namespace fathom::worker {
 namespace {
-
-using namespace fathom::worker;  // NOLINT: the target is all about it.
 
 ModelConfig SmallConfig() {
   ModelConfig config;
@@ -21,8 +20,8 @@ ModelConfig SmallConfig() {
   return config;
 }
 
-// A file whose tensors are the model's, F32, all zero.
-std::string ValidFile() {
+// A header whose tensors are the model's, F32.
+std::string ValidHeader() {
   std::string header = "{\"__metadata__\":{\"format\":\"pt\"}";
   int64_t end = 0;
   for (const TensorSpec& spec : ExpectedTensors(SmallConfig())) {
@@ -31,35 +30,58 @@ std::string ValidFile() {
     header += ",\"" + spec.name + "\":{\"dtype\":\"F32\",\"shape\":" + ShapeText(spec.shape) +
               ",\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
   }
-  header += "}   ";
+  return header + "}   ";
+}
+
+uint64_t ValidDataBytes() {
+  uint64_t bytes = 0;
+  for (const TensorSpec& spec : ExpectedTensors(SmallConfig())) {
+    bytes += static_cast<uint64_t>(WholeOf(spec).rows() * WholeOf(spec).cols() * 4);
+  }
+  return bytes;
+}
+
+std::string ValidFile() {
+  const std::string header = ValidHeader();
   std::string file;
   for (int i = 0; i < 8; ++i) file += static_cast<char>(header.size() >> (8 * i));
-  return file + header + std::string(static_cast<size_t>(end), '\0');
+  return file + header + std::string(ValidDataBytes(), '\0');
+}
+
+void FuzzHeader(std::string_view header, uint64_t file_bytes) {
+  auto tensors = ParseSafetensorsHeader(header, file_bytes);
+  if (!tensors.ok()) return;
+  uint64_t next = kSafetensorsPrefixBytes + header.size();
+  for (const SafetensorsTensor& tensor : *tensors) {
+    FATHOM_CHECK(tensor.begin == next && tensor.end >= next && tensor.end <= file_bytes);
+    next = tensor.end;
+  }
+  FATHOM_CHECK(next == file_bytes);
+  const std::vector<ShardHeader> shards = {{"model.safetensors", *std::move(tensors)}};
+  const auto checked = CheckTensors(SmallConfig(), shards, nullptr);
+  if (!checked.ok()) return;
+  FATHOM_CHECK(checked->places.size() == ExpectedTensors(SmallConfig()).size());
+}
+
+// The input as a file, and as the header of one that has the right length and data.
+void FuzzFile(std::string_view input) {
+  FuzzHeader(input, kSafetensorsPrefixBytes + input.size() + ValidDataBytes());
+  const size_t prefix = std::min<size_t>(input.size(), kSafetensorsPrefixBytes);
+  const auto header_bytes = SafetensorsHeaderBytes(input.substr(0, prefix), input.size());
+  if (!header_bytes.ok()) return;
+  FATHOM_CHECK(*header_bytes + kSafetensorsPrefixBytes <= input.size());
+  FuzzHeader(input.substr(kSafetensorsPrefixBytes, *header_bytes), input.size());
 }
 
 }  // namespace
+}  // namespace fathom::worker
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::string_view file(reinterpret_cast<const char*>(data), size);
-  const auto header_bytes =
-      SafetensorsHeaderBytes(file.substr(0, std::min(size, kSafetensorsPrefixBytes)), size);
-  if (!header_bytes.ok()) return 0;
-  FATHOM_CHECK(*header_bytes + kSafetensorsPrefixBytes <= size);
-  auto tensors = ParseSafetensorsHeader(file.substr(kSafetensorsPrefixBytes, *header_bytes), size);
-  if (!tensors.ok()) return 0;
-  uint64_t next = kSafetensorsPrefixBytes + *header_bytes;
-  for (const SafetensorsTensor& tensor : *tensors) {
-    FATHOM_CHECK(tensor.begin == next && tensor.end >= next && tensor.end <= size);
-    next = tensor.end;
-  }
-  FATHOM_CHECK(next == size);
-  const std::vector<ShardHeader> shards = {{"model.safetensors", *std::move(tensors)}};
-  const auto checked = CheckTensors(SmallConfig(), shards, nullptr);
-  if (!checked.ok()) return 0;
-  FATHOM_CHECK(checked->places.size() == ExpectedTensors(SmallConfig()).size());
+  fathom::worker::FuzzFile({reinterpret_cast<const char*>(data), size});
   return 0;
 }
 
 std::vector<std::string> FuzzSeeds() {
-  return {ValidFile(), std::string("\x02\0\0\0\0\0\0\0{}", 10)};
+  return {fathom::worker::ValidFile(), fathom::worker::ValidHeader(),
+          std::string("\x02\0\0\0\0\0\0\0{}", 10)};
 }

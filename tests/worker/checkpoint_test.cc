@@ -151,7 +151,7 @@ TEST(Checkpoint, TiedEmbeddings) {
         incomplete.Remove("lm_head.weight");
         return Refusal(incomplete);
       }(),
-      AllOf(HasSubstr("lm_head.weight"), HasSubstr("tie_word_embeddings")));
+      AllOf(HasSubstr("lm_head.weight"), HasSubstr("tie_word_embeddings=true")));
   Tie(model);
   const TempFolder folder;
   WriteModel(folder.path(), model);
@@ -173,7 +173,7 @@ TEST(Checkpoint, MhaWeightsUnderGqaConfigurationAndBack) {
               AllOf(HasSubstr("model-00001-of-00002.safetensors: tensor "
                               "model.layers.0.self_attn.k_proj.weight is BF16 [128, 256]"),
                     HasSubstr("num_key_value_heads 1, head_dim 64"), HasSubstr("says [64, 256]"),
-                    HasSubstr("2 kv heads (GQA): set num_key_value_heads to 2")));
+                    HasSubstr("2 kv heads (GQA): set num_key_value_heads=2")));
   model.config = WithKey(model.config, "num_key_value_heads", "4");
   EXPECT_THAT(Refusal(model, 2), HasSubstr("says [256, 256]"));
   for (StoredTensor& tensor : model.tensors) {  // Now MHA weights.
@@ -187,7 +187,7 @@ TEST(Checkpoint, MhaWeightsUnderGqaConfigurationAndBack) {
   WriteModel(folder.path(), model);
   EXPECT_TRUE(Open(folder.path()).ok());
   model.config = WithKey(model.config, "num_key_value_heads", "2");
-  EXPECT_THAT(Refusal(model), HasSubstr("4 kv heads (MHA): set num_key_value_heads to 4"));
+  EXPECT_THAT(Refusal(model), HasSubstr("4 kv heads (MHA): set num_key_value_heads=4"));
 }
 
 TEST(Checkpoint, WaysOutOfOtherShapes) {
@@ -196,10 +196,10 @@ TEST(Checkpoint, WaysOutOfOtherShapes) {
     model.config = WithKey(model.config, key, value);
     return Refusal(model);
   };
-  EXPECT_THAT(with("vocab_size", "17"), HasSubstr("set vocab_size to 16"));
-  EXPECT_THAT(with("hidden_size", "16"), HasSubstr("set hidden_size to 8"));
-  EXPECT_THAT(with("intermediate_size", "24"), HasSubstr("set intermediate_size to 12"));
-  EXPECT_THAT(with("head_dim", "8"), HasSubstr("set head_dim to 4"));
+  EXPECT_THAT(with("vocab_size", "17"), HasSubstr("set vocab_size=16"));
+  EXPECT_THAT(with("hidden_size", "16"), HasSubstr("set hidden_size=8"));
+  EXPECT_THAT(with("intermediate_size", "24"), HasSubstr("set intermediate_size=12"));
+  EXPECT_THAT(with("head_dim", "8"), HasSubstr("set head_dim=4"));
   EXPECT_THAT(with("num_hidden_layers", "3"),
               AllOf(HasSubstr("model.layers.2.input_layernorm.weight [8] is missing"),
                     HasSubstr("3 layers")));
