@@ -20,8 +20,8 @@ void AddPorts(Flags& flags, ServeOptions* options) {
   flags.Add("--host", &options->host, "Address that clients reach the router at");
   flags.AddPort("--http-port", &options->http_port, "HTTP (0: any free one, printed)");
   flags.AddPort("--grpc-port,--port", &options->grpc_port, "gRPC");
-  flags.AddPort("--metrics-port", &options->scheduler_metrics_port,
-                "Metrics of the scheduler; 0 also frees the workers' ports below");
+  flags.AddPort("--scheduler-metrics-port,--metrics-port", &options->scheduler_metrics_port,
+                "Metrics of the scheduler; 0 also frees the workers' ports");
   flags.AddPort("--scheduler-port", &options->scheduler_port, "The cluster's own port");
   flags.Add("--worker-port", &options->worker_port, -1, 65535,
             "Health of worker 0, worker i has port + i; -1: 8010, or any free ones");

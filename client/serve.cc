@@ -96,6 +96,17 @@ absl::Status MakeRunDir(ServeOptions* options) {
   return absl::OkStatus();
 }
 
+// A process' phases, with the time that its ports took among them.
+std::vector<PhaseMark> WithListening(const ChildState& state) {
+  std::vector<PhaseMark> phases = state.phases;
+  if (!state.listening_at_us) return phases;
+  const TimeUs at_us = *state.listening_at_us;
+  const auto later = std::find_if(phases.begin(), phases.end(),
+                                  [&](const PhaseMark& mark) { return mark.at_us > at_us; });
+  phases.insert(later, {"listen", at_us - state.started_at_us, at_us});
+  return phases;
+}
+
 // A cluster from its first process to its last.
 class Cluster {
  public:
@@ -211,15 +222,11 @@ class Cluster {
       if (last_of(supervisor_.child(i)) > last_of(supervisor_.child(slowest))) slowest = i;
     }
     const ChildState& worker = supervisor_.child(slowest);
-    const std::string name = fmt::format("worker {}", slowest - 1);
-    for (Interval& part : ProcessIntervals(name, worker.started_at_us, worker.phases)) {
+    for (Interval& part : ProcessIntervals(fmt::format("worker {}", slowest - 1),
+                                           worker.started_at_us, WithListening(worker))) {
       all.push_back(std::move(part));
     }
-    TimeUs reached_us = worker.phases.empty() ? worker.started_at_us : all.back().to_us;
-    if (worker.listening_at_us.value_or(0) > reached_us) {
-      all.push_back({name + ": listen", reached_us, *worker.listening_at_us});
-      reached_us = *worker.listening_at_us;
-    }
+    const TimeUs reached_us = all.back().to_us;
     const TimeUs routed_us = *supervisor_.child(router()).listening_at_us;
     if (routed_us > reached_us) all.push_back({"router", reached_us, routed_us});
     all.push_back({"group formed, router ready", std::max(reached_us, routed_us), ready_at_us_});
