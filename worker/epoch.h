@@ -26,6 +26,7 @@ namespace fathom::worker {
 struct Seat {
   TermId term;
   EpochId epoch;
+  int source = 0;  // Index of the scheduler that gave it.
   int32_t group = 0;
   int32_t rank = 0;
   int32_t tp = 1;

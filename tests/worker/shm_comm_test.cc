@@ -1,0 +1,150 @@
+// Collectives over shared memory: exact sums in rank order, between threads and between processes,
+// and out of every wait within a bound once the epoch is aborted.
+#include "worker/shm_comm.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <functional>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+namespace fathom::worker {
+namespace {
+
+constexpr uint64_t kSeed = 20261124;
+
+float Part(int rank, int round, size_t i) {
+  std::minstd_rand rng(
+      static_cast<uint32_t>(rank * 7919 + round * 104729 + static_cast<int>(i) + 1));
+  rng();
+  return static_cast<float>(rng()) / 1e9f - 1.0f;
+}
+
+// The sum as the header says it.
+float Expected(int size, int round, size_t i) {
+  float sum = Part(0, round, i);
+  for (int rank = 1; rank < size; ++rank) sum += Part(rank, round, i);
+  return sum;
+}
+
+// Rounds of collectives of many sizes; true when every value is right.
+bool RunRank(ShmComm& comm, int rounds) {
+  for (int round = 0; round < rounds; ++round) {
+    std::minstd_rand rng(static_cast<uint32_t>(kSeed + static_cast<uint64_t>(round)));
+    const size_t count = rng() % 700;  // Several meetings of 256, a part of one, none.
+    std::vector<float> values(count), all(count * static_cast<size_t>(comm.size()));
+    for (size_t i = 0; i < count; ++i) values[i] = Part(comm.rank(), round, i);
+    if (!comm.AllGather(values, all).ok() || !comm.AllReduceSum(values).ok()) return false;
+    for (size_t i = 0; i < count; ++i) {
+      if (values[i] != Expected(comm.size(), round, i)) return false;
+      for (int rank = 0; rank < comm.size(); ++rank) {
+        if (all[static_cast<size_t>(rank) * count + i] != Part(rank, round, i)) return false;
+      }
+    }
+  }
+  return true;
+}
+
+// Every rank a thread; `body` gets its comm.
+void OnThreads(int size, const std::function<void(ShmComm&)>& body) {
+  auto root = ShmComm::Create(size, 256);
+  ASSERT_TRUE(root.ok()) << Message(root.status());
+  std::vector<std::thread> threads;
+  for (int rank = 1; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      auto comm = ShmComm::Open((*root)->name(), rank, size);
+      ASSERT_TRUE(comm.ok()) << Message(comm.status());
+      body(**comm);
+    });
+  }
+  body(**root);
+  for (std::thread& thread : threads) thread.join();
+}
+
+class ShmCommSizes : public testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Ranks, ShmCommSizes, testing::Values(1, 2, 3, 4, 7));
+
+TEST_P(ShmCommSizes, SumsInRankOrderBetweenThreads) {
+  OnThreads(GetParam(), [](ShmComm& comm) { EXPECT_TRUE(RunRank(comm, 60)); });
+}
+
+TEST_P(ShmCommSizes, SumsInRankOrderBetweenProcesses) {
+  const int size = GetParam();
+  auto root = ShmComm::Create(size, 256);
+  ASSERT_TRUE(root.ok()) << Message(root.status());
+  std::vector<pid_t> children;
+  for (int rank = 1; rank < size; ++rank) {
+    const pid_t pid = fork();
+    ASSERT_GE(pid, 0);
+    if (pid == 0) {
+      auto comm = ShmComm::Open((*root)->name(), rank, size);
+      _exit(comm.ok() && RunRank(**comm, 60) ? 0 : 1);
+    }
+    children.push_back(pid);
+  }
+  EXPECT_TRUE(RunRank(**root, 60));
+  for (const pid_t pid : children) {
+    int status = 0;
+    ASSERT_EQ(waitpid(pid, &status, 0), pid);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  }
+}
+
+TEST(ShmComm, AbortEndsAWaitAndEveryLaterCall) {
+  auto root = ShmComm::Create(2, 256);
+  ASSERT_TRUE(root.ok());
+  auto peer = ShmComm::Open((*root)->name(), 1, 2);
+  ASSERT_TRUE(peer.ok());
+  std::thread waiter([&] {
+    std::vector<float> values(10);
+    EXPECT_EQ((*root)->AllReduceSum(values).code(), absl::StatusCode::kAborted);
+  });
+  (*peer)->Abort();
+  waiter.join();
+  std::vector<float> values(10);
+  EXPECT_EQ((*peer)->AllReduceSum(values).code(), absl::StatusCode::kAborted);
+  EXPECT_EQ((*root)->AllReduceSum(values).code(), absl::StatusCode::kAborted);
+}
+
+TEST(ShmComm, AKilledPeerLeavesAWaitThatAbortEnds) {
+  auto root = ShmComm::Create(2, 256);
+  ASSERT_TRUE(root.ok());
+  const pid_t pid = fork();
+  ASSERT_GE(pid, 0);
+  if (pid == 0) {
+    auto comm = ShmComm::Open((*root)->name(), 1, 2);
+    RunRank(**comm, 3);
+    kill(getpid(), SIGKILL);
+  }
+  EXPECT_TRUE(RunRank(**root, 3));
+  ASSERT_EQ(waitpid(pid, nullptr, 0), pid);
+  std::thread waiter([&] {
+    std::vector<float> values(10);
+    EXPECT_EQ((*root)->AllReduceSum(values).code(), absl::StatusCode::kAborted);
+  });
+  (*root)->Abort();
+  waiter.join();
+}
+
+TEST(ShmComm, TheNameGoesWhenAllAreAttachedOrTheFirstOneDies) {
+  auto root = ShmComm::Create(2, 256);
+  ASSERT_TRUE(root.ok());
+  const std::string name = (*root)->name();
+  EXPECT_EQ(ShmComm::Open(name, 1, 3).status().code(), absl::StatusCode::kInvalidArgument);
+  auto peer = ShmComm::Open(name, 1, 2);
+  ASSERT_TRUE(peer.ok());
+  EXPECT_EQ(ShmComm::Open(name, 1, 2).status().code(), absl::StatusCode::kInvalidArgument);
+  auto lonely = ShmComm::Create(2, 256);
+  ASSERT_TRUE(lonely.ok());
+  const std::string lonely_name = (*lonely)->name();
+  lonely->reset();
+  EXPECT_EQ(ShmComm::Open(lonely_name, 1, 2).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace fathom::worker

@@ -1,0 +1,212 @@
+// worker/main.cc: wiring of fathom-worker: flags, model, health, Control streams, the engine
+// thread, and an ordered end.
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <thread>
+
+#include "common/clock.h"
+#include "common/flags.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/process.h"
+#include "worker/checkpoint.h"
+#include "worker/group_runner.h"
+#include "worker/health_server.h"
+#include "worker/model_config.h"
+#include "worker/model_digest.h"
+#include "worker/model_host.h"
+#include "worker/options.h"
+#include "worker/scheduler_client.h"
+#include "worker/worker_metrics.h"
+
+namespace fathom::worker {
+namespace {
+
+// The step in flight gets so long after SIGTERM.
+constexpr std::chrono::seconds kLastStep{5};
+
+int ExitCodeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kDataLoss:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kUnimplemented:
+      return kExitBadModel;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kResourceExhausted:
+      return kExitUnavailable;
+    default:
+      return kExitInternal;
+  }
+}
+
+// One line for people, on stderr; the exit code is for the supervisor.
+int Fail(int code, const absl::Status& status) {
+  LogFlush();
+  std::fprintf(stderr, "fathom-worker: %s\n", std::string(Message(status)).c_str());
+  return code;
+}
+
+// How long a part of the start took; `fathom serve` puts it on its timeline.
+void PrintPhase(const char* name, int64_t us) {
+  std::printf("{\"event\":\"phase\",\"name\":\"%s\",\"us\":%lld}\n", name,
+              static_cast<long long>(us));
+  std::fflush(stdout);
+}
+
+template <class Work>
+auto Phase(const Clock& clock, const char* name, Work work) {
+  const TimeUs start = clock.Now();
+  auto result = work();
+  PrintPhase(name, clock.Now() - start);
+  return result;
+}
+
+std::string HostName() {
+  char name[256] = {};
+  return gethostname(name, sizeof(name) - 1) == 0 && name[0] != '\0' ? name : "localhost";
+}
+
+// What the model folder says, before any weight is read.
+struct Model {
+  std::filesystem::path folder;
+  ModelConfig config;
+  std::string config_digest;
+  std::unique_ptr<Checkpoint> checkpoint;
+};
+
+absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
+  Model model;
+  model.folder = options.model;
+  FATHOM_RETURN_IF_ERROR(Phase(clock, "config", [&]() -> absl::Status {
+    FATHOM_ASSIGN_OR_RETURN(model.config, ReadModelConfig(model.folder));
+    FATHOM_ASSIGN_OR_RETURN(model.config_digest, ConfigDigest(model.folder));
+    return CheckTensorParallel(model.config, options.tp);
+  }));
+  FATHOM_RETURN_IF_ERROR(Phase(clock, "headers", [&]() -> absl::Status {
+    FATHOM_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(options.load_format));
+    FATHOM_ASSIGN_OR_RETURN(model.checkpoint, OpenCheckpoint(model.folder, model.config, format));
+    return absl::OkStatus();
+  }));
+  return model;
+}
+
+WorkerFacts FactsOf(const Options& options, const Model& model, const EngineLimits& limits,
+                    int health_port) {
+  WorkerFacts facts;
+  facts.process_id = RandomId();
+  facts.build = BuildVersion();
+  facts.host = HostName();
+  facts.device = "cpu";
+  facts.model =
+      std::filesystem::weakly_canonical(model.folder / ".").parent_path().filename().string();
+  facts.config_digest = model.config_digest;
+  facts.weights_digest = model.checkpoint->weights_digest();
+  facts.fingerprint =
+      Fingerprint({facts.weights_digest, "float32", "cpu", options.tp, kRecipeVersion});
+  facts.health_address = fmt::format("{}:{}", options.host, health_port);
+  facts.memory_bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+                       static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
+  facts.limits = limits;
+  facts.tp = options.tp;
+  facts.preferred_rank = options.rank_hint;
+  return facts;
+}
+
+// Ends the epoch after its step in flight.
+void FinishStep(const Progress& progress, const Clock& clock) {
+  const TimeUs deadline = clock.Now() + std::chrono::microseconds(kLastStep).count();
+  while (progress.phase.load() == WorkerPhase::kStepping && clock.Now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+// Until a stop signal (OK), or what makes this process useless.
+absl::Status Serve(const Options& options, const Model& model, const Sizes& sizes,
+                   const Clock& clock) {
+  Metrics metrics("worker");
+  WorkerMetrics observer(&metrics);
+  Progress progress;
+  FATHOM_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(options.host, options.port));
+  FATHOM_ASSIGN_OR_RETURN(const int metrics_port,
+                          metrics.Serve(options.host, options.metrics_port));
+  PrintListening("worker", {{"port", health->port()}, {"metrics_port", metrics_port}});
+
+  progress.phase = WorkerPhase::kLoading;
+  ModelHost host(model.config, model.checkpoint.get(),
+                 {options.tp, sizes.limits, LogitsRows(sizes.limits), ThreadsFor(options)}, &clock,
+                 &progress);
+  const auto parts_for_rank = [&](int rank) {
+    auto parts = host.ForRank(rank);
+    observer.SetMemory(host.weights_bytes(), sizes.kv_cache_bytes);
+    return parts;
+  };
+  if (options.tp == 1 ||
+      options.rank_hint >= 0) {  // The rank is known: load before a seat is offered.
+    const auto parts = Phase(
+        clock, "load", [&] { return parts_for_rank(std::max(options.rank_hint, 0) % options.tp); });
+    FATHOM_RETURN_IF_ERROR(parts.status());
+  }
+  progress.phase = WorkerPhase::kIdle;
+
+  std::atomic<bool> stop{false};
+  std::atomic<bool> was_registered{false};
+  const TimeUs register_from = clock.Now();
+  Membership membership;
+  SchedulerClient client(options.schedulers, FactsOf(options, model, sizes.limits, health->port()),
+                         &membership, &progress, &stop, &clock, [&](int schedulers) {
+                           if (!was_registered.exchange(true))
+                             PrintPhase("register", clock.Now() - register_from);
+                           observer.SetRegistered(schedulers);
+                           health->SetServing(schedulers > 0);
+                         });
+  GroupRunner runner(
+      {options.tp, sizes.limits}, &membership, &client, parts_for_rank, &progress, &stop,
+      [&](const StepPlan& plan, const StepResult& result) { observer.OnStep(plan, result); });
+  absl::Status ended;
+  std::thread engine([&] {
+    ended = runner.Run();
+    if (!ended.ok()) kill(getpid(), SIGTERM);  // Wakes main.
+  });
+  WaitForStopSignal(-1);
+  stop = true;
+  health->SetServing(false);
+  FinishStep(progress, clock);
+  membership.Close();
+  engine.join();
+  LogInfo("left after {} epochs", runner.epochs());
+  return ended;
+}
+
+int Main(int argc, char** argv) {
+  const RealClock clock;
+  Options options;
+  if (const auto code = ParseOptions(argc, argv, &options)) return *code;
+  BlockStopSignals();
+  if (options.die_with_parent) DieWithParent();
+  LogInit("worker", options.log_level);
+  const auto model = OpenModel(options, clock);
+  if (!model.ok()) return Fail(kExitBadModel, model.status());
+  const auto sizes = SizesFor(options, model->config);
+  if (!sizes.ok()) return Fail(kExitUsage, sizes.status());
+  LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
+          model->config.architecture, ThreadsFor(options), sizes->limits.context_tokens,
+          sizes->limits.pool_blocks, sizes->limits.block_tokens, sizes->limits.slots,
+          sizes->limits.step_tokens);
+  if (const absl::Status ended = Serve(options, *model, *sizes, clock); !ended.ok()) {
+    return Fail(ExitCodeOf(ended), ended);
+  }
+  LogFlush();
+  return kExitOk;
+}
+
+}  // namespace
+}  // namespace fathom::worker
+
+int main(int argc, char** argv) { return fathom::worker::Main(argc, argv); }

@@ -1,0 +1,148 @@
+#include "worker/options.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <thread>
+#include <utility>
+
+#include "common/flags.h"
+#include "worker/memory_plan.h"
+#include "worker/model_host.h"
+
+namespace fathom::worker {
+namespace {
+
+void AddFlags(Options* options, Flags* flags) {
+  flags->Group("Model");
+  flags->Add("--model", &options->model,
+             "Model folder (Hugging Face): config.json and safetensors.");
+  flags->AddChoice("--device", &options->device, {"auto", "cpu", "cuda"}, "Where to compute.");
+  flags->AddChoice("--dtype", &options->dtype, {"auto", "bfloat16", "half", "float"},
+                   "auto: on the CPU weights as stored, everything else in float.");
+  flags->Add("--load-format", &options->load_format,
+             "auto, safetensors, or dummy (random weights).");
+  flags->Group("Cluster");
+  flags->Add("--scheduler", &options->schedulers,
+             "host:port of a scheduler; once for each one, or separated by commas.");
+  flags->Add("--tensor-parallel-size,-tp", &options->tp, 1, 64, "Workers that share a layer.");
+  flags->Add("--rank-hint,--rank", &options->rank_hint, -1, 4095,
+             "Order in which a host's workers take ranks; -1: none.");
+  flags->Group("Limits");
+  flags->Add("--threads", &options->threads, 0, 1024,
+             "Threads on the CPU; 0: by the machine's cores.");
+  flags->AddBytes("--kv-cache-memory", &options->kv_cache_bytes,
+                  "Bytes for KV blocks; 0: what the limits below need, at most 512M.");
+  flags->Add("--block-size", &options->block_tokens, 16, 128,
+             "Tokens in a KV block: 16, 32, 64 or 128.");
+  flags->Add("--max-model-len", &options->context_tokens, 0, 1 << 24,
+             "Longest prompt and answer together, in tokens; 0: the model's.");
+  flags->Add("--max-num-seqs", &options->slots, 1, 4096, "Sequences computed at once.");
+  flags->Add("--max-num-batched-tokens", &options->step_tokens, 1, 65536,
+             "Tokens computed in one step.");
+  flags->Group("Process");
+  flags->Add("--host", &options->host, "Address to listen on.");
+  flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
+  flags->AddPort("--metrics-port", &options->metrics_port, "Port of GET /metrics.");
+  flags->Add("--die-with-parent", &options->die_with_parent, "End when the parent process ends.");
+  flags->AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
+                   "Least level that is logged.");
+}
+
+// Commas within a value separate addresses, too.
+absl::Status SplitAddresses(std::vector<std::string>* addresses) {
+  std::vector<std::string> all;
+  for (const std::string& given : *addresses) {
+    for (size_t begin = 0; begin <= given.size();) {
+      const size_t end = std::min(given.find(',', begin), given.size());
+      std::string address = given.substr(begin, end - begin);
+      const size_t colon = address.rfind(':');
+      if (colon == std::string::npos || colon == 0 || colon + 1 == address.size()) {
+        return Invalid("--scheduler {}: '{}' is not host:port, e.g. 127.0.0.1:8003", given,
+                       address);
+      }
+      all.push_back(std::move(address));
+      begin = end + 1;
+    }
+  }
+  if (all.empty()) return Invalid("--scheduler is empty; give host:port of at least one scheduler");
+  *addresses = std::move(all);
+  return absl::OkStatus();
+}
+
+absl::Status Check(Options* options) {
+  if (options->model.empty()) {
+    return Invalid("--model is missing; give a model folder, e.g. models/fathom-tiny");
+  }
+  if (options->device == "cuda") {
+    return Invalid("--device cuda: this build has no CUDA backend; use --device cpu");
+  }
+  if (options->dtype != "auto") {
+    return Invalid(
+        "--dtype {}: on the CPU weights stay as stored and everything else is float; use --dtype "
+        "auto",
+        options->dtype);
+  }
+  if (options->block_tokens != 16 && options->block_tokens != 32 && options->block_tokens != 64 &&
+      options->block_tokens != 128) {
+    return Invalid("--block-size {}: a block has 16, 32, 64 or 128 tokens", options->block_tokens);
+  }
+  if (options->step_tokens < options->slots) {
+    return Invalid(
+        "--max-num-batched-tokens {} is less than --max-num-seqs {}: each running sequence takes "
+        "one",
+        options->step_tokens, options->slots);
+  }
+  return SplitAddresses(&options->schedulers);
+}
+
+}  // namespace
+
+std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
+  Flags flags("fathom-worker",
+              "Computes one rank's share of a model, step by step as the scheduler plans.");
+  AddFlags(options, &flags);
+  if (const auto code = flags.Parse(argc, argv)) return code;
+  if (const absl::Status status = Check(options); !status.ok()) {
+    std::fprintf(stderr, "fathom-worker: %s\n", std::string(Message(status)).c_str());
+    return kExitUsage;
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config) {
+  if (options.context_tokens > config.context) {
+    return Invalid(
+        "--max-model-len {} is more than the model's context of {} (max_position_embeddings)",
+        options.context_tokens, config.context);
+  }
+  Sizes sizes;
+  sizes.limits.context_tokens =
+      options.context_tokens > 0 ? options.context_tokens : config.context;
+  sizes.limits.block_tokens = options.block_tokens;
+  sizes.limits.slots = options.slots;
+  sizes.limits.step_tokens = options.step_tokens;
+  sizes.limits.vocab = config.vocab;
+  const int64_t blocks_each =
+      (sizes.limits.context_tokens + options.block_tokens - 1) / options.block_tokens;
+  const int64_t blocks_wanted = options.slots * blocks_each + 1;
+  MemoryRequest request;
+  request.tp = options.tp;
+  request.stored_type = config.stored_type.value_or(StoredType::kBf16);
+  request.block_tokens = options.block_tokens;
+  request.step_tokens = options.step_tokens;
+  request.logits_rows = LogitsRows(sizes.limits);
+  request.kv_cache_bytes =
+      options.kv_cache_bytes > 0 ? options.kv_cache_bytes : kKvCacheBytesDefault;
+  FATHOM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(config, request));
+  sizes.limits.pool_blocks = static_cast<int32_t>(std::min<int64_t>(plan.blocks, blocks_wanted));
+  sizes.kv_cache_bytes = sizes.limits.pool_blocks * plan.kv_bytes_per_block;
+  return sizes;
+}
+
+int ThreadsFor(const Options& options) {
+  if (options.threads > 0) return options.threads;
+  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, cores / options.tp - 1);
+}
+
+}  // namespace fathom::worker

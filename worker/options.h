@@ -1,0 +1,55 @@
+// worker/options.h: fathom-worker's flags, and the limits that follow from them and the model.
+// Thread: main.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "worker/engine_limits.h"
+#include "worker/model_config.h"
+
+namespace fathom::worker {
+
+struct Options {
+  std::string model;
+  std::vector<std::string> schedulers = {"127.0.0.1:8003"};  // host:port each, after ParseOptions.
+  std::string device = "auto";
+  std::string dtype = "auto";
+  std::string load_format = "auto";
+  int32_t tp = 1;
+  int32_t rank_hint = -1;      // Order among the workers of a host; -1: none.
+  int32_t threads = 0;         // 0: by the machine's cores.
+  int64_t kv_cache_bytes = 0;  // 0: by the limits, at most kKvCacheBytesDefault.
+  int32_t block_tokens = 16;
+  int32_t context_tokens = 0;  // 0: the model's.
+  int32_t slots = 64;
+  int32_t step_tokens = 512;
+  std::string host = "127.0.0.1";
+  int32_t port = 8010;
+  int32_t metrics_port = 8110;
+  bool die_with_parent = false;
+  std::string log_level = "info";
+};
+
+inline constexpr int64_t kKvCacheBytesDefault = int64_t{512} << 20;
+
+// Fills `options`; an exit code when the process is to end. What is wrong was printed then.
+std::optional<int> ParseOptions(int argc, char** argv, Options* options);
+
+struct Sizes {
+  EngineLimits limits;
+  int64_t kv_cache_bytes = 0;  // Of the pool.
+};
+
+// INVALID_ARGUMENT, RESOURCE_EXHAUSTED: the flags do not fit the model, with the numbers that
+// would. REQUIRES: CheckTensorParallel(config, options.tp) is OK.
+absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config);
+
+// Threads of this rank: as asked, else the machine's cores shared by the ranks, one left for other
+// processes.
+int ThreadsFor(const Options& options);
+
+}  // namespace fathom::worker

@@ -1,0 +1,57 @@
+#include "worker/worker_metrics.h"
+
+#include <variant>
+
+namespace fathom::worker {
+
+WorkerMetrics::WorkerMetrics(Metrics* metrics)
+    : steps_(metrics->AddCounter("steps_total", "Steps done")),
+      rows_(
+          metrics->AddCounter("step_rows_total", "Chunks in steps done: sequences that took part")),
+      prompt_tokens_(
+          metrics->AddCounter("prompt_tokens_total", "Tokens computed in prompt chunks")),
+      generation_tokens_(
+          metrics->AddCounter("generation_tokens_total", "Tokens computed in decode rows")),
+      faults_(metrics->AddCounter("row_faults_total",
+                                  "Rows without a result for a fault of their own (rank 0)")),
+      collectives_(metrics->AddCounter("collectives_total", "Collectives done")),
+      collective_seconds_(metrics->AddCounter("collective_seconds_total", "Time in collectives")),
+      step_seconds_(metrics->AddHistogram("step_seconds", "Plan read to result ready",
+                                          LatencyBucketsSeconds())),
+      compute_seconds_(metrics->AddHistogram(
+          "step_compute_seconds", "Forward pass and sampler of a step", LatencyBucketsSeconds())),
+      epoch_(metrics->AddGauge("epoch", "Life of the group that this worker last took a step in")),
+      registered_(metrics->AddGauge("schedulers_registered", "Schedulers that know this worker")),
+      weights_bytes_(metrics->AddGauge("weights_bytes", "Packed weights in memory")),
+      kv_cache_bytes_(metrics->AddGauge("kv_cache_bytes", "Size of the KV block pool")) {}
+
+void WorkerMetrics::OnStep(const StepPlan& plan, const StepResult& result) {
+  steps_.Add();
+  rows_.Add(static_cast<double>(plan.chunks.size()));
+  for (const Chunk& chunk : plan.chunks) {
+    if (const auto* count = std::get_if<int32_t>(&chunk.work)) {
+      prompt_tokens_.Add(*count);
+    } else {
+      generation_tokens_.Add();
+    }
+  }
+  for (const ResultRow& row : result.rows) {
+    if (row.fault != RowFault::kNone) faults_.Add();
+  }
+  if (plan.epoch.value != epoch_seen_ || result.collectives < collectives_seen_)
+    collectives_seen_ = 0;
+  epoch_seen_ = plan.epoch.value;
+  collectives_.Add(static_cast<double>(result.collectives - collectives_seen_));
+  collectives_seen_ = result.collectives;
+  collective_seconds_.Add(static_cast<double>(result.timings.collective_us) * 1e-6);
+  step_seconds_.Observe(static_cast<double>(result.timings.read_to_write_us) * 1e-6);
+  compute_seconds_.Observe(static_cast<double>(result.timings.compute_us) * 1e-6);
+  epoch_.Set(static_cast<double>(plan.epoch.value));
+}
+
+void WorkerMetrics::SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes) {
+  weights_bytes_.Set(static_cast<double>(weights_bytes));
+  kv_cache_bytes_.Set(static_cast<double>(kv_cache_bytes));
+}
+
+}  // namespace fathom::worker

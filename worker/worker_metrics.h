@@ -1,0 +1,29 @@
+// worker/worker_metrics.h: fathom_worker_*. Thread: OnStep by the engine thread, the rest by main.
+#pragma once
+
+#include <cstdint>
+
+#include "common/metrics.h"
+#include "common/plan.h"
+
+namespace fathom::worker {
+
+class WorkerMetrics {
+ public:
+  // `metrics` outlives it.
+  explicit WorkerMetrics(Metrics* metrics);
+
+  void OnStep(const StepPlan& plan, const StepResult& result);
+  void SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes);
+  void SetRegistered(int schedulers) { registered_.Set(schedulers); }
+
+ private:
+  Counter steps_, rows_, prompt_tokens_, generation_tokens_, faults_, collectives_,
+      collective_seconds_;
+  Histogram step_seconds_, compute_seconds_;
+  Gauge epoch_, registered_, weights_bytes_, kv_cache_bytes_;
+  uint64_t epoch_seen_ = 0;  // The epoch that `collectives_seen_` counts in.
+  uint64_t collectives_seen_ = 0;
+};
+
+}  // namespace fathom::worker
