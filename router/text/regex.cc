@@ -12,7 +12,7 @@ namespace fathom::router {
 namespace {
 
 // Far above what a published pattern needs for any text, far below what would be felt.
-constexpr uint32_t kMatchLimit = 50'000'000;
+constexpr uint32_t kMatchLimit = 10'000'000;
 constexpr size_t kJitStackMinBytes = 32 * 1024;
 constexpr size_t kJitStackMaxBytes = 8 * 1024 * 1024;
 
