@@ -39,13 +39,13 @@ int RunStatus(int argc, const char* const* argv) {
     fmt::print("{}\n", all.dump());
   } else {
     fmt::print("{}{}\n", status.ready ? "ready" : "not ready: ", status.ready ? "" : status.reason);
-    fmt::print("model     {} ({} tokens of context)\n", status.model, status.context_tokens);
-    fmt::print("cluster   {} groups, term {}, build {}\n", status.groups, status.term,
+    fmt::print("model        {} ({} tokens of context)\n", status.model, status.context_tokens);
+    fmt::print("cluster      {} groups, term {}, build {}\n", status.groups, status.term,
                status.build);
-    fmt::print("requests  {} running, {} waiting, {} sessions at this router\n",
+    fmt::print("requests     {} running, {} waiting, {} sessions at this router\n",
                status.requests_running, status.requests_waiting, status.sessions);
-    fmt::print("kv cache  {} of {} blocks used\n", status.blocks_used, status.blocks_total);
-    fmt::print("fingerprint {}\n", status.fingerprint);
+    fmt::print("kv cache     {} of {} blocks used\n", status.blocks_used, status.blocks_total);
+    fmt::print("fingerprint  {}\n", status.fingerprint);
   }
   return status.ready ? kExitOk : kExitUnavailable;
 }
