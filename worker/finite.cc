@@ -25,27 +25,29 @@ Lanes LanesOf(StoredType type) {
   return {};
 }
 
-uint64_t NonFiniteBits(uint64_t word, const Lanes& lanes) {
-  return ((word & lanes.exponent) + lanes.carry) & lanes.sign;
-}
+// Sign bits of a word's elements that are not finite, among bits that mean nothing.
+uint64_t Marks(uint64_t word, const Lanes& lanes) { return (word & lanes.exponent) + lanes.carry; }
 
 }  // namespace
 
 std::optional<int64_t> FindNonFinite(StoredType type, const std::byte* data, int64_t count) {
-  constexpr int64_t kBlockBytes = 512;
+  constexpr int64_t kBlockBytes = 1024;
   const Lanes lanes = LanesOf(type);
   const int64_t bytes = count * BytesOf(type);
-  for (int64_t begin = 0; begin < bytes; begin += kBlockBytes) {
-    uint64_t block[kBlockBytes / 8] = {};  // The tail is zero: finite.
-    std::memcpy(block, data + begin, static_cast<size_t>(std::min(kBlockBytes, bytes - begin)));
-    uint64_t any = 0;
-    for (const uint64_t word : block) any |= NonFiniteBits(word, lanes);
-    if (any == 0) continue;
-    for (int64_t at = begin; at < bytes; at += BytesOf(type)) {
-      uint64_t element = 0;
-      std::memcpy(&element, data + at, static_cast<size_t>(BytesOf(type)));
-      if (NonFiniteBits(element, lanes) != 0) return at / BytesOf(type);
+  int64_t at = 0;
+  for (; at + kBlockBytes <= bytes; at += kBlockBytes) {
+    uint64_t marks = 0;
+    for (int64_t i = 0; i < kBlockBytes; i += 8) {
+      uint64_t word;
+      std::memcpy(&word, data + at + i, sizeof(word));
+      marks |= Marks(word, lanes);
     }
+    if ((marks & lanes.sign) != 0) break;
+  }
+  for (; at < bytes; at += BytesOf(type)) {  // The block that has one, or the rest.
+    uint64_t element = 0;                    // Beside it zeros, which are finite.
+    std::memcpy(&element, data + at, static_cast<size_t>(BytesOf(type)));
+    if ((Marks(element, lanes) & lanes.sign) != 0) return at / BytesOf(type);
   }
   return std::nullopt;
 }
