@@ -1,7 +1,8 @@
-// kernels/thread_pool.h: the threads of one rank. Work is split by index, each output is made by
-// one thread, and so no result depends on how many there are. Thread: Run is called by one thread
-// at a time, the owner, which works as thread 0. `threads` == 1 starts none. A thread without work
-// spins for a few microseconds, then sleeps.
+// kernels/thread_pool.h: the threads of one rank. A job is cut into parts by index and threads
+// claim parts; each output is made by one of them, so no result depends on how many threads there
+// are or who came first. Thread: Run is called by one thread, the owner, which claims parts too and
+// never waits for a thread that has not begun one. `threads` == 1 starts none. A thread without
+// work spins for a few microseconds, then sleeps.
 #pragma once
 
 #include <atomic>
@@ -23,9 +24,9 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(begin, end) on each thread with its part of [0, count), parts being multiples of
-  // `grain` but for the last, and returns when all are done. Work of one grain or less runs in the
-  // caller alone. `body` must not throw.
+  // Calls body(begin, end) for parts that cover [0, count), each about `grain` or longer, and
+  // returns when all are done. Work of one grain or less runs in the caller alone. `body` must not
+  // throw.
   template <class Body>
   void Run(int64_t count, int64_t grain, Body&& body) {
     if (count <= grain || workers_.empty()) {
@@ -48,13 +49,16 @@ class ThreadPool {
   };
 
   void RunJob(const Job& job);
-  void RunPart(const Job& job, int thread) const;
-  void Work(int thread);
+  bool RunOnePart();
+  void Work();
 
   std::vector<std::thread> workers_;
-  Job job_;                             // Written by the owner before `round_` moves.
-  std::atomic<uint32_t> round_{0};      // Moves by one per job; kStop ends the threads.
-  std::atomic<uint32_t> remaining_{0};  // Workers that have not finished the job.
+  Job job_;  // Written by the owner while no part is open; read after claiming one.
+  // round << 32 | parts << 16 | parts claimed. A claim is a compare-and-swap, so it fails on an old
+  // round.
+  std::atomic<uint64_t> state_{0};
+  std::atomic<uint32_t> done_{0};   // Parts finished in this round.
+  std::atomic<uint32_t> round_{0};  // What sleepers wait on.
   std::atomic<bool> stop_{false};
 };
 

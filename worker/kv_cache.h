@@ -50,6 +50,7 @@ class KvCache {
   absl::Status Zero(BlockId block);
 
  private:
+  absl::Status CheckBlock(BlockId block) const;
   KvCache(const KvShape& shape, float* planes, size_t bytes);
 
   const KvShape shape_;

@@ -1,0 +1,99 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "kernels/canon.h"
+#include "kernels/sample.h"
+
+namespace fathom::kernels {
+namespace {
+
+// The row's z and which tokens are still kept, step by step as docs/NUMERICS.md has them.
+class Row {
+ public:
+  explicit Row(const SampleArgs& args)
+      : args_(args), z_(args.logits.begin(), args.logits.end()), kept_(z_.size()) {
+    std::iota(kept_.begin(), kept_.end(), 0);
+  }
+
+  int32_t Sample() {
+    AdjustLogits();
+    const int32_t best = BestOf(z_);
+    if (z(best) == -INFINITY) return -1;
+    if (args_.temperature == 0.0f) return best;
+    for (float& value : z_) value /= args_.temperature;
+    KeepTopK();
+    KeepTopP();
+    KeepMinP();
+    std::vector<float> noisy(z_.size(), -INFINITY);
+    for (const int32_t id : kept_) {
+      noisy[static_cast<size_t>(id)] =
+          z(id) + canon::Noise(args_.seed, args_.sequence, args_.position, id);
+    }
+    return BestOf(noisy);
+  }
+
+ private:
+  float& z(int32_t id) { return z_[static_cast<size_t>(id)]; }
+
+  // Ties to the lower id.
+  static int32_t BestOf(const std::vector<float>& values) {
+    return static_cast<int32_t>(std::max_element(values.begin(), values.end()) - values.begin());
+  }
+
+  void AdjustLogits() {
+    for (const auto& [id, bias] : args_.bias) z(id) += bias;
+    for (const int32_t id : args_.banned) z(id) = -INFINITY;
+    for (const SeenToken& seen : args_.seen) {
+      z(seen.id) = canon::Repetition(z(seen.id), args_.repetition_penalty);
+      if (seen.output_count == 0) continue;
+      z(seen.id) -= args_.frequency_penalty * static_cast<float>(seen.output_count);
+      z(seen.id) -= args_.presence_penalty;
+    }
+  }
+
+  uint64_t MassOf(int32_t id) { return canon::Mass(z(id), z(BestOf(z_))); }
+
+  void KeepTopK() {
+    if (args_.top_k <= 0 || static_cast<size_t>(args_.top_k) >= kept_.size()) return;
+    std::stable_sort(kept_.begin(), kept_.end(),
+                     [this](int32_t a, int32_t b) { return z(a) > z(b); });
+    kept_.resize(static_cast<size_t>(args_.top_k));
+  }
+
+  void KeepTopP() {
+    if (args_.top_p >= 1.0f) return;
+    std::vector<std::pair<uint64_t, int32_t>> order;
+    uint64_t total = 0;
+    for (const int32_t id : kept_) {
+      order.emplace_back(MassOf(id), id);
+      total += order.back().first;
+    }
+    std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+      return a.first != b.first ? a.first > b.first : a.second < b.second;
+    });
+    const uint64_t target = canon::TopPTarget(args_.top_p, total);
+    uint64_t sum = 0;
+    kept_.clear();
+    for (const auto& [mass, id] : order) {
+      if (!kept_.empty() && sum >= target) break;
+      kept_.push_back(id);
+      sum += mass;
+    }
+  }
+
+  void KeepMinP() {
+    if (args_.min_p <= 0.0f) return;
+    std::erase_if(kept_, [this](int32_t id) { return !canon::HasMinP(MassOf(id), args_.min_p); });
+  }
+
+  const SampleArgs& args_;
+  std::vector<float> z_;
+  std::vector<int32_t> kept_;
+};
+
+}  // namespace
+
+int32_t SampleRef(const SampleArgs& args) { return Row(args).Sample(); }
+
+}  // namespace fathom::kernels
