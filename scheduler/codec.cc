@@ -22,7 +22,7 @@ struct Overloaded : Ts... {
 };
 
 // ---- Up
-// ---------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------
 
 StepMark MarkOf(const pb::StepMark& from) {
   return {TermId{from.term()}, EpochId{from.epoch()}, StepId{from.step()}};
@@ -189,7 +189,7 @@ absl::StatusOr<UpMessage> DecodeSteps(const pb::StepsUp& up) {
 }
 
 // ---- Down
-// -------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------
 
 void Fill(const SchedulerHello& from, pb::Hello* to) {
   to->set_process_id(from.process_id);
@@ -348,18 +348,6 @@ void FillControl(const DownMessage& message, pb::ControlDown* to) {
 }
 
 }  // namespace
-
-const char* StreamKindName(StreamKind kind) {
-  switch (kind) {
-    case StreamKind::kRoute:
-      return "Route";
-    case StreamKind::kControl:
-      return "Control";
-    case StreamKind::kSteps:
-      return "Steps";
-  }
-  return "unknown";
-}
 
 absl::StatusOr<UpMessage> Decode(StreamKind stream, PeerId peer, const void* data, size_t size) {
   google::protobuf::Arena arena;

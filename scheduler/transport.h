@@ -21,10 +21,15 @@
 namespace fathom::scheduler {
 
 enum class StreamKind { kRoute, kControl, kSteps };
-const char* StreamKindName(StreamKind kind);
+inline const char* StreamKindName(StreamKind kind) {
+  return kind == StreamKind::kRoute ? "Route" : kind == StreamKind::kControl ? "Control" : "Steps";
+}
 
 // ---- Events
-// -----------------------------------------------------------------------------------------------
+// --------------------------------------------------------------------------------------
+
+// A stream was opened; its first message is still to come.
+struct PeerUp {};
 
 // A Submit that cannot be read; only this attempt is refused, the stream goes on.
 struct SubmitUnreadable {
@@ -38,7 +43,7 @@ struct PeerDown {
 };
 
 using UpMessage =
-    std::variant<PeerHello, Heartbeat, Submitted, SubmitUnreadable, Suspended, Closed,
+    std::variant<PeerUp, PeerHello, Heartbeat, Submitted, SubmitUnreadable, Suspended, Closed,
                  GroupExchange, GroupReady, GroupFailed, StepsHello, StepResult, PeerDown>;
 
 struct TransportEvent {
@@ -48,7 +53,7 @@ struct TransportEvent {
 };
 
 // ---- Messages
-// ---------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------
 
 // On Route and Control: who leads, and what the cluster is.
 struct SchedulerHello {
@@ -84,7 +89,7 @@ using DownMessage = std::variant<SchedulerHello, Heartbeat, AcceptedOut, Refused
                                  RouterStats, GroupSeat, GroupExchange, Abort, Resign, StepPlan>;
 
 // ---- Transport
-// --------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------
 
 struct TransportLimits {
   int64_t outbox_bytes_max =
@@ -114,6 +119,9 @@ class Transport {
 
   // Ends the stream with this status after what was sent. Nothing more comes from it.
   virtual void Close(PeerId peer, const absl::Status& status) = 0;
+
+  // Health answers NOT_SERVING from now on.
+  virtual void StopServing() = 0;
 
   // Whether all that was sent has left (or its stream is gone).
   virtual bool Flushed() const = 0;

@@ -1,0 +1,387 @@
+#include "scheduler/driver.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/log.h"
+
+namespace fathom::scheduler {
+namespace {
+
+constexpr int64_t kFlushUs = 200'000;  // For the last messages to leave.
+
+// What a message in the wrong place is called.
+const char* NameOf(const UpMessage& message) {
+  constexpr const char* kNames[] = {
+      "PeerUp",        "Hello",      "Heartbeat",   "Submit",     "Submit",     "Suspend", "Close",
+      "GroupExchange", "GroupReady", "GroupFailed", "StepsHello", "StepResult", "PeerDown"};
+  static_assert(std::size(kNames) == std::variant_size_v<UpMessage>);
+  return kNames[message.index()];
+}
+
+}  // namespace
+
+Driver::Driver(const DriverOptions& options, TermId term, const Clock* clock, Transport* transport,
+               TermStore* terms, DriverMetrics* metrics)
+    : options_(options),
+      clock_(*clock),
+      transport_(*transport),
+      terms_(*terms),
+      metrics_(*metrics),
+      core_(options.core),
+      groups_(options.groups, term),
+      term_(term) {
+  next_beat_us_ = next_tick_us_ = clock_.Now();
+}
+
+absl::Status Driver::Run() {
+  LogInfo("leading term {}", term_.value);
+  while (RunOnce()) {
+  }
+  Drain();
+  return failure_;
+}
+
+bool Driver::RunOnce() {
+  std::optional<TransportEvent> event = transport_.Next(NextDeadline());
+  const TimeUs now = clock_.Now();
+  if (event) Handle(*std::move(event), now);
+  OnTime(now);
+  UpdateMetrics(now);
+  return !stop_ && failure_.ok();
+}
+
+// ---- What comes in
+// -------------------------------------------------------------------------------
+
+void Driver::Handle(TransportEvent event, TimeUs now) {
+  const PeerId peer = event.peer;
+  metrics_stale_ = true;
+  if (auto* result = std::get_if<StepResult>(&event.message); result && workers_.contains(peer)) {
+    return OnResult(peer, std::move(*result), now);
+  }
+  if (std::holds_alternative<PeerUp>(event.message)) {
+    silent_[peer] = {event.stream, now};
+    return;
+  }
+  if (auto* down = std::get_if<PeerDown>(&event.message)) {
+    return OnDown(peer, event.stream, down->reason, now);
+  }
+  if (silent_.contains(peer)) return OnFirst(event, now);
+  if (auto* beat = std::get_if<Heartbeat>(&event.message)) {
+    if (!SeeTerm(peer, beat->term, now)) return;
+    if (auto router = routers_.find(peer); router != routers_.end()) router->second.beat_us = now;
+    return groups_.OnHeartbeat(peer, *beat, now);
+  }
+  if (event.stream == StreamKind::kRoute) return OnRoute(event, now);
+  if (event.stream == StreamKind::kControl) return OnControl(event, now);
+  Refuse(
+      peer,
+      Invalid("{}: not expected here on {}", NameOf(event.message), StreamKindName(event.stream)),
+      now);
+}
+
+void Driver::OnFirst(TransportEvent& event, TimeUs now) {
+  const PeerId peer = event.peer;
+  if (auto* hello = std::get_if<StepsHello>(&event.message)) {
+    if (!SeeTerm(peer, hello->term, now)) return;
+    silent_.erase(peer);
+    workers_.emplace(peer, StreamKind::kSteps);
+    GroupActions actions;
+    groups_.OnStepsHello(peer, *hello, now, &actions);
+    return Carry(std::move(actions), now);
+  }
+  auto* hello = std::get_if<PeerHello>(&event.message);
+  if (hello == nullptr) {
+    return Refuse(peer,
+                  Invalid("{}: the first message on {} must be Hello", NameOf(event.message),
+                          StreamKindName(event.stream)),
+                  now);
+  }
+  if (absl::Status status = CheckHello(event.stream, *hello); !status.ok())
+    return Refuse(peer, status, now);
+  if (!SeeTerm(peer, hello->term_seen, now)) return;
+  silent_.erase(peer);
+  SendHello(std::span(&peer, 1));
+  if (event.stream == StreamKind::kRoute) {
+    LogInfo("router {} connected (build {})", hello->process_id, hello->build);
+    routers_.emplace(peer, Router{std::move(*hello), now, {}});
+    return;
+  }
+  LogInfo("worker {} connected (build {})", hello->process_id, hello->build);
+  workers_.emplace(peer, StreamKind::kControl);
+  GroupActions actions;
+  groups_.OnHello(peer, std::move(*hello), now, &actions);
+  Carry(std::move(actions), now);
+}
+
+absl::Status Driver::CheckHello(StreamKind stream, const PeerHello& hello) const {
+  const Role expected = stream == StreamKind::kRoute ? Role::kRouter : Role::kWorker;
+  if (hello.role != expected) {
+    return Invalid("Hello.role: {} is for {}s", StreamKindName(stream),
+                   expected == Role::kRouter ? "router" : "worker");
+  }
+  if (hello.process_id.empty()) return Invalid("Hello.process_id: empty");
+  if (hello.protocol_min > kProtocolMax || hello.protocol_max < kProtocolMin) {
+    return FailedPrecondition(
+        "Hello.protocol: {} speaks {} to {}, this scheduler (build {}) {} to {}; run builds that "
+        "are closer to each other",
+        hello.process_id, hello.protocol_min, hello.protocol_max, options_.build, kProtocolMin,
+        kProtocolMax);
+  }
+  return absl::OkStatus();
+}
+
+bool Driver::SeeTerm(PeerId peer, TermId seen, TimeUs now) {
+  if (seen <= term_) return true;
+  const absl::StatusOr<TermId> term = terms_.Take(seen);
+  if (!term.ok()) {
+    if (term.status().code() == absl::StatusCode::kOutOfRange) {
+      Refuse(peer, term.status(), now);
+      return false;
+    }
+    failure_ = Annotate(term.status(), fmt::format("a peer has seen term {}, this is term {}",
+                                                   seen.value, term_.value));
+    return true;
+  }
+  LogWarn("a peer has seen term {}: leading term {} instead of {}", seen.value, term->value,
+          term_.value);
+  term_ = *term;
+  GroupActions actions;
+  groups_.SetTerm(term_, now, &actions);
+  Carry(std::move(actions), now);
+  SendHello(RouterPeers());
+  SendHello(ControlPeers());
+  return true;
+}
+
+void Driver::OnDown(PeerId peer, StreamKind stream, const std::string& reason, TimeUs now) {
+  silent_.erase(peer);
+  if (const auto router = routers_.find(peer); router != routers_.end()) {
+    LogInfo("router {} gone: {}", router->second.hello.process_id, reason);
+    routers_.erase(router);
+    return StepCore(RouterLost{peer}, now);
+  }
+  if (workers_.erase(peer) == 0) return;
+  GroupActions actions;
+  if (stream == StreamKind::kSteps) {
+    groups_.OnStepsDown(peer, reason, now, &actions);
+  } else {
+    groups_.OnControlDown(peer, reason, now, &actions);
+  }
+  Carry(std::move(actions), now);
+}
+
+void Driver::OnResult(PeerId peer, StepResult result, TimeUs now) {
+  GroupActions actions;
+  std::optional<StepDone> done = groups_.OnResult(peer, std::move(result), now, &actions);
+  if (done) {
+    metrics_.ObserveStep(done->result.rows.size(), groups_.last_step_us());
+    return StepCore(*std::move(done), now);
+  }
+  Carry(std::move(actions), now);
+}
+
+void Driver::OnRoute(TransportEvent& event, TimeUs now) {
+  if (auto* submitted = std::get_if<Submitted>(&event.message))
+    return StepCore(std::move(*submitted), now);
+  if (auto* suspended = std::get_if<Suspended>(&event.message))
+    return StepCore(std::move(*suspended), now);
+  if (auto* closed = std::get_if<Closed>(&event.message)) return StepCore(std::move(*closed), now);
+  if (auto* bad = std::get_if<SubmitUnreadable>(&event.message)) {
+    return transport_.Send(event.peer, RefusedOut{event.peer, bad->attempt, bad->status});
+  }
+  Refuse(event.peer, Invalid("{}: not expected here on Route", NameOf(event.message)), now);
+}
+
+void Driver::OnControl(TransportEvent& event, TimeUs now) {
+  GroupActions actions;
+  if (auto* exchange = std::get_if<GroupExchange>(&event.message)) {
+    groups_.OnExchange(event.peer, std::move(*exchange), &actions);
+  } else if (auto* ready = std::get_if<GroupReady>(&event.message)) {
+    groups_.OnReady(event.peer, *ready, now, &actions);
+  } else if (auto* failed = std::get_if<GroupFailed>(&event.message)) {
+    groups_.OnFailed(event.peer, *failed, now, &actions);
+  } else {
+    return Refuse(event.peer, Invalid("{}: not expected here on Control", NameOf(event.message)),
+                  now);
+  }
+  Carry(std::move(actions), now);
+}
+
+void Driver::Refuse(PeerId peer, const absl::Status& status, TimeUs now) {
+  LogWarn("stream closed: {}", Message(status));
+  transport_.Close(peer, status);
+  const auto worker = workers_.find(peer);
+  OnDown(peer, worker == workers_.end() ? StreamKind::kRoute : worker->second,
+         std::string(Message(status)), now);
+}
+
+// ---- What goes out
+// -------------------------------------------------------------------------------
+
+void Driver::StepCore(Event event, TimeUs now) {
+  metrics_stale_ = true;
+  Carry(core_.Step(event, now), now);
+}
+
+void Driver::Carry(Actions actions, TimeUs now) {
+  for (const PlanOut& out : actions.plans) {
+    if (draining_) break;
+    const std::vector<PeerId> ranks = groups_.OnPlan(out.group, out.plan, now);
+    if (!ranks.empty()) transport_.Send(ranks, out.plan);
+  }
+  for (const AcceptedOut& accepted : actions.accepted) transport_.Send(accepted.router, accepted);
+  for (const RefusedOut& refused : actions.refused) transport_.Send(refused.router, refused);
+  SendFrames(std::move(actions.frames));
+  for (const GroupAbort& abort : actions.aborts) {
+    GroupActions group_actions;
+    groups_.OnAbort(abort, now, &group_actions);
+    Carry(std::move(group_actions), now);
+  }
+}
+
+void Driver::SendFrames(std::vector<Frame> frames) {
+  // One message for each router; a router's own order stays.
+  std::stable_sort(frames.begin(), frames.end(),
+                   [](const Frame& a, const Frame& b) { return a.router < b.router; });
+  for (size_t first = 0; first < frames.size();) {
+    const PeerId peer = frames[first].router;
+    size_t end = first;
+    const auto router = routers_.find(peer);
+    FrameBatch batch{term_, {}};
+    for (; end < frames.size() && frames[end].router == peer; ++end) {
+      if (router == routers_.end()) continue;  // Gone; its sessions go on for a while.
+      RouterStats& own = router->second.own;
+      own.generation_tokens_total += frames[end].ids.size();
+      if (frames[end].finish) {
+        own.prompt_tokens_total += frames[end].finish->usage.prompt_tokens;
+        own.suspensions_total += frames[end].finish->timings.suspensions;
+      }
+      batch.frames.push_back(std::move(frames[end]));
+    }
+    if (!batch.frames.empty()) transport_.Send(peer, std::move(batch));
+    first = end;
+  }
+}
+
+void Driver::Carry(GroupActions actions, TimeUs now) {
+  for (auto& [peer, message] : actions.messages) {
+    std::visit([&, to = peer](auto& what) { transport_.Send(to, std::move(what)); }, message);
+  }
+  for (const auto& [peer, status] : actions.closes) {
+    transport_.Close(peer, status);
+    workers_.erase(peer);
+  }
+  for (const std::string& line : actions.log) LogInfo("{}", line);
+  for (const GroupLost& lost : actions.lost) StepCore(lost, now);
+  for (const GroupUp& up : actions.up) StepCore(up, now);
+  if (groups_.facts() != told_) {
+    told_ = groups_.facts();
+    SendHello(RouterPeers());
+  }
+}
+
+void Driver::SendHello(std::span<const PeerId> peers) {
+  if (peers.empty()) return;
+  transport_.Send(
+      peers, SchedulerHello{options_.process_id, options_.build, term_, true, groups_.facts()});
+}
+
+std::vector<PeerId> Driver::RouterPeers() const {
+  std::vector<PeerId> peers;
+  for (const auto& [peer, router] : routers_) peers.push_back(peer);
+  return peers;
+}
+
+std::vector<PeerId> Driver::ControlPeers() const {
+  std::vector<PeerId> peers;
+  for (const auto& [peer, kind] : workers_) {
+    if (kind == StreamKind::kControl) peers.push_back(peer);
+  }
+  return peers;
+}
+
+// ---- Time
+// ----------------------------------------------------------------------------------------
+
+TimeUs Driver::NextDeadline() const {
+  const TimeUs deadline = std::min({next_beat_us_, next_tick_us_, core_.NextWakeup()});
+  return metrics_stale_ ? std::min(deadline, next_metrics_us_) : deadline;
+}
+
+void Driver::OnTime(TimeUs now) {
+  if (now >= core_.NextWakeup()) StepCore(Tick{}, now);
+  if (now >= next_tick_us_) OnTick(now);
+  if (now >= next_beat_us_) Beat(now);
+}
+
+void Driver::OnTick(TimeUs now) {
+  const int64_t tick_us = options_.groups.tick_us;
+  const int64_t late_us = now - next_tick_us_;
+  next_tick_us_ = now + tick_us;
+  std::vector<std::pair<PeerId, absl::Status>> closes;
+  for (auto& [peer, silent] : silent_) {
+    if (late_us > tick_us) silent.since_us = std::min(now, silent.since_us + late_us);
+    if (now - silent.since_us <= options_.hello_us) continue;
+    closes.emplace_back(
+        peer, DeadlineExceeded("no first message on {} within {} ms", StreamKindName(silent.stream),
+                               options_.hello_us / 1000));
+  }
+  for (auto& [peer, router] : routers_) {
+    if (late_us > tick_us) router.beat_us = std::min(now, router.beat_us + late_us);
+    if (now - router.beat_us <= options_.groups.heartbeat_silence_us) continue;
+    closes.emplace_back(
+        peer, DeadlineExceeded("router {}: no heartbeat for {} ms", router.hello.process_id,
+                               (now - router.beat_us) / 1000));
+  }
+  for (const auto& [peer, status] : closes) Refuse(peer, status, now);
+  GroupActions actions;
+  groups_.OnTick(now, &actions);
+  Carry(std::move(actions), now);
+}
+
+void Driver::Beat(TimeUs now) {
+  next_beat_us_ = now + options_.heartbeat_us;
+  const Phase phase = groups_.StepsInFlight() > 0 ? Phase::kStepping : Phase::kIdle;
+  const Heartbeat beat{.term = term_, .hears_leader = true, .phase = phase};
+  if (const auto controls = ControlPeers(); !controls.empty()) transport_.Send(controls, beat);
+  if (routers_.empty()) return;
+  transport_.Send(RouterPeers(), beat);
+  const CoreStats stats = core_.Stats();
+  for (const auto& [peer, router] : routers_) {
+    RouterStats own = router.own;
+    own.requests_running = stats.requests_running;
+    own.requests_waiting = stats.requests_waiting;
+    own.blocks_total = stats.blocks_total;
+    own.blocks_used = stats.blocks_used;
+    own.groups = stats.groups;
+    transport_.Send(peer, own);
+  }
+}
+
+void Driver::UpdateMetrics(TimeUs now) {
+  if (!metrics_stale_ || (now < next_metrics_us_ && groups_.StepsInFlight() > 0)) return;
+  metrics_.Update(core_.Stats(), groups_.Stats(), transport_.Stats(), term_, routers_.size());
+  metrics_stale_ = false;
+  next_metrics_us_ = now + options_.metrics_us;
+}
+
+void Driver::Drain() {
+  transport_.StopServing();
+  draining_ = true;  // Results and frames still pass; no plan leaves.
+  const TimeUs steps_end = clock_.Now() + options_.drain_us;
+  while (failure_.ok() && groups_.StepsInFlight() > 0 && clock_.Now() < steps_end) {
+    if (auto event = transport_.Next(steps_end)) Handle(*std::move(event), clock_.Now());
+  }
+  const Resign resign{term_};
+  transport_.Send(RouterPeers(), resign);
+  transport_.Send(ControlPeers(), resign);
+  const TimeUs flush_end = clock_.Now() + kFlushUs;
+  while (!transport_.Flushed() && clock_.Now() < flush_end)
+    transport_.Next(clock_.Now() + kFlushUs / 20);
+  UpdateMetrics(clock_.Now());
+  LogInfo("resigned term {}", term_.value);
+}
+
+}  // namespace fathom::scheduler

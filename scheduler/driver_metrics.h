@@ -1,0 +1,44 @@
+// scheduler/driver_metrics.h: what the scheduler shows on /metrics. Names are in
+// docs/OPERATIONS.md. Thread: the driver's.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "common/metrics.h"
+#include "scheduler/core/scheduler_core.h"
+#include "scheduler/core/worker_group.h"
+#include "scheduler/transport.h"
+
+namespace fathom::scheduler {
+
+class DriverMetrics {
+ public:
+  // Registers everything. `metrics` must outlive it.
+  explicit DriverMetrics(Metrics* metrics);
+
+  // Rank 0's result of a step with `rows` chunks came `step_us` after its plan was sent.
+  void ObserveStep(size_t rows, int64_t step_us);
+
+  void Update(const CoreStats& core, const WorkerGroupStats& groups,
+              const TransportStats& transport, TermId term, size_t routers);
+
+ private:
+  // A counter that follows a total kept elsewhere.
+  struct Total {
+    Counter counter;
+    uint64_t shown = 0;
+    void Follow(uint64_t total);
+  };
+
+  Gauge blocks_used_, blocks_total_, requests_running_, requests_waiting_, sessions_,
+      session_bytes_;
+  Gauge groups_, workers_, routers_, term_;
+  Total steps_, step_rows_, prompt_tokens_, generation_tokens_, suspensions_, preemptions_,
+      dropped_;
+  Total finished_, failed_, refused_, groups_formed_, groups_lost_, stale_, overflows_, unreadable_;
+  Histogram rows_, step_seconds_;
+};
+
+}  // namespace fathom::scheduler

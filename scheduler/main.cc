@@ -1,0 +1,130 @@
+// fathom-scheduler: decides every batch and owns every KV block; routers and workers dial it.
+// Wiring only.
+#include <thread>
+
+#include "common/flags.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/process.h"
+#include "scheduler/core/policy.h"
+#include "scheduler/driver.h"
+#include "scheduler/grpc_transport.h"
+
+namespace fathom::scheduler {
+namespace {
+
+struct Settings {
+  GrpcTransportOptions transport{.host = "127.0.0.1", .port = 8003, .limits = {}};
+  int32_t metrics_port = 8002;
+  std::string term_file;
+  std::string log_level = "info";
+  bool die_with_parent = false;
+  DriverOptions driver;
+  int32_t heartbeat_timeout_ms = 2'000;
+  int32_t stall_timeout_ms = 10'000;
+  int32_t load_timeout_s = 600;
+  int32_t connect_timeout_s = 30;
+  int32_t drain_ms = 2'000;
+};
+
+std::optional<int> Parse(int argc, char** argv, Settings* settings) {
+  CoreOptions& core = settings->driver.core;
+  Flags flags("fathom-scheduler",
+              "Decides every batch of a Fathom cluster; routers and workers dial it.");
+  flags.Group("Addresses");
+  flags.Add("--host", &settings->transport.host, "Address to listen on.");
+  flags.AddPort("--port", &settings->transport.port,
+                "gRPC port for routers and workers; 0: any free one.");
+  flags.AddPort("--metrics-port", &settings->metrics_port,
+                "HTTP port of /metrics; 0: any free one.");
+  flags.Group("Leadership");
+  flags.Add(
+      "--term-file", &settings->term_file,
+      "File that numbers this scheduler's lives, so that one that is restarted has a higher term. "
+      "Without it terms start from 1.");
+  flags.Group("Scheduling");
+  std::vector<std::string> policies;
+  for (const Policy& policy : Policies()) policies.emplace_back(policy.name);
+  flags.AddChoice("--policy", &core.policy, policies, "Who is admitted next, who is suspended.");
+  flags.Add("--waiting-requests-max", &core.waiting_requests_max, 1, 1 << 24,
+            "New requests beyond so many waiting ones are refused.");
+  flags.Add("--waiting-tokens-max", &core.waiting_tokens_max, 1, int64_t{1} << 40,
+            "Likewise, their prompt tokens.");
+  flags.AddBytes("--session-memory", &core.session_memory_bytes_max, "Memory for session records.");
+  flags.Group("Failure detection");
+  flags.Add("--heartbeat-timeout-ms", &settings->heartbeat_timeout_ms, 500, 600'000,
+            "A router or worker that is silent for so long is taken for dead.");
+  flags.Add("--stall-timeout-ms", &settings->stall_timeout_ms, 500, 3'600'000,
+            "A rank without progress inside a step for so long is taken for dead.");
+  flags.Add("--load-timeout-s", &settings->load_timeout_s, 1, 86'400,
+            "Longest time a rank may load weights.");
+  flags.Add("--connect-timeout-s", &settings->connect_timeout_s, 1, 3'600,
+            "Longest time the ranks of a group may take to connect.");
+  flags.Add("--drain-ms", &settings->drain_ms, 0, 600'000,
+            "Longest wait for steps in flight after SIGTERM.");
+  flags.Group("Process");
+  flags.AddChoice("--log-level", &settings->log_level, {"debug", "info", "warn", "error"},
+                  "Least level logged.");
+  flags.Add("--die-with-parent", &settings->die_with_parent, "End when the parent process ends.");
+  return flags.Parse(argc, argv);
+}
+
+int Fail(const absl::Status& status, int code) {
+  LogError("{}", Message(status));
+  LogFlush();
+  return code;
+}
+
+int Main(int argc, char** argv) {
+  Settings settings;
+  if (const std::optional<int> code = Parse(argc, argv, &settings)) return *code;
+  BlockStopSignals();
+  if (settings.die_with_parent) DieWithParent();
+  LogInit("scheduler", settings.log_level);
+
+  DriverOptions& options = settings.driver;
+  options.process_id = RandomId();
+  options.build = BuildVersion();
+  options.drain_us = int64_t{settings.drain_ms} * 1000;
+  options.groups.heartbeat_silence_us = int64_t{settings.heartbeat_timeout_ms} * 1000;
+  options.groups.stall_us = int64_t{settings.stall_timeout_ms} * 1000;
+  options.groups.loading_us = int64_t{settings.load_timeout_s} * 1'000'000;
+  options.groups.connecting_us = int64_t{settings.connect_timeout_s} * 1'000'000;
+
+  const std::unique_ptr<TermStore> terms =
+      settings.term_file.empty() ? MakeMemoryTermStore() : MakeFileTermStore(settings.term_file);
+  const absl::StatusOr<TermId> term = terms->Take(TermId{0});
+  if (!term.ok()) return Fail(term.status(), kExitUnavailable);
+
+  RealClock clock;
+  Metrics metrics("scheduler");
+  DriverMetrics driver_metrics(&metrics);
+  const absl::StatusOr<int> metrics_port =
+      metrics.Serve(settings.transport.host, settings.metrics_port);
+  if (!metrics_port.ok()) return Fail(metrics_port.status(), kExitUnavailable);
+  auto transport = GrpcTransport::Listen(settings.transport, &clock);
+  if (!transport.ok()) return Fail(transport.status(), kExitUnavailable);
+
+  Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics);
+  PrintListening("scheduler", {{"port", (*transport)->port()}, {"metrics_port", *metrics_port}});
+  // Signals wait in a thread of their own: the driver thread waits for nothing but its queue.
+  std::atomic<bool> over = false;
+  std::thread signals([&] {
+    while (!over) {
+      if (!WaitForStopSignal(100)) continue;
+      driver.Stop();
+      return;  // A second signal ends the process.
+    }
+  });
+  const absl::Status end = driver.Run();
+  over = true;
+  signals.join();
+  if (!end.ok()) return Fail(end, kExitUnavailable);
+  LogFlush();
+  return kExitOk;
+}
+
+}  // namespace
+}  // namespace fathom::scheduler
+
+int main(int argc, char** argv) { return fathom::scheduler::Main(argc, argv); }
