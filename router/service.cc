@@ -1,5 +1,6 @@
 #include "router/service.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
@@ -168,6 +169,7 @@ RouterService::~RouterService() { Stop(); }
 
 absl::StatusOr<int> RouterService::Start(const std::string& host, int port,
                                          const ServerLimits& limits) {
+  google::protobuf::SetLogHandler(nullptr);  // A client's bad UTF-8 is answered, not logged.
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;

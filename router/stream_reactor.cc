@@ -36,6 +36,7 @@ void StreamReactor::Wake() {
   if (const auto* end = std::get_if<EndEvent>(&*event)) return Finish(ToGrpcStatus(end->status));
   bool own_buffer = false;
   const v1::GenerateResponse response = ToProto(*event);
+  buffer_.Clear();
   grpc::SerializationTraits<v1::GenerateResponse>::Serialize(response, &buffer_, &own_buffer);
   const auto* finish = std::get_if<FinishEvent>(&*event);
   if (finish != nullptr && finish->last) {
