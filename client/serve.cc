@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +26,8 @@ namespace {
 constexpr int kPollMs = 5;
 constexpr int64_t kStatusDeadlineMs = 1000;
 constexpr int64_t kFailureGraceUs = 1'000'000;
+constexpr int64_t kDrainMarginUs =
+    5'000'000;  // A process that drains ends by itself before we end it.
 
 void Say(const std::string& text) { fmt::print(stderr, "fathom serve: {}\n", text); }
 
@@ -88,11 +91,12 @@ absl::Status MakeRunDir(ServeOptions* options) {
   }
   std::error_code error;
   std::filesystem::create_directories(options->run_dir, error);
-  if (error || access(options->run_dir.c_str(), W_OK) != 0) {
-    return FailedPrecondition("cannot write to {}; give a directory that you own as --run-dir",
+  struct stat facts {};
+  if (error || stat(options->run_dir.c_str(), &facts) != 0 || facts.st_uid != geteuid() ||
+      chmod(options->run_dir.c_str(), S_IRWXU) != 0) {
+    return FailedPrecondition("{} is not a directory of this user; give another as --run-dir",
                               options->run_dir);
   }
-  std::filesystem::permissions(options->run_dir, std::filesystem::perms::owner_all, error);
   return absl::OkStatus();
 }
 
@@ -297,7 +301,7 @@ int Serve(ServeOptions options, const Clock& clock) {
   const bool own_dir = options.run_dir.empty() && options.grpc_port == 0;
   if (auto status = MakeRunDir(&options); !status.ok()) return Refuse(status, kExitUsage);
   const std::string run_dir = options.run_dir;
-  const int64_t drain_us = options.drain_timeout_s * int64_t{1'000'000};
+  const int64_t drain_us = options.drain_timeout_s * int64_t{1'000'000} + kDrainMarginUs;
 
   Cluster cluster(std::move(options), clock, begin_us);
   auto verdict = cluster.Start(clock.Now());

@@ -43,7 +43,7 @@ Supervisor::~Supervisor() {
 absl::StatusOr<int> Supervisor::Add(ChildSpec spec) {
   const int index = static_cast<int>(children_.size());
   const std::string path = fmt::format("{}/{}.log", options_.run_dir, spec.name);
-  std::FILE* log = std::fopen(path.c_str(), "ae");
+  std::FILE* log = std::fopen(path.c_str(), "we");
   if (log == nullptr) return FailedPrecondition("cannot write {}; give another --run-dir", path);
   children_.push_back({std::move(spec), {}, log});
   FATHOM_RETURN_IF_ERROR(Start(index));
