@@ -1,7 +1,7 @@
 #include "worker/checkpoint.h"
 
 #include <cstdlib>
-#include <new>
+#include <system_error>
 
 #include "common/check.h"
 #include "common/status.h"
@@ -15,7 +15,7 @@ HostTensor::HostTensor(StoredType type, int64_t rows, int64_t cols)
   FATHOM_CHECK(rows > 0 && cols > 0, "{} x {}", rows, cols);
   const size_t size = (static_cast<size_t>(bytes()) + kAlign - 1) / kAlign * kAlign;
   data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlign, size)));
-  if (data_ == nullptr) throw std::bad_alloc();
+  FATHOM_CHECK(data_ != nullptr, "no memory for {} bytes", size);
 }
 
 void HostTensor::Free::operator()(std::byte* p) const { std::free(p); }
@@ -30,7 +30,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::filesystem
                                                            const ModelConfig& config,
                                                            LoadFormat format, uint64_t dummy_seed) {
   if (format == LoadFormat::kDummy) return OpenDummy(model, config, dummy_seed);
-  if (!std::filesystem::is_directory(model)) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(model, error)) {
     return NotFound("{}: is no folder with weights; use --load-format dummy for random ones",
                     model.string());
   }

@@ -1,8 +1,8 @@
 // worker/checkpoint.h: a model folder's weights, validated as a whole before a byte of data is
-// read, then loaded slice by slice. OpenCheckpoint() reads the headers of the safetensors files
-// (one, or shards with an index) and compares each tensor with what the configuration's
-// architecture expects; Load() copies a slice out and refuses values that are not finite. Thread:
-// Load is const and may run in several threads.
+// read, then loaded slice by slice. OpenCheckpoint() reads the headers of model.safetensors or,
+// where there is none, of the shards that model.safetensors.index.json names, and compares each
+// tensor with what the configuration's architecture expects; Load() copies a slice out and refuses
+// values that are not finite. Thread: Load is const and may run in several threads.
 //
 // Errors, all of the model folder's making (main exits 66): NOT_FOUND for a missing file,
 // INVALID_ARGUMENT for a header, index or configuration that does not fit, DATA_LOSS for a value

@@ -276,17 +276,18 @@ std::filesystem::path ConfigPath(const std::filesystem::path& model) {
 }
 
 absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
   std::error_code error;
-  const uintmax_t bytes = std::filesystem::file_size(path, error);
-  if (!file || error) {
-    return NotFound("{}: cannot be read ({}); --model takes a Hugging Face model folder",
-                    path.string(), error ? error.message() : "no permission");
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return NotFound("{}: no such file; --model takes a Hugging Face model folder", path.string());
   }
+  const uintmax_t bytes = std::filesystem::file_size(path, error);
   if (bytes > kLimits.bytes_max) {
     return Invalid("{}: {} bytes; the limit is {}", path.string(), bytes, kLimits.bytes_max);
   }
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  std::ifstream file(path, std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  if (!file) return NotFound("{}: cannot be read; see its permissions", path.string());
+  return text;
 }
 
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model) {
@@ -300,7 +301,8 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model) 
 absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model,
                                                       int32_t vocab) {
   const std::filesystem::path path = model / "generation_config.json";
-  if (!std::filesystem::exists(path)) return GenerationConfig{};
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return GenerationConfig{};
   FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadConfigText(path));
   auto config = ParseGenerationConfig(text, vocab);
   if (!config.ok()) return Annotate(config.status(), path.filename().string());

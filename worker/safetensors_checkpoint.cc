@@ -160,9 +160,10 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesyste
                                                             const ModelConfig& config) {
   Files files;
   WeightMap index;
-  if (std::filesystem::exists(folder / kSingleFile)) {
+  std::error_code error;  // What cannot be looked at is not there.
+  if (std::filesystem::exists(folder / kSingleFile, error)) {
     FATHOM_RETURN_IF_ERROR(AddFile(folder / kSingleFile, files));
-  } else if (std::filesystem::exists(folder / kIndexFile)) {
+  } else if (std::filesystem::exists(folder / kIndexFile, error)) {
     FATHOM_ASSIGN_OR_RETURN(index, ReadIndex(folder / kIndexFile));
     std::set<std::string> names;
     for (const auto& [tensor, file] : index) names.insert(file);

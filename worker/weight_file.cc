@@ -33,7 +33,8 @@ WeightFile::~WeightFile() {
 }
 
 absl::StatusOr<WeightFile> WeightFile::Open(const std::filesystem::path& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: a pipe in the place of a file is refused, not waited for.
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) {
     return NotFound("{}: cannot be opened ({}); the model folder is incomplete", path.string(),
                     ErrorText(errno));
