@@ -90,10 +90,10 @@ absl::Status MakeRunDir(ServeOptions* options) {
                            : fmt::format("/tmp/fathom-{}-{}", getuid(), which);
   }
   std::error_code error;
-  std::filesystem::create_directories(options->run_dir, error);
+  const bool created = std::filesystem::create_directories(options->run_dir, error);
   struct stat facts {};
   if (error || stat(options->run_dir.c_str(), &facts) != 0 || facts.st_uid != geteuid() ||
-      chmod(options->run_dir.c_str(), S_IRWXU) != 0) {
+      (created && chmod(options->run_dir.c_str(), S_IRWXU) != 0)) {
     return FailedPrecondition("{} is not a directory of this user; give another as --run-dir",
                               options->run_dir);
   }
