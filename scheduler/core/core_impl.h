@@ -1,0 +1,124 @@
+// scheduler/core/core_impl.h: the state behind SchedulerCore and its operations, by file:
+//   scheduler_core.cc  events in, timers, actions out, figures, invariants
+//   submit.cc          Submit, Suspend, Close: what routers want
+//   lifecycle.cc       the one way into each state of a sequence
+//   planning.cc        which rows the next step of a group has
+//   results.cc         what came of a step; groups that come and go
+// Thread: owned by the driver thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "common/types.h"
+#include "scheduler/core/events.h"
+#include "scheduler/core/group.h"
+#include "scheduler/core/policy.h"
+#include "scheduler/core/scheduler_core.h"
+#include "scheduler/core/session.h"
+#include "scheduler/core/session_table.h"
+#include "scheduler/core/wait_queue.h"
+
+namespace fathom::scheduler {
+
+class SchedulerCore::Impl {
+ public:
+  explicit Impl(const CoreOptions& options);
+
+  Actions Step(const Event& event, TimeUs now);
+  TimeUs NextWakeup() const;
+  CoreStats Stats() const;
+  absl::Status CheckInvariants() const;
+
+ private:
+  // A plan under construction and what its rows are for.
+  struct Draft {
+    StepPlan plan;
+    FlightStep flight;
+    int32_t rows_left = 0;
+    int32_t ids_left = 0;  // Of kAdmitIdsMax, over all admits.
+  };
+
+  // ---- scheduler_core.cc
+  void ExpireTimers();
+  void FailUnfit();  // Waiting sequences that fit no live group.
+  void DeliverAll();
+  void EvictOverLimit();
+  absl::Status CheckSession(const Session& session) const;
+
+  // ---- submit.cc
+  void On(const Submitted& event);
+  void On(const Suspended& event);
+  void On(const Closed& event);
+  void On(const RouterLost& event);
+  void On(const Tick&) {}
+  void Refuse(const Submitted& event, const absl::Status& status);
+  absl::Status CheckNew(const Submitted& event);
+  absl::Status CheckLimitsOfQueue(const Record& record) const;
+  Session& CreateSession(const Submitted& event);
+  void AdoptLonger(Session& session, const Record& submitted);
+  void Accept(Session& session, const Submitted& event);
+
+  // ---- lifecycle.cc
+  void Enqueue(Sequence& sequence);             // From suspended.
+  void Seat(Group& group, Sequence& sequence);  // From waiting. REQUIRES: CanSeat.
+  void Vacate(Sequence& sequence);     // From running to suspended: slot and blocks are free.
+  void Interrupt(Sequence& sequence);  // From running to waiting, tokens kept.
+  void SuspendSession(Session& session);
+  void Finish(Sequence& sequence, FinishReason reason);
+  void Fail(Sequence& sequence, absl::Status error);
+  void End(Sequence& sequence, FinishedState state);
+  // Finishes a sequence whose ids have ended. True: they had.
+  bool FinishIfEnded(Sequence& sequence);
+  void MarkDirty(Session& session);
+  SequenceFacts FactsOf(const Sequence& sequence) const;
+  SequenceTimings TimingsOf(const Sequence& sequence) const;
+  Group* FindGroup(GroupId id);
+  // OK when a live group (without one: a group like the last) could end it, or nothing is known
+  // yet.
+  absl::Status FitsSomewhere(const Record& record) const;
+
+  // ---- planning.cc
+  void PlanAll();
+  bool PlanStep(Group& group);                  // False: nothing to do.
+  bool AddDecodes(Group& group, Draft& draft);  // False: somebody was suspended for want of blocks.
+  bool MakeRoom(Group& group, Sequence& sequence);  // False: the sequence itself was suspended.
+  void AddPrefills(Group& group, Draft& draft);
+  void AddAdmissions(Group& group, Draft& draft);
+  void AddPrefill(Sequence& sequence, bool first, Draft& draft);
+  bool CanSeat(const Group& group, const Sequence& sequence) const;
+  FlightRow& AddRow(const Sequence& sequence, Draft& draft, int32_t tokens, bool sample);
+
+  // ---- results.cc
+  void On(const GroupUp& event);
+  void On(const GroupLost& event);
+  void On(const StepDone& event);
+  void LoseGroup(GroupId id);
+  void ApplyRow(const Group& group, const FlightRow& flight, const ResultRow& row);
+  bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
+  void AcceptPromptLogprobs(const Group& group, Sequence& sequence, const PromptLogprobs& logprobs);
+  void AcceptToken(const Group& group, Sequence& sequence, const ResultRow& row);
+  void NoteFingerprint(Session& session, int32_t position, const std::string& fingerprint);
+
+  const CoreOptions options_;
+  const Policy& policy_;
+  TimeUs now_ = 0;
+  SessionTable sessions_;
+  WaitQueue waiting_;
+  std::map<GroupId, std::unique_ptr<Group>> groups_;
+  std::optional<GroupLimits> last_limits_;  // Of the last group that came up.
+  TimeUs unfit_check_us_ = 0;               // 0: none due.
+  uint64_t next_seat_ = 1;
+  CoreStats counters_;  // Its gauges are filled by Stats().
+
+  // Of the Step under way.
+  Actions actions_;
+  std::vector<uint64_t> dirty_;
+};
+
+}  // namespace fathom::scheduler

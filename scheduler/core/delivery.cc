@@ -1,0 +1,94 @@
+#include "scheduler/core/delivery.h"
+
+#include <algorithm>
+
+#include "scheduler/core/record_checks.h"
+
+namespace fathom::scheduler {
+namespace {
+
+class AttemptWriter {
+ public:
+  AttemptWriter(const Session& session, Subscriber& subscriber, std::vector<Frame>* frames)
+      : session_(session), subscriber_(subscriber), frames_(*frames) {}
+
+  void Write(const Sequence& sequence) {
+    Cursor& cursor = subscriber_.cursors[static_cast<size_t>(sequence.index)];
+    if (cursor.ended) return;
+    const auto length = static_cast<int32_t>(sequence.record().ids.size());
+    if (sequence.index == 0) WritePromptLogprobs(cursor);
+    while (cursor.next < length) WriteTokens(sequence, cursor, length);
+    if (const auto* finished = std::get_if<FinishedState>(&sequence.state)) {
+      WriteEnd(sequence, *finished, length);
+      cursor.ended = true;
+    }
+  }
+
+ private:
+  // A new frame at `position`.
+  Frame& FrameAt(int32_t sequence, int32_t position) {
+    Frame& frame = frames_.emplace_back();
+    frame.router = subscriber_.router;
+    frame.attempt = subscriber_.attempt;
+    frame.sequence = sequence;
+    frame.position = position;
+    std::string fingerprint = FingerprintAt(session_.record, position);
+    if (fingerprint != subscriber_.fingerprint_sent) {
+      frame.fingerprint = fingerprint;
+      subscriber_.fingerprint_sent = std::move(fingerprint);
+    }
+    open_ = &frame;
+    return frame;
+  }
+
+  void WritePromptLogprobs(const Cursor& cursor) {
+    const auto& logprobs = session_.prompt_logprobs;
+    const int32_t sent = subscriber_.prompt_logprobs_sent;
+    if (sent == static_cast<int32_t>(logprobs.size())) return;
+    Frame& frame = FrameAt(0, cursor.next);
+    frame.prompt_logprobs = PromptLogprobs{sent + 1, {logprobs.begin() + sent, logprobs.end()}};
+    subscriber_.prompt_logprobs_sent = static_cast<int32_t>(logprobs.size());
+  }
+
+  // Tokens of one fingerprint.
+  void WriteTokens(const Sequence& sequence, Cursor& cursor, int32_t length) {
+    int32_t end = length;
+    for (const FingerprintSpan& span : session_.record.fingerprints) {
+      if (span.position > cursor.next) end = std::min(end, span.position);
+    }
+    Frame& frame = FrameAt(sequence.index, cursor.next);
+    const SequenceRecord& record = sequence.record();
+    frame.ids.assign(record.ids.begin() + cursor.next, record.ids.begin() + end);
+    if (!record.logprobs.empty()) {
+      frame.logprobs.assign(record.logprobs.begin() + cursor.next, record.logprobs.begin() + end);
+    }
+    cursor.next = end;
+  }
+
+  void WriteEnd(const Sequence& sequence, const FinishedState& finished, int32_t length) {
+    Frame& frame = open_ != nullptr ? *open_ : FrameAt(sequence.index, length);
+    if (finished.error.ok()) {
+      frame.finish = finished.end;
+    } else {
+      frame.error = finished.error;
+    }
+  }
+
+  const Session& session_;
+  Subscriber& subscriber_;
+  std::vector<Frame>& frames_;
+  Frame* open_ = nullptr;  // The last frame written by this object; it is made for one sequence.
+};
+
+}  // namespace
+
+void Deliver(Session& session, std::vector<Frame>* frames) {
+  for (Subscriber& subscriber : session.subscribers) {
+    if (subscriber.lost) continue;
+    for (const Sequence& sequence : session.sequences) {
+      AttemptWriter(session, subscriber, frames).Write(sequence);
+    }
+  }
+}
+
+}  // namespace fathom::scheduler

@@ -1,0 +1,145 @@
+#include "scheduler/core/group.h"
+
+#include <algorithm>
+
+namespace fathom::scheduler {
+namespace {
+
+absl::Status CheckSampled(const FlightRow& flight, const ResultRow& row) {
+  if (row.fault != RowFault::kNone) return absl::OkStatus();
+  const size_t ids = flight.sample ? 1 : 0;
+  if (row.ids.size() != ids) return Invalid("{} ids, not {}", row.ids.size(), ids);
+  if (!flight.sample) return absl::OkStatus();
+  if (row.position != flight.position) {
+    return Invalid("position {}, not {}", row.position, flight.position);
+  }
+  if (row.ids[0] < 0) return Invalid("token {}", row.ids[0]);
+  const size_t logprobs = flight.logprobs ? 1 : 0;
+  if (row.logprobs.size() != logprobs) {
+    return Invalid("{} log-probabilities, not {}", row.logprobs.size(), logprobs);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRow(const FlightRow& flight, const ResultRow& row) {
+  if (row.sequence != flight.sequence) {
+    return Invalid("sequence {}, not {}", row.sequence, flight.sequence);
+  }
+  if (row.prompt_logprobs) {
+    const auto& [start, logprobs] = *row.prompt_logprobs;
+    if (!flight.prompt_logprobs || start < 1 ||
+        start + static_cast<int64_t>(logprobs.size()) > flight.prompt_tokens) {
+      return Invalid("prompt log-probabilities from {} to {} of a prompt of {}", start,
+                     start + static_cast<int64_t>(logprobs.size()), flight.prompt_tokens);
+    }
+  }
+  return CheckSampled(flight, row);
+}
+
+}  // namespace
+
+Group::Group(const GroupUp& up)
+    : id(up.group),
+      term(up.term),
+      epoch(up.epoch),
+      limits(up.limits),
+      fingerprint(up.fingerprint),
+      pool(up.limits.blocks) {
+  // A row for each seat fits into every step: no decode row ever waits for the budget.
+  const int32_t seats = std::min(limits.slots, limits.step_tokens);
+  for (int32_t slot = seats; slot >= 1; --slot) free_slots.push_back(SlotId{slot});
+}
+
+absl::Status CheckLimits(const GroupLimits& limits) {
+  if (limits.blocks < 2 || limits.block_tokens < 1 || limits.slots < 1 || limits.step_tokens < 1 ||
+      limits.context_tokens < 2 || limits.plans_in_flight < 1) {
+    return Invalid(
+        "limits that no plan can keep to: {} blocks of {} tokens, {} slots, {} step tokens, "
+        "{} context tokens, {} plans in flight; each must be at least 1, blocks and context 2",
+        limits.blocks, limits.block_tokens, limits.slots, limits.step_tokens, limits.context_tokens,
+        limits.plans_in_flight);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckResult(const FlightStep& flight, const StepResult& result) {
+  if (result.step != flight.step) {
+    return Invalid("result of step {}, expected that of {}", result.step.value, flight.step.value);
+  }
+  std::vector<bool> seen(flight.rows.size());
+  for (const ResultRow& row : result.rows) {
+    if (row.row < 0 || static_cast<size_t>(row.row) >= flight.rows.size()) {
+      return Invalid("step {}: row {} of {}", result.step.value, row.row, flight.rows.size());
+    }
+    const auto index = static_cast<size_t>(row.row);
+    if (seen[index]) return Invalid("step {}: row {} twice", result.step.value, row.row);
+    seen[index] = true;
+    const absl::Status status = CheckRow(flight.rows[index], row);
+    if (!status.ok()) {
+      return Annotate(status, fmt::format("step {}, row {}", result.step.value, row.row));
+    }
+  }
+  for (size_t i = 0; i < seen.size(); ++i) {
+    if (!seen[i] && flight.rows[i].sample) {
+      return Invalid("step {}: no token for row {}", result.step.value, i);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGroup(const Group& group) {
+  std::vector<int32_t> references(static_cast<size_t>(group.pool.total_blocks()) + 1);
+  std::set<SlotId> slots(group.free_slots.begin(), group.free_slots.end());
+  for (const auto& [key, sequence] : group.running) {
+    const RunningState* running = sequence->running();
+    if (running == nullptr || running->group != group.id || running->keep != key) {
+      return Internal("group {}: sequence {} sits here and does not know it", group.id.value,
+                      sequence->number);
+    }
+    if (!slots.insert(running->slot).second) {
+      return Internal("group {}: slot {} twice", group.id.value, running->slot.value);
+    }
+    for (BlockId block : running->blocks) ++references[static_cast<size_t>(block.value)];
+    const int64_t room = static_cast<int64_t>(running->blocks.size()) * group.limits.block_tokens;
+    if (running->planned_tokens > room) {
+      return Internal("group {}: sequence {} has {} tokens in room for {}", group.id.value,
+                      sequence->number, running->planned_tokens, room);
+    }
+    const Session& session = *sequence->session;
+    if (running->next_position > session.record.request.stop.max_tokens ||
+        running->planned_tokens > session.prompt_tokens() + running->next_position ||
+        running->sent_tokens > running->known_tokens) {
+      return Internal("group {}: sequence {} is planned beyond its end", group.id.value,
+                      sequence->number);
+    }
+  }
+  const auto seats = static_cast<size_t>(std::min(group.limits.slots, group.limits.step_tokens));
+  if (slots.size() != seats || group.free_slots.size() + group.running.size() != seats ||
+      slots.begin()->value != 1) {
+    return Internal("group {}: {} free and {} taken slots of {}", group.id.value,
+                    group.free_slots.size(), group.running.size(), seats);
+  }
+  int32_t used = 0;
+  for (int32_t block = 1; block <= group.pool.total_blocks(); ++block) {
+    const int32_t held = references[static_cast<size_t>(block)];
+    used += held > 0 ? 1 : 0;
+    if (group.pool.references(BlockId{block}) != held) {
+      return Internal("group {}: block {} has {} references and {} holders", group.id.value, block,
+                      group.pool.references(BlockId{block}), held);
+    }
+  }
+  if (used != group.pool.used_blocks()) {
+    return Internal("group {}: {} blocks used, {} counted", group.id.value, used,
+                    group.pool.used_blocks());
+  }
+  if (group.in_flight.size() > static_cast<size_t>(group.limits.plans_in_flight)) {
+    return Internal("group {}: {} plans in flight", group.id.value, group.in_flight.size());
+  }
+  uint64_t step = group.next_step.value - group.in_flight.size();
+  for (const FlightStep& flight : group.in_flight) {
+    if (flight.step.value != step++) return Internal("group {}: a gap in steps", group.id.value);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace fathom::scheduler

@@ -1,0 +1,173 @@
+// Which rows the next step of a group has: decodes first, then prompts that run, then new ones,
+// within step_tokens rows. Decode rows are planned before the sample that feeds them is known, but
+// never beyond a length stop. Blocks of a prompt are taken at admission, blocks for output one at a
+// time.
+#include <algorithm>
+#include <utility>
+
+#include "common/check.h"
+#include "scheduler/core/core_impl.h"
+#include "scheduler/core/record_checks.h"
+
+namespace fathom::scheduler {
+
+void SchedulerCore::Impl::PlanAll() {
+  std::vector<Group*> order;
+  for (const auto& [id, group] : groups_) {
+    if (!group->full()) order.push_back(group.get());
+  }
+  // The emptiest group takes new work first.
+  std::stable_sort(order.begin(), order.end(), [](const Group* a, const Group* b) {
+    return a->running.size() < b->running.size();
+  });
+  for (Group* group : order) {
+    while (!group->full() && PlanStep(*group)) {
+    }
+  }
+}
+
+bool SchedulerCore::Impl::PlanStep(Group& group) {
+  if (group.running.empty() && waiting_.size() == 0) return false;
+  Draft draft;
+  draft.rows_left = group.limits.step_tokens;
+  draft.ids_left = kAdmitIdsMax;
+  const bool had_room = AddDecodes(group, draft);
+  AddPrefills(group, draft);
+  if (had_room) AddAdmissions(group, draft);
+  if (draft.plan.chunks.empty()) return false;
+  draft.plan.term = group.term;
+  draft.plan.epoch = group.epoch;
+  draft.plan.step = draft.flight.step = group.next_step;
+  draft.plan.releases = std::exchange(group.released, {});
+  ++group.next_step.value;
+  group.in_flight.push_back(std::move(draft.flight));
+  actions_.plans.push_back({group.id, std::move(draft.plan)});
+  return true;
+}
+
+bool SchedulerCore::Impl::AddDecodes(Group& group, Draft& draft) {
+  const size_t seated = group.running.size();
+  for (auto it = group.running.begin(); it != group.running.end(); ++it) {
+    Sequence& sequence = *it->second;
+    RunningState& running = *sequence.running();
+    const int32_t max_tokens = sequence.session->record.request.stop.max_tokens;
+    if (!running.decoding() || running.next_position >= max_tokens) continue;
+    const size_t blocks = running.blocks.size();
+    // Only entries after this one go; without room it is this one, and then it is the last.
+    if (!MakeRoom(group, sequence)) break;
+    if (running.blocks.size() > blocks) {
+      draft.plan.extends.push_back({running.slot, {running.blocks.back()}});
+    }
+    AddRow(sequence, draft, 1, true);
+    draft.plan.chunks.push_back({running.slot, DecodeRow{running.sampled_in}, true});
+    running.sampled_in = group.next_step;
+    ++running.planned_tokens;
+    ++running.next_position;
+  }
+  return group.running.size() == seated;
+}
+
+bool SchedulerCore::Impl::MakeRoom(Group& group, Sequence& sequence) {
+  RunningState& running = *sequence.running();
+  const int32_t needed = BlocksFor(running.planned_tokens + 1, group.limits.block_tokens);
+  if (static_cast<size_t>(needed) <= running.blocks.size()) return true;
+  for (;;) {
+    if (auto block = group.pool.Allocate(1)) {
+      running.blocks.push_back(block->front());
+      return true;
+    }
+    Sequence& victim = *group.running.rbegin()->second;
+    ++counters_.preemptions_total;
+    Interrupt(victim);
+    if (&victim == &sequence) return false;
+  }
+}
+
+void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
+  for (const auto& [key, sequence] : group.running) {
+    if (draft.rows_left == 0) return;
+    if (!sequence->running()->decoding()) AddPrefill(*sequence, false, draft);
+  }
+}
+
+void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
+  while (draft.rows_left > 0 && draft.ids_left > 0 && !group.free_slots.empty()) {
+    Sequence* sequence = waiting_.First(group.fingerprint, [&](const Sequence& candidate) {
+      return Fits(candidate.session->record, group.limits);
+    });
+    // Nobody overtakes the first in line for want of room, or a long prompt would wait for ever.
+    if (sequence == nullptr || !CanSeat(group, *sequence)) return;
+    Seat(group, *sequence);
+    AddPrefill(*sequence, true, draft);
+  }
+}
+
+bool SchedulerCore::Impl::CanSeat(const Group& group, const Sequence& sequence) const {
+  const Record& record = sequence.session->record;
+  const auto known = static_cast<int32_t>(record.prompt_ids.size() + sequence.record().ids.size());
+  const int32_t block_tokens = group.limits.block_tokens;
+  // What it knows and one block, if it can ever need that.
+  const int32_t blocks = std::min(BlocksFor(known, block_tokens) + 1,
+                                  BlocksFor(LongestKvTokens(record), block_tokens));
+  return group.pool.free_blocks() >= blocks;
+}
+
+void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draft) {
+  RunningState& running = *sequence.running();
+  const Record& record = sequence.session->record;
+  const int32_t wanted = std::min(draft.rows_left, running.known_tokens - running.planned_tokens);
+  if (running.sent_tokens - running.planned_tokens < wanted && draft.ids_left > 0) {
+    Admit admit{.slot = running.slot, .sequence = sequence.index};
+    if (first) {
+      admit.request = record.request;
+      admit.seed = record.seed;
+      admit.prompt_tokens = sequence.session->prompt_tokens();
+      admit.computed_tokens = running.planned_tokens;
+      draft.plan.extends.push_back({running.slot, running.blocks});
+    }
+    const int32_t end =
+        running.sent_tokens + std::min(draft.ids_left, running.known_tokens - running.sent_tokens);
+    const std::vector<TokenId>& generated = sequence.record().ids;
+    const int32_t prompt = sequence.session->prompt_tokens();
+    admit.ids.reserve(static_cast<size_t>(end - running.sent_tokens));
+    for (int32_t i = running.sent_tokens; i < end; ++i) {
+      admit.ids.push_back(i < prompt ? record.prompt_ids[static_cast<size_t>(i)]
+                                     : generated[static_cast<size_t>(i - prompt)]);
+    }
+    draft.ids_left -= end - running.sent_tokens;
+    running.sent_tokens = end;
+    admit.more = end < running.known_tokens;
+    draft.plan.admits.push_back(std::move(admit));
+  }
+  const int32_t count = std::min(wanted, running.sent_tokens - running.planned_tokens);
+  if (count == 0) return;  // Other prompts took all the ids of this plan.
+  const bool sample = running.planned_tokens + count == running.known_tokens;
+  AddRow(sequence, draft, count, sample).prefill = true;
+  draft.plan.chunks.push_back({running.slot, count, sample});
+  running.planned_tokens += count;
+  if (!sample) return;
+  running.sampled_in = FindGroup(running.group)->next_step;
+  ++running.next_position;
+}
+
+FlightRow& SchedulerCore::Impl::AddRow(const Sequence& sequence, Draft& draft, int32_t tokens,
+                                       bool sample) {
+  FATHOM_CHECK(tokens >= 1 && tokens <= draft.rows_left, "{} rows, {} left", tokens,
+               draft.rows_left);
+  draft.rows_left -= tokens;
+  const Session& session = *sequence.session;
+  const OutputParams& output = session.record.request.output;
+  const RunningState& running = *sequence.running();
+  return draft.flight.rows.emplace_back(
+      FlightRow{.session = session.number,
+                .sequence = sequence.index,
+                .seat = running.seat,
+                .tokens = tokens,
+                .sample = sample,
+                .position = running.next_position,
+                .logprobs = output.logprobs.has_value(),
+                .prompt_logprobs = output.prompt_logprobs.has_value(),
+                .prompt_tokens = session.prompt_tokens()});
+}
+
+}  // namespace fathom::scheduler

@@ -1,0 +1,157 @@
+#include "scheduler/core/record_checks.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace fathom::scheduler {
+namespace {
+
+int64_t Total(const Record& record) {
+  return static_cast<int64_t>(record.prompt_ids.size()) + record.request.stop.max_tokens;
+}
+
+int64_t PoolTokens(const GroupLimits& limits) {
+  return static_cast<int64_t>(limits.blocks - 1) * limits.block_tokens;
+}
+
+absl::Status CheckSequences(const Record& record) {
+  const std::string& id = record.key.request_id;
+  if (record.sequences.empty()) return absl::OkStatus();
+  if (record.sequences.size() != static_cast<size_t>(record.request.sequences)) {
+    return Invalid("request {}: the record has {} sequences, the request {}; submit one of each",
+                   id, record.sequences.size(), record.request.sequences);
+  }
+  const int32_t max_tokens = record.request.stop.max_tokens;
+  for (const SequenceRecord& sequence : record.sequences) {
+    if (sequence.ids.size() > static_cast<size_t>(max_tokens)) {
+      return Invalid("request {}: the record has {} tokens, beyond its max_tokens {}", id,
+                     sequence.ids.size(), max_tokens);
+    }
+    const size_t logprobs = record.request.output.logprobs ? sequence.ids.size() : 0;
+    if (sequence.logprobs.size() != logprobs) {
+      return Invalid(
+          "request {}: the record has {} log-probabilities for {} tokens; it must have {}", id,
+          sequence.logprobs.size(), sequence.ids.size(), logprobs);
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<FingerprintSpan> SpansBefore(const Record& record, size_t position) {
+  std::vector<FingerprintSpan> spans;
+  for (const FingerprintSpan& span : record.fingerprints) {
+    if (static_cast<size_t>(span.position) < position) spans.push_back(span);
+  }
+  return spans;
+}
+
+}  // namespace
+
+absl::Status Refusal(absl::Status status, const char* reason, const char* field,
+                     int64_t retry_after_ms) {
+  return WithDetail(std::move(status), {reason, field, retry_after_ms});
+}
+
+absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t sequences_max) {
+  const std::string& id = key.request_id;
+  if (record.key != key) {
+    return Refusal(
+        Invalid("request {}: its record is of request {}; submit a record under its own key", id,
+                record.key.request_id),
+        "RECORD_INVALID", "record.key");
+  }
+  const int32_t n = record.request.sequences;
+  if (n < 1) {
+    return Refusal(Invalid("request {}: n = {}; ask for 1 sequence", id, n), "FIELD_OUT_OF_RANGE",
+                   "sampling.n");
+  }
+  if (n > sequences_max) {
+    return Refusal(
+        Unimplemented("request {}: n = {} exceeds the {} that this scheduler can do; send "
+                      "separate requests with different seeds",
+                      id, n, sequences_max),
+        "UNSUPPORTED_FIELD", "sampling.n");
+  }
+  if (record.prompt_ids.empty()) {
+    return Refusal(Invalid("request {}: the prompt has no token; give at least 1", id),
+                   "FIELD_OUT_OF_RANGE", "prompt");
+  }
+  if (record.request.stop.max_tokens < 1) {
+    return Refusal(Invalid("request {}: max_tokens = {}; ask for at least 1", id,
+                           record.request.stop.max_tokens),
+                   "FIELD_OUT_OF_RANGE", "stop.max_tokens");
+  }
+  const absl::Status sequences = CheckSequences(record);
+  return sequences.ok() ? sequences : Refusal(sequences, "RECORD_INVALID", "record.sequences");
+}
+
+bool Fits(const Record& record, const GroupLimits& limits) {
+  return Total(record) <= limits.context_tokens && Total(record) - 1 <= PoolTokens(limits);
+}
+
+absl::Status CheckFits(const Record& record, const GroupLimits& limits) {
+  if (Fits(record, limits)) return absl::OkStatus();
+  const bool context = Total(record) > limits.context_tokens;
+  const int64_t limit = context ? limits.context_tokens : PoolTokens(limits) + 1;
+  const auto prompt = static_cast<int64_t>(record.prompt_ids.size());
+  const std::string what =
+      context ? fmt::format("the model's context of {} tokens", limit)
+              : fmt::format("the {} tokens that the KV pool can end ({} blocks of {})", limit,
+                            limits.blocks - 1, limits.block_tokens);
+  const std::string remedy =
+      prompt < limit ? fmt::format("lower max_tokens to {} or shorten the prompt", limit - prompt)
+                     : fmt::format("shorten the prompt to {} tokens or fewer", limit - 1);
+  const char* pool_hint = context ? "" : ", or start the workers with a larger --kv-cache-memory";
+  return Refusal(Invalid("request {}: prompt {} + max_tokens {} = {} tokens exceed {}; {}{}",
+                         record.key.request_id, prompt, record.request.stop.max_tokens,
+                         Total(record), what, remedy, pool_hint),
+                 context ? "CONTEXT_LENGTH_EXCEEDED" : "KV_POOL_EXCEEDED",
+                 prompt < limit ? "stop.max_tokens" : "prompt");
+}
+
+absl::Status CheckSameSession(const Record& held, const Record& submitted) {
+  const std::string& id = held.key.request_id;
+  if (held.model != submitted.model || held.seed != submitted.seed ||
+      held.request != submitted.request || held.prompt_ids != submitted.prompt_ids) {
+    return Refusal(
+        AlreadyExists("request {}: another request is held under this id; repeat the same "
+                      "request or use another idempotency key",
+                      id),
+        "IDEMPOTENCY_MISMATCH", "idempotency_key");
+  }
+  for (size_t i = 0; i < submitted.sequences.size(); ++i) {
+    const std::vector<TokenId>& ours = held.sequences[i].ids;
+    const std::vector<TokenId>& theirs = submitted.sequences[i].ids;
+    const size_t common = std::min(ours.size(), theirs.size());
+    const auto at = static_cast<size_t>(
+        std::mismatch(ours.begin(), ours.begin() + static_cast<ptrdiff_t>(common), theirs.begin())
+            .first -
+        ours.begin());
+    if (at < common) {
+      return Refusal(
+          FailedPrecondition("request {}: token {} of sequence {} is {} here and {} in the "
+                             "submitted record; send the request under a new id",
+                             id, at, i, ours[at], theirs[at]),
+          "RECORD_MISMATCH", "record.sequences");
+    }
+    const auto our_spans = SpansBefore(held, common), their_spans = SpansBefore(submitted, common);
+    if (!our_spans.empty() && !their_spans.empty() && our_spans != their_spans) {
+      return Refusal(
+          FailedPrecondition("request {}: its first {} tokens have other fingerprints here "
+                             "than in the submitted record; send it under a new id",
+                             id, common),
+          "FINGERPRINT_MISMATCH", "record.fingerprints");
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string FingerprintAt(const Record& record, int32_t position) {
+  std::string fingerprint;
+  for (const FingerprintSpan& span : record.fingerprints) {
+    if (span.position <= position) fingerprint = span.fingerprint;
+  }
+  return fingerprint;
+}
+
+}  // namespace fathom::scheduler

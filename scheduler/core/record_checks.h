@@ -1,0 +1,41 @@
+// scheduler/core/record_checks.h: whether a submitted record can be taken. Pure functions; every
+// status carries an ErrorDetail.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "common/request.h"
+#include "common/status.h"
+#include "scheduler/core/events.h"
+
+namespace fathom::scheduler {
+
+// `status` with reason, field and retry delay attached.
+absl::Status Refusal(absl::Status status, const char* reason, const char* field = "",
+                     int64_t retry_after_ms = 0);
+
+// What holds for any record, whatever the groups. n > sequences_max is UNIMPLEMENTED.
+absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t sequences_max);
+
+// KV tokens of a sequence at its longest: the last token is never computed.
+inline int32_t LongestKvTokens(const Record& record) {
+  return static_cast<int32_t>(record.prompt_ids.size()) + record.request.stop.max_tokens - 1;
+}
+inline int32_t BlocksFor(int32_t tokens, int32_t block_tokens) {
+  return (tokens + block_tokens - 1) / block_tokens;
+}
+
+// Not OK: the request could never end in a group of these limits; the message says what would do.
+// REQUIRES: CheckRecord(record) is OK.
+absl::Status CheckFits(const Record& record, const GroupLimits& limits);
+bool Fits(const Record& record, const GroupLimits& limits);
+
+// Whether `submitted` is the request that is held under the same key: same body, and ids and
+// fingerprints that agree as far as both know them.
+absl::Status CheckSameSession(const Record& held, const Record& submitted);
+
+// The fingerprint that holds at `position`; empty: not known.
+std::string FingerprintAt(const Record& record, int32_t position);
+
+}  // namespace fathom::scheduler

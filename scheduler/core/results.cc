@@ -1,0 +1,142 @@
+// What came of a step, and groups that come and go.
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/core/core_impl.h"
+#include "scheduler/core/record_checks.h"
+
+namespace fathom::scheduler {
+
+void SchedulerCore::Impl::On(const GroupUp& event) {
+  if (FindGroup(event.group) != nullptr) LoseGroup(event.group);
+  if (const absl::Status status = CheckLimits(event.limits); !status.ok()) {
+    actions_.aborts.push_back({event.group, event.epoch, std::string(Message(status))});
+    return;
+  }
+  groups_.emplace(event.group, std::make_unique<Group>(event));
+  last_limits_ = event.limits;
+  waiting_.GroupUp(event.fingerprint);
+  if (waiting_.size() > 0) unfit_check_us_ = now_ + kFingerprintWaitUs;
+}
+
+void SchedulerCore::Impl::On(const GroupLost& event) {
+  const Group* group = FindGroup(event.group);
+  if (group != nullptr && group->epoch == event.epoch) LoseGroup(event.group);
+}
+
+void SchedulerCore::Impl::LoseGroup(GroupId id) {
+  Group& group = *FindGroup(id);
+  while (!group.running.empty()) Interrupt(*group.running.begin()->second);
+  waiting_.GroupDown(group.fingerprint, now_);
+  groups_.erase(id);
+}
+
+void SchedulerCore::Impl::On(const StepDone& event) {
+  const StepResult& result = event.result;
+  Group* group = FindGroup(event.group);
+  if (group == nullptr || group->term != result.term || group->epoch != result.epoch) return;
+  const absl::Status status =
+      group->in_flight.empty() ? Invalid("result of step {}, none is expected", result.step.value)
+                               : CheckResult(group->in_flight.front(), result);
+  if (!status.ok()) {
+    actions_.aborts.push_back({group->id, group->epoch, std::string(Message(status))});
+    return LoseGroup(event.group);
+  }
+  const FlightStep flight = std::move(group->in_flight.front());
+  group->in_flight.pop_front();
+  ++counters_.steps_total;
+  for (const FlightRow& row : flight.rows) {
+    counters_.step_rows_total += static_cast<uint64_t>(row.tokens);
+    if (row.prefill) counters_.prompt_tokens_total += static_cast<uint64_t>(row.tokens);
+  }
+  for (const ResultRow& row : result.rows) {
+    ApplyRow(*group, flight.rows[static_cast<size_t>(row.row)], row);
+  }
+}
+
+void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
+                                   const ResultRow& row) {
+  Session* session = sessions_.Find(flight.session);
+  Sequence* sequence =
+      session == nullptr ? nullptr : &session->sequences[static_cast<size_t>(flight.sequence)];
+  if (sequence == nullptr || sequence->finished() || !Concerns(group, flight, *sequence)) {
+    counters_.tokens_dropped_total += row.ids.size();
+    return;
+  }
+  if (row.fault != RowFault::kNone) {
+    const RunningState* running = sequence->running();
+    // A fault of an earlier stay says nothing: the sequence is computed again.
+    if (running == nullptr || running->seat != flight.seat) return;
+    return Fail(
+        *sequence,
+        Refusal(Internal("request {}: the worker reports {} at token {}; no token is sent for "
+                         "such a row. Check the model's weights and the device",
+                         session->record.key.request_id, RowFaultName(row.fault),
+                         sequence->record().ids.size()),
+                RowFaultName(row.fault)));
+  }
+  if (row.prompt_logprobs) AcceptPromptLogprobs(group, *sequence, *row.prompt_logprobs);
+  if (!row.ids.empty()) AcceptToken(group, *sequence, row);
+}
+
+// A token is the record's next one if it came from the sequence's own slot. One from a stay that
+// ended is as good, where all of the record and whoever computes it now are of the same kind.
+bool SchedulerCore::Impl::Concerns(const Group& group, const FlightRow& flight,
+                                   const Sequence& sequence) const {
+  const RunningState* running = sequence.running();
+  if (running != nullptr && running->seat == flight.seat) return true;
+  const auto& spans = sequence.session->record.fingerprints;
+  if (!spans.empty() && spans.back().fingerprint != group.fingerprint) return false;
+  return running == nullptr || groups_.at(running->group)->fingerprint == group.fingerprint;
+}
+
+void SchedulerCore::Impl::AcceptPromptLogprobs(const Group& group, Sequence& sequence,
+                                               const PromptLogprobs& logprobs) {
+  Session& session = *sequence.session;
+  const auto held = static_cast<int32_t>(session.prompt_logprobs.size());
+  const int32_t skip = held - (logprobs.start - 1);  // A replay starts from the first again.
+  if (skip < 0 || skip >= static_cast<int32_t>(logprobs.logprobs.size())) return;
+  NoteFingerprint(session, static_cast<int32_t>(sequence.record().ids.size()), group.fingerprint);
+  int64_t bytes = 0;
+  for (auto it = logprobs.logprobs.begin() + skip; it != logprobs.logprobs.end(); ++it) {
+    bytes += SessionTable::BytesOf(*it);
+    session.prompt_logprobs.push_back(*it);
+  }
+  sessions_.AddBytes(session, bytes);
+  MarkDirty(session);
+}
+
+void SchedulerCore::Impl::AcceptToken(const Group& group, Sequence& sequence,
+                                      const ResultRow& row) {
+  Session& session = *sequence.session;
+  SequenceRecord& record = sequence.record();
+  if (static_cast<size_t>(row.position) != record.ids.size()) {
+    ++counters_.tokens_dropped_total;
+    return;
+  }
+  NoteFingerprint(session, row.position, group.fingerprint);
+  record.ids.push_back(row.ids[0]);
+  int64_t bytes = sizeof(TokenId);
+  if (!row.logprobs.empty()) {
+    bytes += SessionTable::BytesOf(row.logprobs[0]);
+    record.logprobs.push_back(row.logprobs[0]);
+  }
+  sessions_.AddBytes(session, bytes);
+  ++counters_.generation_tokens_total;
+  if (sequence.first_token_us == 0) sequence.first_token_us = now_;
+  sequence.last_token_us = now_;
+  MarkDirty(session);
+  FinishIfEnded(sequence);
+}
+
+void SchedulerCore::Impl::NoteFingerprint(Session& session, int32_t position,
+                                          const std::string& fingerprint) {
+  auto& spans = session.record.fingerprints;
+  if (!spans.empty() && spans.back().fingerprint == fingerprint) return;
+  if (!spans.empty() && spans.back().position == position) spans.pop_back();  // It made no token.
+  if (spans.empty() || spans.back().fingerprint != fingerprint) {
+    spans.push_back({position, fingerprint});
+  }
+}
+
+}  // namespace fathom::scheduler

@@ -1,0 +1,118 @@
+// scheduler/core/session.h: what the core holds of one request: its record, who listens, and where
+// each of its sequences is. Plain data; SessionTable owns it, the core's parts change it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "common/request.h"
+#include "common/status.h"
+#include "common/types.h"
+#include "scheduler/core/events.h"
+#include "scheduler/core/policy.h"
+
+namespace fathom::scheduler {
+
+// In the queue for a seat.
+struct WaitingState {
+  std::string lane;  // Of WaitQueue: the fingerprint it waits for; empty: any.
+  OrderKey order;
+  bool first_time = false;  // Counts against the queue's limits.
+};
+
+// In a slot of a group.
+struct RunningState {
+  GroupId group;
+  SlotId slot;
+  uint64_t seat = 0;  // Number of this stay in a slot, never used twice.
+  OrderKey keep;
+  std::vector<BlockId> blocks;  // Hold block_tokens each, in order.
+  int32_t known_tokens = 0;     // Prompt and generated ids at admission: what prefill must cover.
+  int32_t sent_tokens = 0;      // Of these, sent in admits.
+  int32_t planned_tokens = 0;   // In the blocks once every plan sent so far is done.
+  int32_t next_position = 0;    // Position that the next sampling row gives.
+  StepId sampled_in;            // Step of the last sampling row; meaningful once decoding().
+
+  bool decoding() const { return planned_tokens >= known_tokens; }
+};
+
+// Has no slot, is in no queue; the record is kept.
+struct SuspendedState {};
+
+struct FinishedState {
+  FrameEnd end;        // When `error` is OK.
+  absl::Status error;  // Otherwise why it failed.
+};
+
+using SequenceState = std::variant<SuspendedState, WaitingState, RunningState, FinishedState>;
+
+struct Session;
+
+struct Sequence {
+  Session* session = nullptr;
+  int32_t index = 0;    // In session->record.sequences.
+  uint64_t number = 0;  // Unique in the core's life.
+  SequenceState state;
+  bool seated_before = false;  // Had a slot, here or under another leader.
+  int32_t suspensions = 0;
+  TimeUs admitted_us = 0;     // Last admission before the first token.
+  TimeUs first_token_us = 0;  // 0: none in this core's life.
+  TimeUs last_token_us = 0;
+
+  bool finished() const { return std::holds_alternative<FinishedState>(state); }
+  bool suspended() const { return std::holds_alternative<SuspendedState>(state); }
+  RunningState* running() { return std::get_if<RunningState>(&state); }
+  const RunningState* running() const { return std::get_if<RunningState>(&state); }
+  SequenceRecord& record();
+  const SequenceRecord& record() const;
+};
+
+// How far one attempt has been served in one sequence.
+struct Cursor {
+  int32_t next = 0;  // Position of the next token to send.
+  bool ended = false;
+};
+
+struct Subscriber {
+  PeerId router;
+  AttemptId attempt;
+  bool lost = false;  // Its router is gone; it holds the session only until the grace ends.
+  std::vector<Cursor> cursors;
+  int32_t prompt_logprobs_sent = 0;
+  std::string fingerprint_sent;
+};
+
+struct Session {
+  uint64_t number = 0;  // Of its first sequence.
+  Record record;        // record.sequences has request.sequences elements, always.
+  std::string router_blob;
+  std::vector<Sequence> sequences;
+  std::vector<Subscriber> subscribers;
+  std::vector<TokenLogprob> prompt_logprobs;  // [i] is prompt position i + 1.
+  TimeUs submitted_us = 0;                    // In this core.
+  TimeUs arrival_us = 0;                      // First acceptance anywhere.
+  TimeUs deadline_us = 0;                     // 0: none.
+  TimeUs keep_until_us = 0;                   // 0: live, that is, some sequence waits or runs.
+  int64_t bytes = 0;                          // As accounted.
+  bool dirty = false;                         // Subscribers may be owed frames.
+
+  int32_t prompt_tokens() const { return static_cast<int32_t>(record.prompt_ids.size()); }
+  bool finished() const {
+    for (const Sequence& sequence : sequences) {
+      if (!sequence.finished()) return false;
+    }
+    return true;
+  }
+};
+
+inline SequenceRecord& Sequence::record() {
+  return session->record.sequences[static_cast<size_t>(index)];
+}
+inline const SequenceRecord& Sequence::record() const {
+  return session->record.sequences[static_cast<size_t>(index)];
+}
+
+}  // namespace fathom::scheduler

@@ -1,0 +1,191 @@
+// What routers want: Submit (an upsert by key), Suspend, Close, and routers that are gone.
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/core/core_impl.h"
+#include "scheduler/core/record_checks.h"
+
+namespace fathom::scheduler {
+namespace {
+
+constexpr int64_t kRetryAfterMs = 1000;
+
+}  // namespace
+
+void SchedulerCore::Impl::On(const Submitted& event) {
+  Session* session = sessions_.Find(event.key);
+  if (!event.record) {
+    if (session != nullptr) return Accept(*session, event);
+    return Refuse(event,
+                  Refusal(NotFound("request {}: no record is held here (they are kept {} s); "
+                                   "submit the whole request",
+                                   event.key.request_id, options_.record_keep_us / 1'000'000),
+                          "SESSION_NOT_FOUND", "request_id"));
+  }
+  absl::Status status = CheckRecord(event.key, *event.record, options_.sequences_max);
+  if (status.ok() && session != nullptr) {
+    status = CheckSameSession(session->record, *event.record);
+  } else if (status.ok()) {
+    status = CheckNew(event);
+  }
+  if (!status.ok()) return Refuse(event, status);
+  if (session == nullptr) {
+    session = &CreateSession(event);
+  } else {
+    AdoptLonger(*session, *event.record);
+  }
+  Accept(*session, event);
+}
+
+void SchedulerCore::Impl::Refuse(const Submitted& event, const absl::Status& status) {
+  ++counters_.refused_total;
+  actions_.refused.push_back({event.router, event.attempt, status});
+}
+
+absl::Status SchedulerCore::Impl::CheckNew(const Submitted& event) {
+  const Record& record = *event.record;
+  FATHOM_RETURN_IF_ERROR(FitsSomewhere(record));
+  if (!event.replay) {
+    const absl::Status status = CheckLimitsOfQueue(record);
+    if (!status.ok()) return status;
+  }
+  const int64_t bytes = SessionTable::BytesOf(record, event.router_blob);
+  while (sessions_.total_bytes() + bytes > options_.session_memory_bytes_max) {
+    Session* oldest = sessions_.OldestKept();
+    if (oldest == nullptr) {
+      return Refusal(
+          Exhausted("request {}: {} bytes of session memory are held by live requests, of "
+                    "--session-memory {}; try again later or raise it",
+                    event.key.request_id, sessions_.total_bytes(),
+                    options_.session_memory_bytes_max),
+          "SESSION_MEMORY_FULL", "", kRetryAfterMs);
+    }
+    sessions_.Remove(*oldest);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SchedulerCore::Impl::CheckLimitsOfQueue(const Record& record) const {
+  if (waiting_.first_time_requests() >= options_.waiting_requests_max) {
+    return Refusal(Exhausted("request {}: {} requests wait, the queue's limit; try again later",
+                             record.key.request_id, waiting_.first_time_requests()),
+                   "QUEUE_FULL", "", kRetryAfterMs);
+  }
+  const auto tokens = static_cast<int64_t>(record.prompt_ids.size());
+  // One prompt is always taken, or a limit below it would refuse it for ever.
+  if (waiting_.first_time_requests() > 0 &&
+      waiting_.first_time_tokens() + tokens > options_.waiting_tokens_max) {
+    return Refusal(Exhausted("request {}: {} prompt tokens wait and this prompt has {}, over the "
+                             "queue's limit of {}; try again later",
+                             record.key.request_id, waiting_.first_time_tokens(), tokens,
+                             options_.waiting_tokens_max),
+                   "QUEUE_FULL", "", kRetryAfterMs);
+  }
+  return absl::OkStatus();
+}
+
+Session& SchedulerCore::Impl::CreateSession(const Submitted& event) {
+  Session& session = sessions_.Create(*event.record, event.router_blob);
+  session.submitted_us = now_;
+  session.arrival_us = now_ - std::max<int64_t>(event.age_us, 0);
+  for (Sequence& sequence : session.sequences) {
+    sequence.seated_before = event.replay;
+    if (const FinishReason finish = sequence.record().finish; finish == FinishReason::kError) {
+      Fail(sequence, Refusal(Internal("request {}: it failed under an earlier scheduler",
+                                      event.key.request_id),
+                             "FAILED_BEFORE"));
+    } else if (finish != FinishReason::kNone) {
+      Finish(sequence, finish);
+    } else {
+      FinishIfEnded(sequence);
+    }
+  }
+  return session;
+}
+
+void SchedulerCore::Impl::AdoptLonger(Session& session, const Record& submitted) {
+  for (size_t i = 0; i < submitted.sequences.size(); ++i) {
+    Sequence& sequence = session.sequences[i];
+    const SequenceRecord& theirs = submitted.sequences[i];
+    if (sequence.finished()) continue;
+    if (theirs.ids.size() > sequence.record().ids.size()) {
+      // Its slot is behind now; a prefill catches up faster, and surely with the same kind of
+      // group.
+      if (sequence.running() != nullptr) Vacate(sequence);
+      if (std::holds_alternative<WaitingState>(sequence.state)) waiting_.Erase(sequence);
+      sequence.record() = {theirs.ids, theirs.logprobs, FinishReason::kNone};
+      if (!submitted.fingerprints.empty()) session.record.fingerprints = submitted.fingerprints;
+    }
+    const bool same_length = theirs.ids.size() == sequence.record().ids.size();
+    if (same_length && theirs.finish != FinishReason::kNone &&
+        theirs.finish != FinishReason::kError) {
+      Finish(sequence, theirs.finish);
+    } else {
+      FinishIfEnded(sequence);
+    }
+  }
+  int64_t bytes = SessionTable::BytesOf(session.record, session.router_blob);
+  for (const TokenLogprob& logprob : session.prompt_logprobs)
+    bytes += SessionTable::BytesOf(logprob);
+  sessions_.AddBytes(session, bytes - session.bytes);
+  MarkDirty(session);
+}
+
+void SchedulerCore::Impl::Accept(Session& session, const Submitted& event) {
+  AcceptedOut accepted{.router = event.router,
+                       .attempt = event.attempt,
+                       .request_id = event.key.request_id,
+                       .seed = session.record.seed};
+  if (!event.record) {
+    accepted.record = session.record;
+    accepted.router_blob = session.router_blob;
+  }
+  actions_.accepted.push_back(std::move(accepted));
+
+  Subscriber subscriber{.router = event.router, .attempt = event.attempt};
+  subscriber.cursors.resize(session.sequences.size());
+  for (size_t i = 0; i < std::min(event.have.size(), subscriber.cursors.size()); ++i) {
+    subscriber.cursors[i].next = std::max(event.have[i], 0);
+  }
+  sessions_.Subscribe(session, std::move(subscriber));
+  MarkDirty(session);
+  if (session.finished()) return;
+  sessions_.SetKeepUntil(session, 0);
+  sessions_.SetDeadline(session, event.deadline_us > 0 ? now_ + event.deadline_us : 0);
+  for (Sequence& sequence : session.sequences) {
+    if (sequence.suspended()) Enqueue(sequence);
+  }
+}
+
+void SchedulerCore::Impl::On(const Suspended& event) {
+  Session* session = sessions_.Find(event.key);
+  if (session == nullptr || !sessions_.Unsubscribe(*session, event.router, event.attempt)) return;
+  if (session->subscribers.empty()) SuspendSession(*session);
+}
+
+void SchedulerCore::Impl::On(const Closed& event) {
+  Session* session = sessions_.Find(event.key);
+  if (session == nullptr || event.sequence < 0 ||
+      static_cast<size_t>(event.sequence) >= session->sequences.size()) {
+    return;  // Its record is gone: nothing is left to cut.
+  }
+  Sequence& sequence = session->sequences[static_cast<size_t>(event.sequence)];
+  if (sequence.finished()) return;
+  SequenceRecord& record = sequence.record();
+  const size_t length = std::min(static_cast<size_t>(std::max(event.length, 0)), record.ids.size());
+  int64_t bytes = static_cast<int64_t>((record.ids.size() - length) * sizeof(TokenId));
+  for (size_t i = length; i < record.logprobs.size(); ++i) {
+    bytes += SessionTable::BytesOf(record.logprobs[i]);
+  }
+  record.ids.resize(length);
+  record.logprobs.resize(std::min(length, record.logprobs.size()));
+  sessions_.AddBytes(*session, -bytes);
+  const bool known = event.reason != FinishReason::kNone && event.reason != FinishReason::kError;
+  Finish(sequence, known ? event.reason : FinishReason::kStopString);
+}
+
+void SchedulerCore::Impl::On(const RouterLost& event) {
+  sessions_.RouterLost(event.router, now_ + options_.router_grace_us);
+}
+
+}  // namespace fathom::scheduler
