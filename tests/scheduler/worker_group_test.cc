@@ -1,0 +1,370 @@
+// Groups come up only when all ranks are there, ready and listening; any loss ends the epoch for
+// all of them.
+#include "scheduler/core/worker_group.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+namespace fathom::scheduler {
+namespace {
+
+constexpr TermId kTerm{5};
+
+PeerHello HelloOf(const std::string& process, int32_t preferred_rank = -1, int32_t tp = 2) {
+  PeerHello hello;
+  hello.process_id = process;
+  hello.role = Role::kWorker;
+  hello.config_digest = "config";
+  hello.worker = WorkerFacts{.host = "h",
+                             .device = "cpu",
+                             .model = "tiny",
+                             .weights_digest = "weights",
+                             .fingerprint = "print",
+                             .limits = {1024, 16, 101, 8, 256, 1000},
+                             .tp = tp,
+                             .preferred_rank = preferred_rank};
+  return hello;
+}
+
+class WorkerGroupTest : public testing::Test {
+ protected:
+  static PeerId Control(int i) { return PeerId{100 + i}; }
+  PeerId Steps(int rank) const { return PeerId{static_cast<int64_t>(1000 * epoch_.value + rank)}; }
+
+  void Join(int i, const PeerHello& hello) { groups_.OnHello(Control(i), hello, now_, &out_); }
+  void Beat(int i, Phase phase = Phase::kIdle) {
+    groups_.OnHeartbeat(Control(i), {.phase = phase, .progress = progress_}, now_);
+  }
+  // Moves time by ticks; `alive` workers send heartbeats before each.
+  void Pass(int64_t us, std::vector<int> alive, Phase phase = Phase::kIdle) {
+    for (int64_t end = now_ + us; now_ < end;) {
+      now_ += options_.tick_us;
+      for (const int i : alive) Beat(i, phase);
+      groups_.OnTick(now_, &out_);
+    }
+  }
+  // The seat that worker i was told last.
+  std::optional<GroupSeat> SeatOf(int i) {
+    std::optional<GroupSeat> seat;
+    for (const auto& [peer, message] : out_.messages) {
+      if (const auto* found = std::get_if<GroupSeat>(&message); found && peer == Control(i))
+        seat = *found;
+    }
+    return seat;
+  }
+  std::optional<std::string> AbortOf(int i) {
+    std::optional<std::string> reason;
+    for (const auto& [peer, message] : out_.messages) {
+      if (const auto* found = std::get_if<Abort>(&message); found && peer == Control(i))
+        reason = found->reason;
+    }
+    return reason;
+  }
+  // Two workers of one group, up.
+  void BringUp() {
+    Join(0, HelloOf("a", 0));
+    Join(1, HelloOf("b", 1));
+    Ready();
+    ASSERT_EQ(out_.up.size(), 1u);
+    group_ = out_.up[0].group;
+    out_ = {};
+  }
+  void Ready() {
+    epoch_ = SeatOf(0)->epoch;
+    for (int i : {0, 1}) {
+      groups_.OnReady(Control(i), {kTerm, epoch_, i}, now_, &out_);
+      groups_.OnStepsHello(Steps(i), {kTerm, epoch_, i, i == 0 ? "a" : "b"}, now_, &out_);
+    }
+  }
+  std::vector<PeerId> Plan(uint64_t step) {
+    return groups_.OnPlan(group_, StepPlan{kTerm, epoch_, StepId{step}}, now_);
+  }
+  std::optional<StepDone> Result(int rank, uint64_t step) {
+    return groups_.OnResult(Steps(rank), StepResult{kTerm, epoch_, StepId{step}, rank}, now_,
+                            &out_);
+  }
+  void ExpectLost(const std::string& why) {
+    ASSERT_EQ(out_.lost.size(), 1u);
+    EXPECT_EQ(out_.lost[0].group, group_);
+    EXPECT_EQ(out_.lost[0].epoch, epoch_);
+    ASSERT_FALSE(out_.log.empty());
+    EXPECT_NE(out_.log[0].find(why), std::string::npos) << out_.log[0];
+  }
+
+  const WorkerGroupOptions options_;
+  WorkerGroups groups_{options_, kTerm};
+  GroupActions out_;
+  TimeUs now_ = 1'000'000;
+  uint64_t progress_ = 1;
+  EpochId epoch_;
+  GroupId group_;
+};
+
+TEST_F(WorkerGroupTest, ComesUpWhenEveryRankIsReadyAndListens) {
+  Join(1, HelloOf("b", 1));
+  EXPECT_TRUE(out_.messages.empty());
+  PeerHello smaller = HelloOf("a", 0);
+  smaller.worker->limits.pool_blocks = 51;
+  smaller.worker->limits.slots = 4;
+  Join(0, smaller);
+  const std::optional<GroupSeat> first = SeatOf(0), second = SeatOf(1);
+  ASSERT_TRUE(first && second);
+  EXPECT_EQ(first->rank, 0);  // By preference, not by arrival.
+  EXPECT_EQ(second->rank, 1);
+  EXPECT_EQ(first->term, kTerm);
+  EXPECT_EQ(first->epoch, second->epoch);
+  EXPECT_EQ(first->blocks, 51);
+  EXPECT_EQ(second->limits.slots, 4);
+  ASSERT_EQ(first->peers.size(), 2u);
+  EXPECT_EQ(first->peers[0].process_id, "a");
+  epoch_ = first->epoch;
+
+  groups_.OnReady(Control(0), {kTerm, epoch_, 0}, now_, &out_);
+  groups_.OnReady(Control(1), {kTerm, epoch_, 1}, now_, &out_);
+  groups_.OnStepsHello(Steps(1), {kTerm, epoch_, 1, "b"}, now_, &out_);
+  EXPECT_TRUE(out_.up.empty());
+  groups_.OnStepsHello(Steps(0), {kTerm, epoch_, 0, "a"}, now_, &out_);
+  ASSERT_EQ(out_.up.size(), 1u);
+  EXPECT_EQ(out_.up[0].limits.blocks, 51);
+  EXPECT_EQ(out_.up[0].limits.slots, 4);
+  EXPECT_EQ(out_.up[0].limits.plans_in_flight, 2);
+  EXPECT_EQ(out_.up[0].fingerprint, "print");
+  EXPECT_EQ(groups_.facts().groups, 1);
+  EXPECT_EQ(groups_.facts().pool_blocks, 50);
+}
+
+TEST_F(WorkerGroupTest, RefusesFactsThatCannotBe) {
+  const std::pair<const char*, std::function<void(PeerHello&)>> cases[] = {
+      {"Hello.worker", [](PeerHello& h) { h.worker.reset(); }},
+      {"tp", [](PeerHello& h) { h.worker->tp = 0; }},
+      {"pp", [](PeerHello& h) { h.worker->pp = -1; }},
+      {"ranks", [](PeerHello& h) { h.worker->tp = 1 << 20; }},
+      {"pool_blocks", [](PeerHello& h) { h.worker->limits.pool_blocks = 1; }},
+      {"block_tokens", [](PeerHello& h) { h.worker->limits.block_tokens = 0; }},
+      {"slots", [](PeerHello& h) { h.worker->limits.slots = 0; }},
+      {"vocab", [](PeerHello& h) { h.worker->limits.vocab = 0; }},
+  };
+  for (const auto& [what, change] : cases) {
+    PeerHello hello = HelloOf("a");
+    change(hello);
+    out_ = {};
+    Join(0, hello);
+    ASSERT_EQ(out_.closes.size(), 1u) << what;
+    EXPECT_NE(Message(out_.closes[0].second).find(what), std::string_view::npos)
+        << Message(out_.closes[0].second);
+    EXPECT_EQ(groups_.Stats().workers, 0);
+  }
+}
+
+TEST_F(WorkerGroupTest, RefusesAnotherModelWhileWorkersServeOne) {
+  Join(0, HelloOf("a"));
+  PeerHello other = HelloOf("b");
+  other.worker->weights_digest = "others";
+  Join(1, other);
+  ASSERT_EQ(out_.closes.size(), 1u);
+  EXPECT_EQ(out_.closes[0].first, Control(1));
+  EXPECT_EQ(out_.closes[0].second.code(), absl::StatusCode::kFailedPrecondition);
+  groups_.OnControlDown(Control(0), "left", now_, &out_);
+  out_ = {};
+  Join(1, other);  // Nobody else is here.
+  EXPECT_TRUE(out_.closes.empty());
+  EXPECT_EQ(groups_.Stats().workers, 1);
+}
+
+TEST_F(WorkerGroupTest, MixesNeitherHostsNorShapesNorFingerprints) {
+  const std::function<void(PeerHello&)> cases[] = {
+      [](PeerHello& h) { h.worker->host = "other"; },
+      [](PeerHello& h) { h.worker->tp = 4; },
+      [](PeerHello& h) { h.worker->fingerprint = "other"; },
+  };
+  Join(0, HelloOf("a"));
+  int i = 1;
+  for (const auto& change : cases) {
+    PeerHello hello = HelloOf("p" + std::to_string(i));
+    change(hello);
+    Join(i++, hello);
+    EXPECT_TRUE(out_.messages.empty());
+  }
+  Join(i, HelloOf("b"));
+  EXPECT_TRUE(SeatOf(0) && SeatOf(i));
+}
+
+TEST_F(WorkerGroupTest, PlansGoToAllRanksAndOnlyRankZeroAnswersTheCore) {
+  BringUp();
+  EXPECT_EQ(Plan(0), (std::vector{Steps(0), Steps(1)}));
+  EXPECT_EQ(Plan(1).size(), 2u);
+  EXPECT_EQ(groups_.StepsInFlight(), 2);
+  now_ += 700;
+  EXPECT_FALSE(Result(1, 0));
+  EXPECT_EQ(groups_.StepsInFlight(), 2);
+  auto done = Result(0, 0);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->group, group_);
+  EXPECT_EQ(groups_.last_step_us(), 700);
+  EXPECT_EQ(groups_.StepsInFlight(), 1);
+}
+
+TEST_F(WorkerGroupTest, DropsAndCountsWhatIsStale) {
+  BringUp();
+  Plan(0);
+  StepResult stale{TermId{4}, epoch_, StepId{0}, 0};
+  EXPECT_FALSE(groups_.OnResult(Steps(0), stale, now_, &out_));
+  stale = {kTerm, EpochId{epoch_.value + 1}, StepId{0}, 0};
+  EXPECT_FALSE(groups_.OnResult(Steps(0), stale, now_, &out_));
+  stale = {kTerm, epoch_, StepId{0}, 1};
+  EXPECT_FALSE(groups_.OnResult(Steps(0), stale, now_, &out_));
+  EXPECT_FALSE(groups_.OnResult(PeerId{77}, {kTerm, epoch_, StepId{0}, 0}, now_, &out_));
+  groups_.OnFailed(Control(0), {kTerm, EpochId{99}, 0, "late"}, now_, &out_);
+  EXPECT_EQ(groups_.Stats().stale_epoch_rejected_total, 5u);
+  EXPECT_TRUE(out_.lost.empty());
+  EXPECT_TRUE(Result(0, 0));  // The epoch goes on.
+  EXPECT_TRUE(groups_.OnPlan(group_, StepPlan{kTerm, EpochId{99}, StepId{0}}, now_).empty());
+}
+
+TEST_F(WorkerGroupTest, AStepsStreamMustNameALivingSeat) {
+  Join(0, HelloOf("a", 0));
+  Join(1, HelloOf("b", 1));
+  const EpochId epoch = SeatOf(0)->epoch;
+  const StepsHello cases[] = {{TermId{4}, epoch, 0, "a"},
+                              {kTerm, EpochId{epoch.value + 1}, 0, "a"},
+                              {kTerm, epoch, 2, "a"},
+                              {kTerm, epoch, -1, "a"},
+                              {kTerm, epoch, 1, "a"}};
+  for (const StepsHello& hello : cases) {
+    out_ = {};
+    groups_.OnStepsHello(PeerId{50}, hello, now_, &out_);
+    ASSERT_EQ(out_.closes.size(), 1u);
+    EXPECT_EQ(out_.closes[0].second.code(), absl::StatusCode::kFailedPrecondition);
+  }
+  EXPECT_EQ(groups_.Stats().stale_epoch_rejected_total, 5u);
+}
+
+TEST_F(WorkerGroupTest, ExchangesGoToTheOtherRanksOfTheEpoch) {
+  Join(0, HelloOf("a", 0));
+  Join(1, HelloOf("b", 1));
+  const EpochId epoch = SeatOf(0)->epoch;
+  out_ = {};
+  groups_.OnExchange(Control(0), {epoch, 3, 0, "name"}, &out_);
+  ASSERT_EQ(out_.messages.size(), 1u);
+  EXPECT_EQ(out_.messages[0].first, Control(1));
+  EXPECT_EQ(std::get<GroupExchange>(out_.messages[0].second).bytes, "name");
+  groups_.OnExchange(Control(0), {epoch, 3, 1, "forged"}, &out_);
+  groups_.OnExchange(Control(0), {EpochId{77}, 3, 0, "old"}, &out_);
+  EXPECT_EQ(out_.messages.size(), 1u);
+  groups_.OnExchange(Control(0), {epoch, 3, 0, std::string(2 << 20, 'x')}, &out_);
+  EXPECT_EQ(out_.closes.size(), 1u);
+}
+
+// Each way to lose a rank: the epoch ends, the others hear an Abort, and with the lost one back
+// there is a new group in an epoch that was never used.
+TEST_F(WorkerGroupTest, AnyLossEndsTheEpochAndTheSurvivorSitsInANewOne) {
+  struct Case {
+    const char* why;
+    std::function<void()> lose;
+  };
+  const Case cases[] = {
+      {"control stream ended", [&] { groups_.OnControlDown(Control(1), "reset", now_, &out_); }},
+      {"steps stream ended", [&] { groups_.OnStepsDown(Steps(1), "reset", now_, &out_); }},
+      {"it says: no memory",
+       [&] {
+         groups_.OnFailed(Control(1), {kTerm, epoch_, 1, "no memory"}, now_, &out_);
+       }},
+      {"answered step 3", [&] { Result(1, 3); }},
+      {"no heartbeat", [&] { Pass(options_.heartbeat_silence_us + 200'000, {0}); }},
+      {"impossible",
+       [&] {
+         groups_.OnAbort({group_, epoch_, "impossible"}, now_, &out_);
+       }},
+  };
+  BringUp();
+  for (const Case& loss : cases) {
+    SCOPED_TRACE(loss.why);
+    const EpochId old = epoch_;
+    Plan(0);
+    loss.lose();
+    ExpectLost(loss.why);
+    EXPECT_TRUE(AbortOf(0));
+    EXPECT_EQ(groups_.StepsInFlight(), 0);
+    EXPECT_TRUE(groups_.OnPlan(group_, StepPlan{kTerm, old, StepId{1}}, now_).empty());
+    out_.lost.clear();
+    if (groups_.Stats().workers == 1) Join(1, HelloOf("b", 1));
+    Pass(options_.retry_us + 200'000, {0, 1});
+    ASSERT_TRUE(SeatOf(0));
+    EXPECT_GT(SeatOf(0)->epoch, old);
+    out_.up.clear();
+    Ready();
+    ASSERT_EQ(out_.up.size(), 1u);
+    group_ = out_.up[0].group;
+    out_ = {};
+  }
+  EXPECT_EQ(groups_.Stats().groups_lost_total, std::size(cases));
+}
+
+TEST_F(WorkerGroupTest, AStandingProgressWordInsideAStepIsALoss) {
+  BringUp();
+  Pass(60'000'000, {0, 1});  // Idle: nothing has to move.
+  EXPECT_TRUE(out_.lost.empty());
+  Plan(0);
+  Pass(options_.stall_us - 1'000'000, {0, 1}, Phase::kStepping);
+  ++progress_;  // A sign of life.
+  Pass(options_.stall_us - 1'000'000, {0, 1}, Phase::kStepping);
+  EXPECT_TRUE(out_.lost.empty());
+  Result(0, 0);
+  Pass(2'000'000, {0, 1}, Phase::kStepping);
+  ExpectLost("rank 1");
+}
+
+TEST_F(WorkerGroupTest, ALateTickAccusesNobody) {
+  BringUp();
+  Plan(0);
+  Pass(1'000'000, {0, 1});
+  now_ += 30'000'000;  // This process slept.
+  groups_.OnTick(now_, &out_);
+  Pass(500'000, {});
+  EXPECT_TRUE(out_.lost.empty());
+  Pass(3'000'000, {0});
+  ExpectLost("no heartbeat");
+}
+
+TEST_F(WorkerGroupTest, LoadingAndConnectingHaveLimitsOfTheirOwn) {
+  Join(0, HelloOf("a", 0));
+  Join(1, HelloOf("b", 1));
+  // Rank 1 loads for minutes; rank 0 waits for it and is not blamed.
+  for (int64_t passed = 0; passed < options_.loading_us / 2; passed += options_.tick_us) {
+    now_ += options_.tick_us;
+    Beat(0, Phase::kConnecting);
+    Beat(1, Phase::kLoading);
+    groups_.OnTick(now_, &out_);
+  }
+  EXPECT_EQ(groups_.Stats().groups_lost_total, 0u);
+  Pass(options_.connecting_us - 1'000'000, {0, 1}, Phase::kConnecting);
+  EXPECT_EQ(groups_.Stats().groups_lost_total, 0u);
+  out_ = {};
+  Pass(2'000'000, {0, 1}, Phase::kConnecting);
+  EXPECT_EQ(groups_.Stats().groups_lost_total, 1u);
+  EXPECT_TRUE(out_.lost.empty());  // It was never up.
+  EXPECT_NE(out_.log.at(0).find("not ready after"), std::string::npos) << out_.log[0];
+}
+
+TEST_F(WorkerGroupTest, AProcessThatComesBackReplacesItsOlderStream) {
+  BringUp();
+  Join(2, HelloOf("b", 1));
+  ExpectLost("replaced");
+  EXPECT_EQ(out_.closes.back().first == Control(1) || out_.closes.front().first == Control(1),
+            true);
+  EXPECT_TRUE(SeatOf(2));
+  EXPECT_EQ(groups_.Stats().workers, 2);
+}
+
+TEST_F(WorkerGroupTest, ANewTermEndsEveryEpoch) {
+  BringUp();
+  groups_.SetTerm(TermId{9}, now_, &out_);
+  ExpectLost("term 9");
+  ASSERT_TRUE(SeatOf(0));
+  EXPECT_EQ(SeatOf(0)->term, TermId{9});
+  EXPECT_EQ(SeatOf(0)->epoch, EpochId{1});
+}
+
+}  // namespace
+}  // namespace fathom::scheduler
