@@ -1,0 +1,87 @@
+// tests/worker/decoder_rig.h: a model folder loaded as the ranks of one group in this process, each
+// rank a thread, and the scripts that the decoder's tests run on them.
+#pragma once
+
+#include <condition_variable>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "kernels/thread_pool.h"
+#include "worker/checkpoint.h"
+#include "worker/comm.h"
+#include "worker/decoder.h"
+#include "worker/kv_cache.h"
+
+namespace fathom::worker {
+
+// The collectives of ranks that are threads of one process.
+class ThreadRanks {
+ public:
+  explicit ThreadRanks(int size) : size_(size), spans_(static_cast<size_t>(size)) {}
+
+  // Waits for every rank.
+  void Meet();
+  // Waits until every rank brought its values; they stay readable until the next Meet.
+  std::span<const std::span<const float>> Share(int rank, std::span<const float> mine);
+
+ private:
+  const int size_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int waiting_ = 0;
+  int64_t round_ = 0;
+  std::vector<std::span<const float>> spans_;
+};
+
+class ThreadComm final : public Comm {
+ public:
+  ThreadComm(ThreadRanks* ranks, int rank, int size) : ranks_(ranks), rank_(rank), size_(size) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  absl::Status AllReduceSum(std::span<float> values) override;
+  absl::Status AllGather(std::span<const float> mine, std::span<float> all) override;
+
+ private:
+  ThreadRanks* const ranks_;
+  const int rank_;
+  const int size_;
+};
+
+struct RigOptions {
+  int tp = 1;
+  int threads = 1;
+  int32_t block_tokens = 16;
+};
+
+// One rank with its cache; what a script works with.
+struct Rank {
+  std::unique_ptr<Comm> comm;
+  std::unique_ptr<kernels::ThreadPool> pool;
+  std::unique_ptr<KvCache> kv;
+  std::unique_ptr<Decoder> decoder;
+};
+
+// A sequence with its blocks; `first_block` apart by at least its length from others'.
+struct Sequence {
+  Sequence(int32_t first_block, int32_t blocks);
+  std::vector<BlockId> table;
+  int32_t length = 0;
+};
+
+// Loads `folder` and calls `script(rank)` in a thread per rank. Load errors fail the test.
+void RunRanks(const std::filesystem::path& folder, const RigOptions& options,
+              const std::function<void(Rank&)>& script);
+
+// Feeds `ids` as one chunk and returns the logits of all of them, [ids][vocab].
+std::vector<float> Feed(Rank& rank, Sequence& sequence, std::span<const TokenId> ids);
+// The same in chunks of `chunk`.
+std::vector<float> FeedInChunks(Rank& rank, Sequence& sequence, std::span<const TokenId> ids,
+                                size_t chunk);
+TokenId Best(std::span<const float> logits);
+
+}  // namespace fathom::worker
