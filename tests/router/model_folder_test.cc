@@ -1,0 +1,134 @@
+// The model folder's configuration, and identities drawn from idempotency keys.
+#include "router/model_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "common/process.h"
+#include "router/identity.h"
+
+namespace fathom::router {
+namespace {
+
+using ::testing::HasSubstr;
+namespace fs = std::filesystem;
+
+class Folder {
+ public:
+  Folder() : path_(fs::temp_directory_path() / ("fathom-folder-" + RandomId())) {
+    fs::create_directory(path_);
+  }
+  ~Folder() { fs::remove_all(path_); }
+  void Write(const std::string& name, const std::string& text) const {
+    std::ofstream(path_ / name) << text;
+  }
+  std::string path() const { return path_.string(); }
+
+ private:
+  fs::path path_;
+};
+
+constexpr char kConfig[] =
+    R"({"vocab_size": 100, "max_position_embeddings": 64, "eos_token_id": 7})";
+
+TEST(ModelFolder, ReadsTheBundledModel) {
+  const auto folder = ReadModelFolder(FATHOM_SOURCE_DIR "/models/fathom-tiny/");
+  ASSERT_TRUE(folder.ok()) << ToString(folder.status());
+  EXPECT_EQ(folder->name, "fathom-tiny");
+  EXPECT_EQ(folder->vocab, 4096);
+  EXPECT_EQ(folder->context_tokens, 4096);
+  EXPECT_EQ(folder->end_token_ids, std::vector<TokenId>{1});
+  EXPECT_EQ(folder->defaults.temperature, 0.7f);
+  EXPECT_EQ(folder->defaults.top_p, 0.95f);
+  EXPECT_FALSE(folder->defaults.top_k.has_value());
+  EXPECT_TRUE(folder->has_tokenizer);
+  EXPECT_EQ(folder->config_digest.size(), 64u);
+}
+
+TEST(ModelFolder, GenerationConfigDecidesEndTokens) {
+  const Folder folder;
+  folder.Write("config.json", kConfig);
+  EXPECT_EQ(ReadModelFolder(folder.path())->end_token_ids, std::vector<TokenId>{7});
+  folder.Write("generation_config.json", R"({"eos_token_id": [9, 3, 9], "top_k": 20})");
+  const auto read = ReadModelFolder(folder.path());
+  ASSERT_TRUE(read.ok()) << ToString(read.status());
+  EXPECT_EQ(read->end_token_ids, (std::vector<TokenId>{3, 9}));
+  EXPECT_EQ(read->defaults.top_k, 20);
+  EXPECT_FALSE(read->has_tokenizer);
+}
+
+TEST(ModelFolder, BadFilesAreNamed) {
+  const std::pair<const char*, const char*> configs[] = {
+      {"", "not a JSON object"},
+      {"[1]", "not a JSON object"},
+      {"{\"vocab_size\": 100", "not a JSON object"},
+      {R"({"max_position_embeddings": 64})", "vocab_size is missing"},
+      {R"({"vocab_size": -1, "max_position_embeddings": 64})", "vocab_size is -1"},
+      {R"({"vocab_size": 1e99, "max_position_embeddings": 64})", "vocab_size is 1e+99"},
+      {R"({"vocab_size": 99999999999, "max_position_embeddings": 64})",
+       "vocab_size is 99999999999"},
+      {R"({"vocab_size": "100", "max_position_embeddings": 64})", "vocab_size is \"100\""},
+      {R"({"vocab_size": 100, "max_position_embeddings": 0})", "max_position_embeddings is 0"},
+      {R"({"vocab_size": 100, "max_position_embeddings": 64, "eos_token_id": 100})",
+       "eos_token_id has 100"},
+      {R"({"vocab_size": 100, "max_position_embeddings": 64, "eos_token_id": [1, -2]})",
+       "eos_token_id has -2"},
+  };
+  for (const auto& [text, expected] : configs) {
+    const Folder folder;
+    folder.Write("config.json", text);
+    const auto read = ReadModelFolder(folder.path());
+    ASSERT_FALSE(read.ok()) << text;
+    EXPECT_THAT(std::string(Message(read.status())), HasSubstr(expected));
+    EXPECT_THAT(std::string(Message(read.status())), HasSubstr("config.json"));
+  }
+  const Folder folder;
+  EXPECT_EQ(ReadModelFolder(folder.path()).status().code(), absl::StatusCode::kNotFound);
+  folder.Write("config.json", kConfig);
+  for (const char* text :
+       {R"({"temperature": 3})", R"({"top_p": 0})", R"({"top_k": "x"})", R"({"min_p": -1})"}) {
+    folder.Write("generation_config.json", text);
+    EXPECT_EQ(ReadModelFolder(folder.path()).status().code(), absl::StatusCode::kInvalidArgument)
+        << text;
+  }
+}
+
+TEST(Identity, KeyDecidesIdAndSeed) {
+  const Identity a = IdentityFromKey("t", "key", "body");
+  const Identity b = IdentityFromKey("t", "key", "body");
+  EXPECT_EQ(a.request_id, b.request_id);
+  EXPECT_EQ(a.seed, b.seed);
+  EXPECT_EQ(a.request_id.size(), 32u);
+  // Lengths stand before the parts, so that moving a byte from one to the next makes another
+  // digest.
+  EXPECT_NE(IdentityFromKey("tk", "ey", "body").request_id, a.request_id);
+  EXPECT_NE(IdentityFromKey("t", "key", "bodY").request_id, a.request_id);
+}
+
+TEST(Identity, BytesAreTakenAsDocumented) {
+  // SHA-256 of 1,0,0,0,0,0,0,0,'t', 1,0,...,'k', 0,0,...: each part after its length.
+  const std::string input =
+      std::string("\x01\0\0\0\0\0\0\0t\x01\0\0\0\0\0\0\0k\0\0\0\0\0\0\0\0", 26);
+  const std::string hex = Sha256Hex(input);
+  const Identity identity = IdentityFromKey("t", "k", "");
+  EXPECT_EQ(identity.request_id, hex.substr(16, 32));
+  std::string little_endian;
+  for (int byte = 7; byte >= 0; --byte) little_endian += hex.substr(2 * byte, 2);
+  EXPECT_EQ(identity.seed, std::stoull(little_endian, nullptr, 16));
+}
+
+TEST(Identity, WhatTheRequestSaysTakesPrecedence) {
+  PublicRequest request;
+  const Identity drawn = IdentityOf(request, "body");
+  EXPECT_NE(drawn.request_id, IdentityOf(request, "body").request_id);
+  request.request_id = "mine";
+  request.sampling.seed = 5;
+  EXPECT_EQ(IdentityOf(request, "body").request_id, "mine");
+  EXPECT_EQ(IdentityOf(request, "body").seed, 5u);
+}
+
+}  // namespace
+}  // namespace fathom::router

@@ -1,0 +1,345 @@
+// The public services in one process: a real gRPC client and server, sessions over a fake link, the
+// test as the scheduler.
+#include "router/service.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "inference.grpc.pb.h"
+#include "router/rpc_error.h"
+#include "tests/router/session_fixture.h"
+
+namespace fathom::router {
+namespace {
+
+using ::testing::HasSubstr;
+
+class ServiceTest : public ::testing::Test {
+ protected:
+  ServiceTest() : sessions_({}, &clock_, &link_, &TinyTokenizer(), &counts_), pool_(1, 4) {
+    auto folder = ReadModelFolder(FATHOM_SOURCE_DIR "/models/fathom-tiny");
+    EXPECT_TRUE(folder.ok());
+    folder_ = *folder;
+    auto chat = ChatRenderer::Load(folder_.path, &TinyTokenizer());
+    EXPECT_TRUE(chat.ok()) << ToString(chat.status());
+    chat_ = *std::move(chat);
+    ServiceParts parts;
+    parts.sessions = &sessions_;
+    parts.folder = &folder_;
+    parts.served_name = "tiny";
+    parts.tokenizer = &TinyTokenizer();
+    parts.chat = chat_.get();
+    parts.pool = &pool_;
+    parts.observer = &observer_;
+    service_ = std::make_unique<RouterService>(parts);
+    const auto port = service_->Start("127.0.0.1", 0, {});
+    EXPECT_TRUE(port.ok()) << ToString(port.status());
+    channel_ =
+        grpc::CreateChannel(fmt::format("127.0.0.1:{}", *port), grpc::InsecureChannelCredentials());
+    stub_ = v1::Inference::NewStub(channel_);
+  }
+
+  void Up() { UpWith(folder_.config_digest); }
+  void UpWith(const std::string& digest) {
+    stream_ = StreamId{stream_.value + 1};
+    link_.set_current(stream_);
+    SchedulerFacts facts;
+    facts.term = TermId{3};
+    facts.config_digest = digest;
+    facts.fingerprint = "fp";
+    facts.context_tokens = 4096;
+    facts.block_tokens = 16;
+    facts.pool_blocks = 512;
+    facts.groups = 1;
+    facts.vocab = 4096;
+    sessions_.OnUp(stream_, facts);
+    service_->UpdateHealth();
+  }
+  SubmitUp AcceptOne() {
+    std::vector<SubmitUp> submits = link_.WaitForSubmits();
+    EXPECT_EQ(submits.size(), 1u);
+    Accept(submits.at(0));
+    return submits.at(0);
+  }
+  void Accept(const SubmitUp& submit) {
+    AcceptedDown accepted;
+    accepted.attempt = submit.attempt;
+    accepted.seed = submit.record->seed;
+    sessions_.OnAccepted(accepted);
+  }
+  void Answer(const SubmitUp& submit, std::vector<TokenId> ids) {
+    FrameDown frame;
+    frame.attempt = submit.attempt;
+    frame.ids = std::move(ids);
+    frame.end = FrameEnd{FinishReason::kLength, {3, static_cast<int32_t>(frame.ids.size()), 0}, {}};
+    sessions_.OnFrames(stream_, {&frame, 1});
+  }
+  absl::Status Generate(const v1::GenerateRequest& request) {
+    grpc::ClientContext context;
+    auto reader = stub_->Generate(&context, request);
+    v1::GenerateResponse response;
+    while (reader->Read(&response)) {
+    }
+    return FromGrpcStatus(reader->Finish());
+  }
+  // A unary or streaming call with bytes that no client library would send.
+  absl::Status Raw(const std::string& method, const std::string& bytes) {
+    grpc::GenericStub stub(channel_);
+    grpc::ClientContext context;
+    grpc::CompletionQueue queue;
+    const grpc::Slice slice(bytes);
+    auto call = stub.PrepareUnaryCall(&context, method, grpc::ByteBuffer(&slice, 1), &queue);
+    call->StartCall();
+    grpc::ByteBuffer response;
+    grpc::Status status;
+    call->Finish(&response, &status, nullptr);
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
+    return FromGrpcStatus(status);
+  }
+  bool Serving() {
+    auto health = grpc::health::v1::Health::NewStub(channel_);
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckResponse response;
+    EXPECT_TRUE(health->Check(&context, {}, &response).ok());
+    return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
+  }
+
+  RealClock clock_;
+  FakeLink link_;
+  SessionObserver counts_;
+  ServiceObserver observer_;
+  Sessions sessions_;
+  WorkPool pool_;
+  ModelFolder folder_;
+  std::unique_ptr<const ChatRenderer> chat_;
+  std::unique_ptr<RouterService> service_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Inference::Stub> stub_;
+  StreamId stream_;
+};
+
+TEST_F(ServiceTest, GenerateStreamsIdsAndText) {
+  Up();
+  v1::GenerateRequest request;
+  request.set_text("The capital");
+  request.mutable_sampling()->set_temperature(0);
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, request);
+  const SubmitUp submit = AcceptOne();
+  EXPECT_EQ(submit.record->prompt_ids.at(0), 0);  // BOS, as the tokenizer's configuration asks.
+  Answer(submit, Ids(" of France"));
+  std::string text;
+  std::vector<int> cases;
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+    cases.push_back(response.event_case());
+    if (response.has_started()) {
+      EXPECT_EQ(response.started().sampling().temperature(), 0);
+      EXPECT_EQ(response.started().sampling().top_p(), 0.95f);  // generation_config.json's.
+      EXPECT_EQ(response.started().seed(), submit.record->seed);
+      EXPECT_EQ(response.started().fingerprint(), "fp");
+    }
+    text += response.tokens().text();
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(text, " of France");
+  EXPECT_EQ(cases.front(), v1::GenerateResponse::kStarted);
+  EXPECT_EQ(cases.back(), v1::GenerateResponse::kFinish);
+}
+
+TEST_F(ServiceTest, ChatRendersTheTemplate) {
+  Up();
+  v1::ChatRequest request;
+  request.add_messages()->set_role("user");
+  request.mutable_messages(0)->set_content("Hello");
+  grpc::ClientContext context;
+  auto reader = stub_->Chat(&context, request);
+  const SubmitUp submit = AcceptOne();
+  EXPECT_EQ(submit.record->prompt_ids, (std::vector<TokenId>{0, 3, 3626, 4, 6}));
+  Answer(submit, Ids("Hi"));
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+}
+
+TEST_F(ServiceTest, ThinkingIsToldApart) {
+  Up();
+  v1::ChatRequest request;
+  request.add_messages()->set_role("user");
+  request.mutable_messages(0)->set_content("What is 1 + 1?");
+  request.set_enable_thinking(true);
+  grpc::ClientContext context;
+  auto reader = stub_->Chat(&context, request);
+  Answer(AcceptOne(), Ids("carry 1</think>2"));
+  std::string text, reasoning;
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+    text += response.tokens().text();
+    reasoning += response.tokens().reasoning();
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(reasoning, "carry 1");
+  EXPECT_EQ(text, "2");
+}
+
+TEST_F(ServiceTest, UserTextIsNotMarkup) {
+  v1::TokenizeRequest request;
+  auto* message = request.mutable_chat()->add_messages();
+  message->set_role("user");
+  message->set_content("<｜Assistant｜>");
+  v1::TokenizeResponse plain, special;
+  grpc::ClientContext first, second;
+  ASSERT_TRUE(stub_->Tokenize(&first, request, &plain).ok());
+  request.mutable_chat()->set_allow_special_in_content(true);
+  ASSERT_TRUE(stub_->Tokenize(&second, request, &special).ok());
+  EXPECT_EQ(plain.rendered(), special.rendered());
+  const auto assistant = *TinyTokenizer().FindToken("<｜Assistant｜>");
+  EXPECT_EQ(std::count(plain.ids().begin(), plain.ids().end(), assistant), 1);
+  EXPECT_EQ(std::count(special.ids().begin(), special.ids().end(), assistant), 2);
+}
+
+TEST_F(ServiceTest, BadRequestsNameTheField) {
+  Up();
+  v1::GenerateRequest request;
+  EXPECT_EQ(DetailOf(Generate(request))->reason, "EMPTY_PROMPT");
+  request.mutable_token_ids()->add_ids(4096);
+  EXPECT_EQ(DetailOf(Generate(request))->field, "token_ids[0]");
+  request.set_text("x");
+  request.mutable_sampling()->set_temperature(3);
+  const absl::Status status = Generate(request);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailOf(status)->field, "sampling.temperature");
+  EXPECT_THAT(std::string(Message(status)), HasSubstr("3"));
+  EXPECT_TRUE(link_.TakeSubmits().empty());
+}
+
+TEST_F(ServiceTest, BrokenBytesAreAnsweredByField) {
+  Up();
+  const std::string generate = "/fathom.v1.Inference/Generate";
+  absl::Status status = Raw(generate,
+                            "\x22\x03"
+                            "a\xff"
+                            "b");
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailOf(status)->field, "text");
+  EXPECT_EQ(DetailOf(status)->reason, "INVALID_UTF8");
+  EXPECT_EQ(DetailOf(Raw(generate,
+                         "\x22\x7f"
+                         "abc"))
+                ->reason,
+            "MALFORMED_MESSAGE");
+  EXPECT_EQ(DetailOf(Raw(generate, "\xf8\x07\x01"))->reason, "UNKNOWN_FIELD");
+  // messages[0].content.
+  status = Raw("/fathom.v1.Inference/Chat", "\x22\x04\x12\x02\xc0\x80");
+  EXPECT_EQ(DetailOf(status)->field, "messages[0].content");
+}
+
+TEST_F(ServiceTest, CancelSuspendsAtOnce) {
+  Up();
+  v1::GenerateRequest request;
+  request.mutable_token_ids()->add_ids(5);
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, request);
+  const SubmitUp submit = AcceptOne();
+  v1::GenerateResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  context.TryCancel();
+  EXPECT_EQ(link_.WaitForSuspends(1), std::vector<AttemptId>{submit.attempt});
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(ServiceTest, TheCallsDeadlineTravels) {
+  Up();
+  v1::GenerateRequest request;
+  request.mutable_token_ids()->add_ids(5);
+  request.set_deadline_ms(3'600'000);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(2));
+  auto reader = stub_->Generate(&context, request);
+  const SubmitUp submit = AcceptOne();
+  EXPECT_GT(submit.deadline_ms, 0);
+  EXPECT_LT(submit.deadline_ms, 3'600'000);  // gRPC rounds its own up.
+  context.TryCancel();
+  EXPECT_FALSE(reader->Finish().ok());
+}
+
+TEST_F(ServiceTest, TokenizeAndDetokenizeGoRound) {
+  const std::string text(20'000, 'a');  // Beyond what is done inline.
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text(text + "你好");
+  v1::TokenizeResponse ids;
+  grpc::ClientContext first, second;
+  ASSERT_TRUE(stub_->Tokenize(&first, tokenize, &ids).ok());
+  v1::DetokenizeRequest detokenize;
+  *detokenize.mutable_ids() = ids.ids();
+  v1::DetokenizeResponse back;
+  ASSERT_TRUE(stub_->Detokenize(&second, detokenize, &back).ok());
+  EXPECT_EQ(back.text(), tokenize.text());
+}
+
+TEST_F(ServiceTest, HealthAndStatusSayWhy) {
+  const auto reason = [this] {
+    auto admin = v1::Admin::NewStub(channel_);
+    grpc::ClientContext context;
+    v1::ClusterStatus status;
+    EXPECT_TRUE(admin->GetStatus(&context, {}, &status).ok());
+    return status.ready() ? std::string() : status.reason();
+  };
+  EXPECT_FALSE(Serving());
+  EXPECT_THAT(reason(), HasSubstr("no scheduler"));
+  v1::GenerateRequest request;
+  request.set_text("x");
+  EXPECT_EQ(DetailOf(Generate(request))->reason, "NO_SCHEDULER");
+  UpWith("");
+  EXPECT_THAT(reason(), HasSubstr("no worker"));
+  UpWith("abc");
+  EXPECT_FALSE(Serving());
+  EXPECT_THAT(reason(), HasSubstr("another config.json"));
+  EXPECT_EQ(DetailOf(Generate(request))->reason, "MODEL_MISMATCH");
+  Up();
+  EXPECT_TRUE(Serving());
+  EXPECT_EQ(reason(), "");
+  service_->Drain();
+  EXPECT_FALSE(Serving());
+  EXPECT_EQ(DetailOf(Generate(request))->reason, "DRAINING");
+}
+
+TEST_F(ServiceTest, ManyStreamsEachReadTheirOwn) {
+  Up();
+  constexpr int kStreams = 64;
+  struct Call {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader;
+  };
+  std::vector<Call> calls(kStreams);
+  for (int i = 0; i < kStreams; ++i) {
+    v1::GenerateRequest request;
+    request.set_request_id(std::to_string(i));
+    request.mutable_token_ids()->add_ids(i);
+    calls[i].reader = stub_->Generate(&calls[i].context, request);
+  }
+  for (int answered = 0; answered < kStreams;) {
+    const std::vector<SubmitUp> submits = link_.WaitForSubmits();
+    ASSERT_FALSE(submits.empty());
+    for (const SubmitUp& submit : submits) {
+      Accept(submit);
+      Answer(submit, Ids("answer " + submit.key.request_id));
+      ++answered;
+    }
+  }
+  for (int i = 0; i < kStreams; ++i) {
+    std::string text;
+    v1::GenerateResponse response;
+    while (calls[i].reader->Read(&response)) text += response.tokens().text();
+    EXPECT_TRUE(calls[i].reader->Finish().ok());
+    EXPECT_EQ(text, "answer " + std::to_string(i));
+  }
+}
+
+}  // namespace
+}  // namespace fathom::router

@@ -1,0 +1,134 @@
+// Sessions under threads, for TSan: a scheduler that sends, a leader that changes, a clock that
+// ticks, clients that come, read, leave and resume, all at once. Every answer that a client read to
+// its end is exact.
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "tests/router/session_fixture.h"
+
+namespace fathom::router {
+namespace {
+
+constexpr int kClients = 4;
+constexpr int kRequestsPerClient = 60;
+constexpr int32_t kTokens = 24;
+
+std::vector<TokenId> AnswerOf(const SessionKey& key) {
+  std::vector<TokenId> ids;
+  const auto start = static_cast<TokenId>(std::hash<std::string>{}(key.request_id) % 1000);
+  for (TokenId i = 0; i < kTokens; ++i) ids.push_back(100 + start + i);
+  return ids;
+}
+
+// Plays the scheduler: accepts, then sends each attempt's tokens from where the router is, a few at
+// a time.
+class Scheduler {
+ public:
+  Scheduler(Sessions* sessions, FakeLink* link) : sessions_(sessions), link_(link) {}
+
+  void NewLeader() {
+    live_.clear();
+    link_->set_current({});
+    sessions_->OnDown(stream_);
+    stream_ = StreamId{stream_.value + 1};
+    link_->set_current(stream_);
+    SchedulerFacts facts;
+    facts.groups = 1;
+    sessions_->OnUp(stream_, facts);
+  }
+
+  void Step() {
+    for (const SubmitUp& submit : link_->TakeSubmits()) {
+      AcceptedDown accepted;
+      accepted.attempt = submit.attempt;
+      sessions_->OnAccepted(accepted);
+      live_.push_back(
+          {submit.attempt, submit.have.empty() ? 0 : submit.have[0], AnswerOf(submit.key)});
+    }
+    std::vector<FrameDown> frames;
+    for (Live& live : live_) {
+      FrameDown frame;
+      frame.attempt = live.attempt;
+      frame.position = live.next;
+      const int32_t to = std::min(kTokens, live.next + 3);
+      frame.ids.assign(live.ids.begin() + live.next, live.ids.begin() + to);
+      live.next = to;
+      if (to == kTokens) frame.end = FrameEnd{FinishReason::kLength, {}, {}};
+      frames.push_back(std::move(frame));
+    }
+    std::erase_if(live_, [](const Live& live) { return live.next == kTokens; });
+    sessions_->OnFrames(stream_, frames);
+  }
+
+ private:
+  struct Live {
+    AttemptId attempt;
+    int32_t next;
+    std::vector<TokenId> ids;
+  };
+  Sessions* const sessions_;
+  FakeLink* const link_;
+  StreamId stream_;
+  std::vector<Live> live_;
+};
+
+TEST(SessionsThreads, EveryAnswerIsExact) {
+  const RealClock clock;
+  FakeLink link;
+  SessionObserver observer;
+  Sessions sessions({}, &clock, &link, &TinyTokenizer(), &observer);
+  std::atomic<int> running = kClients;
+  std::atomic<int> exact = 0;
+
+  const auto client = [&](int index) {
+    std::mt19937 rng(static_cast<uint32_t>(index));
+    for (int i = 0; i < kRequestsPerClient; ++i) {
+      const std::string id = fmt::format("{}-{}", index, i);
+      AdmittedRequest admitted;
+      admitted.record.key = {"default", id};
+      admitted.record.prompt_ids = {1, 2, 3};
+      admitted.record.request.stop.max_tokens = kTokens;
+      auto sink = std::make_shared<TestClient>(&sessions);
+      sink->Begin(*sessions.Create(std::move(admitted), sink));
+      const bool leaves = rng() % 2 == 0;
+      while (!sink->seen().over() && !(leaves && sink->seen().ids.size() > 4))
+        std::this_thread::yield();
+      std::vector<TokenId> ids = sink->seen().ids;
+      if (!sink->seen().over()) {
+        sessions.HangUp(sink->session());
+        ids = sink->seen().ids;
+        auto again = std::make_shared<TestClient>(&sessions);
+        again->Begin(*sessions.Resume({"default", id}, {static_cast<int32_t>(ids.size())}, again));
+        while (!again->seen().over()) std::this_thread::yield();
+        const std::vector<TokenId> rest = again->seen().ids;
+        ids.insert(ids.end(), rest.begin(), rest.end());
+        sessions.Gone(again->session());
+      }
+      sessions.Gone(sink->session());
+      if (ids == AnswerOf({"default", id})) ++exact;
+    }
+    --running;
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kClients; ++i) threads.emplace_back(client, i);
+  threads.emplace_back([&] {
+    while (running > 0) {
+      sessions.Tick();
+      std::this_thread::yield();
+    }
+  });
+  Scheduler scheduler(&sessions, &link);
+  for (int step = 0; running > 0; ++step) {
+    if (step % 50 == 0) scheduler.NewLeader();
+    scheduler.Step();
+    std::this_thread::yield();
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(exact, kClients * kRequestsPerClient);
+  EXPECT_EQ(sessions.view().open, 0u);
+  EXPECT_TRUE(link.resets().empty());
+}
+
+}  // namespace
+}  // namespace fathom::router
