@@ -11,15 +11,33 @@ namespace {
 
 constexpr int64_t kFloatBytes = 4;
 
-// fp32 arrays of one step: per token the residual, its norm, a product's sum over ranks (hidden
-// each), q, k, v and the attention's result, gate and up; per row with logits the vocabulary.
+// fp32 arrays of one step (worker/decoder.cc): per token the residual, a norm or product of it, q,
+// k and v, the heads' result, gate and up; per row with logits its hidden state and the vocabulary,
+// with several ranks also this rank's part and all parts as they come. And the rotary tables.
 int64_t ActivationBytes(const ModelConfig& config, const MemoryRequest& request) {
   const int64_t q = int64_t{config.heads} / request.tp * config.head_dim;
   const int64_t kv = int64_t{std::max(1, config.kv_heads / request.tp)} * config.head_dim;
   const int64_t per_token =
-      3 * int64_t{config.hidden} + 2 * q + 2 * kv + 2 * int64_t{config.ffn} / request.tp;
-  const int64_t per_row = int64_t{config.vocab} + config.hidden;
-  return kFloatBytes * (request.step_tokens * per_token + request.logits_rows * per_row);
+      2 * int64_t{config.hidden} + 2 * q + 2 * kv + 2 * int64_t{config.ffn} / request.tp;
+  int64_t per_row = int64_t{config.hidden} + config.vocab;
+  if (request.tp > 1) per_row += int64_t{config.vocab} + config.vocab / request.tp;
+  const int64_t context = request.context_tokens > 0 ? request.context_tokens : config.context;
+  return kFloatBytes * (request.step_tokens * per_token + request.logits_rows * per_row +
+                        context * config.head_dim);
+}
+
+// Matrices as stored, vectors widened.
+int64_t WeightsBytes(const ModelConfig& config, const MemoryRequest& request) {
+  int64_t bytes = 0;
+  for (const TensorSpec& spec : ExpectedTensors(config)) {
+    const TensorSlice slice = SliceOf(spec, config, request.tp, 0);
+    const int64_t element = spec.shape.size() > 1 ? BytesOf(request.stored_type) : kFloatBytes;
+    bytes += slice.rows() * slice.cols() * element;
+  }
+  if (config.tied_embeddings) {  // The head's product has a packed copy of its rows.
+    bytes += int64_t{config.vocab} / request.tp * config.hidden * BytesOf(request.stored_type);
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -33,14 +51,7 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryReq
   FATHOM_CHECK(request.block_tokens > 0 && request.step_tokens > 0 && request.logits_rows > 0);
   FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, request.tp));
   MemoryPlan plan;
-  for (const TensorSpec& spec : ExpectedTensors(config)) {
-    const TensorSlice slice = SliceOf(spec, config, request.tp, 0);
-    plan.weights_bytes += slice.rows() * slice.cols() * BytesOf(request.stored_type);
-  }
-  if (config.tied_embeddings) {  // The head's product needs a packed copy of its rows.
-    plan.weights_bytes +=
-        int64_t{config.vocab} / request.tp * config.hidden * BytesOf(request.stored_type);
-  }
+  plan.weights_bytes = WeightsBytes(config, request);
   plan.activation_bytes = ActivationBytes(config, request);
   for (const KvPlane& plane : KvPlanes(config, request.tp)) {
     plan.kv_bytes_per_token +=

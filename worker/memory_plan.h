@@ -1,5 +1,6 @@
 // worker/memory_plan.h: bytes that one rank needs, before anything is loaded. Pure; any thread.
-// On the CPU weights stay as stored; KV, activations and logits are fp32 (docs/NUMERICS.md, "CPU").
+// On the CPU matrices stay as stored; norms, biases, KV, activations and logits are fp32
+// (docs/NUMERICS.md, "CPU").
 #pragma once
 
 #include <cstdint>
@@ -32,12 +33,13 @@ struct MemoryRequest {
   int32_t block_tokens = 16;
   int32_t step_tokens = 0;     // Most tokens of one step.
   int32_t logits_rows = 0;     // Most rows of one Forward with logits.
+  int32_t context_tokens = 0;  // Positions of the rotary table; 0: the model's context.
   int64_t kv_cache_bytes = 0;  // What the KV pool may take on this rank.
 };
 
 struct MemoryPlan {
-  int64_t weights_bytes = 0;
-  int64_t activation_bytes = 0;
+  int64_t weights_bytes = 0;       // Without the padding of packed matrices.
+  int64_t activation_bytes = 0;    // What Decoder allocates beside weights.
   int64_t kv_bytes_per_block = 0;  // All layers, all planes.
   int64_t kv_bytes_per_token = 0;
   int32_t blocks = 0;       // That fit; block 0, the padding, included.
