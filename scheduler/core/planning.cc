@@ -10,6 +10,12 @@
 #include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
+namespace {
+
+// With fewer left for a plan, an admit waits for the next one: one id is held back.
+constexpr int32_t kAdmitIdsMin = 2;
+
+}  // namespace
 
 void SchedulerCore::Impl::PlanAll() {
   std::vector<Group*> order;
@@ -91,7 +97,7 @@ void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
 }
 
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
-  while (draft.rows_left > 0 && draft.ids_left > 0 && !group.free_slots.empty()) {
+  while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin && !group.free_slots.empty()) {
     Sequence* sequence = waiting_.First(group.fingerprint, [&](const Sequence& candidate) {
       return Fits(candidate.session->record, group.limits);
     });
@@ -116,7 +122,11 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
   RunningState& running = *sequence.running();
   const Record& record = sequence.session->record;
   const int32_t wanted = std::min(draft.rows_left, running.known_tokens - running.planned_tokens);
-  if (running.sent_tokens - running.planned_tokens < wanted && draft.ids_left > 0) {
+  // While more ids are to come the last one sent waits for its successor, whose log-probability the
+  // worker may be asked for.
+  const bool short_of_ids = running.sent_tokens < running.known_tokens &&
+                            running.sent_tokens - running.planned_tokens - 1 < wanted;
+  if (short_of_ids && draft.ids_left >= kAdmitIdsMin) {
     Admit admit{.slot = running.slot, .sequence = sequence.index};
     if (first) {
       admit.request = record.request;
@@ -139,7 +149,8 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
     admit.more = end < running.known_tokens;
     draft.plan.admits.push_back(std::move(admit));
   }
-  const int32_t count = std::min(wanted, running.sent_tokens - running.planned_tokens);
+  const int32_t held_back = running.sent_tokens < running.known_tokens ? 1 : 0;
+  const int32_t count = std::min(wanted, running.sent_tokens - running.planned_tokens - held_back);
   if (count == 0) return;  // Other prompts took all the ids of this plan.
   const bool sample = running.planned_tokens + count == running.known_tokens;
   AddRow(sequence, draft, count, sample).prefill = true;

@@ -1,0 +1,161 @@
+#include "tests/sim/fake_group.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "tests/sim/model.h"
+
+namespace fathom::sim {
+
+FakeGroup::FakeGroup(const scheduler::GroupUp& up) : up_(up) {
+  kv_.assign(static_cast<size_t>(up.limits.blocks) * static_cast<size_t>(up.limits.block_tokens),
+             0);
+}
+
+absl::StatusOr<StepResult> FakeGroup::Execute(const StepPlan& plan) {
+  if (plan.term != up_.term || plan.epoch != up_.epoch) return Invalid("plan of another epoch");
+  if (plan.step != next_step_) {
+    return Invalid("step {}, not {}", plan.step.value, next_step_.value);
+  }
+  ++next_step_.value;
+  if (plan.chunks.empty()) return Invalid("step {} has no rows", plan.step.value);
+  for (SlotId slot : plan.releases) FATHOM_RETURN_IF_ERROR(Release(slot));
+  size_t ids = 0;
+  for (const Admit& admit : plan.admits) {
+    ids += admit.ids.size();
+    FATHOM_RETURN_IF_ERROR(TakeAdmit(admit));
+  }
+  if (ids > static_cast<size_t>(kAdmitIdsMax)) return Invalid("{} ids in one plan", ids);
+  for (const Extend& extend : plan.extends) {
+    FATHOM_RETURN_IF_ERROR(TakeExtend(up_.limits, extend));
+  }
+  StepResult result{.term = plan.term, .epoch = plan.epoch, .step = plan.step};
+  std::set<SlotId> seen;
+  int32_t rows = 0;
+  for (size_t i = 0; i < plan.chunks.size(); ++i) {
+    if (!seen.insert(plan.chunks[i].slot).second) return Invalid("two chunks of one slot");
+    FATHOM_ASSIGN_OR_RETURN(ResultRow row, Run(plan.chunks[i], plan.step, &rows));
+    row.row = static_cast<int32_t>(i);
+    result.rows.push_back(std::move(row));
+  }
+  if (rows > up_.limits.step_tokens) return Invalid("{} rows in a step", rows);
+  rows_most_ = std::max<int64_t>(rows_most_, rows);
+  return result;
+}
+
+absl::Status FakeGroup::Release(SlotId id) {
+  auto it = slots_.find(id);
+  if (it == slots_.end()) return Invalid("release of the empty slot {}", id.value);
+  for (BlockId block : it->second.blocks) owners_.erase(block);
+  slots_.erase(it);
+  return absl::OkStatus();
+}
+
+absl::Status FakeGroup::TakeAdmit(const Admit& admit) {
+  if (admit.slot.value < 1 || admit.slot.value > up_.limits.slots) {
+    return Invalid("admit to slot {}", admit.slot.value);
+  }
+  if (admit.ids.empty()) return Invalid("admit without ids");
+  auto [it, fresh] = slots_.try_emplace(admit.slot);
+  Slot& slot = it->second;
+  if (!fresh && !slot.more) return Invalid("admit to the taken slot {}", admit.slot.value);
+  if (fresh) {
+    if (admit.computed_tokens != 0 || admit.prompt_tokens < 1) return Invalid("admit's counts");
+    slot.request = admit.request;
+    slot.seed = admit.seed;
+    slot.sequence = admit.sequence;
+    slot.prompt_tokens = admit.prompt_tokens;
+  }
+  slot.ids.insert(slot.ids.end(), admit.ids.begin(), admit.ids.end());
+  slot.more = admit.more;
+  return absl::OkStatus();
+}
+
+absl::Status FakeGroup::TakeExtend(const scheduler::GroupLimits& limits, const Extend& extend) {
+  auto it = slots_.find(extend.slot);
+  if (it == slots_.end()) return Invalid("extend of the empty slot {}", extend.slot.value);
+  for (BlockId block : extend.block_ids) {
+    if (block.value < 1 || block.value >= limits.blocks) return Invalid("block {}", block.value);
+    if (!owners_.emplace(block, extend.slot).second) {
+      return Invalid("block {} belongs to slot {}", block.value, owners_[block].value);
+    }
+    it->second.blocks.push_back(block);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ResultRow> FakeGroup::Run(const Chunk& chunk, StepId step, int32_t* rows) {
+  auto it = slots_.find(chunk.slot);
+  if (it == slots_.end()) return Invalid("chunk of the empty slot {}", chunk.slot.value);
+  Slot& slot = it->second;
+  ResultRow row{.sequence = slot.sequence};
+  const auto known = static_cast<int32_t>(slot.ids.size());
+  if (const auto* decode = std::get_if<DecodeRow>(&chunk.work)) {
+    if (!slot.sampled || slot.more || slot.sampled_in != decode->fed_by_step || !chunk.sample) {
+      return Invalid("decode of slot {} fed by step {}", chunk.slot.value,
+                     decode->fed_by_step.value);
+    }
+    if (slot.computed + 1 != known) return Invalid("decode before the prompt is computed");
+    *rows += 1;
+    FATHOM_RETURN_IF_ERROR(Compute(slot, 1, &row));
+  } else {
+    const int32_t count = std::get<int32_t>(chunk.work);
+    if (count < 1 || slot.computed + count > known || slot.sampled)
+      return Invalid("{} tokens", count);
+    if (chunk.sample != (slot.computed + count == known && !slot.more)) {
+      return Invalid("sample of a chunk that is not the last, or none of one that is");
+    }
+    *rows += count;
+    FATHOM_RETURN_IF_ERROR(Compute(slot, count, &row));
+  }
+  if (chunk.sample) FATHOM_RETURN_IF_ERROR(Sample(slot, step, &row));
+  return row;
+}
+
+absl::StatusOr<uint64_t*> FakeGroup::Cell(Slot& slot, int32_t index) {
+  const auto block = static_cast<size_t>(index / up_.limits.block_tokens);
+  if (block >= slot.blocks.size()) return Invalid("token {} has no block", index);
+  return &kv_[static_cast<size_t>(slot.blocks[block].value * up_.limits.block_tokens +
+                                  index % up_.limits.block_tokens)];
+}
+
+absl::Status FakeGroup::Compute(Slot& slot, int32_t count, ResultRow* row) {
+  const bool scores = slot.request.output.prompt_logprobs.has_value();
+  for (int32_t i = 0; i < count; ++i) {
+    const int32_t index = slot.computed++;
+    uint64_t prefix = 0;
+    if (index > 0) {
+      FATHOM_ASSIGN_OR_RETURN(const uint64_t* before, Cell(slot, index - 1));
+      prefix = *before;
+    }
+    FATHOM_ASSIGN_OR_RETURN(uint64_t * cell, Cell(slot, index));
+    *cell = PrefixWith(prefix, slot.ids[static_cast<size_t>(index)]);
+    if (scores && index + 1 < slot.prompt_tokens &&
+        static_cast<size_t>(index) + 1 < slot.ids.size()) {
+      if (!row->prompt_logprobs) row->prompt_logprobs = PromptLogprobs{index + 1, {}};
+      row->prompt_logprobs->logprobs.push_back(
+          LogprobAt(*cell, slot.ids[static_cast<size_t>(index) + 1]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FakeGroup::Sample(Slot& slot, StepId step, ResultRow* row) {
+  const auto known = static_cast<int32_t>(slot.ids.size());
+  FATHOM_ASSIGN_OR_RETURN(const uint64_t* prefix, Cell(slot, known - 1));
+  row->position = known - slot.prompt_tokens;
+  const TokenId id = TokenAt(slot.seed, row->position, *prefix, up_.fingerprint);
+  if (row->position == FaultAt(slot.seed)) {
+    row->fault = RowFault::kNonFiniteLogits;
+  } else {
+    row->ids = {id};
+    if (slot.request.output.logprobs) row->logprobs = {LogprobAt(*prefix, id)};
+  }
+  slot.ids.push_back(id);
+  slot.sampled_in = step;
+  slot.sampled = true;
+  return absl::OkStatus();
+}
+
+}  // namespace fathom::sim

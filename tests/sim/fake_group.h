@@ -1,0 +1,55 @@
+// tests/sim/fake_group.h: a group that executes plans literally and refuses one that breaks a rule.
+// Its KV cache is real: each token's hash of all ids so far lies in a block and is read back from
+// there, so a block that two slots write, or one that came too late, makes wrong tokens.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "common/plan.h"
+#include "common/status.h"
+#include "scheduler/core/events.h"
+
+namespace fathom::sim {
+
+class FakeGroup {
+ public:
+  explicit FakeGroup(const scheduler::GroupUp& up);
+
+  // Not OK: the plan breaks a rule; the message says which.
+  absl::StatusOr<StepResult> Execute(const StepPlan& plan);
+
+  int64_t rows_most() const { return rows_most_; }
+
+ private:
+  struct Slot {
+    Request request;
+    uint64_t seed = 0;
+    int32_t sequence = 0;
+    int32_t prompt_tokens = 0;
+    std::vector<TokenId> ids;  // Known ones, samples included.
+    bool more = false;
+    int32_t computed = 0;
+    std::vector<BlockId> blocks;
+    StepId sampled_in;
+    bool sampled = false;
+  };
+
+  absl::Status Release(SlotId id);
+  absl::Status TakeAdmit(const Admit& admit);
+  absl::Status TakeExtend(const scheduler::GroupLimits& limits, const Extend& extend);
+  absl::StatusOr<ResultRow> Run(const Chunk& chunk, StepId step, int32_t* rows);
+  absl::StatusOr<uint64_t*> Cell(Slot& slot, int32_t index);
+  absl::Status Compute(Slot& slot, int32_t count, ResultRow* row);
+  absl::Status Sample(Slot& slot, StepId step, ResultRow* row);
+
+  const scheduler::GroupUp up_;
+  std::map<SlotId, Slot> slots_;
+  std::map<BlockId, SlotId> owners_;
+  std::vector<uint64_t> kv_;
+  StepId next_step_;
+  int64_t rows_most_ = 0;
+};
+
+}  // namespace fathom::sim

@@ -1,0 +1,268 @@
+// Clients: what they ask, their ledgers, and how they leave and come back.
+#include <algorithm>
+#include <utility>
+
+#include "tests/sim/model.h"
+#include "tests/sim/sim_world.h"
+
+namespace fathom::sim {
+
+void World::Arrive() {
+  if (specs_.size() == static_cast<size_t>(options_.requests)) return;
+  const size_t index = specs_.size();
+  specs_.push_back(MakeSpec(index));
+  AddListener(index);
+  if (Chance(options_.second_listener_permille)) {
+    After(static_cast<TimeUs>(Draw(100'000)), [this, index] { AddListener(index); });
+  }
+  After(1 + static_cast<TimeUs>(Draw(static_cast<uint64_t>(options_.arrival_us_max))),
+        [this] { Arrive(); });
+}
+
+World::Spec World::MakeSpec(size_t index) {
+  Spec spec;
+  Record& record = spec.record;
+  record.key = {Chance(500) ? "" : "tenant", fmt::format("request-{}", index)};
+  record.seed = rng_();
+  Request& request = record.request;
+  request.stop.max_tokens = 1 + static_cast<int32_t>(Draw(30));
+  if (Chance(700)) request.stop.end_token_ids = {kEndToken};
+  if (Chance(200)) request.stop.stop_token_ids = {kStopToken};
+  if (Chance(200)) request.output.logprobs = 0;
+  if (Chance(100)) request.output.prompt_logprobs = 0;
+  spec.too_long = Chance(5);
+  const uint64_t prompt = spec.too_long ? 200 : 1 + Draw(40);
+  for (uint64_t i = 0; i < prompt; ++i)
+    record.prompt_ids.push_back(static_cast<TokenId>(Draw(kVocab)));
+  if (Chance(options_.close_permille)) spec.close_at = 1 + static_cast<int32_t>(Draw(20));
+  if (Chance(options_.deadline_permille))
+    spec.deadline_us = 1 + static_cast<int64_t>(Draw(500'000));
+  return spec;
+}
+
+void World::AddListener(size_t spec) {
+  Listener listener;
+  listener.spec = spec;
+  listener.record = specs_[spec].record;
+  listener.record.sequences.resize(1);
+  for (TokenId id : listener.record.prompt_ids) listener.prefix = PrefixWith(listener.prefix, id);
+  if (Chance(options_.abandon_permille)) listener.abandoned = true;
+  if (listener.abandoned || Chance(options_.hang_up_permille)) listener.hang_up_at = Draw(20);
+  if (specs_[spec].deadline_us > 0) listener.deadline_at_us = now_ + specs_[spec].deadline_us;
+  listeners_.push_back(std::move(listener));
+  ++report_.listeners;
+  ++open_;
+  Submit(listeners_.size() - 1, false);
+}
+
+void World::Submit(size_t index, bool key_only) {
+  Listener& listener = listeners_[index];
+  listener.router = routers_[Draw(routers_.size())];
+  listener.attempt = AttemptId{next_attempt_++};
+  listener.attached = true;
+  attempts_[listener.attempt] = index;
+  scheduler::Submitted submit{.router = listener.router,
+                              .attempt = listener.attempt,
+                              .key = listener.record.key,
+                              .record = std::nullopt,
+                              .router_blob = "blob"};
+  if (!key_only) submit.record = listener.record;
+  submit.have = {static_cast<int32_t>(listener.record.sequences[0].ids.size())};
+  submit.replay = listener.accepted && !key_only;
+  if (listener.deadline_at_us > 0) {
+    submit.deadline_us = std::max<int64_t>(1, listener.deadline_at_us - now_);
+  }
+  Send(static_cast<uint64_t>(listener.router.value) * 2 + 1,
+       [this, term = term_, submit = std::move(submit)] {
+         if (term == term_) Feed(submit);
+       });
+  if (listener.hang_up_at == 0u) {
+    listener.hang_up_at.reset();
+    After(static_cast<TimeUs>(Draw(50'000)), [this, index, attempt = listener.attempt] {
+      if (listeners_[index].attempt == attempt) HangUp(index);
+    });
+  }
+}
+
+void World::Reattach(size_t index, TimeUs delay_us) {
+  ++report_.resumes;
+  After(delay_us, [this, index] {
+    const Listener& listener = listeners_[index];
+    if (!listener.attached && !listener.over) Submit(index, listener.accepted && Chance(500));
+  });
+}
+
+void World::HangUp(size_t index) {
+  Listener& listener = listeners_[index];
+  if (!listener.attached) return;
+  listener.attached = false;
+  Send(static_cast<uint64_t>(listener.router.value) * 2 + 1,
+       [this, term = term_, router = listener.router, attempt = listener.attempt,
+        key = listener.record.key] {
+         if (term == term_) Feed(scheduler::Suspended{router, attempt, key});
+       });
+  if (listener.abandoned) {
+    listener.over = true;
+    ++report_.abandoned;
+    --open_;
+  } else {
+    Reattach(index, static_cast<TimeUs>(Draw(Chance(100) ? 25'000'000 : 1'000'000)));
+  }
+}
+
+World::Listener* World::Attached(PeerId router, AttemptId attempt) {
+  auto it = attempts_.find(attempt);
+  if (it == attempts_.end()) return nullptr;
+  Listener& listener = listeners_[it->second];
+  const bool current =
+      listener.attached && listener.router == router && listener.attempt == attempt;
+  return current ? &listener : nullptr;
+}
+
+void World::OnRefused(const scheduler::RefusedOut& out) {
+  Listener* listener = Attached(out.router, out.attempt);
+  if (listener == nullptr) return;
+  listener->attached = false;
+  const size_t index = attempts_.at(out.attempt);
+  const std::string reason = DetailOf(out.status)->reason;
+  if (reason == "SESSION_NOT_FOUND") {
+    After(1000, [this, index] {
+      if (!listeners_[index].attached && !listeners_[index].over) Submit(index, false);
+    });
+  } else if (out.status.code() == absl::StatusCode::kResourceExhausted) {
+    Reattach(index, 500'000 + static_cast<TimeUs>(Draw(1'000'000)));
+  } else {
+    const bool too_long = specs_[listener->spec].too_long && reason == "CONTEXT_LENGTH_EXCEEDED";
+    // Two clients went on with tokens of different kinds of groups: both cannot be right.
+    const bool mismatch = report_.fingerprints_changed > 0 &&
+                          (reason == "RECORD_MISMATCH" || reason == "FINGERPRINT_MISMATCH");
+    if (!too_long && !mismatch) Fail("refused: " + ToString(out.status));
+    ++(too_long ? report_.refused : report_.mismatched);
+    listener->over = true;
+    --open_;
+  }
+}
+
+void World::OnFrame(const scheduler::Frame& frame) {
+  Listener* listener = Attached(frame.router, frame.attempt);
+  if (listener == nullptr) return;
+  const std::string& id = listener->record.key.request_id;
+  if (!listener->accepted) Fail(id + ": a frame before Accepted");
+  if (!frame.fingerprint.empty()) listener->fingerprint = frame.fingerprint;
+  if (frame.prompt_logprobs) {
+    const auto& [start, logprobs] = *frame.prompt_logprobs;
+    const auto& prompt = listener->record.prompt_ids;
+    if (start > listener->prompt_logprobs + 1) Fail(id + ": prompt log-probabilities with a gap");
+    uint64_t prefix = 0;
+    for (int32_t i = 0; i < start; ++i) prefix = PrefixWith(prefix, prompt[static_cast<size_t>(i)]);
+    for (size_t i = 0; i < logprobs.size(); ++i) {
+      const TokenId token = prompt[static_cast<size_t>(start) + i];
+      if (logprobs[i] != LogprobAt(prefix, token)) Fail(id + ": a wrong prompt log-probability");
+      prefix = PrefixWith(prefix, token);
+    }
+    listener->prompt_logprobs =
+        std::max(listener->prompt_logprobs, start + static_cast<int32_t>(logprobs.size()) - 1);
+  }
+  TakeTokens(*listener, frame);
+  if (frame.finish || !frame.error.ok()) return TakeEnd(*listener, frame);
+  const Spec& spec = specs_[listener->spec];
+  const auto length = static_cast<int32_t>(listener->record.sequences[0].ids.size());
+  if (spec.close_at && length >= *spec.close_at && !listener->close_sent) {
+    listener->close_sent = true;
+    Send(static_cast<uint64_t>(frame.router.value) * 2 + 1,
+         [this, term = term_, router = frame.router, key = listener->record.key,
+          length_at = *spec.close_at] {
+           const scheduler::Closed close{router, key, 0, length_at, FinishReason::kStopString};
+           if (term == term_) Feed(close);
+         });
+  }
+  if (listener->hang_up_at && static_cast<size_t>(length) >= *listener->hang_up_at) {
+    listener->hang_up_at.reset();
+    HangUp(attempts_.at(frame.attempt));
+  }
+}
+
+void World::TakeTokens(Listener& listener, const scheduler::Frame& frame) {
+  SequenceRecord& record = listener.record.sequences[0];
+  const std::string& id = listener.record.key.request_id;
+  for (size_t i = 0; i < frame.ids.size(); ++i) {
+    const size_t position = static_cast<size_t>(frame.position) + i;
+    if (position > record.ids.size()) return Fail(fmt::format("{}: a gap at {}", id, position));
+    if (position < record.ids.size()) return Fail(fmt::format("{}: token {} twice", id, position));
+    const auto at = static_cast<int32_t>(position);
+    const TokenId expected =
+        TokenAt(listener.record.seed, at, listener.prefix, listener.fingerprint);
+    if (frame.ids[i] != expected) {
+      return Fail(fmt::format("{}: token {} is {}, not {} ({})", id, position, frame.ids[i],
+                              expected, listener.fingerprint));
+    }
+    auto& spans = listener.record.fingerprints;
+    if (spans.empty() || spans.back().fingerprint != listener.fingerprint) {
+      spans.push_back({at, listener.fingerprint});
+    }
+    if (listener.record.request.output.logprobs) {
+      if (frame.logprobs.size() != frame.ids.size() ||
+          frame.logprobs[i] != LogprobAt(listener.prefix, expected)) {
+        return Fail(fmt::format("{}: a wrong log-probability at {}", id, position));
+      }
+      record.logprobs.push_back(frame.logprobs[i]);
+    }
+    listener.prefix = PrefixWith(listener.prefix, expected);
+    record.ids.push_back(expected);
+  }
+}
+
+void World::TakeEnd(Listener& listener, const scheduler::Frame& frame) {
+  const Spec& spec = specs_[listener.spec];
+  const Request& request = spec.record.request;
+  const std::vector<TokenId>& ids = listener.record.sequences[0].ids;
+  const auto length = static_cast<int32_t>(ids.size());
+  const FinishReason reason = frame.finish ? frame.finish->reason : FinishReason::kError;
+  const TokenId last = ids.empty() ? -1 : ids.back();
+  const bool ends = last == kEndToken && !request.stop.end_token_ids.empty();
+  const bool stops = last == kStopToken && !request.stop.stop_token_ids.empty();
+  bool right = false;
+  switch (reason) {
+    case FinishReason::kEndToken:
+      right = ends;
+      break;
+    case FinishReason::kStopToken:
+      right = stops && !ends;
+      break;
+    case FinishReason::kLength:
+      right = length == request.stop.max_tokens && !ends && !stops;
+      break;
+    case FinishReason::kStopString:  // Another listener may have cut what this one has already.
+      right = spec.close_at && length >= *spec.close_at &&
+              frame.finish->usage.completion_tokens == *spec.close_at;
+      break;
+    case FinishReason::kDeadline:
+      right = spec.deadline_us > 0;
+      break;
+    case FinishReason::kError:
+      right =
+          !frame.error.ok() && DetailOf(frame.error).has_value() &&
+          (length == FaultAt(spec.record.seed) || DetailOf(frame.error)->reason == "FAILED_BEFORE");
+      break;
+    case FinishReason::kNone:
+      break;
+  }
+  const std::string& id = listener.record.key.request_id;
+  if (!right) {
+    Fail(fmt::format("{}: ends by {} after {} tokens ({})", id, FinishReasonName(reason), length,
+                     ToString(frame.error)));
+  }
+  const bool whole = frame.finish && frame.finish->reason != FinishReason::kDeadline;
+  if (request.output.prompt_logprobs && whole && reason != FinishReason::kStopString &&
+      listener.prompt_logprobs != static_cast<int32_t>(spec.record.prompt_ids.size()) - 1) {
+    Fail(fmt::format("{}: {} prompt log-probabilities", id, listener.prompt_logprobs));
+  }
+  if (++listener.ends != 1) Fail(id + ": ended twice");
+  listener.attached = false;
+  listener.over = true;
+  ++report_.by_reason[static_cast<size_t>(reason)];
+  ++report_.ended;
+  --open_;
+}
+
+}  // namespace fathom::sim

@@ -1,0 +1,173 @@
+// tests/sim/sim_world.h: a seeded cluster around the scheduler core: groups that execute plans
+// literally, routers and clients with ledgers, delays, and whatever goes wrong. Time is simulated.
+// The same options give the same actions, whose hash is `action_hash()`.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <queue>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "common/request.h"
+#include "scheduler/core/events.h"
+#include "scheduler/core/scheduler_core.h"
+#include "tests/sim/fake_group.h"
+
+namespace fathom::sim {
+
+struct WorldOptions {
+  uint64_t seed = 1;
+  std::string policy = "fcfs";
+  int32_t requests = 10'000;
+  int32_t groups = 2;
+  int32_t routers = 3;
+  scheduler::GroupLimits limits{.blocks = 25,
+                                .block_tokens = 4,
+                                .slots = 8,
+                                .step_tokens = 16,
+                                .context_tokens = 80,
+                                .plans_in_flight = 2};
+  int32_t arrival_us_max = 18'000;   // Between two requests.
+  int32_t check_every_events = 256;  // CheckInvariants.
+  // In a thousand: of requests, or of the faults drawn each simulated second.
+  int32_t hang_up_permille = 250;
+  int32_t abandon_permille = 50;
+  int32_t close_permille = 100;
+  int32_t deadline_permille = 50;
+  int32_t second_listener_permille = 100;
+  int32_t group_loss_permille = 200;
+  int32_t other_kind_permille = 100;  // Of groups that come back.
+  int32_t router_loss_permille = 100;
+  int32_t takeover_permille = 20;
+};
+
+struct WorldReport {
+  int64_t listeners = 0, ended = 0, abandoned = 0, refused = 0, mismatched = 0;
+  int64_t by_reason[8] = {};
+  int64_t group_losses = 0, router_losses = 0, takeovers = 0, resumes = 0, steps = 0, events = 0;
+  int64_t fingerprints_changed = 0;
+};
+
+class World {
+ public:
+  explicit World(const WorldOptions& options);
+
+  // Runs until every request was sent and every client has its end; faults stop after the last
+  // arrival. Then until the last record expired.
+  void Run();
+
+  // What went wrong, in order; empty: nothing.
+  const std::vector<std::string>& failures() const { return failures_; }
+  uint64_t action_hash() const { return action_hash_; }
+  const WorldReport& report() const { return report_; }
+  scheduler::CoreStats stats() const { return core_->Stats(); }
+
+ private:
+  struct Spec {
+    Record record;
+    std::optional<int32_t> close_at;
+    int64_t deadline_us = 0;
+    bool too_long = false;
+  };
+  // A client with what it holds: the router that serves it and its record are one here.
+  struct Listener {
+    size_t spec = 0;
+    PeerId router;
+    AttemptId attempt;
+    Record record;
+    uint64_t prefix = 0;
+    std::string fingerprint;
+    int32_t prompt_logprobs = 0;
+    bool accepted = false;  // Once, by anybody.
+    bool attached = false;
+    bool over = false;
+    bool abandoned = false;
+    int64_t deadline_at_us = 0;
+    std::optional<size_t> hang_up_at;
+    bool close_sent = false;
+    int32_t ends = 0;
+  };
+  struct SimGroup {
+    GroupId id;
+    EpochId epoch;
+    std::string fingerprint;
+    std::unique_ptr<FakeGroup> group;  // Empty: down.
+    TimeUs busy_until_us = 0;
+    TimeUs cut_us = 0;  // Results after it are lost.
+  };
+  struct Timed {
+    TimeUs at_us;
+    uint64_t order;
+    std::function<void()> run;
+    bool operator>(const Timed& other) const {
+      return at_us != other.at_us ? at_us > other.at_us : order > other.order;
+    }
+  };
+
+  // ---- Machinery (sim_world.cc)
+  uint64_t Draw(uint64_t below) { return rng_() % below; }
+  bool Chance(int32_t permille) { return Draw(1000) < static_cast<uint64_t>(permille); }
+  void After(TimeUs delay_us, std::function<void()> run);
+  // Keeps the order of what one peer sends in one direction.
+  void Send(uint64_t lane, std::function<void()> run);
+  void Fail(std::string what);
+  void Feed(const scheduler::Event& event);
+  void Carry(const scheduler::Actions& actions);
+  void RunUntil(const std::function<bool()>& done, TimeUs limit_us);
+  void CheckEmpty();
+  // ---- Faults
+  void EverySecond();
+  void BringUp(size_t index);
+  void LoseGroup(size_t index);
+  void LoseRouter(size_t index);
+  void TakeOver();
+  void OnPlan(const scheduler::PlanOut& out);
+  void HashActions(const scheduler::Actions& actions);
+
+  // ---- Clients (sim_clients.cc)
+  void Arrive();
+  Spec MakeSpec(size_t index);
+  void AddListener(size_t spec);
+  void Submit(size_t listener, bool key_only);
+  void Reattach(size_t listener, TimeUs delay_us);
+  void OnRefused(const scheduler::RefusedOut& out);
+  void OnFrame(const scheduler::Frame& frame);
+  void TakeTokens(Listener& listener, const scheduler::Frame& frame);
+  void TakeEnd(Listener& listener, const scheduler::Frame& frame);
+  void HangUp(size_t listener);
+  // The listener whose present attempt this is, if it still listens.
+  Listener* Attached(PeerId router, AttemptId attempt);
+
+  const WorldOptions options_;
+  std::mt19937_64 rng_;
+  TimeUs now_ = 1;
+  uint64_t next_order_ = 0;
+  std::priority_queue<Timed, std::vector<Timed>, std::greater<>> queue_;
+  std::map<uint64_t, TimeUs> lane_us_;  // When the last message of a lane arrives.
+
+  std::unique_ptr<scheduler::SchedulerCore> core_;
+  TermId term_{1};
+  uint64_t next_epoch_ = 1;
+  std::vector<SimGroup> groups_;
+  std::vector<PeerId> routers_;  // Present stream of each; value 0: down.
+  int64_t next_peer_ = 1;
+  bool faults_ = true;
+
+  std::vector<Spec> specs_;
+  std::vector<Listener> listeners_;
+  std::map<AttemptId, size_t> attempts_;  // Attempts are unique over all routers here.
+  uint64_t next_attempt_ = 1;
+  int64_t open_ = 0;  // Listeners that wait for their end.
+
+  std::vector<std::string> failures_;
+  uint64_t action_hash_ = 0;
+  WorldReport report_;
+};
+
+}  // namespace fathom::sim
