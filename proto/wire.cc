@@ -269,6 +269,7 @@ FinishReason FinishReasonFromWire(int reason) {
 }
 
 void ToWire(const TokenLogprob& from, pb::TokenLogprob* to) {
+  to->Clear();
   to->set_id(from.id);
   to->set_logprob(from.logprob);
   CopyOut(from.top_ids, to->mutable_top_ids());
@@ -285,6 +286,7 @@ absl::StatusOr<TokenLogprob> FromWire(const pb::TokenLogprob& from) {
 }
 
 void ToWire(const PromptLogprobs& from, pb::PromptLogprobs* to) {
+  to->Clear();
   to->set_start(from.start);
   ListToWire(from.logprobs, to->mutable_logprobs());
 }
@@ -301,6 +303,7 @@ absl::StatusOr<PromptLogprobs> FromWire(const pb::PromptLogprobs& from) {
 }
 
 void ToWire(const Request& from, pb::Request* to) {
+  to->Clear();
   pb::Sampling* sampling = to->mutable_sampling();
   sampling->set_temperature(from.sampling.temperature);
   sampling->set_top_k(from.sampling.top_k);
@@ -355,6 +358,7 @@ absl::StatusOr<Request> FromWire(const pb::Request& from) {
 }
 
 void ToWire(const Record& from, pb::Record* to) {
+  to->Clear();
   ToWire(from.key, to->mutable_key());
   to->set_model(from.model);
   ToWire(from.request, to->mutable_request());
@@ -385,6 +389,7 @@ absl::StatusOr<Record> FromWire(const pb::Record& from) {
 }
 
 void ToWire(const StepPlan& from, pb::StepPlan* to) {
+  to->Clear();
   to->set_term(from.term.value);
   to->set_epoch(from.epoch.value);
   to->set_step(from.step.value);
@@ -410,6 +415,7 @@ absl::StatusOr<StepPlan> FromWire(const pb::StepPlan& from) {
 }
 
 void ToWire(const StepResult& from, pb::StepResult* to) {
+  to->Clear();
   to->set_term(from.term.value);
   to->set_epoch(from.epoch.value);
   to->set_step(from.step.value);

@@ -1,5 +1,6 @@
 // proto/wire.h: the one place where the cluster's plain types (common/request.h, common/plan.h) and
-// their messages (cluster.proto) are turned into each other. Pure functions. A FromWire checks what
+// their messages (cluster.proto) are turned into each other. Pure functions; a ToWire replaces what
+// the message held, so that one may be used again and again. A FromWire checks what
 // a peer may get wrong (enums out of range, missing oneofs, unequal lengths) and answers
 // INVALID_ARGUMENT naming the message and field; it does not check what the receiver's own state
 // decides (terms, slots, positions).

@@ -109,10 +109,11 @@ class Random {
   std::mt19937_64 rng_;
 };
 
-// Through bytes, as between processes.
+// Through bytes, as between processes; the message is used again and again, as streams do.
 template <class Message, class Value>
 void ExpectRoundTrip(const Value& value) {
-  Message message, parsed;
+  static Message message;
+  Message parsed;
   ToWire(value, &message);
   ASSERT_TRUE(parsed.ParseFromString(message.SerializeAsString()));
   auto back = FromWire(parsed);
