@@ -1,0 +1,97 @@
+// tests/worker/fake_decoder.h: a Decoder whose logits are a hash of all tokens that the row's block
+// table holds, so that a wrong block, position, copy or batch gives another answer. Keeps the
+// tokens in a real KvCache.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "worker/comm.h"
+#include "worker/decoder.h"
+#include "worker/kv_cache.h"
+
+namespace fathom::worker {
+
+inline constexpr int32_t kFakeVocab = 40;
+// A sequence with this token has logits that are not finite from there on.
+inline constexpr TokenId kPoison = 39;
+
+inline std::vector<float> FakeLogits(std::span<const TokenId> ids) {
+  uint64_t hash = 14695981039346656037u;
+  bool poisoned = false;
+  for (const TokenId id : ids) {
+    hash = (hash ^ static_cast<uint64_t>(id + 1)) * 1099511628211u;
+    poisoned |= id == kPoison;
+  }
+  std::vector<float> logits(kFakeVocab);
+  for (float& logit : logits) {
+    hash = hash * 6364136223846793005u + 1442695040888963407u;
+    logit = static_cast<float>(hash >> 40) / 4194304.0f;  // 0 to 4.
+  }
+  logits[kPoison] = -50.0f;  // Never drawn.
+  if (poisoned) logits[0] = std::numeric_limits<float>::quiet_NaN();
+  return logits;
+}
+
+class FakeDecoder final : public Decoder {
+ public:
+  // The shape that its KvCache must have.
+  static KvShape Shape(int32_t block_tokens, int32_t pool_blocks) {
+    return {.layers = 1,
+            .kv_heads = 1,
+            .head_dim = 16,
+            .block_tokens = block_tokens,
+            .pool_blocks = pool_blocks};
+  }
+
+  FakeDecoder(KvCache* kv, Comm* comm, int32_t logits_rows)
+      : kv_(kv), comm_(comm), logits_rows_(logits_rows) {}
+
+  absl::StatusOr<std::span<const float>> Forward(const ForwardBatch& batch) override {
+    std::vector<float> ranks(64, static_cast<float>(comm_->rank() + 1));
+    FATHOM_RETURN_IF_ERROR(comm_->AllReduceSum(ranks));
+    const auto size = static_cast<float>(comm_->size());
+    for (const float sum : ranks) FATHOM_CHECK(sum == size * (size + 1) / 2);
+    largest_batch = std::max(largest_batch, std::ssize(batch.rows));
+    ++forwards;
+    logits_.clear();
+    int32_t with_logits = 0;
+    for (const ForwardRow& row : batch.rows) {
+      const std::span<const BlockId> blocks = batch.block_tables[static_cast<size_t>(row.sequence)];
+      *Cell(blocks, row.position) = static_cast<float>(row.token);
+      if (!row.logits) continue;
+      FATHOM_CHECK(++with_logits <= logits_rows_);
+      std::vector<TokenId> ids;
+      for (int32_t i = 0; i <= row.position; ++i)
+        ids.push_back(static_cast<TokenId>(*Cell(blocks, i)));
+      const std::vector<float> logits = FakeLogits(ids);
+      logits_.insert(logits_.end(), logits.begin(), logits.end());
+    }
+    return std::span<const float>(logits_);
+  }
+  size_t weight_bytes() const override { return 0; }
+  size_t work_bytes() const override { return 0; }
+
+  int64_t largest_batch = 0;
+  int64_t forwards = 0;
+
+ private:
+  float* Cell(std::span<const BlockId> blocks, int32_t position) {
+    const int32_t block_tokens = kv_->shape().block_tokens;
+    const BlockId block = blocks[static_cast<size_t>(position / block_tokens)];
+    FATHOM_CHECK(kv_->Contains(block));
+    return kv_->Keys(0) + block.value * kv_->block_floats() +
+           position % block_tokens * kv_->shape().head_dim;
+  }
+
+  KvCache* const kv_;
+  Comm* const comm_;
+  const int32_t logits_rows_;
+  std::vector<float> logits_;
+};
+
+}  // namespace fathom::worker
