@@ -239,10 +239,11 @@ void World::TakeEnd(Listener& listener, const scheduler::Frame& frame) {
     case FinishReason::kDeadline:
       right = spec.deadline_us > 0;
       break;
-    case FinishReason::kError:
-      right =
-          !frame.error.ok() && DetailOf(frame.error).has_value() &&
-          (length == FaultAt(spec.record.seed) || DetailOf(frame.error)->reason == "FAILED_BEFORE");
+    case FinishReason::kError:  // A new leader learns its groups' limits late.
+      right = DetailOf(frame.error).has_value() &&
+              (length == FaultAt(spec.record.seed) ||
+               DetailOf(frame.error)->reason == "FAILED_BEFORE" ||
+               (spec.too_long && DetailOf(frame.error)->reason == "CONTEXT_LENGTH_EXCEEDED"));
       break;
     case FinishReason::kNone:
       break;

@@ -37,6 +37,7 @@ void World::Run() {
   After(kSecondUs, [this] { EverySecond(); });
   const auto all_sent = [this] { return specs_.size() == static_cast<size_t>(options_.requests); };
   RunUntil(all_sent, now_ + 3600 * kSecondUs);
+  if (!failures_.empty()) return;
   faults_ = false;
   RunUntil([this] { return open_ == 0; }, now_ + 600 * kSecondUs);
   if (open_ != 0) Fail(fmt::format("{} clients have no end after the faults stopped", open_));

@@ -1,0 +1,217 @@
+// What plans hold: run-ahead, budget, admission, blocks.
+#include <gtest/gtest.h>
+
+#include "tests/scheduler/core_harness.h"
+
+namespace fathom::scheduler {
+namespace {
+
+TEST(CorePlanning, TwoPlansInFlightAndDecodesFedByTheStepBefore) {
+  CoreHarness harness;
+  harness.Up();
+  const Actions actions = harness.Submit(MakeRecord("r", 3, 4), 1);
+  ASSERT_EQ(actions.accepted.size(), 1u);
+  EXPECT_EQ(actions.accepted[0].seed, 1000u);
+  ASSERT_EQ(actions.plans.size(), 2u);
+  const StepPlan& first = actions.plans[0].plan;
+  EXPECT_EQ(first.step, StepId{0});
+  ASSERT_EQ(first.admits.size(), 1u);
+  EXPECT_EQ(first.admits[0].ids, MakeRecord("r", 3, 4).prompt_ids);
+  EXPECT_FALSE(first.admits[0].more);
+  ASSERT_EQ(first.chunks.size(), 1u);
+  EXPECT_EQ(first.chunks[0], (Chunk{SlotId{1}, 3, true}));
+  const StepPlan& second = actions.plans[1].plan;
+  EXPECT_TRUE(second.admits.empty());
+  EXPECT_EQ(second.chunks[0], (Chunk{SlotId{1}, DecodeRow{StepId{0}}, true}));
+}
+
+TEST(CorePlanning, NeverBeyondALengthStop) {
+  CoreHarness harness;
+  harness.Up();
+  const Record record = MakeRecord("r", 3, 1);
+  const GroupUp up = harness.UpEvent(CoreHarness::Limits());
+  Runner runner(harness, up);
+  runner.Follow(1);
+  runner.Take(harness.Submit(record, 1));
+  EXPECT_EQ(runner.plans().size(), 1u);  // One token: nothing to run ahead with.
+  runner.RunAll();
+  EXPECT_EQ(runner.ledger(1).ids, Expected(record));
+  EXPECT_EQ(runner.ledger(1).end->reason, FinishReason::kLength);
+  EXPECT_EQ(harness.core.Stats().tokens_dropped_total, 0u);
+  EXPECT_EQ(harness.core.Stats().blocks_used, 0);
+}
+
+TEST(CorePlanning, ASlotIsReleasedByTheNextPlanThatHasWork) {
+  CoreHarness harness;
+  harness.Up();
+  Runner runner(harness, harness.UpEvent(CoreHarness::Limits()));
+  runner.Take(harness.Submit(MakeRecord("a", 3, 2), 1));
+  runner.RunAll();
+  EXPECT_EQ(harness.core.Stats().blocks_used, 0);
+  const Actions actions = harness.Submit(MakeRecord("b", 3, 2), 2);
+  ASSERT_FALSE(actions.plans.empty());
+  EXPECT_EQ(actions.plans[0].plan.releases, std::vector<SlotId>{SlotId{1}});
+  EXPECT_EQ(actions.plans[0].plan.admits[0].slot, SlotId{1});
+  runner.Take(actions);
+  runner.RunAll();
+}
+
+TEST(CorePlanning, DecodesThenRunningPromptsThenNewOnes) {
+  CoreHarness harness;
+  GroupLimits limits = CoreHarness::Limits();
+  limits.plans_in_flight = 1;
+  harness.Up(limits);
+  Runner runner(harness, harness.UpEvent(limits));
+  runner.Take(harness.Submit(MakeRecord("decodes", 2, 30), 1));
+  runner.Take(harness.Submit(MakeRecord("long", 40, 2), 2));
+  runner.Take(harness.Submit(MakeRecord("new", 5, 2), 3));
+  ASSERT_TRUE(runner.RunOne());
+  // One decode row, and 15 of the long prompt's 40.
+  ASSERT_EQ(runner.plans()[0].chunks.size(), 2u);
+  EXPECT_EQ(runner.plans()[0].chunks[0], (Chunk{SlotId{1}, DecodeRow{StepId{0}}, true}));
+  EXPECT_EQ(runner.plans()[0].chunks[1], (Chunk{SlotId{2}, 15, false}));
+  ASSERT_TRUE(runner.RunOne());
+  EXPECT_EQ(runner.plans()[0].chunks[1], (Chunk{SlotId{2}, 15, false}));
+  ASSERT_TRUE(runner.RunOne());
+  // The last 10 of it, and the 5 of the new one fill the 16 rows.
+  ASSERT_EQ(runner.plans()[0].chunks.size(), 3u);
+  EXPECT_EQ(runner.plans()[0].chunks[1], (Chunk{SlotId{2}, 10, true}));
+  EXPECT_EQ(runner.plans()[0].chunks[2], (Chunk{SlotId{3}, 5, true}));
+  runner.RunAll();
+  EXPECT_EQ(harness.core.Stats().finished_total, 3u);
+}
+
+TEST(CorePlanning, AdmitsInPiecesOf32k) {
+  CoreHarness harness;
+  const GroupLimits limits{.blocks = 8001,
+                           .block_tokens = 16,
+                           .slots = 4,
+                           .step_tokens = 50'000,
+                           .context_tokens = 100'000,
+                           .plans_in_flight = 2};
+  harness.Up(limits);
+  Runner runner(harness, harness.UpEvent(limits));
+  runner.Follow(1);
+  Record record = MakeRecord("r", 70'000, 3);
+  record.request.output.prompt_logprobs = 0;
+  runner.Take(harness.Submit(record, 1));
+  ASSERT_EQ(runner.plans().size(), 2u);
+  EXPECT_EQ(runner.plans()[0].admits[0].ids.size(), static_cast<size_t>(kAdmitIdsMax));
+  EXPECT_TRUE(runner.plans()[0].admits[0].more);
+  EXPECT_EQ(std::get<int32_t>(runner.plans()[0].chunks[0].work), kAdmitIdsMax - 1);
+  runner.RunAll();
+  EXPECT_EQ(runner.ledger(1).ids, Expected(record));
+  EXPECT_EQ(runner.ledger(1).prompt_logprobs.size(), 69'999u);
+}
+
+TEST(CorePlanning, WithoutBlocksTheLatestArrivalGoesAndIsFirstInLineAgain) {
+  CoreHarness harness;
+  GroupLimits limits = CoreHarness::Limits();
+  limits.blocks = 9;  // 32 tokens.
+  harness.Up(limits);
+  Runner runner(harness, harness.UpEvent(limits));
+  std::vector<Record> records;
+  for (uint64_t i = 1; i <= 3; ++i) {
+    harness.now += 10;
+    records.push_back(MakeRecord("r" + std::to_string(i), 8, 20));
+    runner.Follow(i);
+    runner.Take(harness.Submit(records.back(), i));
+  }
+  runner.RunAll();
+  for (uint64_t i = 1; i <= 3; ++i) {
+    EXPECT_EQ(runner.ledger(i).ids, Expected(records[i - 1]));
+    EXPECT_EQ(runner.ledger(i).end->reason, FinishReason::kLength);
+  }
+  EXPECT_GT(harness.core.Stats().preemptions_total, 0u);
+  EXPECT_EQ(runner.ledger(1).end->timings.suspensions, 0);  // The first is never disturbed.
+  EXPECT_EQ(harness.core.Stats().blocks_used, 0);
+}
+
+TEST(CorePlanning, ARequestThatFillsThePoolRunsAndOneMoreTokenIsRefused) {
+  CoreHarness harness;
+  GroupLimits limits = CoreHarness::Limits();
+  limits.blocks = 9;
+  harness.Up(limits);
+  Runner runner(harness, harness.UpEvent(limits));
+  runner.Follow(1);
+  const Record record = MakeRecord("fits", 30, 3);  // The last token needs no room.
+  runner.Take(harness.Submit(record, 1));
+  runner.RunAll();
+  EXPECT_EQ(runner.ledger(1).ids, Expected(record));
+  const Actions actions = harness.Submit(MakeRecord("over", 30, 4), 2);
+  ASSERT_EQ(actions.refused.size(), 1u);
+  EXPECT_EQ(DetailOf(actions.refused[0].status)->reason, "KV_POOL_EXCEEDED");
+  EXPECT_EQ(DetailOf(actions.refused[0].status)->field, "stop.max_tokens");
+  EXPECT_NE(Message(actions.refused[0].status).find("lower max_tokens to 3"), std::string::npos)
+      << ToString(actions.refused[0].status);
+}
+
+TEST(CorePlanning, AGroupOfASecondKindTakesNewWorkOnly) {
+  CoreHarness harness;
+  harness.Step(harness.UpEvent(CoreHarness::Limits(), 1, "kind-a", GroupId{0}));
+  const Record record = MakeRecord("r", 3, 10);
+  Runner a(harness, harness.UpEvent(CoreHarness::Limits(), 1, "kind-a", GroupId{0}));
+  a.Follow(1);
+  a.Take(harness.Submit(record, 1));
+  ASSERT_TRUE(a.RunOne());
+  EXPECT_TRUE(harness.Step(GroupLost{GroupId{0}, EpochId{1}}).plans.empty());
+  const Actions up = harness.Step(harness.UpEvent(CoreHarness::Limits(), 2, "kind-b", GroupId{1}));
+  EXPECT_TRUE(up.plans.empty());  // Its kind is expected back.
+  Runner b(harness, harness.UpEvent(CoreHarness::Limits(), 2, "kind-b", GroupId{1}));
+  b.Follow(1, 1);
+  b.Take(harness.Tick(30'000'000));
+  b.RunAll();
+  EXPECT_EQ(b.ledger(1).ids.size(), 9u);
+  EXPECT_EQ(b.ledger(1).fingerprints, std::vector<std::string>{"kind-b"});
+  const Actions again = harness.Step(CoreHarness::KeyOnly(record.key, 2));
+  EXPECT_EQ(again.accepted[0].record->fingerprints,
+            (std::vector<FingerprintSpan>{{0, "kind-a"}, {1, "kind-b"}}));
+  ASSERT_EQ(again.frames.size(), 2u);  // One for each kind.
+  EXPECT_EQ(again.frames[0].fingerprint, "kind-a");
+  EXPECT_EQ(again.frames[1].fingerprint, "kind-b");
+  EXPECT_EQ(again.frames[1].position, 1);
+}
+
+TEST(CorePlanning, AResultThatCannotBeEndsTheEpochOnce) {
+  CoreHarness harness;
+  harness.Up();
+  const Actions submitted = harness.Submit(MakeRecord("r", 3, 4), 1);
+  sim::FakeGroup group(harness.UpEvent(CoreHarness::Limits()));
+  StepResult result = *group.Execute(submitted.plans[0].plan);
+  StepResult stale = result;
+  stale.epoch = EpochId{9};
+  EXPECT_TRUE(harness.Step(StepDone{kGroup, stale}).aborts.empty());  // An old epoch: ignored.
+  auto broken = [&](auto change) {
+    StepResult copy = result;
+    change(copy);
+    CoreHarness fresh;
+    fresh.Up();
+    fresh.Submit(MakeRecord("r", 3, 4), 1);
+    const Actions actions = fresh.Step(StepDone{kGroup, copy});
+    return actions.aborts.size() == 1 && fresh.core.Stats().groups == 0 &&
+           fresh.core.Stats().requests_waiting == 1;
+  };
+  EXPECT_TRUE(broken([](StepResult& r) { r.step = StepId{1}; }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows.clear(); }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows[0].row = 1; }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows[0].row = -1; }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows[0].position = 1; }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows[0].sequence = 1; }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows[0].ids.push_back(5); }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows[0].ids[0] = -5; }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows.push_back(r.rows[0]); }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows[0].logprobs.resize(1); }));
+  EXPECT_TRUE(broken([](StepResult& r) { r.rows[0].prompt_logprobs.emplace(); }));
+  EXPECT_FALSE(broken([](StepResult&) {}));
+}
+
+TEST(CorePlanning, LimitsThatNoPlanCanKeepToAreRefused) {
+  CoreHarness harness;
+  GroupLimits limits = CoreHarness::Limits();
+  limits.blocks = 1;
+  EXPECT_EQ(harness.Up(limits).aborts.size(), 1u);
+  EXPECT_EQ(harness.core.Stats().groups, 0);
+}
+
+}  // namespace
+}  // namespace fathom::scheduler

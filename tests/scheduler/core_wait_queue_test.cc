@@ -1,0 +1,113 @@
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "scheduler/core/session_table.h"
+#include "scheduler/core/wait_queue.h"
+#include "tests/sim/model.h"
+
+namespace fathom::scheduler {
+namespace {
+
+constexpr auto kAnybody = [](const Sequence&) { return true; };
+
+class WaitQueueTest : public testing::Test {
+ protected:
+  Sequence& Make(int32_t prompt_tokens = 1) {
+    Record record;
+    record.key.request_id = std::to_string(++made_);
+    record.prompt_ids.assign(static_cast<size_t>(prompt_tokens), 1);
+    return sessions_.Create(std::move(record), "").sequences[0];
+  }
+  void Push(Sequence& sequence, int64_t value, const std::string& fingerprint, TimeUs now = 0) {
+    queue_.Push(sequence, {0, value, sequence.number}, fingerprint, true, now);
+  }
+
+  SessionTable sessions_;
+  WaitQueue queue_;
+  int made_ = 0;
+};
+
+TEST_F(WaitQueueTest, AGroupSeesItsOwnLaneAndTheCommonOneInOneOrder) {
+  queue_.GroupUp("a");
+  Sequence &first = Make(), &second = Make(), &third = Make();
+  Push(third, 3, "a");
+  Push(first, 1, "b");
+  Push(second, 2, "");
+  EXPECT_EQ(queue_.First("a", kAnybody), &second);
+  EXPECT_EQ(queue_.First("b", kAnybody), &first);
+  EXPECT_EQ(queue_.First("a", [&](const Sequence& s) { return &s != &second; }), &third);
+  queue_.Erase(second);
+  EXPECT_EQ(queue_.First("a", kAnybody), &third);
+  EXPECT_EQ(queue_.First("c", kAnybody), nullptr);
+}
+
+TEST_F(WaitQueueTest, ALaneWithoutGroupsGivesUpAfterItsTime) {
+  queue_.GroupUp("a");
+  queue_.GroupUp("b");
+  Sequence& sequence = Make();
+  Push(sequence, 1, "a");
+  EXPECT_EQ(queue_.NextTimeUs(), INT64_MAX);
+  queue_.GroupDown("a", 100);
+  EXPECT_EQ(queue_.NextTimeUs(), 100 + kFingerprintWaitUs);
+  queue_.Expire(99 + kFingerprintWaitUs);
+  EXPECT_EQ(queue_.First("b", kAnybody), nullptr);
+  queue_.Expire(100 + kFingerprintWaitUs);
+  EXPECT_EQ(queue_.First("b", kAnybody), &sequence);
+  EXPECT_EQ(std::get<WaitingState>(sequence.state).lane, "");
+  EXPECT_TRUE(queue_.Check().ok());
+}
+
+TEST_F(WaitQueueTest, AGroupThatComesBackInTimeKeepsItsLane) {
+  Sequence& sequence = Make();
+  Push(sequence, 1, "a", 100);
+  queue_.GroupUp("a");
+  queue_.Expire(100 + 2 * kFingerprintWaitUs);
+  EXPECT_EQ(queue_.First("b", kAnybody), nullptr);
+  EXPECT_EQ(queue_.First("a", kAnybody), &sequence);
+}
+
+TEST_F(WaitQueueTest, EqualsTheNaiveModel) {
+  const uint64_t seed = sim::TestSeed(3);
+  SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
+  std::mt19937_64 rng(seed);
+  const std::vector<std::string> lanes = {"", "a", "b"};
+  queue_.GroupUp("a");
+  queue_.GroupUp("b");
+  std::map<OrderKey, std::pair<Sequence*, std::string>> model;
+  std::vector<Sequence*> idle;
+  for (int i = 0; i < 40; ++i) idle.push_back(&Make(1 + static_cast<int32_t>(rng() % 5)));
+  for (int i = 0; i < 5000; ++i) {
+    if (!idle.empty() && rng() % 2 == 0) {
+      Sequence& sequence = *idle.back();
+      idle.pop_back();
+      const OrderKey key{static_cast<int64_t>(rng() % 2), static_cast<int64_t>(rng() % 10),
+                         sequence.number};
+      const std::string& lane = lanes[rng() % 3];
+      queue_.Push(sequence, key, lane, rng() % 2 == 0, 0);
+      model[key] = {&sequence, lane};
+    } else if (!model.empty()) {
+      auto it = std::next(model.begin(), static_cast<ptrdiff_t>(rng() % model.size()));
+      queue_.Erase(*it->second.first);
+      idle.push_back(it->second.first);
+      model.erase(it);
+    }
+    Sequence* expected = nullptr;
+    for (const auto& [key, entry] : model) {
+      if (entry.second == "b" || entry.first->session->prompt_tokens() == 3) continue;
+      expected = entry.first;
+      break;
+    }
+    ASSERT_EQ(queue_.First("a", [](const Sequence& s) { return s.session->prompt_tokens() != 3; }),
+              expected);
+    ASSERT_EQ(queue_.size(), static_cast<int32_t>(model.size()));
+    ASSERT_TRUE(queue_.Check().ok()) << ToString(queue_.Check());
+  }
+}
+
+}  // namespace
+}  // namespace fathom::scheduler
