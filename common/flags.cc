@@ -156,14 +156,14 @@ class Flags::Impl {
   void set_group(std::string title) { group_ = std::move(title); }
 
  private:
-  CLI::Option* AddOne(const std::string& name, const Setter& set) {
+  CLI::Option* AddOne(const std::string& name, Setter set) {
     return app_.add_option_function<std::string>(
         name, [this, set, name](const std::string& text) { Apply(name, set, text); });
   }
 
-  CLI::Option* AddMany(const std::string& name, const Setter& set) {
+  CLI::Option* AddMany(const std::string& name, Setter set) {
     auto* option = app_.add_option_function<std::vector<std::string>>(
-        name, [this, set, name](const std::vector<std::string>& texts) {
+        name, [this, set, name](const std::vector<std::string>& texts) mutable {
           for (const std::string& text : texts) Apply(name, set, text);
         });
     return option->expected(-1);
@@ -326,13 +326,15 @@ void Flags::Add(const std::string& names, std::optional<std::string>* value,
 }
 void Flags::Add(const std::string& names, std::vector<std::string>* values,
                 const std::string& help) {
+  // What is given replaces the default and adds up among itself.
   impl_->Add(
       names,
-      [=](const std::string& text) {
+      [values, given = false](const std::string& text) mutable {
+        if (!std::exchange(given, true)) values->clear();
         values->push_back(text);
         return std::optional<std::string>();
       },
-      help, "", /*repeatable=*/true);
+      help, fmt::format("{}", fmt::join(*values, ", ")), /*repeatable=*/true);
 }
 void Flags::Add(const std::string& names, bool* value, const std::string& help) {
   impl_->AddSwitch(names, value, help);

@@ -17,7 +17,7 @@ struct Parsed {
   int64_t kv_bytes = 0;
   bool json = false;
   std::string device = "auto", prompt;
-  std::vector<std::string> files;
+  std::vector<std::string> files = {"default"};
   std::optional<int> exit;
   std::string error;
 
@@ -52,10 +52,11 @@ TEST(Flags, AllForms) {
   EXPECT_EQ(p.prompt, "hello there");
 }
 
-TEST(Flags, RepeatableTakesSeveral) {
+TEST(Flags, RepeatableReplacesItsDefaultAndTakesSeveral) {
   const Parsed p({"--goldens", "a", "b", "--goldens", "c"});
   ASSERT_EQ(p.exit, std::nullopt) << p.error;
   EXPECT_EQ(p.files, (std::vector<std::string>{"a", "b", "c"}));
+  EXPECT_EQ(Parsed({}).files, (std::vector<std::string>{"default"}));
 }
 
 TEST(Flags, ForeignNamesWithTheSameMeaningAreTaken) {
