@@ -105,7 +105,7 @@ WorkerFacts FactsOf(const Options& options, const Model& model, const EngineLimi
   facts.host = HostName();
   facts.device = "cpu";
   facts.model =
-      std::filesystem::weakly_canonical(model.folder / ".").parent_path().filename().string();
+      std::filesystem::canonical(model.folder).filename().string();  // It was read: it is there.
   facts.config_digest = model.config_digest;
   facts.weights_digest = model.checkpoint->weights_digest();
   facts.fingerprint =
