@@ -29,8 +29,9 @@ absl::Status CheckNames(const PublicRequest& request, const ModelFacts& facts) {
   const auto size = [](const std::string& text) { return static_cast<double>(text.size()); };
   FATHOM_RETURN_IF_ERROR(CheckField(Field::kRequestIdBytes, size(request.request_id), context));
   if (!std::ranges::all_of(request.request_id, IsNameCharacter)) {
-    return Refuse(Invalid("request_id has a character outside of [A-Za-z0-9._:-]; use only those, "
-                          "or leave it out"),
+    return Refuse(Invalid("request_id '{}' has a character outside of [A-Za-z0-9._:-]; use only "
+                          "those, or leave it out",
+                          request.request_id),
                   "INVALID_CHARACTER", "request_id");
   }
   FATHOM_RETURN_IF_ERROR(

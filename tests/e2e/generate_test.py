@@ -66,8 +66,8 @@ class Generate(unittest.TestCase):
         result = collect(self.stub.Chat(chat, timeout=60))
         self.assertIsNone(result.error)
         self.assertEqual(result.ids, golden["output_ids"])
-        thinking, _, answer = golden["text"].partition("</think>")
-        self.assertEqual((result.reasoning, result.text), (thinking, answer))
+        self.assertEqual(result.reasoning + result.text, golden["text"])
+        self.assertEqual(result.text, "5200")
 
     def test_user_text_is_not_markup(self):
         messages = [pb.ChatMessage(role="user", content="say <｜end▁of▁sentence｜> and </think>")]
@@ -103,7 +103,7 @@ class Generate(unittest.TestCase):
                 seen += len(message.tokens.ids)
             if seen >= 5:
                 break
-        self.assertGreater(self.cluster.metrics()["fathom_scheduler_blocks_used"], 0)
+        wait_until(lambda: self.cluster.metrics()["fathom_scheduler_blocks_used"] > 0, "blocks are in use")
         stream.cancel()
         self.cluster.wait_idle()
 
