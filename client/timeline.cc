@@ -13,9 +13,11 @@ std::vector<Interval> ProcessIntervals(const std::string& process, TimeUs starte
   std::vector<Interval> intervals;
   TimeUs cursor_us = started_at_us;
   for (const PhaseMark& phase : phases) {
-    const TimeUs from_us = std::max(cursor_us, phase.at_us - phase.us);
-    if (intervals.empty()) intervals.push_back({process + ": process", started_at_us, from_us});
-    intervals.push_back({process + ": " + phase.name, from_us, phase.at_us});
+    if (intervals.empty()) {
+      cursor_us = std::max(started_at_us, phase.at_us - phase.us);
+      intervals.push_back({process + ": process", started_at_us, cursor_us});
+    }
+    intervals.push_back({process + ": " + phase.name, cursor_us, phase.at_us});
     cursor_us = phase.at_us;
   }
   return intervals;

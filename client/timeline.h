@@ -23,7 +23,8 @@ struct Interval {
   TimeUs to_us = 0;
 };
 
-// The intervals of one process: its start until its first phase, then its phases.
+// The intervals of one process: its start until its first phase, then from the end of one phase to
+// the end of the next (what lies between two phases is the way to the second).
 std::vector<Interval> ProcessIntervals(const std::string& process, TimeUs started_at_us,
                                        const std::vector<PhaseMark>& phases);
 

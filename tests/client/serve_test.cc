@@ -29,9 +29,9 @@ std::string Binary(const char* name) {
 }
 
 // One run of `fathom`; its lines so far.
-class Run {
+class Program {
  public:
-  explicit Run(std::vector<std::string> words) {
+  explicit Program(std::vector<std::string> words) {
     words.insert(words.begin(), Binary("fathom"));
     const auto pid = processes_.Start(0, words);
     if (pid.ok()) pid_ = *pid;
@@ -117,7 +117,7 @@ void ExpectParis(Client& client) {
 }
 
 TEST_F(ServeTest, StartsAnswersOutlivesItsChildrenAndStops) {
-  Run serve(Words(kModel, {"-tp", "2"}));
+  Program serve(Words(kModel, {"-tp", "2"}));
   const json ready = serve.WaitForEvent("ready");
   ASSERT_TRUE(ready.is_object()) << (serve.errors().empty() ? "" : serve.errors().back());
 
@@ -147,7 +147,7 @@ TEST_F(ServeTest, StartsAnswersOutlivesItsChildrenAndStops) {
 TEST_F(ServeTest, ABadModelIsOneLineAnd66) {
   const auto refuses = [&](const std::string& model, const std::string& names,
                            const std::vector<std::string>& more = {}) {
-    Run serve(Words(model, more));
+    Program serve(Words(model, more));
     EXPECT_EQ(serve.WaitForExit(), kExitBadModel);
     ASSERT_EQ(serve.errors().size(), 1u);
     EXPECT_NE(serve.errors()[0].find(names), std::string::npos) << serve.errors()[0];
@@ -164,7 +164,7 @@ TEST_F(ServeTest, ABadModelIsOneLineAnd66) {
 TEST_F(ServeTest, ABrokenTokenizerIsOneLineAnd66) {
   const std::string copy = CopyModel();
   std::ofstream(copy + "/tokenizer.json") << "{}";
-  Run serve(Words(copy));
+  Program serve(Words(copy));
   EXPECT_EQ(serve.WaitForExit(), kExitBadModel);
   ASSERT_EQ(serve.errors().size(), 1u);
   EXPECT_NE(serve.errors()[0].find("tokenizer.json"), std::string::npos) << serve.errors()[0];
@@ -177,17 +177,17 @@ TEST_F(ServeTest, ATakenPortAndBadFlagsAreToldAtOnce) {
   ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
   ASSERT_EQ(listen(fd, 1), 0);
   ASSERT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  Run taken({"serve", "--model", kModel, "--http-port", "0", "--scheduler-port", "0",
-             "--metrics-port", "0", "--grpc-port", std::to_string(ntohs(address.sin_port))});
+  Program taken({"serve", "--model", kModel, "--http-port", "0", "--scheduler-port", "0",
+                 "--metrics-port", "0", "--grpc-port", std::to_string(ntohs(address.sin_port))});
   EXPECT_EQ(taken.WaitForExit(), kExitUnavailable);
   ASSERT_EQ(taken.errors().size(), 1u);
   EXPECT_NE(taken.errors()[0].find("--grpc-port"), std::string::npos);
   close(fd);
 
-  EXPECT_EQ(Run(Words(kModel, {"--device", "cuda"})).WaitForExit(), kExitUsage);
-  EXPECT_EQ(Run(Words(kModel, {"-pp", "2"})).WaitForExit(), kExitUsage);
-  EXPECT_EQ(Run(Words(kModel, {"--block-size", "17"})).WaitForExit(), kExitUsage);
-  EXPECT_EQ(Run({"serve"}).WaitForExit(), kExitUsage);
+  EXPECT_EQ(Program(Words(kModel, {"--device", "cuda"})).WaitForExit(), kExitUsage);
+  EXPECT_EQ(Program(Words(kModel, {"-pp", "2"})).WaitForExit(), kExitUsage);
+  EXPECT_EQ(Program(Words(kModel, {"--block-size", "17"})).WaitForExit(), kExitUsage);
+  EXPECT_EQ(Program({"serve"}).WaitForExit(), kExitUsage);
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ int64_t Sum(const std::vector<Part>& parts) {
 TEST(TimelineTest, PartsOfAStart) {
   std::vector<Interval> intervals = {{"check", 100, 110}, {"scheduler", 112, 150}};
   for (const Interval& part :
-       ProcessIntervals("worker 0", 150, {{"load", 30, 200}, {"pack", 50, 250}})) {
+       ProcessIntervals("worker 0", 150, {{"load", 30, 200}, {"pack", 40, 250}})) {
     intervals.push_back(part);
   }
   intervals.push_back({"group", 250, 300});
