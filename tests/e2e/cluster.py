@@ -161,15 +161,17 @@ class Cluster:
     def __enter__(self):
         self.log = []
         self.process = subprocess.Popen([BIN / "fathom", *self.args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+        self.readers = [threading.Thread(target=lambda: self.log.extend(self.process.stderr))]
+        self.readers[0].start()
         for line in self.process.stdout:
             if line.startswith("{") and json.loads(line).get("event") == "ready":
                 self.ready = json.loads(line)
                 break
         else:
-            self.process.wait()
+            self.close()
             raise RuntimeError(f"fathom serve ended with {self.process.returncode}:\n" + "".join(self.log))
-        threading.Thread(target=lambda: [None for _ in self.process.stdout], daemon=True).start()
+        self.readers.append(threading.Thread(target=lambda: [None for _ in self.process.stdout]))
+        self.readers[1].start()
         self.client = Client(self.ready["grpc_port"])
         self.generate = self.client.generate
         self.extra = []
@@ -180,13 +182,23 @@ class Cluster:
         for process in self.extra:
             process.terminate()
             process.wait(20 * SLOW)
+            process.stdout.close()
         self.process.send_signal(signal.SIGINT)
         try:
             code = self.process.wait(40 * SLOW)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        finally:
+            self.close()
         assert code == self.expect_exit, f"fathom serve ended with {code}:\n" + "".join(self.log[-50:])
+
+    def close(self):
+        self.process.wait()
+        for reader in self.readers:
+            reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
 
     def add_router(self):
         """A second router on the same scheduler; its Client."""
@@ -196,7 +208,6 @@ class Cluster:
         for line in process.stdout:
             if '"role"' in line:
                 client = Client(json.loads(line)["grpc_port"])
-                threading.Thread(target=lambda: [None for _ in process.stdout], daemon=True).start()
                 wait_until(lambda: client.admin.GetStatus(pb.GetStatusRequest()).ready, "the second router is ready")
                 return client
         raise RuntimeError("the second router did not start")

@@ -50,7 +50,7 @@ class Equalities(unittest.TestCase):
             want = alone(c, reqs)
             long = request(ids=goldens()[17]["prompt_ids"], max_tokens=16, logprobs=2, prompt_logprobs=0)
             want_long = collect(c.client.stub.Generate(long, timeout=120))
-        with Cluster("--max-num-batched-tokens", "7") as c:
+        with Cluster("--max-num-batched-tokens", "7", "--max-num-seqs", "6") as c:
             self.same(c.client.many(reqs), want, "chunks of 7")
             got = collect(c.client.stub.Generate(long, timeout=120))
             self.same([got], [want_long], "a long prompt in chunks of 7")
