@@ -55,5 +55,16 @@ TEST(Policy, FcfsIsByArrival) {
   EXPECT_LT(fcfs.keep(early), fcfs.keep(late));
 }
 
+TEST(Policy, ShortestFirstOvertakesWithinItsLengthOnly) {
+  const Policy& shortest = *FindPolicy("shortest-first");
+  const SequenceFacts lengthy{
+      .number = 1, .arrival_us = 0, .prompt_tokens = 900, .max_tokens = 100};
+  SequenceFacts brief{.number = 2, .arrival_us = 989'999, .prompt_tokens = 5, .max_tokens = 5};
+  EXPECT_LT(shortest.admit(brief), shortest.admit(lengthy));
+  brief.arrival_us = 990'001;
+  EXPECT_LT(shortest.admit(lengthy), shortest.admit(brief));
+  EXPECT_LT(shortest.keep(lengthy), shortest.keep(brief));
+}
+
 }  // namespace
 }  // namespace fathom::scheduler
