@@ -17,8 +17,7 @@ std::unique_ptr<Client> ServerFlag::Dial() const {
   ClientOptions options;
   options.servers = SplitCommas(servers);
   if (options.servers.empty()) options.servers.emplace_back("127.0.0.1:8001");
-  options.first_budget_ms =
-      1000;  // Tell soon that nobody answers; a begun answer is worth waiting for.
+  options.first_budget_ms = 3000;  // Long enough for a router that restarts.
   return std::make_unique<Client>(std::move(options));
 }
 

@@ -1,13 +1,18 @@
 #include "common/metrics.h"
 
+#include <netdb.h>
 #include <prometheus/counter.h>
 #include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <exception>
+#include <future>
 
 #include "common/check.h"
 
@@ -42,10 +47,40 @@ class Metrics::Impl {
   const std::string prefix;
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   std::unique_ptr<prometheus::Exposer> exposer;
+  std::string host;
+  int port = 0;
 };
 
+namespace {
+
+// A connection that is closed at once.
+void Knock(const std::string& host, int port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) return;
+  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd >= 0) {
+    (void)connect(fd, found->ai_addr, found->ai_addrlen);
+    close(fd);
+  }
+  freeaddrinfo(found);
+}
+
+}  // namespace
+
 Metrics::Metrics(std::string role) : impl_(std::make_unique<Impl>(std::move(role))) {}
-Metrics::~Metrics() = default;
+
+// The HTTP server's thread looks whether it shall stop when somebody connects, or every two
+// seconds.
+Metrics::~Metrics() {
+  if (!impl_->exposer) return;
+  const auto stopped = std::async(std::launch::async, [this] { impl_->exposer.reset(); });
+  while (stopped.wait_for(std::chrono::milliseconds(5)) != std::future_status::ready) {
+    Knock(impl_->host, impl_->port);
+  }
+}
 
 Counter Metrics::AddCounter(const std::string& name, const std::string& help,
                             const Labels& labels) {
@@ -86,7 +121,9 @@ absl::StatusOr<int> Metrics::Serve(const std::string& host, int port) {
     impl_->exposer =
         std::make_unique<prometheus::Exposer>(fmt::format("{}:{}", host, port), /*num_threads=*/1);
     impl_->exposer->RegisterCollectable(impl_->registry);
-    return impl_->exposer->GetListeningPorts().front();
+    impl_->host = host;
+    impl_->port = impl_->exposer->GetListeningPorts().front();
+    return impl_->port;
   } catch (const std::exception& error) {
     return Unavailable("cannot serve /metrics on {}:{}: {}; choose another port (0 = any free one)",
                        host, port, error.what());
