@@ -1,0 +1,120 @@
+// Times of the decoder's parts on this machine, for people: kernels_bench [model folder] [threads].
+// Not a test: nothing is asserted, and the figures are medians of a quiet machine or they mean
+// nothing.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <vector>
+
+#include "common/status.h"
+#include "kernels/cpu_dispatch.h"
+#include "kernels/sample.h"
+#include "worker/checkpoint.h"
+#include "worker/comm.h"
+#include "worker/decoder.h"
+#include "worker/kv_cache.h"
+
+namespace fathom {
+namespace {
+
+using worker::ForwardRow;
+
+constexpr int32_t kBlockTokens = 16;
+constexpr int32_t kSequences = 16;
+constexpr int32_t kBlocksPerSequence = 64;
+
+double MedianUs(int rounds, const std::function<void()>& body) {
+  std::vector<double> times;
+  for (int i = 0; i < rounds; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    body();
+    const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - begin;
+    times.push_back(time.count());
+  }
+  std::nth_element(times.begin(), times.begin() + rounds / 2, times.end());
+  return times[static_cast<size_t>(rounds / 2)];
+}
+
+// `sequences` rows at `position` each, or a chunk of one sequence.
+std::vector<ForwardRow> Decodes(int32_t sequences, int32_t position) {
+  std::vector<ForwardRow> rows;
+  for (int32_t s = 0; s < sequences; ++s) rows.push_back({17 + s, position, s, true});
+  return rows;
+}
+
+std::vector<ForwardRow> Prompt(int32_t begin, int32_t count) {
+  std::vector<ForwardRow> rows;
+  for (int32_t i = 0; i < count; ++i) rows.push_back({i % 1000, begin + i, 0, i + 1 == count});
+  return rows;
+}
+
+int Run(const char* folder, int threads) {
+  const auto config = worker::ReadModelConfig(folder);
+  if (!config.ok()) return fmt::print("{}\n", ToString(config.status())), 1;
+  const auto checkpoint = worker::OpenCheckpoint(folder, *config);
+  if (!checkpoint.ok()) return fmt::print("{}\n", ToString(checkpoint.status())), 1;
+  auto kv = worker::KvCache::Allocate({.layers = config->layers,
+                                       .kv_heads = config->kv_heads,
+                                       .head_dim = config->head_dim,
+                                       .block_tokens = kBlockTokens,
+                                       .pool_blocks = 1 + kSequences * kBlocksPerSequence});
+  worker::SingleRankComm comm;
+  kernels::ThreadPool pool(threads);
+  auto decoder = worker::Decoder::Load(
+      *config, **checkpoint, {}, {.step_tokens = 512, .logits_rows = 64, .context_tokens = 1024},
+      kv->get(), &comm, &pool);
+  std::vector<std::vector<BlockId>> blocks(kSequences);
+  std::vector<std::span<const BlockId>> tables;
+  for (int32_t s = 0; s < kSequences; ++s) {
+    for (int32_t b = 0; b < kBlocksPerSequence; ++b) {
+      blocks[static_cast<size_t>(s)].push_back(BlockId{1 + s * kBlocksPerSequence + b});
+    }
+    tables.emplace_back(blocks[static_cast<size_t>(s)]);
+  }
+  const auto time = [&](const std::vector<ForwardRow>& rows, int rounds) {
+    return MedianUs(rounds, [&] { (void)(*decoder)->Forward({rows, tables}); });
+  };
+  for (const kernels::CpuIsa isa : kernels::SupportedCpuIsas()) {
+    if (isa == kernels::CpuIsa::kReference) continue;
+    kernels::UseCpuIsa(isa);
+    fmt::print("{}, {} threads\n", kernels::CpuIsaName(isa), threads);
+    for (const int32_t position : {0, 100, 500}) {
+      for (const int32_t sequences : {1, 2, 4, 8, 16}) {
+        fmt::print("  decode {:2} rows at {:3}: {:7.1f} us\n", sequences, position,
+                   time(Decodes(sequences, position), 300));
+      }
+    }
+    for (const int32_t begin : {0, 512}) {
+      const double us = time(Prompt(begin, 256), 20);
+      fmt::print("  prefill 256 rows at {:3}: {:7.1f} us, {:.0f} tokens/s\n", begin, us,
+                 256e6 / us);
+    }
+    const auto logits = (*decoder)->Forward({Decodes(1, 100), tables});
+    kernels::SampleScratch scratch;
+    kernels::SampleArgs args{.logits = *logits, .seed = 5, .scratch = &scratch};
+    int32_t position = 0;
+    const auto sample = [&] {
+      return MedianUs(300, [&] {
+        args.position = position++;
+        (void)kernels::SampleCpu(args);
+      });
+    };
+    fmt::print("  sample: {:.1f} us", sample());
+    args.top_p = 0.95f;
+    fmt::print(", top_p {:.1f} us", sample());
+    args.temperature = 0;
+    fmt::print(", greedy {:.1f} us\n", sample());
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace fathom
+
+int main(int argc, char** argv) {
+  return fathom::Run(argc > 1 ? argv[1] : FATHOM_SOURCE_DIR "/models/fathom-tiny",
+                     argc > 2 ? std::atoi(argv[2]) : 1);
+}

@@ -1,0 +1,143 @@
+// Sampler and log-probabilities: vector versions equal the reference; the reference draws from the
+// distribution.
+#include "kernels/sample.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/logprob.h"
+#include "tests/kernels/compare.h"
+
+namespace fathom::kernels {
+namespace {
+
+float Pick(std::mt19937_64& random, std::initializer_list<float> values) {
+  return values.begin()[random() % values.size()];
+}
+
+TEST(SampleTest, VectorsEqualTheReference) {
+  std::mt19937_64 random(TestSeed());
+  SampleScratch scratch;
+  for (int round = 0; round < 600; ++round) {
+    const size_t vocab = 1 + random() % 700;
+    auto logits = MakeValues(vocab, Values::kNormal, random);
+    // Some with ties, some peaked.
+    const float scale = Pick(random, {0.5f, 3.0f, 20.0f});
+    const bool ties = random() % 3 == 0;
+    for (float& z : logits) z = ties ? std::round(z) : z * scale;
+    std::vector<std::pair<int32_t, float>> bias;
+    std::vector<int32_t> banned;
+    std::vector<SeenToken> seen;
+    for (int32_t id = 0; id < static_cast<int32_t>(vocab); ++id) {
+      if (random() % 20 == 0) bias.emplace_back(id, Pick(random, {-100, 3.5f, 100}));
+      if (random() % 20 == 0) banned.push_back(id);
+      if (random() % 5 == 0) seen.push_back({id, static_cast<int32_t>(random() % 4)});
+    }
+    const SampleArgs args{.logits = logits,
+                          .temperature = Pick(random, {0, 0.01f, 0.7f, 1, 1.5f}),
+                          .top_k = static_cast<int32_t>(Pick(random, {0, 1, 5, 100, 1000})),
+                          .top_p = Pick(random, {0.01f, 0.5f, 0.95f, 1, 1}),
+                          .min_p = Pick(random, {0, 0, 0.05f, 1}),
+                          .repetition_penalty = Pick(random, {1, 1.2f, 0.8f}),
+                          .presence_penalty = Pick(random, {0, 0.5f, -1}),
+                          .frequency_penalty = Pick(random, {0, 0.3f, -0.2f}),
+                          .bias = bias,
+                          .banned = banned,
+                          .seen = seen,
+                          .seed = random(),
+                          .sequence = static_cast<int32_t>(random() % 3),
+                          .position = static_cast<int32_t>(random() % 5000),
+                          .scratch = &scratch};
+    const int32_t want = SampleRef(args);
+    ForEachIsa([&] { ASSERT_EQ(SampleCpu(args), want) << "round " << round; });
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(SampleTest, NothingLeftIsSaid) {
+  SampleScratch scratch;
+  const std::vector<float> logits = {1, 2};
+  const std::vector<int32_t> banned = {0, 1};
+  const SampleArgs args{.logits = logits, .banned = banned, .scratch = &scratch};
+  EXPECT_EQ(SampleRef(args), -1);
+  EXPECT_EQ(SampleCpu(args), -1);
+}
+
+TEST(SampleTest, GreedyTakesTheLowestOfEquals) {
+  SampleScratch scratch;
+  const std::vector<float> logits = {1, 5, 2, 5, 5};
+  EXPECT_EQ(SampleCpu({.logits = logits, .temperature = 0, .scratch = &scratch}), 1);
+}
+
+// Frequencies over many positions are the softmax: chi-squared with 7 degrees of freedom.
+TEST(SampleTest, FollowsTheDistribution) {
+  SampleScratch scratch;
+  const std::vector<float> logits = {0, 0.5f, 1, -1, 2, -2, 0.1f, 1.3f};
+  constexpr int kDraws = 40'000;
+  std::vector<int> counts(logits.size());
+  for (int i = 0; i < kDraws; ++i) {
+    const SampleArgs args{
+        .logits = logits, .temperature = 0.8f, .seed = 11, .position = i, .scratch = &scratch};
+    ++counts[static_cast<size_t>(SampleCpu(args))];
+  }
+  double total = 0;
+  for (const float z : logits) total += std::exp(double{z} / 0.8f);
+  double chi_squared = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double expected = kDraws * std::exp(double{logits[i]} / 0.8f) / total;
+    chi_squared += (counts[i] - expected) * (counts[i] - expected) / expected;
+  }
+  EXPECT_LT(chi_squared, 24.3) << "p < 0.001";
+}
+
+TEST(SampleTest, FiltersKeepWhatTheySay) {
+  SampleScratch scratch;
+  // Shares 0.5, 0.25, 0.125, ...
+  std::vector<float> logits(8);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = -static_cast<float>(i) * std::log(2.0f);
+  const auto most = [&](SampleArgs args) {
+    int32_t largest = 0;
+    args.logits = logits;
+    args.scratch = &scratch;
+    for (int32_t i = 0; i < 3000; ++i) {
+      args.position = i;
+      largest = std::max(largest, SampleCpu(args));
+    }
+    return largest;
+  };
+  EXPECT_EQ(most({}), 7);
+  EXPECT_EQ(most({.top_k = 3}), 2);
+  EXPECT_EQ(most({.top_p = 0.7f}), 1);
+  EXPECT_EQ(most({.top_p = 0.0f}), 0);
+  EXPECT_EQ(most({.min_p = 0.2f}), 2);
+  EXPECT_EQ(most({.min_p = 1.0f}), 0);
+}
+
+TEST(LogprobTest, VectorsEqualTheReferenceAndAreTrue) {
+  std::mt19937_64 random(TestSeed());
+  for (const size_t vocab : {1, 17, 512, 4096, 6000}) {
+    for (const int32_t slices : {1, 2, 4}) {
+      if (vocab % static_cast<size_t>(slices) != 0) continue;
+      auto logits = MakeValues(vocab, Values::kNormal, random);
+      for (float& z : logits) z = std::round(z * 40) / 8;  // With ties.
+      const size_t top = std::min<size_t>(20, vocab);
+      std::vector<int32_t> want_ids(top), ids(top);
+      std::vector<float> want_top(top), got_top(top);
+      const auto id = static_cast<int32_t>(random() % vocab);
+      const float want = LogprobRef({logits, slices, id, want_ids, want_top});
+      double sum = 0;
+      for (const float z : logits) sum += std::exp(double{z});
+      EXPECT_NEAR(want, logits[static_cast<size_t>(id)] - std::log(sum), 1e-4);
+      ForEachIsa([&] {
+        EXPECT_EQ(LogprobCpu({logits, slices, id, ids, got_top}), want);
+        EXPECT_EQ(ids, want_ids);
+        EXPECT_EQ(got_top, want_top);
+      });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fathom::kernels
