@@ -27,6 +27,7 @@ using Reader = grpc::ClientAsyncReader<Response>;
 
 struct Server {
   std::string address;
+  std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::Inference::Stub> inference;
   std::unique_ptr<v1::Admin::Stub> admin;
 };
@@ -44,7 +45,7 @@ Server Dial(const std::string& address) {
   args.SetMaxReceiveMessageSize(kMessageBytesMax);
   args.SetMaxSendMessageSize(kMessageBytesMax);
   auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
-  return {address, v1::Inference::NewStub(channel), v1::Admin::NewStub(channel)};
+  return {address, channel, v1::Inference::NewStub(channel), v1::Admin::NewStub(channel)};
 }
 
 std::chrono::system_clock::time_point In(int64_t ms) {
@@ -171,9 +172,7 @@ class Client::Impl {
       if (forgotten) continue;  // This server answers: ask it again from the start.
       MoveOn(index);
       const auto detail = DetailOf(status);
-      const int64_t wait_ms =
-          std::max(backoff_ms, detail ? std::min(detail->retry_after_ms, kBackoffMaxMs) : 0);
-      std::this_thread::sleep_for(std::chrono::milliseconds(wait_ms));
+      Pause(std::max(backoff_ms, detail ? std::min(detail->retry_after_ms, kBackoffMaxMs) : 0));
       backoff_ms = std::min(backoff_ms * 2, kBackoffMaxMs);
     }
   }
@@ -242,6 +241,18 @@ class Client::Impl {
     absl::Status result = FromGrpc(status);
     if (result.code() != absl::StatusCode::kUnavailable || DetailOf(result)) return result;
     return Annotate(result, fmt::format("router {}", server.address));
+  }
+
+  // Waits, at most until the next server is connected. Without a call under way gRPC connects only
+  // while somebody polls the channel, so this is not a plain sleep.
+  void Pause(int64_t ms) {
+    const auto until = In(ms);
+    grpc::Channel& channel = *servers_[current_.load()].channel;
+    if (channel.GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY) {
+      std::this_thread::sleep_until(until);
+    } else {
+      channel.WaitForConnected(until);
+    }
   }
 
   void MoveOn(size_t from) { current_.compare_exchange_strong(from, (from + 1) % servers_.size()); }

@@ -55,14 +55,16 @@ grpc::Status BreakAfter7(grpc::ServerContext*, int32_t from, Writer* writer) {
 
 class FakeRouter final : public v1::Inference::Service {
  public:
-  FakeRouter() {
+  explicit FakeRouter(int port = 0) {
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort("127.0.0.1:" + std::to_string(port), grpc::InsecureServerCredentials(),
+                             &port_);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
   }
   ~FakeRouter() override { server_->Shutdown(std::chrono::system_clock::now()); }
 
+  int port() const { return port_; }
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
 
   grpc::Status Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
@@ -146,6 +148,18 @@ TEST(ClientStreamTest, ADeadAddressIsPassedOver) {
   { dead = FakeRouter().address(); }
   FakeRouter router;
   Client client({.servers = {dead, router.address()}});
+  ExpectWhole(client.Generate(Question()));
+}
+
+TEST(ClientStreamTest, ARouterThatComesBackIsFound) {
+  auto router = std::make_unique<FakeRouter>();
+  const int port = router->port();
+  Client client({.servers = {router->address()}, .first_budget_ms = 60'000});
+  ExpectWhole(client.Generate(Question()));
+  router.reset();
+  Client impatient({.servers = {"127.0.0.1:" + std::to_string(port)}, .first_budget_ms = 0});
+  EXPECT_TRUE(absl::IsUnavailable(impatient.Generate(Question()).status()));
+  router = std::make_unique<FakeRouter>(port);
   ExpectWhole(client.Generate(Question()));
 }
 
