@@ -142,6 +142,10 @@ struct Counts final : SessionObserver {
 
 class SessionsTest : public ::testing::Test {
  protected:
+  // Session and client hold each other until the client is gone.
+  ~SessionsTest() override {
+    for (const auto& client : clients_) client->session()->Detach();
+  }
   SessionsTest() : sessions_({}, &clock_, &link_, &TinyTokenizer(), &counts_) {}
 
   SchedulerFacts Facts() const {
@@ -177,6 +181,7 @@ class SessionsTest : public ::testing::Test {
     auto client = std::make_shared<TestClient>(&sessions_);
     auto session = sessions_.Create(std::move(admitted), client);
     EXPECT_TRUE(session.ok()) << ToString(session.status());
+    clients_.push_back(client);
     client->Begin(*session);
     return client;
   }
@@ -184,6 +189,7 @@ class SessionsTest : public ::testing::Test {
     auto client = std::make_shared<TestClient>(&sessions_);
     auto session = sessions_.Resume({"default", id}, std::move(next), client);
     EXPECT_TRUE(session.ok()) << ToString(session.status());
+    clients_.push_back(client);
     client->Begin(*session);
     return client;
   }
@@ -224,6 +230,7 @@ class SessionsTest : public ::testing::Test {
   Counts counts_;
   Sessions sessions_;
   StreamId stream_;
+  std::vector<std::shared_ptr<TestClient>> clients_;
 };
 
 }  // namespace fathom::router
