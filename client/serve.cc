@@ -311,7 +311,8 @@ int Serve(ServeOptions options, const Clock& clock) {
   }
   Say(verdict->message);
   cluster.Stop(verdict->code == kExitOk ? drain_us : kFailureGraceUs);
-  if (own_dir && verdict->code == kExitOk) {
+  const bool explained = verdict->code != kExitUnavailable && verdict->code != kExitInternal;
+  if (own_dir && explained) {  // Else the logs may tell why.
     std::error_code ignored;
     std::filesystem::remove_all(run_dir, ignored);
   }
