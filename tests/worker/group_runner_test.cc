@@ -33,6 +33,7 @@ class FakeScheduler {
 
   // Seats every rank in a new epoch.
   void Seat(uint64_t epoch, EngineLimits limits = kLimits) {
+    std::lock_guard lock(seating_);
     for (int rank = 0; rank < kRanks; ++rank) {
       worker::Seat seat;
       seat.term = {1};
@@ -83,7 +84,8 @@ class FakeScheduler {
   using Key = std::pair<uint64_t, int>;  // Epoch, rank.
 
   const std::vector<Membership*> ranks_;
-  std::mutex mutex_;  // Guards what follows.
+  std::mutex seating_;  // All ranks have their seats before a word of one reaches another.
+  std::mutex mutex_;    // Guards what follows.
   std::condition_variable changed_;
   std::map<Key, std::deque<StepPlan>> plans_;
   std::map<Key, std::deque<StepResult>> results_;
@@ -130,6 +132,7 @@ class FakeControl final : public Control {
  public:
   explicit FakeControl(FakeScheduler* scheduler) : scheduler_(*scheduler) {}
   void SendExchange(const Seat& seat, int32_t round, const std::string& bytes) override {
+    std::lock_guard lock(scheduler_.seating_);
     for (int rank = 0; rank < kRanks; ++rank) {
       if (rank == seat.rank) continue;
       scheduler_.ranks_[static_cast<size_t>(rank)]->PushExchange(seat.epoch,
