@@ -78,7 +78,10 @@ struct GroupLost {
   EpochId epoch;
 };
 
-// Rank 0's result; the driver has seen every rank's by then or does not wait for them.
+// Rank 0's result; the driver has seen every rank's by then or does not wait for them. Steps in
+// order, each once. A row that did not sample may be left out; a sampled one has its sequence,
+// position and one id, or a fault. One of an old (term, epoch) is ignored; one that cannot be gives
+// a GroupAbort.
 struct StepDone {
   GroupId group;
   StepResult result;

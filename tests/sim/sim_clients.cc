@@ -11,6 +11,11 @@ void World::Arrive() {
   if (specs_.size() == static_cast<size_t>(options_.requests)) return;
   const size_t index = specs_.size();
   specs_.push_back(MakeSpec(index));
+  // Each kind of fault at least once, whatever the seed.
+  const auto half = static_cast<size_t>(options_.requests / 2);
+  if (index == half / 2) LoseGroup(0);
+  if (index == half / 2 + 1) LoseRouter(0);
+  if (index == half) TakeOver();
   AddListener(index);
   if (Chance(options_.second_listener_permille)) {
     After(static_cast<TimeUs>(Draw(100'000)), [this, index] { AddListener(index); });
