@@ -24,7 +24,7 @@ void GrpcStream::OnRead(bool ok) {
     if (!closed_) {
       closed_ = grpc::Status::OK;
       outbox_.clear();
-      owner_.OnEnd(this, context_.IsCancelled() ? "stream broke" : "peer ended the stream");
+      owner_.OnEnd(this, "the stream ended");
       FinishWhenWritten();
     }
     return Drop();
