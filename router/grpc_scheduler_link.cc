@@ -298,8 +298,8 @@ void GrpcSchedulerLink::Impl::OnHello(RouteStream* stream, const wire::Hello& he
     }
   }
   if (up.value != 0) {
-    LogInfo("scheduler of term {} leads: model {}, {} groups", facts.term.value, facts.model,
-            facts.groups);
+    LogInfo("scheduler of term {} leads: model {}, {} groups", facts.term.value,
+            facts.model.empty() ? "not known yet" : facts.model, facts.groups);
     events_->OnUp(up, facts);
   } else if (same.value != 0) {
     events_->OnFacts(same, facts);

@@ -2,6 +2,7 @@
 // servers, and an ordered shutdown.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <thread>
@@ -43,7 +44,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   flags.Add("--served-model-name", &options->served_model_name,
             "Name that clients see; default: the folder's.");
   flags.Group("Network");
-  flags.Add("--scheduler", &options->schedulers, "host:port of a scheduler; once for each one.");
+  flags.Add("--scheduler", &options->schedulers,
+            "host:port of a scheduler; once for each one, or separated by commas.");
   flags.Add("--host", &options->host, "Address to listen on.");
   flags.AddPort("--grpc-port", &options->grpc_port, "Port of the public gRPC services.");
   flags.AddPort("--http-port", &options->http_port, "Port of GET /metrics.");
@@ -97,12 +99,21 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder) {
   return text;
 }
 
+// "a:1,b:2": two schedulers.
+void SplitAddresses(const std::string& list, std::vector<std::string>* addresses) {
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    if (end > begin) addresses->push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+}
+
 int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   const RealClock clock;
   Metrics metrics("router");
   RouterMetrics observer(&metrics);
   GrpcSchedulerLinkOptions link_options;
-  link_options.addresses = options.schedulers;
+  for (const std::string& list : options.schedulers) SplitAddresses(list, &link_options.addresses);
   link_options.config_digest = folder.config_digest;
   GrpcSchedulerLink link(link_options, &clock);
   Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer);

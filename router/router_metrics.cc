@@ -42,9 +42,9 @@ RouterMetrics::RouterMetrics(Metrics* metrics) {
   scheduler_up_ = metrics->AddGauge("scheduler_up", "1: a scheduler leads and answers.");
 }
 
-void RouterMetrics::FirstToken(int64_t since_us) {
+void RouterMetrics::FirstToken(int64_t since_us, int64_t tokens) {
   first_token_.Observe(static_cast<double>(since_us) * 1e-6);
-  tokens_.Add();
+  tokens_.Add(static_cast<double>(tokens));
 }
 
 void RouterMetrics::TokenGap(int64_t gap_us, int64_t tokens) {

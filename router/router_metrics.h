@@ -16,7 +16,7 @@ class RouterMetrics final : public SessionObserver, public ServiceObserver {
   // `metrics` outlives this.
   explicit RouterMetrics(Metrics* metrics);
 
-  void FirstToken(int64_t since_us) override;
+  void FirstToken(int64_t since_us, int64_t tokens) override;
   void TokenGap(int64_t gap_us, int64_t tokens) override;
   void Ended(const std::string& outcome) override;
   void DroppedTokens(int64_t tokens) override { dropped_.Add(static_cast<double>(tokens)); }

@@ -282,7 +282,7 @@ void Sessions::OnFrames(StreamId stream, std::span<FrameDown> frames) {
     }
     if (effects.dropped_tokens > 0) observer_->DroppedTokens(effects.dropped_tokens);
     if (effects.first_token) {
-      observer_->FirstToken(effects.gap_us);
+      observer_->FirstToken(effects.gap_us, effects.new_tokens);
     } else if (effects.new_tokens > 0) {
       observer_->TokenGap(effects.gap_us, effects.new_tokens);
     }

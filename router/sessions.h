@@ -41,10 +41,11 @@ struct SessionsOptions {
 class SessionObserver {
  public:
   virtual ~SessionObserver() = default;
-  virtual void FirstToken(int64_t) {}  // Since the session was made, in microseconds.
-  virtual void TokenGap(int64_t, int64_t) {
-  }                                          // Microseconds since the tokens before; how many came.
-  virtual void Ended(const std::string&) {}  // Session::outcome().
+  // A session's first tokens came, `since_us` after it was made.
+  virtual void FirstToken(int64_t /*since_us*/, int64_t /*tokens*/) {}
+  // More tokens came, `gap_us` after those before.
+  virtual void TokenGap(int64_t /*gap_us*/, int64_t /*tokens*/) {}
+  virtual void Ended(const std::string& /*outcome*/) {}  // Session::outcome().
   virtual void DroppedTokens(int64_t) {}
   virtual void Resubmitted() {}
   virtual void StreamReset() {}
@@ -135,12 +136,12 @@ class Sessions final : public SchedulerEvents {
   absl::flat_hash_set<SessionPtr> open_;                   // Have a client stream.
   absl::flat_hash_map<AttemptId, SessionPtr> by_attempt_;  // Expect something from upstream.
   absl::flat_hash_map<SessionKey, SessionPtr> by_key_;     // The latest of each key, open or kept.
-  absl::flat_hash_map<SessionKey, std::string>
-      idempotency_;                 // (tenant, idempotency key) to request id.
+  // (tenant, idempotency key) to request id.
+  absl::flat_hash_map<SessionKey, std::string> idempotency_;
   std::deque<SessionPtr> waiting_;  // To be submitted, in order.
   bool room_ = true;                // In the link's outbox.
-  uint64_t room_count_ =
-      0;  // OnWritable calls, so that one between a refusal and its note is not lost.
+  // OnWritable calls, so that one between a refusal and its note is not lost.
+  uint64_t room_count_ = 0;
   std::deque<Kept> kept_;  // By time.
   size_t kept_bytes_ = 0;
 };

@@ -7,10 +7,12 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <limits>
 #include <map>
 #include <random>
+#include <sstream>
 
 #include "router/field_limits.h"
 
@@ -209,6 +211,21 @@ TEST(AdmissionTable, InsideOfItsRangeEachFieldIsTaken) {
       EXPECT_TRUE(admitted.ok()) << row.path << " = " << value << ": "
                                  << ToString(admitted.status());
     }
+  }
+}
+
+// docs/API.md shows the table; a row that is missing there is printed.
+TEST(AdmissionTable, TheManualShowsEveryRow) {
+  std::ifstream file(FATHOM_SOURCE_DIR "/docs/API.md");
+  std::stringstream manual;
+  manual << file.rdbuf();
+  for (const FieldLimit& row : FieldLimits()) {
+    const std::string max =
+        row.upper == UpperBound::kVocabulary ? "vocabulary - 1" : fmt::format("{:.10g}", row.max);
+    const std::string line =
+        fmt::format("| `{}` | {}{:.10g} to {} | {} | {} |", row.path,
+                    row.min_excluded ? "above " : "", row.min, max, row.unit, row.fallback);
+    EXPECT_THAT(manual.str(), HasSubstr(line));
   }
 }
 
