@@ -152,6 +152,10 @@ class SchedulerClient::Stream {
 
   void Run();
   absl::Status RunOnce(bool* heard);
+  bool stopped() {
+    std::lock_guard lock(mutex_);
+    return stopped_;
+  }
   // Whether it goes on.
   bool Pause(std::chrono::milliseconds time);
   void WriteAll(Call* call, Inbox<wire::ControlUp>* outbox);
@@ -188,7 +192,7 @@ void SchedulerClient::Stream::Run() {
       told.clear();
     }
     // Once for each new reason: it may be the same for hours.
-    if (const std::string text = ToString(status); text != told) {
+    if (const std::string text = ToString(status); text != told && !stopped()) {
       LogWarn("control stream to {}: {}", address_, text);
       told = text;
     }

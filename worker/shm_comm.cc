@@ -22,9 +22,11 @@ namespace {
 
 constexpr uint64_t kMagic = 0x46415448'4f4d5348;  // "FATHOMSH".
 constexpr size_t kPage = 4096;
-// A peer that computes the same op arrives within microseconds; beyond that the core is given away.
+// A peer that computes the same op arrives within microseconds. With fewer cores than processes it
+// may need ours, so most of the wait gives the core away; only a wait of some 0.2 ms sleeps, for a
+// wake-up costs more than a collective.
 constexpr int kSpins = 200;
-constexpr int kYields = 40;
+constexpr int kYields = 400;
 // How late an Abort may be noticed whose wake-up was lost with its process.
 constexpr int64_t kSleepNs = 20'000'000;
 
@@ -203,7 +205,11 @@ absl::Status ShmComm::WaitFor(int peer, uint32_t meeting) {
   Header::Line& line = header_->lines[peer];
   for (int i = 0; i < kSpins + kYields; ++i) {
     if (Reached(line.published.load(std::memory_order_acquire), meeting)) return absl::OkStatus();
-    i < kSpins ? Pause() : static_cast<void>(sched_yield());
+    if (i < kSpins) {
+      Pause();
+    } else {
+      sched_yield();
+    }
   }
   absl::Status status;
   line.sleepers.fetch_add(1);
