@@ -45,7 +45,7 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   flags.Group("Scheduling");
   std::vector<std::string> policies;
   for (const Policy& policy : Policies()) policies.emplace_back(policy.name);
-  flags.AddChoice("--policy", &core.policy, policies, "Who is admitted next, who is suspended.");
+  flags.AddChoice("--policy", &core.policy, policies, "Who is admitted next, who is suspended");
   flags.Add("--waiting-requests-max", &core.waiting_requests_max, 1, 1 << 24,
             "New requests beyond so many waiting ones are refused.");
   flags.Add("--waiting-tokens-max", &core.waiting_tokens_max, 1, int64_t{1} << 40,
@@ -64,7 +64,7 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
             "Longest wait for steps in flight after SIGTERM.");
   flags.Group("Process");
   flags.AddChoice("--log-level", &settings->log_level, {"debug", "info", "warn", "error"},
-                  "Least level logged.");
+                  "Least level logged");
   flags.Add("--die-with-parent", &settings->die_with_parent, "End when the parent process ends.");
   return flags.Parse(argc, argv);
 }

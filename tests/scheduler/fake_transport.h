@@ -3,6 +3,7 @@
 // Next waits, and peers may be other threads.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -39,6 +40,11 @@ class FakeTransport final : public Transport {
     if (!std::exchange(open_[peer].broken, true) && !open_[peer].closed)
       PushLocked(peer, PeerDown{"broke"});
   }
+  void BreakAll() {
+    std::lock_guard lock(mutex_);
+    for (auto& [peer, stream] : open_) stream.broken = true;
+    said_.notify_all();
+  }
   // The next message to `peer`, which waits for it (not with a ManualClock). nullopt: the stream is
   // over or empty.
   std::optional<DownMessage> Hear(PeerId peer) {
@@ -62,6 +68,11 @@ class FakeTransport final : public Transport {
   std::optional<absl::Status> closed(PeerId peer) {
     std::lock_guard lock(mutex_);
     return open_[peer].closed;
+  }
+  // Kinds of message (index in DownMessage) in the order in which they were sent, to whomever.
+  std::vector<size_t> sent() {
+    std::lock_guard lock(mutex_);
+    return sent_;
   }
   bool idle() {
     std::lock_guard lock(mutex_);
@@ -88,6 +99,7 @@ class FakeTransport final : public Transport {
   using Transport::Send;
   void Send(std::span<const PeerId> peers, const DownMessage& message) override {
     std::lock_guard lock(mutex_);
+    sent_.push_back(message.index());
     for (const PeerId peer : peers) {
       Stream& stream = open_[peer];
       if (!stream.closed && !stream.broken) stream.outbox.push_back(message);
@@ -123,6 +135,7 @@ class FakeTransport final : public Transport {
   int64_t peers_ = 0;
   std::deque<TransportEvent> events_;
   std::map<PeerId, Stream> open_;
+  std::vector<size_t> sent_;
 };
 
 }  // namespace fathom::scheduler

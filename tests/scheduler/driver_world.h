@@ -1,0 +1,173 @@
+// tests/scheduler/driver_world.h: peers of a driver under test: workers that execute plans with the
+// simulation's fake group, and routers that collect frames. Thread: each object has one.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/scheduler/core_harness.h"
+#include "tests/scheduler/fake_transport.h"
+#include "tests/sim/fake_group.h"
+
+namespace fathom::scheduler {
+
+inline PeerHello RouterHello(const std::string& process, uint64_t term_seen = 0) {
+  PeerHello hello;
+  hello.process_id = process;
+  hello.role = Role::kRouter;
+  hello.protocol_min = kProtocolMin;
+  hello.protocol_max = kProtocolMax;
+  hello.term_seen = TermId{term_seen};
+  return hello;
+}
+
+inline PeerHello WorkerHello(const std::string& process, int32_t tp, int32_t preferred_rank) {
+  PeerHello hello = RouterHello(process);
+  hello.role = Role::kWorker;
+  hello.config_digest = "config";
+  const GroupLimits limits = CoreHarness::Limits();
+  hello.worker = WorkerFacts{.host = "h",
+                             .device = "cpu",
+                             .model = "tiny",
+                             .weights_digest = "weights",
+                             .fingerprint = "kind",
+                             .limits = {limits.context_tokens, limits.block_tokens, limits.blocks,
+                                        limits.slots, limits.step_tokens, 1000},
+                             .tp = tp,
+                             .preferred_rank = preferred_rank};
+  return hello;
+}
+
+// One rank. Every rank executes the plans; only rank 0 answers with rows.
+class FakeWorker {
+ public:
+  FakeWorker(FakeTransport* transport, std::string process, int32_t tp, int32_t rank)
+      : transport_(*transport),
+        process_(std::move(process)),
+        control_(transport_.Open(StreamKind::kControl)) {
+    transport_.Say(control_, WorkerHello(process_, tp, rank));
+  }
+
+  // Takes one message of Control. False: none waits, or the stream is over.
+  bool TakeControl() {
+    const std::optional<DownMessage> message = transport_.Hear(control_);
+    if (!message) return false;
+    if (const auto* seat = std::get_if<GroupSeat>(&*message)) {
+      seat_ = *seat;
+      const GroupLimits limits{seat->blocks,
+                               seat->limits.block_tokens,
+                               seat->limits.slots,
+                               seat->limits.step_tokens,
+                               seat->limits.context_tokens,
+                               seat->pp + 1};
+      group_ = std::make_unique<sim::FakeGroup>(
+          GroupUp{seat->group, seat->term, seat->epoch, limits, "kind"});
+      steps_ = transport_.Open(StreamKind::kSteps);
+      transport_.Say(*steps_, StepsHello{seat->term, seat->epoch, seat->rank, process_});
+      transport_.Say(control_, GroupReady{seat->term, seat->epoch, seat->rank});
+    } else if (std::holds_alternative<Abort>(*message)) {
+      if (steps_) transport_.Break(*steps_);
+      steps_.reset();
+    }
+    return true;
+  }
+
+  // Takes one plan and answers it. False: none waits, or the stream is over.
+  bool TakePlan() {
+    if (!steps_) return false;
+    const std::optional<DownMessage> message = transport_.Hear(*steps_);
+    if (!message) return false;
+    absl::StatusOr<StepResult> result = group_->Execute(std::get<StepPlan>(*message));
+    EXPECT_TRUE(result.ok()) << ToString(result.status());
+    if (!result.ok()) return false;
+    result->rank = seat_->rank;
+    if (seat_->rank != 0) result->rows.clear();
+    transport_.Say(*steps_, *std::move(result));
+    return true;
+  }
+
+  void Die() {
+    if (steps_) transport_.Break(*steps_);
+    transport_.Break(control_);
+    steps_.reset();
+  }
+  void Say(UpMessage message) { transport_.Say(control_, std::move(message)); }
+  bool seated() const { return steps_.has_value(); }
+  PeerId control() const { return control_; }
+  const std::optional<GroupSeat>& seat() const { return seat_; }
+
+ private:
+  FakeTransport& transport_;
+  const std::string process_;
+  const PeerId control_;
+  std::optional<PeerId> steps_;
+  std::optional<GroupSeat> seat_;
+  std::unique_ptr<sim::FakeGroup> group_;
+};
+
+// Submits and checks what comes: Accepted first, frames without gaps, one end.
+class FakeRouter {
+ public:
+  explicit FakeRouter(FakeTransport* transport, const std::string& process = "router")
+      : transport_(*transport), peer_(transport_.Open(StreamKind::kRoute)) {
+    transport_.Say(peer_, RouterHello(process));
+  }
+
+  void Submit(const Record& record, uint64_t attempt) {
+    requests_[attempt];
+    transport_.Say(peer_, CoreHarness::SubmitEvent(record, attempt, peer_));
+  }
+
+  // Takes one message. False: none waits, or the stream is over.
+  bool Take() {
+    std::optional<DownMessage> message = transport_.Hear(peer_);
+    if (!message) return false;
+    if (auto* hello = std::get_if<SchedulerHello>(&*message)) hellos.push_back(*hello);
+    if (auto* accepted = std::get_if<AcceptedOut>(&*message))
+      requests_[accepted->attempt.value].accepted = true;
+    if (auto* refused = std::get_if<RefusedOut>(&*message)) refusals.push_back(*refused);
+    if (auto* stats = std::get_if<RouterStats>(&*message)) last_stats = *stats;
+    if (std::holds_alternative<Resign>(*message)) resigned = true;
+    if (auto* batch = std::get_if<FrameBatch>(&*message)) {
+      last_frames_term = batch->term;
+      for (const Frame& frame : batch->frames) TakeFrame(frame);
+    }
+    return true;
+  }
+
+  bool ended(uint64_t attempt) { return requests_[attempt].ledger.end.has_value(); }
+  const std::vector<TokenId>& ids(uint64_t attempt) { return requests_[attempt].ledger.ids; }
+  PeerId peer() const { return peer_; }
+
+  std::vector<SchedulerHello> hellos;
+  std::vector<RefusedOut> refusals;
+  RouterStats last_stats;
+  TermId last_frames_term;
+  bool resigned = false;
+
+ private:
+  struct Request {
+    bool accepted = false;
+    Ledger ledger;
+  };
+
+  void TakeFrame(const Frame& frame) {
+    Request& request = requests_[frame.attempt.value];
+    EXPECT_TRUE(request.accepted) << "a frame before Accepted";
+    EXPECT_EQ(frame.router, peer_);
+    Actions one;
+    one.frames.push_back(frame);
+    request.ledger.Take(one, frame.attempt.value);
+  }
+
+  FakeTransport& transport_;
+  const PeerId peer_;
+  std::map<uint64_t, Request> requests_;
+};
+
+}  // namespace fathom::scheduler
