@@ -48,6 +48,7 @@ bool AnswerPrinter::OnEvent(const Event& event) {
   if (!tokens->reasoning.empty() && terminal_) {
     Style(true);
     fmt::print("{}", tokens->reasoning);
+    line_open_ = tokens->reasoning.back() != '\n';
   }
   if (!tokens->text.empty()) {
     Style(false);
@@ -68,8 +69,9 @@ void AnswerPrinter::Finish() {
 
 void AnswerPrinter::Style(bool dimmed) {
   if (dimmed == dimmed_ || !terminal_) return;
-  fmt::print("{}", dimmed ? "\x1b[2m" : "\x1b[0m\n");
+  fmt::print("{}{}", dimmed ? "\x1b[2m" : "\x1b[0m", line_open_ ? "\n" : "");
   dimmed_ = dimmed;
+  line_open_ = false;
 }
 
 std::string AnswerJson(const Answer& answer) {

@@ -22,7 +22,7 @@ struct RequestFlags {
   absl::Status Apply(RequestOptions* request) const;
 };
 
-// Streams an answer to stdout as it comes; reasoning dimmed on a terminal, else on stderr left out.
+// Streams an answer to stdout as it comes; reasoning dimmed on a terminal, else left out.
 class AnswerPrinter {
  public:
   explicit AnswerPrinter(bool quiet);
