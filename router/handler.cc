@@ -220,6 +220,22 @@ absl::Status RouterService::Handler::GetModel(const std::string& bytes, v1::Mode
   return absl::OkStatus();
 }
 
+absl::Status RouterService::Handler::GetLimits(const std::string& bytes,
+                                               v1::Limits* response) const {
+  v1::GetLimitsRequest message;
+  FATHOM_RETURN_IF_ERROR(ParseMessage(bytes, &message));
+  for (const FieldLimit& limit : FieldLimits()) {
+    v1::FieldLimit* row = response->add_fields();
+    row->set_field(std::string(limit.path));
+    row->set_min(limit.min);
+    row->set_max(limit.upper == UpperBound::kVocabulary ? parts_.folder->vocab - 1 : limit.max);
+    row->set_min_excluded(limit.min_excluded);
+    row->set_fallback(std::string(limit.fallback));
+    row->set_unit(std::string(limit.unit));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RouterService::Handler::GetStatus(v1::ClusterStatus* response) const {
   const absl::Status ready = Ready();
   const Sessions::View view = parts_.sessions->view();

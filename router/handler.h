@@ -34,6 +34,7 @@ class RouterService::Handler {
   absl::Status Tokenize(const std::string& bytes, v1::TokenizeResponse* response) const;
   absl::Status Detokenize(const std::string& bytes, v1::DetokenizeResponse* response) const;
   absl::Status GetModel(const std::string& bytes, v1::Model* response) const;
+  absl::Status GetLimits(const std::string& bytes, v1::Limits* response) const;
   absl::Status GetStatus(v1::ClusterStatus* response) const;
 
   // OK: a request would be answered now.

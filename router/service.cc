@@ -55,7 +55,8 @@ void Serialize(const Message& message, Bytes* buffer) {
 using RawInference = v1::Inference::WithRawCallbackMethod_Generate<
     v1::Inference::WithRawCallbackMethod_Chat<v1::Inference::WithRawCallbackMethod_Tokenize<
         v1::Inference::WithRawCallbackMethod_Detokenize<v1::Inference::WithRawCallbackMethod_Resume<
-            v1::Inference::WithRawCallbackMethod_GetModel<v1::Inference::Service>>>>>>;
+            v1::Inference::WithRawCallbackMethod_GetModel<
+                v1::Inference::WithRawCallbackMethod_GetLimits<v1::Inference::Service>>>>>>>;
 
 }  // namespace
 
@@ -93,6 +94,10 @@ class RouterService::Inference final : public RawInference {
   grpc::ServerUnaryReactor* GetModel(Context* context, const Bytes* request,
                                      Bytes* response) override {
     return Unary<v1::Model>(context, *request, response, &Handler::GetModel);
+  }
+  grpc::ServerUnaryReactor* GetLimits(Context* context, const Bytes* request,
+                                      Bytes* response) override {
+    return Unary<v1::Limits>(context, *request, response, &Handler::GetLimits);
   }
 
  private:

@@ -1,6 +1,7 @@
 // The public services in one process: a real gRPC client and server, sessions over a fake link, the
 // test as the scheduler.
 #include "router/service.h"
+#include "router/field_limits.h"
 
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
@@ -280,6 +281,19 @@ TEST_F(ServiceTest, TokenizeAndDetokenizeGoRound) {
   v1::DetokenizeResponse back;
   ASSERT_TRUE(stub_->Detokenize(&second, detokenize, &back).ok());
   EXPECT_EQ(back.text(), tokenize.text());
+}
+
+TEST_F(ServiceTest, LimitsAreThoseOfAdmission) {
+  v1::Limits limits;
+  grpc::ClientContext context;
+  ASSERT_TRUE(stub_->GetLimits(&context, {}, &limits).ok());
+  ASSERT_EQ(limits.fields_size(), static_cast<int>(FieldLimits().size()));
+  for (int i = 0; i < limits.fields_size(); ++i) {
+    const FieldLimit& row = FieldLimits()[static_cast<size_t>(i)];
+    EXPECT_EQ(limits.fields(i).field(), row.path);
+    EXPECT_EQ(limits.fields(i).min(), row.min);
+    EXPECT_GE(limits.fields(i).max(), limits.fields(i).min());
+  }
 }
 
 TEST_F(ServiceTest, HealthAndStatusSayWhy) {
