@@ -1,5 +1,7 @@
 #include "worker/worker_metrics.h"
 
+#include <algorithm>
+
 #include <variant>
 
 namespace fathom::worker {
@@ -20,6 +22,8 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
                                           LatencyBucketsSeconds())),
       compute_seconds_(metrics->AddHistogram(
           "step_compute_seconds", "Forward pass and sampler of a step", LatencyBucketsSeconds())),
+      step_median_(metrics->AddGauge("step_median_seconds",
+                                     "Median of the last whole 128 steps, plan read to result")),
       epoch_(metrics->AddGauge("epoch", "Life of the group that this worker last took a step in")),
       registered_(metrics->AddGauge("schedulers_registered", "Schedulers that know this worker")),
       weights_bytes_(metrics->AddGauge("weights_bytes", "Packed weights in memory")),
@@ -47,6 +51,15 @@ void WorkerMetrics::OnStep(const StepPlan& plan, const StepResult& result) {
   step_seconds_.Observe(static_cast<double>(result.timings.read_to_write_us) * 1e-6);
   compute_seconds_.Observe(static_cast<double>(result.timings.compute_us) * 1e-6);
   epoch_.Set(static_cast<double>(plan.epoch.value));
+  AddToMedian(result.timings.read_to_write_us);
+}
+
+void WorkerMetrics::AddToMedian(int64_t step_us) {
+  window_us_[window_next_++] = step_us;
+  if (window_next_ < kWindow) return;
+  window_next_ = 0;
+  std::nth_element(window_us_.begin(), window_us_.begin() + kWindow / 2, window_us_.end());
+  step_median_.Set(static_cast<double>(window_us_[kWindow / 2]) * 1e-6);
 }
 
 void WorkerMetrics::SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes) {

@@ -1,6 +1,7 @@
 // worker/worker_metrics.h: fathom_worker_*. Thread: OnStep by the engine thread, the rest by main.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "common/metrics.h"
@@ -21,6 +22,13 @@ class WorkerMetrics {
   Counter steps_, rows_, prompt_tokens_, generation_tokens_, faults_, collectives_,
       collective_seconds_;
   Histogram step_seconds_, compute_seconds_;
+  static constexpr size_t kWindow = 128;  // Steps of the median.
+
+  void AddToMedian(int64_t step_us);
+
+  Gauge step_median_;
+  std::array<int64_t, kWindow> window_us_{};
+  size_t window_next_ = 0;
   Gauge epoch_, registered_, weights_bytes_, kv_cache_bytes_;
   uint64_t epoch_seen_ = 0;  // The epoch that `collectives_seen_` counts in.
   uint64_t collectives_seen_ = 0;
