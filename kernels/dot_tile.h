@@ -9,8 +9,8 @@
 namespace fathom::kernels {
 namespace FATHOM_ISA {
 
-// Accumulators that fit the registers beside a weight and kRows values of x.
-inline constexpr int kAccumulatorsMax = kHalves == 1 ? 24 : 12;
+// Accumulators of a tile: half of the registers. More were slower, g++ 12 spills them.
+inline constexpr int kAccumulatorsMax = 16 / kHalves;
 inline constexpr int kStep = 32;  // Elements of k in a step.
 
 // Lanes of half `half` of elements 0 to 15 (kLow) or 16 to 31 of the step at `p`.
@@ -38,12 +38,23 @@ FATHOM_SIMD void HalfStep(const float* x, int64_t x_stride, const char* w, int64
   }
 }
 
+// What is left of `rows` vectors after their last whole step, zero-filled: [rows][kStep].
+__attribute__((noinline)) static void FillTail(const float* x, int64_t x_stride, int rows,
+                                               int64_t k, float* tail) {
+  const int64_t whole = k / kStep * kStep;
+  for (int r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < kStep; ++i) {
+      tail[r * kStep + i] = whole + i < k ? x[r * x_stride + whole + i] : 0.0f;
+    }
+  }
+}
+
 // sums[r * kCols + c] = dot(x[r], w[c]) over k elements. `w`: the first step of column 0; columns
 // are w_row_bytes apart, steps w_step_bytes. Where k is no multiple of 32, w is zero beyond it and
-// x is not read. sums has room for a multiple of 8.
+// `tail` is FillTail's. sums has room for a multiple of 8.
 template <DType kType, int kRows, int kCols>
 FATHOM_SIMD void DotTile(const float* x, int64_t x_stride, const char* w, int64_t w_row_bytes,
-                         int64_t w_step_bytes, int64_t k, float* sums) {
+                         int64_t w_step_bytes, int64_t k, const float* tail, float* sums) {
   constexpr int kDots = kRows * kCols;
   constexpr int kPadded = (kDots + 7) / 8 * 8;
   static_assert(kDots <= kAccumulatorsMax);
@@ -58,10 +69,6 @@ FATHOM_SIMD void DotTile(const float* x, int64_t x_stride, const char* w, int64_
       HalfStep<kType, false, kRows, kCols>(x + at, x_stride, step, w_row_bytes, half, acc);
     }
     if (at < k) {
-      float tail[kRows * kStep] = {};
-      for (int r = 0; r < kRows; ++r) {
-        for (int64_t i = at; i < k; ++i) tail[r * kStep + i - at] = x[r * x_stride + i];
-      }
       HalfStep<kType, true, kRows, kCols>(tail, kStep, step, w_row_bytes, half, acc);
       HalfStep<kType, false, kRows, kCols>(tail, kStep, step, w_row_bytes, half, acc);
     }

@@ -46,9 +46,11 @@ void Tile(const GemmArgs& args, int64_t row, int64_t tile) {
   const char* w = static_cast<const char*>(args.weight.data) +
                   tile * ((k + kPackCols - 1) / kPackCols) * kStepBytes;
   float sums[(kRows * kCols + 7) / 8 * 8];
+  float tail[kRows * kStep];
+  if (k % kStep != 0) FillTail(args.x + row * args.x_stride, args.x_stride, kRows, k, tail);
   for (int first = 0; first < kPackRows; first += kCols) {
     DotTile<kType, kRows, kCols>(args.x + row * args.x_stride, args.x_stride, w + first * kRowBytes,
-                                 kRowBytes, kStepBytes, k, sums);
+                                 kRowBytes, kStepBytes, k, tail, sums);
     const int64_t n = tile * kPackRows + first;
     const int64_t count = args.weight.rows - n;
     const float* bias = args.bias == nullptr ? nullptr : args.bias + n;
@@ -72,15 +74,11 @@ FATHOM_SIMD void TileOf(int64_t rows, const GemmArgs& args, int64_t row, int64_t
       return Tile<kType, 1>(args, row, tile);
     case 2:
       return Tile<kType, 2>(args, row, tile);
+#if defined(__AVX512F__)
     case 3:
       return Tile<kType, 3>(args, row, tile);
-#if defined(__AVX512F__)
     case 4:
       return Tile<kType, 4>(args, row, tile);
-    case 5:
-      return Tile<kType, 5>(args, row, tile);
-    case 6:
-      return Tile<kType, 6>(args, row, tile);
 #endif
   }
 }
@@ -93,7 +91,7 @@ void GemmTiles(const GemmArgs& args, int64_t tile_begin, int64_t tile_end) {
     const int64_t end = first + block < args.rows ? first + block : args.rows;
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
       for (int64_t row = first; row < end;) {
-        // As even as they go: 16 rows as 6, 5, 5.
+        // As even as they go: 7 rows as 4, 3.
         const int64_t left = end - row;
         const int64_t parts = (left + kRowsMax - 1) / kRowsMax;
         const int64_t rows = (left + parts - 1) / parts;

@@ -53,7 +53,7 @@ FATHOM_SIMD void ScoreGroup(const KvPlanes& kv, QueryTile& tile, int32_t start, 
   float sums[(kQueries * kCols + 7) / 8 * 8];
   for (int t = 0; t < kGroup; t += kCols) {
     DotTile<DType::kF32, kQueries, kCols>(tile.q, kv.head_dim, keys + t * row_bytes, row_bytes,
-                                          kStep * 4, kv.head_dim, sums);
+                                          kStep * 4, kv.head_dim, tile.q, sums);
     for (int i = 0; i < kQueries; ++i) {
       for (int c = 0; c < kCols; ++c) tile.s[i][first + t + c] = sums[i * kCols + c];
     }

@@ -25,7 +25,6 @@ FATHOM_SIMD void Store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
 FATHOM_SIMD Vec Broadcast(float x) { return _mm512_set1_ps(x); }
 FATHOM_SIMD Vec Fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 FATHOM_SIMD Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
-FATHOM_SIMD Vec Mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
 
 // 16 halves in order.
 FATHOM_SIMD Vec LoadF16(const uint16_t* p) {
@@ -70,7 +69,6 @@ FATHOM_SIMD void Store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
 FATHOM_SIMD Vec Broadcast(float x) { return _mm256_set1_ps(x); }
 FATHOM_SIMD Vec Fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 FATHOM_SIMD Vec Add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
-FATHOM_SIMD Vec Mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
 
 // 8 halves in order.
 FATHOM_SIMD Vec LoadF16(const uint16_t* p) {

@@ -26,16 +26,15 @@ constexpr int32_t kBlockTokens = 16;
 constexpr int32_t kSequences = 16;
 constexpr int32_t kBlocksPerSequence = 64;
 
-double MedianUs(int rounds, const std::function<void()>& body) {
-  std::vector<double> times;
+double BestUs(int rounds, const std::function<void()>& body) {
+  double best = 1e300;
   for (int i = 0; i < rounds; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     body();
     const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - begin;
-    times.push_back(time.count());
+    best = std::min(best, time.count());
   }
-  std::nth_element(times.begin(), times.begin() + rounds / 2, times.end());
-  return times[static_cast<size_t>(rounds / 2)];
+  return best;
 }
 
 // `sequences` rows at `position` each, or a chunk of one sequence.
@@ -75,7 +74,7 @@ int Run(const char* folder, int threads) {
     tables.emplace_back(blocks[static_cast<size_t>(s)]);
   }
   const auto time = [&](const std::vector<ForwardRow>& rows, int rounds) {
-    return MedianUs(rounds, [&] { (void)(*decoder)->Forward({rows, tables}); });
+    return BestUs(rounds, [&] { (void)(*decoder)->Forward({rows, tables}); });
   };
   for (const kernels::CpuIsa isa : kernels::SupportedCpuIsas()) {
     if (isa == kernels::CpuIsa::kReference) continue;
@@ -97,7 +96,7 @@ int Run(const char* folder, int threads) {
     kernels::SampleArgs args{.logits = *logits, .seed = 5, .scratch = &scratch};
     int32_t position = 0;
     const auto sample = [&] {
-      return MedianUs(300, [&] {
+      return BestUs(300, [&] {
         args.position = position++;
         (void)kernels::SampleCpu(args);
       });
