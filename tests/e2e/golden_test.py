@@ -13,7 +13,7 @@ class Golden(unittest.TestCase):
         with Cluster(*args, model=model) as c:
             run = subprocess.run([BIN / "fathom", "verify", "--goldens", str(goldens), "--server", f"127.0.0.1:{c.ready['grpc_port']}"],
                                  capture_output=True, text=True, timeout=300)
-        count = sum(1 for line in open(goldens, encoding="utf-8") if line.strip())
+        count = len(pathlib.Path(goldens).read_text(encoding="utf-8").splitlines())
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         self.assertIn(f"{count} of {count} exact", run.stdout + run.stderr)
 
