@@ -1,22 +1,8 @@
-# bring-up: while the folders are being filled, sources that are not there yet are left out.
-function(fathom_present var)
-  set(found)
-  foreach(src ${${var}})
-    if(IS_ABSOLUTE ${src} OR EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${src} OR ${src} MATCHES "^[$]")
-      list(APPEND found ${src})
-    else()
-      message(STATUS "bring-up: ${CMAKE_CURRENT_SOURCE_DIR}/${src} is not there yet")
-    endif()
-  endforeach()
-  set(${var} "${found}" PARENT_SCOPE)
-endfunction()
-
 # fathom_library(NAME name SRCS ... [DEPS ...] [PRIVATE_DEPS ...] [COPTS ...])
 #   A static library fathom_<name> with the alias fathom::<name>. DEPS is the dependency rule: what is not
 #   linked is not included. Without SRCS it is header-only (INTERFACE).
 function(fathom_library)
   cmake_parse_arguments(A "" "NAME" "SRCS;DEPS;PRIVATE_DEPS;COPTS" ${ARGN})
-  fathom_present(A_SRCS)  # bring-up
   set(target fathom_${A_NAME})
   if(A_SRCS)
     add_library(${target} STATIC ${A_SRCS})
@@ -34,17 +20,6 @@ endfunction()
 # fathom_binary(NAME fathom-router SRCS ... DEPS ...): a program in build/<preset>/bin.
 function(fathom_binary)
   cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
-  set(wanted "${A_SRCS}")   # bring-up
-  fathom_present(A_SRCS)    # bring-up
-  if(NOT "${wanted}" STREQUAL "${A_SRCS}")
-    return()
-  endif()
-  foreach(dep ${A_DEPS})    # bring-up
-    if(dep MATCHES "::" AND NOT TARGET ${dep})
-      message(STATUS "bring-up: ${A_NAME} waits for ${dep}")
-      return()
-    endif()
-  endforeach()
   add_executable(${A_NAME} ${A_SRCS})
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_options(${A_NAME} PRIVATE ${FATHOM_WARNINGS})
@@ -59,17 +34,6 @@ function(fathom_test)
   if(NOT FATHOM_TESTS)
     return()
   endif()
-  set(wanted "${A_SRCS}")   # bring-up
-  fathom_present(A_SRCS)    # bring-up
-  if(NOT "${wanted}" STREQUAL "${A_SRCS}")
-    return()
-  endif()
-  foreach(dep ${A_DEPS})    # bring-up
-    if(dep MATCHES "::" AND NOT TARGET ${dep})
-      message(STATUS "bring-up: ${A_NAME} waits for ${dep}")
-      return()
-    endif()
-  endforeach()
   add_executable(${A_NAME} ${A_SRCS})
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
   target_compile_options(${A_NAME} PRIVATE ${FATHOM_WARNINGS} -O1)
