@@ -219,6 +219,7 @@ absl::Status RunEpoch(Engine& engine, const EngineParts& parts, const Epoch& epo
   };
   while (!stop.load()) {
     progress.phase.store(WorkerPhase::kIdle);
+    const TimeUs begin = parts.clock->Now();
     absl::StatusOr<StepPlan> plan = channel.Read();
     if (!plan.ok()) return ended(plan.status());
     const TimeUs read_at = parts.clock->Now();
@@ -228,11 +229,12 @@ absl::Status RunEpoch(Engine& engine, const EngineParts& parts, const Epoch& epo
     absl::StatusOr<StepResult> result = engine.Execute(*plan);
     if (!result.ok()) return ended(result.status());
     if (epoch.aborted()) return ended(absl::OkStatus());
-    result->timings.read_to_write_us = parts.clock->Now() - read_at;
+    const TimeUs done_at = parts.clock->Now();
+    result->timings.read_to_write_us = done_at - read_at;
     absl::Status written = channel.Write(*result);
     if (!written.ok()) return ended(written);
     progress.word.fetch_add(1);
-    if (observer) observer(*plan, *result);
+    if (observer) observer(*plan, *result, {read_at - begin, parts.clock->Now() - done_at});
   }
   return ended(absl::OkStatus());
 }

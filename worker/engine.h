@@ -77,8 +77,15 @@ class Engine {
   const std::unique_ptr<Scratch> scratch_;
 };
 
+// Where a step's time outside of the engine went, by the engine thread's clock.
+struct StepStream {
+  int64_t read_us = 0;   // Waiting for the plan and reading it: idle time when plans come late.
+  int64_t write_us = 0;  // Handing the result to the stream.
+};
+
 // Called after each result was written.
-using StepObserver = std::function<void(const StepPlan& plan, const StepResult& result)>;
+using StepObserver =
+    std::function<void(const StepPlan& plan, const StepResult& result, const StepStream& stream)>;
 
 // Reads, executes and writes until the stream or the epoch ends, or `stop` is set (then after the
 // step in flight; OK). A result is written only if the epoch was not aborted after the step's last

@@ -166,9 +166,11 @@ absl::Status Serve(const Options& options, const Model& model, const Sizes& size
                            observer.SetRegistered(schedulers);
                            health->SetServing(schedulers > 0);
                          });
-  GroupRunner runner(
-      {options.tp, sizes.limits}, &membership, &client, parts_for_rank, &progress, &stop,
-      [&](const StepPlan& plan, const StepResult& result) { observer.OnStep(plan, result); });
+  GroupRunner runner({options.tp, sizes.limits}, &membership, &client, parts_for_rank, &progress,
+                     &stop,
+                     [&](const StepPlan& plan, const StepResult& result, const StepStream& stream) {
+                       observer.OnStep(plan, result, stream);
+                     });
   absl::Status ended;
   std::thread engine([&] {
     ended = runner.Run();

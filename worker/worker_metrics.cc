@@ -18,6 +18,9 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
                                   "Rows without a result for a fault of their own (rank 0)")),
       collectives_(metrics->AddCounter("collectives_total", "Collectives done")),
       collective_seconds_(metrics->AddCounter("collective_seconds_total", "Time in collectives")),
+      read_seconds_(
+          metrics->AddCounter("plan_read_seconds_total", "Waiting for plans and reading them")),
+      write_seconds_(metrics->AddCounter("result_write_seconds_total", "Writing results")),
       step_seconds_(metrics->AddHistogram("step_seconds", "Plan read to result ready",
                                           LatencyBucketsSeconds())),
       compute_seconds_(metrics->AddHistogram(
@@ -29,7 +32,10 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
       weights_bytes_(metrics->AddGauge("weights_bytes", "Packed weights in memory")),
       kv_cache_bytes_(metrics->AddGauge("kv_cache_bytes", "Size of the KV block pool")) {}
 
-void WorkerMetrics::OnStep(const StepPlan& plan, const StepResult& result) {
+void WorkerMetrics::OnStep(const StepPlan& plan, const StepResult& result,
+                           const StepStream& stream) {
+  read_seconds_.Add(static_cast<double>(stream.read_us) * 1e-6);
+  write_seconds_.Add(static_cast<double>(stream.write_us) * 1e-6);
   steps_.Add();
   rows_.Add(static_cast<double>(plan.chunks.size()));
   for (const Chunk& chunk : plan.chunks) {

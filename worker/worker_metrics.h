@@ -6,6 +6,7 @@
 
 #include "common/metrics.h"
 #include "common/plan.h"
+#include "worker/engine.h"
 
 namespace fathom::worker {
 
@@ -14,13 +15,13 @@ class WorkerMetrics {
   // `metrics` outlives it.
   explicit WorkerMetrics(Metrics* metrics);
 
-  void OnStep(const StepPlan& plan, const StepResult& result);
+  void OnStep(const StepPlan& plan, const StepResult& result, const StepStream& stream);
   void SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes);
   void SetRegistered(int schedulers) { registered_.Set(schedulers); }
 
  private:
   Counter steps_, rows_, prompt_tokens_, generation_tokens_, faults_, collectives_,
-      collective_seconds_;
+      collective_seconds_, read_seconds_, write_seconds_;
   Histogram step_seconds_, compute_seconds_;
   static constexpr size_t kWindow = 128;  // Steps of the median.
 
