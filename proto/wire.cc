@@ -1,5 +1,7 @@
 #include "proto/wire.h"
 
+#include <google/protobuf/unknown_field_set.h>
+
 #include <utility>
 
 #include "cluster.pb.h"
@@ -143,6 +145,7 @@ static void ToWire(const Admit& from, pb::Admit* to) {
 }
 
 static absl::StatusOr<Admit> FromWire(const pb::Admit& from) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
   if (from.ids_size() > kAdmitIdsMax) {
     return Invalid("Admit.ids: {} ids, an admit carries at most {}; the rest belongs into the next",
                    from.ids_size(), kAdmitIdsMax);
@@ -189,6 +192,7 @@ static void ToWire(const Chunk& from, pb::Chunk* to) {
 }
 
 static absl::StatusOr<Chunk> FromWire(const pb::Chunk& from) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
   if (from.arithmetic() != pb::ARITHMETIC_CANONICAL) {
     return Invalid("Chunk.arithmetic: {} is not supported by this build, only ARITHMETIC_CANONICAL",
                    pb::Arithmetic_IsValid(from.arithmetic())
@@ -237,6 +241,14 @@ static absl::StatusOr<ResultRow> FromWire(const pb::ResultRow& from) {
   }
   FATHOM_ASSIGN_OR_RETURN(to.fault, FaultFromWire(from.fault()));
   return to;
+}
+
+absl::Status CheckKnownFields(const google::protobuf::Message& message) {
+  const google::protobuf::UnknownFieldSet& unknown =
+      message.GetReflection()->GetUnknownFields(message);
+  if (unknown.empty()) return absl::OkStatus();
+  return Invalid("{}: field number {} is not known to this build; run builds that are closer",
+                 message.GetTypeName(), unknown.field(0).number());
 }
 
 int FinishReasonToWire(FinishReason reason) {
@@ -327,6 +339,8 @@ void ToWire(const Request& from, pb::Request* to) {
 }
 
 absl::StatusOr<Request> FromWire(const pb::Request& from) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from.sampling()));
   if (from.n() < 1) return Invalid("Request.n: {} is not at least 1", from.n());
   Request to;
   const pb::Sampling& sampling = from.sampling();
@@ -369,6 +383,7 @@ void ToWire(const Record& from, pb::Record* to) {
 }
 
 absl::StatusOr<Record> FromWire(const pb::Record& from) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
   if (!from.has_key()) return Invalid("Record.key: missing");
   if (!from.has_request()) return Invalid("Record.request: missing");
   Record to;
@@ -401,6 +416,7 @@ void ToWire(const StepPlan& from, pb::StepPlan* to) {
 }
 
 absl::StatusOr<StepPlan> FromWire(const pb::StepPlan& from) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
   StepPlan to;
   to.term = TermId{from.term()};
   to.epoch = EpochId{from.epoch()};

@@ -10,6 +10,10 @@
 #include "common/request.h"
 #include "common/status.h"
 
+namespace google::protobuf {
+class Message;
+}  // namespace google::protobuf
+
 namespace fathom::cluster::v1 {
 class Record;
 class StepPlan;
@@ -35,6 +39,11 @@ absl::StatusOr<StepPlan> FromWire(const cluster::v1::StepPlan& from);
 absl::StatusOr<StepResult> FromWire(const cluster::v1::StepResult& from);
 absl::StatusOr<TokenLogprob> FromWire(const cluster::v1::TokenLogprob& from);
 absl::StatusOr<PromptLogprobs> FromWire(const cluster::v1::PromptLogprobs& from);
+
+// INVALID_ARGUMENT naming the message and the field's number when the peer's build set a field that
+// this one does not know: proto3 would drop it silently, and it may decide tokens. FromWire checks
+// what decides them by this.
+absl::Status CheckKnownFields(const google::protobuf::Message& message);
 
 // Enum numbers on the wire. REQUIRES for ToWire*: nothing. FromWire: kNone for unknown numbers.
 int FinishReasonToWire(FinishReason reason);

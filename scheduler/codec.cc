@@ -85,6 +85,7 @@ absl::StatusOr<int64_t> DurationUs(const char* field, int64_t ms) {
 }
 
 absl::StatusOr<Submitted> SubmitOf(const pb::Submit& from, PeerId router) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
   Submitted to;
   to.router = router;
   to.attempt = AttemptId{from.attempt()};

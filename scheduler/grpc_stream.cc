@@ -34,7 +34,7 @@ void GrpcStream::OnRead(bool ok) {
   call_.Read(&incoming_, &read_);
 }
 
-bool GrpcStream::Send(const grpc::ByteBuffer& bytes, TimeUs now) {
+bool GrpcStream::Send(const grpc::ByteBuffer& bytes) {
   if (closed_) return true;
   const auto size = static_cast<int64_t>(bytes.Length());
   const bool fits = size <= limits_.message_bytes_max &&
@@ -43,7 +43,6 @@ bool GrpcStream::Send(const grpc::ByteBuffer& bytes, TimeUs now) {
     Cancel();
     return false;
   }
-  now_us_ = now;
   if (!writing_) {
     Write(bytes);
   } else {
@@ -55,7 +54,7 @@ bool GrpcStream::Send(const grpc::ByteBuffer& bytes, TimeUs now) {
 
 void GrpcStream::Write(const grpc::ByteBuffer& bytes) {
   writing_ = true;
-  write_began_us_ = now_us_;
+  write_began_us_ = clock_.Now();
   ++pending_;
   call_.Write(bytes, &written_);
 }

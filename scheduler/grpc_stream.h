@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 
+#include "common/clock.h"
 #include "common/types.h"
 #include "scheduler/completion.h"
 #include "scheduler/transport.h"
@@ -33,8 +34,9 @@ class GrpcStream {
     virtual void OnGone(GrpcStream* stream) = 0;
   };
 
-  GrpcStream(PeerId peer, StreamKind kind, const TransportLimits& limits, Owner* owner)
-      : peer_(peer), kind_(kind), limits_(limits), owner_(*owner) {}
+  GrpcStream(PeerId peer, StreamKind kind, const TransportLimits& limits, const Clock* clock,
+             Owner* owner)
+      : peer_(peer), kind_(kind), limits_(limits), clock_(*clock), owner_(*owner) {}
 
   // Waits for a call: request(context, call, tag) is the service's RequestX.
   void Accept(const std::function<void(grpc::ServerContext*, Call*, void*)>& request);
@@ -42,7 +44,7 @@ class GrpcStream {
 
   // Writes or queues `bytes`. False: it does not fit; the stream was ended (the owner does not hear
   // OnEnd).
-  bool Send(const grpc::ByteBuffer& bytes, TimeUs now);
+  bool Send(const grpc::ByteBuffer& bytes);
   // Ends the call with `status` after what is queued. The owner hears nothing more but OnGone.
   void Close(const grpc::Status& status);
   // Ends it at once.
@@ -69,6 +71,7 @@ class GrpcStream {
   const PeerId peer_;
   const StreamKind kind_;
   const TransportLimits& limits_;
+  const Clock& clock_;
   Owner& owner_;
   grpc::ServerContext context_;
   Call call_{&context_};
@@ -80,8 +83,7 @@ class GrpcStream {
   std::deque<grpc::ByteBuffer> outbox_;
   int64_t outbox_bytes_ = 0;
   TimeUs write_began_us_ = 0;
-  TimeUs now_us_ = 0;  // Of the last Send: when a queued write begins is known no better.
-  int pending_ = 0;    // Operations in the completion queue.
+  int pending_ = 0;  // Operations in the completion queue.
   bool writing_ = false;
   bool finishing_ = false;
   std::optional<grpc::Status> closed_;  // Set: no more events; with what the call ends.

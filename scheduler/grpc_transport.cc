@@ -123,7 +123,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
         bytes = Serialize(Encode(stream.kind(), message, &arena_));
         arena_.Reset();
       }
-      if (!stream.Send(*bytes, clock_.Now())) NotRead(stream, "outbox full");
+      if (!stream.Send(*bytes)) NotRead(stream, "outbox full");
     }
   }
 
@@ -190,7 +190,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
 
  private:
   void Accept(StreamKind kind) {
-    auto stream = std::make_unique<GrpcStream>(PeerId{++peers_}, kind, limits_, this);
+    auto stream = std::make_unique<GrpcStream>(PeerId{++peers_}, kind, limits_, &clock_, this);
     GrpcStream* raw = stream.get();
     accepting_.emplace(raw, std::move(stream));
     raw->Accept([&](grpc::ServerContext* context, GrpcStream::Call* call, void* tag) {

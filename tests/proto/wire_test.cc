@@ -214,5 +214,27 @@ TEST(Wire, RefusesWhatAPeerGotWrong) {
   ExpectRefused(pb::PromptLogprobs(), "PromptLogprobs.start");
 }
 
+TEST(Wire, RefusesAFieldThatOnlyANewerBuildKnows) {
+  const auto add = [](google::protobuf::Message* message) {
+    message->GetReflection()->MutableUnknownFields(message)->AddVarint(1000, 1);
+  };
+  pb::Request request;
+  request.set_n(1);
+  add(request.mutable_sampling());
+  ExpectRefused(request, "fathom.cluster.v1.Sampling: field number 1000");
+  request.clear_sampling();
+  add(&request);
+  ExpectRefused(request, "fathom.cluster.v1.Request: field number 1000");
+  pb::StepPlan plan;
+  pb::Chunk* chunk = plan.add_chunks();
+  chunk->set_arithmetic(pb::ARITHMETIC_CANONICAL);
+  chunk->set_count(1);
+  add(chunk);
+  ExpectRefused(plan, "fathom.cluster.v1.Chunk: field number 1000");
+  plan.clear_chunks();
+  add(plan.add_admits());
+  ExpectRefused(plan, "fathom.cluster.v1.Admit: field number 1000");
+}
+
 }  // namespace
 }  // namespace fathom
