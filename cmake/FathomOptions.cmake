@@ -20,8 +20,6 @@ set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
 if(FATHOM_SANITIZE)
   add_compile_options(-fsanitize=${FATHOM_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${FATHOM_SANITIZE})
-  # g++ 12 takes moved-from temporaries for uninitialized once a sanitizer is on; the release build keeps the warning.
-  list(APPEND FATHOM_WARNINGS -Wno-maybe-uninitialized)
   if(FATHOM_SANITIZE MATCHES undefined)
     add_compile_options(-fno-sanitize-recover=undefined)
   endif()

@@ -123,8 +123,10 @@ class RouterService::Inference final : public RawInference {
   grpc::ServerWriteReactor<Bytes>* Stream(Context* context, const Bytes& request, Admission admit) {
     const auto reactor = StreamReactor::Make(context, handler_->parts().sessions);
     const int64_t time_left_ms = TimeLeftMs(*context);
+    // g++ 12 with UBSan loses `this` in (handler_->*admit)(...) inside a lambda: std::invoke keeps
+    // it.
     auto work = [this, reactor, bytes = Dump(request), time_left_ms, admit] {
-      absl::StatusOr<AdmittedRequest> admitted = (handler_->*admit)(bytes, time_left_ms);
+      absl::StatusOr<AdmittedRequest> admitted = std::invoke(admit, handler_, bytes, time_left_ms);
       if (!admitted.ok()) return Refuse(reactor, admitted.status());
       Launch(reactor, handler_->parts().sessions->Create(*std::move(admitted), reactor));
     };
@@ -139,7 +141,7 @@ class RouterService::Inference final : public RawInference {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     auto work = [this, reactor, bytes = Dump(request), response, call] {
       Response message;
-      const absl::Status status = (handler_->*call)(bytes, &message);
+      const absl::Status status = std::invoke(call, handler_, bytes, &message);
       if (status.ok()) Serialize(message, response);
       reactor->Finish(ToGrpcStatus(status));
     };

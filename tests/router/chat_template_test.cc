@@ -98,16 +98,16 @@ TEST(ChatTemplate, StructuredMessagesAreTheJsonOnes) {
                     {.role = "tool", .content = "3", .tool_call_id = "call_1"}};
   input.tools_json = R"([{"z": 1, "a": {"y": 2, "b": 3}}])";
   input.enable_thinking = true;
-  EXPECT_EQ(
-      *(*chat)->Render(input),
-      R"({"role": "user", "content": "Hi"})"
-      "\n"
-      R"({"role": "assistant", "content": null, "tool_calls": [{"id": "call_1", "type": "function", )"
-      R"("function": {"name": "f", "arguments": "{\"b\": 1, \"a\": 2}"}}]})"
-      "\n"
-      R"({"role": "tool", "content": "3", "tool_call_id": "call_1"})"
-      "\n"
-      R"([{"z": 1, "a": {"y": 2, "b": 3}}]True)");
+  EXPECT_EQ(*(*chat)->Render(input),
+            R"({"role": "user", "content": "Hi"})"
+            "\n"
+            R"({"role": "assistant", "content": null, "tool_calls": [{"id": "call_1", )"
+            R"("type": "function", )"
+            R"("function": {"name": "f", "arguments": "{\"b\": 1, \"a\": 2}"}}]})"
+            "\n"
+            R"({"role": "tool", "content": "3", "tool_call_id": "call_1"})"
+            "\n"
+            R"([{"z": 1, "a": {"y": 2, "b": 3}}]True)");
 }
 
 // Hostile templates and messages end with an error that says which limit, quickly and without a

@@ -33,7 +33,7 @@ struct WorldOptions {
                                 .step_tokens = 16,
                                 .context_tokens = 80,
                                 .plans_in_flight = 2};
-  int32_t arrival_us_max = 18'000;   // Between two requests.
+  int32_t arrival_us_max = 18'000;    // Between two requests.
   int32_t check_every_events = 2048;  // CheckInvariants.
   // In a thousand: of requests, or of the faults drawn each simulated second.
   int32_t hang_up_permille = 250;
