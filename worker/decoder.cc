@@ -8,6 +8,7 @@
 #include "common/check.h"
 #include "kernels/add.h"
 #include "kernels/embedding.h"
+#include "kernels/gather_rows.h"
 #include "kernels/gemm.h"
 #include "kernels/paged_attention.h"
 #include "kernels/rmsnorm.h"
@@ -85,12 +86,12 @@ class LlamaDecoder final : public Decoder {
         qkv_(limits.step_tokens, Padded(q_width_ + 2 * kv_width_)),
         attended_(limits.step_tokens, Padded(q_width_)),
         gate_up_(limits.step_tokens, Padded(2 * int64_t{shape_.ffn})),
-        selected_(limits.logits_rows, Padded(config.hidden)),
         logits_(limits.logits_rows, config.vocab),
         logits_of_rank_(place.size > 1 ? limits.logits_rows : 0, shape_.vocab),
         gathered_(place.size > 1 ? limits.logits_rows : 0, config.vocab) {
     tokens_.reserve(static_cast<size_t>(limits.step_tokens));
     rows_.reserve(static_cast<size_t>(limits.step_tokens));
+    with_logits_.reserve(static_cast<size_t>(limits.logits_rows));
   }
 
   absl::StatusOr<std::span<const float>> Forward(const ForwardBatch& batch) override;
@@ -98,8 +99,8 @@ class LlamaDecoder final : public Decoder {
   size_t weight_bytes() const override { return weights_->bytes(); }
   size_t work_bytes() const override {
     size_t bytes = (rope_.cos.size() + rope_.sin.size()) * sizeof(float);
-    for (const Activations* a : {&x_, &normed_, &qkv_, &attended_, &gate_up_, &selected_, &logits_,
-                                 &logits_of_rank_, &gathered_}) {
+    for (const Activations* a :
+         {&x_, &normed_, &qkv_, &attended_, &gate_up_, &logits_, &logits_of_rank_, &gathered_}) {
       bytes += a->bytes();
     }
     return bytes;
@@ -109,8 +110,10 @@ class LlamaDecoder final : public Decoder {
   absl::Status CheckRow(const ForwardBatch& batch, const ForwardRow& row) const;
   absl::Status Begin(const ForwardBatch& batch);
   absl::Status Layer(int32_t index);
-  void Attention(const LayerWeights& layer, const KvPlanes& planes);
-  absl::StatusOr<std::span<const float>> Head(const ForwardBatch& batch);
+  void WriteKv(const LayerWeights& layer, const KvPlanes& planes);
+  void KeepRowsWithLogits();
+  void Attention(const KvPlanes& planes);
+  absl::StatusOr<std::span<const float>> Head();
 
   void Norm(Activations& x, const float* weight, Activations& y, int64_t rows);
   void NormHeads(float* heads, int64_t count, const float* weight);
@@ -118,6 +121,7 @@ class LlamaDecoder final : public Decoder {
                int64_t rows);
   absl::Status AddProduct(Activations& x, const TensorView& weight);
 
+  // Rows in work: all of the batch, and from the last layer's KV write on those with logits.
   int64_t row_count() const { return static_cast<int64_t>(rows_.size()); }
 
   const ModelConfig config_;
@@ -137,12 +141,12 @@ class LlamaDecoder final : public Decoder {
   Activations qkv_;             // Per row: q of the rank's heads, then k, then v.
   Activations attended_;        // Per row: the rank's heads.
   Activations gate_up_;         // Per row: gate, then up; gate becomes silu(gate) * up.
-  Activations selected_;        // Rows that want logits.
   Activations logits_;          // [rows][vocab]
   Activations logits_of_rank_;  // [rows][vocab of the rank]; tp > 1 only, like the next.
   Activations gathered_;        // [rank][rows][vocab of the rank]
   std::vector<int32_t> tokens_;
   std::vector<SequenceRow> rows_;
+  std::vector<int32_t> with_logits_;  // Indices of the batch's rows with logits, ascending.
 };
 
 absl::StatusOr<std::span<const float>> LlamaDecoder::Forward(const ForwardBatch& batch) {
@@ -154,7 +158,7 @@ absl::StatusOr<std::span<const float>> LlamaDecoder::Forward(const ForwardBatch&
                          .y_stride = x_.stride},
                         pool_);
   for (int32_t i = 0; i < config_.layers; ++i) FATHOM_RETURN_IF_ERROR(Layer(i));
-  return Head(batch);
+  return Head();
 }
 
 absl::Status LlamaDecoder::Layer(int32_t index) {
@@ -166,7 +170,11 @@ absl::Status LlamaDecoder::Layer(int32_t index) {
                            .block_tokens = kv_.shape().block_tokens};
   Norm(x_, layer.attention_norm, normed_, row_count());
   Product(normed_, layer.qkv, layer.qkv_bias, qkv_, row_count());
-  Attention(layer, planes);
+  WriteKv(layer, planes);
+  if (index + 1 == config_.layers) KeepRowsWithLogits();
+  // The same on every rank: none of them meets in a collective of no rows.
+  if (row_count() == 0) return absl::OkStatus();
+  Attention(planes);
   FATHOM_RETURN_IF_ERROR(AddProduct(attended_, layer.o));
 
   Norm(x_, layer.ffn_norm, normed_, row_count());
@@ -184,7 +192,7 @@ absl::Status LlamaDecoder::Layer(int32_t index) {
   return absl::OkStatus();
 }
 
-void LlamaDecoder::Attention(const LayerWeights& layer, const KvPlanes& planes) {
+void LlamaDecoder::WriteKv(const LayerWeights& layer, const KvPlanes& planes) {
   float* q = qkv_.row(0);
   float* k = q + q_width_;
   float* v = k + kv_width_;
@@ -203,7 +211,31 @@ void LlamaDecoder::Attention(const LayerWeights& layer, const KvPlanes& planes) 
                            .row_count = row_count(),
                            .planes = planes},
                           pool_);
-  kernels::PagedAttentionCpu({.q = q,
+}
+
+// After the last layer's KV write only rows with logits matter to anybody.
+void LlamaDecoder::KeepRowsWithLogits() {
+  const auto count = std::ssize(with_logits_);
+  if (count == row_count()) return;
+  const auto keep = [&](Activations& a, int64_t width) {
+    kernels::GatherRowsCpu({.x = a.row(0),
+                            .x_stride = a.stride,
+                            .index = with_logits_.data(),
+                            .rows = count,
+                            .dim = width,
+                            .y = a.row(0),
+                            .y_stride = a.stride});
+  };
+  keep(x_, config_.hidden);
+  keep(qkv_, q_width_);
+  for (size_t i = 0; i < with_logits_.size(); ++i) {
+    rows_[i] = rows_[static_cast<size_t>(with_logits_[i])];
+  }
+  rows_.resize(with_logits_.size());
+}
+
+void LlamaDecoder::Attention(const KvPlanes& planes) {
+  kernels::PagedAttentionCpu({.q = qkv_.row(0),
                               .q_stride = qkv_.stride,
                               .heads = shape_.heads,
                               .planes = planes,
@@ -214,19 +246,15 @@ void LlamaDecoder::Attention(const LayerWeights& layer, const KvPlanes& planes) 
                              pool_);
 }
 
-absl::StatusOr<std::span<const float>> LlamaDecoder::Head(const ForwardBatch& batch) {
-  int64_t count = 0;
-  for (int64_t r = 0; r < row_count(); ++r) {
-    if (!batch.rows[static_cast<size_t>(r)].logits) continue;
-    std::copy_n(x_.row(r), config_.hidden, selected_.row(count++));
-  }
-  Norm(selected_, weights_->final_norm, selected_, count);
+absl::StatusOr<std::span<const float>> LlamaDecoder::Head() {
+  const int64_t count = row_count();
+  Norm(x_, weights_->final_norm, normed_, count);
   if (comm_.size() == 1) {
-    Product(selected_, weights_->head, nullptr, logits_, count);
+    Product(normed_, weights_->head, nullptr, logits_, count);
     return logits_.rows(count);
   }
   if (count == 0) return logits_.rows(0);
-  Product(selected_, weights_->head, nullptr, logits_of_rank_, count);
+  Product(normed_, weights_->head, nullptr, logits_of_rank_, count);
   FATHOM_RETURN_IF_ERROR(comm_.AllGather(logits_of_rank_.rows(count), gathered_.rows(count)));
   const float* from = gathered_.row(0);
   for (int64_t rank = 0; rank < comm_.size(); ++rank) {
@@ -327,16 +355,16 @@ absl::Status LlamaDecoder::Begin(const ForwardBatch& batch) {
   }
   tokens_.clear();
   rows_.clear();
-  int64_t logits_rows = 0;
+  with_logits_.clear();
   for (const ForwardRow& row : batch.rows) {
     FATHOM_RETURN_IF_ERROR(CheckRow(batch, row));
     const auto table = batch.block_tables[static_cast<size_t>(row.sequence)];
+    if (row.logits) with_logits_.push_back(static_cast<int32_t>(rows_.size()));
     tokens_.push_back(row.token);
     rows_.push_back({reinterpret_cast<const int32_t*>(table.data()), row.position});
-    logits_rows += row.logits ? 1 : 0;
   }
-  FATHOM_CHECK(logits_rows <= limits_.logits_rows, "{} rows with logits of {}", logits_rows,
-               limits_.logits_rows);
+  FATHOM_CHECK(std::ssize(with_logits_) <= limits_.logits_rows, "{} rows with logits of {}",
+               with_logits_.size(), limits_.logits_rows);
   return absl::OkStatus();
 }
 

@@ -12,14 +12,14 @@ namespace {
 constexpr int64_t kFloatBytes = 4;
 
 // fp32 arrays of one step (worker/decoder.cc): per token the residual, a norm or product of it, q,
-// k and v, the heads' result, gate and up; per row with logits its hidden state and the vocabulary,
-// with several ranks also this rank's part and all parts as they come. And the rotary tables.
+// k and v, the heads' result, gate and up; per row with logits the vocabulary, with several ranks
+// also this rank's part and all parts as they come. And the rotary tables.
 int64_t ActivationBytes(const ModelConfig& config, const MemoryRequest& request) {
   const int64_t q = int64_t{config.heads} / request.tp * config.head_dim;
   const int64_t kv = int64_t{std::max(1, config.kv_heads / request.tp)} * config.head_dim;
   const int64_t per_token =
       2 * int64_t{config.hidden} + 2 * q + 2 * kv + 2 * int64_t{config.ffn} / request.tp;
-  int64_t per_row = int64_t{config.hidden} + config.vocab;
+  int64_t per_row = config.vocab;
   if (request.tp > 1) per_row += int64_t{config.vocab} + config.vocab / request.tp;
   const int64_t context = request.context_tokens > 0 ? request.context_tokens : config.context;
   return kFloatBytes * (request.step_tokens * per_token + request.logits_rows * per_row +
