@@ -157,7 +157,10 @@ absl::StatusOr<std::span<const float>> LlamaDecoder::Forward(const ForwardBatch&
                          .y = x_.row(0),
                          .y_stride = x_.stride},
                         pool_);
-  for (int32_t i = 0; i < config_.layers; ++i) FATHOM_RETURN_IF_ERROR(Layer(i));
+  for (int32_t i = 0; i < config_.layers; ++i) {
+    FATHOM_RETURN_IF_ERROR(Layer(i));
+    if (progress_ != nullptr) progress_->fetch_add(1, std::memory_order_relaxed);
+  }
   return Head();
 }
 
@@ -188,7 +191,6 @@ absl::Status LlamaDecoder::Layer(int32_t index) {
                        .y_stride = gate_up_.stride},
                       pool_);
   FATHOM_RETURN_IF_ERROR(AddProduct(gate_up_, layer.down));
-  if (progress_ != nullptr) progress_->fetch_add(1, std::memory_order_relaxed);
   return absl::OkStatus();
 }
 

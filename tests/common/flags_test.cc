@@ -91,6 +91,15 @@ INSTANTIATE_TEST_SUITE_P(
                     Refusal{{"--http-port", "70000"}, "from 0 to 65535"},
                     Refusal{{"--config", "/nonexistent.yaml"}, "/nonexistent.yaml"}));
 
+TEST(Flags, ASwitchGoesOffToo) {
+  EXPECT_TRUE(Parsed({"--json"}).json);
+  EXPECT_FALSE(Parsed({"--json=false"}).json);
+  setenv("FATHOM_JSON", "true", 1);
+  EXPECT_TRUE(Parsed({}).json);
+  EXPECT_FALSE(Parsed({"--no-json"}).json);
+  unsetenv("FATHOM_JSON");
+}
+
 TEST(Flags, FlagOverEnvironmentOverFile) {
   const std::string path = testing::TempDir() + "flags_test.yaml";
   std::ofstream(path)

@@ -1,10 +1,13 @@
 """Exact equalities: tokens and the bits of their log-probabilities, through real processes."""
+import json
 import os
 import random
 import signal
+import subprocess
+import threading
 import unittest
 
-from cluster import Cluster, collect, goldens, pb, request, wait_until
+from cluster import BIN, Cluster, collect, goldens, pb, request, wait_until
 
 SEED = int(os.environ.get("FATHOM_SEED", "20261124"))
 PROMPTS = [g["prompt_ids"] for g in goldens() if len(g["prompt_ids"]) < 120]
@@ -79,7 +82,6 @@ class Equalities(unittest.TestCase):
         with Cluster() as c:
             second = c.add_router()
             results = {}
-            import threading
             threads = [threading.Thread(target=lambda n=n, cl=cl: results.__setitem__(n, cl.many(reqs))) for n, cl in
                        (("a", c.client), ("b", second))]
             for t in threads:
@@ -105,7 +107,6 @@ class Equalities(unittest.TestCase):
                     if len(result.ids) >= at and not killed:
                         killed.append(os.kill(self.worker_pids(c)[victim], signal.SIGKILL))
 
-                import threading
                 results = [None] * len(reqs)
                 threads = [threading.Thread(target=lambda i=i: results.__setitem__(i, collect(
                     c.client.stub.Generate(reqs[i], timeout=120), kill_at if i == 0 else None))) for i in range(len(reqs))]
@@ -135,7 +136,24 @@ class Equalities(unittest.TestCase):
                     pids.append(int(pid))
         return sorted(pids)
 
-    def test_scheduler_and_router_restarted(self):
+    def test_the_router_killed_under_a_client_that_resumes(self):
+        with Cluster() as c:
+            def complete():
+                return subprocess.Popen([BIN / "fathom", "complete", "--server", f"127.0.0.1:{c.ready['grpc_port']}", "--token-ids", "0,3,73,90,302",
+                                         "--max-tokens", "2000", "--temperature", "0.9", "--seed", "11", "--ignore-eos", "--json"],
+                                        stdout=subprocess.PIPE, text=True)
+
+            want = json.loads(complete().communicate(timeout=120)[0])["sequences"][0]
+            disturbed = complete()
+            wait_until(lambda: c.metrics()["fathom_scheduler_blocks_used"] > 10, "the answer is under way")
+            os.kill(c.ready["router_pid"], signal.SIGKILL)
+            self.assertIsNone(disturbed.poll(), "the answer was over before the kill")
+            got = json.loads(disturbed.communicate(timeout=120)[0])["sequences"][0]
+            self.assertEqual(disturbed.returncode, 0)
+            self.assertEqual(len(want["ids"]), 2000)
+            self.assertEqual((got["ids"], got["text"]), (want["ids"], want["text"]))
+
+    def test_the_scheduler_killed(self):
         reqs = requests(4, max_tokens=150, seed=SEED + 4)
         with Cluster() as c:
             want = alone(c, reqs)
@@ -145,7 +163,6 @@ class Equalities(unittest.TestCase):
                 if len(result.ids) >= 20 and not killed:
                     killed.append(os.kill(c.ready["scheduler_pid"], signal.SIGKILL))
 
-            import threading
             results = [None] * len(reqs)
             threads = [threading.Thread(target=lambda i=i: results.__setitem__(i, collect(
                 c.client.stub.Generate(reqs[i], timeout=120), kill_at if i == 0 else None))) for i in range(len(reqs))]

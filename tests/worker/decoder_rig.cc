@@ -104,10 +104,12 @@ void RunRanks(const std::filesystem::path& folder, const RigOptions& options,
   for (std::thread& thread : threads) thread.join();
 }
 
-std::vector<float> Feed(Rank& rank, Sequence& sequence, std::span<const TokenId> ids) {
+std::vector<float> Feed(Rank& rank, Sequence& sequence, std::span<const TokenId> ids,
+                        const std::function<bool(size_t)>& wanted) {
   std::vector<ForwardRow> rows;
   for (const TokenId id : ids) {
-    rows.push_back({.token = id, .position = sequence.length++, .sequence = 0, .logits = true});
+    rows.push_back(
+        {.token = id, .position = sequence.length++, .sequence = 0, .logits = wanted(rows.size())});
   }
   const std::span<const BlockId> tables[] = {sequence.table};
   const auto logits = rank.decoder->Forward({rows, tables});

@@ -77,8 +77,11 @@ struct Sequence {
 void RunRanks(const std::filesystem::path& folder, const RigOptions& options,
               const std::function<void(Rank&)>& script);
 
-// Feeds `ids` as one chunk and returns the logits of all of them, [ids][vocab].
-std::vector<float> Feed(Rank& rank, Sequence& sequence, std::span<const TokenId> ids);
+// Feeds `ids` as one chunk and returns the logits of those that `wanted` names by their index (by
+// default of all), [ids][vocab].
+std::vector<float> Feed(
+    Rank& rank, Sequence& sequence, std::span<const TokenId> ids,
+    const std::function<bool(size_t)>& wanted = [](size_t) { return true; });
 // The same in chunks of `chunk`.
 std::vector<float> FeedInChunks(Rank& rank, Sequence& sequence, std::span<const TokenId> ids,
                                 size_t chunk);

@@ -156,6 +156,34 @@ TEST(DecoderTest, ChunksOfAnySizeGiveTheBitsOfOneChunk) {
   EXPECT_TRUE(LogitsOf({}, 1) == whole) << "decoded is not prefilled";
 }
 
+// The last layer works on the rows with logits alone; which ones they are changes no bit of them,
+// nor of what follows a chunk that wants none.
+TEST(DecoderTest, RowsWithoutLogitsDoNotMatter) {
+  constexpr size_t kVocab = 4096;
+  const std::vector<size_t> some = {0, 3, 7, 511, 512, 598};
+  for (const int tp : {1, 2}) {
+    const std::vector<float> all = LogitsOf({.tp = tp}, kIds.size());
+    RunRanks(kTiny, {.tp = tp}, [&](Rank& rank) {
+      Sequence sparse(1, 64), blind(65, 64);
+      const auto got = Feed(rank, sparse, kIds, [&](size_t i) {
+        return std::find(some.begin(), some.end(), i) != some.end();
+      });
+      ASSERT_EQ(got.size(), some.size() * kVocab);
+      for (size_t i = 0; i < some.size(); ++i) {
+        EXPECT_TRUE(std::equal(got.begin() + static_cast<std::ptrdiff_t>(i * kVocab),
+                               got.begin() + static_cast<std::ptrdiff_t>((i + 1) * kVocab),
+                               all.begin() + static_cast<std::ptrdiff_t>(some[i] * kVocab)))
+            << "row " << some[i] << ", tp " << tp;
+      }
+      const std::span<const TokenId> ids(kIds);
+      const auto none = Feed(rank, blind, ids.first(599), [](size_t) { return false; });
+      EXPECT_TRUE(none.empty());
+      const auto last = Feed(rank, blind, ids.subspan(599));
+      EXPECT_TRUE(std::equal(last.begin(), last.end(), all.end() - kVocab)) << "tp " << tp;
+    });
+  }
+}
+
 TEST(DecoderTest, BlockSizeAndThreadsDoNotMatter) {
   const std::vector<float> whole = LogitsOf({}, kIds.size());
   EXPECT_TRUE(LogitsOf({.block_tokens = 64}, 100) == whole);
