@@ -97,6 +97,9 @@ class Flags::Impl {
     CLI::Option* option = nullptr;
     Setter set;
     bool repeatable = false;
+    CLI::Option* off = nullptr;  // A switch's --no-x.
+
+    bool given() const { return option->count() > 0 || (off != nullptr && off->count() > 0); }
   };
 
   static Setter TextSetter(std::string* value) {
@@ -121,10 +124,12 @@ class Flags::Impl {
     Remember(spellings);
     const std::string bare = spellings[0].substr(2);
     known_["--no-" + bare] = "--no-" + bare;
-    auto* option = app_.add_flag(fmt::format("--{},!--no-{}", bare, bare), *value,
-                                 Described(spellings, help, *value ? "on" : "off"));
+    auto* option =
+        app_.add_flag("--" + bare, *value, Described(spellings, help, *value ? "on" : "off"));
     if (!group_.empty()) option->group(group_);
-    entries_.push_back({spellings[0], option, BoolSetter(value)});
+    // --no-x works and is not listed: the help would be twice as long.
+    auto* off = app_.add_flag_callback("--no-" + bare, [value] { *value = false; })->group("");
+    entries_.push_back({spellings[0], option, BoolSetter(value), false, off});
   }
 
   void AddPositional(const std::string& name, std::string* value, bool required,
@@ -243,7 +248,7 @@ class Flags::Impl {
       if (auto wrong = ReadFile(&file)) return wrong;
     }
     for (const Entry& entry : entries_) {
-      if (entry.option->count() > 0 || entry.canonical == "--config") continue;
+      if (entry.given() || entry.canonical == "--config") continue;
       const std::string variable = EnvironmentName(entry.canonical);
       if (const char* text = std::getenv(variable.c_str())) {
         if (auto wrong = entry.set(text)) return fmt::format("{}: {}", variable, *wrong);
