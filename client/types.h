@@ -87,8 +87,7 @@ struct ChatRequest : RequestOptions {
   Conversation conversation;
 };
 
-// ---- What comes back
-// --------------------------------------------------------------------------------
+// ---- What comes back ----
 
 struct Started {
   std::string request_id;

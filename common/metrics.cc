@@ -31,7 +31,7 @@ std::vector<double> LatencyBucketsSeconds() {
 
 class Metrics::Impl {
  public:
-  explicit Impl(std::string role) : prefix("fathom_" + role + "_") {}
+  explicit Impl(const std::string& role) : prefix("fathom_" + role + "_") {}
 
   // prometheus-cpp throws on a name it does not like; names are ours, so that is our bug.
   template <class Make>
@@ -70,7 +70,7 @@ void Knock(const std::string& host, int port) {
 
 }  // namespace
 
-Metrics::Metrics(std::string role) : impl_(std::make_unique<Impl>(std::move(role))) {}
+Metrics::Metrics(const std::string& role) : impl_(std::make_unique<Impl>(role)) {}
 
 // The HTTP server's thread looks whether it shall stop when somebody connects, or every two
 // seconds.

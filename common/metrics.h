@@ -49,7 +49,7 @@ class Metrics {
  public:
   using Labels = std::map<std::string, std::string>;
   // `role`: "router", "scheduler", "worker".
-  explicit Metrics(std::string role);
+  explicit Metrics(const std::string& role);
   ~Metrics();
 
   // The name without its prefix: AddCounter("requests_total", ...) is fathom_router_requests_total.

@@ -66,8 +66,7 @@ std::shared_ptr<ClientSink> Session::sink() const {
   return sink_;
 }
 
-// ---- Submitting
-// -------------------------------------------------------------------------------------------
+// ---- Submitting ----
 
 std::optional<SubmitUp> Session::BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now) {
   std::lock_guard lock(mutex_);
@@ -156,8 +155,7 @@ std::optional<Session::Subscription> Session::HangUp(absl::Status status) {
   return Subscription{stream_, attempt_};
 }
 
-// ---- Frames
-// -----------------------------------------------------------------------------------------------
+// ---- Frames ----
 
 std::string Session::CheckFrame(const FrameDown& frame) const {
   if (!accepted_) return "a frame came before Accepted";
@@ -260,8 +258,7 @@ bool Session::AllFinished() const {
          std::ranges::all_of(sequences_, [](const Sequence& s) { return s.finish.has_value(); });
 }
 
-// ---- Text
-// -------------------------------------------------------------------------------------------------
+// ---- Text ----
 
 // The token that ends a sequence is no text, unless asked for.
 bool Session::IsSilentEnd(TokenId id) const {
@@ -328,8 +325,7 @@ void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
   sequence.finish->stop_string = text_.stop_strings[stop.index];
 }
 
-// ---- What it is
-// -------------------------------------------------------------------------------------------
+// ---- What it is ----
 
 bool Session::over() const {
   std::lock_guard lock(mutex_);

@@ -26,8 +26,7 @@
 
 namespace fathom::router {
 
-// ---- What a client is told
-// --------------------------------------------------------------------------------
+// ---- What a client is told ----
 
 struct StartedEvent {
   std::string request_id;
@@ -89,8 +88,7 @@ struct SessionOptions {
   int32_t ids_per_event = 4096;
 };
 
-// ---- The session
-// ------------------------------------------------------------------------------------------
+// ---- The session ----
 
 class Session {
  public:

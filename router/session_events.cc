@@ -106,8 +106,7 @@ std::optional<Session::FrameEffects::Cut> Session::TakeCut() {
   return std::exchange(cut_, std::nullopt);
 }
 
-// ---- Time
-// -------------------------------------------------------------------------------------------------
+// ---- Time ----
 
 bool Session::KeepAliveDue(TimeUs now, int64_t silence_us) {
   std::lock_guard lock(mutex_);

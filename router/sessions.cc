@@ -27,8 +27,7 @@ Sessions::Sessions(const SessionsOptions& options, const Clock* clock, Scheduler
       observer_(observer),
       down_since_us_(clock->Now()) {}
 
-// ---- Making sessions
-// --------------------------------------------------------------------------------------
+// ---- Making sessions ----
 
 absl::Status Sessions::CheckRoom() const {
   std::lock_guard lock(mutex_);
@@ -127,8 +126,7 @@ void Sessions::Submit(const SessionPtr& session) {
   Pump();
 }
 
-// ---- Submitting
-// -------------------------------------------------------------------------------------------
+// ---- Submitting ----
 
 // Submits what waits, as long as a leader is there and has room.
 void Sessions::Pump() {
@@ -184,8 +182,7 @@ void Sessions::Forget(AttemptId attempt) {
   by_attempt_.erase(attempt);
 }
 
-// ---- From the scheduler
-// -----------------------------------------------------------------------------------
+// ---- From the scheduler ----
 
 void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts) {
   {
@@ -306,8 +303,7 @@ void Sessions::OnStats(const ClusterStats& stats) {
   stats_ = stats;
 }
 
-// ---- Towards clients
-// --------------------------------------------------------------------------------------
+// ---- Towards clients ----
 
 void Sessions::Wake(const SessionPtr& session) {
   if (const auto sink = session->sink()) sink->Wake();
@@ -347,10 +343,9 @@ void Sessions::Gone(const SessionPtr& session) {
   kept_.push_back(std::move(kept));
 }
 
-// ---- Time
-// -------------------------------------------------------------------------------------------------
+// ---- Time ----
 
-void Sessions::DropKept(Kept kept) {
+void Sessions::DropKept(const Kept& kept) {
   kept_bytes_ -= kept.bytes;
   const SessionKey& key = kept.session->key();
   const auto it = by_key_.find(key);
@@ -366,9 +361,9 @@ void Sessions::ExpireKept(TimeUs now) {
   while (!kept_.empty() &&
          (now - kept_.front().since_us > options_.keep_us || kept_.size() > options_.kept_max ||
           kept_bytes_ > options_.kept_bytes_max)) {
-    Kept oldest = std::move(kept_.front());
+    const Kept oldest = std::move(kept_.front());
     kept_.pop_front();
-    DropKept(std::move(oldest));
+    DropKept(oldest);
   }
 }
 

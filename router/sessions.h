@@ -117,7 +117,7 @@ class Sessions final : public SchedulerEvents {
   void Wake(const SessionPtr& session);
   void TellCut(const SessionPtr& session, const Session::FrameEffects::Cut& cut);
   void ExpireKept(TimeUs now);
-  void DropKept(Kept kept);
+  void DropKept(const Kept& kept);
   bool TickOne(const SessionPtr& session, bool up, TimeUs now, TimeUs down_since);
 
   const SessionsOptions options_;

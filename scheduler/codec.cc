@@ -21,8 +21,7 @@ struct Overloaded : Ts... {
   using Ts::operator()...;
 };
 
-// ---- Up
-// ------------------------------------------------------------------------------------------
+// ---- Up ----
 
 StepMark MarkOf(const pb::StepMark& from) {
   return {TermId{from.term()}, EpochId{from.epoch()}, StepId{from.step()}};
@@ -189,8 +188,7 @@ absl::StatusOr<UpMessage> DecodeSteps(const pb::StepsUp& up) {
   return Unknown(StreamKind::kSteps);
 }
 
-// ---- Down
-// ----------------------------------------------------------------------------------------
+// ---- Down ----
 
 void Fill(const SchedulerHello& from, pb::Hello* to) {
   to->set_process_id(from.process_id);

@@ -51,8 +51,7 @@ bool Driver::RunOnce() {
   return !stop_ && failure_.ok();
 }
 
-// ---- What comes in
-// -------------------------------------------------------------------------------
+// ---- What comes in ----
 
 void Driver::Handle(TransportEvent event, TimeUs now) {
   const PeerId peer = event.peer;
@@ -217,8 +216,7 @@ void Driver::Refuse(PeerId peer, const absl::Status& status, TimeUs now) {
          std::string(Message(status)), now);
 }
 
-// ---- What goes out
-// -------------------------------------------------------------------------------
+// ---- What goes out ----
 
 void Driver::StepCore(Event event, TimeUs now) {
   metrics_stale_ = true;
@@ -302,8 +300,7 @@ std::vector<PeerId> Driver::ControlPeers() const {
   return peers;
 }
 
-// ---- Time
-// ----------------------------------------------------------------------------------------
+// ---- Time ----
 
 TimeUs Driver::NextDeadline() const {
   const TimeUs deadline = std::min({next_beat_us_, next_tick_us_, core_.NextWakeup()});

@@ -25,8 +25,7 @@ inline const char* StreamKindName(StreamKind kind) {
   return kind == StreamKind::kRoute ? "Route" : kind == StreamKind::kControl ? "Control" : "Steps";
 }
 
-// ---- Events
-// --------------------------------------------------------------------------------------
+// ---- Events ----
 
 // A stream was opened; its first message is still to come.
 struct PeerUp {};
@@ -52,8 +51,7 @@ struct TransportEvent {
   UpMessage message;
 };
 
-// ---- Messages
-// ------------------------------------------------------------------------------------
+// ---- Messages ----
 
 // On Route and Control: who leads, and what the cluster is.
 struct SchedulerHello {
@@ -88,8 +86,7 @@ struct Resign {
 using DownMessage = std::variant<SchedulerHello, Heartbeat, AcceptedOut, RefusedOut, FrameBatch,
                                  RouterStats, GroupSeat, GroupExchange, Abort, Resign, StepPlan>;
 
-// ---- Transport
-// -----------------------------------------------------------------------------------
+// ---- Transport ----
 
 struct TransportLimits {
   int64_t outbox_bytes_max =

@@ -66,7 +66,7 @@ absl::StatusOr<Places> CollectTensors(const std::vector<ShardHeader>& shards,
 // What would make a shape fit, where one key of config.json explains the difference.
 std::string WayOut(const TensorSpec& spec, const std::vector<int64_t>& found,
                    const ModelConfig& config) {
-  const std::string other = "the weights are of another model than config.json";
+  std::string other = "the weights are of another model than config.json";
   if (found.size() != spec.shape.size()) return other;
   const bool same_rows = found[0] == spec.shape[0];
   const bool same_cols = found.size() < 2 || found[1] == spec.shape[1];

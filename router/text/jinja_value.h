@@ -40,19 +40,20 @@ struct Callable {
 
 class Value {
  public:
+  // Implicit on purpose: a value is written as what it is.
+  // NOLINTBEGIN(google-explicit-constructor)
   Value() : data_(Undefined{}) {}
-  Value(Undefined v) : data_(std::move(v)) {}      // NOLINT(google-explicit-constructor)
-  Value(None v) : data_(v) {}                      // NOLINT(google-explicit-constructor)
-  Value(bool v) : data_(v) {}                      // NOLINT(google-explicit-constructor)
-  Value(int64_t v) : data_(v) {}                   // NOLINT(google-explicit-constructor)
-  Value(double v) : data_(v) {}                    // NOLINT(google-explicit-constructor)
-  Value(std::string v) : data_(std::move(v)) {}    // NOLINT(google-explicit-constructor)
-  Value(const char* v) : data_(std::string(v)) {}  // NOLINT(google-explicit-constructor)
-  Value(List v)
-      : data_(std::make_shared<const List>(std::move(v))) {}  // NOLINT(google-explicit-constructor)
-  Value(Map v)
-      : data_(std::make_shared<const Map>(std::move(v))) {}  // NOLINT(google-explicit-constructor)
-  Value(Callable v) : data_(std::move(v)) {}                 // NOLINT(google-explicit-constructor)
+  Value(Undefined v) : data_(std::move(v)) {}
+  Value(None v) : data_(v) {}
+  Value(bool v) : data_(v) {}
+  Value(int64_t v) : data_(v) {}
+  Value(double v) : data_(v) {}
+  Value(std::string v) : data_(std::move(v)) {}
+  Value(const char* v) : data_(std::string(v)) {}
+  Value(List v) : data_(std::make_shared<const List>(std::move(v))) {}
+  Value(Map v) : data_(std::make_shared<const Map>(std::move(v))) {}
+  Value(Callable v) : data_(std::move(v)) {}
+  // NOLINTEND(google-explicit-constructor)
   explicit Value(std::shared_ptr<Namespace> v) : data_(std::move(v)) {}
 
   bool is_undefined() const { return std::holds_alternative<Undefined>(data_); }

@@ -32,8 +32,7 @@ absl::StatusOr<TokenId> ReadId(const JsonAt& at) {
   return at.value.get<TokenId>();
 }
 
-// ---- added_tokens
-// ----------------------------------------------------------------------------------------
+// ---- added_tokens ----
 
 absl::StatusOr<AddedToken> ReadAddedToken(const JsonAt& at) {
   FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));
@@ -79,8 +78,7 @@ absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(const JsonAt& at, const 
   return tokens;
 }
 
-// ---- normalizer, pre_tokenizer, decoder
-// ------------------------------------------------------------------
+// ---- normalizer, pre_tokenizer, decoder ----
 
 absl::Status ReadNormalizer(const JsonAt& at, TokenizerSpec* spec) {
   FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));
@@ -179,8 +177,7 @@ absl::Status ReadDecoder(const JsonAt& at, bool* byte_level) {
   return fields.Done();
 }
 
-// ---- post_processor
-// --------------------------------------------------------------------------------------
+// ---- post_processor ----
 
 absl::Status ReadTemplate(JsonFields* fields, TokenizerSpec* spec) {
   fields->Ignore("pair");  // One text at a time.
@@ -235,8 +232,7 @@ absl::Status ReadPostProcessor(const JsonAt& at, bool* template_seen, TokenizerS
   return fields.Done();
 }
 
-// ---- model
-// -----------------------------------------------------------------------------------------------
+// ---- model ----
 
 absl::StatusOr<Vocab> ReadVocab(const JsonAt& at) {
   if (!at.value.is_object() || at.value.empty()) return at.Refuse("expected an object token: id");
@@ -342,8 +338,7 @@ absl::Status ReadModel(const JsonAt& at, Vocab* vocab, BpeSpec* bpe) {
   return absl::OkStatus();
 }
 
-// ---- files
-// -----------------------------------------------------------------------------------------------
+// ---- files ----
 
 absl::Status ReadTokenizerJson(const JsonAt& at, TokenizerSpec* spec) {
   FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));

@@ -15,8 +15,7 @@
 
 namespace fathom::scheduler {
 
-// ---- Events
-// -----------------------------------------------------------------------------------------------
+// ---- Events ----
 
 // A router's Submit: first try, retry, resume and takeover alike. An upsert by key.
 struct Submitted {
@@ -93,8 +92,7 @@ struct Tick {};
 using Event =
     std::variant<Submitted, Suspended, Closed, RouterLost, GroupUp, GroupLost, StepDone, Tick>;
 
-// ---- Actions
-// ----------------------------------------------------------------------------------------------
+// ---- Actions ----
 
 struct AcceptedOut {
   PeerId router;

@@ -46,8 +46,7 @@ absl::Status SchedulerCore::Impl::CheckNew(const Submitted& event) {
   const Record& record = *event.record;
   FATHOM_RETURN_IF_ERROR(FitsSomewhere(record));
   if (!event.replay) {
-    const absl::Status status = CheckLimitsOfQueue(record);
-    if (!status.ok()) return status;
+    FATHOM_RETURN_IF_ERROR(CheckLimitsOfQueue(record));
   }
   const int64_t bytes = SessionTable::BytesOf(record, event.router_blob);
   while (sessions_.total_bytes() + bytes > options_.session_memory_bytes_max) {
