@@ -8,6 +8,7 @@
 // nothing is given out. Thread: any; a mutex of its own, a leaf lock, inside.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -119,6 +120,10 @@ class Session {
 
   // ---- Towards the scheduler.
 
+  // Its sink knows it now: before, nobody submits it or wakes the sink.
+  void set_begun() { begun_.store(true, std::memory_order_release); }
+  bool begun() const { return begun_.load(std::memory_order_acquire); }
+
   // What to submit under `attempt`; nullopt when it is over or a newer attempt was begun.
   std::optional<SubmitUp> BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now);
   // The Submit was handed over. False: the client left meanwhile, so that a Suspend must follow.
@@ -186,6 +191,7 @@ class Session {
   bool SameRequest(const AdmittedRequest& other) const;
 
  private:
+  std::atomic<bool> begun_{false};
   enum class Phase { kWaiting, kSending, kSubmitted, kOver };
 
   struct Sequence {

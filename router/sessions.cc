@@ -118,11 +118,12 @@ absl::StatusOr<std::shared_ptr<Session>> Sessions::Resume(const SessionKey& key,
 }
 
 void Sessions::Submit(const SessionPtr& session) {
-  if (session->over()) return Wake(session);  // Adopted a finished record.
   {
     std::lock_guard lock(mutex_);
-    waiting_.push_back(session);
+    session->set_begun();
+    if (!session->over()) waiting_.push_back(session);
   }
+  if (session->over()) return Wake(session);  // Adopted a finished record.
   Pump();
 }
 
@@ -195,7 +196,7 @@ void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts) {
     by_attempt_.clear();
     waiting_.clear();
     for (const SessionPtr& session : open_) {
-      if (!session->over()) waiting_.push_back(session);
+      if (session->begun() && !session->over()) waiting_.push_back(session);
     }
     std::ranges::stable_sort(waiting_, {},
                              [](const SessionPtr& session) { return session->created_us(); });
@@ -306,6 +307,7 @@ void Sessions::OnStats(const ClusterStats& stats) {
 // ---- Towards clients ----
 
 void Sessions::Wake(const SessionPtr& session) {
+  if (!session->begun()) return;  // Its sink does not know it yet; Submit wakes it.
   if (const auto sink = session->sink()) sink->Wake();
 }
 
@@ -321,6 +323,7 @@ std::optional<ClientEvent> Sessions::Take(const SessionPtr& session) {
 void Sessions::WriteDone(const SessionPtr& session) { session->WriteDone(clock_->Now()); }
 
 void Sessions::HangUp(const SessionPtr& session) {
+  session->set_begun();  // The client may leave before its first Submit.
   const auto subscription = session->HangUp(Cancelled("the client left"));
   if (subscription) {
     link_->Suspend(subscription->stream, subscription->attempt, session->key());

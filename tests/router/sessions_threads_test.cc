@@ -94,8 +94,9 @@ TEST(SessionsThreads, EveryAnswerIsExact) {
       const bool leaves = rng() % 2 == 0;
       while (!sink->seen().over() && !(leaves && sink->seen().ids.size() > 4))
         std::this_thread::yield();
-      std::vector<TokenId> ids = sink->seen().ids;
-      if (!sink->seen().over()) {
+      const Seen seen = sink->seen();  // Once: it may end between two looks.
+      std::vector<TokenId> ids = seen.ids;
+      if (!seen.over()) {
         sessions.HangUp(sink->session());
         ids = sink->seen().ids;
         auto again = std::make_shared<TestClient>(&sessions);
