@@ -10,8 +10,9 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 
 # The arithmetic is canonical (docs/NUMERICS.md): no contraction of a*b+c, no reordering, ever.
-add_compile_options(-ffp-contract=off)
+add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-ffp-contract=off>)
 set(FATHOM_WARNINGS -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Wvla -Wimplicit-fallthrough -Wno-missing-field-initializers)
+list(TRANSFORM FATHOM_WARNINGS REPLACE "(.+)" "$<$<COMPILE_LANGUAGE:C,CXX>:\\1>")
 
 # CMake's Release is -O3 -DNDEBUG; FATHOM_CHECK does not depend on NDEBUG.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1")

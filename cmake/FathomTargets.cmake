@@ -61,3 +61,36 @@ function(fathom_test)
   endif()
   fathom_label_test(${A_NAME} TIMEOUT ${A_TIMEOUT} LABELS ${A_LABELS})
 endfunction()
+
+# fathom_cuda_library(NAME name ARCH generic|sm_90a SRCS ... [DEPS ...]): a static library of .cu files. The path is
+# chosen on the host (PickConfig): wgmma and tensor maps have no forward-compatible PTX, so those files are built for
+# sm_90a alone; the others for sm_80 and sm_90, with PTX for what comes later. FATHOM_CUDA_ONE_ARCH builds all for
+# sm_90a only, which is what the tests do.
+function(fathom_cuda_library)
+  cmake_parse_arguments(A "" "NAME;ARCH" "SRCS;DEPS" ${ARGN})
+  if(NOT A_SRCS)
+    return()
+  endif()
+  fathom_library(NAME ${A_NAME} SRCS ${A_SRCS} DEPS ${A_DEPS} CUDA::cudart_static)
+  set(architectures 90a-real)
+  if(A_ARCH STREQUAL "generic" AND NOT FATHOM_CUDA_ONE_ARCH)
+    set(architectures 80-real 90-real 90-virtual)
+  endif()
+  set_target_properties(fathom_${A_NAME} PROPERTIES CUDA_ARCHITECTURES "${architectures}"
+    CUDA_SEPARABLE_COMPILATION OFF)
+endfunction()
+
+# fathom_gpu_test(NAME name SRCS ... DEPS ...): a GoogleTest program that needs a GPU. Built with the tests, so that it
+# compiles everywhere; run by tests/gpu on a GPU host, never counted where there is none.
+function(fathom_gpu_test)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  if(NOT FATHOM_TESTS OR NOT FATHOM_HAVE_CUDA)
+    return()
+  endif()
+  add_executable(${A_NAME} ${A_SRCS})
+  target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} CUDA::cudart_static GTest::gtest GTest::gtest_main)
+  set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/gpu
+    CUDA_ARCHITECTURES 90a-real LINKER_LANGUAGE CXX)
+  set_property(GLOBAL APPEND PROPERTY FATHOM_GPU_PROGRAMS ${A_NAME})
+endfunction()

@@ -1,9 +1,9 @@
-// kernels/canon.h: each scalar formula of the CPU recipe, once (docs/NUMERICS.md). Everything else
-// in kernels calls these and no libm function, so that a plain loop, AVX2 and AVX-512 give equal
-// bits. The formulas have no branches: the compiler turns a loop over them into vector code that
-// rounds alike. They are always inlined, for this header is compiled for several instruction sets
-// and the linker must not pick one. Never built with contraction, fast-math or flush-to-zero. Error
-// bounds against libm: tests/kernels/canon_test.cc.
+// kernels/canon.h: each scalar formula of the CPU recipe, and of the sampler on every device, once
+// (docs/NUMERICS.md). Everything else in kernels calls these and no libm function, so that a plain
+// loop, AVX2, AVX-512 and a GPU give equal bits. The formulas have no branches: the compiler turns
+// a loop over them into vector code that rounds alike. They are always inlined, for this header is
+// compiled for several instruction sets and the linker must not pick one. Never built with
+// contraction, fast-math or flush-to-zero. Error bounds against libm: tests/kernels/canon_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +12,25 @@
 
 namespace fathom::kernels::canon {
 
+#ifdef __CUDACC__
+#define FATHOM_CANON static __host__ __device__ __forceinline__
+#else
 #define FATHOM_CANON static inline __attribute__((always_inline))
+#endif
 
 inline constexpr int kLanes = 16;
 inline constexpr float kLog2E = 1.44269504088896340736f;
 inline constexpr double kLog2EDouble = 1.44269504088896340736;
 
+#ifdef __CUDA_ARCH__
+FATHOM_CANON float Fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+FATHOM_CANON float Sqrt(float x) { return __fsqrt_rn(x); }
+FATHOM_CANON double Ceil(double x) { return ::ceil(x); }
+#else
 FATHOM_CANON float Fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 FATHOM_CANON float Sqrt(float x) { return __builtin_sqrtf(x); }
+FATHOM_CANON double Ceil(double x) { return __builtin_ceil(x); }
+#endif
 FATHOM_CANON float FromBits(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 FATHOM_CANON uint32_t Bits(float x) { return __builtin_bit_cast(uint32_t, x); }
 
@@ -180,8 +191,7 @@ FATHOM_CANON uint64_t Mass(float z, float best) {
 
 // What the masses of top_p's prefix must reach, and whether a mass passes min_p.
 FATHOM_CANON uint64_t TopPTarget(float top_p, uint64_t total) {
-  return static_cast<uint64_t>(
-      __builtin_ceil(static_cast<double>(top_p) * static_cast<double>(total)));
+  return static_cast<uint64_t>(Ceil(static_cast<double>(top_p) * static_cast<double>(total)));
 }
 FATHOM_CANON bool HasMinP(uint64_t mass, float min_p) {
   return static_cast<double>(mass) >= static_cast<double>(min_p) * static_cast<double>(kMassOne);

@@ -1,0 +1,38 @@
+#include "kernels/cuda/embedding.h"
+
+#include "kernels/cuda/canon.cuh"
+
+namespace fathom::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A thread block copies one row in pieces of 16 bytes.
+__global__ void EmbeddingKernel(const EmbeddingArgs a, int row_pieces) {
+  WaitForPrevious();
+  LetNextStart();
+  const int row = blockIdx.x;
+  int32_t token = a.tokens[row];
+  if (token < 0) {
+    const int32_t slot = -1 - token;
+    token = slot < a.slots ? a.slot_tokens[slot] : -1;
+  }
+  const bool valid = token >= 0 && token < a.vocab;
+  if (!valid && threadIdx.x == 0) atomicOr(a.faults + row, kFaultTokenRange);
+  const auto* from = static_cast<const uint4*>(a.table) + int64_t{valid ? token : 0} * row_pieces;
+  auto* to = static_cast<uint4*>(a.x) + int64_t{row} * row_pieces;
+  for (int i = threadIdx.x; i < row_pieces; i += kThreads) {
+    to[i] = valid ? from[i] : make_uint4(0, 0, 0, 0);
+  }
+}
+
+}  // namespace
+
+cudaError_t Embedding(const LaunchContext& context, const EmbeddingArgs& args) {
+  if (!IsDeviceType(args.dtype) || args.hidden % 8 != 0) return cudaErrorInvalidValue;
+  if (args.rows == 0) return cudaSuccess;
+  return Launch(context, dim3(args.rows), dim3(kThreads), 0, EmbeddingKernel, args,
+                args.hidden / 8);
+}
+
+}  // namespace fathom::kernels::cuda
