@@ -209,32 +209,33 @@ void Engine::SampleToken(const ChunkWork& work, std::span<const float> logits, S
   Slots::Sampled(step, token, &slot);
 }
 
-absl::Status RunEpoch(Engine& engine, const EngineParts& parts, const Epoch& epoch,
-                      StepChannel& channel, const std::atomic<bool>& stop,
-                      const StepObserver& observer) {
-  Progress& progress = *parts.progress;
+absl::Status CpuBackend::RunEpoch(const Epoch& epoch, StepChannel& channel,
+                                  const std::atomic<bool>& stop, const StepObserver& observer) {
+  Engine engine(parts_, epoch.seat());
+  const Clock& clock = *parts_.clock;
+  Progress& progress = *parts_.progress;
   const auto ended = [&](const absl::Status& status) {
     progress.phase.store(WorkerPhase::kIdle);
     return epoch.aborted() ? epoch.status() : status;
   };
   while (!stop.load()) {
     progress.phase.store(WorkerPhase::kIdle);
-    const TimeUs begin = parts.clock->Now();
+    const TimeUs begin = clock.Now();
     absl::StatusOr<StepPlan> plan = channel.Read();
     if (!plan.ok()) return ended(plan.status());
-    const TimeUs read_at = parts.clock->Now();
+    const TimeUs read_at = clock.Now();
     progress.step.store(plan->step.value);
     progress.word.fetch_add(1);
     progress.phase.store(WorkerPhase::kStepping);
     absl::StatusOr<StepResult> result = engine.Execute(*plan);
     if (!result.ok()) return ended(result.status());
     if (epoch.aborted()) return ended(absl::OkStatus());
-    const TimeUs done_at = parts.clock->Now();
+    const TimeUs done_at = clock.Now();
     result->timings.read_to_write_us = done_at - read_at;
     absl::Status written = channel.Write(*result);
     if (!written.ok()) return ended(written);
     progress.word.fetch_add(1);
-    if (observer) observer(*plan, *result, {read_at - begin, parts.clock->Now() - done_at});
+    if (observer) observer(*plan, *result, {read_at - begin, clock.Now() - done_at});
   }
   return ended(absl::OkStatus());
 }

@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -16,6 +15,7 @@
 #include "common/clock.h"
 #include "common/plan.h"
 #include "common/status.h"
+#include "worker/backend.h"
 #include "worker/decoder.h"
 #include "worker/epoch.h"
 #include "worker/epoch_comm.h"
@@ -77,21 +77,16 @@ class Engine {
   const std::unique_ptr<Scratch> scratch_;
 };
 
-// Where a step's time outside of the engine went, by the engine thread's clock.
-struct StepStream {
-  int64_t read_us = 0;   // Waiting for the plan and reading it: idle time when plans come late.
-  int64_t write_us = 0;  // Handing the result to the stream.
+// Steps one after the other on the thread that calls it.
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const EngineParts& parts) : parts_(parts) {}
+  EpochComm* comm() override { return parts_.comm; }
+  absl::Status RunEpoch(const Epoch& epoch, StepChannel& channel, const std::atomic<bool>& stop,
+                        const StepObserver& observer) override;
+
+ private:
+  const EngineParts parts_;
 };
-
-// Called after each result was written.
-using StepObserver =
-    std::function<void(const StepPlan& plan, const StepResult& result, const StepStream& stream)>;
-
-// Reads, executes and writes until the stream or the epoch ends, or `stop` is set (then after the
-// step in flight; OK). A result is written only if the epoch was not aborted after the step's last
-// op.
-absl::Status RunEpoch(Engine& engine, const EngineParts& parts, const Epoch& epoch,
-                      StepChannel& channel, const std::atomic<bool>& stop,
-                      const StepObserver& observer);
 
 }  // namespace fathom::worker

@@ -10,12 +10,12 @@
 namespace fathom::worker {
 
 GroupRunner::GroupRunner(const GroupRunnerOptions& options, Membership* membership,
-                         Control* control, PartsForRank parts_for_rank, Progress* progress,
+                         Control* control, BackendForRank backend_for_rank, Progress* progress,
                          const std::atomic<bool>* stop, StepObserver observer)
     : options_(options),
       membership_(membership),
       control_(control),
-      parts_for_rank_(std::move(parts_for_rank)),
+      backend_for_rank_(std::move(backend_for_rank)),
       progress_(progress),
       stop_(stop),
       observer_(std::move(observer)) {}
@@ -27,8 +27,8 @@ absl::Status GroupRunner::Run() {
     absl::Status status = CheckSeat(seat);
     if (status.ok()) {
       progress_->phase.store(WorkerPhase::kLoading);
-      FATHOM_ASSIGN_OR_RETURN(const EngineParts parts, parts_for_rank_(seat.rank));
-      status = RunSeat(*epoch, parts);
+      FATHOM_ASSIGN_OR_RETURN(Backend* const backend, backend_for_rank_(seat.rank));
+      status = RunSeat(*epoch, *backend);
     }
     progress_->phase.store(WorkerPhase::kIdle);
     End(*epoch, status);
@@ -65,7 +65,7 @@ absl::Status GroupRunner::CheckSeat(const Seat& seat) const {
   return absl::OkStatus();
 }
 
-absl::Status GroupRunner::RunSeat(Epoch& epoch, const EngineParts& parts) {
+absl::Status GroupRunner::RunSeat(Epoch& epoch, Backend& backend) {
   const Seat& seat = epoch.seat();
   progress_->phase.store(WorkerPhase::kConnecting);
   FATHOM_ASSIGN_OR_RETURN(const std::unique_ptr<Comm> comm, Connect(epoch));
@@ -74,18 +74,17 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, const EngineParts& parts) {
   if (auto* shared = dynamic_cast<ShmComm*>(comm.get())) {
     abort_comm = epoch.OnAbort([shared] { shared->Abort(); });
   }
-  parts.comm->SetTarget(comm.get());
-  parts.progress->op.store(0);
+  backend.comm()->SetTarget(comm.get());
+  progress_->op.store(0);
   const absl::Cleanup leave = [&] {
     epoch.Forget(abort_comm);
-    parts.comm->SetTarget(nullptr);
+    backend.comm()->SetTarget(nullptr);
   };
   control_->SendReady(seat);
   LogInfo("rank {} of {} in epoch {} of term {}", seat.rank, seat.tp, seat.epoch.value,
           seat.term.value);
   const std::unique_ptr<StepChannel> channel = control_->DialSteps(epoch);
-  Engine engine(parts, seat);
-  absl::Status status = RunEpoch(engine, parts, epoch, *channel, *stop_, observer_);
+  absl::Status status = backend.RunEpoch(epoch, *channel, *stop_, observer_);
   End(epoch, status);  // While the region is there: it frees the peers that wait in a collective.
   return status;
 }

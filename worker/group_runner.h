@@ -9,16 +9,12 @@
 #include <memory>
 
 #include "common/status.h"
+#include "worker/backend.h"
 #include "worker/control.h"
-#include "worker/engine.h"
 #include "worker/epoch.h"
 #include "worker/membership.h"
 
 namespace fathom::worker {
-
-// What a rank computes with, made by the model's owner (worker/model_host.h) for `rank`; it keeps
-// it between epochs. Errors are the model folder's: the process exits.
-using PartsForRank = std::function<absl::StatusOr<EngineParts>(int rank)>;
 
 struct GroupRunnerOptions {
   int32_t tp = 1;
@@ -30,7 +26,7 @@ class GroupRunner {
  public:
   // All pointers outlive it; `stop` ends an epoch after its step in flight.
   GroupRunner(const GroupRunnerOptions& options, Membership* membership, Control* control,
-              PartsForRank parts_for_rank, Progress* progress, const std::atomic<bool>* stop,
+              BackendForRank backend_for_rank, Progress* progress, const std::atomic<bool>* stop,
               StepObserver observer);
 
   // OK: the membership was closed. Else what makes this process useless: a model that cannot be
@@ -41,7 +37,7 @@ class GroupRunner {
   uint64_t epochs() const { return epochs_.load(); }
 
  private:
-  absl::Status RunSeat(Epoch& epoch, const EngineParts& parts);
+  absl::Status RunSeat(Epoch& epoch, Backend& backend);
   absl::StatusOr<std::unique_ptr<Comm>> Connect(Epoch& epoch);
   // Ends what nobody ended before, and tells the leader why.
   void End(Epoch& epoch, const absl::Status& status);
@@ -50,7 +46,7 @@ class GroupRunner {
   const GroupRunnerOptions options_;
   Membership* const membership_;
   Control* const control_;
-  const PartsForRank parts_for_rank_;
+  const BackendForRank backend_for_rank_;
   Progress* const progress_;
   const std::atomic<bool>* const stop_;
   const StepObserver observer_;

@@ -142,16 +142,17 @@ absl::Status Serve(const Options& options, const Model& model, const Sizes& size
   ModelHost host(model.config, model.checkpoint.get(),
                  {options.tp, sizes.limits, LogitsRows(sizes.limits), ThreadsFor(options)}, &clock,
                  &progress);
-  const auto parts_for_rank = [&](int rank) {
-    auto parts = host.ForRank(rank);
+  const auto backend_for_rank = [&](int rank) {
+    auto backend = host.BackendForRank(rank);
     observer.SetMemory(host.weights_bytes(), sizes.kv_cache_bytes);
-    return parts;
+    return backend;
   };
   if (options.tp == 1 ||
       options.rank_hint >= 0) {  // The rank is known: load before a seat is offered.
-    const auto parts = Phase(
-        clock, "load", [&] { return parts_for_rank(std::max(options.rank_hint, 0) % options.tp); });
-    FATHOM_RETURN_IF_ERROR(parts.status());
+    const auto backend = Phase(clock, "load", [&] {
+      return backend_for_rank(std::max(options.rank_hint, 0) % options.tp);
+    });
+    FATHOM_RETURN_IF_ERROR(backend.status());
   }
   progress.phase = WorkerPhase::kIdle;
 
@@ -166,7 +167,7 @@ absl::Status Serve(const Options& options, const Model& model, const Sizes& size
                            observer.SetRegistered(schedulers);
                            health->SetServing(schedulers > 0);
                          });
-  GroupRunner runner({options.tp, sizes.limits}, &membership, &client, parts_for_rank, &progress,
+  GroupRunner runner({options.tp, sizes.limits}, &membership, &client, backend_for_rank, &progress,
                      &stop,
                      [&](const StepPlan& plan, const StepResult& result, const StepStream& stream) {
                        observer.OnStep(plan, result, stream);

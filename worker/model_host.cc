@@ -15,6 +15,7 @@ struct ModelHost::Loaded {
       : comm(rank, tp, clock, progress) {}
   EpochComm comm;
   std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<CpuBackend> backend;
 };
 
 int32_t LogitsRows(const EngineLimits& limits) {
@@ -52,6 +53,12 @@ absl::StatusOr<EngineParts> ModelHost::ForRank(int rank) {
   }
   return EngineParts{loaded_->decoder.get(), kv_.get(), &loaded_->comm, clock_, progress_,
                      options_.logits_rows};
+}
+
+absl::StatusOr<Backend*> ModelHost::BackendForRank(int rank) {
+  FATHOM_ASSIGN_OR_RETURN(const EngineParts parts, ForRank(rank));
+  if (!loaded_->backend) loaded_->backend = std::make_unique<CpuBackend>(parts);
+  return loaded_->backend.get();
 }
 
 int64_t ModelHost::weights_bytes() const {

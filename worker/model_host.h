@@ -36,6 +36,8 @@ class ModelHost {
   // What rank `rank` computes with; loads it when another rank or none is there. Errors: the
   // checkpoint's, and RESOURCE_EXHAUSTED when the memory is not there.
   absl::StatusOr<EngineParts> ForRank(int rank);
+  // The same, behind the interface of any device.
+  absl::StatusOr<Backend*> BackendForRank(int rank);
 
   // Bytes of packed weights; 0 before the first load.
   int64_t weights_bytes() const;

@@ -1,0 +1,45 @@
+// worker/backend.h: what a rank computes with, CPU or GPU, kept between epochs: weights, KV blocks
+// and whatever runs the steps. Thread: the engine thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+#include "common/plan.h"
+#include "common/status.h"
+#include "worker/epoch.h"
+#include "worker/epoch_comm.h"
+#include "worker/step_channel.h"
+
+namespace fathom::worker {
+
+// Where a step's time outside of the computation went, by the engine's clock.
+struct StepStream {
+  int64_t read_us = 0;   // Waiting for the plan and reading it: idle time when plans come late.
+  int64_t write_us = 0;  // Handing the result to the stream.
+};
+
+// Called after each result was written, by one thread at a time.
+using StepObserver =
+    std::function<void(const StepPlan& plan, const StepResult& result, const StepStream& stream)>;
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // What the ranks of a group meet in; its target is set before RunEpoch.
+  virtual EpochComm* comm() = 0;
+
+  // Reads, executes and writes from an empty state until the stream or the epoch ends, or `stop` is
+  // set (then after the steps in flight; OK). A result is written only if the epoch was not aborted
+  // after the step's last op. Nothing of the epoch is under way when it returns.
+  virtual absl::Status RunEpoch(const Epoch& epoch, StepChannel& channel,
+                                const std::atomic<bool>& stop, const StepObserver& observer) = 0;
+};
+
+// The backend of `rank`, made by the model's owner, who keeps it between epochs. Errors are the
+// model folder's: the process exits.
+using BackendForRank = std::function<absl::StatusOr<Backend*>(int rank)>;
+
+}  // namespace fathom::worker
