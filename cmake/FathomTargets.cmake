@@ -94,3 +94,17 @@ function(fathom_gpu_test)
     CUDA_ARCHITECTURES 90a-real LINKER_LANGUAGE CXX)
   set_property(GLOBAL APPEND PROPERTY FATHOM_GPU_PROGRAMS ${A_NAME})
 endfunction()
+
+# fathom_gpu_program(NAME name SRCS ... DEPS ...): the same without GoogleTest: a benchmark or a tool.
+function(fathom_gpu_program)
+  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  if(NOT FATHOM_TESTS OR NOT FATHOM_HAVE_CUDA)
+    return()
+  endif()
+  add_executable(${A_NAME} ${A_SRCS})
+  target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} CUDA::cudart_static)
+  set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/gpu
+    CUDA_ARCHITECTURES 90a-real LINKER_LANGUAGE CXX)
+  set_property(GLOBAL APPEND PROPERTY FATHOM_GPU_PROGRAMS ${A_NAME})
+endfunction()
