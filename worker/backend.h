@@ -18,6 +18,9 @@ namespace fathom::worker {
 struct StepStream {
   int64_t read_us = 0;   // Waiting for the plan and reading it: idle time when plans come late.
   int64_t write_us = 0;  // Handing the result to the stream.
+  // On a device of its own, by its events: computing, and between the step before and this one.
+  int64_t device_us = 0;
+  int64_t device_idle_us = 0;
 };
 
 // Called after each result was written, by one thread at a time.

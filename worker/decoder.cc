@@ -15,6 +15,7 @@
 #include "kernels/rope_kv_write.h"
 #include "kernels/silu_mul.h"
 #include "worker/model_weights.h"
+#include "worker/rope_spec.h"
 
 namespace fathom::worker {
 namespace {
@@ -24,25 +25,6 @@ using kernels::SequenceRow;
 using kernels::TensorView;
 
 static_assert(sizeof(BlockId) == sizeof(int32_t), "kernels read block tables as plain numbers");
-
-kernels::RopeSpec RopeSpecOf(const ModelConfig& config) {
-  kernels::RopeSpec spec{.head_dim = config.head_dim, .theta = config.rope.theta};
-  switch (config.rope.scaling) {
-    case RopeScaling::kNone:
-      break;
-    case RopeScaling::kLinear:
-      spec.scaling = kernels::RopeSpec::Scaling::kLinear;
-      break;
-    case RopeScaling::kLlama3:
-      spec.scaling = kernels::RopeSpec::Scaling::kLlama3;
-      break;
-  }
-  spec.factor = config.rope.factor;
-  spec.low_freq_factor = config.rope.low_freq_factor;
-  spec.high_freq_factor = config.rope.high_freq_factor;
-  spec.original_context = config.rope.original_context;
-  return spec;
-}
 
 // A row's stride that lets each row begin a cache line, so that no vector load crosses one.
 constexpr int64_t Padded(int64_t width) { return (width + 15) / 16 * 16; }

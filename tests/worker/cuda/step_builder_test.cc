@@ -1,0 +1,214 @@
+#include "worker/cuda/step_builder.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+#include <set>
+#include <vector>
+
+namespace fathom::worker {
+namespace {
+
+using kernels::cuda::SampleRow;
+
+constexpr EngineLimits kLimits{.context_tokens = 2048,
+                               .block_tokens = 64,
+                               .pool_blocks = 400,
+                               .slots = 40,
+                               .step_tokens = 512,
+                               .vocab = 1000};
+constexpr int32_t kLogitsRows = 64;
+
+// What the test knows about a seated sequence.
+struct Seated {
+  std::vector<TokenId> ids;
+  int32_t prompt = 0;
+  int32_t computed = 0;
+  std::vector<BlockId> blocks;
+  bool scored = false;
+  std::optional<StepId> sampled_by;
+};
+
+// Makes random plans as a scheduler would, and checks what the builder makes of each.
+class StepBuilderTest : public testing::Test {
+ protected:
+  int32_t Draw(int32_t least, int32_t most) {
+    return least + static_cast<int32_t>(random_() % static_cast<uint32_t>(most - least + 1));
+  }
+
+  void AdmitOne(StepPlan* plan) {
+    for (int32_t slot = 1; slot <= kLimits.slots; ++slot) {
+      if (seated_.contains(slot)) continue;
+      Seated& seated = seated_[slot];
+      seated.prompt = Draw(1, 300);
+      for (int32_t i = 0; i < seated.prompt; ++i) seated.ids.push_back(Draw(0, kLimits.vocab - 1));
+      seated.scored = Draw(0, 4) == 0;
+      Admit admit{.slot = {slot}, .seed = 7, .sequence = 0, .prompt_tokens = seated.prompt};
+      admit.ids = seated.ids;
+      if (seated.scored) admit.request.output.prompt_logprobs = 2;
+      Extend extend{.slot = {slot}};
+      for (int32_t i = 0; i < seated.prompt / 64 + 4; ++i) {
+        seated.blocks.push_back({Draw(1, kLimits.pool_blocks - 1)});
+        extend.block_ids.push_back(seated.blocks.back());
+      }
+      plan->admits.push_back(admit);
+      plan->extends.push_back(extend);
+      return;
+    }
+  }
+
+  void AddChunks(StepPlan* plan) {
+    int32_t left = kLimits.step_tokens;
+    for (auto& [slot, seated] : seated_) {
+      const bool decode = seated.sampled_by.has_value();
+      const int32_t open = static_cast<int32_t>(seated.ids.size()) - seated.computed;
+      const int32_t count = decode ? 1 : std::min(Draw(1, open), left);
+      if (count == 0 || Draw(0, 5) == 0 ||
+          seated.computed + count + 2 > static_cast<int32_t>(seated.blocks.size()) * 64) {
+        continue;
+      }
+      Chunk chunk{.slot = {slot}};
+      if (decode) {
+        chunk.work = DecodeRow{*seated.sampled_by};
+      } else {
+        chunk.work = count;
+      }
+      chunk.sample = decode || count == open;
+      plan->chunks.push_back(chunk);
+      left -= count;
+    }
+  }
+
+  void ExpectRows(const StepPlan& plan, const BuiltStep& step, const std::byte* input);
+
+  std::mt19937 random_{3};
+  std::map<int32_t, Seated> seated_;
+  Slots slots_{kLimits};
+};
+
+template <class T>
+const T* At(const std::byte* input, int64_t offset) {
+  return reinterpret_cast<const T*>(input + offset);
+}
+
+void StepBuilderTest::ExpectRows(const StepPlan& plan, const BuiltStep& step,
+                                 const std::byte* input) {
+  const CudaStepLayout& at = step.layout;
+  ASSERT_EQ(step.rows.size(), plan.chunks.size());
+  std::set<int32_t> rows_seen;
+  // Where a sequence's rows begin, by its table row.
+  std::map<int32_t, int32_t> first_row;
+  for (int32_t i = 0; i < step.shape.decode_rows; ++i) first_row[i] = i;
+  for (const auto& chunk : step.chunks) {
+    EXPECT_GE(chunk.rows, 2);
+    first_row[chunk.table_row] = chunk.row_begin;
+  }
+  int32_t next_decode = 0, next_chunk = 0;
+  for (size_t i = 0; i < plan.chunks.size(); ++i) {
+    const int32_t slot = plan.chunks[i].slot.value;
+    Seated& seated = seated_[slot];
+    const bool fed = std::holds_alternative<DecodeRow>(plan.chunks[i].work);
+    const int32_t count = fed ? 1 : std::get<int32_t>(plan.chunks[i].work);
+    const int32_t table =
+        count == 1 ? next_decode++ : step.chunks[static_cast<size_t>(next_chunk++)].table_row;
+    const int32_t row0 = first_row.at(table);
+    for (int32_t r = 0; r < count; ++r) {
+      const int32_t position = seated.computed + r, row = row0 + r;
+      EXPECT_TRUE(rows_seen.insert(row).second);
+      EXPECT_EQ(At<int32_t>(input, at.positions)[row], position);
+      EXPECT_EQ(At<int32_t>(input, at.tokens)[row],
+                fed ? -1 - slot : seated.ids[static_cast<size_t>(position)]);
+      EXPECT_EQ(At<int32_t>(input, at.kv_slots)[row],
+                seated.blocks[static_cast<size_t>(position / 64)].value * 64 + position % 64);
+      EXPECT_EQ(At<int32_t>(input, at.faults)[row], 0);
+    }
+    const int32_t* blocks = At<int32_t>(input, at.tables) + table * step.shape.table_stride;
+    for (int32_t b = 0; b * 64 < seated.computed + count; ++b) {
+      EXPECT_EQ(blocks[b], seated.blocks[static_cast<size_t>(b)].value);
+    }
+    if (count == 1) {
+      EXPECT_EQ(At<int32_t>(input, at.lengths)[row0], seated.computed + 1);
+    }
+    const PlannedRow& planned = step.rows[i];
+    const auto* samples = At<SampleRow>(input, at.sample_rows);
+    if (plan.chunks[i].sample) {
+      const SampleRow& sample = samples[planned.sample];
+      EXPECT_EQ(At<int32_t>(input, at.gather)[planned.sample], row0 + count - 1);
+      EXPECT_EQ(sample.logits_row, planned.sample % kLogitsRows);
+      EXPECT_EQ(sample.slot, slot);
+      EXPECT_EQ(sample.position, static_cast<int32_t>(seated.ids.size()) - seated.prompt);
+      EXPECT_EQ(sample.target, -1);
+    }
+    for (int32_t s = 0; s < planned.score_count; ++s) {
+      const SampleRow& sample = samples[planned.score_begin + s];
+      const int32_t scored = planned.score_start + s;
+      EXPECT_EQ(sample.target, seated.ids[static_cast<size_t>(scored)]);
+      EXPECT_EQ(sample.fault_row, row0 + scored - 1 - seated.computed);
+      EXPECT_EQ(sample.logprobs, 2);
+    }
+    seated.computed += count;
+    if (plan.chunks[i].sample) {
+      seated.ids.push_back(0);
+      seated.sampled_by = plan.step;
+    }
+  }
+  EXPECT_EQ(std::ssize(rows_seen), step.live_rows);
+  EXPECT_EQ(step.graphable, step.chunks.empty() && step.live_rows > 0 &&
+                                step.shape.samples == step.shape.rows &&
+                                step.shape.rows == step.shape.decode_rows);
+  for (int32_t row = step.live_rows; row < step.shape.rows; ++row) {
+    EXPECT_EQ(At<int32_t>(input, at.lengths)[row], 0);
+    EXPECT_EQ(At<int32_t>(input, at.kv_slots)[row], 0);
+    EXPECT_EQ(At<SampleRow>(input, at.sample_rows)[row].logits_row, -1);
+  }
+}
+
+TEST_F(StepBuilderTest, RandomPlansBecomeTheirRows) {
+  StepBuilder builder(kLimits, kLogitsRows, 4000, true);
+  std::vector<std::byte> input(static_cast<size_t>(CudaStepBytesMax(kLimits)));
+  int32_t graphs = 0, mixed = 0;
+  for (uint64_t turn = 0; turn < 400; ++turn) {
+    StepPlan plan;
+    plan.step = {turn};
+    if (turn > 60 && turn % 3 == 0) {
+      const int32_t slot = seated_.begin()->first;
+      plan.releases.push_back({slot});
+      ASSERT_TRUE(slots_.Release({slot}).ok());
+      seated_.erase(slot);
+    }
+    if (turn % 100 < 50) AdmitOne(&plan);
+    for (const Admit& admit : plan.admits) ASSERT_TRUE(slots_.Seat(admit).ok());
+    for (const Extend& extend : plan.extends) ASSERT_TRUE(slots_.Append(extend).ok());
+    AddChunks(&plan);
+    std::fill(input.begin(), input.end(), std::byte{0xEE});
+    BuiltStep step;
+    const absl::Status built = builder.Build(plan, &slots_, input.data(), &step);
+    ASSERT_TRUE(built.ok()) << ToString(built);
+    ExpectRows(plan, step, input.data());
+    graphs += step.graphable ? 1 : 0;
+    mixed += step.chunks.empty() ? 0 : 1;
+  }
+  EXPECT_GT(graphs, 20);
+  EXPECT_GT(mixed, 20);
+}
+
+TEST_F(StepBuilderTest, AFaultOfASequenceComputesNothingForIt) {
+  StepBuilder builder(kLimits, kLogitsRows, 4000, true);
+  std::vector<std::byte> input(static_cast<size_t>(CudaStepBytesMax(kLimits)));
+  StepPlan plan;
+  Admit admit{.slot = {1}, .prompt_tokens = 2};
+  admit.ids = {5, kLimits.vocab};
+  ASSERT_TRUE(slots_.Seat(admit).ok());
+  ASSERT_TRUE(slots_.Append({{1}, {{3}}}).ok());
+  plan.chunks.push_back({{1}, 2, true});
+  BuiltStep step;
+  ASSERT_TRUE(builder.Build(plan, &slots_, input.data(), &step).ok());
+  EXPECT_EQ(step.shape.rows, 0);
+  ASSERT_EQ(step.rows.size(), 1u);
+  EXPECT_EQ(step.rows[0].row.fault, RowFault::kTokenOutOfRange);
+  EXPECT_EQ(step.rows[0].sample, -1);
+}
+
+}  // namespace
+}  // namespace fathom::worker

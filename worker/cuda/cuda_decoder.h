@@ -1,0 +1,85 @@
+// worker/cuda/cuda_decoder.h: a step's forward pass and draws on a GPU, as launches on a stream: no
+// allocation, no synchronization, nothing that a graph could not capture. Two ways through a layer
+// with equal bits: fused ops that stream weights (few rows: 5 kernels a layer), and one op after
+// the other with cuBLASLt or our own products (many rows). Thread: the engine thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/product.h"
+#include "kernels/cuda/rope_kv_write.h"
+#include "kernels/cuda/sampler.h"
+#include "worker/cuda/device_arenas.h"
+#include "worker/cuda/device_weights.h"
+#include "worker/cuda_memory_plan.h"
+#include "worker/cuda_step_layout.h"
+#include "worker/model_config.h"
+
+namespace fathom::worker {
+
+// What a decoder works with; all of it outlives the decoder.
+struct CudaDecoderParts {
+  const ModelConfig* config = nullptr;
+  const CudaMemoryPlan* plan = nullptr;
+  const DeviceArenas* arenas = nullptr;
+  const DeviceWeights* weights = nullptr;
+  kernels::cuda::CublasLt* cublas = nullptr;  // Null: our own products everywhere.
+  int sm = 0;
+  int sms = 0;
+  int shared_bytes = 0;  // Of one thread block at most.
+  bool dependent_launch = true;
+  bool diagnose =
+      false;  // --diagnose-numerics: checks after every op, and names the first bad one.
+};
+
+class CudaDecoder {
+ public:
+  explicit CudaDecoder(const CudaDecoderParts& parts);
+  ~CudaDecoder();
+  CudaDecoder(const CudaDecoder&) = delete;
+  CudaDecoder& operator=(const CudaDecoder&) = delete;
+
+  // Enqueues a step whose inputs lie in the buffer "step_inputs" by LayoutOf(shape). Its draws and
+  // scores go to the buffer "step_outputs", SampleOut [shape.samples]. `chunks` is the host's copy.
+  void Enqueue(cudaStream_t stream, const CudaStepShape& shape,
+               std::span<const kernels::cuda::PrefillChunk> chunks);
+
+  // With diagnose: [rows] of the step: 0, or 1 + layer * 16 + op of the first non-finite value.
+  const int32_t* diagnosis() const { return diagnosis_; }
+
+ private:
+  struct Step;
+  struct Skinny;
+
+  void Launch(cudaError_t error, const char* op) const;
+  void Embed(Step& step);
+  void Layer(Step& step, int32_t index);
+  void FusedLayer(Step& step, int32_t index, const Skinny& skinny);
+  void PlainLayer(Step& step, int32_t index);
+  void RopeAndKv(Step& step, int32_t index);
+  void Attention(Step& step, int32_t index);
+  void Product(Step& step, const void* w, const float* bias, const void* x, void* y, int n, int k);
+  void Norm(Step& step, const void* addend, const float* weight);
+  void Draw(Step& step, int32_t begin, int32_t count);
+  void Head(Step& step, int32_t begin, int32_t count);
+  void Check(Step& step, int32_t layer, int32_t op, const void* values, int64_t width);
+  kernels::cuda::KvTarget KvOf(const Step& step, int32_t layer) const;
+  void PrepareSkinnyWeights();
+  const Skinny* SkinnyFor(int32_t rows) const;
+  void UploadRopeTables();
+
+  const CudaDecoderParts parts_;
+  const ModelConfig& config_;
+  const int32_t q_width_;
+  const int32_t kv_width_;
+  int64_t plane_bytes_ = 0;
+  std::vector<std::unique_ptr<Skinny>> skinny_;  // By row bucket, ascending.
+  int32_t* diagnosis_ = nullptr;
+};
+
+}  // namespace fathom::worker

@@ -1,0 +1,46 @@
+// worker/cuda/device_arenas.h: the device memory of a rank, all of it, allocated once at start from
+// the memory plan (worker/cuda_memory_plan.h): one allocation per arena, its buffers inside.
+// Thread: made by the engine thread; constant afterwards.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/status.h"
+#include "worker/cuda_memory_plan.h"
+
+namespace fathom::worker {
+
+class DeviceArenas {
+ public:
+  // RESOURCE_EXHAUSTED names the arena that did not fit and what the device had left. All but
+  // the weights starts zeroed.
+  static absl::StatusOr<std::unique_ptr<DeviceArenas>> Allocate(const CudaMemoryPlan& plan);
+  ~DeviceArenas();
+  DeviceArenas(const DeviceArenas&) = delete;
+  DeviceArenas& operator=(const DeviceArenas&) = delete;
+
+  // REQUIRES: the plan has a buffer of this name.
+  template <class T>
+  T* Buffer(std::string_view name) const {
+    return static_cast<T*>(Find(name).data);
+  }
+  int64_t Bytes(std::string_view name) const { return Find(name).bytes; }
+
+ private:
+  struct Place {
+    void* data = nullptr;
+    int64_t bytes = 0;
+  };
+  DeviceArenas() = default;
+  const Place& Find(std::string_view name) const;
+
+  std::vector<void*> allocations_;
+  std::map<std::string, Place, std::less<>> buffers_;
+};
+
+}  // namespace fathom::worker

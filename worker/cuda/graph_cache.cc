@@ -1,0 +1,56 @@
+#include "worker/cuda/graph_cache.h"
+
+#include <algorithm>
+
+#include "worker/cuda/cuda_check.h"
+
+namespace fathom::worker {
+namespace {
+
+int64_t FreeBytes() {
+  size_t free = 0, total = 0;
+  FATHOM_CUDA(cudaMemGetInfo(&free, &total));
+  return static_cast<int64_t>(free);
+}
+
+}  // namespace
+
+GraphCache::~GraphCache() {
+  for (const auto& [shape, graph] : by_shape_) {
+    if (graph != nullptr) cudaGraphExecDestroy(graph);
+  }
+  if (capture_stream_ != nullptr) cudaStreamDestroy(capture_stream_);
+}
+
+void GraphCache::Run(cudaStream_t stream, const CudaStepShape& shape,
+                     const std::function<void(cudaStream_t)>& enqueue) {
+  const auto [it, first] = by_shape_.try_emplace(shape, nullptr);
+  if (it->second == nullptr && !first && bytes_ < arena_bytes_) it->second = Capture(enqueue);
+  if (it->second == nullptr) {
+    enqueue(stream);
+  } else {
+    FATHOM_CUDA(cudaGraphLaunch(it->second, stream));
+  }
+}
+
+cudaGraphExec_t GraphCache::Capture(const std::function<void(cudaStream_t)>& enqueue) {
+  if (capture_stream_ == nullptr) {
+    FATHOM_CUDA(cudaStreamCreateWithFlags(&capture_stream_, cudaStreamNonBlocking));
+  }
+  const int64_t free_before = FreeBytes();
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  FATHOM_CUDA(cudaStreamBeginCapture(capture_stream_, cudaStreamCaptureModeThreadLocal));
+  enqueue(capture_stream_);
+  FATHOM_CUDA(cudaStreamEndCapture(capture_stream_, &graph));
+  FATHOM_CUDA(cudaGraphInstantiate(&exec, graph, 0));
+  FATHOM_CUDA(cudaGraphDestroy(graph));
+  // Uploaded now, so that the first launch does not take memory that was counted before.
+  FATHOM_CUDA(cudaGraphUpload(exec, capture_stream_));
+  FATHOM_CUDA(cudaStreamSynchronize(capture_stream_));
+  bytes_ += std::max<int64_t>(free_before - FreeBytes(), 0);
+  ++graphs_;
+  return exec;
+}
+
+}  // namespace fathom::worker
