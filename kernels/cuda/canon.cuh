@@ -58,6 +58,19 @@ FATHOM_DEVICE MergeFactors Merge(float* M, float* L, float m, float l, float sca
   return f;
 }
 
+// a / b as IEEE division gives it, for many a of one b: a quotient and two corrections, which is
+// what division does beside its special cases. Holds for b in [2^-64, 2^40] and a that pass the
+// check, where a / b does not overflow.
+FATHOM_DEVICE float Reciprocal(float b) { return __frcp_rn(b); }
+FATHOM_DEVICE bool DividesByReciprocal(float a) {
+  return a == 0.0f || (fabsf(a) >= 1e-25f && fabsf(a) <= 1e37f);
+}
+FATHOM_DEVICE float Quotient(float a, float b, float reciprocal) {
+  float q = __fmul_rn(a, reciprocal);
+  q = __fmaf_rn(__fmaf_rn(-b, q, a), reciprocal, q);
+  return __fmaf_rn(__fmaf_rn(-b, q, a), reciprocal, q);
+}
+
 // bf16 and fp16 alike.
 template <class T>
 struct Element;
