@@ -1,0 +1,42 @@
+#include "kernels/cuda/silu_mul.h"
+
+#include "kernels/cuda/canon.cuh"
+
+namespace fathom::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <class T>
+FATHOM_DEVICE uint32_t SiluMulPair(uint32_t gate, uint32_t up) {
+  const float2 g = Element<T>::Unpack(gate), u = Element<T>::Unpack(up);
+  return Element<T>::Pack(__fmul_rn(Silu(g.x), u.x), __fmul_rn(Silu(g.y), u.y));
+}
+
+// A thread has one tile of the paired order: 8 gates, then their 8 ups.
+template <class T>
+__global__ void __launch_bounds__(kThreads) SiluMulKernel(const SiluMulArgs a) {
+  WaitForPrevious();
+  LetNextStart();
+  const int tile = blockIdx.x * kThreads + threadIdx.x, tiles = a.ffn / 8;
+  if (tile >= tiles) return;
+  const int64_t at = int64_t{blockIdx.y} * tiles + tile;
+  const uint4* from = static_cast<const uint4*>(a.gate_up) + 2 * at;
+  const uint4 g = from[0], u = from[1];
+  static_cast<uint4*>(a.y)[at] = make_uint4(SiluMulPair<T>(g.x, u.x), SiluMulPair<T>(g.y, u.y),
+                                            SiluMulPair<T>(g.z, u.z), SiluMulPair<T>(g.w, u.w));
+}
+
+}  // namespace
+
+cudaError_t SiluMul(const LaunchContext& context, const SiluMulArgs& args) {
+  if (!IsDeviceType(args.dtype) || args.ffn <= 0 || args.ffn % 8 != 0) return cudaErrorInvalidValue;
+  if (args.rows < 0 || args.rows > 65535) return cudaErrorInvalidValue;
+  if (args.rows == 0) return cudaSuccess;
+  return WithType(args.dtype, [&](auto zero) {
+    const dim3 grid((args.ffn / 8 + kThreads - 1) / kThreads, args.rows);
+    return Launch(context, grid, dim3(kThreads), 0, SiluMulKernel<decltype(zero)>, args);
+  });
+}
+
+}  // namespace fathom::kernels::cuda
