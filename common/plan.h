@@ -87,6 +87,7 @@ struct ResultRow {
   std::vector<TokenLogprob> logprobs;  // One per id when asked for.
   std::optional<PromptLogprobs> prompt_logprobs;
   RowFault fault = RowFault::kNone;
+  std::string fault_detail;  // What the worker knows beyond that: where it arose, the way out.
   bool operator==(const ResultRow&) const = default;
 };
 

@@ -226,6 +226,7 @@ static void ToWire(const ResultRow& from, pb::ResultRow* to) {
     ToWire(*from.prompt_logprobs, to->mutable_prompt_logprobs());
   }
   to->set_fault(FaultToWire(from.fault));
+  to->set_fault_detail(from.fault_detail);
 }
 
 static absl::StatusOr<ResultRow> FromWire(const pb::ResultRow& from) {
@@ -240,6 +241,7 @@ static absl::StatusOr<ResultRow> FromWire(const pb::ResultRow& from) {
     FATHOM_ASSIGN_OR_RETURN(to.prompt_logprobs, FromWire(from.prompt_logprobs()));
   }
   FATHOM_ASSIGN_OR_RETURN(to.fault, FaultFromWire(from.fault()));
+  to.fault_detail = from.fault_detail();
   return to;
 }
 

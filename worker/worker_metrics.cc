@@ -21,12 +21,17 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
       read_seconds_(
           metrics->AddCounter("plan_read_seconds_total", "Waiting for plans and reading them")),
       write_seconds_(metrics->AddCounter("result_write_seconds_total", "Writing results")),
+      device_busy_seconds_(metrics->AddCounter("device_busy_seconds_total",
+                                               "Computing steps, by the device's own events")),
+      device_idle_seconds_(metrics->AddCounter(
+          "device_idle_seconds_total", "Between one step's end and the next one's begin there")),
       step_seconds_(metrics->AddHistogram("step_seconds", "Plan read to result ready",
                                           LatencyBucketsSeconds())),
       compute_seconds_(metrics->AddHistogram(
           "step_compute_seconds", "Forward pass and sampler of a step", LatencyBucketsSeconds())),
       step_median_(metrics->AddGauge("step_median_seconds",
                                      "Median of the last whole 128 steps, plan read to result")),
+      metrics_(metrics),
       epoch_(metrics->AddGauge("epoch", "Life of the group that this worker last took a step in")),
       registered_(metrics->AddGauge("schedulers_registered", "Schedulers that know this worker")),
       weights_bytes_(metrics->AddGauge("weights_bytes", "Packed weights in memory")),
@@ -36,6 +41,8 @@ void WorkerMetrics::OnStep(const StepPlan& plan, const StepResult& result,
                            const StepStream& stream) {
   read_seconds_.Add(static_cast<double>(stream.read_us) * 1e-6);
   write_seconds_.Add(static_cast<double>(stream.write_us) * 1e-6);
+  device_busy_seconds_.Add(static_cast<double>(stream.device_us) * 1e-6);
+  device_idle_seconds_.Add(static_cast<double>(stream.device_idle_us) * 1e-6);
   steps_.Add();
   rows_.Add(static_cast<double>(plan.chunks.size()));
   for (const Chunk& chunk : plan.chunks) {
@@ -71,6 +78,11 @@ void WorkerMetrics::AddToMedian(int64_t step_us) {
 void WorkerMetrics::SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes) {
   weights_bytes_.Set(static_cast<double>(weights_bytes));
   kv_cache_bytes_.Set(static_cast<double>(kv_cache_bytes));
+}
+
+void WorkerMetrics::SetArena(const std::string& name, int64_t bytes) {
+  metrics_->AddGauge("arena_bytes", "Device memory by the plan's arenas", {{"arena", name}})
+      .Set(static_cast<double>(bytes));
 }
 
 }  // namespace fathom::worker

@@ -3,10 +3,11 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 
 #include "common/metrics.h"
 #include "common/plan.h"
-#include "worker/engine.h"
+#include "worker/backend.h"
 
 namespace fathom::worker {
 
@@ -17,11 +18,14 @@ class WorkerMetrics {
 
   void OnStep(const StepPlan& plan, const StepResult& result, const StepStream& stream);
   void SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes);
+  // One gauge per arena of a memory plan. Called once.
+  void SetArena(const std::string& name, int64_t bytes);
   void SetRegistered(int schedulers) { registered_.Set(schedulers); }
 
  private:
   Counter steps_, rows_, prompt_tokens_, generation_tokens_, faults_, collectives_,
-      collective_seconds_, read_seconds_, write_seconds_;
+      collective_seconds_, read_seconds_, write_seconds_, device_busy_seconds_,
+      device_idle_seconds_;
   Histogram step_seconds_, compute_seconds_;
   static constexpr size_t kWindow = 128;  // Steps of the median.
 
@@ -30,6 +34,7 @@ class WorkerMetrics {
   Gauge step_median_;
   std::array<int64_t, kWindow> window_us_{};
   size_t window_next_ = 0;
+  Metrics* const metrics_;
   Gauge epoch_, registered_, weights_bytes_, kv_cache_bytes_;
   uint64_t epoch_seen_ = 0;  // The epoch that `collectives_seen_` counts in.
   uint64_t collectives_seen_ = 0;

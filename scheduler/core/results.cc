@@ -70,9 +70,11 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
     return Fail(
         *sequence,
         Refusal(Internal("request {}: the worker reports {} at token {}; no token is sent for "
-                         "such a row. Check the model's weights and the device",
+                         "such a row. {}",
                          session->record.key.request_id, RowFaultName(row.fault),
-                         sequence->record().ids.size()),
+                         sequence->record().ids.size(),
+                         row.fault_detail.empty() ? "Check the model's weights and the device"
+                                                  : row.fault_detail),
                 RowFaultName(row.fault)));
   }
   if (row.prompt_logprobs) AcceptPromptLogprobs(group, *sequence, *row.prompt_logprobs);

@@ -100,6 +100,7 @@ class Random {
       ResultRow row{Int(100), Int(4), Int(1000), Ints(), {}, {}, static_cast<RowFault>(Int(4))};
       if (Coin()) row.logprobs = Logprobs(row.ids.size());
       if (Coin()) row.prompt_logprobs = Prompt();
+      if (Coin()) row.fault_detail = "layer " + std::to_string(Int(60));
       value.rows.push_back(std::move(row));
     }
     return value;

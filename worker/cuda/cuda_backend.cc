@@ -81,6 +81,7 @@ class CudaBackend final : public Backend {
     parts.progress = options_.progress;
     parts.use_graphs = options_.use_graphs;
     parts.diagnose = options_.diagnose;
+    parts.non_finite_hint = NonFiniteHint();
     CudaEngine engine(parts, epoch.seat());
     absl::Status ended = engine.Run(epoch, channel, stop, observer);
     LogInfo("{} graphs of {} bytes", graphs_.graphs(), graphs_.bytes());
@@ -94,6 +95,17 @@ class CudaBackend final : public Backend {
     absl::Status status = work();
     if (options_.phase) options_.phase(name, options_.clock->Now() - begin);
     return status;
+  }
+
+  std::string NonFiniteHint() const {
+    if (options_.dtype != kernels::DType::kF16 ||
+        options_.checkpoint->stored_type() == StoredType::kF16) {
+      return {};
+    }
+    return fmt::format(
+        "The checkpoint is {} and this worker computes in half, whose largest value is 65504: an "
+        "overflow is likely; use --dtype bfloat16. ",
+        StoredTypeName(options_.checkpoint->stored_type()));
   }
 
   absl::Status Prepare() {

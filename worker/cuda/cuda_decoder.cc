@@ -1,5 +1,6 @@
 #include "worker/cuda/cuda_decoder.h"
 
+#include <fmt/format.h>
 #include <nvtx3/nvToolsExt.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include "common/check.h"
 #include "kernels/cuda/decode_attention.h"
 #include "kernels/cuda/embedding.h"
+#include "kernels/cuda/non_finite.h"
 #include "kernels/cuda/rmsnorm.h"
 #include "kernels/cuda/silu_mul.h"
 #include "kernels/cuda/skinny.h"
@@ -31,6 +33,18 @@ class Range {
 };
 
 constexpr int kSkinnyRows[] = {1, 8, 16};
+
+// What PlainLayer checks, in its order.
+constexpr const char* kChecks[] = {"the norm before attention",
+                                   "the qkv product",
+                                   "the rotary embedding",
+                                   "attention",
+                                   "the o product",
+                                   "the norm before the ffn",
+                                   "the gate and up product",
+                                   "silu * mul",
+                                   "the down product"};
+constexpr int32_t kChecksPerLayer = 9;
 
 }  // namespace
 
@@ -434,7 +448,19 @@ void CudaDecoder::Draw(Step& step, int32_t begin, int32_t count) {
 
 void CudaDecoder::Check(Step& step, int32_t layer, int32_t op, const void* values, int64_t width) {
   if (!parts_.diagnose) return;
-  (void)step, (void)layer, (void)op, (void)values, (void)width;
+  Launch(cuda::CheckRows(step.context, {.dtype = parts_.weights->dtype,
+                                        .x = values,
+                                        .code = 1 + layer * kChecksPerLayer + op,
+                                        .first_code = diagnosis_,
+                                        .rows = step.shape.rows,
+                                        .width = static_cast<int>(width)}),
+         "CheckRows");
+}
+
+std::string DescribeCheck(int32_t code) {
+  if (code <= 0) return "The step's own layers are finite: an earlier step's values are not";
+  const int32_t layer = (code - 1) / kChecksPerLayer, op = (code - 1) % kChecksPerLayer;
+  return fmt::format("The first non-finite value is in layer {}, made by {}", layer, kChecks[op]);
 }
 
 }  // namespace fathom::worker

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/cuda/launch.h"
@@ -37,6 +38,9 @@ struct CudaDecoderParts {
       false;  // --diagnose-numerics: checks after every op, and names the first bad one.
 };
 
+// What a number of CudaDecoder::diagnosis() means: "first non-finite in layer 3, after attention".
+std::string DescribeCheck(int32_t code);
+
 class CudaDecoder {
  public:
   explicit CudaDecoder(const CudaDecoderParts& parts);
@@ -49,7 +53,8 @@ class CudaDecoder {
   void Enqueue(cudaStream_t stream, const CudaStepShape& shape,
                std::span<const kernels::cuda::PrefillChunk> chunks);
 
-  // With diagnose: [rows] of the step: 0, or 1 + layer * 16 + op of the first non-finite value.
+  // With diagnose: [rows] of the step: 0, or the code of the op that made the first non-finite
+  // value.
   const int32_t* diagnosis() const { return diagnosis_; }
 
  private:

@@ -313,9 +313,26 @@ StepResult CudaEngine::ResultOf(const Pending& pending, const StepBuffers& buffe
   for (const PlannedRow& planned : pending.step.rows) {
     ResultRow& row = result.rows.emplace_back(planned.row);
     if (row.fault == RowFault::kNone) RowOf(pending, planned, buffers, &row);
-    if (row.fault != RowFault::kNone) faulted_[static_cast<size_t>(planned.slot)].store(true);
+    if (row.fault == RowFault::kNone) continue;
+    faulted_[static_cast<size_t>(planned.slot)].store(true);
+    row.fault_detail = DetailOf(planned, buffers, row.fault);
   }
   return result;
+}
+
+std::string CudaEngine::DetailOf(const PlannedRow& planned, const StepBuffers& buffers,
+                                 RowFault fault) const {
+  if (fault != RowFault::kNonFiniteLogits) return {};
+  if (!parts_.diagnose) {
+    return parts_.non_finite_hint +
+           "Start the workers with --diagnose-numerics to learn the layer and the op";
+  }
+  int32_t first = 0;
+  for (int32_t i = 0; i < planned.row_count; ++i) {
+    const int32_t code = buffers.diagnosis[planned.first_row + i];
+    if (code != 0 && (first == 0 || code < first)) first = code;
+  }
+  return parts_.non_finite_hint + DescribeCheck(first);
 }
 
 void CudaEngine::RowOf(const Pending& pending, const PlannedRow& planned,

@@ -59,6 +59,7 @@ struct CudaEngineParts {
   Progress* progress = nullptr;
   bool use_graphs = true;
   bool diagnose = false;
+  std::string non_finite_hint;  // Of this model and type: the likely cause, and the way out.
 };
 
 class CudaEngine {
@@ -89,6 +90,7 @@ class CudaEngine {
   StepResult ResultOf(const Pending& pending, const StepBuffers& buffers);
   void RowOf(const Pending& pending, const PlannedRow& planned, const StepBuffers& buffers,
              ResultRow* row);
+  std::string DetailOf(const PlannedRow& planned, const StepBuffers& buffers, RowFault fault) const;
   void Entered();
   void Left();
 

@@ -120,6 +120,8 @@ void StepBuilder::FillRows(std::byte* input, BuiltStep* step) {
   for (Work& work : works_) {
     const Slot& slot = *work.chunk.slot;
     work.first_row = row;
+    step->rows[static_cast<size_t>(work.planned)].first_row = row;
+    step->rows[static_cast<size_t>(work.planned)].row_count = work.chunk.count;
     const int32_t blocks = BlocksOf(work.chunk.end());
     std::memcpy(At<int32_t>(input, at.tables) + int64_t{sequence} * step->shape.table_stride,
                 slot.blocks.data(), static_cast<size_t>(blocks) * sizeof(int32_t));

@@ -22,6 +22,8 @@ namespace fathom::worker {
 struct PlannedRow {
   ResultRow row;  // Without tokens and log-probabilities; `fault` when known already.
   int32_t slot = 0;
+  int32_t first_row = 0;  // Of the forward pass.
+  int32_t row_count = 0;
   int32_t sample = -1;      // Index of its draw among the step's samples; -1: none.
   int32_t logprobs = -1;    // Alternatives of the drawn token; -1: no log-probability.
   int32_t score_begin = 0;  // Its scored prompt rows among the samples.
