@@ -20,6 +20,9 @@ pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 if(FATHOM_TESTS)
   find_package(GTest REQUIRED)
 endif()
+if(FATHOM_STATIC)
+  include(FathomStatic)
+endif()
 
 # CUDA is optional: without it the kernels' references and CPU versions are the whole backend.
 set(FATHOM_HAVE_CUDA OFF)

@@ -108,3 +108,11 @@ function(fathom_gpu_program)
     CUDA_ARCHITECTURES 90a-real LINKER_LANGUAGE CXX)
   set_property(GLOBAL APPEND PROPERTY FATHOM_GPU_PROGRAMS ${A_NAME})
 endfunction()
+
+# fathom_gpu_targets(): the target gpu_programs, and their names in gpu_programs.txt, for tests/gpu/bundle. Called last.
+function(fathom_gpu_targets)
+  get_property(programs GLOBAL PROPERTY FATHOM_GPU_PROGRAMS)
+  add_custom_target(gpu_programs DEPENDS ${programs})
+  list(JOIN programs "\n" lines)
+  file(WRITE ${CMAKE_BINARY_DIR}/gpu_programs.txt "${lines}\n")
+endfunction()

@@ -24,7 +24,10 @@ SLOW = float(os.environ.get("FATHOM_TEST_SLOWDOWN", "1"))
 
 
 def _stubs():
-    """Generates the Python stubs once for each state of the protos and imports them."""
+    """Generates the Python stubs once for each state of the protos and imports them; FATHOM_STUBS has them ready-made."""
+    if "FATHOM_STUBS" in os.environ:
+        sys.path.insert(0, os.environ["FATHOM_STUBS"])
+        return
     protos = [ROOT / "proto/inference.proto", ROOT / "proto/google/rpc/status.proto", ROOT / "proto/google/rpc/error_details.proto"]
     digest = hashlib.sha256(b"".join(p.read_bytes() for p in protos)).hexdigest()[:16]
     out = ROOT / "build/oracles/gen" / digest
@@ -153,8 +156,8 @@ class Client:
 class Cluster:
     """`fathom serve` on free ports; `with` stops it and checks that it ended well."""
 
-    def __init__(self, *args, model=TINY, expect_exit=0):
-        self.args = ["serve", "--model", str(model), "--device", "cpu", "--http-port", "0", "--grpc-port", "0", "--scheduler-port", "0",
+    def __init__(self, *args, model=TINY, expect_exit=0, device="cpu"):
+        self.args = ["serve", "--model", str(model), "--device", device, "--http-port", "0", "--grpc-port", "0", "--scheduler-port", "0",
                      "--scheduler-metrics-port", "0", "--worker-port", "0", "--worker-metrics-port", "0", "--json", *args]
         self.expect_exit = expect_exit
 
