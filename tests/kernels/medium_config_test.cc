@@ -1,0 +1,47 @@
+#include "kernels/cuda/medium_config.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace fathom::kernels::cuda {
+namespace {
+
+constexpr MediumDevice kH100;
+
+TEST(MediumConfig, CoversTheWeightAndFitsTheDevice) {
+  for (const MediumOp op :
+       {MediumOp::kQkv, MediumOp::kResidual, MediumOp::kGateUp, MediumOp::kHead}) {
+    for (int n = 16; n < 160000; n = n * 5 / 4 / 16 * 16 + 16) {
+      for (const int rows : {1, 17, 64, 65, 128}) {
+        const auto config = MediumPickConfig({op, rows, n, 4096}, kH100);
+        ASSERT_TRUE(config) << n << " " << rows;
+        EXPECT_GE(int64_t{config->n_tile} * config->grid * config->passes, n) << ToString(*config);
+        EXPECT_LE(config->grid, kH100.sms);
+        EXPECT_EQ(config->grid % config->cluster, 0);
+        EXPECT_LE(config->shared_bytes, kH100.shared_bytes);
+        EXPECT_GE(config->stages, 2);
+        EXPECT_GE(config->row_groups * 64, rows);
+        const auto tiles = MediumTiles(op);
+        EXPECT_TRUE(std::ranges::find(tiles, config->n_tile) != tiles.end());
+      }
+    }
+  }
+}
+
+TEST(MediumConfig, PublishedShapesTakeOnePass) {
+  EXPECT_EQ(MediumPickConfig({MediumOp::kResidual, 64, 4096, 11008}, kH100)->passes, 1);
+  EXPECT_EQ(MediumPickConfig({MediumOp::kResidual, 64, 7168, 7168}, kH100)->passes, 1);
+  EXPECT_EQ(MediumPickConfig({MediumOp::kQkv, 64, 12288, 4096}, kH100)->n_tile, 96);
+  EXPECT_EQ(MediumPickConfig({MediumOp::kGateUp, 128, 22016, 4096}, kH100)->n_tile, 176);
+  EXPECT_EQ(MediumPickConfig({MediumOp::kHead, 64, 102400, 4096}, kH100)->passes, 5);
+}
+
+TEST(MediumConfig, RefusesWhatItDoesNotDo) {
+  EXPECT_FALSE(MediumPickConfig({MediumOp::kQkv, 129, 4096, 4096}, kH100));
+  EXPECT_FALSE(MediumPickConfig({MediumOp::kQkv, 64, 4096, 224}, kH100));
+  EXPECT_FALSE(MediumPickConfig({MediumOp::kQkv, 64, 4096, 4096}, {.sm = 80}));
+}
+
+}  // namespace
+}  // namespace fathom::kernels::cuda
