@@ -6,6 +6,7 @@
 #include "common/check.h"
 #include "common/status.h"
 #include "worker/checkpoint_impl.h"
+#include "worker/raw_checkpoint.h"
 
 namespace fathom::worker {
 
@@ -21,9 +22,11 @@ HostTensor::HostTensor(StoredType type, int64_t rows, int64_t cols)
 void HostTensor::Free::operator()(std::byte* p) const { std::free(p); }
 
 absl::StatusOr<LoadFormat> ParseLoadFormat(std::string_view name) {
-  if (name == "auto" || name == "safetensors") return LoadFormat::kSafetensors;
+  if (name == "auto") return LoadFormat::kAuto;
+  if (name == "safetensors") return LoadFormat::kSafetensors;
+  if (name == "raw") return LoadFormat::kRaw;
   if (name == "dummy") return LoadFormat::kDummy;
-  return Invalid("--load-format {} is not supported; use auto, safetensors or dummy", name);
+  return Invalid("--load-format {} is not supported; use auto, safetensors, raw or dummy", name);
 }
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::filesystem::path& model,
@@ -35,7 +38,15 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::filesystem
     return NotFound("{}: is no folder with weights; use --load-format dummy for random ones",
                     model.string());
   }
-  return OpenSafetensors(model, config);
+  if (format == LoadFormat::kAuto) {
+    const auto has = [&](std::string_view name) {
+      return std::filesystem::exists(model / name, error);
+    };
+    const bool only_raw =
+        has(kRawManifest) && !has("model.safetensors") && !has("model.safetensors.index.json");
+    format = only_raw ? LoadFormat::kRaw : LoadFormat::kSafetensors;
+  }
+  return format == LoadFormat::kRaw ? OpenRaw(model, config) : OpenSafetensors(model, config);
 }
 
 }  // namespace fathom::worker

@@ -1,8 +1,9 @@
 // worker/checkpoint.h: a model folder's weights, validated as a whole before a byte of data is
 // read, then loaded slice by slice. OpenCheckpoint() reads the headers of model.safetensors or,
-// where there is none, of the shards that model.safetensors.index.json names, and compares each
-// tensor with what the configuration's architecture expects; Load() copies a slice out and refuses
-// values that are not finite. Thread: Load is const and may run in several threads.
+// where there is none, of the shards that model.safetensors.index.json names, or the manifest of a
+// flat file (worker/raw_checkpoint.h), and compares each tensor with what the configuration's
+// architecture expects; Load() copies a slice out and refuses values that are not finite. Thread:
+// const functions may run in several threads.
 //
 // Errors, all of the model folder's making (main exits 66): NOT_FOUND for a missing file,
 // INVALID_ARGUMENT for a header, index or configuration that does not fit, DATA_LOSS for a value
@@ -14,6 +15,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -22,6 +24,8 @@
 #include "worker/model_config.h"
 
 namespace fathom::worker {
+
+class WeightFile;
 
 // An owned copy of a tensor's slice: [rows][cols] row-major in the stored type, no padding. 64-byte
 // aligned.
@@ -46,6 +50,19 @@ class HostTensor {
   std::unique_ptr<std::byte[], Free> data_;
 };
 
+// A tensor's bytes in a file, row-major in the stored type.
+struct FileRange {
+  const WeightFile* file = nullptr;  // The checkpoint's.
+  uint64_t offset = 0;
+  uint64_t bytes = 0;
+};
+
+// A random tensor: kernels::DummyValue(key, element), or 1 everywhere.
+struct DummyTensor {
+  uint64_t key = 0;
+  bool is_ones = false;
+};
+
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
@@ -58,18 +75,24 @@ class Checkpoint {
   // of them and the slice lies inside of it, not empty.
   virtual absl::StatusOr<HostTensor> Load(std::string_view name,
                                           const TensorSlice& slice) const = 0;
+  // For loaders that bring weights to a device by another way than Load, one of these is given for
+  // each expected tensor. Neither looks at values.
+  virtual std::optional<FileRange> Locate(std::string_view /*name*/) const { return std::nullopt; }
+  virtual std::optional<DummyTensor> Dummy(std::string_view /*name*/) const { return std::nullopt; }
 };
 
-enum class LoadFormat { kSafetensors, kDummy };
-// "safetensors" (or "auto") and "dummy"; others are refused by name.
+// kAuto: safetensors if they are there, else raw.
+enum class LoadFormat { kAuto, kSafetensors, kRaw, kDummy };
+// "auto", "safetensors", "raw" and "dummy"; others are refused by name.
 absl::StatusOr<LoadFormat> ParseLoadFormat(std::string_view name);
 
 // `model` is a model folder, or for kDummy also a configuration file alone. kDummy reads no
 // weights: values are N(0, 0.02) by a counter-based generator (norm weights 1), a function of
 // (tensor, element, seed) whatever the slice, stored as config.stored_type (bf16 without one).
 // REQUIRES: `config` was parsed from `model`.
-absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(
-    const std::filesystem::path& model, const ModelConfig& config,
-    LoadFormat format = LoadFormat::kSafetensors, uint64_t dummy_seed = 0);
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::filesystem::path& model,
+                                                           const ModelConfig& config,
+                                                           LoadFormat format = LoadFormat::kAuto,
+                                                           uint64_t dummy_seed = 0);
 
 }  // namespace fathom::worker

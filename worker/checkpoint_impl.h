@@ -10,6 +10,8 @@ namespace fathom::worker {
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesystem::path& folder,
                                                             const ModelConfig& config);
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenRaw(const std::filesystem::path& folder,
+                                                    const ModelConfig& config);
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenDummy(const std::filesystem::path& model,
                                                       const ModelConfig& config, uint64_t seed);
 

@@ -20,7 +20,7 @@ void AddFlags(Options* options, Flags* flags) {
   flags->AddChoice("--dtype", &options->dtype, {"auto", "bfloat16", "half", "float"},
                    "auto: on the CPU weights as stored, everything else in float.");
   flags->Add("--load-format", &options->load_format,
-             "auto, safetensors, or dummy (random weights).");
+             "auto, safetensors, raw (weights.raw), or dummy (random weights).");
   flags->Group("Cluster");
   flags->Add("--scheduler", &options->schedulers,
              "host:port of a scheduler; once for each one, or separated by commas.");

@@ -65,13 +65,7 @@ absl::StatusOr<SafetensorsTensor> ReadTensor(const std::string& name, const Json
     if (!good) return Invalid("tensor {}: {} = {} is not valid", name, key, field.Brief());
     if (key == "dtype") tensor.dtype = *field.AsString();
   }
-  uint64_t bytes = DtypeBytes(tensor.dtype);
-  if (bytes == 0) return Invalid("tensor {}: dtype \"{}\" is unknown", name, tensor.dtype);
-  for (const int64_t count : tensor.shape) {
-    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(count), &bytes)) {
-      return Invalid("tensor {}: shape {} overflows", name, ShapeText(tensor.shape));
-    }
-  }
+  FATHOM_ASSIGN_OR_RETURN(const uint64_t bytes, TensorBytes(tensor));
   if (offsets.size() != 2 || offsets[1] < offsets[0]) {
     return Invalid("tensor {}: data_offsets {} are not a range", name, ShapeText(offsets));
   }
@@ -154,6 +148,17 @@ absl::StatusOr<std::vector<SafetensorsTensor>> ParseSafetensorsHeader(std::strin
     return Invalid("{} bytes after the last tensor", file_bytes - next);
   }
   return tensors;
+}
+
+absl::StatusOr<uint64_t> TensorBytes(const SafetensorsTensor& tensor) {
+  uint64_t bytes = DtypeBytes(tensor.dtype);
+  if (bytes == 0) return Invalid("tensor {}: dtype \"{}\" is unknown", tensor.name, tensor.dtype);
+  for (const int64_t count : tensor.shape) {
+    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(count), &bytes)) {
+      return Invalid("tensor {}: shape {} overflows", tensor.name, ShapeText(tensor.shape));
+    }
+  }
+  return bytes;
 }
 
 std::string ShapeText(std::span<const int64_t> shape) {

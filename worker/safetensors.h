@@ -33,6 +33,10 @@ absl::StatusOr<uint64_t> SafetensorsHeaderBytes(std::string_view prefix, uint64_
 absl::StatusOr<std::vector<SafetensorsTensor>> ParseSafetensorsHeader(std::string_view header,
                                                                       uint64_t file_bytes);
 
+// Bytes of a tensor. INVALID_ARGUMENT for a dtype that the format does not know and a size beyond
+// 64 bits; the message names the tensor.
+absl::StatusOr<uint64_t> TensorBytes(const SafetensorsTensor& tensor);
+
 // "[4096, 256]", for messages.
 std::string ShapeText(std::span<const int64_t> shape);
 

@@ -379,11 +379,12 @@ TEST(Finite, EveryPatternOfSixteenBits) {
 }
 
 TEST(LoadFormat, Names) {
-  EXPECT_EQ(*ParseLoadFormat("auto"), LoadFormat::kSafetensors);
+  EXPECT_EQ(*ParseLoadFormat("auto"), LoadFormat::kAuto);
   EXPECT_EQ(*ParseLoadFormat("safetensors"), LoadFormat::kSafetensors);
+  EXPECT_EQ(*ParseLoadFormat("raw"), LoadFormat::kRaw);
   EXPECT_EQ(*ParseLoadFormat("dummy"), LoadFormat::kDummy);
-  EXPECT_THAT(std::string(Message(ParseLoadFormat("raw").status())),
-              AllOf(HasSubstr("raw"), HasSubstr("safetensors or dummy")));
+  EXPECT_THAT(std::string(Message(ParseLoadFormat("gguf").status())),
+              AllOf(HasSubstr("gguf"), HasSubstr("safetensors, raw or dummy")));
 }
 
 TEST(DummyCheckpoint, ValuesAreAFunctionOfElementAndSeed) {

@@ -1,0 +1,187 @@
+#include "worker/cuda/device_weights.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <thread>
+
+#include "common/check.h"
+#include "common/status.h"
+#include "kernels/cuda/dummy_weights.h"
+#include "kernels/cuda/non_finite.h"
+#include "worker/cuda/cuda_check.h"
+#include "worker/cuda/weight_loader.h"
+#include "worker/weight_convert.h"
+#include "worker/weight_pieces.h"
+
+namespace fathom::worker {
+namespace {
+
+namespace cuda = kernels::cuda;
+using kernels::DType;
+
+constexpr int kReadersMax = 16;
+
+int64_t NowUs() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// A stream of this load's kernels.
+class KernelStream {
+ public:
+  KernelStream() {
+    int device = 0, major = 0, minor = 0;
+    FATHOM_CUDA(cudaGetDevice(&device));
+    FATHOM_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    FATHOM_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    FATHOM_CUDA(cudaDeviceGetAttribute(&context_.sms, cudaDevAttrMultiProcessorCount, device));
+    context_.sm = major * 10 + minor;
+    FATHOM_CUDA(cudaStreamCreateWithFlags(&context_.stream, cudaStreamNonBlocking));
+  }
+  ~KernelStream() { FATHOM_CUDA(cudaStreamDestroy(context_.stream)); }
+  KernelStream(const KernelStream&) = delete;
+  KernelStream& operator=(const KernelStream&) = delete;
+  const cuda::LaunchContext& context() const { return context_; }
+  void Wait() const { FATHOM_CUDA(cudaStreamSynchronize(context_.stream)); }
+
+ private:
+  cuda::LaunchContext context_;
+};
+
+// OK, or the first value that is not finite.
+absl::Status ScanForNonFinite(const DeviceWeightLayout& layout, const WeightPieces& pieces,
+                              const std::byte* arena) {
+  const KernelStream stream;
+  uint64_t* first = nullptr;
+  FATHOM_CUDA(cudaMalloc(reinterpret_cast<void**>(&first), sizeof(*first)));
+  FATHOM_CUDA(cudaMemsetAsync(first, 0xFF, sizeof(*first), stream.context().stream));  // kNoIndex
+  int64_t base = 0;  // Elements before the region.
+  for (const WeightRegion& region : layout.regions) {
+    const int64_t count = region.rows * region.cols;
+    FATHOM_CUDA(cuda::ScanNonFinite(stream.context(), {.dtype = region.dtype,
+                                                       .data = arena + region.offset,
+                                                       .count = count,
+                                                       .base = base,
+                                                       .first = first}));
+    base += count;
+  }
+  uint64_t found = cuda::kNoIndex;
+  FATHOM_CUDA(cudaMemcpyAsync(&found, first, sizeof(found), cudaMemcpyDeviceToHost,
+                              stream.context().stream));
+  stream.Wait();
+  FATHOM_CUDA(cudaFree(first));
+  if (found == cuda::kNoIndex) return absl::OkStatus();
+  auto index = static_cast<int64_t>(found);
+  for (const WeightRegion& region : layout.regions) {
+    const int64_t count = region.rows * region.cols;
+    if (index < count) return pieces.NotFinite(region, index / region.cols, index % region.cols);
+    index -= count;
+  }
+  FATHOM_CHECK(false, "element {} is in no weight", found);
+  return absl::OkStatus();
+}
+
+void MakeDummies(const DeviceWeightLayout& layout, const Checkpoint& checkpoint, std::byte* arena) {
+  const KernelStream stream;
+  for (const WeightRegion& region : layout.regions) {
+    for (const WeightPart& part : region.parts) {
+      const auto dummy = checkpoint.Dummy(part.spec.name);
+      FATHOM_CHECK(dummy.has_value(), "{} is neither in a file nor random", part.spec.name);
+      FATHOM_CUDA(
+          cuda::DummyWeights(stream.context(), {.stored = DTypeOfStored(checkpoint.stored_type()),
+                                                .dtype = region.dtype,
+                                                .out = arena + region.offset,
+                                                .rows = part.slice.rows(),
+                                                .cols = region.cols,
+                                                .key = dummy->key,
+                                                .is_ones = dummy->is_ones,
+                                                .tensor_cols = WholeOf(part.spec).cols(),
+                                                .row_begin = part.slice.row_begin,
+                                                .col_begin = part.slice.col_begin,
+                                                .first_row = part.map.first_row,
+                                                .pairs = part.map.pairs,
+                                                .base = part.map.base}));
+    }
+  }
+  stream.Wait();
+}
+
+DeviceWeights PointersInto(const DeviceWeightLayout& layout, const ModelConfig& config, DType dtype,
+                           const LoadOptions& options, const std::byte* arena) {
+  const auto find = [&](const std::string& name) -> const void* {
+    const WeightRegion* region = layout.Find(name);
+    return region == nullptr ? nullptr : arena + region->offset;
+  };
+  const auto floats = [&](const std::string& name) {
+    return static_cast<const float*>(find(name));
+  };
+  DeviceWeights weights;
+  weights.dtype = dtype;
+  weights.embedding = find("embedding");
+  for (int32_t i = 0; i < config.layers; ++i) {
+    const std::string prefix = fmt::format("layers.{}.", i);
+    weights.layers.push_back({.attention_norm = floats(prefix + "attention_norm"),
+                              .qkv = find(prefix + "qkv"),
+                              .qkv_bias = floats(prefix + "qkv_bias"),
+                              .q_norm = floats(prefix + "q_norm"),
+                              .k_norm = floats(prefix + "k_norm"),
+                              .o = find(prefix + "o"),
+                              .ffn_norm = floats(prefix + "ffn_norm"),
+                              .gate_up = find(prefix + "gate_up"),
+                              .down = find(prefix + "down")});
+  }
+  weights.final_norm = floats("final_norm");
+  weights.head = find("head");
+  if (weights.head == nullptr) {
+    const int64_t row_bytes = config.hidden * static_cast<int64_t>(kernels::SizeOf(dtype));
+    weights.head = static_cast<const std::byte*>(weights.embedding) +
+                   int64_t{config.vocab} / options.tp * options.rank * row_bytes;
+  }
+  return weights;
+}
+
+int ReadersFor(const LoadOptions& options) {
+  if (options.readers > 0) return options.readers;
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kReadersMax);
+}
+
+}  // namespace
+
+absl::StatusOr<DeviceWeights> LoadDeviceWeights(const ModelConfig& config,
+                                                const Checkpoint& checkpoint, DType dtype,
+                                                void* arena, int64_t arena_bytes,
+                                                LoadReport* report, const LoadOptions& options) {
+  const int64_t begin = NowUs();
+  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, options.tp));
+  FATHOM_RETURN_IF_ERROR(CheckDeviceWeights(config, options.tp));
+  const DeviceWeightLayout layout = LayOutDeviceWeights(config, dtype, options.tp, options.rank);
+  FATHOM_CHECK(arena_bytes >= layout.bytes, "{} bytes for {} of weights", arena_bytes,
+               layout.bytes);
+  auto* const bytes = static_cast<std::byte*>(arena);
+  *report = {};
+  report->bytes = layout.bytes;
+  if (checkpoint.Locate(layout.regions.front().parts.front().spec.name)) {
+    const WeightPieces pieces(&layout, &checkpoint, options.piece_bytes);
+    report->readers = ReadersFor(options);
+    CopyTimes times;
+    FATHOM_RETURN_IF_ERROR(CopyPieces(pieces, bytes, report->readers, &times));
+    report->pin_us = times.pin_us;
+    report->read_us = times.read_us;
+    report->convert_us = times.convert_us;
+    report->copy_us = times.wait_us;
+    const int64_t scan = NowUs();
+    FATHOM_RETURN_IF_ERROR(ScanForNonFinite(layout, pieces, bytes));
+    report->scan_us = NowUs() - scan;
+  } else {
+    MakeDummies(layout, checkpoint, bytes);
+    report->scan_us = NowUs() - begin;
+  }
+  report->total_us = NowUs() - begin;
+  return PointersInto(layout, config, dtype, options, bytes);
+}
+
+}  // namespace fathom::worker

@@ -1,0 +1,70 @@
+// worker/cuda/device_weights.h: one rank's weights in the GPU's arena "weights", as the kernels
+// read them. Matrices are row-major [n][k] in `dtype`; norms and biases are fp32. Rows of qkv and
+// gate_up are in the paired order of kernels/cuda/paired_rows.h: each q head and each k head is a
+// pairing of its own with pairs = head_dim / 2, v heads are as in the checkpoint, gate_up is one
+// pairing with pairs = ffn; the bias follows its rows. Where what lies:
+// worker/device_weight_layout.h. Thread: made by one thread (which starts readers and joins them);
+// constant afterwards.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/tensor.h"
+#include "worker/checkpoint.h"
+#include "worker/device_weight_layout.h"
+#include "worker/model_config.h"
+
+namespace fathom::worker {
+
+struct DeviceLayer {
+  const float* attention_norm = nullptr;  // [hidden]
+  const void* qkv = nullptr;              // [(heads + 2 kv_heads) head_dim][hidden]
+  const float* qkv_bias = nullptr;        // The same rows; null without qkv_bias.
+  const float* q_norm = nullptr;          // [head_dim]; null without qk_norm.
+  const float* k_norm = nullptr;
+  const void* o = nullptr;          // [hidden][heads head_dim]
+  const float* ffn_norm = nullptr;  // [hidden]
+  const void* gate_up = nullptr;    // [2 ffn][hidden]
+  const void* down = nullptr;       // [hidden][ffn]
+};
+
+struct DeviceWeights {
+  kernels::DType dtype = kernels::DType::kBf16;
+  const void* embedding = nullptr;  // [vocab][hidden], whole on each rank.
+  std::vector<DeviceLayer> layers;
+  const float* final_norm = nullptr;  // [hidden]
+  const void* head = nullptr;         // [vocab of the rank][hidden]; tied: rows of the embedding.
+};
+
+// Of one load, for the timeline of a start. Those of the readers are a reader's mean.
+struct LoadReport {
+  int64_t bytes = 0;  // On the device.
+  int readers = 0;
+  int64_t pin_us = 0;      // Staging buffers made.
+  int64_t read_us = 0;     // Files to staging.
+  int64_t convert_us = 0;  // Staging to staging, where stored and wanted type differ.
+  int64_t copy_us = 0;     // Waiting for copies to the device.
+  int64_t scan_us = 0;     // Search for values that are not finite; of random ones: making them.
+  int64_t total_us = 0;
+};
+
+struct LoadOptions {
+  int32_t tp = 1;
+  int32_t rank = 0;
+  int readers = 0;                // 0: by the machine's cores, at most 16.
+  int64_t piece_bytes = 4 << 20;  // A reader has two pinned buffers of this size.
+};
+
+// Loads this rank's slices into `arena` of the current device. Errors: the checkpoint's (DATA_LOSS
+// names file and tensor of a value that is not finite), INVALID_ARGUMENT for sizes that the kernels
+// do not do and a value that `dtype` cannot hold. A CUDA error ends the process. REQUIRES: `dtype`
+// is kBf16 or kF16; `arena` is 256-byte aligned and has DeviceWeightsBytes().
+absl::StatusOr<DeviceWeights> LoadDeviceWeights(const ModelConfig& config,
+                                                const Checkpoint& checkpoint, kernels::DType dtype,
+                                                void* arena, int64_t arena_bytes,
+                                                LoadReport* report,
+                                                const LoadOptions& options = {});
+
+}  // namespace fathom::worker
