@@ -24,7 +24,11 @@ struct CudaStepShape {
 // Bytes of the records that kernels read (kernels/cuda/{prefill_attention,sampler}.h).
 inline constexpr int64_t kPrefillChunkBytes = 16;
 inline constexpr int64_t kSampleRowBytes = 24;
+inline constexpr int64_t kSamplerSlotBytes = 64;
 inline constexpr int64_t kSampleOutBytes = 12 + 8 * 20;
+
+// The sampler's working memory of a row with logits (kernels/cuda/sampler.h).
+inline constexpr int64_t kSamplerRowBytes = 4096;
 
 // Offsets in bytes; every array starts at a multiple of 16.
 struct CudaStepLayout {

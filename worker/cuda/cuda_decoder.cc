@@ -12,7 +12,6 @@
 #include "kernels/cuda/non_finite.h"
 #include "kernels/cuda/rmsnorm.h"
 #include "kernels/cuda/silu_mul.h"
-#include "kernels/cuda/skinny.h"
 #include "kernels/rope_kv_write.h"
 #include "worker/cuda/cuda_check.h"
 #include "worker/rope_spec.h"
@@ -31,8 +30,6 @@ class Range {
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
 };
-
-constexpr int kSkinnyRows[] = {1, 8, 16};
 
 // What PlainLayer checks, in its order.
 constexpr const char* kChecks[] = {"the norm before attention",
@@ -74,17 +71,6 @@ struct CudaDecoder::Step {
   const void* pending = nullptr;  // A product that the next norm adds to x.
 };
 
-// The matrices prepared for one bucket of rows.
-struct CudaDecoder::Skinny {
-  struct Layer {
-    cuda::SkinnyWeight qkv, o, gate_up, down;
-  };
-  int32_t rows = 0;
-  bool qkv_fused = false;  // Without a norm per head.
-  std::vector<Layer> layers;
-  std::optional<cuda::SkinnyWeight> head;
-};
-
 CudaDecoder::CudaDecoder(const CudaDecoderParts& parts)
     : parts_(parts),
       config_(*parts.config),
@@ -93,7 +79,10 @@ CudaDecoder::CudaDecoder(const CudaDecoderParts& parts)
   plane_bytes_ = int64_t{parts.plan->limits.pool_blocks} * kv_width_ * kCudaBlockTokens * 2;
   FATHOM_CHECK(parts.arenas->Bytes("kv") >= 2 * config_.layers * plane_bytes_);
   UploadRopeTables();
-  PrepareSkinnyWeights();
+  if (parts.diagnose) return;  // One op after the other, each checked.
+  const FusedDevice device{parts.sm, parts.sms, parts.shared_bytes};
+  skinny_ = PrepareSkinnyWeights(config_, *parts.weights, device);
+  medium_ = PrepareMediumWeights(config_, *parts.weights, device);
 }
 
 CudaDecoder::~CudaDecoder() = default;
@@ -107,42 +96,7 @@ void CudaDecoder::UploadRopeTables() {
                          table.sin.size() * sizeof(float), cudaMemcpyHostToDevice));
 }
 
-void CudaDecoder::PrepareSkinnyWeights() {
-  if (parts_.diagnose) return;  // One op after the other, each checked.
-  const cuda::SkinnyDevice device{parts_.sm, parts_.sms, parts_.shared_bytes};
-  const DeviceWeights& weights = *parts_.weights;
-  const int hidden = config_.hidden, ffn = config_.ffn;
-  const int qkv_rows = q_width_ + 2 * kv_width_;
-  for (const int rows : kSkinnyRows) {
-    const auto qkv = cuda::SkinnyPickConfig({rows, qkv_rows, hidden, true}, device);
-    const auto o = cuda::SkinnyPickConfig({rows, hidden, q_width_, false}, device);
-    const auto gate_up = cuda::SkinnyPickConfig({rows, 2 * ffn, hidden, true}, device);
-    const auto down = cuda::SkinnyPickConfig({rows, hidden, ffn, false}, device);
-    const auto head = cuda::SkinnyPickConfig({rows, config_.vocab, hidden, true}, device);
-    if (!qkv || !o || !gate_up || !down) continue;
-    auto skinny = std::make_unique<Skinny>();
-    skinny->rows = rows;
-    skinny->qkv_fused = !config_.qk_norm;
-    for (const DeviceLayer& layer : weights.layers) {
-      Skinny::Layer& prepared = skinny->layers.emplace_back();
-      const auto prepare = [&](const cuda::SkinnyConfig& config, const void* w, int n, int k,
-                               cuda::SkinnyWeight* weight) {
-        FATHOM_CUDA(cuda::PrepareSkinny(config, weights.dtype, w, n, k, weight));
-      };
-      prepare(*qkv, layer.qkv, qkv_rows, hidden, &prepared.qkv);
-      prepare(*o, layer.o, hidden, q_width_, &prepared.o);
-      prepare(*gate_up, layer.gate_up, 2 * ffn, hidden, &prepared.gate_up);
-      prepare(*down, layer.down, hidden, ffn, &prepared.down);
-    }
-    if (head) {
-      FATHOM_CUDA(cuda::PrepareSkinny(*head, weights.dtype, weights.head, config_.vocab, hidden,
-                                      &skinny->head.emplace()));
-    }
-    skinny_.push_back(std::move(skinny));
-  }
-}
-
-const CudaDecoder::Skinny* CudaDecoder::SkinnyFor(int32_t rows) const {
+const SkinnyWeights* CudaDecoder::SkinnyFor(int32_t rows) const {
   for (const auto& skinny : skinny_) {
     if (rows <= skinny->rows) return skinny.get();
   }
@@ -214,9 +168,11 @@ void CudaDecoder::Embed(Step& step) {
 
 void CudaDecoder::Layer(Step& step, int32_t index) {
   const Range range("layer");
-  const Skinny* skinny = SkinnyFor(step.shape.rows);
+  const SkinnyWeights* skinny = SkinnyFor(step.shape.rows);
   if (skinny != nullptr) {
     FusedLayer(step, index, *skinny);
+  } else if (medium_ != nullptr && step.shape.rows <= cuda::kMediumRowsMax) {
+    MediumLayer(step, index);
   } else {
     PlainLayer(step, index);
   }
@@ -235,9 +191,9 @@ cuda::KvTarget CudaDecoder::KvOf(const Step& step, int32_t layer) const {
           .context = parts_.plan->limits.context_tokens};
 }
 
-void CudaDecoder::FusedLayer(Step& step, int32_t index, const Skinny& skinny) {
+void CudaDecoder::FusedLayer(Step& step, int32_t index, const SkinnyWeights& skinny) {
   const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
-  const Skinny::Layer& w = skinny.layers[static_cast<size_t>(index)];
+  const SkinnyWeights::Layer& w = skinny.layers[static_cast<size_t>(index)];
   const auto eps = static_cast<float>(config_.rms_eps);
   const int rows = step.shape.rows;
   // The norm is inside of the product where the configuration has room for it.
@@ -269,6 +225,34 @@ void CudaDecoder::FusedLayer(Step& step, int32_t index, const Skinny& skinny) {
          "SkinnyGateUp");
   Launch(cuda::SkinnyResidual(step.context, w.down, {step.ffn, nullptr, 0, rows}, step.x),
          "SkinnyResidual down");
+}
+
+void CudaDecoder::MediumLayer(Step& step, int32_t index) {
+  const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
+  const MediumWeights::Layer& w = medium_->layers[static_cast<size_t>(index)];
+  const int rows = step.shape.rows;
+  Norm(step, nullptr, layer.attention_norm);
+  if (medium_->qkv_fused) {
+    cuda::MediumQkvArgs qkv;
+    qkv.x = step.normed;
+    qkv.rows = rows;
+    qkv.bias = layer.qkv_bias;
+    qkv.kv = KvOf(step, index);
+    qkv.q = step.q;
+    qkv.heads = config_.heads;
+    qkv.kv_heads = config_.kv_heads;
+    qkv.head_dim = config_.head_dim;
+    Launch(cuda::MediumQkv(step.context, w.qkv, qkv), "MediumQkv");
+  } else {
+    Product(step, layer.qkv, layer.qkv_bias, step.normed, step.qkv, q_width_ + 2 * kv_width_,
+            config_.hidden);
+    RopeAndKv(step, index);
+  }
+  Attention(step, index);
+  Launch(cuda::MediumResidual(step.context, w.o, step.attended, rows, step.x), "MediumResidual o");
+  Norm(step, nullptr, layer.ffn_norm);
+  Launch(cuda::MediumGateUp(step.context, w.gate_up, step.normed, rows, step.ffn), "MediumGateUp");
+  Launch(cuda::MediumResidual(step.context, w.down, step.ffn, rows, step.x), "MediumResidual down");
 }
 
 void CudaDecoder::RopeAndKv(Step& step, int32_t index) {
@@ -396,7 +380,7 @@ void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
   const Range range("head");
   auto* const logits = parts_.arenas->Buffer<float>("logits");
   const auto eps = static_cast<float>(config_.rms_eps);
-  const Skinny* skinny = SkinnyFor(count);
+  const SkinnyWeights* skinny = SkinnyFor(count);
   if (skinny != nullptr && skinny->head && skinny->head->config.fuses_norm) {
     Launch(cuda::SkinnyHead(step.context, *skinny->head,
                             {step.x, parts_.weights->final_norm, eps, count}, step.gather + begin,
@@ -413,6 +397,11 @@ void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
                                       .rows = count,
                                       .width = config_.hidden}),
          "RmsNorm");
+  if (medium_ != nullptr && medium_->head.has_value() && count <= cuda::kMediumRowsMax) {
+    Launch(cuda::MediumHead(step.context, *medium_->head, step.normed, count, logits),
+           "MediumHead");
+    return;
+  }
   Launch(cuda::Product(step.context, parts_.cublas,
                        {.dtype = parts_.weights->dtype,
                         .w = parts_.weights->head,

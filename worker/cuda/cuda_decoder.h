@@ -1,7 +1,8 @@
 // worker/cuda/cuda_decoder.h: a step's forward pass and draws on a GPU, as launches on a stream: no
-// allocation, no synchronization, nothing that a graph could not capture. Two ways through a layer
-// with equal bits: fused ops that stream weights (few rows: 5 kernels a layer), and one op after
-// the other with cuBLASLt or our own products (many rows). Thread: the engine thread.
+// allocation, no synchronization, nothing that a graph could not capture. Three ways through a
+// layer with equal bits: fused ops that stream weights for up to 16 rows (5 kernels a layer) and
+// for up to 128 (7), and one op after the other with cuBLASLt or our own products. Thread: the
+// engine thread.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include "kernels/cuda/sampler.h"
 #include "worker/cuda/device_arenas.h"
 #include "worker/cuda/device_weights.h"
+#include "worker/cuda/fused_weights.h"
 #include "worker/cuda_memory_plan.h"
 #include "worker/cuda_step_layout.h"
 #include "worker/model_config.h"
@@ -59,12 +61,12 @@ class CudaDecoder {
 
  private:
   struct Step;
-  struct Skinny;
 
   void Launch(cudaError_t error, const char* op) const;
   void Embed(Step& step);
   void Layer(Step& step, int32_t index);
-  void FusedLayer(Step& step, int32_t index, const Skinny& skinny);
+  void FusedLayer(Step& step, int32_t index, const SkinnyWeights& skinny);
+  void MediumLayer(Step& step, int32_t index);
   void PlainLayer(Step& step, int32_t index);
   void RopeAndKv(Step& step, int32_t index);
   void Attention(Step& step, int32_t index);
@@ -74,8 +76,7 @@ class CudaDecoder {
   void Head(Step& step, int32_t begin, int32_t count);
   void Check(Step& step, int32_t layer, int32_t op, const void* values, int64_t width);
   kernels::cuda::KvTarget KvOf(const Step& step, int32_t layer) const;
-  void PrepareSkinnyWeights();
-  const Skinny* SkinnyFor(int32_t rows) const;
+  const SkinnyWeights* SkinnyFor(int32_t rows) const;
   void UploadRopeTables();
 
   const CudaDecoderParts parts_;
@@ -83,7 +84,8 @@ class CudaDecoder {
   const int32_t q_width_;
   const int32_t kv_width_;
   int64_t plane_bytes_ = 0;
-  std::vector<std::unique_ptr<Skinny>> skinny_;  // By row bucket, ascending.
+  std::vector<std::unique_ptr<SkinnyWeights>> skinny_;  // By row bucket, ascending.
+  std::unique_ptr<MediumWeights> medium_;               // Null: shapes that it does not do.
   int32_t* diagnosis_ = nullptr;
 };
 

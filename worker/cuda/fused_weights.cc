@@ -1,0 +1,85 @@
+#include "worker/cuda/fused_weights.h"
+
+#include <utility>
+
+#include "worker/cuda/cuda_check.h"
+
+namespace fathom::worker {
+
+namespace cuda = kernels::cuda;
+
+namespace {
+
+constexpr int kSkinnyRows[] = {1, 8, 16};
+
+struct Shapes {
+  explicit Shapes(const ModelConfig& config)
+      : hidden(config.hidden),
+        q(config.heads * config.head_dim),
+        qkv((config.heads + 2 * config.kv_heads) * config.head_dim),
+        ffn(config.ffn),
+        vocab(config.vocab) {}
+  int hidden, q, qkv, ffn, vocab;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const ModelConfig& config,
+                                                                 const DeviceWeights& weights,
+                                                                 const FusedDevice& fused) {
+  const Shapes s(config);
+  const cuda::SkinnyDevice device{fused.sm, fused.sms, fused.shared_bytes};
+  std::vector<std::unique_ptr<SkinnyWeights>> all;
+  for (const int rows : kSkinnyRows) {
+    const auto qkv = cuda::SkinnyPickConfig({rows, s.qkv, s.hidden, true}, device);
+    const auto o = cuda::SkinnyPickConfig({rows, s.hidden, s.q, false}, device);
+    const auto gate_up = cuda::SkinnyPickConfig({rows, 2 * s.ffn, s.hidden, true}, device);
+    const auto down = cuda::SkinnyPickConfig({rows, s.hidden, s.ffn, false}, device);
+    const auto head = cuda::SkinnyPickConfig({rows, s.vocab, s.hidden, true}, device);
+    if (!qkv || !o || !gate_up || !down) continue;
+    auto skinny = std::make_unique<SkinnyWeights>();
+    skinny->rows = rows;
+    skinny->qkv_fused = !config.qk_norm;
+    const auto prepare = [&](const cuda::SkinnyConfig& tiles, const void* w, int n, int k,
+                             cuda::SkinnyWeight* weight) {
+      FATHOM_CUDA(cuda::PrepareSkinny(tiles, weights.dtype, w, n, k, weight));
+    };
+    for (const DeviceLayer& layer : weights.layers) {
+      SkinnyWeights::Layer& prepared = skinny->layers.emplace_back();
+      prepare(*qkv, layer.qkv, s.qkv, s.hidden, &prepared.qkv);
+      prepare(*o, layer.o, s.hidden, s.q, &prepared.o);
+      prepare(*gate_up, layer.gate_up, 2 * s.ffn, s.hidden, &prepared.gate_up);
+      prepare(*down, layer.down, s.hidden, s.ffn, &prepared.down);
+    }
+    if (head) prepare(*head, weights.head, s.vocab, s.hidden, &skinny->head.emplace());
+    all.push_back(std::move(skinny));
+  }
+  return all;
+}
+
+std::unique_ptr<MediumWeights> PrepareMediumWeights(const ModelConfig& config,
+                                                    const DeviceWeights& weights,
+                                                    const FusedDevice& fused) {
+  const Shapes s(config);
+  const cuda::MediumDevice device{fused.sm, fused.sms, fused.shared_bytes};
+  auto medium = std::make_unique<MediumWeights>();
+  medium->qkv_fused = !config.qk_norm;
+  const auto prepare = [&](cuda::MediumOp op, const void* w, int n, int k,
+                           cuda::MediumWeight* weight) {
+    return cuda::PrepareMedium(op, device, weights.dtype, w, n, k, weight) == cudaSuccess;
+  };
+  for (const DeviceLayer& layer : weights.layers) {
+    MediumWeights::Layer& prepared = medium->layers.emplace_back();
+    if (!prepare(cuda::MediumOp::kQkv, layer.qkv, s.qkv, s.hidden, &prepared.qkv) ||
+        !prepare(cuda::MediumOp::kResidual, layer.o, s.hidden, s.q, &prepared.o) ||
+        !prepare(cuda::MediumOp::kGateUp, layer.gate_up, 2 * s.ffn, s.hidden, &prepared.gate_up) ||
+        !prepare(cuda::MediumOp::kResidual, layer.down, s.hidden, s.ffn, &prepared.down)) {
+      return nullptr;
+    }
+  }
+  cuda::MediumWeight head;
+  if (prepare(cuda::MediumOp::kHead, weights.head, s.vocab, s.hidden, &head)) medium->head = head;
+  return medium;
+}
+
+}  // namespace fathom::worker

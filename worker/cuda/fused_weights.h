@@ -1,0 +1,53 @@
+// worker/cuda/fused_weights.h: the weights as the fused products stream them
+// (kernels/cuda/skinny.h, medium.h): tensor maps and tiles per layer, made once after loading.
+// Thread: made by the engine thread; constant afterwards.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "kernels/cuda/medium.h"
+#include "kernels/cuda/skinny.h"
+#include "worker/cuda/device_weights.h"
+#include "worker/model_config.h"
+
+namespace fathom::worker {
+
+// For steps of at most `rows` rows.
+struct SkinnyWeights {
+  struct Layer {
+    kernels::cuda::SkinnyWeight qkv, o, gate_up, down;
+  };
+  int32_t rows = 0;
+  bool qkv_fused = false;  // Without a norm per head.
+  std::vector<Layer> layers;
+  std::optional<kernels::cuda::SkinnyWeight> head;
+};
+
+// For steps of at most kMediumRowsMax rows.
+struct MediumWeights {
+  struct Layer {
+    kernels::cuda::MediumWeight qkv, o, gate_up, down;
+  };
+  bool qkv_fused = false;
+  std::vector<Layer> layers;
+  std::optional<kernels::cuda::MediumWeight> head;
+};
+
+struct FusedDevice {
+  int sm = 0;
+  int sms = 0;
+  int shared_bytes = 0;  // Of one thread block at most.
+};
+
+// By ascending rows; empty where the op does not do the model's shapes.
+std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const ModelConfig& config,
+                                                                 const DeviceWeights& weights,
+                                                                 const FusedDevice& device);
+// Null where the op does not do the model's shapes.
+std::unique_ptr<MediumWeights> PrepareMediumWeights(const ModelConfig& config,
+                                                    const DeviceWeights& weights,
+                                                    const FusedDevice& device);
+
+}  // namespace fathom::worker
