@@ -103,6 +103,31 @@ FATHOM_DEVICE void TmaStoreWaitRead() {
 }
 FATHOM_DEVICE void TmaStoreWait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
+// Four bytes from global to shared memory, as CopyAsync16; until all of this thread's are there.
+FATHOM_DEVICE void CopyAsync4(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
+FATHOM_DEVICE void CopyAsyncWaitAll() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// The barrier of a cluster's threads, which also orders their accesses to each other's memory; in a
+// warp whose threads may have diverged.
+FATHOM_DEVICE void ClusterArrive() {
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+}
+FATHOM_DEVICE void ClusterWait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+FATHOM_DEVICE int ClusterBlock() {
+  int block;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(block));
+  return block;
+}
+// The same object in the shared memory of another thread block of the cluster.
+template <class T>
+FATHOM_DEVICE T* InBlock(T* p, int block) {
+  T* other;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(other) : "l"(p), "r"(block));
+  return other;
+}
+
 // Four 8x8 matrices of 16-bit elements: lane i has the address of a row of matrix i / 8.
 FATHOM_DEVICE void StoreMatrix4(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(a),

@@ -2,6 +2,7 @@
 // arithmetic of the sampler is kernels/canon.h's on every device: equal logits give the token that
 // SampleRef gives (kernels/sample.h), to the bit. Sums for log-probabilities have 1,024 lanes
 // (docs/NUMERICS.md). A slot's parameters stay on the device while its sequence is seated.
+// sm_90: a row lies in the shared memory of a cluster of thread blocks, so vocab <= 262,144.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,8 @@ struct SamplerSlot {
   int32_t penalized = 0;  // 1: `seen` is kept for it.
 };
 
-// A row that samples, or a prompt row that is scored.
+// A row that samples, or a prompt row that is scored. REQUIRES: one sampling row of a slot in a
+// launch; slot, fault_row and logits_row in range.
 struct SampleRow {
   int32_t logits_row = 0;
   int32_t fault_row = 0;  // Row of the forward pass whose fault word is this one's.
@@ -41,10 +43,15 @@ struct SampleRow {
   int32_t logprobs = -1;  // -1: none asked for; else alternatives, at most kLogprobsMax.
 };
 
+// A row faults that has a logit which is not finite, whose fault word or whose slot's is set, which
+// has no token left (all are -inf) or whose target is no id: its slot's fault word gets the bits,
+// and a sampling row leaves id 0 in slot_tokens.
 struct SampleOut {
-  int32_t token = -1;
-  int32_t fault = 0;  // FaultBit; token is -1 then.
-  float logprob = 0;
+  int32_t token = -1;  // The sample, or the target again.
+  int32_t fault = 0;   // FaultBit; token is -1 then.
+  float logprob = 0;   // Of token by the raw logits, where asked for.
+  // The alternatives that were asked for, by (logit descending, id ascending), if there is no
+  // fault; the rest is not written.
   int32_t top_ids[kLogprobsMax];
   float top_logprobs[kLogprobsMax];
 };
