@@ -16,7 +16,8 @@ Distribution Distribute(std::vector<double> values) {
     return values[std::max<size_t>(at, 1) - 1];
   };
   const double sum = std::accumulate(values.begin(), values.end(), 0.0);
-  return {.mean = sum / static_cast<double>(values.size()),
+  return {.min = values.front(),
+          .mean = sum / static_cast<double>(values.size()),
           .median = rank(0.5),
           .p90 = rank(0.9),
           .p99 = rank(0.99),
@@ -76,6 +77,65 @@ std::string SummaryText(const BenchSummary& s) {
   row("ITL", s.itl_ms);
   row("E2E", s.e2e_ms);
   return text;
+}
+
+double Metric::share() const {
+  if (floor <= 0 || value <= 0) return 0;
+  return higher_is_better ? value / floor : floor / value;
+}
+
+Metric MedianMetric(std::string name, std::string unit, bool higher_is_better,
+                    const std::vector<double>& repeats) {
+  const Distribution all = Distribute(repeats);
+  return {.name = std::move(name),
+          .value = all.median,
+          .unit = std::move(unit),
+          .higher_is_better = higher_is_better,
+          .noise = all.median > 0 ? (all.max - all.min) / all.median : 0};
+}
+
+Metric StepMetric(const std::vector<double>& short_walls_s, int32_t short_tokens,
+                  const std::vector<double>& long_walls_s, int32_t long_tokens) {
+  const Distribution less = Distribute(short_walls_s);
+  const Distribution more = Distribute(long_walls_s);
+  const double s = more.min - less.min;
+  return {.name = "step_ms",
+          .value = s * 1e3 / (long_tokens - short_tokens),
+          .unit = "ms",
+          .noise = s > 0 ? (more.max - more.min + less.max - less.min) / s : 0};
+}
+
+std::string MetricsText(const std::vector<Metric>& metrics) {
+  std::string text;
+  for (const Metric& m : metrics) {
+    text += fmt::format("{:<20} {:>12.3f} {:<9}", m.name, m.value, m.unit);
+    if (m.noise > 0) text += fmt::format(" spread {:.1f} %", m.noise * 100);
+    if (m.floor > 0) {
+      text += fmt::format("   {:.0f} % of the card's {:.3f}", m.share() * 100, m.floor);
+    }
+    text += '\n';
+  }
+  return text;
+}
+
+std::vector<std::string> Losses(const std::vector<Metric>& metrics,
+                                const std::vector<Metric>& baseline) {
+  constexpr double kNoiseMin = 0.02;
+  constexpr double kNoiseFactor = 1.5;
+  std::vector<std::string> losses;
+  for (const Metric& now : metrics) {
+    const auto before = std::find_if(baseline.begin(), baseline.end(),
+                                     [&](const Metric& m) { return m.name == now.name; });
+    if (before == baseline.end() || before->value <= 0) continue;
+    const double change = (now.value - before->value) / before->value;
+    const double loss = now.higher_is_better ? -change : change;
+    const double allowed = std::max(kNoiseMin, kNoiseFactor * std::max(now.noise, before->noise));
+    if (loss <= allowed) continue;
+    losses.push_back(
+        fmt::format("{}: {:.3f} {} against {:.3f} before, {:.1f} % worse; noise is {:.1f} %",
+                    now.name, now.value, now.unit, before->value, loss * 100, allowed * 100));
+  }
+  return losses;
 }
 
 }  // namespace fathom::client

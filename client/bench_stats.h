@@ -2,7 +2,10 @@
 //   TTFT  first token received - request sent (client's clock, queueing included)
 //   TPOT  (last token - first token) / (tokens - 1), per request
 //   ITL   gap between two tokens, all requests' together; a frame of k tokens counts as k gaps of a
-//   k-th each E2E   end of the stream - request sent
+//         k-th each
+//   E2E   end of the stream - request sent
+//   step  (wall(long) - wall(short)) / (long - short), where wall(n) is from the first request sent
+//         to the last one's end, n tokens each, all at once; the least of some repeats each
 #pragma once
 
 #include <cstdint>
@@ -26,7 +29,7 @@ struct RequestTrace {
 };
 
 struct Distribution {
-  double mean = 0, median = 0, p90 = 0, p99 = 0, max = 0;
+  double min = 0, mean = 0, median = 0, p90 = 0, p99 = 0, max = 0;
 };
 
 // By nearest rank; all 0 for no values.
@@ -46,5 +49,33 @@ struct BenchSummary {
 BenchSummary Summarize(const std::vector<RequestTrace>& traces, int64_t wall_us);
 
 std::string SummaryText(const BenchSummary& summary);
+
+// One figure of a run, with what its repeats tell of its noise.
+struct Metric {
+  std::string name;
+  double value = 0;
+  std::string unit;
+  bool higher_is_better = false;
+  double noise = 0;      // (largest - least) / value of the repeats; 0 for one repeat.
+  double floor = 0;      // What the card allows at best (client/roofline.h); 0: not known.
+  double share() const;  // Of the floor that was reached, 0 to 1; 0: not known.
+};
+
+// The median of the repeats. REQUIRES: at least one.
+Metric MedianMetric(std::string name, std::string unit, bool higher_is_better,
+                    const std::vector<double>& repeats);
+
+// Milliseconds of a step, from walls in seconds. REQUIRES: at least one wall each; long > short.
+Metric StepMetric(const std::vector<double>& short_walls_s, int32_t short_tokens,
+                  const std::vector<double>& long_walls_s, int32_t long_tokens);
+
+// One line a metric.
+std::string MetricsText(const std::vector<Metric>& metrics);
+
+// What got worse than in `baseline` by more than noise: 2 %, or one and a half times what the
+// repeats of both runs spread if that is more. One sentence a metric; metrics that only one of the
+// two has are no loss.
+std::vector<std::string> Losses(const std::vector<Metric>& metrics,
+                                const std::vector<Metric>& baseline);
 
 }  // namespace fathom::client
