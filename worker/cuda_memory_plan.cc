@@ -1,289 +1,305 @@
 #include "worker/cuda_memory_plan.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 #include <utility>
 
 #include "common/check.h"
 #include "common/status.h"
+#include "worker/cuda_step_buffers.h"
 #include "worker/cuda_step_layout.h"
 #include "worker/device_weight_layout.h"
 
 namespace fathom::worker {
 namespace {
 
-constexpr int64_t kElementBytes = 2;
-constexpr int64_t kWordBytes = 4;
-constexpr int64_t kAlignment = 256;
 constexpr int64_t kMiB = 1 << 20;
 constexpr int32_t kSlotsDefault = 256;
-constexpr int32_t kScoredRows = 64;  // Rows with logits that a step of few slots still has.
-constexpr int32_t kStepTokensMin = 256;
+constexpr int32_t kSlotsDefaultMin = 8;
+constexpr int32_t kBlocksPerSlotMin = 4;  // Of the default number of slots.
+constexpr int32_t kStepTokensMin = 256;   // Of the default.
 constexpr int32_t kStepTokensMax = 8192;
-constexpr double kChunkSeconds = 0.040;   // Inter-token time that a prompt's chunk may take.
-constexpr int32_t kBiasMax = 1024;        // router/field_limits.cc
-constexpr int32_t kEndsMax = 192;         // 128 of the request and the model's own.
-constexpr int32_t kAdmitIds = 32 * 1024;  // kAdmitIdsMax of common/plan.h.
-constexpr int64_t kCublasBytes = 32 * kMiB;
-constexpr int32_t kBlocksMin = 2;  // Padding, and one for a sequence.
+constexpr int32_t kStepTokensUnit = 64;
+constexpr double kStepSeconds = 0.040;       // Time between two tokens that a chunk may take.
+constexpr int32_t kContextAutoMin = 1024;    // A shorter context is to be asked for.
+constexpr int64_t kPoolBlocksMax = 1 << 24;  // Indices of the pool's tokens are int32.
+constexpr double kUtilizationMax = 0.98;     // That a message proposes.
+constexpr int32_t kRanksMax = 64;
 
-// The driver's own, measured on an H100 (docs/PERFORMANCE.md): context and loaded kernels.
+// The driver's own on an H100: context and loaded kernels.
 constexpr int64_t kContextBytes = 560 * kMiB;
-// What captured graphs may take; capture stops there.
+// What captured graphs may take, a guess: capture stops there (worker/cuda/graph_cache.h).
 constexpr int64_t kGraphBytes = 256 * kMiB;
 
-int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+double InGib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+std::string Gib(int64_t bytes) { return fmt::format("{:.2f} GiB", InGib(bytes)); }
 
-// Sizes of one rank.
-struct Shape {
-  explicit Shape(const ModelConfig& config)
-      : heads(config.heads),
-        kv_heads(config.kv_heads),
-        q(int64_t{config.heads} * config.head_dim),
-        kv(int64_t{config.kv_heads} * config.head_dim) {}
-  int64_t heads, kv_heads, q, kv;
-};
-
-int64_t BlockBytes(const ModelConfig& config) {
-  return 2 * int64_t{config.layers} * Shape(config).kv * kCudaBlockTokens * kElementBytes;
+int32_t BlocksOf(int64_t tokens) {
+  return static_cast<int32_t>((tokens + kCudaBlockTokens - 1) / kCudaBlockTokens);
 }
 
-// Parameters that a token's products touch.
-double ProductParameters(const ModelConfig& config) {
-  const Shape s(config);
-  const double layer = static_cast<double>(config.hidden) *
-                       static_cast<double>(2 * s.q + 2 * s.kv + 3 * int64_t{config.ffn});
-  return layer * config.layers;
+// A step reads all weights, and computes 2 operations for each parameter and row.
+int32_t DefaultStepTokens(const ModelConfig& config, const CudaMemoryRequest& request,
+                          int64_t weights_bytes) {
+  const int64_t q = int64_t{config.heads} * config.head_dim;
+  const int64_t kv = int64_t{config.kv_heads} * config.head_dim;
+  const double parameters = static_cast<double>(config.layers) * config.hidden *
+                            static_cast<double>(2 * q + 2 * kv + 3 * int64_t{config.ffn}) /
+                            request.tp;
+  const double read_s = static_cast<double>(weights_bytes) / (request.read_tbs * 1e12);
+  const double row_s = 2 * parameters / (request.matrix_tflops * 1e12);
+  const double rows = std::clamp((kStepSeconds - read_s) / row_s, 0.0, double{kStepTokensMax});
+  return std::max(static_cast<int32_t>(rows) / kStepTokensUnit * kStepTokensUnit, kStepTokensMin);
 }
-
-int32_t DefaultStepTokens(const ModelConfig& config, const CudaMemoryRequest& request) {
-  const double seconds_each = 2.0 * ProductParameters(config) / (request.matrix_tflops * 1e12);
-  const auto tokens =
-      static_cast<int32_t>(std::min<double>(kChunkSeconds / seconds_each, kStepTokensMax) / 64) *
-      64;
-  return std::max(tokens, kStepTokensMin);
-}
-
-// Everything but the weights, kv and what the driver takes, for these limits.
-std::vector<CudaBuffer> StepBuffers(const ModelConfig& config, const EngineLimits& limits,
-                                    int32_t logits_rows) {
-  const Shape s(config);
-  const int64_t tokens = limits.step_tokens, slots = limits.slots + 1, vocab = config.vocab;
-  const int64_t segments_each = (limits.context_tokens + kSegmentTokens - 1) / kSegmentTokens;
-  // A sequence's last segment is not full; the others' tokens are all in the pool.
-  const int64_t segments =
-      std::min(int64_t{limits.pool_blocks} / kBlocksPerSegment + slots, slots * segments_each);
-  const auto rows = [&](int64_t width) { return tokens * width * kElementBytes; };
-  return {
-      {"activations", "x", rows(config.hidden)},
-      {"activations", "normed", rows(config.hidden)},
-      {"activations", "qkv", rows(s.q + 2 * s.kv)},
-      {"activations", "q", rows(s.q)},
-      {"activations", "attended", rows(s.q)},
-      {"activations", "gate_up", rows(2 * int64_t{config.ffn})},
-      {"activations", "ffn", rows(config.ffn)},
-      {"activations", "product", rows(config.hidden)},
-      {"activations", "rope_cos",
-       int64_t{limits.context_tokens} * config.head_dim / 2 * kWordBytes},
-      {"activations", "rope_sin",
-       int64_t{limits.context_tokens} * config.head_dim / 2 * kWordBytes},
-      {"logits", "logits", int64_t{logits_rows} * vocab * kWordBytes},
-      {"attention", "partial_o", segments * s.q * kWordBytes},
-      {"attention", "partial_ml", segments * s.heads * 2 * kWordBytes},
-      {"attention", "arrived", slots * s.kv_heads * kWordBytes},
-      {"attention", "work_counter", kAlignment},
-      {"sampler", "seen", slots * vocab * 2},
-      {"sampler", "seen_ids", int64_t{kAdmitIds} * kWordBytes},
-      {"sampler", "slot_params", slots * kSamplerSlotBytes},
-      {"sampler", "bias_ids", slots * kBiasMax * kWordBytes},
-      {"sampler", "bias_values", slots * kBiasMax * kWordBytes},
-      {"sampler", "end_ids", slots * kEndsMax * kWordBytes},
-      {"sampler", "slot_tokens", slots * kWordBytes},
-      {"sampler", "slot_faults", slots * kWordBytes},
-      {"sampler", "sampler_workspace", int64_t{logits_rows} * kSamplerRowBytes},
-      {"inputs", "step_inputs", CudaStepBytesMax(limits)},
-      {"inputs", "step_outputs", tokens * kSampleOutBytes},
-      {"inputs", "diagnosis", tokens * kWordBytes},
-      {"products", "cublas_workspace", kCublasBytes},
-  };
-}
-
-int64_t Sum(const std::vector<CudaBuffer>& buffers, std::string_view arena = {}) {
-  int64_t bytes = 0;
-  for (const CudaBuffer& buffer : buffers) {
-    if (arena.empty() || buffer.arena == arena) bytes += Aligned(buffer.bytes);
-  }
-  return bytes;
-}
-
-std::string Gib(int64_t bytes) {
-  return fmt::format("{:.2f} GiB", static_cast<double>(bytes) / (1 << 30));
-}
-
-// Bytes for kv under these limits; negative: not even the rest fits.
-struct Room {
-  int64_t budget = 0;
-  int64_t weights = 0;
-  int64_t rest = 0;  // Steps, graphs and context.
-  int64_t kv() const { return budget - weights - rest; }
-};
 
 class Planner {
  public:
   Planner(const ModelConfig& config, const CudaMemoryRequest& request)
-      : config_(config), request_(request) {
-    block_bytes_ = BlockBytes(config);
-    weights_ = DeviceWeightsBytes(config, request.dtype, request.tp);
+      : config_(config),
+        request_(request),
+        block_bytes_(CudaBlockBytes(config, request.tp)),
+        weights_(DeviceWeightsBytes(config, request.dtype, request.tp)),
+        budget_(static_cast<int64_t>(request.utilization *
+                                     static_cast<double>(request.capacity_bytes)) -
+                request.taken_bytes) {}
+
+  // Fills everything of `limits`.
+  absl::Status Fit(EngineLimits* limits) const {
+    *limits = FirstLimits();
+    Shrink(limits);
+    const int64_t room = KvRoom(*limits);
+    const int32_t blocks_min = BlocksMin(*limits);
+    if (room < KvMin(*limits)) return DoesNotFit(*limits);
+    const int64_t kv = request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes : room;
+    // No more than every slot can use.
+    const int64_t useful = int64_t{limits->slots} * BlocksOf(limits->context_tokens) + 1;
+    const int64_t blocks = std::min({kv / block_bytes_, useful, kPoolBlocksMax});
+    if (blocks < blocks_min) return PoolTooSmall(*limits, blocks);
+    limits->pool_blocks = static_cast<int32_t>(blocks);
+    const int64_t held = (blocks - 1) * kCudaBlockTokens;
+    limits->context_tokens = static_cast<int32_t>(std::min<int64_t>(limits->context_tokens, held));
+    return absl::OkStatus();
   }
 
-  absl::StatusOr<CudaMemoryPlan> Plan() {
-    FATHOM_RETURN_IF_ERROR(CheckRequest());
-    EngineLimits limits = FirstLimits();
-    FATHOM_RETURN_IF_ERROR(Fit(&limits));
+  CudaMemoryPlan PlanOf(const EngineLimits& limits) const {
     CudaMemoryPlan plan;
     plan.limits = limits;
-    plan.logits_rows = LogitsRowsOf(limits);
+    plan.logits_rows = CudaLogitsRows(limits);
+    plan.model_context_tokens = config_.context;
+    plan.context_asked = request_.context_tokens > 0;
     plan.kv_bytes_per_block = block_bytes_;
+    plan.capacity_bytes = request_.capacity_bytes;
+    plan.budget_bytes = budget_;
     plan.buffers = {{"weights", "weights", weights_}};
-    for (CudaBuffer& buffer : StepBuffers(config_, limits, plan.logits_rows)) {
+    for (CudaBuffer& buffer : CudaStepBuffers(config_, limits, request_.tp)) {
       plan.buffers.push_back(std::move(buffer));
     }
-    plan.buffers.push_back({"kv", "kv", int64_t{limits.pool_blocks} * block_bytes_});
+    plan.buffers.push_back({"kv", "kv", limits.pool_blocks * block_bytes_});
     for (const char* name :
          {"weights", "activations", "logits", "attention", "sampler", "inputs", "products"}) {
-      plan.arenas.push_back({name, Sum(plan.buffers, name), true});
+      plan.arenas.push_back({name, SumOf(plan.buffers, name), true});
     }
     plan.arenas.push_back({"graphs", kGraphBytes, false});
     plan.arenas.push_back({"context", kContextBytes, false});
-    plan.arenas.push_back({"kv", Sum(plan.buffers, "kv"), true});
+    plan.arenas.push_back({"kv", SumOf(plan.buffers, "kv"), true});
     for (const CudaArena& arena : plan.arenas) plan.total_bytes += arena.bytes;
     return plan;
   }
 
  private:
-  static int32_t LogitsRowsOf(const EngineLimits& limits) {
-    return std::min(limits.step_tokens, std::max(limits.slots, kScoredRows));
-  }
-
-  absl::Status CheckRequest() const {
-    FATHOM_RETURN_IF_ERROR(CheckDeviceWeights(config_, request_.tp));
-    if (request_.block_tokens != kCudaBlockTokens) {
-      return Invalid(
-          "--block-size {}: on CUDA a block has {} tokens, which is what the kernels read",
-          request_.block_tokens, kCudaBlockTokens);
-    }
-    if (!(request_.utilization > 0 && request_.utilization < 1)) {
-      return Invalid(
-          "--gpu-memory-utilization {}: a share of the device between 0 and 1, e.g. 0.92",
-          request_.utilization);
-    }
-    if (request_.context_tokens > config_.context) {
-      return Invalid(
-          "--max-model-len {} is more than the model's context of {} (max_position_embeddings)",
-          request_.context_tokens, config_.context);
-    }
-    if (request_.slots > 0 && request_.step_tokens > 0 && request_.step_tokens < request_.slots) {
-      return Invalid(
-          "--max-num-batched-tokens {} is less than --max-num-seqs {}: each running sequence takes "
-          "one",
-          request_.step_tokens, request_.slots);
-    }
-    return absl::OkStatus();
-  }
-
   EngineLimits FirstLimits() const {
     EngineLimits limits;
     limits.block_tokens = kCudaBlockTokens;
     limits.vocab = config_.vocab;
     limits.context_tokens = request_.context_tokens > 0 ? request_.context_tokens : config_.context;
-    limits.step_tokens =
-        request_.step_tokens > 0 ? request_.step_tokens : DefaultStepTokens(config_, request_);
+    limits.step_tokens = request_.step_tokens > 0 ? request_.step_tokens
+                                                  : DefaultStepTokens(config_, request_, weights_);
     limits.slots =
         request_.slots > 0 ? request_.slots : std::min(kSlotsDefault, limits.step_tokens);
     limits.step_tokens = std::max(limits.step_tokens, limits.slots);
     return limits;
   }
 
-  Room RoomFor(const EngineLimits& limits) const {
-    Room room;
-    room.budget =
-        static_cast<int64_t>(request_.utilization * static_cast<double>(request_.capacity_bytes)) -
-        request_.taken_bytes;
-    room.weights = Aligned(weights_);
-    room.rest =
-        Sum(StepBuffers(config_, limits, LogitsRowsOf(limits))) + kGraphBytes + kContextBytes;
-    return room;
+  // Defaults, where the pool is small: fewer sequences, then a smaller step.
+  void Shrink(EngineLimits* limits) const {
+    if (request_.slots == 0) {
+      const int64_t slots = std::max<int64_t>(KvRoom(*limits), 0) / block_bytes_ /
+                            kBlocksPerSlotMin / kSlotsDefaultMin * kSlotsDefaultMin;
+      limits->slots = static_cast<int32_t>(
+          std::min<int64_t>(std::max<int64_t>(slots, kSlotsDefaultMin), limits->slots));
+    }
+    if (request_.step_tokens == 0 && KvRoom(*limits) < KvMin(*limits)) {
+      limits->step_tokens = std::max(kStepTokensMin, limits->slots);
+    }
   }
 
-  int32_t BlocksOf(int64_t tokens) const {
-    return static_cast<int32_t>((tokens + kCudaBlockTokens - 1) / kCudaBlockTokens);
+  // Everything but weights and KV.
+  int64_t Rest(const EngineLimits& limits) const {
+    return SumOf(CudaStepBuffers(config_, limits, request_.tp)) + kGraphBytes + kContextBytes;
   }
 
-  // Fills pool_blocks, and with --max-model-len auto the context that the pool can hold.
-  absl::Status Fit(EngineLimits* limits) const {
-    // The pool's size moves the attention's workspace a little, which moves the pool's: down only.
-    limits->pool_blocks = static_cast<int32_t>(
-        std::clamp<int64_t>(RoomFor(*limits).kv() / block_bytes_, kBlocksMin, 1 << 24));
-    const Room room = RoomFor(*limits);
-    const int64_t wanted = request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes : room.kv();
-    int64_t blocks = std::min<int64_t>(wanted / block_bytes_, 1 << 24);
-    if (blocks < kBlocksMin || wanted > room.kv()) return DoesNotFit(*limits, room);
-    // No more than every slot can use.
-    const int64_t useful = int64_t{limits->slots} * BlocksOf(limits->context_tokens) + 1;
-    blocks = std::min(blocks, useful);
-    limits->pool_blocks = static_cast<int32_t>(blocks);
-    const int64_t pool_tokens = (blocks - 1) * kCudaBlockTokens;
-    if (pool_tokens >= limits->context_tokens) return absl::OkStatus();
-    if (request_.context_tokens > 0) {
-      return Exhausted(
-          "--max-model-len {} needs {} blocks of {} tokens ({}), and {} are left for them: at most "
-          "{} tokens fit; give --max-model-len {} or auto, or a larger --gpu-memory-utilization",
-          limits->context_tokens, BlocksOf(limits->context_tokens) + 1, kCudaBlockTokens,
-          Gib((BlocksOf(limits->context_tokens) + 1) * block_bytes_), Gib(blocks * block_bytes_),
-          pool_tokens, pool_tokens);
-    }
-    limits->context_tokens = static_cast<int32_t>(pool_tokens);
-    return absl::OkStatus();
+  // Bytes that are left for KV under these limits; negative: not even the rest fits. A larger pool
+  // needs a larger workspace of the attention: the one for the pool that there was without one.
+  int64_t KvRoom(EngineLimits limits) const {
+    limits.pool_blocks = 0;
+    const int64_t pool =
+        request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes : budget_ - weights_ - Rest(limits);
+    limits.pool_blocks =
+        static_cast<int32_t>(std::clamp<int64_t>(pool / block_bytes_, 0, kPoolBlocksMax));
+    return budget_ - weights_ - Rest(limits);
   }
 
-  absl::Status DoesNotFit(const EngineLimits& limits, const Room& room) const {
-    const int64_t kv_min = std::max<int64_t>(request_.kv_cache_bytes, kBlocksMin * block_bytes_);
-    const int64_t short_of = kv_min - room.kv();
-    std::string ways;
-    const double utilization =
-        static_cast<double>(room.weights + room.rest + kv_min + request_.taken_bytes) /
-        static_cast<double>(request_.capacity_bytes);
-    if (utilization < 0.98) {
-      ways += fmt::format("; --gpu-memory-utilization {:.2f} would do", utilization + 0.005);
-    }
-    EngineLimits smaller = limits;
-    smaller.step_tokens = kStepTokensMin;
-    smaller.slots = std::min(limits.slots, 16);
-    if (RoomFor(smaller).kv() >= kv_min) {
-      ways += fmt::format("; --max-num-batched-tokens {} with --max-num-seqs {} would do",
-                          smaller.step_tokens, smaller.slots);
-    }
-    if (request_.kv_cache_bytes > 0 && room.kv() >= kBlocksMin * block_bytes_) {
-      ways += fmt::format("; --kv-cache-memory {} would do", room.kv());
-    }
-    if (ways.empty()) {
-      ways = "; no setting makes it fit this device: take one with more memory, or a smaller model";
-    }
+  // Padding, and the blocks of one sequence.
+  int32_t BlocksMin(const EngineLimits& limits) const {
+    return 1 + BlocksOf(request_.context_tokens > 0
+                            ? limits.context_tokens
+                            : std::min(limits.context_tokens, kContextAutoMin));
+  }
+  int64_t KvMin(const EngineLimits& limits) const {
+    return request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes : BlocksMin(limits) * block_bytes_;
+  }
+  bool Fits(const EngineLimits& limits) const { return KvRoom(limits) >= KvMin(limits); }
+
+  // Tokens that the blocks hold, for --max-model-len; nullopt: none.
+  static std::optional<int64_t> ContextOf(int64_t blocks) {
+    if (blocks < 2) return std::nullopt;
+    return (blocks - 1) * kCudaBlockTokens;
+  }
+
+  absl::Status PoolTooSmall(const EngineLimits& limits, int64_t blocks) const {
+    const auto context = ContextOf(blocks);
     return Exhausted(
-        "{} of the device ({} x {}{}) is less than weights {} + activations, workspaces, graphs "
-        "and "
-        "context {} + at least {} of KV blocks: {} short{}",
-        Gib(room.budget), Gib(request_.capacity_bytes), request_.utilization,
+        "--kv-cache-memory {} holds {} blocks of {} tokens ({} bytes each), one of them padding; a "
+        "sequence of {} tokens needs {}: give {} bytes or more{}",
+        request_.kv_cache_bytes, blocks, kCudaBlockTokens, block_bytes_,
+        (BlocksMin(limits) - 1) * kCudaBlockTokens, BlocksMin(limits) - 1,
+        BlocksMin(limits) * block_bytes_,
+        context ? fmt::format(", or --max-model-len {}", *context) : std::string());
+  }
+
+  absl::Status DoesNotFit(const EngineLimits& limits) const {
+    const int64_t kv = KvMin(limits);
+    const int64_t rest = budget_ - weights_ - KvRoom(limits);
+    const int64_t needed = weights_ + rest + kv;
+    std::string ways;
+    for (const std::string& way : WaysOut(limits, needed)) {
+      ways += (ways.empty() ? "" : "; or ") + way;
+    }
+    if (ways.empty()) ways = "a device with more memory, or a smaller model";
+    return Exhausted(
+        "{} may be used ({} of {}{}), and {} are needed: weights {} + a step's buffers, graphs and "
+        "context {} + KV {} ({} blocks of {} tokens); {} too much. What would fit: {}",
+        Gib(budget_), request_.utilization, Gib(request_.capacity_bytes),
         request_.taken_bytes > 0
-            ? fmt::format(" - {} of other processes", Gib(request_.taken_bytes))
+            ? fmt::format(", less {} of other processes", Gib(request_.taken_bytes))
             : std::string(),
-        Gib(room.weights), Gib(room.rest), Gib(kv_min), Gib(short_of), ways);
+        Gib(needed), Gib(weights_), Gib(rest), Gib(kv), kv / block_bytes_, kCudaBlockTokens,
+        Gib(needed - budget_), ways);
+  }
+
+  // Each changes one setting, if one is enough.
+  std::vector<std::string> WaysOut(const EngineLimits& limits, int64_t needed) const {
+    std::vector<std::string> ways;
+    EngineLimits smaller = limits;
+    smaller.step_tokens = SmallerStep(limits);
+    if (smaller.step_tokens > 0) {
+      ways.push_back(fmt::format("--max-num-batched-tokens {}", smaller.step_tokens));
+    }
+    smaller = limits;
+    while (smaller.slots > 0 && !Fits(smaller)) --smaller.slots;
+    if (smaller.slots > 0) ways.push_back(fmt::format("--max-num-seqs {}", smaller.slots));
+    if (ways.empty()) {
+      smaller.slots = std::min(limits.slots, kSlotsDefaultMin);
+      smaller.step_tokens = SmallerStep(smaller);
+      if (smaller.step_tokens > 0) {
+        ways.push_back(fmt::format("--max-num-batched-tokens {} with --max-num-seqs {}",
+                                   smaller.step_tokens, smaller.slots));
+      }
+    }
+    const auto context = ContextOf(KvRoom(limits) / block_bytes_);
+    if (request_.kv_cache_bytes == 0 && context && *context < limits.context_tokens) {
+      ways.push_back(fmt::format("--max-model-len {}", *context));
+    }
+    if (request_.kv_cache_bytes > 0 && KvRoom(limits) >= BlocksMin(limits) * block_bytes_) {
+      ways.push_back(fmt::format("--kv-cache-memory {}", KvRoom(limits)));
+    }
+    const double share = std::ceil(100.0 * static_cast<double>(needed + request_.taken_bytes) /
+                                   static_cast<double>(request_.capacity_bytes)) /
+                         100.0;
+    if (share <= kUtilizationMax && share > request_.utilization) {
+      ways.push_back(fmt::format("--gpu-memory-utilization {:.2f}", share));
+    }
+    if (const int32_t ranks = MoreRanks()) {
+      ways.push_back(fmt::format("{} such GPUs with -tp {}", ranks, ranks));
+    }
+    return ways;
+  }
+
+  // The largest multiple of 64 below that fits; 0: none.
+  int32_t SmallerStep(EngineLimits limits) const {
+    const int32_t least = std::max(kStepTokensUnit, limits.slots);
+    limits.step_tokens = (limits.step_tokens - 1) / kStepTokensUnit * kStepTokensUnit;
+    while (limits.step_tokens >= least && !Fits(limits)) limits.step_tokens -= kStepTokensUnit;
+    return limits.step_tokens >= least ? limits.step_tokens : 0;
+  }
+
+  // The least number of ranks, more than now, on which the same request fits; 0: none.
+  int32_t MoreRanks() const {
+    for (int32_t tp = request_.tp + 1; tp <= kRanksMax; ++tp) {
+      if (!CheckTensorParallel(config_, tp).ok() || !CheckDeviceWeights(config_, tp).ok()) continue;
+      CudaMemoryRequest request = request_;
+      request.tp = tp;
+      const Planner planner(config_, request);
+      EngineLimits limits = planner.FirstLimits();
+      planner.Shrink(&limits);
+      if (planner.Fits(limits)) return tp;
+    }
+    return 0;
   }
 
   const ModelConfig& config_;
   const CudaMemoryRequest& request_;
-  int64_t block_bytes_ = 0;
-  int64_t weights_ = 0;
+  const int64_t block_bytes_;
+  const int64_t weights_;
+  const int64_t budget_;
 };
+
+absl::Status CheckRequest(const ModelConfig& config, const CudaMemoryRequest& request) {
+  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, request.tp));
+  FATHOM_RETURN_IF_ERROR(CheckDeviceWeights(config, request.tp));
+  if (request.dtype == kernels::DType::kF32) {
+    return Invalid(
+        "--dtype float: a GPU computes in bfloat16 or half, whose products have canonical bits; "
+        "use one of them, or --device cpu");
+  }
+  if (request.block_tokens != kCudaBlockTokens) {
+    return Invalid("--block-size {}: on a GPU a block has {} tokens, no other number",
+                   request.block_tokens, kCudaBlockTokens);
+  }
+  if (!(request.utilization >= 0.1 && request.utilization <= 0.99)) {
+    return Invalid("--gpu-memory-utilization {}: a share of the device from 0.1 to 0.99, e.g. 0.92",
+                   request.utilization);
+  }
+  if (request.context_tokens > config.context) {
+    return Invalid(
+        "--max-model-len {} is more than the model's context of {} (max_position_embeddings)",
+        request.context_tokens, config.context);
+  }
+  if (request.slots > 0 && request.step_tokens > 0 && request.step_tokens < request.slots) {
+    return Invalid(
+        "--max-num-batched-tokens {} is less than --max-num-seqs {}: each running sequence takes "
+        "one",
+        request.step_tokens, request.slots);
+  }
+  return absl::OkStatus();
+}
+
+std::string ContextNote(const CudaMemoryPlan& plan) {
+  if (plan.context_asked) return "--max-model-len";
+  if (plan.limits.context_tokens == plan.model_context_tokens) return "the model's";
+  return fmt::format("what the KV blocks hold; the model's is {}", plan.model_context_tokens);
+}
 
 }  // namespace
 
@@ -297,24 +313,31 @@ int64_t CudaMemoryPlan::Bytes(std::string_view arena) const {
 absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelConfig& config,
                                               const CudaMemoryRequest& request) {
   FATHOM_CHECK(request.capacity_bytes > 0 && request.tp > 0);
-  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, request.tp));
-  return Planner(config, request).Plan();
+  FATHOM_RETURN_IF_ERROR(CheckRequest(config, request));
+  const Planner planner(config, request);
+  EngineLimits limits;
+  FATHOM_RETURN_IF_ERROR(planner.Fit(&limits));
+  return planner.PlanOf(limits);
 }
 
 std::string ToTable(const CudaMemoryPlan& plan) {
   std::string table;
+  const auto line = [&](std::string_view name, int64_t bytes, std::string_view note) {
+    table += fmt::format("  {:<12} {:>15} {:>9.2f} GiB{}\n", name, bytes, InGib(bytes), note);
+  };
   for (const CudaArena& arena : plan.arenas) {
-    table += fmt::format("  {:<12} {:>14}  {:>9}{}\n", arena.name, arena.bytes, Gib(arena.bytes),
-                         arena.ours ? "" : "  (the driver's, predicted)");
+    line(arena.name, arena.bytes, arena.ours ? "" : "  the driver's, predicted");
   }
-  table +=
-      fmt::format("  {:<12} {:>14}  {:>9}\n", "total", plan.total_bytes, Gib(plan.total_bytes));
+  line("total", plan.total_bytes,
+       fmt::format("  of {:.2f} that may be used, of {:.2f}", InGib(plan.budget_bytes),
+                   InGib(plan.capacity_bytes)));
   const EngineLimits& limits = plan.limits;
   table += fmt::format(
-      "  {} KV blocks of {} tokens = {} tokens; context {}, {} sequences, {} tokens a step\n",
-      limits.pool_blocks, limits.block_tokens,
-      int64_t{limits.pool_blocks - 1} * limits.block_tokens, limits.context_tokens, limits.slots,
-      limits.step_tokens);
+      "  {} KV blocks of {} tokens ({} bytes each): {} tokens, {:.1f} sequences of {} tokens\n"
+      "  context {} ({}), {} sequences at once, {} tokens a step\n",
+      limits.pool_blocks - 1, limits.block_tokens, plan.kv_bytes_per_block, plan.pool_tokens(),
+      static_cast<double>(plan.pool_tokens()) / limits.context_tokens, limits.context_tokens,
+      limits.context_tokens, ContextNote(plan), limits.slots, limits.step_tokens);
   return table;
 }
 
