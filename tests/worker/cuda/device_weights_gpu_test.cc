@@ -1,0 +1,267 @@
+#include "worker/cuda/device_weights.h"
+
+#include <cuda_runtime_api.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "common/status.h"
+#include "tests/worker/device_weight_rig.h"
+
+namespace fathom::worker {
+namespace {
+
+using kernels::DType;
+using testing::BitsIn;
+using ::testing::HasSubstr;
+using testing::MakeModel;
+using testing::ModelFiles;
+using testing::TempFolder;
+using testing::WantedBits;
+using testing::WeightVariant;
+using testing::WeightVariants;
+using testing::WriteFile;
+using testing::WriteModel;
+
+constexpr StoredType kStoredTypes[] = {StoredType::kBf16, StoredType::kF16, StoredType::kF32};
+constexpr DType kDeviceTypes[] = {DType::kBf16, DType::kF16};
+
+void ExpectCuda(cudaError_t error) { EXPECT_EQ(error, cudaSuccess) << cudaGetErrorString(error); }
+
+// Device memory full of NaN, with a guard behind it.
+class Arena {
+ public:
+  static constexpr size_t kGuardBytes = 4096;
+  explicit Arena(int64_t bytes) : bytes_(static_cast<size_t>(bytes)) {
+    ExpectCuda(cudaMalloc(&data_, bytes_ + kGuardBytes));
+    ExpectCuda(cudaMemset(data_, 0xFF, bytes_));
+    ExpectCuda(cudaMemset(static_cast<std::byte*>(data_) + bytes_, 0xA5, kGuardBytes));
+    ExpectCuda(cudaDeviceSynchronize());
+  }
+  ~Arena() { ExpectCuda(cudaFree(data_)); }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  void* data() const { return data_; }
+  const std::byte* At(int64_t offset) const { return static_cast<std::byte*>(data_) + offset; }
+
+  std::vector<std::byte> Download() const {
+    std::vector<std::byte> all(bytes_ + kGuardBytes);
+    ExpectCuda(cudaMemcpy(all.data(), data_, all.size(), cudaMemcpyDeviceToHost));
+    for (size_t i = bytes_; i < all.size(); ++i) {
+      if (all[i] == std::byte{0xA5}) continue;
+      ADD_FAILURE() << "byte " << i - bytes_ << " after the arena was written";
+      break;
+    }
+    all.resize(bytes_);
+    return all;
+  }
+
+ private:
+  void* data_ = nullptr;
+  const size_t bytes_;
+};
+
+struct Opened {
+  ModelConfig config;
+  std::unique_ptr<Checkpoint> checkpoint;
+};
+Opened Open(const std::filesystem::path& model, LoadFormat format = LoadFormat::kAuto,
+            uint64_t seed = 0) {
+  const auto config = ReadModelConfig(model);
+  EXPECT_TRUE(config.ok()) << ToString(config.status());
+  auto checkpoint = OpenCheckpoint(model, *config, format, seed);
+  EXPECT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  return {*config, *std::move(checkpoint)};
+}
+
+void ExpectPointers(const DeviceWeights& weights, const DeviceWeightLayout& layout,
+                    const ModelConfig& config, const Arena& arena) {
+  const auto at = [&](const std::string& name) -> const void* {
+    const WeightRegion* region = layout.Find(name);
+    return region == nullptr ? nullptr : arena.At(region->offset);
+  };
+  EXPECT_EQ(weights.embedding, at("embedding"));
+  EXPECT_EQ(weights.final_norm, at("final_norm"));
+  ASSERT_EQ(weights.layers.size(), static_cast<size_t>(config.layers));
+  for (int32_t i = 0; i < config.layers; ++i) {
+    const DeviceLayer& layer = weights.layers[static_cast<size_t>(i)];
+    const std::string prefix = fmt::format("layers.{}.", i);
+    EXPECT_EQ(layer.attention_norm, at(prefix + "attention_norm"));
+    EXPECT_EQ(layer.qkv, at(prefix + "qkv"));
+    EXPECT_EQ(layer.qkv_bias, at(prefix + "qkv_bias"));
+    EXPECT_EQ(layer.q_norm, at(prefix + "q_norm"));
+    EXPECT_EQ(layer.k_norm, at(prefix + "k_norm"));
+    EXPECT_EQ(layer.o, at(prefix + "o"));
+    EXPECT_EQ(layer.ffn_norm, at(prefix + "ffn_norm"));
+    EXPECT_EQ(layer.gate_up, at(prefix + "gate_up"));
+    EXPECT_EQ(layer.down, at(prefix + "down"));
+  }
+  if (!config.tied_embeddings) EXPECT_EQ(weights.head, at("head"));
+}
+
+// Loads, and compares every element with what Checkpoint::Load gives.
+void ExpectLoads(const Opened& model, DType dtype, const LoadOptions& options,
+                 const std::string& what) {
+  const DeviceWeightLayout layout =
+      LayOutDeviceWeights(model.config, dtype, options.tp, options.rank);
+  const Arena arena(layout.bytes);
+  LoadReport report;
+  const auto weights = LoadDeviceWeights(model.config, *model.checkpoint, dtype, arena.data(),
+                                         layout.bytes, &report, options);
+  ASSERT_TRUE(weights.ok()) << what << ": " << ToString(weights.status());
+  EXPECT_EQ(report.bytes, layout.bytes);
+  EXPECT_EQ(weights->dtype, dtype);
+  ExpectPointers(*weights, layout, model.config, arena);
+  if (model.config.tied_embeddings) {
+    const int64_t row = int64_t{model.config.vocab} / options.tp * options.rank;
+    EXPECT_EQ(weights->head,
+              static_cast<const std::byte*>(weights->embedding) + row * model.config.hidden * 2);
+  }
+  const std::vector<std::byte> found = arena.Download();
+  for (const WeightRegion& region : layout.regions) {
+    ASSERT_EQ(BitsIn(region, found), WantedBits(model.config, *model.checkpoint, region.name,
+                                                region.dtype, options.tp, options.rank))
+        << what << ": " << region.name;
+  }
+}
+
+TEST(DeviceWeights, EveryElementOfEveryVariant) {
+  for (const WeightVariant& variant : WeightVariants()) {
+    for (const StoredType stored : kStoredTypes) {
+      const TempFolder folder;
+      WriteModel(folder.path(), MakeModel(variant, stored, 3), 2);
+      const Opened model = Open(folder.path());
+      for (const DType dtype : kDeviceTypes) {
+        for (const int64_t piece_bytes : {3000, 4 << 20}) {
+          LoadOptions options;
+          options.readers = 3;
+          options.piece_bytes = piece_bytes;
+          ExpectLoads(model, dtype, options,
+                      fmt::format("{} {} to {}", variant.name, StoredTypeName(stored),
+                                  kernels::NameOf(dtype)));
+        }
+      }
+    }
+  }
+}
+
+TEST(DeviceWeights, BundledModelWithDefaults) {
+  const Opened model = Open(testing::BundledModel("fathom-tiny"));
+  for (const DType dtype : kDeviceTypes) ExpectLoads(model, dtype, {}, "fathom-tiny");
+}
+
+TEST(DeviceWeights, SlicesOfRanks) {
+  const TempFolder folder;
+  for (const size_t variant : {size_t{1}, size_t{4}}) {
+    WriteModel(folder.path(), MakeModel(WeightVariants()[variant], StoredType::kBf16, 4));
+    const Opened model = Open(folder.path());
+    for (int32_t rank = 0; rank < 4; ++rank) {
+      for (const DType dtype : kDeviceTypes) {
+        LoadOptions options;
+        options.tp = 4;
+        options.rank = rank;
+        options.piece_bytes = 5000;
+        ExpectLoads(model, dtype, options, fmt::format("rank {}", rank));
+      }
+    }
+  }
+}
+
+TEST(DeviceWeights, RandomOnesAreTheCpus) {
+  for (const WeightVariant& variant : WeightVariants()) {
+    for (const StoredType stored : kStoredTypes) {
+      const TempFolder folder;
+      WriteFile(folder / "config.json", MakeModel(variant, stored, 1).config);
+      const Opened model = Open(folder.path(), LoadFormat::kDummy, 7);
+      ASSERT_EQ(model.checkpoint->stored_type(), stored);
+      for (const DType dtype : kDeviceTypes) {
+        ExpectLoads(model, dtype, {}, fmt::format("{} {}", variant.name, StoredTypeName(stored)));
+        LoadOptions options;
+        options.tp = variant.heads % 2 == 0 ? 2 : 1;
+        options.rank = options.tp - 1;
+        ExpectLoads(model, dtype, options, fmt::format("{} last rank", variant.name));
+      }
+    }
+  }
+}
+
+absl::Status Refusal(const ModelFiles& files, DType dtype) {
+  const TempFolder folder;
+  WriteModel(folder.path(), files);
+  const Opened model = Open(folder.path());
+  const int64_t bytes = DeviceWeightsBytes(model.config, dtype);
+  const Arena arena(bytes);
+  LoadReport report;
+  return LoadDeviceWeights(model.config, *model.checkpoint, dtype, arena.data(), bytes, &report)
+      .status();
+}
+
+void SetValue(ModelFiles& model, std::string_view name, size_t index, float value) {
+  testing::StoredTensor& tensor = model.Tensor(name);
+  std::vector<float> values = testing::ToFloats(tensor.dtype, tensor.bytes);
+  values[index] = value;
+  const StoredType type = tensor.dtype == "BF16"  ? StoredType::kBf16
+                          : tensor.dtype == "F16" ? StoredType::kF16
+                                                  : StoredType::kF32;
+  tensor.bytes = testing::FromFloats(type, values);
+}
+
+TEST(DeviceWeights, ValuesThatAreNotFinite) {
+  struct Bad {
+    const char* tensor;
+    int64_t row, col, cols;
+  };
+  const Bad kBad[] = {{"model.embed_tokens.weight", 63, 63, 64},
+                      {"model.layers.0.self_attn.q_proj.weight", 9, 0, 64},
+                      {"model.layers.1.self_attn.k_proj.weight", 24, 3, 64},
+                      {"model.layers.1.self_attn.v_proj.weight", 31, 63, 64},
+                      {"model.layers.1.mlp.up_proj.weight", 95, 63, 64},
+                      {"model.layers.0.mlp.down_proj.weight", 1, 95, 96},
+                      {"model.layers.1.input_layernorm.weight", 5, 0, 1},
+                      {"model.norm.weight", 63, 0, 1},
+                      {"lm_head.weight", 63, 63, 64}};
+  for (const StoredType stored : kStoredTypes) {
+    for (const Bad& bad : kBad) {
+      for (const float value :
+           {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+        ModelFiles files = MakeModel(WeightVariants()[1], stored, 5);
+        SetValue(files, bad.tensor, static_cast<size_t>(bad.row * bad.cols + bad.col), value);
+        for (const DType dtype : kDeviceTypes) {
+          const absl::Status status = Refusal(files, dtype);
+          EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+          EXPECT_THAT(std::string(Message(status)),
+                      HasSubstr(fmt::format("model.safetensors: tensor {} has a value that is not "
+                                            "finite at [{}, {}]",
+                                            bad.tensor, bad.row, bad.col)));
+        }
+      }
+    }
+  }
+}
+
+TEST(DeviceWeights, ValuesThatFp16CannotHold) {
+  for (const StoredType stored : {StoredType::kBf16, StoredType::kF32}) {
+    ModelFiles files = MakeModel(WeightVariants()[1], stored, 5);
+    SetValue(files, "model.layers.1.mlp.gate_proj.weight", 17 * 64 + 5, 1e5f);
+    EXPECT_TRUE(Refusal(files, DType::kBf16).ok());
+    const absl::Status status = Refusal(files, DType::kF16);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(Message(status)),
+                HasSubstr("model.safetensors: tensor model.layers.1.mlp.gate_proj.weight has a "
+                          "value at [17, 5] that float16 cannot hold; use --dtype bfloat16"));
+  }
+}
+
+TEST(DeviceWeights, SizesThatKernelsDoNotDo) {
+  const TempFolder folder;
+  WriteModel(folder.path(), testing::SmallModel(1));  // head_dim 4
+  const Opened model = Open(folder.path());
+  LoadReport report;
+  const auto weights =
+      LoadDeviceWeights(model.config, *model.checkpoint, DType::kBf16, nullptr, 0, &report);
+  EXPECT_EQ(weights.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace fathom::worker
