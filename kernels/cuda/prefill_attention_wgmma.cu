@@ -55,10 +55,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warpgroup == 0) {
     ptx::KeepRegisters<24>();
     if (threadIdx.x < 32) Produce(shared, args, plan, &query_map, &key_map, &value_map);
-  } else {
-    ptx::TakeRegisters<240>();
-    Consume<T>(shared, args, &out_map, warpgroup - 1);
+    return;
   }
+  ptx::TakeRegisters<240>();
+  Consume<T>(shared, args, &out_map, warpgroup - 1);
 }
 
 struct Maps {

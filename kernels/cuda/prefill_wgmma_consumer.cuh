@@ -54,7 +54,7 @@ struct Consumer {
         out_map(out),
         consumer(index),
         lane(threadIdx.x % 32),
-        warp(threadIdx.x % 128 / 32),
+        warp(__shfl_sync(~0u, threadIdx.x % 128 / 32, 0)),
         scale(a.scale),
         queries(s.At(QueryUnit(index, 0) * kUnit) >> 4),
         query_half((QueryUnit(index, 1) - QueryUnit(index, 0)) * (kUnit / 16)),
