@@ -1,0 +1,333 @@
+// The sampler on the device against the host's: tokens, log-probabilities to the bit, faults, and
+// what rows leave in their slots.
+#include "kernels/cuda/sampler.h"
+
+#include <memory>
+
+#include "kernels/cuda/sampler_config.h"
+#include "tests/kernels/cuda/gpu_test.h"
+#include "tests/kernels/cuda/sampler_oracle.h"
+
+namespace fathom::gpu_test {
+namespace {
+
+namespace canon = kernels::canon;
+namespace cuda = kernels::cuda;
+
+// A batch on the device.
+struct OnDevice {
+  explicit OnDevice(const Batch& batch)
+      : logits(batch.logits),
+        rows(batch.rows),
+        slots(batch.slots),
+        bias_ids(AtLeastOne(batch.bias_ids)),
+        bias_values(AtLeastOne(batch.bias_values)),
+        end_ids(AtLeastOne(batch.end_ids)),
+        seen(batch.seen),
+        slot_tokens(batch.slot_tokens),
+        slot_faults(batch.slot_faults),
+        faults(batch.faults),
+        out(static_cast<int64_t>(batch.rows.size())) {
+    args.logits = logits.get();
+    args.rows = rows.get();
+    args.slots = slots.get();
+    args.bias_ids = bias_ids.get();
+    args.bias_values = bias_values.get();
+    args.end_ids = end_ids.get();
+    args.seen = seen.get();
+    args.slot_tokens = slot_tokens.get();
+    args.slot_faults = slot_faults.get();
+    args.faults = faults.get();
+    args.out = out.get();
+    args.count = static_cast<int>(batch.rows.size());
+    args.slots_count = static_cast<int>(batch.slots.size());
+    args.vocab = batch.vocab;
+  }
+  template <class T>
+  static std::vector<T> AtLeastOne(std::vector<T> values) {
+    if (values.empty()) values.push_back(T{});
+    return values;
+  }
+
+  DeviceBuffer<float> logits;
+  DeviceBuffer<SampleRow> rows;
+  DeviceBuffer<SamplerSlot> slots;
+  DeviceBuffer<int32_t> bias_ids;
+  DeviceBuffer<float> bias_values;
+  DeviceBuffer<int32_t> end_ids;
+  DeviceBuffer<uint16_t> seen;
+  DeviceBuffer<int32_t> slot_tokens;
+  DeviceBuffer<int32_t> slot_faults;
+  DeviceBuffer<int32_t> faults;
+  DeviceBuffer<SampleOut> out;
+  cuda::SamplerArgs args;
+};
+
+void ExpectSame(const SampleOut& got, const SampleOut& want, const std::string& what) {
+  EXPECT_EQ(got.token, want.token) << what;
+  EXPECT_EQ(got.fault, want.fault) << what;
+  EXPECT_EQ(std::memcmp(&got.logprob, &want.logprob, sizeof(float)), 0)
+      << what << ": log-probability " << got.logprob << ", want " << want.logprob;
+  for (int i = 0; i < kLogprobsMax; ++i) {
+    EXPECT_EQ(got.top_ids[i], want.top_ids[i]) << what << ", alternative " << i;
+    EXPECT_EQ(std::memcmp(&got.top_logprobs[i], &want.top_logprobs[i], sizeof(float)), 0)
+        << what << ", alternative " << i << ": " << got.top_logprobs[i] << ", want "
+        << want.top_logprobs[i];
+  }
+}
+
+std::string Describe(const Batch& batch, size_t index) {
+  const SampleRow& row = batch.rows[index];
+  const SamplerSlot& slot = batch.slots[static_cast<size_t>(row.slot)];
+  std::ostringstream text;
+  text << "row " << index << " of " << batch.rows.size() << ", vocab " << batch.vocab
+       << ", temperature " << slot.temperature << ", top_k " << slot.top_k << ", top_p "
+       << slot.top_p << ", min_p " << slot.min_p << ", penalized " << slot.penalized << ", biases "
+       << slot.bias_count << ", target " << row.target << ", logprobs " << row.logprobs;
+  return text.str();
+}
+
+// Runs the batch and compares all it leaves.
+void RunAndCompare(Batch batch) {
+  OnDevice device(batch);
+  const std::vector<SampleOut> before = device.out.Download();
+  ASSERT_CUDA(cuda::Sample(MakeContext(), device.args));
+  Finish();
+  const std::vector<SampleOut> got = device.out.Download();
+  for (size_t i = 0; i < batch.rows.size(); ++i) {
+    ExpectSame(got[i], Want(&batch, batch.rows[i], before[i]), Describe(batch, i));
+    if (testing::Test::HasFailure()) return;
+  }
+  ExpectSameBits(device.slot_tokens.Download(), batch.slot_tokens, "slot_tokens");
+  ExpectSameBits(device.slot_faults.Download(), batch.slot_faults, "slot_faults");
+  ExpectSameBits(device.seen.Download(), batch.seen, "seen", batch.vocab);
+}
+
+struct Shape {
+  int vocab, rows, batches;
+};
+
+TEST(SamplerGpuTest, RandomRowsAreTheReferences) {
+  std::mt19937_64 random(Seed());
+  for (const Shape shape : {Shape{1003, 1, 40},
+                            {1003, 256, 8},
+                            {512, 100, 4},
+                            {2048, 37, 10},
+                            {4096, 1, 20},
+                            {4096, 64, 6},
+                            {4098, 8, 3},
+                            {32256, 16, 2},
+                            {102400, 1, 12},
+                            {102400, 24, 3},
+                            {152064, 16, 1},
+                            {151643, 8, 1}}) {
+    for (int i = 0; i < shape.batches; ++i) {
+      RunAndCompare(RandomBatch(shape.vocab, shape.rows, random));
+      if (HasFailure()) return;
+    }
+  }
+}
+
+// A large batch whose rows are copies of few: equal rows are equal, whatever is beside them.
+TEST(SamplerGpuTest, RowsDoNotDependOnOthers) {
+  std::mt19937_64 random(Seed() + 1);
+  Batch batch = RandomBatch(102400, 4, random);
+  OnDevice few(batch);
+  few.slot_faults.Zero();
+  ASSERT_CUDA(cuda::Sample(MakeContext(), few.args));
+  Finish();
+  const std::vector<SampleOut> want = few.out.Download();
+  Batch many = batch;
+  many.rows.clear();
+  many.slots.clear();
+  many.seen.clear();
+  for (int i = 0; i < 256; ++i) {
+    SampleRow row = batch.rows[static_cast<size_t>(i) % 4];
+    const int slot = row.slot;
+    row.slot = i;
+    many.rows.push_back(row);
+    many.slots.push_back(batch.slots[static_cast<size_t>(slot)]);
+    const auto seen = batch.Seen(slot);
+    many.seen.insert(many.seen.end(), seen.begin(), seen.end());
+  }
+  many.slot_tokens.assign(256, 0);
+  many.slot_faults.assign(256, 0);
+  OnDevice device(many);
+  ASSERT_CUDA(cuda::Sample(MakeContext(), device.args));
+  Finish();
+  const std::vector<SampleOut> got = device.out.Download();
+  for (size_t i = 0; i < got.size() && !HasFailure(); ++i) {
+    ExpectSame(got[i], want[i % 4], Describe(many, i));
+  }
+}
+
+TEST(SamplerGpuTest, FaultsStayInTheirRows) {
+  std::mt19937_64 random(Seed() + 2);
+  for (const int vocab : {1003, 4096}) {
+    Batch batch = RandomBatch(vocab, 40, random);
+    for (size_t i = 0; i < batch.rows.size(); ++i) batch.rows[i].logits_row = static_cast<int>(i);
+    const auto poison = [&](int row, int id, float value) {
+      batch.Logits(row)[static_cast<size_t>(id)] = value;
+    };
+    poison(3, vocab - 1, NAN);
+    poison(4, 0, INFINITY);
+    poison(9, 517, -INFINITY);
+    poison(10, 130, NAN);
+    poison(11, vocab / 2, std::copysign(NAN, -1.0f));
+    batch.faults[14] = cuda::kFaultBlockRange;
+    batch.slot_faults[static_cast<size_t>(batch.rows[15].slot)] = cuda::kFaultNonFinite;
+    batch.rows[16].target = vocab;  // No id.
+    // Nothing left: every id is biased to -inf.
+    for (const size_t i : {20, 21}) {
+      SamplerSlot& slot = batch.slots[static_cast<size_t>(batch.rows[i].slot)];
+      batch.rows[i].target = -1;
+      slot.temperature = i == 20 ? 0.0f : 0.8f;
+      slot.bias_begin = static_cast<int32_t>(batch.bias_ids.size());
+      slot.bias_count = vocab;
+      for (int id = 0; id < vocab; ++id) {
+        batch.bias_ids.push_back(id);
+        batch.bias_values.push_back(-INFINITY);
+      }
+    }
+    RunAndCompare(batch);
+  }
+}
+
+// Several draws of the same slots, launched in a row with programmatic dependent launch: each sees
+// what the one before left in `seen`, which starts as prompts and outputs marked by MarkSeen.
+TEST(SamplerGpuTest, PenaltiesFollowTheDraws) {
+  constexpr int kSlots = 8, kDraws = 12;
+  for (const int vocab : {1003, 4096}) {
+    std::mt19937_64 random(Seed() + 3);
+    Batch batch = RandomBatch(vocab, kSlots * kDraws, random);
+    batch.slots.resize(kSlots);
+    batch.seen.resize(static_cast<size_t>(kSlots) * vocab);
+    batch.slot_tokens.resize(kSlots);
+    batch.slot_faults.resize(kSlots);
+    for (int i = 0; i < kSlots * kDraws; ++i) {
+      SampleRow& row = batch.rows[static_cast<size_t>(i)];
+      row = {i, i, i % kSlots, i / kSlots, -1, row.logprobs};
+      // Of few tokens, so that they come again.
+      for (float& z : batch.Logits(i).subspan(12)) z -= 200.0f;
+    }
+    for (SamplerSlot& slot : batch.slots) slot.penalized = 1, slot.bias_count = 0;
+    OnDevice device(batch);
+    std::fill(batch.seen.begin(), batch.seen.end(), uint16_t{0});
+    std::vector<std::unique_ptr<DeviceBuffer<int32_t>>> kept;
+    for (int slot = 0; slot < kSlots; ++slot) {
+      std::vector<int32_t> ids;
+      for (int i = 0; i < 300; ++i) ids.push_back(static_cast<int32_t>(random() % 40));
+      kept.push_back(std::make_unique<DeviceBuffer<int32_t>>(ids));
+      const int prompt = 20 * slot;
+      const cuda::SeenArgs first{.ids = kept.back()->get(),
+                                 .count = 200,
+                                 .prompt_tokens = prompt,
+                                 .slot = slot,
+                                 .vocab = vocab,
+                                 .seen = device.seen.get()};
+      cuda::SeenArgs rest = first;
+      rest.ids += 200, rest.count = 100, rest.prompt_tokens = 0, rest.clear = false;
+      ASSERT_CUDA(cuda::MarkSeen(MakeContext(true), first));
+      ASSERT_CUDA(cuda::MarkSeen(MakeContext(true), rest));
+      for (int i = 0; i < 300; ++i) {
+        uint16_t& seen = batch.Seen(slot)[static_cast<size_t>(ids[static_cast<size_t>(i)])];
+        seen = i < prompt ? static_cast<uint16_t>(seen | 0x8000) : cuda::SeenAgain(seen);
+      }
+    }
+    const std::vector<SampleOut> before = device.out.Download();
+    Finish();
+    ExpectSameBits(device.seen.Download(), batch.seen, "seen as marked", vocab);
+    for (int draw = 0; draw < kDraws; ++draw) {
+      cuda::SamplerArgs args = device.args;
+      args.rows += draw * kSlots, args.out += draw * kSlots, args.count = kSlots;
+      ASSERT_CUDA(cuda::Sample(MakeContext(true), args));
+    }
+    Finish();
+    const std::vector<SampleOut> got = device.out.Download();
+    for (size_t i = 0; i < got.size() && !HasFailure(); ++i) {
+      ExpectSame(got[i], Want(&batch, batch.rows[i], before[i]), Describe(batch, i));
+    }
+    ExpectSameBits(device.seen.Download(), batch.seen, "seen after draws", vocab);
+    ExpectSameBits(device.slot_tokens.Download(), batch.slot_tokens, "slot_tokens");
+  }
+}
+
+// The lanes' sum is a log-probability: against float64.
+TEST(SamplerGpuTest, LogProbabilitiesAreTrue) {
+  std::mt19937_64 random(Seed() + 4);
+  for (const int vocab : {1003, 4096, 102400}) {
+    Batch batch = RandomBatch(vocab, 8, random);
+    for (size_t i = 0; i < batch.rows.size(); ++i) {
+      batch.rows[i].logits_row = static_cast<int>(i);
+      batch.rows[i].target = static_cast<int32_t>(random() % vocab);
+      batch.rows[i].logprobs = 3;
+    }
+    OnDevice device(batch);
+    ASSERT_CUDA(cuda::Sample(MakeContext(), device.args));
+    Finish();
+    const std::vector<SampleOut> got = device.out.Download();
+    for (size_t i = 0; i < got.size(); ++i) {
+      const auto z = batch.Logits(static_cast<int>(i));
+      const double best = *std::max_element(z.begin(), z.end());
+      double sum = 0;
+      for (const float value : z) sum += std::exp(double{value} - best);
+      const auto of = [&](int id) { return z[static_cast<size_t>(id)] - best - std::log(sum); };
+      EXPECT_EQ(got[i].token, batch.rows[i].target);
+      EXPECT_NEAR(got[i].logprob, of(got[i].token), 1e-4);
+      for (int t = 0; t < 3; ++t) EXPECT_NEAR(got[i].top_logprobs[t], of(got[i].top_ids[t]), 1e-4);
+    }
+  }
+}
+
+// --- The formulas on the device are the host's ---
+
+struct Formulas {
+  float noise, exp, ex2, log;
+  uint64_t mass;
+};
+__host__ __device__ Formulas Evaluate(uint32_t word) {
+  const float x = -static_cast<float>(word >> 8) * 0x1p-18f;  // (-64, 0]
+  return {canon::Noise(0x123456789ABCDEFull + word, 3, static_cast<int32_t>(word >> 20),
+                       static_cast<int32_t>(word & 0xFFFFF)),
+          canon::Exp(x), canon::Ex2(x), canon::Log(canon::FromBits(word & 0x7FFFFFFFu)),
+          canon::Mass(x, 0.0f)};
+}
+__global__ void EvaluateKernel(const uint32_t* words, int count, Formulas* to) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i < count) to[i] = Evaluate(words[i]);
+}
+
+TEST(SamplerGpuTest, FormulasAreTheHosts) {
+  constexpr int kCount = 1 << 16;
+  std::mt19937_64 random(Seed() + 5);
+  std::vector<uint32_t> words(kCount);
+  for (uint32_t& word : words) word = static_cast<uint32_t>(random());
+  const DeviceBuffer<uint32_t> from(words);
+  const DeviceBuffer<Formulas> to(kCount);
+  EvaluateKernel<<<kCount / 256, 256, 0, Stream()>>>(from.get(), kCount, to.get());
+  EXPECT_CUDA(cudaGetLastError());
+  Finish();
+  const std::vector<Formulas> got = to.Download();
+  for (size_t i = 0; i < got.size() && !HasFailure(); ++i) {
+    const Formulas want = Evaluate(words[i]);
+    const auto same = [](float a, float b) { return a == b || (a != a && b != b); };
+    EXPECT_TRUE(same(got[i].noise, want.noise)) << words[i];
+    EXPECT_TRUE(same(got[i].exp, want.exp)) << words[i];
+    EXPECT_TRUE(same(got[i].ex2, want.ex2)) << words[i];
+    EXPECT_TRUE(same(got[i].log, want.log)) << words[i];
+    EXPECT_EQ(got[i].mass, want.mass) << words[i];
+  }
+}
+
+TEST(SamplerGpuTest, RefusesWhatItCannotDo) {
+  cuda::SamplerArgs args;
+  args.vocab = cuda::kSampleVocabMax + 1;
+  args.count = 1;
+  EXPECT_EQ(cuda::Sample(MakeContext(), args), cudaErrorInvalidValue);
+  args.vocab = 4096;
+  args.count = 0;
+  EXPECT_CUDA(cuda::Sample(MakeContext(), args));
+}
+
+}  // namespace
+}  // namespace fathom::gpu_test
