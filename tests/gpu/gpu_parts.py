@@ -1,0 +1,312 @@
+"""tests/gpu/gpu_parts.py: the parts of tests/gpu/run; each is a function of the Host. Rows and floors: gpu_rows.py."""
+import glob
+import json
+import pathlib
+import re
+import subprocess
+import threading
+import time
+
+from gpu_host import ROOT, Clocks, Failed, Serve, last_lines, python, wait_until
+import gpu_rows
+
+HERE = pathlib.Path(__file__).resolve().parent
+SHAPE_FILES = {key: ROOT / f"models/shapes/{name}.json" for key, name in gpu_rows.SHAPES.items()}
+
+
+def limits(host):
+    """What the card can do at best, and its name: the first rows of each run."""
+    program = host.gpu / "card_bench"
+    found = {}
+    with Clocks(host, "limits"):
+        if program.exists():
+            for one in gpu_rows.json_lines(host.run([program], 60)[0]):
+                found[one["id"]] = one["value"]
+        for one in gpu_rows.json_lines(host.run([python(), HERE / "matrix_rate.py"], 180)[0]):
+            found.setdefault(one["id"], one["value"])
+    host.card = gpu_rows.Card(found["read_tbs"], found["matrix_tflops"], float(host.facts.get("memory.total", 0)) / 1024)
+    for name in ("read_tbs", "matrix_tflops", "matrix_hot_tflops"):
+        if name in found:
+            host.row(name, found[name], "tests/gpu/run limits")
+    host.say(f"limits: read {found['read_tbs']:.3f} TB/s, matrix {found['matrix_tflops']:.0f} TFLOP/s cool, "
+             f"{found.get('matrix_hot_tflops', 0):.0f} hot; {host.facts.get('name')} {host.facts.get('uuid')} "
+             f"driver {host.facts.get('driver_version')}")
+
+
+def programs(host, ending):
+    chosen = [p for p in sorted(host.gpu.glob(f"*{ending}")) if re.search(host.options.only or "", p.name)]
+    if not chosen:
+        raise Failed(f"the bundle has no gpu/*{ending}" + (f" that matches {host.options.only}" if host.options.only else ""))
+    return chosen
+
+
+def tests(host):
+    """All GPU tests; with --sanitizer also under memcheck and racecheck."""
+    passed = total = 0
+    notes = []
+    for program in programs(host, "_gpu_test"):
+        text, code = host.run([program, "--gtest_brief=1"], host.options.test_timeout, check=False)
+        good, bad, names = gpu_rows.gtest_counts(text, code)
+        passed, total = passed + good, total + good + bad
+        for name in names[:4]:
+            notes.append(f"{program.name}: {name}: {' | '.join(failure_lines(text))}")
+    host.check("tests", passed, total, notes)
+    if host.options.sanitizer:
+        sanitizer(host)
+
+
+def failure_lines(text, count=4):
+    """The first lines of the first failure that say what differed."""
+    lines = [line.strip() for line in text.splitlines()]
+    first = next((i for i, line in enumerate(lines) if "Failure" in line or "rror" in line), max(len(lines) - count, 0))
+    return [line[:160] for line in lines[first:first + count] if line]
+
+
+def sanitizer(host):
+    for tool in ("memcheck", "racecheck"):
+        passed, notes = 0, []
+        chosen = programs(host, "_gpu_test")
+        for program in chosen:
+            text, code = host.run(["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", program, "--gtest_brief=1",
+                                   f"--gtest_filter={host.options.sanitizer_filter}"], host.options.test_timeout, check=False)
+            passed += code == 0
+            if code != 0:
+                notes.append(f"{program.name}: ended with {code}: {last_lines(text, 4)}")
+        host.check(f"sanitizer_{tool}", passed, len(chosen), notes)
+
+
+def bench(host):
+    """All benchmark programs: lines of JSON; ids of the table become rows."""
+    count = 0
+    for program in programs(host, "_bench"):
+        if program.name == "card_bench":
+            continue
+        with Clocks(host, program.name):
+            text, code = host.run([program], host.options.test_timeout, check=False)
+        found = gpu_rows.json_lines(text)
+        for one in found:
+            count += 1
+            host.measurements.append({"program": program.name, **one})
+            if one["id"] in gpu_rows.ROWS:
+                host.row(one["id"], one["value"], f"gpu/{program.name}")
+            if not host.options.brief:
+                host.say(f"  {one['id']:<44} {gpu_rows.number(one['value']):>10} {one.get('unit', '')}")
+        if code != 0:
+            host.check(program.name, 0, 1, [f"ended with {code}: {last_lines(text)}"])
+    host.say(f"bench: {count} measurements")
+
+
+def goldens(host):
+    """Recorded answers of the bundled models and of every fixture."""
+    cases = [(ROOT / f"models/{name}", ROOT / f"tests/data/goldens/{name}.jsonl") for name in ("fathom-tiny", "fathom-tiny-draft")]
+    cases += [(pathlib.Path(f).parent, pathlib.Path(f)) for f in sorted(glob.glob(str(host.work / "fixtures/*/goldens.jsonl")))]
+    if len(cases) == 2:
+        host.say("goldens: no fixtures (tests/gpu/bundle --data)")
+    for model, file in cases:
+        try:
+            with Serve(host, model) as served:
+                text, _ = host.run([host.bin / "fathom", "verify", "--goldens", file, "--server", served.server, "--json"], 300, check=False)
+            found = gpu_rows.last_json(text) or {}
+            notes = [f"{one.get('name')}: {'; '.join(one.get('differences', []))}" for one in found.get("failed", [])]
+            passed = found.get("passed", found.get("exact", 0))
+            host.check(f"goldens {model.name}", passed, found.get("total", 1), notes or ([] if found else [last_lines(text)]))
+        except Failed as failure:
+            host.check(f"goldens {model.name}", 0, 1, [str(failure)])
+
+
+def equalities(host):
+    """Exact equalities at fathom-tiny and, with dummy weights, at the shapes of --shapes."""
+    for name in ["tiny", *host.options.shapes]:
+        model = ROOT / "models/fathom-tiny" if name == "tiny" else SHAPE_FILES[name]
+        load = [] if name == "tiny" else ["--load-format=dummy"]
+        serve = [f"--serve={word}" for word in [*load, *host.options.serve]]
+        text, code = host.run([python(), HERE / "equalities.py", "--device", host.options.device, "--model", model, *serve],
+                              900, check=False)
+        found = gpu_rows.last_json(text)
+        if found is None:
+            host.check(f"equalities {name}", 0, 1, [f"ended with {code}: {last_lines(text)}"])
+        else:
+            host.check(f"equalities {name}", found["passed"], found["total"], found["failed"])
+
+
+def measure_decode(host, served, key):
+    run, command = served.bench("step", "--sequences", 1, "--input-len", 128, "--short-output-len", 1, "--long-output-len", 129,
+                                "--repeats", 3)
+    host.row(f"decode_{key}_b1_ms", run["metrics"][0]["value"], command)
+
+
+def measure_steps(host, served, key):
+    for sequences in (8, 64, 128):
+        run, command = served.bench("step", "--sequences", sequences, "--input-len", 160, "--short-output-len", 65,
+                                    "--long-output-len", 193, "--repeats", 2)
+        host.row(f"step_{key}_b{sequences}_ms", run["metrics"][0]["value"], command)
+
+
+def measure_first_token(host, served, key):
+    for tokens in (128, 512, 2048):
+        run, command = served.bench("latency", "--input-len", tokens, "--output-len", 1, "--requests", 5, "--warmup", 2)
+        host.row(f"ttft_{key}_{tokens}_ms", run["ttft_ms"]["median"], command)
+
+
+def measure_throughput(host, served, key, requests, input_len, output_len):
+    run, command = served.bench("throughput", "--requests", requests, "--concurrency", requests, "--input-len", input_len,
+                                "--output-len", output_len)
+    host.row(f"throughput_{key}_{input_len}_{output_len}_tps", run["output_tokens_per_s"], command)
+
+
+def measure_idle(host, served, key):
+    """Between the device's own events, while one sequence decodes."""
+    words = ["latency", "--requests", 1, "--warmup", 0, "--input-len", 128, "--output-len", 1500]
+    worker = threading.Thread(target=lambda: served.bench(*words))
+    before = served.metrics()
+    name = next((n for n in before if n.endswith("generation_tokens_total")), None)
+    if name is None or not any(n.endswith("device_busy_seconds_total") for n in before):
+        raise Failed("the worker's metrics have no device_busy_seconds_total")
+    worker.start()
+    try:
+        first = before[name]
+        wait_until(lambda: served.metrics()[name] > first + 50, 60, "an answer is under way")
+        a = served.metrics()
+        wait_until(lambda: served.metrics()[name] > a[name] + 600 or not worker.is_alive(), 60, "600 tokens more")
+        b = served.metrics()
+    finally:
+        worker.join()
+    idle = gpu_rows.idle_percent(a, b)
+    if idle is None:
+        raise Failed("the device was not busy by its own events")
+    host.row(f"idle_{key}_b1_pct", idle, "tests/gpu/run perf-7b")
+
+
+def perf(host, key, extra=()):
+    with Clocks(host, f"perf-{key}"), Serve(host, SHAPE_FILES[key], "--load-format", "dummy") as served:
+        host.say(f"perf-{key}: ready after {served.ready['start_us'] / 1e6:.2f} s")
+        steps = [lambda: measure_decode(host, served, key), *[lambda f=f: f(host, served, key) for f in extra]]
+        for step in steps:
+            try:
+                step()
+            except Failed as failure:  # The other rows are still worth having.
+                host.check(f"perf-{key}", 0, 1, [str(failure)])
+
+
+def perf_7b(host):
+    """All rows of the 7B shape: decode, steps, first token, idle time, throughput."""
+    perf(host, "7b", [measure_steps, measure_first_token, measure_idle, lambda h, s, k: measure_throughput(h, s, k, 1024, 128, 128),
+                      lambda h, s, k: measure_throughput(h, s, k, 300, 1000, 1000)])
+
+
+def perf_7b_quick(host):
+    """The same without throughput."""
+    perf(host, "7b", [measure_steps, measure_first_token, measure_idle])
+
+
+def perf_13b(host):
+    """Decode of the 13B shape."""
+    perf(host, "13b")
+
+
+def perf_33b(host):
+    """Decode of the 33B shape; throughput where the card has the memory."""
+    large = host.card is not None and host.card.memory_gib > 100
+    perf(host, "33b", [lambda h, s, k: measure_throughput(h, s, k, 128, 1000, 1000)] if large else [])
+
+
+def load(host):
+    """A 7B checkpoint of safetensors in the page cache: worker's process start to registered."""
+    folder = host.work / "checkpoint-7b"
+    host.run([python(), HERE / "make_checkpoint.py", SHAPE_FILES["7b"], folder], 400)
+    words = ["bench", "startup", "--model", str(folder), "--device", host.options.device, "--repeats", "3",
+             *[f"--serve-arg={word}" for word in host.options.serve]]
+    text, _ = host.run([host.bin / "fathom", *words, "--json"], 400)
+    values = {one["name"]: one["value"] for one in gpu_rows.last_json(text)["metrics"]}
+    host.row("load_7b_s", values["worker_ms"] / 1e3, "fathom " + " ".join(words[:2]) + " --model FOLDER " + " ".join(words[4:]))
+    host.say("load: " + ", ".join(f"{name} {value:.0f}" for name, value in values.items() if value >= 1) + " ms")
+
+
+def gpu_bytes_of(pids):
+    """What the driver says that these processes hold; None where it cannot tell."""
+    out = subprocess.run(["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"], capture_output=True,
+                         text=True, timeout=30).stdout
+    used = {int(a): float(b) * 2**20 for a, b in re.findall(r"^(\d+), *(\d+)$", out, re.M)}
+    return sum(used[p] for p in pids if p in used) or None
+
+
+def device_bytes():
+    out = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True,
+                         timeout=30).stdout
+    return float(out.splitlines()[0]) * 2**20
+
+
+def plan_error(host):
+    """The worker's peak memory under load, as the driver says, against the total of its plan."""
+    idle = device_bytes()
+    with Serve(host, SHAPE_FILES["7b"], "--load-format", "dummy") as served:
+        pids = [one["pid"] for one in served.ready["workers"]]
+        worker = threading.Thread(target=lambda: served.bench("throughput", "--requests", 256, "--concurrency", 256, "--output-len", 64))
+        worker.start()
+        samples, by_process = [], True
+        while worker.is_alive():
+            value = gpu_bytes_of(pids)
+            by_process = by_process and value is not None
+            samples.append(value if value is not None else device_bytes() - idle)
+            time.sleep(0.2)
+        worker.join()
+        plan = gpu_rows.arenas(served.metrics())
+    if not plan:
+        raise Failed("the worker's metrics have no arena_bytes")
+    total, peak = sum(plan.values()), max(samples)
+    host.row("plan_error_pct", abs(peak - total) / total * 100, "tests/gpu/run plan-error")
+    host.measurements.append({"id": "plan_arenas", "value": total, "unit": "B", "peak": peak, "by_process": by_process, "arenas": plan})
+    host.say(f"plan-error: peak {peak / 2**20:.0f} MiB ({'process' if by_process else 'device'}), plan {total / 2**20:.0f} MiB: "
+             + ", ".join(f"{name} {value / 2**20:.0f}" for name, value in plan.items()))
+
+
+PEER_PARTS = {"7b": "b1,ttft,bs:8:160,bs:64:160,bs:128:160,tp:1024:128:128,tp:300:1000:1000", "13b": "b1", "33b": "b1"}
+
+
+def peer(host):
+    """vLLM by peer_vllm.py, in this run, on this card."""
+    if not host.options.peer_site or not host.options.peer_script:
+        raise Failed("--peer-site and --peer-script are missing")
+    env = {"PYTHONPATH": host.options.peer_site, "VLLM_USE_FLASHINFER_SAMPLER": "0"}
+    for key in host.options.peer_shapes:
+        what = host.options.peer_what or PEER_PARTS[key]
+        if key == "33b" and host.card and host.card.memory_gib > 100 and not host.options.peer_what:
+            what += ",tp:128:1000:1000"
+        with Clocks(host, f"peer-{key}"):
+            text, code = host.run([python(), host.options.peer_script, key, what], 1500, env=env, check=False)
+        result = gpu_rows.last_json(text, "RESULT ")
+        if result is None:
+            host.check(f"peer {key}", 0, 1, [f"ended with {code}: {last_lines(text)}"])
+            continue
+        host.peers.update(gpu_rows.peer_rows(result))
+        host.measurements.append({"id": f"peer_{key}", "value": result.get("init_s"), "unit": "s", **result})
+        host.say(f"peer {key}: " + ", ".join(f"{k} {v}" for k, v in gpu_rows.peer_rows(result).items()))
+
+
+def peer_transformers(host):
+    """PyTorch transformers, static cache and compile: a second peer, kept among the measurements."""
+    with Clocks(host, "peer-transformers"):
+        text, _ = host.run([python(), HERE / "transformers_peer.py", SHAPE_FILES["7b"]], 900)
+    for one in gpu_rows.json_lines(text):
+        host.measurements.append({"program": "transformers_peer.py", **one})
+        host.say(f"  {one['id']:<44} {gpu_rows.number(one['value']):>10} {one['unit']}")
+
+
+def table(host):
+    """Nothing but the table, which every run ends with."""
+
+
+# name -> (function, seconds it may take, whether it needs the card's limits first).
+PARTS = {
+    "limits": (limits, 240, False), "tests": (tests, 590, False), "goldens": (goldens, 400, False),
+    "equalities": (equalities, 590, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
+    "perf-7b-quick": (perf_7b_quick, 240, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
+    "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),
+    "peer-transformers": (peer_transformers, 500, True), "table": (table, 1, False),
+}
+
+
+def dump(host):
+    (host.out / "results.json").write_text(json.dumps(host.results(), indent=1) + "\n")
+
+
