@@ -227,10 +227,9 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
   const bool draws = ask.target < 0;
   int32_t token = ask.target < row.vocab ? ask.target : -1;
   if (draws) token = drawn >> 32 > Orderable(-INFINITY) ? IdOfPlace(drawn) : -1;
-  int fault = a.faults[ask.fault_row] | a.slot_faults[ask.slot];
+  int fault = shared.fault;
   if (drawn == kNotFinite) fault |= kFaultNonFinite;
   if (fault == 0 && token < 0) fault = kFaultTokenRange;
-  fault = __shfl_sync(~0u, fault, 0);
   if (lane == 0) {
     out->token = fault == 0 ? token : -1;
     out->fault = fault;
@@ -284,7 +283,10 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
     reinterpret_cast<uint32_t*>(&shared.slot)[threadIdx.x] =
         reinterpret_cast<const uint32_t*>(a.slots + ask.slot)[threadIdx.x];
   }
-  if (threadIdx.x == 0) shared.tops_count = 0;
+  if (threadIdx.x == kSampleThreads - 1) {
+    shared.tops_count = 0;
+    shared.fault = a.faults[ask.fault_row] | a.slot_faults[ask.slot];
+  }
   ptx::ClusterArrive();
   ptx::CopyAsyncWaitAll();
   ptx::ClusterWait();  // All have started, and shared.slot is there.

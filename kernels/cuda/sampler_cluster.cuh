@@ -45,6 +45,8 @@ struct SampleShared {
   float groups[kSampleLanes / 32];  // Sums of exp of 32 lanes.
   uint64_t tops[kLogprobsMax];      // PlaceKey of the alternatives, in any order.
   int tops_count;
+  // Read early, while the logits come.
+  int fault;
   SamplerSlot slot;
 };
 

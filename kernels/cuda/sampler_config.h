@@ -30,11 +30,19 @@ FATHOM_PURE int LocalCount(int vocab, int block) {
   const int bounded = extra < 0 ? 0 : extra > kBlockLanes ? kBlockLanes : extra;
   return vocab / kSampleLanes * kBlockLanes + bounded;
 }
+// Of what is not negative: unsigned, so that divisions are shifts.
 FATHOM_PURE int IdOfLocal(int local, int block) {
-  return local / kBlockLanes * kSampleLanes + block * kBlockLanes + local % kBlockLanes;
+  const auto index = static_cast<uint32_t>(local);
+  return static_cast<int>(index / kBlockLanes * kSampleLanes + index % kBlockLanes) +
+         block * kBlockLanes;
 }
-FATHOM_PURE int BlockOfId(int id) { return id % kSampleLanes / kBlockLanes; }
-FATHOM_PURE int LocalOfId(int id) { return id / kSampleLanes * kBlockLanes + id % kBlockLanes; }
+FATHOM_PURE int BlockOfId(int id) {
+  return static_cast<int>(static_cast<uint32_t>(id) % kSampleLanes / kBlockLanes);
+}
+FATHOM_PURE int LocalOfId(int id) {
+  const auto index = static_cast<uint32_t>(id);
+  return static_cast<int>(index / kSampleLanes * kBlockLanes + index % kBlockLanes);
+}
 
 // Unsigned integers in the order of the floats, the zeros alike. The float again.
 FATHOM_PURE uint32_t Orderable(float x) {
