@@ -34,8 +34,7 @@ if(NOT FATHOM_CUDA STREQUAL "OFF")
     set(FATHOM_HAVE_CUDA ON)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
-    # CMake 3.25 does not know nvcc's C++20. No contraction, as on the CPU; C7510 is ptxas' word for wgmma that
-    # it serialized (an error, as all warnings are).
+    # CMake 3.25 does not know nvcc's C++20. No contraction, as on the CPU.
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA_STANDARD 20)

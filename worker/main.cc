@@ -15,6 +15,9 @@
 #include "common/metrics.h"
 #include "common/process.h"
 #include "worker/checkpoint.h"
+#include "worker/cuda_backend.h"
+#include "worker/cuda_device.h"
+#include "worker/cuda_memory_plan.h"
 #include "worker/group_runner.h"
 #include "worker/health_server.h"
 #include "worker/model_config.h"
@@ -97,23 +100,32 @@ absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
   return model;
 }
 
-WorkerFacts FactsOf(const Options& options, const Model& model, const EngineLimits& limits,
+// Where this rank computes, and its backend for a rank: made at the first call, kept between
+// epochs.
+struct Compute {
+  EngineLimits limits;
+  std::string dtype;        // Of computing, as the fingerprint has it.
+  std::string device_kind;  // "cpu", "cuda-sm90"
+  int64_t memory_bytes = 0;
+  BackendForRank backend_for_rank;
+};
+
+WorkerFacts FactsOf(const Options& options, const Model& model, const Compute& compute,
                     int health_port) {
   WorkerFacts facts;
   facts.process_id = RandomId();
   facts.build = BuildVersion();
   facts.host = HostName();
-  facts.device = "cpu";
+  facts.device = options.device;
   facts.model =
       std::filesystem::canonical(model.folder).filename().string();  // It was read: it is there.
   facts.config_digest = model.config_digest;
   facts.weights_digest = model.checkpoint->weights_digest();
-  facts.fingerprint =
-      Fingerprint({facts.weights_digest, "float32", "cpu", options.tp, kRecipeVersion});
+  facts.fingerprint = Fingerprint(
+      {facts.weights_digest, compute.dtype, compute.device_kind, options.tp, kRecipeVersion});
   facts.health_address = fmt::format("{}:{}", options.host, health_port);
-  facts.memory_bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
-                       static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
-  facts.limits = limits;
+  facts.memory_bytes = static_cast<uint64_t>(compute.memory_bytes);
+  facts.limits = compute.limits;
   facts.tp = options.tp;
   facts.preferred_rank = options.rank_hint;
   return facts;
@@ -127,8 +139,59 @@ void FinishStep(const Progress& progress, const Clock& clock) {
   }
 }
 
+struct CpuCompute : Compute {
+  CpuCompute(const Options& options, const Model& model, const Sizes& sizes, const Clock& clock,
+             Progress* progress, WorkerMetrics* observer)
+      : host(model.config, model.checkpoint.get(),
+             {options.tp, sizes.limits, LogitsRows(sizes.limits), ThreadsFor(options)}, &clock,
+             progress) {
+    limits = sizes.limits;
+    dtype = "float32";
+    device_kind = "cpu";
+    memory_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
+    backend_for_rank = [this, observer, kv_bytes = sizes.kv_cache_bytes](int rank) {
+      auto backend = host.BackendForRank(rank);
+      observer->SetMemory(host.weights_bytes(), kv_bytes);
+      return backend;
+    };
+  }
+  ModelHost host;
+};
+
+struct CudaCompute : Compute {
+  CudaCompute(const Options& options, const Model& model, const DeviceFacts& device,
+              const CudaMemoryPlan& plan, kernels::DType type, const Clock& clock,
+              Progress* progress, WorkerMetrics* observer) {
+    limits = plan.limits;
+    dtype = NameOf(type);
+    device_kind = fmt::format("cuda-sm{}", device.sm);
+    memory_bytes = device.capacity_bytes;
+    CudaBackendOptions wanted;
+    wanted.config = &model.config;
+    wanted.checkpoint = model.checkpoint.get();
+    wanted.clock = &clock;
+    wanted.progress = progress;
+    wanted.plan = plan;
+    wanted.dtype = type;
+    wanted.use_graphs = !options.enforce_eager;
+    wanted.diagnose = options.diagnose_numerics;
+    wanted.phase = PrintPhase;
+    for (const CudaArena& arena : plan.arenas) observer->SetArena(arena.name, arena.bytes);
+    observer->SetMemory(plan.Bytes("weights"), plan.Bytes("kv"));
+    backend_for_rank = [this, wanted](int) -> absl::StatusOr<Backend*> {
+      if (backend == nullptr) {
+        FATHOM_ASSIGN_OR_RETURN(backend, MakeCudaBackend(wanted));
+      }
+      return backend.get();
+    };
+  }
+  std::unique_ptr<Backend> backend;
+};
+
+using MakeCompute = std::function<std::unique_ptr<Compute>(Progress*, WorkerMetrics*)>;
+
 // Until a stop signal (OK), or what makes this process useless.
-absl::Status Serve(const Options& options, const Model& model, const Sizes& sizes,
+absl::Status Serve(const Options& options, const Model& model, const MakeCompute& make_compute,
                    const Clock& clock) {
   Metrics metrics("worker");
   WorkerMetrics observer(&metrics);
@@ -139,18 +202,11 @@ absl::Status Serve(const Options& options, const Model& model, const Sizes& size
   PrintListening("worker", {{"port", health->port()}, {"metrics_port", metrics_port}});
 
   progress.phase = WorkerPhase::kLoading;
-  ModelHost host(model.config, model.checkpoint.get(),
-                 {options.tp, sizes.limits, LogitsRows(sizes.limits), ThreadsFor(options)}, &clock,
-                 &progress);
-  const auto backend_for_rank = [&](int rank) {
-    auto backend = host.BackendForRank(rank);
-    observer.SetMemory(host.weights_bytes(), sizes.kv_cache_bytes);
-    return backend;
-  };
+  const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
   if (options.tp == 1 ||
       options.rank_hint >= 0) {  // The rank is known: load before a seat is offered.
     const auto backend = Phase(clock, "load", [&] {
-      return backend_for_rank(std::max(options.rank_hint, 0) % options.tp);
+      return compute->backend_for_rank(std::max(options.rank_hint, 0) % options.tp);
     });
     FATHOM_RETURN_IF_ERROR(backend.status());
   }
@@ -160,15 +216,15 @@ absl::Status Serve(const Options& options, const Model& model, const Sizes& size
   std::atomic<bool> was_registered{false};
   const TimeUs register_from = clock.Now();
   Membership membership;
-  SchedulerClient client(options.schedulers, FactsOf(options, model, sizes.limits, health->port()),
+  SchedulerClient client(options.schedulers, FactsOf(options, model, *compute, health->port()),
                          &membership, &progress, &stop, &clock, [&](int schedulers) {
                            if (!was_registered.exchange(true))
                              PrintPhase("register", clock.Now() - register_from);
                            observer.SetRegistered(schedulers);
                            health->SetServing(schedulers > 0);
                          });
-  GroupRunner runner({options.tp, sizes.limits}, &membership, &client, backend_for_rank, &progress,
-                     &stop,
+  GroupRunner runner({options.tp, compute->limits}, &membership, &client, compute->backend_for_rank,
+                     &progress, &stop,
                      [&](const StepPlan& plan, const StepResult& result, const StepStream& stream) {
                        observer.OnStep(plan, result, stream);
                      });
@@ -187,6 +243,56 @@ absl::Status Serve(const Options& options, const Model& model, const Sizes& size
   return ended;
 }
 
+// The process' exit code, either way.
+int Ended(const absl::Status& ended) {
+  if (!ended.ok()) return Fail(ExitCodeOf(ended), ended);
+  LogFlush();
+  return kExitOk;
+}
+
+int RunOnCpu(const Options& options, const Model& model, const Clock& clock) {
+  const auto sizes = SizesFor(options, model.config);
+  if (!sizes.ok()) return Fail(kExitUsage, sizes.status());
+  LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
+          model.config.architecture, ThreadsFor(options), sizes->limits.context_tokens,
+          sizes->limits.pool_blocks, sizes->limits.block_tokens, sizes->limits.slots,
+          sizes->limits.step_tokens);
+  const MakeCompute make = [&](Progress* progress, WorkerMetrics* observer) {
+    return std::make_unique<CpuCompute>(options, model, *sizes, clock, progress, observer);
+  };
+  return Ended(Serve(options, model, make, clock));
+}
+
+int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& device,
+             const Clock& clock) {
+  const auto dtype = CudaDType(options, model.checkpoint->stored_type());
+  if (!dtype.ok()) return Fail(kExitUsage, dtype.status());
+  const auto plan = PlanFor(options, model.config, *dtype, device);
+  if (!plan.ok()) return Fail(kExitUsage, plan.status());
+  LogInfo("{} in {} on {} ({}, compute capability {}.{}, driver for CUDA {}.{}); memory:\n{}",
+          model.config.architecture, NameOf(*dtype), device.name, device.uuid, device.sm / 10,
+          device.sm % 10, device.driver_version / 1000, device.driver_version % 1000 / 10,
+          ToTable(*plan));
+  const MakeCompute make = [&](Progress* progress, WorkerMetrics* observer) {
+    return std::make_unique<CudaCompute>(options, model, device, *plan, *dtype, clock, progress,
+                                         observer);
+  };
+  return Ended(Serve(options, model, make, clock));
+}
+
+// Facts of the GPU; sm 0: the CPU.
+absl::StatusOr<DeviceFacts> ChooseDevice(Options* options) {
+  absl::StatusOr<DeviceFacts> device = DeviceFacts{};
+  if (options->device != "cpu") device = ProbeCudaDevice();
+  if (!device.ok()) {
+    if (options->device == "cuda") return Annotate(device.status(), "--device cuda");
+    LogInfo("--device auto: the CPU, for {}", Message(device.status()));
+    device = DeviceFacts{};
+  }
+  FATHOM_RETURN_IF_ERROR(ResolveDevice(device->sm > 0, options));
+  return device;
+}
+
 int Main(int argc, char** argv) {
   const RealClock clock;
   Options options;
@@ -194,19 +300,12 @@ int Main(int argc, char** argv) {
   BlockStopSignals();
   if (options.die_with_parent) DieWithParent();
   LogInit("worker", options.log_level);
+  const auto device = ChooseDevice(&options);
+  if (!device.ok()) return Fail(kExitUsage, device.status());
   const auto model = OpenModel(options, clock);
   if (!model.ok()) return Fail(kExitBadModel, model.status());
-  const auto sizes = SizesFor(options, model->config);
-  if (!sizes.ok()) return Fail(kExitUsage, sizes.status());
-  LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
-          model->config.architecture, ThreadsFor(options), sizes->limits.context_tokens,
-          sizes->limits.pool_blocks, sizes->limits.block_tokens, sizes->limits.slots,
-          sizes->limits.step_tokens);
-  if (const absl::Status ended = Serve(options, *model, *sizes, clock); !ended.ok()) {
-    return Fail(ExitCodeOf(ended), ended);
-  }
-  LogFlush();
-  return kExitOk;
+  return device->sm > 0 ? RunOnGpu(options, *model, *device, clock)
+                        : RunOnCpu(options, *model, clock);
 }
 
 }  // namespace

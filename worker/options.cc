@@ -1,16 +1,21 @@
 #include "worker/options.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "common/flags.h"
+#include "worker/cuda_step_layout.h"
 #include "worker/memory_plan.h"
 #include "worker/model_host.h"
 
 namespace fathom::worker {
 namespace {
+
+constexpr int32_t kContextMax = 1 << 24;
 
 void AddFlags(Options* options, Flags* flags) {
   flags->Group("Model");
@@ -18,7 +23,7 @@ void AddFlags(Options* options, Flags* flags) {
              "Model folder (Hugging Face): config.json and safetensors.");
   flags->AddChoice("--device", &options->device, {"auto", "cpu", "cuda"}, "Where to compute.");
   flags->AddChoice("--dtype", &options->dtype, {"auto", "bfloat16", "half", "float"},
-                   "auto: on the CPU weights as stored, everything else in float.");
+                   "auto: on the CPU weights as stored and all else in float; on a GPU as stored.");
   flags->Add("--load-format", &options->load_format,
              "auto, safetensors, raw (weights.raw), or dummy (random weights).");
   flags->Group("Cluster");
@@ -30,15 +35,24 @@ void AddFlags(Options* options, Flags* flags) {
   flags->Group("Limits");
   flags->Add("--threads", &options->threads, 0, 1024,
              "Threads on the CPU; 0: by the machine's cores.");
+  flags->Add("--gpu-memory-utilization", &options->gpu_memory_utilization, 0.05, 0.99,
+             "Share of the GPU's memory that the worker may take.");
   flags->AddBytes("--kv-cache-memory", &options->kv_cache_bytes,
-                  "Bytes for KV blocks; 0: what the limits below need, at most 512M.");
-  flags->Add("--block-size", &options->block_tokens, 16, 128,
-             "Tokens in a KV block: 16, 32, 64 or 128.");
-  flags->Add("--max-model-len", &options->context_tokens, 0, 1 << 24,
-             "Longest prompt and answer together, in tokens; 0: the model's.");
-  flags->Add("--max-num-seqs", &options->slots, 1, 4096, "Sequences computed at once.");
-  flags->Add("--max-num-batched-tokens", &options->step_tokens, 1, 65536,
-             "Tokens computed in one step.");
+                  "Bytes for KV blocks; 0: on a GPU what is left, on the CPU what the limits below "
+                  "need, at most 512M.");
+  flags->Add("--block-size", &options->block_tokens, 0, 128,
+             "Tokens in a KV block: 16, 32, 64 or 128; 64 on a GPU. 0: 16, or 64 on a GPU.");
+  flags->Add("--max-model-len", &options->context,
+             "Longest prompt and answer together, in tokens; auto: the model's, or what memory can "
+             "hold.");
+  flags->Add("--max-num-seqs", &options->slots, 0, 4096,
+             "Sequences computed at once; 0: 64, or by the memory plan on a GPU.");
+  flags->Add("--max-num-batched-tokens", &options->step_tokens, 0, 65536,
+             "Tokens computed in one step; 0: 512, or what keeps a step under 40 ms on a GPU.");
+  flags->Group("GPU");
+  flags->Add("--enforce-eager", &options->enforce_eager, "No CUDA graphs.");
+  flags->Add("--diagnose-numerics", &options->diagnose_numerics,
+             "Check after every op, and name the layer and op of a non-finite value. Slow.");
   flags->Group("Process");
   flags->Add("--host", &options->host, "Address to listen on.");
   flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
@@ -73,29 +87,86 @@ absl::Status Check(Options* options) {
   if (options->model.empty()) {
     return Invalid("--model is missing; give a model folder, e.g. models/fathom-tiny");
   }
-  if (options->device == "cuda") {
-    return Invalid("--device cuda: this build has no CUDA backend; use --device cpu");
-  }
-  if (options->dtype != "auto") {
-    return Invalid(
-        "--dtype {}: on the CPU weights stay as stored and everything else is float; use --dtype "
-        "auto",
-        options->dtype);
-  }
-  if (options->block_tokens != 16 && options->block_tokens != 32 && options->block_tokens != 64 &&
-      options->block_tokens != 128) {
-    return Invalid("--block-size {}: a block has 16, 32, 64 or 128 tokens", options->block_tokens);
-  }
-  if (options->step_tokens < options->slots) {
-    return Invalid(
-        "--max-num-batched-tokens {} is less than --max-num-seqs {}: each running sequence takes "
-        "one",
-        options->step_tokens, options->slots);
+  if (options->context != "auto") {
+    const char* const end = options->context.data() + options->context.size();
+    const auto [last, error] =
+        std::from_chars(options->context.data(), end, options->context_tokens);
+    if (error != std::errc() || last != end || options->context_tokens < 0 ||
+        options->context_tokens > kContextMax) {
+      return Invalid("--max-model-len {}: a number of tokens up to {}, or auto", options->context,
+                     kContextMax);
+    }
   }
   return SplitAddresses(&options->schedulers);
 }
 
+absl::Status CheckCpu(const Options& options) {
+  if (options.dtype != "auto") {
+    return Invalid(
+        "--dtype {}: on the CPU weights stay as stored and everything else is float; use --dtype "
+        "auto",
+        options.dtype);
+  }
+  if (options.block_tokens != 16 && options.block_tokens != 32 && options.block_tokens != 64 &&
+      options.block_tokens != 128) {
+    return Invalid("--block-size {}: a block has 16, 32, 64 or 128 tokens", options.block_tokens);
+  }
+  if (options.step_tokens < options.slots) {
+    return Invalid(
+        "--max-num-batched-tokens {} is less than --max-num-seqs {}: each running sequence takes "
+        "one",
+        options.step_tokens, options.slots);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+absl::Status ResolveDevice(bool cuda, Options* options) {
+  options->device = cuda ? "cuda" : "cpu";
+  if (cuda) {
+    if (options->tp > 1) {
+      return Invalid(
+          "--tensor-parallel-size {} with --device cuda: a model is on one GPU in this version; "
+          "use "
+          "-tp 1, and -dp for more copies",
+          options->tp);
+    }
+    if (options->block_tokens == 0) options->block_tokens = kCudaBlockTokens;
+    return absl::OkStatus();
+  }
+  if (options->block_tokens == 0) options->block_tokens = kCpuBlockTokens;
+  if (options->step_tokens == 0) options->step_tokens = std::max(kCpuStepTokens, options->slots);
+  if (options->slots == 0) options->slots = std::min(kCpuSlots, options->step_tokens);
+  return CheckCpu(*options);
+}
+
+absl::StatusOr<kernels::DType> CudaDType(const Options& options, StoredType stored) {
+  if (options.dtype == "bfloat16") return kernels::DType::kBf16;
+  if (options.dtype == "half") return kernels::DType::kF16;
+  if (options.dtype == "float") {
+    return Invalid(
+        "--dtype float with --device cuda: the products are defined for bfloat16 and half; use one "
+        "of them, or --device cpu");
+  }
+  return stored == StoredType::kF16 ? kernels::DType::kF16 : kernels::DType::kBf16;
+}
+
+absl::StatusOr<CudaMemoryPlan> PlanFor(const Options& options, const ModelConfig& config,
+                                       kernels::DType dtype, const DeviceFacts& device) {
+  CudaMemoryRequest request;
+  request.capacity_bytes = device.capacity_bytes;
+  request.taken_bytes = device.taken_bytes;
+  request.utilization = options.gpu_memory_utilization;
+  request.kv_cache_bytes = options.kv_cache_bytes;
+  request.dtype = dtype;
+  request.tp = options.tp;
+  request.block_tokens = options.block_tokens;
+  request.context_tokens = options.context_tokens;
+  request.slots = options.slots;
+  request.step_tokens = options.step_tokens;
+  return PlanCudaMemory(config, request);
+}
 
 std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   Flags flags("fathom-worker",

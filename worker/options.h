@@ -8,6 +8,9 @@
 #include <vector>
 
 #include "common/status.h"
+#include "kernels/tensor.h"
+#include "worker/cuda_device.h"
+#include "worker/cuda_memory_plan.h"
 #include "worker/engine_limits.h"
 #include "worker/model_config.h"
 
@@ -20,13 +23,18 @@ struct Options {
   std::string dtype = "auto";
   std::string load_format = "auto";
   int32_t tp = 1;
-  int32_t rank_hint = -1;      // Order among the workers of a host; -1: none.
-  int32_t threads = 0;         // 0: by the machine's cores.
-  int64_t kv_cache_bytes = 0;  // 0: by the limits, at most kKvCacheBytesDefault.
-  int32_t block_tokens = 16;
-  int32_t context_tokens = 0;  // 0: the model's.
-  int32_t slots = 64;
-  int32_t step_tokens = 512;
+  int32_t rank_hint = -1;  // Order among the workers of a host; -1: none.
+  int32_t threads = 0;     // 0: by the machine's cores.
+  double gpu_memory_utilization = 0.92;
+  int64_t kv_cache_bytes = 0;    // 0: on the CPU by the limits, at most kKvCacheBytesDefault; on a
+                                 // GPU what is left.
+  int32_t block_tokens = 0;      // 0: 16 on the CPU, 64 on a GPU.
+  std::string context = "auto";  // Or a number of tokens.
+  int32_t context_tokens = 0;    // Of it; 0: the model's, or what memory can hold.
+  int32_t slots = 0;             // 0: 64 on the CPU; by the memory plan on a GPU.
+  int32_t step_tokens = 0;       // 0: 512 on the CPU; by the memory plan on a GPU.
+  bool enforce_eager = false;
+  bool diagnose_numerics = false;
   std::string host = "127.0.0.1";
   int32_t port = 8010;
   int32_t metrics_port = 8110;
@@ -35,6 +43,19 @@ struct Options {
 };
 
 inline constexpr int64_t kKvCacheBytesDefault = int64_t{512} << 20;
+inline constexpr int32_t kCpuBlockTokens = 16;
+inline constexpr int32_t kCpuSlots = 64;
+inline constexpr int32_t kCpuStepTokens = 512;
+
+// Fills in what depends on the device, and refuses what it does not do. `cuda`: the device chosen.
+absl::Status ResolveDevice(bool cuda, Options* options);
+
+// The type to compute in on a GPU. INVALID_ARGUMENT for float, which its products do not do.
+absl::StatusOr<kernels::DType> CudaDType(const Options& options, StoredType stored);
+
+// The plan of this model on this GPU under these flags.
+absl::StatusOr<CudaMemoryPlan> PlanFor(const Options& options, const ModelConfig& config,
+                                       kernels::DType dtype, const DeviceFacts& device);
 
 // Fills `options`; an exit code when the process is to end. What is wrong was printed then.
 std::optional<int> ParseOptions(int argc, char** argv, Options* options);

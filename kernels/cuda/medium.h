@@ -3,7 +3,9 @@
 // that the weights are read once and all multiprocessors work until the end; blocks of a cluster
 // read x once for all of them (TMA multicast). wgmma with the rows of x as its M side. What
 // follows the product is fused; x is normed before (kernels/cuda/rmsnorm.h). Bits equal those of
-// the unfused ops. Shapes: MediumPickConfig (kernels/cuda/medium_config.h).
+// the unfused ops. x is read up to the next multiple of 64 rows, whatever lies there (rows do not
+// touch each other, and a row that TMA fills with zeros takes it longer than one it reads). Shapes:
+// MediumPickConfig (kernels/cuda/medium_config.h).
 #pragma once
 
 #include <cuda.h>

@@ -13,7 +13,9 @@ constexpr int kHeadTiles[] = {128, 160};
 constexpr int kColumnBytes = 128;  // Of a stage: 64 elements.
 constexpr int kBarrierBytes = 256;
 constexpr int kAlignment = 1024;  // Of the swizzle's pattern.
-constexpr int kCluster = 4;
+// Two blocks share x. Four leave multiprocessors idle: not every group of them has a multiple of
+// four.
+constexpr int kCluster = 2;
 
 }  // namespace
 
@@ -44,7 +46,7 @@ std::optional<MediumConfig> MediumPickConfig(const MediumShape& shape, const Med
     const int tiles = (shape.n + n_tile - 1) / n_tile;
     const int passes = (tiles + blocks_max - 1) / blocks_max;
     const int64_t rows = int64_t{passes} * n_tile;
-    if (best.n_tile != 0 && rows >= best_rows) continue;
+    if (best.n_tile != 0 && rows > best_rows) continue;  // The larger tile of two alike.
     best_rows = rows;
     best.n_tile = n_tile;
     best.passes = passes;
@@ -53,6 +55,8 @@ std::optional<MediumConfig> MediumPickConfig(const MediumShape& shape, const Med
   }
   best.cluster = kCluster;
   best.row_groups = shape.rows > 64 ? 2 : 1;
+  // All of it: half, which would let the next kernel's blocks in beside, is 6 to 40 % slower, for
+  // the rows of x take much of a ring (docs/PERFORMANCE.md).
   const int room = device.shared_bytes - kBarrierBytes - kAlignment;
   best.chunk = best.n_tile <= 64 ? 128 : 64;
   const int stage_bytes = (best.n_tile + 64 * best.row_groups) * kColumnBytes * (best.chunk / 64);

@@ -24,7 +24,7 @@ cudaError_t LaunchTile(const Call& call, const Epilogue& epilogue) {
   const auto k = static_cast<uint64_t>(call.w.k);
   const TensorMapSpec spec{.base = const_cast<void*>(call.x),
                            .dtype = call.w.dtype,
-                           .dims = {64, static_cast<uint64_t>(call.rows), k / 64},
+                           .dims = {64, 64 * kRowGroups, k / 64},
                            .stride_bytes = {2 * k, 128},
                            .box = {64, static_cast<uint32_t>(64 * kRowGroups / config.cluster), 1}};
   if (const cudaError_t error = CachedTensorMap(spec, &x_map); error != cudaSuccess) return error;

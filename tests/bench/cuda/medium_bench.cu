@@ -1,0 +1,204 @@
+// Products of up to 128 rows (kernels/cuda/medium.h): microseconds a launch in a graph over weights
+// that no cache holds, one line of JSON each. Argument: shared memory of a thread block to try, in
+// KiB, e.g. 80,113 (what is chosen is at most 113).
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/medium.h"
+
+namespace fathom::kernels::cuda {
+namespace {
+
+#define CHECK_CUDA(call)                                                  \
+  do {                                                                    \
+    const cudaError_t error = (call);                                     \
+    if (error != cudaSuccess) {                                           \
+      std::fprintf(stderr, "%s: %s\n", #call, cudaGetErrorString(error)); \
+      std::exit(70);                                                      \
+    }                                                                     \
+  } while (false)
+
+__global__ void FillKernel(uint16_t* to, int64_t count, uint16_t exponent) {
+  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
+    const auto random = static_cast<uint32_t>(i * 2654435761u) ^ static_cast<uint32_t>(i >> 7);
+    to[i] = static_cast<uint16_t>((random & 0x807F) | exponent);
+  }
+}
+
+void* Random(int64_t count, uint16_t exponent) {
+  void* data = nullptr;
+  CHECK_CUDA(cudaMalloc(&data, static_cast<size_t>(count) * 2));
+  FillKernel<<<1024, 256>>>(static_cast<uint16_t*>(data), count, exponent);
+  CHECK_CUDA(cudaDeviceSynchronize());
+  return data;
+}
+
+// Least microseconds of one of `launches` launches in a graph.
+double TimeGraph(cudaStream_t stream, int launches, const std::function<void(int)>& launch) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  launch(0);
+  CHECK_CUDA(cudaStreamSynchronize(stream));
+  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < launches; ++i) launch(i);
+  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+  CHECK_CUDA(cudaGraphInstantiate(&exec, graph, 0));
+  cudaEvent_t begin, end;
+  CHECK_CUDA(cudaEventCreate(&begin));
+  CHECK_CUDA(cudaEventCreate(&end));
+  double best = 1e9;
+  for (int repeat = 0; repeat < 6; ++repeat) {
+    CHECK_CUDA(cudaEventRecord(begin, stream));
+    CHECK_CUDA(cudaGraphLaunch(exec, stream));
+    CHECK_CUDA(cudaEventRecord(end, stream));
+    CHECK_CUDA(cudaEventSynchronize(end));
+    float ms = 0;
+    CHECK_CUDA(cudaEventElapsedTime(&ms, begin, end));
+    if (repeat > 0 && ms * 1e3 / launches < best) best = ms * 1e3 / launches;
+  }
+  CHECK_CUDA(cudaGraphExecDestroy(exec));
+  CHECK_CUDA(cudaGraphDestroy(graph));
+  return best;
+}
+
+struct Shape {
+  const char* name;
+  MediumOp op;
+  int n, k, heads, kv_heads;
+};
+
+constexpr Shape kShapes[] = {{"7b qkv", MediumOp::kQkv, 12288, 4096, 32, 32},
+                             {"7b o", MediumOp::kResidual, 4096, 4096, 0, 0},
+                             {"7b gate_up", MediumOp::kGateUp, 22016, 4096, 0, 0},
+                             {"7b down", MediumOp::kResidual, 4096, 11008, 0, 0},
+                             {"7b head", MediumOp::kHead, 102400, 4096, 0, 0},
+                             {"33b qkv", MediumOp::kQkv, 9216, 7168, 56, 8},
+                             {"33b o", MediumOp::kResidual, 7168, 7168, 0, 0},
+                             {"33b gate_up", MediumOp::kGateUp, 38400, 7168, 0, 0},
+                             {"33b down", MediumOp::kResidual, 7168, 19200, 0, 0}};
+constexpr int kHeadDim = 128;
+constexpr int kPoolBlocks = 256;
+constexpr int kContext = 512;
+
+struct Buffers {
+  void *x, *out, *keys, *values;
+  int32_t *slots, *positions, *faults;
+  float *cos, *sin;
+};
+
+class Bench {
+ public:
+  Bench() {
+    CHECK_CUDA(cudaStreamCreate(&context_.stream));
+    CHECK_CUDA(cudaDeviceGetAttribute(&context_.sms, cudaDevAttrMultiProcessorCount, 0));
+    context_.sm = 90;
+    context_.dependent = true;
+    CHECK_CUDA(
+        cudaDeviceGetAttribute(&device_.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+    device_.sms = context_.sms;
+    buffers_.x = Random(int64_t{128} * 19200, 0x3F00);
+    CHECK_CUDA(cudaMalloc(&buffers_.out, int64_t{128} * 102400 * 4));
+    CHECK_CUDA(cudaMemset(buffers_.out, 0, int64_t{128} * 102400 * 4));
+    const int64_t plane = int64_t{kPoolBlocks} * 56 * 64 * kHeadDim * 2;
+    CHECK_CUDA(cudaMalloc(&buffers_.keys, plane));
+    CHECK_CUDA(cudaMalloc(&buffers_.values, plane));
+    std::vector<int32_t> slots(128), positions(128);
+    for (int i = 0; i < 128; ++i) slots[i] = (i + 1) * 64 + i % 64, positions[i] = i;
+    Upload(&buffers_.slots, slots);
+    Upload(&buffers_.positions, positions);
+    Upload(&buffers_.faults, std::vector<int32_t>(128));
+    Upload(&buffers_.cos, std::vector<float>(kContext * kHeadDim / 2, 0.5f));
+    Upload(&buffers_.sin, std::vector<float>(kContext * kHeadDim / 2, 0.5f));
+  }
+
+  void Run(const Shape& shape, const std::vector<int>& kib) {
+    const int64_t bytes = int64_t{shape.n} * shape.k * 2;
+    const int copies = static_cast<int>(std::max<int64_t>(2, (int64_t{700} << 20) / bytes));
+    std::vector<void*> data;
+    std::vector<MediumWeight> weights(static_cast<size_t>(copies));
+    for (int i = 0; i < copies; ++i) {
+      data.push_back(Random(bytes / 2, 0x3C00));
+      CHECK_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data.back(), shape.n, shape.k,
+                               &weights[static_cast<size_t>(i)]));
+    }
+    for (const int rows : {1, 16, 32, 64, 128}) {
+      for (const int shared : kib) {
+        device_.shared_bytes = shared * 1024;
+        for (int i = 0; i < copies; ++i) {
+          CHECK_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data[static_cast<size_t>(i)],
+                                   shape.n, shape.k, &weights[static_cast<size_t>(i)]));
+        }
+        const double us = TimeGraph(context_.stream, copies * 4, [&](int i) {
+          CHECK_CUDA(Launch(shape, weights[static_cast<size_t>(i % copies)], rows));
+        });
+        std::printf(
+            "{\"id\":\"medium\",\"op\":\"%s\",\"rows\":%d,\"shared_kib\":%d,\"value\":%.2f,"
+            "\"unit\":\"us\",\"tbs\":%.3f}\n",
+            shape.name, rows, shared, us, static_cast<double>(bytes) / us * 1e-6);
+        std::fflush(stdout);
+      }
+    }
+    for (void* one : data) CHECK_CUDA(cudaFree(one));
+  }
+
+ private:
+  template <class T>
+  static void Upload(T** to, const std::vector<T>& values) {
+    CHECK_CUDA(cudaMalloc(to, values.size() * sizeof(T)));
+    CHECK_CUDA(cudaMemcpy(*to, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
+  }
+
+  cudaError_t Launch(const Shape& shape, const MediumWeight& weight, int rows) {
+    switch (shape.op) {
+      case MediumOp::kQkv: {
+        MediumQkvArgs args;
+        args.x = buffers_.x;
+        args.rows = rows;
+        args.kv = {buffers_.keys,      buffers_.values, buffers_.slots,
+                   buffers_.positions, buffers_.cos,    buffers_.sin,
+                   buffers_.faults,    kPoolBlocks,     kContext};
+        args.q = buffers_.out;
+        args.heads = shape.heads;
+        args.kv_heads = shape.kv_heads;
+        args.head_dim = kHeadDim;
+        return MediumQkv(context_, weight, args);
+      }
+      case MediumOp::kResidual:
+        return MediumResidual(context_, weight, buffers_.x, rows, buffers_.out);
+      case MediumOp::kGateUp:
+        return MediumGateUp(context_, weight, buffers_.x, rows, buffers_.out);
+      case MediumOp::kHead:
+        return MediumHead(context_, weight, buffers_.x, rows, static_cast<float*>(buffers_.out));
+    }
+    return cudaErrorInvalidValue;
+  }
+
+  LaunchContext context_;
+  MediumDevice device_;
+  Buffers buffers_ = {};
+};
+
+int Main(int argc, char** argv) {
+  std::vector<int> kib = {113};
+  if (argc > 1) {
+    kib.clear();
+    for (char* part = std::strtok(argv[1], ","); part; part = std::strtok(nullptr, ",")) {
+      kib.push_back(std::atoi(part));
+    }
+  }
+  Bench bench;
+  for (const Shape& shape : kShapes) bench.Run(shape, kib);
+  return 0;
+}
+
+}  // namespace
+}  // namespace fathom::kernels::cuda
+
+int main(int argc, char** argv) { return fathom::kernels::cuda::Main(argc, argv); }
