@@ -18,6 +18,7 @@ int RunComplete(int argc, const char* const* argv);
 int RunVerify(int argc, const char* const* argv);
 int RunTokenize(int argc, const char* const* argv);
 int RunRender(int argc, const char* const* argv);
+int RunPlan(int argc, const char* const* argv);
 int RunStatus(int argc, const char* const* argv);
 int RunBench(int argc, const char* const* argv);
 

@@ -24,6 +24,7 @@ constexpr Command kCommands[] = {
     {"verify", "compare a running cluster with recorded answers", fathom::client::RunVerify},
     {"tokenize", "token ids of a text, or check recorded ones", fathom::client::RunTokenize},
     {"render", "check a chat template against recorded prompts", fathom::client::RunRender},
+    {"plan", "where a GPU's memory goes, and what fits", fathom::client::RunPlan},
     {"status", "what the cluster does now", fathom::client::RunStatus},
     {"bench", "measure latency or throughput", fathom::client::RunBench},
 };

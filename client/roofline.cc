@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "worker/gpu_cards.h"
+
 namespace fathom::client {
 namespace {
 
@@ -22,9 +24,10 @@ double HeadParameters(const worker::ModelConfig& c) {
 }  // namespace
 
 std::optional<CardLimits> LimitsOf(std::string_view card) {
-  if (card == "h100") return CardLimits{3.10, 781, 79.6};
-  if (card == "h200") return CardLimits{4.53, 790, 140.4};
-  return std::nullopt;
+  const worker::GpuCard* const found = worker::FindGpuCard(card);
+  if (found == nullptr || !found->measured) return std::nullopt;
+  return CardLimits{found->read_tbs, found->matrix_tflops,
+                    static_cast<double>(found->memory_bytes) / kGib};
 }
 
 int64_t StepWeightBytes(const worker::ModelConfig& config) {

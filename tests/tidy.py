@@ -32,7 +32,7 @@ MAY_INCLUDE = {
     "router": {"common", "proto", "router"},
     "router/text": {"common", "router/text"},
     "client": {"common", "proto", "client", "router/text", "worker/model_config.h", "worker/memory_plan.h",
-               "worker/checkpoint.h", "worker/architecture.h"},
+               "worker/checkpoint.h", "worker/architecture.h", "worker/cuda_memory_plan.h", "worker/gpu_cards.h"},
 }
 COMMON_HOST = ("common/flags.h", "common/metrics.h", "common/log.h", "common/process.h")
 PURE = ("scheduler/core/", "router/text/", "router/admission", "router/field_limits")
