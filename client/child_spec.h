@@ -11,6 +11,7 @@ namespace fathom::client {
 struct ChildSpec {
   std::string name;               // "router", "worker-0".
   std::vector<std::string> argv;  // argv[0] is the program's path; without the port flags.
+  std::map<std::string, std::string> environment;  // Beside and before our own.
   // Key of the listening line -> {flag, wanted port}. A port once given is kept over restarts.
   struct Port {
     std::string flag;

@@ -24,11 +24,26 @@ constexpr char kInside[] = "127.0.0.1";
 // Ports of worker `index` by the first one's; 0 stays "any free one".
 int32_t PortOf(int32_t first, int32_t index) { return first == 0 ? 0 : first + index; }
 
+// The GPU that worker `index` sees; "": none is left for it.
+std::string GpuOf(const ServeOptions& options, int32_t index) {
+  if (!options.visible_gpus) return std::to_string(index);
+  const auto at = static_cast<size_t>(index);
+  return at < options.visible_gpus->size() ? (*options.visible_gpus)[at] : std::string();
+}
+
 }  // namespace
 
 absl::Status CheckOptions(const ServeOptions& options) {
-  if (options.device == "cuda") {
-    return Invalid("--device cuda: this build has no CUDA backend; use --device cpu");
+  if (options.device == "cuda" && options.tp > 1) {
+    return Invalid(
+        "--tensor-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
+        "version; use -dp for more copies",
+        options.tp);
+  }
+  if (options.device == "cuda" && options.visible_gpus &&
+      std::ssize(*options.visible_gpus) < options.workers()) {
+    return Invalid("{} workers with --device cuda need a GPU each; CUDA_VISIBLE_DEVICES names {}",
+                   options.workers(), options.visible_gpus->size());
   }
   if (options.pp > 1) {
     return Invalid(
@@ -66,13 +81,17 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
   spec.name = fmt::format("worker-{}", index);
   spec.argv = Argv(bin_dir + "/fathom-worker",
                    {{"--model", options.model},
-                    {"--device", "cpu"},
+                    {"--device", options.device},
                     {"--tensor-parallel-size", std::to_string(options.tp)},
                     {"--rank", std::to_string(index)},
                     {"--scheduler", fmt::format("{}:{}", kInside, scheduler_port)},
                     {"--host", kInside},
                     {"--log-level", options.log_level}},
                    options.worker_flags);
+  spec.argv.insert(spec.argv.end(), options.worker_switches.begin(), options.worker_switches.end());
+  if (options.device != "cpu" && options.workers() > 1) {
+    spec.environment["CUDA_VISIBLE_DEVICES"] = GpuOf(options, index);
+  }
   spec.ports = {{"port", {"--port", PortOf(options.worker_port, index)}},
                 {"metrics_port", {"--metrics-port", PortOf(options.worker_metrics_port, index)}}};
   spec.stop_stage = kStopWorkers;

@@ -33,7 +33,12 @@ struct ServeOptions {
   int32_t drain_timeout_s = 30;
   // Flag and value, handed to the process as they are.
   std::vector<std::pair<std::string, std::string>> worker_flags;
+  std::vector<std::string> worker_switches;  // Flags without a value.
   std::vector<std::pair<std::string, std::string>> router_flags;
+
+  // The GPUs that the workers may use (CUDA_VISIBLE_DEVICES); nullopt: all of the machine. With
+  // several workers each one sees one of them.
+  std::optional<std::vector<std::string>> visible_gpus;
 
   int32_t workers() const { return tp * dp; }
 };

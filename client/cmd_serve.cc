@@ -1,3 +1,5 @@
+#include <cstdlib>
+
 #include "client/commands.h"
 #include "client/serve.h"
 #include "common/process.h"
@@ -56,18 +58,24 @@ int RunServe(int argc, const char* const* argv) {
   flags.Add("--tensor-parallel-size,-tp", &options.tp, 1, 64, "Workers that share a layer");
   flags.Add("--pipeline-parallel-size,-pp", &options.pp, 1, 64, "Stages");
   flags.Add("--data-parallel-size,-dp", &options.dp, 1, 64, "Copies of the model");
-  Handed handed[] = {{"--dtype", "Type to compute in: auto, bfloat16, half, float", {}},
-                     {"--load-format", "auto, safetensors, dummy", {}},
-                     {"--threads", "Threads of each worker on the CPU", {}},
-                     {"--kv-cache-memory", "Bytes for KV blocks, e.g. 512M", {}},
-                     {"--block-size", "Tokens in a KV block", {}},
-                     {"--max-model-len", "Longest prompt and answer together, in tokens", {}},
-                     {"--max-num-seqs", "Sequences computed at once", {}},
-                     {"--max-num-batched-tokens", "Tokens computed in one step", {}}};
+  Handed handed[] = {
+      {"--dtype", "Type to compute in: auto, bfloat16, half, float", {}},
+      {"--load-format", "auto, safetensors, raw, dummy", {}},
+      {"--threads", "Threads of each worker on the CPU", {}},
+      {"--gpu-memory-utilization", "Share of a GPU's memory that a worker takes", {}},
+      {"--kv-cache-memory", "Bytes for KV blocks, e.g. 512M", {}},
+      {"--block-size", "Tokens in a KV block", {}},
+      {"--max-model-len", "Longest prompt and answer together: tokens, or auto", {}},
+      {"--max-num-seqs", "Sequences computed at once", {}},
+      {"--max-num-batched-tokens", "Tokens computed in one step", {}}};
   for (Handed& one : handed) {
     if (&one == &handed[2]) flags.Group("Limits");
     flags.Add(one.flag, &one.value, one.help);
   }
+  bool enforce_eager = false, diagnose_numerics = false;
+  flags.Group("GPU");
+  flags.Add("--enforce-eager", &enforce_eager, "No CUDA graphs");
+  flags.Add("--diagnose-numerics", &diagnose_numerics, "Name the op of a non-finite value; slow");
   std::optional<std::string> served_name;
   flags.Group("Network");
   flags.Add("--served-model-name", &served_name, "Name that clients see (default: the folder's)");
@@ -80,6 +88,11 @@ int RunServe(int argc, const char* const* argv) {
   }
   for (const Handed& one : handed) {
     if (one.value) options.worker_flags.emplace_back(one.flag, *one.value);
+  }
+  if (enforce_eager) options.worker_switches.emplace_back("--enforce-eager");
+  if (diagnose_numerics) options.worker_switches.emplace_back("--diagnose-numerics");
+  if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) {
+    options.visible_gpus = SplitCommas(gpus);
   }
   if (served_name) options.router_flags.emplace_back("--served-model-name", *served_name);
   const bool free_ports = options.scheduler_metrics_port == 0;

@@ -44,9 +44,22 @@ void Close(int* fd) {
   *fd = -1;
 }
 
+// Our environment with `changes`, as NAME=value.
+std::vector<std::string> Merged(const std::map<std::string, std::string>& changes) {
+  std::vector<std::string> merged;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text(*variable);
+    const std::string name(text.substr(0, text.find('=')));
+    if (!changes.contains(name)) merged.emplace_back(text);
+  }
+  for (const auto& [name, value] : changes) merged.push_back(name + "=" + value);
+  return merged;
+}
+
 // posix_spawn with stdin from /dev/null, both outputs into our pipes, no blocked signal, a group of
 // its own.
-int Spawn(pid_t* pid, const std::vector<std::string>& argv, int out, int err) {
+int Spawn(pid_t* pid, const std::vector<std::string>& argv,
+          const std::map<std::string, std::string>& environment, int out, int err) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
   posix_spawn_file_actions_init(&actions);
@@ -65,7 +78,12 @@ int Spawn(pid_t* pid, const std::vector<std::string>& argv, int out, int err) {
   std::vector<char*> words;
   for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
   words.push_back(nullptr);
-  const int error = posix_spawn(pid, words[0], &actions, &attributes, words.data(), environ);
+  std::vector<std::string> variables = Merged(environment);
+  std::vector<char*> pointers;
+  for (std::string& variable : variables) pointers.push_back(variable.data());
+  pointers.push_back(nullptr);
+  const int error =
+      posix_spawn(pid, words[0], &actions, &attributes, words.data(), pointers.data());
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   return error;
@@ -90,13 +108,14 @@ ProcessSet::~ProcessSet() {
   Close(&signal_fd_);
 }
 
-absl::StatusOr<pid_t> ProcessSet::Start(int child, const std::vector<std::string>& argv) {
+absl::StatusOr<pid_t> ProcessSet::Start(int child, const std::vector<std::string>& argv,
+                                        const std::map<std::string, std::string>& environment) {
   FATHOM_CHECK(!argv.empty() && !running(child));
   Process process;
   int out = -1, err = -1;
   MakePipe(&process.out.fd, &out);
   MakePipe(&process.err.fd, &err);
-  const int error = Spawn(&process.pid, argv, out, err);
+  const int error = Spawn(&process.pid, argv, environment, out, err);
   Close(&out);
   Close(&err);
   if (error == 0) {

@@ -43,7 +43,8 @@ class ProcessSet {
 
   // Starts argv[0] (a path). `child` is the caller's number for it. NOT_FOUND: no such program.
   // REQUIRES: no living process has that number.
-  absl::StatusOr<pid_t> Start(int child, const std::vector<std::string>& argv);
+  absl::StatusOr<pid_t> Start(int child, const std::vector<std::string>& argv,
+                              const std::map<std::string, std::string>& environment = {});
 
   // What happened, waiting at most timeout_ms (-1: without end) for the first of it.
   std::vector<ProcessEvent> Wait(int timeout_ms);

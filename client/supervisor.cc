@@ -60,7 +60,7 @@ absl::Status Supervisor::Start(int index) {
   child.state.started_at_us = clock_->Now();
   child.state.listening_at_us.reset();
   child.state.phases.clear();
-  FATHOM_ASSIGN_OR_RETURN(child.state.pid, processes_.Start(index, argv));
+  FATHOM_ASSIGN_OR_RETURN(child.state.pid, processes_.Start(index, argv, child.spec.environment));
   return absl::OkStatus();
 }
 

@@ -36,6 +36,29 @@ TEST(ClusterPlanTest, EachProcessIsToldItsPlace) {
   EXPECT_LT(worker.stop_stage, scheduler.stop_stage);
 }
 
+TEST(ClusterPlanTest, EachWorkerSeesItsOwnGpu) {
+  const auto gpu_of = [](const ServeOptions& options, int32_t index) {
+    const ChildSpec spec = WorkerSpec(options, "/bin", 1, index);
+    EXPECT_TRUE(HasPair(spec, "--device", options.device));
+    const auto it = spec.environment.find("CUDA_VISIBLE_DEVICES");
+    return it == spec.environment.end() ? std::string("inherited") : it->second;
+  };
+  EXPECT_EQ(gpu_of({.device = "cuda"}, 0), "inherited");
+  EXPECT_EQ(gpu_of({.device = "cpu", .dp = 2}, 1), "inherited");
+  EXPECT_EQ(gpu_of({.device = "cuda", .dp = 2}, 1), "1");
+  const ServeOptions some{.device = "auto", .dp = 3, .visible_gpus = {{"4", "GPU-ab"}}};
+  EXPECT_EQ(gpu_of(some, 0), "4");
+  EXPECT_EQ(gpu_of(some, 1), "GPU-ab");
+  EXPECT_EQ(gpu_of(some, 2), "");
+}
+
+TEST(ClusterPlanTest, SwitchesReachTheWorkers) {
+  ServeOptions options;
+  options.worker_switches = {"--enforce-eager"};
+  const ChildSpec spec = WorkerSpec(options, "/bin", 1, 0);
+  EXPECT_EQ(std::count(spec.argv.begin(), spec.argv.end(), "--enforce-eager"), 1);
+}
+
 TEST(ClusterPlanTest, ZeroStaysAnyFreePort) {
   const ServeOptions options{.worker_port = 0, .worker_metrics_port = 0};
   EXPECT_EQ(WorkerSpec(options, "/bin", 1, 5).ports.at("port").port, 0);
@@ -43,7 +66,10 @@ TEST(ClusterPlanTest, ZeroStaysAnyFreePort) {
 
 TEST(ClusterPlanTest, WhatThisBuildCannotDoIsRefused) {
   EXPECT_TRUE(CheckOptions({}).ok());
-  EXPECT_FALSE(CheckOptions({.device = "cuda"}).ok());
+  EXPECT_TRUE(CheckOptions({.device = "cuda"}).ok());
+  EXPECT_FALSE(CheckOptions({.device = "cuda", .tp = 2}).ok());
+  EXPECT_FALSE(CheckOptions({.device = "cuda", .dp = 3, .visible_gpus = {{"0", "1"}}}).ok());
+  EXPECT_TRUE(CheckOptions({.device = "cuda", .dp = 2, .visible_gpus = {{"0", "1"}}}).ok());
   EXPECT_FALSE(CheckOptions({.pp = 2}).ok());
   EXPECT_FALSE(CheckOptions({.tp = 2, .worker_port = 65535}).ok());
   EXPECT_TRUE(CheckOptions({.tp = 1, .worker_port = 65535}).ok());

@@ -87,6 +87,19 @@ TEST_F(SupervisorTest, HearsPortsAndPhasesAndKeepsThePortOverARestart) {
   supervisor.Stop(/*grace_us=*/10'000'000);
 }
 
+TEST_F(SupervisorTest, AChildsEnvironmentIsOursWithItsChanges) {
+  ASSERT_EQ(setenv("FATHOM_TEST_KEPT", "kept", 1), 0);
+  ASSERT_EQ(setenv("FATHOM_TEST_CHANGED", "ours", 1), 0);
+  Supervisor supervisor(Options(), &clock_);
+  ChildSpec spec = Shell("worker-0", R"(
+    echo "$FATHOM_TEST_KEPT $FATHOM_TEST_CHANGED" > variables
+    exit 66)");
+  spec.environment["FATHOM_TEST_CHANGED"] = "its own";
+  ASSERT_TRUE(supervisor.Add(spec).ok());
+  EXPECT_TRUE(PollUntil(supervisor, [] { return false; }).has_value());
+  EXPECT_EQ(ReadFile("variables"), "kept its own\n");
+}
+
 TEST_F(SupervisorTest, BadModelEndsTheWholeWithTheLastLine) {
   Supervisor supervisor(Options(), &clock_);
   ASSERT_TRUE(
