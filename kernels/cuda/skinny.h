@@ -56,7 +56,8 @@ cudaError_t SkinnyResidual(const LaunchContext& context, const SkinnyWeight& w,
 // y [rows][n / 2]
 cudaError_t SkinnyGateUp(const LaunchContext& context, const SkinnyWeight& w,
                          const SkinnyInput& input, void* y);
-// logits [rows][n] fp32. `gather` [rows] or null: row i is that of x[gather[i]].
+// logits [rows][n] fp32. `gather` [rows] or null: row i is that of x[gather[i]] (needs
+// config.fuses_norm, as a norm does).
 cudaError_t SkinnyHead(const LaunchContext& context, const SkinnyWeight& w,
                        const SkinnyInput& input, const int32_t* gather, float* logits);
 

@@ -1,11 +1,119 @@
 #include "kernels/cuda/skinny_config.h"
 
+#include <algorithm>
+
 namespace fathom::kernels::cuda {
+namespace {
+
+// Of an H100, by which configurations are compared; other cards of sm_90 have the same proportions.
+constexpr double kReadBytesPerUs = 3.10e6;
+// What one multiprocessor can take at most, in fair shares of the memory's bandwidth.
+constexpr double kFairShares = 2.0;
+// A pass more is an epilogue more, and thinner tiles share what is read of x among fewer.
+constexpr double kPassUs = 0.1;
+constexpr double kXShare = 0.25;
+
+// A ring of at least this much keeps the memory busy and hides a launch and a norm.
+constexpr int kRingOfTwoMin = 44 * 1024;
+constexpr int kRingBesideNormedMin = 96 * 1024;
+// Fewer stages than this make the ring's steps coarse.
+constexpr int kStagesWanted = 4;
+constexpr int kStagesMax = 24;
+
+int BucketOf(int rows) { return rows <= 1 ? 1 : rows <= 8 ? 8 : 16; }
+
+bool Possible(const SkinnyShape& s, const SkinnyDevice& d) {
+  return d.sm == 90 && d.sms > 0 && s.rows >= 1 && s.rows <= kSkinnyRowsMax && s.n > 0 &&
+         s.n % 8 == 0 && s.k >= 64 && s.k % 64 == 0;
+}
+
+bool FusesNorm(const SkinnyShape& s, const SkinnyDevice& d) {
+  const int bucket = BucketOf(s.rows);
+  return s.norm && bucket < 16 &&
+         SkinnyAligned(bucket * s.k * 2) + kRingBesideNormedMin + 2048 <= d.shared_bytes;
+}
+
+}  // namespace
+
+int SkinnySharedOfTwo(const SkinnyDevice& device) {
+  // A multiprocessor has 1 KiB more than a block may take, and each block costs 1 KiB.
+  return (device.shared_bytes + 1024) / 2 - 1024;
+}
+
+std::optional<SkinnyConfig> SkinnyMakeConfig(const SkinnyShape& shape, const SkinnyDevice& device,
+                                             int tiles, int chunk, int stages, int shared_bytes) {
+  if (!Possible(shape, device) || tiles < 1 || tiles > kSkinnyTilesMax || chunk < 64 ||
+      chunk % 64 != 0 || chunk > 512 || shared_bytes > device.shared_bytes) {
+    return std::nullopt;
+  }
+  SkinnyConfig c;
+  c.row_bucket = BucketOf(shape.rows);
+  c.tiles = tiles;
+  c.chunk = chunk;
+  c.fuses_norm = FusesNorm(shape, device);
+  c.evict_first = true;
+  c.stages = stages;
+  if (stages == 0) {
+    const int left = shared_bytes - SkinnySharedBytes(c, shape.k);
+    c.stages = left < 0 ? 0 : std::min(left / (SkinnyStageBytes(c) + 16), kStagesMax);
+  }
+  c.shared_bytes = SkinnySharedBytes(c, shape.k);
+  if (c.stages < 2 || c.shared_bytes > shared_bytes) return std::nullopt;
+  // As many blocks as make the same number of passes, so that all end together.
+  const int groups = SkinnyGroups(c, shape.n);
+  const int passes = (groups + device.sms - 1) / device.sms;
+  c.grid = (groups + passes - 1) / passes;
+  return c;
+}
+
+double SkinnyPredictUs(const SkinnyShape& shape, const SkinnyDevice& device,
+                       const SkinnyConfig& config) {
+  const double share = kReadBytesPerUs / device.sms;
+  const int groups = SkinnyGroups(config, shape.n);
+  const int passes = (groups + config.grid - 1) / config.grid;
+  const double group_bytes = 2.0 * config.tiles * kSkinnyTileRows * shape.k;
+  // Until the last pass all blocks share the bandwidth; then those that still have work do, each
+  // at no more than a multiprocessor's own limit.
+  const int last = groups - (passes - 1) * config.grid;
+  const double total = 2.0 * shape.n * shape.k;
+  const double tail = group_bytes / (share * std::min(kFairShares, 1.0 * device.sms / last));
+  const double head =
+      group_bytes * (passes - 1) /
+      (share * std::min(kFairShares, 1.0 * device.sms / std::min(config.grid, groups)));
+  const double x_bytes = config.fuses_norm ? 0.0 : 2.0 * config.row_bucket * shape.k * passes;
+  return std::max(total / kReadBytesPerUs, head + tail) + kPassUs * (passes - 1) +
+         kXShare * x_bytes / (kFairShares * share);
+}
+
+std::optional<SkinnyConfig> SkinnyPickConfig(const SkinnyShape& shape, const SkinnyDevice& device) {
+  if (!Possible(shape, device)) return std::nullopt;
+  const int normed =
+      FusesNorm(shape, device) ? SkinnyAligned(BucketOf(shape.rows) * shape.k * 2) : 0;
+  const int two = SkinnySharedOfTwo(device);
+  const int budget = two - normed >= kRingOfTwoMin ? two : device.shared_bytes;
+  std::optional<SkinnyConfig> best;
+  double best_us = 0;
+  for (int tiles = 1; tiles <= kSkinnyTilesMax; ++tiles) {
+    // The widest chunk (long runs of memory) that still leaves enough stages.
+    std::optional<SkinnyConfig> config;
+    for (int chunk = 256; chunk >= 64; chunk /= 2) {
+      if (chunk > 64 && chunk / 2 >= shape.k) continue;
+      config = SkinnyMakeConfig(shape, device, tiles, chunk, 0, budget);
+      if (config && config->stages >= kStagesWanted) break;
+    }
+    if (!config) continue;
+    const double us = SkinnyPredictUs(shape, device, *config);
+    if (!best || us < best_us - 1e-9) best = config, best_us = us;
+  }
+  return best;
+}
 
 std::string ToString(const SkinnyConfig& config) {
   return "rows " + std::to_string(config.row_bucket) + ", tiles " + std::to_string(config.tiles) +
          ", chunk " + std::to_string(config.chunk) + ", stages " + std::to_string(config.stages) +
-         (config.fuses_norm ? ", norm inside" : "") + ", grid " + std::to_string(config.grid);
+         (config.fuses_norm ? ", norm inside" : "") + (config.evict_first ? ", evict first" : "") +
+         ", " + std::to_string(config.shared_bytes / 1024) + " KiB, grid " +
+         std::to_string(config.grid);
 }
 
 }  // namespace fathom::kernels::cuda

@@ -1,5 +1,6 @@
-// kernels/cuda/skinny_config.h: which tiles a skinny product runs with (kernels/cuda/skinny.h).
-// Pure: tested without a GPU. The choice changes speed only, never a bit.
+// kernels/cuda/skinny_config.h: which tiles a skinny product runs with (kernels/cuda/skinny.h), and
+// where what lies in a thread block's shared memory. Pure: tested without a GPU. The choice changes
+// speed only, never a bit.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +27,57 @@ struct SkinnyConfig {
   int tiles = 0;       // Tiles of 16 weight rows that a thread block works on at once.
   int chunk = 0;       // Elements of k in a stage.
   int stages = 0;
-  bool fuses_norm = false;
+  bool fuses_norm = false;   // x is normed and kept whole in shared memory; else it is streamed.
+  bool evict_first = false;  // Weights are the first to leave L2.
   int shared_bytes = 0;
   int grid = 0;
   bool operator==(const SkinnyConfig&) const = default;
 };
+
+inline constexpr int kSkinnyRowsMax = 16;
+inline constexpr int kSkinnyTilesMax = 12;
+inline constexpr int kSkinnyTileRows = 16;
+// Threads of a thread block at most: a warp for each tile and one that fetches.
+inline constexpr int kSkinnyThreadsMax = 32 * (kSkinnyTilesMax + 1);
+
+// Shared memory, from a base aligned to 1,024 bytes: the stages (weights, then x where it is
+// streamed), the normed x, the barriers (full and empty of each stage), four partial sums.
+constexpr int SkinnyAligned(int bytes) { return (bytes + 1023) / 1024 * 1024; }
+constexpr int SkinnyStageWeightBytes(const SkinnyConfig& c) {
+  return c.tiles * kSkinnyTileRows * c.chunk * 2;
+}
+constexpr int SkinnyStageXBytes(const SkinnyConfig& c) {
+  return c.fuses_norm ? 0 : c.row_bucket * c.chunk * 2;
+}
+constexpr int SkinnyStageBytes(const SkinnyConfig& c) {
+  return SkinnyAligned(SkinnyStageWeightBytes(c) + SkinnyStageXBytes(c));
+}
+constexpr int SkinnyNormedBytes(const SkinnyConfig& c, int k) {
+  return c.fuses_norm ? SkinnyAligned(c.row_bucket * k * 2) : 0;
+}
+constexpr int SkinnySharedBytes(const SkinnyConfig& c, int k) {
+  return 1024 + c.stages * (SkinnyStageBytes(c) + 16) + SkinnyNormedBytes(c, k) + 16;
+}
+// Warps that norm and multiply: the norm takes more than one or two tiles have.
+constexpr int SkinnyWorkers(const SkinnyConfig& c) {
+  return c.fuses_norm && c.tiles < 8 ? 8 : c.tiles;
+}
+// Thread blocks' worth of work: groups of `tiles` tiles.
+constexpr int SkinnyGroups(const SkinnyConfig& c, int n) {
+  const int rows = c.tiles * kSkinnyTileRows;
+  return (n + rows - 1) / rows;
+}
+
+// The same with tiles, chunk and stages of the caller's choice (stages 0: as many as `shared_bytes`
+// holds, 2 at least): for tests and for measuring the choice. nullopt: not possible.
+std::optional<SkinnyConfig> SkinnyMakeConfig(const SkinnyShape& shape, const SkinnyDevice& device,
+                                             int tiles, int chunk, int stages, int shared_bytes);
+// Shared memory of a thread block of which two fit on a multiprocessor: this kernel's and that of
+// the next one, which then fills its ring while this one still works.
+int SkinnySharedOfTwo(const SkinnyDevice& device);
+// Microseconds as the model that picks has them.
+double SkinnyPredictUs(const SkinnyShape& shape, const SkinnyDevice& device,
+                       const SkinnyConfig& config);
 
 // nullopt: this op does not do the shape (rows above 16, k not a multiple of 64, no sm_90, ...).
 std::optional<SkinnyConfig> SkinnyPickConfig(const SkinnyShape& shape, const SkinnyDevice& device);

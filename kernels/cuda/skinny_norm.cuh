@@ -1,0 +1,164 @@
+// kernels/cuda/skinny_norm.cuh: the norm inside a skinny product: every thread block norms all rows
+// of x for itself, in the recipe's order, and keeps them in shared memory as its tensor cores will
+// read them.
+#pragma once
+
+#include "kernels/cuda/ptx.cuh"
+
+namespace fathom::kernels::cuda::skinny {
+
+// The rows that go in. Read after the previous kernel's end, but for `weight`.
+struct NormInput {
+  const void* x = nullptr;
+  const float* weight = nullptr;    // Null: x is taken as it is.
+  const int32_t* gather = nullptr;  // Null: row i is row i.
+  float eps = 0;
+  float inverse_width = 0;
+  int rows = 0;
+  int k = 0;
+};
+
+// Where vector `v` of 8 elements of a row lies: columns of 64 elements, in each the rows of the
+// bucket, 128 bytes each; pieces of 16 bytes are swizzled by address as TMA does it (128 bytes).
+// `base` is aligned to 1,024.
+template <int kBucket>
+FATHOM_DEVICE uint32_t NormedAt(uint32_t base, int row, int v) {
+  const uint32_t line = base + static_cast<uint32_t>(v / 8 * kBucket + row) * 128;
+  return line + ((static_cast<uint32_t>(v % 8) ^ (line >> 7 & 7)) << 4);
+}
+
+FATHOM_DEVICE void StoreShared16(uint32_t to, uint4 x) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z),
+               "r"(x.w)
+               : "memory");
+}
+FATHOM_DEVICE uint4 LoadShared16(uint32_t from) {
+  uint4 x;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(from)
+               : "memory");
+  return x;
+}
+// All warps but the one that fetches.
+FATHOM_DEVICE void SyncWorkers(int threads) {
+  asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
+}
+
+template <class T>
+FATHOM_DEVICE float AddSquares(uint4 x, float sum) {
+  const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = Element<T>::Unpack(words[i]);
+    sum = canon::Fma(pair.x, pair.x, sum);
+    sum = canon::Fma(pair.y, pair.y, sum);
+  }
+  return sum;
+}
+
+template <class T>
+FATHOM_DEVICE uint4 NormVector(uint4 x, float factor, float4 low, float4 high) {
+  const auto two = [&](uint32_t word, float w0, float w1) {
+    const float2 pair = Element<T>::Unpack(word);
+    return Element<T>::Pack(NormValue(pair.x, factor, w0), NormValue(pair.y, factor, w1));
+  };
+  return make_uint4(two(x.x, low.x, low.y), two(x.y, low.z, low.w), two(x.z, high.x, high.y),
+                    two(x.w, high.z, high.w));
+}
+
+// Norms in place vectors v, v + step, … of a row, several at a time: their weights come from L2.
+template <class T, int kBucket>
+FATHOM_DEVICE void NormRow(uint32_t base, int row, int v, int step, int vectors, float factor,
+                           const float* weight) {
+  constexpr int kAtOnce = 4;
+  for (; v < vectors; v += kAtOnce * step) {
+    float4 low[kAtOnce], high[kAtOnce];
+    uint4 x[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = min(v + i * step, vectors - 1);
+      low[i] = __ldg(reinterpret_cast<const float4*>(weight) + 2 * at);
+      high[i] = __ldg(reinterpret_cast<const float4*>(weight) + 2 * at + 1);
+      if (v + i * step < vectors) x[i] = LoadShared16(NormedAt<kBucket>(base, row, at));
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (v + i * step >= vectors) break;
+      StoreShared16(NormedAt<kBucket>(base, row, v + i * step),
+                    NormVector<T>(x[i], factor, low[i], high[i]));
+    }
+  }
+}
+
+// Copies a row's vectors of `kGroups` of the recipe's four groups of 32 lanes, the first of which
+// is `group`, and adds up their squares: sums[g] is this thread's lane of group + g.
+template <class T, int kBucket, int kGroups>
+FATHOM_DEVICE void CopyRow(const uint4* from, int vectors, uint32_t base, int row, int group,
+                           float* sums) {
+  constexpr int kSteps = 8 / kGroups;  // Eight loads in flight.
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int g = 0; g < kGroups; ++g) sums[g] = 0.0f;
+  for (int start = 0; start < vectors; start += kSteps * 128) {
+    uint4 x[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int v = start + i / kGroups * 128 + (group + i % kGroups) * 32 + lane;
+      x[i] = v < vectors ? from[v] : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const int v = start + i / kGroups * 128 + (group + i % kGroups) * 32 + lane;
+      sums[i % kGroups] = AddSquares<T>(x[i], sums[i % kGroups]);
+      if (v < vectors) StoreShared16(NormedAt<kBucket>(base, row, v), x[i]);
+    }
+  }
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      sums[g] = __fadd_rn(sums[g], __shfl_xor_sync(0xFFFFFFFFu, sums[g], distance));
+    }
+  }
+}
+
+// By `workers` warps (4 at least, all of them call). One row: a warp for each group of lanes, then
+// all warps norm. More rows: a warp for each row, which emulates all 128 lanes. `scratch` has room
+// for four sums.
+template <class T, int kBucket>
+FATHOM_DEVICE void StageRows(const NormInput& in, int workers, uint32_t base, uint32_t scratch) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, vectors = in.k / 8;
+  const auto row_of = [&](int row) {
+    const int64_t from = in.gather != nullptr ? in.gather[row] : row;
+    return static_cast<const uint4*>(in.x) + from * vectors;
+  };
+  if constexpr (kBucket == 1) {
+    if (warp < 4) {
+      float sum;
+      CopyRow<T, 1, 1>(row_of(0), vectors, base, 0, warp, &sum);
+      if (lane == 0) ptx::StoreShared(scratch + 4 * warp, __float_as_int(sum));
+    }
+    SyncWorkers(workers * 32);
+    if (in.weight == nullptr) return;
+    float sums[4];
+#pragma unroll
+    for (int g = 0; g < 4; ++g) sums[g] = __int_as_float(ptx::LoadShared(scratch + 4 * g));
+    const float sum = __fadd_rn(__fadd_rn(__fadd_rn(sums[0], sums[1]), sums[2]), sums[3]);
+    const float factor = NormFactor(sum, in.inverse_width, in.eps);
+    NormRow<T, 1>(base, 0, threadIdx.x, workers * 32, vectors, factor, in.weight);
+  } else {
+    for (int row = warp; row < in.rows; row += workers) {
+      float sums[4];
+      CopyRow<T, kBucket, 4>(row_of(row), vectors, base, row, 0, sums);
+      if (in.weight == nullptr) continue;
+      const float sum = __fadd_rn(__fadd_rn(__fadd_rn(sums[0], sums[1]), sums[2]), sums[3]);
+      const float factor = NormFactor(sum, in.inverse_width, in.eps);
+      // What this lane has copied itself.
+      NormRow<T, kBucket>(base, row, lane, 32, vectors, factor, in.weight);
+    }
+  }
+  SyncWorkers(workers * 32);
+}
+
+}  // namespace fathom::kernels::cuda::skinny
