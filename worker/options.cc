@@ -9,6 +9,7 @@
 
 #include "common/flags.h"
 #include "worker/cuda_step_layout.h"
+#include "worker/gpu_cards.h"
 #include "worker/memory_plan.h"
 #include "worker/model_host.h"
 
@@ -35,7 +36,7 @@ void AddFlags(Options* options, Flags* flags) {
   flags->Group("Limits");
   flags->Add("--threads", &options->threads, 0, 1024,
              "Threads on the CPU; 0: by the machine's cores.");
-  flags->Add("--gpu-memory-utilization", &options->gpu_memory_utilization, 0.05, 0.99,
+  flags->Add("--gpu-memory-utilization", &options->gpu_memory_utilization, 0.1, 0.99,
              "Share of the GPU's memory that the worker may take.");
   flags->AddBytes("--kv-cache-memory", &options->kv_cache_bytes,
                   "Bytes for KV blocks; 0: on a GPU what is left, on the CPU what the limits below "
@@ -127,9 +128,8 @@ absl::Status ResolveDevice(bool cuda, Options* options) {
   if (cuda) {
     if (options->tp > 1) {
       return Invalid(
-          "--tensor-parallel-size {} with --device cuda: a model is on one GPU in this version; "
-          "use "
-          "-tp 1, and -dp for more copies",
+          "--tensor-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
+          "version; use -dp for more copies",
           options->tp);
     }
     if (options->block_tokens == 0) options->block_tokens = kCudaBlockTokens;
@@ -165,6 +165,7 @@ absl::StatusOr<CudaMemoryPlan> PlanFor(const Options& options, const ModelConfig
   request.context_tokens = options.context_tokens;
   request.slots = options.slots;
   request.step_tokens = options.step_tokens;
+  if (const GpuCard* card = GpuCardOfDevice(device.name)) SetCard(*card, &request);
   return PlanCudaMemory(config, request);
 }
 

@@ -1,0 +1,113 @@
+#include "worker/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/flags.h"
+#include "tests/worker/model_files.h"
+
+namespace fathom::worker {
+namespace {
+
+using ::testing::HasSubstr;
+
+// The exit code, or nullopt with `options` filled.
+std::optional<int> Parse(std::vector<std::string> words, Options* options) {
+  words.insert(words.begin(), {"fathom-worker", "--model", "m"});
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  return ParseOptions(static_cast<int>(argv.size()), argv.data(), options);
+}
+
+ModelConfig Shape(const char* name) {
+  const auto config =
+      ReadModelConfig(testing::BundledModel("shapes") / (std::string(name) + ".json"));
+  EXPECT_TRUE(config.ok()) << ToString(config.status());
+  return *config;
+}
+
+DeviceFacts H100() {
+  DeviceFacts facts;
+  facts.name = "NVIDIA H100 80GB HBM3";
+  facts.sm = 90;
+  facts.capacity_bytes = int64_t{79} << 30;
+  return facts;
+}
+
+TEST(Options, DefaultsFollowTheDevice) {
+  Options cpu;
+  ASSERT_FALSE(Parse({}, &cpu));
+  Options gpu = cpu;
+  ASSERT_TRUE(ResolveDevice(false, &cpu).ok());
+  EXPECT_EQ(cpu.device, "cpu");
+  EXPECT_EQ(cpu.slots, 64);
+  EXPECT_EQ(cpu.step_tokens, 512);
+  EXPECT_EQ(cpu.block_tokens, 16);
+  ASSERT_TRUE(ResolveDevice(true, &gpu).ok());
+  EXPECT_EQ(gpu.device, "cuda");
+  EXPECT_EQ(gpu.block_tokens, 64);
+  const auto plan = PlanFor(gpu, Shape("deepseek-llm-7b"), kernels::DType::kBf16, H100());
+  ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+  EXPECT_EQ(plan->limits.slots, 256);
+  EXPECT_EQ(plan->limits.context_tokens, 4096);
+}
+
+TEST(Options, AskedLimitsReachThePlan) {
+  Options options;
+  ASSERT_FALSE(Parse({"--max-model-len", "2048", "--max-num-seqs", "32", "--max-num-batched-tokens",
+                      "640", "--gpu-memory-utilization", "0.5", "--kv-cache-memory", "4G"},
+                     &options));
+  ASSERT_TRUE(ResolveDevice(true, &options).ok());
+  const auto plan = PlanFor(options, Shape("deepseek-llm-7b"), kernels::DType::kF16, H100());
+  ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+  EXPECT_EQ(plan->limits.context_tokens, 2048);
+  EXPECT_EQ(plan->limits.slots, 32);
+  EXPECT_EQ(plan->limits.step_tokens, 640);
+  EXPECT_EQ(plan->budget_bytes, (int64_t{79} << 30) / 2);
+  EXPECT_EQ(plan->limits.pool_blocks, (int64_t{4} << 30) / plan->kv_bytes_per_block);
+}
+
+TEST(Options, MaxModelLenIsANumberOrAuto) {
+  Options options;
+  ASSERT_FALSE(Parse({"--max-model-len", "auto"}, &options));
+  EXPECT_EQ(options.context_tokens, 0);
+  for (const char* wrong : {"many", "-1", "4k", "99999999999", ""}) {
+    Options other;
+    EXPECT_EQ(Parse({"--max-model-len", wrong}, &other), kExitUsage) << wrong;
+  }
+}
+
+TEST(Options, TheGpusTypes) {
+  Options options;
+  EXPECT_EQ(*CudaDType(options, StoredType::kBf16), kernels::DType::kBf16);
+  EXPECT_EQ(*CudaDType(options, StoredType::kF16), kernels::DType::kF16);
+  EXPECT_EQ(*CudaDType(options, StoredType::kF32), kernels::DType::kBf16);
+  options.dtype = "half";
+  EXPECT_EQ(*CudaDType(options, StoredType::kBf16), kernels::DType::kF16);
+  options.dtype = "float";
+  EXPECT_THAT(std::string(Message(CudaDType(options, StoredType::kF32).status())),
+              HasSubstr("--device cpu"));
+}
+
+TEST(Options, WhatADeviceDoesNotDo) {
+  const auto refusal = [](bool cuda, const std::vector<std::string>& words) {
+    Options options;
+    EXPECT_FALSE(Parse(words, &options));
+    return std::string(Message(ResolveDevice(cuda, &options)));
+  };
+  EXPECT_THAT(refusal(true, {"-tp", "2"}), HasSubstr("use -dp"));
+  EXPECT_THAT(refusal(false, {"--dtype", "half"}), HasSubstr("--dtype auto"));
+  EXPECT_THAT(refusal(false, {"--block-size", "48"}), HasSubstr("16, 32, 64 or 128"));
+  EXPECT_THAT(refusal(false, {"--max-num-seqs", "8", "--max-num-batched-tokens", "7"}),
+              HasSubstr("--max-num-seqs 8"));
+  Options blocks;
+  ASSERT_FALSE(Parse({"--block-size", "16"}, &blocks));
+  ASSERT_TRUE(ResolveDevice(true, &blocks).ok());
+  EXPECT_THAT(
+      std::string(Message(
+          PlanFor(blocks, Shape("deepseek-llm-7b"), kernels::DType::kBf16, H100()).status())),
+      HasSubstr("--block-size 16"));
+}
+
+}  // namespace
+}  // namespace fathom::worker
