@@ -21,8 +21,8 @@ FILE_BYTES_MAX = 12 << 20
 SMI = "name,uuid,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
 
 
-class PartTimeout(Exception):
-    pass
+class PartTimeout(BaseException):
+    """A part's time is over; nothing but the part's caller may catch it."""
 
 
 class Failed(Exception):
@@ -235,3 +235,8 @@ def wait_until(condition, seconds, what):
 
 def python():
     return sys.executable
+
+
+def plain_environment():
+    """For programs that bring their own CUDA libraries: without ours before them."""
+    return {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}

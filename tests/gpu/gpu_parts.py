@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from gpu_host import ROOT, Clocks, Failed, Serve, last_lines, python, wait_until
+from gpu_host import ROOT, Clocks, Failed, Serve, last_lines, plain_environment, python, wait_until
 import gpu_rows
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -22,7 +22,7 @@ def limits(host):
         if program.exists():
             for one in gpu_rows.json_lines(host.run([program], 60)[0]):
                 found[one["id"]] = one["value"]
-        for one in gpu_rows.json_lines(host.run([python(), HERE / "matrix_rate.py"], 180)[0]):
+        for one in gpu_rows.json_lines(host.run([python(), HERE / "matrix_rate.py"], 180, env=plain_environment())[0]):
             found.setdefault(one["id"], one["value"])
     host.card = gpu_rows.Card(found["read_tbs"], found["matrix_tflops"], float(host.facts.get("memory.total", 0)) / 1024)
     for name in ("read_tbs", "matrix_tflops", "matrix_hot_tflops"):
@@ -110,7 +110,7 @@ def goldens(host):
             notes = [f"{one.get('name')}: {'; '.join(one.get('differences', []))}" for one in found.get("failed", [])]
             passed = found.get("passed", found.get("exact", 0))
             host.check(f"goldens {model.name}", passed, found.get("total", 1), notes or ([] if found else [last_lines(text)]))
-        except Failed as failure:
+        except Exception as failure:
             host.check(f"goldens {model.name}", 0, 1, [str(failure)])
 
 
@@ -184,8 +184,8 @@ def perf(host, key, extra=()):
         for step in steps:
             try:
                 step()
-            except Failed as failure:  # The other rows are still worth having.
-                host.check(f"perf-{key}", 0, 1, [str(failure)])
+            except Exception as failure:  # The other rows are still worth having.
+                host.check(f"perf-{key}", 0, 1, [f"{type(failure).__name__}: {failure}"])
 
 
 def perf_7b(host):
@@ -267,7 +267,7 @@ def peer(host):
     """vLLM by peer_vllm.py, in this run, on this card."""
     if not host.options.peer_site or not host.options.peer_script:
         raise Failed("--peer-site and --peer-script are missing")
-    env = {"PYTHONPATH": host.options.peer_site, "VLLM_USE_FLASHINFER_SAMPLER": "0"}
+    env = {**plain_environment(), "PYTHONPATH": host.options.peer_site, "VLLM_USE_FLASHINFER_SAMPLER": "0"}
     for key in host.options.peer_shapes:
         what = host.options.peer_what or PEER_PARTS[key]
         if key == "33b" and host.card and host.card.memory_gib > 100 and not host.options.peer_what:
@@ -286,7 +286,7 @@ def peer(host):
 def peer_transformers(host):
     """PyTorch transformers, static cache and compile: a second peer, kept among the measurements."""
     with Clocks(host, "peer-transformers"):
-        text, _ = host.run([python(), HERE / "transformers_peer.py", SHAPE_FILES["7b"]], 900)
+        text, _ = host.run([python(), HERE / "transformers_peer.py", SHAPE_FILES["7b"]], 900, env=plain_environment())
     for one in gpu_rows.json_lines(text):
         host.measurements.append({"program": "transformers_peer.py", **one})
         host.say(f"  {one['id']:<44} {gpu_rows.number(one['value']):>10} {one['unit']}")

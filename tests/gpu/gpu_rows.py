@@ -67,7 +67,7 @@ def floor_of(row, shapes, card):
     if m := re.fullmatch(r"ttft_(\w+)_(\d+)_ms", row):
         return card.prefill_ms(shapes[m[1]], int(m[2]))
     if m := re.fullmatch(r"throughput_(\w+)_(\d+)_(\d+)_tps", row):
-        requests = {"128": 1024, "1000": 128 if m[1] == "33b" else 300}[m[2]]
+        requests = 1024 if m[2] == "128" else 128 if m[1] == "33b" else 300
         return card.throughput_tps(shapes[m[1]], requests, int(m[2]), int(m[3]))
     if row.startswith("attn_decode_"):
         return card.read_tbs
