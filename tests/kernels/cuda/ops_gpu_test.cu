@@ -205,7 +205,8 @@ TYPED_TEST(OpsTest, RotaryAgainstFloat64) {
   const DeviceBuffer<float> cos(t.cos), sin(t.sin);
   const RopeShape shape = {1, 1, kDim};
   RopeOut<T> out(shape);
-  const DeviceBuffer<int32_t> slots({kSlot}), positions({kPosition});
+  const DeviceBuffer<int32_t> slots(std::vector<int32_t>{kSlot});
+  const DeviceBuffer<int32_t> positions(std::vector<int32_t>{kPosition});
   RopeKvWriteArgs args;
   args.dtype = DTypeOf<T>();
   args.qkv = in.get();
