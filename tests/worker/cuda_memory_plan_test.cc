@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <regex>
 #include <set>
+#include <sstream>
 
 #include "common/status.h"
 #include "tests/worker/model_files.h"
@@ -186,7 +186,7 @@ TEST(CudaMemoryPlan, MoreMemoryNeverGivesLess) {
     request.slots = 64;
     request.step_tokens = 512;
     int64_t before = 0;
-    for (int64_t gib = 8; gib <= 160; ++gib) {
+    for (int64_t gib = 8; gib <= 160; gib += 2) {
       request.capacity_bytes = gib * kGib;
       const auto plan = PlanCudaMemory(config, request);
       const int64_t tokens = plan.ok() ? plan->pool_tokens() : 0;
@@ -232,17 +232,17 @@ void ExpectWaysWork(const ModelConfig& config, const CudaMemoryRequest& request,
     const std::string way = rest.substr(0, cut);
     rest = cut == std::string::npos ? "" : rest.substr(cut + 5);
     CudaMemoryRequest changed = request;
-    std::smatch match;
-    for (std::string left = way; std::regex_search(left, match, std::regex("(-[a-z-]+) ([0-9.]+)"));
-         left = match.suffix()) {
-      const std::string flag = match[1];
+    std::istringstream words(way);
+    for (std::string flag, value; words >> flag;) {
+      if (flag[0] != '-') continue;
+      words >> value;
       seen->insert(flag);
-      if (flag == "--max-num-batched-tokens") changed.step_tokens = std::stoi(match[2]);
-      if (flag == "--max-num-seqs") changed.slots = std::stoi(match[2]);
-      if (flag == "--max-model-len") changed.context_tokens = std::stoi(match[2]);
-      if (flag == "--kv-cache-memory") changed.kv_cache_bytes = std::stoll(match[2]);
-      if (flag == "--gpu-memory-utilization") changed.utilization = std::stod(match[2]);
-      if (flag == "-tp") changed.tp = std::stoi(match[2]);
+      if (flag == "--max-num-batched-tokens") changed.step_tokens = std::stoi(value);
+      if (flag == "--max-num-seqs") changed.slots = std::stoi(value);
+      if (flag == "--max-model-len") changed.context_tokens = std::stoi(value);
+      if (flag == "--kv-cache-memory") changed.kv_cache_bytes = std::stoll(value);
+      if (flag == "--gpu-memory-utilization") changed.utilization = std::stod(value);
+      if (flag == "-tp") changed.tp = std::stoi(value);
     }
     const auto plan = PlanCudaMemory(config, changed);
     EXPECT_TRUE(plan.ok()) << way << " of: " << message << "\n-> " << ToString(plan.status());
@@ -253,7 +253,7 @@ TEST(CudaMemoryPlan, ARefusalNamesWhatWouldFit) {
   std::set<std::string> seen;
   for (const char* name : kShapes) {
     const ModelConfig config = Shape(name);
-    for (int64_t gib = 12; gib <= 140; gib += 4) {
+    for (int64_t gib = 12; gib <= 140; gib += 8) {
       for (int32_t variant = 0; variant < 6; ++variant) {
         CudaMemoryRequest request;
         request.capacity_bytes = gib * kGib;
