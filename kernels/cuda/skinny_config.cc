@@ -8,7 +8,10 @@ namespace {
 // Of an H100, by which configurations are compared; other cards of sm_90 have the same proportions.
 constexpr double kReadBytesPerUs = 3.10e6;
 // What one multiprocessor can take at most, in fair shares of the memory's bandwidth.
-constexpr double kFairShares = 2.0;
+constexpr double kFairShares = 1.3;
+// Loss where all multiprocessors but one are idle: it keeps the others busy where all else is
+// equal.
+constexpr double kIdleLoss = 0.03;
 // A pass more is an epilogue more, and thinner tiles share what is read of x among fewer.
 constexpr double kPassUs = 0.1;
 constexpr double kXShare = 0.25;
@@ -16,8 +19,9 @@ constexpr double kXShare = 0.25;
 // A ring of at least this much keeps the memory busy and hides a launch and a norm.
 constexpr int kRingOfTwoMin = 44 * 1024;
 constexpr int kRingBesideNormedMin = 96 * 1024;
-// Fewer stages than this make the ring's steps coarse.
+// Fewer stages than this make the ring's steps coarse, at some loss for each that is missing.
 constexpr int kStagesWanted = 4;
+constexpr double kStageLoss = 0.02;
 constexpr int kStagesMax = 24;
 
 int BucketOf(int rows) { return rows <= 1 ? 1 : rows <= 8 ? 8 : 16; }
@@ -74,14 +78,15 @@ double SkinnyPredictUs(const SkinnyShape& shape, const SkinnyDevice& device,
   const double group_bytes = 2.0 * config.tiles * kSkinnyTileRows * shape.k;
   // Until the last pass all blocks share the bandwidth; then those that still have work do, each
   // at no more than a multiprocessor's own limit.
-  const int last = groups - (passes - 1) * config.grid;
   const double total = 2.0 * shape.n * shape.k;
-  const double tail = group_bytes / (share * std::min(kFairShares, 1.0 * device.sms / last));
-  const double head =
-      group_bytes * (passes - 1) /
-      (share * std::min(kFairShares, 1.0 * device.sms / std::min(config.grid, groups)));
+  const double own_us = group_bytes / (share * kFairShares);
+  const double before = group_bytes * (passes - 1) * config.grid;
+  const double us = (passes - 1) * std::max(group_bytes * config.grid / kReadBytesPerUs, own_us) +
+                    std::max((total - before) / kReadBytesPerUs, own_us);
   const double x_bytes = config.fuses_norm ? 0.0 : 2.0 * config.row_bucket * shape.k * passes;
-  return std::max(total / kReadBytesPerUs, head + tail) + kPassUs * (passes - 1) +
+  const double idle = 1.0 - 1.0 * config.grid / device.sms;
+  const double missing = std::max(0, kStagesWanted - config.stages);
+  return us * (1.0 + kIdleLoss * idle + kStageLoss * missing) + kPassUs * (passes - 1) +
          kXShare * x_bytes / (kFairShares * share);
 }
 
