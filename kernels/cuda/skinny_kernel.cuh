@@ -212,6 +212,7 @@ __global__ void __launch_bounds__(kSkinnyThreadsMax, 2)
       }
       ptx::BarrierInitFence();
       begun = fetcher.Begin();
+      if (g.normed_bytes == 0) ptx::PrefetchMap(&x_map);
     }
     __syncwarp();
     __syncthreads();
