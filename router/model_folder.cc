@@ -119,7 +119,9 @@ absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path) {
   if (normal.filename() == "." || normal.filename() == "..") normal = fs::canonical(normal, error);
   folder.name = normal.filename().string();
 
-  const fs::path config_path = fs::path(path) / "config.json";
+  // A configuration file alone (models/shapes/*.json): token ids in and out, random weights.
+  const bool is_file = fs::is_regular_file(path, error);
+  const fs::path config_path = is_file ? fs::path(path) : fs::path(path) / "config.json";
   FATHOM_ASSIGN_OR_RETURN(const std::string config_text, ReadText(config_path));
   FATHOM_ASSIGN_OR_RETURN(const Json config, ParseObject(config_path, config_text));
   folder.config_digest = Sha256Hex(config_text);
