@@ -8,19 +8,27 @@
 
 #include "common/plan.h"
 #include "common/status.h"
+#include "common/types.h"
 #include "worker/epoch.h"
 #include "worker/epoch_comm.h"
 #include "worker/step_channel.h"
 
 namespace fathom::worker {
 
-// Where a step's time outside of the computation went, by the engine's clock.
+// When a step's parts happened, and where its time outside of the computation went, by the engine's
+// clock.
 struct StepStream {
+  TimeUs read_at_us = 0;       // The plan was read.
+  TimeUs submit_from_us = 0;   // There was room for it.
+  TimeUs submit_end_us = 0;    // All of it is queued; on the CPU: its computing begins.
+  TimeUs collected_at_us = 0;  // Its computing was seen to be over.
+  TimeUs ready_at_us = 0;      // Its result could be written.
   int64_t read_us = 0;   // Waiting for the plan and reading it: idle time when plans come late.
   int64_t write_us = 0;  // Handing the result to the stream.
   // On a device of its own, by its events: computing, and between the step before and this one.
   int64_t device_us = 0;
   int64_t device_idle_us = 0;
+  bool graph = false;  // The device replayed a graph.
 };
 
 // Called after each result was written, by one thread at a time.

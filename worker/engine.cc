@@ -230,12 +230,18 @@ absl::Status CpuBackend::RunEpoch(const Epoch& epoch, StepChannel& channel,
     absl::StatusOr<StepResult> result = engine.Execute(*plan);
     if (!result.ok()) return ended(result.status());
     if (epoch.aborted()) return ended(absl::OkStatus());
+    StepStream stream;
     const TimeUs done_at = clock.Now();
     result->timings.read_to_write_us = done_at - read_at;
     absl::Status written = channel.Write(*result);
     if (!written.ok()) return ended(written);
     progress.word.fetch_add(1);
-    if (observer) observer(*plan, *result, {read_at - begin, clock.Now() - done_at});
+    stream.read_at_us = stream.submit_from_us = read_at;
+    stream.read_us = read_at - begin;
+    stream.submit_end_us = done_at - result->timings.compute_us;
+    stream.collected_at_us = stream.ready_at_us = done_at;
+    stream.write_us = clock.Now() - done_at;
+    if (observer) observer(*plan, *result, stream);
   }
   return ended(absl::OkStatus());
 }

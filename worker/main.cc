@@ -25,6 +25,7 @@
 #include "worker/model_host.h"
 #include "worker/options.h"
 #include "worker/scheduler_client.h"
+#include "worker/step_trace.h"
 #include "worker/worker_metrics.h"
 
 namespace fathom::worker {
@@ -196,7 +197,9 @@ absl::Status Serve(const Options& options, const Model& model, const MakeCompute
   Metrics metrics("worker");
   WorkerMetrics observer(&metrics);
   Progress progress;
-  FATHOM_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(options.host, options.port));
+  StepRecorder recorder;
+  FATHOM_ASSIGN_OR_RETURN(const auto health,
+                          HealthServer::Start(options.host, options.port, &recorder));
   FATHOM_ASSIGN_OR_RETURN(const int metrics_port,
                           metrics.Serve(options.host, options.metrics_port));
   PrintListening("worker", {{"port", health->port()}, {"metrics_port", metrics_port}});
@@ -227,6 +230,7 @@ absl::Status Serve(const Options& options, const Model& model, const MakeCompute
                      &progress, &stop,
                      [&](const StepPlan& plan, const StepResult& result, const StepStream& stream) {
                        observer.OnStep(plan, result, stream);
+                       recorder.OnStep(plan, result, stream);
                      });
   absl::Status ended;
   std::thread engine([&] {

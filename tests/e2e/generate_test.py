@@ -1,4 +1,9 @@
 """A real gRPC client against a real cluster: streams, cancels, deadlines, refusals."""
+import json
+import pathlib
+import subprocess
+import tempfile
+import threading
 import unittest
 
 import grpc
@@ -7,7 +12,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from grpc_status import rpc_status
 from google.rpc import error_details_pb2
 
-from cluster import Cluster, Client, collect, goldens, pb, request, wait_until
+from cluster import BIN, Cluster, Client, collect, goldens, pb, request, wait_until
 
 CASES = {g["name"]: g for g in goldens()}
 
@@ -214,6 +219,44 @@ class Generate(unittest.TestCase):
                 text += message.tokens.text
         self.assertEqual(ids, whole.ids)
         self.assertEqual(text, whole.text)
+
+    def check_profile(self, worker):
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder, "trace.json")
+            done = subprocess.run([BIN / "fathom", "profile", "--steps", "20", "--worker", worker, "--out", out], capture_output=True,
+                                  text=True, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(done.stdout.startswith("20 steps in "), done.stdout)
+            events = json.loads(out.read_text(encoding="utf-8"))["traceEvents"]
+        rows = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+        slices = {name: [e for e in events if e["ph"] == "X" and rows[e["tid"]] == name] for name in rows.values()}
+        self.assertEqual(set(slices), {"engine", "device", "result"})
+        self.assertEqual(len(slices["device"]), 20)
+        self.assertTrue(all(e["name"] == "decode 1" or e["name"] == "no rows" or e["name"].startswith("prefill ") for e in slices["device"]))
+        self.assertIn("read", {e["name"] for e in slices["engine"]})
+        self.assertIn("write", {e["name"] for e in slices["result"]})
+        for row in slices.values():
+            for before, after in zip(row, row[1:]):
+                self.assertLessEqual(before["ts"] + before["dur"], after["ts"])
+
+    def test_profile_traces_steps_while_a_request_streams(self):
+        stop = threading.Event()
+
+        def stream():
+            while not stop.is_set():
+                collect(self.stub.Generate(request(ids=[0, 3, 73], max_tokens=100, ignore_eos=True), timeout=60))
+        streaming = threading.Thread(target=stream)
+        streaming.start()
+        try:
+            for worker in self.cluster.ready["workers"]:
+                self.check_profile(f"127.0.0.1:{worker['port']}")
+        finally:
+            stop.set()
+            streaming.join()
+        done = subprocess.run([BIN / "fathom", "profile", "--worker", f"127.0.0.1:{self.cluster.ready['grpc_port']}"], capture_output=True,
+                              text=True, check=False)
+        self.assertEqual(done.returncode, 64, done.stderr)  # A router's port.
+        self.assertIn("not a worker's port", done.stderr)
 
     def test_metrics_of_all_three(self):
         self.generate(ids=[0, 3, 73], max_tokens=4)

@@ -80,12 +80,13 @@ absl::Status CudaEngine::Run(const Epoch& epoch, StepChannel& channel,
       break;
     }
     Pending pending;
-    pending.read_at = parts_.clock->Now();
-    pending.read_us = pending.read_at - begin;
+    pending.stream.read_at_us = parts_.clock->Now();
+    pending.stream.read_us = pending.stream.read_at_us - begin;
     pending.plan = *std::move(plan);
     const std::optional<int> buffer = free_.Pop();
     if (!buffer) break;  // The collector gave up.
     pending.buffer = *buffer;
+    pending.stream.submit_from_us = parts_.clock->Now();
     if (ended = Submit(std::move(pending)); !ended.ok()) break;
   }
   pending_.Close();
@@ -142,6 +143,8 @@ absl::Status CudaEngine::Submit(Pending pending) {
                                 cudaMemcpyDeviceToHost, stream));
   }
   FATHOM_CUDA(cudaEventRecord(buffers.end, stream));
+  pending.stream.graph = step.graphable;
+  pending.stream.submit_end_us = parts_.clock->Now();
   FATHOM_CHECK(pending_.TryPush(std::move(pending)));  // As many places as buffers.
   return absl::OkStatus();
 }
@@ -284,20 +287,20 @@ void CudaEngine::Collect(const Epoch& epoch, StepChannel& channel, const StepObs
   while (std::optional<Pending> pending = pending_.Pop()) {
     const StepBuffers& buffers = (*parts_.buffers)[static_cast<size_t>(pending->buffer)];
     FATHOM_CUDA(cudaEventSynchronize(buffers.end));
+    StepStream stream = pending->stream;
+    stream.collected_at_us = parts_.clock->Now();
     parts_.progress->word.fetch_add(1);
     StepResult result = ResultOf(*pending, buffers);
-    StepStream stream;
-    stream.read_us = pending->read_us;
     stream.device_us = ElapsedUs(buffers.begin, buffers.end);
     if (before) {
       stream.device_idle_us =
           ElapsedUs((*parts_.buffers)[static_cast<size_t>(*before)].end, buffers.begin);
     }
-    const TimeUs done_at = parts_.clock->Now();
+    stream.ready_at_us = parts_.clock->Now();
     result.timings.compute_us = stream.device_us;
-    result.timings.read_to_write_us = done_at - pending->read_at;
+    result.timings.read_to_write_us = stream.ready_at_us - stream.read_at_us;
     writing = writing && !epoch.aborted() && channel.Write(result).ok();
-    stream.write_us = parts_.clock->Now() - done_at;
+    stream.write_us = parts_.clock->Now() - stream.ready_at_us;
     if (writing && observer) observer(pending->plan, result, stream);
     Left();
     if (before) FATHOM_CHECK(free_.TryPush(int{*before}));

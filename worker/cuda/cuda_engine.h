@@ -75,8 +75,7 @@ class CudaEngine {
     int buffer = 0;
     StepPlan plan;
     BuiltStep step;
-    TimeUs read_at = 0;
-    int64_t read_us = 0;
+    StepStream stream;
   };
 
   absl::Status Submit(Pending pending);
