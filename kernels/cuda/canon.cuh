@@ -130,16 +130,20 @@ FATHOM_DEVICE void LetNextStart() {
 template <class... P, class... A>
 cudaError_t Launch(const LaunchContext& context, dim3 grid, dim3 block, size_t shared_bytes,
                    void (*kernel)(P...), A&&... args) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  // One split of a multiprocessor's memory for all kernels: a kernel that wants another one waits
+  // until the multiprocessor is empty, and nothing overlaps.
+  attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+  attributes[0].val.sharedMemCarveout = 100;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = context.stream;
-  config.attrs = &attribute;
-  config.numAttrs = context.dependent && context.sm >= 90 ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = context.dependent && context.sm >= 90 ? 2 : 1;
   return cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
 }
 

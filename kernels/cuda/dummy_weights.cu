@@ -20,7 +20,10 @@ FATHOM_DEVICE uint32_t BitsOf(const DummyWeightsArgs& a, int64_t element) {
   const float value = a.is_ones ? 1.0f : DummyValue(a.key, element);
   const uint32_t stored = Narrow(a.stored, value);
   if (a.stored == a.dtype) return stored;
-  return Narrow(a.dtype, canon::Widen(a.stored, &stored, 0));
+  const float widened = a.stored == DType::kF32    ? canon::FromBits(stored)
+                        : a.stored == DType::kBf16 ? canon::WidenBf16(static_cast<uint16_t>(stored))
+                                                   : canon::WidenF16(static_cast<uint16_t>(stored));
+  return Narrow(a.dtype, widened);
 }
 
 // A thread block makes one row.
