@@ -16,13 +16,15 @@ constexpr double kIdleLoss = 0.03;
 constexpr double kPassUs = 0.1;
 constexpr double kXShare = 0.25;
 
-// A ring of at least this much keeps the memory busy and hides a launch and a norm.
-constexpr int kRingOfTwoMin = 44 * 1024;
+// A ring of at least this much beside the normed rows, or they are normed by another kernel.
 constexpr int kRingBesideNormedMin = 96 * 1024;
 // Fewer stages than this make the ring's steps coarse, at some loss for each that is missing.
-constexpr int kStagesWanted = 4;
+constexpr int kStagesWanted = 6;
 constexpr double kStageLoss = 0.02;
 constexpr int kStagesMax = 24;
+// More warps wait for each other at each step.
+constexpr int kTilesFree = 7;
+constexpr double kTileLoss = 0.01;
 
 int BucketOf(int rows) { return rows <= 1 ? 1 : rows <= 8 ? 8 : 16; }
 
@@ -86,16 +88,16 @@ double SkinnyPredictUs(const SkinnyShape& shape, const SkinnyDevice& device,
   const double x_bytes = config.fuses_norm ? 0.0 : 2.0 * config.row_bucket * shape.k * passes;
   const double idle = 1.0 - 1.0 * config.grid / device.sms;
   const double missing = std::max(0, kStagesWanted - config.stages);
-  return us * (1.0 + kIdleLoss * idle + kStageLoss * missing) + kPassUs * (passes - 1) +
-         kXShare * x_bytes / (kFairShares * share);
+  const double crowd = std::max(0, config.tiles - kTilesFree);
+  return us * (1.0 + kIdleLoss * idle + kStageLoss * missing + kTileLoss * crowd) +
+         kPassUs * (passes - 1) + kXShare * x_bytes / (kFairShares * share);
 }
 
 std::optional<SkinnyConfig> SkinnyPickConfig(const SkinnyShape& shape, const SkinnyDevice& device) {
   if (!Possible(shape, device)) return std::nullopt;
-  const int normed =
-      FusesNorm(shape, device) ? SkinnyAligned(BucketOf(shape.rows) * shape.k * 2) : 0;
-  const int two = SkinnySharedOfTwo(device);
-  const int budget = two - normed >= kRingOfTwoMin ? two : device.shared_bytes;
+  // All of a multiprocessor's memory: half of it, which lets the next kernel's blocks in beside,
+  // costs 7 % at one row (docs/PERFORMANCE.md); a deep ring hides more than an early start.
+  const int budget = device.shared_bytes;
   std::optional<SkinnyConfig> best;
   double best_us = 0;
   for (int tiles = 1; tiles <= kSkinnyTilesMax; ++tiles) {

@@ -56,7 +56,7 @@ constexpr int SkinnyNormedBytes(const SkinnyConfig& c, int k) {
   return c.fuses_norm ? SkinnyAligned(c.row_bucket * k * 2) : 0;
 }
 constexpr int SkinnySharedBytes(const SkinnyConfig& c, int k) {
-  return 1024 + c.stages * (SkinnyStageBytes(c) + 16) + SkinnyNormedBytes(c, k) + 16;
+  return 1024 + c.stages * (SkinnyStageBytes(c) + 16) + SkinnyNormedBytes(c, k) + 32;
 }
 // Warps that norm and multiply: the norm takes more than one or two tiles have.
 constexpr int SkinnyWorkers(const SkinnyConfig& c) {

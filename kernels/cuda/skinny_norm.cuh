@@ -91,6 +91,31 @@ FATHOM_DEVICE void NormRow(uint32_t base, int row, int v, int step, int vectors,
   }
 }
 
+// As NormRow, of all rows: a thread has the same vectors of each.
+template <class T, int kBucket>
+FATHOM_DEVICE void NormRows(uint32_t base, int rows, int threads, int vectors, uint32_t factors,
+                            const float* weight) {
+  constexpr int kAtOnce = 2;
+  for (int v = threadIdx.x; v < vectors; v += kAtOnce * threads) {
+    float4 low[kAtOnce], high[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = min(v + i * threads, vectors - 1);
+      low[i] = __ldg(reinterpret_cast<const float4*>(weight) + 2 * at);
+      high[i] = __ldg(reinterpret_cast<const float4*>(weight) + 2 * at + 1);
+    }
+    for (int row = 0; row < rows; ++row) {
+      const float factor = __int_as_float(ptx::LoadShared(factors + 4 * row));
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        if (v + i * threads >= vectors) break;
+        const uint32_t at = NormedAt<kBucket>(base, row, v + i * threads);
+        StoreShared16(at, NormVector<T>(LoadShared16(at), factor, low[i], high[i]));
+      }
+    }
+  }
+}
+
 // Copies a row's vectors of `kGroups` of the recipe's four groups of 32 lanes, the first of which
 // is `group`, and adds up their squares: sums[g] is this thread's lane of group + g.
 template <class T, int kBucket, int kGroups>
@@ -124,8 +149,9 @@ FATHOM_DEVICE void CopyRow(const uint4* from, int vectors, uint32_t base, int ro
 }
 
 // By `workers` warps (4 at least, all of them call). One row: a warp for each group of lanes, then
-// all warps norm. More rows: a warp for each row, which emulates all 128 lanes. `scratch` has room
-// for four sums.
+// all warps norm. More rows: a warp for each row, which emulates all 128 lanes, for the
+// sums; then every thread norms its vectors of all rows, so that a weight is read once and all
+// reads are under way together. `scratch` has room for four sums or eight factors.
 template <class T, int kBucket>
 FATHOM_DEVICE void StageRows(const NormInput& in, int workers, uint32_t base, uint32_t scratch) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, vectors = in.k / 8;
@@ -151,12 +177,13 @@ FATHOM_DEVICE void StageRows(const NormInput& in, int workers, uint32_t base, ui
     for (int row = warp; row < in.rows; row += workers) {
       float sums[4];
       CopyRow<T, kBucket, 4>(row_of(row), vectors, base, row, 0, sums);
-      if (in.weight == nullptr) continue;
       const float sum = __fadd_rn(__fadd_rn(__fadd_rn(sums[0], sums[1]), sums[2]), sums[3]);
       const float factor = NormFactor(sum, in.inverse_width, in.eps);
-      // What this lane has copied itself.
-      NormRow<T, kBucket>(base, row, lane, 32, vectors, factor, in.weight);
+      if (lane == 0) ptx::StoreShared(scratch + 4 * row, __float_as_int(factor));
     }
+    SyncWorkers(workers * 32);
+    if (in.weight == nullptr) return;
+    NormRows<T, kBucket>(base, in.rows, workers * 32, vectors, scratch, in.weight);
   }
   SyncWorkers(workers * 32);
 }
