@@ -129,6 +129,16 @@ def equalities(host):
             host.check(f"equalities {name}", found["passed"], found["total"], found["failed"])
 
 
+def faults(host):
+    """A row whose values overflow fails alone, and says why."""
+    text, code = host.run([python(), HERE / "faults.py", "--device", host.options.device], 300, check=False)
+    found = gpu_rows.last_json(text)
+    if found is None:
+        host.check("faults", 0, 1, [f"ended with {code}: {last_lines(text)}"])
+    else:
+        host.check("faults", found["passed"], found["total"], found["failed"])
+
+
 def measure_decode(host, served, key):
     run, command = served.bench("step", "--sequences", 1, "--input-len", 128, "--short-output-len", 1, "--long-output-len", 129,
                                 "--repeats", 3)
@@ -299,7 +309,7 @@ def table(host):
 # name -> (function, seconds it may take, whether it needs the card's limits first).
 PARTS = {
     "limits": (limits, 240, False), "tests": (tests, 590, False), "goldens": (goldens, 400, False),
-    "equalities": (equalities, 590, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
+    "equalities": (equalities, 590, False), "faults": (faults, 300, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
     "perf-7b-quick": (perf_7b_quick, 240, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),
     "peer-transformers": (peer_transformers, 500, True), "table": (table, 1, False),

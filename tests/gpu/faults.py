@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""One bad row harms only itself: a token whose embedding overflows, in the midst of others. Its request fails with a reason
+that names the way out, its neighbours' tokens and log-probability bits do not change, and what it left in the cache reaches
+nobody. Prints one line a check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
+import argparse
+import json
+import pathlib
+import shutil
+import struct
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[0] / "tools"), str(HERE.parents[0] / "e2e")]
+from cluster import Cluster, request  # noqa: E402
+from equalities import Checks, one, requests, vocabulary  # noqa: E402
+from rewrite_model import read_safetensors, write_safetensors  # noqa: E402
+
+BAD_TOKEN = 7
+
+
+def poisoned(model, folder, value):
+    """A copy of the model with `value` all over the bad token's embedding."""
+    shutil.copytree(model, folder)
+    for path in folder.glob("*.safetensors"):
+        tensors = read_safetensors(path)
+        name = "model.embed_tokens.weight"
+        if name not in tensors:
+            continue
+        dtype, shape, data = tensors[name]
+        row = struct.pack("<f", value)[2:] * shape[1]  # bfloat16 is the upper half of a float.
+        tensors[name] = (dtype, shape, data[:BAD_TOKEN * len(row)] + row + data[(BAD_TOKEN + 1) * len(row):])
+        path.write_bytes(b"")
+        write_safetensors(path, tensors)
+    return folder
+
+
+def clean(asked):
+    """Requests without the bad token."""
+    return [r for r in asked if BAD_TOKEN not in r.token_ids.ids]
+
+
+def bad_request():
+    return request(ids=[1, 5, BAD_TOKEN, 9], max_tokens=8, ignore_eos=True)
+
+
+def fails_with(result, *words):
+    if result.error is None:
+        return f"answered {result.ids[:4]}"
+    text = result.error.details()
+    missing = [word for word in words if word not in text]
+    return f"'{text}' does not say {missing}" if missing else None
+
+
+def neighbours(cluster, checks, asked, want, words):
+    """The bad request among the others, twice: the second finds the blocks that it used."""
+    for turn in ("once", "again"):
+        together = cluster.client.many([*asked[:10], bad_request(), *asked[10:], bad_request()], timeout=300)
+        checks.add(f"the bad rows fail ({turn})", [fails_with(together[10], *words), fails_with(together[-1], *words)])
+        checks.same(f"their neighbours' bits stay ({turn})", together[:10] + together[11:-1], want)
+
+
+def run(options):
+    checks = Checks()
+    asked = clean(requests(vocabulary(options.model), 40, 100, 24))
+
+    with tempfile.TemporaryDirectory() as scratch:
+        model = poisoned(options.model, pathlib.Path(scratch) / "huge", 3e38)
+
+        def cluster(*args, folder=model):
+            return Cluster(*args, model=folder, device=options.device)
+
+        with cluster() as c:
+            want = [one(c, r) for r in asked]
+            neighbours(c, checks, asked, want, ["NON_FINITE" if options.device == "cpu" else "--diagnose-numerics"])
+        with cluster("--diagnose-numerics") as c:
+            checks.add("the layer and the op are named", [fails_with(one(c, bad_request()), "layer 0", "norm")])
+            checks.same("diagnosing changes no bit", [one(c, r) for r in asked[:8]], want[:8])
+        with cluster("--enforce-eager") as c:
+            checks.same("a graph changes no bit", [one(c, r) for r in asked], want)
+        large = poisoned(options.model, pathlib.Path(scratch) / "large", 65000.0)
+        with cluster("--dtype", "half", folder=large) as c:
+            checks.add("an overflow of half says so", [fails_with(one(c, bad_request()), "half", "--dtype bfloat16")])
+            checks.add("the others answer in half", [None if one(c, r).error is None else "failed" for r in asked[:4]])
+    return checks
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--device", default="cuda")
+    p.add_argument("--model", default=str(HERE.parents[1] / "models/fathom-tiny"))
+    checks = run(p.parse_args())
+    print(json.dumps({"passed": checks.total - len(checks.failed), "total": checks.total, "failed": checks.failed}))
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
