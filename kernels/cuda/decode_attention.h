@@ -11,6 +11,9 @@
 
 namespace fathom::kernels::cuda {
 
+// Pages of keys and values that a thread block has on their way or at work. Changes speed only.
+inline constexpr int kDecodeStages = 2;
+
 struct DecodeAttentionArgs {
   DType dtype = DType::kBf16;
   const void* q = nullptr;     // [rows][heads][head_dim]
@@ -32,6 +35,7 @@ struct DecodeAttentionArgs {
   int table_stride = 0;
   int max_segments = 0;  // Of any row: ceil(length / 512).
   int pool_blocks = 0;
+  int stages = kDecodeStages;  // 2 or 3.
 };
 cudaError_t DecodeAttention(const LaunchContext& context, const DecodeAttentionArgs& args);
 
