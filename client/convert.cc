@@ -224,6 +224,8 @@ Model FromWire(const v1::Model& from) {
   to.has_chat_template = from.has_chat_template();
   to.default_sampling = FromWire(from.default_sampling());
   to.end_token_ids.assign(from.end_token_ids().begin(), from.end_token_ids().end());
+  to.device = from.device();
+  to.dtype = from.dtype();
   return to;
 }
 

@@ -47,6 +47,16 @@ absl::Status ParseQuestion(const ordered_json& from, Golden* to) {
   return absl::OkStatus();
 }
 
+// Empty where a position has less than two tokens.
+std::vector<double> GapsOf(const std::vector<TopTokens>& top) {
+  std::vector<double> gaps;
+  for (const TopTokens& one : top) {
+    if (one.logprobs.size() < 2) return {};
+    gaps.push_back(one.logprobs[0] - one.logprobs[1]);
+  }
+  return gaps;
+}
+
 absl::Status ParseAnswer(const ordered_json& from, Golden* to) {
   to->prompt_ids = from.at("prompt_ids").get<std::vector<TokenId>>();
   to->output_ids = from.at("output_ids").get<std::vector<TokenId>>();
@@ -62,13 +72,15 @@ absl::Status ParseAnswer(const ordered_json& from, Golden* to) {
       return Invalid("top5: unequal numbers of ids and log-probabilities");
     }
   }
+  to->gaps = from.value("margins", GapsOf(to->top));
   for (const ordered_json& one : from.value("prompt_logprobs", ordered_json::array())) {
     to->prompt_logprobs.push_back(one.is_null() ? 0.0 : one.get<double>());
   }
   const auto fits = [](size_t have, size_t want) { return have == 0 || have == want; };
   if (!fits(to->logprobs.size(), to->output_ids.size()) ||
-      !fits(to->top.size(), to->output_ids.size())) {
-    return Invalid("logprobs and top5 must have one entry for each of the {} output_ids",
+      !fits(to->top.size(), to->output_ids.size()) ||
+      !fits(to->gaps.size(), to->output_ids.size())) {
+    return Invalid("logprobs, top5 and margins must have one entry for each of the {} output_ids",
                    to->output_ids.size());
   }
   if (!fits(to->prompt_logprobs.size(), to->prompt_ids.size())) {

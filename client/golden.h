@@ -20,8 +20,8 @@ struct TopTokens {
 };
 
 // Recorded greedily by another implementation in fp32. Invariants of a parsed one: prompt_ids and
-// output_ids are not empty; logprobs and top (where there are any) have one entry per output id;
-// prompt_logprobs (where there are any) one per prompt id, the first of which says nothing.
+// output_ids are not empty; logprobs, top and gaps (where there are any) have one entry per output
+// id; prompt_logprobs (where there are any) one per prompt id, the first of which says nothing.
 struct Golden {
   std::string name;
   int32_t line = 0;
@@ -33,6 +33,7 @@ struct Golden {
   std::optional<std::string> text;
   std::vector<double> logprobs;
   std::vector<TopTokens> top;
+  std::vector<double> gaps;  // Between the two best tokens, of "margins" or the top.
   std::vector<double> prompt_logprobs;
   bool fixture = false;  // Without "rendered": by ids, the end token ignored.
 };

@@ -171,6 +171,8 @@ struct Model {
   bool has_chat_template = false;
   Sampling default_sampling;
   std::vector<TokenId> end_token_ids;
+  std::string device;  // What computes: "cpu", "cuda-sm90"; empty: not known.
+  std::string dtype;   // Of computing: "float32", "bfloat16", "float16".
 };
 
 struct ClusterStatus {

@@ -14,6 +14,8 @@ constexpr int32_t kTokensPastEnd = 8;
 
 class Comparer {
  public:
+  explicit Comparer(double logprob_tolerance) : tolerance_(logprob_tolerance) {}
+
   void Text(const char* what, const std::string& got, const std::string& want) {
     if (got == want) return;
     Differs("{}: {}", what, TextDifference(got, want));
@@ -30,14 +32,11 @@ class Comparer {
   }
 
   // False: they differ too much.
-  bool Logprob(const std::string& what, double got, double want) {
-    const double difference = std::abs(got - want);
-    if (difference <= kCpuLogprobTolerance) {
-      result_.logprob_difference_max = std::max(result_.logprob_difference_max, difference);
-      return true;
-    }
-    Differs("{} is {:.5f}, recorded {:.5f}: more than {} apart", what, got, want,
-            kCpuLogprobTolerance);
+  bool Logprob(const std::string& what, double got, double want, Distances* distances) {
+    const double distance = std::abs(got - want);
+    distances->Add(distance);
+    if (distance <= tolerance_) return true;
+    Differs("{} is {:.5f}, recorded {:.5f}: more than {} apart", what, got, want, tolerance_);
     return false;
   }
 
@@ -49,7 +48,9 @@ class Comparer {
     }
     for (size_t rank = 0; rank < want.ids.size(); ++rank) {
       const std::string at = fmt::format("{}[{}]", what, rank);
-      if (!Logprob(at, got.top_logprobs[rank], want.logprobs[rank])) return false;
+      if (!Logprob(at, got.top_logprobs[rank], want.logprobs[rank], &result_.alternatives)) {
+        return false;
+      }
       if (got.top_ids[rank] == want.ids[rank]) continue;
       const auto near = std::find(want.ids.begin(), want.ids.end(), got.top_ids[rank]);
       const double recorded =
@@ -66,22 +67,35 @@ class Comparer {
     result_.differences.push_back(fmt::format(text, std::forward<Args>(args)...));
   }
 
+  Comparison* result() { return &result_; }
   Comparison Take() { return std::move(result_); }
 
  private:
+  const double tolerance_;
   Comparison result_;
 };
 
-void ComparePrompt(const Golden& golden, const Replay& replay, Comparer* compare) {
-  if (!replay.tokenized) return;
-  if (golden.conversation && golden.rendered) {
-    compare->Text("rendered", replay.tokenized->rendered.value_or(""), *golden.rendered);
+// What no arithmetic changes.
+void CompareTexts(const Golden& golden, const Replay& replay, Comparer* compare) {
+  if (replay.tokenized) {
+    if (golden.conversation && golden.rendered) {
+      compare->Text("rendered", replay.tokenized->rendered.value_or(""), *golden.rendered);
+    }
+    compare->Ids("prompt_ids", replay.tokenized->ids, golden.prompt_ids);
   }
-  compare->Ids("prompt_ids", replay.tokenized->ids, golden.prompt_ids);
+  if (replay.decoded && golden.text) compare->Text("text", *replay.decoded, *golden.text);
+}
+
+// A conversation's stream parts reasoning and keeps tool markers; a plain text is streamed as it
+// is.
+void CompareStreamedText(const Golden& golden, const Replay& replay, Comparer* compare) {
+  if (!replay.decoded || !golden.text || golden.conversation) return;
+  compare->Text("streamed text", replay.answer.sequences[0].text, *golden.text);
 }
 
 void CompareOutput(const Golden& golden, const SequenceResult& got, Comparer* compare) {
   compare->Ids("output_ids", got.ids, golden.output_ids);
+  compare->result()->ids_equal = got.ids == golden.output_ids;
   if (golden.logprobs.empty() || got.ids != golden.output_ids) return;
   if (got.logprobs.size() != golden.logprobs.size()) {
     compare->Differs("{} log-probabilities, recorded {}", got.logprobs.size(),
@@ -90,7 +104,7 @@ void CompareOutput(const Golden& golden, const SequenceResult& got, Comparer* co
   }
   for (size_t i = 0; i < golden.logprobs.size(); ++i) {
     if (!compare->Logprob(fmt::format("logprobs[{}]", i), got.logprobs[i].logprob,
-                          golden.logprobs[i])) {
+                          golden.logprobs[i], &compare->result()->outputs)) {
       return;  // One line is enough.
     }
     if (!golden.top.empty() &&
@@ -111,28 +125,104 @@ void ComparePromptLogprobs(const Golden& golden, const std::optional<PromptLogpr
   }
   for (size_t i = 0; i < count; ++i) {
     if (!compare->Logprob(fmt::format("prompt_logprobs[{}]", i + 1), got->logprobs[i].logprob,
-                          golden.prompt_logprobs[i + 1])) {
+                          golden.prompt_logprobs[i + 1], &compare->result()->prompts)) {
       return;
     }
   }
 }
 
-}  // namespace
+// Where the gap was not recorded, nothing excuses another token.
+bool IsNearTie(const Golden& golden, size_t position) {
+  return !golden.gaps.empty() && golden.gaps[position] <= kCudaNearTie;
+}
 
-Comparison CompareCpu(const Golden& golden, const Replay& replay) {
-  Comparer compare;
-  ComparePrompt(golden, replay, &compare);
-  if (replay.decoded && golden.text) {
-    compare.Text("text", *replay.decoded, *golden.text);
-    // A conversation's stream parts reasoning and keeps tool markers; a plain text is streamed as
-    // it is.
-    if (!golden.conversation) {
-      compare.Text("streamed text", replay.answer.sequences[0].text, *golden.text);
+// Equal up to the first near tie, where another token may begin another answer.
+void CompareFreeRun(const Golden& golden, const std::vector<TokenId>& got, Comparer* compare) {
+  compare->result()->ids_equal = got == golden.output_ids;
+  size_t tie = 0;
+  while (tie < golden.output_ids.size() && !IsNearTie(golden, tie)) ++tie;
+  if (tie == golden.output_ids.size()) return compare->Ids("output_ids", got, golden.output_ids);
+  const auto until_tie = [tie](const std::vector<TokenId>& ids) {
+    return std::vector<TokenId>(ids.begin(), ids.begin() + std::min(tie, ids.size()));
+  };
+  compare->Ids("output_ids", until_tie(got), until_tie(golden.output_ids));
+  if (got.size() == tie) compare->Differs("output_ids has {} tokens: none at the near tie", tie);
+}
+
+// The recorded ids, fed one after the other: every position counts. Lines for the first wrong token
+// and the first wrong log-probability; all distances are added up.
+void CompareScored(const Golden& golden, const std::optional<PromptLogprobs>& scored,
+                   Comparer* compare) {
+  const size_t prompt = golden.prompt_ids.size(), outputs = golden.output_ids.size();
+  const size_t count = scored ? scored->logprobs.size() : 0;
+  if (count != prompt + outputs - 1 || scored->start != 1) {
+    return compare->Differs("{} log-probabilities of the scored ids, expected {} from position 1",
+                            count, prompt + outputs - 1);
+  }
+  bool tokens_good = true, logprobs_good = true;
+  for (size_t i = 0; i < outputs; ++i) {
+    const TokenLogprob& got = scored->logprobs[prompt + i - 1];
+    if (got.top_ids.empty()) return compare->Differs("the scored ids have no best tokens");
+    if (tokens_good && !IsNearTie(golden, i) && got.top_ids[0] != golden.output_ids[i]) {
+      tokens_good = false;
+      compare->Differs("the best token after {} recorded ones is {}, recorded {}{}", i,
+                       got.top_ids[0], golden.output_ids[i],
+                       golden.gaps.empty() ? "" : fmt::format(" by {:.3f}", golden.gaps[i]));
+    }
+    if (golden.logprobs.empty()) continue;
+    Distances* distances = &compare->result()->outputs;
+    if (!logprobs_good) {
+      distances->Add(std::abs(got.logprob - golden.logprobs[i]));
+    } else {
+      logprobs_good = compare->Logprob(fmt::format("scored logprobs[{}]", i), got.logprob,
+                                       golden.logprobs[i], distances);
     }
   }
+  for (size_t i = 1; i < golden.prompt_logprobs.size(); ++i) {
+    compare->result()->prompts.Add(
+        std::abs(scored->logprobs[i - 1].logprob - golden.prompt_logprobs[i]));
+  }
+}
+
+}  // namespace
+
+const char* NameOf(VerifyRule rule) { return rule == VerifyRule::kCpu ? "cpu" : "cuda"; }
+
+VerifyRule RuleFor(const Model& model) {
+  const bool cuda = model.device.starts_with("cuda") && model.dtype != "float32";
+  return cuda ? VerifyRule::kCuda : VerifyRule::kCpu;
+}
+
+Comparison CompareCpu(const Golden& golden, const Replay& replay) {
+  Comparer compare(kCpuLogprobTolerance);
+  CompareTexts(golden, replay, &compare);
+  CompareStreamedText(golden, replay, &compare);
   CompareOutput(golden, replay.answer.sequences[0], &compare);
   ComparePromptLogprobs(golden, replay.answer.prompt_logprobs, &compare);
   return compare.Take();
+}
+
+Comparison CompareCuda(const Golden& golden, const Replay& replay) {
+  Comparer compare(kCudaLogprobTolerance);
+  CompareTexts(golden, replay, &compare);
+  CompareFreeRun(golden, replay.answer.sequences[0].ids, &compare);
+  if (compare.result()->ids_equal) CompareStreamedText(golden, replay, &compare);
+  CompareScored(golden, replay.scored, &compare);
+  return compare.Take();
+}
+
+std::vector<std::string> CheckMeansCuda(const Distances& outputs, const Distances& prompts) {
+  std::vector<std::string> broken;
+  const auto check = [&](const char* what, const Distances& distances, double bound) {
+    if (distances.mean() <= bound) return;
+    broken.push_back(
+        fmt::format("log-probabilities of {} are {:.4f} from the recorded ones on average, more "
+                    "than {}",
+                    what, distances.mean(), bound));
+  };
+  check("outputs", outputs, kCudaOutputMeanMax);
+  check("prompts", prompts, kCudaPromptMeanMax);
+  return broken;
 }
 
 RequestOptions ReplayOptions(const Golden& golden, std::span<const TokenId> end_token_ids) {
@@ -149,6 +239,18 @@ RequestOptions ReplayOptions(const Golden& golden, std::span<const TokenId> end_
   }
   if (!golden.prompt_logprobs.empty()) options.output.prompt_logprobs = 0;
   return options;
+}
+
+GenerateRequest ScoreRequest(const Golden& golden) {
+  GenerateRequest request;
+  request.sampling.temperature = 0.0f;
+  request.stop.max_tokens = 1;
+  request.stop.ignore_eos = true;
+  request.output.prompt_logprobs = 1;
+  std::vector<TokenId> ids = golden.prompt_ids;
+  ids.insert(ids.end(), golden.output_ids.begin(), golden.output_ids.end());
+  request.prompt = std::move(ids);
+  return request;
 }
 
 }  // namespace fathom::client

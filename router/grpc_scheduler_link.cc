@@ -46,6 +46,8 @@ SchedulerFacts FactsOf(const wire::SchedulerHello& hello) {
   facts.pool_blocks = hello.pool_blocks();
   facts.groups = hello.groups();
   facts.vocab = hello.vocab();
+  facts.device_kind = hello.device_kind();
+  facts.dtype = hello.dtype();
   return facts;
 }
 

@@ -208,7 +208,11 @@ absl::Status RouterService::Handler::GetModel(const std::string& bytes, v1::Mode
   names.model = message.model();
   FATHOM_RETURN_IF_ERROR(CheckFields(names, facts));
   response->set_name(facts.name);
-  if (known) response->set_fingerprint(view.facts->fingerprint);
+  if (known) {
+    response->set_fingerprint(view.facts->fingerprint);
+    response->set_device(view.facts->device_kind);
+    response->set_dtype(view.facts->dtype);
+  }
   response->set_context_tokens(facts.context_tokens);
   response->set_pool_tokens(static_cast<int32_t>(std::min<int64_t>(facts.pool_tokens, INT32_MAX)));
   response->set_vocab(facts.vocab);

@@ -32,6 +32,8 @@ struct SchedulerFacts {
   int32_t pool_blocks = 0;  // Of one group, without the padding block.
   int32_t groups = 0;       // That can take work now.
   int32_t vocab = 0;
+  std::string device_kind;  // "cpu", "cuda-sm90".
+  std::string dtype;        // Of computing.
   bool operator==(const SchedulerFacts&) const = default;
 };
 

@@ -42,7 +42,9 @@ WorkerFacts FactsOf(const pb::WorkerHello& from) {
           from.tp(),
           from.pp(),
           from.preferred_rank(),
-          from.health_address()};
+          from.health_address(),
+          from.device_kind(),
+          from.dtype()};
 }
 
 PeerHello HelloOf(const pb::Hello& from) {
@@ -208,6 +210,8 @@ void Fill(const SchedulerHello& from, pb::Hello* to) {
   scheduler->set_pool_blocks(from.facts.pool_blocks);
   scheduler->set_groups(from.facts.groups);
   scheduler->set_vocab(from.facts.vocab);
+  scheduler->set_device_kind(from.facts.device_kind);
+  scheduler->set_dtype(from.facts.dtype);
 }
 
 void Fill(const Heartbeat& from, pb::Heartbeat* to) {

@@ -98,6 +98,8 @@ wire::ControlUp SchedulerClient::Shared::Hello() const {
   worker->set_pp(1);
   worker->set_preferred_rank(facts.preferred_rank);
   worker->set_health_address(facts.health_address);
+  worker->set_device_kind(facts.device_kind);
+  worker->set_dtype(facts.dtype);
   wire::WorkerLimits* limits = worker->mutable_limits();
   limits->set_context_tokens(facts.limits.context_tokens);
   limits->set_block_tokens(facts.limits.block_tokens);

@@ -28,6 +28,8 @@ struct WorkerFacts {
   std::string weights_digest;
   std::string fingerprint;
   std::string health_address;
+  std::string device_kind;  // As in the fingerprint.
+  std::string dtype;        // Likewise.
   uint64_t memory_bytes = 0;
   EngineLimits limits;
   int32_t tp = 1;

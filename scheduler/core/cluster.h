@@ -56,6 +56,8 @@ struct WorkerFacts {
   int32_t pp = 1;
   int32_t preferred_rank = -1;  // -1: none.
   std::string health_address;
+  std::string device_kind;  // "cpu", "cuda-sm90".
+  std::string dtype;        // Of computing.
 };
 
 // First on Route and Control.
@@ -81,6 +83,8 @@ struct ClusterFacts {
   int32_t pool_blocks = 0;  // Of one group, without the padding block.
   int32_t groups = 0;       // That can take work now.
   int32_t vocab = 0;
+  std::string device_kind;
+  std::string dtype;
   bool operator==(const ClusterFacts&) const = default;
 };
 

@@ -450,6 +450,8 @@ void WorkerGroups::UpdateFacts() {
   facts_.block_tokens = hello.worker->limits.block_tokens;
   facts_.pool_blocks = hello.worker->limits.pool_blocks - 1;
   facts_.vocab = hello.worker->limits.vocab;
+  facts_.device_kind = hello.worker->device_kind;
+  facts_.dtype = hello.worker->dtype;
   for (const auto& [peer, worker] : workers_) {
     const WorkerLimits& limits = worker.hello.worker->limits;
     facts_.context_tokens = std::min(facts_.context_tokens, limits.context_tokens);

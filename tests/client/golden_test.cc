@@ -55,12 +55,28 @@ TEST(GoldenTest, FixtureHasNoRendering) {
   EXPECT_TRUE((*goldens)[0].fixture);
   EXPECT_EQ((*goldens)[0].prompt_logprobs, (std::vector<double>{0, -1.5}));
   EXPECT_EQ((*goldens)[0].name, "line 1");
+  EXPECT_TRUE((*goldens)[0].gaps.empty());
+}
+
+TEST(GoldenTest, GapsAreRecordedOrOfTheTop) {
+  const auto goldens =
+      ParseGoldens(R"({"prompt_ids":[1],"output_ids":[7,8],"margins":[0.5,0.25]})"
+                   "\n"
+                   R"({"prompt_ids":[1],"output_ids":[7],"top5":[[[7,8],[-0.5,-2.0]]]})"
+                   "\n"
+                   R"({"prompt_ids":[1],"output_ids":[7],"top5":[[[7],[-0.5]]]})",
+                   "f");
+  ASSERT_TRUE(goldens.ok()) << ToString(goldens.status());
+  EXPECT_EQ((*goldens)[0].gaps, (std::vector<double>{0.5, 0.25}));
+  EXPECT_EQ((*goldens)[1].gaps, (std::vector<double>{1.5}));
+  EXPECT_TRUE((*goldens)[2].gaps.empty());
 }
 
 TEST(GoldenTest, ErrorsNameFileAndLine) {
   for (const char* line : {"{", "[]", "{}", R"({"prompt_ids":[],"output_ids":[1]})",
                            R"({"prompt_ids":[1],"output_ids":[1],"logprobs":[1,2]})",
                            R"({"prompt_ids":[1],"output_ids":[1],"prompt_logprobs":[1,2]})",
+                           R"({"prompt_ids":[1],"output_ids":[1],"margins":[1,2]})",
                            R"({"prompt_ids":["x"],"output_ids":[1]})",
                            R"({"prompt_ids":[1],"output_ids":[1],"top5":[[[1,2],[0.1]]]})",
                            R"({"messages":[{"content":"x"}],"prompt_ids":[1],"output_ids":[1]})"}) {

@@ -92,6 +92,7 @@ class Generate(unittest.TestCase):
     def test_model_and_health_and_reflection(self):
         model = self.stub.GetModel(pb.GetModelRequest())
         self.assertEqual((model.context_tokens, model.vocab, list(model.end_token_ids)), (4096, 4096, [1]))
+        self.assertEqual((model.device, model.dtype), ("cpu", "float32"))
         ports = [self.cluster.ready["grpc_port"], self.cluster.ready["scheduler_port"]] + [w["port"] for w in self.cluster.ready["workers"]]
         services = ["fathom.v1.Inference", "fathom.cluster.v1.Scheduler", "grpc.health.v1.Health", "grpc.health.v1.Health"]
         for port, service in zip(ports, services):

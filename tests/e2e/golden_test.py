@@ -1,4 +1,5 @@
 """`fathom verify` against real clusters: every recorded output exact, with one rank and with two."""
+import json
 import pathlib
 import subprocess
 import unittest
@@ -9,13 +10,17 @@ SHARED = ROOT.parent / "shared"
 
 
 class Golden(unittest.TestCase):
+    def run_verify(self, cluster, goldens, *flags):
+        return subprocess.run([BIN / "fathom", "verify", "--goldens", str(goldens), "--server", f"127.0.0.1:{cluster.ready['grpc_port']}", *flags],
+                              capture_output=True, text=True, timeout=300)
+
     def verify(self, model, goldens, *args):
         with Cluster(*args, model=model) as c:
-            run = subprocess.run([BIN / "fathom", "verify", "--goldens", str(goldens), "--server", f"127.0.0.1:{c.ready['grpc_port']}"],
-                                 capture_output=True, text=True, timeout=300)
+            run = self.run_verify(c, goldens)
         count = len(pathlib.Path(goldens).read_text(encoding="utf-8").splitlines())
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
-        self.assertIn(f"{count} of {count} exact", run.stdout + run.stderr)
+        self.assertIn("rule cpu", run.stdout)
+        self.assertIn(f"{count} of {count} exact", run.stdout)
 
     def test_fathom_tiny(self):
         for tp in ("1", "2"):
@@ -35,16 +40,39 @@ class Golden(unittest.TestCase):
 
     def test_a_wrong_golden_is_caught(self):
         lines = (ROOT / "tests/data/goldens/fathom-tiny-draft.jsonl").read_text(encoding="utf-8").splitlines()
-        import json
         golden = json.loads(lines[0])
         golden["output_ids"][0] += 1
         broken = ROOT / "build/broken_golden.jsonl"
         broken.write_text(json.dumps(golden) + "\n", encoding="utf-8")
         with Cluster(model=ROOT / "models/fathom-tiny-draft") as c:
-            run = subprocess.run([BIN / "fathom", "verify", "--goldens", str(broken), "--server", f"127.0.0.1:{c.ready['grpc_port']}"],
-                                 capture_output=True, text=True, timeout=60)
+            run = self.run_verify(c, broken)
+            by_cuda_rule = self.run_verify(c, broken, "--rule", "cuda")
         self.assertNotEqual(run.returncode, 0)
         self.assertIn("0 of 1 exact", run.stdout + run.stderr)
+        self.assertNotEqual(by_cuda_rule.returncode, 0)
+        self.assertIn("0 of 1 within the rule", by_cuda_rule.stdout + by_cuda_rule.stderr)
+
+    def test_the_rule_for_cuda(self):
+        """Exact arithmetic keeps to it too; log-probabilities recorded too high on average are caught."""
+        goldens = ROOT / "tests/data/goldens/fathom-tiny.jsonl"
+        lines = goldens.read_text(encoding="utf-8").splitlines()
+        shifted = ROOT / "build/shifted_golden.jsonl"
+        with open(shifted, "w", encoding="utf-8") as file:
+            for golden in map(json.loads, lines):
+                golden["logprobs"] = [x + 0.04 for x in golden["logprobs"]]
+                file.write(json.dumps(golden) + "\n")
+        with Cluster(model=ROOT / "models/fathom-tiny") as c:
+            run = self.run_verify(c, goldens, "--rule", "cuda", "--json")
+            text = self.run_verify(c, goldens, "--rule", "cuda")
+            caught = self.run_verify(c, shifted, "--rule", "cuda", "--json")
+        found = json.loads(run.stdout)
+        self.assertEqual((found["rule"], found["passed"], found["exact"], found["total"], found["failed"]), ("cuda", *[len(lines)] * 3, []))
+        self.assertLess(found["logprob_difference_max"], 2e-3)
+        self.assertIn("rule cuda", text.stdout)
+        self.assertIn(f"{len(lines)} of {len(lines)} within the rule", text.stdout)
+        found = json.loads(caught.stdout)
+        self.assertEqual((found["passed"], len(found["failed"])), (0, 1))
+        self.assertNotEqual(caught.returncode, 0)
 
 
 if __name__ == "__main__":

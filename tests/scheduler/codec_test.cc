@@ -30,7 +30,8 @@ absl::StatusOr<UpMessage> Up(StreamKind stream, const Message& message) {
 }
 
 TEST(Codec, HelloSaysWhoLeadsAndWhatTheClusterIs) {
-  const ClusterFacts facts{"tiny", "config", "print", 1024, 16, 100, 2, 1000};
+  const ClusterFacts facts{"tiny", "config", "print", 1024,        16,
+                           100,    2,        1000,    "cuda-sm90", "bfloat16"};
   const auto down =
       Down<pb::RouteDown>(StreamKind::kRoute, SchedulerHello{"s", "b", TermId{4}, true, facts});
   EXPECT_EQ(down.hello().role(), pb::ROLE_SCHEDULER);
@@ -45,6 +46,8 @@ TEST(Codec, HelloSaysWhoLeadsAndWhatTheClusterIs) {
   EXPECT_EQ(hello.pool_blocks(), 100);
   EXPECT_EQ(hello.groups(), 2);
   EXPECT_EQ(hello.vocab(), 1000);
+  EXPECT_EQ(hello.device_kind(), "cuda-sm90");
+  EXPECT_EQ(hello.dtype(), "bfloat16");
 }
 
 TEST(Codec, RefusalsAndErrorsKeepTheirDetail) {

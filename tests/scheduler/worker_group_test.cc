@@ -23,7 +23,9 @@ PeerHello HelloOf(const std::string& process, int32_t preferred_rank = -1, int32
                              .fingerprint = "print",
                              .limits = {1024, 16, 101, 8, 256, 1000},
                              .tp = tp,
-                             .preferred_rank = preferred_rank};
+                             .preferred_rank = preferred_rank,
+                             .device_kind = "cuda-sm90",
+                             .dtype = "bfloat16"};
   return hello;
 }
 
@@ -132,6 +134,8 @@ TEST_F(WorkerGroupTest, ComesUpWhenEveryRankIsReadyAndListens) {
   EXPECT_EQ(out_.up[0].fingerprint, "print");
   EXPECT_EQ(groups_.facts().groups, 1);
   EXPECT_EQ(groups_.facts().pool_blocks, 50);
+  EXPECT_EQ(groups_.facts().device_kind, "cuda-sm90");
+  EXPECT_EQ(groups_.facts().dtype, "bfloat16");
 }
 
 TEST_F(WorkerGroupTest, RefusesFactsThatCannotBe) {

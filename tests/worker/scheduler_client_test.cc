@@ -158,6 +158,8 @@ class SchedulerClientTest : public testing::Test {
     facts.process_id = "me";
     facts.model = "tiny";
     facts.fingerprint = "print";
+    facts.device_kind = "cuda-sm90";
+    facts.dtype = "bfloat16";
     facts.limits = {100, 16, 20, 4, 32, 50};
     facts.tp = 2;
     facts.preferred_rank = 1;
@@ -184,6 +186,8 @@ TEST_F(SchedulerClientTest, SaysWhatItIsAndBeatsWithItsProgress) {
   EXPECT_EQ(hello.role(), wire::ROLE_WORKER);
   EXPECT_EQ(hello.process_id(), "me");
   EXPECT_EQ(hello.worker().fingerprint(), "print");
+  EXPECT_EQ(hello.worker().device_kind(), "cuda-sm90");
+  EXPECT_EQ(hello.worker().dtype(), "bfloat16");
   EXPECT_EQ(hello.worker().tp(), 2);
   EXPECT_EQ(hello.worker().preferred_rank(), 1);
   EXPECT_EQ(hello.worker().limits().pool_blocks(), 20);
