@@ -75,8 +75,7 @@ int RunProfile(int argc, const char* const* argv) {
       WriteWhole(out, TraceJson(*trace, fmt::format("worker {}", address)).dump());
   if (!written.ok()) return Fail("profile", written);
   if (std::ssize(*trace) < steps) {
-    fmt::print(stderr, "fathom profile: only {} of {} steps came in {} s\n", trace->size(), steps,
-               timeout_s);
+    fmt::print(stderr, "fathom profile: only {} of {} steps came\n", trace->size(), steps);
   }
   fmt::print("{}; wrote {}, for ui.perfetto.dev or chrome://tracing\n", TraceText(*trace), out);
   return kExitOk;

@@ -66,6 +66,7 @@ absl::StatusOr<std::vector<StepTrace>> StepRecorder::Capture(
   }
   on_.store(false, std::memory_order_relaxed);
   wanted_ = 0;
+  if (closed_ && steps_.empty()) return Unavailable("the worker is ending");
   return std::exchange(steps_, {});
 }
 

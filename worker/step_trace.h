@@ -27,7 +27,7 @@ class StepRecorder {
   // Waits until `steps` more steps were written and returns them in that order; the ones there are
   // when `timeout` passes, `given_up` (asked a few times a second) says true, or the recorder is
   // closed. INVALID_ARGUMENT: steps not in 1..kTraceStepsMax. RESOURCE_EXHAUSTED: another Capture
-  // is under way.
+  // is under way. UNAVAILABLE: closed, and there are none.
   absl::StatusOr<std::vector<StepTrace>> Capture(int32_t steps, std::chrono::milliseconds timeout,
                                                  const std::function<bool()>& given_up);
   // Ends the Capture under way and all later ones at once.
