@@ -163,11 +163,12 @@ class Clocks:
 
 
 class Serve:
-    """`fathom serve` of the bundle on free ports; `with` waits until it is ready, and stops it."""
+    """`fathom serve` of the bundle, or of another folder of programs, on free ports; `with` waits until it is ready, and stops
+    it."""
 
-    def __init__(self, host, model, *args, timeout=300):
+    def __init__(self, host, model, *args, timeout=300, folder=None):
         self.host, self.timeout = host, timeout
-        self.argv = [str(host.bin / "fathom"), "serve", "--model", str(model), "--device", host.options.device]
+        self.argv = [str((folder or host.bin) / "fathom"), "serve", "--model", str(model), "--device", host.options.device]
         for port in ("http", "grpc", "scheduler", "scheduler-metrics", "worker", "worker-metrics"):
             self.argv += [f"--{port}-port", "0"]
         self.argv += ["--json", "--start-timeout-s", str(timeout), *args, *host.options.serve]

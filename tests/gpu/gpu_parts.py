@@ -3,6 +3,7 @@ import glob
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -79,7 +80,7 @@ def bench(host):
     """All benchmark programs: lines of JSON; ids of the table become rows."""
     count = 0
     for program in programs(host, "_bench"):
-        if program.name == "card_bench":
+        if program.name in ("card_bench", "canonical_cost_bench"):  # Parts of their own.
             continue
         with Clocks(host, program.name):
             text, code = host.run([program], host.options.test_timeout, check=False)
@@ -270,6 +271,7 @@ def plan_error(host):
              + ", ".join(f"{name} {value / 2**20:.0f}" for name, value in plan.items()))
 
 
+FAULT_FLAG_ROUNDS = 3
 PEER_PARTS = {"7b": "b1,ttft,bs:8:160,bs:64:160,bs:128:160,tp:1024:128:128,tp:300:1000:1000", "13b": "b1", "33b": "b1"}
 
 
@@ -293,6 +295,71 @@ def peer(host):
         host.say(f"peer {key}: " + ", ".join(f"{k} {v}" for k, v in gpu_rows.peer_rows(result).items()))
 
 
+def peer_attention(host):
+    """FlashAttention 3 of the peer's bundle at the shapes of attention_bench and prefill_bench."""
+    if not host.options.peer_site:
+        raise Failed("--peer-site is missing")
+    env = {**plain_environment(), "PYTHONPATH": host.options.peer_site}
+    with Clocks(host, "peer-attention"):
+        text, code = host.run([python(), HERE / "fa3_peer.py"], 400, env=env, check=False)
+    for one in gpu_rows.json_lines(text):
+        host.measurements.append({"program": "fa3_peer.py", **one})
+        if one["id"] in gpu_rows.ROWS:
+            host.peers[one["id"]] = one["value"]
+        host.say(f"  {one['id']:<44} {gpu_rows.number(one['value']):>10} {one['unit']}  {one.get('how', '')}")
+    if code != 0:
+        raise Failed(f"fa3_peer.py ended with {code}: {last_lines(text)}")
+
+
+def canonical_cost(host):
+    """Canonical kernels against the fastest others, in one run: cuBLASLt's best of 16 with split-K, FlashAttention 3."""
+    if not any(one["id"].startswith("fa3_decode_") for one in host.measurements):
+        peer_attention(host)
+    fa3 = {one["id"]: one["value"] for one in host.measurements if one["id"].startswith("fa3_")}
+    lines = []
+    with Clocks(host, "canonical-cost"):
+        for name in ("attention_bench", "prefill_bench", "canonical_cost_bench"):
+            lines += gpu_rows.json_lines(host.run([host.gpu / name], host.options.test_timeout)[0])
+    host.measurements += [{"program": "canonical_cost_bench", **one} for one in lines if one["id"] == "canonical"]
+    costs = gpu_rows.canonical_costs(lines, fa3)
+    for one in costs:
+        host.measurements.append({"id": "canonical_cost", "value": one["pct"], "unit": "%", **one})
+        host.say(f"  {one['step']:<14} ours {one['ours_us']:8.0f} us, others {one['other_us']:8.0f} us: {one['pct']:+.2f} % "
+                 f"(launches one after the other {one['alone_pct']:+.2f} %); " + ", ".join(
+                     f"{op} {ours:.1f}/{other:.1f}" for op, (ours, other) in one["ops"].items()))
+    worst = max(costs, key=lambda one: one["pct"])
+    host.row("canonical_cost_pct", worst["pct"], f"tests/gpu/run canonical-cost ({worst['step']})")
+
+
+def fault_flag_cost(host):
+    """Workers with and without the row fault flag, in turns, at batch 1 and 64 of the 7B shape."""
+    unflagged = host.bin / "fathom-worker-unflagged"
+    if not unflagged.exists():
+        raise Failed("the bundle has no bin/fathom-worker-unflagged (tests/gpu/bundle --unflagged)")
+    # `fathom serve` takes its binaries from the folder it lies in itself: copies, for it follows links.
+    other = host.work / "bin-unflagged"
+    other.mkdir(exist_ok=True)
+    for name in ("fathom", "fathom-router", "fathom-scheduler"):
+        shutil.copy2(host.bin / name, other / name)
+    shutil.copy2(unflagged, other / "fathom-worker")
+    found = {}
+    with Clocks(host, "fault-flag-cost"):
+        for turn in range(FAULT_FLAG_ROUNDS):
+            # A B, B A, A B: neither always has the warmer card.
+            for flagged in ((True, False), (False, True))[turn % 2]:
+                with Serve(host, SHAPE_FILES["7b"], "--load-format", "dummy", folder=host.bin if flagged else other) as served:
+                    for sequences, words in ((1, ("--input-len", 128, "--short-output-len", 1, "--long-output-len", 129)),
+                                             (64, ("--input-len", 160, "--short-output-len", 65, "--long-output-len", 193))):
+                        run, _ = served.bench("step", "--sequences", sequences, *words, "--repeats", 3)
+                        found.setdefault(sequences, {}).setdefault(flagged, []).append(run["metrics"][0]["value"])
+    costs = gpu_rows.flag_costs(found)
+    for sequences, cost in costs.items():
+        host.measurements.append({"id": f"fault_flag_b{sequences}", "value": cost, "unit": "%", "with_ms": found[sequences][True],
+                                  "without_ms": found[sequences][False]})
+        host.say(f"  {sequences:>3} sequences: with {found[sequences][True]} ms, without {found[sequences][False]} ms: {cost:+.2f} %")
+    host.row("fault_flag_cost_pct", max(costs.values()), "tests/gpu/run fault-flag-cost")
+
+
 def peer_transformers(host):
     """PyTorch transformers, static cache and compile: a second peer, kept among the measurements."""
     with Clocks(host, "peer-transformers"):
@@ -312,7 +379,8 @@ PARTS = {
     "equalities": (equalities, 590, False), "faults": (faults, 300, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
     "perf-7b-quick": (perf_7b_quick, 240, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),
-    "peer-transformers": (peer_transformers, 500, True), "table": (table, 1, False),
+    "peer-transformers": (peer_transformers, 500, True), "peer-attention": (peer_attention, 400, True),
+    "canonical-cost": (canonical_cost, 500, True), "fault-flag-cost": (fault_flag_cost, 400, False), "table": (table, 1, False),
 }
 
 

@@ -1,6 +1,7 @@
 """tests/gpu/gpu_rows.py: the rows of docs/performance/<card>.json: floors, the peers' names, merging, the table. Pure."""
 import json
 import re
+import statistics
 
 # id -> (unit, higher is better). The order is the table's.
 ROWS = {
@@ -144,6 +145,37 @@ def idle_percent(before, after):
 def arenas(page):
     """{arena: bytes} of a worker's metrics."""
     return {m[1]: v for k, v in page.items() if (m := re.search(r'arena_bytes\{.*?arena="([^"]+)"', k))}
+
+
+# What a 7B step has of each op.
+CANONICAL_OPS = {"qkv": 30, "o": 30, "gate_up": 30, "down": 30, "attention": 30, "head": 1}
+
+
+def canonical_costs(lines, fa3):
+    """What each step costs with our kernels and with the fastest others: canonical_cost_bench's products, attention_bench's and
+    prefill_bench's attention, FlashAttention 3's microseconds. One {step, ours_us, other_us, pct, alone_pct, ops} each; `pct`
+    has our launches as the engine makes them, `alone_pct` one after the other."""
+    products = [one for one in lines if one["id"] == "canonical"]
+    ours = {one["id"]: one for one in lines}
+    costs = []
+    for step, rows in dict.fromkeys((one["step"], one["rows"]) for one in products):
+        found = {one["op"]: (one["ours_us"], one["alone_us"], one["other_us"]) for one in products
+                 if (one["step"], one["rows"]) == (step, rows)}
+        if step == "prefill":
+            us = ours["attn_prefill_2k_tflops"]["us"]
+            found["attention"] = (us, us, fa3[f"fa3_prefill_{rows}_us"])
+        else:
+            one = ours[f"attn_decode_{rows}x290"]
+            found["attention"] = (one["overlapped_us"], one["us"], fa3[f"fa3_decode_{rows}_us"])
+        total, alone, other = (sum(count * found[op][i] for op, count in CANONICAL_OPS.items()) for i in range(3))
+        costs.append({"step": f"{step} {rows}", "ours_us": total, "other_us": other, "pct": (total / other - 1) * 100,
+                      "alone_pct": (alone / other - 1) * 100, "ops": {op: (found[op][0], found[op][2]) for op in CANONICAL_OPS}})
+    return costs
+
+
+def flag_costs(found):
+    """{sequences: percent} of {sequences: {flagged: [ms]}}: medians."""
+    return {n: (statistics.median(by[True]) / statistics.median(by[False]) - 1) * 100 for n, by in found.items()}
 
 
 def merge(runs):

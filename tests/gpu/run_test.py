@@ -94,6 +94,26 @@ class Rows(unittest.TestCase):
         self.assertIsNone(gpu_rows.idle_percent(a, a))
         self.assertEqual(gpu_rows.arenas(a), {"weights": 1.3e10, "kv": 5e10})
 
+    def test_what_canonical_arithmetic_costs(self):
+        def product(step, rows, op, ours, alone, other):
+            return {"id": "canonical", "step": step, "rows": rows, "op": op, "ours_us": ours, "alone_us": alone, "other_us": other}
+        lines = [product(step, rows, op, 10, 12, 10) for step, rows in (("decode", 1), ("prefill", 2048))
+                 for op in gpu_rows.CANONICAL_OPS if op != "attention"]
+        lines += [{"id": "attn_decode_1x290", "value": 6, "us": 6, "overlapped_us": 5}, {"id": "attn_prefill_2k_tflops", "value": 1, "us": 20}]
+        costs = gpu_rows.canonical_costs(lines, {"fa3_decode_1_us": 10, "fa3_prefill_2048_us": 10})
+        # 30 layers of four products and attention, and a head.
+        self.assertEqual([one["step"] for one in costs], ["decode 1", "prefill 2048"])
+        self.assertAlmostEqual(costs[0]["pct"], ((30 * 45 + 10) / 1510 - 1) * 100)
+        self.assertAlmostEqual(costs[0]["alone_pct"], ((30 * 54 + 12) / 1510 - 1) * 100)
+        self.assertAlmostEqual(costs[1]["pct"], ((30 * 60 + 10) / 1510 - 1) * 100)
+        with self.assertRaises(KeyError):  # Half a sum is none.
+            gpu_rows.canonical_costs(lines, {"fa3_decode_1_us": 10})
+
+    def test_what_the_fault_flag_costs(self):
+        costs = gpu_rows.flag_costs({1: {True: [5.0, 5.05, 9.0], False: [5.0, 5.0, 5.1]}, 64: {True: [8.0], False: [8.0]}})
+        self.assertAlmostEqual(costs[1], 1.0)
+        self.assertAlmostEqual(costs[64], 0.0)
+
     def test_merging_keeps_a_peer_to_its_gpu(self):
         def row(name, value, peer=None):
             return {"id": name, "value": value, "unit": "ms", "floor": 4.0, "peer": peer, "commit": "c", "command": "d"}
@@ -188,6 +208,22 @@ class Runs(unittest.TestCase):
         self.assertEqual(len(results["measurements"]), 2)
         self.assertRegex(printed, r"attn_decode_mha_tbs +2\.9 +3 +97%")
         self.assertIn("failed: tests", printed.splitlines()[-1])
+
+    def test_canonical_cost_is_the_larger_of_its_steps(self):
+        ops = [op for op in gpu_rows.CANONICAL_OPS if op != "attention"]
+        line = '{{"id": "canonical", "value": 0, "step": "decode", "rows": {}, "op": "{}", "ours_us": {}, "alone_us": 11, "other_us": 10}}\n'
+        self.program("canonical_cost_bench", "".join(line.format(rows, op, ours) for rows, ours in ((1, 9), (64, 10.2)) for op in ops))
+        self.program("attention_bench", "".join(f'{{"id": "attn_decode_{n}x290", "value": 9, "us": 9, "overlapped_us": 9}}\n' for n in (1, 64)))
+        self.program("prefill_bench", "")
+        host = gpu_host.Host(self.tree, self.folder, argparse.Namespace(serve=[], device="cpu", test_timeout=10, peer_site=None))
+        with contextlib.redirect_stdout(io.StringIO()):
+            with self.assertRaises(gpu_host.Failed):
+                gpu_parts.canonical_cost(host)  # Neither the peer's figures nor its bundle.
+            host.measurements = [{"id": f"fa3_decode_{n}_us", "value": 9} for n in (1, 64)]
+            gpu_parts.canonical_cost(host)
+        self.assertEqual([(row["id"], row["command"]) for row in host.rows],
+                         [("canonical_cost_pct", "tests/gpu/run canonical-cost (decode 64)")])
+        self.assertAlmostEqual(host.rows[0]["value"], (121 * 10.2 + 270) / (121 * 10 + 270) * 100 - 100)
 
     @staticmethod
     def limits(host):
