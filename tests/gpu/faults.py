@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One bad row harms only itself: a token whose embedding overflows, in the midst of others. Its request fails with a reason
+"""One bad row harms only itself: a token whose values overflow, in the midst of others. Its request fails with a reason
 that names the way out, its neighbours' tokens and log-probability bits do not change, and what it left in the cache reaches
 nobody. Prints one line a check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
 import argparse
@@ -19,19 +19,35 @@ from rewrite_model import read_safetensors, write_safetensors  # noqa: E402
 BAD_TOKEN = 7
 
 
-def poisoned(model, folder, value):
-    """A copy of the model with `value` all over the bad token's embedding."""
+def bfloat16(value):
+    return struct.pack("<f", value)[2:]  # The upper half of a float.
+
+
+def poisoned(model, folder, weight):
+    """A copy of the model in which one neuron of layer 0 fires for the bad token alone, and then adds more than a number can
+    hold: element 0 of every embedding is -64 and of the bad one's 64, the neuron's gate and up look at it alone, and all of
+    its weights in the down product are `weight`."""
     shutil.copytree(model, folder)
     for path in folder.glob("*.safetensors"):
-        tensors = read_safetensors(path)
-        name = "model.embed_tokens.weight"
-        if name not in tensors:
-            continue
-        dtype, shape, data = tensors[name]
-        row = struct.pack("<f", value)[2:] * shape[1]  # bfloat16 is the upper half of a float.
-        tensors[name] = (dtype, shape, data[:BAD_TOKEN * len(row)] + row + data[(BAD_TOKEN + 1) * len(row):])
+        tensors = {name: (dtype, shape, bytearray(data)) for name, (dtype, shape, data) in read_safetensors(path).items()}
+
+        def put(name, row, column, value):
+            if name in tensors:
+                at = 2 * (row * tensors[name][1][-1] + column)
+                tensors[name][2][at:at + 2] = bfloat16(value)
+
+        mlp, norm = "model.layers.0.mlp.", "model.layers.0.post_attention_layernorm.weight"
+        for token in range(vocabulary(model)):
+            put("model.embed_tokens.weight", token, 0, 64.0 if token == BAD_TOKEN else -64.0)
+        put(norm, 0, 0, 1.0)
+        for column in range(tensors.get(mlp + "gate_proj.weight", (0, [0, 0], b""))[1][1]):
+            put(mlp + "gate_proj.weight", 0, column, 0.0 if column else 20.0)
+        for column in range(tensors.get(mlp + "up_proj.weight", (0, [0, 0], b""))[1][1]):
+            put(mlp + "up_proj.weight", 0, column, 0.0 if column else 1.0)
+        for row in range(tensors.get(mlp + "down_proj.weight", (0, [0, 0], b""))[1][0]):
+            put(mlp + "down_proj.weight", row, 0, weight)
         path.write_bytes(b"")
-        write_safetensors(path, tensors)
+        write_safetensors(path, {name: (dtype, shape, bytes(data)) for name, (dtype, shape, data) in tensors.items()})
     return folder
 
 
@@ -72,13 +88,13 @@ def run(options):
 
         with cluster() as c:
             want = [one(c, r) for r in asked]
-            neighbours(c, checks, asked, want, ["NON_FINITE" if options.device == "cpu" else "--diagnose-numerics"])
+            neighbours(c, checks, asked, want, ["NON_FINITE_LOGITS" if options.device == "cpu" else "--diagnose-numerics"])
         with cluster("--diagnose-numerics") as c:
-            checks.add("the layer and the op are named", [fails_with(one(c, bad_request()), "layer 0", "norm")])
+            checks.add("the layer and the op are named", [fails_with(one(c, bad_request()), "layer 0", "the down product")])
             checks.same("diagnosing changes no bit", [one(c, r) for r in asked[:8]], want[:8])
         with cluster("--enforce-eager") as c:
             checks.same("a graph changes no bit", [one(c, r) for r in asked], want)
-        large = poisoned(options.model, pathlib.Path(scratch) / "large", 65000.0)
+        large = poisoned(options.model, pathlib.Path(scratch) / "large", 60000.0)
         with cluster("--dtype", "half", folder=large) as c:
             checks.add("an overflow of half says so", [fails_with(one(c, bad_request()), "half", "--dtype bfloat16")])
             checks.add("the others answer in half", [None if one(c, r).error is None else "failed" for r in asked[:4]])
