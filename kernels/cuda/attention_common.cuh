@@ -24,12 +24,15 @@ inline constexpr int kPageBytes = kBlockTokens* kHeadDim * 2;
 // The first `tokens` rows of a page of keys or of values to shared memory; the rest becomes zero.
 template <int kHeadDim, class T>
 FATHOM_DEVICE void CopyPage(uint32_t to, const T* page, int tokens) {
-  constexpr int kPieces = kHeadDim / 8;
+  constexpr int kPieces = kHeadDim / 8, kRowStep = kThreads / kPieces;
+  static_assert(kRowStep % 8 == 0);  // So a thread's pieces differ by a constant distance.
+  const int row = threadIdx.x / kPieces, piece = threadIdx.x % kPieces;
+  const uint32_t first = to + Swizzled<kHeadDim>(row, piece);
+  const T* const from = page + row * kHeadDim + piece * 8;
 #pragma unroll
-  for (int i = 0; i < kBlockTokens * kPieces / kThreads; ++i) {
-    const int at = i * kThreads + threadIdx.x, row = at / kPieces, piece = at % kPieces;
-    ptx::CopyAsync16(to + Swizzled<kHeadDim>(row, piece), page + row * kHeadDim + piece * 8,
-                     row < tokens ? 16 : 0);
+  for (int i = 0; i < kBlockTokens / kRowStep; ++i) {
+    ptx::CopyAsync16(first + i * kRowStep * kHeadDim * 2, from + i * kRowStep * kHeadDim,
+                     row + i * kRowStep < tokens ? 16 : 0);
   }
 }
 

@@ -22,7 +22,9 @@ struct DecodeAttentionArgs {
   const int32_t* block_tables = nullptr;   // [rows][table_stride]
   const int32_t* lengths = nullptr;        // [rows]: tokens to attend to, the row's own included;
                                            // 0: a padding row, its output is zero.
-  const int32_t* segment_begin = nullptr;  // [rows]: the row's first segment in the partials.
+  const int32_t* segment_begin = nullptr;  // [rows]: the row's first segment in the partials, the
+                                           // sum of those of the rows before it; a padding row has
+                                           // none.
   float* partial_o = nullptr;              // [segments of all rows][heads][head_dim]
   float* partial_ml = nullptr;             // [segments of all rows][heads][2]
   int32_t* arrived = nullptr;              // [rows][kv_heads], zero between launches.
@@ -38,5 +40,9 @@ struct DecodeAttentionArgs {
   int stages = kDecodeStages;  // 2 or 3.
 };
 cudaError_t DecodeAttention(const LaunchContext& context, const DecodeAttentionArgs& args);
+// The same bits by blocks that stay and take segments of all rows in turn: no block is without work
+// where lengths differ, and a segment's pages come in one ring, keys first. Its `stages` are its
+// own. Up to 16 query heads for a kv head, as above.
+cudaError_t DecodeAttentionRing(const LaunchContext& context, const DecodeAttentionArgs& args);
 
 }  // namespace fathom::kernels::cuda
