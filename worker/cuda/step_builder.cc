@@ -142,6 +142,7 @@ void StepBuilder::FillRows(std::byte* input, BuiltStep* step) {
     }
     ++sequence;
   }
+  step->segments_sum = segments;
   std::memset(input + at.faults, 0, static_cast<size_t>(step->shape.rows) * sizeof(int32_t));
   if (!step->chunks.empty()) {
     std::memcpy(input + at.chunks, step->chunks.data(), step->chunks.size() * kPrefillChunkBytes);
@@ -196,7 +197,7 @@ void StepBuilder::FillPadding(std::byte* input, const BuiltStep& step) const {
     At<int32_t>(input, at.positions)[row] = 0;
     At<int32_t>(input, at.kv_slots)[row] = 0;
     At<int32_t>(input, at.lengths)[row] = 0;
-    At<int32_t>(input, at.segment_begin)[row] = 0;
+    At<int32_t>(input, at.segment_begin)[row] = step.segments_sum;
     At<int32_t>(input, at.gather)[row] = row;
     At<SampleRow>(input, at.sample_rows)[row] = {.logits_row = -1};
   }

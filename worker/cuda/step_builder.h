@@ -35,8 +35,9 @@ struct PlannedRow {
 struct BuiltStep {
   CudaStepShape shape;  // Padded when `graphable`.
   CudaStepLayout layout;
-  bool graphable = false;  // One-token rows only, each with its own logits row.
-  int32_t live_rows = 0;   // Without padding.
+  bool graphable = false;    // One-token rows only, each with its own logits row.
+  int32_t live_rows = 0;     // Without padding.
+  int32_t segments_sum = 0;  // Of the decode rows.
   std::vector<kernels::cuda::PrefillChunk> chunks;
   std::vector<PlannedRow> rows;  // One per chunk of the plan.
 };

@@ -160,6 +160,7 @@ void StepBuilderTest::ExpectRows(const StepPlan& plan, const BuiltStep& step,
   for (int32_t row = step.live_rows; row < step.shape.rows; ++row) {
     EXPECT_EQ(At<int32_t>(input, at.lengths)[row], 0);
     EXPECT_EQ(At<int32_t>(input, at.kv_slots)[row], 0);
+    EXPECT_EQ(At<int32_t>(input, at.segment_begin)[row], step.segments_sum);
     EXPECT_EQ(At<SampleRow>(input, at.sample_rows)[row].logits_row, -1);
   }
 }
