@@ -182,7 +182,7 @@ class Segment {
     if (block < blocks) {
       const int page =
           a_.block_tables[int64_t{row_} * a_.table_stride + blockIdx.x * kSegmentBlocks + block];
-      const bool valid = page >= 0 && page < a_.pool_blocks;
+      const bool valid = !kRowFaults || (page >= 0 && page < a_.pool_blocks);
       if (!valid && threadIdx.x == 0) atomicOr(a_.faults + row_, kFaultBlockRange);
       const int64_t offset =
           (int64_t{valid ? page : 0} * a_.kv_heads + head_) * (kBlockTokens * kHeadDim);

@@ -50,7 +50,7 @@ __device__ __forceinline__ bool FindItem(const DecodeAttentionArgs& a, int index
   }
   item->length = a.lengths[item->row];
   if (item->begin() >= item->length) return false;
-  if (lane < item->blocks() &&
+  if (kRowFaults && lane < item->blocks() &&
       static_cast<uint32_t>(item->entry) >= static_cast<uint32_t>(a.pool_blocks)) {
     item->entry = -1;
     if (threadIdx.x < 32) atomicOr(a.faults + item->row, kFaultBlockRange);

@@ -15,9 +15,9 @@ __global__ void EmbeddingKernel(const EmbeddingArgs a, int row_pieces) {
   int32_t token = a.tokens[row];
   if (token < 0) {
     const int32_t slot = -1 - token;
-    token = slot < a.slots ? a.slot_tokens[slot] : -1;
+    token = !kRowFaults || slot < a.slots ? a.slot_tokens[slot] : -1;
   }
-  const bool valid = token >= 0 && token < a.vocab;
+  const bool valid = !kRowFaults || (token >= 0 && token < a.vocab);
   if (!valid && threadIdx.x == 0) atomicOr(a.faults + row, kFaultTokenRange);
   const auto* from = static_cast<const uint4*>(a.table) + int64_t{valid ? token : 0} * row_pieces;
   auto* to = static_cast<uint4*>(a.x) + int64_t{row} * row_pieces;

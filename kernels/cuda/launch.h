@@ -36,6 +36,13 @@ enum FaultBit : int {
   kFaultBlockRange = 4,
 };
 
+// The row fault flag is always on; a build without it (tests/gpu/bundle --unflagged) is there to
+// measure what it costs, and takes ids, positions and blocks as they come.
+#ifndef FATHOM_ROW_FAULTS
+#define FATHOM_ROW_FAULTS 1
+#endif
+inline constexpr bool kRowFaults = FATHOM_ROW_FAULTS != 0;
+
 // Tokens of a KV block on the device. A block of a plane is [kv_head][token][head_dim].
 inline constexpr int kBlockTokens = 64;
 

@@ -71,8 +71,8 @@ struct QkvEpilogue {
   __device__ __forceinline__ void Store(int row, int n0, int n, const float* c) const {
     const int position = kv.positions[row], slot = kv.kv_slots[row];
     const int block = slot / kBlockTokens, token = slot % kBlockTokens;
-    const bool valid =
-        position >= 0 && position < kv.context && slot >= 0 && block < kv.pool_blocks;
+    const bool valid = !kRowFaults || (position >= 0 && position < kv.context && slot >= 0 &&
+                                       block < kv.pool_blocks);
     if (!valid) {
       atomicOr(kv.faults + row, kFaultBlockRange);
       return;

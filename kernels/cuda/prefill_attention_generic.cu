@@ -103,7 +103,7 @@ class PrefillTile {
   __device__ void Load(int block, int blocks, int last) {
     if (block < blocks) {
       const int page = w_.block_tables[int64_t{tile_.chunk.table_row} * w_.table_stride + block];
-      const bool valid = page >= 0 && page < w_.pool_blocks;
+      const bool valid = !kRowFaults || (page >= 0 && page < w_.pool_blocks);
       if (!valid && threadIdx.x < kTileRows &&
           tile_.row0 + static_cast<int>(threadIdx.x) < tile_.chunk.rows) {
         atomicOr(w_.faults + tile_.chunk.row_begin + tile_.row0 + threadIdx.x, kFaultBlockRange);

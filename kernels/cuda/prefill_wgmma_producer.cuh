@@ -46,7 +46,8 @@ struct Producer {
   __device__ __forceinline__ int PageRow(int* entries, int index) const {
     if ((index & 31) == 0) {
       *entries = args.block_tables[table + min(index + lane, pages - 1)];
-      if (static_cast<uint32_t>(*entries) >= static_cast<uint32_t>(args.pool_blocks)) {
+      if (kRowFaults &&
+          static_cast<uint32_t>(*entries) >= static_cast<uint32_t>(args.pool_blocks)) {
         *entries = 0;
         if (kFaults) Fault();
       }
@@ -158,7 +159,7 @@ __device__ __forceinline__ void Produce(const Shared& shared, const KernelArgs& 
     producer.end = chunk.position_begin + chunk.rows;
     producer.pages = (chunk.position_begin + at.row + rows - 1) / kBlockTokens + 1;
     producer.table = chunk.table_row * args.table_stride;
-    if (producer.lane == 0) {
+    if (kRowFaults && producer.lane == 0) {
       ptx::StoreShared(shared.base + kFaultRows, chunk.row_begin + at.row);
       ptx::StoreShared(shared.base + kFaultRows + 4, rows);
     }

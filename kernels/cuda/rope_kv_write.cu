@@ -86,8 +86,8 @@ __global__ void __launch_bounds__(kThreads)
   const int unit = blockIdx.x * kThreads + threadIdx.x, head = unit / kPairs, pair = unit % kPairs;
   const bool active = head < heads;  // Idle threads still take part in the exchanges.
   const int position = a.kv.positions[row], slot = a.kv.kv_slots[row];
-  if (position < 0 || position >= a.kv.context || slot < 0 ||
-      slot / kBlockTokens >= a.kv.pool_blocks) {
+  if (kRowFaults && (position < 0 || position >= a.kv.context || slot < 0 ||
+                     slot / kBlockTokens >= a.kv.pool_blocks)) {
     if (unit == 0) atomicOr(a.kv.faults + row, kFaultBlockRange);
     return;
   }

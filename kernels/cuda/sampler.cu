@@ -37,7 +37,7 @@ FATHOM_DEVICE uint64_t Check(const BlockRow& row) {
   bool finite = true;
   ForOwn(row, [&](int, float z) {
     best = canon::Max(best, z);
-    finite = finite && canon::IsFinite(z);
+    if (kRowFaults) finite = finite && canon::IsFinite(z);
   });
   return finite ? uint64_t{Orderable(best)} << 32 : kNotFinite;
 }
@@ -285,7 +285,7 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
   }
   if (threadIdx.x == kSampleThreads - 1) {
     shared.tops_count = 0;
-    shared.fault = a.faults[ask.fault_row] | a.slot_faults[ask.slot];
+    shared.fault = kRowFaults ? a.faults[ask.fault_row] | a.slot_faults[ask.slot] : 0;
   }
   ptx::ClusterArrive();
   ptx::CopyAsyncWaitAll();

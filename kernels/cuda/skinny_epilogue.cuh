@@ -103,8 +103,8 @@ struct QkvEpilogue {
   }
   __device__ __forceinline__ Row LoadRow(int row, int at) const {
     const int position = kv.positions[row], slot = kv.kv_slots[row];
-    if (position < 0 || position >= kv.context || slot < 0 ||
-        slot / kBlockTokens >= kv.pool_blocks) {
+    if (kRowFaults && (position < 0 || position >= kv.context || slot < 0 ||
+                       slot / kBlockTokens >= kv.pool_blocks)) {
       return {-1, 0.0f, 0.0f};
     }
     if (at >= (heads + kv_heads) * head_dim) return {slot, 0.0f, 0.0f};
@@ -114,7 +114,7 @@ struct QkvEpilogue {
   __device__ __forceinline__ void Store(const Tile& tile, const Row& r, int row, int at, float low,
                                         float high) const {
     using E = Element<T>;
-    if (r.slot < 0) {
+    if (kRowFaults && r.slot < 0) {
       atomicOr(kv.faults + row, kFaultBlockRange);
       return;
     }
