@@ -1,11 +1,14 @@
 #include "kernels/cuda/prefill_attention.h"
 
+#include "kernels/cuda/prefill_attention_config.h"
+
 namespace fathom::kernels::cuda {
 
 cudaError_t PrefillAttention(const LaunchContext& context, const PrefillAttentionArgs& args) {
-  // wgmma has one head size; its tensor maps and instructions are sm_90a's alone.
-  if (context.sm == 90 && args.head_dim == 128) return PrefillAttentionWgmma(context, args);
-  return PrefillAttentionGeneric(context, args);
+  const int64_t plane_rows = int64_t{args.pool_blocks} * args.kv_heads * kBlockTokens;
+  const PrefillConfig config = PrefillPickConfig(context.sm, args.head_dim, plane_rows);
+  return config.kernel == PrefillKernel::kWgmma ? PrefillAttentionWgmma(context, args)
+                                                : PrefillAttentionGeneric(context, args);
 }
 
 }  // namespace fathom::kernels::cuda
