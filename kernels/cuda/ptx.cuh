@@ -104,9 +104,7 @@ FATHOM_DEVICE uint64_t EvictFirstPolicy() {
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
-FATHOM_DEVICE void PrefetchL2(const void* p) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-}
+FATHOM_DEVICE void PrefetchL2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 FATHOM_DEVICE void PrefetchMap(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
@@ -131,9 +129,7 @@ FATHOM_DEVICE void CopyAsyncWaitAll() { asm volatile("cp.async.wait_all;" ::: "m
 
 // The barrier of a cluster's threads, which also orders their accesses to each other's memory; in a
 // warp whose threads may have diverged.
-FATHOM_DEVICE void ClusterArrive() {
-  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
-}
+FATHOM_DEVICE void ClusterArrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
 FATHOM_DEVICE void ClusterWait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 FATHOM_DEVICE int ClusterBlock() {
   int block;
