@@ -265,10 +265,14 @@ def plan_error(host):
     if not plan:
         raise Failed("the worker's metrics have no arena_bytes")
     total, peak = sum(plan.values()), max(samples)
+    # What we allocate is exact; the driver's context and the graphs are what a plan can be wrong about.
+    drivers = sum(plan.get(name, 0) for name in ("context", "graphs"))
+    found = peak - (total - drivers)
     host.row("plan_error_pct", abs(peak - total) / total * 100, "tests/gpu/run plan-error")
-    host.measurements.append({"id": "plan_arenas", "value": total, "unit": "B", "peak": peak, "by_process": by_process, "arenas": plan})
-    host.say(f"plan-error: peak {peak / 2**20:.0f} MiB ({'process' if by_process else 'device'}), plan {total / 2**20:.0f} MiB: "
-             + ", ".join(f"{name} {value / 2**20:.0f}" for name, value in plan.items()))
+    host.measurements.append({"id": "plan_arenas", "value": total, "unit": "B", "peak": peak, "by_process": by_process, "arenas": plan,
+                              "driver_bytes": found, "driver_bytes_planned": drivers})
+    host.say(f"plan-error: peak {peak / 2**20:.0f} MiB ({'process' if by_process else 'device'}), plan {total / 2**20:.0f} MiB; "
+             f"the driver's own and graphs {found / 2**20:.0f}, planned {drivers / 2**20:.0f} MiB: " + ", ".join(f"{name} {value / 2**20:.0f}" for name, value in plan.items()))
 
 
 FAULT_FLAG_ROUNDS = 3
