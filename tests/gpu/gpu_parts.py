@@ -272,7 +272,8 @@ def plan_error(host):
     host.measurements.append({"id": "plan_arenas", "value": total, "unit": "B", "peak": peak, "by_process": by_process, "arenas": plan,
                               "driver_bytes": found, "driver_bytes_planned": drivers})
     host.say(f"plan-error: peak {peak / 2**20:.0f} MiB ({'process' if by_process else 'device'}), plan {total / 2**20:.0f} MiB; "
-             f"the driver's own and graphs {found / 2**20:.0f}, planned {drivers / 2**20:.0f} MiB: " + ", ".join(f"{name} {value / 2**20:.0f}" for name, value in plan.items()))
+             f"the driver's own and graphs {found / 2**20:.0f}, planned {drivers / 2**20:.0f} MiB: "
+             + ", ".join(f"{name} {value / 2**20:.0f}" for name, value in plan.items()))
 
 
 FAULT_FLAG_ROUNDS = 3
