@@ -11,9 +11,6 @@
 
 namespace fathom::kernels::cuda {
 
-// Pages of keys and values that a thread block has on their way or at work. Changes speed only.
-inline constexpr int kDecodeStages = 2;
-
 struct DecodeAttentionArgs {
   DType dtype = DType::kBf16;
   const void* q = nullptr;     // [rows][heads][head_dim]
@@ -37,12 +34,8 @@ struct DecodeAttentionArgs {
   int table_stride = 0;
   int max_segments = 0;  // Of any row: ceil(length / 512).
   int pool_blocks = 0;
-  int stages = kDecodeStages;  // 2 or 3.
 };
+// Up to 16 query heads for a kv head.
 cudaError_t DecodeAttention(const LaunchContext& context, const DecodeAttentionArgs& args);
-// The same bits by blocks that stay and take segments of all rows in turn: no block is without work
-// where lengths differ, and a segment's pages come in one ring, keys first. Its `stages` are its
-// own. Up to 16 query heads for a kv head, as above.
-cudaError_t DecodeAttentionRing(const LaunchContext& context, const DecodeAttentionArgs& args);
 
 }  // namespace fathom::kernels::cuda

@@ -2,11 +2,9 @@
 // the table's shapes, microseconds at those of a 7B step. Launches in a graph take their sequences'
 // pages in turn from a pool that is larger than L2 many times over, in random order.
 // attention_bench: one line of JSON for each shape; `overlapped_us` is that of launches as the
-// engine makes them (programmatic dependent launch). Lines for other kernels than DecodeAttention
-// with the stages that it picks end in /stages_N and /ring.
+// engine makes them (programmatic dependent launch).
 #include <numeric>
 #include <random>
-#include <string>
 #include <vector>
 
 #include "kernels/cuda/decode_attention.h"
@@ -17,7 +15,6 @@ namespace {
 
 using kernels::cuda::DecodeAttentionArgs;
 using kernels::cuda::kBlockTokens;
-using kernels::cuda::kDecodeStages;
 using Element = __nv_bfloat16;
 
 constexpr int kHeadDim = 128;
@@ -41,15 +38,6 @@ constexpr Case kCases[] = {
     {"attn_decode_1x4096", 1, 4096, 32, 32, false},
     {"attn_decode_256x256", 256, 256, 32, 32, false},
 };
-
-struct Variant {
-  cudaError_t (*op)(const kernels::cuda::LaunchContext&, const DecodeAttentionArgs&);
-  int stages;  // 0: its own.
-  const char* suffix;
-};
-constexpr Variant kVariants[] = {{kernels::cuda::DecodeAttention, 2, "/stages_2"},
-                                 {kernels::cuda::DecodeAttention, 3, "/stages_3"},
-                                 {kernels::cuda::DecodeAttentionRing, 0, "/ring"}};
 
 template <class T>
 T* Upload(const std::vector<T>& values) {
@@ -107,14 +95,13 @@ class Problem {
   Problem(const Problem&) = delete;
   Problem& operator=(const Problem&) = delete;
 
-  double Microseconds(cudaStream_t stream, const Variant& variant, bool dependent) const {
+  double Microseconds(cudaStream_t stream, bool dependent) const {
     const auto context = MakeContext(stream, dependent);
     const int launches = sets_ * ((7 + sets_) / sets_);  // 8 at least, each set as often.
     return BestMicroseconds(stream, launches, 5, [&](int i) {
       DecodeAttentionArgs args = args_;
-      if (variant.stages != 0) args.stages = variant.stages;
       args.block_tables = tables_ + int64_t{i % sets_} * args.rows * args.table_stride;
-      return variant.op(context, args);
+      return kernels::cuda::DecodeAttention(context, args);
     });
   }
 
@@ -142,24 +129,19 @@ class Problem {
 void Run(cudaStream_t stream, const Case& c) {
   const Problem problem(c);
   const double bytes = 2.0 * 2 * kHeadDim * c.kv_heads * c.tokens * c.sequences;
-  for (const Variant& variant : kVariants) {
-    const double us = problem.Microseconds(stream, variant, false);
-    const double overlapped_us = problem.Microseconds(stream, variant, true);
-    if (us < 0 || overlapped_us < 0 || problem.Faulted()) {
-      std::fprintf(stderr, "%s%s: refused, or its rows faulted\n", c.id, variant.suffix);
-      std::exit(70);
-    }
-    std::string id = c.id;
-    if (variant.stages != kDecodeStages) id += variant.suffix;
-    std::printf(
-        "{\"id\": \"%s\", \"value\": %.4f, \"unit\": \"%s\", \"us\": %.2f, "
-        "\"overlapped_us\": %.2f, \"tb_s\": %.3f, \"overlapped_tb_s\": %.3f, "
-        "\"sequences\": %d, \"tokens\": %d, \"heads\": %d, \"kv_heads\": %d}\n",
-        id.c_str(), c.rate ? bytes / us * 1e-6 : us, c.rate ? "TB/s" : "us", us, overlapped_us,
-        bytes / us * 1e-6, bytes / overlapped_us * 1e-6, c.sequences, c.tokens, c.heads,
-        c.kv_heads);
-    std::fflush(stdout);
+  const double us = problem.Microseconds(stream, false);
+  const double overlapped_us = problem.Microseconds(stream, true);
+  if (us < 0 || overlapped_us < 0 || problem.Faulted()) {
+    std::fprintf(stderr, "%s: refused, or its rows faulted\n", c.id);
+    std::exit(70);
   }
+  std::printf(
+      "{\"id\": \"%s\", \"value\": %.4f, \"unit\": \"%s\", \"us\": %.2f, "
+      "\"overlapped_us\": %.2f, \"tb_s\": %.3f, \"overlapped_tb_s\": %.3f, "
+      "\"sequences\": %d, \"tokens\": %d, \"heads\": %d, \"kv_heads\": %d}\n",
+      c.id, c.rate ? bytes / us * 1e-6 : us, c.rate ? "TB/s" : "us", us, overlapped_us,
+      bytes / us * 1e-6, bytes / overlapped_us * 1e-6, c.sequences, c.tokens, c.heads, c.kv_heads);
+  std::fflush(stdout);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
-// Decode attention (both kernels, any number of stages) and prefill attention by mma.sync against
-// the recipe spelled out and against float64: several sequences of different lengths in one launch
-// and alone, chunks of any size from any position. Whatever is not a token's is NaN, and entries
-// of block tables past a row's length are no blocks.
+// Decode attention and prefill attention by mma.sync against the recipe spelled out and against
+// float64: several sequences of different lengths in one launch and alone, chunks of any size from
+// any position. Whatever is not a token's is NaN, and entries of block tables past a row's length
+// are no blocks.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -38,9 +38,6 @@ struct Row {
   int sequence = 0;
   int length = 0;  // Position + 1; 0: padding.
 };
-
-enum class Kernel { kTwoStages, kThreeStages, kRing };
-constexpr Kernel kKernels[] = {Kernel::kTwoStages, Kernel::kThreeStages, Kernel::kRing};
 
 // Times `factor`; of tokens 3, 100, 197, … of a page-major plane also times `outlier`.
 template <class T>
@@ -103,17 +100,16 @@ class World {
     Finish();
   }
 
-  void CheckDecode(Kernel kernel, const std::string& what, bool dependent = false,
-                   int launches = 1) {
+  void CheckDecode(const std::string& what, bool dependent = false, int launches = 1) {
     DeviceBuffer<T> out(q_.count());
     const LaunchContext context = MakeContext(dependent);
-    for (int i = 0; i < launches; ++i) ASSERT_CUDA(Decode(context, DecodeArgs(out.get()), kernel));
+    for (int i = 0; i < launches; ++i) ASSERT_CUDA(DecodeAttention(context, DecodeArgs(out.get())));
     Finish();
     ExpectRows(out, 0, RowCount(), what);
     ExpectArrivedIsZero(what);
   }
   // Each row in a launch of its own.
-  void CheckAlone(Kernel kernel, const std::string& what) {
+  void CheckAlone(const std::string& what) {
     DeviceBuffer<T> out(q_.count());
     DeviceBuffer<int32_t> begin(1);
     begin.Zero();
@@ -126,7 +122,7 @@ class World {
       a.faults += r;
       a.rows = 1;
       a.max_segments = std::max(1, SegmentsOf(rows_[r].length));
-      ASSERT_CUDA(Decode(MakeContext(), a, kernel));
+      ASSERT_CUDA(DecodeAttention(MakeContext(), a));
     }
     Finish();
     ExpectRows(out, 0, RowCount(), what + ", alone");
@@ -284,11 +280,6 @@ class World {
     a.pool_blocks = pool_;
     return a;
   }
-  static cudaError_t Decode(const LaunchContext& context, DecodeAttentionArgs args, Kernel kernel) {
-    if (kernel == Kernel::kRing) return DecodeAttentionRing(context, args);
-    args.stages = kernel == Kernel::kTwoStages ? 2 : 3;
-    return DecodeAttention(context, args);
-  }
   void ExpectRows(const DeviceBuffer<T>& out, int begin, int rows, const std::string& what) const {
     const auto different = [&](int first, int count) {
       const int64_t at = first * RowElements();
@@ -316,12 +307,6 @@ class World {
   std::unique_ptr<DeviceBuffer<float>> partial_o_, partial_ml_;
 };
 
-std::string NameOf(Kernel kernel) {
-  return kernel == Kernel::kRing        ? "ring"
-         : kernel == Kernel::kTwoStages ? "two stages"
-                                        : "three stages";
-}
-
 template <class T>
 class AttentionRecipeTest : public testing::Test {};
 TYPED_TEST_SUITE(AttentionRecipeTest, ElementTypes);
@@ -336,11 +321,9 @@ TYPED_TEST(AttentionRecipeTest, DecodeOfManySequencesIsTheRecipe) {
   for (const Shape& shape : kShapes) {
     for (const Values& values : {Values{0.5f}, Values{2}, Values{6}, Values{1, 8, 1000}}) {
       World<TypeParam> world(shape, lengths, rows, values);
-      for (const Kernel kernel : kKernels) {
-        world.CheckDecode(kernel, NameOf(kernel));
-        if (values.query_scale == 2) world.CheckAlone(kernel, NameOf(kernel));
-        if (this->HasFatalFailure()) return;
-      }
+      world.CheckDecode("all rows");
+      if (values.query_scale == 2) world.CheckAlone("each row");
+      if (this->HasFatalFailure()) return;
       world.ExpectNoFaults(shape.Name());
     }
   }
@@ -352,11 +335,9 @@ TYPED_TEST(AttentionRecipeTest, DecodeAtManyPositionsOfOneSequence) {
   for (int i = 0; i < 600; ++i) rows.push_back({0, 1 + i * 997 % 1777});
   for (const Shape& shape : {Shape{32, 32, 128}, Shape{56, 8, 128}, Shape{4, 2, 64}}) {
     World<TypeParam> world(shape, {1777}, rows, {2});
-    for (const Kernel kernel : kKernels) {
-      world.CheckDecode(kernel, NameOf(kernel));
-      world.CheckDecode(kernel, NameOf(kernel) + ", chained", true, 4);
-      if (this->HasFatalFailure()) return;
-    }
+    world.CheckDecode("one launch");
+    world.CheckDecode("chained", true, 4);
+    if (this->HasFatalFailure()) return;
   }
 }
 
@@ -400,13 +381,10 @@ TYPED_TEST(AttentionRecipeTest, NearFloat64) {
 // A block beyond the pool is zeros, and the row's own fault.
 TYPED_TEST(AttentionRecipeTest, BadBlocksAreZerosAndFault) {
   for (const int32_t bad : {-1, -1000000, 0x7FFFFFFF}) {
-    for (const Kernel kernel : kKernels) {
-      World<TypeParam> world({8, 2, 128}, {900}, {{0, 200}, {0, 900}, {0, 900}});
-      world.SetEntry(1, 9, bad);
-      world.CheckDecode(kernel, NameOf(kernel));
-      EXPECT_EQ(world.faults().Download(), (std::vector<int32_t>{0, kFaultBlockRange, 0}))
-          << NameOf(kernel);
-    }
+    World<TypeParam> world({8, 2, 128}, {900}, {{0, 200}, {0, 900}, {0, 900}});
+    world.SetEntry(1, 9, bad);
+    world.CheckDecode("block " + std::to_string(bad));
+    EXPECT_EQ(world.faults().Download(), (std::vector<int32_t>{0, kFaultBlockRange, 0})) << bad;
   }
 }
 
