@@ -81,7 +81,6 @@ std::vector<CudaBuffer> CudaStepBuffers(const ModelConfig& config, const EngineL
       {"sampler", "end_ids", slots * kEndsMax * kWordBytes},
       {"sampler", "slot_tokens", slots * kWordBytes},
       {"sampler", "slot_faults", slots * kWordBytes},
-      {"sampler", "sampler_workspace", logits_rows * kSamplerRowBytes},
       // One copy on the device: the stream orders the steps in flight.
       {"inputs", "step_inputs", CudaStepBytesMax(limits)},
       {"inputs", "step_outputs", tokens * kSampleOutBytes},

@@ -27,9 +27,6 @@ inline constexpr int64_t kSampleRowBytes = 24;
 inline constexpr int64_t kSamplerSlotBytes = 64;
 inline constexpr int64_t kSampleOutBytes = 12 + 8 * 20;
 
-// The sampler's working memory of a row with logits (kernels/cuda/sampler.h).
-inline constexpr int64_t kSamplerRowBytes = 4096;
-
 // Offsets in bytes; every array starts at a multiple of 16.
 struct CudaStepLayout {
   int64_t tokens = 0;         // int32 [rows]

@@ -343,8 +343,6 @@ __global__ void MarkSeenKernel(const SeenArgs a) {
 
 }  // namespace
 
-size_t SamplerWorkspaceBytes(int, int) { return 0; }
-
 cudaError_t Sample(const LaunchContext& context, const SamplerArgs& args) {
   if (context.sm < 90 || args.vocab <= 0 || args.vocab > kSampleVocabMax || args.count < 0 ||
       args.count > 65535) {

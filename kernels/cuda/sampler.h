@@ -68,13 +68,11 @@ struct SamplerArgs {
   int32_t* slot_tokens = nullptr;   // [slots]: the sample goes here, for the next step's gather.
   int32_t* slot_faults = nullptr;   // [slots]: sticky; a faulted slot's later rows fault too.
   const int32_t* faults = nullptr;  // [rows of the forward pass]
-  void* workspace = nullptr;        // SamplerWorkspaceBytes(count, vocab)
   SampleOut* out = nullptr;         // [count]; device memory, or pinned and mapped.
   int count = 0;
   int slots_count = 0;
   int vocab = 0;
 };
-size_t SamplerWorkspaceBytes(int count, int vocab);
 cudaError_t Sample(const LaunchContext& context, const SamplerArgs& args);
 
 // Marks ids [0, prompt_tokens) as in the prompt and counts the others as output, in seen[slot],

@@ -427,7 +427,6 @@ void CudaDecoder::Draw(Step& step, int32_t begin, int32_t count) {
                                      .slot_tokens = arenas.Buffer<int32_t>("slot_tokens"),
                                      .slot_faults = arenas.Buffer<int32_t>("slot_faults"),
                                      .faults = step.faults,
-                                     .workspace = arenas.Buffer<void>("sampler_workspace"),
                                      .out = arenas.Buffer<cuda::SampleOut>("step_outputs") + begin,
                                      .count = count,
                                      .slots_count = parts_.plan->limits.slots + 1,
