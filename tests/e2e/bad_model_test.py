@@ -1,5 +1,6 @@
 """`fathom serve` with what it must refuse: one line that says what to do, the right exit code, no restart."""
 import json
+import os
 import pathlib
 import shutil
 import struct
@@ -118,6 +119,16 @@ class BadModel(unittest.TestCase):
 
     def test_heads_that_do_not_divide(self):
         self.refused("3", args=("-tp", "3"))
+
+    def test_no_gpu(self):
+        """With no device to see, whatever the machine has."""
+        run = subprocess.run([BIN / "fathom-worker", "--model", self.folder, "--device", "cuda", "--port", "0", "--metrics-port", "0"],
+                             capture_output=True, text=True, timeout=60, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+        self.assertEqual(run.returncode, 64, run.stderr)
+        lines = run.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, run.stderr)
+        self.assertIn("--device cuda", lines[0])
+        self.assertIn("--device cpu", lines[0])
 
     def test_flags(self):
         run = serve("--model", str(self.folder), "--max-num-seq", "4")
