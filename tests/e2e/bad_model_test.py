@@ -15,7 +15,8 @@ TINY = ROOT / "models/fathom-tiny-draft"
 
 def serve(*args, timeout=60):
     return subprocess.run([BIN / "fathom", "serve", "--http-port", "0", "--grpc-port", "0", "--scheduler-port", "0", "--scheduler-metrics-port",
-                           "0", "--worker-port", "0", "--worker-metrics-port", "0", *args], capture_output=True, text=True, timeout=timeout)
+                           "0", "--worker-port", "0", "--worker-metrics-port", "0", *args], capture_output=True, text=True, timeout=timeout,
+                          env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
 
 
 class BadModel(unittest.TestCase):
