@@ -18,45 +18,6 @@ struct Geometry {
   int passes = 0;  // Tiles of this thread block, `grid` apart.
 };
 
-FATHOM_DEVICE uint32_t ClusterSize() {
-  uint32_t size;
-  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(size));
-  return size;
-}
-FATHOM_DEVICE uint32_t ClusterRank() {
-  uint32_t rank;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-FATHOM_DEVICE void ClusterArrive() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-FATHOM_DEVICE void ClusterWait() {
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-// Arrives at the same barrier of another thread block of the cluster. Without a scope on purpose: a
-// release at cluster scope orders this thread's writes, of which there are none, at the price of a
-// microsecond a stage.
-FATHOM_DEVICE void ArriveAt(uint32_t barrier, uint32_t rank) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
-      "}" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
-}
-// A box to the same place of every thread block in `mask`, counted by each one's own barrier.
-FATHOM_DEVICE void TmaMulticast3d(uint32_t to, const CUtensorMap* map, uint32_t barrier,
-                                  uint16_t mask, int x, int y, int z) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1, {%4, %5, %6}], [%2], %3;" ::"r"(to),
-      "l"(map), "r"(barrier), "h"(mask), "r"(x), "r"(y), "r"(z)
-      : "memory");
-}
-
 template <int kTile, int kRowGroups, int kChunk>
 struct Stage {
   static constexpr int kColumns = kChunk / 64;
@@ -71,9 +32,9 @@ struct Stage {
 template <class S>
 FATHOM_DEVICE void Fetch(const CUtensorMap* w_map, const CUtensorMap* x_map, const Geometry& g,
                          int tile_rows, uint32_t base, uint32_t full, uint32_t empty) {
-  const int cluster = static_cast<int>(ClusterSize());
+  const int cluster = ptx::ClusterBlocks();
   const int share = S::kRows / cluster;  // Rows of x that this block fetches.
-  const int own = static_cast<int>(ClusterRank()) * share;
+  const int own = ptx::ClusterBlock() * share;
   const auto mask = static_cast<uint16_t>((1u << cluster) - 1);
   const int total = g.passes * g.chunks;
   const auto weights = [&](int i) {
@@ -87,8 +48,8 @@ FATHOM_DEVICE void Fetch(const CUtensorMap* w_map, const CUtensorMap* x_map, con
     const uint32_t stage = base + i % g.stages * S::kBytes + S::kWBytes;
 #pragma unroll
     for (int c = 0; c < S::kColumns; ++c) {
-      TmaMulticast3d(stage + c * S::kXColumnBytes + own * 128, x_map, full + i % g.stages * 8, mask,
-                     0, own, chunk * S::kColumns + c);
+      ptx::TmaMulticast3d(stage + c * S::kXColumnBytes + own * 128, x_map, full + i % g.stages * 8,
+                          mask, 0, own, chunk * S::kColumns + c);
     }
   };
   // Weights do not depend on the kernel before: the ring fills while it still runs.
@@ -109,7 +70,8 @@ FATHOM_DEVICE void MultiplyChunks(const Geometry& g, int group, uint32_t base, u
                                   uint32_t empty, int* next, float* c) {
   const auto release = [&](int i) {
     // One arrival a warp at every block of the cluster.
-    if (threadIdx.x % 32 < ClusterSize()) ArriveAt(empty + i % g.stages * 8, threadIdx.x % 32);
+    if (static_cast<int>(threadIdx.x % 32) < ptx::ClusterBlocks())
+      ptx::ArriveAtBlock(empty + i % g.stages * 8, threadIdx.x % 32);
   };
 #pragma unroll
   for (int i = 0; i < kTile / 2; ++i) c[i] = 0.0f;
@@ -150,13 +112,13 @@ __global__ void __launch_bounds__(kRowGroups * 128 + 32, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < g.stages; ++i) {
       ptx::BarrierInit(full + 8 * i, 1);
-      ptx::BarrierInit(empty + 8 * i, kRowGroups * 4 * static_cast<int>(ClusterSize()));
+      ptx::BarrierInit(empty + 8 * i, kRowGroups * 4 * ptx::ClusterBlocks());
     }
     ptx::BarrierInitFence();
   }
   __syncthreads();
-  ClusterArrive();
-  ClusterWait();
+  ptx::ClusterArrive();
+  ptx::ClusterWait();
   LetNextStart();
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   if (warp == kRowGroups * 4) {
@@ -180,8 +142,8 @@ __global__ void __launch_bounds__(kRowGroups * 128 + 32, 1)
     }
   }
   // Nobody leaves while another block may still send to it.
-  ClusterArrive();
-  ClusterWait();
+  ptx::ClusterArrive();
+  ptx::ClusterWait();
 }
 
 }  // namespace fathom::kernels::cuda::medium

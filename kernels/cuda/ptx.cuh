@@ -136,6 +136,33 @@ FATHOM_DEVICE int ClusterBlock() {
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(block));
   return block;
 }
+FATHOM_DEVICE int ClusterBlocks() {
+  int blocks;
+  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(blocks));
+  return blocks;
+}
+// Arrives at the same barrier of another thread block of the cluster. Without a scope on purpose: a
+// release at cluster scope orders this thread's writes, of which there are none, at the price of a
+// microsecond a stage.
+FATHOM_DEVICE void ArriveAtBlock(uint32_t barrier, uint32_t block) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
+      "}" ::"r"(barrier),
+      "r"(block)
+      : "memory");
+}
+// A box to the same place of every thread block in `mask`, counted by each one's own barrier.
+FATHOM_DEVICE void TmaMulticast3d(uint32_t to, const CUtensorMap* map, uint32_t barrier,
+                                  uint16_t mask, int x, int y, int z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%4, %5, %6}], [%2], %3;" ::"r"(to),
+      "l"(map), "r"(barrier), "h"(mask), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
 // The same object in the shared memory of another thread block of the cluster.
 template <class T>
 FATHOM_DEVICE T* InBlock(T* p, int block) {
