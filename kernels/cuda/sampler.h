@@ -2,7 +2,9 @@
 // arithmetic of the sampler is kernels/canon.h's on every device: equal logits give the token that
 // SampleRef gives (kernels/sample.h), to the bit. Sums for log-probabilities have 1,024 lanes
 // (docs/NUMERICS.md). A slot's parameters stay on the device while its sequence is seated.
-// sm_90: a row lies in the shared memory of a cluster of thread blocks, so vocab <= 262,144.
+// `Sample` takes the cluster kernel on sm_90, where a row lies in the shared memory of a cluster of
+// thread blocks, else the generic one (sm_80 and later), of one thread block a row. The bits are
+// the same. vocab <= 262,144 in both.
 #pragma once
 
 #include <cstdint>
@@ -60,7 +62,7 @@ struct SamplerArgs {
   const float* logits = nullptr;       // [.][vocab]; read only.
   const SampleRow* rows = nullptr;     // [count]; logits_row < 0: padding, nothing is done.
   const SamplerSlot* slots = nullptr;  // [slots]
-  const int32_t* bias_ids = nullptr;
+  const int32_t* bias_ids = nullptr;   // A slot's: ascending, each once.
   const float* bias_values = nullptr;
   const int32_t* end_ids = nullptr;
   // [slots][vocab]: bit 15: in prompt or output; bits 0 to 14: count in the output (saturating).
@@ -74,6 +76,8 @@ struct SamplerArgs {
   int vocab = 0;
 };
 cudaError_t Sample(const LaunchContext& context, const SamplerArgs& args);
+cudaError_t SampleCluster(const LaunchContext& context, const SamplerArgs& args);
+cudaError_t SampleGeneric(const LaunchContext& context, const SamplerArgs& args);
 
 // Marks ids [0, prompt_tokens) as in the prompt and counts the others as output, in seen[slot],
 // which is cleared first. `ids` on the device.

@@ -117,13 +117,14 @@ FATHOM_PURE uint64_t MassOfKey(uint64_t key) {
 inline constexpr float kMasslessBelow = 30.0f;
 
 // A bin's sum of masses has three counters of 32 bits (64-bit additions in shared memory are
-// loops): 17, 17 and 7 bits of each mass. REQUIRES: at most 2^15 masses.
+// loops): 14, 14 and 13 bits of each mass. REQUIRES: at most 2^18 masses.
 inline constexpr int kMassLimbs = 3;
+inline constexpr int kMassLimbBits = 14;
 FATHOM_PURE uint32_t MassLimb(uint64_t mass, int limb) {
-  return static_cast<uint32_t>(mass >> (17 * limb)) & 0x1FFFFu;
+  return static_cast<uint32_t>(mass >> (kMassLimbBits * limb)) & ((1u << kMassLimbBits) - 1);
 }
 FATHOM_PURE uint64_t MassOfLimbs(uint32_t low, uint32_t middle, uint32_t high) {
-  return low + (uint64_t{middle} << 17) + (uint64_t{high} << 34);
+  return low + (uint64_t{middle} << kMassLimbBits) + (uint64_t{high} << (2 * kMassLimbBits));
 }
 
 // The `seen` table: in prompt or output; how often in the output, saturating.

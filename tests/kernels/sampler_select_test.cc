@@ -202,6 +202,16 @@ TEST(SamplerSelectTest, MassesAreSelectedAsBySorting) {
   }
 }
 
+TEST(SamplerSelectTest, LimbsHoldTheMassesOfTheLargestVocabulary) {
+  for (const uint64_t mass : {uint64_t{1} << 40, (uint64_t{1} << 40) - 1, uint64_t{0x3FFF}}) {
+    uint32_t limbs[kMassLimbs] = {};
+    for (int i = 0; i < kSampleVocabMax; ++i) {
+      for (int limb = 0; limb < kMassLimbs; ++limb) limbs[limb] += MassLimb(mass, limb);
+    }
+    EXPECT_EQ(MassOfLimbs(limbs[0], limbs[1], limbs[2]), mass * kSampleVocabMax);
+  }
+}
+
 TEST(SamplerSelectTest, NoiseIsWithinItsBounds) {
   std::mt19937_64 random(TestSeed());
   const auto check = [](uint32_t word) {

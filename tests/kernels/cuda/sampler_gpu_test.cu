@@ -1,4 +1,4 @@
-// The sampler on the device against the host's: tokens, log-probabilities to the bit, faults, and
+// Both samplers on the device against the host's: tokens, log-probabilities to the bit, faults, and
 // what rows leave in their slots.
 #include "kernels/cuda/sampler.h"
 
@@ -13,6 +13,23 @@ namespace {
 
 namespace canon = kernels::canon;
 namespace cuda = kernels::cuda;
+
+// Each test runs with each of the two kernels.
+struct Sampler {
+  const char* name;
+  cudaError_t (*sample)(const LaunchContext&, const cuda::SamplerArgs&);
+};
+class SamplerGpuTest : public testing::TestWithParam<Sampler> {
+ protected:
+  static cudaError_t Sample(const LaunchContext& context, const cuda::SamplerArgs& args) {
+    return GetParam().sample(context, args);
+  }
+  static void RunAndCompare(Batch batch);
+};
+INSTANTIATE_TEST_SUITE_P(Kernels, SamplerGpuTest,
+                         testing::Values(Sampler{"Cluster", cuda::SampleCluster},
+                                         Sampler{"Generic", cuda::SampleGeneric}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 // A batch on the device.
 struct OnDevice {
@@ -88,10 +105,10 @@ std::string Describe(const Batch& batch, size_t index) {
 }
 
 // Runs the batch and compares all it leaves.
-void RunAndCompare(Batch batch) {
+void SamplerGpuTest::RunAndCompare(Batch batch) {
   OnDevice device(batch);
   const std::vector<SampleOut> before = device.out.Download();
-  ASSERT_CUDA(cuda::Sample(MakeContext(), device.args));
+  ASSERT_CUDA(Sample(MakeContext(), device.args));
   Finish();
   const std::vector<SampleOut> got = device.out.Download();
   for (size_t i = 0; i < batch.rows.size(); ++i) {
@@ -107,7 +124,7 @@ struct Shape {
   int vocab, rows, batches;
 };
 
-TEST(SamplerGpuTest, RandomRowsAreTheReferences) {
+TEST_P(SamplerGpuTest, RandomRowsAreTheReferences) {
   std::mt19937_64 random(Seed());
   for (const Shape shape : {Shape{1003, 1, 40},
                             {1003, 256, 8},
@@ -129,12 +146,12 @@ TEST(SamplerGpuTest, RandomRowsAreTheReferences) {
 }
 
 // A large batch whose rows are copies of few: equal rows are equal, whatever is beside them.
-TEST(SamplerGpuTest, RowsDoNotDependOnOthers) {
+TEST_P(SamplerGpuTest, RowsDoNotDependOnOthers) {
   std::mt19937_64 random(Seed() + 1);
   Batch batch = RandomBatch(102400, 4, random);
   OnDevice few(batch);
   few.slot_faults.Zero();
-  ASSERT_CUDA(cuda::Sample(MakeContext(), few.args));
+  ASSERT_CUDA(Sample(MakeContext(), few.args));
   Finish();
   const std::vector<SampleOut> want = few.out.Download();
   Batch many = batch;
@@ -153,7 +170,7 @@ TEST(SamplerGpuTest, RowsDoNotDependOnOthers) {
   many.slot_tokens.assign(256, 0);
   many.slot_faults.assign(256, 0);
   OnDevice device(many);
-  ASSERT_CUDA(cuda::Sample(MakeContext(), device.args));
+  ASSERT_CUDA(Sample(MakeContext(), device.args));
   Finish();
   const std::vector<SampleOut> got = device.out.Download();
   for (size_t i = 0; i < got.size() && !HasFailure(); ++i) {
@@ -161,7 +178,25 @@ TEST(SamplerGpuTest, RowsDoNotDependOnOthers) {
   }
 }
 
-TEST(SamplerGpuTest, FaultsStayInTheirRows) {
+// As many equal masses as there can be, in one bin: its counters hold them.
+TEST_P(SamplerGpuTest, BinsHoldTheLargestVocabulary) {
+  std::mt19937_64 random(Seed() + 6);
+  Batch batch = RandomBatch(cuda::kSampleVocabMax, 3, random);
+  for (size_t i = 0; i < batch.rows.size(); ++i) {
+    const std::span<float> z = batch.Logits(static_cast<int>(i));
+    std::fill(z.begin(), z.end(), -12.0f);
+    z[777] = 0.0f;
+    SampleRow& row = batch.rows[i];
+    row.target = -1;
+    SamplerSlot slot;
+    slot.seed = random();
+    slot.top_p = i == 0 ? 0.5f : i == 1 ? 0.9f : 0.9999f;
+    batch.slots[static_cast<size_t>(row.slot)] = slot;
+  }
+  RunAndCompare(batch);
+}
+
+TEST_P(SamplerGpuTest, FaultsStayInTheirRows) {
   std::mt19937_64 random(Seed() + 2);
   for (const int vocab : {1003, 4096}) {
     Batch batch = RandomBatch(vocab, 40, random);
@@ -195,7 +230,7 @@ TEST(SamplerGpuTest, FaultsStayInTheirRows) {
 
 // Several draws of the same slots, launched in a row with programmatic dependent launch: each sees
 // what the one before left in `seen`, which starts as prompts and outputs marked by MarkSeen.
-TEST(SamplerGpuTest, PenaltiesFollowTheDraws) {
+TEST_P(SamplerGpuTest, PenaltiesFollowTheDraws) {
   constexpr int kSlots = 8, kDraws = 12;
   for (const int vocab : {1003, 4096}) {
     std::mt19937_64 random(Seed() + 3);
@@ -240,7 +275,7 @@ TEST(SamplerGpuTest, PenaltiesFollowTheDraws) {
     for (int draw = 0; draw < kDraws; ++draw) {
       cuda::SamplerArgs args = device.args;
       args.rows += draw * kSlots, args.out += draw * kSlots, args.count = kSlots;
-      ASSERT_CUDA(cuda::Sample(MakeContext(true), args));
+      ASSERT_CUDA(Sample(MakeContext(true), args));
     }
     Finish();
     const std::vector<SampleOut> got = device.out.Download();
@@ -253,7 +288,7 @@ TEST(SamplerGpuTest, PenaltiesFollowTheDraws) {
 }
 
 // The lanes' sum is a log-probability: against float64.
-TEST(SamplerGpuTest, LogProbabilitiesAreTrue) {
+TEST_P(SamplerGpuTest, LogProbabilitiesAreTrue) {
   std::mt19937_64 random(Seed() + 4);
   for (const int vocab : {1003, 4096, 102400}) {
     Batch batch = RandomBatch(vocab, 8, random);
@@ -263,7 +298,7 @@ TEST(SamplerGpuTest, LogProbabilitiesAreTrue) {
       batch.rows[i].logprobs = 3;
     }
     OnDevice device(batch);
-    ASSERT_CUDA(cuda::Sample(MakeContext(), device.args));
+    ASSERT_CUDA(Sample(MakeContext(), device.args));
     Finish();
     const std::vector<SampleOut> got = device.out.Download();
     for (size_t i = 0; i < got.size(); ++i) {
@@ -297,7 +332,7 @@ __global__ void EvaluateKernel(const uint32_t* words, int count, Formulas* to) {
   if (i < count) to[i] = Evaluate(words[i]);
 }
 
-TEST(SamplerGpuTest, FormulasAreTheHosts) {
+TEST(SamplerFormulasGpuTest, FormulasAreTheHosts) {
   constexpr int kCount = 1 << 16;
   std::mt19937_64 random(Seed() + 5);
   std::vector<uint32_t> words(kCount);
@@ -319,14 +354,27 @@ TEST(SamplerGpuTest, FormulasAreTheHosts) {
   }
 }
 
-TEST(SamplerGpuTest, RefusesWhatItCannotDo) {
+TEST_P(SamplerGpuTest, RefusesWhatItCannotDo) {
   cuda::SamplerArgs args;
   args.vocab = cuda::kSampleVocabMax + 1;
   args.count = 1;
-  EXPECT_EQ(cuda::Sample(MakeContext(), args), cudaErrorInvalidValue);
+  EXPECT_EQ(Sample(MakeContext(), args), cudaErrorInvalidValue);
   args.vocab = 4096;
   args.count = 0;
-  EXPECT_CUDA(cuda::Sample(MakeContext(), args));
+  EXPECT_CUDA(Sample(MakeContext(), args));
+}
+
+// No rows, so nothing is launched; SampleCluster would refuse all but sm_90.
+TEST(SamplerPickGpuTest, FromSm80OnThereIsAKernel) {
+  cuda::SamplerArgs args;
+  args.vocab = 4096;
+  LaunchContext context = MakeContext();
+  for (const int sm : {80, 89, 90, 100}) {
+    context.sm = sm;
+    EXPECT_CUDA(cuda::Sample(context, args));
+  }
+  context.sm = 75;
+  EXPECT_EQ(cuda::Sample(context, args), cudaErrorInvalidValue);
 }
 
 }  // namespace
