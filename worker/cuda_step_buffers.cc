@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t kElementBytes = 2;
 constexpr int64_t kWordBytes = 4;
 constexpr int32_t kScoredRows = 64;  // Rows with logits that a step of few slots still has.
+constexpr int64_t kRowGroup = 64;    // Of activations, that a kernel may read as one.
 constexpr int64_t kBiasMax = 1024;   // Of a request (router/field_limits.cc).
 constexpr int64_t kEndsMax = 192;    // 128 of a request (router/field_limits.cc), and the model's.
 constexpr int64_t kAdmitIds = 32 * 1024;  // kAdmitIdsMax (common/plan.h).
@@ -56,7 +57,9 @@ std::vector<CudaBuffer> CudaStepBuffers(const ModelConfig& config, const EngineL
   const int64_t slots = int64_t{limits.slots} + 1;  // Ids begin at 1.
   const int64_t segments = SegmentsMax(limits);
   const int64_t rope = int64_t{limits.context_tokens} * config.head_dim / 2 * kWordBytes;
-  const auto rows = [&](int64_t width) { return tokens * width * kElementBytes; };
+  // Products of up to 128 rows read them in groups (kernels/cuda/medium.h), to the group's end.
+  const int64_t grouped = (tokens + kRowGroup - 1) / kRowGroup * kRowGroup;
+  const auto rows = [&](int64_t width) { return grouped * width * kElementBytes; };
   return {
       {"activations", "x", rows(config.hidden)},
       {"activations", "normed", rows(config.hidden)},

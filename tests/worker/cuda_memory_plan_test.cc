@@ -142,6 +142,22 @@ TEST(CudaMemoryPlan, SegmentsOfFewShortSequencesAreBoundByTheirContext) {
   EXPECT_EQ(BuffersOf(*plan)["partial_ml"], 4 * 2 * 32 * 2 * 4);
 }
 
+// Whole groups of 64 rows are read, also by a step of fewer.
+TEST(CudaMemoryPlan, ActivationsHaveWholeGroupsOfRows) {
+  CudaMemoryRequest request;
+  request.capacity_bytes = k80Gb;
+  request.slots = 8;
+  for (const auto& [tokens, rows] : {std::pair{8, 64}, {32, 64}, {64, 64}, {65, 128}, {100, 128}}) {
+    request.step_tokens = tokens;
+    const auto plan = PlanCudaMemory(Shape("deepseek-llm-7b"), request);
+    ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+    for (const char* name : {"x", "normed", "attended"}) {
+      EXPECT_EQ(BuffersOf(*plan)[name], rows * 4096 * 2) << name << ", " << tokens;
+    }
+    EXPECT_EQ(BuffersOf(*plan)["ffn"], rows * 11008 * 2) << tokens;
+  }
+}
+
 TEST(CudaMemoryPlan, DefaultsFollowTheModelAndTheCard) {
   CudaMemoryRequest request;
   request.capacity_bytes = k80Gb;
