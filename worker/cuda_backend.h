@@ -29,6 +29,8 @@ struct CudaBackendOptions {
   bool diagnose = false;   // --diagnose-numerics
   // Told of each part of the start: "arenas", "weights", ...
   std::function<void(const char* name, int64_t us)> phase;
+  // Told what all captured graphs take of the device, after each; by the engine thread.
+  std::function<void(int64_t bytes)> graphs_grew;
 };
 
 // Allocates every arena and loads the weights. Errors: RESOURCE_EXHAUSTED and the checkpoint's;

@@ -102,7 +102,7 @@ class Planner {
     }
     plan.buffers.push_back({"kv", "kv", limits.pool_blocks * block_bytes_});
     for (const char* name :
-         {"weights", "activations", "logits", "attention", "sampler", "inputs", "products"}) {
+         {"weights", "activations", "logits", "attention", "sampler", "inputs"}) {
       plan.arenas.push_back({name, SumOf(plan.buffers, name), true});
     }
     plan.arenas.push_back({"graphs", kGraphBytes, false});

@@ -3,7 +3,7 @@
 // follow (worker/cuda/device_arenas.h). Pure; any thread; no CUDA needed.
 //
 // gpu_memory_utilization * capacity = weights + activations + logits + attention + sampler + inputs
-// + products + graphs + context + kv, unless --kv-cache-memory fixes kv. What is left goes to kv.
+// + graphs + context + kv, unless --kv-cache-memory fixes kv. What is left goes to kv.
 #pragma once
 
 #include <cstdint>

@@ -14,7 +14,6 @@ constexpr int64_t kRowGroup = 64;    // Of activations, that a kernel may read a
 constexpr int64_t kBiasMax = 1024;   // Of a request (router/field_limits.cc).
 constexpr int64_t kEndsMax = 192;    // 128 of a request (router/field_limits.cc), and the model's.
 constexpr int64_t kAdmitIds = 32 * 1024;  // kAdmitIdsMax (common/plan.h).
-constexpr int64_t kCublasBytes = 32 << 20;
 
 // Sizes of one rank.
 struct Shape {
@@ -69,6 +68,7 @@ std::vector<CudaBuffer> CudaStepBuffers(const ModelConfig& config, const EngineL
       {"activations", "gate_up", rows(2 * s.ffn)},
       {"activations", "ffn", rows(s.ffn)},
       {"activations", "product", rows(config.hidden)},
+      {"activations", "norm_counters", kCudaBufferAlignment},
       {"activations", "rope_cos", rope},
       {"activations", "rope_sin", rope},
       {"logits", "logits", logits_rows * config.vocab * kWordBytes},
@@ -88,7 +88,6 @@ std::vector<CudaBuffer> CudaStepBuffers(const ModelConfig& config, const EngineL
       {"inputs", "step_inputs", CudaStepBytesMax(limits)},
       {"inputs", "step_outputs", tokens * kSampleOutBytes},
       {"inputs", "diagnosis", tokens * kWordBytes},
-      {"products", "cublas_workspace", kCublasBytes},
   };
 }
 

@@ -21,7 +21,7 @@ int32_t CudaLogitsRows(const EngineLimits& limits);
 // Bytes of a block of 64 tokens on one of `tp` ranks: all layers, keys and values.
 int64_t CudaBlockBytes(const ModelConfig& config, int32_t tp);
 
-// In the order of the arenas activations, logits, attention, sampler, inputs, products. REQUIRES:
+// In the order of the arenas activations, logits, attention, sampler, inputs. REQUIRES:
 // CheckTensorParallel(config, tp) is OK; every limit > 0 but pool_blocks, which may be 0.
 std::vector<CudaBuffer> CudaStepBuffers(const ModelConfig& config, const EngineLimits& limits,
                                         int32_t tp);

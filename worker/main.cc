@@ -179,6 +179,7 @@ struct CudaCompute : Compute {
     wanted.use_graphs = !options.enforce_eager;
     wanted.diagnose = options.diagnose_numerics;
     wanted.phase = PrintPhase;
+    wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
     for (const CudaArena& arena : plan.arenas) observer->SetArena(arena.name, arena.bytes);
     observer->SetMemory(plan.Bytes("weights"), plan.Bytes("kv"));
     backend_for_rank = [this, wanted](int) -> absl::StatusOr<Backend*> {

@@ -35,7 +35,9 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
       epoch_(metrics->AddGauge("epoch", "Life of the group that this worker last took a step in")),
       registered_(metrics->AddGauge("schedulers_registered", "Schedulers that know this worker")),
       weights_bytes_(metrics->AddGauge("weights_bytes", "Packed weights in memory")),
-      kv_cache_bytes_(metrics->AddGauge("kv_cache_bytes", "Size of the KV block pool")) {}
+      kv_cache_bytes_(metrics->AddGauge("kv_cache_bytes", "Size of the KV block pool")),
+      graphs_bytes_(metrics->AddGauge(
+          "graphs_bytes", "Device memory of captured CUDA graphs, of the arena \"graphs\"")) {}
 
 void WorkerMetrics::OnStep(const StepPlan& plan, const StepResult& result,
                            const StepStream& stream) {

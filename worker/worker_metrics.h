@@ -1,4 +1,5 @@
-// worker/worker_metrics.h: fathom_worker_*. Thread: OnStep by the engine thread, the rest by main.
+// worker/worker_metrics.h: fathom_worker_*. Thread: OnStep by the engine thread, the rest by main
+// but where it says otherwise.
 #pragma once
 
 #include <array>
@@ -20,6 +21,8 @@ class WorkerMetrics {
   void SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes);
   // One gauge per arena of a memory plan. Called once.
   void SetArena(const std::string& name, int64_t bytes);
+  // What captured graphs take; any thread.
+  void SetGraphs(int64_t bytes) { graphs_bytes_.Set(static_cast<double>(bytes)); }
   void SetRegistered(int schedulers) { registered_.Set(schedulers); }
 
  private:
@@ -35,7 +38,7 @@ class WorkerMetrics {
   std::array<int64_t, kWindow> window_us_{};
   size_t window_next_ = 0;
   Metrics* const metrics_;
-  Gauge epoch_, registered_, weights_bytes_, kv_cache_bytes_;
+  Gauge epoch_, registered_, weights_bytes_, kv_cache_bytes_, graphs_bytes_;
   uint64_t epoch_seen_ = 0;  // The epoch that `collectives_seen_` counts in.
   uint64_t collectives_seen_ = 0;
 };

@@ -114,6 +114,15 @@ cudaError_t WithType(DType dtype, F f) {
   return cudaErrorInvalidValue;
 }
 
+// The recipe's sum of a group of 32 lanes, to each of them: a warp's.
+FATHOM_DEVICE float SumGroup(float sum) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) {
+    sum = __fadd_rn(sum, __shfl_xor_sync(0xFFFFFFFFu, sum, distance));
+  }
+  return sum;
+}
+
 // Programmatic dependent launch (kernels/cuda/launch.h). No-ops before sm_90.
 FATHOM_DEVICE void WaitForPrevious() {
 #if __CUDA_ARCH__ >= 900

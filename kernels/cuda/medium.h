@@ -2,16 +2,17 @@
 // their weights (sm_90a): every thread block has the weight rows of one tile for all rows of x, so
 // that the weights are read once and all multiprocessors work until the end; blocks of a cluster
 // read x once for all of them (TMA multicast). wgmma with the rows of x as its M side. What
-// follows the product is fused; x is normed before (kernels/cuda/rmsnorm.h). Bits equal those of
-// the unfused ops. x is read up to the next multiple of 64 rows, whatever lies there (rows do not
-// touch each other, and a row that TMA fills with zeros takes it longer than one it reads). Shapes:
-// MediumPickConfig (kernels/cuda/medium_config.h).
+// follows the product is fused; x is normed before, by the residual's product or by
+// kernels/cuda/rmsnorm.h. Bits equal those of the unfused ops. x is read up to the next multiple of
+// 64 rows, whatever lies there (rows do not touch each other, and a row that TMA fills with zeros
+// takes it longer than one it reads). Shapes: MediumPickConfig (kernels/cuda/medium_config.h).
 #pragma once
 
 #include <cuda.h>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/medium_config.h"
+#include "kernels/cuda/norm_after.h"
 #include "kernels/cuda/rope_kv_write.h"
 
 namespace fathom::kernels::cuda {
@@ -42,9 +43,9 @@ struct MediumQkvArgs {
   int head_dim = 0;
 };
 cudaError_t MediumQkv(const LaunchContext& context, const MediumWeight& w, const MediumQkvArgs& a);
-// residual [rows][n] = round(residual + round(W x))
+// residual [rows][n] = round(residual + round(W x)); then its norm.
 cudaError_t MediumResidual(const LaunchContext& context, const MediumWeight& w, const void* x,
-                           int rows, void* residual);
+                           int rows, void* residual, const NormAfter& norm = {});
 // y [rows][n / 2] = silu * mul of the paired gate and up.
 cudaError_t MediumGateUp(const LaunchContext& context, const MediumWeight& w, const void* x,
                          int rows, void* y);

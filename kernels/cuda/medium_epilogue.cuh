@@ -1,10 +1,12 @@
 // kernels/cuda/medium_epilogue.cuh: what follows a product of kernels/cuda/medium.h, in registers.
 // Store() gets one row's part of a tile: c[4 i] and c[4 i + 1] are weight rows n0 + 8 i and the one
 // after it. Weight rows at or beyond n do not exist. Paired halves (kernels/cuda/paired_rows.h) are
-// the two pieces of 8 of a piece of 16.
+// the two pieces of 8 of a piece of 16. After(), where there is one, is called by the threads that
+// multiplied, when this thread block has stored everything.
 #pragma once
 
 #include "kernels/cuda/canon.cuh"
+#include "kernels/cuda/norm_after.cuh"
 #include "kernels/cuda/rope_kv_write.h"
 
 namespace fathom::kernels::cuda::medium {
@@ -29,6 +31,8 @@ struct HeadEpilogue {
 
 struct ResidualEpilogue {
   void* residual = nullptr;
+  NormAfter norm;
+  float inverse_width = 0;
   template <class T, int kTile>
   __device__ __forceinline__ void Store(int row, int n0, int n, const float* c) const {
     T* const to = static_cast<T*>(residual) + int64_t{row} * n + n0;
@@ -39,6 +43,10 @@ struct ResidualEpilogue {
       const float2 y = Element<T>::Unpack(Element<T>::Pack(c[4 * i], c[4 * i + 1]));
       StorePair(to + 8 * i, __fadd_rn(x.x, y.x), __fadd_rn(x.y, y.y));
     }
+  }
+  template <class T>
+  __device__ __forceinline__ void After(int rows, int n, int groups, uint32_t shared) const {
+    NormAfterStores<T>(norm, residual, rows, n, inverse_width, groups * 128, groups, shared);
   }
 };
 

@@ -98,8 +98,8 @@ FATHOM_DEVICE void MultiplyChunks(const Geometry& g, int group, uint32_t base, u
   *next += g.chunks;
 }
 
-// `Epilogue` has a method Row(row) that returns a state, and Pieces<8 or 16>: it is given the
-// thread's two columns of each 8, for a row below g.rows.
+// `Epilogue` (kernels/cuda/medium_epilogue.cuh) stores a thread's two columns of each 8, for a row
+// below g.rows.
 template <class T, int kTile, int kRowGroups, int kChunk, class Epilogue>
 __global__ void __launch_bounds__(kRowGroups * 128 + 32, 1)
     MediumKernel(const __grid_constant__ CUtensorMap w_map,
@@ -143,6 +143,9 @@ __global__ void __launch_bounds__(kRowGroups * 128 + 32, 1)
   }
   // Nobody leaves while another block may still send to it.
   ptx::ClusterArrive();
+  if constexpr (requires { epilogue.template After<T>(g.rows, g.n, 0, base); }) {
+    if (warp < kRowGroups * 4) epilogue.template After<T>(g.rows, g.n, kRowGroups, base);
+  }
   ptx::ClusterWait();
 }
 

@@ -26,6 +26,35 @@ FATHOM_DEVICE int LoadShared(uint32_t from) {
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(value) : "r"(from) : "memory");
   return value;
 }
+FATHOM_DEVICE void StoreShared16(uint32_t to, uint4 x) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z),
+               "r"(x.w)
+               : "memory");
+}
+FATHOM_DEVICE uint4 LoadShared16(uint32_t from) {
+  uint4 x;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(from)
+               : "memory");
+  return x;
+}
+
+// Barrier `id` (1 to 15) of `threads` threads of a thread block.
+FATHOM_DEVICE void SyncThreads(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// A count that thread blocks share: all that this thread has seen written is visible to whoever
+// sees the count.
+FATHOM_DEVICE void AddRelease(int32_t* to, int32_t value) {
+  asm volatile("red.release.gpu.global.add.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+FATHOM_DEVICE int32_t LoadAcquire(const int32_t* from) {
+  int32_t value;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
 
 // mbarriers. A waiter asks for the parity of the phase that it waits for.
 FATHOM_DEVICE void BarrierInit(uint32_t barrier, int arrivals) {

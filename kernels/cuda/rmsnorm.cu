@@ -1,60 +1,36 @@
 #include "kernels/cuda/rmsnorm.h"
 
-#include "kernels/cuda/canon.cuh"
+#include "kernels/cuda/norm_vectors.cuh"
 
 namespace fathom::kernels::cuda {
 namespace {
 
 // A thread is a lane of the recipe, a thread block a row.
-constexpr int kLanes = 128;
+constexpr int kLanes = kNormLanes;
 // Vectors of 8 that a lane keeps in registers at most; wider rows are read a second time.
 constexpr int kKeptMax = 8;
 
-struct Vector8 {
-  float v[8];
-};
-template <class T>
-FATHOM_DEVICE Vector8 Unpack8(uint4 x) {
-  const float2 a = Element<T>::Unpack(x.x), b = Element<T>::Unpack(x.y);
-  const float2 c = Element<T>::Unpack(x.z), d = Element<T>::Unpack(x.w);
-  return {{a.x, a.y, b.x, b.y, c.x, c.y, d.x, d.y}};
-}
-template <class T>
-FATHOM_DEVICE uint4 Pack8(const Vector8& x) {
-  using E = Element<T>;
-  return make_uint4(E::Pack(x.v[0], x.v[1]), E::Pack(x.v[2], x.v[3]), E::Pack(x.v[4], x.v[5]),
-                    E::Pack(x.v[6], x.v[7]));
-}
-
 template <class T>
 FATHOM_DEVICE uint4 AddRounded(uint4 x, uint4 addend) {
-  Vector8 a = Unpack8<T>(x);
-  const Vector8 b = Unpack8<T>(addend);
-#pragma unroll
-  for (int j = 0; j < 8; ++j) a.v[j] = __fadd_rn(a.v[j], b.v[j]);
-  return Pack8<T>(a);
+  const auto two = [](uint32_t a, uint32_t b) {
+    const float2 x = Element<T>::Unpack(a), y = Element<T>::Unpack(b);
+    return Element<T>::Pack(__fadd_rn(x.x, y.x), __fadd_rn(x.y, y.y));
+  };
+  return make_uint4(two(x.x, addend.x), two(x.y, addend.y), two(x.z, addend.z), two(x.w, addend.w));
 }
 
 FATHOM_DEVICE float SumLanes(float sum) {
   __shared__ float groups[kLanes / 32];
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum = __fadd_rn(sum, __shfl_xor_sync(0xFFFFFFFFu, sum, distance));
-  }
+  sum = SumGroup(sum);
   if (threadIdx.x % 32 == 0) groups[threadIdx.x / 32] = sum;
   __syncthreads();
-  return __fadd_rn(__fadd_rn(__fadd_rn(groups[0], groups[1]), groups[2]), groups[3]);
+  return SumGroups(groups[0], groups[1], groups[2], groups[3]);
 }
 
 template <class T>
 FATHOM_DEVICE uint4 Normed(uint4 x, float factor, const float* weight, int vector) {
-  Vector8 a = Unpack8<T>(x);
-  const float4* w = reinterpret_cast<const float4*>(weight) + 2 * vector;
-  const float4 low = __ldg(w), high = __ldg(w + 1);
-  const float of[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-  for (int j = 0; j < 8; ++j) a.v[j] = NormValue(a.v[j], factor, of[j]);
-  return Pack8<T>(a);
+  const float4* const w = reinterpret_cast<const float4*>(weight) + 2 * vector;
+  return NormVector<T>(x, factor, __ldg(w), __ldg(w + 1));
 }
 
 // kKept: vectors of a lane, all kept in registers; 0: any number, read twice.
@@ -75,9 +51,7 @@ __global__ void __launch_bounds__(kLanes) RmsNormKernel(const RmsNormArgs a, flo
       *value = AddRounded<T>(*value, addend[vector]);
       x[vector] = *value;
     }
-    const Vector8 v = Unpack8<T>(*value);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) sum = canon::Fma(v.v[j], v.v[j], sum);
+    sum = AddSquares<T>(*value, sum);
   };
   if constexpr (kKept > 0) {
 #pragma unroll

@@ -1,7 +1,6 @@
 #include "kernels/cuda/sampler.h"
 
 #include "kernels/cuda/sampler_cluster.cuh"
-#include "kernels/cuda/sampler_select.cuh"
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -51,10 +50,7 @@ FATHOM_DEVICE void SumLanes(const BlockRow& row, float best) {
   for (int i = lane; i < row.count; i += kBlockLanes) {
     sum = __fadd_rn(sum, canon::Exp(__fsub_rn(row.z[i], best)));
   }
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, distance));
-  }
+  sum = SumGroup(sum);
   if (lane % 32 != 0) return;
   const int group = (row.block * kBlockLanes + lane) / 32;
   *ptx::InBlock(row.shared->groups + group, 0) = sum;
@@ -62,8 +58,10 @@ FATHOM_DEVICE void SumLanes(const BlockRow& row, float best) {
 
 // The `count` best by (z descending, id ascending), into the first block's memory.
 __device__ void FindTops(BlockRow* row, float best, int count) {
-  const ScoreKeys keys{row, best};
-  const Cut cut = Select(row, keys, AllScores(static_cast<uint64_t>(count)));
+  const RowSource source{row};
+  ClusterBins bins{row};
+  const ScoreKeys keys{&source, best};
+  const Cut cut = Select(&bins, keys, AllScores(static_cast<uint64_t>(count)));
   int* const found = ptx::InBlock(&row->shared->tops_count, 0);
   uint64_t* const tops = ptx::InBlock(row->shared->tops, 0);
   ForOwn(*row, [&](int local, float z) {
@@ -97,15 +95,6 @@ FATHOM_DEVICE void PatchFew(const SamplerArgs& a, const BlockRow& row, int posit
   __syncthreads();
 }
 
-FATHOM_DEVICE float Penalized(float z, uint32_t seen, const SamplerSlot& slot) {
-  if ((seen & kSeenBit) == 0) return z;
-  z = canon::Repetition(z, slot.repetition_penalty);
-  const uint32_t count = seen & kSeenCountMax;
-  if (count == 0) return z;
-  z = __fsub_rn(z, __fmul_rn(slot.frequency_penalty, static_cast<float>(count)));
-  return __fsub_rn(z, slot.presence_penalty);
-}
-
 // Penalties and temperature, in place.
 FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id) {
   const SamplerSlot& slot = row.shared->slot;
@@ -122,22 +111,26 @@ FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id
 
 // What is not kept becomes -inf: its mass is 0 and it is never drawn.
 FATHOM_DEVICE void KeepTopK(BlockRow* row, float best, int top_k) {
-  const ScoreKeys keys{row, best};
-  const Cut cut = Select(row, keys, AllScores(static_cast<uint64_t>(top_k)));
+  const RowSource source{row};
+  ClusterBins bins{row};
+  const ScoreKeys keys{&source, best};
+  const Cut cut = Select(&bins, keys, AllScores(static_cast<uint64_t>(top_k)));
   ForOwn(*row, [&](int local, float z) {
     if (!Keeps(cut, ScoreKey(z, best), IdOfLocal(local, row->block))) row->z[local] = -INFINITY;
   });
 }
 
 FATHOM_DEVICE void KeepTopP(BlockRow* row, float best, float top_p) {
-  const MassKeys keys{row, best};
+  const RowSource source{row};
+  ClusterBins bins{row};
+  const MassKeys keys{&source, best};
   Summary mine;
   keys.ForEach([&](uint64_t key, uint64_t mass, int) { mine = Combine(mine, {key, mass, key}); });
   const Summary all = Exchange(row, mine);
   const uint64_t target = canon::TopPTarget(top_p, all.sum);
-  const Cut cut = Select(row, keys, {all.min, all.max, target == 0 ? 1 : target});
+  const Cut cut = Select(&bins, keys, {all.min, all.max, target == 0 ? 1 : target});
   ForOwn(*row, [&](int local, float z) {
-    const uint64_t mass = best - z > kMasslessBelow ? 0 : canon::Mass(z, best);
+    const uint64_t mass = MassOf(z, best);
     const bool kept = mass != 0 && Keeps(cut, MassKey(mass), IdOfLocal(local, row->block));
     if (!kept) row->z[local] = -INFINITY;
   });

@@ -1,6 +1,6 @@
 // kernels/cuda/sampler_cluster.cuh: a row of logits held in the shared memory of a cluster of 8
-// thread blocks, and how they agree on a value. Every thread of the cluster calls Exchange and
-// Select (sampler_select.cuh) in the same order with the same parameters.
+// thread blocks, and how they agree on a value or select tokens. Every thread of the cluster
+// calls Exchange and Select in the same order with the same parameters.
 //
 // What a block reads of another's memory, or writes there, is separated from its next use by a
 // cluster barrier, and each buffer is used alternately: between two uses lies a barrier that a
@@ -9,8 +9,7 @@
 
 #include "kernels/cuda/canon.cuh"
 #include "kernels/cuda/ptx.cuh"
-#include "kernels/cuda/sampler.h"
-#include "kernels/cuda/sampler_config.h"
+#include "kernels/cuda/sampler_select.cuh"
 
 namespace fathom::kernels::cuda {
 
@@ -27,18 +26,9 @@ struct Summary {
 // As a maximum: some logit is not finite. No token's key is it.
 inline constexpr uint64_t kNotFinite = ~uint64_t{0};
 
-struct FoundBin {
-  int bin = 0;
-  uint32_t count = 0;
-  uint64_t above = 0;  // Weight of the bins above it.
-  uint64_t weight = 0;
-};
-
 struct SampleShared {
-  uint32_t count[2][kSelectBins];
-  uint32_t limbs[2][kMassLimbs][kSelectBins];
-  uint64_t warp_sums[kSampleWarps];
-  FoundBin found;
+  BinCounters bins[2];
+  BinSearch search;
   Summary warps[kSampleWarps];
   Summary exchange[2][kSampleBlocks];
   // Of the cluster's first block.
@@ -107,5 +97,40 @@ FATHOM_DEVICE void ForOwn(const BlockRow& row, F f) {
     }
   }
 }
+
+// The row as a source of keys, and the cluster's bins (kernels/cuda/sampler_select.cuh).
+struct RowSource {
+  const BlockRow* row;
+  template <class F>
+  __device__ __forceinline__ void ForEach(F f) const {
+    ForOwn(*row, [&](int local, float z) { f(IdOfLocal(local, row->block), z); });
+  }
+};
+struct ClusterBins {
+  BlockRow* row;
+  int turn = 0;
+
+  template <bool kMasses>
+  __device__ __forceinline__ void Clear() {
+    turn = row->select_turn;
+    row->select_turn ^= 1;
+    ClearBins<kMasses>(Own());
+    __syncthreads();
+  }
+  __device__ __forceinline__ BinCounters* Own() const { return &row->shared->bins[turn]; }
+  template <bool kMasses>
+  __device__ __forceinline__ FoundBin Find(uint64_t target) const {
+    ptx::ClusterArrive();
+    ptx::ClusterWait();
+    const int bin = kSelectBins - 1 - static_cast<int>(threadIdx.x);
+    uint32_t count = 0;
+    uint64_t weight = 0;
+#pragma unroll
+    for (int block = 0; block < kSampleBlocks; ++block) {
+      AddBin<kMasses>(*ptx::InBlock(Own(), block), bin, &count, &weight);
+    }
+    return ScanBins(&row->shared->search, count, weight, target);
+  }
+};
 
 }  // namespace fathom::kernels::cuda

@@ -1,6 +1,4 @@
-#include "kernels/cuda/canon.cuh"
-#include "kernels/cuda/sampler.h"
-#include "kernels/cuda/sampler_config.h"
+#include "kernels/cuda/sampler_select.cuh"
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -13,18 +11,10 @@ constexpr int kThreads = kSampleLanes;
 static_assert(kThreads == 32 * 32, "A warp reduces what the warps found.");
 static_assert(kSelectBins <= kThreads, "A thread has at most a bin.");
 
-struct FoundBin {
-  int bin = 0;
-  uint32_t count = 0;
-  uint64_t above = 0;  // Weight of the bins above it.
-  uint64_t weight = 0;
-};
-
 struct Shared {
-  uint32_t count[kSelectBins];
-  uint32_t limbs[kMassLimbs][kSelectBins];
+  BinCounters bins;
+  BinSearch search;
   uint64_t warps[32];
-  FoundBin found;
   float groups[32];  // Sums of exp of 32 lanes.
   int fault;
   SamplerSlot slot;
@@ -63,15 +53,6 @@ FATHOM_DEVICE uint64_t ReduceSum(Shared* shared, uint64_t x) {
 
 // --- Scores ---
 
-FATHOM_DEVICE float Penalized(float z, uint32_t seen, const SamplerSlot& slot) {
-  if ((seen & kSeenBit) == 0) return z;
-  z = canon::Repetition(z, slot.repetition_penalty);
-  const uint32_t count = seen & kSeenCountMax;
-  if (count == 0) return z;
-  z = __fsub_rn(z, __fmul_rn(slot.frequency_penalty, static_cast<float>(count)));
-  return __fsub_rn(z, slot.presence_penalty);
-}
-
 // A row's scores as docs/NUMERICS.md, "Sampler", has them, up to the temperature.
 struct Scores {
   const float* logits = nullptr;
@@ -108,6 +89,10 @@ struct Scores {
     if (temperature == 0.0f || temperature == 1.0f) return z;
     return __fdiv_rn(z, temperature);
   }
+  template <class F>
+  __device__ __forceinline__ void ForEach(F f) const {
+    ForIds(vocab, [&](int id) { f(id, (*this)(id)); });
+  }
 };
 
 FATHOM_DEVICE Scores ScoresOf(const SamplerArgs& a, const SampleRow& ask, const SamplerSlot& slot) {
@@ -124,20 +109,7 @@ FATHOM_DEVICE Scores ScoresOf(const SamplerArgs& a, const SampleRow& ask, const 
   return scores;
 }
 
-FATHOM_DEVICE uint64_t MassOf(float z, float best) {
-  return best - z > kMasslessBelow ? 0 : canon::Mass(z, best);
-}
-
 // --- Selection ---
-
-// Kept are the keys above `key`, and of those equal to it the ids up to `last_id`.
-struct Cut {
-  uint64_t key = 0;
-  int32_t last_id = 0;
-};
-FATHOM_DEVICE bool Keeps(const Cut& cut, uint64_t key, int32_t id) {
-  return key > cut.key || (key == cut.key && id <= cut.last_id);
-}
 
 // The scores of the ids that are kept so far; of the others -inf.
 struct Kept {
@@ -158,123 +130,31 @@ struct Kept {
     if (min_p > 0.0f && !canon::HasMinP(mass, min_p)) return -INFINITY;
     return z;
   }
-};
-
-// Keys of every id by score; each weighs 1.
-struct ScoreKeys {
-  static constexpr bool kMasses = false;
-  const Kept* kept;
   template <class F>
   __device__ __forceinline__ void ForEach(F f) const {
-    ForIds(kept->scores.vocab,
-           [&](int id) { f(ScoreKey(kept->scores(id), kept->best), uint64_t{1}, id); });
+    ForIds(scores.vocab, [&](int id) { f(id, (*this)(id)); });
   }
-  __device__ __forceinline__ void Tighten(KeySpan* span) const { TightenScores(span, kept->best); }
-  __device__ __forceinline__ uint64_t WeightOf(uint64_t) const { return 1; }
 };
 
-// Keys of the kept ids that have a mass; each weighs its mass.
-struct MassKeys {
-  static constexpr bool kMasses = true;
-  const Kept* kept;
-  template <class F>
-  __device__ __forceinline__ void ForEach(F f) const {
-    ForIds(kept->scores.vocab, [&](int id) {
-      const uint64_t mass = MassOf((*kept)(id), kept->best);
-      if (mass != 0) f(MassKey(mass), mass, id);
-    });
-  }
-  __device__ __forceinline__ void Tighten(KeySpan*) const {}
-  __device__ __forceinline__ uint64_t WeightOf(uint64_t key) const { return MassOfKey(key); }
-};
-
-// Of the ids whose key is `tie`, the lower first.
-template <class Keys>
-struct IdKeys {
-  static constexpr bool kMasses = false;
-  const Keys* keys;
-  uint64_t tie;
-  template <class F>
-  __device__ __forceinline__ void ForEach(F f) const {
-    keys->ForEach([&](uint64_t key, uint64_t, int id) {
-      if (key == tie) f(static_cast<uint64_t>(kSampleVocabMax - 1 - id), uint64_t{1}, id);
-    });
-  }
-  __device__ __forceinline__ void Tighten(KeySpan*) const {}
-};
-
-// The bin in which the weights from the highest bin on reach `target`. A thread has the bin 511 -
-// its number, or none.
-template <bool kMasses>
-FATHOM_DEVICE FoundBin FindBin(Shared* shared, uint64_t target) {
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
-  const int bin = kSelectBins - 1 - thread;
-  uint32_t count = 0;
-  uint64_t weight = 0;
-  if (bin >= 0) {
-    weight = count = shared->count[bin];
-    if constexpr (kMasses) {
-      weight = MassOfLimbs(shared->limbs[0][bin], shared->limbs[1][bin], shared->limbs[2][bin]);
-    }
-  }
-  uint64_t through = weight;  // Of this bin and all above it.
-#pragma unroll
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const uint64_t before = __shfl_up_sync(~0u, through, distance);
-    if (lane >= distance) through += before;
-  }
-  if (lane == 31) shared->warps[thread / 32] = through;
-  __syncthreads();
-  for (int warp = 0; warp < thread / 32; ++warp) through += shared->warps[warp];
-  const uint64_t above = through - weight;
-  if (above < target && target <= through) shared->found = {bin, count, above, weight};
-  __syncthreads();
-  return shared->found;
-}
-
-// Narrows the span to one key, or to keys that are all kept; returns whether it is the latter.
-template <class Keys>
-__device__ bool Narrow(Shared* shared, const Keys& keys, KeySpan* span) {
-  while (span->low < span->high) {
-    const int shift = ShiftOf(*span);
-    const uint64_t low = span->low, high = span->high;
-    for (int bin = static_cast<int>(threadIdx.x); bin < kSelectBins; bin += kThreads) {
-      shared->count[bin] = 0;
-      if constexpr (Keys::kMasses) {
-        for (int limb = 0; limb < kMassLimbs; ++limb) shared->limbs[limb][bin] = 0;
-      }
-    }
+// The thread block's (kernels/cuda/sampler_select.cuh).
+struct BlockBins {
+  Shared* shared;
+  template <bool kMasses>
+  __device__ __forceinline__ void Clear() const {
+    ClearBins<kMasses>(Own());
     __syncthreads();
-    keys.ForEach([&](uint64_t key, uint64_t weight, int) {
-      if (key < low || key > high) return;
-      const auto bin = static_cast<uint32_t>((key - low) >> shift);
-      atomicAdd(&shared->count[bin], 1u);
-      if constexpr (Keys::kMasses) {
-#pragma unroll
-        for (int limb = 0; limb < kMassLimbs; ++limb) {
-          atomicAdd(&shared->limbs[limb][bin], MassLimb(weight, limb));
-        }
-      }
-    });
-    __syncthreads();
-    const FoundBin found = FindBin<Keys::kMasses>(shared, span->target);
-    NarrowToBin(span, found.bin, shift, found.above);
-    if (found.count == 1 || found.weight == span->target) return true;
-    keys.Tighten(span);
   }
-  return false;
-}
-
-// The first keys, until their weights reach span.target.
-template <class Keys>
-__device__ Cut Select(Shared* shared, const Keys& keys, KeySpan span) {
-  if (Narrow(shared, keys, &span)) return {span.low, kSampleVocabMax};
-  const uint64_t weight = keys.WeightOf(span.low);
-  const IdKeys<Keys> ids{&keys, span.low};
-  KeySpan id_span{0, kSampleVocabMax - 1, (span.target + weight - 1) / weight};
-  Narrow(shared, ids, &id_span);
-  return {span.low, static_cast<int32_t>(kSampleVocabMax - 1 - id_span.low)};
-}
+  __device__ __forceinline__ BinCounters* Own() const { return &shared->bins; }
+  template <bool kMasses>
+  __device__ __forceinline__ FoundBin Find(uint64_t target) const {
+    __syncthreads();
+    const int bin = kSelectBins - 1 - static_cast<int>(threadIdx.x);
+    uint32_t count = 0;
+    uint64_t weight = 0;
+    if (bin >= 0) AddBin<kMasses>(*Own(), bin, &count, &weight);
+    return ScanBins(&shared->search, count, weight, target);
+  }
+};
 
 // top_k, top_p and min_p of the slot; false: every score is -inf.
 FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
@@ -286,17 +166,18 @@ FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
   ForIds(vocab, [&](int id) { most = Larger(most, Orderable(kept->scores(id))); });
   kept->best = FromOrderable(static_cast<uint32_t>(ReduceMax(shared, most)));
   if (kept->best == -INFINITY) return false;
+  BlockBins bins{shared};
   if (by_k) {
-    const ScoreKeys keys{kept};
-    kept->k = Select(shared, keys, AllScores(static_cast<uint64_t>(slot.top_k)));
+    const ScoreKeys keys{&kept->scores, kept->best};
+    kept->k = Select(&bins, keys, AllScores(static_cast<uint64_t>(slot.top_k)));
     kept->has_k = true;
   }
   if (slot.top_p < 1.0f) {
-    const MassKeys keys{kept};
+    const MassKeys keys{kept, kept->best};
     uint64_t sum = 0;
     keys.ForEach([&](uint64_t, uint64_t mass, int) { sum += mass; });
     const uint64_t target = canon::TopPTarget(slot.top_p, ReduceSum(shared, sum));
-    kept->p = Select(shared, keys, {MassKey(1), MassKey(canon::kMassOne), target > 0 ? target : 1});
+    kept->p = Select(&bins, keys, {MassKey(1), MassKey(canon::kMassOne), target > 0 ? target : 1});
     kept->has_p = true;
   }
   kept->min_p = slot.min_p;
@@ -330,10 +211,7 @@ FATHOM_DEVICE int32_t Draw(Shared* shared, const Scores& scores, int position) {
 FATHOM_DEVICE float LogSumExp(Shared* shared, const float* logits, int vocab, float best) {
   float sum = 0;
   ForIds(vocab, [&](int id) { sum = __fadd_rn(sum, canon::Exp(__fsub_rn(logits[id], best))); });
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, distance));
-  }
+  sum = SumGroup(sum);
   if (threadIdx.x % 32 == 0) shared->groups[threadIdx.x / 32] = sum;
   __syncthreads();
   sum = 0;

@@ -28,11 +28,18 @@ cudaError_t PrepareSkinny(const SkinnyConfig& config, DType dtype, const void* w
 }
 
 cudaError_t SkinnyResidual(const LaunchContext& context, const SkinnyWeight& w,
-                           const SkinnyInput& input, void* residual) {
+                           const SkinnyInput& input, void* residual, const NormAfter& norm) {
   if (input.norm != nullptr) return cudaErrorInvalidValue;
-  return skinny::LaunchSkinny({context, w, input}, [&](auto zero) {
+  const int ring_bytes = w.config.stages * SkinnyStageBytes(w.config);
+  if (norm.weight != nullptr && (w.n > kNormAfterWidthMax || ring_bytes < kNormAfterSharedBytes)) {
+    return cudaErrorInvalidValue;
+  }
+  skinny::Call call{context, w, input};
+  call.workers_min = norm.weight != nullptr ? kNormLanes / 32 : 1;
+  return skinny::LaunchSkinny(call, [&](auto zero) {
     using T = decltype(zero);
-    return skinny::ResidualEpilogue<T>{static_cast<T*>(residual), w.n};
+    return skinny::ResidualEpilogue<T>{static_cast<T*>(residual), w.n, norm,
+                                       static_cast<float>(1.0 / w.n)};
   });
 }
 

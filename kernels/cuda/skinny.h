@@ -14,6 +14,7 @@
 #include <cuda.h>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/norm_after.h"
 #include "kernels/cuda/rope_kv_write.h"
 #include "kernels/cuda/skinny_config.h"
 
@@ -50,9 +51,10 @@ struct SkinnyQkvArgs {
 };
 cudaError_t SkinnyQkv(const LaunchContext& context, const SkinnyWeight& w, const SkinnyQkvArgs& a);
 
-// residual [rows][n] is read and written. `input.norm` is null.
+// residual [rows][n] is read and written. `input.norm` is null. `norm`: of the residual's rows,
+// where the next product does not norm them itself.
 cudaError_t SkinnyResidual(const LaunchContext& context, const SkinnyWeight& w,
-                           const SkinnyInput& input, void* residual);
+                           const SkinnyInput& input, void* residual, const NormAfter& norm = {});
 // y [rows][n / 2]
 cudaError_t SkinnyGateUp(const LaunchContext& context, const SkinnyWeight& w,
                          const SkinnyInput& input, void* y);

@@ -2,9 +2,12 @@
 // A thread has weight rows `at` and at + 8 of a tile of 16, which are the two halves of a pair
 // where the op has pairs (kernels/cuda/paired_rows.h), for some rows of x. LoadTile and LoadRow
 // fetch what Store will need before the product begins; weight rows at or beyond n do not exist.
+// After(), where there is one, is called by all threads but the fetching warp's, when they have
+// stored everything.
 #pragma once
 
 #include "kernels/cuda/canon.cuh"
+#include "kernels/cuda/norm_after.cuh"
 #include "kernels/cuda/rope_kv_write.h"
 
 namespace fathom::kernels::cuda::skinny {
@@ -36,6 +39,8 @@ struct ResidualEpilogue {
   };
   T* residual = nullptr;
   int n = 0;
+  NormAfter norm;
+  float inverse_width = 0;
 
   __device__ __forceinline__ Tile LoadTile(int) const { return {}; }
   __device__ __forceinline__ Row LoadRow(int row, int at) const {
@@ -50,6 +55,9 @@ struct ResidualEpilogue {
     T* const to = residual + int64_t{row} * n + at;
     to[0] = Sum(x.low, low);
     if (at + 8 < n) to[8] = Sum(x.high, high);
+  }
+  __device__ __forceinline__ void After(int rows, int threads, uint32_t shared) const {
+    NormAfterStores<T>(norm, residual, rows, n, inverse_width, threads, 1, shared);
   }
   static __device__ __forceinline__ T Sum(T x, float y) {
     using E = Element<T>;

@@ -233,6 +233,9 @@ __global__ void __launch_bounds__(kSkinnyThreadsMax, 2)
     }
   }
   if (warp < g.tiles) Multiply<kBucket>(g, ring, normed, warp, epilogue);
+  if constexpr (requires { epilogue.After(g.rows, 0, ring.base); }) {
+    epilogue.After(g.rows, workers * 32, ring.base);
+  }
 }
 
 }  // namespace fathom::kernels::cuda::skinny

@@ -2,6 +2,8 @@
 // instantiates its kernels.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/cuda/skinny.h"
 #include "kernels/cuda/skinny_kernel.cuh"
 #include "kernels/cuda/tensor_map.h"
@@ -13,6 +15,7 @@ struct Call {
   const SkinnyWeight& w;
   const SkinnyInput& input;
   const int32_t* gather = nullptr;
+  int workers_min = 1;  // Warps beside the one that fetches, at least.
 };
 
 template <int kBucket, class Epilogue>
@@ -57,7 +60,8 @@ cudaError_t LaunchBucket(const Call& call, const Epilogue& epilogue) {
                                 cudaSharedmemCarveoutMaxShared);
   }();
   if (prepared != cudaSuccess) return prepared;
-  const auto threads = static_cast<unsigned>(32 * (SkinnyWorkers(config) + 1));
+  const int workers = std::max(SkinnyWorkers(config), call.workers_min);
+  const auto threads = static_cast<unsigned>(32 * (workers + 1));
   return Launch(call.context, dim3(static_cast<unsigned>(config.grid)), dim3(threads),
                 static_cast<size_t>(config.shared_bytes), kernel, call.w.map, x_map, geometry,
                 input, epilogue);

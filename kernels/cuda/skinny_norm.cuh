@@ -3,6 +3,7 @@
 // read them.
 #pragma once
 
+#include "kernels/cuda/norm_vectors.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 namespace fathom::kernels::cuda::skinny {
@@ -27,45 +28,8 @@ FATHOM_DEVICE uint32_t NormedAt(uint32_t base, int row, int v) {
   return line + ((static_cast<uint32_t>(v % 8) ^ (line >> 7 & 7)) << 4);
 }
 
-FATHOM_DEVICE void StoreShared16(uint32_t to, uint4 x) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z),
-               "r"(x.w)
-               : "memory");
-}
-FATHOM_DEVICE uint4 LoadShared16(uint32_t from) {
-  uint4 x;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-               : "r"(from)
-               : "memory");
-  return x;
-}
 // All warps but the one that fetches.
-FATHOM_DEVICE void SyncWorkers(int threads) {
-  asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory");
-}
-
-template <class T>
-FATHOM_DEVICE float AddSquares(uint4 x, float sum) {
-  const uint32_t words[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 pair = Element<T>::Unpack(words[i]);
-    sum = canon::Fma(pair.x, pair.x, sum);
-    sum = canon::Fma(pair.y, pair.y, sum);
-  }
-  return sum;
-}
-
-template <class T>
-FATHOM_DEVICE uint4 NormVector(uint4 x, float factor, float4 low, float4 high) {
-  const auto two = [&](uint32_t word, float w0, float w1) {
-    const float2 pair = Element<T>::Unpack(word);
-    return Element<T>::Pack(NormValue(pair.x, factor, w0), NormValue(pair.y, factor, w1));
-  };
-  return make_uint4(two(x.x, low.x, low.y), two(x.y, low.z, low.w), two(x.z, high.x, high.y),
-                    two(x.w, high.z, high.w));
-}
+FATHOM_DEVICE void SyncWorkers(int threads) { ptx::SyncThreads(1, threads); }
 
 // Norms in place vectors v, v + step, … of a row, several at a time: their weights come from L2.
 template <class T, int kBucket>
@@ -80,13 +44,13 @@ FATHOM_DEVICE void NormRow(uint32_t base, int row, int v, int step, int vectors,
       const int at = min(v + i * step, vectors - 1);
       low[i] = __ldg(reinterpret_cast<const float4*>(weight) + 2 * at);
       high[i] = __ldg(reinterpret_cast<const float4*>(weight) + 2 * at + 1);
-      if (v + i * step < vectors) x[i] = LoadShared16(NormedAt<kBucket>(base, row, at));
+      if (v + i * step < vectors) x[i] = ptx::LoadShared16(NormedAt<kBucket>(base, row, at));
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       if (v + i * step >= vectors) break;
-      StoreShared16(NormedAt<kBucket>(base, row, v + i * step),
-                    NormVector<T>(x[i], factor, low[i], high[i]));
+      ptx::StoreShared16(NormedAt<kBucket>(base, row, v + i * step),
+                         NormVector<T>(x[i], factor, low[i], high[i]));
     }
   }
 }
@@ -110,7 +74,7 @@ FATHOM_DEVICE void NormRows(uint32_t base, int rows, int threads, int vectors, u
       for (int i = 0; i < kAtOnce; ++i) {
         if (v + i * threads >= vectors) break;
         const uint32_t at = NormedAt<kBucket>(base, row, v + i * threads);
-        StoreShared16(at, NormVector<T>(LoadShared16(at), factor, low[i], high[i]));
+        ptx::StoreShared16(at, NormVector<T>(ptx::LoadShared16(at), factor, low[i], high[i]));
       }
     }
   }
@@ -136,16 +100,11 @@ FATHOM_DEVICE void CopyRow(const uint4* from, int vectors, uint32_t base, int ro
     for (int i = 0; i < 8; ++i) {
       const int v = start + i / kGroups * 128 + (group + i % kGroups) * 32 + lane;
       sums[i % kGroups] = AddSquares<T>(x[i], sums[i % kGroups]);
-      if (v < vectors) StoreShared16(NormedAt<kBucket>(base, row, v), x[i]);
+      if (v < vectors) ptx::StoreShared16(NormedAt<kBucket>(base, row, v), x[i]);
     }
   }
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      sums[g] = __fadd_rn(sums[g], __shfl_xor_sync(0xFFFFFFFFu, sums[g], distance));
-    }
-  }
+  for (int g = 0; g < kGroups; ++g) sums[g] = SumGroup(sums[g]);
 }
 
 // By `workers` warps (4 at least, all of them call). One row: a warp for each group of lanes, then
@@ -170,14 +129,14 @@ FATHOM_DEVICE void StageRows(const NormInput& in, int workers, uint32_t base, ui
     float sums[4];
 #pragma unroll
     for (int g = 0; g < 4; ++g) sums[g] = __int_as_float(ptx::LoadShared(scratch + 4 * g));
-    const float sum = __fadd_rn(__fadd_rn(__fadd_rn(sums[0], sums[1]), sums[2]), sums[3]);
+    const float sum = SumGroups(sums[0], sums[1], sums[2], sums[3]);
     const float factor = NormFactor(sum, in.inverse_width, in.eps);
     NormRow<T, 1>(base, 0, threadIdx.x, workers * 32, vectors, factor, in.weight);
   } else {
     for (int row = warp; row < in.rows; row += workers) {
       float sums[4];
       CopyRow<T, kBucket, 4>(row_of(row), vectors, base, row, 0, sums);
-      const float sum = __fadd_rn(__fadd_rn(__fadd_rn(sums[0], sums[1]), sums[2]), sums[3]);
+      const float sum = SumGroups(sums[0], sums[1], sums[2], sums[3]);
       const float factor = NormFactor(sum, in.inverse_width, in.eps);
       if (lane == 0) ptx::StoreShared(scratch + 4 * row, __float_as_int(factor));
     }

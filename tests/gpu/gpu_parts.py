@@ -261,19 +261,24 @@ def plan_error(host):
             samples.append(value if value is not None else device_bytes() - idle)
             time.sleep(0.2)
         worker.join()
-        plan = gpu_rows.arenas(served.metrics())
+        metrics = served.metrics()
+        plan = gpu_rows.arenas(metrics)
+        graphs = next((value for name, value in metrics.items() if name.endswith("graphs_bytes")), 0.0)
     if not plan:
         raise Failed("the worker's metrics have no arena_bytes")
     total, peak = sum(plan.values()), max(samples)
     # What we allocate is exact; the driver's context and the graphs are what a plan can be wrong about.
-    drivers = sum(plan.get(name, 0) for name in ("context", "graphs"))
-    found = peak - (total - drivers)
+    context = peak - graphs - (total - sum(plan.get(name, 0) for name in ("context", "graphs")))
     host.row("plan_error_pct", abs(peak - total) / total * 100, "tests/gpu/run plan-error")
     host.measurements.append({"id": "plan_arenas", "value": total, "unit": "B", "peak": peak, "by_process": by_process, "arenas": plan,
-                              "driver_bytes": found, "driver_bytes_planned": drivers})
+                              "graphs_bytes": graphs, "context_bytes": context})
     host.say(f"plan-error: peak {peak / 2**20:.0f} MiB ({'process' if by_process else 'device'}), plan {total / 2**20:.0f} MiB; "
-             f"the driver's own and graphs {found / 2**20:.0f}, planned {drivers / 2**20:.0f} MiB: "
+             f"graphs {graphs / 2**20:.0f}, the driver's own {context / 2**20:.0f} MiB; planned "
              + ", ".join(f"{name} {value / 2**20:.0f}" for name, value in plan.items()))
+    for name, found in (("graphs", graphs), ("context", context)):
+        off = abs(found - plan.get(name, 0))
+        within = off <= max(64 * 2**20, 0.05 * plan.get(name, 0))
+        host.check(f"plan {name}", int(within), 1, [] if within else [f"{found / 2**20:.0f} MiB, planned {plan.get(name, 0) / 2**20:.0f}"])
 
 
 FAULT_FLAG_ROUNDS = 3

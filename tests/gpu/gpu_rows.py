@@ -119,10 +119,12 @@ def json_lines(text):
 
 
 def gtest_counts(text, code):
-    """(passed, failed, names of the failed) of a GoogleTest program's output; one that died counts as one failure."""
+    """(passed, failed, names of the failed) of a GoogleTest program's output. One that died counts as one failure; what was
+    skipped did not pass."""
     m = re.search(r"\[  PASSED  \] (\d+) tests?", text)
     passed = int(m[1]) if m else 0
     failed = sorted(set(re.findall(r"^\[  FAILED  \] ([^\s,]+\.[^\s,]+)", text, re.M)))
+    failed += [f"{name} skipped" for name in sorted(set(re.findall(r"^\[  SKIPPED \] ([^\s,]+\.[^\s,]+)", text, re.M)))]
     if not failed and (code != 0 or not m):
         failed = [f"ended with {code}"]
     return passed, len(failed), failed

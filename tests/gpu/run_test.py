@@ -84,6 +84,8 @@ class Rows(unittest.TestCase):
         self.assertEqual(gpu_rows.gtest_counts("no device\n", 70), (0, 1, ["ended with 70"]))
         self.assertEqual(gpu_rows.gtest_counts(GOOD, 139), (3, 1, ["ended with 139"]))
         self.assertEqual(gpu_rows.gtest_counts("", 0), (0, 1, ["ended with 0"]))
+        skipped = "[  SKIPPED ] Table.Bits (0 ms)\n[==========] 2 tests ran.\n[  PASSED  ] 1 test.\n[  SKIPPED ] 1 test.\n"
+        self.assertEqual(gpu_rows.gtest_counts(skipped, 0), (1, 1, ["Table.Bits skipped"]))
 
     def test_metrics(self):
         page = ('# HELP x y\nfathom_worker_device_busy_seconds_total 3.5\nfathom_worker_device_idle_seconds_total{rank="0"} 0.25\n'

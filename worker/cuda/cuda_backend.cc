@@ -31,7 +31,7 @@ class CudaBackend final : public Backend {
   explicit CudaBackend(const CudaBackendOptions& options)
       : options_(options),
         comm_(0, 1, options.clock, options.progress),
-        graphs_(options.plan.Bytes("graphs")) {}
+        graphs_(options.plan.Bytes("graphs"), options.graphs_grew) {}
 
   ~CudaBackend() override {
     for (StepBuffers& buffers : buffers_) {
@@ -114,9 +114,8 @@ class CudaBackend final : public Backend {
     FATHOM_CUDA(cudaGetDevice(&device));
     FATHOM_CUDA(cudaGetDeviceProperties(&properties, device));
     std::string why;
-    cublas_ = kernels::cuda::CublasLt::Create(
-        arenas_->Buffer<void>("cublas_workspace"),
-        static_cast<size_t>(arenas_->Bytes("cublas_workspace")), &why);
+    // Canonical algorithms need no workspace.
+    cublas_ = kernels::cuda::CublasLt::Create(nullptr, 0, &why);
     if (cublas_ == nullptr) LogWarn("no cuBLASLt, our own products do everything: {}", why);
     CudaDecoderParts parts;
     parts.config = options_.config;

@@ -1,7 +1,8 @@
 // worker/cuda/cuda_decoder.h: a step's forward pass and draws on a GPU, as launches on a stream: no
 // allocation, no synchronization, nothing that a graph could not capture. Three ways through a
-// layer with equal bits: fused ops that stream weights for up to 16 rows (5 kernels a layer) and
-// for up to 128 (7), and one op after the other with cuBLASLt or our own products. Thread: the
+// layer with equal bits: fused ops that stream weights for up to 16 rows and for up to 128 (5
+// kernels a layer, 6 with norms per head), and one op after the other with cuBLASLt or our own
+// products. Thread: the
 // engine thread.
 #pragma once
 
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/norm_after.h"
 #include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/rope_kv_write.h"
@@ -57,10 +59,27 @@ class CudaDecoder {
 
   // With diagnose: [rows] of the step: 0, or the code of the op that made the first non-finite
   // value.
-  const int32_t* diagnosis() const { return diagnosis_; }
+  const int32_t* diagnosis() const { return parts_.diagnose ? buffers_.diagnosis : nullptr; }
 
  private:
   struct Step;
+  // Of the arenas.
+  struct Buffers {
+    explicit Buffers(const DeviceArenas& arenas);
+    std::byte* kv;
+    std::byte *x, *normed, *qkv, *q, *attended, *gate_up, *ffn, *product;
+    int32_t* norm_counters;
+    float *rope_cos, *rope_sin, *logits, *partial_o, *partial_ml;
+    int32_t *arrived, *work_counter;
+    uint16_t* seen;
+    kernels::cuda::SamplerSlot* slot_params;
+    int32_t* bias_ids;
+    float* bias_values;
+    int32_t *end_ids, *slot_tokens, *slot_faults;
+    std::byte* step_inputs;
+    kernels::cuda::SampleOut* step_outputs;
+    int32_t* diagnosis;
+  };
 
   void Launch(cudaError_t error, const char* op) const;
   void Embed(Step& step);
@@ -68,10 +87,14 @@ class CudaDecoder {
   void FusedLayer(Step& step, int32_t index, const SkinnyWeights& skinny);
   void MediumLayer(Step& step, int32_t index);
   void PlainLayer(Step& step, int32_t index);
+  void PlainQkv(Step& step, int32_t index);
   void RopeAndKv(Step& step, int32_t index);
   void Attention(Step& step, int32_t index);
   void Product(Step& step, const void* w, const float* bias, const void* x, void* y, int n, int k);
   void Norm(Step& step, const void* addend, const float* weight);
+  void NormOnce(Step& step, const float* weight);
+  kernels::cuda::NormAfter NormAfter(Step& step, const float* weight) const;
+  const float* NormBehind(int32_t index) const;
   void Draw(Step& step, int32_t begin, int32_t count);
   void Head(Step& step, int32_t begin, int32_t count);
   void Check(Step& step, int32_t layer, int32_t op, const void* values, int64_t width);
@@ -81,12 +104,12 @@ class CudaDecoder {
 
   const CudaDecoderParts parts_;
   const ModelConfig& config_;
+  const Buffers buffers_;
   const int32_t q_width_;
   const int32_t kv_width_;
   int64_t plane_bytes_ = 0;
   std::vector<std::unique_ptr<SkinnyWeights>> skinny_;  // By row bucket, ascending.
   std::unique_ptr<MediumWeights> medium_;               // Null: shapes that it does not do.
-  int32_t* diagnosis_ = nullptr;
 };
 
 }  // namespace fathom::worker

@@ -50,6 +50,7 @@ cudaGraphExec_t GraphCache::Capture(const std::function<void(cudaStream_t)>& enq
   FATHOM_CUDA(cudaStreamSynchronize(capture_stream_));
   bytes_ += std::max<int64_t>(free_before - FreeBytes(), 0);
   ++graphs_;
+  if (grew_) grew_(bytes_);
   return exec;
 }
 

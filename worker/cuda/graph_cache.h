@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <utility>
 
 #include "worker/cuda_step_layout.h"
 
@@ -16,8 +17,10 @@ namespace fathom::worker {
 
 class GraphCache {
  public:
-  // `arena_bytes`: what the graphs may take of the device's memory.
-  explicit GraphCache(int64_t arena_bytes) : arena_bytes_(arena_bytes) {}
+  // `arena_bytes`: what the graphs may take of the device's memory. `grew`, unless null, is told
+  // what they take after each capture.
+  GraphCache(int64_t arena_bytes, std::function<void(int64_t bytes)> grew)
+      : arena_bytes_(arena_bytes), grew_(std::move(grew)) {}
   ~GraphCache();
   GraphCache(const GraphCache&) = delete;
   GraphCache& operator=(const GraphCache&) = delete;
@@ -33,6 +36,7 @@ class GraphCache {
   cudaGraphExec_t Capture(const std::function<void(cudaStream_t)>& enqueue);
 
   const int64_t arena_bytes_;
+  const std::function<void(int64_t bytes)> grew_;
   int64_t bytes_ = 0;
   int64_t graphs_ = 0;
   cudaStream_t capture_stream_ = nullptr;

@@ -1,72 +1,18 @@
 // Products of up to 128 rows (kernels/cuda/medium.h): microseconds a launch in a graph over weights
 // that no cache holds, one line of JSON each. Argument: shared memory of a thread block to try, in
 // KiB, e.g. 80,113 (what is chosen is at most 113).
-#include <cuda_runtime.h>
-
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/medium.h"
+#include "tests/bench/cuda/gpu_bench.h"
 
 namespace fathom::kernels::cuda {
 namespace {
 
-#define CHECK_CUDA(call)                                                  \
-  do {                                                                    \
-    const cudaError_t error = (call);                                     \
-    if (error != cudaSuccess) {                                           \
-      std::fprintf(stderr, "%s: %s\n", #call, cudaGetErrorString(error)); \
-      std::exit(70);                                                      \
-    }                                                                     \
-  } while (false)
-
-__global__ void FillKernel(uint16_t* to, int64_t count, uint16_t exponent) {
-  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
-    const auto random = static_cast<uint32_t>(i * 2654435761u) ^ static_cast<uint32_t>(i >> 7);
-    to[i] = static_cast<uint16_t>((random & 0x807F) | exponent);
-  }
-}
-
-void* Random(int64_t count, uint16_t exponent) {
-  void* data = nullptr;
-  CHECK_CUDA(cudaMalloc(&data, static_cast<size_t>(count) * 2));
-  FillKernel<<<1024, 256>>>(static_cast<uint16_t*>(data), count, exponent);
-  CHECK_CUDA(cudaDeviceSynchronize());
-  return data;
-}
-
-// Least microseconds of one of `launches` launches in a graph.
-double TimeGraph(cudaStream_t stream, int launches, const std::function<void(int)>& launch) {
-  cudaGraph_t graph = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  launch(0);
-  CHECK_CUDA(cudaStreamSynchronize(stream));
-  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < launches; ++i) launch(i);
-  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
-  CHECK_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t begin, end;
-  CHECK_CUDA(cudaEventCreate(&begin));
-  CHECK_CUDA(cudaEventCreate(&end));
-  double best = 1e9;
-  for (int repeat = 0; repeat < 6; ++repeat) {
-    CHECK_CUDA(cudaEventRecord(begin, stream));
-    CHECK_CUDA(cudaGraphLaunch(exec, stream));
-    CHECK_CUDA(cudaEventRecord(end, stream));
-    CHECK_CUDA(cudaEventSynchronize(end));
-    float ms = 0;
-    CHECK_CUDA(cudaEventElapsedTime(&ms, begin, end));
-    if (repeat > 0 && ms * 1e3 / launches < best) best = ms * 1e3 / launches;
-  }
-  CHECK_CUDA(cudaGraphExecDestroy(exec));
-  CHECK_CUDA(cudaGraphDestroy(graph));
-  return best;
-}
+using gpu_bench::BestMicroseconds;
+using gpu_bench::NewRandom;
 
 struct Shape {
   const char* name;
@@ -96,19 +42,18 @@ struct Buffers {
 class Bench {
  public:
   Bench() {
-    CHECK_CUDA(cudaStreamCreate(&context_.stream));
-    CHECK_CUDA(cudaDeviceGetAttribute(&context_.sms, cudaDevAttrMultiProcessorCount, 0));
-    context_.sm = 90;
-    context_.dependent = true;
-    CHECK_CUDA(
+    cudaStream_t stream = nullptr;
+    BENCH_CUDA(cudaStreamCreate(&stream));
+    context_ = gpu_bench::MakeContext(stream, true);
+    BENCH_CUDA(
         cudaDeviceGetAttribute(&device_.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
     device_.sms = context_.sms;
-    buffers_.x = Random(int64_t{128} * 19200, 0x3F00);
-    CHECK_CUDA(cudaMalloc(&buffers_.out, int64_t{128} * 102400 * 4));
-    CHECK_CUDA(cudaMemset(buffers_.out, 0, int64_t{128} * 102400 * 4));
+    buffers_.x = NewRandom<__nv_bfloat16>(int64_t{128} * 19200, 1.0f, 1);
+    BENCH_CUDA(cudaMalloc(&buffers_.out, int64_t{128} * 102400 * 4));
+    BENCH_CUDA(cudaMemset(buffers_.out, 0, int64_t{128} * 102400 * 4));
     const int64_t plane = int64_t{kPoolBlocks} * 56 * 64 * kHeadDim * 2;
-    CHECK_CUDA(cudaMalloc(&buffers_.keys, plane));
-    CHECK_CUDA(cudaMalloc(&buffers_.values, plane));
+    BENCH_CUDA(cudaMalloc(&buffers_.keys, plane));
+    BENCH_CUDA(cudaMalloc(&buffers_.values, plane));
     std::vector<int32_t> slots(128), positions(128);
     for (int i = 0; i < 128; ++i) slots[i] = (i + 1) * 64 + i % 64, positions[i] = i;
     Upload(&buffers_.slots, slots);
@@ -124,19 +69,19 @@ class Bench {
     std::vector<void*> data;
     std::vector<MediumWeight> weights(static_cast<size_t>(copies));
     for (int i = 0; i < copies; ++i) {
-      data.push_back(Random(bytes / 2, 0x3C00));
-      CHECK_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data.back(), shape.n, shape.k,
+      data.push_back(NewRandom<__nv_bfloat16>(bytes / 2, 0.02f, static_cast<uint64_t>(i) + 2));
+      BENCH_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data.back(), shape.n, shape.k,
                                &weights[static_cast<size_t>(i)]));
     }
     for (const int rows : {1, 16, 32, 64, 128}) {
       for (const int shared : kib) {
         device_.shared_bytes = shared * 1024;
         for (int i = 0; i < copies; ++i) {
-          CHECK_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data[static_cast<size_t>(i)],
+          BENCH_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data[static_cast<size_t>(i)],
                                    shape.n, shape.k, &weights[static_cast<size_t>(i)]));
         }
-        const double us = TimeGraph(context_.stream, copies * 4, [&](int i) {
-          CHECK_CUDA(Launch(shape, weights[static_cast<size_t>(i % copies)], rows));
+        const double us = BestMicroseconds(context_.stream, copies * 4, 5, [&](int i) {
+          return Launch(shape, weights[static_cast<size_t>(i % copies)], rows);
         });
         std::printf(
             "{\"id\":\"medium\",\"op\":\"%s\",\"rows\":%d,\"shared_kib\":%d,\"value\":%.2f,"
@@ -145,14 +90,14 @@ class Bench {
         std::fflush(stdout);
       }
     }
-    for (void* one : data) CHECK_CUDA(cudaFree(one));
+    for (void* one : data) BENCH_CUDA(cudaFree(one));
   }
 
  private:
   template <class T>
   static void Upload(T** to, const std::vector<T>& values) {
-    CHECK_CUDA(cudaMalloc(to, values.size() * sizeof(T)));
-    CHECK_CUDA(cudaMemcpy(*to, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
+    BENCH_CUDA(cudaMalloc(to, values.size() * sizeof(T)));
+    BENCH_CUDA(cudaMemcpy(*to, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
   }
 
   cudaError_t Launch(const Shape& shape, const MediumWeight& weight, int rows) {

@@ -2,9 +2,8 @@
 // tile, alone and chained.
 #include "kernels/cuda/medium.h"
 
-#include "kernels/cuda/canon.cuh"
-#include "tests/kernels/cuda/gpu_test.h"
-#include "tests/kernels/cuda/reference.h"
+#include "kernels/cuda/rmsnorm.h"
+#include "tests/kernels/cuda/fused_test.h"
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -18,22 +17,9 @@ using gpu_test::FillNormal;
 using gpu_test::Finish;
 using gpu_test::FromFloat;
 using gpu_test::MakeContext;
+using gpu_test::NormAfterCase;
 using gpu_test::RandomNormal;
 using gpu_test::Stream;
-
-MediumDevice Device() {
-  const LaunchContext context = MakeContext();
-  int shared = 0;
-  EXPECT_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
-  return {context.sm, context.sms, shared};
-}
-
-template <class T>
-__global__ void AddKernel(T* x, const T* y, int64_t count) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= count) return;
-  x[i] = Element<T>::Round(__fadd_rn(Element<T>::Widen(x[i]), Element<T>::Widen(y[i])));
-}
 
 template <class T>
 class MediumTest : public testing::Test {
@@ -64,7 +50,8 @@ class MediumTest : public testing::Test {
 
   MediumWeight Prepare(MediumOp op, const Case& c) {
     MediumWeight weight;
-    EXPECT_CUDA(PrepareMedium(op, Device(), kType, c.w.get(), c.n, c.k, &weight));
+    EXPECT_CUDA(PrepareMedium(op, gpu_test::FusedDevice<MediumDevice>(), kType, c.w.get(), c.n, c.k,
+                              &weight));
     return weight;
   }
 
@@ -80,10 +67,15 @@ class MediumTest : public testing::Test {
     FillNormal(want, 1.0f, 3);
     FillNormal(got, 1.0f, 3);
     c.Reference(y.get(), false, nullptr);
-    const int64_t count = int64_t{rows} * n;
-    AddKernel<T><<<(count + 255) / 256, 256, 0, Stream()>>>(want.get(), y.get(), count);
+    gpu_test::Add(want.get(), y.get(), want.count());
     ASSERT_CUDA(MediumResidual(MakeContext(), weight, c.x.get(), rows, got.get()));
     ExpectSameBits(got, want, Name("residual", c, weight), n);
+    if (!NormAfterCase<T>::Does(n)) return;
+    NormAfterCase<T> norm(rows, n, 5);
+    FillNormal(got, 1.0f, 3);
+    ASSERT_CUDA(MediumResidual(MakeContext(), weight, c.x.get(), rows, got.get(), norm.Args()));
+    ExpectSameBits(got, want, Name("normed residual", c, weight), n);
+    norm.Check(got.get(), Name("residual", c, weight));
   }
 
   void GateUp(int rows, int n, int k) {
@@ -226,26 +218,49 @@ TYPED_TEST(MediumTest, Qkv) {
   this->Qkv(90, 40, 40, 128, 5120, false);
 }
 
-// Two products in a row, the second starting before the first ends, many times: the same bits.
+// Four layers' ffn, each product starting before the one before it ends and the norms at the ends
+// of products, many times: the bits of one op after the other.
 TYPED_TEST(MediumTest, ChainedLaunchesKeepTheirBits) {
   using T = TypeParam;
-  constexpr int kRows = 64, kHidden = 4096, kFfn = 2048;
-  typename MediumTest<T>::Case up(kRows, 2 * kFfn, kHidden), down(kRows, kHidden, kFfn);
-  const MediumWeight w_up = this->Prepare(MediumOp::kGateUp, up);
-  const MediumWeight w_down = this->Prepare(MediumOp::kResidual, down);
-  DeviceBuffer<T> ffn(int64_t{kRows} * kFfn), x(int64_t{kRows} * kHidden);
-  std::vector<T> first;
-  for (int turn = 0; turn < 20; ++turn) {
-    const LaunchContext context = MakeContext(turn > 0);
-    FillNormal(x, 0.1f, 9);  // Four layers without a norm: they must not overflow.
-    ffn.Poison();
-    for (int layer = 0; layer < 4; ++layer) {
-      ASSERT_CUDA(MediumGateUp(context, w_up, x.get(), kRows, ffn.get()));
-      ASSERT_CUDA(MediumResidual(context, w_down, ffn.get(), kRows, x.get()));
+  constexpr int kHidden = 4096, kFfn = 2048;
+  for (const int rows : {17, 64, 128}) {
+    typename MediumTest<T>::Case up(rows, 2 * kFfn, kHidden), down(rows, kHidden, kFfn);
+    const MediumWeight w_up = this->Prepare(MediumOp::kGateUp, up);
+    const MediumWeight w_down = this->Prepare(MediumOp::kResidual, down);
+    const int64_t padded = int64_t{(rows + 63) / 64 * 64};  // That products read.
+    DeviceBuffer<T> ffn(padded * kFfn), x(padded * kHidden);
+    NormAfterCase<T> norm(static_cast<int>(padded), kHidden, 5);
+    std::vector<T> first, first_normed;
+    for (int turn = 0; turn < 30; ++turn) {
+      const LaunchContext context = MakeContext(turn > 0);
+      FillNormal(x, 1.0f, 9);
+      ffn.Poison();
+      norm.y.Poison();
+      const auto separately = [&] {
+        ASSERT_CUDA(RmsNorm(context, {.dtype = DTypeOf<T>(),
+                                      .x = x.get(),
+                                      .weight = norm.weight.get(),
+                                      .y = norm.y.get(),
+                                      .eps = norm.kEps,
+                                      .rows = rows,
+                                      .width = kHidden}));
+      };
+      separately();
+      for (int layer = 0; layer < 4; ++layer) {
+        ASSERT_CUDA(MediumGateUp(context, w_up, norm.y.get(), rows, ffn.get()));
+        ASSERT_CUDA(MediumResidual(context, w_down, ffn.get(), rows, x.get(),
+                                   turn > 0 ? norm.Args() : NormAfter{}));
+        if (turn == 0) separately();
+      }
+      Finish();
+      std::vector<T> got = x.Download(), normed = norm.y.Download();
+      got.resize(size_t(rows) * kHidden);
+      normed.resize(size_t(rows) * kHidden);
+      if (turn == 0) first = got, first_normed = normed;
+      const std::string what = std::to_string(rows) + " rows, turn " + std::to_string(turn);
+      ExpectSameBits(got, first, what, kHidden);
+      ExpectSameBits(normed, first_normed, what + ", normed", kHidden);
     }
-    Finish();
-    if (turn == 0) first = x.Download();
-    ExpectSameBits(x.Download(), first, "turn " + std::to_string(turn), kHidden);
   }
 }
 

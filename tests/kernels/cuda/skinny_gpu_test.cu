@@ -6,13 +6,13 @@
 #include <functional>
 #include <memory>
 
-#include "kernels/cuda/canon.cuh"
-#include "tests/kernels/cuda/gpu_test.h"
-#include "tests/kernels/cuda/reference.h"
+#include "kernels/cuda/rmsnorm.h"
+#include "tests/kernels/cuda/fused_test.h"
 
 namespace fathom::kernels::cuda {
 namespace {
 
+using gpu_test::Add;
 using gpu_test::CountDifferent;
 using gpu_test::DeviceBuffer;
 using gpu_test::DTypeOf;
@@ -23,6 +23,7 @@ using gpu_test::FillNormal;
 using gpu_test::Finish;
 using gpu_test::FromFloat;
 using gpu_test::MakeContext;
+using gpu_test::NormAfterCase;
 using gpu_test::RandomNormal;
 using gpu_test::Stream;
 using gpu_test::ToFloat;
@@ -30,24 +31,7 @@ using gpu_test::ToFloat;
 constexpr float kEps = 1e-6f;
 constexpr int kContext = 600;
 
-SkinnyDevice Device() {
-  const LaunchContext context = MakeContext();
-  int shared = 0;
-  EXPECT_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
-  return {context.sm, context.sms, shared};
-}
-
-template <class T>
-__global__ void AddKernel(T* x, const T* y, int64_t count) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= count) return;
-  x[i] = Element<T>::Round(__fadd_rn(Element<T>::Widen(x[i]), Element<T>::Widen(y[i])));
-}
-template <class T>
-void Add(T* x, const T* y, int64_t count) {
-  AddKernel<T><<<(count + 255) / 256, 256, 0, Stream()>>>(x, y, count);
-  EXPECT_CUDA(cudaGetLastError());
-}
+SkinnyDevice Device() { return gpu_test::FusedDevice<SkinnyDevice>(); }
 
 struct Heads {
   int heads = 0, kv_heads = 0, head_dim = 0;
@@ -170,6 +154,15 @@ class SkinnyTest : public testing::Test {
     Add(want.get(), y.get(), count);
     ASSERT_CUDA(SkinnyResidual(MakeContext(), weight, {x.get(), nullptr, 0, rows}, got.get()));
     ExpectSameBits(got, want, Name("residual", rows, weight), w.n);
+    const bool room =
+        weight.config.stages * SkinnyStageBytes(weight.config) >= kNormAfterSharedBytes;
+    if (!NormAfterCase<T>::Does(w.n) || !room) return;
+    NormAfterCase<T> norm(rows, w.n, 5);
+    FillNormal(got, 1.0f, 3);
+    ASSERT_CUDA(
+        SkinnyResidual(MakeContext(), weight, {x.get(), nullptr, 0, rows}, got.get(), norm.Args()));
+    ExpectSameBits(got, want, Name("normed residual", rows, weight), w.n);
+    norm.Check(got.get(), Name("residual", rows, weight));
   }
   void Residual(const Weights<T>& w, int rows) { Residual(w, rows, w.Prepare(rows, false)); }
 
@@ -376,8 +369,10 @@ struct Chain {
         want(start.count()),
         normed(start.count()),
         wide(int64_t{rows_} * 2 * kFfn),
-        ffn(int64_t{rows_} * kFfn) {
+        ffn(int64_t{rows_} * kFfn),
+        counters(2) {
     FillNormal(start, 1.0f, 7);
+    counters.Zero();
     for (int i = 0; i < kLayers; ++i) layers.push_back(std::make_unique<Layer>(rows, 10 + 4 * i));
   }
 
@@ -405,25 +400,46 @@ struct Chain {
     }
   }
 
+  // Norms are inside of the products where those have room, else at the ends of those before.
   void Launch(bool dependent) {
     LaunchContext context = MakeContext(false);
     ASSERT_CUDA(cudaMemcpyAsync(x.get(), start.get(), start.bytes(), cudaMemcpyDefault, Stream()));
-    for (const auto& l : layers) {
+    const bool inside = layers[0]->qkv.Prepare(rows, true).config.fuses_norm;
+    const auto input = [&](const Weights<T>& w) {
+      return inside ? SkinnyInput{x.get(), w.norm.get(), kEps, rows}
+                    : SkinnyInput{normed.get(), nullptr, kEps, rows};
+    };
+    const auto after = [&](const Weights<T>* w) {
+      if (inside || w == nullptr) return NormAfter{};
+      return NormAfter{w->norm.get(), normed.get(), kEps, counters.get()};
+    };
+    if (!inside) {
+      ASSERT_CUDA(RmsNorm(context, {.dtype = DTypeOf<T>(),
+                                    .x = x.get(),
+                                    .weight = layers[0]->qkv.norm.get(),
+                                    .y = normed.get(),
+                                    .eps = kEps,
+                                    .rows = rows,
+                                    .width = kHidden}));
+    }
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const auto& l = layers[i];
+      const Weights<T>* next = i + 1 < layers.size() ? &layers[i + 1]->qkv : nullptr;
       SkinnyQkvArgs args;
-      args.input = {x.get(), l->qkv.norm.get(), kEps, rows};
+      args.input = input(l->qkv);
       args.kv = l->got.Target();
       args.q = l->got.q.get();
       args.heads = kHeads.heads;
       args.kv_heads = kHeads.kv_heads;
       args.head_dim = kHeads.head_dim;
       ASSERT_CUDA(SkinnyQkv(context, l->qkv.Prepare(rows, true), args));
-      context.dependent = dependent;  // The first one follows a copy.
+      context.dependent = dependent;  // The first ones follow a copy.
       ASSERT_CUDA(SkinnyResidual(context, l->o.Prepare(rows, false),
-                                 {l->got.q.get(), nullptr, 0, rows}, x.get()));
-      ASSERT_CUDA(SkinnyGateUp(context, l->gate_up.Prepare(rows, true),
-                               {x.get(), l->gate_up.norm.get(), kEps, rows}, ffn.get()));
+                                 {l->got.q.get(), nullptr, 0, rows}, x.get(), after(&l->gate_up)));
+      ASSERT_CUDA(
+          SkinnyGateUp(context, l->gate_up.Prepare(rows, true), input(l->gate_up), ffn.get()));
       ASSERT_CUDA(SkinnyResidual(context, l->down.Prepare(rows, false),
-                                 {ffn.get(), nullptr, 0, rows}, x.get()));
+                                 {ffn.get(), nullptr, 0, rows}, x.get(), after(next)));
     }
   }
 
@@ -439,11 +455,12 @@ struct Chain {
 
   int rows;
   DeviceBuffer<T> start, x, want, normed, wide, ffn;
+  DeviceBuffer<int32_t> counters;
   std::vector<std::unique_ptr<Layer>> layers;
 };
 
 TYPED_TEST(SkinnyTest, ChainedLaunchesHaveTheSameBitsEachTime) {
-  for (const int rows : {1, 8}) {
+  for (const int rows : {1, 8, 13}) {
     Chain<TypeParam> chain(rows);
     chain.Reference();
     chain.Launch(false);  // Also loads the kernels, which a capture would not allow.

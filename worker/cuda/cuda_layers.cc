@@ -1,0 +1,279 @@
+#include <fmt/format.h>
+
+#include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/non_finite.h"
+#include "kernels/cuda/rmsnorm.h"
+#include "kernels/cuda/silu_mul.h"
+#include "worker/cuda/cuda_decoder_step.h"
+
+namespace fathom::worker {
+
+namespace cuda = kernels::cuda;
+
+namespace {
+
+// What PlainLayer checks, in its order.
+constexpr const char* kChecks[] = {"the norm before attention",
+                                   "the qkv product",
+                                   "the rotary embedding",
+                                   "attention",
+                                   "the o product",
+                                   "the norm before the ffn",
+                                   "the gate and up product",
+                                   "silu * mul",
+                                   "the down product"};
+constexpr int32_t kChecksPerLayer = 9;
+
+}  // namespace
+
+void CudaDecoder::Layer(Step& step, int32_t index) {
+  const NvtxRange range("layer");
+  const SkinnyWeights* skinny = SkinnyFor(step.shape.rows);
+  if (skinny != nullptr) {
+    FusedLayer(step, index, *skinny);
+  } else if (medium_ != nullptr && step.shape.rows <= cuda::kMediumRowsMax) {
+    MediumLayer(step, index);
+  } else {
+    PlainLayer(step, index);
+  }
+}
+
+// The norm of `weight` of x into "normed", unless the product before has done it.
+void CudaDecoder::NormOnce(Step& step, const float* weight) {
+  if (!step.normed) Norm(step, nullptr, weight);
+  step.normed = false;
+}
+
+// The norm of `weight` that a residual's product does at its end; none where rows are too wide.
+cuda::NormAfter CudaDecoder::NormAfter(Step& step, const float* weight) const {
+  if (weight == nullptr || config_.hidden > cuda::kNormAfterWidthMax) return {};
+  step.normed = true;
+  return {weight, buffers_.normed, static_cast<float>(config_.rms_eps), buffers_.norm_counters};
+}
+
+// The weight of the norm that comes after layer `index`'s last product; null after the last layer,
+// whose rows are gathered first.
+const float* CudaDecoder::NormBehind(int32_t index) const {
+  const auto next = static_cast<size_t>(index) + 1;
+  return next < parts_.weights->layers.size() ? parts_.weights->layers[next].attention_norm
+                                              : nullptr;
+}
+
+void CudaDecoder::FusedLayer(Step& step, int32_t index, const SkinnyWeights& skinny) {
+  const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
+  const SkinnyWeights::Layer& w = skinny.layers[static_cast<size_t>(index)];
+  const auto eps = static_cast<float>(config_.rms_eps);
+  const int rows = step.shape.rows;
+  // The norm is inside of the product where the configuration has room for it.
+  const auto input = [&](const cuda::SkinnyWeight& weight, const float* norm) {
+    if (weight.config.fuses_norm) return cuda::SkinnyInput{buffers_.x, norm, eps, rows};
+    NormOnce(step, norm);
+    return cuda::SkinnyInput{buffers_.normed, nullptr, eps, rows};
+  };
+  // Else it is at the end of the product before.
+  const auto after = [&](bool inside, const float* norm) {
+    return inside ? cuda::NormAfter{} : NormAfter(step, norm);
+  };
+  if (skinny.qkv_fused) {
+    cuda::SkinnyQkvArgs qkv;
+    qkv.input = input(w.qkv, layer.attention_norm);
+    qkv.bias = layer.qkv_bias;
+    qkv.kv = KvOf(step, index);
+    qkv.q = buffers_.q;
+    qkv.heads = config_.heads;
+    qkv.kv_heads = config_.kv_heads;
+    qkv.head_dim = config_.head_dim;
+    Launch(cuda::SkinnyQkv(step.context, w.qkv, qkv), "SkinnyQkv");
+  } else {
+    PlainQkv(step, index);
+  }
+  Attention(step, index);
+  const bool qkv_norms = skinny.qkv_fused && w.qkv.config.fuses_norm;
+  Launch(cuda::SkinnyResidual(step.context, w.o, {buffers_.attended, nullptr, 0, rows}, buffers_.x,
+                              after(w.gate_up.config.fuses_norm, layer.ffn_norm)),
+         "SkinnyResidual o");
+  Launch(
+      cuda::SkinnyGateUp(step.context, w.gate_up, input(w.gate_up, layer.ffn_norm), buffers_.ffn),
+      "SkinnyGateUp");
+  Launch(cuda::SkinnyResidual(step.context, w.down, {buffers_.ffn, nullptr, 0, rows}, buffers_.x,
+                              after(qkv_norms, NormBehind(index))),
+         "SkinnyResidual down");
+}
+
+void CudaDecoder::MediumLayer(Step& step, int32_t index) {
+  const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
+  const MediumWeights::Layer& w = medium_->layers[static_cast<size_t>(index)];
+  const int rows = step.shape.rows;
+  if (medium_->qkv_fused) {
+    NormOnce(step, layer.attention_norm);
+    cuda::MediumQkvArgs qkv;
+    qkv.x = buffers_.normed;
+    qkv.rows = rows;
+    qkv.bias = layer.qkv_bias;
+    qkv.kv = KvOf(step, index);
+    qkv.q = buffers_.q;
+    qkv.heads = config_.heads;
+    qkv.kv_heads = config_.kv_heads;
+    qkv.head_dim = config_.head_dim;
+    Launch(cuda::MediumQkv(step.context, w.qkv, qkv), "MediumQkv");
+  } else {
+    PlainQkv(step, index);
+  }
+  Attention(step, index);
+  Launch(cuda::MediumResidual(step.context, w.o, buffers_.attended, rows, buffers_.x,
+                              NormAfter(step, layer.ffn_norm)),
+         "MediumResidual o");
+  NormOnce(step, layer.ffn_norm);
+  Launch(cuda::MediumGateUp(step.context, w.gate_up, buffers_.normed, rows, buffers_.ffn),
+         "MediumGateUp");
+  Launch(cuda::MediumResidual(step.context, w.down, buffers_.ffn, rows, buffers_.x,
+                              NormAfter(step, NormBehind(index))),
+         "MediumResidual down");
+}
+
+// What is fused where heads have no norm of their own.
+void CudaDecoder::PlainQkv(Step& step, int32_t index) {
+  const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
+  NormOnce(step, layer.attention_norm);
+  Product(step, layer.qkv, layer.qkv_bias, buffers_.normed, buffers_.qkv, q_width_ + 2 * kv_width_,
+          config_.hidden);
+  RopeAndKv(step, index);
+}
+
+void CudaDecoder::RopeAndKv(Step& step, int32_t index) {
+  const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
+  Launch(cuda::RopeKvWrite(step.context, {.dtype = parts_.weights->dtype,
+                                          .qkv = buffers_.qkv,
+                                          .q_norm = layer.q_norm,
+                                          .k_norm = layer.k_norm,
+                                          .eps = static_cast<float>(config_.rms_eps),
+                                          .kv = KvOf(step, index),
+                                          .q = buffers_.q,
+                                          .rows = step.shape.rows,
+                                          .heads = config_.heads,
+                                          .kv_heads = config_.kv_heads,
+                                          .head_dim = config_.head_dim}),
+         "RopeKvWrite");
+}
+
+void CudaDecoder::PlainLayer(Step& step, int32_t index) {
+  const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
+  const int rows = step.shape.rows;
+  Norm(step, step.pending, layer.attention_norm);
+  step.pending = nullptr;
+  Check(step, index, 0, buffers_.normed, config_.hidden);
+  Product(step, layer.qkv, layer.qkv_bias, buffers_.normed, buffers_.qkv, q_width_ + 2 * kv_width_,
+          config_.hidden);
+  Check(step, index, 1, buffers_.qkv, q_width_ + 2 * kv_width_);
+  RopeAndKv(step, index);
+  Check(step, index, 2, buffers_.q, q_width_);
+  Attention(step, index);
+  Check(step, index, 3, buffers_.attended, q_width_);
+  Product(step, layer.o, nullptr, buffers_.attended, buffers_.product, config_.hidden, q_width_);
+  Check(step, index, 4, buffers_.product, config_.hidden);
+  Norm(step, buffers_.product, layer.ffn_norm);
+  Check(step, index, 5, buffers_.normed, config_.hidden);
+  Product(step, layer.gate_up, nullptr, buffers_.normed, buffers_.gate_up, 2 * config_.ffn,
+          config_.hidden);
+  Check(step, index, 6, buffers_.gate_up, 2 * config_.ffn);
+  Launch(cuda::SiluMul(step.context, {.dtype = parts_.weights->dtype,
+                                      .gate_up = buffers_.gate_up,
+                                      .y = buffers_.ffn,
+                                      .rows = rows,
+                                      .ffn = config_.ffn}),
+         "SiluMul");
+  Check(step, index, 7, buffers_.ffn, config_.ffn);
+  Product(step, layer.down, nullptr, buffers_.ffn, buffers_.product, config_.hidden, config_.ffn);
+  Check(step, index, 8, buffers_.product, config_.hidden);
+  step.pending = buffers_.product;  // Added by the next norm.
+}
+
+void CudaDecoder::Norm(Step& step, const void* addend, const float* weight) {
+  Launch(cuda::RmsNorm(step.context, {.dtype = parts_.weights->dtype,
+                                      .x = buffers_.x,
+                                      .addend = addend,
+                                      .weight = weight,
+                                      .y = weight == nullptr ? nullptr : buffers_.normed,
+                                      .eps = static_cast<float>(config_.rms_eps),
+                                      .rows = step.shape.rows,
+                                      .width = config_.hidden}),
+         "RmsNorm");
+}
+
+void CudaDecoder::Product(Step& step, const void* w, const float* bias, const void* x, void* y,
+                          int n, int k) {
+  Launch(cuda::Product(step.context, parts_.cublas,
+                       {.dtype = parts_.weights->dtype,
+                        .w = w,
+                        .x = x,
+                        .bias = bias,
+                        .y = y,
+                        .rows = step.shape.rows,
+                        .n = n,
+                        .k = k}),
+         "Product");
+}
+
+void CudaDecoder::Attention(Step& step, int32_t index) {
+  const CudaStepShape& shape = step.shape;
+  const cuda::KvTarget kv = KvOf(step, index);
+  if (shape.decode_rows > 0) {
+    Launch(cuda::DecodeAttention(step.context, {.dtype = parts_.weights->dtype,
+                                                .q = buffers_.q,
+                                                .keys = kv.keys,
+                                                .values = kv.values,
+                                                .block_tables = step.tables,
+                                                .lengths = step.lengths,
+                                                .segment_begin = step.segment_begin,
+                                                .partial_o = buffers_.partial_o,
+                                                .partial_ml = buffers_.partial_ml,
+                                                .arrived = buffers_.arrived,
+                                                .faults = step.faults,
+                                                .out = buffers_.attended,
+                                                .rows = shape.decode_rows,
+                                                .heads = config_.heads,
+                                                .kv_heads = config_.kv_heads,
+                                                .head_dim = config_.head_dim,
+                                                .table_stride = shape.table_stride,
+                                                .max_segments = shape.segments,
+                                                .pool_blocks = kv.pool_blocks}),
+           "DecodeAttention");
+  }
+  if (shape.chunks == 0) return;
+  Launch(cuda::PrefillAttention(step.context, {.dtype = parts_.weights->dtype,
+                                               .q = buffers_.q,
+                                               .keys = kv.keys,
+                                               .values = kv.values,
+                                               .block_tables = step.tables,
+                                               .chunks = step.chunks,
+                                               .device_chunks = step.device_chunks,
+                                               .work_counter = buffers_.work_counter,
+                                               .faults = step.faults,
+                                               .out = buffers_.attended,
+                                               .total_rows = shape.rows,
+                                               .heads = config_.heads,
+                                               .kv_heads = config_.kv_heads,
+                                               .head_dim = config_.head_dim,
+                                               .table_stride = shape.table_stride,
+                                               .pool_blocks = kv.pool_blocks}),
+         "PrefillAttention");
+}
+
+void CudaDecoder::Check(Step& step, int32_t layer, int32_t op, const void* values, int64_t width) {
+  if (!parts_.diagnose) return;
+  Launch(cuda::CheckRows(step.context, {.dtype = parts_.weights->dtype,
+                                        .x = values,
+                                        .code = 1 + layer * kChecksPerLayer + op,
+                                        .first_code = buffers_.diagnosis,
+                                        .rows = step.shape.rows,
+                                        .width = static_cast<int>(width)}),
+         "CheckRows");
+}
+
+std::string DescribeCheck(int32_t code) {
+  if (code <= 0) return "The step's own layers are finite: an earlier step's values are not";
+  const int32_t layer = (code - 1) / kChecksPerLayer, op = (code - 1) % kChecksPerLayer;
+  return fmt::format("The first non-finite value is in layer {}, made by {}", layer, kChecks[op]);
+}
+
+}  // namespace fathom::worker
