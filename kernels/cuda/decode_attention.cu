@@ -52,11 +52,20 @@ class Segment {
 
   __device__ bool Exists() const { return begin_ < length_; }
 
-  __device__ void Compute() {
+  // The first page, if it is one of earlier steps: of lengths, tables and such pages the kernels
+  // before write nothing.
+  __device__ bool LoadEarly() {
+    if (begin_ + kBlockTokens >= length_) return false;
+    Load(0, 1);
+    return true;
+  }
+
+  __device__ void Compute(bool has_first) {
     const int blocks = min(kSegmentBlocks, (length_ - begin_ + kBlockTokens - 1) / kBlockTokens);
     LoadQuery();
+    Load(0, has_first ? 0 : blocks);
 #pragma unroll
-    for (int block = 0; block < kStages - 1; ++block) Load(block, blocks);
+    for (int block = 1; block < kStages - 1; ++block) Load(block, blocks);
     for (int block = 0; block < blocks; ++block) {
       Load(block + kStages - 1, blocks);
       ptx::CopyAsyncWait<kStages - 1>();
@@ -343,15 +352,16 @@ template <class T, int kHeadDim, int kColumns>
 __global__ void __launch_bounds__(kThreads)
     DecodeAttentionKernel(const DecodeAttentionArgs a, float scale) {
   extern __shared__ __align__(128) unsigned char shared[];
-  WaitForPrevious();
   LetNextStart();
   Segment<T, kHeadDim, kColumns> segment(a, shared, scale);
+  const bool has_first = segment.Exists() && segment.LoadEarly();
+  WaitForPrevious();
   if (!segment.Exists()) {
     if (blockIdx.x == 0) ZeroRow<T, kHeadDim>(a);  // A padding row.
     return;
   }
   segment.Begin();
-  segment.Compute();
+  segment.Compute(has_first);
   if (segment.Segments() == 1) {
     segment.WriteOnly();
     return;
@@ -371,22 +381,41 @@ cudaError_t LaunchDecode(const LaunchContext& context, const DecodeAttentionArgs
                 a, canon::AttentionScale(kHeadDim));
 }
 
+// Calls f with the kernel's parameters for a shape: an element, and integral constants for the
+// head's width and the columns; cudaErrorInvalidValue where there is no kernel.
+template <class F>
+cudaError_t WithKernel(DType dtype, int group, int head_dim, F f) {
+  return WithType(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    if (head_dim == 128 && group <= 8) return f.template operator()<T, 128, 8>();
+    if (head_dim == 128 && group <= 16) return f.template operator()<T, 128, 16>();
+    if (head_dim == 64 && group <= 8) return f.template operator()<T, 64, 8>();
+    if (head_dim == 64 && group <= 16) return f.template operator()<T, 64, 16>();
+    return cudaErrorInvalidValue;
+  });
+}
+
 }  // namespace
+
+int DecodeAttentionSharedBytes(int heads, int kv_heads, int head_dim) {
+  int bytes = 0;
+  const cudaError_t error = WithKernel(DType::kBf16, heads / kv_heads, head_dim,
+                                       [&]<class T, int kHeadDim, int kColumns>() {
+                                         bytes = Shared<kHeadDim, kColumns>::kBytes;
+                                         return cudaSuccess;
+                                       });
+  return error == cudaSuccess ? bytes : 0;
+}
 
 cudaError_t DecodeAttention(const LaunchContext& context, const DecodeAttentionArgs& args) {
   if (args.rows == 0) return cudaSuccess;
   if (args.kv_heads < 1 || args.heads % args.kv_heads != 0 || args.max_segments < 1) {
     return cudaErrorInvalidValue;
   }
-  const int group = args.heads / args.kv_heads;
-  return WithType(args.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    if (args.head_dim == 128 && group <= 8) return LaunchDecode<T, 128, 8>(context, args);
-    if (args.head_dim == 128 && group <= 16) return LaunchDecode<T, 128, 16>(context, args);
-    if (args.head_dim == 64 && group <= 8) return LaunchDecode<T, 64, 8>(context, args);
-    if (args.head_dim == 64 && group <= 16) return LaunchDecode<T, 64, 16>(context, args);
-    return cudaErrorInvalidValue;
-  });
+  return WithKernel(args.dtype, args.heads / args.kv_heads, args.head_dim,
+                    [&]<class T, int kHeadDim, int kColumns>() {
+                      return LaunchDecode<T, kHeadDim, kColumns>(context, args);
+                    });
 }
 
 }  // namespace fathom::kernels::cuda

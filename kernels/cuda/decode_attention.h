@@ -37,5 +37,7 @@ struct DecodeAttentionArgs {
 };
 // Up to 16 query heads for a kv head.
 cudaError_t DecodeAttention(const LaunchContext& context, const DecodeAttentionArgs& args);
+// Shared memory of one of its thread blocks, beside which a block of the next kernel may lie.
+int DecodeAttentionSharedBytes(int heads, int kv_heads, int head_dim);
 
 }  // namespace fathom::kernels::cuda

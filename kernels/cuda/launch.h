@@ -3,9 +3,11 @@
 //
 // Every kernel of this folder obeys three rules, so that any of them may follow any other with
 // programmatic dependent launch (LaunchContext::dependent):
-//   1. Before `griddepcontrol.wait` it touches no global memory but weights and tables, which are
-//      constant after loading. Each thread block waits before its first other access, always, so
-//      that a kernel's end implies the end of all before it.
+//   1. Before `griddepcontrol.wait` it touches no global memory but what is constant while a step
+//      runs, whose first kernel starts when all before it has ended: weights, rotary tables, the
+//      step's lengths and block tables, KV of earlier steps (and fault words, by atomics). Each
+//      thread block waits before its first other access, always, so that a kernel's end implies
+//      the end of all before it.
 //   2. It calls `griddepcontrol.launch_dependents` as soon as its own loads are under way.
 //   3. It allocates nothing, synchronizes nothing and may be captured into a graph.
 // Functions return what the launch returned; a shape that an op does not do is our bug (PickConfig

@@ -29,7 +29,8 @@ struct MediumConfig {
   int n_tile = 0;
   int row_groups = 0;  // Warpgroups, 64 rows of x each.
   int chunk = 0;       // Elements of k in a stage.
-  int stages = 0;
+  int w_stages = 0;    // Of the ring of weights.
+  int x_stages = 0;    // Of that of x.
   int cluster = 0;
   int grid = 0;
   int passes = 0;  // Tiles that a thread block does one after the other.
@@ -44,6 +45,10 @@ std::span<const int> MediumTiles(MediumOp op);
 
 // nullopt: not a shape for this op.
 std::optional<MediumConfig> MediumPickConfig(const MediumShape& shape, const MediumDevice& device);
+// The same with so many stages of x, 2 at least, and as many of weights as there is room for:
+// nullopt for less than two. For measuring the choice.
+std::optional<MediumConfig> MediumWithStages(MediumConfig config, const MediumDevice& device,
+                                             int x_stages);
 std::string ToString(const MediumConfig& config);
 
 }  // namespace fathom::kernels::cuda

@@ -1,8 +1,9 @@
 // kernels/cuda/medium_kernel.cuh: the kernel of kernels/cuda/medium.h. Warpgroups 0 to
-// kRowGroups - 1 multiply, 64 rows of x each; the last warp fetches. A stage holds `kChunk` of k:
-// kChunk / 64 columns of kTile weight rows, then as many of 64 * kRowGroups rows of x. A thread
-// block fetches its own weight rows and its share of x, which it sends to all blocks of its
-// cluster; a stage may be overwritten when every block of the cluster has released it.
+// kRowGroups - 1 multiply, 64 rows of x each; the last two warps fetch, weights and rows of x, into
+// a ring of stages each: weights come from far and need a deep one, x lies in L2. A stage holds
+// `kChunk` of k: kChunk / 64 columns of kTile weight rows, or as many of 64 * kRowGroups rows of x.
+// A thread block fetches its own weight rows and its share of x, which it sends to all blocks of
+// its cluster; a stage of x may be overwritten when every block of the cluster has released it.
 #pragma once
 
 #include "kernels/cuda/medium_mma.cuh"
@@ -14,8 +15,9 @@ struct Geometry {
   int rows = 0;    // Of x.
   int n = 0;       // Weight rows.
   int chunks = 0;  // Of k.
-  int stages = 0;
   int passes = 0;  // Tiles of this thread block, `grid` apart.
+  int w_stages = 0;
+  int x_stages = 0;
 };
 
 template <int kTile, int kRowGroups, int kChunk>
@@ -25,113 +27,148 @@ struct Stage {
   static constexpr int kWColumnBytes = kTile * 128;
   static constexpr int kXColumnBytes = kRows * 128;
   static constexpr int kWBytes = kColumns * kWColumnBytes;
-  static constexpr int kBytes = kWBytes + kColumns * kXColumnBytes;
+  static constexpr int kXBytes = kColumns * kXColumnBytes;
 };
 
-// The fetching warp; one lane does it.
+// Stages in shared memory, and where a walk over them is.
+struct Ring {
+  uint32_t base = 0, full = 0, empty = 0;
+  int stages = 0, stage = 0, parity = 0;
+  __device__ __forceinline__ void Next() {
+    if (++stage == stages) stage = 0, parity ^= 1;
+  }
+  __device__ __forceinline__ uint32_t Full() const { return full + 8 * stage; }
+  __device__ __forceinline__ uint32_t Empty() const { return empty + 8 * stage; }
+  // A fetcher's wait; the first walk's are over at once.
+  __device__ __forceinline__ void WaitEmpty() const { ptx::BarrierWait(Empty(), parity ^ 1); }
+  __device__ __forceinline__ void WaitFull() const { ptx::BarrierWait(Full(), parity); }
+};
+
+// One lane of a warp. Weights do not depend on the kernel before: their ring fills while it runs.
 template <class S>
-FATHOM_DEVICE void Fetch(const CUtensorMap* w_map, const CUtensorMap* x_map, const Geometry& g,
-                         int tile_rows, uint32_t base, uint32_t full, uint32_t empty) {
+FATHOM_DEVICE void FetchWeights(const CUtensorMap* map, const Geometry& g, int tile_rows,
+                                Ring ring) {
+  for (int pass = 0; pass < g.passes; ++pass) {
+    const int row = static_cast<int>(blockIdx.x + pass * gridDim.x) * tile_rows;
+    for (int chunk = 0; chunk < g.chunks; ++chunk, ring.Next()) {
+      ring.WaitEmpty();
+      ptx::BarrierArriveExpect(ring.Full(), S::kWBytes);
+      ptx::TmaLoad3d(ring.base + ring.stage * S::kWBytes, map, ring.Full(), 0, row,
+                     chunk * S::kColumns);
+    }
+  }
+}
+
+// One lane of another warp, when the cluster's blocks have all started.
+template <class S>
+FATHOM_DEVICE void FetchRows(const CUtensorMap* map, const Geometry& g, Ring ring) {
   const int cluster = ptx::ClusterBlocks();
   const int share = S::kRows / cluster;  // Rows of x that this block fetches.
   const int own = ptx::ClusterBlock() * share;
   const auto mask = static_cast<uint16_t>((1u << cluster) - 1);
-  const int total = g.passes * g.chunks;
-  const auto weights = [&](int i) {
-    const int tile = blockIdx.x + i / g.chunks * gridDim.x, chunk = i % g.chunks;
-    const uint32_t stage = base + i % g.stages * S::kBytes, barrier = full + i % g.stages * 8;
-    ptx::BarrierArriveExpect(barrier, S::kBytes);
-    ptx::TmaLoad3d(stage, w_map, barrier, 0, tile * tile_rows, chunk * S::kColumns);
-  };
-  const auto rows = [&](int i) {
-    const int chunk = i % g.chunks;
-    const uint32_t stage = base + i % g.stages * S::kBytes + S::kWBytes;
+  WaitForPrevious();
+  for (int i = 0; i < g.passes * g.chunks; ++i, ring.Next()) {
+    const int column = i % g.chunks * S::kColumns;
+    const uint32_t to = ring.base + ring.stage * S::kXBytes + own * 128;
+    ring.WaitEmpty();
+    ptx::BarrierArriveExpect(ring.Full(), S::kXBytes);
 #pragma unroll
     for (int c = 0; c < S::kColumns; ++c) {
-      ptx::TmaMulticast3d(stage + c * S::kXColumnBytes + own * 128, x_map, full + i % g.stages * 8,
-                          mask, 0, own, chunk * S::kColumns + c);
+      ptx::TmaMulticast3d(to + c * S::kXColumnBytes, map, ring.Full(), mask, 0, own, column + c);
     }
-  };
-  // Weights do not depend on the kernel before: the ring fills while it still runs.
-  const int first = min(g.stages, total);
-  for (int i = 0; i < first; ++i) weights(i);
-  WaitForPrevious();
-  for (int i = 0; i < first; ++i) rows(i);
-  for (int i = first; i < total; ++i) {
-    ptx::BarrierWait(empty + i % g.stages * 8, (i / g.stages & 1) ^ 1);
-    weights(i);
-    rows(i);
   }
+}
+
+// One arrival a warp: for weights at this block, for x at every block of the cluster.
+FATHOM_DEVICE void Release(const Ring& w, const Ring& x) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  if (lane == 0) ptx::BarrierArrive(w.Empty());
+  if (lane < ptx::ClusterBlocks()) ptx::ArriveAtBlock(x.Empty(), lane);
 }
 
 // The product of one tile: kTile / 2 accumulators a thread.
 template <class T, class S, int kTile>
-FATHOM_DEVICE void MultiplyChunks(const Geometry& g, int group, uint32_t base, uint32_t full,
-                                  uint32_t empty, int* next, float* c) {
-  const auto release = [&](int i) {
-    // One arrival a warp at every block of the cluster.
-    if (static_cast<int>(threadIdx.x % 32) < ptx::ClusterBlocks())
-      ptx::ArriveAtBlock(empty + i % g.stages * 8, threadIdx.x % 32);
-  };
+FATHOM_DEVICE void MultiplyChunks(const Geometry& g, int group, Ring* w_ring, Ring* x_ring,
+                                  float* c) {
 #pragma unroll
   for (int i = 0; i < kTile / 2; ++i) c[i] = 0.0f;
+  Ring w_before, x_before;
   for (int chunk = 0; chunk < g.chunks; ++chunk) {
-    const int i = *next + chunk;
-    ptx::BarrierWait(full + i % g.stages * 8, i / g.stages & 1);
-    const uint32_t stage = base + i % g.stages * S::kBytes;
+    x_ring->WaitFull();
+    w_ring->WaitFull();
+    const uint32_t w_stage = w_ring->base + w_ring->stage * S::kWBytes;
+    const uint32_t x_stage = x_ring->base + x_ring->stage * S::kXBytes + group * 8192;
     Hold<kTile / 2>(c);
     ptx::WgmmaFence();
 #pragma unroll
     for (int column = 0; column < S::kColumns; ++column) {
-      const uint32_t w = (stage + column * S::kWColumnBytes) >> 4;
-      const uint32_t x = (stage + S::kWBytes + column * S::kXColumnBytes + group * 8192) >> 4;
+      const uint32_t w = (w_stage + column * S::kWColumnBytes) >> 4;
+      const uint32_t x = (x_stage + column * S::kXColumnBytes) >> 4;
 #pragma unroll
       for (int k = 0; k < 4; ++k) MultiplyTile<T, kTile>(c, x + 2 * k, w + 2 * k);
     }
     ptx::WgmmaCommit();
     ptx::WgmmaWait<1>();
-    if (chunk > 0) release(i - 1);
+    if (chunk > 0) Release(w_before, x_before);
+    w_before = *w_ring, x_before = *x_ring;
+    w_ring->Next();
+    x_ring->Next();
   }
   ptx::WgmmaWait<0>();
   Hold<kTile / 2>(c);
-  release(*next + g.chunks - 1);
-  *next += g.chunks;
+  Release(w_before, x_before);
 }
 
 // `Epilogue` (kernels/cuda/medium_epilogue.cuh) stores a thread's two columns of each 8, for a row
 // below g.rows.
 template <class T, int kTile, int kRowGroups, int kChunk, class Epilogue>
-__global__ void __launch_bounds__(kRowGroups * 128 + 32, 1)
+__global__ void __launch_bounds__(kRowGroups * 128 + 64, 1)
     MediumKernel(const __grid_constant__ CUtensorMap w_map,
                  const __grid_constant__ CUtensorMap x_map, const Geometry g,
                  const Epilogue epilogue) {
   using S = Stage<kTile, kRowGroups, kChunk>;
+  constexpr int kWorkers = kRowGroups * 4;  // Warps that multiply.
   extern __shared__ unsigned char shared[];
-  const uint32_t base = (ptx::SharedAddress(shared) + 1023) & ~1023u;
-  const uint32_t full = base + g.stages * S::kBytes, empty = full + g.stages * 8;
+  Ring w, x;
+  w.stages = g.w_stages, x.stages = g.x_stages;
+  w.base = (ptx::SharedAddress(shared) + 1023) & ~1023u;
+  x.base = w.base + w.stages * S::kWBytes;
+  w.full = x.base + x.stages * S::kXBytes;
+  w.empty = w.full + 8 * w.stages;
+  x.full = w.empty + 8 * w.stages;
+  x.empty = x.full + 8 * x.stages;
   if (threadIdx.x == 0) {
-    for (int i = 0; i < g.stages; ++i) {
-      ptx::BarrierInit(full + 8 * i, 1);
-      ptx::BarrierInit(empty + 8 * i, kRowGroups * 4 * ptx::ClusterBlocks());
+    for (int i = 0; i < w.stages; ++i) {
+      ptx::BarrierInit(w.full + 8 * i, 1);
+      ptx::BarrierInit(w.empty + 8 * i, kWorkers);
+    }
+    for (int i = 0; i < x.stages; ++i) {
+      ptx::BarrierInit(x.full + 8 * i, 1);
+      ptx::BarrierInit(x.empty + 8 * i, kWorkers * ptx::ClusterBlocks());
     }
     ptx::BarrierInitFence();
   }
   __syncthreads();
-  ptx::ClusterArrive();
-  ptx::ClusterWait();
   LetNextStart();
+  ptx::ClusterArrive();
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
-  if (warp == kRowGroups * 4) {
-    if (threadIdx.x % 32 == 0) Fetch<S>(&w_map, &x_map, g, kTile, base, full, empty);
+  if (warp == kWorkers) {
+    // Its barriers and memory are this block's alone.
+    if (threadIdx.x % 32 == 0) FetchWeights<S>(&w_map, g, kTile, w);
+    __syncwarp();
+    ptx::ClusterWait();
+  } else if (warp == kWorkers + 1) {
+    ptx::ClusterWait();
+    if (threadIdx.x % 32 == 0) FetchRows<S>(&x_map, g, x);
     __syncwarp();
   } else {
+    ptx::ClusterWait();
     WaitForPrevious();
     const int group = warp / 4, lane = threadIdx.x % 32;
     const int row = group * 64 + warp % 4 * 16 + lane / 4;
-    int next = 0;
     for (int pass = 0; pass < g.passes; ++pass) {
       float c[kTile / 2];
-      MultiplyChunks<T, S, kTile>(g, group, base, full, empty, &next, c);
+      MultiplyChunks<T, S, kTile>(g, group, &w, &x, c);
       const int n0 = (blockIdx.x + pass * gridDim.x) * kTile + lane % 4 * 2;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -143,8 +180,8 @@ __global__ void __launch_bounds__(kRowGroups * 128 + 32, 1)
   }
   // Nobody leaves while another block may still send to it.
   ptx::ClusterArrive();
-  if constexpr (requires { epilogue.template After<T>(g.rows, g.n, 0, base); }) {
-    if (warp < kRowGroups * 4) epilogue.template After<T>(g.rows, g.n, kRowGroups, base);
+  if constexpr (requires { epilogue.template After<T>(g.rows, g.n, 0, w.base); }) {
+    if (warp < kWorkers) epilogue.template After<T>(g.rows, g.n, kRowGroups, w.base);
   }
   ptx::ClusterWait();
 }

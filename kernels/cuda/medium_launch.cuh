@@ -28,8 +28,8 @@ cudaError_t LaunchTile(const Call& call, const Epilogue& epilogue) {
                            .stride_bytes = {2 * k, 128},
                            .box = {64, static_cast<uint32_t>(64 * kRowGroups / config.cluster), 1}};
   if (const cudaError_t error = CachedTensorMap(spec, &x_map); error != cudaSuccess) return error;
-  const Geometry geometry{call.rows, call.w.n, (call.w.k + kChunk - 1) / kChunk, config.stages,
-                          config.passes};
+  const Geometry geometry{call.rows,     call.w.n,        (call.w.k + kChunk - 1) / kChunk,
+                          config.passes, config.w_stages, config.x_stages};
   const auto kernel = MediumKernel<T, kTile, kRowGroups, kChunk, Epilogue>;
   static const cudaError_t prepared =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 227 * 1024);
@@ -43,7 +43,7 @@ cudaError_t LaunchTile(const Call& call, const Epilogue& epilogue) {
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t launch = {};
   launch.gridDim = dim3(static_cast<unsigned>(config.grid));
-  launch.blockDim = dim3(kRowGroups * 128 + 32);
+  launch.blockDim = dim3(kRowGroups * 128 + 64);
   launch.dynamicSmemBytes = static_cast<size_t>(config.shared_bytes);
   launch.stream = call.context.stream;
   launch.attrs = attributes;

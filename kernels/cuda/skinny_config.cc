@@ -41,9 +41,9 @@ bool FusesNorm(const SkinnyShape& s, const SkinnyDevice& d) {
 
 }  // namespace
 
-int SkinnySharedOfTwo(const SkinnyDevice& device) {
-  // A multiprocessor has 1 KiB more than a block may take, and each block costs 1 KiB.
-  return (device.shared_bytes + 1024) / 2 - 1024;
+SkinnyDevice SkinnyBeside(SkinnyDevice device, int other_bytes) {
+  device.shared_bytes -= other_bytes + 1024;
+  return device;
 }
 
 std::optional<SkinnyConfig> SkinnyMakeConfig(const SkinnyShape& shape, const SkinnyDevice& device,

@@ -72,9 +72,9 @@ constexpr int SkinnyGroups(const SkinnyConfig& c, int n) {
 // holds, 2 at least): for tests and for measuring the choice. nullopt: not possible.
 std::optional<SkinnyConfig> SkinnyMakeConfig(const SkinnyShape& shape, const SkinnyDevice& device,
                                              int tiles, int chunk, int stages, int shared_bytes);
-// Shared memory of a thread block of which two fit on a multiprocessor: this kernel's and that of
-// the next one, which then fills its ring while this one still works.
-int SkinnySharedOfTwo(const SkinnyDevice& device);
+// The device to a product before which a kernel with thread blocks of `other_bytes` runs: one of
+// them leaves room on a multiprocessor for a block of the product, whose ring fills meanwhile.
+SkinnyDevice SkinnyBeside(SkinnyDevice device, int other_bytes);
 // Microseconds as the model that picks has them.
 double SkinnyPredictUs(const SkinnyShape& shape, const SkinnyDevice& device,
                        const SkinnyConfig& config);

@@ -20,7 +20,13 @@ TEST(MediumConfig, CoversTheWeightAndFitsTheDevice) {
         EXPECT_LE(config->grid, kH100.sms);
         EXPECT_EQ(config->grid % config->cluster, 0);
         EXPECT_LE(config->shared_bytes, kH100.shared_bytes);
-        EXPECT_GE(config->stages, 2);
+        EXPECT_GE(config->w_stages, 2);
+        EXPECT_GE(config->x_stages, 2);
+        const int columns = config->chunk / 64;
+        EXPECT_LE((config->w_stages * config->n_tile + config->x_stages * 64 * config->row_groups) *
+                          128 * columns +
+                      16 * (config->w_stages + config->x_stages) + 1024,
+                  config->shared_bytes);
         EXPECT_GE(config->row_groups * 64, rows);
         const auto tiles = MediumTiles(op);
         EXPECT_TRUE(std::ranges::find(tiles, config->n_tile) != tiles.end());

@@ -76,6 +76,18 @@ TEST(SkinnyConfig, PublishedShapesKeepTheMultiprocessorsAndADeepRingBusy) {
   }
 }
 
+TEST(SkinnyConfig, LeavesRoomForABlockOfTheKernelBefore) {
+  constexpr SkinnyDevice kDevice;
+  constexpr int kOther = 70 * 1024;
+  for (const int rows : {1, 8, 16}) {
+    const auto config = SkinnyPickConfig({rows, 4096, 4096}, SkinnyBeside(kDevice, kOther));
+    ASSERT_TRUE(config);
+    // A multiprocessor has 1 KiB more than a block may take, and each block costs 1 KiB.
+    EXPECT_LE(config->shared_bytes + kOther + 2 * 1024, kDevice.shared_bytes + 1024);
+    EXPECT_GT(config->shared_bytes, 128 * 1024);
+  }
+}
+
 TEST(SkinnyConfig, TheNormIsInsideWhereRowsFit) {
   EXPECT_TRUE(SkinnyPickConfig({1, 9216, 7168, true}, kH100)->fuses_norm);
   EXPECT_TRUE(SkinnyPickConfig({8, 9216, 7168, true}, kH100)->fuses_norm);

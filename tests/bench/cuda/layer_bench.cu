@@ -1,10 +1,12 @@
 // tests/bench/cuda/layer_bench.cu: a layer of decoding as the worker launches it: norms, products,
-// and attention over 290 tokens a row. Microseconds by rows, with the norms at the ends of products
-// (kernels/cuda/norm_after.h) and by themselves, in turns. Launches overlap and are in one graph;
-// weights are distinct, more than L2 holds many times over.
+// and attention over 290 tokens a row. Microseconds by rows, of ways to launch it in turns: norms
+// at the ends of products (kernels/cuda/norm_after.h) or by themselves, o's ring (qkv's too) in all
+// of a multiprocessor's memory or beside a thread block of attention. Launches overlap and are in
+// one graph; weights are distinct, more than L2 holds many times over.
 //
 //   layer_bench [--model 7B|13B|33B] [--rows N,...]
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -37,10 +39,19 @@ constexpr int kRounds = 3;
 
 enum Op { kQkv, kO, kGateUp, kDown, kOps };
 
+struct Variant {
+  const char* name;
+  bool norm_after, o_beside, qkv_beside;
+};
+constexpr Variant kVariants[] = {{"norm_alone", false, true, false},
+                                 {"norm_after", true, true, false},
+                                 {"norm_after, o alone", true, false, false},
+                                 {"norm_after, qkv too", true, true, true}};
+
 struct Layer {
   const T* w[kOps];
   const T *keys, *values;
-  std::optional<cuda::SkinnyWeight> skinny[kOps];
+  std::optional<cuda::SkinnyWeight> skinny[kOps], beside[kOps];
   std::optional<cuda::MediumWeight> medium[kOps];
 };
 
@@ -106,27 +117,27 @@ class Bench {
 
   void Run(int rows) {
     for (Layer& layer : layers_) Prepare(&layer, rows);
-    double best[2] = {std::numeric_limits<double>::infinity(),
-                      std::numeric_limits<double>::infinity()};
+    double best[std::size(kVariants)];
+    std::ranges::fill(best, std::numeric_limits<double>::infinity());
     for (int round = 0; round < kRounds; ++round) {
-      for (const int norm_after : {0, 1}) {
+      for (size_t v = 0; v < std::size(kVariants); ++v) {
         const size_t count = layers_.size();
         const double us = BestMicroseconds(stream_, static_cast<int>(4 * count), 5, [&](int at) {
-          return LaunchLayer(layers_[static_cast<size_t>(at) % count], rows, norm_after != 0);
+          return LaunchLayer(layers_[static_cast<size_t>(at) % count], rows, kVariants[v]);
         });
         if (us < 0) {
           std::fprintf(stderr, "a launch was refused\n");
           std::exit(70);
         }
-        best[norm_after] = std::min(best[norm_after], us);
+        best[v] = std::min(best[v], us);
       }
     }
-    for (const int norm_after : {0, 1}) {
+    for (size_t v = 0; v < std::size(kVariants); ++v) {
       std::printf(
           "{\"id\": \"layer/%s/rows_%d/%s\", \"value\": %.2f, \"unit\": \"us\", "
           "\"weights_tb_s\": %.3f}\n",
-          m_.name, rows, norm_after != 0 ? "norm_after" : "norm_alone", best[norm_after],
-          static_cast<double>(layer_bytes_) / best[norm_after] * 1e-6);
+          m_.name, rows, kVariants[v].name, best[v],
+          static_cast<double>(layer_bytes_) / best[v] * 1e-6);
     }
     std::fflush(stdout);
   }
@@ -145,9 +156,15 @@ class Bench {
         continue;
       }
       const bool normed = op == kQkv || op == kGateUp;
-      const auto config = cuda::SkinnyPickConfig({bucket, n_[op], k_[op], normed}, skinny_);
-      BENCH_CUDA(cuda::PrepareSkinny(config.value(), DType::kBf16, layer->w[op], n_[op], k_[op],
-                                     &layer->skinny[op].emplace()));
+      const auto prepare = [&](const cuda::SkinnyDevice& device, cuda::SkinnyWeight* weight) {
+        const auto config = cuda::SkinnyPickConfig({bucket, n_[op], k_[op], normed}, device);
+        BENCH_CUDA(cuda::PrepareSkinny(config.value(), DType::kBf16, layer->w[op], n_[op], k_[op],
+                                       weight));
+      };
+      prepare(skinny_, &layer->skinny[op].emplace());
+      if (op != kO && op != kQkv) continue;
+      const int attention = cuda::DecodeAttentionSharedBytes(m_.heads, m_.kv_heads, kHeadDim);
+      prepare(cuda::SkinnyBeside(skinny_, attention), &layer->beside[op].emplace());
     }
   }
 
@@ -172,19 +189,20 @@ class Bench {
             kContext};
   }
 
-  cudaError_t LaunchLayer(const Layer& layer, int rows, bool norm_after) const {
+  cudaError_t LaunchLayer(const Layer& layer, int rows, const Variant& variant) const {
     const bool skinny = layer.skinny[kQkv].has_value();
     const bool inside = skinny && layer.skinny[kQkv]->config.fuses_norm;
-    const bool alone = !inside && !norm_after;
+    const bool alone = !inside && !variant.norm_after;
     const cuda::NormAfter after =
         inside || alone ? cuda::NormAfter{} : cuda::NormAfter{norm_, normed_, 1e-6f, counters_};
     const auto residual = [&](Op op, const T* x) {
-      return skinny ? cuda::SkinnyResidual(context_, *layer.skinny[op], {x, nullptr, 0, rows}, x_,
-                                           after)
+      const auto& weight = op == kO && variant.o_beside ? layer.beside[op] : layer.skinny[op];
+      return skinny ? cuda::SkinnyResidual(context_, *weight, {x, nullptr, 0, rows}, x_, after)
                     : cuda::MediumResidual(context_, *layer.medium[op], x, rows, x_, after);
     };
     if (alone) BENCH_CUDA(Norm(rows));
-    BENCH_CUDA(skinny ? SkinnyQkv(layer, rows) : MediumQkv(layer, rows));
+    const auto& qkv = variant.qkv_beside ? layer.beside[kQkv] : layer.skinny[kQkv];
+    BENCH_CUDA(skinny ? SkinnyQkv(layer, *qkv, rows) : MediumQkv(layer, rows));
     BENCH_CUDA(Attention(layer, rows));
     BENCH_CUDA(residual(kO, attended_));
     if (alone) BENCH_CUDA(Norm(rows));
@@ -197,15 +215,15 @@ class Bench {
     return w.config.fuses_norm ? cuda::SkinnyInput{x_, norm_, 1e-6f, rows}
                                : cuda::SkinnyInput{normed_, nullptr, 0, rows};
   }
-  cudaError_t SkinnyQkv(const Layer& layer, int rows) const {
+  cudaError_t SkinnyQkv(const Layer& layer, const cuda::SkinnyWeight& w, int rows) const {
     cuda::SkinnyQkvArgs args;
-    args.input = Input(*layer.skinny[kQkv], rows);
+    args.input = Input(w, rows);
     args.kv = Kv(layer);
     args.q = q_;
     args.heads = m_.heads;
     args.kv_heads = m_.kv_heads;
     args.head_dim = kHeadDim;
-    return cuda::SkinnyQkv(context_, *layer.skinny[kQkv], args);
+    return cuda::SkinnyQkv(context_, w, args);
   }
   cudaError_t MediumQkv(const Layer& layer, int rows) const {
     cuda::MediumQkvArgs args;

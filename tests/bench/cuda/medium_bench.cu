@@ -1,6 +1,7 @@
 // Products of up to 128 rows (kernels/cuda/medium.h): microseconds a launch in a graph over weights
-// that no cache holds, one line of JSON each. Argument: shared memory of a thread block to try, in
-// KiB, e.g. 80,113 (what is chosen is at most 113).
+// that no cache holds, one line of JSON each.
+//
+//   medium_bench [N,...]   also with N stages of x instead of those that are picked
 #include <cstring>
 #include <string>
 #include <vector>
@@ -63,30 +64,36 @@ class Bench {
     Upload(&buffers_.sin, std::vector<float>(kContext * kHeadDim / 2, 0.5f));
   }
 
-  void Run(const Shape& shape, const std::vector<int>& kib) {
+  // `x_stages`: 0 is the pick.
+  void Run(const Shape& shape, const std::vector<int>& x_stages) {
     const int64_t bytes = int64_t{shape.n} * shape.k * 2;
     const int copies = static_cast<int>(std::max<int64_t>(2, (int64_t{700} << 20) / bytes));
-    std::vector<void*> data;
-    std::vector<MediumWeight> weights(static_cast<size_t>(copies));
+    std::vector<__nv_bfloat16*> data;
     for (int i = 0; i < copies; ++i) {
       data.push_back(NewRandom<__nv_bfloat16>(bytes / 2, 0.02f, static_cast<uint64_t>(i) + 2));
-      BENCH_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data.back(), shape.n, shape.k,
-                               &weights[static_cast<size_t>(i)]));
     }
-    for (const int rows : {1, 16, 32, 64, 128}) {
-      for (const int shared : kib) {
-        device_.shared_bytes = shared * 1024;
-        for (int i = 0; i < copies; ++i) {
-          BENCH_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data[static_cast<size_t>(i)],
-                                   shape.n, shape.k, &weights[static_cast<size_t>(i)]));
+    for (const int rows : {32, 64, 128}) {
+      for (const int stages : x_stages) {
+        std::vector<MediumWeight> weights(data.size());
+        bool possible = true;
+        for (size_t i = 0; i < data.size(); ++i) {
+          BENCH_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data[i], shape.n, shape.k,
+                                   &weights[i]));
+          if (stages == 0) continue;
+          MediumConfig& config = weights[i].config[rows > 64 ? 1 : 0];
+          const auto other = MediumWithStages(config, device_, stages);
+          possible = possible && other.has_value();
+          if (other) config = *other;
         }
+        if (!possible) continue;
         const double us = BestMicroseconds(context_.stream, copies * 4, 5, [&](int i) {
-          return Launch(shape, weights[static_cast<size_t>(i % copies)], rows);
+          return Launch(shape, weights[static_cast<size_t>(i) % weights.size()], rows);
         });
         std::printf(
-            "{\"id\":\"medium\",\"op\":\"%s\",\"rows\":%d,\"shared_kib\":%d,\"value\":%.2f,"
-            "\"unit\":\"us\",\"tbs\":%.3f}\n",
-            shape.name, rows, shared, us, static_cast<double>(bytes) / us * 1e-6);
+            "{\"id\":\"medium/%s/rows_%d\",\"value\":%.2f,\"unit\":\"us\",\"tb_s\":%.3f,"
+            "\"config\":\"%s\"}\n",
+            shape.name, rows, us, static_cast<double>(bytes) / us * 1e-6,
+            ToString(weights[0].ConfigFor(rows)).c_str());
         std::fflush(stdout);
       }
     }
@@ -131,15 +138,14 @@ class Bench {
 };
 
 int Main(int argc, char** argv) {
-  std::vector<int> kib = {113};
+  std::vector<int> x_stages = {0};
   if (argc > 1) {
-    kib.clear();
     for (char* part = std::strtok(argv[1], ","); part; part = std::strtok(nullptr, ",")) {
-      kib.push_back(std::atoi(part));
+      x_stages.push_back(std::atoi(part));
     }
   }
   Bench bench;
-  for (const Shape& shape : kShapes) bench.Run(shape, kib);
+  for (const Shape& shape : kShapes) bench.Run(shape, x_stages);
   return 0;
 }
 

@@ -195,7 +195,8 @@ void Sweep(const Bench& bench, const Model& m, int rows) {
     const double floor_us = BytesOf(s) / 3.1e6;
     for (int tiles = 1; tiles <= kSkinnyTilesMax; ++tiles) {
       for (const int chunk : {64, 128, 256, 512}) {
-        for (const int shared : {SkinnySharedOfTwo(bench.device), bench.device.shared_bytes}) {
+        for (const int shared :
+             {(bench.device.shared_bytes + 1024) / 2 - 1024, bench.device.shared_bytes}) {
           for (const bool evict_first : {false, true}) {
             auto config = SkinnyMakeConfig(s, bench.device, tiles, chunk, 0, shared);
             if (!config || config->stages > 24) continue;
