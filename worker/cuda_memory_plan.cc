@@ -30,9 +30,9 @@ constexpr double kUtilizationMax = 0.98;     // That a message proposes.
 constexpr int32_t kRanksMax = 64;
 
 // The driver's own on an H100: context and loaded kernels.
-constexpr int64_t kContextBytes = 560 * kMiB;
-// What captured graphs may take, a guess: capture stops there (worker/cuda/graph_cache.h).
-constexpr int64_t kGraphBytes = 256 * kMiB;
+constexpr int64_t kContextBytes = 480 * kMiB;
+// What captured graphs may take: capture stops there (worker/cuda/graph_cache.h).
+constexpr int64_t kGraphBytes = 64 * kMiB;
 
 double InGib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 std::string Gib(int64_t bytes) { return fmt::format("{:.2f} GiB", InGib(bytes)); }

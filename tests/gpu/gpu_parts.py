@@ -1,4 +1,5 @@
 """tests/gpu/gpu_parts.py: the parts of tests/gpu/run; each is a function of the Host. Rows and floors: gpu_rows.py."""
+import concurrent.futures
 import glob
 import json
 import pathlib
@@ -42,7 +43,7 @@ def programs(host, ending):
 
 
 def tests(host):
-    """All GPU tests; with --sanitizer also under memcheck and racecheck."""
+    """All GPU tests."""
     passed = total = 0
     notes = []
     for program in programs(host, "_gpu_test"):
@@ -52,8 +53,6 @@ def tests(host):
         for name in names[:4]:
             notes.append(f"{program.name}: {name}: {' | '.join(failure_lines(text))}")
     host.check("tests", passed, total, notes)
-    if host.options.sanitizer:
-        sanitizer(host)
 
 
 def failure_lines(text, count=4):
@@ -63,17 +62,37 @@ def failure_lines(text, count=4):
     return [line[:160] for line in lines[first:first + count] if line]
 
 
+SANITIZERS = ("memcheck", "racecheck")
+SANITIZERS_AT_ONCE = 8
+SANITIZER_TEST_S = 45
+
+
 def sanitizer(host):
-    for tool in ("memcheck", "racecheck"):
-        passed, notes = 0, []
-        chosen = programs(host, "_gpu_test")
-        for program in chosen:
-            text, code = host.run(["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", program, "--gtest_brief=1",
-                                   f"--gtest_filter={host.options.sanitizer_filter}"], host.options.test_timeout, check=False)
-            passed += code == 0
-            if code != 0:
-                notes.append(f"{program.name}: ended with {code}: {last_lines(text, 4)}")
-        host.check(f"sanitizer_{tool}", passed, len(chosen), notes)
+    """Every kernel test under compute-sanitizer's memcheck and racecheck, of one element type; which did not end in time."""
+    def tests_of(program):
+        text, _ = host.run([program, "--gtest_list_tests"], 60)
+        return [name for name in gpu_rows.gtest_names(text) if not re.search(r"/[1-9]\d*\.", name)]
+
+    def one(work):
+        tool, program, name = work
+        if time.monotonic() > end:
+            return work, None, ""
+        text, code = host.run(["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", program, "--gtest_brief=1",
+                               f"--gtest_filter={name}"], SANITIZER_TEST_S, check=False)
+        return work, code, text
+    end = time.monotonic() + host.options.sanitizer_s
+    works = [(tool, program, name) for program in programs(host, "_gpu_test") for name in tests_of(program) for tool in SANITIZERS]
+    with concurrent.futures.ThreadPoolExecutor(SANITIZERS_AT_ONCE) as pool:
+        results = list(pool.map(one, works))
+    for tool in SANITIZERS:
+        mine = [(f"{program.name}: {name}", code, text) for (t, program, name), code, text in results if t == tool]
+        clean = sum(code == 0 for _, code, _ in mine)
+        unfinished = [name for name, code, _ in mine if code in (None, 124)]
+        bad = [f"{name}: ended with {code}: {last_lines(text, 4)}" for name, code, text in mine if code not in (0, None, 124)]
+        host.check(f"sanitizer_{tool}", clean, clean + len(bad), bad)
+        if unfinished:
+            host.say(f"     did not end in time under {tool}: {'; '.join(unfinished)}")
+        host.measurements.append({"id": f"sanitizer_{tool}", "value": clean, "unit": "tests", "unfinished": unfinished})
 
 
 def bench(host):
@@ -385,7 +404,7 @@ def table(host):
 
 # name -> (function, seconds it may take, whether it needs the card's limits first).
 PARTS = {
-    "limits": (limits, 240, False), "tests": (tests, 590, False), "goldens": (goldens, 400, False),
+    "limits": (limits, 240, False), "tests": (tests, 590, False), "sanitizer": (sanitizer, 590, False), "goldens": (goldens, 400, False),
     "equalities": (equalities, 590, False), "faults": (faults, 300, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
     "perf-7b-quick": (perf_7b_quick, 240, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),

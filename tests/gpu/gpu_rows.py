@@ -130,6 +130,18 @@ def gtest_counts(text, code):
     return passed, len(failed), failed
 
 
+def gtest_names(text):
+    """Full names of the tests of --gtest_list_tests."""
+    names, suite = [], ""
+    for line in text.splitlines():
+        name = line.split("#")[0].rstrip()
+        if re.fullmatch(r"[\w/]+\.", name):
+            suite = name
+        elif suite and re.fullmatch(r"  [\w/]+", name):
+            names.append(suite + name.strip())
+    return names
+
+
 def metrics(text):
     """{name with labels: value} of a /metrics page."""
     return {m[1]: float(m[2]) for m in re.finditer(r"^([a-zA-Z_:][^\s{]*(?:\{[^}]*\})?) (\S+)$", text, re.M)}

@@ -87,6 +87,10 @@ class Rows(unittest.TestCase):
         skipped = "[  SKIPPED ] Table.Bits (0 ms)\n[==========] 2 tests ran.\n[  PASSED  ] 1 test.\n[  SKIPPED ] 1 test.\n"
         self.assertEqual(gpu_rows.gtest_counts(skipped, 0), (1, 1, ["Table.Bits skipped"]))
 
+    def test_names_of_googletest(self):
+        text = "Running main() from gtest_main.cc\nSkinny/0.  # TypeParam = __nv_bfloat16\n  Bits\n  Odd\nPlan.\n  Rows/3  # GetParam() = 3\n"
+        self.assertEqual(gpu_rows.gtest_names(text), ["Skinny/0.Bits", "Skinny/0.Odd", "Plan.Rows/3"])
+
     def test_metrics(self):
         page = ('# HELP x y\nfathom_worker_device_busy_seconds_total 3.5\nfathom_worker_device_idle_seconds_total{rank="0"} 0.25\n'
                 'fathom_worker_arena_bytes{arena="weights"} 1.3e+10\nfathom_worker_arena_bytes{arena="kv"} 5e+10\n')
