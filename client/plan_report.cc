@@ -140,7 +140,8 @@ nlohmann::ordered_json ToJson(const PlanReport& report) {
       {"sequences_at_full_context", SequencesAtFullContext(plan)},
       {"block_tokens", plan.limits.block_tokens},
       {"max_num_seqs", plan.limits.slots},
-      {"max_num_batched_tokens", plan.limits.step_tokens}};
+      {"max_num_batched_tokens", plan.limits.step_tokens},
+      {"mixed_step_tokens", plan.limits.mixed_step_tokens}};
   for (const worker::CudaArena& arena : plan.arenas) {
     nlohmann::ordered_json one = {{"name", arena.name}, {"bytes", arena.bytes}};
     if (!arena.ours) one["predicted"] = true;

@@ -36,7 +36,7 @@ WorkerFacts FactsOf(const pb::WorkerHello& from) {
           from.weights_digest(),
           from.fingerprint(),
           {limits.context_tokens(), limits.block_tokens(), limits.pool_blocks(), limits.slots(),
-           limits.step_tokens(), limits.vocab()},
+           limits.step_tokens(), limits.vocab(), limits.mixed_step_tokens()},
           MarkOf(from.last_started()),
           MarkOf(from.last_finished()),
           from.tp(),
@@ -306,6 +306,7 @@ void Fill(const GroupSeat& from, pb::Group* to) {
   limits->set_slots(from.limits.slots);
   limits->set_step_tokens(from.limits.step_tokens);
   limits->set_vocab(from.limits.vocab);
+  limits->set_mixed_step_tokens(from.limits.mixed_step_tokens);
 }
 
 [[noreturn]] void NoSuchMessage(StreamKind stream) {

@@ -22,6 +22,7 @@ constexpr int32_t kStepTokensMin = 256;   // Of the default.
 constexpr int32_t kStepTokensMax = 8192;
 constexpr int32_t kStepTokensUnit = 64;
 constexpr double kStepSeconds = 0.040;     // Time between two tokens that a chunk may take.
+constexpr int32_t kAloneFactor = 2;        // Where nothing decodes a step may take as much longer.
 constexpr double kReadShare = 0.4;         // Of a chunk's reading that its computing does not hide.
 constexpr double kMatrixShare = 0.83;      // Of the card's rate that a chunk's computing reaches.
 constexpr int32_t kContextAutoMin = 1024;  // A shorter context is to be asked for.
@@ -44,8 +45,8 @@ int32_t BlocksOf(int64_t tokens) {
 // A step reads all weights, and computes 2 operations for each parameter and row. The shares are of
 // an H100 (docs/PERFORMANCE.md): 2,048 rows of the 7B shape take 43.8 ms and 512 take 11.4, of
 // which the products' operations are 35.4 and 8.8 at the card's rate when hot.
-int32_t DefaultStepTokens(const ModelConfig& config, const CudaMemoryRequest& request,
-                          int64_t weights_bytes) {
+int32_t DefaultMixedTokens(const ModelConfig& config, const CudaMemoryRequest& request,
+                           int64_t weights_bytes) {
   const int64_t q = int64_t{config.heads} * config.head_dim;
   const int64_t kv = int64_t{config.kv_heads} * config.head_dim;
   const double parameters = static_cast<double>(config.layers) * config.hidden *
@@ -118,11 +119,16 @@ class Planner {
     limits.block_tokens = kCudaBlockTokens;
     limits.vocab = config_.vocab;
     limits.context_tokens = request_.context_tokens > 0 ? request_.context_tokens : config_.context;
-    limits.step_tokens = request_.step_tokens > 0 ? request_.step_tokens
-                                                  : DefaultStepTokens(config_, request_, weights_);
+    limits.step_tokens = request_.step_tokens;
+    if (request_.step_tokens == 0) {
+      limits.mixed_step_tokens = DefaultMixedTokens(config_, request_, weights_);
+      limits.step_tokens = std::min(limits.mixed_step_tokens * kAloneFactor, kStepTokensMax);
+    }
     limits.slots =
         request_.slots > 0 ? request_.slots : std::min(kSlotsDefault, limits.step_tokens);
     limits.step_tokens = std::max(limits.step_tokens, limits.slots);
+    if (request_.step_tokens > 0) limits.mixed_step_tokens = limits.step_tokens;
+    limits.mixed_step_tokens = std::max(limits.mixed_step_tokens, limits.slots);
     return limits;
   }
 
@@ -136,6 +142,7 @@ class Planner {
     }
     if (request_.step_tokens == 0 && KvRoom(*limits) < KvMin(*limits)) {
       limits->step_tokens = std::max(kStepTokensMin, limits->slots);
+      limits->mixed_step_tokens = std::min(limits->mixed_step_tokens, limits->step_tokens);
     }
   }
 
@@ -339,10 +346,11 @@ std::string ToTable(const CudaMemoryPlan& plan) {
   const EngineLimits& limits = plan.limits;
   table += fmt::format(
       "  {} KV blocks of {} tokens ({} bytes each): {} tokens, {:.1f} sequences of {} tokens\n"
-      "  context {} ({}), {} sequences at once, {} tokens a step\n",
+      "  context {} ({}), {} sequences at once, {} tokens a step, {} where it decodes\n",
       limits.pool_blocks - 1, limits.block_tokens, plan.kv_bytes_per_block, plan.pool_tokens(),
       static_cast<double>(plan.pool_tokens()) / limits.context_tokens, limits.context_tokens,
-      limits.context_tokens, ContextNote(plan), limits.slots, limits.step_tokens);
+      limits.context_tokens, ContextNote(plan), limits.slots, limits.step_tokens,
+      limits.mixed_step_tokens);
   return table;
 }
 

@@ -13,6 +13,8 @@ struct EngineLimits {
   int32_t slots = 0;           // Ids 1 to slots.
   int32_t step_tokens = 0;     // Rows of one step.
   int32_t vocab = 0;
+  // Rows of a step that decodes, at most, which the scheduler keeps to; 0: step_tokens.
+  int32_t mixed_step_tokens = 0;
   bool operator==(const EngineLimits&) const = default;
 };
 

@@ -57,8 +57,13 @@ Seat SeatFrom(const wire::Group& group, int source) {
   seat.tp = group.tp();
   for (const wire::Peer& peer : group.peers()) seat.hosts.push_back(peer.host());
   const wire::WorkerLimits& limits = group.limits();
-  seat.limits = {limits.context_tokens(), limits.block_tokens(), group.blocks(),
-                 limits.slots(),          limits.step_tokens(),  limits.vocab()};
+  seat.limits = {limits.context_tokens(),
+                 limits.block_tokens(),
+                 group.blocks(),
+                 limits.slots(),
+                 limits.step_tokens(),
+                 limits.vocab(),
+                 limits.mixed_step_tokens()};
   return seat;
 }
 
@@ -107,6 +112,7 @@ wire::ControlUp SchedulerClient::Shared::Hello() const {
   limits->set_slots(facts.limits.slots);
   limits->set_step_tokens(facts.limits.step_tokens);
   limits->set_vocab(facts.limits.vocab);
+  limits->set_mixed_step_tokens(facts.limits.mixed_step_tokens);
   return up;
 }
 

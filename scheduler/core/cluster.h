@@ -40,6 +40,7 @@ struct WorkerLimits {
   int32_t slots = 0;        // Without the padding slot 0.
   int32_t step_tokens = 0;
   int32_t vocab = 0;
+  int32_t mixed_step_tokens = 0;  // Of a step that decodes; 0: step_tokens.
   bool operator==(const WorkerLimits&) const = default;
 };
 

@@ -59,6 +59,9 @@ struct GroupLimits {
   int32_t step_tokens = 0;  // Rows of one step.
   int32_t context_tokens = 0;
   int32_t plans_in_flight = 2;
+  // Rows of a step that decodes, prompts included, so that a prompt does not hold up the sequences
+  // that run; decode rows always fit. 0: step_tokens.
+  int32_t mixed_step_tokens = 0;
 };
 
 // A group's ranks are loaded, connected and listening for plans of this epoch. It starts from empty

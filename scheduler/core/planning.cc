@@ -1,7 +1,7 @@
 // Which rows the next step of a group has: decodes first, then prompts that run, then new ones,
-// within step_tokens rows. Decode rows are planned before the sample that feeds them is known, but
-// never beyond a length stop. Blocks of a prompt are taken at admission, blocks for output one at a
-// time.
+// within step_tokens rows, mixed_step_tokens where there are decodes. Decode rows are planned
+// before the sample that feeds them is known, but never beyond a length stop. Blocks of a prompt
+// are taken at admission, blocks for output one at a time.
 #include <algorithm>
 #include <utility>
 
@@ -14,6 +14,13 @@ namespace {
 
 // With fewer left for a plan, an admit waits for the next one: one id is held back.
 constexpr int32_t kAdmitIdsMin = 2;
+
+// Rows of a step that decodes: each seat's row fits, and while one of them is a prompt it gets on.
+int32_t MixedStepTokens(const GroupLimits& limits) {
+  if (limits.mixed_step_tokens == 0) return limits.step_tokens;
+  const int32_t seats = std::min(limits.slots, limits.step_tokens);
+  return std::clamp(limits.mixed_step_tokens, seats, limits.step_tokens);
+}
 
 }  // namespace
 
@@ -38,6 +45,10 @@ bool SchedulerCore::Impl::PlanStep(Group& group) {
   draft.rows_left = group.limits.step_tokens;
   draft.ids_left = kAdmitIdsMax;
   const bool had_room = AddDecodes(group, draft);
+  const auto decodes = static_cast<int32_t>(draft.plan.chunks.size());
+  if (decodes > 0) {
+    draft.rows_left = std::min(draft.rows_left, MixedStepTokens(group.limits) - decodes);
+  }
   AddPrefills(group, draft);
   if (had_room) AddAdmissions(group, draft);
   if (draft.plan.chunks.empty()) return false;

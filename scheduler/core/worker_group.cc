@@ -51,6 +51,7 @@ absl::Status WorkerGroups::CheckFacts(const PeerHello& hello) const {
       {"limits.slots", {facts.limits.slots, 1}},
       {"limits.step_tokens", {facts.limits.step_tokens, 1}},
       {"limits.vocab", {facts.limits.vocab, 1}},
+      {"limits.mixed_step_tokens", {facts.limits.mixed_step_tokens, 0}},
   };
   for (const auto& [field, value] : least) {
     if (value.first < value.second) {
@@ -358,6 +359,8 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
     seat.limits.pool_blocks = std::min(seat.limits.pool_blocks, limits.pool_blocks);
     seat.limits.slots = std::min(seat.limits.slots, limits.slots);
     seat.limits.step_tokens = std::min(seat.limits.step_tokens, limits.step_tokens);
+    seat.limits.mixed_step_tokens =
+        std::min(seat.limits.mixed_step_tokens, limits.mixed_step_tokens);
   }
   seat.blocks = seat.limits.pool_blocks;
   group.limits = {seat.blocks,
@@ -365,7 +368,8 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
                   seat.limits.slots,
                   seat.limits.step_tokens,
                   seat.limits.context_tokens,
-                  seat.pp + 1};
+                  seat.pp + 1,
+                  seat.limits.mixed_step_tokens};
   for (const PeerId control : controls) {
     Worker& worker = workers_.at(control);
     worker.group = id;

@@ -33,7 +33,7 @@ TEST(PlanReportTest, SevenBillionOnOneH100) {
   EXPECT_EQ(report->request.dtype, kernels::DType::kBf16);
   EXPECT_EQ(report->plan.limits.slots, 256);
   EXPECT_GE(report->plan.limits.step_tokens, 1500);
-  EXPECT_LE(report->plan.limits.step_tokens, 2048);
+  EXPECT_LE(report->plan.limits.mixed_step_tokens, 2048);
   ASSERT_EQ(report->floors.size(), 3u);
   // Weights without the embedding and 1,024 tokens of KV, at 3.10 TB/s.
   EXPECT_NEAR(report->floors[0].ms, (12'981'370'880 + 1024.0 * 480 * 1024) / 3.10e9, 0.001);

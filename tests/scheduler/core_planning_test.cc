@@ -56,6 +56,52 @@ TEST(CorePlanning, ASlotIsReleasedByTheNextPlanThatHasWork) {
   runner.RunAll();
 }
 
+// A prompt alone has all rows of a step; beside a sequence that decodes no more than keeps its
+// pace.
+TEST(CorePlanning, APromptBesideDecodesHasFewerRows) {
+  CoreHarness harness;
+  GroupLimits limits = CoreHarness::Limits();
+  limits.plans_in_flight = 1;
+  limits.slots = 4;
+  limits.step_tokens = 16;
+  limits.mixed_step_tokens = 6;
+  harness.Up(limits);
+  Runner runner(harness, harness.UpEvent(limits));
+  runner.Take(harness.Submit(MakeRecord("first", 20, 30), 1));
+  EXPECT_EQ(runner.plans()[0].chunks, (std::vector<Chunk>{{SlotId{1}, 16, false}}));
+  runner.Take(harness.Submit(MakeRecord("second", 20, 2), 2));
+  ASSERT_TRUE(runner.RunOne());
+  // The first one's last 4, and 12 of the second one: nothing decodes yet.
+  EXPECT_EQ(runner.plans()[0].chunks,
+            (std::vector<Chunk>{{SlotId{1}, 4, true}, {SlotId{2}, 12, false}}));
+  ASSERT_TRUE(runner.RunOne());
+  ASSERT_EQ(runner.plans()[0].chunks.size(), 2u);
+  EXPECT_EQ(runner.plans()[0].chunks[1], (Chunk{SlotId{2}, 5, false}));
+  ASSERT_TRUE(runner.RunOne());
+  EXPECT_EQ(runner.plans()[0].chunks[1], (Chunk{SlotId{2}, 3, true}));
+  runner.RunAll();
+}
+
+// Less than a row for each seat would let prompts starve: each gets on, if by one row.
+TEST(CorePlanning, DecodesNeverKeepAPromptFromARow) {
+  CoreHarness harness;
+  GroupLimits limits = CoreHarness::Limits();
+  limits.plans_in_flight = 1;
+  limits.slots = 3;
+  limits.mixed_step_tokens = 1;
+  harness.Up(limits);
+  Runner runner(harness, harness.UpEvent(limits));
+  runner.Take(harness.Submit(MakeRecord("a", 2, 30), 1));
+  runner.Take(harness.Submit(MakeRecord("b", 2, 30), 2));
+  ASSERT_TRUE(runner.RunOne());
+  runner.Take(harness.Submit(MakeRecord("c", 4, 2), 3));
+  ASSERT_TRUE(runner.RunOne());
+  ASSERT_TRUE(runner.RunOne());
+  ASSERT_EQ(runner.plans()[0].chunks.size(), 3u);
+  EXPECT_EQ(runner.plans()[0].chunks[2], (Chunk{SlotId{3}, 1, false}));
+  runner.RunAll();
+}
+
 TEST(CorePlanning, DecodesThenRunningPromptsThenNewOnes) {
   CoreHarness harness;
   GroupLimits limits = CoreHarness::Limits();

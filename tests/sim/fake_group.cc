@@ -40,6 +40,12 @@ absl::StatusOr<StepResult> FakeGroup::Execute(const StepPlan& plan) {
     result.rows.push_back(std::move(row));
   }
   if (rows > up_.limits.step_tokens) return Invalid("{} rows in a step", rows);
+  const bool decodes = std::ranges::any_of(
+      plan.chunks, [](const Chunk& c) { return std::holds_alternative<DecodeRow>(c.work); });
+  const int32_t mixed = up_.limits.mixed_step_tokens;
+  if (decodes && mixed > 0 && rows > std::max(mixed, up_.limits.slots)) {
+    return Invalid("{} rows in a step that decodes", rows);
+  }
   rows_most_ = std::max<int64_t>(rows_most_, rows);
   return result;
 }

@@ -91,7 +91,8 @@ TEST(SchedulerSim, APoolThatOneRequestFills) {
                     .slots = 4,
                     .step_tokens = 7,
                     .context_tokens = 70,
-                    .plans_in_flight = 3};
+                    .plans_in_flight = 3,
+                    .mixed_step_tokens = 5};
   SCOPED_TRACE(Replay(options.seed));
   World world(options);
   world.Run();

@@ -99,6 +99,8 @@ TEST(CudaMemoryPlan, EveryPublishedShapeOnTwoCards) {
         EXPECT_GE(plan->limits.step_tokens, 256);
         EXPECT_LE(plan->limits.step_tokens, 8192);
         EXPECT_EQ(plan->limits.step_tokens % 64, 0);
+        EXPECT_LE(plan->limits.mixed_step_tokens, plan->limits.step_tokens);
+        EXPECT_GE(plan->limits.mixed_step_tokens, plan->limits.slots);
         EXPECT_GE(plan->pool_tokens(), int64_t{plan->limits.slots} * 4 * 64 - 64);
       }
     }
@@ -164,13 +166,15 @@ TEST(CudaMemoryPlan, DefaultsFollowTheModelAndTheCard) {
   const auto seven = PlanCudaMemory(Shape("deepseek-llm-7b"), request);
   ASSERT_TRUE(seven.ok());
   EXPECT_EQ(seven->limits.slots, 256);
-  EXPECT_EQ(seven->limits.step_tokens, 1792);  // 2,048 take 43.8 ms on an H100.
+  EXPECT_EQ(seven->limits.mixed_step_tokens, 1792);  // 2,048 take 43.8 ms on an H100.
+  EXPECT_EQ(seven->limits.step_tokens, 3584);
   EXPECT_EQ(seven->limits.context_tokens, 4096);
   // 33 B leave few blocks on 80 GB.
   const auto large = PlanCudaMemory(Shape("deepseek-coder-33b"), request);
   ASSERT_TRUE(large.ok()) << ToString(large.status());
   EXPECT_LT(large->limits.slots, 256);
-  EXPECT_EQ(large->limits.step_tokens, 256);
+  EXPECT_EQ(large->limits.mixed_step_tokens, 256);
+  EXPECT_EQ(large->limits.step_tokens, 512);
   EXPECT_EQ(large->limits.context_tokens, 16384);
 }
 
