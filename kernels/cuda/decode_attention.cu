@@ -14,10 +14,6 @@ using attention::Swizzled;
 // Rows of P in shared memory: 64 tokens and 8 elements that keep columns in banks of their own.
 constexpr int kWeightStride = kBlockTokens + 8;
 
-// Segments whose factors are in shared memory together, and that are read together.
-constexpr int kMergeSegments = 64;
-constexpr int kMergeAtOnce = 8;
-
 // Of pages. H100, TB/s with 2 / 3: MHA 32x4096 3.051 / 3.048, GQA 56/8 2.747 / 2.712.
 constexpr int kStages = 2;
 
@@ -29,7 +25,6 @@ struct Shared {
   static constexpr int kMaxima = kQuery + kColumns * kHeadDim * 2;
   static constexpr int kWeights = kMaxima + 2 * 4 * kColumns * 4;
   static constexpr int kBytes = kWeights + kColumns * kWeightStride * 2;
-  static_assert(kMergeSegments * kColumns * 8 + kColumns * 4 <= kQuery);
 };
 
 // A segment of one kv head of one row. The four warps take 16 tokens each of a page's scores, and a
@@ -151,43 +146,22 @@ class Segment {
     return before == segments - 1;
   }
 
-  // All segments of the row in ascending order, some at a time: a thread of each column works out
-  // the factors, then every thread has some dimensions, whose sums it reads all at once.
+  // All segments of the row in ascending order.
   __device__ void MergeAll() {
     const int segments = Segments();
     const int64_t first = int64_t{a_.segment_begin[row_]} * a_.heads + head_ * group_;
-    auto* const factors = reinterpret_cast<MergeFactors*>(shared_);  // [kMergeSegments][kColumns]
-    auto* const totals = reinterpret_cast<float*>(factors + kMergeSegments * kColumns);
-    constexpr int kParts = kColumns * kHeadDim / 4 / kThreads;  // Of four dimensions.
-    float o[kParts][4] = {};
-    float top = -INFINITY, total = 0;
-    for (int begin = 0; begin < segments; begin += kMergeSegments) {
-      const int count = min(segments - begin, kMergeSegments);
-      __syncthreads();
-      if (static_cast<int>(threadIdx.x) < group_) {
-        FactorsOf(first + int64_t{begin} * a_.heads + threadIdx.x, count, &top, &total,
-                  factors + threadIdx.x);
-        totals[threadIdx.x] = total;
+    for (int at = threadIdx.x; at < group_ * kHeadDim; at += kThreads) {
+      const int column = at / kHeadDim, dim = at % kHeadDim;
+      float top = -INFINITY, total = 0, o = 0;
+      for (int s = 0; s < segments; ++s) {
+        const int64_t unit = first + int64_t{s} * a_.heads + column;
+        const float m = __ldcg(a_.partial_ml + unit * 2);
+        const float l = __ldcg(a_.partial_ml + unit * 2 + 1);
+        const MergeFactors f = Merge(&top, &total, m, l, scale_);
+        o = __fadd_rn(__fmul_rn(o, f.merged),
+                      __fmul_rn(__ldcg(a_.partial_o + unit * kHeadDim + dim), f.segment));
       }
-      __syncthreads();
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        const int at = (threadIdx.x + part * kThreads) * 4, column = at / kHeadDim;
-        if (column >= group_) break;
-        AddSegments(first + int64_t{begin} * a_.heads + column, at % kHeadDim, count,
-                    factors + column, o[part]);
-      }
-    }
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) {
-      const int at = (threadIdx.x + part * kThreads) * 4, column = at / kHeadDim;
-      if (column >= group_) break;
-      const float all = totals[column];
-      const auto two = [&](float x, float y) {
-        return Element<T>::Pack(__fdiv_rn(x, all), __fdiv_rn(y, all));
-      };
-      *reinterpret_cast<uint2*>(Out(column) + at % kHeadDim) =
-          make_uint2(two(o[part][0], o[part][1]), two(o[part][2], o[part][3]));
+      Out(column)[dim] = Element<T>::Round(__fdiv_rn(o, total));
     }
   }
 
@@ -203,45 +177,6 @@ class Segment {
   __device__ T* Out(int column) const {
     return static_cast<T*>(a_.out) +
            (int64_t{row_} * a_.heads + head_ * group_ + column) * kHeadDim;
-  }
-
-  // Of `count` segments of the column whose first one is `unit`.
-  __device__ void FactorsOf(int64_t unit, int count, float* top, float* total, MergeFactors* to) {
-    const auto* const ml = reinterpret_cast<const float2*>(a_.partial_ml);
-    for (int begin = 0; begin < count; begin += kMergeAtOnce) {
-      float2 read[kMergeAtOnce];
-#pragma unroll
-      for (int i = 0; i < kMergeAtOnce; ++i) {
-        if (begin + i < count) read[i] = __ldcg(ml + unit + int64_t{begin + i} * a_.heads);
-      }
-#pragma unroll
-      for (int i = 0; i < kMergeAtOnce; ++i) {
-        if (begin + i >= count) break;
-        to[(begin + i) * kColumns] = Merge(top, total, read[i].x, read[i].y, scale_);
-      }
-    }
-  }
-  __device__ void AddSegments(int64_t unit, int dim, int count, const MergeFactors* factors,
-                              float* o) {
-    for (int begin = 0; begin < count; begin += kMergeAtOnce) {
-      float4 read[kMergeAtOnce];
-#pragma unroll
-      for (int i = 0; i < kMergeAtOnce; ++i) {
-        if (begin + i >= count) break;
-        read[i] = __ldcg(reinterpret_cast<const float4*>(
-            a_.partial_o + (unit + int64_t{begin + i} * a_.heads) * kHeadDim + dim));
-      }
-#pragma unroll
-      for (int i = 0; i < kMergeAtOnce; ++i) {
-        if (begin + i >= count) break;
-        const MergeFactors f = factors[(begin + i) * kColumns];
-        const float sums[4] = {read[i].x, read[i].y, read[i].z, read[i].w};
-#pragma unroll
-        for (int d = 0; d < 4; ++d) {
-          o[d] = __fadd_rn(__fmul_rn(o[d], f.merged), __fmul_rn(sums[d], f.segment));
-        }
-      }
-    }
   }
 
   __device__ void LoadQuery() {
