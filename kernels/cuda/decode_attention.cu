@@ -1,6 +1,7 @@
 #include "kernels/cuda/decode_attention.h"
 
 #include "kernels/cuda/attention_common.cuh"
+#include "kernels/cuda/decode_attention_config.h"
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -11,20 +12,17 @@ using attention::kSegmentBlocks;
 using attention::kThreads;
 using attention::Swizzled;
 
-// Rows of P in shared memory: 64 tokens and 8 elements that keep columns in banks of their own.
-constexpr int kWeightStride = kBlockTokens + 8;
+constexpr int kStages = kDecodeStages;
+static_assert(kThreads == kDecodeThreads);
 
-// Of pages. H100, TB/s with 2 / 3: MHA 32x4096 3.051 / 3.048, GQA 56/8 2.747 / 2.712.
-constexpr int kStages = 2;
-
-// Shared memory of a block: a ring of pages (keys, values), the queries, maxima of the warps, P.
 template <int kHeadDim, int kColumns>
 struct Shared {
-  static constexpr int kStageBytes = 2 * kPageBytes<kHeadDim>;
-  static constexpr int kQuery = kStages * kStageBytes;
-  static constexpr int kMaxima = kQuery + kColumns * kHeadDim * 2;
-  static constexpr int kWeights = kMaxima + 2 * 4 * kColumns * 4;
-  static constexpr int kBytes = kWeights + kColumns * kWeightStride * 2;
+  static constexpr int kStageBytes = DecodeStageBytes(kHeadDim);
+  static_assert(kStageBytes == 2 * kPageBytes<kHeadDim>);
+  static constexpr int kQuery = DecodeQueryAt(kHeadDim);
+  static constexpr int kMaxima = DecodeMaximaAt(kHeadDim, kColumns);
+  static constexpr int kWeights = DecodeWeightsAt(kHeadDim, kColumns);
+  static constexpr int kBytes = DecodeSharedBytes(kHeadDim, kColumns);
 };
 
 // A segment of one kv head of one row. The four warps take 16 tokens each of a page's scores, and a
@@ -279,7 +277,7 @@ class Segment {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float p = Ex2(canon::Fma(scores[c][i], scale_, -__fmul_rn(m_[c][i % 2], scale_)));
-        weights[Column(c, i % 2) * kWeightStride + warp_ * 16 + lane_ / 4 + i / 2 * 8] =
+        weights[Column(c, i % 2) * kDecodeWeightStride + warp_ * 16 + lane_ / 4 + i / 2 * 8] =
             Element<T>::Round(p);
       }
     }
@@ -312,7 +310,8 @@ class Segment {
       }
 #pragma unroll
       for (int c = 0; c < kColumnTiles; ++c) {
-        const T* const p = weights + (c * 8 + lane_ / 4) * kWeightStride + k * 16 + lane_ % 4 * 2;
+        const T* const p =
+            weights + (c * 8 + lane_ / 4) * kDecodeWeightStride + k * 16 + lane_ % 4 * 2;
         const uint32_t b[2] = {*reinterpret_cast<const uint32_t*>(p),
                                *reinterpret_cast<const uint32_t*>(p + 8)};
 #pragma unroll
@@ -381,41 +380,21 @@ cudaError_t LaunchDecode(const LaunchContext& context, const DecodeAttentionArgs
                 a, canon::AttentionScale(kHeadDim));
 }
 
-// Calls f with the kernel's parameters for a shape: an element, and integral constants for the
-// head's width and the columns; cudaErrorInvalidValue where there is no kernel.
-template <class F>
-cudaError_t WithKernel(DType dtype, int group, int head_dim, F f) {
-  return WithType(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    if (head_dim == 128 && group <= 8) return f.template operator()<T, 128, 8>();
-    if (head_dim == 128 && group <= 16) return f.template operator()<T, 128, 16>();
-    if (head_dim == 64 && group <= 8) return f.template operator()<T, 64, 8>();
-    if (head_dim == 64 && group <= 16) return f.template operator()<T, 64, 16>();
-    return cudaErrorInvalidValue;
-  });
-}
-
 }  // namespace
-
-int DecodeAttentionSharedBytes(int heads, int kv_heads, int head_dim) {
-  int bytes = 0;
-  const cudaError_t error = WithKernel(DType::kBf16, heads / kv_heads, head_dim,
-                                       [&]<class T, int kHeadDim, int kColumns>() {
-                                         bytes = Shared<kHeadDim, kColumns>::kBytes;
-                                         return cudaSuccess;
-                                       });
-  return error == cudaSuccess ? bytes : 0;
-}
 
 cudaError_t DecodeAttention(const LaunchContext& context, const DecodeAttentionArgs& args) {
   if (args.rows == 0) return cudaSuccess;
-  if (args.kv_heads < 1 || args.heads % args.kv_heads != 0 || args.max_segments < 1) {
-    return cudaErrorInvalidValue;
-  }
-  return WithKernel(args.dtype, args.heads / args.kv_heads, args.head_dim,
-                    [&]<class T, int kHeadDim, int kColumns>() {
-                      return LaunchDecode<T, kHeadDim, kColumns>(context, args);
-                    });
+  const auto config = DecodeAttentionPickConfig(args.heads, args.kv_heads, args.head_dim);
+  if (!config || args.max_segments < 1) return cudaErrorInvalidValue;
+  return WithType(args.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    if (config->head_dim == 128) {
+      return config->columns == 8 ? LaunchDecode<T, 128, 8>(context, args)
+                                  : LaunchDecode<T, 128, 16>(context, args);
+    }
+    return config->columns == 8 ? LaunchDecode<T, 64, 8>(context, args)
+                                : LaunchDecode<T, 64, 16>(context, args);
+  });
 }
 
 }  // namespace fathom::kernels::cuda

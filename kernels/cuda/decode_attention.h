@@ -35,9 +35,7 @@ struct DecodeAttentionArgs {
   int max_segments = 0;  // Of any row: ceil(length / 512).
   int pool_blocks = 0;
 };
-// Up to 16 query heads for a kv head.
+// Which heads: DecodeAttentionPickConfig (kernels/cuda/decode_attention_config.h).
 cudaError_t DecodeAttention(const LaunchContext& context, const DecodeAttentionArgs& args);
-// Shared memory of one of its thread blocks, beside which a block of the next kernel may lie.
-int DecodeAttentionSharedBytes(int heads, int kv_heads, int head_dim);
 
 }  // namespace fathom::kernels::cuda

@@ -1,11 +1,12 @@
 #include "kernels/cuda/embedding.h"
 
 #include "kernels/cuda/canon.cuh"
+#include "kernels/cuda/row_ops_config.h"
 
 namespace fathom::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kRowOpThreads;
 
 // A thread block copies one row in pieces of 16 bytes.
 __global__ void EmbeddingKernel(const EmbeddingArgs a, int row_pieces) {
@@ -29,9 +30,10 @@ __global__ void EmbeddingKernel(const EmbeddingArgs a, int row_pieces) {
 }  // namespace
 
 cudaError_t Embedding(const LaunchContext& context, const EmbeddingArgs& args) {
-  if (!IsDeviceType(args.dtype) || args.hidden % 8 != 0) return cudaErrorInvalidValue;
+  const auto config = EmbeddingPickConfig(args.rows, args.hidden);
+  if (!config || !IsDeviceType(args.dtype)) return cudaErrorInvalidValue;
   if (args.rows == 0) return cudaSuccess;
-  return Launch(context, dim3(args.rows), dim3(kThreads), 0, EmbeddingKernel, args,
+  return Launch(context, dim3(config->blocks_x), dim3(config->threads), 0, EmbeddingKernel, args,
                 args.hidden / 8);
 }
 

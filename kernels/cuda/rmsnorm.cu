@@ -1,14 +1,14 @@
 #include "kernels/cuda/rmsnorm.h"
 
 #include "kernels/cuda/norm_vectors.cuh"
+#include "kernels/cuda/row_ops_config.h"
 
 namespace fathom::kernels::cuda {
 namespace {
 
 // A thread is a lane of the recipe, a thread block a row.
 constexpr int kLanes = kNormLanes;
-// Vectors of 8 that a lane keeps in registers at most; wider rows are read a second time.
-constexpr int kKeptMax = 8;
+static_assert(kLanes == kNormThreads);
 
 template <class T>
 FATHOM_DEVICE uint4 AddRounded(uint4 x, uint4 addend) {
@@ -83,26 +83,27 @@ __global__ void __launch_bounds__(kLanes) RmsNormKernel(const RmsNormArgs a, flo
 }
 
 template <class T>
-cudaError_t LaunchRmsNorm(const LaunchContext& context, const RmsNormArgs& args) {
-  const int lane_vectors = (args.width / 8 + kLanes - 1) / kLanes;
-  auto* kernel = lane_vectors <= 1          ? RmsNormKernel<T, 1>
-                 : lane_vectors <= 2        ? RmsNormKernel<T, 2>
-                 : lane_vectors <= 4        ? RmsNormKernel<T, 4>
-                 : lane_vectors <= 6        ? RmsNormKernel<T, 6>
-                 : lane_vectors <= kKeptMax ? RmsNormKernel<T, kKeptMax>
-                                            : RmsNormKernel<T, 0>;
-  return Launch(context, dim3(args.rows), dim3(kLanes), 0, kernel, args,
+cudaError_t LaunchRmsNorm(const LaunchContext& context, const RmsNormArgs& args,
+                          const RowOpConfig& config) {
+  auto* kernel = config.variant == 1   ? RmsNormKernel<T, 1>
+                 : config.variant == 2 ? RmsNormKernel<T, 2>
+                 : config.variant == 4 ? RmsNormKernel<T, 4>
+                 : config.variant == 6 ? RmsNormKernel<T, 6>
+                 : config.variant == 8 ? RmsNormKernel<T, 8>
+                                       : RmsNormKernel<T, 0>;
+  return Launch(context, dim3(config.blocks_x), dim3(config.threads), 0, kernel, args,
                 static_cast<float>(1.0 / args.width));
 }
 
 }  // namespace
 
 cudaError_t RmsNorm(const LaunchContext& context, const RmsNormArgs& args) {
-  if (args.width <= 0 || args.width % 8 != 0 || args.rows < 0) return cudaErrorInvalidValue;
+  const auto config = RmsNormPickConfig(args.rows, args.width);
+  if (!config) return cudaErrorInvalidValue;
   if (args.addend != nullptr && args.gather != nullptr) return cudaErrorInvalidValue;
   if (args.rows == 0) return IsDeviceType(args.dtype) ? cudaSuccess : cudaErrorInvalidValue;
   return WithType(args.dtype,
-                  [&](auto zero) { return LaunchRmsNorm<decltype(zero)>(context, args); });
+                  [&](auto zero) { return LaunchRmsNorm<decltype(zero)>(context, args, *config); });
 }
 
 }  // namespace fathom::kernels::cuda

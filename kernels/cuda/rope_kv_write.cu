@@ -1,11 +1,12 @@
 #include "kernels/cuda/rope_kv_write.h"
 
 #include "kernels/cuda/canon.cuh"
+#include "kernels/cuda/row_ops_config.h"
 
 namespace fathom::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kRowOpThreads;
 
 struct Pair8 {  // Elements 8 p + j of a head, and those half a head further on.
   float first[8], second[8];
@@ -128,24 +129,22 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T, int kPairs>
-cudaError_t LaunchRope(const LaunchContext& context, const RopeKvWriteArgs& args) {
-  const int units = (args.heads + 2 * args.kv_heads) * kPairs;
-  const dim3 grid((units + kThreads - 1) / kThreads, args.rows);
-  return Launch(context, grid, dim3(kThreads), 0, RopeKvWriteKernel<T, kPairs>, args,
-                static_cast<float>(1.0 / args.head_dim));
+cudaError_t LaunchRope(const LaunchContext& context, const RopeKvWriteArgs& args,
+                       const RowOpConfig& config) {
+  return Launch(context, dim3(config.blocks_x, config.blocks_y), dim3(config.threads), 0,
+                RopeKvWriteKernel<T, kPairs>, args, static_cast<float>(1.0 / args.head_dim));
 }
 
 }  // namespace
 
 cudaError_t RopeKvWrite(const LaunchContext& context, const RopeKvWriteArgs& args) {
-  if (!IsDeviceType(args.dtype) || args.heads <= 0 || args.kv_heads <= 0 || args.rows < 0 ||
-      args.rows > 65535 || (args.head_dim != 64 && args.head_dim != 128)) {
-    return cudaErrorInvalidValue;
-  }
+  const auto config = RopeKvWritePickConfig(args.rows, args.heads, args.kv_heads, args.head_dim);
+  if (!config || !IsDeviceType(args.dtype)) return cudaErrorInvalidValue;
   if (args.rows == 0) return cudaSuccess;
   return WithType(args.dtype, [&](auto zero) {
     using T = decltype(zero);
-    return args.head_dim == 128 ? LaunchRope<T, 8>(context, args) : LaunchRope<T, 4>(context, args);
+    return config->variant == 8 ? LaunchRope<T, 8>(context, args, *config)
+                                : LaunchRope<T, 4>(context, args, *config);
   });
 }
 

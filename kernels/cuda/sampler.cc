@@ -1,9 +1,14 @@
 #include "kernels/cuda/sampler.h"
 
+#include "kernels/cuda/sampler_pick.h"
+
 namespace fathom::kernels::cuda {
 
 cudaError_t Sample(const LaunchContext& context, const SamplerArgs& args) {
-  return context.sm == 90 ? SampleCluster(context, args) : SampleGeneric(context, args);
+  const auto config = SamplerPickConfig(context.sm, args.vocab);
+  if (!config) return cudaErrorInvalidValue;
+  return config->kernel == SamplerKernel::kCluster ? SampleCluster(context, args)
+                                                   : SampleGeneric(context, args);
 }
 
 }  // namespace fathom::kernels::cuda

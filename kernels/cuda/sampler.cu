@@ -309,13 +309,14 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
 }  // namespace
 
 cudaError_t SampleCluster(const LaunchContext& context, const SamplerArgs& args) {
-  if (context.sm != 90 || args.vocab <= 0 || args.vocab > kSampleVocabMax || args.count < 0 ||
+  const auto config = SamplerPickConfig(context.sm, args.vocab);
+  if (!config || config->kernel != SamplerKernel::kCluster || args.count < 0 ||
       args.count > 65535) {
     return cudaErrorInvalidValue;
   }
   if (args.count == 0) return cudaSuccess;
   const bool by_quads = args.vocab % 4 == 0 && reinterpret_cast<uintptr_t>(args.logits) % 16 == 0;
-  const int bytes = (LocalCount(args.vocab, 0) + 3) / 4 * 16;
+  const int bytes = config->shared_bytes;
   const cudaError_t error =
       cudaFuncSetAttribute(SampleKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;

@@ -9,11 +9,12 @@
 
 #include "kernels/cuda/canon.cuh"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/sampler_pick.h"
 #include "kernels/cuda/sampler_select.cuh"
 
 namespace fathom::kernels::cuda {
 
-inline constexpr int kSampleThreads = 512;
+inline constexpr int kSampleThreads = kClusterSampleThreads;
 inline constexpr int kSampleWarps = kSampleThreads / 32;
 static_assert(kSampleThreads == kSelectBins, "A thread has a bin.");
 

@@ -1,3 +1,4 @@
+#include "kernels/cuda/sampler_pick.h"
 #include "kernels/cuda/sampler_select.cuh"
 
 namespace fathom::kernels::cuda {
@@ -8,6 +9,7 @@ namespace {
 // coalesced, and a thread is a lane of the sum for log-probabilities.
 
 constexpr int kThreads = kSampleLanes;
+static_assert(kThreads == kGenericSampleThreads);
 static_assert(kThreads == 32 * 32, "A warp reduces what the warps found.");
 static_assert(kSelectBins <= kThreads, "A thread has at most a bin.");
 

@@ -1,11 +1,12 @@
 #include "kernels/cuda/silu_mul.h"
 
 #include "kernels/cuda/canon.cuh"
+#include "kernels/cuda/row_ops_config.h"
 
 namespace fathom::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kRowOpThreads;
 
 template <class T>
 FATHOM_DEVICE uint32_t SiluMulPair(uint32_t gate, uint32_t up) {
@@ -30,12 +31,12 @@ __global__ void __launch_bounds__(kThreads) SiluMulKernel(const SiluMulArgs a) {
 }  // namespace
 
 cudaError_t SiluMul(const LaunchContext& context, const SiluMulArgs& args) {
-  if (!IsDeviceType(args.dtype) || args.ffn <= 0 || args.ffn % 8 != 0) return cudaErrorInvalidValue;
-  if (args.rows < 0 || args.rows > 65535) return cudaErrorInvalidValue;
+  const auto config = SiluMulPickConfig(args.rows, args.ffn);
+  if (!config || !IsDeviceType(args.dtype)) return cudaErrorInvalidValue;
   if (args.rows == 0) return cudaSuccess;
   return WithType(args.dtype, [&](auto zero) {
-    const dim3 grid((args.ffn / 8 + kThreads - 1) / kThreads, args.rows);
-    return Launch(context, grid, dim3(kThreads), 0, SiluMulKernel<decltype(zero)>, args);
+    return Launch(context, dim3(config->blocks_x, config->blocks_y), dim3(config->threads), 0,
+                  SiluMulKernel<decltype(zero)>, args);
   });
 }
 

@@ -84,17 +84,19 @@ class CudaDecoder {
   void Launch(cudaError_t error, const char* op) const;
   void Embed(Step& step);
   void Layer(Step& step, int32_t index);
-  void FusedLayer(Step& step, int32_t index, const SkinnyWeights& skinny);
+  void SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& skinny);
   void MediumLayer(Step& step, int32_t index);
   void PlainLayer(Step& step, int32_t index);
   void PlainQkv(Step& step, int32_t index);
+  template <class Args>
+  Args QkvArgs(const Step& step, int32_t index) const;
   void RopeAndKv(Step& step, int32_t index);
   void Attention(Step& step, int32_t index);
   void Product(Step& step, const void* w, const float* bias, const void* x, void* y, int n, int k);
   void Norm(Step& step, const void* addend, const float* weight);
   void NormOnce(Step& step, const float* weight);
-  kernels::cuda::NormAfter NormAfter(Step& step, const float* weight) const;
-  const float* NormBehind(int32_t index) const;
+  kernels::cuda::NormAfter NormAtEnd(Step& step, const float* weight) const;
+  const float* NormOfNextLayer(int32_t index) const;
   void Draw(Step& step, int32_t begin, int32_t count);
   void Head(Step& step, int32_t begin, int32_t count);
   void Check(Step& step, int32_t layer, int32_t op, const void* values, int64_t width);

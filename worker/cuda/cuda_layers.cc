@@ -1,3 +1,4 @@
+// The three ways through a layer (worker/cuda/cuda_decoder.h) and the ops that they are made of.
 #include <fmt/format.h>
 
 #include "kernels/cuda/decode_attention.h"
@@ -30,7 +31,7 @@ void CudaDecoder::Layer(Step& step, int32_t index) {
   const NvtxRange range("layer");
   const SkinnyWeights* skinny = SkinnyFor(step.shape.rows);
   if (skinny != nullptr) {
-    FusedLayer(step, index, *skinny);
+    SkinnyLayer(step, index, *skinny);
   } else if (medium_ != nullptr && step.shape.rows <= cuda::kMediumRowsMax) {
     MediumLayer(step, index);
   } else {
@@ -45,7 +46,7 @@ void CudaDecoder::NormOnce(Step& step, const float* weight) {
 }
 
 // The norm of `weight` that a residual's product does at its end; none where rows are too wide.
-cuda::NormAfter CudaDecoder::NormAfter(Step& step, const float* weight) const {
+cuda::NormAfter CudaDecoder::NormAtEnd(Step& step, const float* weight) const {
   if (weight == nullptr || config_.hidden > cuda::kNormAfterWidthMax) return {};
   step.normed = true;
   return {weight, buffers_.normed, static_cast<float>(config_.rms_eps), buffers_.norm_counters};
@@ -53,13 +54,26 @@ cuda::NormAfter CudaDecoder::NormAfter(Step& step, const float* weight) const {
 
 // The weight of the norm that comes after layer `index`'s last product; null after the last layer,
 // whose rows are gathered first.
-const float* CudaDecoder::NormBehind(int32_t index) const {
+const float* CudaDecoder::NormOfNextLayer(int32_t index) const {
   const auto next = static_cast<size_t>(index) + 1;
   return next < parts_.weights->layers.size() ? parts_.weights->layers[next].attention_norm
                                               : nullptr;
 }
 
-void CudaDecoder::FusedLayer(Step& step, int32_t index, const SkinnyWeights& skinny) {
+// All but the rows that go in.
+template <class Args>
+Args CudaDecoder::QkvArgs(const Step& step, int32_t index) const {
+  Args args;
+  args.bias = parts_.weights->layers[static_cast<size_t>(index)].qkv_bias;
+  args.kv = KvOf(step, index);
+  args.q = buffers_.q;
+  args.heads = config_.heads;
+  args.kv_heads = config_.kv_heads;
+  args.head_dim = config_.head_dim;
+  return args;
+}
+
+void CudaDecoder::SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& skinny) {
   const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
   const SkinnyWeights::Layer& w = skinny.layers[static_cast<size_t>(index)];
   const auto eps = static_cast<float>(config_.rms_eps);
@@ -72,17 +86,11 @@ void CudaDecoder::FusedLayer(Step& step, int32_t index, const SkinnyWeights& ski
   };
   // Else it is at the end of the product before.
   const auto after = [&](bool inside, const float* norm) {
-    return inside ? cuda::NormAfter{} : NormAfter(step, norm);
+    return inside ? cuda::NormAfter{} : NormAtEnd(step, norm);
   };
   if (skinny.qkv_fused) {
-    cuda::SkinnyQkvArgs qkv;
+    auto qkv = QkvArgs<cuda::SkinnyQkvArgs>(step, index);
     qkv.input = input(w.qkv, layer.attention_norm);
-    qkv.bias = layer.qkv_bias;
-    qkv.kv = KvOf(step, index);
-    qkv.q = buffers_.q;
-    qkv.heads = config_.heads;
-    qkv.kv_heads = config_.kv_heads;
-    qkv.head_dim = config_.head_dim;
     Launch(cuda::SkinnyQkv(step.context, w.qkv, qkv), "SkinnyQkv");
   } else {
     PlainQkv(step, index);
@@ -96,7 +104,7 @@ void CudaDecoder::FusedLayer(Step& step, int32_t index, const SkinnyWeights& ski
       cuda::SkinnyGateUp(step.context, w.gate_up, input(w.gate_up, layer.ffn_norm), buffers_.ffn),
       "SkinnyGateUp");
   Launch(cuda::SkinnyResidual(step.context, w.down, {buffers_.ffn, nullptr, 0, rows}, buffers_.x,
-                              after(qkv_norms, NormBehind(index))),
+                              after(qkv_norms, NormOfNextLayer(index))),
          "SkinnyResidual down");
 }
 
@@ -106,28 +114,22 @@ void CudaDecoder::MediumLayer(Step& step, int32_t index) {
   const int rows = step.shape.rows;
   if (medium_->qkv_fused) {
     NormOnce(step, layer.attention_norm);
-    cuda::MediumQkvArgs qkv;
+    auto qkv = QkvArgs<cuda::MediumQkvArgs>(step, index);
     qkv.x = buffers_.normed;
     qkv.rows = rows;
-    qkv.bias = layer.qkv_bias;
-    qkv.kv = KvOf(step, index);
-    qkv.q = buffers_.q;
-    qkv.heads = config_.heads;
-    qkv.kv_heads = config_.kv_heads;
-    qkv.head_dim = config_.head_dim;
     Launch(cuda::MediumQkv(step.context, w.qkv, qkv), "MediumQkv");
   } else {
     PlainQkv(step, index);
   }
   Attention(step, index);
   Launch(cuda::MediumResidual(step.context, w.o, buffers_.attended, rows, buffers_.x,
-                              NormAfter(step, layer.ffn_norm)),
+                              NormAtEnd(step, layer.ffn_norm)),
          "MediumResidual o");
   NormOnce(step, layer.ffn_norm);
   Launch(cuda::MediumGateUp(step.context, w.gate_up, buffers_.normed, rows, buffers_.ffn),
          "MediumGateUp");
   Launch(cuda::MediumResidual(step.context, w.down, buffers_.ffn, rows, buffers_.x,
-                              NormAfter(step, NormBehind(index))),
+                              NormAtEnd(step, NormOfNextLayer(index))),
          "MediumResidual down");
 }
 

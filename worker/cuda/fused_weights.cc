@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/decode_attention_config.h"
 #include "worker/cuda/cuda_check.h"
 
 namespace fathom::worker {
@@ -45,9 +45,10 @@ std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const ModelConf
                                                                  const FusedDevice& fused) {
   const Shapes s(config);
   const cuda::SkinnyDevice device{fused.sm, fused.sms, fused.shared_bytes};
-  const int attention_bytes =
-      cuda::DecodeAttentionSharedBytes(config.heads, config.kv_heads, config.head_dim);
-  const cuda::SkinnyDevice beside_attention = cuda::SkinnyBeside(device, attention_bytes);
+  const auto attention =
+      cuda::DecodeAttentionPickConfig(config.heads, config.kv_heads, config.head_dim);
+  const cuda::SkinnyDevice beside_attention =
+      cuda::SkinnyBeside(device, attention ? attention->shared_bytes : 0);
   std::vector<std::unique_ptr<SkinnyWeights>> all;
   for (const int rows : kSkinnyRows) {
     // Of several rows attention has so many thread blocks that they had better start beside qkv's.

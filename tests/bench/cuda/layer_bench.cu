@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/decode_attention_config.h"
 #include "kernels/cuda/medium.h"
 #include "kernels/cuda/rmsnorm.h"
 #include "kernels/cuda/skinny.h"
@@ -163,8 +164,9 @@ class Bench {
       };
       prepare(skinny_, &layer->skinny[op].emplace());
       if (op != kO && op != kQkv) continue;
-      const int attention = cuda::DecodeAttentionSharedBytes(m_.heads, m_.kv_heads, kHeadDim);
-      prepare(cuda::SkinnyBeside(skinny_, attention), &layer->beside[op].emplace());
+      const auto attention = cuda::DecodeAttentionPickConfig(m_.heads, m_.kv_heads, kHeadDim);
+      prepare(cuda::SkinnyBeside(skinny_, attention.value().shared_bytes),
+              &layer->beside[op].emplace());
     }
   }
 
