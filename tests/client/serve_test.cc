@@ -127,7 +127,8 @@ TEST_F(ServeTest, StartsAnswersOutlivesItsChildrenAndStops) {
     if (part["name"] == "other") other_us += part["us"].get<int64_t>();
   }
   EXPECT_EQ(parts_us, ready["start_us"].get<int64_t>());
-  EXPECT_LE(other_us * 20, parts_us);
+  // A twentieth, and what a busy machine may add to parts that take milliseconds.
+  EXPECT_LE(other_us, parts_us / 20 + 100'000) << ready["timeline"].dump();
 
   const std::string address = "127.0.0.1:" + std::to_string(ready["grpc_port"].get<int>());
   Client client({.servers = {address}, .retry_budget_ms = 60'000, .first_budget_ms = 60'000});
