@@ -104,6 +104,8 @@ absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
 // Where this rank computes, and its backend for a rank: made at the first call, kept between
 // epochs.
 struct Compute {
+  virtual ~Compute() = default;
+
   EngineLimits limits;
   std::string dtype;        // Of computing, as the fingerprint has it.
   std::string device_kind;  // "cpu", "cuda-sm90"

@@ -187,7 +187,8 @@ FATHOM_DEVICE void Multiply(const Geometry& g, Ring ring, uint32_t normed, int w
   }
 }
 
-// Two thread blocks a multiprocessor: this kernel's and the next one's, while its ring fills.
+// Registers for two of its thread blocks a multiprocessor: one may lie beside a block of another
+// kernel while its ring fills (SkinnyBeside).
 template <int kBucket, class Epilogue>
 __global__ void __launch_bounds__(kSkinnyThreadsMax, 2)
     SkinnyKernel(const __grid_constant__ CUtensorMap w_map,
