@@ -120,10 +120,11 @@ absl::StatusOr<ResultRow> FakeGroup::Run(const Chunk& chunk, StepId step, int32_
 }
 
 absl::StatusOr<uint64_t*> FakeGroup::Cell(Slot& slot, int32_t index) {
-  const auto block = static_cast<size_t>(index / up_.limits.block_tokens);
-  if (block >= slot.blocks.size()) return Invalid("token {} has no block", index);
-  return &kv_[static_cast<size_t>(slot.blocks[block].value * up_.limits.block_tokens +
-                                  index % up_.limits.block_tokens)];
+  const auto at = static_cast<size_t>(index);
+  const auto block_tokens = static_cast<size_t>(up_.limits.block_tokens);
+  if (at / block_tokens >= slot.blocks.size()) return Invalid("token {} has no block", index);
+  const auto block = static_cast<size_t>(slot.blocks[at / block_tokens].value);
+  return &kv_[block * block_tokens + at % block_tokens];
 }
 
 absl::Status FakeGroup::Compute(Slot& slot, int32_t count, ResultRow* row) {
