@@ -9,13 +9,13 @@ std::optional<DecodeAttentionConfig> DecodeAttentionPickConfig(int heads, int kv
   const int group = heads / kv_heads;
   if (group > 16) return std::nullopt;
   const int columns = group <= 8 ? 8 : 16;
-  return DecodeAttentionConfig{head_dim, columns, kDecodeStages,
+  return DecodeAttentionConfig{head_dim, columns, kDecodeHalves,
                                DecodeSharedBytes(head_dim, columns)};
 }
 
 std::string ToString(const DecodeAttentionConfig& config) {
   return "head_dim " + std::to_string(config.head_dim) + ", columns " +
-         std::to_string(config.columns) + ", stages " + std::to_string(config.stages) + ", " +
+         std::to_string(config.columns) + ", halves " + std::to_string(config.halves) + ", " +
          std::to_string(config.shared_bytes) + " bytes shared";
 }
 

@@ -79,7 +79,7 @@ TEST(DecodeAttentionConfig, HeadsOfOneKvHeadAreColumns) {
     }
   }
   EXPECT_EQ(ToString(*DecodeAttentionPickConfig(32, 32, 128)),
-            "head_dim 128, columns 8, stages 2, 68992 bytes shared");
+            "head_dim 128, columns 8, halves 4, 66816 bytes shared");
 }
 
 TEST(SamplerPick, ClustersOnHopperAlone) {

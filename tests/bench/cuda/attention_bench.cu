@@ -98,7 +98,7 @@ class Problem {
   double Microseconds(cudaStream_t stream, bool dependent) const {
     const auto context = MakeContext(stream, dependent);
     const int launches = sets_ * ((7 + sets_) / sets_);  // 8 at least, each set as often.
-    return BestMicroseconds(stream, launches, 5, [&](int i) {
+    return BestMicroseconds(stream, launches, 20, [&](int i) {
       DecodeAttentionArgs args = args_;
       args.block_tables = tables_ + int64_t{i % sets_} * args.rows * args.table_stride;
       return kernels::cuda::DecodeAttention(context, args);
