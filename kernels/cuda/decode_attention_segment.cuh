@@ -40,7 +40,10 @@ class SegmentState {
         scale_(scale),
         group_(args.heads / args.kv_heads),
         warp_(threadIdx.x / 32),
-        lane_(threadIdx.x % 32) {}
+        lane_(threadIdx.x % 32) {
+#pragma unroll
+    for (int c = 0; c < kColumnTiles; ++c) m_[c][0] = m_[c][1] = -INFINITY;
+  }
 
   // As a product's second operand: column lane / 4, dimensions lane % 4 * 2 and the next.
   __device__ void LoadQuery(const Unit& unit) {
@@ -54,19 +57,6 @@ class SegmentState {
       for (int k = 0; k < kSteps * 2; ++k) {
         query_[c][k / 2][k % 2] =
             column < group_ ? *reinterpret_cast<const uint32_t*>(q + k * 8) : 0;
-      }
-    }
-  }
-
-  __device__ void Begin() {
-#pragma unroll
-    for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (i < 2) m_[c][i] = -INFINITY;
-        l_[c][i] = 0;
-#pragma unroll
-        for (int t = 0; t < kDimTiles; ++t) o_[c][t][i] = 0;
       }
     }
   }
@@ -261,8 +251,8 @@ class SegmentState {
   const int group_, warp_, lane_;
   uint32_t query_[kColumnTiles][kSteps][2];
   float m_[kColumnTiles][2];
-  float o_[kColumnTiles][kDimTiles][4];
-  float l_[kColumnTiles][4];
+  float o_[kColumnTiles][kDimTiles][4] = {};
+  float l_[kColumnTiles][4] = {};
 };
 
 }  // namespace fathom::kernels::cuda::attention
