@@ -93,9 +93,9 @@ __global__ void __launch_bounds__(kThreads)
     DecodeAttentionKernel(const DecodeAttentionArgs a, float scale) {
   extern __shared__ __align__(128) unsigned char shared[];
   LetNextStart();
-  Unit unit{static_cast<int>(blockIdx.z), static_cast<int>(blockIdx.y),
-            static_cast<int>(blockIdx.x), 0};
-  unit.left = a.lengths[unit.row] - unit.segment * canon::kSegmentTokens;
+  const int row = blockIdx.z, head = blockIdx.y, segment = blockIdx.x;
+  const Unit unit{row, head, segment, a.segment_begin[row] + segment,
+                  a.lengths[row] - segment * canon::kSegmentTokens};
   PageRing<T, kHeadDim> ring(a, ptx::SharedAddress(shared), unit);
   ring.LoadEarly();
   WaitForPrevious();

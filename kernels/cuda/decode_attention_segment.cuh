@@ -13,6 +13,7 @@ namespace fathom::kernels::cuda::attention {
 // A thread block's: grid (segments, kv heads, rows).
 struct Unit {
   int row = 0, head = 0, segment = 0;
+  int partial = 0;  // The segment's place among those of all rows.
   int left = 0;  // Tokens of the row from the segment's first on; none: there is no such segment.
 
   __device__ bool Exists() const { return left > 0; }
@@ -164,54 +165,32 @@ class SegmentState {
 
   // Of a row with one segment: merged and written from registers.
   __device__ void WriteOnly(const Unit& unit) {
-#pragma unroll
-    for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int column = Column(c, j);
-        if (column >= group_) continue;
-        float top = -INFINITY, total = 0;
-        const MergeFactors f = Merge(&top, &total, m_[c][j], l_[c][j], scale_);
-#pragma unroll
-        for (int t = 0; t < kDimTiles; ++t) {
-#pragma unroll
-          for (int i = j; i < 4; i += 2) {
-            const float o = __fadd_rn(__fmul_rn(0.0f, f.merged), __fmul_rn(o_[c][t][i], f.segment));
-            Out(unit, column)[Dim(t, i)] = Element<T>::Round(__fdiv_rn(o, total));
-          }
-        }
-      }
-    }
+    ForEachColumn([&](int c, int j, int column) {
+      float top = -INFINITY, total = 0;
+      const MergeFactors f = Merge(&top, &total, m_[c][j], l_[c][j], scale_);
+      ForEachOutput(c, j, [&](int dim, float x) {
+        const float o = __fadd_rn(__fmul_rn(0.0f, f.merged), __fmul_rn(x, f.segment));
+        Out(unit, column)[dim] = Element<T>::Round(__fdiv_rn(o, total));
+      });
+    });
   }
 
   __device__ void WritePartial(const Unit& unit) {
-    const int64_t first =
-        int64_t{a_.segment_begin[unit.row] + unit.segment} * a_.heads + unit.head * group_;
-#pragma unroll
-    for (int c = 0; c < kColumnTiles; ++c) {
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int column = Column(c, j);
-        if (column >= group_) continue;
-#pragma unroll
-        for (int t = 0; t < kDimTiles; ++t) {
-#pragma unroll
-          for (int i = j; i < 4; i += 2) {
-            a_.partial_o[(first + column) * kHeadDim + Dim(t, i)] = o_[c][t][i];
-          }
-        }
-        if (warp_ == 0 && lane_ < 4) {
-          a_.partial_ml[(first + column) * 2] = m_[c][j];
-          a_.partial_ml[(first + column) * 2 + 1] = l_[c][j];
-        }
+    const int64_t first = int64_t{unit.partial} * a_.heads + unit.head * group_;
+    ForEachColumn([&](int c, int j, int column) {
+      ForEachOutput(c, j,
+                    [&](int dim, float x) { a_.partial_o[(first + column) * kHeadDim + dim] = x; });
+      if (warp_ == 0 && lane_ < 4) {
+        a_.partial_ml[(first + column) * 2] = m_[c][j];
+        a_.partial_ml[(first + column) * 2 + 1] = l_[c][j];
       }
-    }
+    });
   }
 
   // All segments of the row in ascending order, four dimensions a thread.
   __device__ void MergeAll(const Unit& unit) const {
     const int segments = unit.Segments();
-    const int64_t first = int64_t{a_.segment_begin[unit.row]} * a_.heads + unit.head * group_;
+    const int64_t first = int64_t{unit.partial - unit.segment} * a_.heads + unit.head * group_;
     for (int at = threadIdx.x; at < group_ * kHeadDim / 4; at += kThreads) {
       const int column = at / (kHeadDim / 4), dim = at % (kHeadDim / 4) * 4;
       float top = -INFINITY, total = 0, o[4] = {};
@@ -222,10 +201,11 @@ class SegmentState {
         const float4 x =
             __ldcg(reinterpret_cast<const float4*>(a_.partial_o + at_segment * kHeadDim + dim));
         const MergeFactors f = Merge(&top, &total, ml.x, ml.y, scale_);
-        o[0] = __fadd_rn(__fmul_rn(o[0], f.merged), __fmul_rn(x.x, f.segment));
-        o[1] = __fadd_rn(__fmul_rn(o[1], f.merged), __fmul_rn(x.y, f.segment));
-        o[2] = __fadd_rn(__fmul_rn(o[2], f.merged), __fmul_rn(x.z, f.segment));
-        o[3] = __fadd_rn(__fmul_rn(o[3], f.merged), __fmul_rn(x.w, f.segment));
+        const float part[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          o[i] = __fadd_rn(__fmul_rn(o[i], f.merged), __fmul_rn(part[i], f.segment));
+        }
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -238,6 +218,26 @@ class SegmentState {
   __device__ int Column(int c, int j) const { return c * 8 + lane_ % 4 * 2 + j; }
   __device__ int Dim(int t, int i) const {
     return (warp_ * kDimTiles + t) * 16 + lane_ / 4 + i / 2 * 8;
+  }
+  // f(tile, which of the thread's two, column): the columns that are query heads.
+  template <class F>
+  __device__ void ForEachColumn(F f) const {
+#pragma unroll
+    for (int c = 0; c < kColumnTiles; ++c) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        if (Column(c, j) < group_) f(c, j, Column(c, j));
+      }
+    }
+  }
+  // f(dimension, o): the thread's own of a column.
+  template <class F>
+  __device__ void ForEachOutput(int c, int j, F f) const {
+#pragma unroll
+    for (int t = 0; t < kDimTiles; ++t) {
+#pragma unroll
+      for (int i = j; i < 4; i += 2) f(Dim(t, i), o_[c][t][i]);
+    }
   }
   __device__ T* Out(const Unit& unit, int column) const {
     return static_cast<T*>(a_.out) +
