@@ -312,8 +312,11 @@ struct Consumer {
   }
 
   // Rounds the warp's 16 rows into its stripe (O is dead) and stores them: by TMA, or row by row
-  // where the chunk ends among them, for the rows after it are another's.
+  // where the chunk ends among them, for the rows after it are another's. The tile is read before
+  // the lanes meet in DrainStore: lane 0's next FreeQueries lets the producer write over it.
   __device__ __forceinline__ void Store(int turn) {
+    volatile const ConsumerTile* tile = shared.Tile(consumer, turn & 1);
+    const int row = tile->row + warp * 16, rows = tile->rows - warp * 16, head = tile->head;
     DrainStore();
     const uint32_t stripe = shared.At(kStripes + (consumer * 4 + warp) * kStripeBytes);
     const uint32_t r = lane % 16;
@@ -325,8 +328,6 @@ struct Consumer {
                         Element<T>::Pack(o[0], o[1]), Element<T>::Pack(o[2], o[3]),
                         Element<T>::Pack(o[4], o[5]), Element<T>::Pack(o[6], o[7]));
     }
-    volatile const ConsumerTile* tile = shared.Tile(consumer, turn & 1);
-    const int row = tile->row + warp * 16, rows = tile->rows - warp * 16, head = tile->head;
     if (rows >= 16) {
       ptx::FenceAsyncProxy();
       __syncwarp();
