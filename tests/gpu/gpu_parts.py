@@ -63,13 +63,14 @@ def failure_lines(text, count=4):
     return [line[:160] for line in lines[first:first + count] if line]
 
 
-SANITIZERS = ("memcheck", "racecheck")
+# cuBLASLt's own kernels are not ours to check for races. A lane may arrive at a barrier for a warp that has met before.
+SANITIZERS = {"memcheck": [], "racecheck": ["--racecheck-indirect-barrier-dependency", "--kernel-name-exclude", "kns=nvjet"]}
 SANITIZERS_AT_ONCE = 3  # They share the GPU.
 TIMED_OUT, NOT_BEGUN = 124, None
 
 
 def sanitizer(host):
-    """Every kernel test under compute-sanitizer's memcheck and racecheck, of one element type; which did not end, or begin, in time."""
+    """Every kernel test, on fewer and narrower shapes, under compute-sanitizer's memcheck and racecheck, of one element type."""
     def tests_of(program):
         text, _ = host.run([program, "--gtest_list_tests"], 60)
         return [name for name in gpu_rows.gtest_names(text) if not re.search(r"/[1-9]\d*\.", name)]
@@ -78,8 +79,8 @@ def sanitizer(host):
         tool, program, name = work
         if time.monotonic() > end:
             return work, NOT_BEGUN, ""
-        text, code = host.run(["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", program, "--gtest_brief=1",
-                               f"--gtest_filter={name}"], host.options.sanitizer_test_s, check=False)
+        text, code = host.run(["compute-sanitizer", "--tool", tool, *SANITIZERS[tool], "--error-exitcode", "9", program, "--gtest_brief=1",
+                               f"--gtest_filter={name}"], host.options.sanitizer_test_s, check=False, env={"FATHOM_SANITIZED": "1"})
         untouched = code == 255 and "[  PASSED  ] 1 test" in text and "before first instrumented API call" in text
         return work, 0 if untouched else code, text
     end = time.monotonic() + host.options.sanitizer_s

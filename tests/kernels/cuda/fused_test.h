@@ -1,6 +1,6 @@
 // tests/kernels/cuda/fused_test.h: what the tests of fused products share: the device as their
-// configurations see it, the residual's sum by its own kernel, and the norm at a product's end.
-// Included by .cu files of GPU tests only.
+// configurations see it, heads, the residual's sum by its own kernel, and the norm at a product's
+// end. Included by .cu files of GPU tests only.
 #pragma once
 
 #include "kernels/cuda/canon.cuh"
@@ -18,6 +18,13 @@ D FusedDevice() {
   EXPECT_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
   return {context.sm, context.sms, shared};
 }
+
+// Of a qkv product.
+struct Heads {
+  int heads = 0, kv_heads = 0, head_dim = 0;
+  int Width() const { return (heads + 2 * kv_heads) * head_dim; }
+  int QWidth() const { return heads * head_dim; }
+};
 
 template <class T>
 __global__ void AddKernel(T* x, const T* y, int64_t count) {

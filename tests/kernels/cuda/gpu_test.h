@@ -9,15 +9,19 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
+#include <iterator>
 #include <random>
 #include <sstream>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/launch.h"
@@ -215,6 +219,41 @@ void FillNormal(T* to, int64_t count, float deviation, uint64_t salt) {
 template <class T>
 void FillNormal(const DeviceBuffer<T>& to, float deviation, uint64_t salt) {
   FillNormal(to.get(), to.count(), deviation, salt);
+}
+
+// --- Under compute-sanitizer ---
+
+// There a launch takes up to some thousand times as long. With FATHOM_SANITIZED in the environment
+// (tests/gpu, part `sanitizer`) tests take fewer and narrower shapes: the same instances,
+// pipelines, tails and waits, on fewer tiles.
+inline bool Sanitized() {
+  static const bool sanitized = std::getenv("FATHOM_SANITIZED") != nullptr;
+  return sanitized;
+}
+// The entries of a table to be gone through: all, or the first, the middle and the last.
+template <class Table, class Entry = std::decay_t<decltype(*std::begin(std::declval<Table&>()))>>
+std::vector<Entry> Cases(const Table& table) {
+  const std::vector<Entry> all(std::begin(table), std::end(table));
+  if (!Sanitized() || all.size() <= 3) return all;
+  return {all.front(), all[all.size() / 2], all.back()};
+}
+template <class Entry>
+std::vector<Entry> Cases(std::initializer_list<Entry> table) {
+  return Cases<std::initializer_list<Entry>, Entry>(table);
+}
+// Of a published width: itself or an eighth, a multiple of 128.
+inline int Width(int published) {
+  return Sanitized() ? std::max(128, published / 8 / 128 * 128) : published;
+}
+inline int Times(int repetitions) { return Sanitized() ? std::min(repetitions, 4) : repetitions; }
+// Heads and kv heads by one divisor, so that groups stay as they are.
+template <class Shape>
+Shape FewerHeads(Shape shape) {
+  for (int i = 0; i < 3 && Sanitized() && shape.heads % 2 == 0 && shape.kv_heads % 2 == 0; ++i) {
+    shape.heads /= 2;
+    shape.kv_heads /= 2;
+  }
+  return shape;
 }
 
 // --- Comparison ---

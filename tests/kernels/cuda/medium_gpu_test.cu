@@ -8,18 +8,23 @@
 namespace fathom::kernels::cuda {
 namespace {
 
+using gpu_test::Cases;
 using gpu_test::CountDifferent;
 using gpu_test::DeviceBuffer;
 using gpu_test::DTypeOf;
 using gpu_test::ElementTypes;
 using gpu_test::ExpectSameBits;
+using gpu_test::FewerHeads;
 using gpu_test::FillNormal;
 using gpu_test::Finish;
 using gpu_test::FromFloat;
+using gpu_test::Heads;
 using gpu_test::MakeContext;
 using gpu_test::NormAfterCase;
 using gpu_test::RandomNormal;
 using gpu_test::Stream;
+using gpu_test::Times;
+using gpu_test::Width;
 
 template <class T>
 class MediumTest : public testing::Test {
@@ -101,7 +106,8 @@ class MediumTest : public testing::Test {
     EXPECT_EQ(CountDifferent(got.get(), want.get(), got.count()), 0) << Name("head", c, weight);
   }
 
-  void Qkv(int rows, int heads, int kv_heads, int head_dim, int k, bool with_bias) {
+  void Qkv(int rows, const Heads& published, int k, bool with_bias) {
+    const auto [heads, kv_heads, head_dim] = FewerHeads(published);
     const int n = (heads + 2 * kv_heads) * head_dim, context = 600;
     const int pool_blocks = rows + 3;
     Case c(rows, n, k);
@@ -171,14 +177,14 @@ class MediumTest : public testing::Test {
 TYPED_TEST_SUITE(MediumTest, ElementTypes);
 
 TYPED_TEST(MediumTest, ResidualOfPublishedShapes) {
-  for (const int rows : {1, 17, 63, 64, 65, 100, 128}) {
-    this->Residual(rows, 4096, 4096);
-    this->Residual(rows, 4096, 11008);
+  for (const int rows : Cases({1, 17, 63, 64, 65, 100, 128})) {
+    this->Residual(rows, Width(4096), Width(4096));
+    this->Residual(rows, Width(4096), Width(11008));
   }
   for (const int rows : {33, 128}) {
-    this->Residual(rows, 5120, 13824);
-    this->Residual(rows, 7168, 19200);
-    this->Residual(rows, 8192, 8192);
+    this->Residual(rows, Width(5120), Width(13824));
+    this->Residual(rows, Width(7168), Width(19200));
+    this->Residual(rows, Width(8192), Width(8192));
   }
 }
 
@@ -186,52 +192,52 @@ TYPED_TEST(MediumTest, ResidualOfOddShapes) {
   for (const int rows : {5, 16, 128}) {
     this->Residual(rows, 256, 704);
     this->Residual(rows, 256, 64);
-    this->Residual(rows, 3584, 18944);
+    this->Residual(rows, Width(3584), Width(18944));
     this->Residual(rows, 48, 192);
   }
 }
 
 TYPED_TEST(MediumTest, GateUp) {
-  for (const int rows : {2, 64, 77, 128}) {
-    this->GateUp(rows, 22016, 4096);
+  for (const int rows : Cases({2, 64, 77, 128})) {
+    this->GateUp(rows, Width(22016), Width(4096));
     this->GateUp(rows, 1408, 256);
   }
-  this->GateUp(50, 27648, 5120);
-  this->GateUp(128, 38400, 7168);
+  this->GateUp(50, Width(27648), Width(5120));
+  this->GateUp(128, Width(38400), Width(7168));
 }
 
 TYPED_TEST(MediumTest, Head) {
   for (const int rows : {3, 64, 128}) {
-    this->Head(rows, 32000, 5120);
-    this->Head(rows, 4096, 256);
+    this->Head(rows, Width(32000), Width(5120));
+    this->Head(rows, Width(4096), 256);
   }
-  this->Head(60, 102400, 4096);
+  this->Head(60, Width(102400), Width(4096));
 }
 
 TYPED_TEST(MediumTest, Qkv) {
-  for (const int rows : {1, 40, 64, 65, 128}) {
-    this->Qkv(rows, 32, 32, 128, 4096, false);
-    this->Qkv(rows, 4, 2, 64, 256, true);
+  for (const int rows : Cases({1, 40, 64, 65, 128})) {
+    this->Qkv(rows, {32, 32, 128}, Width(4096), false);
+    this->Qkv(rows, {4, 2, 64}, 256, true);
   }
-  this->Qkv(128, 56, 8, 128, 7168, false);
-  this->Qkv(30, 28, 4, 128, 3584, true);
-  this->Qkv(90, 40, 40, 128, 5120, false);
+  this->Qkv(128, {56, 8, 128}, Width(7168), false);
+  this->Qkv(30, {28, 4, 128}, Width(3584), true);
+  this->Qkv(90, {40, 40, 128}, Width(5120), false);
 }
 
 // Four layers' ffn, each product starting before the one before it ends and the norms at the ends
 // of products, many times: the bits of one op after the other.
 TYPED_TEST(MediumTest, ChainedLaunchesKeepTheirBits) {
   using T = TypeParam;
-  constexpr int kHidden = 4096, kFfn = 2048;
+  const int hidden = Width(4096), ffn_width = Width(2048);
   for (const int rows : {17, 64, 128}) {
-    typename MediumTest<T>::Case up(rows, 2 * kFfn, kHidden), down(rows, kHidden, kFfn);
+    typename MediumTest<T>::Case up(rows, 2 * ffn_width, hidden), down(rows, hidden, ffn_width);
     const MediumWeight w_up = this->Prepare(MediumOp::kGateUp, up);
     const MediumWeight w_down = this->Prepare(MediumOp::kResidual, down);
     const int64_t padded = int64_t{(rows + 63) / 64 * 64};  // That products read.
-    DeviceBuffer<T> ffn(padded * kFfn), x(padded * kHidden);
-    NormAfterCase<T> norm(static_cast<int>(padded), kHidden, 5);
+    DeviceBuffer<T> ffn(padded * ffn_width), x(padded * hidden);
+    NormAfterCase<T> norm(static_cast<int>(padded), hidden, 5);
     std::vector<T> first, first_normed;
-    for (int turn = 0; turn < 30; ++turn) {
+    for (int turn = 0; turn < Times(30); ++turn) {
       const LaunchContext context = MakeContext(turn > 0);
       FillNormal(x, 1.0f, 9);
       ffn.Poison();
@@ -243,7 +249,7 @@ TYPED_TEST(MediumTest, ChainedLaunchesKeepTheirBits) {
                                       .y = norm.y.get(),
                                       .eps = norm.kEps,
                                       .rows = rows,
-                                      .width = kHidden}));
+                                      .width = hidden}));
       };
       separately();
       for (int layer = 0; layer < 4; ++layer) {
@@ -254,12 +260,12 @@ TYPED_TEST(MediumTest, ChainedLaunchesKeepTheirBits) {
       }
       Finish();
       std::vector<T> got = x.Download(), normed = norm.y.Download();
-      got.resize(size_t(rows) * kHidden);
-      normed.resize(size_t(rows) * kHidden);
+      got.resize(size_t(rows) * hidden);
+      normed.resize(size_t(rows) * hidden);
       if (turn == 0) first = got, first_normed = normed;
       const std::string what = std::to_string(rows) + " rows, turn " + std::to_string(turn);
-      ExpectSameBits(got, first, what, kHidden);
-      ExpectSameBits(normed, first_normed, what + ", normed", kHidden);
+      ExpectSameBits(got, first, what, hidden);
+      ExpectSameBits(normed, first_normed, what + ", normed", hidden);
     }
   }
 }

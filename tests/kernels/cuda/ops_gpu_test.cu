@@ -79,8 +79,9 @@ void CheckNorm(int rows, int width, float deviation, NormMode mode) {
 }
 
 TYPED_TEST(OpsTest, NormEqualsTheRecipe) {
-  for (const int width :
-       {8, 24, 64, 224, 256, 704, 1024, 1032, 2048, 3584, 4096, 5120, 7168, 8192, 8200, 12296}) {
+  constexpr int kWidths[] = {8,    24,   64,   224,  256,  704,  1024, 1032,
+                             2048, 3584, 4096, 5120, 7168, 8192, 8200, 12296};
+  for (const int width : gpu_test::Cases(kWidths)) {
     for (const int rows : {1, 3, 37}) {
       for (const NormMode mode :
            {NormMode::kPlain, NormMode::kAddend, NormMode::kGather, NormMode::kOnlyAdd}) {

@@ -10,6 +10,7 @@
 namespace fathom::kernels::cuda {
 namespace {
 
+using gpu_test::Cases;
 using gpu_test::CountDifferent;
 using gpu_test::DeviceBuffer;
 using gpu_test::DTypeOf;
@@ -22,6 +23,7 @@ using gpu_test::MakeContext;
 using gpu_test::RandomNormal;
 using gpu_test::Stream;
 using gpu_test::ToFloat;
+using gpu_test::Width;
 
 struct Shape {
   int n, k;
@@ -84,7 +86,7 @@ void CheckTiles(Inputs<T>& in, bool bias) {
 
 TYPED_TEST(ProductTest, EveryTileEqualsTheRecipe) {
   for (const Shape s : kSmall) {
-    for (const int rows : kRowCounts) {
+    for (const int rows : Cases(kRowCounts)) {
       Inputs<TypeParam> in(s, rows);
       CheckTiles<TypeParam, TypeParam>(in, false);
       CheckTiles<TypeParam, TypeParam>(in, true);
@@ -96,7 +98,7 @@ TYPED_TEST(ProductTest, EveryTileEqualsTheRecipe) {
 TYPED_TEST(ProductTest, PublishedShapesEqualTheRecipe) {
   for (const Shape s : kPublished) {
     for (const int rows : {1, 40, 515}) {
-      Inputs<TypeParam> in(s, rows);
+      Inputs<TypeParam> in({Width(s.n), Width(s.k)}, rows);
       CheckTiles<TypeParam, TypeParam>(in, false);
     }
   }
@@ -230,7 +232,7 @@ TEST_F(CublasTest, TheTableIsCanonical) {
   DeviceBuffer<float> bias(RandomNormal<float>(1 << 18, 1.0f, 3));
   FillNormal(w, 0.05f, 1);
   FillNormal(x, 1.0f, 2);
-  for (const CublasEntry& e : entries) {
+  for (const CublasEntry& e : Cases(entries)) {
     for (const int rows : {e.rows_min, (e.rows_min + e.rows_max) / 2 + 1, e.rows_max}) {
       ProductArgs args = {e.shape.dtype,
                           w.get(),

@@ -13,31 +13,30 @@ namespace fathom::kernels::cuda {
 namespace {
 
 using gpu_test::Add;
+using gpu_test::Cases;
 using gpu_test::CountDifferent;
 using gpu_test::DeviceBuffer;
 using gpu_test::DTypeOf;
 using gpu_test::ElementTypes;
 using gpu_test::ExpectNear;
 using gpu_test::ExpectSameBits;
+using gpu_test::FewerHeads;
 using gpu_test::FillNormal;
 using gpu_test::Finish;
 using gpu_test::FromFloat;
+using gpu_test::Heads;
 using gpu_test::MakeContext;
 using gpu_test::NormAfterCase;
 using gpu_test::RandomNormal;
 using gpu_test::Stream;
+using gpu_test::Times;
 using gpu_test::ToFloat;
+using gpu_test::Width;
 
 constexpr float kEps = 1e-6f;
 constexpr int kContext = 600;
 
 SkinnyDevice Device() { return gpu_test::FusedDevice<SkinnyDevice>(); }
-
-struct Heads {
-  int heads = 0, kv_heads = 0, head_dim = 0;
-  int Width() const { return (heads + 2 * kv_heads) * head_dim; }
-  int QWidth() const { return heads * head_dim; }
-};
 
 // What the qkv op writes, and what it needs beside x and weights.
 template <class T>
@@ -261,8 +260,8 @@ TYPED_TEST(SkinnyTest, OddShapes) {
 TYPED_TEST(SkinnyTest, ConfigurationsHaveEqualBits) {
   const Weights<TypeParam> down(2064, 1216), gate_up(6000, 1216);
   for (const int rows : {1, 7, 16}) {
-    for (const int tiles : {1, 2, 5, 8, 11, 12}) {
-      for (const int chunk : {64, 192, 256, 512}) {
+    for (const int tiles : Cases({1, 2, 5, 8, 11, 12})) {
+      for (const int chunk : Cases({64, 192, 256, 512})) {
         for (const int stages : {2, 0}) {
           for (const bool norm : {false, true}) {
             const Weights<TypeParam>& w = norm ? gate_up : down;
@@ -285,25 +284,29 @@ TYPED_TEST(SkinnyTest, ConfigurationsHaveEqualBits) {
 }
 
 TYPED_TEST(SkinnyTest, PublishedShapes7B) {
-  const Weights<TypeParam> qkv(12288, 4096), o(4096, 4096), gate_up(22016, 4096), down(4096, 11008);
-  for (const int rows : {1, 2, 5, 8, 9, 13, 16}) {
-    this->Qkv(qkv, rows, {32, 32, 128}, false, false);
+  const Heads heads = FewerHeads(Heads{32, 32, 128});
+  const int hidden = Width(4096), ffn = Width(11008);
+  const Weights<TypeParam> qkv(heads.Width(), hidden), o(hidden, hidden), gate_up(2 * ffn, hidden),
+      down(hidden, ffn);
+  for (const int rows : Cases({1, 2, 5, 8, 9, 13, 16})) {
+    this->Qkv(qkv, rows, heads, false, false);
     this->Residual(o, rows);
     this->GateUp(gate_up, rows);
     this->Residual(down, rows);
   }
-  this->Head(Weights<TypeParam>(102400, 4096), 1);
-  this->Head(Weights<TypeParam>(102400, 4096), 8);
+  this->Head(Weights<TypeParam>(Width(102400), hidden), 1);
+  this->Head(Weights<TypeParam>(Width(102400), hidden), 8);
 }
 
 TYPED_TEST(SkinnyTest, PublishedShapes13BAnd33B) {
+  const Heads all = FewerHeads(Heads{40, 40, 128}), grouped = FewerHeads(Heads{56, 8, 128});
   for (const int rows : {1, 8, 13}) {
-    this->Qkv(Weights<TypeParam>(15360, 5120), rows, {40, 40, 128}, false, false);
-    this->GateUp(Weights<TypeParam>(27648, 5120), rows);
-    this->Residual(Weights<TypeParam>(5120, 13824), rows);
-    this->Qkv(Weights<TypeParam>(9216, 7168), rows, {56, 8, 128}, true, true);
-    this->GateUp(Weights<TypeParam>(38400, 7168), rows);
-    this->Residual(Weights<TypeParam>(7168, 19200), rows);
+    this->Qkv(Weights<TypeParam>(all.Width(), Width(5120)), rows, all, false, false);
+    this->GateUp(Weights<TypeParam>(Width(27648), Width(5120)), rows);
+    this->Residual(Weights<TypeParam>(Width(5120), Width(13824)), rows);
+    this->Qkv(Weights<TypeParam>(grouped.Width(), Width(7168)), rows, grouped, true, true);
+    this->GateUp(Weights<TypeParam>(Width(38400), Width(7168)), rows);
+    this->Residual(Weights<TypeParam>(Width(7168), Width(19200)), rows);
   }
 }
 
@@ -349,8 +352,10 @@ TYPED_TEST(SkinnyTest, RefusesWhatItDoesNotDo) {
 // kernel starts while the one before it runs.
 template <class T>
 struct Chain {
-  static constexpr int kHidden = 4096, kFfn = 11008, kLayers = 2;
-  static constexpr Heads kHeads = {32, 32, 128};
+  static constexpr int kLayers = 2;
+  // o takes q, so it is as wide as the hidden state.
+  static inline const int kHidden = Width(4096), kFfn = Width(11008);
+  static inline const Heads kHeads = FewerHeads(Heads{32, 32, 128});
   struct Layer {
     explicit Layer(int rows, uint64_t salt)
         : qkv(kHeads.Width(), kHidden, salt),
@@ -472,7 +477,7 @@ TYPED_TEST(SkinnyTest, ChainedLaunchesHaveTheSameBitsEachTime) {
     chain.Launch(true);
     ASSERT_CUDA(cudaStreamEndCapture(Stream(), &graph));
     ASSERT_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-    for (int replay = 0; replay < 50; ++replay) {
+    for (int replay = 0; replay < Times(50); ++replay) {
       for (const auto& layer : chain.layers) {
         layer->got.keys.Zero();
         layer->got.values.Zero();
