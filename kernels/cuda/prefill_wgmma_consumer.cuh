@@ -19,6 +19,12 @@
 
 namespace fathom::kernels::cuda::prefill {
 
+// A word of shared memory that only lane 0 reads: the lane whose FreeQueries lets the producer
+// write over it.
+__device__ __forceinline__ int FromLane0(const volatile int& word) {
+  return __shfl_sync(~0u, threadIdx.x % 32 == 0 ? word : 0, 0);
+}
+
 // Where a block lies in its segment.
 enum class Place { kFirst, kInside, kLast };
 
@@ -312,11 +318,11 @@ struct Consumer {
   }
 
   // Rounds the warp's 16 rows into its stripe (O is dead) and stores them: by TMA, or row by row
-  // where the chunk ends among them, for the rows after it are another's. The tile is read before
-  // the lanes meet in DrainStore: lane 0's next FreeQueries lets the producer write over it.
+  // where the chunk ends among them, for the rows after it are another's.
   __device__ __forceinline__ void Store(int turn) {
     volatile const ConsumerTile* tile = shared.Tile(consumer, turn & 1);
-    const int row = tile->row + warp * 16, rows = tile->rows - warp * 16, head = tile->head;
+    const int row = FromLane0(tile->row) + warp * 16, rows = FromLane0(tile->rows) - warp * 16,
+              head = FromLane0(tile->head);
     DrainStore();
     const uint32_t stripe = shared.At(kStripes + (consumer * 4 + warp) * kStripeBytes);
     const uint32_t r = lane % 16;
@@ -362,9 +368,9 @@ __device__ __forceinline__ void Consume(const Shared& shared, const KernelArgs& 
   for (int turn = 0;; ++turn) {
     ptx::BarrierWait(shared.Bar(kQueryFull + index), turn & 1);
     volatile const ConsumerTile* tile = shared.Tile(index, turn & 1);
-    const int blocks = tile->blocks;
+    const int blocks = FromLane0(tile->blocks);
     if (blocks == 0) break;
-    Consumer<T> consumer(shared, args, out_map, index, done, blocks, tile->position);
+    Consumer<T> consumer(shared, args, out_map, index, done, blocks, FromLane0(tile->position));
     consumer.Attend();
     consumer.Store(turn);
     done = consumer.done;

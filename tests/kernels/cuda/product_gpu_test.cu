@@ -85,7 +85,7 @@ void CheckTiles(Inputs<T>& in, bool bias) {
 }
 
 TYPED_TEST(ProductTest, EveryTileEqualsTheRecipe) {
-  for (const Shape s : kSmall) {
+  for (const Shape s : Cases(kSmall)) {
     for (const int rows : Cases(kRowCounts)) {
       Inputs<TypeParam> in(s, rows);
       CheckTiles<TypeParam, TypeParam>(in, false);
