@@ -1,7 +1,5 @@
 """tests/gpu/gpu_parts.py: the parts of tests/gpu/run; each is a function of the Host. Rows and floors: gpu_rows.py."""
-import concurrent.futures
 import glob
-import itertools
 import json
 import pathlib
 import re
@@ -12,6 +10,7 @@ import time
 
 from gpu_host import ROOT, Clocks, Failed, Serve, last_lines, plain_environment, python, wait_until
 import gpu_rows
+import gpu_sanitizer
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHAPE_FILES = {key: ROOT / f"models/shapes/{name}.json" for key, name in gpu_rows.SHAPES.items()}
@@ -63,46 +62,9 @@ def failure_lines(text, count=4):
     return [line[:160] for line in lines[first:first + count] if line]
 
 
-# cuBLASLt's own kernels are not ours to check for races. A lane may arrive at a barrier for a warp that has met before.
-SANITIZERS = {"memcheck": [], "racecheck": ["--racecheck-indirect-barrier-dependency", "--kernel-name-exclude", "kns=nvjet"]}
-SANITIZERS_AT_ONCE = 3  # They share the GPU.
-TIMED_OUT, NOT_BEGUN = 124, None
-
-
 def sanitizer(host):
-    """Every kernel test, on fewer and narrower shapes, under compute-sanitizer's memcheck and racecheck, of one element type."""
-    def tests_of(program):
-        text, _ = host.run([program, "--gtest_list_tests"], 60)
-        return [name for name in gpu_rows.gtest_names(text) if not re.search(r"/[1-9]\d*\.", name)]
-
-    def one(work):
-        tool, program, name = work
-        if time.monotonic() > end:
-            return work, NOT_BEGUN, ""
-        text, code = host.run(["compute-sanitizer", "--tool", tool, *SANITIZERS[tool], "--error-exitcode", "9", program, "--gtest_brief=1",
-                               f"--gtest_filter={name}"], host.options.sanitizer_test_s, check=False, env={"FATHOM_SANITIZED": "1"})
-        untouched = code == 255 and "[  PASSED  ] 1 test" in text and "before first instrumented API call" in text
-        return work, 0 if untouched else code, text
-    end = time.monotonic() + host.options.sanitizer_s
-    # Programs take turns: where time runs out, each has had some of its tests looked at.
-    turns = itertools.zip_longest(*([(program, name) for name in tests_of(program)] for program in programs(host, "_gpu_test")))
-    works = [(tool, *work) for turn in turns for work in turn if work for tool in SANITIZERS]
-    with concurrent.futures.ThreadPoolExecutor(SANITIZERS_AT_ONCE) as pool:
-        results = list(pool.map(one, works))
-    for tool in SANITIZERS:
-        mine = [(f"{program.name}: {name}", code, text) for (t, program, name), code, text in results if t == tool]
-        clean = sum(code == 0 for _, code, _ in mine)
-        unfinished = [name for name, code, _ in mine if code == TIMED_OUT]
-        not_begun = [name for name, code, _ in mine if code == NOT_BEGUN]
-        bad = [f"{name}: ended with {code}: {last_lines(text, 4)}" for name, code, text in mine
-               if code not in (0, TIMED_OUT, NOT_BEGUN)]
-        host.check(f"sanitizer_{tool}", clean, clean + len(bad), bad)
-        if unfinished:
-            host.say(f"     did not end in time under {tool}: {'; '.join(unfinished)}")
-        if not_begun:
-            host.say(f"     not begun under {tool}: {'; '.join(not_begun)}")
-        host.measurements.append({"id": f"sanitizer_{tool}", "value": clean, "unit": "tests", "unfinished": unfinished,
-                                  "not_begun": not_begun})
+    """Every kernel test, on fewer and narrower shapes, under compute-sanitizer's memcheck and racecheck."""
+    gpu_sanitizer.sanitizer(host, programs(host, "_gpu_test"))
 
 
 def bench(host):

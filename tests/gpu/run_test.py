@@ -22,6 +22,7 @@ import collect  # noqa: E402
 import gpu_host  # noqa: E402
 import gpu_parts  # noqa: E402
 import gpu_rows  # noqa: E402
+import gpu_sanitizer  # noqa: E402
 import make_checkpoint  # noqa: E402
 
 
@@ -250,6 +251,42 @@ class Runs(unittest.TestCase):
         code, printed, _ = self.run_parts("tests", "--test-timeout", "1")
         self.assertIn("FAIL tests: 3 of 4", printed)
         self.assertIn("ended with 124", printed)
+
+    SANITIZER = """#!/bin/sh
+    case "$*" in
+      *--help*) echo '  --racecheck-filter-cluster-id arg' ;;
+      *memcheck*Bits*) [ "$FATHOM_SANITIZED" = 1 ] || exit 9 ;;
+      *memcheck*Odd*) echo 'Error: out of bounds'; exit 9 ;;
+      *filter-cluster-id*Bits*) exit 0 ;;
+      *racecheck*Bits*) exec sleep 60 ;;
+      *) echo 'Error: before first instrumented API call'; echo '[  PASSED  ] 1 test.'; exit 255 ;;
+    esac
+    """
+
+    def test_the_sanitizer_says_of_each_test_what_became_of_it(self):
+        self.program("a_gpu_test", "S/0.\n  Bits\n  Odd\nS/1.\n  Bits\n")
+        (self.tree / "sanitizer").mkdir()
+        tool = self.tree / "sanitizer/compute-sanitizer"
+        tool.write_text(self.SANITIZER.replace("    #!", "#!"))
+        tool.chmod(0o755)
+        code, printed, results = self.run_parts("sanitizer", "--sanitizer-test-s", "1")
+        outcomes = {(m["tool"], m["test"]): m["outcome"] for m in results["measurements"]}
+        self.assertEqual(outcomes, {("memcheck", "a_gpu_test S/0.Bits"): "clean", ("memcheck", "a_gpu_test S/0.Odd"): "reported",
+                                    ("racecheck", "a_gpu_test S/0.Bits"): "clean in its first cluster",
+                                    ("racecheck", "a_gpu_test S/0.Odd"): "clean"})
+        self.assertEqual(code, 1)
+        self.assertIn("FAIL sanitizer_memcheck: 1 of 2", printed)
+        self.assertIn("out of bounds", printed)
+        # A later run takes up what was not clean, and what it does not begin changes nothing.
+        earlier = self.folder / "earlier.json"
+        earlier.write_text(json.dumps(results))
+        _, _, again = self.run_parts("sanitizer", "--sanitizer-s", "-1", "--sanitizer-done", str(earlier))
+        self.assertEqual([(m["tool"], m["test"], m["outcome"]) for m in again["measurements"]], [("memcheck", "a_gpu_test S/0.Odd", "not begun")])
+        kept = gpu_sanitizer.merge_outcomes([], [results])
+        self.assertEqual(len(kept), 4)
+        self.assertEqual(gpu_sanitizer.merge_outcomes(kept, [again]), kept)
+        fixed = {**again, "commit": "def", "measurements": [{**again["measurements"][0], "outcome": "clean"}]}
+        self.assertEqual([one["outcome"] for one in gpu_sanitizer.merge_outcomes(kept, [fixed]) if one["commit"] == "def"], ["clean"])
 
     def test_limits_come_first_and_names_are_checked(self):
         self.assertEqual(run.with_limits(["tests", "perf-7b", "tests"]), ["limits", "tests", "perf-7b"])
