@@ -41,17 +41,22 @@ function(fathom_label_test name)
   set_tests_properties(${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT})
 endfunction()
 
-# fathom_test(NAME name SRCS ... DEPS ... [LABELS ...] [TIMEOUT s] [ARGS ...])
+# fathom_test(NAME name SRCS ... DEPS ... [LABELS ...] [TIMEOUT s] [ARGS ...] [HOT])
 #   A GoogleTest program, one ctest entry. Labels: `pure` runs under the sanitizers in every run, `threads`
-#   under TSan too; `e2e` needs the binaries.
+#   under TSan too; `e2e` needs the binaries. HOT: its time passes in its own sources, which are then optimized;
+#   the others are not, for compiling them takes longer than running them.
 function(fathom_test)
-  cmake_parse_arguments(A "" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ARGS" ${ARGN})
+  cmake_parse_arguments(A "HOT" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ARGS" ${ARGN})
   if(NOT FATHOM_TESTS)
     return()
   endif()
   add_executable(${A_NAME} ${A_SRCS})
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_options(${A_NAME} PRIVATE ${FATHOM_WARNINGS} -O1)
+  set(optimization -O0)
+  if(A_HOT)
+    set(optimization -O1)
+  endif()
+  target_compile_options(${A_NAME} PRIVATE ${FATHOM_WARNINGS} ${optimization})
   target_compile_definitions(${A_NAME} PRIVATE FATHOM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} GTest::gmock GTest::gtest_main)
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
