@@ -20,12 +20,16 @@ FILTER = "--racecheck-filter-cluster-id"
 
 
 def sanitizer_program(host):
-    """The bundle's own (tests/gpu/bundle --sanitizer), which may be newer than the host's."""
+    """The bundle's own (tests/gpu/bundle --sanitizer), which may be newer than the host's; the host's where that one does not work."""
     carried = host.work / "sanitizer/compute-sanitizer"
-    found = carried if carried.exists() else shutil.which("compute-sanitizer")
-    if not found:
-        raise Failed("there is no compute-sanitizer: neither in the bundle (tests/gpu/bundle --sanitizer) nor in PATH")
-    return found
+    for found in [carried] * carried.exists() + [shutil.which("compute-sanitizer")]:
+        if not found:
+            continue
+        text, _ = host.run([found, "/bin/true"], 60, check=False)
+        if "terminate successfully" not in text:
+            return found
+        host.say(f"     {found} cannot run programs here: {last_lines(text)}")
+    raise Failed("no compute-sanitizer works: neither one in the bundle (tests/gpu/bundle --sanitizer) nor in PATH")
 
 
 def tests_of(host, program):

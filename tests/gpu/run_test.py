@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 import unittest
+import unittest.mock
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -254,6 +255,7 @@ class Runs(unittest.TestCase):
 
     SANITIZER = """#!/bin/sh
     case "$*" in
+      */bin/true*) echo 'Error: before first instrumented API call'; exit 255 ;;
       *--help*) echo '  --racecheck-filter-cluster-id arg' ;;
       *memcheck*Bits*) [ "$FATHOM_SANITIZED" = 1 ] || exit 9 ;;
       *memcheck*Odd*) echo 'Error: out of bounds'; exit 9 ;;
@@ -287,6 +289,17 @@ class Runs(unittest.TestCase):
         self.assertEqual(gpu_sanitizer.merge_outcomes(kept, [again]), kept)
         fixed = {**again, "commit": "def", "measurements": [{**again["measurements"][0], "outcome": "clean"}]}
         self.assertEqual([one["outcome"] for one in gpu_sanitizer.merge_outcomes(kept, [fixed]) if one["commit"] == "def"], ["clean"])
+
+    def test_a_sanitizer_that_cannot_run_programs_is_not_taken(self):
+        self.program("a_gpu_test", "S.\n  Bits\n")
+        (self.tree / "sanitizer").mkdir()
+        tool = self.tree / "sanitizer/compute-sanitizer"
+        tool.write_text("#!/bin/sh\necho \"Error: process didn't terminate successfully\"\nexit 255\n")
+        tool.chmod(0o755)
+        with unittest.mock.patch("shutil.which", return_value=None):
+            code, printed, _ = self.run_parts("sanitizer")
+        self.assertEqual(code, 1)
+        self.assertIn("no compute-sanitizer works", printed)
 
     def test_limits_come_first_and_names_are_checked(self):
         self.assertEqual(run.with_limits(["tests", "perf-7b", "tests"]), ["limits", "tests", "perf-7b"])
