@@ -22,7 +22,7 @@ FILTER = "--racecheck-filter-cluster-id"
 def sanitizer_program(host):
     """The bundle's own (tests/gpu/bundle --sanitizer), which may be newer than the host's; the host's where that one does not work."""
     carried = host.work / "sanitizer/compute-sanitizer"
-    for found in [carried] * carried.exists() + [shutil.which("compute-sanitizer")]:
+    for found in (carried if carried.exists() else None, shutil.which("compute-sanitizer")):
         if not found:
             continue
         text, _ = host.run([found, "/bin/true"], 60, check=False)

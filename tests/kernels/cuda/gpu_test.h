@@ -227,7 +227,11 @@ void FillNormal(const DeviceBuffer<T>& to, float deviation, uint64_t salt) {
 // (tests/gpu, part `sanitizer`) tests take fewer and narrower shapes: the same instances,
 // pipelines, tails and waits, on fewer tiles.
 inline bool Sanitized() {
-  static const bool sanitized = std::getenv("FATHOM_SANITIZED") != nullptr;
+  static const bool sanitized = [] {
+    const bool is = std::getenv("FATHOM_SANITIZED") != nullptr;
+    if (is) std::printf("FATHOM_SANITIZED: fewer and narrower shapes\n");
+    return is;
+  }();
   return sanitized;
 }
 // The entries of a table to be gone through: all, or the first, the middle and the last.
