@@ -31,6 +31,16 @@ struct MediumWeight {
 // shape for this op.
 cudaError_t PrepareMedium(MediumOp op, const MediumDevice& device, DType dtype, const void* w,
                           int n, int k, MediumWeight* weight);
+// The same with configurations of the caller's choice, for up to 64 and for up to 128 rows: for
+// tests and measurements.
+cudaError_t PrepareMediumWith(MediumOp op, const MediumConfig (&configs)[2], DType dtype,
+                              const void* w, int n, int k, MediumWeight* weight);
+
+// How many clusters of `cluster` thread blocks with all of a multiprocessor's memory run at once on
+// this device.
+cudaError_t MediumClustersAtOnce(int cluster, int* clusters);
+// This device for MediumPickConfig.
+cudaError_t QueryMediumDevice(MediumDevice* device);
 
 struct MediumQkvArgs {
   const void* x = nullptr;  // [rows][k]

@@ -5,7 +5,7 @@
 namespace fathom::kernels::cuda {
 namespace {
 
-constexpr int kResidualTiles[] = {32, 40, 56, 64};
+constexpr int kResidualTiles[] = {32, 40, 48, 56, 64};
 constexpr int kQkvTiles[] = {48, 80, 96, 128};
 constexpr int kGateUpTiles[] = {160, 176, 224};
 constexpr int kHeadTiles[] = {128, 160};
@@ -14,9 +14,11 @@ constexpr int kColumnBytes = 128;  // Of a stage: 64 elements.
 constexpr int kStagesMax = 24;
 constexpr int kBarrierBytes = 1024;
 constexpr int kAlignment = 1024;  // Of the swizzle's pattern.
-// Two blocks share x. Four leave multiprocessors idle: not every group of them has a multiple of
-// four.
-constexpr int kCluster = 2;
+
+// Elements of 16 bits a microsecond and thousand: what memory and L2 deliver to all
+// multiprocessors, and one multiprocessor takes in (64 bytes a clock). An H100's; only their ratios
+// matter.
+constexpr double kMemoryRate = 3.1 / 2, kL2Rate = 5.7 / 2, kPortRate = 0.112 / 2;
 
 int WStageBytes(const MediumConfig& c) { return c.n_tile * kColumnBytes * (c.chunk / 64); }
 int XStageBytes(const MediumConfig& c) { return 64 * c.row_groups * kColumnBytes * (c.chunk / 64); }
@@ -31,7 +33,29 @@ double Waiting(const MediumConfig& c) {
   const double x_ahead = c.x_stages * WStageBytes(c), w_ahead = c.w_stages * WStageBytes(c);
   return 2 / std::min(x_ahead, enough) + 1 / w_ahead;
 }
+// Thread blocks that run at once: a group of multiprocessors may not be a multiple of four.
+int BlocksMax(const MediumDevice& device, int cluster) {
+  if (cluster == 4 && device.blocks_of_four > 0) return device.blocks_of_four;
+  return device.sms / cluster * cluster;
+}
+// The time of one element of k: the longest of reading the weights, of what L2 delivers (x once a
+// cluster) and of what the busiest multiprocessor takes in.
+double Time(const MediumConfig& c, const MediumShape& shape) {
+  const double x_rows = 64 * c.row_groups;
+  return std::max({shape.n / kMemoryRate,
+                   (shape.n + x_rows * c.grid * c.passes / c.cluster) / kL2Rate,
+                   c.passes * (c.n_tile + x_rows) / kPortRate});
+}
 int Room(const MediumDevice& device) { return device.shared_bytes - kBarrierBytes - kAlignment; }
+
+// The shorter time; then fewer weight rows for the busiest thread block, so that all work until the
+// end; then the larger tile.
+bool Better(const MediumConfig& a, const MediumConfig& b, const MediumShape& shape) {
+  const double time_a = Time(a, shape), time_b = Time(b, shape);
+  if (time_a != time_b) return time_a < time_b;
+  const int rows_a = a.passes * a.n_tile, rows_b = b.passes * b.n_tile;
+  return rows_a != rows_b ? rows_a < rows_b : a.n_tile > b.n_tile;
+}
 
 }  // namespace
 
@@ -51,34 +75,38 @@ std::span<const int> MediumTiles(MediumOp op) {
 
 std::optional<MediumConfig> MediumPickConfig(const MediumShape& shape, const MediumDevice& device) {
   if (device.sm != 90 || shape.rows < 1 || shape.rows > kMediumRowsMax || shape.k % 64 != 0 ||
-      shape.n % 16 != 0 || shape.n < 1 || device.sms < kCluster) {
+      shape.n % 16 != 0 || shape.n < 1 || device.sms < 2) {
     return std::nullopt;
   }
-  MediumConfig best;
-  int64_t best_rows = 0;
-  const int blocks_max = device.sms / kCluster * kCluster;
-  for (const int n_tile : MediumTiles(shape.op)) {
-    // Weight rows that the busiest thread block streams: bandwidth is shared, so that is the time.
-    const int tiles = (shape.n + n_tile - 1) / n_tile;
-    const int passes = (tiles + blocks_max - 1) / blocks_max;
-    const int64_t rows = int64_t{passes} * n_tile;
-    if (best.n_tile != 0 && rows > best_rows) continue;  // The larger tile of two alike.
-    best_rows = rows;
-    best.n_tile = n_tile;
-    best.passes = passes;
-    const int blocks = (tiles + passes - 1) / passes;
-    best.grid = (blocks + kCluster - 1) / kCluster * kCluster;
+  std::optional<MediumConfig> best;
+  for (const int cluster : {2, 4}) {
+    if (cluster == 4 && device.blocks_of_four == 0) continue;
+    for (const int n_tile : MediumTiles(shape.op)) {
+      const auto config = MediumWithTile(shape, device, n_tile, cluster);
+      if (config && (!best || Better(*config, *best, shape))) best = config;
+    }
   }
-  best.cluster = kCluster;
-  best.row_groups = shape.rows > 64 ? 2 : 1;
-  best.chunk = best.n_tile <= 64 ? 128 : 64;
+  return best;
+}
+
+std::optional<MediumConfig> MediumWithTile(const MediumShape& shape, const MediumDevice& device,
+                                           int n_tile, int cluster) {
+  MediumConfig config;
+  const int tiles = (shape.n + n_tile - 1) / n_tile;
+  config.n_tile = n_tile;
+  config.cluster = cluster;
+  config.passes = (tiles + BlocksMax(device, cluster) - 1) / BlocksMax(device, cluster);
+  const int blocks = (tiles + config.passes - 1) / config.passes;
+  config.grid = (blocks + cluster - 1) / cluster * cluster;
+  config.row_groups = shape.rows > 64 ? 2 : 1;
+  config.chunk = n_tile <= 64 ? 128 : 64;
   // All of the memory: half, which would let the next kernel's blocks in beside, is 6 to 40 %
   // slower (docs/PERFORMANCE.md).
   std::optional<MediumConfig> picked;
   for (int x_stages = 2; x_stages <= kStagesMax; ++x_stages) {
-    const auto config = MediumWithStages(best, device, x_stages);
-    if (!config) break;
-    if (!picked || Waiting(*config) < Waiting(*picked)) picked = config;
+    const auto staged = MediumWithStages(config, device, x_stages);
+    if (!staged) break;
+    if (!picked || Waiting(*staged) < Waiting(*picked)) picked = staged;
   }
   return picked;
 }

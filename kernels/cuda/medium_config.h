@@ -21,6 +21,7 @@ struct MediumDevice {
   int sm = 90;
   int sms = 132;
   int shared_bytes = 232448;  // Of one thread block at most.
+  int blocks_of_four = 0;  // Thread blocks in clusters of four that run at once; 0: none of those.
 };
 
 // A thread block has `n_tile` weight rows over the whole of k, and all rows of x; `cluster` of them
@@ -45,6 +46,10 @@ std::span<const int> MediumTiles(MediumOp op);
 
 // nullopt: not a shape for this op.
 std::optional<MediumConfig> MediumPickConfig(const MediumShape& shape, const MediumDevice& device);
+// The same with a tile of MediumTiles and clusters of `cluster` thread blocks, a power of two up to
+// 8 and no more than device.sms. For measuring the choice.
+std::optional<MediumConfig> MediumWithTile(const MediumShape& shape, const MediumDevice& device,
+                                           int n_tile, int cluster);
 // The same with so many stages of x, 2 at least, and as many of weights as there is room for:
 // nullopt for less than two. For measuring the choice.
 std::optional<MediumConfig> MediumWithStages(MediumConfig config, const MediumDevice& device,

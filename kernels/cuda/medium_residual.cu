@@ -9,7 +9,8 @@ cudaError_t MediumResidual(const LaunchContext& context, const MediumWeight& w, 
     return cudaErrorInvalidValue;
   }
   const medium::ResidualEpilogue epilogue{residual, norm, static_cast<float>(1.0 / w.n)};
-  return medium::LaunchMedium<32, 40, 56, 64>(MediumOp::kResidual, {context, w, x, rows}, epilogue);
+  return medium::LaunchMedium<32, 40, 48, 56, 64>(MediumOp::kResidual, {context, w, x, rows},
+                                                  epilogue);
 }
 
 }  // namespace fathom::kernels::cuda

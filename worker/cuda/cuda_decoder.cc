@@ -27,7 +27,7 @@ CudaDecoder::CudaDecoder(const CudaDecoderParts& parts)
   if (parts.diagnose) return;  // One op after the other, each checked.
   const FusedDevice device{parts.sm, parts.sms, parts.shared_bytes};
   skinny_ = PrepareSkinnyWeights(config_, *parts.weights, device);
-  medium_ = PrepareMediumWeights(config_, *parts.weights, device);
+  medium_ = PrepareMediumWeights(config_, *parts.weights);
 }
 
 CudaDecoder::~CudaDecoder() = default;

@@ -80,10 +80,10 @@ std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const ModelConf
 }
 
 std::unique_ptr<MediumWeights> PrepareMediumWeights(const ModelConfig& config,
-                                                    const DeviceWeights& weights,
-                                                    const FusedDevice& fused) {
+                                                    const DeviceWeights& weights) {
   const Shapes s(config);
-  const cuda::MediumDevice device{fused.sm, fused.sms, fused.shared_bytes};
+  cuda::MediumDevice device;
+  FATHOM_CUDA(cuda::QueryMediumDevice(&device));
   auto medium = std::make_unique<MediumWeights>();
   medium->qkv_fused = !config.qk_norm;
   const auto prepare = [&](cuda::MediumOp op, const void* w, int n, int k,

@@ -47,7 +47,6 @@ std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const ModelConf
                                                                  const FusedDevice& device);
 // Null where the op does not do the model's shapes.
 std::unique_ptr<MediumWeights> PrepareMediumWeights(const ModelConfig& config,
-                                                    const DeviceWeights& weights,
-                                                    const FusedDevice& device);
+                                                    const DeviceWeights& weights);
 
 }  // namespace fathom::worker

@@ -73,11 +73,11 @@ class Bench {
   Bench() {
     BENCH_CUDA(cudaStreamCreate(&stream_));
     const cuda::LaunchContext context = MakeContext(stream_, false);
-    skinny_.sm = medium_.sm = context.sm;
-    skinny_.sms = medium_.sms = context.sms;
+    skinny_.sm = context.sm;
+    skinny_.sms = context.sms;
     BENCH_CUDA(
         cudaDeviceGetAttribute(&skinny_.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
-    medium_.shared_bytes = skinny_.shared_bytes;
+    BENCH_CUDA(cuda::QueryMediumDevice(&medium_));
     weights_ = NewRandom<Element>(kWeights, 0.02f, 1);
     x_ = NewRandom<Element>(int64_t{kRowsMax} * kFfn, 1.0f, 2);
     norm_ = NewRandom<float>(kHidden, 1.0f, 3);

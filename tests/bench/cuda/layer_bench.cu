@@ -76,7 +76,7 @@ class Bench {
     int shared = 0;
     BENCH_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
     skinny_ = {context_.sm, context_.sms, shared};
-    medium_ = {context_.sm, context_.sms, shared};
+    BENCH_CUDA(cuda::QueryMediumDevice(&medium_));
     n_[kQkv] = (m_.heads + 2 * m_.kv_heads) * kHeadDim, k_[kQkv] = m_.hidden;
     n_[kO] = m_.hidden, k_[kO] = m_.heads * kHeadDim;
     n_[kGateUp] = 2 * m_.ffn, k_[kGateUp] = m_.hidden;

@@ -1,8 +1,12 @@
 // Products of up to 128 rows (kernels/cuda/medium.h): microseconds a launch in a graph over weights
 // that no cache holds, one line of JSON each.
 //
-//   medium_bench [N,...]   also with N stages of x instead of those that are picked
+//   medium_bench [TILE/CLUSTER[/STAGES],...]   also with such tiles, clusters and stages of x (0:
+//   as
+//                                              many as are picked)
+#include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +38,11 @@ constexpr int kHeadDim = 128;
 constexpr int kPoolBlocks = 256;
 constexpr int kContext = 512;
 
+// Tile 0: the pick.
+struct Variant {
+  int tile = 0, cluster = 0, x_stages = 0;
+};
+
 struct Buffers {
   void *x, *out, *keys, *values;
   int32_t *slots, *positions, *faults;
@@ -46,9 +55,7 @@ class Bench {
     cudaStream_t stream = nullptr;
     BENCH_CUDA(cudaStreamCreate(&stream));
     context_ = gpu_bench::MakeContext(stream, true);
-    BENCH_CUDA(
-        cudaDeviceGetAttribute(&device_.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
-    device_.sms = context_.sms;
+    BENCH_CUDA(QueryMediumDevice(&device_));
     buffers_.x = NewRandom<__nv_bfloat16>(int64_t{128} * 19200, 1.0f, 1);
     BENCH_CUDA(cudaMalloc(&buffers_.out, int64_t{128} * 102400 * 4));
     BENCH_CUDA(cudaMemset(buffers_.out, 0, int64_t{128} * 102400 * 4));
@@ -64,8 +71,7 @@ class Bench {
     Upload(&buffers_.sin, std::vector<float>(kContext * kHeadDim / 2, 0.5f));
   }
 
-  // `x_stages`: 0 is the pick.
-  void Run(const Shape& shape, const std::vector<int>& x_stages) {
+  void Run(const Shape& shape, const std::vector<Variant>& variants) {
     const int64_t bytes = int64_t{shape.n} * shape.k * 2;
     const int copies = static_cast<int>(std::max<int64_t>(2, (int64_t{700} << 20) / bytes));
     std::vector<__nv_bfloat16*> data;
@@ -73,19 +79,14 @@ class Bench {
       data.push_back(NewRandom<__nv_bfloat16>(bytes / 2, 0.02f, static_cast<uint64_t>(i) + 2));
     }
     for (const int rows : {32, 64, 128}) {
-      for (const int stages : x_stages) {
+      for (const Variant& variant : variants) {
+        const auto config = ConfigOf(variant, {shape.op, rows, shape.n, shape.k});
+        if (!config) continue;
         std::vector<MediumWeight> weights(data.size());
-        bool possible = true;
         for (size_t i = 0; i < data.size(); ++i) {
-          BENCH_CUDA(PrepareMedium(shape.op, device_, DType::kBf16, data[i], shape.n, shape.k,
-                                   &weights[i]));
-          if (stages == 0) continue;
-          MediumConfig& config = weights[i].config[rows > 64 ? 1 : 0];
-          const auto other = MediumWithStages(config, device_, stages);
-          possible = possible && other.has_value();
-          if (other) config = *other;
+          BENCH_CUDA(PrepareMediumWith(shape.op, {*config, *config}, DType::kBf16, data[i], shape.n,
+                                       shape.k, &weights[i]));
         }
-        if (!possible) continue;
         const double us = BestMicroseconds(context_.stream, copies * 4, 5, [&](int i) {
           return Launch(shape, weights[static_cast<size_t>(i) % weights.size()], rows);
         });
@@ -101,6 +102,15 @@ class Bench {
   }
 
  private:
+  std::optional<MediumConfig> ConfigOf(const Variant& variant, const MediumShape& shape) const {
+    if (variant.tile == 0) return MediumPickConfig(shape, device_);
+    const auto tiles = MediumTiles(shape.op);
+    if (std::ranges::find(tiles, variant.tile) == tiles.end()) return std::nullopt;
+    const auto config = MediumWithTile(shape, device_, variant.tile, variant.cluster);
+    if (!config || variant.x_stages == 0) return config;
+    return MediumWithStages(*config, device_, variant.x_stages);
+  }
+
   template <class T>
   static void Upload(T** to, const std::vector<T>& values) {
     BENCH_CUDA(cudaMalloc(to, values.size() * sizeof(T)));
@@ -138,14 +148,25 @@ class Bench {
 };
 
 int Main(int argc, char** argv) {
-  std::vector<int> x_stages = {0};
+  std::vector<Variant> variants(1);
   if (argc > 1) {
     for (char* part = std::strtok(argv[1], ","); part; part = std::strtok(nullptr, ",")) {
-      x_stages.push_back(std::atoi(part));
+      Variant v;
+      if (std::sscanf(part, "%d/%d/%d", &v.tile, &v.cluster, &v.x_stages) < 2) {
+        std::fprintf(stderr, "medium_bench: %s is not TILE/CLUSTER[/STAGES]\n", part);
+        return 64;
+      }
+      variants.push_back(v);
     }
   }
   Bench bench;
-  for (const Shape& shape : kShapes) bench.Run(shape, x_stages);
+  for (const int cluster : {2, 4, 8}) {
+    int clusters = 0;
+    BENCH_CUDA(MediumClustersAtOnce(cluster, &clusters));
+    std::printf("{\"id\":\"medium/clusters_of_%d\",\"value\":%d,\"unit\":\"at once\"}\n", cluster,
+                clusters);
+  }
+  for (const Shape& shape : kShapes) bench.Run(shape, variants);
   return 0;
 }
 

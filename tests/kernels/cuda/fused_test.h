@@ -1,6 +1,5 @@
-// tests/kernels/cuda/fused_test.h: what the tests of fused products share: the device as their
-// configurations see it, heads, the residual's sum by its own kernel, and the norm at a product's
-// end. Included by .cu files of GPU tests only.
+// tests/kernels/cuda/fused_test.h: what the tests of fused products share: heads, the residual's
+// sum by its own kernel, and the norm at a product's end. Included by .cu files of GPU tests only.
 #pragma once
 
 #include "kernels/cuda/canon.cuh"
@@ -9,15 +8,6 @@
 #include "tests/kernels/cuda/reference.h"
 
 namespace fathom::gpu_test {
-
-// SkinnyDevice or MediumDevice.
-template <class D>
-D FusedDevice() {
-  const LaunchContext context = MakeContext();
-  int shared = 0;
-  EXPECT_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
-  return {context.sm, context.sms, shared};
-}
 
 // Of a qkv product.
 struct Heads {

@@ -64,6 +64,11 @@ inline LaunchContext MakeContext(bool dependent = false) {
   context.sm = major * 10 + minor;
   return context;
 }
+inline int SharedBytesMax() {  // Of one thread block.
+  int bytes = 0;
+  EXPECT_CUDA(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
+  return bytes;
+}
 inline void Finish() { ASSERT_CUDA(cudaStreamSynchronize(Stream())); }
 
 // --- Elements on the host ---

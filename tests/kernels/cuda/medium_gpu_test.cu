@@ -2,6 +2,8 @@
 // tile, alone and chained.
 #include "kernels/cuda/medium.h"
 
+#include <optional>
+
 #include "kernels/cuda/rmsnorm.h"
 #include "tests/kernels/cuda/fused_test.h"
 
@@ -25,6 +27,12 @@ using gpu_test::RandomNormal;
 using gpu_test::Stream;
 using gpu_test::Times;
 using gpu_test::Width;
+
+MediumDevice Device() {
+  MediumDevice device;
+  EXPECT_CUDA(QueryMediumDevice(&device));
+  return device;
+}
 
 template <class T>
 class MediumTest : public testing::Test {
@@ -53,10 +61,16 @@ class MediumTest : public testing::Test {
     DeviceBuffer<T> w, x;
   };
 
+  // The next weights have this configuration instead of the picked one.
+  std::optional<MediumConfig> config_;
+
   MediumWeight Prepare(MediumOp op, const Case& c) {
     MediumWeight weight;
-    EXPECT_CUDA(PrepareMedium(op, gpu_test::FusedDevice<MediumDevice>(), kType, c.w.get(), c.n, c.k,
-                              &weight));
+    if (config_) {
+      EXPECT_CUDA(PrepareMediumWith(op, {*config_, *config_}, kType, c.w.get(), c.n, c.k, &weight));
+      return weight;
+    }
+    EXPECT_CUDA(PrepareMedium(op, Device(), kType, c.w.get(), c.n, c.k, &weight));
     return weight;
   }
 
@@ -222,6 +236,32 @@ TYPED_TEST(MediumTest, Qkv) {
   this->Qkv(128, {56, 8, 128}, Width(7168), false);
   this->Qkv(30, {28, 4, 128}, Width(3584), true);
   this->Qkv(90, {40, 40, 128}, Width(5120), false);
+}
+
+// Every tile with every cluster, in one pass or two, with tiles beyond n in the last cluster.
+TYPED_TEST(MediumTest, EveryTileAndCluster) {
+  const auto device = Device();
+  for (const MediumOp op :
+       {MediumOp::kQkv, MediumOp::kResidual, MediumOp::kGateUp, MediumOp::kHead}) {
+    for (const int tile : MediumTiles(op)) {
+      for (const int cluster : {2, 4, 8}) {
+        for (const int rows : {40, 128}) {
+          const int n = 128 * (tile / 8 + 1), k = 1088;
+          this->config_ = MediumWithTile({op, rows, n, k}, device, tile, cluster);
+          ASSERT_TRUE(this->config_.has_value());
+          if (cluster == 4) {
+            this->config_->passes = 2;
+            this->config_->grid = (this->config_->grid / 2 + cluster - 1) / cluster * cluster;
+          }
+          if (op == MediumOp::kResidual) this->Residual(rows, n, k);
+          if (op == MediumOp::kGateUp) this->GateUp(rows, n, k);
+          if (op == MediumOp::kHead) this->Head(rows, n, k);
+          if (op == MediumOp::kQkv) this->Qkv(rows, {n / 128 - 2, 1, 128}, k, cluster == 4);
+          if (this->HasFailure()) return;
+        }
+      }
+    }
+  }
 }
 
 // Four layers' ffn, each product starting before the one before it ends and the norms at the ends

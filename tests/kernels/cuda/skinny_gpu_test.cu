@@ -36,7 +36,10 @@ using gpu_test::Width;
 constexpr float kEps = 1e-6f;
 constexpr int kContext = 600;
 
-SkinnyDevice Device() { return gpu_test::FusedDevice<SkinnyDevice>(); }
+SkinnyDevice Device() {
+  const LaunchContext context = MakeContext();
+  return {context.sm, context.sms, gpu_test::SharedBytesMax()};
+}
 
 // What the qkv op writes, and what it needs beside x and weights.
 template <class T>
