@@ -1,6 +1,6 @@
 // kernels/cuda/medium_epilogue.cuh: what follows a product of kernels/cuda/medium.h, in registers.
 // Store() gets one row's part of a tile: c[4 i] and c[4 i + 1] are weight rows n0 + 8 i and the one
-// after it. Weight rows at or beyond n do not exist. Paired halves (kernels/cuda/paired_rows.h) are
+// after it, of which those of Own are stored. Paired halves (kernels/cuda/paired_rows.h) are
 // the two pieces of 8 of a piece of 16. After(), where there is one, is called by the threads that
 // multiplied, when this thread block has stored everything.
 #pragma once
@@ -11,6 +11,13 @@
 
 namespace fathom::kernels::cuda::medium {
 
+// The weight rows that a tile stores: from `first` on, below `n`.
+struct Own {
+  int first = 0;
+  int n = 0;  // Of the weight.
+  __device__ __forceinline__ bool Has(int row) const { return row >= first && row < n; }
+};
+
 template <class T>
 FATHOM_DEVICE void StorePair(T* to, float a, float b) {
   *reinterpret_cast<uint32_t*>(to) = Element<T>::Pack(a, b);
@@ -19,11 +26,11 @@ FATHOM_DEVICE void StorePair(T* to, float a, float b) {
 struct HeadEpilogue {
   float* logits = nullptr;
   template <class T, int kTile>
-  __device__ __forceinline__ void Store(int row, int n0, int n, const float* c) const {
+  __device__ __forceinline__ void Store(int row, int n0, Own own, const float* c) const {
 #pragma unroll
     for (int i = 0; i < kTile / 8; ++i) {
-      if (n0 + 8 * i >= n) continue;
-      *reinterpret_cast<float2*>(logits + int64_t{row} * n + n0 + 8 * i) =
+      if (!own.Has(n0 + 8 * i)) continue;
+      *reinterpret_cast<float2*>(logits + int64_t{row} * own.n + n0 + 8 * i) =
           make_float2(c[4 * i], c[4 * i + 1]);
     }
   }
@@ -34,11 +41,11 @@ struct ResidualEpilogue {
   NormAfter norm;
   float inverse_width = 0;
   template <class T, int kTile>
-  __device__ __forceinline__ void Store(int row, int n0, int n, const float* c) const {
-    T* const to = static_cast<T*>(residual) + int64_t{row} * n + n0;
+  __device__ __forceinline__ void Store(int row, int n0, Own own, const float* c) const {
+    T* const to = static_cast<T*>(residual) + int64_t{row} * own.n + n0;
 #pragma unroll
     for (int i = 0; i < kTile / 8; ++i) {
-      if (n0 + 8 * i >= n) continue;
+      if (!own.Has(n0 + 8 * i)) continue;
       const float2 x = Element<T>::Unpack(*reinterpret_cast<const uint32_t*>(to + 8 * i));
       const float2 y = Element<T>::Unpack(Element<T>::Pack(c[4 * i], c[4 * i + 1]));
       StorePair(to + 8 * i, __fadd_rn(x.x, y.x), __fadd_rn(x.y, y.y));
@@ -53,12 +60,12 @@ struct ResidualEpilogue {
 struct GateUpEpilogue {
   void* y = nullptr;
   template <class T, int kTile>
-  __device__ __forceinline__ void Store(int row, int n0, int n, const float* c) const {
-    T* const to = static_cast<T*>(y) + int64_t{row} * (n / 2);
+  __device__ __forceinline__ void Store(int row, int n0, Own own, const float* c) const {
+    T* const to = static_cast<T*>(y) + int64_t{row} * (own.n / 2);
 #pragma unroll
     for (int i = 0; i < kTile / 16; ++i) {
       const int at = n0 + 16 * i;
-      if (at >= n) continue;
+      if (!own.Has(at)) continue;
       const float2 gate = Element<T>::Unpack(Element<T>::Pack(c[8 * i], c[8 * i + 1]));
       const float2 up = Element<T>::Unpack(Element<T>::Pack(c[8 * i + 4], c[8 * i + 5]));
       StorePair(to + at / 16 * 8 + at % 16, __fmul_rn(Silu(gate.x), up.x),
@@ -76,7 +83,7 @@ struct QkvEpilogue {
   int head_dim = 0;
 
   template <class T, int kTile>
-  __device__ __forceinline__ void Store(int row, int n0, int n, const float* c) const {
+  __device__ __forceinline__ void Store(int row, int n0, Own own, const float* c) const {
     const int position = kv.positions[row], slot = kv.kv_slots[row];
     const int block = slot / kBlockTokens, token = slot % kBlockTokens;
     const bool valid = !kRowFaults || (position >= 0 && position < kv.context && slot >= 0 &&
@@ -88,7 +95,7 @@ struct QkvEpilogue {
 #pragma unroll
     for (int i = 0; i < kTile / 16; ++i) {
       const int at = n0 + 16 * i;
-      if (at >= n) continue;
+      if (!own.Has(at)) continue;
       float4 v = make_float4(c[8 * i], c[8 * i + 1], c[8 * i + 4], c[8 * i + 5]);
       if (bias != nullptr) {
         const float2 low = *reinterpret_cast<const float2*>(bias + at);

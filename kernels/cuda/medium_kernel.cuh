@@ -44,12 +44,19 @@ struct Ring {
   __device__ __forceinline__ void WaitFull() const { ptx::BarrierWait(Full(), parity); }
 };
 
+// Where the fetched weight rows of a tile begin: the last tiles read rows that others store, for
+// TMA takes longer for rows that do not exist.
+FATHOM_DEVICE int FetchedRow(int first, int tile_rows, int n) {
+  return max(0, min(first, n - tile_rows));
+}
+
 // One lane of a warp. Weights do not depend on the kernel before: their ring fills while it runs.
 template <class S>
 FATHOM_DEVICE void FetchWeights(const CUtensorMap* map, const Geometry& g, int tile_rows,
                                 Ring ring) {
   for (int pass = 0; pass < g.passes; ++pass) {
-    const int row = static_cast<int>(blockIdx.x + pass * gridDim.x) * tile_rows;
+    const int first = static_cast<int>(blockIdx.x + pass * gridDim.x) * tile_rows;
+    const int row = FetchedRow(first, tile_rows, g.n);
     for (int chunk = 0; chunk < g.chunks; ++chunk, ring.Next()) {
       ring.WaitEmpty();
       ptx::BarrierArriveExpect(ring.Full(), S::kWBytes);
@@ -169,11 +176,12 @@ __global__ void __launch_bounds__(kRowGroups * 128 + 64, 1)
     for (int pass = 0; pass < g.passes; ++pass) {
       float c[kTile / 2];
       MultiplyChunks<T, S, kTile>(g, group, &w, &x, c);
-      const int n0 = (blockIdx.x + pass * gridDim.x) * kTile + lane % 4 * 2;
+      const int first = static_cast<int>(blockIdx.x + pass * gridDim.x) * kTile;
+      const int n0 = FetchedRow(first, kTile, g.n) + lane % 4 * 2;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         if (row + 8 * half < g.rows) {
-          epilogue.template Store<T, kTile>(row + 8 * half, n0, g.n, c + 2 * half);
+          epilogue.template Store<T, kTile>(row + 8 * half, n0, {first, g.n}, c + 2 * half);
         }
       }
     }
