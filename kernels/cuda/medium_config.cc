@@ -1,6 +1,7 @@
 #include "kernels/cuda/medium_config.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -15,10 +16,13 @@ constexpr int kStagesMax = 24;
 constexpr int kBarrierBytes = 1024;
 constexpr int kAlignment = 1024;  // Of the swizzle's pattern.
 
-// Elements of 16 bits a microsecond and thousand: what memory and L2 deliver to all
-// multiprocessors, and one multiprocessor takes in (64 bytes a clock). An H100's; only their ratios
-// matter.
-constexpr double kMemoryRate = 3.1 / 2, kL2Rate = 5.7 / 2, kPortRate = 0.112 / 2;
+// Elements of 16 bits a microsecond and million, an H100's: what memory and L2 deliver, what one
+// multiprocessor takes in, and all of them together. Only their ratios matter. They, the power of
+// Time() and the rows of its last term are those whose picks come closest to the fastest tile and
+// cluster of every published shape: within 0.5 % at 32, 64 and 128 rows (medium_bench on an H200;
+// docs/PERFORMANCE.md).
+constexpr double kMemoryRate = 1.55, kL2Rate = 3.9, kPortRate = 0.056, kPortsRate = 5.5;
+constexpr double kLastTileRate = 0.1;
 
 int WStageBytes(const MediumConfig& c) { return c.n_tile * kColumnBytes * (c.chunk / 64); }
 int XStageBytes(const MediumConfig& c) { return 64 * c.row_groups * kColumnBytes * (c.chunk / 64); }
@@ -39,23 +43,19 @@ int BlocksMax(const MediumDevice& device, int cluster) {
   return device.sms / cluster * cluster;
 }
 // The time of one element of k: the longest of reading the weights, of what L2 delivers (x once a
-// cluster) and of what the busiest multiprocessor takes in.
+// cluster), of what a multiprocessor takes in and of what all of them do, and more where several
+// come near it. A thread block of fewer weight rows is done the sooner after the last of them.
 double Time(const MediumConfig& c, const MediumShape& shape) {
-  const double x_rows = 64 * c.row_groups;
-  return std::max({shape.n / kMemoryRate,
-                   (shape.n + x_rows * c.grid * c.passes / c.cluster) / kL2Rate,
-                   c.passes * (c.n_tile + x_rows) / kPortRate});
+  const int x_rows = 64 * c.row_groups, tiles = c.grid * c.passes;
+  double sum = 0;
+  for (const double one :
+       {shape.n / kMemoryRate, (shape.n + x_rows * tiles / c.cluster) / kL2Rate,
+        c.passes * (c.n_tile + x_rows) / kPortRate, tiles * (c.n_tile + x_rows) / kPortsRate}) {
+    sum += std::pow(one, 8);
+  }
+  return std::pow(sum, 1.0 / 8) + c.passes * c.n_tile / kLastTileRate;
 }
 int Room(const MediumDevice& device) { return device.shared_bytes - kBarrierBytes - kAlignment; }
-
-// The shorter time; then fewer weight rows for the busiest thread block, so that all work until the
-// end; then the larger tile.
-bool Better(const MediumConfig& a, const MediumConfig& b, const MediumShape& shape) {
-  const double time_a = Time(a, shape), time_b = Time(b, shape);
-  if (time_a != time_b) return time_a < time_b;
-  const int rows_a = a.passes * a.n_tile, rows_b = b.passes * b.n_tile;
-  return rows_a != rows_b ? rows_a < rows_b : a.n_tile > b.n_tile;
-}
 
 }  // namespace
 
@@ -83,7 +83,7 @@ std::optional<MediumConfig> MediumPickConfig(const MediumShape& shape, const Med
     if (cluster == 4 && device.blocks_of_four == 0) continue;
     for (const int n_tile : MediumTiles(shape.op)) {
       const auto config = MediumWithTile(shape, device, n_tile, cluster);
-      if (config && (!best || Better(*config, *best, shape))) best = config;
+      if (config && (!best || Time(*config, shape) < Time(*best, shape))) best = config;
     }
   }
   return best;
@@ -99,7 +99,7 @@ std::optional<MediumConfig> MediumWithTile(const MediumShape& shape, const Mediu
   const int blocks = (tiles + config.passes - 1) / config.passes;
   config.grid = (blocks + cluster - 1) / cluster * cluster;
   config.row_groups = shape.rows > 64 ? 2 : 1;
-  config.chunk = n_tile <= 64 ? 128 : 64;
+  config.chunk = MediumChunk(n_tile);
   // All of the memory: half, which would let the next kernel's blocks in beside, is 6 to 40 %
   // slower (docs/PERFORMANCE.md).
   std::optional<MediumConfig> picked;

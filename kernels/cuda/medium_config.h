@@ -41,6 +41,10 @@ struct MediumConfig {
 
 inline constexpr int kMediumRowsMax = 128;
 
+// Elements of k in a stage of a tile: fewer waits where a stage is short, more stages where it is
+// long.
+constexpr int MediumChunk(int n_tile) { return n_tile <= 48 ? 128 : 64; }
+
 // The tiles that are built for an op.
 std::span<const int> MediumTiles(MediumOp op);
 

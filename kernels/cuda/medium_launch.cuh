@@ -17,7 +17,7 @@ struct Call {
 
 template <class T, int kTile, int kRowGroups, class Epilogue>
 cudaError_t LaunchTile(const Call& call, const Epilogue& epilogue) {
-  constexpr int kChunk = kTile <= 64 ? 128 : 64;  // As MediumPickConfig has it.
+  constexpr int kChunk = MediumChunk(kTile);
   const MediumConfig& config = call.w.ConfigFor(call.rows);
   if (config.chunk != kChunk || config.row_groups != kRowGroups) return cudaErrorInvalidValue;
   CUtensorMap x_map;
