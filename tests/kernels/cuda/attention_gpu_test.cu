@@ -226,8 +226,8 @@ TYPED_TEST(AttentionTest, RepeatedLaunchesKeepTheirBits) {
 
 TYPED_TEST(AttentionTest, PaddingRowsAreZeroAndBadBlocksFault) {
   using T = TypeParam;
-  const Shape shape{4, 2, 128};
-  Sequence<T> sequence(shape, 64, 1.0f);
+  const Shape shape = FewerHeads(Shape{4, 2, 128});
+  Sequence<T> sequence({4, 2, 128}, 64, 1.0f);
   DeviceBuffer<int32_t> lengths(std::vector<int32_t>{0, 10}), begins(std::vector<int32_t>{0, 0}),
       tables(std::vector<int32_t>{0, sequence.pool()}), faults(2), arrived(4);
   DeviceBuffer<float> partial(64);

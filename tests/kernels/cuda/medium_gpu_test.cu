@@ -243,7 +243,7 @@ TYPED_TEST(MediumTest, EveryTileAndCluster) {
   const auto device = Device();
   for (const MediumOp op :
        {MediumOp::kQkv, MediumOp::kResidual, MediumOp::kGateUp, MediumOp::kHead}) {
-    for (const int tile : MediumTiles(op)) {
+    for (const int tile : Cases(MediumTiles(op))) {
       for (const int cluster : {2, 4, 8}) {
         for (const int rows : {40, 128}) {
           const int n = 128 * (tile / 8 + 1), k = 1088;

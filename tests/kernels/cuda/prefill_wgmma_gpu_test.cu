@@ -144,6 +144,7 @@ class World {
   int64_t Elements(int rows) const { return int64_t{rows} * shape_.heads * kDim; }
   int pool() const { return pool_; }
   int tokens(int sequence) const { return tokens_[sequence]; }
+  const Shape& shape() const { return shape_; }
   const DeviceBuffer<T>& q(int sequence) const { return *q_[sequence]; }
   const DeviceBuffer<T>& want(int sequence) const { return *want_[sequence]; }
   const DeviceBuffer<T>& tokens_of(bool values) const { return values ? *last_v_ : *last_k_; }
@@ -355,18 +356,19 @@ TYPED_TEST(PrefillWgmma, BlockBeyondThePool) {
 
 // Against softmax in float64.
 TYPED_TEST(PrefillWgmma, NearTheTruth) {
-  constexpr int kTokens = 600, kHeads = 4, kKvHeads = 2;
-  World<TypeParam> world({kHeads, kKvHeads, 1}, {kTokens});
+  constexpr int kTokens = 600;
+  World<TypeParam> world({4, 2, 1}, {kTokens});
+  const int heads = world.shape().heads, kv_heads = world.shape().kv_heads;
   world.Check({{0, 0, kTokens}}, "near the truth");
   const auto q = world.q(0).Download(), k = world.tokens_of(false).Download(),
              v = world.tokens_of(true).Download(), got = world.want(0).Download();
   std::vector<double> want(got.size());
   for (int row = 0; row < kTokens; ++row) {
-    for (int head = 0; head < kHeads; ++head) {
-      const int64_t at = (int64_t{row} * kHeads + head) * kDim;
+    for (int head = 0; head < heads; ++head) {
+      const int64_t at = (int64_t{row} * heads + head) * kDim;
       double sum = 0;
       for (int t = 0; t <= row; ++t) {
-        const int64_t from = (int64_t{t} * kKvHeads + head / 2) * kDim;
+        const int64_t from = (int64_t{t} * kv_heads + head / 2) * kDim;
         double score = 0;
         for (int d = 0; d < kDim; ++d) {
           score += double{ToFloat(q[at + d])} * double{ToFloat(k[from + d])};
