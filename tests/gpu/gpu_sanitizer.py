@@ -1,6 +1,7 @@
 """tests/gpu/gpu_sanitizer.py: the part `sanitizer`: every kernel test, on fewer and narrower shapes (FATHOM_SANITIZED,
-tests/kernels/cuda/gpu_test.h), under compute-sanitizer. A test's outcome is one of OUTCOMES; what time does not allow is named, and a
-later run takes up only that (--sanitizer-done)."""
+tests/kernels/cuda/gpu_test.h), under compute-sanitizer. Where racecheck, which logs every access to shared memory, does not end a
+test in time, it checks single launches of it: those of each kernel and grid that the test launches first. A test's outcome is one of
+OUTCOMES; what time does not allow is named, and a later run takes up only that (--sanitizer-done)."""
 import concurrent.futures
 import itertools
 import json
@@ -12,11 +13,14 @@ import time
 from gpu_host import Failed, last_lines
 import gpu_rows
 
-CLEAN, FIRST_CLUSTER, REPORTED, NOT_ENDED, NOT_BEGUN = OUTCOMES = ("clean", "clean in its first cluster", "reported", "not ended", "not begun")
+CLEAN, LAUNCHES, REPORTED, NOT_ENDED, NOT_BEGUN = OUTCOMES = ("clean", "clean in single launches", "reported", "not ended", "not begun")
 TIMED_OUT = 124
+LAUNCHES_MAX = 5  # Of a test, one after the other.
 # cuBLASLt's own kernels are not ours to check for races.
-TOOLS = {"memcheck": [], "racecheck": ["--kernel-name-exclude", "kns=nvjet"], "synccheck": []}
-FILTER = "--racecheck-filter-cluster-id"
+TOOLS = {"memcheck": [], "racecheck": ["--kernel-name-exclude", "kns=nvjet", "--racecheck-num-workers", "2"], "synccheck": []}
+DUMP = ["--dump-kernel-launches", "--print-limit", "100000", "--show-backtrace", "no"]  # Its lines count as reports, and make the exit code one of errors.
+HELPERS = re.compile(r"Reference|gpu_test|ScaleKernel|ScatterKernel|PoisonKernel|EvaluateKernel|nvjet|cublas|cutlass")  # No kernels of ours.
+NO_RACES = re.compile(r"RACECHECK SUMMARY: \d+ hazards displayed \(0 errors, 0 warnings\)")
 
 
 def sanitizer_program(host):
@@ -43,37 +47,77 @@ def already_clean(files):
     for file in files:
         content = json.loads(pathlib.Path(file).read_text())
         for one in content.get("tests", []) + [m for m in content.get("measurements", []) if m.get("id") == "sanitizer"]:
-            if one["outcome"] in (CLEAN, FIRST_CLUSTER):
+            if one["outcome"] in (CLEAN, LAUNCHES):
                 found.add((one["tool"], one["test"]))
     return found
+
+
+def launches_of(text):
+    """(number from 1, (kernel, grid, cluster), whether it was left out) of what a run with DUMP printed."""
+    found = []
+    for piece in re.split(r"Launch #", text)[1:]:
+        def field(name):
+            return next(iter(re.findall(rf"{name}:\s+(\S.*)", piece)), "")
+        number = int(re.match(r"\d+", piece)[0])
+        found.append((number, (field("Kernel"), field("Grid"), field("Cluster")), "(filtered:" in piece.splitlines()[0]))
+    return found
+
+
+def chosen(launches):
+    """Numbers of at most LAUNCHES_MAX launches of ours, different ones, from the first to the last."""
+    first = {}
+    for number, what, _ in launches:
+        if not HELPERS.search(what[0]):
+            first.setdefault(what, number)
+    numbers = sorted(first.values())
+    step = max(1.0, (len(numbers) - 1) / (LAUNCHES_MAX - 1))
+    return sorted({numbers[round(i * step)] for i in range(LAUNCHES_MAX) if round(i * step) < len(numbers)})
 
 
 class Checker:
     def __init__(self, host):
         self.host, self.program = host, sanitizer_program(host)
         self.end = time.monotonic() + host.options.sanitizer_s
-        text, _ = host.run([self.program, "--help"], 60, check=False)
-        self.can_filter = FILTER in text
 
     def run(self, tool, program, name, *flags):
         words = [self.program, "--tool", tool, *TOOLS[tool], *flags, "--error-exitcode", "9", program, "--gtest_brief=1", f"--gtest_filter={name}"]
-        text, code = self.host.run(words, self.host.options.sanitizer_test_s, check=False, env={"FATHOM_SANITIZED": "1"})
+        return self.host.run(words, self.host.options.sanitizer_test_s, check=False, env={"FATHOM_SANITIZED": "1"})
+
+    def whole(self, tool, program, name):
+        text, code = self.run(tool, program, name)
         # The tool has an exit code of its own for a test without a launch.
         untouched = code == 255 and "[  PASSED  ] 1 test" in text and "before first instrumented API call" in text
-        return 0 if untouched else code, text
+        outcome = {0: CLEAN, TIMED_OUT: NOT_ENDED}.get(0 if untouched else code, REPORTED)
+        return outcome, f"ended with {code}: {last_lines(text, 4)}" if outcome == REPORTED else ""
+
+    def single_launches(self, program, name):
+        """Those that ended in time decide; which did, of how many, is said."""
+        text, _ = self.run("racecheck", program, name, *DUMP, "--kernel-name", "kns=NoSuchKernel")
+        launches = launches_of(text)
+        numbers, ended = chosen(launches), []
+        for number in numbers:
+            if time.monotonic() > self.end:
+                break
+            text, code = self.run("racecheck", program, name, *DUMP, "--launch-skip", str(number - 1), "--launch-count", "1")
+            if code == TIMED_OUT:
+                continue
+            if not NO_RACES.search(text) or "[  PASSED  ] 1 test" not in text:
+                return REPORTED, f"launch {number} ended with {code}: {last_lines(text, 4)}"
+            if any(n == number and left_out for n, _, left_out in launches_of(text)):
+                return NOT_ENDED, f"launch {number} was left out by the tool"
+            ended.append(number)
+        return LAUNCHES if ended else NOT_ENDED, f"launches {ended} of those of {numbers} chosen from {len(launches)}"
 
     def check(self, work):
-        """A test's outcome, its seconds and, where something was reported, the last lines."""
+        """A test's outcome, its seconds and what there is to say about it."""
         tool, program, name = work
         begin = time.monotonic()
         if begin > self.end:
             return NOT_BEGUN, 0.0, ""
-        code, text = self.run(tool, program, name)
-        outcome = {0: CLEAN, TIMED_OUT: NOT_ENDED}.get(code, REPORTED)
-        if outcome == NOT_ENDED and tool == "racecheck" and self.can_filter:
-            code, text = self.run(tool, program, name, FILTER, "0")
-            outcome = {0: FIRST_CLUSTER, TIMED_OUT: NOT_ENDED}.get(code, REPORTED)
-        return outcome, time.monotonic() - begin, f"ended with {code}: {last_lines(text, 4)}" if outcome == REPORTED else ""
+        outcome, said = self.whole(tool, program, name)
+        if outcome == NOT_ENDED and tool == "racecheck":
+            outcome, said = self.single_launches(program, name)
+        return outcome, time.monotonic() - begin, said
 
 
 def sanitizer(host, programs):
@@ -89,15 +133,15 @@ def sanitizer(host, programs):
         results = list(pool.map(checker.check, works))
     for tool in host.options.sanitizer_tools:
         mine = [(f"{program.name} {name}", *result) for (t, program, name), result in zip(works, results) if t == tool]
-        clean = sum(outcome in (CLEAN, FIRST_CLUSTER) for _, outcome, _, _ in mine)
+        clean = sum(outcome in (CLEAN, LAUNCHES) for _, outcome, _, _ in mine)
         bad = [f"{test}: {said}" for test, outcome, _, said in mine if outcome == REPORTED]
         host.check(f"sanitizer_{tool}", clean, clean + len(bad), bad)
-        for outcome in (FIRST_CLUSTER, NOT_ENDED, NOT_BEGUN):
-            names = [test for test, its, _, _ in mine if its == outcome]
+        for outcome in (LAUNCHES, NOT_ENDED, NOT_BEGUN):
+            names = [f"{test} ({said})" if said else test for test, its, _, said in mine if its == outcome]
             if names:
                 host.say(f"     {outcome} under {tool}, {len(names)}: {'; '.join(names)}")
-        host.measurements += [{"id": "sanitizer", "tool": tool, "test": test, "outcome": outcome, "value": round(seconds, 1), "unit": "s"}
-                              for test, outcome, seconds, _ in mine]
+        host.measurements += [{"id": "sanitizer", "tool": tool, "test": test, "outcome": outcome, "value": round(seconds, 1), "unit": "s", "note": said}
+                              for test, outcome, seconds, said in mine]
 
 
 def merge_outcomes(kept, runs):
@@ -107,5 +151,5 @@ def merge_outcomes(kept, runs):
         for one in run.get("measurements", []):
             if one.get("id") == "sanitizer" and one["outcome"] != NOT_BEGUN:
                 tests[one["tool"], one["test"]] = {"tool": one["tool"], "test": one["test"], "outcome": one["outcome"], "seconds": one["value"],
-                                                   "card": run["card"], "commit": run["commit"]}
+                                                   "note": one.get("note", ""), "card": run["card"], "commit": run["commit"]}
     return [tests[key] for key in sorted(tests)]

@@ -254,12 +254,16 @@ class Runs(unittest.TestCase):
         self.assertIn("ended with 124", printed)
 
     SANITIZER = """#!/bin/sh
+    launch() { echo "========= Launch #$1$2"; echo "=========   Kernel: $3"; echo "=========   Grid:   ($4, 1, 1)"; }
+    dump() { launch 1 "$1" FillNormalReference 8; launch 2 "$2" MediumKernel 8; launch 3 "$3" MediumKernel 8; launch 4 "$4" MediumKernel 9; }
+    left=' (filtered: launch number above limit)'
     case "$*" in
       */bin/true*) echo 'Error: before first instrumented API call'; exit 255 ;;
-      *--help*) echo '  --racecheck-filter-cluster-id arg' ;;
       *memcheck*Bits*) [ "$FATHOM_SANITIZED" = 1 ] || exit 9 ;;
       *memcheck*Odd*) echo 'Error: out of bounds'; exit 9 ;;
-      *filter-cluster-id*Bits*) exit 0 ;;
+      *NoSuchKernel*Bits*) dump "$left" "$left" "$left" "$left"; exit 9 ;;
+      *launch-skip\ 1\ *Bits*) dump "$left" "" "$left" "$left"; echo '[  PASSED  ] 1 test.'
+          echo 'RACECHECK SUMMARY: 4 hazards displayed (0 errors, 0 warnings)'; exit 9 ;;
       *racecheck*Bits*) exec sleep 60 ;;
       *) echo 'Error: before first instrumented API call'; echo '[  PASSED  ] 1 test.'; exit 255 ;;
     esac
@@ -274,8 +278,10 @@ class Runs(unittest.TestCase):
         code, printed, results = self.run_parts("sanitizer", "--sanitizer-test-s", "1")
         outcomes = {(m["tool"], m["test"]): m["outcome"] for m in results["measurements"]}
         self.assertEqual(outcomes, {("memcheck", "a_gpu_test S/0.Bits"): "clean", ("memcheck", "a_gpu_test S/0.Odd"): "reported",
-                                    ("racecheck", "a_gpu_test S/0.Bits"): "clean in its first cluster",
+                                    ("racecheck", "a_gpu_test S/0.Bits"): "clean in single launches",
                                     ("racecheck", "a_gpu_test S/0.Odd"): "clean"})
+        # Two of our launches differ in kernel or grid; the other of them does not end.
+        self.assertIn("launches [2] of those of [2, 4] chosen from 4", printed)
         self.assertEqual(code, 1)
         self.assertIn("FAIL sanitizer_memcheck: 1 of 2", printed)
         self.assertIn("out of bounds", printed)
@@ -289,6 +295,23 @@ class Runs(unittest.TestCase):
         self.assertEqual(gpu_sanitizer.merge_outcomes(kept, [again]), kept)
         fixed = {**again, "commit": "def", "measurements": [{**again["measurements"][0], "outcome": "clean"}]}
         self.assertEqual([one["outcome"] for one in gpu_sanitizer.merge_outcomes(kept, [fixed]) if one["commit"] == "def"], ["clean"])
+
+    def test_a_race_in_a_single_launch_is_reported(self):
+        self.program("a_gpu_test", "S.\n  Bits\n")
+        (self.tree / "sanitizer").mkdir()
+        tool = self.tree / "sanitizer/compute-sanitizer"
+        tool.write_text(self.SANITIZER.replace("    #!", "#!").replace("0 errors", "1 errors"))
+        tool.chmod(0o755)
+        _, printed, _ = self.run_parts("sanitizer", "--sanitizer-test-s", "1", "--sanitizer-tools", "racecheck")
+        self.assertIn("FAIL sanitizer_racecheck: 0 of 1", printed)
+        self.assertIn("launch 2 ended with 9", printed)
+
+    def test_launches_are_chosen_from_the_first_to_the_last_that_differ(self):
+        launches = [(n, (f"Kernel{n // 2}", "(1, 1, 1)", ""), True) for n in range(2, 40)] + [(40, ("RmsNormReference", "", ""), True)]
+        numbers = gpu_sanitizer.chosen(launches)
+        self.assertEqual((numbers[0], numbers[-1], len(numbers)), (2, 38, gpu_sanitizer.LAUNCHES_MAX))
+        self.assertEqual(gpu_sanitizer.chosen(launches[:1]), [2])
+        self.assertEqual(gpu_sanitizer.chosen([]), [])
 
     def test_a_sanitizer_that_cannot_run_programs_is_not_taken(self):
         self.program("a_gpu_test", "S.\n  Bits\n")
