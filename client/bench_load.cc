@@ -34,6 +34,7 @@ GenerateRequest RandomRequest(const Load& load, int32_t vocab, int32_t index) {
                       static_cast<uint32_t>(index)};
   std::mt19937_64 random(words);
   std::vector<TokenId> ids;
+  ids.reserve(load.input_len);
   for (int32_t i = 0; i < load.input_len; ++i) {
     ids.push_back(static_cast<TokenId>(random() % static_cast<uint64_t>(vocab)));
   }
@@ -49,6 +50,7 @@ GenerateRequest RandomRequest(const Load& load, int32_t vocab, int32_t index) {
 absl::StatusOr<LoadTrace> RunLoad(Client& client, const Load& load, int32_t vocab,
                                   const Clock& clock, const char* label) {
   std::vector<GenerateRequest> requests;
+  requests.reserve(load.requests);
   for (int32_t i = 0; i < load.requests; ++i) requests.push_back(RandomRequest(load, vocab, i));
   LoadTrace all;
   absl::Status failure;
@@ -58,6 +60,7 @@ absl::StatusOr<LoadTrace> RunLoad(Client& client, const Load& load, int32_t voca
   {
     ProgressBar bar(int64_t{load.requests} * load.output_len, label);
     std::vector<std::jthread> threads;
+    threads.reserve(load.concurrency);
     for (int32_t t = 0; t < load.concurrency; ++t) {
       threads.emplace_back([&] {
         ready.arrive_and_wait();

@@ -48,7 +48,7 @@ class OneStart {
     }
   }
 
-  const RealClock clock_;
+  const RealClock clock_{};
   ProcessSet processes_;
   std::optional<StartReport> report_;
   std::string last_error_;

@@ -268,7 +268,7 @@ void AddStartupFlags(Flags& flags, BenchOptions* o) {
   flags.Add("--start-timeout-s", &o->start_timeout_s, 1, 86400, "Give up after so long");
 }
 
-int Conclude(const BenchOptions& options, Report report) {
+int Conclude(const BenchOptions& options, const Report& report) {
   nlohmann::ordered_json all = {{"bench", options.kind}};
   all.update(report.fields);
   all["repeats"] = options.repeats;

@@ -83,6 +83,7 @@ void ReplayAll(Client& client, const Model& model, VerifyRule rule, int concurre
     }
   };
   std::vector<std::jthread> threads;
+  threads.reserve(concurrency);
   for (int i = 0; i < concurrency; ++i) threads.emplace_back(work);
 }
 

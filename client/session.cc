@@ -40,8 +40,8 @@ void Session::BeginStream(From from) {
 
 absl::StatusOr<std::optional<Event>> Session::Apply(Event event) {
   auto taken = std::visit(
-      [this](auto&& e) -> absl::StatusOr<std::optional<Event>> { return Take(std::move(e)); },
-      std::move(event));
+      [this](auto& e) -> absl::StatusOr<std::optional<Event>> { return Take(std::move(e)); },
+      event);
   if (taken.ok() && taken->has_value()) progress_ += 1;
   return taken;
 }

@@ -161,12 +161,12 @@ class Flags::Impl {
   void set_group(std::string title) { group_ = std::move(title); }
 
  private:
-  CLI::Option* AddOne(const std::string& name, Setter set) {
+  CLI::Option* AddOne(const std::string& name, const Setter& set) {
     return app_.add_option_function<std::string>(
         name, [this, set, name](const std::string& text) { Apply(name, set, text); });
   }
 
-  CLI::Option* AddMany(const std::string& name, Setter set) {
+  CLI::Option* AddMany(const std::string& name, const Setter& set) {
     auto* option = app_.add_option_function<std::vector<std::string>>(
         name, [this, set, name](const std::vector<std::string>& texts) mutable {
           for (const std::string& text : texts) Apply(name, set, text);

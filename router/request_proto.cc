@@ -55,9 +55,9 @@ std::string FindBadText(const std::string& bytes, const pb::Descriptor& type, in
     uint32_t size = 0;
     std::string value;
     if (!in.ReadVarint32(&size) || !in.ReadString(&value, static_cast<int>(size))) return {};
-    const std::string name = field->is_repeated()
-                                 ? fmt::format("{}[{}]", field->name(), seen[field->index()]++)
-                                 : field->name();
+    std::string name = field->is_repeated()
+                           ? fmt::format("{}[{}]", field->name(), seen[field->index()]++)
+                           : field->name();
     if (field->type() == pb::FieldDescriptor::TYPE_STRING && !IsUtf8(value)) return name;
     if (field->type() == pb::FieldDescriptor::TYPE_MESSAGE && depth < 16) {
       const std::string inner = FindBadText(value, *field->message_type(), depth + 1);

@@ -218,7 +218,7 @@ void Driver::Refuse(PeerId peer, const absl::Status& status, TimeUs now) {
 
 // ---- What goes out ----
 
-void Driver::StepCore(Event event, TimeUs now) {
+void Driver::StepCore(const Event& event, TimeUs now) {
   metrics_stale_ = true;
   Carry(core_.Step(event, now), now);
 }
@@ -263,6 +263,7 @@ void Driver::SendFrames(std::vector<Frame> frames) {
   }
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): its messages are moved from.
 void Driver::Carry(GroupActions actions, TimeUs now) {
   for (auto& [peer, message] : actions.messages) {
     std::visit([&, to = peer](auto& what) { transport_.Send(to, std::move(what)); }, message);

@@ -70,7 +70,7 @@ class Driver {
   // `peer` has seen this term. False: it was refused, for there is no such term.
   bool SeeTerm(PeerId peer, TermId seen, TimeUs now);
 
-  void StepCore(Event event, TimeUs now);
+  void StepCore(const Event& event, TimeUs now);
   void Carry(Actions actions, TimeUs now);
   void SendFrames(std::vector<Frame> frames);
   void Carry(GroupActions actions, TimeUs now);

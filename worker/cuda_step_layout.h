@@ -3,6 +3,7 @@
 // where they were. Pure; no CUDA needed.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 
 #include "worker/engine_limits.h"

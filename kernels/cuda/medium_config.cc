@@ -46,7 +46,7 @@ int BlocksMax(const MediumDevice& device, int cluster) {
 // cluster), of what a multiprocessor takes in and of what all of them do, and more where several
 // come near it. A thread block of fewer weight rows is done the sooner after the last of them.
 double Time(const MediumConfig& c, const MediumShape& shape) {
-  const int x_rows = 64 * c.row_groups, tiles = c.grid * c.passes;
+  const double x_rows = 64 * c.row_groups, tiles = c.grid * c.passes;
   double sum = 0;
   for (const double one :
        {shape.n / kMemoryRate, (shape.n + x_rows * tiles / c.cluster) / kL2Rate,

@@ -217,13 +217,13 @@ TEST(RopeTest, VectorsEqualTheReference) {
       const RopeTable table = MakeRopeTable(
           {.head_dim = dim, .scaling = scaling, .factor = 4, .original_context = 64}, 200);
       const int32_t heads = 5, kv_heads = 2, rows = 37, stride = (heads + 2 * kv_heads) * dim + 3;
-      const auto qkv = MakeValues(static_cast<size_t>(rows * stride), Values::kHard, random);
+      const auto qkv = MakeValues(size_t{1} * rows * stride, Values::kHard, random);
       const std::vector<int32_t> blocks = {3, 1, 2, 5};
       std::vector<SequenceRow> sequence;
       for (int32_t r = 0; r < rows; ++r) sequence.push_back({blocks.data(), 11 + r});
       const auto run = [&](auto op) {
         std::vector<float> out = qkv;
-        const size_t plane = static_cast<size_t>(6 * kv_heads * 16 * dim);
+        const size_t plane = size_t{6} * kv_heads * 16 * dim;
         std::vector<float> planes(2 * plane);
         op(RopeKvWriteArgs{.q = out.data(),
                            .k = out.data() + heads * dim,

@@ -29,7 +29,7 @@ struct Case {
     const int32_t count = kTokens / s.block_tokens + 1;
     for (int32_t b = 0; b < count; ++b) blocks.push_back(b);
     std::shuffle(blocks.begin(), blocks.end(), random);
-    const size_t plane = static_cast<size_t>(count * s.kv_heads * s.block_tokens * s.head_dim);
+    const size_t plane = size_t{1} * count * s.kv_heads * s.block_tokens * s.head_dim;
     keys = MakeValues(plane, kind, random);
     values = MakeValues(plane, kind, random);
     for (const int32_t position : at) rows.push_back({blocks.data(), position});

@@ -94,7 +94,7 @@ class WorkerGroupTest : public testing::Test {
     EXPECT_NE(out_.log[0].find(why), std::string::npos) << out_.log[0];
   }
 
-  const WorkerGroupOptions options_;
+  const WorkerGroupOptions options_{};
   WorkerGroups groups_{options_, kTerm};
   GroupActions out_;
   TimeUs now_ = 1'000'000;

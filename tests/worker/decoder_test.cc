@@ -203,7 +203,7 @@ TEST(DecoderTest, ASequenceAloneIsTheSequenceAmongOthers) {
     std::vector<std::vector<TokenId>> ids;
     std::vector<std::vector<float>> alone;
     for (int32_t i = 0; i < kSequences; ++i) {
-      ids.push_back(RandomIds(static_cast<size_t>(3 + 5 * i), static_cast<uint32_t>(100 + i)));
+      ids.push_back(RandomIds(size_t{3} + 5 * i, 100u + i));
       Sequence sequence(1 + 8 * i, 8);
       alone.push_back(Feed(rank, sequence, ids.back()));
       for (const BlockId block : sequence.table) ASSERT_TRUE(rank.kv->Zero(block).ok());

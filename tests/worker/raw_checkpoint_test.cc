@@ -14,7 +14,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using testing::ModelFiles;
-using testing::ReadFile;
 using testing::SmallModel;
 using testing::StoredTensor;
 using testing::TempFolder;
