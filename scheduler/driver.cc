@@ -259,6 +259,7 @@ void Driver::SendFrames(std::vector<Frame> frames) {
       batch.frames.push_back(std::move(frames[end]));
     }
     if (!batch.frames.empty()) transport_.Send(peer, std::move(batch));
+    frames_since_stats_ = true;
     first = end;
   }
 }
@@ -346,7 +347,11 @@ void Driver::Beat(TimeUs now) {
   if (const auto controls = ControlPeers(); !controls.empty()) transport_.Send(controls, beat);
   if (routers_.empty()) return;
   transport_.Send(RouterPeers(), beat);
-  const CoreStats stats = core_.Stats();
+  SendStats(core_.Stats());
+}
+
+void Driver::SendStats(const CoreStats& stats) {
+  frames_since_stats_ = false;
   for (const auto& [peer, router] : routers_) {
     RouterStats own = router.own;
     own.requests_running = stats.requests_running;
@@ -360,7 +365,11 @@ void Driver::Beat(TimeUs now) {
 
 void Driver::UpdateMetrics(TimeUs now) {
   if (!metrics_stale_ || (now < next_metrics_us_ && groups_.StepsInFlight() > 0)) return;
-  metrics_.Update(core_.Stats(), groups_.Stats(), transport_.Stats(), term_, routers_.size());
+  const CoreStats stats = core_.Stats();
+  metrics_.Update(stats, groups_.Stats(), transport_.Stats(), term_, routers_.size());
+  if (frames_since_stats_ && stats.requests_running == 0 && stats.requests_waiting == 0) {
+    SendStats(stats);
+  }
   metrics_stale_ = false;
   next_metrics_us_ = now + options_.metrics_us;
 }

@@ -80,6 +80,9 @@ class Driver {
   void OnTime(TimeUs now);
   void OnTick(TimeUs now);
   void Beat(TimeUs now);
+  // With every heartbeat, and when the last request has ended: who asks a router after an answer
+  // does not find it still running.
+  void SendStats(const CoreStats& stats);
   void SendHello(std::span<const PeerId> peers);
   // Routers, and workers' Control streams, that said hello.
   std::vector<PeerId> RouterPeers() const;
@@ -106,6 +109,7 @@ class Driver {
   TimeUs next_tick_us_ = 0;
   TimeUs next_metrics_us_ = 0;
   bool metrics_stale_ = true;
+  bool frames_since_stats_ = false;
 };
 
 }  // namespace fathom::scheduler

@@ -100,6 +100,11 @@ TEST_F(DriverTest, ARequestStreamsToItsEnd) {
   EXPECT_TRUE(Shows("fathom_scheduler_blocks_used 0"));
   EXPECT_TRUE(Shows("fathom_scheduler_generation_tokens_total 12"));
   EXPECT_TRUE(Shows("fathom_scheduler_requests_finished_total 1"));
+  // Before any heartbeat: nothing runs any more.
+  EXPECT_EQ(router.last_stats.generation_tokens_total, 12u);
+  EXPECT_EQ(router.last_stats.requests_running, 0);
+  EXPECT_EQ(router.last_stats.blocks_used, 0);
+  EXPECT_EQ(router.last_stats.blocks_total, 32);
   Pass(options_.heartbeat_us * 2);
   EXPECT_EQ(router.last_stats.generation_tokens_total, 12u);
   EXPECT_EQ(router.last_stats.prompt_tokens_total, 21u);
