@@ -17,10 +17,10 @@ constexpr int kBarrierBytes = 1024;
 constexpr int kAlignment = 1024;  // Of the swizzle's pattern.
 
 // Elements of 16 bits a microsecond and million, an H100's: what memory and L2 deliver, what one
-// multiprocessor takes in, and all of them together. Only their ratios matter. They, the power of
-// Time() and the rows of its last term are those whose picks come closest to the fastest tile and
-// cluster of every published shape: within 0.5 % at 32, 64 and 128 rows (medium_bench on an H200;
-// docs/PERFORMANCE.md).
+// multiprocessor takes in, all of them together, and what the last tile adds. Only their ratios
+// matter. They and the power of Time() are those whose picks come closest to the fastest tile and
+// cluster of the published shapes at 32, 64 and 128 rows, as medium_bench measures them
+// (docs/PERFORMANCE.md says where they miss).
 constexpr double kMemoryRate = 1.55, kL2Rate = 3.9, kPortRate = 0.056, kPortsRate = 5.5;
 constexpr double kLastTileRate = 0.1;
 
