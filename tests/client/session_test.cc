@@ -66,7 +66,7 @@ TEST(SessionTest, AnUnknownSequenceIsAnError) {
 TEST(SessionTest, PromptLogprobsJoinAndOverlapIsDropped) {
   Session session(1);
   session.BeginStream(Session::From::kStart);
-  const auto span = [](int32_t start, std::vector<TokenId> ids) {
+  const auto span = [](int32_t start, const std::vector<TokenId>& ids) {
     PromptLogprobs some{.start = start};
     for (TokenId id : ids) some.logprobs.push_back({.id = id});
     return some;

@@ -24,7 +24,7 @@ constexpr int32_t kTokens = 1100;  // Two segments and a part.
 
 // A sequence's keys and values in shuffled blocks, and queries at chosen positions.
 struct Case {
-  Case(const Shape& s, std::vector<int32_t> at, Values kind, float query_scale) : shape(s) {
+  Case(const Shape& s, const std::vector<int32_t>& at, Values kind, float query_scale) : shape(s) {
     std::mt19937_64 random(TestSeed());
     const int32_t count = kTokens / s.block_tokens + 1;
     for (int32_t b = 0; b < count; ++b) blocks.push_back(b);

@@ -121,7 +121,7 @@ TEST(Regex, GivesUpInsteadOfHanging) {
 
 std::string Nfc(const std::string& text) {
   utf8proc_uint8_t* out = utf8proc_NFC(reinterpret_cast<const utf8proc_uint8_t*>(text.c_str()));
-  const std::string result(reinterpret_cast<const char*>(out));
+  std::string result(reinterpret_cast<const char*>(out));
   std::free(out);
   return result;
 }

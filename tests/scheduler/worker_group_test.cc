@@ -39,7 +39,7 @@ class WorkerGroupTest : public testing::Test {
     groups_.OnHeartbeat(Control(i), {.phase = phase, .progress = progress_}, now_);
   }
   // Moves time by ticks; `alive` workers send heartbeats before each.
-  void Pass(int64_t us, std::vector<int> alive, Phase phase = Phase::kIdle) {
+  void Pass(int64_t us, const std::vector<int>& alive, Phase phase = Phase::kIdle) {
     for (int64_t end = now_ + us; now_ < end;) {
       now_ += options_.tick_us;
       for (const int i : alive) Beat(i, phase);

@@ -22,7 +22,7 @@ absl::StatusOr<std::vector<SafetensorsTensor>> Parse(const std::string& file) {
 }
 
 // A file with this header and `data_bytes` bytes of data.
-std::string FileOf(std::string header, size_t data_bytes) {
+std::string FileOf(const std::string& header, size_t data_bytes) {
   std::string file;
   for (int i = 0; i < 8; ++i) file += static_cast<char>(header.size() >> (8 * i));
   return file + header + std::string(data_bytes, '\x01');
@@ -80,7 +80,7 @@ TEST(Safetensors, EveryFlippedBitOfTheHeaderIsSeen) {
   ASSERT_TRUE(original.ok());
   const size_t header_end = original->front().begin;
   const size_t text = SmallFile().find("format");
-  const size_t text_end = SmallFile().find("}", text);
+  const size_t text_end = SmallFile().find('}', text);
   int accepted = 0;
   for (size_t at = 0; at < header_end; ++at) {
     for (int bit = 0; bit < 8; ++bit) {
