@@ -1,9 +1,9 @@
 // Products of up to 128 rows (kernels/cuda/medium.h): microseconds a launch in a graph over weights
 // that no cache holds, one line of JSON each.
 //
-//   medium_bench [TILE/CLUSTER[/STAGES],...]   also with such tiles, clusters and stages of x (0:
-//   as
-//                                              many as are picked)
+//   medium_bench [TILE/CLUSTER[/STAGES],...]
+// Each shape with the configuration that is picked, then with each of these tiles that its op has,
+// clusters, and stages of x (0: as many as are picked).
 #include <algorithm>
 #include <cstring>
 #include <optional>
