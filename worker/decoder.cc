@@ -56,7 +56,8 @@ class LlamaDecoder final : public Decoder {
         shape_(ShapeOfRank(config, place.size)),
         limits_(limits),
         weights_(std::move(weights)),
-        rope_(kernels::MakeRopeTable(RopeSpecOf(config), limits.context_tokens)),
+        positions_(std::min<int64_t>(limits.context_tokens, kv->shape().pool_tokens())),
+        rope_(kernels::MakeRopeTable(RopeSpecOf(config), positions_)),
         kv_(*kv),
         comm_(*comm),
         pool_(*pool),
@@ -110,6 +111,9 @@ class LlamaDecoder final : public Decoder {
   const RankShape shape_;
   const DecoderLimits limits_;
   const std::unique_ptr<ModelWeights> weights_;
+  // Positions that a sequence can reach: the context, or what the KV pool holds where that is less.
+  // The rotary tables end there, so that a context of millions costs no memory of its own.
+  const int64_t positions_;
   const kernels::RopeTable rope_;
   KvCache& kv_;
   Comm& comm_;
@@ -311,9 +315,10 @@ absl::Status LlamaDecoder::CheckRow(const ForwardBatch& batch, const ForwardRow&
   if (row.token < 0 || row.token >= config_.vocab) {
     return OutOfRange("token {} is not in the model's vocabulary of {}", row.token, config_.vocab);
   }
-  if (row.position < 0 || row.position >= limits_.context_tokens) {
-    return OutOfRange("position {} is not in this worker's context of {} tokens", row.position,
-                      limits_.context_tokens);
+  if (row.position < 0 || row.position >= positions_) {
+    return OutOfRange(
+        "position {} is not below {}: the context has {} tokens, and the KV pool holds {}",
+        row.position, positions_, limits_.context_tokens, kv_.shape().pool_tokens());
   }
   if (row.sequence < 0 || static_cast<size_t>(row.sequence) >= batch.block_tables.size()) {
     return OutOfRange("a row of sequence {}, but the batch has {} block tables", row.sequence,

@@ -31,7 +31,7 @@ struct ParallelPlace {
 struct DecoderLimits {
   int32_t step_tokens = 0;     // Rows of one Forward.
   int32_t logits_rows = 0;     // Of those, rows with logits.
-  int32_t context_tokens = 0;  // Positions are below it.
+  int32_t context_tokens = 0;  // Positions are below it, and below what the KV pool holds.
 };
 
 struct ForwardRow {

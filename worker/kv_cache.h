@@ -19,6 +19,9 @@ struct KvShape {
   int32_t head_dim = 0;
   int32_t block_tokens = 0;  // 16, 32, 64 or 128.
   int32_t pool_blocks = 0;   // With block 0.
+
+  // Tokens of the longest sequence that the pool can hold.
+  int64_t pool_tokens() const { return int64_t{pool_blocks - 1} * block_tokens; }
 };
 
 class KvCache {

@@ -13,8 +13,10 @@ constexpr int64_t kFloatBytes = 4;
 
 // fp32 arrays of one step (worker/decoder.cc): per token the residual, a norm or product of it, q,
 // k and v, the heads' result, gate and up; per row with logits the vocabulary, with several ranks
-// also this rank's part and all parts as they come. And the rotary tables.
-int64_t ActivationBytes(const ModelConfig& config, const MemoryRequest& request) {
+// also this rank's part and all parts as they come. And the rotary tables, which end with the pool
+// of `pool_tokens`.
+int64_t ActivationBytes(const ModelConfig& config, const MemoryRequest& request,
+                        int64_t pool_tokens) {
   const int64_t q = int64_t{config.heads} / request.tp * config.head_dim;
   const int64_t kv = int64_t{std::max(1, config.kv_heads / request.tp)} * config.head_dim;
   const int64_t per_token =
@@ -23,7 +25,7 @@ int64_t ActivationBytes(const ModelConfig& config, const MemoryRequest& request)
   if (request.tp > 1) per_row += int64_t{config.vocab} + config.vocab / request.tp;
   const int64_t context = request.context_tokens > 0 ? request.context_tokens : config.context;
   return kFloatBytes * (request.step_tokens * per_token + request.logits_rows * per_row +
-                        context * config.head_dim);
+                        std::min(context, pool_tokens) * config.head_dim);
 }
 
 // Matrices as stored, vectors widened.
@@ -52,7 +54,6 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryReq
   FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, request.tp));
   MemoryPlan plan;
   plan.weights_bytes = WeightsBytes(config, request);
-  plan.activation_bytes = ActivationBytes(config, request);
   for (const KvPlane& plane : KvPlanes(config, request.tp)) {
     plan.kv_bytes_per_token +=
         int64_t{config.layers} * plane.heads * plane.width * plane.element_bytes;
@@ -68,6 +69,8 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryReq
   }
   plan.blocks = static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX));
   plan.kv_bytes = plan.blocks * plan.kv_bytes_per_block;
+  plan.activation_bytes =
+      ActivationBytes(config, request, int64_t{plan.blocks - 1} * request.block_tokens);
   plan.total_bytes = plan.weights_bytes + plan.activation_bytes + plan.kv_bytes;
   return plan;
 }

@@ -33,7 +33,7 @@ struct MemoryRequest {
   int32_t block_tokens = 16;
   int32_t step_tokens = 0;     // Most tokens of one step.
   int32_t logits_rows = 0;     // Most rows of one Forward with logits.
-  int32_t context_tokens = 0;  // Positions of the rotary table; 0: the model's context.
+  int32_t context_tokens = 0;  // 0: the model's. The rotary tables end there, or with the pool.
   int64_t kv_cache_bytes = 0;  // What the KV pool may take on this rank.
 };
 

@@ -19,18 +19,20 @@ using testing::ModelFiles;
 using testing::TempFolder;
 
 constexpr DecoderLimits kLimits = {.step_tokens = 16, .logits_rows = 16, .context_tokens = 64};
+constexpr int32_t kBlockTokens = 16;
+constexpr int32_t kPoolBlocks = 6;  // They hold 80 tokens, more than the context.
 
 ModelFiles Draft() { return testing::ReadModel(testing::BundledModel("fathom-tiny-draft")); }
 
 // One decoder with all that it needs, of a folder's model.
 struct Loaded {
-  explicit Loaded(const std::filesystem::path& folder)
+  explicit Loaded(const std::filesystem::path& folder, const DecoderLimits& limits = kLimits)
       : config(*ReadModelConfig(folder)),
         checkpoint(*OpenCheckpoint(folder, config)),
-        kv(*KvCache::Allocate(
-            {config.layers, Decoder::KvHeadsOfRank(config, 1), config.head_dim, 16, 4})),
-        decoder(*Decoder::Load(config, *checkpoint, ParallelPlace{}, kLimits, kv.get(), &comm,
-                               &pool)) {}
+        kv(*KvCache::Allocate({config.layers, Decoder::KvHeadsOfRank(config, 1), config.head_dim,
+                               kBlockTokens, kPoolBlocks})),
+        decoder(
+            *Decoder::Load(config, *checkpoint, ParallelPlace{}, limits, kv.get(), &comm, &pool)) {}
   ModelConfig config;
   std::unique_ptr<Checkpoint> checkpoint;
   std::unique_ptr<KvCache> kv;
@@ -40,10 +42,10 @@ struct Loaded {
 };
 
 // Logits of each position of a fixed prompt.
-std::vector<float> Logits(const ModelFiles& model) {
+std::vector<float> Logits(const ModelFiles& model, const DecoderLimits& limits = kLimits) {
   const TempFolder folder;
   testing::WriteModel(folder.path(), model);
-  Loaded loaded(folder.path());
+  Loaded loaded(folder.path(), limits);
   std::vector<ForwardRow> rows;
   for (const TokenId token : {0, 17, 300, 4095, 5, 5, 1024, 999}) {
     rows.push_back({token, static_cast<int32_t>(rows.size()), 0, true});
@@ -80,23 +82,50 @@ TEST(Variants, TiedIsAHeadEqualToTheEmbedding) {
   EXPECT_NE(Logits(tied), Logits(Draft()));
 }
 
+// With a context that the pool holds, and with one of which it holds a small part.
 TEST(Variants, DecoderTakesWhatThePlanSays) {
   for (const char* name : {"fathom-tiny", "fathom-tiny-draft"}) {
-    const Loaded loaded(testing::BundledModel(name));
-    MemoryRequest request;
-    request.step_tokens = kLimits.step_tokens;
-    request.logits_rows = kLimits.logits_rows;
-    request.context_tokens = kLimits.context_tokens;
-    request.kv_cache_bytes = 1 << 30;
-    const auto plan = PlanMemory(loaded.config, request);
-    ASSERT_TRUE(plan.ok()) << ToString(plan.status());
-    EXPECT_EQ(plan->activation_bytes, static_cast<int64_t>(loaded.decoder->work_bytes()));
-    const auto weights = static_cast<int64_t>(loaded.decoder->weight_bytes());
-    EXPECT_LE(plan->weights_bytes, weights);
-    EXPECT_LE(weights, plan->weights_bytes + plan->weights_bytes / 100);  // Padding.
-    EXPECT_EQ(plan->kv_bytes_per_block,
-              static_cast<int64_t>(KvCache::BytesPerBlock(loaded.kv->shape())));
+    for (const int32_t context : {kLimits.context_tokens, 1 << 24}) {
+      DecoderLimits limits = kLimits;
+      limits.context_tokens = context;
+      const Loaded loaded(testing::BundledModel(name), limits);
+      MemoryRequest request;
+      request.step_tokens = limits.step_tokens;
+      request.logits_rows = limits.logits_rows;
+      request.context_tokens = limits.context_tokens;
+      request.kv_cache_bytes =
+          static_cast<int64_t>(kPoolBlocks * KvCache::BytesPerBlock(loaded.kv->shape()));
+      const auto plan = PlanMemory(loaded.config, request);
+      ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+      EXPECT_EQ(plan->blocks, kPoolBlocks);
+      EXPECT_EQ(plan->activation_bytes, static_cast<int64_t>(loaded.decoder->work_bytes()));
+      const auto weights = static_cast<int64_t>(loaded.decoder->weight_bytes());
+      EXPECT_LE(plan->weights_bytes, weights);
+      EXPECT_LE(weights, plan->weights_bytes + plan->weights_bytes / 100);  // Padding.
+      EXPECT_EQ(plan->kv_bytes_per_block * kPoolBlocks, request.kv_cache_bytes);
+    }
   }
+}
+
+// A context of millions costs the tables of the positions that the pool can hold, changes no bit,
+// and no row reads beyond the tables, whatever a block table says.
+TEST(Variants, RotaryTablesEndWithThePool) {
+  DecoderLimits millions = kLimits;
+  millions.context_tokens = 10'485'760;
+  EXPECT_EQ(Logits(Draft(), millions), Logits(Draft()));
+  const Loaded loaded(testing::BundledModel("fathom-tiny-draft"), millions);
+  const Loaded small(testing::BundledModel("fathom-tiny-draft"));
+  const int64_t pool_tokens = (kPoolBlocks - 1) * kBlockTokens;
+  EXPECT_EQ(static_cast<int64_t>(loaded.decoder->work_bytes() - small.decoder->work_bytes()),
+            (pool_tokens - kLimits.context_tokens) * loaded.config.head_dim * 4);
+  const std::vector<BlockId> twice(2 * kPoolBlocks, BlockId{1});
+  const std::span<const BlockId> tables[] = {twice};
+  const auto code = [&](int32_t position) {
+    const ForwardRow row{.token = 5, .position = position, .sequence = 0, .logits = true};
+    return loaded.decoder->Forward({std::span(&row, 1), tables}).status().code();
+  };
+  EXPECT_EQ(code(static_cast<int32_t>(pool_tokens)), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(code(static_cast<int32_t>(pool_tokens) - 1), absl::StatusCode::kOk);
 }
 
 }  // namespace
