@@ -241,6 +241,7 @@ absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<
                    .want_text = request.output.text.value_or(facts.has_tokenizer)};
   admitted.idempotency_key = request.idempotency_key;
   admitted.seed_given = request.sampling.seed.has_value();
+  admitted.max_tokens_given = request.stop.max_tokens.has_value();
   admitted.deadline_ms = request.deadline_ms;
   return admitted;
 }

@@ -92,6 +92,7 @@ struct AdmittedRequest {
   TextOptions text;
   std::string idempotency_key;
   bool seed_given = false;
+  bool max_tokens_given = false;  // Else it is what fitted when the request was admitted.
   int64_t deadline_ms = 0;
 };
 

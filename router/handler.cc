@@ -37,6 +37,17 @@ int64_t UnixSeconds() {
       .count();
 }
 
+// The serialization of what the message asks for. A client that repeats a request has less time
+// left, and may add the id and the seed that Started told it: that is still the same request.
+template <class Message>
+std::string WorkOf(Message message) {
+  message.clear_request_id();
+  message.clear_deadline_ms();
+  message.mutable_sampling()->clear_seed();
+  if (message.sampling().ByteSizeLong() == 0) message.clear_sampling();
+  return SerializeDeterministic(message);
+}
+
 template <class Message>
 ChatInput InputOf(const Message& message) {
   ChatInput input = ChatInputOf(message.messages(), message.tools_json());
@@ -93,8 +104,7 @@ absl::StatusOr<AdmittedRequest> RouterService::Handler::Generate(const std::stri
   FATHOM_RETURN_IF_ERROR(CheckFields(request, facts));
   ApplyTimeLeft(time_left_ms, &request);
   FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ids, PromptOf(message));
-  return Admit(request, std::move(ids), facts,
-               IdentityOf(request, SerializeDeterministic(message)));
+  return Admit(request, std::move(ids), facts, IdentityOf(request, WorkOf(message)));
 }
 
 absl::StatusOr<RenderedChat> RouterService::Handler::Render(ChatInput input,
@@ -122,9 +132,8 @@ absl::StatusOr<AdmittedRequest> RouterService::Handler::Chat(const std::string& 
   ApplyTimeLeft(time_left_ms, &request);
   FATHOM_ASSIGN_OR_RETURN(RenderedChat rendered,
                           Render(InputOf(message), message.allow_special_in_content()));
-  FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted,
-                          Admit(request, std::move(rendered.ids), facts,
-                                IdentityOf(request, SerializeDeterministic(message))));
+  FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted, Admit(request, std::move(rendered.ids), facts,
+                                                          IdentityOf(request, WorkOf(message))));
   admitted.text.chat = true;
   return admitted;
 }

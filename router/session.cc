@@ -19,6 +19,7 @@ Session::Session(const SessionOptions& options, AdmittedRequest admitted,
       record_(std::move(admitted.record)),
       text_(std::move(admitted.text)),
       seed_given_(admitted.seed_given),
+      max_tokens_given_(admitted.max_tokens_given),
       have_record_(true),
       deadline_us_(admitted.deadline_ms > 0 ? now + admitted.deadline_ms * 1000 : 0),
       next_positions_(std::move(next_positions)),
@@ -197,9 +198,9 @@ void Session::AppendIds(FrameDown& frame, FrameEffects* effects, TimeUs now) {
 
 void Session::AppendPromptLogprobs(PromptLogprobs& logprobs) {
   for (size_t i = 0; i < logprobs.logprobs.size(); ++i) {
-    if (logprobs.start + static_cast<int32_t>(i) != next_prompt_logprob_) continue;  // A replay's.
+    const auto next = static_cast<int32_t>(prompt_logprobs_.size()) + 1;
+    if (logprobs.start + static_cast<int32_t>(i) != next) continue;  // A replay's.
     prompt_logprobs_.push_back(std::move(logprobs.logprobs[i]));
-    ++next_prompt_logprob_;
   }
 }
 
@@ -222,6 +223,7 @@ Session::FrameEffects Session::Frame(FrameDown& frame, TimeUs now) {
   AppendIds(frame, &effects, now);
   if (!frame.error.ok()) {
     failed_ = true;
+    sequence_failed_ = true;
     end_status_ = frame.error;
     phase_ = Phase::kOver;
   } else if (frame.end) {
@@ -310,8 +312,11 @@ void Session::Render(int32_t index, TimeUs now) {
 void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
   SequenceRecord& record = record_.sequences[index];
   Sequence& sequence = sequences_[index];
-  if (sequence.finish && sequence.finish->reason == FinishReason::kStopString)
-    return;  // Known: a resume.
+  if (sequence.finish && sequence.finish->reason == FinishReason::kStopString) {
+    // Known: a resume. Only the router that cut it knew which string it was.
+    sequence.finish->stop_string = text_.stop_strings[stop.index];
+    return;
+  }
   record.ids.resize(stop.length);
   if (record_.request.output.logprobs) record.logprobs.resize(stop.length);
   if (!sequence.upstream_over) cut_ = FrameEffects::Cut{index, stop.length};
@@ -334,7 +339,12 @@ bool Session::over() const {
 
 bool Session::resumable() const {
   std::lock_guard lock(mutex_);
-  return accepted_ && !failed_;
+  return have_record_ && !sequence_failed_ && (accepted_ || !failed_);
+}
+
+bool Session::has_record() const {
+  std::lock_guard lock(mutex_);
+  return have_record_;
 }
 
 bool Session::accepted() const {
@@ -350,11 +360,15 @@ AttemptId Session::attempt() const {
 size_t Session::bytes() const {
   std::lock_guard lock(mutex_);
   size_t bytes = sizeof(Session) + record_.prompt_ids.size() * sizeof(TokenId);
-  for (const SequenceRecord& sequence : record_.sequences) {
-    bytes += sequence.ids.size() * sizeof(TokenId);
-    for (const TokenLogprob& logprob : sequence.logprobs) {
+  const auto add = [&](const std::vector<TokenLogprob>& logprobs) {
+    for (const TokenLogprob& logprob : logprobs) {
       bytes += sizeof(logprob) + logprob.top_ids.size() * (sizeof(TokenId) + sizeof(float));
     }
+  };
+  add(prompt_logprobs_);
+  for (const SequenceRecord& sequence : record_.sequences) {
+    bytes += sequence.ids.size() * sizeof(TokenId);
+    add(sequence.logprobs);
   }
   return bytes;
 }
@@ -374,9 +388,11 @@ Session::Snapshot Session::snapshot() const {
   snapshot.admitted.text = text_;
   snapshot.admitted.idempotency_key = idempotency_key_;
   snapshot.admitted.seed_given = seed_given_;
+  snapshot.admitted.max_tokens_given = max_tokens_given_;
   snapshot.accepted = accepted_;
   snapshot.cached_tokens = cached_tokens_;
   snapshot.fingerprint = fingerprint_;
+  snapshot.prompt_logprobs = prompt_logprobs_;
   for (const Sequence& sequence : sequences_) snapshot.finishes.push_back(sequence.finish);
   return snapshot;
 }
@@ -386,6 +402,7 @@ bool Session::Adopt(Snapshot snapshot) {
   FATHOM_CHECK(attempt_.value == 0 && snapshot.finishes.size() == sequences_.size());
   cached_tokens_ = snapshot.cached_tokens;
   fingerprint_ = std::move(snapshot.fingerprint);
+  prompt_logprobs_ = std::move(snapshot.prompt_logprobs);
   replay_ = snapshot.accepted;
   for (size_t i = 0; i < sequences_.size(); ++i)
     sequences_[i].finish = std::move(snapshot.finishes[i]);
@@ -397,8 +414,12 @@ bool Session::Adopt(Snapshot snapshot) {
 
 bool Session::SameRequest(const AdmittedRequest& other) const {
   std::lock_guard lock(mutex_);
-  return have_record_ && record_.request == other.record.request &&
-         record_.prompt_ids == other.record.prompt_ids &&
+  if (!have_record_) return false;
+  Request request = other.record.request;
+  if (!other.max_tokens_given) request.stop.max_tokens = record_.request.stop.max_tokens;
+  return record_.request == request && record_.prompt_ids == other.record.prompt_ids &&
+         text_.stop_strings == other.text.stop_strings &&
+         text_.include_stop == other.text.include_stop &&
          (!other.seed_given || record_.seed == other.record.seed);
 }
 

@@ -10,7 +10,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -167,27 +166,32 @@ class Session {
   // Ends it with DEADLINE when its deadline is more than `grace_us` over; true: wake the sink.
   bool EndAtDeadline(TimeUs now, int64_t grace_us);
 
-  bool over() const;       // Finished, failed or left: nothing is expected from upstream.
-  bool resumable() const;  // Accepted, and not failed.
+  bool over() const;  // Finished, failed or left: nothing is expected from upstream.
+  // Its record can be gone on with: there is one, none of its sequences failed, and it was accepted
+  // or still may be.
+  bool resumable() const;
+  bool has_record() const;
   bool accepted() const;
   AttemptId attempt() const;
   size_t bytes() const;  // Roughly what its record takes.
   // How it ended, for metrics: a FinishReason's name, a status code's, or SUSPENDED.
   std::string outcome() const;
 
-  // All that a new session of the same key needs to go on: record with ids, text options, the end
-  // if it has one.
+  // All that a new session of the same key needs to go on: record with ids, log-probabilities of
+  // the prompt, text options, the end if it has one.
   struct Snapshot {
     AdmittedRequest admitted;
     bool accepted = false;
     int32_t cached_tokens = 0;
     std::string fingerprint;
+    std::vector<TokenLogprob> prompt_logprobs;
     std::vector<std::optional<FinishEvent>> finishes;
   };
   Snapshot snapshot() const;
   // Before anything else happens to it. True: it is finished already and needs no Submit.
   bool Adopt(Snapshot snapshot);
-  // The same work, so that both may share a record: prompt, parameters and (where given) seed.
+  // The same work, so that both may share a record: prompt, parameters, stop strings and, where
+  // given, seed and max_tokens.
   bool SameRequest(const AdmittedRequest& other) const;
 
  private:
@@ -233,6 +237,7 @@ class Session {
   Record record_;
   TextOptions text_;
   bool seed_given_ = false;
+  bool max_tokens_given_ = false;
   bool have_record_ = false;
   TimeUs deadline_us_ = 0;  // 0: none.
   std::vector<int32_t> next_positions_;
@@ -249,14 +254,14 @@ class Session {
   TimeUs last_token_us_ = 0;
 
   bool started_sent_ = false;
-  int32_t next_prompt_logprob_ = 1;
-  std::deque<TokenLogprob>
-      prompt_logprobs_;  // Wait for the client; the last is next_prompt_logprob_ - 1.
+  std::vector<TokenLogprob> prompt_logprobs_;  // [i] is prompt position i + 1.
+  size_t prompt_logprobs_sent_ = 0;
   std::optional<FrameEffects::Cut> cut_;
   bool keep_alive_due_ = false;
-  bool hung_up_ = false;     // The client left: what waits is not wanted any more.
-  bool failed_ = false;      // What waits is given out, then the status.
-  absl::Status end_status_;  // With hung_up_ or failed_.
+  bool hung_up_ = false;          // The client left: what waits is not wanted any more.
+  bool failed_ = false;           // What waits is given out, then the status.
+  bool sequence_failed_ = false;  // By the cluster's word: the record would fail again.
+  absl::Status end_status_;       // With hung_up_ or failed_.
   bool writing_ = false;
   bool stream_over_ = false;
   TimeUs last_write_us_;

@@ -57,14 +57,14 @@ StartedEvent Session::Started() const {
 }
 
 std::optional<ClientEvent> Session::TakePromptLogprobs() {
-  if (prompt_logprobs_.empty()) return std::nullopt;
+  const size_t left = prompt_logprobs_.size() - prompt_logprobs_sent_;
+  if (left == 0) return std::nullopt;
   PromptLogprobs event;
-  event.start = next_prompt_logprob_ - static_cast<int32_t>(prompt_logprobs_.size());
-  const size_t count =
-      std::min<size_t>(prompt_logprobs_.size(), options_.prompt_logprobs_per_event);
-  event.logprobs.assign(std::make_move_iterator(prompt_logprobs_.begin()),
-                        std::make_move_iterator(prompt_logprobs_.begin() + count));
-  prompt_logprobs_.erase(prompt_logprobs_.begin(), prompt_logprobs_.begin() + count);
+  event.start = static_cast<int32_t>(prompt_logprobs_sent_) + 1;
+  const auto from = prompt_logprobs_.begin() + static_cast<ptrdiff_t>(prompt_logprobs_sent_);
+  const auto count = std::min<size_t>(left, options_.prompt_logprobs_per_event);
+  event.logprobs.assign(from, from + static_cast<ptrdiff_t>(count));
+  prompt_logprobs_sent_ += count;
   return event;
 }
 

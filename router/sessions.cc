@@ -29,8 +29,7 @@ Sessions::Sessions(const SessionsOptions& options, const Clock* clock, Scheduler
 
 // ---- Making sessions ----
 
-absl::Status Sessions::CheckRoom() const {
-  std::lock_guard lock(mutex_);
+absl::Status Sessions::CheckRoomLocked() const {
   if (open_.size() < options_.open_max) return absl::OkStatus();
   return WithDetail(
       Exhausted("{} streams are open, which is this router's limit; try again, or add a router",
@@ -38,12 +37,10 @@ absl::Status Sessions::CheckRoom() const {
       {.reason = "TOO_MANY_STREAMS", .field = {}, .retry_after_ms = 1000});
 }
 
-absl::Status Sessions::CheckIdempotency(const AdmittedRequest& admitted) const {
-  if (admitted.idempotency_key.empty()) return absl::OkStatus();
-  std::lock_guard lock(mutex_);
-  const auto it =
-      idempotency_.find(SessionKey{admitted.record.key.tenant, admitted.idempotency_key});
-  if (it == idempotency_.end() || it->second == admitted.record.key.request_id)
+absl::Status Sessions::CheckIdempotencyLocked(const Session& session) const {
+  if (session.idempotency_key().empty()) return absl::OkStatus();
+  const auto it = idempotency_.find(SessionKey{session.key().tenant, session.idempotency_key()});
+  if (it == idempotency_.end() || it->second.request_id == session.key().request_id)
     return absl::OkStatus();
   return WithDetail(
       AlreadyExists(
@@ -52,29 +49,53 @@ absl::Status Sessions::CheckIdempotency(const AdmittedRequest& admitted) const {
       {.reason = "IDEMPOTENCY_KEY_REUSED", .field = "idempotency_key"});
 }
 
-Sessions::SessionPtr Sessions::FindByKey(const SessionKey& key) const {
-  std::lock_guard lock(mutex_);
-  const auto it = by_key_.find(key);
-  return it == by_key_.end() ? nullptr : it->second;
+Sessions::SessionPtr Sessions::FindResumable(const SessionKey& key) const {
+  std::vector<SessionPtr> found;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = by_key_.find(key);
+    if (it != by_key_.end()) found = it->second;
+  }
+  const auto latest = std::find_if(found.rbegin(), found.rend(),
+                                   [](const SessionPtr& session) { return session->resumable(); });
+  return latest == found.rend() ? nullptr : *latest;
 }
 
-void Sessions::Insert(const SessionPtr& session) {
+void Sessions::IndexLocked(const SessionPtr& session) {
+  std::vector<SessionPtr>& of_key = by_key_[session->key()];
+  if (std::ranges::find(of_key, session) != of_key.end()) return;
+  of_key.push_back(session);
+  if (session->idempotency_key().empty()) return;
+  IdempotencyHold& hold =
+      idempotency_[SessionKey{session->key().tenant, session->idempotency_key()}];
+  hold.request_id = session->key().request_id;
+  ++hold.sessions;
+}
+
+void Sessions::UnindexLocked(const SessionPtr& session) {
+  const auto it = by_key_.find(session->key());
+  if (it == by_key_.end() || std::erase(it->second, session) == 0) return;
+  if (it->second.empty()) by_key_.erase(it);
+  if (session->idempotency_key().empty()) return;
+  const auto hold =
+      idempotency_.find(SessionKey{session->key().tenant, session->idempotency_key()});
+  if (--hold->second.sessions == 0) idempotency_.erase(hold);
+}
+
+absl::Status Sessions::Insert(const SessionPtr& session) {
+  const bool has_record = session->has_record();
   std::lock_guard lock(mutex_);
+  FATHOM_RETURN_IF_ERROR(CheckRoomLocked());
+  FATHOM_RETURN_IF_ERROR(CheckIdempotencyLocked(*session));
   open_.insert(session);
-  by_key_[session->key()] = session;
-  if (!session->idempotency_key().empty()) {
-    idempotency_[SessionKey{session->key().tenant, session->idempotency_key()}] =
-        session->key().request_id;
-  }
+  if (has_record) IndexLocked(session);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<Session>> Sessions::Create(AdmittedRequest admitted,
                                                           std::shared_ptr<ClientSink> sink) {
-  FATHOM_RETURN_IF_ERROR(CheckRoom());
-  FATHOM_RETURN_IF_ERROR(CheckIdempotency(admitted));
-  const TimeUs now = clock_->Now();
   std::optional<Session::Snapshot> known;
-  if (const SessionPtr other = FindByKey(admitted.record.key)) {
+  if (const SessionPtr other = FindResumable(admitted.record.key)) {
     if (!other->SameRequest(admitted)) {
       return WithDetail(
           AlreadyExists("request_id {} is that of another request; leave the field out to have one "
@@ -83,28 +104,21 @@ absl::StatusOr<std::shared_ptr<Session>> Sessions::Create(AdmittedRequest admitt
           {.reason = "REQUEST_ID_IN_USE", .field = "request_id"});
     }
     known = other->snapshot();
-    // A failed one is tried again from the start.
-    if (known->accepted && other->resumable()) {
-      admitted.record = known->admitted.record;
-    } else {
-      known.reset();
-    }
+    admitted.record = known->admitted.record;
   }
   auto session = std::make_shared<Session>(options_.session, std::move(admitted), std::move(sink),
-                                           tokenizer_, std::vector<int32_t>{}, now);
+                                           tokenizer_, std::vector<int32_t>{}, clock_->Now());
   if (known) session->Adopt(*std::move(known));
-  Insert(session);
+  FATHOM_RETURN_IF_ERROR(Insert(session));
   return session;
 }
 
 absl::StatusOr<std::shared_ptr<Session>> Sessions::Resume(const SessionKey& key,
                                                           std::vector<int32_t> next_positions,
                                                           std::shared_ptr<ClientSink> sink) {
-  FATHOM_RETURN_IF_ERROR(CheckRoom());
   const TimeUs now = clock_->Now();
-  const SessionPtr other = FindByKey(key);
   SessionPtr session;
-  if (other != nullptr && other->resumable()) {
+  if (const SessionPtr other = FindResumable(key)) {
     Session::Snapshot known = other->snapshot();
     session = std::make_shared<Session>(options_.session, known.admitted, std::move(sink),
                                         tokenizer_, std::move(next_positions), now);
@@ -113,7 +127,7 @@ absl::StatusOr<std::shared_ptr<Session>> Sessions::Resume(const SessionKey& key,
     session = std::make_shared<Session>(options_.session, key, std::move(sink), tokenizer_,
                                         std::move(next_positions), now);
   }
-  Insert(session);
+  FATHOM_RETURN_IF_ERROR(Insert(session));
   return session;
 }
 
@@ -247,6 +261,10 @@ void Sessions::OnAccepted(AcceptedDown accepted) {
   }
   const absl::Status status = session->Accepted(accepted, fingerprint, clock_->Now());
   if (!status.ok()) LogError("{}", ToString(status));
+  if (status.ok() && session->has_record()) {  // A resume's record came with it.
+    std::lock_guard lock(mutex_);
+    if (open_.contains(session)) IndexLocked(session);
+  }
   Wake(session);
 }
 
@@ -339,25 +357,18 @@ void Sessions::Gone(const SessionPtr& session) {
     Forget(subscription->attempt);
   }
   observer_->Ended(session->outcome());
+  // What nobody can go on with is forgotten at once, or it would stand in the way of a repetition.
+  const bool keep = session->resumable();
   Kept kept{session, clock_->Now(), session->bytes()};
   std::lock_guard lock(mutex_);
   open_.erase(session);
+  if (!keep) return UnindexLocked(session);
+  IndexLocked(session);
   kept_bytes_ += kept.bytes;
   kept_.push_back(std::move(kept));
 }
 
 // ---- Time ----
-
-void Sessions::DropKept(const Kept& kept) {
-  kept_bytes_ -= kept.bytes;
-  const SessionKey& key = kept.session->key();
-  const auto it = by_key_.find(key);
-  if (it == by_key_.end() || it->second != kept.session) return;  // A newer stream has the key.
-  by_key_.erase(it);
-  if (!kept.session->idempotency_key().empty()) {
-    idempotency_.erase(SessionKey{key.tenant, kept.session->idempotency_key()});
-  }
-}
 
 void Sessions::ExpireKept(TimeUs now) {
   std::lock_guard lock(mutex_);
@@ -366,7 +377,8 @@ void Sessions::ExpireKept(TimeUs now) {
           kept_bytes_ > options_.kept_bytes_max)) {
     const Kept oldest = std::move(kept_.front());
     kept_.pop_front();
-    DropKept(oldest);
+    kept_bytes_ -= oldest.bytes;
+    UnindexLocked(oldest.session);
   }
 }
 

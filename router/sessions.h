@@ -58,8 +58,9 @@ class Sessions final : public SchedulerEvents {
            const Tokenizer* tokenizer, SessionObserver* observer);
 
   // A new session, or one more stream of a session of the same id and request. RESOURCE_EXHAUSTED:
-  // too many streams; ALREADY_EXISTS: the id or idempotency key is that of another request. Nothing
-  // is sent before Submit.
+  // too many streams; ALREADY_EXISTS: the id or idempotency key is that of another request that
+  // goes on or can be gone on with. What failed refuses nobody: it is tried again from the start.
+  // Nothing is sent before Submit.
   absl::StatusOr<std::shared_ptr<Session>> Create(AdmittedRequest admitted,
                                                   std::shared_ptr<ClientSink> sink);
   // Goes on with a session of this or another router.
@@ -106,18 +107,29 @@ class Sessions final : public SchedulerEvents {
     size_t bytes;
   };
 
-  absl::Status CheckRoom() const;
-  absl::Status CheckIdempotency(const AdmittedRequest& admitted) const;
-  SessionPtr FindByKey(const SessionKey& key) const;
+  // Sessions that hold an idempotency key, all of one request id.
+  struct IdempotencyHold {
+    std::string request_id;
+    int sessions = 0;
+  };
+
+  // The latest session of the key that can be gone on with; null: there is none.
+  SessionPtr FindResumable(const SessionKey& key) const;
   SessionPtr FindByAttempt(AttemptId attempt) const;
-  void Insert(const SessionPtr& session);
+  // The session is open now, and can be found if it has a record. RESOURCE_EXHAUSTED or
+  // ALREADY_EXISTS as Create; nothing has changed then.
+  absl::Status Insert(const SessionPtr& session);
+  absl::Status CheckRoomLocked() const;
+  absl::Status CheckIdempotencyLocked(const Session& session) const;
+  // Once each while it has a record and is open or kept.
+  void IndexLocked(const SessionPtr& session);
+  void UnindexLocked(const SessionPtr& session);
   void Pump();
   bool SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId stream);
   void Forget(AttemptId attempt);
   void Wake(const SessionPtr& session);
   void TellCut(const SessionPtr& session, const Session::FrameEffects::Cut& cut);
   void ExpireKept(TimeUs now);
-  void DropKept(const Kept& kept);
   bool TickOne(const SessionPtr& session, bool up, TimeUs now, TimeUs down_since);
 
   const SessionsOptions options_;
@@ -135,11 +147,12 @@ class Sessions final : public SchedulerEvents {
   uint64_t next_attempt_ = 1;
   absl::flat_hash_set<SessionPtr> open_;                   // Have a client stream.
   absl::flat_hash_map<AttemptId, SessionPtr> by_attempt_;  // Expect something from upstream.
-  absl::flat_hash_map<SessionKey, SessionPtr> by_key_;     // The latest of each key, open or kept.
-  // (tenant, idempotency key) to request id.
-  absl::flat_hash_map<SessionKey, std::string> idempotency_;
-  std::deque<SessionPtr> waiting_;  // To be submitted, in order.
-  bool room_ = true;                // In the link's outbox.
+  // Open or kept, with a record; the latest is the last one. A resume that only knows its key is
+  // not here: nobody else can go on with it.
+  absl::flat_hash_map<SessionKey, std::vector<SessionPtr>> by_key_;
+  absl::flat_hash_map<SessionKey, IdempotencyHold> idempotency_;  // By (tenant, idempotency key).
+  std::deque<SessionPtr> waiting_;                                // To be submitted, in order.
+  bool room_ = true;                                              // In the link's outbox.
   // OnWritable calls, so that one between a refusal and its note is not lost.
   uint64_t room_count_ = 0;
   std::deque<Kept> kept_;  // By time.

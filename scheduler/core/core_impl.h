@@ -58,6 +58,8 @@ class SchedulerCore::Impl {
   void On(const RouterLost& event);
   void On(const Tick&) {}
   void Refuse(const Submitted& event, const absl::Status& status);
+  // It is over, a sequence of it failed, and nobody is still to be told.
+  static bool Failed(const Session& session);
   absl::Status CheckNew(const Submitted& event);
   absl::Status CheckLimitsOfQueue(const Record& record) const;
   Session& CreateSession(const Submitted& event);

@@ -23,6 +23,10 @@ void SchedulerCore::Impl::On(const Submitted& event) {
                           "SESSION_NOT_FOUND", "request_id"));
   }
   absl::Status status = CheckRecord(event.key, *event.record, options_.sequences_max);
+  if (status.ok() && session != nullptr && !event.replay && Failed(*session)) {
+    sessions_.Remove(*session);  // A client repeats what failed: that is a new try.
+    session = nullptr;
+  }
   if (status.ok() && session != nullptr) {
     status = CheckSameSession(session->record, *event.record);
   } else if (status.ok()) {
@@ -37,6 +41,14 @@ void SchedulerCore::Impl::On(const Submitted& event) {
   Accept(*session, event);
 }
 
+bool SchedulerCore::Impl::Failed(const Session& session) {
+  return session.finished() && session.subscribers.empty() &&
+         std::ranges::any_of(session.sequences, [](const Sequence& sequence) {
+           const auto* finished = std::get_if<FinishedState>(&sequence.state);
+           return finished != nullptr && !finished->error.ok();
+         });
+}
+
 void SchedulerCore::Impl::Refuse(const Submitted& event, const absl::Status& status) {
   ++counters_.refused_total;
   actions_.refused.push_back({event.router, event.attempt, status});
@@ -44,8 +56,10 @@ void SchedulerCore::Impl::Refuse(const Submitted& event, const absl::Status& sta
 
 absl::Status SchedulerCore::Impl::CheckNew(const Submitted& event) {
   const Record& record = *event.record;
-  FATHOM_RETURN_IF_ERROR(FitsSomewhere(record));
+  // A request that was accepted before fitted then: it waits for the group that it fits, as it
+  // does while that group is being replaced.
   if (!event.replay) {
+    FATHOM_RETURN_IF_ERROR(FitsSomewhere(record));
     FATHOM_RETURN_IF_ERROR(CheckLimitsOfQueue(record));
   }
   const int64_t bytes = SessionTable::BytesOf(record, event.router_blob);

@@ -222,6 +222,61 @@ TEST(ClientStreamTest, WhatNobodyKnowsIsAskedAgainWithItsSeed) {
   EXPECT_EQ(router.generated[1].sampling().seed(), 99u);
 }
 
+grpc::Status Refusal(grpc::StatusCode code, const std::string& reason, int retry_after_ms) {
+  google::rpc::Status rpc;
+  google::rpc::ErrorInfo info;
+  info.set_reason(reason);
+  rpc.add_details()->PackFrom(info);
+  if (retry_after_ms > 0) {
+    google::rpc::RetryInfo retry;
+    retry.mutable_retry_delay()->set_nanos(retry_after_ms * 1'000'000);
+    rpc.add_details()->PackFrom(retry);
+  }
+  return {code, reason, rpc.SerializeAsString()};
+}
+
+// What a router may answer to an answer that has begun, and that another try heals.
+TEST(ClientStreamTest, AnAnswerThatHasBegunOutlivesFullQueuesAndCancelledCalls) {
+  const grpc::Status hurdles[] = {
+      Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", 1),
+      {grpc::StatusCode::CANCELLED, "the router ends"},
+      {grpc::StatusCode::INTERNAL, "Received RST_STREAM with error code 2"}};
+  for (const grpc::Status& hurdle : hurdles) {
+    FakeRouter router;
+    int generated = 0;
+    router.on_generate = [&](grpc::ServerContext* context, int32_t from, Writer* writer) {
+      ++generated;
+      if (generated == 1) return BreakAfter7(context, from, writer);
+      return generated == 2 ? hurdle : Rest(context, from, writer);
+    };
+    router.on_resume = [](grpc::ServerContext*, int32_t, Writer*) {
+      return Refusal(grpc::StatusCode::NOT_FOUND, "SESSION_NOT_FOUND", 0);
+    };
+    Client client({.servers = {router.address()}});
+    ExpectWhole(client.Generate(Question()));
+    EXPECT_EQ(generated, 3) << hurdle.error_message();
+  }
+}
+
+TEST(ClientStreamTest, AFirstTryIsRepeatedWhereTheCallWasLostAndNotWhereItWasRefused) {
+  for (const bool lost : {true, false}) {
+    FakeRouter router;
+    int generated = 0;
+    router.on_generate = [&](grpc::ServerContext* context, int32_t from, Writer* writer) {
+      if (++generated > 1) return Rest(context, from, writer);
+      return lost ? grpc::Status(grpc::StatusCode::INTERNAL, "Received RST_STREAM")
+                  : Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", 1);
+    };
+    Client client({.servers = {router.address()}});
+    const auto answer = client.Generate(Question());
+    if (lost) {
+      ExpectWhole(answer);
+    } else {
+      EXPECT_EQ(answer.status().code(), absl::StatusCode::kResourceExhausted);
+    }
+  }
+}
+
 TEST(ClientStreamTest, TheRetryBudgetBounds) {
   FakeRouter router;
   router.on_generate = BreakAfter7;

@@ -192,6 +192,37 @@ class Generate(unittest.TestCase):
             self.assertEqual(together[i].bits(), alone.bits(), i)
         self.assertTrue(all(r.finish is not None and len(r.ids) == 24 for r in together))
 
+    def test_a_resume_that_nobody_knows_does_not_stand_in_the_way_of_its_id(self):
+        ids = [0, 3, 73]
+        want = self.generate(ids=ids, max_tokens=12, temperature=0.9, seed=77, ignore_eos=True)
+        lost = collect(self.stub.Resume(pb.ResumeRequest(request_id="abc-1", next_positions=[5]), timeout=30))
+        self.assertEqual(lost.error.code(), grpc.StatusCode.NOT_FOUND)
+        got = self.generate(ids=ids, max_tokens=12, temperature=0.9, seed=77, ignore_eos=True, request_id="abc-1")
+        self.assertIsNone(got.error)
+        self.assertEqual(got.bits(), want.bits())
+
+    def test_what_a_repeated_request_may_leave_out_and_change(self):
+        # Through another router, which has seen nothing of the first try: by the told id, with the told seed and without it; by the key,
+        # with less time left.
+        second = self.cluster.add_router()
+
+        def both(**kw):
+            first = self.generate(ids=[0, 3, 73], max_tokens=12, temperature=1.0, ignore_eos=True, deadline_ms=20_000, **kw)
+            repeats = [dict(kw, request_id=first.started.request_id), dict(kw, request_id=first.started.request_id, seed=first.started.seed)]
+            if kw:
+                repeats.append(kw)
+            for client in (self.cluster.client, second):
+                for repeat in repeats:
+                    again = client.generate(ids=[0, 3, 73], max_tokens=12, temperature=1.0, ignore_eos=True, deadline_ms=9_000, **repeat)
+                    self.assertIsNone(again.error, repeat)
+                    self.assertEqual((again.started.request_id, again.started.seed), (first.started.request_id, first.started.seed), repeat)
+                    self.assertEqual(again.bits(), first.bits(), repeat)
+
+        both()
+        both(idempotency_key="by key")
+        both(request_id="by-id")
+        second.close()
+
     def test_the_same_idempotency_key_attaches_to_the_same_session(self):
         def ask():
             return self.generate(ids=[0, 3, 73], max_tokens=12, temperature=1.0, idempotency_key="once", ignore_eos=True)

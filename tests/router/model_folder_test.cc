@@ -96,28 +96,28 @@ TEST(ModelFolder, BadFilesAreNamed) {
   }
 }
 
-TEST(Identity, KeyDecidesIdAndSeed) {
-  const Identity a = IdentityFromKey("t", "key", "body");
-  const Identity b = IdentityFromKey("t", "key", "body");
-  EXPECT_EQ(a.request_id, b.request_id);
-  EXPECT_EQ(a.seed, b.seed);
-  EXPECT_EQ(a.request_id.size(), 32u);
+TEST(Identity, KeyDecidesTheIdAndTheIdTheSeed) {
+  const std::string id = IdFromKey("t", "key", "body");
+  EXPECT_EQ(IdFromKey("t", "key", "body"), id);
+  EXPECT_EQ(id.size(), 32u);
   // Lengths stand before the parts, so that moving a byte from one to the next makes another
   // digest.
-  EXPECT_NE(IdentityFromKey("tk", "ey", "body").request_id, a.request_id);
-  EXPECT_NE(IdentityFromKey("t", "key", "bodY").request_id, a.request_id);
+  EXPECT_NE(IdFromKey("tk", "ey", "body"), id);
+  EXPECT_NE(IdFromKey("t", "key", "bodY"), id);
+  EXPECT_EQ(SeedFromId("t", id), SeedFromId("t", id));
+  EXPECT_NE(SeedFromId("t", id), SeedFromId("u", id));
+  EXPECT_NE(SeedFromId("t", "1a"), SeedFromId("t1", "a"));
 }
 
 TEST(Identity, BytesAreTakenAsDocumented) {
   // SHA-256 of 1,0,0,0,0,0,0,0,'t', 1,0,...,'k', 0,0,...: each part after its length.
   const std::string input =
       std::string("\x01\0\0\0\0\0\0\0t\x01\0\0\0\0\0\0\0k\0\0\0\0\0\0\0\0", 26);
-  const std::string hex = Sha256Hex(input);
-  const Identity identity = IdentityFromKey("t", "k", "");
-  EXPECT_EQ(identity.request_id, hex.substr(16, 32));
+  EXPECT_EQ(IdFromKey("t", "k", ""), Sha256Hex(input).substr(16, 32));
+  const std::string hex = Sha256Hex(input.substr(0, 18));
   std::string little_endian;
   for (int byte = 7; byte >= 0; --byte) little_endian += hex.substr(2 * byte, 2);
-  EXPECT_EQ(identity.seed, std::stoull(little_endian, nullptr, 16));
+  EXPECT_EQ(SeedFromId("t", "k"), std::stoull(little_endian, nullptr, 16));
 }
 
 TEST(Identity, WhatTheRequestSaysTakesPrecedence) {
@@ -128,6 +128,20 @@ TEST(Identity, WhatTheRequestSaysTakesPrecedence) {
   request.sampling.seed = 5;
   EXPECT_EQ(IdentityOf(request, "body").request_id, "mine");
   EXPECT_EQ(IdentityOf(request, "body").seed, 5u);
+}
+
+// Whichever of id, key and seed a client repeats, it asks for the same answer.
+TEST(Identity, ARepetitionUnderTheToldIdHasTheSameSeed) {
+  for (const char* key : {"", "once"}) {
+    PublicRequest request;
+    request.tenant = "default";
+    request.idempotency_key = key;
+    const Identity first = IdentityOf(request, "body");
+    request.request_id = first.request_id;
+    EXPECT_EQ(IdentityOf(request, "body").seed, first.seed) << "with key '" << key << "'";
+    request.idempotency_key.clear();
+    EXPECT_EQ(IdentityOf(request, "body").seed, first.seed) << "by the id alone";
+  }
 }
 
 }  // namespace

@@ -289,20 +289,6 @@ TEST_F(SessionsTest, SameIdSameRequestSharesOtherRequestIsRefused) {
   EXPECT_EQ(DetailOf(sessions_.Create(other, first).status())->reason, "REQUEST_ID_IN_USE");
 }
 
-TEST_F(SessionsTest, IdempotencyKeyWithAnotherBodyIsRefused) {
-  Up();
-  AdmittedRequest admitted = Request("digest-1");
-  admitted.idempotency_key = "k";
-  const auto client = Start(admitted);
-  admitted.record.key.request_id = "digest-2";
-  EXPECT_EQ(DetailOf(sessions_.Create(admitted, client).status())->reason,
-            "IDEMPOTENCY_KEY_REUSED");
-  Leave(client);
-  clock_.Advance(61'000'000);
-  sessions_.Tick();
-  EXPECT_TRUE(sessions_.Create(admitted, client).ok());
-}
-
 TEST_F(SessionsTest, KeepAliveAfterASecondOfSilence) {
   Up();
   const auto client = Start(Request("a"));

@@ -261,6 +261,47 @@ TEST_F(CoreSessions, PromptLogprobsComeOnceInOrderToEachAttempt) {
   EXPECT_EQ(runner_.ledger(2).ids, Expected(record_));
 }
 
+TEST(CoreRepeats, WhatFailedIsTriedAgainByARepetitionAndToldToAReplay) {
+  CoreHarness harness;
+  harness.Submit(MakeRecord("r", 100, 100), 1);
+  harness.Up();
+  const Actions failed = harness.Tick(30'000'000);
+  ASSERT_EQ(failed.frames.size(), 1u);
+  ASSERT_FALSE(failed.frames[0].error.ok());
+  // A router that missed the end asks again for the same answer.
+  Submitted replay = CoreHarness::SubmitEvent(MakeRecord("r", 100, 100), 2, kOtherRouter);
+  replay.replay = true;
+  const Actions told = harness.Step(replay);
+  ASSERT_EQ(told.frames.size(), 1u);
+  EXPECT_EQ(told.frames[0].error, failed.frames[0].error);
+  // A client repeats it with what the error proposed, under the same id.
+  const Record shorter = MakeRecord("r", 100, 20);
+  const GroupUp up = harness.UpEvent(CoreHarness::Limits());
+  Runner runner(harness, up);
+  runner.Follow(3);
+  runner.Take(harness.Submit(shorter, 3));
+  runner.RunAll();
+  EXPECT_EQ(runner.ledger(3).ids, Expected(shorter));
+}
+
+TEST(CoreRepeats, AReplayWaitsForTheGroupThatItFits) {
+  CoreHarness harness;
+  GroupLimits small = CoreHarness::Limits();
+  small.context_tokens = 16;
+  harness.Step(harness.UpEvent(small));
+  const Record record = MakeRecord("r", 5, 40);
+  EXPECT_EQ(ReasonOf(harness.Submit(record, 1)), "CONTEXT_LENGTH_EXCEEDED");
+  Submitted replay = CoreHarness::SubmitEvent(record, 2);
+  replay.replay = true;
+  EXPECT_EQ(harness.Step(replay).accepted.size(), 1u);
+  const GroupUp large = harness.UpEvent(CoreHarness::Limits(), 1, "kind", GroupId{1});
+  Runner runner(harness, large);
+  runner.Follow(2);
+  runner.Take(harness.Step(large));
+  runner.RunAll();
+  EXPECT_EQ(runner.ledger(2).ids, Expected(record));
+}
+
 TEST(CoreLimits, TheQueueIsBoundedForFirstTimersOnly) {
   CoreHarness harness({.waiting_requests_max = 2, .waiting_tokens_max = 20});
   EXPECT_EQ(harness.Submit(MakeRecord("a", 30, 2), 1).accepted.size(), 1u);  // One always gets in.
