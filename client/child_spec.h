@@ -18,6 +18,8 @@ struct ChildSpec {
     int32_t port = 0;
   };
   std::map<std::string, Port> ports;
+  // The phase that ends its start; empty: it is up when it listens.
+  std::string ready_phase;
   int stop_stage = 0;  // Lower stages stop first; a stage is over when its processes are gone.
 };
 

@@ -94,6 +94,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
   }
   spec.ports = {{"port", {"--port", PortOf(options.worker_port, index)}},
                 {"metrics_port", {"--metrics-port", PortOf(options.worker_metrics_port, index)}}};
+  spec.ready_phase = "register";
   spec.stop_stage = kStopWorkers;
   return spec;
 }

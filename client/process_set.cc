@@ -30,13 +30,30 @@ sigset_t StopSet() {
   return set;
 }
 
-// A pipe whose ends close on exec; the end that we read does not block.
-void MakePipe(int* read_end, int* write_end) {
+// A pipe whose ends close on exec; the end that we read does not block. An errno, or 0.
+int MakePipe(int* read_end, int* write_end) {
   int ends[2];
-  FATHOM_CHECK(pipe2(ends, O_CLOEXEC) == 0, "pipe2: {}", strerror(errno));
+  if (pipe2(ends, O_CLOEXEC) != 0) return errno;
   FATHOM_CHECK(fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0);
   *read_end = ends[0];
   *write_end = ends[1];
+  return 0;
+}
+
+absl::Status CannotStart(const std::string& program, int error) {
+  const std::string text = fmt::format("cannot start {}: {}", program, strerror(error));
+  switch (error) {
+    case ENOENT:
+      return NotFound("{}", text);
+    case EAGAIN:
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+    case ETXTBSY:
+      return Unavailable("{}", text);
+    default:
+      return Internal("{}", text);
+  }
 }
 
 void Close(int* fd) {
@@ -115,22 +132,27 @@ absl::StatusOr<pid_t> ProcessSet::Start(int child, const std::vector<std::string
   FATHOM_CHECK(!argv.empty() && !running(child));
   Process process;
   int out = -1, err = -1;
-  MakePipe(&process.out.fd, &out);
-  MakePipe(&process.err.fd, &err);
-  const int error = Spawn(&process.pid, argv, environment, out, err);
+  int error = MakePipe(&process.out.fd, &out);
+  if (error == 0) error = MakePipe(&process.err.fd, &err);
+  if (error == 0) error = Spawn(&process.pid, argv, environment, out, err);
   Close(&out);
   Close(&err);
   if (error == 0) {
     process.pidfd = static_cast<int>(syscall(SYS_pidfd_open, process.pid, 0));
-    FATHOM_CHECK(process.pidfd >= 0, "pidfd_open: {}", strerror(errno));
-    fcntl(process.pidfd, F_SETFD, FD_CLOEXEC);
-    processes_[child] = process;
-    return process.pid;
+    if (process.pidfd < 0) {  // Nobody would hear of its end.
+      error = errno;
+      kill(process.pid, SIGKILL);
+      waitpid(process.pid, nullptr, 0);
+    }
   }
-  Close(&process.out.fd);
-  Close(&process.err.fd);
-  const std::string text = fmt::format("cannot start {}: {}", argv[0], strerror(error));
-  return error == ENOENT ? NotFound("{}", text) : Internal("{}", text);
+  if (error != 0) {
+    Close(&process.out.fd);
+    Close(&process.err.fd);
+    return CannotStart(argv[0], error);
+  }
+  fcntl(process.pidfd, F_SETFD, FD_CLOEXEC);
+  processes_[child] = process;
+  return process.pid;
 }
 
 std::vector<ProcessEvent> ProcessSet::Wait(int timeout_ms) {

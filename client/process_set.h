@@ -42,7 +42,9 @@ class ProcessSet {
   ProcessSet& operator=(const ProcessSet&) = delete;
 
   // Starts argv[0] (a path). `child` is the caller's number for it. NOT_FOUND: no such program.
-  // REQUIRES: no living process has that number.
+  // UNAVAILABLE: the system cannot start it now (no descriptors, processes or memory, or the
+  // program is being written); another try may work. INTERNAL: any other reason. REQUIRES: no
+  // living process has that number.
   absl::StatusOr<pid_t> Start(int child, const std::vector<std::string>& argv,
                               const std::map<std::string, std::string>& environment = {});
 

@@ -27,7 +27,8 @@ std::string TextOf(const std::string& line) {
 }  // namespace
 
 int64_t RestartDelayUs(const SupervisorOptions& options, int deaths) {
-  const int doublings = std::clamp(deaths - 1, 0, 20);
+  if (deaths == 1) return 0;
+  const int doublings = std::clamp(deaths - 2, 0, 20);
   return std::min(options.backoff_first_us << doublings, options.backoff_max_us);
 }
 
@@ -46,7 +47,10 @@ absl::StatusOr<int> Supervisor::Add(ChildSpec spec) {
   std::FILE* log = std::fopen(path.c_str(), "we");
   if (log == nullptr) return FailedPrecondition("cannot write {}; give another --run-dir", path);
   children_.push_back({std::move(spec), {}, log});
-  FATHOM_RETURN_IF_ERROR(Start(index));
+  if (auto status = Start(index); !status.ok()) {
+    if (absl::IsNotFound(status)) return status;
+    OnStartFailed(index, status);
+  }
   return index;
 }
 
@@ -59,6 +63,7 @@ absl::Status Supervisor::Start(int index) {
   }
   child.state.started_at_us = clock_->Now();
   child.state.listening_at_us.reset();
+  child.state.up_at_us.reset();
   child.state.phases.clear();
   FATHOM_ASSIGN_OR_RETURN(child.state.pid, processes_.Start(index, argv, child.spec.environment));
   return absl::OkStatus();
@@ -71,8 +76,9 @@ std::optional<Supervisor::Verdict> Supervisor::Poll(int timeout_ms) {
   for (size_t i = 0; i < children_.size(); ++i) {
     const ChildState& state = children_[i].state;
     if (state.pid != 0 || clock_->Now() < state.restart_at_us) continue;
-    if (auto status = Start(static_cast<int>(i)); !status.ok()) {
-      return Verdict{kExitInternal, std::string(Message(status))};
+    const int index = static_cast<int>(i);
+    if (auto status = Start(index); !status.ok()) {
+      if (auto verdict = OnStartFailed(index, status)) return verdict;
     }
   }
   return std::nullopt;
@@ -104,23 +110,35 @@ std::optional<Supervisor::Verdict> Supervisor::Handle(const ProcessEvent& event)
 std::optional<Supervisor::Verdict> Supervisor::OnExit(const ChildExit& exit) {
   Child& child = children_[exit.child];
   ChildState& state = child.state;
-  const TimeUs now_us = clock_->Now();
   state.pid = 0;
   state.last_code = exit.code;
   if (stopping_) return std::nullopt;
-  if (now_us - state.started_at_us >= options_.healthy_us) state.deaths = 0;
-  state.deaths += 1;
-  state.restart_at_us = now_us + RestartDelayUs(options_, state.deaths);
   const std::string said = state.last_error.empty() ? "without a word" : state.last_error;
   const bool fatal = exit.code == kExitUsage || exit.code == kExitBadModel;
   if (fatal) return Verdict{exit.code, fmt::format("{}: {}", child.spec.name, said)};
+  if (state.up_at_us && clock_->Now() - *state.up_at_us >= options_.healthy_us) state.deaths = 0;
+  return OnDown(exit.child, fmt::format("ended with {} ({})", exit.code, said), exit.code);
+}
+
+std::optional<Supervisor::Verdict> Supervisor::OnStartFailed(int index,
+                                                             const absl::Status& status) {
+  return OnDown(index, fmt::format("was not started: {}", Message(status)), kExitInternal);
+}
+
+std::optional<Supervisor::Verdict> Supervisor::OnDown(int index, const std::string& what,
+                                                      int code) {
+  Child& child = children_[index];
+  ChildState& state = child.state;
+  state.deaths += 1;
+  const int64_t delay_us = RestartDelayUs(options_, state.deaths);
+  state.restart_at_us = clock_->Now() + delay_us;
   if (!ready_ && state.deaths >= options_.deaths_before_ready_max) {
-    return Verdict{exit.code == kExitUnavailable ? kExitUnavailable : kExitInternal,
-                   fmt::format("{} ended {} times before the cluster was ready, last with {}: {}",
-                               child.spec.name, state.deaths, exit.code, said)};
+    return Verdict{code == kExitUnavailable ? kExitUnavailable : kExitInternal,
+                   fmt::format("{} was lost {} times before the cluster was ready, at last it {}",
+                               child.spec.name, state.deaths, what)};
   }
-  notes_.push_back(fmt::format("{} ended with {} ({}); it starts again in {} ms", child.spec.name,
-                               exit.code, said, (state.restart_at_us - now_us) / 1000));
+  notes_.push_back(
+      fmt::format("{} {}; it starts again in {} ms", child.spec.name, what, delay_us / 1000));
   return std::nullopt;
 }
 
@@ -136,10 +154,12 @@ void Supervisor::OnLine(const ChildLine& line) {
   const json said = json::parse(line.text, nullptr, /*allow_exceptions=*/false);
   if (!said.is_object()) return;
   if (said.value("event", "") == "phase") {
-    child.state.phases.push_back(
-        {said.value("name", "?"), said.value("us", int64_t{0}), clock_->Now()});
+    const TimeUs now_us = clock_->Now();
+    child.state.phases.push_back({said.value("name", "?"), said.value("us", int64_t{0}), now_us});
+    if (child.state.phases.back().name == child.spec.ready_phase) child.state.up_at_us = now_us;
   } else if (said.contains("role")) {
     child.state.listening_at_us = clock_->Now();
+    if (child.spec.ready_phase.empty()) child.state.up_at_us = child.state.listening_at_us;
     for (const auto& [key, value] : said.items()) {
       if (!value.is_number_integer()) continue;
       child.state.ports[key] = value.get<int64_t>();

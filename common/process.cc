@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -27,7 +29,26 @@ std::string Hex(const Bytes& bytes, size_t count) {
   return text;
 }
 
-void ExitAtOnce(int) { _exit(0); }
+// What a stop signal does. Handlers run in any thread.
+enum class OnStop : int { kExit, kWake, kExitStopping };
+std::atomic<OnStop> g_on_stop{OnStop::kExit};
+static_assert(std::atomic<OnStop>::is_always_lock_free, "used in a signal handler");
+int g_stop_fd = -1;  // An eventfd; set before the handlers are.
+
+// True: this call is the first stop since somebody waits for one.
+bool TakeStop() {
+  OnStop expected = OnStop::kWake;
+  if (!g_on_stop.compare_exchange_strong(expected, OnStop::kExitStopping)) return false;
+  const int error = errno;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(g_stop_fd, &one, sizeof one);
+  errno = error;
+  return true;
+}
+
+void OnStopSignal(int) {
+  if (!TakeStop()) _exit(0);
+}
 
 }  // namespace
 
@@ -48,30 +69,44 @@ void BlockStopSignals() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-bool WaitForStopSignal(int timeout_ms) {
+void HandleStopSignals() {
+  g_stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  FATHOM_CHECK(g_stop_fd >= 0, "eventfd: {}", strerror(errno));
+  struct sigaction action {};
+  action.sa_handler = OnStopSignal;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGINT, &action, nullptr);
+  signal(SIGPIPE, SIG_IGN);
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
-  const timespec timeout{timeout_ms / 1000, (timeout_ms % 1000) * 1'000'000L};
-  int got = 0;
+  FATHOM_CHECK(pthread_sigmask(SIG_UNBLOCK, &set, nullptr) == 0);
+}
+
+bool WaitForStopSignal(int timeout_ms) {
+  FATHOM_CHECK(g_stop_fd >= 0, "HandleStopSignals was not called");
+  OnStop expected = OnStop::kExit;
+  g_on_stop.compare_exchange_strong(expected, OnStop::kWake);
+  pollfd told{g_stop_fd, POLLIN, 0};
+  int ready = 0;
   do {
-    got = timeout_ms < 0 ? sigwaitinfo(&set, nullptr) : sigtimedwait(&set, nullptr, &timeout);
-  } while (got < 0 && errno == EINTR);
-  if (got < 0) return false;
-  // From here on a second signal ends the process at once.
-  struct sigaction action {};
-  action.sa_handler = ExitAtOnce;
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGINT, &action, nullptr);
-  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  return true;
+    ready = poll(&told, 1, timeout_ms);
+  } while (ready < 0 && errno == EINTR);
+  return ready > 0;
+}
+
+void RequestStop() {
+  OnStop expected = OnStop::kExit;
+  g_on_stop.compare_exchange_strong(expected, OnStop::kWake);
+  TakeStop();
 }
 
 void DieWithParent() {
   const pid_t parent = getppid();
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
-  if (getppid() != parent || parent == 1) raise(SIGTERM);  // It died before we asked.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent || parent == 1) raise(SIGKILL);  // It died before we asked.
 }
 
 std::string RandomId() {

@@ -14,13 +14,24 @@ namespace fathom {
 void PrintListening(const std::string& role,
                     const std::vector<std::pair<std::string, int64_t>>& ports);
 
-// Blocks SIGTERM and SIGINT in this thread and those it starts. Call first in main.
+// For a program that waits for SIGTERM and SIGINT on a signalfd: blocks them in this thread and
+// those it starts. Call first in main.
 void BlockStopSignals();
-// Waits for SIGTERM or SIGINT, at most timeout_ms (-1: without end). True: one came. A second one
-// while the process drains ends it at once with exit 0.
-bool WaitForStopSignal(int timeout_ms);
 
-// The process gets SIGTERM when its parent dies (Linux).
+// For all other servers, first in main: SIGTERM and SIGINT are never blocked. As long as nobody has
+// called WaitForStopSignal there is nothing to drain, and one of them ends the process at once with
+// exit 0, whatever it waits for: a lock, a file, weights that are being read.
+void HandleStopSignals();
+// Waits for SIGTERM or SIGINT, at most timeout_ms (-1: without end). True: one came, or RequestStop
+// was called. A second one while the process drains ends it at once with exit 0.
+// REQUIRES: HandleStopSignals was called.
+bool WaitForStopSignal(int timeout_ms);
+// Wakes WaitForStopSignal as a signal would.
+void RequestStop();
+
+// The process is killed when its parent dies (Linux): by SIGKILL, which nothing blocks or delays.
+// Nobody would start it again, its peers end at the same moment, and its ports must be free for the
+// next cluster. All of its state may be lost by design.
 void DieWithParent();
 
 // 128 random bits from the system as 32 hex digits.

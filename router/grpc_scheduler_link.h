@@ -21,10 +21,10 @@ struct GrpcSchedulerLinkOptions {
   std::string config_digest;           // Of this router's model folder.
   size_t outbox_bytes_max = 8 << 20;
   int64_t heartbeat_us = 250'000;
-  int64_t silence_us = 2'000'000;  // A leader that says nothing for so long is dead.
-  int64_t hello_us = 5'000'000;    // A stream is answered within this.
-  int64_t backoff_min_us = 100'000;
-  int64_t backoff_max_us = 1'000'000;
+  int64_t silence_us = 2'000'000;   // A leader that says nothing for so long is dead.
+  int64_t hello_us = 5'000'000;     // A stream is answered within this.
+  int64_t backoff_min_us = 50'000;  // Before a stream that broke is dialled again.
+  int64_t backoff_max_us = 100'000;
 };
 
 class GrpcSchedulerLink final : public SchedulerLink {

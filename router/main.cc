@@ -157,7 +157,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
 }
 
 int Main(int argc, char** argv) {
-  BlockStopSignals();
+  HandleStopSignals();
   Options options;
   if (const auto exit = ParseOptions(argc, argv, &options)) return *exit;
   if (options.die_with_parent) DieWithParent();

@@ -78,7 +78,7 @@ int Fail(const absl::Status& status, int code) {
 int Main(int argc, char** argv) {
   Settings settings;
   if (const std::optional<int> code = Parse(argc, argv, &settings)) return *code;
-  BlockStopSignals();
+  HandleStopSignals();
   if (settings.die_with_parent) DieWithParent();
   LogInit("scheduler", settings.log_level);
 

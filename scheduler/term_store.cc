@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -18,6 +20,7 @@ namespace {
 
 // Far from wrapping around, and far beyond anything that 2^32 takeovers could reach.
 constexpr uint64_t kTermMax = uint64_t{1} << 62;
+constexpr std::chrono::seconds kLockWait{5};
 
 absl::StatusOr<TermId> NextTerm(uint64_t stored, TermId reported) {
   const uint64_t highest = std::max(stored, reported.value);
@@ -51,9 +54,7 @@ class FileTermStore final : public TermStore {
     const int lock = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (lock < 0) return Error("open", lock_path);
     absl::Cleanup unlock = [lock] { close(lock); };
-    while (flock(lock, LOCK_EX) != 0) {
-      if (errno != EINTR) return Error("lock", lock_path);
-    }
+    FATHOM_RETURN_IF_ERROR(Lock(lock, lock_path));
     FATHOM_ASSIGN_OR_RETURN(const uint64_t stored, Read());
     FATHOM_ASSIGN_OR_RETURN(const TermId term, NextTerm(stored, reported));
     FATHOM_RETURN_IF_ERROR(Replace(fmt::format("{}\n", term.value)));
@@ -64,6 +65,23 @@ class FileTermStore final : public TermStore {
   absl::Status Error(const char* what, const std::string& path) const {
     return Unavailable("term file: cannot {} {}: {}; give --term-file a path in a writable folder",
                        what, path, std::strerror(errno));
+  }
+
+  // The lock is held for one replacement of the file, so whoever holds it for long is stopped or
+  // broken. Polled, because flock itself cannot be given a bound.
+  absl::Status Lock(int lock, const std::string& path) const {
+    const auto until = std::chrono::steady_clock::now() + kLockWait;
+    while (flock(lock, LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EWOULDBLOCK && errno != EINTR) return Error("lock", path);
+      if (std::chrono::steady_clock::now() >= until) {
+        return Unavailable(
+            "term file: another process has held the lock of {} for {} s; end that process (fuser "
+            "{} names it), or give this cluster a --term-file of its own",
+            path, kLockWait.count(), path);
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return absl::OkStatus();
   }
 
   absl::StatusOr<uint64_t> Read() const {

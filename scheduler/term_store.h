@@ -19,8 +19,8 @@ class TermStore {
 };
 
 // A file with one decimal number, replaced under a lock on `path`.lock: any number of processes of
-// one host may share it. Durable when Take returns. Thread: any; blocks for as long as other
-// processes' Take does.
+// one host may share it. Durable when Take returns. Thread: any; waits at most 5 s for other
+// processes' Take.
 std::unique_ptr<TermStore> MakeFileTermStore(std::string path);
 
 // Without a file: terms from 1, for a scheduler whose peers all end with it.

@@ -1,6 +1,5 @@
 // worker/main.cc: wiring of fathom-worker: flags, model, health, Control streams, the engine
 // thread, and an ordered end.
-#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -240,7 +239,7 @@ absl::Status Serve(const Options& options, const Model& model, const MakeCompute
   absl::Status ended;
   std::thread engine([&] {
     ended = runner.Run();
-    if (!ended.ok()) kill(getpid(), SIGTERM);  // Wakes main.
+    if (!ended.ok()) RequestStop();
   });
   WaitForStopSignal(-1);
   stop = true;
@@ -306,7 +305,7 @@ int Main(int argc, char** argv) {
   const RealClock clock;
   Options options;
   if (const auto code = ParseOptions(argc, argv, &options)) return *code;
-  BlockStopSignals();
+  HandleStopSignals();
   if (options.die_with_parent) DieWithParent();
   LogInit("worker", options.log_level);
   const auto device = ChooseDevice(&options);

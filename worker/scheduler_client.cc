@@ -26,7 +26,7 @@ constexpr uint32_t kProtocolMin = 1;
 constexpr uint32_t kProtocolMax = 1;
 constexpr int64_t kHeartbeatUs = 250'000;
 constexpr int64_t kLeaderSilenceUs = 1'500'000;
-constexpr std::chrono::milliseconds kBackOffMin{100}, kBackOffMax{1000};
+constexpr std::chrono::milliseconds kBackOffMin{50}, kBackOffMax{100};
 constexpr size_t kOutboxMessagesMax = 1024;
 
 wire::Phase PhaseToWire(WorkerPhase phase) {

@@ -1,13 +1,18 @@
 // `fathom serve` with the real binaries and the bundled model, on any free ports: start, answers,
 // restarts, stop.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -143,6 +148,61 @@ TEST_F(ServeTest, StartsAnswersOutlivesItsChildrenAndStops) {
   }
   kill(serve.pid(), SIGTERM);
   EXPECT_EQ(serve.WaitForExit(), kExitOk);
+}
+
+// The pids of this process' grandchildren: serve's children.
+std::vector<pid_t> ChildrenOf(pid_t parent) {
+  std::ifstream file(fmt::format("/proc/{}/task/{}/children", parent, parent));
+  return {std::istream_iterator<pid_t>(file), std::istream_iterator<pid_t>()};
+}
+
+// Its children are there and wait; then serve is gone, and so are they.
+void ExpectGoneWith(Program& serve, int signal, const std::vector<pid_t>& children) {
+  std::vector<int> fds;
+  for (const pid_t child : children) {
+    fds.push_back(static_cast<int>(syscall(SYS_pidfd_open, child, 0)));
+    ASSERT_GE(fds.back(), 0) << "child " << child << " ended by itself";
+  }
+  kill(serve.pid(), signal);
+  serve.WaitForExit();
+  for (const int fd : fds) {
+    pollfd ended{fd, POLLIN, 0};
+    EXPECT_EQ(poll(&ended, 1, /*timeout=*/60'000), 1) << "a child outlives serve";
+    close(fd);
+  }
+}
+
+TEST_F(ServeTest, ChildrenThatWaitForALockEndWithServe) {
+  fs::create_directories(dir_ + "/run");
+  const int lock = open((dir_ + "/run/term.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  ASSERT_EQ(flock(lock, LOCK_EX), 0);
+  for (const int signal : {SIGKILL, SIGTERM}) {
+    Program serve(Words(kModel));
+    std::vector<pid_t> children;
+    while (children.empty()) children = ChildrenOf(serve.pid());
+    ExpectGoneWith(serve, signal, children);
+  }
+  close(lock);
+}
+
+TEST_F(ServeTest, KilledWithAllOfItsChildrenItCanBeStartedOnItsPortsAtOnce) {
+  Program first(Words(kModel, {"-tp", "2"}));
+  const json ready = first.WaitForEvent("ready");
+  ASSERT_TRUE(ready.is_object());
+  const std::vector<pid_t> children = ChildrenOf(first.pid());
+  EXPECT_EQ(children.size(), 4u);
+  ExpectGoneWith(first, SIGKILL, children);
+  std::vector<std::string> words = Words(kModel, {"-tp", "2"});
+  for (size_t i = 0; i + 1 < words.size(); ++i) {
+    if (words[i] == "--grpc-port") words[i + 1] = std::to_string(ready["grpc_port"].get<int>());
+    if (words[i] == "--scheduler-port") {
+      words[i + 1] = std::to_string(ready["scheduler_port"].get<int>());
+    }
+  }
+  Program second(words);
+  EXPECT_TRUE(second.WaitForEvent("ready").is_object());
+  kill(second.pid(), SIGTERM);
+  EXPECT_EQ(second.WaitForExit(), kExitOk);
 }
 
 TEST_F(ServeTest, ABadModelIsOneLineAnd66) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -198,12 +199,98 @@ TEST_F(SupervisorTest, AMissingProgramIsAnError) {
   EXPECT_TRUE(absl::IsNotFound(supervisor.Add(spec).status()));
 }
 
+TEST_F(SupervisorTest, AProgramThatIsBeingReplacedIsTriedAgain) {
+  Supervisor supervisor(Options(), &clock_);
+  const std::string program = dir_ + "/program";
+  const auto install = [&] {
+    std::ofstream(program + ".new") << "#!/bin/sh\necho '{\"role\":\"x\"}'\nexec sleep 600\n";
+    std::filesystem::permissions(program + ".new", std::filesystem::perms::owner_all);
+    std::filesystem::rename(program + ".new", program);
+  };
+  install();
+  ChildSpec spec = Shell("w", "");
+  spec.argv = {program};
+  ASSERT_TRUE(supervisor.Add(spec).ok());
+  supervisor.MarkReady();
+  const auto up = [&] { return supervisor.child(0).up_at_us.has_value(); };
+  ASSERT_FALSE(PollUntil(supervisor, up));
+  supervisor.TakeNotes();
+  std::filesystem::remove(program);
+  kill(supervisor.child(0).pid, SIGKILL);
+  ASSERT_FALSE(PollUntil(supervisor, [&] { return supervisor.child(0).deaths >= 4; }));
+  const std::vector<std::string> notes = supervisor.TakeNotes();
+  ASSERT_GE(notes.size(), 2u);
+  EXPECT_NE(notes[1].find("w was not started: cannot start " + program + ": No such file"),
+            std::string::npos)
+      << notes[1];
+  install();
+  ASSERT_FALSE(PollUntil(supervisor, up));
+  supervisor.Stop(/*grace_us=*/0);
+}
+
+TEST_F(SupervisorTest, WithoutDescriptorsItWaitsForSome) {
+  Supervisor supervisor(Options(), &clock_);
+  ASSERT_TRUE(supervisor.Add(Shell("w", "echo '{\"role\":\"x\"}'; exec sleep 600")).ok());
+  supervisor.MarkReady();
+  const auto up = [&] { return supervisor.child(0).up_at_us.has_value(); };
+  ASSERT_FALSE(PollUntil(supervisor, up));
+  std::vector<int> taken;
+  rlimit usual{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &usual), 0);
+  const rlimit few{64, usual.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  for (int fd = 0; (fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) taken.push_back(fd);
+  // The child's three are free again; two pipes need four.
+  kill(supervisor.child(0).pid, SIGKILL);
+  EXPECT_FALSE(PollUntil(supervisor, [&] { return supervisor.child(0).deaths >= 3; }));
+  for (const int fd : taken) close(fd);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &usual), 0);
+  EXPECT_FALSE(PollUntil(supervisor, up));
+  supervisor.Stop(/*grace_us=*/0);
+}
+
+// A clock of its own: nothing but its lives' lengths decides.
+TEST_F(SupervisorTest, OnlyDeathsDuringOrSoonAfterTheStartDelayTheNext) {
+  ManualClock clock;
+  SupervisorOptions options = Options();
+  options.backoff_first_us = 1;
+  options.healthy_us = 1'000'000;
+  Supervisor supervisor(options, &clock);
+  ChildSpec spec = Shell("w", R"(
+    echo '{"role":"x"}'
+    echo '{"event":"phase","name":"register","us":1}'
+    exec sleep 600)");
+  spec.ready_phase = "register";
+  ASSERT_TRUE(supervisor.Add(spec).ok());
+  supervisor.MarkReady();
+  const auto up = [&] { return supervisor.child(0).up_at_us.has_value(); };
+  const auto kill_and_wait = [&] {
+    const pid_t pid = supervisor.child(0).pid;
+    kill(pid, SIGKILL);
+    return !PollUntil(supervisor, [&] {
+      clock.Advance(1);
+      return supervisor.child(0).pid != pid && supervisor.child(0).pid != 0 && up();
+    });
+  };
+  ASSERT_FALSE(PollUntil(supervisor, up));
+  for (int i = 0; i < 5; ++i) {
+    clock.Advance(6'000'000);
+    ASSERT_TRUE(kill_and_wait());
+    EXPECT_EQ(supervisor.child(0).deaths, 1);
+    EXPECT_NE(supervisor.TakeNotes().at(0).find("it starts again in 0 ms"), std::string::npos);
+  }
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(kill_and_wait());
+  EXPECT_EQ(supervisor.child(0).deaths, 4) << "one after the other, each soon after its start";
+  supervisor.Stop(/*grace_us=*/0);
+}
+
 TEST(RestartDelayTest, DoublesUpToItsLimit) {
   const SupervisorOptions options;
-  EXPECT_EQ(RestartDelayUs(options, 1), 100'000);
-  EXPECT_EQ(RestartDelayUs(options, 2), 200'000);
-  EXPECT_EQ(RestartDelayUs(options, 6), 3'200'000);
-  EXPECT_EQ(RestartDelayUs(options, 7), 5'000'000);
+  EXPECT_EQ(RestartDelayUs(options, 1), 0);
+  EXPECT_EQ(RestartDelayUs(options, 2), 100'000);
+  EXPECT_EQ(RestartDelayUs(options, 3), 200'000);
+  EXPECT_EQ(RestartDelayUs(options, 7), 3'200'000);
+  EXPECT_EQ(RestartDelayUs(options, 8), 5'000'000);
   EXPECT_EQ(RestartDelayUs(options, 1'000'000), 5'000'000);
 }
 
