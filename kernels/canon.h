@@ -176,8 +176,36 @@ FATHOM_CANON float NormFactor(float sum_of_squares, int64_t dim, float eps) {
   return 1.0f / Sqrt(sum_of_squares * static_cast<float>(1.0 / static_cast<double>(dim)) + eps);
 }
 
-// One step of penalties on a seen token.
-FATHOM_CANON float Repetition(float z, float r) { return z < 0.0f ? z * r : z / r; }
+// --- The sampler's scores ---
+// A score is finite or -inf (masked). No penalty and no temperature turns a finite score into an
+// infinite one: products and quotients saturate, so that a row keeps a best token and differences
+// of scores are never NaN.
+inline constexpr float kScoreMax = 3.40282346638528859812e38f;  // The largest float.
+FATHOM_CANON float Saturated(float z, float changed) {
+  const float bounded = changed > kScoreMax ? kScoreMax : changed;
+  const float finite = bounded < -kScoreMax ? -kScoreMax : bounded;
+  return z < -kScoreMax ? z : finite;
+}
+
+// Below it a temperature is 0: the most likely token, without noise. No logit up to 3.4e33
+// saturates above it.
+inline constexpr float kTemperatureMin = 1e-5f;
+FATHOM_CANON bool IsGreedy(float temperature) { return !(temperature >= kTemperatureMin); }
+// z / T. REQUIRES: not IsGreedy(temperature).
+FATHOM_CANON float Tempered(float z, float temperature) { return Saturated(z, z / temperature); }
+
+FATHOM_CANON float Repetition(float z, float r) { return Saturated(z, z < 0.0f ? z * r : z / r); }
+
+// Penalties on a token of prompt or output that is `count` times in the output: counted up to
+// kSeenCountMax, what a GPU's table can hold.
+inline constexpr int32_t kSeenCountMax = 0x7FFF;
+FATHOM_CANON float Penalized(float z, int32_t count, float repetition, float frequency,
+                             float presence) {
+  z = Repetition(z, repetition);
+  if (count == 0) return z;
+  const float times = static_cast<float>(count < kSeenCountMax ? count : kSeenCountMax);
+  return z - frequency * times - presence;
+}
 
 // A token's mass for top_k, top_p and min_p: round(2^((z - best) log2 e) * 2^40). `best` itself has
 // 2^40.

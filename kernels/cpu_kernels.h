@@ -30,7 +30,7 @@ struct CpuKernels {
   bool (*has_non_finite)(const float* z, int64_t count);
   float (*max)(const float* z, int64_t count);  // count > 0, no NaN.
   float (*sum_exp)(const float* z, int64_t count, float best);
-  void (*divide)(float* z, int64_t count, float divisor);
+  void (*temper)(float* z, int64_t count, float temperature);
   void (*masses)(const float* z, int64_t count, float best, uint64_t* mass);
   // z[id] += the noise of id.
   void (*add_noise)(float* z, int64_t count, uint64_t seed, int32_t sequence, int32_t position);

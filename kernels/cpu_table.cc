@@ -15,7 +15,7 @@ void AddInto(const AddArgs& args, int64_t begin, int64_t end);
 bool HasNonFinite(const float* z, int64_t count);
 float MaxOf(const float* z, int64_t count);
 float SumExp(const float* z, int64_t count, float best);
-void Divide(float* z, int64_t count, float divisor);
+void Temper(float* z, int64_t count, float temperature);
 void Masses(const float* z, int64_t count, float best, uint64_t* mass);
 void AddNoise(float* z, int64_t count, uint64_t seed, int32_t sequence, int32_t position);
 
@@ -31,7 +31,7 @@ const CpuKernels kKernels = {
     .has_non_finite = HasNonFinite,
     .max = MaxOf,
     .sum_exp = SumExp,
-    .divide = Divide,
+    .temper = Temper,
     .masses = Masses,
     .add_noise = AddNoise,
 };

@@ -26,7 +26,7 @@ struct SampleScratch {
 
 struct SampleArgs {
   std::span<const float> logits;    // [vocab], none NaN or +inf.
-  float temperature = 1.0f;         // 0: argmax, without noise.
+  float temperature = 1.0f;         // Below canon::kTemperatureMin: argmax, without noise.
   int32_t top_k = 0;                // 0: off.
   float top_p = 1.0f;               // 1: off.
   float min_p = 0.0f;               // 0: off.

@@ -28,8 +28,8 @@ class Row {
     AdjustLogits();
     const float best = Best();
     if (best == -INFINITY) return -1;
-    if (args_.temperature == 0.0f) return IdOf(best);
-    kernels_.divide(z_.data(), count(), args_.temperature);
+    if (canon::IsGreedy(args_.temperature)) return IdOf(best);
+    kernels_.temper(z_.data(), count(), args_.temperature);
     if (!Narrow()) {
       kernels_.add_noise(z_.data(), count(), args_.seed, args_.sequence, args_.position);
       return IdOf(Best());
@@ -55,10 +55,8 @@ class Row {
       return;
     }
     for (const SeenToken& seen : args_.seen) {
-      z(seen.id) = canon::Repetition(z(seen.id), args_.repetition_penalty);
-      if (seen.output_count == 0) continue;
-      z(seen.id) -= args_.frequency_penalty * static_cast<float>(seen.output_count);
-      z(seen.id) -= args_.presence_penalty;
+      z(seen.id) = canon::Penalized(z(seen.id), seen.output_count, args_.repetition_penalty,
+                                    args_.frequency_penalty, args_.presence_penalty);
     }
   }
 

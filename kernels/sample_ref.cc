@@ -20,8 +20,8 @@ class Row {
     AdjustLogits();
     const int32_t best = BestOf(z_);
     if (z(best) == -INFINITY) return -1;
-    if (args_.temperature == 0.0f) return best;
-    for (float& value : z_) value /= args_.temperature;
+    if (canon::IsGreedy(args_.temperature)) return best;
+    for (float& value : z_) value = canon::Tempered(value, args_.temperature);
     KeepTopK();
     KeepTopP();
     KeepMinP();
@@ -45,10 +45,8 @@ class Row {
     for (const auto& [id, bias] : args_.bias) z(id) += bias;
     for (const int32_t id : args_.banned) z(id) = -INFINITY;
     for (const SeenToken& seen : args_.seen) {
-      z(seen.id) = canon::Repetition(z(seen.id), args_.repetition_penalty);
-      if (seen.output_count == 0) continue;
-      z(seen.id) -= args_.frequency_penalty * static_cast<float>(seen.output_count);
-      z(seen.id) -= args_.presence_penalty;
+      z(seen.id) = canon::Penalized(z(seen.id), seen.output_count, args_.repetition_penalty,
+                                    args_.frequency_penalty, args_.presence_penalty);
     }
   }
 

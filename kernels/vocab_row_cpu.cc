@@ -38,8 +38,8 @@ float SumExp(const float* z, int64_t count, float best) {
   return canon::ReduceLanes(lanes);
 }
 
-void Divide(float* z, int64_t count, float divisor) {
-  for (int64_t i = 0; i < count; ++i) z[i] /= divisor;
+void Temper(float* z, int64_t count, float temperature) {
+  for (int64_t i = 0; i < count; ++i) z[i] = canon::Tempered(z[i], temperature);
 }
 
 void Masses(const float* z, int64_t count, float best, uint64_t* mass) {

@@ -14,14 +14,14 @@ constexpr UpperBound kVocab = UpperBound::kVocabulary;
 // Rows in the order of the enum.
 constexpr FieldLimit kLimits[] = {
     {kTemperature, "sampling.temperature", 0, 2, false, kFixed, "the model's, else 1", "",
-     "0 takes the most likely token always"},
+     "0, like all below 0.00001, takes the most likely token always"},
     {kTopK, "sampling.top_k", 0, 1 << 24, false, kFixed, "the model's, else 0 (off)", "tokens",
      "0 turns it off"},
     {kTopP, "sampling.top_p", 0, 1, true, kFixed, "the model's, else 1 (off)", "",
      "1 turns it off"},
     {kMinP, "sampling.min_p", 0, 1, false, kFixed, "the model's, else 0 (off)", "",
      "0 turns it off"},
-    {kRepetitionPenalty, "sampling.repetition_penalty", 0, 2, true, kFixed,
+    {kRepetitionPenalty, "sampling.repetition_penalty", 0.001, 2, false, kFixed,
      "the model's, else 1 (off)", "", "1 turns it off"},
     {kPresencePenalty, "sampling.presence_penalty", -2, 2, false, kFixed, "0 (off)", "",
      "0 turns it off"},

@@ -104,8 +104,7 @@ absl::Status ReadDefaults(const fs::path& path, const Json& json, int32_t vocab,
   FATHOM_RETURN_IF_ERROR(
       OptionalNumber(path, json, "top_p", std::numeric_limits<float>::min(), 1, &defaults->top_p));
   FATHOM_RETURN_IF_ERROR(OptionalNumber(path, json, "min_p", 0, 1, &defaults->min_p));
-  return OptionalNumber(path, json, "repetition_penalty", std::numeric_limits<float>::min(), 2,
-                        &defaults->repetition_penalty);
+  return OptionalNumber(path, json, "repetition_penalty", 0.001, 2, &defaults->repetition_penalty);
 }
 
 }  // namespace

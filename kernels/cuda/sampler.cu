@@ -99,12 +99,12 @@ FATHOM_DEVICE void PatchFew(const SamplerArgs& a, const BlockRow& row, int posit
 FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id) {
   const SamplerSlot& slot = row.shared->slot;
   const bool penalized = slot.penalized != 0;
-  const bool divides = slot.temperature != 0.0f && slot.temperature != 1.0f;
+  const bool divides = !canon::IsGreedy(slot.temperature) && slot.temperature != 1.0f;
   if (!penalized && !divides) return;
   const uint16_t* seen = a.seen + int64_t{slot_id} * row.vocab;
   ForOwn(row, [&](int local, float z) {
     if (penalized) z = Penalized(z, seen[IdOfLocal(local, row.block)], slot);
-    if (divides) z = __fdiv_rn(z, slot.temperature);
+    if (divides) z = canon::Tempered(z, slot.temperature);
     row.z[local] = z;
   });
 }
@@ -184,7 +184,7 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
   PatchFew(a, *row, ask.position);
   Adjust(a, *row, ask.slot);
   uint64_t drawn = 0;
-  if (slot.temperature == 0.0f) {
+  if (canon::IsGreedy(slot.temperature)) {
     ForOwn(*row, [&](int local, float z) {
       const uint64_t key = PlaceKey(z, IdOfLocal(local, row->block));
       if (key > drawn) drawn = key;

@@ -19,7 +19,7 @@ inline constexpr int kLogprobsMax = 20;  // Alternatives of one token.
 struct SamplerSlot {
   uint64_t seed = 0;
   int32_t sequence = 0;
-  float temperature = 1;
+  float temperature = 1;  // Below canon::kTemperatureMin: the best score, without noise.
   float top_p = 1;
   float min_p = 0;
   int32_t top_k = 0;  // 0: off.

@@ -129,7 +129,7 @@ FATHOM_PURE uint64_t MassOfLimbs(uint32_t low, uint32_t middle, uint32_t high) {
 
 // The `seen` table: in prompt or output; how often in the output, saturating.
 inline constexpr uint32_t kSeenBit = 0x8000u;
-inline constexpr uint32_t kSeenCountMax = 0x7FFFu;
+inline constexpr uint32_t kSeenCountMax = canon::kSeenCountMax;
 FATHOM_PURE uint16_t SeenAgain(uint32_t seen) {
   const uint32_t count = seen & kSeenCountMax;
   return static_cast<uint16_t>(kSeenBit | (count < kSeenCountMax ? count + 1 : count));

@@ -88,8 +88,8 @@ struct Scores {
     }
     if (seen != nullptr) z = Penalized(z, seen[id], *slot);
     const float temperature = slot->temperature;
-    if (temperature == 0.0f || temperature == 1.0f) return z;
-    return __fdiv_rn(z, temperature);
+    if (canon::IsGreedy(temperature) || temperature == 1.0f) return z;
+    return canon::Tempered(z, temperature);
   }
   template <class F>
   __device__ __forceinline__ void ForEach(F f) const {
@@ -192,7 +192,7 @@ FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
 FATHOM_DEVICE int32_t Draw(Shared* shared, const Scores& scores, int position) {
   const SamplerSlot& slot = shared->slot;
   uint64_t drawn = 0;
-  if (slot.temperature == 0.0f) {
+  if (canon::IsGreedy(slot.temperature)) {
     ForIds(scores.vocab, [&](int id) { drawn = Larger(drawn, PlaceKey(scores(id), id)); });
   } else {
     Kept kept;

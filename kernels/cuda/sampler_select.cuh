@@ -46,11 +46,8 @@ FATHOM_DEVICE uint64_t MassOf(float z, float best) {
 
 FATHOM_DEVICE float Penalized(float z, uint32_t seen, const SamplerSlot& slot) {
   if ((seen & kSeenBit) == 0) return z;
-  z = canon::Repetition(z, slot.repetition_penalty);
-  const uint32_t count = seen & kSeenCountMax;
-  if (count == 0) return z;
-  z = __fsub_rn(z, __fmul_rn(slot.frequency_penalty, static_cast<float>(count)));
-  return __fsub_rn(z, slot.presence_penalty);
+  return canon::Penalized(z, static_cast<int32_t>(seen & kSeenCountMax), slot.repetition_penalty,
+                          slot.frequency_penalty, slot.presence_penalty);
 }
 
 // --- Keys ---

@@ -56,6 +56,101 @@ TEST(SampleTest, VectorsEqualTheReference) {
   }
 }
 
+// Values at the ends of what requests may have, and beyond: no score becomes infinite or NaN, so
+// the reference and the vectors agree, what is masked is never drawn, and something is drawn.
+TEST(SampleTest, HardValuesKeepARowWhole) {
+  std::mt19937_64 random(TestSeed());
+  SampleScratch scratch;
+  for (int round = 0; round < 3000; ++round) {
+    const size_t vocab = 2 + random() % 300;
+    auto logits = MakeValues(vocab, Values::kNormal, random);
+    const float scale = Pick(random, {1e-38f, 1.0f, 20.0f, 1e4f, 1e30f, 1e34f, 1e37f});
+    for (float& z : logits) z *= scale;
+    const bool denormals = random() % 8 == 0;
+    if (denormals) {
+      for (float& z : logits) z = std::copysign(1e-45f, z);
+    }
+    if (random() % 8 == 0) logits[0] = Pick(random, {3.4028235e38f, -3.4028235e38f});
+    std::vector<std::pair<int32_t, float>> bias;
+    std::vector<int32_t> banned;
+    std::vector<SeenToken> seen;
+    for (int32_t id = 0; id < static_cast<int32_t>(vocab); ++id) {
+      if (random() % 20 == 0) bias.emplace_back(id, Pick(random, {-100, 100}));
+      if (id > 0 && random() % 4 == 0) banned.push_back(id);
+      if (random() % 2 == 0) {
+        seen.push_back({id, static_cast<int32_t>(Pick(random, {0, 1, 40'000, 1 << 27}))});
+      }
+    }
+    SampleArgs args{
+        .logits = logits,
+        .temperature = Pick(random, {1e-45f, 1e-38f, 1e-20f, 9.99e-6f, 1e-5f, 1e-3f, 1, 2}),
+        .top_k = static_cast<int32_t>(Pick(random, {0, 0, 1, 7})),
+        .top_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1, 1}),
+        .min_p = Pick(random, {0, 0, 1e-45f, 0.5f}),
+        .repetition_penalty = Pick(random, {1e-45f, 1e-38f, 1e-3f, 1, 2}),
+        .presence_penalty = Pick(random, {0, 2, -2}),
+        .frequency_penalty = Pick(random, {0, 2, -2}),
+        .bias = bias,
+        .banned = banned,
+        .seen = seen,
+        .seed = random(),
+        .position = static_cast<int32_t>(random() % 5000),
+        .scratch = &scratch};
+    const int32_t want = SampleRef(args);
+    ASSERT_GE(want, 0) << "round " << round;
+    ASSERT_EQ(std::count(banned.begin(), banned.end(), want), 0) << "round " << round;
+    ForEachIsa([&] { ASSERT_EQ(SampleCpu(args), want) << "round " << round; });
+    if (HasFatalFailure()) return;
+    if (args.temperature < 1e-5f) {
+      args.temperature = 0;
+      ASSERT_EQ(SampleRef(args), want) << "round " << round << ": a tiny temperature is not 0";
+    }
+  }
+}
+
+// A temperature close above the threshold draws what a tiny one takes, where one token leads.
+TEST(SampleTest, TinyTemperaturesTakeTheBest) {
+  SampleScratch scratch;
+  std::vector<float> logits(1000, -3.0f);
+  logits[700] = 5.0f;
+  logits[701] = 4.5f;
+  for (const float temperature : {0.0f, 1e-45f, 1e-38f, 1e-30f, 1e-10f, 9.9e-6f, 1e-5f, 1e-3f}) {
+    for (int32_t position = 0; position < 20; ++position) {
+      const SampleArgs args{
+          .logits = logits, .temperature = temperature, .position = position, .scratch = &scratch};
+      ASSERT_EQ(SampleRef(args), 700) << temperature;
+      ForEachIsa([&] { ASSERT_EQ(SampleCpu(args), 700) << temperature; });
+    }
+  }
+  // The smallest penalty that requests may have makes of a seen token with a positive score the
+  // best, and keeps the order of several.
+  const std::vector<SeenToken> seen = {{3, 1}, {700, 0}, {701, 2}};
+  const SampleArgs args{.logits = logits,
+                        .temperature = 0.7f,
+                        .repetition_penalty = 1e-3f,
+                        .seen = seen,
+                        .scratch = &scratch};
+  EXPECT_EQ(SampleRef(args), 700);
+}
+
+// A GPU's table counts to 32,767; the CPU stops there too.
+TEST(SampleTest, CountsInTheOutputSaturate) {
+  SampleScratch scratch;
+  const std::vector<float> logits = {70'000, 0, 4'400};
+  const auto drawn = [&](int32_t count) {
+    const std::vector<SeenToken> seen = {{0, count}};
+    const SampleArgs args{.logits = logits,
+                          .temperature = 0,
+                          .frequency_penalty = 2,
+                          .seen = seen,
+                          .scratch = &scratch};
+    EXPECT_EQ(SampleCpu(args), SampleRef(args));
+    return SampleRef(args);
+  };
+  EXPECT_EQ(drawn(32'767), 0);  // 70,000 - 2 * 32,767 = 4,466.
+  EXPECT_EQ(drawn(1 << 27), 0);
+}
+
 TEST(SampleTest, NothingLeftIsSaid) {
   SampleScratch scratch;
   const std::vector<float> logits = {1, 2};

@@ -101,7 +101,7 @@ TEST(Digest, FingerprintSeesEachPart) {
   with([](FingerprintParts& parts) { parts.dtype = "bfloat16"; });
   with([](FingerprintParts& parts) { parts.device_kind = "cuda-sm90"; });
   with([](FingerprintParts& parts) { parts.tp = 2; });
-  with([](FingerprintParts& parts) { parts.recipe_version = 2; });
+  with([](FingerprintParts& parts) { parts.recipe_version = kRecipeVersion + 1; });
   EXPECT_EQ(fingerprints.size(), 6u);
 }
 

@@ -145,6 +145,35 @@ TEST_P(SamplerGpuTest, RandomRowsAreTheReferences) {
   }
 }
 
+// Temperatures and penalties at the ends of what requests may have and beyond, and logits up to the
+// largest float: the device draws what the host draws, and no row without a masked-out vocabulary
+// faults.
+TEST_P(SamplerGpuTest, HardValuesAreTheReferences) {
+  std::mt19937_64 random(Seed() + 7);
+  for (const Shape shape : {Shape{1003, 64, 10}, {4096, 48, 6}, {4098, 16, 3}, {102400, 8, 2}}) {
+    for (int i = 0; i < (Sanitized() ? 1 : shape.batches); ++i) {
+      Batch batch = RandomBatch(shape.vocab, shape.rows, random);
+      for (int row = 0; row < shape.rows; ++row) {
+        const float scale = Pick(random, {1e-38f, 1.0f, 1e4f, 1e30f, 1e34f, 2e36f});
+        for (float& z : batch.Logits(row)) z *= scale;
+        if (random() % 4 == 0) {
+          batch.Logits(row)[random() % shape.vocab] = Pick(random, {3.4028235e38f, -3.4028235e38f});
+        }
+        SamplerSlot& slot = batch.slots[static_cast<size_t>(row)];
+        slot.temperature =
+            Pick(random, {1e-45f, 1e-38f, 1e-20f, 9.99e-6f, 1e-5f, 1e-3f, 1.0f, 2.0f});
+        slot.repetition_penalty = Pick(random, {1e-45f, 1e-38f, 1e-3f, 1.0f, 2.0f});
+        slot.presence_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
+        slot.frequency_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
+        slot.top_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1.0f, 1.0f});
+        slot.min_p = Pick(random, {0.0f, 0.0f, 1e-45f, 0.5f});
+      }
+      RunAndCompare(batch);
+      if (HasFailure()) return;
+    }
+  }
+}
+
 // A large batch whose rows are copies of few: equal rows are equal, whatever is beside them.
 TEST_P(SamplerGpuTest, RowsDoNotDependOnOthers) {
   std::mt19937_64 random(Seed() + 1);
