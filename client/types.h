@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-#include "common/request.h"
+#include "cluster/request.h"
 #include "common/types.h"
 
 namespace fathom::client {

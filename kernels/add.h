@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/thread_pool.h"
+#include "kernels/cpu/thread_pool.h"
 
 namespace fathom::kernels {
 

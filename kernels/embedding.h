@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/thread_pool.h"
 #include "kernels/tensor.h"
-#include "kernels/thread_pool.h"
 
 namespace fathom::kernels {
 

@@ -9,8 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/thread_pool.h"
 #include "kernels/tensor.h"
-#include "kernels/thread_pool.h"
 
 namespace fathom::kernels {
 

@@ -9,8 +9,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/thread_pool.h"
 #include "kernels/rope_kv_write.h"
-#include "kernels/thread_pool.h"
 
 namespace fathom::kernels {
 

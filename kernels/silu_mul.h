@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "kernels/thread_pool.h"
+#include "kernels/cpu/thread_pool.h"
 
 namespace fathom::kernels {
 

@@ -12,10 +12,10 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/process.h"
-#include "router/grpc_scheduler_link.h"
-#include "router/readiness.h"
+#include "router/api/readiness.h"
+#include "router/frontend/grpc/service.h"
+#include "router/link/grpc_scheduler_link.h"
 #include "router/router_metrics.h"
-#include "router/service.h"
 
 namespace fathom::router {
 namespace {

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "common/metrics.h"
-#include "router/service.h"
-#include "router/sessions.h"
+#include "router/frontend/grpc/service.h"
+#include "router/sessions/sessions.h"
 
 namespace fathom::router {
 

@@ -14,10 +14,10 @@
 #include "common/clock.h"
 #include "common/status.h"
 #include "scheduler/core/scheduler_core.h"
-#include "scheduler/core/worker_group.h"
 #include "scheduler/driver_metrics.h"
+#include "scheduler/membership/worker_group.h"
 #include "scheduler/term_store.h"
-#include "scheduler/transport.h"
+#include "scheduler/transport/transport.h"
 
 namespace fathom::scheduler {
 

@@ -8,8 +8,8 @@
 
 #include "common/metrics.h"
 #include "scheduler/core/scheduler_core.h"
-#include "scheduler/core/worker_group.h"
-#include "scheduler/transport.h"
+#include "scheduler/membership/worker_group.h"
+#include "scheduler/transport/transport.h"
 
 namespace fathom::scheduler {
 

@@ -8,7 +8,7 @@
 #include "common/process.h"
 #include "scheduler/core/policy.h"
 #include "scheduler/driver.h"
-#include "scheduler/grpc_transport.h"
+#include "scheduler/transport/grpc_transport.h"
 
 namespace fathom::scheduler {
 namespace {

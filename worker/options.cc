@@ -8,10 +8,10 @@
 #include <utility>
 
 #include "common/flags.h"
-#include "worker/cuda_step_layout.h"
-#include "worker/gpu_cards.h"
-#include "worker/memory_plan.h"
-#include "worker/model_host.h"
+#include "modeling/layout/cuda_step_layout.h"
+#include "modeling/layout/gpu_cards.h"
+#include "modeling/layout/memory_plan.h"
+#include "worker/cpu/model_host.h"
 
 namespace fathom::worker {
 namespace {

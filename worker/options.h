@@ -9,10 +9,10 @@
 
 #include "common/status.h"
 #include "kernels/tensor.h"
-#include "worker/cuda_device.h"
-#include "worker/cuda_memory_plan.h"
-#include "worker/engine_limits.h"
-#include "worker/model_config.h"
+#include "modeling/config/model_config.h"
+#include "modeling/layout/cuda_memory_plan.h"
+#include "modeling/layout/engine_limits.h"
+#include "worker/cuda/cuda_device.h"
 
 namespace fathom::worker {
 

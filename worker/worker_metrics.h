@@ -6,9 +6,9 @@
 #include <cstdint>
 #include <string>
 
+#include "cluster/plan.h"
 #include "common/metrics.h"
-#include "common/plan.h"
-#include "worker/backend.h"
+#include "worker/engine/backend.h"
 
 namespace fathom::worker {
 

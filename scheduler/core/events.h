@@ -8,8 +8,8 @@
 #include <variant>
 #include <vector>
 
-#include "common/plan.h"
-#include "common/request.h"
+#include "cluster/plan.h"
+#include "cluster/request.h"
 #include "common/status.h"
 #include "common/types.h"
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "common/request.h"
+#include "cluster/request.h"
 #include "common/status.h"
 #include "scheduler/core/events.h"
 

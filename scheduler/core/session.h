@@ -8,7 +8,7 @@
 #include <variant>
 #include <vector>
 
-#include "common/request.h"
+#include "cluster/request.h"
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/core/events.h"

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "common/clock.h"
-#include "worker/checkpoint.h"
-#include "worker/model_host.h"
+#include "modeling/checkpoint/checkpoint.h"
+#include "worker/cpu/model_host.h"
 
 namespace fathom::worker {
 namespace {

@@ -1,11 +1,11 @@
 // config.json, generation_config.json and an index: what is accepted keeps the invariants of its
 // type.
 #include "common/check.h"
+#include "modeling/architectures/architecture.h"
+#include "modeling/checkpoint/checkpoint_check.h"
+#include "modeling/config/model_config.h"
+#include "modeling/layout/memory_plan.h"
 #include "tests/fuzz/fuzz.h"
-#include "worker/architecture.h"
-#include "worker/checkpoint_check.h"
-#include "worker/memory_plan.h"
-#include "worker/model_config.h"
 
 namespace fathom::worker {
 namespace {

@@ -2,10 +2,10 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "modeling/architectures/architecture.h"
+#include "modeling/checkpoint/checkpoint_check.h"
+#include "modeling/checkpoint/safetensors.h"
 #include "tests/fuzz/fuzz.h"
-#include "worker/architecture.h"
-#include "worker/checkpoint_check.h"
-#include "worker/safetensors.h"
 
 namespace fathom::worker {
 namespace {

@@ -20,7 +20,7 @@ SHAPES = {"7b": "deepseek-llm-7b", "13b": "llama-2-13b", "33b": "deepseek-coder-
 
 
 class Shape:
-    """Bytes and operations of a config.json, as client/roofline.h counts them."""
+    """Bytes and operations of a config.json, as cli/plan/roofline.h counts them."""
 
     def __init__(self, config):
         c = config

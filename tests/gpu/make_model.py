@@ -25,7 +25,7 @@ DEVIATION = 0.02
 
 
 def tensors_of(config):
-    """[(name, shape)], as worker/architecture.cc expects them."""
+    """[(name, shape)], as modeling/architectures/architecture.cc expects them."""
     hidden, ffn, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads

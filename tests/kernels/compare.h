@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cpu_dispatch.h"
+#include "kernels/cpu/dispatch.h"
 
 namespace fathom::kernels {
 

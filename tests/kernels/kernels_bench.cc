@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "common/status.h"
-#include "kernels/cpu_dispatch.h"
+#include "kernels/cpu/dispatch.h"
 #include "kernels/sample.h"
-#include "worker/checkpoint.h"
-#include "worker/comm.h"
-#include "worker/decoder.h"
-#include "worker/kv_cache.h"
+#include "modeling/checkpoint/checkpoint.h"
+#include "worker/comm/comm.h"
+#include "worker/cpu/decoder.h"
+#include "worker/cpu/kv_cache.h"
 
 namespace fathom {
 namespace {

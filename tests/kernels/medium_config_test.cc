@@ -1,4 +1,4 @@
-#include "kernels/cuda/medium_config.h"
+#include "kernels/cuda/linear/medium_config.h"
 
 #include <gtest/gtest.h>
 

@@ -1,8 +1,8 @@
-#include "kernels/cuda/prefill_attention_config.h"
+#include "kernels/cuda/attention/prefill_attention_config.h"
 
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/prefill_plan.h"
+#include "kernels/cuda/attention/prefill_plan.h"
 
 namespace fathom::kernels::cuda {
 namespace {

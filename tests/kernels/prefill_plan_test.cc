@@ -1,4 +1,4 @@
-#include "kernels/cuda/prefill_plan.h"
+#include "kernels/cuda/attention/prefill_plan.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // ProductGeneric's tiles and the table of compared cuBLASLt algorithms: index arithmetic and
 // choices, without a GPU.
-#include "kernels/cuda/product_config.h"
+#include "kernels/cuda/linear/product_config.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <set>
 #include <vector>
 
-#include "kernels/cuda/cublas_table.h"
+#include "kernels/cuda/linear/cublas_table.h"
 
 namespace fathom::kernels::cuda {
 namespace {

@@ -1,10 +1,10 @@
-#include "kernels/cuda/row_ops_config.h"
+#include "kernels/cuda/rows/row_ops_config.h"
 
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/decode_attention_config.h"
-#include "kernels/cuda/sampler_config.h"
-#include "kernels/cuda/sampler_pick.h"
+#include "kernels/cuda/attention/decode_attention_config.h"
+#include "kernels/cuda/sampler/sampler_config.h"
+#include "kernels/cuda/sampler/sampler_pick.h"
 
 namespace fathom::kernels::cuda {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/canon.h"
-#include "kernels/cuda/sampler_config.h"
+#include "kernels/cuda/sampler/sampler_config.h"
 #include "tests/kernels/compare.h"
 
 namespace fathom::kernels::cuda {

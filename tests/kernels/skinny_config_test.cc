@@ -1,6 +1,6 @@
 // The choice of tiles of skinny products: every pick fits its multiprocessor and covers all weight
 // rows; published shapes get what they were measured to want.
-#include "kernels/cuda/skinny_config.h"
+#include "kernels/cuda/linear/skinny_config.h"
 
 #include <gtest/gtest.h>
 

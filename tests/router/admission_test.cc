@@ -1,6 +1,6 @@
 // Admission: every row of the table of limits, inside and outside of its range; the rest by
 // example.
-#include "router/admission.h"
+#include "router/api/admission.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 #include <random>
 #include <sstream>
 
-#include "router/field_limits.h"
+#include "router/api/field_limits.h"
 
 namespace fathom::router {
 namespace {

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "router/scheduler_link.h"
+#include "router/sessions/scheduler_link.h"
 
 namespace fathom::router {
 

@@ -1,6 +1,6 @@
 // The scheduler link against scheduler servers of the test: who leads, what is obeyed, what happens
 // when streams end.
-#include "router/grpc_scheduler_link.h"
+#include "router/link/grpc_scheduler_link.h"
 
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>

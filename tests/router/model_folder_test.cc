@@ -1,5 +1,5 @@
 // The model folder's configuration, and identities drawn from idempotency keys.
-#include "router/model_folder.h"
+#include "router/api/model_folder.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <fstream>
 
 #include "common/process.h"
-#include "router/identity.h"
+#include "router/api/identity.h"
 
 namespace fathom::router {
 namespace {

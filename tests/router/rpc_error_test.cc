@@ -1,5 +1,5 @@
 // A Status and its details to gRPC and back.
-#include "router/rpc_error.h"
+#include "router/frontend/grpc/rpc_error.h"
 
 #include <gtest/gtest.h>
 

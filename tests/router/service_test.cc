@@ -1,7 +1,7 @@
 // The public services in one process: a real gRPC client and server, sessions over a fake link, the
 // test as the scheduler.
-#include "router/service.h"
-#include "router/field_limits.h"
+#include "router/frontend/grpc/service.h"
+#include "router/api/field_limits.h"
 
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
@@ -9,7 +9,7 @@
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "inference.grpc.pb.h"
-#include "router/rpc_error.h"
+#include "router/frontend/grpc/rpc_error.h"
 #include "tests/router/session_fixture.h"
 
 namespace fathom::router {

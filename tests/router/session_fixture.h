@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "common/clock.h"
-#include "router/sessions.h"
+#include "router/sessions/sessions.h"
 #include "tests/router/fake_link.h"
 
 namespace fathom::router {

@@ -1,6 +1,6 @@
 // What a repetition of a request and a resume may meet: nothing that the docs promise is refused
 // (docs/API.md, "Seeds and ids").
-#include "router/session_blob.h"
+#include "router/sessions/session_blob.h"
 #include "tests/router/session_fixture.h"
 
 namespace fathom::router {

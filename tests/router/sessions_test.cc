@@ -1,13 +1,13 @@
 // Sessions over a fake link: each rule of docs/ARCHITECTURE.md's "Sessions" that is the router's,
 // and all of them together under random cuts, duplicates, new leaders and slow readers.
-#include "router/sessions.h"
+#include "router/sessions/sessions.h"
 
 #include <gmock/gmock.h>
 
 #include <cstdlib>
 #include <random>
 
-#include "router/session_blob.h"
+#include "router/sessions/session_blob.h"
 #include "tests/router/session_fixture.h"
 
 namespace fathom::router {

@@ -1,6 +1,6 @@
 // What goes down is what was said, on the stream it belongs to; what comes up wrong is refused by
 // name.
-#include "scheduler/codec.h"
+#include "scheduler/transport/codec.h"
 
 #include <google/protobuf/arena.h>
 #include <gtest/gtest.h>

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "common/clock.h"
-#include "scheduler/transport.h"
+#include "scheduler/transport/transport.h"
 
 namespace fathom::scheduler {
 

@@ -1,6 +1,6 @@
 // Real streams in one process: order, refusals, bounds, health, reflection's presence, the port
 // that is taken.
-#include "scheduler/grpc_transport.h"
+#include "scheduler/transport/grpc_transport.h"
 
 #include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>

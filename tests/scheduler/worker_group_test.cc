@@ -1,6 +1,6 @@
 // Groups come up only when all ranks are there, ready and listening; any loss ends the epoch for
 // all of them.
-#include "scheduler/core/worker_group.h"
+#include "scheduler/membership/worker_group.h"
 
 #include <gtest/gtest.h>
 

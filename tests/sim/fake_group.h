@@ -7,7 +7,7 @@
 #include <map>
 #include <vector>
 
-#include "common/plan.h"
+#include "cluster/plan.h"
 #include "common/status.h"
 #include "scheduler/core/events.h"
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "common/request.h"
+#include "cluster/request.h"
 
 namespace fathom::sim {
 

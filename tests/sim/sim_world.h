@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "common/request.h"
+#include "cluster/request.h"
 #include "scheduler/core/events.h"
 #include "scheduler/core/scheduler_core.h"
 #include "tests/sim/fake_group.h"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turns a model folder's safetensors into a raw checkpoint (worker/raw_checkpoint.h); standard library only.
+"""Turns a model folder's safetensors into a raw checkpoint (modeling/checkpoint/raw_checkpoint.h); standard library only.
 
     make_raw.py models/fathom-tiny /some/folder
 

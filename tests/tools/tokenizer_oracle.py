@@ -1,6 +1,6 @@
 """Writes tests/data/tokenizers/: small tokenizers and what Hugging Face's `tokenizers` makes of texts and ids.
 
-The tests compare router/text/tokenizer with it. Run again after a change of the cases:
+The tests compare text/tokenizer with it. Run again after a change of the cases:
     python3 -m venv build/oracles && build/oracles/bin/pip install tokenizers
     build/oracles/bin/python tests/tools/tokenizer_oracle.py
 """

@@ -11,11 +11,11 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/thread_pool.h"
-#include "worker/checkpoint.h"
-#include "worker/comm.h"
-#include "worker/decoder.h"
-#include "worker/kv_cache.h"
+#include "kernels/cpu/thread_pool.h"
+#include "modeling/checkpoint/checkpoint.h"
+#include "worker/comm/comm.h"
+#include "worker/cpu/decoder.h"
+#include "worker/cpu/kv_cache.h"
 
 namespace fathom::worker {
 

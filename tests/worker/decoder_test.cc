@@ -1,6 +1,6 @@
 // The forward pass against recorded outputs of another implementation, and against itself: however
 // a sequence is fed, its logits have the same bits.
-#include "worker/decoder.h"
+#include "worker/cpu/decoder.h"
 
 #include <gtest/gtest.h>
 

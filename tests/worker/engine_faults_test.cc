@@ -1,5 +1,5 @@
 // Wrong plans end the epoch; what harms one sequence is its row's fault and nobody else's.
-#include "worker/engine.h"
+#include "worker/engine/engine.h"
 
 #include <gtest/gtest.h>
 

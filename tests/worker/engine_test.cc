@@ -1,6 +1,6 @@
 // The engine against a naive model of each sequence alone: whatever the batch, the chunks, the
 // blocks and the order of seats, a sequence's tokens and log-probabilities are the same.
-#include "worker/engine.h"
+#include "worker/engine/engine.h"
 
 #include <gtest/gtest.h>
 

@@ -13,7 +13,7 @@
 #include "kernels/logprob.h"
 #include "kernels/sample.h"
 #include "tests/worker/fake_decoder.h"
-#include "worker/engine.h"
+#include "worker/engine/engine.h"
 
 namespace fathom::worker {
 

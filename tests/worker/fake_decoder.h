@@ -10,9 +10,9 @@
 #include <span>
 #include <vector>
 
-#include "worker/comm.h"
-#include "worker/decoder.h"
-#include "worker/kv_cache.h"
+#include "worker/comm/comm.h"
+#include "worker/cpu/decoder.h"
+#include "worker/cpu/kv_cache.h"
 
 namespace fathom::worker {
 

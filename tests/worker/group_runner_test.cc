@@ -1,6 +1,6 @@
 // Two ranks of one group as threads, with a scheduler in this process: they connect through shared
 // memory, run the same plans, fall out of a collective when the epoch ends, and take the next seat.
-#include "worker/group_runner.h"
+#include "worker/cluster/group_runner.h"
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@
 #include <thread>
 
 #include "tests/worker/fake_decoder.h"
-#include "worker/engine.h"
+#include "worker/engine/engine.h"
 
 namespace fathom::worker {
 namespace {

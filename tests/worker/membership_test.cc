@@ -1,6 +1,6 @@
 // Epochs and who may begin and end them: the highest term is obeyed, one epoch is alive, and its
 // end reaches everybody who waits in it.
-#include "worker/membership.h"
+#include "worker/cluster/membership.h"
 
 #include <gtest/gtest.h>
 

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "common/flags.h"
-#include "tests/worker/model_files.h"
+#include "tests/modeling/model_files.h"
 
 namespace fathom::worker {
 namespace {

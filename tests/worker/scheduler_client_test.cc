@@ -1,6 +1,6 @@
 // Control and Steps over real gRPC against a scheduler written for the test: what the worker says,
 // whom it obeys, and that it comes back.
-#include "worker/scheduler_client.h"
+#include "worker/cluster/scheduler_client.h"
 
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>

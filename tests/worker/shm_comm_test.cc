@@ -1,6 +1,6 @@
 // Collectives over shared memory: exact sums in rank order, between threads and between processes,
 // and out of every wait within a bound once the epoch is aborted.
-#include "worker/shm_comm.h"
+#include "worker/comm/shm_comm.h"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>

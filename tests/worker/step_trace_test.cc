@@ -1,6 +1,6 @@
 // Steps recorded on demand: the next ones, as many as asked, never more, and a wait that always
 // ends.
-#include "worker/step_trace.h"
+#include "worker/engine/step_trace.h"
 
 #include <gtest/gtest.h>
 

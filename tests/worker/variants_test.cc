@@ -4,13 +4,13 @@
 #include <gtest/gtest.h>
 
 #include "common/status.h"
-#include "kernels/thread_pool.h"
-#include "tests/worker/model_files.h"
-#include "worker/checkpoint.h"
-#include "worker/comm.h"
-#include "worker/decoder.h"
-#include "worker/kv_cache.h"
-#include "worker/memory_plan.h"
+#include "kernels/cpu/thread_pool.h"
+#include "modeling/checkpoint/checkpoint.h"
+#include "modeling/layout/memory_plan.h"
+#include "tests/modeling/model_files.h"
+#include "worker/comm/comm.h"
+#include "worker/cpu/decoder.h"
+#include "worker/cpu/kv_cache.h"
 
 namespace fathom::worker {
 namespace {

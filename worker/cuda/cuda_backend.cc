@@ -1,18 +1,18 @@
-#include "worker/cuda_backend.h"
+#include "worker/cuda/cuda_backend.h"
 
 #include <cuda_runtime_api.h>
 
 #include <vector>
 
 #include "common/log.h"
-#include "kernels/cuda/cublas_lt.h"
+#include "kernels/cuda/linear/cublas_lt.h"
+#include "modeling/layout/cuda_step_layout.h"
 #include "worker/cuda/cuda_check.h"
 #include "worker/cuda/cuda_decoder.h"
 #include "worker/cuda/cuda_engine.h"
 #include "worker/cuda/device_arenas.h"
 #include "worker/cuda/device_weights.h"
 #include "worker/cuda/graph_cache.h"
-#include "worker/cuda_step_layout.h"
 
 namespace fathom::worker {
 namespace {

@@ -4,12 +4,12 @@
 #include <optional>
 
 #include "common/check.h"
-#include "kernels/cuda/embedding.h"
-#include "kernels/cuda/rmsnorm.h"
+#include "kernels/cuda/rows/embedding.h"
+#include "kernels/cuda/rows/rmsnorm.h"
 #include "kernels/rope_kv_write.h"
+#include "modeling/config/rope_spec.h"
 #include "worker/cuda/cuda_check.h"
 #include "worker/cuda/cuda_decoder_step.h"
-#include "worker/rope_spec.h"
 
 namespace fathom::worker {
 

@@ -12,18 +12,18 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/norm_after.h"
-#include "kernels/cuda/prefill_attention.h"
-#include "kernels/cuda/product.h"
-#include "kernels/cuda/rope_kv_write.h"
-#include "kernels/cuda/sampler.h"
+#include "kernels/cuda/attention/prefill_attention.h"
+#include "kernels/cuda/base/launch.h"
+#include "kernels/cuda/linear/norm_after.h"
+#include "kernels/cuda/linear/product.h"
+#include "kernels/cuda/rows/rope_kv_write.h"
+#include "kernels/cuda/sampler/sampler.h"
+#include "modeling/config/model_config.h"
+#include "modeling/layout/cuda_memory_plan.h"
+#include "modeling/layout/cuda_step_layout.h"
 #include "worker/cuda/device_arenas.h"
 #include "worker/cuda/device_weights.h"
 #include "worker/cuda/fused_weights.h"
-#include "worker/cuda_memory_plan.h"
-#include "worker/cuda_step_layout.h"
-#include "worker/model_config.h"
 
 namespace fathom::worker {
 

@@ -1,4 +1,4 @@
-#include "worker/cuda_device.h"
+#include "worker/cuda/cuda_device.h"
 
 #include <cuda_runtime_api.h>
 

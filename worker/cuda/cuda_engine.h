@@ -15,19 +15,19 @@
 #include <string>
 #include <vector>
 
+#include "cluster/plan.h"
 #include "common/clock.h"
 #include "common/inbox.h"
-#include "common/plan.h"
 #include "common/status.h"
-#include "kernels/cuda/block_ops.h"
-#include "kernels/cuda/sampler.h"
-#include "worker/backend.h"
+#include "kernels/cuda/rows/block_ops.h"
+#include "kernels/cuda/sampler/sampler.h"
 #include "worker/cuda/cuda_decoder.h"
 #include "worker/cuda/graph_cache.h"
 #include "worker/cuda/step_builder.h"
-#include "worker/epoch.h"
+#include "worker/engine/backend.h"
+#include "worker/engine/epoch.h"
+#include "worker/engine/slots.h"
 #include "worker/progress.h"
-#include "worker/slots.h"
 
 namespace fathom::worker {
 

@@ -1,10 +1,10 @@
 // The three ways through a layer (worker/cuda/cuda_decoder.h) and the ops that they are made of.
 #include <fmt/format.h>
 
-#include "kernels/cuda/decode_attention.h"
-#include "kernels/cuda/non_finite.h"
-#include "kernels/cuda/rmsnorm.h"
-#include "kernels/cuda/silu_mul.h"
+#include "kernels/cuda/attention/decode_attention.h"
+#include "kernels/cuda/rows/non_finite.h"
+#include "kernels/cuda/rows/rmsnorm.h"
+#include "kernels/cuda/rows/silu_mul.h"
 #include "worker/cuda/cuda_decoder_step.h"
 
 namespace fathom::worker {

@@ -1,6 +1,6 @@
 // worker/cuda/device_arenas.h: the device memory of a rank, all of it, allocated once at start from
-// the memory plan (worker/cuda_memory_plan.h): one allocation per arena, its buffers inside.
-// Thread: made by the engine thread; constant afterwards.
+// the memory plan (modeling/layout/cuda_memory_plan.h): one allocation per arena, its buffers
+// inside. Thread: made by the engine thread; constant afterwards.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "common/status.h"
-#include "worker/cuda_memory_plan.h"
+#include "modeling/layout/cuda_memory_plan.h"
 
 namespace fathom::worker {
 

@@ -9,12 +9,12 @@
 
 #include "common/check.h"
 #include "common/status.h"
-#include "kernels/cuda/dummy_weights.h"
-#include "kernels/cuda/non_finite.h"
+#include "kernels/cuda/rows/dummy_weights.h"
+#include "kernels/cuda/rows/non_finite.h"
+#include "modeling/checkpoint/weight_convert.h"
+#include "modeling/checkpoint/weight_pieces.h"
 #include "worker/cuda/cuda_check.h"
 #include "worker/cuda/weight_loader.h"
-#include "worker/weight_convert.h"
-#include "worker/weight_pieces.h"
 
 namespace fathom::worker {
 namespace {

@@ -1,10 +1,10 @@
 // worker/cuda/device_weights.h: one rank's weights in the GPU's arena "weights", as the kernels
 // read them. Matrices are row-major [n][k] in `dtype`; norms and biases are fp32. Rows of qkv and
-// gate_up are in the paired order of kernels/cuda/paired_rows.h: each q head and each k head is a
-// pairing of its own with pairs = head_dim / 2, v heads are as in the checkpoint, gate_up is one
-// pairing with pairs = ffn; the bias follows its rows. Where what lies:
-// worker/device_weight_layout.h. Thread: made by one thread (which starts readers and joins them);
-// constant afterwards.
+// gate_up are in the paired order of kernels/cuda/linear/paired_rows.h: each q head and each k head
+// is a pairing of its own with pairs = head_dim / 2, v heads are as in the checkpoint, gate_up is
+// one pairing with pairs = ffn; the bias follows its rows. Where what lies:
+// modeling/layout/device_weight_layout.h. Thread: made by one thread (which starts readers and
+// joins them); constant afterwards.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/tensor.h"
-#include "worker/checkpoint.h"
-#include "worker/device_weight_layout.h"
-#include "worker/model_config.h"
+#include "modeling/checkpoint/checkpoint.h"
+#include "modeling/config/model_config.h"
+#include "modeling/layout/device_weight_layout.h"
 
 namespace fathom::worker {
 

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "kernels/cuda/decode_attention_config.h"
+#include "kernels/cuda/attention/decode_attention_config.h"
 #include "worker/cuda/cuda_check.h"
 
 namespace fathom::worker {

@@ -1,16 +1,16 @@
 // worker/cuda/fused_weights.h: the weights as the fused products stream them
-// (kernels/cuda/skinny.h, medium.h): tensor maps and tiles per layer, made once after loading.
-// Thread: made by the engine thread; constant afterwards.
+// (kernels/cuda/linear/skinny.h, medium.h): tensor maps and tiles per layer, made once after
+// loading. Thread: made by the engine thread; constant afterwards.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <vector>
 
-#include "kernels/cuda/medium.h"
-#include "kernels/cuda/skinny.h"
+#include "kernels/cuda/linear/medium.h"
+#include "kernels/cuda/linear/skinny.h"
+#include "modeling/config/model_config.h"
 #include "worker/cuda/device_weights.h"
-#include "worker/model_config.h"
 
 namespace fathom::worker {
 

@@ -11,7 +11,7 @@
 #include <map>
 #include <utility>
 
-#include "worker/cuda_step_layout.h"
+#include "modeling/layout/cuda_step_layout.h"
 
 namespace fathom::worker {
 

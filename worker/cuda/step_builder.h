@@ -9,12 +9,12 @@
 #include <optional>
 #include <vector>
 
-#include "common/plan.h"
+#include "cluster/plan.h"
 #include "common/status.h"
-#include "kernels/cuda/prefill_attention.h"
-#include "kernels/cuda/sampler.h"
-#include "worker/cuda_step_layout.h"
-#include "worker/slots.h"
+#include "kernels/cuda/attention/prefill_attention.h"
+#include "kernels/cuda/sampler/sampler.h"
+#include "modeling/layout/cuda_step_layout.h"
+#include "worker/engine/slots.h"
 
 namespace fathom::worker {
 

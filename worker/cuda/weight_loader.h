@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "worker/weight_pieces.h"
+#include "modeling/checkpoint/weight_pieces.h"
 
 namespace fathom::worker {
 

@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "kernels/cuda/decode_attention.h"
+#include "kernels/cuda/attention/decode_attention.h"
 #include "tests/bench/cuda/gpu_bench.h"
 
 namespace fathom::gpu_bench {

@@ -14,10 +14,10 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/cublas_lt.h"
-#include "kernels/cuda/medium.h"
-#include "kernels/cuda/product.h"
-#include "kernels/cuda/skinny.h"
+#include "kernels/cuda/linear/cublas_lt.h"
+#include "kernels/cuda/linear/medium.h"
+#include "kernels/cuda/linear/product.h"
+#include "kernels/cuda/linear/skinny.h"
 #include "tests/bench/cuda/gpu_bench.h"
 
 namespace fathom::gpu_bench {

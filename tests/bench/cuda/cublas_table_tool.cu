@@ -1,19 +1,19 @@
 // Finds cuBLASLt's canonical algorithms of the published shapes and writes the table of
-// kernels/cuda/cublas_table.h:
+// kernels/cuda/linear/cublas_table.h:
 //
 //   cublas_table_tool [--shapes 7b,13b,33b] [--dtype bf16|f16] [--inc FILE]
 //
 // For each (n, k) and bucket of rows it takes the library's proposals without split-K, compares
 // every output bit with ProductGeneric's at the bucket's top, its middle and its bottom, and keeps
 // the fastest canonical one that is no slower than ours. FILE gets its lines (for
-// kernels/cuda/cublas_table.inc); standard output one line of JSON a bucket, with the time of the
-// library's best where it may also split k: what being canonical costs.
+// kernels/cuda/linear/cublas_table.inc); standard output one line of JSON a bucket, with the time
+// of the library's best where it may also split k: what being canonical costs.
 #include <cstring>
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/cublas_lt.h"
-#include "kernels/cuda/product.h"
+#include "kernels/cuda/linear/cublas_lt.h"
+#include "kernels/cuda/linear/product.h"
 #include "tests/bench/cuda/gpu_bench.h"
 
 namespace fathom {

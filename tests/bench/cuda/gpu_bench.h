@@ -11,7 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/base/launch.h"
 
 #define BENCH_CUDA(expression)                                                 \
   do {                                                                         \

@@ -1,8 +1,8 @@
 // tests/bench/cuda/layer_bench.cu: a layer of decoding as the worker launches it: norms, products,
 // and attention over 290 tokens a row. Microseconds by rows, of ways to launch it in turns: norms
-// at the ends of products (kernels/cuda/norm_after.h) or by themselves, o's ring (qkv's too) in all
-// of a multiprocessor's memory or beside a thread block of attention. Launches overlap and are in
-// one graph; weights are distinct, more than L2 holds many times over.
+// at the ends of products (kernels/cuda/linear/norm_after.h) or by themselves, o's ring (qkv's too)
+// in all of a multiprocessor's memory or beside a thread block of attention. Launches overlap and
+// are in one graph; weights are distinct, more than L2 holds many times over.
 //
 //   layer_bench [--model 7B|13B|33B] [--rows N,...]
 #include <cstring>
@@ -13,11 +13,11 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/decode_attention.h"
-#include "kernels/cuda/decode_attention_config.h"
-#include "kernels/cuda/medium.h"
-#include "kernels/cuda/rmsnorm.h"
-#include "kernels/cuda/skinny.h"
+#include "kernels/cuda/attention/decode_attention.h"
+#include "kernels/cuda/attention/decode_attention_config.h"
+#include "kernels/cuda/linear/medium.h"
+#include "kernels/cuda/linear/skinny.h"
+#include "kernels/cuda/rows/rmsnorm.h"
 #include "tests/bench/cuda/gpu_bench.h"
 
 namespace fathom::gpu_bench {

@@ -1,5 +1,5 @@
-// Products of up to 128 rows (kernels/cuda/medium.h): microseconds a launch in a graph over weights
-// that no cache holds, one line of JSON each.
+// Products of up to 128 rows (kernels/cuda/linear/medium.h): microseconds a launch in a graph over
+// weights that no cache holds, one line of JSON each.
 //
 //   medium_bench [TILE/CLUSTER[/STAGES],...]
 // Each shape with the configuration that is picked, then with each of these tiles that its op has,
@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/medium.h"
+#include "kernels/cuda/linear/medium.h"
 #include "tests/bench/cuda/gpu_bench.h"
 
 namespace fathom::kernels::cuda {

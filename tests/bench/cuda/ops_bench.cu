@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cuda/non_finite.h"
-#include "kernels/cuda/product_tile.h"
-#include "kernels/cuda/rmsnorm.h"
-#include "kernels/cuda/rope_kv_write.h"
-#include "kernels/cuda/silu_mul.h"
+#include "kernels/cuda/linear/product_tile.h"
+#include "kernels/cuda/rows/non_finite.h"
+#include "kernels/cuda/rows/rmsnorm.h"
+#include "kernels/cuda/rows/rope_kv_write.h"
+#include "kernels/cuda/rows/silu_mul.h"
 #include "tests/bench/cuda/gpu_bench.h"
 
 namespace fathom {

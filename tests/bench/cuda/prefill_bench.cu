@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/attention/prefill_attention.h"
 #include "tests/bench/cuda/gpu_bench.h"
 
 namespace fathom::gpu_bench {

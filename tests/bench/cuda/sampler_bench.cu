@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "kernels/cuda/sampler.h"
+#include "kernels/cuda/sampler/sampler.h"
 
 namespace {
 

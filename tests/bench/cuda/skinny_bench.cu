@@ -6,7 +6,7 @@
 //   skinny_bench [--sweep] [--rows N] [--model 7B|13B|33B]
 //
 // --sweep measures every sensible (tiles, chunk, shared memory) of each op instead of the pick.
-#include "kernels/cuda/skinny.h"
+#include "kernels/cuda/linear/skinny.h"
 
 #include <cstring>
 #include <string>

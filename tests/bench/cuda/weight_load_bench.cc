@@ -9,7 +9,7 @@
 #include <cstdlib>
 
 #include "common/status.h"
-#include "worker/checkpoint.h"
+#include "modeling/checkpoint/checkpoint.h"
 #include "worker/cuda/device_weights.h"
 
 namespace fathom::worker {

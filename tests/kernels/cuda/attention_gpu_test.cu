@@ -6,9 +6,9 @@
 #include <numeric>
 #include <vector>
 
-#include "kernels/cuda/canon.cuh"
-#include "kernels/cuda/decode_attention.h"
-#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/attention/decode_attention.h"
+#include "kernels/cuda/attention/prefill_attention.h"
+#include "kernels/cuda/base/canon.cuh"
 #include "tests/kernels/cuda/gpu_test.h"
 
 namespace fathom::kernels::cuda {

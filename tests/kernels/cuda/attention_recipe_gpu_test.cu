@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/decode_attention.h"
-#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/attention/decode_attention.h"
+#include "kernels/cuda/attention/prefill_attention.h"
 #include "tests/kernels/cuda/attention_reference.cuh"
 #include "tests/kernels/cuda/gpu_test.h"
 

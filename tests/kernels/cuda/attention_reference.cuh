@@ -5,9 +5,9 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/canon.cuh"
-#include "kernels/cuda/decode_attention.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/attention/decode_attention.h"
+#include "kernels/cuda/base/canon.cuh"
+#include "kernels/cuda/base/ptx.cuh"
 
 namespace fathom::gpu_test {
 

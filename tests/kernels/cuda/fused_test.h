@@ -2,8 +2,8 @@
 // sum by its own kernel, and the norm at a product's end. Included by .cu files of GPU tests only.
 #pragma once
 
-#include "kernels/cuda/canon.cuh"
-#include "kernels/cuda/norm_after.h"
+#include "kernels/cuda/base/canon.cuh"
+#include "kernels/cuda/linear/norm_after.h"
 #include "tests/kernels/cuda/gpu_test.h"
 #include "tests/kernels/cuda/reference.h"
 

@@ -24,7 +24,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/base/launch.h"
 
 #define EXPECT_CUDA(expression)                                                                    \
   do {                                                                                             \

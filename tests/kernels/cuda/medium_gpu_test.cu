@@ -1,10 +1,10 @@
 // Products of up to 128 rows against the recipe spelled out: equal bits for every op, row count and
 // tile, alone and chained.
-#include "kernels/cuda/medium.h"
+#include "kernels/cuda/linear/medium.h"
 
 #include <optional>
 
-#include "kernels/cuda/rmsnorm.h"
+#include "kernels/cuda/rows/rmsnorm.h"
 #include "tests/kernels/cuda/fused_test.h"
 
 namespace fathom::kernels::cuda {

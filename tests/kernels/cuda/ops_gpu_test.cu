@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <numeric>
 
-#include "kernels/cuda/embedding.h"
-#include "kernels/cuda/non_finite.h"
-#include "kernels/cuda/paired_rows.h"
+#include "kernels/cuda/linear/paired_rows.h"
+#include "kernels/cuda/rows/embedding.h"
+#include "kernels/cuda/rows/non_finite.h"
 #include "tests/kernels/cuda/gpu_test.h"
 #include "tests/kernels/cuda/reference.h"
 

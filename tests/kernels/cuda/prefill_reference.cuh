@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/canon.cuh"
-#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/attention/prefill_attention.h"
+#include "kernels/cuda/base/canon.cuh"
 
 namespace fathom::gpu_test {
 

@@ -4,7 +4,7 @@
 #include <memory>
 #include <numeric>
 
-#include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/attention/prefill_attention.h"
 #include "tests/kernels/cuda/gpu_test.h"
 #include "tests/kernels/cuda/prefill_reference.cuh"
 

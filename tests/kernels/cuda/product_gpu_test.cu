@@ -2,8 +2,8 @@
 // one warp of mma.sync that walks k, bit for bit; and against float64.
 #include <algorithm>
 
-#include "kernels/cuda/cublas_lt.h"
-#include "kernels/cuda/product_tile.h"
+#include "kernels/cuda/linear/cublas_lt.h"
+#include "kernels/cuda/linear/product_tile.h"
 #include "tests/kernels/cuda/gpu_test.h"
 #include "tests/kernels/cuda/reference.h"
 

@@ -211,7 +211,7 @@ def main():
     args = parser.parse_args()
 
     compiler = Compiler(args.nvcc, args.flags, args.root, args.cache)
-    sources = sorted((args.root / "kernels" / "cuda").glob("*.cu"))
+    sources = sorted((args.root / "kernels" / "cuda").rglob("*.cu"))
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         results = list(pool.map(compiler.ptx, sources))
 

@@ -1,7 +1,7 @@
 #include "tests/kernels/cuda/reference.h"
 
-#include "kernels/cuda/canon.cuh"
-#include "kernels/cuda/paired_rows.h"
+#include "kernels/cuda/base/canon.cuh"
+#include "kernels/cuda/linear/paired_rows.h"
 
 namespace fathom::kernels::cuda {
 namespace {

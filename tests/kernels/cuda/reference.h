@@ -3,10 +3,10 @@
 // follow no launch rule but stream order.
 #pragma once
 
-#include "kernels/cuda/product.h"
-#include "kernels/cuda/rmsnorm.h"
-#include "kernels/cuda/rope_kv_write.h"
-#include "kernels/cuda/silu_mul.h"
+#include "kernels/cuda/linear/product.h"
+#include "kernels/cuda/rows/rmsnorm.h"
+#include "kernels/cuda/rows/rope_kv_write.h"
+#include "kernels/cuda/rows/silu_mul.h"
 
 namespace fathom::kernels::cuda {
 

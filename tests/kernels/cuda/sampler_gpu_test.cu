@@ -1,10 +1,10 @@
 // Both samplers on the device against the host's: tokens, log-probabilities to the bit, faults, and
 // what rows leave in their slots.
-#include "kernels/cuda/sampler.h"
+#include "kernels/cuda/sampler/sampler.h"
 
 #include <memory>
 
-#include "kernels/cuda/sampler_config.h"
+#include "kernels/cuda/sampler/sampler_config.h"
 #include "tests/kernels/cuda/gpu_test.h"
 #include "tests/kernels/cuda/sampler_oracle.h"
 

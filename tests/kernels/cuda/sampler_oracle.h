@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kernels/canon.h"
-#include "kernels/cuda/sampler.h"
+#include "kernels/cuda/sampler/sampler.h"
 #include "kernels/sample.h"
 
 namespace fathom::gpu_test {

@@ -1,12 +1,12 @@
 // Products of up to 16 rows with all that is fused around them against the recipe spelled out:
 // equal bits for every op, row count and configuration, alone and chained with overlapping
 // launches.
-#include "kernels/cuda/skinny.h"
+#include "kernels/cuda/linear/skinny.h"
 
 #include <functional>
 #include <memory>
 
-#include "kernels/cuda/rmsnorm.h"
+#include "kernels/cuda/rows/rmsnorm.h"
 #include "tests/kernels/cuda/fused_test.h"
 
 namespace fathom::kernels::cuda {

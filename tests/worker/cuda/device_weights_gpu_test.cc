@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "common/status.h"
-#include "tests/worker/device_weight_rig.h"
+#include "tests/modeling/device_weight_rig.h"
 
 namespace fathom::worker {
 namespace {

@@ -1,0 +1,67 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <iostream>
+
+#include "cli/commands.h"
+#include "cli/request_flags.h"
+
+namespace fathom::client {
+namespace {
+
+// One question of the conversation; its answer becomes part of it.
+absl::Status Ask(Client& client, const RequestFlags& flags, ChatRequest* request) {
+  AnswerPrinter printer(flags.json);
+  auto answer = client.Chat(*request, [&](const Event& event) { return printer.OnEvent(event); });
+  printer.Finish();
+  if (!answer.ok()) return answer.status();
+  if (flags.json) fmt::print("{}\n", AnswerJson(*answer));
+  request->conversation.messages.push_back(
+      {.role = "assistant", .content = answer->sequences[0].text});
+  return absl::OkStatus();
+}
+
+int Converse(Client& client, const RequestFlags& flags, ChatRequest* request) {
+  const bool terminal = isatty(STDIN_FILENO) == 1;
+  if (terminal) fmt::print("An empty line or Ctrl-D ends the conversation.\n");
+  for (;;) {
+    if (terminal) fmt::print("> ");
+    std::fflush(stdout);
+    std::string line;
+    if (!std::getline(std::cin, line) || line.empty()) return kExitOk;
+    request->conversation.messages.push_back({.role = "user", .content = line});
+    if (auto status = Ask(client, flags, request); !status.ok()) return Fail("chat", status);
+  }
+}
+
+}  // namespace
+
+int RunChat(int argc, const char* const* argv) {
+  Flags flags("fathom chat", "Streams an answer; without PROMPT, a conversation.");
+  std::string prompt, system;
+  bool thinking = false;
+  ServerFlag server;
+  RequestFlags request_flags;
+  flags.AddPositional("PROMPT", &prompt, /*required=*/false, "What to say to the model");
+  flags.Group("Prompt");
+  flags.Add("--system", &system, "What the model is told before the conversation");
+  flags.Add("--thinking", &thinking, "Let the model think first, where its template can");
+  server.Add(flags);
+  request_flags.Add(flags);
+  if (const auto code = flags.Parse(argc, argv)) return *code;
+
+  ChatRequest request;
+  if (!system.empty()) {
+    request.conversation.messages.push_back({.role = "system", .content = system});
+  }
+  if (thinking) request.conversation.enable_thinking = true;
+  if (auto status = request_flags.Apply(&request); !status.ok()) return Fail("chat", status);
+
+  const auto client = server.Dial();
+  if (prompt.empty()) return Converse(*client, request_flags, &request);
+  request.conversation.messages.push_back({.role = "user", .content = prompt});
+  const absl::Status status = Ask(*client, request_flags, &request);
+  return status.ok() ? kExitOk : Fail("chat", status);
+}
+
+}  // namespace fathom::client

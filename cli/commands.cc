@@ -1,0 +1,83 @@
+#include "cli/commands.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <fstream>
+#include <string_view>
+
+namespace fathom::client {
+
+void ServerFlag::Add(Flags& flags) {
+  flags.Group("Cluster");
+  flags.Add("--server", &servers, "HOST:PORT of a router's gRPC port; several with commas");
+}
+
+std::unique_ptr<Client> ServerFlag::Dial() const {
+  ClientOptions options;
+  options.servers = SplitCommas(servers);
+  if (options.servers.empty()) options.servers.emplace_back("127.0.0.1:8001");
+  options.first_budget_ms = 3000;  // Long enough for a router that restarts.
+  return std::make_unique<Client>(std::move(options));
+}
+
+std::vector<std::string> SplitCommas(const std::string& text) {
+  std::vector<std::string> words;
+  for (size_t start = 0; start < text.size();) {
+    const size_t comma = std::min(text.find(',', start), text.size());
+    if (comma > start) words.push_back(text.substr(start, comma - start));
+    start = comma + 1;
+  }
+  return words;
+}
+
+absl::StatusOr<std::vector<TokenId>> ParseIds(const std::string& text) {
+  std::vector<TokenId> ids;
+  for (std::string word : SplitCommas(text)) {
+    const size_t first = word.find_first_not_of(' ');
+    word.erase(0, std::min(first, word.size()));
+    TokenId id = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+    if (error != std::errc() || end != word.data() + word.size() || id < 0) {
+      return Invalid("'{}' is not a token id; give numbers with commas between them", word);
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+int Fail(const std::string& command, const absl::Status& status) {
+  fmt::print(stderr, "fathom {}: {}\n", command, Message(status));
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return kExitOk;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kUnimplemented:
+      return kExitUsage;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kCancelled:
+      return kExitUnavailable;
+    default:
+      return kExitInternal;
+  }
+}
+
+absl::StatusOr<std::string> ReadWholeFile(const std::string& path, int64_t max_bytes) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) return NotFound("{} cannot be read; is the name right?", path);
+  const int64_t bytes = file.tellg();
+  if (bytes > max_bytes) return Invalid("{} has {} bytes, the limit is {}", path, bytes, max_bytes);
+  std::string text(static_cast<size_t>(bytes), '\0');
+  file.seekg(0);
+  file.read(text.data(), bytes);
+  if (!file) return NotFound("{} cannot be read", path);
+  return text;
+}
+
+}  // namespace fathom::client

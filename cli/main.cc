@@ -1,0 +1,62 @@
+// fathom: the command line. Each command is a file; this is the table.
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/commands.h"
+#include "common/flag_names.h"
+#include "common/process.h"
+
+namespace {
+
+struct Command {
+  std::string_view name;
+  std::string_view summary;
+  int (*run)(int argc, const char* const* argv);
+};
+
+constexpr Command kCommands[] = {
+    {"serve", "start, watch and stop a whole cluster on this machine", fathom::client::RunServe},
+    {"chat", "talk to the model", fathom::client::RunChat},
+    {"complete", "let the model go on with a text", fathom::client::RunComplete},
+    {"verify", "compare a running cluster with recorded answers", fathom::client::RunVerify},
+    {"tokenize", "token ids of a text, or check recorded ones", fathom::client::RunTokenize},
+    {"render", "check a chat template against recorded prompts", fathom::client::RunRender},
+    {"plan", "where a GPU's memory goes, and what fits", fathom::client::RunPlan},
+    {"status", "what the cluster does now", fathom::client::RunStatus},
+    {"profile", "trace a worker's next steps, host and device", fathom::client::RunProfile},
+    {"bench", "measure latency or throughput", fathom::client::RunBench},
+};
+
+void PrintHelp() {
+  fmt::print("Usage: fathom COMMAND [...]\n\n");
+  for (const Command& command : kCommands) {
+    fmt::print("  {:<10} {}\n", command.name, command.summary);
+  }
+  fmt::print("\nfathom COMMAND --help tells its flags; fathom --version the version.\n");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string name = argc > 1 ? argv[1] : "--help";
+  if (name == "--help" || name == "-h" || name == "help") {
+    PrintHelp();
+    return argc > 1 ? fathom::kExitOk : fathom::kExitUsage;
+  }
+  if (name == "--version") {
+    fmt::print("fathom {}\n", fathom::BuildVersion());
+    return fathom::kExitOk;
+  }
+  std::vector<std::string> names;
+  for (const Command& command : kCommands) {
+    if (command.name == name) return command.run(argc - 1, argv + 1);
+    names.emplace_back(command.name);
+  }
+  const std::string nearest = fathom::NearestName(name, names);
+  fmt::print(stderr, "fathom: unknown command '{}'{}; see fathom --help\n", name,
+             nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest));
+  return fathom::kExitUsage;
+}

@@ -1,0 +1,72 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/plan/plan_report.h"
+
+namespace fathom::client {
+namespace {
+
+// The folder's name, or the file's: "deepseek-llm-7b".
+std::string NameOf(const std::string& model) {
+  std::filesystem::path path = std::filesystem::path(model).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return path.extension() == ".json" ? path.stem().string() : path.filename().string();
+}
+
+int BadModel(const absl::Status& status) {
+  Fail("plan", status);
+  return kExitBadModel;
+}
+
+}  // namespace
+
+int RunPlan(int argc, const char* const* argv) {
+  std::string model;
+  PlanFlags plan;
+  bool json = false;
+  Flags flags("fathom plan",
+              "Where the bytes of a GPU go, from config.json alone: no weights, no GPU needed.");
+  flags.Group("Model");
+  flags.Add("--model", &model, "Model folder, or a config.json (models/shapes/*.json)");
+  flags.AddChoice("--dtype", &plan.dtype, {"auto", "bfloat16", "half", "float"},
+                  "Type to compute in; auto: as stored");
+  flags.Add("--tensor-parallel-size,-tp", &plan.tp, 1, 64, "GPUs that share a layer");
+  flags.Group("GPU");
+  flags.Add("--gpu", &plan.gpu,
+            fmt::format("{}; or its memory in bytes: 80G", worker::GpuCardNames()));
+  flags.Add("--gpu-memory-utilization", &plan.gpu_memory_utilization, 0.1, 0.99,
+            "Share of its memory that a worker may take");
+  flags.Group("Limits");
+  flags.AddBytes("--kv-cache-memory", &plan.kv_cache_bytes, "Bytes for KV blocks; 0: what is left");
+  flags.Add("--block-size", &plan.block_tokens, 1, 1024, "Tokens in a KV block; a GPU has 64");
+  flags.Add("--max-model-len", &plan.context,
+            "Longest prompt and answer together; auto: the model's, or what fits");
+  flags.Add("--max-num-seqs", &plan.slots, 0, 4096,
+            "Sequences computed at once; 0: 256, fewer where few blocks are left");
+  flags.Add("--max-num-batched-tokens", &plan.step_tokens, 0, 65536,
+            "Tokens computed in one step; 0: what keeps a step under 40 ms");
+  flags.Group("Output");
+  flags.Add("--json", &json, "One JSON object");
+  if (const auto code = flags.Parse(argc, argv)) return *code;
+  if (model.empty()) {
+    return Fail("plan", Invalid("--model is missing; give a model folder or a config.json, e.g. "
+                                "models/shapes/deepseek-llm-7b.json"));
+  }
+  const auto config = worker::ReadModelConfig(model);
+  if (!config.ok()) return BadModel(config.status());
+  if (const auto status = worker::CheckTensorParallel(*config, plan.tp); !status.ok()) {
+    return BadModel(status);
+  }
+  const auto report = MakePlanReport(NameOf(model), *config, plan);
+  if (!report.ok()) {
+    Fail("plan", report.status());
+    return kExitUsage;  // As the worker does: other flags, or another GPU.
+  }
+  fmt::print("{}", json ? ToJson(*report).dump() + "\n" : ToText(*report));
+  return kExitOk;
+}
+
+}  // namespace fathom::client

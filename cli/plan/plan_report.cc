@@ -1,0 +1,162 @@
+#include "cli/plan/plan_report.h"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "cli/plan/roofline.h"
+#include "common/flag_names.h"
+
+namespace fathom::client {
+namespace {
+
+constexpr int32_t kFloorContext = 1024;
+constexpr int32_t kFloorSequences[] = {1, 8, 64};
+constexpr int32_t kContextMax = 1 << 24;
+constexpr int64_t kGpuBytesMin = int64_t{1} << 30;
+constexpr int64_t kGpuBytesMax = int64_t{1} << 42;
+
+absl::StatusOr<kernels::DType> DTypeOf(const std::string& dtype,
+                                       const worker::ModelConfig& config) {
+  if (dtype == "bfloat16") return kernels::DType::kBf16;
+  if (dtype == "half") return kernels::DType::kF16;
+  if (dtype == "float") {
+    return Invalid("--dtype float: a GPU computes in bfloat16 or half; use one of them");
+  }
+  return config.stored_type == worker::StoredType::kF16 ? kernels::DType::kF16
+                                                        : kernels::DType::kBf16;
+}
+
+absl::StatusOr<int32_t> ContextOf(const std::string& context) {
+  if (context == "auto") return 0;
+  int32_t tokens = 0;
+  const char* const last = context.data() + context.size();
+  const auto [end, error] = std::from_chars(context.data(), last, tokens);
+  if (error != std::errc() || end != last || tokens < 0 || tokens > kContextMax) {
+    return Invalid("--max-model-len {}: a number of tokens up to {}, or auto", context,
+                   kContextMax);
+  }
+  return tokens;
+}
+
+absl::Status SetDevice(const std::string& gpu, PlanReport* report) {
+  if ((report->card = worker::FindGpuCard(gpu)) != nullptr) {
+    worker::SetCard(*report->card, &report->request);
+    report->request.capacity_bytes = report->card->memory_bytes;
+    return absl::OkStatus();
+  }
+  const auto bytes = ParseBytes(gpu);
+  if (!bytes || *bytes < kGpuBytesMin || *bytes > kGpuBytesMax) {
+    return Invalid("--gpu {}: one of {}, or its memory in bytes, e.g. 80G", gpu,
+                   worker::GpuCardNames());
+  }
+  report->request.capacity_bytes = *bytes;
+  return absl::OkStatus();
+}
+
+// Shared out to the ranks, without the sums between them.
+void AddFloors(const worker::ModelConfig& config, PlanReport* report) {
+  report->floor_context = std::min(kFloorContext, report->plan.limits.context_tokens);
+  if (report->card == nullptr) return;
+  const CardLimits card{.read_tbs = report->card->read_tbs,
+                        .matrix_tflops = report->card->matrix_tflops};
+  for (const int32_t sequences : kFloorSequences) {
+    if (sequences > report->plan.limits.slots) continue;
+    if (int64_t{sequences} * report->floor_context > report->plan.pool_tokens()) continue;
+    report->floors.push_back(
+        {sequences,
+         StepFloorMs(config, card, sequences, report->floor_context) / report->request.tp});
+  }
+}
+
+double SequencesAtFullContext(const worker::CudaMemoryPlan& plan) {
+  return static_cast<double>(plan.pool_tokens()) / plan.limits.context_tokens;
+}
+
+}  // namespace
+
+absl::StatusOr<PlanReport> MakePlanReport(const std::string& model,
+                                          const worker::ModelConfig& config,
+                                          const PlanFlags& flags) {
+  PlanReport report;
+  report.model = model;
+  worker::CudaMemoryRequest& request = report.request;
+  FATHOM_RETURN_IF_ERROR(SetDevice(flags.gpu, &report));
+  FATHOM_ASSIGN_OR_RETURN(request.dtype, DTypeOf(flags.dtype, config));
+  FATHOM_ASSIGN_OR_RETURN(request.context_tokens, ContextOf(flags.context));
+  request.tp = flags.tp;
+  request.utilization = flags.gpu_memory_utilization;
+  request.kv_cache_bytes = flags.kv_cache_bytes;
+  request.block_tokens = flags.block_tokens;
+  request.slots = flags.slots;
+  request.step_tokens = flags.step_tokens;
+  FATHOM_ASSIGN_OR_RETURN(report.plan, worker::PlanCudaMemory(config, request));
+  AddFloors(config, &report);
+  return report;
+}
+
+std::string ToText(const PlanReport& report) {
+  std::string text =
+      fmt::format("{} in {}, {} of {} rank{}, on {} of {:.2f} GiB\n", report.model,
+                  kernels::NameOf(report.request.dtype), report.request.tp > 1 ? "each" : "all",
+                  report.request.tp, report.request.tp > 1 ? "s" : "",
+                  report.card != nullptr ? report.card->name : "a GPU",
+                  static_cast<double>(report.request.capacity_bytes) / (1 << 30));
+  text += ToTable(report.plan);
+  if (report.card == nullptr) return text;
+  text += fmt::format(
+      "  a decode step of sequences of {} tokens takes at least (reads at {} TB/s, products at {} "
+      "TFLOP/s, {}{}):\n",
+      report.floor_context, report.card->read_tbs, report.card->matrix_tflops,
+      report.card->measured ? "measured" : "the vendor's numbers",
+      report.request.tp > 1 ? "; sums between ranks not counted" : "");
+  for (const PlanReport::Floor& floor : report.floors) {
+    text += fmt::format("    {:>3} at once {:>8.2f} ms {:>9.0f} tokens/s\n", floor.sequences,
+                        floor.ms, floor.sequences * 1000 / floor.ms);
+  }
+  if (report.floors.size() < std::size(kFloorSequences)) {
+    text += "    more of them do not fit\n";
+  }
+  return text;
+}
+
+nlohmann::ordered_json ToJson(const PlanReport& report) {
+  const worker::CudaMemoryPlan& plan = report.plan;
+  nlohmann::ordered_json json = {
+      {"model", report.model},
+      {"gpu", report.card != nullptr ? std::string(report.card->name) : std::string()},
+      {"dtype", kernels::NameOf(report.request.dtype)},
+      {"tp", report.request.tp},
+      {"gpu_memory_utilization", report.request.utilization},
+      {"capacity_bytes", plan.capacity_bytes},
+      {"budget_bytes", plan.budget_bytes},
+      {"total_bytes", plan.total_bytes},
+      {"kv_bytes_per_block", plan.kv_bytes_per_block},
+      {"pool_blocks", plan.limits.pool_blocks},
+      {"pool_tokens", plan.pool_tokens()},
+      {"context_tokens", plan.limits.context_tokens},
+      {"model_context_tokens", plan.model_context_tokens},
+      {"sequences_at_full_context", SequencesAtFullContext(plan)},
+      {"block_tokens", plan.limits.block_tokens},
+      {"max_num_seqs", plan.limits.slots},
+      {"max_num_batched_tokens", plan.limits.step_tokens},
+      {"mixed_step_tokens", plan.limits.mixed_step_tokens}};
+  for (const worker::CudaArena& arena : plan.arenas) {
+    nlohmann::ordered_json one = {{"name", arena.name}, {"bytes", arena.bytes}};
+    if (!arena.ours) one["predicted"] = true;
+    json["arenas"].push_back(std::move(one));
+  }
+  for (const worker::CudaBuffer& buffer : plan.buffers) {
+    json["buffers"].push_back(
+        {{"arena", buffer.arena}, {"name", buffer.name}, {"bytes", buffer.bytes}});
+  }
+  json["floor_context_tokens"] = report.floor_context;
+  json["step_floors"] = nlohmann::ordered_json::array();
+  for (const PlanReport::Floor& floor : report.floors) {
+    json["step_floors"].push_back({{"sequences", floor.sequences}, {"ms", floor.ms}});
+  }
+  return json;
+}
+
+}  // namespace fathom::client

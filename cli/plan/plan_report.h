@@ -1,0 +1,54 @@
+// cli/plan/plan_report.h: what `fathom plan` says of a model on a GPU, from config.json alone:
+// where every byte goes, how many tokens and sequences fit, and the least time of a decode step.
+// Pure.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "modeling/config/model_config.h"
+#include "modeling/layout/cuda_memory_plan.h"
+#include "modeling/layout/gpu_cards.h"
+
+namespace fathom::client {
+
+// The command's flags; zeros and "auto" are the worker's defaults.
+struct PlanFlags {
+  std::string gpu = "h100";  // A name of modeling/layout/gpu_cards.h, or bytes: "80G".
+  std::string dtype = "auto";
+  int32_t tp = 1;
+  double gpu_memory_utilization = 0.92;
+  int64_t kv_cache_bytes = 0;
+  int32_t block_tokens = 64;
+  std::string context = "auto";  // Or tokens.
+  int32_t slots = 0;
+  int32_t step_tokens = 0;
+};
+
+struct PlanReport {
+  std::string model;                      // As the reader knows it.
+  const worker::GpuCard* card = nullptr;  // Null: the GPU was given as bytes.
+  worker::CudaMemoryRequest request;
+  worker::CudaMemoryPlan plan;
+  // Tokens of each sequence in the floors below: 1,024, or the context if that is less.
+  int32_t floor_context = 0;
+  struct Floor {
+    int32_t sequences = 0;
+    double ms = 0;
+  };
+  std::vector<Floor> floors;  // Of 1, 8 and 64 sequences that fit; empty without a card.
+};
+
+// INVALID_ARGUMENT: flags that fit no model or no memory at all; RESOURCE_EXHAUSTED: it does not
+// fit, with what would. REQUIRES: CheckTensorParallel(config, flags.tp) is OK.
+absl::StatusOr<PlanReport> MakePlanReport(const std::string& model,
+                                          const worker::ModelConfig& config,
+                                          const PlanFlags& flags);
+
+std::string ToText(const PlanReport& report);
+nlohmann::ordered_json ToJson(const PlanReport& report);
+
+}  // namespace fathom::client

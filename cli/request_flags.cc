@@ -1,0 +1,105 @@
+#include "cli/request_flags.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+namespace fathom::client {
+
+using nlohmann::ordered_json;
+
+void RequestFlags::Add(Flags& flags) {
+  flags.Group("Request");
+  flags.Add("--max-tokens", &max_tokens, 0, 1 << 30, "Longest answer; 0: what the context allows");
+  flags.Add("--temperature", &temperature, -1, 2,
+            "0: the most likely token always; negative: the model's default");
+  flags.Add("--seed", &seed, "Same request and same seed: same answer");
+  flags.Add("--idempotency-key", &idempotency_key,
+            "Repeating the command with the same key attaches to the same answer");
+  flags.Group("Output");
+  flags.Add("--json", &json, "Print the whole answer as one JSON object");
+}
+
+absl::Status RequestFlags::Apply(RequestOptions* request) const {
+  if (max_tokens > 0) request->stop.max_tokens = max_tokens;
+  if (temperature >= 0) request->sampling.temperature = static_cast<float>(temperature);
+  request->idempotency_key = idempotency_key;
+  if (seed.empty()) return absl::OkStatus();
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(seed.data(), seed.data() + seed.size(), value);
+  if (error != std::errc() || end != seed.data() + seed.size()) {
+    return Invalid("--seed '{}' is not a number from 0 to 2^64 - 1", seed);
+  }
+  request->sampling.seed = value;
+  return absl::OkStatus();
+}
+
+AnswerPrinter::AnswerPrinter(bool quiet) : quiet_(quiet), terminal_(isatty(STDOUT_FILENO) == 1) {}
+
+bool AnswerPrinter::OnEvent(const Event& event) {
+  if (quiet_) return true;
+  if (const auto* started = std::get_if<Started>(&event); started && !started->warning.empty()) {
+    fmt::print(stderr, "warning: {}\n", started->warning);
+  }
+  const auto* tokens = std::get_if<Tokens>(&event);
+  if (tokens == nullptr || tokens->sequence != 0) return true;
+  if (!tokens->reasoning.empty() && terminal_) {
+    Style(true);
+    fmt::print("{}", tokens->reasoning);
+    line_open_ = tokens->reasoning.back() != '\n';
+  }
+  if (!tokens->text.empty()) {
+    Style(false);
+    fmt::print("{}", tokens->text);
+    line_open_ = tokens->text.back() != '\n';
+  }
+  std::fflush(stdout);
+  return true;
+}
+
+void AnswerPrinter::Finish() {
+  if (quiet_) return;
+  Style(false);
+  if (line_open_) fmt::print("\n");
+  line_open_ = false;
+  std::fflush(stdout);
+}
+
+void AnswerPrinter::Style(bool dimmed) {
+  if (dimmed == dimmed_ || !terminal_) return;
+  fmt::print("{}{}", dimmed ? "\x1b[2m" : "\x1b[0m", line_open_ ? "\n" : "");
+  dimmed_ = dimmed;
+  line_open_ = false;
+}
+
+std::string AnswerJson(const Answer& answer) {
+  ordered_json sequences = ordered_json::array();
+  for (const SequenceResult& sequence : answer.sequences) {
+    ordered_json one = {{"text", sequence.text}, {"ids", sequence.ids}};
+    if (!sequence.reasoning.empty()) one["reasoning"] = sequence.reasoning;
+    if (sequence.finish) {
+      const Finish& finish = *sequence.finish;
+      one["finish"] = FinishKindName(finish.kind);
+      one["usage"] = {{"prompt_tokens", finish.usage.prompt_tokens},
+                      {"completion_tokens", finish.usage.completion_tokens},
+                      {"cached_tokens", finish.usage.cached_tokens}};
+      one["timings"] = {{"queue_us", finish.timings.queue_us},
+                        {"prefill_us", finish.timings.prefill_us},
+                        {"decode_us", finish.timings.decode_us},
+                        {"total_us", finish.timings.total_us},
+                        {"suspensions", finish.timings.suspensions}};
+    }
+    sequences.push_back(std::move(one));
+  }
+  const ordered_json all = {{"request_id", answer.started.request_id},
+                            {"model", answer.started.model},
+                            {"seed", answer.started.seed},
+                            {"fingerprint", answer.started.fingerprint},
+                            {"attempts", answer.counts.attempts},
+                            {"sequences", std::move(sequences)}};
+  return all.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+}  // namespace fathom::client

@@ -1,0 +1,119 @@
+#include "cli/serve/cluster_plan.h"
+
+#include <fmt/format.h>
+
+namespace fathom::client {
+namespace {
+
+using Pairs = std::vector<std::pair<std::string, std::string>>;
+
+std::vector<std::string> Argv(const std::string& program, const Pairs& own, const Pairs& handed) {
+  std::vector<std::string> argv = {program, "--die-with-parent"};
+  for (const Pairs* pairs : {&own, &handed}) {
+    for (const auto& [flag, value] : *pairs) {
+      argv.push_back(flag);
+      argv.push_back(value);
+    }
+  }
+  return argv;
+}
+
+// The cluster's own traffic stays on this machine.
+constexpr char kInside[] = "127.0.0.1";
+
+// Ports of worker `index` by the first one's; 0 stays "any free one".
+int32_t PortOf(int32_t first, int32_t index) { return first == 0 ? 0 : first + index; }
+
+// The GPU that worker `index` sees; "": none is left for it.
+std::string GpuOf(const ServeOptions& options, int32_t index) {
+  if (!options.visible_gpus) return std::to_string(index);
+  const auto at = static_cast<size_t>(index);
+  return at < options.visible_gpus->size() ? (*options.visible_gpus)[at] : std::string();
+}
+
+}  // namespace
+
+absl::Status CheckOptions(const ServeOptions& options) {
+  if (options.device == "cuda" && options.tp > 1) {
+    return Invalid(
+        "--tensor-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
+        "version; use -dp for more copies",
+        options.tp);
+  }
+  if (options.device == "cuda" && options.visible_gpus &&
+      std::ssize(*options.visible_gpus) < options.workers()) {
+    return Invalid("{} workers with --device cuda need a GPU each; CUDA_VISIBLE_DEVICES names {}",
+                   options.workers(), options.visible_gpus->size());
+  }
+  if (options.pp > 1) {
+    return Invalid(
+        "--pipeline-parallel-size {}: pipeline parallelism is not built yet, the limit is 1; "
+        "use --tensor-parallel-size",
+        options.pp);
+  }
+  for (const auto& [flag, first] :
+       Pairs{{"--worker-port", std::to_string(options.worker_port)},
+             {"--worker-metrics-port", std::to_string(options.worker_metrics_port)}}) {
+    if (std::stoi(first) + options.workers() - 1 <= 65535) continue;
+    return Invalid("{} {}: with {} workers the last port is above 65535; give a lower one", flag,
+                   first, options.workers());
+  }
+  return absl::OkStatus();
+}
+
+ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir) {
+  ChildSpec spec;
+  spec.name = "scheduler";
+  spec.argv = Argv(bin_dir + "/fathom-scheduler",
+                   {{"--host", kInside},
+                    {"--term-file", options.run_dir + "/term"},
+                    {"--log-level", options.log_level}},
+                   {});
+  spec.ports = {{"port", {"--port", options.scheduler_port}},
+                {"metrics_port", {"--metrics-port", options.scheduler_metrics_port}}};
+  spec.stop_stage = kStopScheduler;
+  return spec;
+}
+
+ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
+                     int32_t scheduler_port, int32_t index) {
+  ChildSpec spec;
+  spec.name = fmt::format("worker-{}", index);
+  spec.argv = Argv(bin_dir + "/fathom-worker",
+                   {{"--model", options.model},
+                    {"--device", options.device},
+                    {"--tensor-parallel-size", std::to_string(options.tp)},
+                    {"--rank", std::to_string(index)},
+                    {"--scheduler", fmt::format("{}:{}", kInside, scheduler_port)},
+                    {"--host", kInside},
+                    {"--log-level", options.log_level}},
+                   options.worker_flags);
+  spec.argv.insert(spec.argv.end(), options.worker_switches.begin(), options.worker_switches.end());
+  if (options.device != "cpu" && options.workers() > 1) {
+    spec.environment["CUDA_VISIBLE_DEVICES"] = GpuOf(options, index);
+  }
+  spec.ports = {{"port", {"--port", PortOf(options.worker_port, index)}},
+                {"metrics_port", {"--metrics-port", PortOf(options.worker_metrics_port, index)}}};
+  spec.ready_phase = "register";
+  spec.stop_stage = kStopWorkers;
+  return spec;
+}
+
+ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
+                     int32_t scheduler_port) {
+  ChildSpec spec;
+  spec.name = "router";
+  spec.argv = Argv(bin_dir + "/fathom-router",
+                   {{"--model", options.model},
+                    {"--scheduler", fmt::format("{}:{}", kInside, scheduler_port)},
+                    {"--host", options.host},
+                    {"--drain-timeout", std::to_string(options.drain_timeout_s)},
+                    {"--log-level", options.log_level}},
+                   options.router_flags);
+  spec.ports = {{"grpc_port", {"--grpc-port", options.grpc_port}},
+                {"http_port", {"--http-port", options.http_port}}};
+  spec.stop_stage = kStopRouter;
+  return spec;
+}
+
+}  // namespace fathom::client

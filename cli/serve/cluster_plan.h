@@ -1,0 +1,61 @@
+// cli/serve/cluster_plan.h: which processes `fathom serve` runs, with which flags. Pure.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/serve/child_spec.h"
+#include "common/status.h"
+
+namespace fathom::client {
+
+struct ServeOptions {
+  std::string model;
+  std::string device = "auto";
+  int32_t tp = 1;
+  int32_t pp = 1;
+  int32_t dp = 1;
+  std::string host = "127.0.0.1";
+  int32_t http_port = 8000;
+  int32_t grpc_port = 8001;
+  int32_t scheduler_metrics_port = 8002;
+  int32_t scheduler_port = 8003;
+  int32_t worker_port = 8010;          // Worker i has worker_port + i; 0: any free one each.
+  int32_t worker_metrics_port = 8110;  // Likewise.
+  std::string log_level = "info";
+  std::string run_dir;
+  bool json = false;
+  bool verbose = false;
+  int32_t start_timeout_s = 1800;
+  int32_t drain_timeout_s = 30;
+  // Flag and value, handed to the process as they are.
+  std::vector<std::pair<std::string, std::string>> worker_flags;
+  std::vector<std::string> worker_switches;  // Flags without a value.
+  std::vector<std::pair<std::string, std::string>> router_flags;
+
+  // The GPUs that the workers may use (CUDA_VISIBLE_DEVICES); nullopt: all of the machine. With
+  // several workers each one sees one of them.
+  std::optional<std::vector<std::string>> visible_gpus;
+
+  int32_t workers() const { return tp * dp; }
+};
+
+// What this build cannot do, and values that exclude each other.
+absl::Status CheckOptions(const ServeOptions& options);
+
+// Order of stopping: who brings work in stops first.
+inline constexpr int kStopRouter = 0;
+inline constexpr int kStopWorkers = 1;
+inline constexpr int kStopScheduler = 2;
+
+// `bin_dir` holds the binaries. REQUIRES for workers and router: the scheduler's port is known.
+ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir);
+ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
+                     int32_t scheduler_port, int32_t index);
+ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
+                     int32_t scheduler_port);
+
+}  // namespace fathom::client

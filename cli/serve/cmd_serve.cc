@@ -1,0 +1,106 @@
+#include <cstdlib>
+
+#include "cli/commands.h"
+#include "cli/serve/serve.h"
+#include "common/process.h"
+
+namespace fathom::client {
+namespace {
+
+constexpr int32_t kWorkerPort = 8010;
+constexpr int32_t kWorkerMetricsPort = 8110;
+
+// Flags that only the workers understand, handed to them as they are.
+struct Handed {
+  const char* flag;
+  const char* help;
+  std::optional<std::string> value;
+};
+
+void AddPorts(Flags& flags, ServeOptions* options) {
+  flags.Group("Network");
+  flags.Add("--host", &options->host, "Address that clients reach the router at");
+  flags.AddPort("--http-port", &options->http_port, "HTTP (0: any free one, printed)");
+  flags.AddPort("--grpc-port,--port", &options->grpc_port, "gRPC");
+  flags.AddPort("--scheduler-metrics-port,--metrics-port", &options->scheduler_metrics_port,
+                "Metrics of the scheduler; 0 also frees the workers' ports");
+  flags.AddPort("--scheduler-port", &options->scheduler_port, "The cluster's own port");
+  flags.Add("--worker-port", &options->worker_port, -1, 65535,
+            "Health of worker 0, worker i has port + i; -1: 8010, or any free ones");
+  flags.Add("--worker-metrics-port", &options->worker_metrics_port, -1, 65535,
+            "Metrics of worker 0, worker i has port + i; -1: 8110, or any free ones");
+}
+
+void AddProcess(Flags& flags, ServeOptions* options) {
+  flags.Group("Process");
+  flags.Add("--run-dir", &options->run_dir,
+            "Logs and the term file (default: of this user and port)");
+  flags.AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
+                  "What goes to the logs");
+  flags.Add("--verbose", &options->verbose, "Logs also to stderr");
+  flags.Add("--json", &options->json, "Print the line of JSON also on a terminal");
+  flags.Add("--start-timeout-s", &options->start_timeout_s, 1, 86400, "Give up after so long");
+  flags.Add("--drain-timeout-s", &options->drain_timeout_s, 0, 3600,
+            "How long requests may still run after Ctrl-C");
+}
+
+}  // namespace
+
+int RunServe(int argc, const char* const* argv) {
+  BlockStopSignals();
+  const RealClock clock;
+  ServeOptions options{.worker_port = -1, .worker_metrics_port = -1};
+  Flags flags("fathom serve", "Starts, watches and stops a whole cluster on this machine.");
+  flags.Group("Model");
+  flags.Add("--model", &options.model, "Model folder (config.json, safetensors, tokenizer.json)");
+  flags.AddChoice("--device", &options.device, {"auto", "cpu", "cuda"},
+                  "Where the workers compute");
+  flags.Add("--tensor-parallel-size,-tp", &options.tp, 1, 64, "Workers that share a layer");
+  flags.Add("--pipeline-parallel-size,-pp", &options.pp, 1, 64, "Stages");
+  flags.Add("--data-parallel-size,-dp", &options.dp, 1, 64, "Copies of the model");
+  Handed handed[] = {
+      {"--dtype", "Type to compute in: auto, bfloat16, half, float", {}},
+      {"--load-format", "auto, safetensors, raw, dummy", {}},
+      {"--threads", "Threads of each worker on the CPU", {}},
+      {"--gpu-memory-utilization", "Share of a GPU's memory that a worker takes", {}},
+      {"--kv-cache-memory", "Bytes for KV blocks, e.g. 512M", {}},
+      {"--block-size", "Tokens in a KV block", {}},
+      {"--max-model-len", "Longest prompt and answer together: tokens, or auto", {}},
+      {"--max-num-seqs", "Sequences computed at once", {}},
+      {"--max-num-batched-tokens", "Tokens computed in one step", {}}};
+  for (Handed& one : handed) {
+    if (&one == &handed[2]) flags.Group("Limits");
+    flags.Add(one.flag, &one.value, one.help);
+  }
+  bool enforce_eager = false, diagnose_numerics = false;
+  flags.Group("GPU");
+  flags.Add("--enforce-eager", &enforce_eager, "No CUDA graphs");
+  flags.Add("--diagnose-numerics", &diagnose_numerics, "Name the op of a non-finite value; slow");
+  std::optional<std::string> served_name;
+  flags.Group("Network");
+  flags.Add("--served-model-name", &served_name, "Name that clients see (default: the folder's)");
+  AddPorts(flags, &options);
+  AddProcess(flags, &options);
+  if (const auto code = flags.Parse(argc, argv)) return *code;
+  if (options.model.empty()) {
+    return Fail("serve",
+                Invalid("--model is missing; give a model folder, e.g. models/fathom-tiny"));
+  }
+  for (const Handed& one : handed) {
+    if (one.value) options.worker_flags.emplace_back(one.flag, *one.value);
+  }
+  if (enforce_eager) options.worker_switches.emplace_back("--enforce-eager");
+  if (diagnose_numerics) options.worker_switches.emplace_back("--diagnose-numerics");
+  if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) {
+    options.visible_gpus = SplitCommas(gpus);
+  }
+  if (served_name) options.router_flags.emplace_back("--served-model-name", *served_name);
+  const bool free_ports = options.scheduler_metrics_port == 0;
+  if (options.worker_port < 0) options.worker_port = free_ports ? 0 : kWorkerPort;
+  if (options.worker_metrics_port < 0) {
+    options.worker_metrics_port = free_ports ? 0 : kWorkerMetricsPort;
+  }
+  return Serve(std::move(options), clock);
+}
+
+}  // namespace fathom::client

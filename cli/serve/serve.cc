@@ -1,0 +1,322 @@
+#include "cli/serve/serve.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netdb.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/serve/supervisor.h"
+#include "cli/serve/timeline.h"
+#include "client/client.h"
+#include "common/flags.h"
+#include "modeling/config/model_config.h"
+
+namespace fathom::client {
+namespace {
+
+constexpr int kPollMs = 5;
+constexpr int64_t kStatusDeadlineMs = 1000;
+constexpr int64_t kFailureGraceUs = 1'000'000;
+constexpr int64_t kDrainMarginUs =
+    5'000'000;  // A process that drains ends by itself before we end it.
+
+void Say(const std::string& text) { fmt::print(stderr, "fathom serve: {}\n", text); }
+
+std::string BinDir() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
+
+// What can be known of the model before any process is started.
+absl::Status CheckModel(const ServeOptions& options) {
+  FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config, worker::ReadModelConfig(options.model));
+  return worker::CheckTensorParallel(config, options.tp);
+}
+
+absl::Status CheckPortFree(const std::string& host, int32_t port, const char* flag) {
+  if (port == 0) return absl::OkStatus();
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) {
+    return Invalid("--host {} cannot be resolved; give an address of this machine", host);
+  }
+  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  const bool free = bind(fd, found->ai_addr, found->ai_addrlen) == 0;
+  close(fd);
+  freeaddrinfo(found);
+  if (free) return absl::OkStatus();
+  return Unavailable("{} {} on {} is taken; give another port, or 0 for any free one", flag, port,
+                     host);
+}
+
+absl::Status CheckPorts(const ServeOptions& options) {
+  std::vector<std::pair<const char*, int32_t>> ports = {
+      {"--http-port", options.http_port},
+      {"--grpc-port", options.grpc_port},
+      {"--metrics-port", options.scheduler_metrics_port},
+      {"--scheduler-port", options.scheduler_port}};
+  for (int32_t i = 0; i < options.workers(); ++i) {
+    if (options.worker_port != 0) ports.emplace_back("--worker-port", options.worker_port + i);
+    if (options.worker_metrics_port != 0) {
+      ports.emplace_back("--worker-metrics-port", options.worker_metrics_port + i);
+    }
+  }
+  for (const auto& [flag, port] : ports) {
+    const bool outside =
+        flag == std::string_view("--http-port") || flag == std::string_view("--grpc-port");
+    FATHOM_RETURN_IF_ERROR(CheckPortFree(outside ? options.host : "127.0.0.1", port, flag));
+  }
+  return absl::OkStatus();
+}
+
+// Clusters on fixed ports keep their directory (and with it their term) over restarts.
+absl::Status MakeRunDir(ServeOptions* options) {
+  if (options->run_dir.empty()) {
+    const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+    const std::string which = options->grpc_port != 0 ? std::to_string(options->grpc_port)
+                                                      : fmt::format("pid{}", getpid());
+    options->run_dir = runtime != nullptr && *runtime != '\0'
+                           ? fmt::format("{}/fathom-{}", runtime, which)
+                           : fmt::format("/tmp/fathom-{}-{}", getuid(), which);
+  }
+  std::error_code error;
+  const bool created = std::filesystem::create_directories(options->run_dir, error);
+  struct stat facts {};
+  if (error || stat(options->run_dir.c_str(), &facts) != 0 || facts.st_uid != geteuid() ||
+      (created && chmod(options->run_dir.c_str(), S_IRWXU) != 0)) {
+    return FailedPrecondition("{} is not a directory of this user; give another as --run-dir",
+                              options->run_dir);
+  }
+  return absl::OkStatus();
+}
+
+// A process' phases, with the time that its ports took among them.
+std::vector<PhaseMark> WithListening(const ChildState& state) {
+  std::vector<PhaseMark> phases = state.phases;
+  if (!state.listening_at_us) return phases;
+  const TimeUs at_us = *state.listening_at_us;
+  const auto later = std::find_if(phases.begin(), phases.end(),
+                                  [&](const PhaseMark& mark) { return mark.at_us > at_us; });
+  phases.insert(later, {"listen", at_us - state.started_at_us, at_us});
+  return phases;
+}
+
+// A cluster from its first process to its last.
+class Cluster {
+ public:
+  Cluster(ServeOptions options, const Clock& clock, TimeUs begin_us)
+      : options_(std::move(options)),
+        clock_(clock),
+        begin_us_(begin_us),
+        supervisor_({.run_dir = options_.run_dir, .verbose = options_.verbose}, &clock) {}
+
+  using Verdict = Supervisor::Verdict;
+
+  // nullopt: it can answer.
+  std::optional<Verdict> Start(TimeUs checked_at_us) {
+    checked_at_us_ = checked_at_us;
+    deadline_us_ = begin_us_ + options_.start_timeout_s * int64_t{1'000'000};
+    const std::string bin_dir = BinDir();
+    if (auto verdict = Add(SchedulerSpec(options_, bin_dir))) return verdict;
+    if (auto verdict = WaitUntil([&] { return supervisor_.child(0).listening_at_us.has_value(); },
+                                 "the scheduler to listen")) {
+      return verdict;
+    }
+    scheduler_port_ = PortOf(0, "port");
+    for (int32_t i = 0; i < options_.workers(); ++i) {
+      if (auto verdict = Add(WorkerSpec(options_, bin_dir, scheduler_port_, i))) return verdict;
+    }
+    if (auto verdict = Add(RouterSpec(options_, bin_dir, scheduler_port_))) return verdict;
+    if (auto verdict =
+            WaitUntil([&] { return supervisor_.child(router()).listening_at_us.has_value(); },
+                      "the router to listen")) {
+      return verdict;
+    }
+    client_.emplace(ClientOptions{.servers = {Address(PortOf(router(), "grpc_port"))}});
+    if (auto verdict = WaitUntil([&] { return Ready(); }, "the cluster to be ready")) {
+      return verdict;
+    }
+    ready_at_us_ = clock_.Now();
+    supervisor_.MarkReady();
+    return std::nullopt;
+  }
+
+  void Announce() const {
+    const std::vector<Part> parts = CutTimeline(begin_us_, ready_at_us_, Intervals());
+    fmt::print(stderr, "{}", TimelineText(parts));
+    fmt::print(stderr,
+               "\n{} is ready\n  gRPC       {}\n  metrics    http://{}/metrics\n  scheduler  {}\n"
+               "  logs       {}\nCtrl-C stops it.\n",
+               status_.model, Address(PortOf(router(), "grpc_port")),
+               Address(PortOf(router(), "http_port")), Address(scheduler_port_), options_.run_dir);
+    if (options_.json || isatty(STDOUT_FILENO) == 0) {
+      fmt::print("{}\n", ReadyLine(parts).dump());
+      std::fflush(stdout);
+    }
+  }
+
+  Verdict Watch() {
+    for (;;) {
+      if (auto verdict = supervisor_.Poll(-1)) return *verdict;
+      Tell();
+    }
+  }
+
+  bool Stop(int64_t grace_us) { return supervisor_.Stop(grace_us); }
+
+ private:
+  int router() const { return options_.workers() + 1; }
+
+  std::optional<Verdict> Add(ChildSpec spec) {
+    auto added = supervisor_.Add(std::move(spec));
+    if (added.ok()) return std::nullopt;
+    return Verdict{kExitInternal, std::string(Message(added.status()))};
+  }
+
+  template <class Done>
+  std::optional<Verdict> WaitUntil(const Done& done, const char* what) {
+    while (!done()) {
+      if (auto verdict = supervisor_.Poll(kPollMs)) return verdict;
+      Tell();
+      if (clock_.Now() >= deadline_us_) {
+        return Verdict{kExitUnavailable,
+                       fmt::format("waited {} s for {} ({}); see the logs in {}, or raise "
+                                   "--start-timeout-s",
+                                   options_.start_timeout_s, what,
+                                   status_.reason.empty() ? "no reason known" : status_.reason,
+                                   options_.run_dir)};
+      }
+    }
+    return std::nullopt;
+  }
+
+  bool Ready() {
+    auto status = client_->GetStatus(kStatusDeadlineMs);
+    if (!status.ok()) return false;
+    status_ = *std::move(status);
+    return status_.ready;
+  }
+
+  void Tell() {
+    for (const std::string& note : supervisor_.TakeNotes()) Say(note);
+  }
+
+  // The path that the start had to wait for: scheduler, slowest worker, then router and group.
+  std::vector<Interval> Intervals() const {
+    const ChildState& scheduler = supervisor_.child(0);
+    std::vector<Interval> all = {
+        {"check the model", begin_us_, checked_at_us_},
+        {"scheduler", scheduler.started_at_us, *scheduler.listening_at_us}};
+    const auto last_of = [](const ChildState& state) {
+      return std::max(state.listening_at_us.value_or(0),
+                      state.phases.empty() ? 0 : state.phases.back().at_us);
+    };
+    int slowest = 1;
+    for (int i = 2; i <= options_.workers(); ++i) {
+      if (last_of(supervisor_.child(i)) > last_of(supervisor_.child(slowest))) slowest = i;
+    }
+    const ChildState& worker = supervisor_.child(slowest);
+    for (Interval& part : ProcessIntervals(fmt::format("worker {}", slowest - 1),
+                                           worker.started_at_us, WithListening(worker))) {
+      all.push_back(std::move(part));
+    }
+    const TimeUs reached_us = all.back().to_us;
+    const TimeUs routed_us = *supervisor_.child(router()).listening_at_us;
+    if (routed_us > reached_us) all.push_back({"router", reached_us, routed_us});
+    all.push_back({"group formed, router ready", std::max(reached_us, routed_us), ready_at_us_});
+    return all;
+  }
+
+  nlohmann::json ReadyLine(const std::vector<Part>& parts) const {
+    nlohmann::json workers = nlohmann::json::array();
+    for (int i = 1; i <= options_.workers(); ++i) {
+      workers.push_back({{"pid", supervisor_.child(i).pid},
+                         {"port", PortOf(i, "port")},
+                         {"metrics_port", PortOf(i, "metrics_port")}});
+    }
+    nlohmann::json timeline = nlohmann::json::array();
+    for (const Part& part : parts) timeline.push_back({{"name", part.name}, {"us", part.us}});
+    return {{"event", "ready"},
+            {"pid", getpid()},
+            {"host", options_.host},
+            {"model", status_.model},
+            {"grpc_port", PortOf(router(), "grpc_port")},
+            {"http_port", PortOf(router(), "http_port")},
+            {"scheduler_port", scheduler_port_},
+            {"scheduler_metrics_port", PortOf(0, "metrics_port")},
+            {"router_pid", supervisor_.child(router()).pid},
+            {"scheduler_pid", supervisor_.child(0).pid},
+            {"workers", workers},
+            {"run_dir", options_.run_dir},
+            {"start_us", ready_at_us_ - begin_us_},
+            {"timeline", timeline}};
+  }
+
+  int32_t PortOf(int child, const std::string& key) const {
+    const auto& ports = supervisor_.child(child).ports;
+    const auto it = ports.find(key);
+    return it == ports.end() ? 0 : static_cast<int32_t>(it->second);
+  }
+  // As a client on this machine dials it.
+  std::string Address(int32_t port) const {
+    return fmt::format("{}:{}", options_.host == "0.0.0.0" ? "127.0.0.1" : options_.host, port);
+  }
+
+  const ServeOptions options_;
+  const Clock& clock_;
+  const TimeUs begin_us_;
+  TimeUs checked_at_us_ = 0;
+  TimeUs ready_at_us_ = 0;
+  TimeUs deadline_us_ = 0;
+  int32_t scheduler_port_ = 0;
+  Supervisor supervisor_;
+  std::optional<Client> client_;
+  ClusterStatus status_;
+};
+
+int Refuse(const absl::Status& status, int code) {
+  Say(std::string(Message(status)));
+  return code;
+}
+
+}  // namespace
+
+int Serve(ServeOptions options, const Clock& clock) {
+  const TimeUs begin_us = clock.Now();
+  if (auto status = CheckOptions(options); !status.ok()) return Refuse(status, kExitUsage);
+  if (auto status = CheckModel(options); !status.ok()) return Refuse(status, kExitBadModel);
+  if (auto status = CheckPorts(options); !status.ok()) {
+    return Refuse(status, absl::IsUnavailable(status) ? kExitUnavailable : kExitUsage);
+  }
+  const bool own_dir = options.run_dir.empty() && options.grpc_port == 0;
+  if (auto status = MakeRunDir(&options); !status.ok()) return Refuse(status, kExitUsage);
+  const std::string run_dir = options.run_dir;
+  const int64_t drain_us = options.drain_timeout_s * int64_t{1'000'000} + kDrainMarginUs;
+
+  Cluster cluster(std::move(options), clock, begin_us);
+  auto verdict = cluster.Start(clock.Now());
+  if (!verdict) {
+    cluster.Announce();
+    verdict = cluster.Watch();
+  }
+  Say(verdict->message);
+  cluster.Stop(verdict->code == kExitOk ? drain_us : kFailureGraceUs);
+  const bool explained = verdict->code != kExitUnavailable && verdict->code != kExitInternal;
+  if (own_dir && explained) {  // Else the logs may tell why.
+    std::error_code ignored;
+    std::filesystem::remove_all(run_dir, ignored);
+  }
+  return verdict->code;
+}
+
+}  // namespace fathom::client

@@ -1,0 +1,241 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/verify/golden.h"
+#include "cli/verify/verify_rules.h"
+
+namespace fathom::client {
+namespace {
+
+constexpr int64_t kGoldenBytesMax = 256 << 20;
+
+struct Case {
+  std::string file;
+  Golden golden;
+  absl::Status status;  // Of the calls.
+  Comparison comparison;
+  bool passed = false;  // By the rule; its file's means too.
+};
+
+// What the rule finds of a whole file.
+struct FileReport {
+  std::string file;
+  std::vector<std::string> differences;
+};
+
+struct Report {
+  VerifyRule rule = VerifyRule::kCpu;
+  std::vector<FileReport> files;  // That break a bound on a mean.
+  size_t passed = 0;
+  size_t exact = 0;  // Of these: answered with exactly the recorded ids.
+  Distances outputs, prompts;
+  double distance_max = 0;
+};
+
+absl::StatusOr<Answer> Ask(Client& client, const Golden& golden, const RequestOptions& options) {
+  if (golden.conversation) {
+    ChatRequest request{options, *golden.conversation};
+    return client.Chat(request);
+  }
+  GenerateRequest request{options, golden.prompt_ids};
+  if (golden.prompt) request.prompt = *golden.prompt;
+  return client.Generate(request);
+}
+
+absl::Status ReplayCase(Client& client, const Model& model, VerifyRule rule, Case* one) {
+  const Golden& golden = one->golden;
+  Replay replay;
+  if (golden.conversation) {
+    FATHOM_ASSIGN_OR_RETURN(replay.tokenized, client.Tokenize(*golden.conversation));
+  } else if (golden.prompt) {
+    FATHOM_ASSIGN_OR_RETURN(replay.tokenized,
+                            client.Tokenize(*golden.prompt, /*add_special_tokens=*/true));
+  }
+  if (golden.text && model.has_tokenizer) {
+    FATHOM_ASSIGN_OR_RETURN(replay.decoded,
+                            client.Detokenize(golden.output_ids, /*skip_special=*/true));
+  }
+  FATHOM_ASSIGN_OR_RETURN(replay.answer,
+                          Ask(client, golden, ReplayOptions(golden, model.end_token_ids)));
+  if (rule == VerifyRule::kCpu) {
+    one->comparison = CompareCpu(golden, replay);
+    return absl::OkStatus();
+  }
+  FATHOM_ASSIGN_OR_RETURN(const Answer scored, client.Generate(ScoreRequest(golden)));
+  replay.scored = scored.prompt_logprobs;
+  one->comparison = CompareCuda(golden, replay);
+  return absl::OkStatus();
+}
+
+// All cases, `concurrency` at a time.
+void ReplayAll(Client& client, const Model& model, VerifyRule rule, int concurrency,
+               std::vector<Case>* cases) {
+  std::atomic<size_t> next = 0;
+  const auto work = [&] {
+    for (size_t i = next++; i < cases->size(); i = next++) {
+      (*cases)[i].status = ReplayCase(client, model, rule, &(*cases)[i]);
+    }
+  };
+  std::vector<std::jthread> threads;
+  threads.reserve(concurrency);
+  for (int i = 0; i < concurrency; ++i) threads.emplace_back(work);
+}
+
+absl::StatusOr<std::vector<Case>> ReadCases(const std::vector<std::string>& files) {
+  std::vector<Case> cases;
+  for (const std::string& file : files) {
+    FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(file, kGoldenBytesMax));
+    FATHOM_ASSIGN_OR_RETURN(std::vector<Golden> goldens, ParseGoldens(text, file));
+    for (Golden& golden : goldens) cases.push_back({file, std::move(golden), {}, {}});
+  }
+  return cases;
+}
+
+// No case of a file passes whose means are out of bounds: they say that something is wrong, not
+// with which case.
+Report Judge(VerifyRule rule, std::vector<Case>* cases) {
+  Report report{.rule = rule};
+  for (auto begin = cases->begin(); begin != cases->end();) {
+    const auto end =
+        std::find_if(begin, cases->end(), [&](const Case& one) { return one.file != begin->file; });
+    Distances outputs, prompts;
+    for (auto one = begin; one != end; ++one) {
+      outputs.Add(one->comparison.outputs);
+      prompts.Add(one->comparison.prompts);
+      report.distance_max = std::max(report.distance_max, one->comparison.alternatives.max);
+    }
+    FileReport file{begin->file, {}};
+    if (rule == VerifyRule::kCuda) file.differences = CheckMeansCuda(outputs, prompts);
+    for (auto one = begin; one != end; ++one) {
+      one->passed =
+          one->status.ok() && one->comparison.differences.empty() && file.differences.empty();
+      report.passed += one->passed ? 1 : 0;
+      report.exact += one->passed && one->comparison.ids_equal ? 1 : 0;
+    }
+    if (!file.differences.empty()) report.files.push_back(std::move(file));
+    report.outputs.Add(outputs);
+    report.prompts.Add(prompts);
+    begin = end;
+  }
+  report.distance_max = std::max({report.distance_max, report.outputs.max, report.prompts.max});
+  return report;
+}
+
+void PrintText(const std::vector<Case>& cases, const Report& report) {
+  for (const Case& one : cases) {
+    const std::string where = fmt::format("{} ({}:{})", one.golden.name, one.file, one.golden.line);
+    if (!one.status.ok()) fmt::print("{}: {}\n", where, Message(one.status));
+    for (const std::string& line : one.comparison.differences) fmt::print("{}: {}\n", where, line);
+  }
+  for (const FileReport& file : report.files) {
+    for (const std::string& line : file.differences) fmt::print("{}: {}\n", file.file, line);
+  }
+  if (report.rule == VerifyRule::kCpu) {
+    fmt::print(
+        "rule cpu: texts and token ids equal, log-probabilities within {} (largest {:.1e})\n",
+        kCpuLogprobTolerance, report.distance_max);
+    fmt::print("{} of {} exact\n", report.passed, cases.size());
+    return;
+  }
+  fmt::print(
+      "rule cuda: texts and prompt ids equal; output ids equal up to the first gap of {} or less; "
+      "scored as a prompt, the recorded token is the best at every larger gap\n",
+      kCudaNearTie);
+  fmt::print(
+      "log-probabilities of outputs within {} (largest {:.4f}), on average within {} (over all "
+      "{:.4f}); of prompts on average within {} (over all {:.4f}, largest {:.4f})\n",
+      kCudaLogprobTolerance, report.outputs.max, kCudaOutputMeanMax, report.outputs.mean(),
+      kCudaPromptMeanMax, report.prompts.mean(), report.prompts.max);
+  fmt::print("{} of {} within the rule ({} with exactly the recorded ids)\n", report.passed,
+             cases.size(), report.exact);
+}
+
+nlohmann::ordered_json JsonOf(const Distances& distances) {
+  return {{"count", distances.count},
+          {"difference_max", distances.max},
+          {"difference_mean", distances.mean()}};
+}
+
+void PrintJson(const std::vector<Case>& cases, const Report& report) {
+  nlohmann::ordered_json failed = nlohmann::ordered_json::array();
+  for (const FileReport& file : report.files) {
+    failed.push_back({{"name", file.file},
+                      {"file", file.file},
+                      {"line", nullptr},
+                      {"differences", file.differences}});
+  }
+  for (const Case& one : cases) {
+    std::vector<std::string> lines = one.comparison.differences;
+    if (!one.status.ok()) lines.push_back(ToString(one.status));
+    if (lines.empty()) continue;
+    failed.push_back({{"name", one.golden.name},
+                      {"file", one.file},
+                      {"line", one.golden.line},
+                      {"differences", lines}});
+  }
+  const nlohmann::ordered_json all = {{"rule", NameOf(report.rule)},
+                                      {"passed", report.passed},
+                                      {"exact", report.exact},
+                                      {"total", cases.size()},
+                                      {"logprob_difference_max", report.distance_max},
+                                      {"outputs", JsonOf(report.outputs)},
+                                      {"prompts", JsonOf(report.prompts)},
+                                      {"failed", failed}};
+  fmt::print("{}\n", all.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
+absl::StatusOr<VerifyRule> ChooseRule(const std::string& flag, const Model& model) {
+  if (flag == "cpu") return VerifyRule::kCpu;
+  if (flag == "cuda") return VerifyRule::kCuda;
+  if (model.fingerprint.empty()) {
+    return Unavailable(
+        "the cluster has no worker yet, so it is not known what it computes on; wait until it is "
+        "ready, or give --rule");
+  }
+  return RuleFor(model);
+}
+
+}  // namespace
+
+int RunVerify(int argc, const char* const* argv) {
+  Flags flags("fathom verify", "Replays recorded answers against a running cluster.");
+  std::vector<std::string> files;
+  ServerFlag server;
+  int32_t concurrency = 8;
+  std::string rule_flag = "auto";
+  bool json = false;
+  flags.Group("What");
+  flags.Add("--goldens", &files, "Files of recorded answers, one JSON object a line");
+  flags.Add("--concurrency", &concurrency, 1, 256, "Requests at once");
+  flags.AddChoice("--rule", &rule_flag, {"auto", "cpu", "cuda"},
+                  "What counts as the recorded answer; auto: by what the cluster computes on");
+  server.Add(flags);
+  flags.Group("Output");
+  flags.Add("--json", &json, "Print one JSON object");
+  if (const auto code = flags.Parse(argc, argv)) return *code;
+  if (files.empty()) return Fail("verify", Invalid("--goldens FILE is missing"));
+
+  auto cases = ReadCases(files);
+  if (!cases.ok()) return Fail("verify", cases.status());
+  const auto client = server.Dial();
+  const auto model = client->GetModel();
+  if (!model.ok()) return Fail("verify", model.status());
+  const auto rule = ChooseRule(rule_flag, *model);
+  if (!rule.ok()) return Fail("verify", rule.status());
+  ReplayAll(*client, *model, *rule, concurrency, &*cases);
+  const Report report = Judge(*rule, &*cases);
+  (json ? PrintJson : PrintText)(*cases, report);
+  if (report.passed == cases->size()) return kExitOk;
+  const bool unavailable = std::any_of(cases->begin(), cases->end(), [](const Case& one) {
+    return absl::IsUnavailable(one.status);
+  });
+  return unavailable ? kExitUnavailable : kExitInternal;
+}
+
+}  // namespace fathom::client

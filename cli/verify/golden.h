@@ -1,0 +1,44 @@
+// cli/verify/golden.h: recorded answers (goldens/*.jsonl, fixtures/*/goldens.jsonl), one JSON
+// object a line. Pure.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "client/types.h"
+#include "common/status.h"
+
+namespace fathom::client {
+
+// The best tokens of one position, best first. REQUIRES: equal lengths.
+struct TopTokens {
+  std::vector<TokenId> ids;
+  std::vector<double> logprobs;
+};
+
+// Recorded greedily by another implementation in fp32. Invariants of a parsed one: prompt_ids and
+// output_ids are not empty; logprobs, top and gaps (where there are any) have one entry per output
+// id; prompt_logprobs (where there are any) one per prompt id, the first of which says nothing.
+struct Golden {
+  std::string name;
+  int32_t line = 0;
+  std::optional<Conversation> conversation;  // Of "messages", "tools" and "enable_thinking".
+  std::optional<std::string> prompt;
+  std::optional<std::string> rendered;
+  std::vector<TokenId> prompt_ids;
+  std::vector<TokenId> output_ids;
+  std::optional<std::string> text;
+  std::vector<double> logprobs;
+  std::vector<TopTokens> top;
+  std::vector<double> gaps;  // Between the two best tokens, of "margins" or the top.
+  std::vector<double> prompt_logprobs;
+  bool fixture = false;  // Without "rendered": by ids, the end token ignored.
+};
+
+// INVALID_ARGUMENT naming `origin`, line and key.
+absl::StatusOr<std::vector<Golden>> ParseGoldens(std::string_view jsonl, const std::string& origin);
+
+}  // namespace fathom::client

@@ -1,0 +1,55 @@
+// common/json.h: strict JSON into a small tree, for configurations, indexes and safetensors
+// headers. Refused (INVALID_ARGUMENT): duplicate keys in one object, numbers outside of int64 or
+// double, invalid UTF-8, and whatever is above the limits, checked while parsing. Pure; any thread.
+// The parser is nlohmann's, behind json.cc.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace fathom::worker {
+
+struct JsonLimits {
+  size_t bytes_max = 1 << 20;
+  int32_t depth_max = 16;        // Nested objects and arrays.
+  int64_t values_max = 100'000;  // All values of the document together.
+};
+
+class JsonValue {
+ public:
+  using Array = std::vector<JsonValue>;
+  using Object = std::vector<std::pair<std::string, JsonValue>>;  // In the document's order.
+
+  JsonValue() = default;  // null
+  template <class T>
+  explicit JsonValue(T value) : value_(std::move(value)) {}
+
+  bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
+  // Each: nullptr when the value is of another kind. An integer is written without fraction and
+  // exponent.
+  const bool* AsBool() const { return std::get_if<bool>(&value_); }
+  const int64_t* AsInt() const { return std::get_if<int64_t>(&value_); }
+  const double* AsReal() const { return std::get_if<double>(&value_); }
+  const std::string* AsString() const { return std::get_if<std::string>(&value_); }
+  const Array* AsArray() const { return std::get_if<Array>(&value_); }
+  const Object* AsObject() const { return std::get_if<Object>(&value_); }
+  Array* AsArray() { return std::get_if<Array>(&value_); }
+  Object* AsObject() { return std::get_if<Object>(&value_); }
+
+  // For messages: the value as JSON, shortened to about 60 characters.
+  std::string Brief() const;
+
+ private:
+  std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;
+};
+
+absl::StatusOr<JsonValue> ParseJson(std::string_view text, const JsonLimits& limits);
+
+}  // namespace fathom::worker

@@ -1,0 +1,153 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/canon.h"
+#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/sample.h"
+
+namespace fathom::kernels {
+namespace {
+
+// Below this share of the vocabulary the noise of the kept ones is made one by one.
+constexpr size_t kFewKept = 16;
+
+// As SampleRef, with passes over the vocabulary by vectors and selections instead of sorts.
+class Row {
+ public:
+  Row(const SampleArgs& args, const CpuKernels& kernels)
+      : args_(args),
+        kernels_(kernels),
+        z_(args.scratch->z),
+        mass_(args.scratch->mass),
+        kept_(args.scratch->kept) {
+    z_.assign(args.logits.begin(), args.logits.end());
+  }
+
+  int32_t Sample() {
+    AdjustLogits();
+    const float best = Best();
+    if (best == -INFINITY) return -1;
+    if (canon::IsGreedy(args_.temperature)) return IdOf(best);
+    kernels_.temper(z_.data(), count(), args_.temperature);
+    if (!Narrow()) {
+      kernels_.add_noise(z_.data(), count(), args_.seed, args_.sequence, args_.position);
+      return IdOf(Best());
+    }
+    return SampleKept();
+  }
+
+ private:
+  int64_t count() const { return static_cast<int64_t>(z_.size()); }
+  float& z(int32_t id) { return z_[static_cast<size_t>(id)]; }
+  uint64_t mass(int32_t id) const { return mass_[static_cast<size_t>(id)]; }
+  float Best() const { return kernels_.max(z_.data(), count()); }
+  // The lowest id with this value.
+  int32_t IdOf(float value) const {
+    return static_cast<int32_t>(std::find(z_.begin(), z_.end(), value) - z_.begin());
+  }
+
+  void AdjustLogits() {
+    for (const auto& [id, bias] : args_.bias) z(id) += bias;
+    for (const int32_t id : args_.banned) z(id) = -INFINITY;
+    if (args_.repetition_penalty == 1.0f && args_.frequency_penalty == 0.0f &&
+        args_.presence_penalty == 0.0f) {
+      return;
+    }
+    for (const SeenToken& seen : args_.seen) {
+      z(seen.id) = canon::Penalized(z(seen.id), seen.output_count, args_.repetition_penalty,
+                                    args_.frequency_penalty, args_.presence_penalty);
+    }
+  }
+
+  // Leaves in kept_ what top_k, top_p and min_p keep; false when all of them are off.
+  bool Narrow() {
+    const bool top_k = args_.top_k > 0 && args_.top_k < count();
+    const bool masses = args_.top_p < 1.0f || args_.min_p > 0.0f;
+    if (!top_k && !masses) return false;
+    kept_.resize(z_.size());
+    for (size_t i = 0; i < kept_.size(); ++i) kept_[i] = static_cast<int32_t>(i);
+    const float best = Best();
+    if (top_k) KeepTopK();
+    if (masses) {
+      mass_.resize(z_.size());
+      kernels_.masses(z_.data(), count(), best, mass_.data());
+    }
+    if (args_.top_p < 1.0f) KeepTopP();
+    if (args_.min_p > 0.0f) {
+      std::erase_if(kept_, [this](int32_t id) { return !canon::HasMinP(mass(id), args_.min_p); });
+    }
+    return true;
+  }
+
+  void KeepTopK() {
+    std::nth_element(kept_.begin(), kept_.begin() + args_.top_k - 1, kept_.end(),
+                     [this](int32_t a, int32_t b) { return z(a) != z(b) ? z(a) > z(b) : a < b; });
+    kept_.resize(static_cast<size_t>(args_.top_k));
+  }
+
+  // The smallest prefix by (mass descending, id ascending) whose sum reaches the target, by
+  // halving: each turn puts the heavier half of what is undecided in front and looks at its sum.
+  void KeepTopP() {
+    const auto heavier = [this](int32_t a, int32_t b) {
+      return mass(a) != mass(b) ? mass(a) > mass(b) : a < b;
+    };
+    uint64_t total = 0;
+    for (const int32_t id : kept_) total += mass(id);
+    const uint64_t target = canon::TopPTarget(args_.top_p, total);
+    std::erase_if(kept_, [this](int32_t id) { return mass(id) == 0; });
+    uint64_t sum = 0;  // Of [0, begin), which is kept; from `end` on all is dropped.
+    size_t begin = 0, end = kept_.size();
+    while (end - begin > 1) {
+      const size_t middle = begin + (end - begin) / 2;
+      const auto first = kept_.begin() + static_cast<int64_t>(begin);
+      std::nth_element(first, kept_.begin() + static_cast<int64_t>(middle),
+                       kept_.begin() + static_cast<int64_t>(end), heavier);
+      uint64_t front = 0;
+      for (size_t i = begin; i < middle; ++i) front += mass(kept_[i]);
+      if (sum + front >= target) {
+        end = middle;
+      } else {
+        sum += front;
+        begin = middle;
+      }
+    }
+    kept_.resize(std::max(end, size_t{1}));
+  }
+
+  int32_t SampleKept() {
+    if (kept_.size() < z_.size() / kFewKept) {
+      int32_t chosen = -1;
+      float best = -INFINITY;
+      for (const int32_t id : kept_) {
+        const float noisy = z(id) + canon::Noise(args_.seed, args_.sequence, args_.position, id);
+        if (chosen < 0 || noisy > best || (noisy == best && id < chosen)) {
+          chosen = id;
+          best = noisy;
+        }
+      }
+      return chosen;
+    }
+    kernels_.add_noise(z_.data(), count(), args_.seed, args_.sequence, args_.position);
+    int32_t chosen = kept_.front();
+    for (const int32_t id : kept_) {
+      if (z(id) > z(chosen) || (z(id) == z(chosen) && id < chosen)) chosen = id;
+    }
+    return chosen;
+  }
+
+  const SampleArgs& args_;
+  const CpuKernels& kernels_;
+  std::vector<float>& z_;
+  std::vector<uint64_t>& mass_;
+  std::vector<int32_t>& kept_;
+};
+
+}  // namespace
+
+int32_t SampleCpu(const SampleArgs& args) {
+  const CpuKernels* kernels = SelectedCpuKernels();
+  return kernels == nullptr ? SampleRef(args) : Row(args, *kernels).Sample();
+}
+
+}  // namespace fathom::kernels

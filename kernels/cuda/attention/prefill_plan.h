@@ -1,0 +1,55 @@
+// kernels/cuda/attention/prefill_plan.h: the order in which the wgmma prefill attention walks its
+// tiles. A tile is 128 rows of one chunk and one head. Pure: tested without a GPU; the kernel calls
+// PrefillTileAt. The order changes speed only, never a bit.
+//
+// Chunks with the most keys come first, so that what is left at the end of a launch is light. In a
+// chunk heads go in groups whose keys and values stay in L2, and in a group the last rows, which
+// have the most keys, come first.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace fathom::kernels::cuda {
+
+inline constexpr int kPrefillTileRows = 128;
+inline constexpr int kPrefillPlanChunks = 64;
+
+struct PrefillPlanChunk {
+  int32_t row_begin = 0;
+  int32_t rows = 0;
+  int32_t position_begin = 0;
+  int32_t table_row = 0;
+  int32_t tile_begin = 0;   // Set by PlanPrefill: its first tile,
+  int32_t group_heads = 0;  // and how many heads go together.
+};
+
+// Goes to the kernel as a parameter.
+struct PrefillPlan {
+  int32_t chunks = 0;
+  int32_t tiles = 0;
+  PrefillPlanChunk chunk[kPrefillPlanChunks];
+};
+
+constexpr int PrefillRowTiles(int rows) { return (rows + kPrefillTileRows - 1) / kPrefillTileRows; }
+
+// Leaves out chunks without rows. REQUIRES: chunks.size() <= kPrefillPlanChunks.
+PrefillPlan PlanPrefill(std::span<const PrefillPlanChunk> chunks, int heads, int kv_heads);
+
+struct PrefillTile {
+  int head = 0;
+  int row = 0;  // Of the chunk; a multiple of kPrefillTileRows.
+};
+
+// The chunk's tile `index` of PrefillRowTiles(rows) * heads.
+constexpr PrefillTile PrefillTileAt(int index, int rows, int heads, int group_heads) {
+  const int row_tiles = PrefillRowTiles(rows);
+  const int group = index / (group_heads * row_tiles);
+  const int in_group = index - group * group_heads * row_tiles;
+  const int left = heads - group * group_heads;
+  const int wide = left < group_heads ? left : group_heads;
+  return {group * group_heads + in_group % wide,
+          (row_tiles - 1 - in_group / wide) * kPrefillTileRows};
+}
+
+}  // namespace fathom::kernels::cuda

@@ -1,0 +1,13 @@
+// kernels/cuda/linear/product_tile.h: ProductGeneric with a tile of the caller's choice: for tests,
+// which compare every tile's bits, and for measuring PickProductTile.
+#pragma once
+
+#include "kernels/cuda/linear/product.h"
+#include "kernels/cuda/linear/product_config.h"
+
+namespace fathom::kernels::cuda {
+
+cudaError_t ProductWithTile(const LaunchContext& context, const ProductArgs& args,
+                            ProductTile tile);
+
+}  // namespace fathom::kernels::cuda

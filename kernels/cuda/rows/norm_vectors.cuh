@@ -1,0 +1,40 @@
+// kernels/cuda/rows/norm_vectors.cuh: the pieces of a norm (kernels/cuda/rows/rmsnorm.h) over
+// vectors of 8 elements, in the recipe's order: 128 lanes add up squares, lane l those of vectors
+// l, l + 128, …; then groups of 32 lanes, then the four groups.
+#pragma once
+
+#include "kernels/cuda/base/canon.cuh"
+
+namespace fathom::kernels::cuda {
+
+inline constexpr int kNormLanes = 128;
+
+template <class T>
+FATHOM_DEVICE float AddSquares(uint4 x, float sum) {
+  const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 pair = Element<T>::Unpack(words[i]);
+    sum = canon::Fma(pair.x, pair.x, sum);
+    sum = canon::Fma(pair.y, pair.y, sum);
+  }
+  return sum;
+}
+
+// Of the four groups.
+FATHOM_DEVICE float SumGroups(float a, float b, float c, float d) {
+  return __fadd_rn(__fadd_rn(__fadd_rn(a, b), c), d);
+}
+
+// `low` and `high`: the norm's weights of the vector.
+template <class T>
+FATHOM_DEVICE uint4 NormVector(uint4 x, float factor, float4 low, float4 high) {
+  const auto two = [&](uint32_t word, float w0, float w1) {
+    const float2 pair = Element<T>::Unpack(word);
+    return Element<T>::Pack(NormValue(pair.x, factor, w0), NormValue(pair.y, factor, w1));
+  };
+  return make_uint4(two(x.x, low.x, low.y), two(x.y, low.z, low.w), two(x.z, high.x, high.y),
+                    two(x.w, high.z, high.w));
+}
+
+}  // namespace fathom::kernels::cuda

@@ -1,0 +1,327 @@
+#include "kernels/cuda/sampler/sampler.h"
+
+#include "kernels/cuda/sampler/sampler_cluster.cuh"
+
+namespace fathom::kernels::cuda {
+namespace {
+
+// One launch does every row, each by a cluster of 8 thread blocks that hold it in shared memory:
+// the logits are read once, with all loads under way at once, and whatever a row's parameters ask
+// for is passes over shared memory. Nothing depends on the other rows.
+
+// Brings this block's logits. A thread brings, and until somebody else is to see them alone uses,
+// its own quads.
+FATHOM_DEVICE void Load(const BlockRow& row, const float* logits, bool by_quads) {
+  const int first = static_cast<int>(threadIdx.x);
+  const uint32_t z = ptx::SharedAddress(row.z);
+  for (int quad = first; quad < row.quads; quad += kSampleThreads) {
+    const float* from = logits + IdOfLocal(quad * 4, row.block);
+    if (by_quads) {
+      ptx::CopyAsync16(z + quad * 16, from, 16);
+      continue;
+    }
+    for (int i = 0; i < 4; ++i) {
+      if (quad * 4 + i < row.count) {
+        ptx::CopyAsync4(z + (quad * 4 + i) * 4, from + i);
+      } else {
+        row.z[quad * 4 + i] = -INFINITY;
+      }
+    }
+  }
+}
+
+// The largest of this thread's, or kNotFinite.
+FATHOM_DEVICE uint64_t Check(const BlockRow& row) {
+  float best = -INFINITY;
+  bool finite = true;
+  ForOwn(row, [&](int, float z) {
+    best = canon::Max(best, z);
+    if (kRowFaults) finite = finite && canon::IsFinite(z);
+  });
+  return finite ? uint64_t{Orderable(best)} << 32 : kNotFinite;
+}
+
+// Sums exp(z - best) of each group of 32 lanes, into the first block's memory.
+FATHOM_DEVICE void SumLanes(const BlockRow& row, float best) {
+  const int lane = static_cast<int>(threadIdx.x);
+  if (lane >= kBlockLanes) return;
+  float sum = 0;
+#pragma unroll 8
+  for (int i = lane; i < row.count; i += kBlockLanes) {
+    sum = __fadd_rn(sum, canon::Exp(__fsub_rn(row.z[i], best)));
+  }
+  sum = SumGroup(sum);
+  if (lane % 32 != 0) return;
+  const int group = (row.block * kBlockLanes + lane) / 32;
+  *ptx::InBlock(row.shared->groups + group, 0) = sum;
+}
+
+// The `count` best by (z descending, id ascending), into the first block's memory.
+__device__ void FindTops(BlockRow* row, float best, int count) {
+  const RowSource source{row};
+  ClusterBins bins{row};
+  const ScoreKeys keys{&source, best};
+  const Cut cut = Select(&bins, keys, AllScores(static_cast<uint64_t>(count)));
+  int* const found = ptx::InBlock(&row->shared->tops_count, 0);
+  uint64_t* const tops = ptx::InBlock(row->shared->tops, 0);
+  ForOwn(*row, [&](int local, float z) {
+    const int id = IdOfLocal(local, row->block);
+    if (!Keeps(cut, ScoreKey(z, best), id)) return;
+    const int index = atomicAdd(found, 1);
+    if (index < kLogprobsMax) tops[index] = PlaceKey(z, id);
+  });
+}
+
+// Biases and banned ids, few, each done by one thread of the block that has it.
+FATHOM_DEVICE void PatchFew(const SamplerArgs& a, const BlockRow& row, int position) {
+  const SamplerSlot& slot = row.shared->slot;
+  const int first = static_cast<int>(threadIdx.x);
+  const auto is_own = [&](int32_t id) {
+    return id >= 0 && id < row.vocab && BlockOfId(id) == row.block;
+  };
+  const bool bans = slot.end_count > 0 && position < slot.min_tokens;
+  if (slot.bias_count == 0 && !bans) return;
+  __syncthreads();
+  for (int i = first; i < slot.bias_count; i += kSampleThreads) {
+    const int32_t id = a.bias_ids[slot.bias_begin + i];
+    if (is_own(id)) row.z[LocalOfId(id)] += a.bias_values[slot.bias_begin + i];
+  }
+  __syncthreads();
+  if (!bans) return;
+  for (int i = first; i < slot.end_count; i += kSampleThreads) {
+    const int32_t id = a.end_ids[slot.end_begin + i];
+    if (is_own(id)) row.z[LocalOfId(id)] = -INFINITY;
+  }
+  __syncthreads();
+}
+
+// Penalties and temperature, in place.
+FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id) {
+  const SamplerSlot& slot = row.shared->slot;
+  const bool penalized = slot.penalized != 0;
+  const bool divides = !canon::IsGreedy(slot.temperature) && slot.temperature != 1.0f;
+  if (!penalized && !divides) return;
+  const uint16_t* seen = a.seen + int64_t{slot_id} * row.vocab;
+  ForOwn(row, [&](int local, float z) {
+    if (penalized) z = Penalized(z, seen[IdOfLocal(local, row.block)], slot);
+    if (divides) z = canon::Tempered(z, slot.temperature);
+    row.z[local] = z;
+  });
+}
+
+// What is not kept becomes -inf: its mass is 0 and it is never drawn.
+FATHOM_DEVICE void KeepTopK(BlockRow* row, float best, int top_k) {
+  const RowSource source{row};
+  ClusterBins bins{row};
+  const ScoreKeys keys{&source, best};
+  const Cut cut = Select(&bins, keys, AllScores(static_cast<uint64_t>(top_k)));
+  ForOwn(*row, [&](int local, float z) {
+    if (!Keeps(cut, ScoreKey(z, best), IdOfLocal(local, row->block))) row->z[local] = -INFINITY;
+  });
+}
+
+FATHOM_DEVICE void KeepTopP(BlockRow* row, float best, float top_p) {
+  const RowSource source{row};
+  ClusterBins bins{row};
+  const MassKeys keys{&source, best};
+  Summary mine;
+  keys.ForEach([&](uint64_t key, uint64_t mass, int) { mine = Combine(mine, {key, mass, key}); });
+  const Summary all = Exchange(row, mine);
+  const uint64_t target = canon::TopPTarget(top_p, all.sum);
+  const Cut cut = Select(&bins, keys, {all.min, all.max, target == 0 ? 1 : target});
+  ForOwn(*row, [&](int local, float z) {
+    const uint64_t mass = MassOf(z, best);
+    const bool kept = mass != 0 && Keeps(cut, MassKey(mass), IdOfLocal(local, row->block));
+    if (!kept) row->z[local] = -INFINITY;
+  });
+}
+
+// The largest z + noise of this thread's, as PlaceKey; 0 where all are -inf. Noise is only made
+// where it could win: not below what is certain to be drawn or better, the warp's best with the
+// least noise there is (where none can be dropped by min_p), then the best so far.
+FATHOM_DEVICE uint64_t DrawWithNoise(const BlockRow& row, int position, float best, bool narrow) {
+  const SamplerSlot& slot = row.shared->slot;
+  const float min_p = narrow ? slot.min_p : 0.0f;
+  float floor = -INFINITY;
+  if (!narrow) {
+    ForOwn(row, [&](int, float z) { floor = canon::Max(floor, z); });
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+      floor = canon::Max(floor, __shfl_xor_sync(~0u, floor, distance));
+    }
+    floor = __fadd_rn(floor, kNoiseMin);
+  }
+  uint64_t drawn = 0;
+  for (int quad = static_cast<int>(threadIdx.x); quad < row.quads; quad += kSampleThreads) {
+    const float4 four = reinterpret_cast<const float4*>(row.z)[quad];
+    const float values[4] = {four.x, four.y, four.z, four.w};
+    const float most = canon::Max(canon::Max(four.x, four.y), canon::Max(four.z, four.w));
+    if (most == -INFINITY) continue;
+    const int id = IdOfLocal(quad * 4, row.block);
+    uint32_t words[4] = {static_cast<uint32_t>(id) / 4, static_cast<uint32_t>(position),
+                         static_cast<uint32_t>(slot.sequence), 0};
+    canon::Philox(slot.seed, words);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float z = values[i];
+      if (__fadd_rn(z, NoiseBound(__clz(static_cast<int>(words[i])))) < floor) continue;
+      if (z == -INFINITY) continue;
+      if (min_p > 0.0f && best - z > kMasslessBelow) continue;
+      if (min_p > 0.0f && !canon::HasMinP(canon::Mass(z, best), min_p)) continue;
+      const float noisy = __fadd_rn(z, canon::NoiseOfWord(words[i]));
+      floor = canon::Max(floor, noisy);
+      const uint64_t key = PlaceKey(noisy, id + i);
+      if (key > drawn) drawn = key;
+    }
+  }
+  return drawn;
+}
+
+// This thread's best as PlaceKey, or kNotFinite (`finite` may differ between threads).
+FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow& ask,
+                            bool finite) {
+  const SamplerSlot& slot = row->shared->slot;
+  PatchFew(a, *row, ask.position);
+  Adjust(a, *row, ask.slot);
+  uint64_t drawn = 0;
+  if (canon::IsGreedy(slot.temperature)) {
+    ForOwn(*row, [&](int local, float z) {
+      const uint64_t key = PlaceKey(z, IdOfLocal(local, row->block));
+      if (key > drawn) drawn = key;
+    });
+    return finite ? drawn : kNotFinite;
+  }
+  const bool by_k = slot.top_k > 0 && slot.top_k < row->vocab;
+  const bool narrow = by_k || slot.top_p < 1.0f || slot.min_p > 0.0f;
+  float best = 0;
+  if (narrow) {
+    uint64_t key = 0;
+    ForOwn(*row, [&](int, float z) {
+      const uint64_t own = uint64_t{Orderable(z)} << 32;
+      if (own > key) key = own;
+    });
+    key = Exchange(row, {finite ? key : kNotFinite}).max;
+    if (key == kNotFinite) return kNotFinite;
+    best = FromOrderable(static_cast<uint32_t>(key >> 32));
+    if (best == -INFINITY) return 0;
+    if (by_k) KeepTopK(row, best, slot.top_k);
+    if (slot.top_p < 1.0f) KeepTopP(row, best, slot.top_p);
+  }
+  drawn = DrawWithNoise(*row, ask.position, best, narrow);
+  return finite ? drawn : kNotFinite;
+}
+
+// What the first block's first warp says of the row, and writes for the next step.
+FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const SampleRow& ask,
+                          uint64_t drawn, float best, int tops) {
+  const SampleShared& shared = *row.shared;
+  SampleOut* const out = a.out + blockIdx.y;
+  const int lane = static_cast<int>(threadIdx.x);
+  const bool draws = ask.target < 0;
+  int32_t token = ask.target < row.vocab ? ask.target : -1;
+  if (draws) token = drawn >> 32 > Orderable(-INFINITY) ? IdOfPlace(drawn) : -1;
+  int fault = shared.fault;
+  if (drawn == kNotFinite) fault |= kFaultNonFinite;
+  if (fault == 0 && token < 0) fault = kFaultTokenRange;
+  if (lane == 0) {
+    out->token = fault == 0 ? token : -1;
+    out->fault = fault;
+    if (fault != 0) {
+      out->logprob = 0;
+      atomicOr(a.slot_faults + ask.slot, fault);
+    }
+    if (draws) a.slot_tokens[ask.slot] = fault == 0 ? token : 0;
+  }
+  if (fault != 0) return;
+  if (lane == 0 && draws && shared.slot.penalized != 0) {
+    uint16_t* const seen = a.seen + int64_t{ask.slot} * row.vocab + token;
+    *seen = SeenAgain(*seen);
+  }
+  if (draws && ask.logprobs < 0) {
+    if (lane == 0) out->logprob = 0;
+    return;
+  }
+  float sum = 0;
+  for (const float group : shared.groups) sum = __fadd_rn(sum, group);
+  const float log_sum = __fadd_rn(best, canon::Log(sum));
+  if (lane == 0) {
+    out->logprob = __fsub_rn(a.logits[int64_t{ask.logits_row} * row.vocab + token], log_sum);
+  }
+  if (lane >= tops) return;
+  const uint64_t key = shared.tops[lane];
+  int rank = 0;
+  for (int i = 0; i < tops; ++i) rank += shared.tops[i] > key;
+  out->top_ids[rank] = IdOfPlace(key);
+  out->top_logprobs[rank] = __fsub_rn(FromOrderable(static_cast<uint32_t>(key >> 32)), log_sum);
+}
+
+__global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleThreads, 2)
+    SampleKernel(const SamplerArgs a, bool by_quads) {
+  extern __shared__ float4 quads[];
+  __shared__ SampleShared shared;
+  WaitForPrevious();
+  const SampleRow ask = a.rows[blockIdx.y];
+  if (ask.logits_row < 0) return;
+  BlockRow row;
+  row.shared = &shared;
+  row.z = reinterpret_cast<float*>(quads);
+  row.block = ptx::ClusterBlock();
+  row.vocab = a.vocab;
+  row.count = LocalCount(a.vocab, row.block);
+  row.quads = (row.count + 3) / 4;
+  Load(row, a.logits + int64_t{ask.logits_row} * a.vocab, by_quads);
+  LetNextStart();
+  constexpr int kSlotWords = sizeof(SamplerSlot) / 4;
+  if (threadIdx.x < kSlotWords) {
+    reinterpret_cast<uint32_t*>(&shared.slot)[threadIdx.x] =
+        reinterpret_cast<const uint32_t*>(a.slots + ask.slot)[threadIdx.x];
+  }
+  if (threadIdx.x == kSampleThreads - 1) {
+    shared.tops_count = 0;
+    shared.fault = kRowFaults ? a.faults[ask.fault_row] | a.slot_faults[ask.slot] : 0;
+  }
+  ptx::ClusterArrive();
+  ptx::CopyAsyncWaitAll();
+  ptx::ClusterWait();  // All have started, and shared.slot is there.
+
+  const bool draws = ask.target < 0;
+  const int tops = min(min(ask.logprobs, kLogprobsMax), a.vocab);
+  uint64_t key = Check(row);
+  bool finite = key != kNotFinite;
+  bool all_finite = true;
+  float best = 0;
+  if (!draws || ask.logprobs >= 0) {
+    key = Exchange(&row, {key}).max;
+    finite = all_finite = key != kNotFinite;
+    if (all_finite) {
+      best = FromOrderable(static_cast<uint32_t>(key >> 32));
+      SumLanes(row, best);
+      __syncthreads();  // The lanes are others' elements; Draw changes them.
+      if (tops > 0) FindTops(&row, best, tops);
+    }
+  }
+  uint64_t drawn = finite ? 0 : kNotFinite;
+  if (draws && all_finite) drawn = Draw(a, &row, ask, finite);
+  drawn = Exchange(&row, {drawn}).max;
+  if (row.block == 0 && threadIdx.x < 32) Finish(a, row, ask, drawn, best, tops);
+}
+
+}  // namespace
+
+cudaError_t SampleCluster(const LaunchContext& context, const SamplerArgs& args) {
+  const auto config = SamplerPickConfig(context.sm, args.vocab);
+  if (!config || config->kernel != SamplerKernel::kCluster || args.count < 0 ||
+      args.count > 65535) {
+    return cudaErrorInvalidValue;
+  }
+  if (args.count == 0) return cudaSuccess;
+  const bool by_quads = args.vocab % 4 == 0 && reinterpret_cast<uintptr_t>(args.logits) % 16 == 0;
+  const int bytes = config->shared_bytes;
+  const cudaError_t error =
+      cudaFuncSetAttribute(SampleKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error != cudaSuccess) return error;
+  return Launch(context, dim3(kSampleBlocks, args.count), dim3(kSampleThreads), bytes, SampleKernel,
+                args, by_quads);
+}
+
+}  // namespace fathom::kernels::cuda

@@ -1,0 +1,17 @@
+// Llama, as DeepSeek-LLM, DeepSeek-Coder and the R1 distillations of Llama 3 use it.
+#include "modeling/architectures/architecture.h"
+#include "modeling/config/config_fields.h"
+
+namespace fathom::worker {
+namespace {
+
+void Configure(ConfigFields& fields, ModelConfig&) {
+  fields.MustBe("attention_bias", false, "LlamaForCausalLM is supported without attention biases");
+  fields.MustBe("mlp_bias", false, "LlamaForCausalLM is supported without biases in its MLP");
+}
+
+}  // namespace
+
+extern const Architecture kLlama = {"LlamaForCausalLM", "llama", Configure, DecoderTensors};
+
+}  // namespace fathom::worker

@@ -1,0 +1,48 @@
+// modeling/checkpoint/checkpoint_check.h: do these files' headers hold exactly the model that
+// config.json describes? Pure: headers in, places out; every message names file, tensor, found,
+// expected and the way out. Any thread.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "modeling/architectures/architecture.h"
+#include "modeling/checkpoint/safetensors.h"
+#include "modeling/config/model_config.h"
+
+namespace fathom::worker {
+
+struct ShardHeader {
+  std::string file;  // Name in the folder.
+  std::vector<SafetensorsTensor> tensors;
+};
+
+// Tensor name -> file name, from model.safetensors.index.json.
+using WeightMap = std::map<std::string, std::string, std::less<>>;
+
+// Parses an index. File names must be plain names that end with .safetensors.
+absl::StatusOr<WeightMap> ParseWeightMap(std::string_view json);
+
+struct TensorPlace {
+  size_t shard = 0;
+  const SafetensorsTensor* tensor = nullptr;  // In the shard's header.
+};
+
+struct CheckedTensors {
+  StoredType type = StoredType::kF32;
+  std::map<std::string, TensorPlace, std::less<>> places;  // Of exactly the expected tensors.
+  // A head stored beside tied embeddings: it fits if its bytes are the embedding's.
+  std::optional<TensorPlace> spare_head;
+};
+
+// `shards` outlive the result. Without an index there is one shard and `index` is null.
+absl::StatusOr<CheckedTensors> CheckTensors(const ModelConfig& config,
+                                            const std::vector<ShardHeader>& shards,
+                                            const WeightMap* index);
+
+}  // namespace fathom::worker

@@ -1,0 +1,18 @@
+// modeling/checkpoint/checkpoint_impl.h: the kinds of checkpoints behind OpenCheckpoint. For
+// checkpoint.cc and tests only.
+#pragma once
+
+#include <memory>
+
+#include "modeling/checkpoint/checkpoint.h"
+
+namespace fathom::worker {
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesystem::path& folder,
+                                                            const ModelConfig& config);
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenRaw(const std::filesystem::path& folder,
+                                                    const ModelConfig& config);
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenDummy(const std::filesystem::path& model,
+                                                      const ModelConfig& config, uint64_t seed);
+
+}  // namespace fathom::worker

@@ -1,0 +1,333 @@
+#include "modeling/config/model_config.h"
+
+#include <fstream>
+#include <numeric>
+
+#include "common/check.h"
+#include "common/json.h"
+#include "common/status.h"
+#include "modeling/architectures/architecture.h"
+#include "modeling/config/config_fields.h"
+#include "modeling/config/config_keys.h"
+
+namespace fathom::worker {
+namespace {
+
+constexpr JsonLimits kLimits = {.bytes_max = 1 << 20, .depth_max = 16, .values_max = 100'000};
+
+// Far above every published model, and small enough that no product of sizes overflows int64.
+constexpr int32_t kLayersMax = 1024;
+constexpr int32_t kHiddenMax = 1 << 18;
+constexpr int32_t kHeadsMax = 1 << 12;
+constexpr int32_t kHeadDimMax = 1 << 10;
+constexpr int32_t kFfnMax = 1 << 20;
+constexpr int32_t kVocabMax = 1 << 22;
+constexpr int32_t kContextMax = 1 << 24;
+constexpr double kThetaMax = 1e12;
+constexpr double kRopeFactorMax = 1e6;
+
+absl::StatusOr<JsonValue> ParseObject(std::string_view text) {
+  FATHOM_ASSIGN_OR_RETURN(JsonValue root, ParseJson(text, kLimits));
+  if (root.AsObject() == nullptr) {
+    return Invalid("is {}; expected a JSON object", root.Brief());
+  }
+  return root;
+}
+
+std::string KnownArchitectures() {
+  std::string names;
+  for (const Architecture* row : Architectures()) {
+    names += (names.empty() ? "" : ", ") + std::string(row->name);
+  }
+  return names;
+}
+
+// nullptr after a refusal.
+const Architecture* ReadArchitecture(ConfigFields& fields) {
+  const JsonValue* value = fields.Take("architectures");
+  const JsonValue::Array* names = value != nullptr ? value->AsArray() : nullptr;
+  const std::string* name =
+      names != nullptr && names->size() == 1 ? names->front().AsString() : nullptr;
+  if (name == nullptr) {
+    fields.Refuse("architectures",
+                  fmt::format("is {}; expected a list of one of {}",
+                              value != nullptr ? value->Brief() : "missing", KnownArchitectures()));
+    return nullptr;
+  }
+  const Architecture* architecture = FindArchitecture(*name);
+  if (architecture == nullptr) {
+    fields.Refuse("architectures", fmt::format("names {}, which is not supported; supported are {}",
+                                               value->Brief(), KnownArchitectures()));
+    return nullptr;
+  }
+  const std::string type = fields.StringOr("model_type", architecture->model_type);
+  if (type != architecture->model_type) {
+    fields.Refuse("model_type", fmt::format("is \"{}\"; {} goes with \"{}\"", type, *name,
+                                            architecture->model_type));
+  }
+  return architecture;
+}
+
+void ReadSizes(ConfigFields& fields, ModelConfig& config) {
+  config.layers = fields.Int("num_hidden_layers", 1, kLayersMax);
+  config.hidden = fields.Int("hidden_size", 1, kHiddenMax);
+  config.heads = fields.Int("num_attention_heads", 1, kHeadsMax);
+  config.kv_heads = fields.IntOr("num_key_value_heads", config.heads, 1, kHeadsMax);
+  config.head_dim = fields.IntOr("head_dim", 0, 2, kHeadDimMax);
+  config.ffn = fields.Int("intermediate_size", 1, kFfnMax);
+  config.vocab = fields.Int("vocab_size", 1, kVocabMax);
+  config.context = fields.Int("max_position_embeddings", 1, kContextMax);
+  config.rms_eps = fields.Real("rms_norm_eps", 1e-12, 1.0);
+  config.tied_embeddings = fields.BoolOr("tie_word_embeddings", false);
+  if (config.head_dim == 0) {
+    if (config.hidden % config.heads != 0) {
+      fields.Refuse("hidden_size", fmt::format("= {} does not divide by num_attention_heads = {}; "
+                                               "give head_dim",
+                                               config.hidden, config.heads));
+    }
+    config.head_dim = config.hidden / config.heads;
+  }
+  if (config.head_dim % 2 != 0 || config.head_dim > kHeadDimMax) {
+    fields.Refuse("head_dim", fmt::format("is {}; rotary embedding needs an even one up to {}",
+                                          config.head_dim, kHeadDimMax));
+  }
+  if (config.heads % config.kv_heads != 0) {
+    fields.Refuse("num_key_value_heads",
+                  fmt::format("= {} does not divide num_attention_heads = {}", config.kv_heads,
+                              config.heads));
+  }
+}
+
+void ReadStoredType(ConfigFields& fields, ModelConfig& config) {
+  const std::string older = fields.StringOr("torch_dtype", "");
+  const std::string newer = fields.StringOr("dtype", older);
+  if (!older.empty() && newer != older) {
+    fields.Refuse("dtype",
+                  fmt::format("is \"{}\" and torch_dtype \"{}\"; keep one of them", newer, older));
+  } else if (newer == "bfloat16") {
+    config.stored_type = StoredType::kBf16;
+  } else if (newer == "float16") {
+    config.stored_type = StoredType::kF16;
+  } else if (newer == "float32") {
+    config.stored_type = StoredType::kF32;
+  } else if (!newer.empty()) {
+    fields.Refuse(older.empty() ? "dtype" : "torch_dtype",
+                  fmt::format("is \"{}\"; supported are bfloat16, float16 and float32", newer));
+  }
+}
+
+void ReadActivation(ConfigFields& fields) {
+  const std::string activation = fields.StringOr("hidden_act", "silu");
+  if (activation != "silu") {
+    fields.Refuse("hidden_act", fmt::format("is \"{}\"; only \"silu\" is supported", activation));
+  }
+}
+
+void ReadWindows(ConfigFields& fields, const ModelConfig& config) {
+  const JsonValue* use = fields.Take("use_sliding_window");
+  fields.MustBe("use_sliding_window", false, "sliding windows are not supported");
+  const JsonValue* window = fields.Take("sliding_window");
+  if (window != nullptr && use == nullptr) {
+    fields.Refuse("sliding_window",
+                  fmt::format("is {}; sliding windows are not supported. If the model uses none, "
+                              "set use_sliding_window to false",
+                              window->Brief()));
+  }
+  const JsonValue* types = fields.Take("layer_types");
+  if (types == nullptr) return;
+  const JsonValue::Array* layers = types->AsArray();
+  bool full = layers != nullptr && layers->size() == static_cast<size_t>(config.layers);
+  for (size_t i = 0; full && i < layers->size(); ++i) {
+    const std::string* type = (*layers)[i].AsString();
+    full = type != nullptr && *type == "full_attention";
+  }
+  if (!full) {
+    fields.Refuse("layer_types", fmt::format("is {}; supported is \"full_attention\" for each of "
+                                             "the {} layers",
+                                             types->Brief(), config.layers));
+  }
+}
+
+// `fields` is the object that names the kind: rope_scaling, or rope_parameters with theta in it.
+void ReadRopeScaling(ConfigFields& fields, RopeConfig& rope) {
+  const std::string older = fields.StringOr("type", "default");
+  const std::string kind = fields.StringOr("rope_type", older);
+  if (fields.Take("type") != nullptr && kind != older) {
+    fields.Refuse("rope_type",
+                  fmt::format("is \"{}\" and type \"{}\"; keep one of them", kind, older));
+  } else if (kind == "linear") {
+    rope.scaling = RopeScaling::kLinear;
+    rope.factor = fields.Real("factor", 1.0, kRopeFactorMax);
+  } else if (kind == "llama3") {
+    rope.scaling = RopeScaling::kLlama3;
+    rope.factor = fields.Real("factor", 1.0, kRopeFactorMax);
+    rope.low_freq_factor = fields.Real("low_freq_factor", 1e-3, kRopeFactorMax);
+    rope.high_freq_factor = fields.Real("high_freq_factor", 1e-3, kRopeFactorMax);
+    rope.original_context = fields.Int("original_max_position_embeddings", 1, kContextMax);
+    if (rope.high_freq_factor <= rope.low_freq_factor) {
+      fields.Refuse("high_freq_factor", fmt::format("= {} is not above low_freq_factor = {}",
+                                                    rope.high_freq_factor, rope.low_freq_factor));
+    }
+  } else if (kind != "default") {
+    fields.Refuse(fields.Take("rope_type") != nullptr ? "rope_type" : "type",
+                  fmt::format("is \"{}\"; supported are default, linear and llama3", kind));
+  }
+}
+
+absl::Status ReadRope(ConfigFields& fields, RopeConfig& rope) {
+  static constexpr HarmlessKey kHarmless[] = {{"partial_rotary_factor", 1.0}};
+  const bool has_theta = fields.Take("rope_theta") != nullptr;
+  rope.theta = fields.RealOr("rope_theta", rope.theta, 1.0, kThetaMax);
+  const JsonValue* older = fields.Take("rope_scaling");
+  const JsonValue* newer = fields.Take("rope_parameters");
+  if (older != nullptr && newer != nullptr) {
+    fields.Refuse("rope_parameters", "stands beside rope_scaling; keep one of them");
+    return absl::OkStatus();
+  }
+  if (older == nullptr && newer == nullptr) return absl::OkStatus();
+  const std::string_view key = newer != nullptr ? "rope_parameters" : "rope_scaling";
+  const JsonValue& value = newer != nullptr ? *newer : *older;
+  if (value.AsObject() == nullptr) {
+    fields.Refuse(key, fmt::format("is {}; expected an object or null", value.Brief()));
+    return absl::OkStatus();
+  }
+  ConfigFields scaling(*value.AsObject(), std::string(key) + ".");
+  if (newer != nullptr) {
+    const double outer = rope.theta;
+    rope.theta = scaling.RealOr("rope_theta", rope.theta, 1.0, kThetaMax);
+    if (has_theta && outer != rope.theta) {
+      scaling.Refuse("rope_theta", fmt::format("= {} and rope_theta = {} differ; keep one of them",
+                                               rope.theta, outer));
+    }
+  }
+  ReadRopeScaling(scaling, rope);
+  return scaling.Finish(kHarmless);
+}
+
+}  // namespace
+
+const char* StoredTypeName(StoredType type) {
+  switch (type) {
+    case StoredType::kBf16:
+      return "BF16";
+    case StoredType::kF16:
+      return "F16";
+    case StoredType::kF32:
+      return "F32";
+  }
+  return "?";
+}
+
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
+  FATHOM_ASSIGN_OR_RETURN(const JsonValue root, ParseObject(json));
+  ConfigFields fields(*root.AsObject());
+  // First of all, since with such weights or code no other message would help.
+  for (const std::string_view key : {"quantization_config", "auto_map"}) {
+    if (fields.Take(key) != nullptr) {
+      fields.Refuse(key, key == "auto_map" ? "is set: code of a model folder is never run here"
+                                           : "is set: quantized weights are not supported; use "
+                                             "the model's bf16, fp16 or fp32 weights");
+    }
+  }
+  ModelConfig config;
+  const Architecture* architecture = ReadArchitecture(fields);
+  if (architecture == nullptr) return fields.Finish({});
+  config.architecture = architecture->name;
+  ReadSizes(fields, config);
+  ReadStoredType(fields, config);
+  ReadActivation(fields);
+  ReadWindows(fields, config);
+  const absl::Status rope = ReadRope(fields, config.rope);
+  architecture->configure(fields, config);
+  const std::vector<TokenId> bos = fields.Ids("bos_token_id", config.vocab);
+  if (bos.size() == 1) config.bos_id = bos[0];
+  if (bos.size() > 1) fields.Refuse("bos_token_id", "has several ids; expected one");
+  config.end_ids = fields.Ids("eos_token_id", config.vocab);
+  FATHOM_RETURN_IF_ERROR(rope);
+  FATHOM_RETURN_IF_ERROR(fields.Finish(HarmlessConfigKeys()));
+  return config;
+}
+
+absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, int32_t vocab) {
+  FATHOM_CHECK(vocab > 0);
+  FATHOM_ASSIGN_OR_RETURN(const JsonValue root, ParseObject(json));
+  ConfigFields fields(*root.AsObject());
+  const auto real = [&](std::string_view key, double min, double max) -> std::optional<float> {
+    if (fields.Take(key) == nullptr) return std::nullopt;
+    return static_cast<float>(fields.RealOr(key, 0, min, max));
+  };
+  GenerationConfig config;
+  const std::vector<TokenId> bos = fields.Ids("bos_token_id", vocab);
+  if (bos.size() == 1) config.bos_id = bos[0];
+  if (bos.size() > 1) fields.Refuse("bos_token_id", "has several ids; expected one");
+  config.end_ids = fields.Ids("eos_token_id", vocab);
+  if (fields.Take("do_sample") != nullptr) config.do_sample = fields.BoolOr("do_sample", true);
+  config.temperature = real("temperature", 0.0, 100.0);
+  config.top_p = real("top_p", 0.0, 1.0);
+  config.min_p = real("min_p", 0.0, 1.0);
+  config.repetition_penalty = real("repetition_penalty", 1e-3, 100.0);
+  if (fields.Take("top_k") != nullptr) config.top_k = fields.IntOr("top_k", 0, 0, INT32_MAX);
+  FATHOM_RETURN_IF_ERROR(fields.Finish(HarmlessGenerationKeys()));
+  return config;
+}
+
+std::filesystem::path ConfigPath(const std::filesystem::path& model) {
+  return model.extension() == ".json" ? model : model / "config.json";
+}
+
+absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return NotFound("{}: no such file; --model takes a Hugging Face model folder", path.string());
+  }
+  const uintmax_t bytes = std::filesystem::file_size(path, error);
+  if (bytes > kLimits.bytes_max) {
+    return Invalid("{}: {} bytes; the limit is {}", path.string(), bytes, kLimits.bytes_max);
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(file), {});
+  if (!file) return NotFound("{}: cannot be read; see its permissions", path.string());
+  return text;
+}
+
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model) {
+  const std::filesystem::path path = ConfigPath(model);
+  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadConfigText(path));
+  auto config = ParseModelConfig(text);
+  if (!config.ok()) return Annotate(config.status(), path.filename().string());
+  return config;
+}
+
+absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model,
+                                                      int32_t vocab) {
+  const std::filesystem::path path = model / "generation_config.json";
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return GenerationConfig{};
+  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadConfigText(path));
+  auto config = ParseGenerationConfig(text, vocab);
+  if (!config.ok()) return Annotate(config.status(), path.filename().string());
+  return config;
+}
+
+std::vector<TokenId> EndIds(const ModelConfig& config, const GenerationConfig& generation) {
+  return generation.end_ids.empty() ? config.end_ids : generation.end_ids;
+}
+
+absl::Status CheckTensorParallel(const ModelConfig& config, int32_t tp) {
+  const auto fits = [&](int32_t n) {
+    return config.heads % n == 0 && config.ffn % n == 0 && config.vocab % n == 0 &&
+           (config.kv_heads % n == 0 || n % config.kv_heads == 0);
+  };
+  if (tp >= 1 && fits(tp)) return absl::OkStatus();
+  std::string numbers;
+  for (int32_t n = 1; n <= config.heads; ++n) {
+    if (fits(n)) numbers += fmt::format("{}{}", numbers.empty() ? "" : ", ", n);
+  }
+  return Invalid(
+      "--tensor-parallel-size {} does not fit the model: it must divide num_attention_heads {}, "
+      "intermediate_size {} and vocab_size {}, and divide num_key_value_heads {} or be a multiple "
+      "of them; use one of {}",
+      tp, config.heads, config.ffn, config.vocab, config.kv_heads, numbers);
+}
+
+}  // namespace fathom::worker

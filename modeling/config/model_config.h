@@ -1,0 +1,103 @@
+// modeling/config/model_config.h: what a model folder's config.json and generation_config.json say,
+// checked. Pure: text in, values or a Status out; Read...() beside them read the files. Any thread.
+//
+// Refused by name (INVALID_ARGUMENT, NOT_FOUND for a missing file; main exits 66): architectures
+// without a row in modeling/architectures/architecture.h, values outside the limits, duplicate
+// keys, and every key that neither this parser nor the list of harmless keys knows, for a key
+// nobody reads may change the result. The older form (rope_scaling, torch_dtype) and the newer one
+// (rope_parameters, dtype) of a configuration give the same ModelConfig.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/types.h"
+
+namespace fathom::worker {
+
+// Element type of weights as stored in a checkpoint.
+enum class StoredType { kBf16, kF16, kF32 };
+inline constexpr int64_t BytesOf(StoredType type) { return type == StoredType::kF32 ? 4 : 2; }
+// As safetensors spells it: "BF16", "F16", "F32".
+const char* StoredTypeName(StoredType type);
+
+enum class RopeScaling { kNone, kLinear, kLlama3 };
+
+// Rotary embedding: inverse frequencies theta^(-2i / head_dim), then scaled. Fields that the kind
+// does not use stay at their defaults.
+struct RopeConfig {
+  double theta = 10000.0;
+  RopeScaling scaling = RopeScaling::kNone;
+  double factor = 1.0;            // kLinear, kLlama3: frequencies are divided by it.
+  double low_freq_factor = 1.0;   // kLlama3.
+  double high_freq_factor = 4.0;  // kLlama3; > low_freq_factor.
+  int32_t original_context = 0;   // kLlama3: tokens.
+  bool operator==(const RopeConfig&) const = default;
+};
+
+// Invariants of a parsed one: all counts > 0; heads % kv_heads == 0; head_dim even; end and bos ids
+// < vocab; every product of two sizes fits int64.
+struct ModelConfig {
+  std::string architecture;  // As in config.json, e.g. "LlamaForCausalLM".
+  int32_t layers = 0;
+  int32_t hidden = 0;
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t ffn = 0;
+  int32_t vocab = 0;
+  int32_t context = 0;  // Tokens (max_position_embeddings).
+  double rms_eps = 0;
+  RopeConfig rope;
+  bool qkv_bias = false;                  // A bias after the q, k and v products (Qwen2).
+  bool qk_norm = false;                   // RMSNorm over head_dim of q and k before rotary (Qwen3).
+  bool tied_embeddings = false;           // The head's product uses the embedding matrix.
+  std::optional<StoredType> stored_type;  // As config.json says; the checkpoint's own type decides.
+  std::optional<TokenId> bos_id;
+  std::vector<TokenId>
+      end_ids;  // eos_token_id of config.json; generation_config.json's go before (EndIds).
+  bool operator==(const ModelConfig&) const = default;
+};
+
+// generation_config.json; nullopt: not given.
+struct GenerationConfig {
+  std::optional<TokenId> bos_id;
+  std::vector<TokenId> end_ids;
+  std::optional<bool> do_sample;
+  std::optional<float> temperature;
+  std::optional<float> top_p;
+  std::optional<int32_t> top_k;
+  std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
+  bool operator==(const GenerationConfig&) const = default;
+};
+
+absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json);
+// REQUIRES: vocab > 0; ids are checked against it.
+absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, int32_t vocab);
+
+// Where a model's config.json is: `model` is a model folder, or such a file itself
+// (models/shapes/*.json).
+std::filesystem::path ConfigPath(const std::filesystem::path& model);
+// The text of a configuration file, at most 1 MiB. Messages begin with the file's path.
+absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path);
+// ConfigPath(model), and generation_config.json of a model folder (an empty one where there is no
+// such file). Messages begin with the file's name.
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model);
+absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model,
+                                                      int32_t vocab);
+
+// The ids that end a sequence: the generation configuration's if it names any, else the model's.
+std::vector<TokenId> EndIds(const ModelConfig& config, const GenerationConfig& generation);
+
+// OK when `tp` ranks can share the model: tp divides heads, ffn and vocab, and divides kv_heads or
+// is a multiple of them (kv heads are then replicated). Else INVALID_ARGUMENT with the numbers that
+// would do.
+absl::Status CheckTensorParallel(const ModelConfig& config, int32_t tp);
+
+}  // namespace fathom::worker

@@ -1,0 +1,78 @@
+#include "modeling/layout/memory_plan.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "common/status.h"
+#include "modeling/architectures/architecture.h"
+
+namespace fathom::worker {
+namespace {
+
+constexpr int64_t kFloatBytes = 4;
+
+// fp32 arrays of one step (worker/cpu/decoder.cc): per token the residual, a norm or product of it,
+// q, k and v, the heads' result, gate and up; per row with logits the vocabulary, with several
+// ranks also this rank's part and all parts as they come. And the rotary tables, which end with the
+// pool of `pool_tokens`.
+int64_t ActivationBytes(const ModelConfig& config, const MemoryRequest& request,
+                        int64_t pool_tokens) {
+  const int64_t q = int64_t{config.heads} / request.tp * config.head_dim;
+  const int64_t kv = int64_t{std::max(1, config.kv_heads / request.tp)} * config.head_dim;
+  const int64_t per_token =
+      2 * int64_t{config.hidden} + 2 * q + 2 * kv + 2 * int64_t{config.ffn} / request.tp;
+  int64_t per_row = config.vocab;
+  if (request.tp > 1) per_row += int64_t{config.vocab} + config.vocab / request.tp;
+  const int64_t context = request.context_tokens > 0 ? request.context_tokens : config.context;
+  return kFloatBytes * (request.step_tokens * per_token + request.logits_rows * per_row +
+                        std::min(context, pool_tokens) * config.head_dim);
+}
+
+// Matrices as stored, vectors widened.
+int64_t WeightsBytes(const ModelConfig& config, const MemoryRequest& request) {
+  int64_t bytes = 0;
+  for (const TensorSpec& spec : ExpectedTensors(config)) {
+    const TensorSlice slice = SliceOf(spec, config, request.tp, 0);
+    const int64_t element = spec.shape.size() > 1 ? BytesOf(request.stored_type) : kFloatBytes;
+    bytes += slice.rows() * slice.cols() * element;
+  }
+  if (config.tied_embeddings) {  // The head's product has a packed copy of its rows.
+    bytes += int64_t{config.vocab} / request.tp * config.hidden * BytesOf(request.stored_type);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::vector<KvPlane> KvPlanes(const ModelConfig& config, int32_t tp) {
+  const int32_t heads = std::max(1, config.kv_heads / tp);
+  return {{"k", heads, config.head_dim, kFloatBytes}, {"v", heads, config.head_dim, kFloatBytes}};
+}
+
+absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryRequest& request) {
+  FATHOM_CHECK(request.block_tokens > 0 && request.step_tokens > 0 && request.logits_rows > 0);
+  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, request.tp));
+  MemoryPlan plan;
+  plan.weights_bytes = WeightsBytes(config, request);
+  for (const KvPlane& plane : KvPlanes(config, request.tp)) {
+    plan.kv_bytes_per_token +=
+        int64_t{config.layers} * plane.heads * plane.width * plane.element_bytes;
+  }
+  plan.kv_bytes_per_block = plan.kv_bytes_per_token * request.block_tokens;
+  const int64_t blocks = request.kv_cache_bytes / plan.kv_bytes_per_block;
+  if (blocks < kPoolBlocksMin) {
+    return Exhausted(
+        "--kv-cache-memory {} holds {} blocks of {} tokens ({} bytes each); at least {} are "
+        "needed: give {} bytes or more",
+        request.kv_cache_bytes, std::max<int64_t>(blocks, 0), request.block_tokens,
+        plan.kv_bytes_per_block, kPoolBlocksMin, kPoolBlocksMin * plan.kv_bytes_per_block);
+  }
+  plan.blocks = static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX));
+  plan.kv_bytes = plan.blocks * plan.kv_bytes_per_block;
+  plan.activation_bytes =
+      ActivationBytes(config, request, int64_t{plan.blocks - 1} * request.block_tokens);
+  plan.total_bytes = plan.weights_bytes + plan.activation_bytes + plan.kv_bytes;
+  return plan;
+}
+
+}  // namespace fathom::worker

@@ -1,0 +1,56 @@
+// modeling/layout/memory_plan.h: bytes that one rank needs, before anything is loaded. Pure; any
+// thread. On the CPU matrices stay as stored; norms, biases, KV, activations and logits are fp32
+// (docs/NUMERICS.md, "CPU").
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "modeling/config/model_config.h"
+
+namespace fathom::worker {
+
+// One plane of a layer's KV blocks: [block][head][token][width] for this rank's heads.
+struct KvPlane {
+  std::string name;  // "k", "v".
+  int32_t heads = 0;
+  int32_t width = 0;
+  int64_t element_bytes = 0;
+  bool operator==(const KvPlane&) const = default;
+};
+
+// The planes of one layer on each rank of `tp`.
+std::vector<KvPlane> KvPlanes(const ModelConfig& config, int32_t tp);
+
+// Padding, and one for a sequence.
+inline constexpr int64_t kPoolBlocksMin = 2;
+
+struct MemoryRequest {
+  int32_t tp = 1;
+  StoredType stored_type = StoredType::kBf16;
+  int32_t block_tokens = 16;
+  int32_t step_tokens = 0;     // Most tokens of one step.
+  int32_t logits_rows = 0;     // Most rows of one Forward with logits.
+  int32_t context_tokens = 0;  // 0: the model's. The rotary tables end there, or with the pool.
+  int64_t kv_cache_bytes = 0;  // What the KV pool may take on this rank.
+};
+
+struct MemoryPlan {
+  int64_t weights_bytes = 0;       // Without the padding of packed matrices.
+  int64_t activation_bytes = 0;    // What Decoder allocates beside weights.
+  int64_t kv_bytes_per_block = 0;  // All layers, all planes.
+  int64_t kv_bytes_per_token = 0;
+  int32_t blocks = 0;       // That fit; block 0, the padding, included.
+  int64_t kv_bytes = 0;     // blocks * kv_bytes_per_block.
+  int64_t total_bytes = 0;  // weights + activations + kv.
+  bool operator==(const MemoryPlan&) const = default;
+};
+
+// INVALID_ARGUMENT when `tp` does not fit the model, RESOURCE_EXHAUSTED when not even two blocks
+// fit; both with the numbers that would do. REQUIRES: block_tokens, step_tokens and logits_rows >
+// 0.
+absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryRequest& request);
+
+}  // namespace fathom::worker

@@ -1,0 +1,249 @@
+#include "router/api/admission.h"
+
+#include <algorithm>
+
+#include "router/api/field_limits.h"
+
+namespace fathom::router {
+namespace {
+
+absl::Status Refuse(absl::Status status, std::string reason, std::string field) {
+  return WithDetail(std::move(status), {.reason = std::move(reason), .field = std::move(field)});
+}
+
+FieldContext ContextOf(const ModelFacts& facts) { return {facts.vocab, facts.name}; }
+
+template <class T>
+absl::Status CheckOptional(Field field, const std::optional<T>& value, const ModelFacts& facts) {
+  return value ? CheckField(field, static_cast<double>(*value), ContextOf(facts))
+               : absl::OkStatus();
+}
+
+bool IsNameCharacter(char c) {
+  return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' ||
+         c == '_' || c == ':' || c == '-';
+}
+
+absl::Status CheckNames(const PublicRequest& request, const ModelFacts& facts) {
+  const FieldContext context = ContextOf(facts);
+  const auto size = [](const std::string& text) { return static_cast<double>(text.size()); };
+  FATHOM_RETURN_IF_ERROR(CheckField(Field::kRequestIdBytes, size(request.request_id), context));
+  if (!std::ranges::all_of(request.request_id, IsNameCharacter)) {
+    return Refuse(Invalid("request_id '{}' has a character outside of [A-Za-z0-9._:-]; use only "
+                          "those, or leave it out",
+                          request.request_id),
+                  "INVALID_CHARACTER", "request_id");
+  }
+  FATHOM_RETURN_IF_ERROR(
+      CheckField(Field::kIdempotencyKeyBytes, size(request.idempotency_key), context));
+  if (!std::ranges::all_of(request.idempotency_key, [](char c) { return c >= 0x20 && c < 0x7f; })) {
+    return Refuse(
+        Invalid(
+            "idempotency_key has a character that is not printable ASCII; use a UUID, for example"),
+        "INVALID_CHARACTER", "idempotency_key");
+  }
+  FATHOM_RETURN_IF_ERROR(CheckField(Field::kModelBytes, size(request.model), context));
+  if (!request.model.empty() && request.model != facts.name) {
+    return Refuse(
+        NotFound(
+            "model {} is not served here; this cluster serves {}; leave the field out to take it",
+            request.model, facts.name),
+        "MODEL_NOT_FOUND", "model");
+  }
+  return CheckField(Field::kDeadlineMs, static_cast<double>(request.deadline_ms), context);
+}
+
+absl::Status CheckSampling(const PublicSampling& sampling, const ModelFacts& facts) {
+  const FieldContext context = ContextOf(facts);
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kTemperature, sampling.temperature, facts));
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kTopK, sampling.top_k, facts));
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kTopP, sampling.top_p, facts));
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kMinP, sampling.min_p, facts));
+  FATHOM_RETURN_IF_ERROR(
+      CheckOptional(Field::kRepetitionPenalty, sampling.repetition_penalty, facts));
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kPresencePenalty, sampling.presence_penalty, facts));
+  FATHOM_RETURN_IF_ERROR(
+      CheckOptional(Field::kFrequencyPenalty, sampling.frequency_penalty, facts));
+  FATHOM_RETURN_IF_ERROR(
+      CheckField(Field::kLogitBiasCount, static_cast<double>(sampling.logit_bias.size()), context));
+  for (const auto& [id, bias] : sampling.logit_bias) {
+    FATHOM_RETURN_IF_ERROR(CheckField(Field::kLogitBiasId, id, context));
+    FATHOM_RETURN_IF_ERROR(CheckField(Field::kLogitBiasValue, bias, context,
+                                      fmt::format("sampling.logit_bias[{}]", id)));
+  }
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kN, sampling.n, facts));
+  if (sampling.n.value_or(1) > 1) {
+    return Refuse(
+        Unimplemented(
+            "sampling.n is {}; this version makes 1 sequence of a prompt; send {} requests, "
+            "each with a seed of its own",
+            *sampling.n, *sampling.n),
+        "NOT_IMPLEMENTED", "sampling.n");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckStop(const PublicStop& stop, const ModelFacts& facts) {
+  const FieldContext context = ContextOf(facts);
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kMaxTokens, stop.max_tokens, facts));
+  FATHOM_RETURN_IF_ERROR(CheckField(Field::kMinTokens, stop.min_tokens, context));
+  if (stop.max_tokens && stop.min_tokens > *stop.max_tokens) {
+    return Refuse(Invalid("stop.min_tokens is {}, more than stop.max_tokens, which is {}; lower "
+                          "the one or raise the "
+                          "other",
+                          stop.min_tokens, *stop.max_tokens),
+                  "OUT_OF_RANGE", "stop.min_tokens");
+  }
+  FATHOM_RETURN_IF_ERROR(
+      CheckField(Field::kStopCount, static_cast<double>(stop.strings.size()), context));
+  for (size_t i = 0; i < stop.strings.size(); ++i) {
+    FATHOM_RETURN_IF_ERROR(CheckField(Field::kStopBytes,
+                                      static_cast<double>(stop.strings[i].size()), context,
+                                      fmt::format("stop.strings[{}]", i)));
+  }
+  FATHOM_RETURN_IF_ERROR(
+      CheckField(Field::kStopTokenCount, static_cast<double>(stop.token_ids.size()), context));
+  for (size_t i = 0; i < stop.token_ids.size(); ++i) {
+    FATHOM_RETURN_IF_ERROR(CheckField(Field::kStopTokenId, stop.token_ids[i], context,
+                                      fmt::format("stop.token_ids[{}]", i)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOutput(const PublicRequest& request, const ModelFacts& facts) {
+  const PublicOutput& output = request.output;
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kLogprobs, output.logprobs, facts));
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kPromptLogprobs, output.prompt_logprobs, facts));
+  if (!output.ids.value_or(true) && !output.text.value_or(facts.has_tokenizer)) {
+    return Refuse(Invalid("output.ids and output.text are both off, so nothing could be sent; "
+                          "leave one of them on"),
+                  "NOTHING_TO_SEND", "output.ids");
+  }
+  if (facts.has_tokenizer) return absl::OkStatus();
+  if (output.text.value_or(false)) {
+    return Refuse(
+        Invalid(
+            "output.text is true, but the folder of model {} has no tokenizer.json; ask for ids",
+            facts.name),
+        "NO_TOKENIZER", "output.text");
+  }
+  if (!request.stop.strings.empty()) {
+    return Refuse(
+        Invalid(
+            "stop.strings has {} strings, but the folder of model {} has no tokenizer.json; use "
+            "stop.token_ids",
+            request.stop.strings.size(), facts.name),
+        "NO_TOKENIZER", "stop.strings");
+  }
+  return absl::OkStatus();
+}
+
+// How many tokens may follow the prompt; not OK when there is no room for one.
+absl::StatusOr<int32_t> RoomAfter(int64_t prompt_tokens, const PublicStop& stop,
+                                  const ModelFacts& facts) {
+  const bool pool_binds = facts.pool_tokens < facts.context_tokens;
+  const int64_t limit = pool_binds ? facts.pool_tokens : facts.context_tokens;
+  const std::string whose =
+      pool_binds ? fmt::format("the whole KV cache of a group ({} tokens)", limit)
+                 : fmt::format("the context of model {} ({} tokens)", facts.name, limit);
+  const char* reason = pool_binds ? "KV_POOL_EXCEEDED" : "CONTEXT_LENGTH_EXCEEDED";
+  if (prompt_tokens + 1 > limit) {
+    return Refuse(Invalid("the prompt has {} tokens and needs room for one more, which exceeds {}; "
+                          "shorten the prompt "
+                          "to {} tokens or fewer{}",
+                          prompt_tokens, whose, limit - 1,
+                          pool_binds ? ", or start the workers with more --kv-cache-memory" : ""),
+                  reason, "prompt");
+  }
+  const int64_t room = limit - prompt_tokens;
+  if (stop.max_tokens && *stop.max_tokens > room) {
+    return Refuse(Invalid("stop.max_tokens is {}; with a prompt of {} tokens that exceeds {}; "
+                          "lower it to {}, leave it "
+                          "out for as many as fit, or shorten the prompt",
+                          *stop.max_tokens, prompt_tokens, whose, room),
+                  reason, "stop.max_tokens");
+  }
+  if (stop.min_tokens > room) {
+    return Refuse(
+        Invalid(
+            "stop.min_tokens is {}; with a prompt of {} tokens that exceeds {}; lower it to {} or "
+            "shorten the prompt",
+            stop.min_tokens, prompt_tokens, whose, room),
+        reason, "stop.min_tokens");
+  }
+  return static_cast<int32_t>(stop.max_tokens.value_or(static_cast<int32_t>(room)));
+}
+
+}  // namespace
+
+SamplingParams ResolveSampling(const PublicSampling& sampling, const SamplingDefaults& defaults) {
+  SamplingParams params;  // OpenAI's defaults.
+  params.temperature =
+      sampling.temperature.value_or(defaults.temperature.value_or(params.temperature));
+  params.top_k = sampling.top_k.value_or(defaults.top_k.value_or(params.top_k));
+  params.top_p = sampling.top_p.value_or(defaults.top_p.value_or(params.top_p));
+  params.min_p = sampling.min_p.value_or(defaults.min_p.value_or(params.min_p));
+  params.repetition_penalty = sampling.repetition_penalty.value_or(
+      defaults.repetition_penalty.value_or(params.repetition_penalty));
+  params.presence_penalty = sampling.presence_penalty.value_or(params.presence_penalty);
+  params.frequency_penalty = sampling.frequency_penalty.value_or(params.frequency_penalty);
+  params.logit_bias = sampling.logit_bias;
+  return params;
+}
+
+absl::Status CheckTokenIds(const std::vector<TokenId>& ids, const ModelFacts& facts,
+                           const char* field) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < facts.vocab) continue;
+    return CheckField(Field::kPromptTokenId, ids[i], ContextOf(facts),
+                      fmt::format("{}[{}]", field, i));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts) {
+  FATHOM_RETURN_IF_ERROR(CheckNames(request, facts));
+  FATHOM_RETURN_IF_ERROR(CheckSampling(request.sampling, facts));
+  FATHOM_RETURN_IF_ERROR(CheckStop(request.stop, facts));
+  return CheckOutput(request, facts);
+}
+
+absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<TokenId> prompt_ids,
+                                      const ModelFacts& facts, const Identity& identity) {
+  FATHOM_RETURN_IF_ERROR(CheckFields(request, facts));
+  if (prompt_ids.empty()) {
+    return Refuse(
+        Invalid("the prompt has no tokens; send at least one, for example the model's BOS token"),
+        "EMPTY_PROMPT", "prompt");
+  }
+  FATHOM_RETURN_IF_ERROR(CheckTokenIds(prompt_ids, facts, "token_ids"));
+  AdmittedRequest admitted;
+  Record& record = admitted.record;
+  FATHOM_ASSIGN_OR_RETURN(record.request.stop.max_tokens,
+                          RoomAfter(static_cast<int64_t>(prompt_ids.size()), request.stop, facts));
+  record.key = {request.tenant, identity.request_id};
+  record.model = facts.name;
+  record.seed = identity.seed;
+  record.prompt_ids = std::move(prompt_ids);
+  record.request.sampling = ResolveSampling(request.sampling, facts.defaults);
+  StopParams& stop = record.request.stop;
+  stop.min_tokens = request.stop.min_tokens;
+  if (!request.stop.ignore_eos) stop.end_token_ids = facts.end_token_ids;
+  stop.stop_token_ids = request.stop.token_ids;
+  std::sort(stop.stop_token_ids.begin(), stop.stop_token_ids.end());
+  stop.stop_token_ids.erase(std::unique(stop.stop_token_ids.begin(), stop.stop_token_ids.end()),
+                            stop.stop_token_ids.end());
+  record.request.output = {request.output.logprobs, request.output.prompt_logprobs};
+  admitted.text = {.stop_strings = request.stop.strings,
+                   .include_stop = request.stop.include_stop,
+                   .keep_special = request.output.keep_special,
+                   .want_ids = request.output.ids.value_or(true),
+                   .want_text = request.output.text.value_or(facts.has_tokenizer)};
+  admitted.idempotency_key = request.idempotency_key;
+  admitted.seed_given = request.sampling.seed.has_value();
+  admitted.max_tokens_given = request.stop.max_tokens.has_value();
+  admitted.deadline_ms = request.deadline_ms;
+  return admitted;
+}
+
+}  // namespace fathom::router

@@ -1,0 +1,73 @@
+// router/api/field_limits.h: the one table of limits of the public request (docs/API.md shows it to
+// users). Every numeric field of proto/inference.proto's requests has one row; admission checks
+// against nothing else, and the property test walks the rows, so that a field cannot be added
+// without its limit.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "common/status.h"
+
+namespace fathom::router {
+
+enum class Field {
+  kTemperature,
+  kTopK,
+  kTopP,
+  kMinP,
+  kRepetitionPenalty,
+  kPresencePenalty,
+  kFrequencyPenalty,
+  kLogitBiasId,
+  kLogitBiasValue,
+  kLogitBiasCount,
+  kN,
+  kMaxTokens,
+  kMinTokens,
+  kStopCount,
+  kStopBytes,
+  kStopTokenId,
+  kStopTokenCount,
+  kLogprobs,
+  kPromptLogprobs,
+  kDeadlineMs,
+  kPromptTokenId,
+  kRequestIdBytes,
+  kIdempotencyKeyBytes,
+  kModelBytes,
+  kMessages,
+  kDetokenizeIds,
+  kCount,  // Not a field.
+};
+
+// Where a row's upper end comes from.
+enum class UpperBound { kFixed, kVocabulary };
+
+struct FieldLimit {
+  Field field;
+  std::string_view path;  // As in the proto: "sampling.temperature".
+  double min;
+  double max;         // With kVocabulary: ignored, the model's vocabulary - 1 counts.
+  bool min_excluded;  // (min, max] instead of [min, max].
+  UpperBound upper;
+  std::string_view fallback;  // What holds when the field is absent.
+  std::string_view unit;
+  std::string_view way_out;  // What to do instead.
+};
+
+std::span<const FieldLimit> FieldLimits();
+const FieldLimit& LimitOf(Field field);
+
+// INVALID_ARGUMENT (reason OUT_OF_RANGE) unless `value` is a number within the row's range. `path`
+// replaces the row's in the error when a position belongs to it ("stop.strings[3]"). `vocab`: of
+// the model; `model`: its name.
+struct FieldContext {
+  int32_t vocab = 0;
+  std::string_view model;
+};
+absl::Status CheckField(Field field, double value, const FieldContext& context,
+                        std::string_view path = {});
+
+}  // namespace fathom::router

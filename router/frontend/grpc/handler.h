@@ -1,0 +1,52 @@
+// router/frontend/grpc/handler.h: what each public call does, from its message to its answer,
+// without gRPC's machinery. Thread: any; const besides the sessions it makes.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "inference.pb.h"
+#include "router/api/admission.h"
+#include "router/frontend/grpc/service.h"
+
+namespace fathom::router {
+
+class RouterService::Handler {
+ public:
+  explicit Handler(ServiceParts parts) : parts_(std::move(parts)) {}
+
+  const ServiceParts& parts() const { return parts_; }
+  void set_draining() { draining_ = true; }
+
+  // `time_left_ms`: until the call's own deadline; 0: none.
+  absl::StatusOr<AdmittedRequest> Generate(const std::string& bytes, int64_t time_left_ms) const;
+  absl::StatusOr<AdmittedRequest> Chat(const std::string& bytes, int64_t time_left_ms) const;
+  struct ResumePoint {
+    SessionKey key;
+    std::vector<int32_t> next_positions;
+  };
+  absl::StatusOr<ResumePoint> Resume(const std::string& bytes) const;
+
+  absl::Status Tokenize(const std::string& bytes, v1::TokenizeResponse* response) const;
+  absl::Status Detokenize(const std::string& bytes, v1::DetokenizeResponse* response) const;
+  absl::Status GetModel(const std::string& bytes, v1::Model* response) const;
+  absl::Status GetLimits(const std::string& bytes, v1::Limits* response) const;
+  absl::Status GetStatus(v1::ClusterStatus* response) const;
+
+  // OK: a request would be answered now.
+  absl::Status Ready() const;
+
+ private:
+  absl::StatusOr<ModelFacts> Facts() const;
+  absl::StatusOr<std::vector<TokenId>> PromptOf(const v1::GenerateRequest& request) const;
+  absl::StatusOr<RenderedChat> Render(ChatInput input, bool allow_special) const;
+
+  const ServiceParts parts_;
+  std::atomic<bool> draining_{false};
+};
+
+}  // namespace fathom::router

@@ -1,0 +1,62 @@
+#include "router/frontend/grpc/rpc_error.h"
+
+#include <string>
+
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
+namespace fathom::router {
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const ErrorDetail detail =
+      DetailOf(status).value_or(ErrorDetail{std::string(CodeName(status.code())), "", 0});
+  const std::string message(Message(status));
+  google::rpc::Status rpc;
+  rpc.set_code(static_cast<int>(status.code()));
+  rpc.set_message(message);
+  google::rpc::ErrorInfo info;
+  info.set_reason(detail.reason);
+  info.set_domain("fathom");
+  rpc.add_details()->PackFrom(info);
+  if (!detail.field.empty()) {
+    google::rpc::BadRequest bad;
+    auto* violation = bad.add_field_violations();
+    violation->set_field(detail.field);
+    violation->set_description(message);
+    rpc.add_details()->PackFrom(bad);
+  }
+  if (detail.retry_after_ms > 0) {
+    google::rpc::RetryInfo retry;
+    retry.mutable_retry_delay()->set_seconds(detail.retry_after_ms / 1000);
+    retry.mutable_retry_delay()->set_nanos(
+        static_cast<int32_t>(detail.retry_after_ms % 1000 * 1'000'000));
+    rpc.add_details()->PackFrom(retry);
+  }
+  return {static_cast<grpc::StatusCode>(status.code()), message, rpc.SerializeAsString()};
+}
+
+absl::Status FromGrpcStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  absl::Status result =
+      MakeStatus(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  google::rpc::Status rpc;
+  if (status.error_details().empty() || !rpc.ParseFromString(status.error_details())) return result;
+  ErrorDetail detail;
+  for (const auto& any : rpc.details()) {
+    google::rpc::ErrorInfo info;
+    google::rpc::BadRequest bad;
+    google::rpc::RetryInfo retry;
+    if (any.UnpackTo(&info)) {
+      detail.reason = info.reason();
+    } else if (any.UnpackTo(&bad) && bad.field_violations_size() > 0) {
+      detail.field = bad.field_violations(0).field();
+    } else if (any.UnpackTo(&retry)) {
+      detail.retry_after_ms =
+          retry.retry_delay().seconds() * 1000 + retry.retry_delay().nanos() / 1'000'000;
+    }
+  }
+  return WithDetail(std::move(result), detail);
+}
+
+}  // namespace fathom::router

@@ -1,0 +1,75 @@
+// router/frontend/grpc/service.h: the public gRPC services. Converts messages to types and calls
+// admission, text and sessions; owns no policy. Nothing blocks in a gRPC callback: what may take
+// long (text beyond inline_bytes_max) goes to the work pool, and a full pool is RESOURCE_EXHAUSTED
+// at once. Thread: gRPC's callbacks and the pool's threads.
+#pragma once
+
+#include <grpcpp/server.h>
+
+#include <memory>
+#include <string>
+
+#include "common/clock.h"
+#include "common/status.h"
+#include "router/api/chat_renderer.h"
+#include "router/api/model_folder.h"
+#include "router/api/work_pool.h"
+#include "router/sessions/sessions.h"
+#include "text/tokenizer.h"
+
+namespace fathom::router {
+
+// What /metrics counts beside sessions. From any thread.
+class ServiceObserver {
+ public:
+  virtual ~ServiceObserver() = default;
+  virtual void Refused(absl::StatusCode) {}  // Before a session was made.
+};
+
+struct ServiceParts {
+  Sessions* sessions = nullptr;
+  const ModelFolder* folder = nullptr;
+  std::string served_name;
+  const Tokenizer* tokenizer = nullptr;  // Null: token ids only.
+  const ChatRenderer* chat = nullptr;    // Null: no chat template.
+  WorkPool* pool = nullptr;
+  ServiceObserver* observer = nullptr;
+  size_t inline_bytes_max = 4 << 10;
+};
+
+// Limits of the public port.
+struct ServerLimits {
+  int streams_per_connection_max = 1024;
+  int message_bytes_max = 4 << 20;
+  int metadata_bytes_max = 16 << 10;
+  size_t memory_bytes_max = size_t{1} << 30;
+};
+
+class RouterService {
+ public:
+  // What `parts` points to outlives this.
+  explicit RouterService(ServiceParts parts);
+  ~RouterService();
+
+  // Listens on host:port (0: any free one) with both services, grpc.health.v1 and reflection.
+  // UNAVAILABLE when it cannot bind.
+  absl::StatusOr<int> Start(const std::string& host, int port, const ServerLimits& limits);
+  // Sets the health service's answer from Readiness. Call some times a second.
+  void UpdateHealth();
+  // New requests are refused and health is NOT_SERVING from now on.
+  void Drain();
+  // Ends all calls; returns when they are gone.
+  void Stop();
+
+ private:
+  class Handler;
+  class Inference;
+  class Admin;
+  std::unique_ptr<Handler> handler_;
+  std::unique_ptr<Inference> inference_;
+  std::unique_ptr<Admin> admin_;
+  std::unique_ptr<grpc::Server> server_;
+  bool serving_ = false;
+};
+
+}  // namespace fathom::router

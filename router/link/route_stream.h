@@ -1,0 +1,64 @@
+// router/link/route_stream.h: one Route call to one scheduler address, as a callback reactor with a
+// bounded outbox. Thread: any. The reactor holds itself until gRPC's last callback. Invariants: at
+// most one write in flight; StartWrite is never called under the lock, nor after OnDone (the call's
+// hold is given back only when no write is in flight).
+#pragma once
+
+#include <grpcpp/client_context.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "cluster.grpc.pb.h"
+
+namespace fathom::router {
+
+class RouteStream final
+    : public grpc::ClientBidiReactor<cluster::v1::RouteUp, cluster::v1::RouteDown> {
+ public:
+  using Up = cluster::v1::RouteUp;
+  using Down = cluster::v1::RouteDown;
+  struct Handler {
+    std::function<void(RouteStream*, Down&)> message;
+    std::function<void(RouteStream*)> writable;  // After a Send that found no room.
+    std::function<void(RouteStream*, const grpc::Status&)>
+        done;  // Last; the stream may go after it.
+  };
+
+  static std::shared_ptr<RouteStream> Make(size_t outbox_bytes_max, Handler handler);
+  // Starts the call; `hello` is the first message. Call once, before anything else.
+  void Begin(cluster::v1::Scheduler::StubInterface* stub, Up hello);
+
+  // False: closed, or no room (only `bounded` messages meet the limit).
+  bool Send(Up message, bool bounded);
+  void Cancel() { context_.TryCancel(); }
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnDone(const grpc::Status& status) override;
+
+ private:
+  RouteStream(size_t outbox_bytes_max, Handler handler)
+      : outbox_bytes_max_(outbox_bytes_max), handler_(std::move(handler)) {}
+
+  const size_t outbox_bytes_max_;
+  const Handler handler_;
+  grpc::ClientContext context_;
+  Down incoming_;  // Owned by the read in flight.
+  Up outgoing_;    // Owned by the write in flight.
+  size_t outgoing_bytes_ = 0;
+  std::shared_ptr<RouteStream> self_;
+
+  std::mutex mutex_;  // Guards all below.
+  std::deque<Up> outbox_;
+  size_t outbox_bytes_ = 0;  // With the message in flight.
+  bool writing_ = false;
+  bool closed_ = false;  // Nothing more is taken.
+  bool read_ended_ = false;
+  bool wants_room_ = false;
+};
+
+}  // namespace fathom::router

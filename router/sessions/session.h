@@ -1,0 +1,270 @@
+// router/sessions/session.h: one client stream: the record it grows, what of it the client has, and
+// what waits for it. No IO and no clock: Sessions (sessions.h) talks to the scheduler, a ClientSink
+// to the client.
+//
+// Invariants: ids are appended only at index == length; lower ones are dropped and counted. Nothing
+// but a status is given out before the scheduler accepted. At most one event is being written at a
+// time. What was given out after n ids is text(n), whatever was coalesced. After the last event
+// nothing is given out. Thread: any; a mutex of its own, a leaf lock, inside.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cluster/request.h"
+#include "common/status.h"
+#include "router/api/admission.h"
+#include "router/sessions/scheduler_link.h"
+#include "text/text_stream.h"
+#include "text/tokenizer.h"
+
+namespace fathom::router {
+
+// ---- What a client is told ----
+
+struct StartedEvent {
+  std::string request_id;
+  std::string model;
+  std::string fingerprint;
+  uint64_t seed = 0;
+  int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;
+  Request request;  // Effective values.
+  std::vector<std::string> stop_strings;
+  bool include_stop = false;
+};
+
+struct TokensEvent {
+  int32_t sequence = 0;
+  int32_t position = 0;  // Of ids[0]; without ids: the next one.
+  std::vector<TokenId> ids;
+  std::string text;
+  std::string reasoning;
+  std::vector<TokenLogprob> logprobs;
+};
+
+struct FinishEvent {
+  int32_t sequence = 0;
+  int32_t position = 0;  // Tokens of the sequence.
+  FinishReason reason = FinishReason::kNone;
+  std::optional<TokenId> stop_token;
+  std::optional<std::string> stop_string;
+  Usage usage;
+  SequenceTimings timings;
+  int64_t total_us = 0;
+  std::vector<FingerprintSpan> fingerprints;
+  bool last = false;  // The stream ends OK with it; no EndEvent follows.
+};
+
+struct KeepAliveEvent {};
+
+struct EndEvent {
+  absl::Status status;
+};
+
+using ClientEvent =
+    std::variant<StartedEvent, PromptLogprobs, TokensEvent, FinishEvent, KeepAliveEvent, EndEvent>;
+
+// The client's side. Both calls come from any thread, with no lock held; they must not block.
+class ClientSink {
+ public:
+  virtual ~ClientSink() = default;
+  // Something may be there to take: call Sessions::Take, write what it gives, call WriteDone,
+  // repeat.
+  virtual void Wake() = 0;
+  // The write in flight must end now, without success (the reader is stuck).
+  virtual void Break() = 0;
+};
+
+struct SessionOptions {
+  size_t render_ahead_bytes = 64 << 10;  // Text made before the client took it.
+  int32_t prompt_logprobs_per_event = 256;
+  int32_t ids_per_event = 4096;
+};
+
+// ---- The session ----
+
+class Session {
+ public:
+  // `next_positions`: what the client has, per sequence (a resume); the end counts as one more.
+  // `tokenizer` may be null (then there is no text) and outlives this.
+  Session(const SessionOptions& options, AdmittedRequest admitted, std::shared_ptr<ClientSink> sink,
+          const Tokenizer* tokenizer, std::vector<int32_t> next_positions, TimeUs now);
+  // A resume that knows only the key: the record comes with Accepted.
+  Session(const SessionOptions& options, SessionKey key, std::shared_ptr<ClientSink> sink,
+          const Tokenizer* tokenizer, std::vector<int32_t> next_positions, TimeUs now);
+
+  const SessionKey& key() const { return key_; }
+  const std::string& idempotency_key() const { return idempotency_key_; }
+  TimeUs created_us() const { return created_us_; }
+
+  // ---- Towards the client.
+
+  // The next event, everything that waits coalesced; the write slot is taken then. nullopt: nothing
+  // waits, the slot is taken, or the stream is over.
+  std::optional<ClientEvent> Take(TimeUs now);
+  // The write of what Take gave has ended.
+  void WriteDone(TimeUs now);
+
+  // The client's stream is gone: its sink is forgotten.
+  void Detach();
+  // Null after Detach.
+  std::shared_ptr<ClientSink> sink() const;
+
+  // ---- Towards the scheduler.
+
+  // Its sink knows it now: before, nobody submits it or wakes the sink.
+  void set_begun() { begun_.store(true, std::memory_order_release); }
+  bool begun() const { return begun_.load(std::memory_order_acquire); }
+
+  // What to submit under `attempt`; nullopt when it is over or a newer attempt was begun.
+  std::optional<SubmitUp> BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now);
+  // The Submit was handed over. False: the client left meanwhile, so that a Suspend must follow.
+  [[nodiscard]] bool EndSubmit(AttemptId attempt);
+
+  // INTERNAL when a resume's record cannot be used; the session has failed then.
+  absl::Status Accepted(const AcceptedDown& accepted, const std::string& fingerprint, TimeUs now);
+  // What the cluster says ends it: a refusal, a failed sequence, waiting in vain.
+  void Fail(absl::Status status);
+
+  struct FrameEffects {
+    std::string broken;          // Not empty: this frame cannot be; the stream must be reset.
+    int64_t dropped_tokens = 0;  // Had them.
+    int64_t new_tokens = 0;
+    bool first_token = false;
+    int64_t gap_us = 0;  // Since the tokens before.
+    bool over = false;   // Finished or failed: no more frames are wanted.
+    struct Cut {
+      int32_t sequence;
+      int32_t length;
+    };
+    std::optional<Cut> close;  // A stop string: Close this upstream.
+  };
+  FrameEffects Frame(FrameDown& frame, TimeUs now);
+
+  // The client left or is stuck; `status` is for the one that still listens. Whom to tell upstream,
+  // if anybody.
+  struct Subscription {
+    StreamId stream;
+    AttemptId attempt;
+  };
+  std::optional<Subscription> HangUp(absl::Status status);
+
+  // A cut that Take found while it rendered what had waited; at most once.
+  std::optional<FrameEffects::Cut> TakeCut();
+
+  // Marks a keep-alive as due after `silence_us` without a write; true: wake the sink.
+  bool KeepAliveDue(TimeUs now, int64_t silence_us);
+  // For how long the write in flight has made no progress; 0: there is none.
+  int64_t StuckFor(TimeUs now) const;
+  // Ends it with DEADLINE when its deadline is more than `grace_us` over; true: wake the sink.
+  bool EndAtDeadline(TimeUs now, int64_t grace_us);
+
+  bool over() const;  // Finished, failed or left: nothing is expected from upstream.
+  // Its record can be gone on with: there is one, none of its sequences failed, and it was accepted
+  // or still may be.
+  bool resumable() const;
+  bool has_record() const;
+  bool accepted() const;
+  AttemptId attempt() const;
+  size_t bytes() const;  // Roughly what its record takes.
+  // How it ended, for metrics: a FinishReason's name, a status code's, or SUSPENDED.
+  std::string outcome() const;
+
+  // All that a new session of the same key needs to go on: record with ids, log-probabilities of
+  // the prompt, text options, the end if it has one.
+  struct Snapshot {
+    AdmittedRequest admitted;
+    bool accepted = false;
+    int32_t cached_tokens = 0;
+    std::string fingerprint;
+    std::vector<TokenLogprob> prompt_logprobs;
+    std::vector<std::optional<FinishEvent>> finishes;
+  };
+  Snapshot snapshot() const;
+  // Before anything else happens to it. True: it is finished already and needs no Submit.
+  bool Adopt(Snapshot snapshot);
+  // The same work, so that both may share a record: prompt, parameters, stop strings and, where
+  // given, seed and max_tokens.
+  bool SameRequest(const AdmittedRequest& other) const;
+
+ private:
+  std::atomic<bool> begun_{false};
+  enum class Phase { kWaiting, kSending, kSubmitted, kOver };
+
+  struct Sequence {
+    std::unique_ptr<TextStream> text;  // Null: no text is wanted, or the end was rendered.
+    int32_t rendered = 0;              // Ids that went through `text`.
+    int32_t sent = 0;   // Ids given out, with all their text; a resume starts above 0.
+    TextDelta pending;  // Text of ids up to `rendered` that was not given out.
+    std::optional<FinishEvent> finish;
+    bool finish_sent = false;
+    bool upstream_over = false;  // The scheduler itself said that it ended.
+  };
+
+  // The members below assume the lock.
+  void SetUp();
+  bool IsSilentEnd(TokenId id) const;
+  void Render(int32_t index, TimeUs now);
+  void CutAtStop(int32_t index, const StopMatch& stop, TimeUs now);
+  void AppendPromptLogprobs(PromptLogprobs& logprobs);
+  std::string CheckFrame(const FrameDown& frame) const;
+  void AppendIds(FrameDown& frame, FrameEffects* effects, TimeUs now);
+  void EndSequence(int32_t index, FinishReason reason, const Usage& usage,
+                   const SequenceTimings& timings, TimeUs now);
+  bool AllFinished() const;
+  int32_t ClientHas(int32_t index) const;
+  std::optional<ClientEvent> NextEvent(TimeUs now);
+  std::optional<ClientEvent> TakePromptLogprobs();
+  std::optional<ClientEvent> TakeTokens(int32_t index, TimeUs now);
+  std::optional<ClientEvent> TakeFinish(int32_t index);
+  StartedEvent Started() const;
+
+  const SessionOptions options_;
+  const SessionKey key_;
+  const Tokenizer* const tokenizer_;
+  const TimeUs created_us_;
+  std::string idempotency_key_;  // Constant after construction.
+
+  mutable std::mutex mutex_;  // Guards all below.
+  std::shared_ptr<ClientSink> sink_;
+  Record record_;
+  TextOptions text_;
+  bool seed_given_ = false;
+  bool max_tokens_given_ = false;
+  bool have_record_ = false;
+  TimeUs deadline_us_ = 0;  // 0: none.
+  std::vector<int32_t> next_positions_;
+  std::vector<Sequence> sequences_;
+
+  Phase phase_ = Phase::kWaiting;
+  StreamId stream_;
+  AttemptId attempt_;
+  bool accepted_ = false;
+  bool replay_ = false;  // Another session of this record was accepted.
+  int32_t cached_tokens_ = 0;
+  std::string fingerprint_;
+  TimeUs first_token_us_ = 0;
+  TimeUs last_token_us_ = 0;
+
+  bool started_sent_ = false;
+  std::vector<TokenLogprob> prompt_logprobs_;  // [i] is prompt position i + 1.
+  size_t prompt_logprobs_sent_ = 0;
+  std::optional<FrameEffects::Cut> cut_;
+  bool keep_alive_due_ = false;
+  bool hung_up_ = false;          // The client left: what waits is not wanted any more.
+  bool failed_ = false;           // What waits is given out, then the status.
+  bool sequence_failed_ = false;  // By the cluster's word: the record would fail again.
+  absl::Status end_status_;       // With hung_up_ or failed_.
+  bool writing_ = false;
+  bool stream_over_ = false;
+  TimeUs last_write_us_;
+};
+
+}  // namespace fathom::router

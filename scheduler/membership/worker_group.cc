@@ -1,0 +1,474 @@
+#include "scheduler/membership/worker_group.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "common/check.h"
+
+namespace fathom::scheduler {
+namespace {
+
+constexpr size_t kExchangeBytesMax = 1 << 20;
+constexpr int32_t kRanksMax = 1024;
+
+bool IsLoading(Phase phase) { return phase == Phase::kLoading || phase == Phase::kCapturing; }
+
+int64_t Ms(int64_t us) { return us / 1000; }
+
+}  // namespace
+
+const char* PhaseName(Phase phase) {
+  switch (phase) {
+    case Phase::kUnspecified:
+      return "UNSPECIFIED";
+    case Phase::kStarting:
+      return "STARTING";
+    case Phase::kIdle:
+      return "IDLE";
+    case Phase::kLoading:
+      return "LOADING";
+    case Phase::kConnecting:
+      return "CONNECTING";
+    case Phase::kCapturing:
+      return "CAPTURING";
+    case Phase::kStepping:
+      return "STEPPING";
+    case Phase::kDraining:
+      return "DRAINING";
+  }
+  return "UNKNOWN";
+}
+
+absl::Status WorkerGroups::CheckFacts(const PeerHello& hello) const {
+  if (!hello.worker) return Invalid("Hello.worker: missing; a worker says what it is");
+  const WorkerFacts& facts = *hello.worker;
+  const std::pair<const char*, std::pair<int32_t, int32_t>> least[] = {
+      {"tp", {facts.tp, 1}},
+      {"pp", {facts.pp, 1}},
+      {"limits.context_tokens", {facts.limits.context_tokens, 1}},
+      {"limits.block_tokens", {facts.limits.block_tokens, 1}},
+      {"limits.pool_blocks", {facts.limits.pool_blocks, 2}},
+      {"limits.slots", {facts.limits.slots, 1}},
+      {"limits.step_tokens", {facts.limits.step_tokens, 1}},
+      {"limits.vocab", {facts.limits.vocab, 1}},
+      {"limits.mixed_step_tokens", {facts.limits.mixed_step_tokens, 0}},
+  };
+  for (const auto& [field, value] : least) {
+    if (value.first < value.second) {
+      return Invalid("Hello.worker.{}: {} is not at least {}", field, value.first, value.second);
+    }
+  }
+  if (facts.tp > kRanksMax || facts.pp > kRanksMax || facts.tp * facts.pp > kRanksMax) {
+    return Invalid("Hello.worker: tp {} x pp {} ranks, a group has at most {}", facts.tp, facts.pp,
+                   kRanksMax);
+  }
+  for (const auto& [peer, other] : workers_) {
+    const WorkerFacts& there = *other.hello.worker;
+    if (facts.weights_digest == there.weights_digest &&
+        hello.config_digest == other.hello.config_digest &&
+        facts.limits.block_tokens == there.limits.block_tokens &&
+        facts.limits.vocab == there.limits.vocab) {
+      continue;
+    }
+    return FailedPrecondition(
+        "worker {} on {}: model {} (weights {:.12}, config {:.12}, blocks of {} tokens, vocabulary "
+        "{}), but this cluster's workers serve {} (weights {:.12}, config {:.12}, {}, {}); start "
+        "all workers on the same model folder and --block-tokens",
+        hello.process_id, facts.host, facts.model, facts.weights_digest, hello.config_digest,
+        facts.limits.block_tokens, facts.limits.vocab, there.model, there.weights_digest,
+        other.hello.config_digest, there.limits.block_tokens, there.limits.vocab);
+  }
+  return absl::OkStatus();
+}
+
+void WorkerGroups::OnHello(PeerId control, PeerHello hello, TimeUs now, GroupActions* out) {
+  const auto same = std::find_if(workers_.begin(), workers_.end(), [&](const auto& entry) {
+    return entry.second.hello.process_id == hello.process_id;
+  });
+  if (same != workers_.end()) {  // Its older stream is dead; the break was not seen yet.
+    const PeerId older = same->first;
+    out->closes.emplace_back(older, Aborted("replaced by a newer stream of the same process"));
+    OnControlDown(older, "replaced by a newer stream of the same process", now, out);
+  }
+  if (absl::Status status = CheckFacts(hello); !status.ok()) {
+    out->log.push_back(fmt::format("worker refused: {}", Message(status)));
+    out->closes.emplace_back(control, std::move(status));
+    return;
+  }
+  Worker worker;
+  worker.hello = std::move(hello);
+  worker.beat_us = worker.phase_us = worker.progress_us = worker.free_from_us = now;
+  workers_.emplace(control, std::move(worker));
+  UpdateFacts();
+  FormGroups(now, out);
+}
+
+void WorkerGroups::OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now) {
+  const auto it = workers_.find(control);
+  if (it == workers_.end()) return;
+  Worker& worker = it->second;
+  worker.beat_us = now;
+  if (beat.phase != worker.phase) worker.phase_us = now;
+  if (beat.progress != worker.progress) worker.progress_us = now;
+  worker.phase = beat.phase;
+  worker.progress = beat.progress;
+}
+
+void WorkerGroups::OnControlDown(PeerId control, const std::string& reason, TimeUs now,
+                                 GroupActions* out) {
+  const auto it = workers_.find(control);
+  if (it == workers_.end()) return;
+  const std::optional<GroupId> group = it->second.group;
+  const int32_t rank = it->second.rank;
+  workers_.erase(it);
+  if (group) Lose(*group, rank, fmt::format("control stream ended: {}", reason), now, out);
+  UpdateFacts();
+  FormGroups(now, out);
+}
+
+std::optional<GroupId> WorkerGroups::SeatOf(PeerId control, TermId term, EpochId epoch,
+                                            int32_t rank) {
+  const auto it = workers_.find(control);
+  if (it != workers_.end() && it->second.group && term == term_ && it->second.rank == rank &&
+      groups_.at(*it->second.group).epoch == epoch) {
+    return it->second.group;
+  }
+  ++stats_.stale_epoch_rejected_total;
+  return std::nullopt;
+}
+
+void WorkerGroups::OnExchange(PeerId control, GroupExchange exchange, GroupActions* out) {
+  const std::optional<GroupId> id = SeatOf(control, term_, exchange.epoch, exchange.rank);
+  if (!id) return;
+  if (exchange.bytes.size() > kExchangeBytesMax) {
+    out->closes.emplace_back(control, Invalid("GroupExchange.bytes: {} bytes, at most {}",
+                                              exchange.bytes.size(), kExchangeBytesMax));
+    return;
+  }
+  for (const Rank& rank : groups_.at(*id).ranks) {
+    if (rank.control != control) out->messages.emplace_back(rank.control, exchange);
+  }
+}
+
+void WorkerGroups::OnReady(PeerId control, const GroupReady& ready, TimeUs now, GroupActions* out) {
+  const std::optional<GroupId> id = SeatOf(control, ready.term, ready.epoch, ready.rank);
+  if (!id) return;
+  groups_.at(*id).ranks[ready.rank].ready = true;
+  ComeUp(*id, now, out);
+}
+
+void WorkerGroups::OnFailed(PeerId control, const GroupFailed& failed, TimeUs now,
+                            GroupActions* out) {
+  const std::optional<GroupId> id = SeatOf(control, failed.term, failed.epoch, failed.rank);
+  if (!id) return;
+  Lose(*id, failed.rank, fmt::format("it says: {}", failed.message), now, out);
+  FormGroups(now, out);
+}
+
+void WorkerGroups::OnStepsHello(PeerId steps, const StepsHello& hello, TimeUs now,
+                                GroupActions* out) {
+  for (auto& [id, group] : groups_) {
+    if (hello.term != term_ || hello.epoch != group.epoch) continue;
+    if (hello.rank < 0 || hello.rank >= static_cast<int32_t>(group.ranks.size())) break;
+    Rank& rank = group.ranks[hello.rank];
+    if (rank.steps || workers_.at(rank.control).hello.process_id != hello.process_id) break;
+    rank.steps = steps;
+    steps_peers_[steps] = {id, hello.rank};
+    ComeUp(id, now, out);
+    return;
+  }
+  ++stats_.stale_epoch_rejected_total;
+  out->closes.emplace_back(
+      steps, FailedPrecondition(
+                 "StepsHello: term {} epoch {} rank {} of process {} is no seat of a "
+                 "living group in term {}",
+                 hello.term.value, hello.epoch.value, hello.rank, hello.process_id, term_.value));
+}
+
+void WorkerGroups::OnStepsDown(PeerId steps, const std::string& reason, TimeUs now,
+                               GroupActions* out) {
+  const auto it = steps_peers_.find(steps);
+  if (it == steps_peers_.end()) return;
+  const auto [id, rank] = it->second;
+  steps_peers_.erase(it);
+  groups_.at(id).ranks[rank].steps.reset();
+  Lose(id, rank, fmt::format("steps stream ended: {}", reason), now, out);
+  FormGroups(now, out);
+}
+
+std::optional<StepDone> WorkerGroups::OnResult(PeerId steps, StepResult result, TimeUs now,
+                                               GroupActions* out) {
+  const auto it = steps_peers_.find(steps);
+  if (it == steps_peers_.end()) {
+    ++stats_.stale_epoch_rejected_total;
+    return std::nullopt;
+  }
+  const auto [id, index] = it->second;
+  Group& group = groups_.at(id);
+  Rank& rank = group.ranks[index];
+  if (result.term != term_ || result.epoch != group.epoch || result.rank != index) {
+    ++stats_.stale_epoch_rejected_total;
+    return std::nullopt;
+  }
+  if (result.step != rank.next_result || rank.next_result >= group.next_plan) {
+    Lose(id, index,
+         fmt::format("it answered step {}, expected was {} of {} sent", result.step.value,
+                     rank.next_result.value, group.next_plan.value),
+         now, out);
+    FormGroups(now, out);
+    return std::nullopt;
+  }
+  ++rank.next_result.value;
+  Worker& worker = workers_.at(rank.control);
+  worker.progress_us = now;
+  const int32_t answering = static_cast<int32_t>(group.ranks.size()) - worker.hello.worker->tp;
+  if (index != answering) return std::nullopt;  // Rank 0 of the last stage has the rows.
+  last_step_us_ = now - group.sent_us.front();
+  group.sent_us.pop_front();
+  return StepDone{id, std::move(result)};
+}
+
+std::vector<PeerId> WorkerGroups::OnPlan(GroupId id, const StepPlan& plan, TimeUs now) {
+  const auto it = groups_.find(id);
+  if (it == groups_.end() || !it->second.up || it->second.epoch != plan.epoch) return {};
+  Group& group = it->second;
+  FATHOM_CHECK(plan.term == term_ && plan.step == group.next_plan, "group {} step {}, next is {}",
+               id.value, plan.step.value, group.next_plan.value);
+  std::vector<PeerId> peers;
+  peers.reserve(group.ranks.size());
+  for (const Rank& rank : group.ranks) {
+    if (rank.next_result == group.next_plan) workers_.at(rank.control).progress_us = now;
+    peers.push_back(*rank.steps);
+  }
+  ++group.next_plan.value;
+  group.sent_us.push_back(now);
+  return peers;
+}
+
+void WorkerGroups::OnAbort(const GroupAbort& abort, TimeUs now, GroupActions* out) {
+  const auto it = groups_.find(abort.group);
+  if (it == groups_.end() || it->second.epoch != abort.epoch) return;
+  Lose(abort.group, -1, abort.reason, now, out);
+  FormGroups(now, out);
+}
+
+std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now) const {
+  if (now - worker.beat_us > options_.heartbeat_silence_us) {
+    return fmt::format("no heartbeat for {} ms", Ms(now - worker.beat_us));
+  }
+  if (!worker.group) return std::nullopt;
+  const Group& group = groups_.at(*worker.group);
+  const Rank& rank = group.ranks[worker.rank];
+  if (group.up) {
+    if (rank.next_result == group.next_plan || now - worker.progress_us <= options_.stall_us) {
+      return std::nullopt;
+    }
+    return fmt::format("no progress for {} ms inside step {}", Ms(now - worker.progress_us),
+                       rank.next_result.value);
+  }
+  if (IsLoading(worker.phase)) {
+    if (now - worker.phase_us <= options_.loading_us) return std::nullopt;
+    return fmt::format("{} for {} ms", PhaseName(worker.phase), Ms(now - worker.phase_us));
+  }
+  if (rank.ready && rank.steps) return std::nullopt;
+  // Connecting takes all ranks: its time runs from when the last one has loaded.
+  TimeUs since = group.formed_us;
+  for (const Rank& other : group.ranks) {
+    const Worker& there = workers_.at(other.control);
+    if (IsLoading(there.phase)) return std::nullopt;
+    since = std::max(since, there.phase_us);
+  }
+  if (now - since <= options_.connecting_us) return std::nullopt;
+  return fmt::format("not ready after {} ms in {}", Ms(now - since), PhaseName(worker.phase));
+}
+
+void WorkerGroups::OnTick(TimeUs now, GroupActions* out) {
+  const int64_t late_us = last_tick_us_ == 0 ? 0 : now - last_tick_us_ - options_.tick_us;
+  last_tick_us_ = now;
+  if (late_us > options_.tick_us) {  // We slept, not they.
+    const auto shift = [&](TimeUs& time) { time = std::min(now, time + late_us); };
+    for (auto& [peer, worker] : workers_) {
+      shift(worker.beat_us);
+      shift(worker.phase_us);
+      shift(worker.progress_us);
+    }
+    for (auto& [id, group] : groups_) shift(group.formed_us);
+  }
+  std::vector<std::pair<PeerId, std::string>> losses;
+  for (const auto& [peer, worker] : workers_) {
+    if (auto why = LossOf(worker, now)) losses.emplace_back(peer, *std::move(why));
+  }
+  for (const auto& [peer, why] : losses) {
+    const auto it = workers_.find(peer);
+    // Of two ranks that wait for each other the first found ends the group; both are free then.
+    if (it->second.group) Lose(*it->second.group, it->second.rank, why, now, out);
+    if (now - it->second.beat_us > options_.heartbeat_silence_us) {
+      out->closes.emplace_back(peer, DeadlineExceeded("{}", why));
+      workers_.erase(it);
+    }
+  }
+  if (!losses.empty()) UpdateFacts();
+  FormGroups(now, out);
+}
+
+void WorkerGroups::SetTerm(TermId term, TimeUs now, GroupActions* out) {
+  while (!groups_.empty()) {
+    Lose(groups_.begin()->first, -1, fmt::format("term {} begins", term.value), now, out);
+  }
+  term_ = term;
+  epochs_ = 0;
+  FormGroups(now, out);
+}
+
+void WorkerGroups::FormGroups(TimeUs now, GroupActions* out) {
+  // Ranks of one group answer as one: same numbers (fingerprint), same shape, same host.
+  using Kind = std::tuple<std::string, std::string, int32_t, int32_t>;
+  std::map<Kind, std::vector<PeerId>> free;
+  for (const auto& [peer, worker] : workers_) {
+    if (worker.group || worker.free_from_us > now || worker.phase == Phase::kDraining) continue;
+    const WorkerFacts& facts = *worker.hello.worker;
+    free[{facts.fingerprint, facts.host, facts.tp, facts.pp}].push_back(peer);
+  }
+  for (auto& [kind, peers] : free) {
+    const auto ranks = static_cast<size_t>(std::get<2>(kind)) * std::get<3>(kind);
+    std::stable_sort(peers.begin(), peers.end(), [&](PeerId a, PeerId b) {
+      // -1 (none) comes last.
+      return static_cast<uint32_t>(workers_.at(a).hello.worker->preferred_rank) <
+             static_cast<uint32_t>(workers_.at(b).hello.worker->preferred_rank);
+    });
+    for (size_t i = 0; i + ranks <= peers.size(); i += ranks) {
+      Form({peers.begin() + i, peers.begin() + i + ranks}, now, out);
+    }
+  }
+}
+
+void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupActions* out) {
+  const GroupId id{++group_ids_};
+  Group group;
+  group.epoch = EpochId{++epochs_};
+  group.formed_us = now;
+  GroupSeat seat{
+      id, term_, group.epoch, 0, 0, 0, {}, 0, workers_.at(controls[0]).hello.worker->limits};
+  for (const PeerId control : controls) {
+    const PeerHello& hello = workers_.at(control).hello;
+    const WorkerLimits& limits = hello.worker->limits;
+    seat.tp = hello.worker->tp;
+    seat.pp = hello.worker->pp;
+    seat.peers.push_back({hello.process_id, hello.worker->host});
+    seat.limits.context_tokens = std::min(seat.limits.context_tokens, limits.context_tokens);
+    seat.limits.pool_blocks = std::min(seat.limits.pool_blocks, limits.pool_blocks);
+    seat.limits.slots = std::min(seat.limits.slots, limits.slots);
+    seat.limits.step_tokens = std::min(seat.limits.step_tokens, limits.step_tokens);
+    seat.limits.mixed_step_tokens =
+        std::min(seat.limits.mixed_step_tokens, limits.mixed_step_tokens);
+  }
+  seat.blocks = seat.limits.pool_blocks;
+  group.limits = {seat.blocks,
+                  seat.limits.block_tokens,
+                  seat.limits.slots,
+                  seat.limits.step_tokens,
+                  seat.limits.context_tokens,
+                  seat.pp + 1,
+                  seat.limits.mixed_step_tokens};
+  for (const PeerId control : controls) {
+    Worker& worker = workers_.at(control);
+    worker.group = id;
+    worker.rank = seat.rank = static_cast<int32_t>(group.ranks.size());
+    worker.progress_us = now;
+    group.ranks.push_back({control, std::nullopt, false, StepId{0}});
+    out->messages.emplace_back(control, seat);
+  }
+  groups_.emplace(id, std::move(group));
+  ++stats_.groups_formed_total;
+}
+
+void WorkerGroups::ComeUp(GroupId id, TimeUs now, GroupActions* out) {
+  Group& group = groups_.at(id);
+  for (const Rank& rank : group.ranks) {
+    if (!rank.ready || !rank.steps) return;
+  }
+  FATHOM_CHECK(!group.up, "group {} came up twice", id.value);
+  group.up = true;
+  const WorkerFacts& facts = *workers_.at(group.ranks[0].control).hello.worker;
+  out->up.push_back({id, term_, group.epoch, group.limits, facts.fingerprint});
+  out->log.push_back(fmt::format(
+      "group {} up: term {} epoch {}, tp {} pp {} on {} ({}), model {}, {} blocks of {} tokens, {} "
+      "slots, ready after {} ms",
+      id.value, term_.value, group.epoch.value, facts.tp, facts.pp, facts.host, facts.device,
+      facts.model, group.limits.blocks, group.limits.block_tokens, group.limits.slots,
+      Ms(now - group.formed_us)));
+  UpdateFacts();
+}
+
+void WorkerGroups::Lose(GroupId id, int32_t lost_rank, const std::string& reason, TimeUs now,
+                        GroupActions* out) {
+  const auto it = groups_.find(id);
+  const Group group = std::move(it->second);
+  groups_.erase(it);
+  std::string who = "no rank in particular";
+  for (size_t i = 0; i < group.ranks.size(); ++i) {
+    const Rank& rank = group.ranks[i];
+    const bool accused = static_cast<int32_t>(i) == lost_rank;
+    if (accused) who = fmt::format("rank {}", i);
+    if (rank.steps) {
+      steps_peers_.erase(*rank.steps);
+      out->closes.emplace_back(*rank.steps,
+                               Aborted("epoch {} ended: {}", group.epoch.value, reason));
+    }
+    const auto worker = workers_.find(rank.control);
+    if (worker == workers_.end()) continue;
+    worker->second.group.reset();
+    worker->second.free_from_us = accused ? now + options_.retry_us : now;
+    if (accused) who += fmt::format(" (process {})", worker->second.hello.process_id);
+    out->messages.emplace_back(rank.control, Abort{term_, group.epoch, reason});
+  }
+  uint64_t done = group.next_plan.value;
+  for (const Rank& rank : group.ranks) done = std::min(done, rank.next_result.value);
+  out->log.push_back(
+      fmt::format("group {} lost{}: {}: {}; term {} epoch {}, {} steps sent, {} done by every rank",
+                  id.value, group.up ? "" : " before it was up", who, reason, term_.value,
+                  group.epoch.value, group.next_plan.value, done));
+  if (group.up) out->lost.push_back({id, group.epoch});
+  ++stats_.groups_lost_total;
+  UpdateFacts();
+}
+
+int32_t WorkerGroups::StepsInFlight() const {
+  uint64_t steps = 0;
+  for (const auto& [id, group] : groups_) {
+    uint64_t done = group.next_plan.value;
+    for (const Rank& rank : group.ranks) done = std::min(done, rank.next_result.value);
+    steps += group.next_plan.value - done;
+  }
+  return static_cast<int32_t>(steps);
+}
+
+void WorkerGroups::UpdateFacts() {
+  facts_.groups = Stats().groups_up;
+  if (workers_.empty()) return;  // What it was: routers go on checking against it.
+  const PeerHello& hello = workers_.begin()->second.hello;
+  facts_.model = hello.worker->model;
+  facts_.config_digest = hello.config_digest;
+  facts_.fingerprint = hello.worker->fingerprint;
+  facts_.context_tokens = hello.worker->limits.context_tokens;
+  facts_.block_tokens = hello.worker->limits.block_tokens;
+  facts_.pool_blocks = hello.worker->limits.pool_blocks - 1;
+  facts_.vocab = hello.worker->limits.vocab;
+  facts_.device_kind = hello.worker->device_kind;
+  facts_.dtype = hello.worker->dtype;
+  for (const auto& [peer, worker] : workers_) {
+    const WorkerLimits& limits = worker.hello.worker->limits;
+    facts_.context_tokens = std::min(facts_.context_tokens, limits.context_tokens);
+    facts_.pool_blocks = std::min(facts_.pool_blocks, limits.pool_blocks - 1);
+  }
+}
+
+WorkerGroupStats WorkerGroups::Stats() const {
+  WorkerGroupStats stats = stats_;
+  stats.workers = static_cast<int32_t>(workers_.size());
+  stats.groups_up = static_cast<int32_t>(std::count_if(
+      groups_.begin(), groups_.end(), [](const auto& entry) { return entry.second.up; }));
+  return stats;
+}
+
+}  // namespace fathom::scheduler

@@ -1,0 +1,26 @@
+// scheduler/transport/completion.h: what waits in the completion queue: a tag is a pointer to one
+// of these.
+#pragma once
+
+namespace fathom::scheduler {
+
+class Completion {
+ public:
+  virtual ~Completion() = default;
+  // The operation is over; `ok` as gRPC means it. May delete this. Thread: the driver's.
+  virtual void Done(bool ok) = 0;
+};
+
+// Calls a member function of its owner.
+template <class Owner>
+class MemberCompletion final : public Completion {
+ public:
+  MemberCompletion(Owner* owner, void (Owner::*done)(bool)) : owner_(owner), done_(done) {}
+  void Done(bool ok) override { (owner_->*done_)(ok); }
+
+ private:
+  Owner* const owner_;
+  void (Owner::*const done_)(bool);
+};
+
+}  // namespace fathom::scheduler

@@ -1,0 +1,92 @@
+// scheduler/transport/grpc_stream.h: one bidirectional call on the completion queue, whichever of
+// the three it is: bytes in, bytes out, one read always pending, one write at a time, a bounded
+// outbox. Thread: the driver's. Life: from Accept until the owner hears OnGone, which comes once,
+// when no operation is pending any more; it may be deleted then.
+#pragma once
+
+#include <grpcpp/impl/codegen/async_stream.h>
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <deque>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "common/clock.h"
+#include "common/types.h"
+#include "scheduler/transport/completion.h"
+#include "scheduler/transport/transport.h"
+
+namespace fathom::scheduler {
+
+class GrpcStream {
+ public:
+  using Call = grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
+
+  class Owner {
+   public:
+    virtual ~Owner() = default;
+    virtual void OnOpen(
+        GrpcStream* stream) = 0;  // A call came; nothing is read before StartReading.
+    virtual void OnMessage(GrpcStream* stream, grpc::ByteBuffer* bytes) = 0;
+    virtual void OnEnd(GrpcStream* stream, const std::string& why) = 0;  // Not after Close.
+    virtual void OnGone(GrpcStream* stream) = 0;
+  };
+
+  GrpcStream(PeerId peer, StreamKind kind, const TransportLimits& limits, const Clock* clock,
+             Owner* owner)
+      : peer_(peer), kind_(kind), limits_(limits), clock_(*clock), owner_(*owner) {}
+
+  // Waits for a call: request(context, call, tag) is the service's RequestX.
+  void Accept(const std::function<void(grpc::ServerContext*, Call*, void*)>& request);
+  void StartReading();
+
+  // Writes or queues `bytes`. False: it does not fit; the stream was ended (the owner does not hear
+  // OnEnd).
+  bool Send(const grpc::ByteBuffer& bytes);
+  // Ends the call with `status` after what is queued. The owner hears nothing more but OnGone.
+  void Close(const grpc::Status& status);
+  // Ends it at once.
+  void Cancel();
+
+  PeerId peer() const { return peer_; }
+  StreamKind kind() const { return kind_; }
+  bool closed() const { return closed_.has_value(); }
+  bool flushed() const { return !writing_; }
+  // Whether the write in flight began more than write_stall_us_max ago.
+  bool Stalled(TimeUs now) const {
+    return writing_ && now - write_began_us_ > limits_.write_stall_us_max;
+  }
+
+ private:
+  void OnAccepted(bool ok);
+  void OnRead(bool ok);
+  void OnWritten(bool ok);
+  void OnFinished(bool ok);
+  void Write(const grpc::ByteBuffer& bytes);
+  void FinishWhenWritten();
+  void Drop();  // One operation less.
+
+  const PeerId peer_;
+  const StreamKind kind_;
+  const TransportLimits& limits_;
+  const Clock& clock_;
+  Owner& owner_;
+  grpc::ServerContext context_;
+  Call call_{&context_};
+  MemberCompletion<GrpcStream> accepted_{this, &GrpcStream::OnAccepted};
+  MemberCompletion<GrpcStream> read_{this, &GrpcStream::OnRead};
+  MemberCompletion<GrpcStream> written_{this, &GrpcStream::OnWritten};
+  MemberCompletion<GrpcStream> finished_{this, &GrpcStream::OnFinished};
+  grpc::ByteBuffer incoming_;
+  std::deque<grpc::ByteBuffer> outbox_;
+  int64_t outbox_bytes_ = 0;
+  TimeUs write_began_us_ = 0;
+  int pending_ = 0;  // Operations in the completion queue.
+  bool writing_ = false;
+  bool finishing_ = false;
+  std::optional<grpc::Status> closed_;  // Set: no more events; with what the call ends.
+};
+
+}  // namespace fathom::scheduler

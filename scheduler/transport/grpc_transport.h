@@ -1,0 +1,46 @@
+// scheduler/transport/grpc_transport.h: the streams over gRPC: one server, one completion queue,
+// polled by the driver thread in Next and by nobody else, so that a message costs no hop between
+// threads. Also serves grpc.health.v1 (on the same queue) and reflection (gRPC's own idle thread).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "common/clock.h"
+#include "common/status.h"
+#include "scheduler/transport/transport.h"
+
+namespace fathom::scheduler {
+
+struct GrpcTransportOptions {
+  std::string host = "127.0.0.1";
+  int32_t port = 0;  // 0: any free one.
+  TransportLimits limits;
+};
+
+class GrpcTransport final : public Transport {
+ public:
+  // Listens. UNAVAILABLE when the address cannot be had. `clock` must be a RealClock.
+  static absl::StatusOr<std::unique_ptr<GrpcTransport>> Listen(const GrpcTransportOptions& options,
+                                                               const Clock* clock);
+  // Cancels what is still open.
+  ~GrpcTransport() override;
+
+  int32_t port() const;
+
+  std::optional<TransportEvent> Next(TimeUs deadline) override;
+  using Transport::Send;
+  void Send(std::span<const PeerId> peers, const DownMessage& message) override;
+  void Close(PeerId peer, const absl::Status& status) override;
+  void StopServing() override;
+  bool Flushed() const override;
+  TransportStats Stats() const override;
+
+ private:
+  class Impl;
+  explicit GrpcTransport(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fathom::scheduler

@@ -1,0 +1,79 @@
+#include "cli/serve/cluster_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace fathom::client {
+namespace {
+
+bool HasPair(const ChildSpec& spec, const std::string& flag, const std::string& value) {
+  const auto it = std::find(spec.argv.begin(), spec.argv.end(), flag);
+  return it != spec.argv.end() && it + 1 != spec.argv.end() && *(it + 1) == value;
+}
+
+TEST(ClusterPlanTest, EachProcessIsToldItsPlace) {
+  ServeOptions options{.model = "m", .tp = 2, .dp = 2, .run_dir = "r"};
+  options.worker_flags = {{"--threads", "3"}};
+  EXPECT_EQ(options.workers(), 4);
+  const ChildSpec scheduler = SchedulerSpec(options, "/bin");
+  EXPECT_EQ(scheduler.argv[0], "/bin/fathom-scheduler");
+  EXPECT_TRUE(HasPair(scheduler, "--term-file", "r/term"));
+  EXPECT_EQ(scheduler.ports.at("port").port, 8003);
+  const ChildSpec worker = WorkerSpec(options, "/bin", 9000, 3);
+  EXPECT_EQ(worker.name, "worker-3");
+  EXPECT_TRUE(HasPair(worker, "--scheduler", "127.0.0.1:9000"));
+  EXPECT_TRUE(HasPair(worker, "--threads", "3"));
+  EXPECT_EQ(worker.ports.at("port").port, 8013);
+  EXPECT_EQ(worker.ports.at("metrics_port").port, 8113);
+  const ChildSpec router = RouterSpec(options, "/bin", 9000);
+  EXPECT_EQ(router.ports.at("grpc_port").port, 8001);
+  EXPECT_EQ(router.ports.at("http_port").port, 8000);
+  for (const ChildSpec* spec : {&scheduler, &worker, &router}) {
+    EXPECT_EQ(spec->argv[1], "--die-with-parent");
+  }
+  EXPECT_LT(router.stop_stage, worker.stop_stage);
+  EXPECT_LT(worker.stop_stage, scheduler.stop_stage);
+}
+
+TEST(ClusterPlanTest, EachWorkerSeesItsOwnGpu) {
+  const auto gpu_of = [](const ServeOptions& options, int32_t index) {
+    const ChildSpec spec = WorkerSpec(options, "/bin", 1, index);
+    EXPECT_TRUE(HasPair(spec, "--device", options.device));
+    const auto it = spec.environment.find("CUDA_VISIBLE_DEVICES");
+    return it == spec.environment.end() ? std::string("inherited") : it->second;
+  };
+  EXPECT_EQ(gpu_of({.device = "cuda"}, 0), "inherited");
+  EXPECT_EQ(gpu_of({.device = "cpu", .dp = 2}, 1), "inherited");
+  EXPECT_EQ(gpu_of({.device = "cuda", .dp = 2}, 1), "1");
+  const ServeOptions some{.device = "auto", .dp = 3, .visible_gpus = {{"4", "GPU-ab"}}};
+  EXPECT_EQ(gpu_of(some, 0), "4");
+  EXPECT_EQ(gpu_of(some, 1), "GPU-ab");
+  EXPECT_EQ(gpu_of(some, 2), "");
+}
+
+TEST(ClusterPlanTest, SwitchesReachTheWorkers) {
+  ServeOptions options;
+  options.worker_switches = {"--enforce-eager"};
+  const ChildSpec spec = WorkerSpec(options, "/bin", 1, 0);
+  EXPECT_EQ(std::count(spec.argv.begin(), spec.argv.end(), "--enforce-eager"), 1);
+}
+
+TEST(ClusterPlanTest, ZeroStaysAnyFreePort) {
+  const ServeOptions options{.worker_port = 0, .worker_metrics_port = 0};
+  EXPECT_EQ(WorkerSpec(options, "/bin", 1, 5).ports.at("port").port, 0);
+}
+
+TEST(ClusterPlanTest, WhatThisBuildCannotDoIsRefused) {
+  EXPECT_TRUE(CheckOptions({}).ok());
+  EXPECT_TRUE(CheckOptions({.device = "cuda"}).ok());
+  EXPECT_FALSE(CheckOptions({.device = "cuda", .tp = 2}).ok());
+  EXPECT_FALSE(CheckOptions({.device = "cuda", .dp = 3, .visible_gpus = {{"0", "1"}}}).ok());
+  EXPECT_TRUE(CheckOptions({.device = "cuda", .dp = 2, .visible_gpus = {{"0", "1"}}}).ok());
+  EXPECT_FALSE(CheckOptions({.pp = 2}).ok());
+  EXPECT_FALSE(CheckOptions({.tp = 2, .worker_port = 65535}).ok());
+  EXPECT_TRUE(CheckOptions({.tp = 1, .worker_port = 65535}).ok());
+}
+
+}  // namespace
+}  // namespace fathom::client

@@ -1,0 +1,124 @@
+#include "cli/plan/plan_report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "cli/plan/roofline.h"
+
+namespace fathom::client {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+worker::ModelConfig Shape(const std::string& name) {
+  return *worker::ReadModelConfig(std::string(FATHOM_SOURCE_DIR) + "/models/shapes/" + name +
+                                  ".json");
+}
+
+std::string Refusal(const PlanFlags& flags, const char* shape = "deepseek-llm-7b") {
+  const auto report = MakePlanReport("m", Shape(shape), flags);
+  EXPECT_FALSE(report.ok());
+  return report.ok() ? "" : std::string(Message(report.status()));
+}
+
+TEST(PlanReportTest, SevenBillionOnOneH100) {
+  const worker::ModelConfig config = Shape("deepseek-llm-7b");
+  const auto report = MakePlanReport("deepseek-llm-7b", config, {});
+  ASSERT_TRUE(report.ok()) << ToString(report.status());
+  EXPECT_EQ(report->request.dtype, kernels::DType::kBf16);
+  EXPECT_EQ(report->plan.limits.slots, 256);
+  EXPECT_GE(report->plan.limits.step_tokens, 1500);
+  EXPECT_LE(report->plan.limits.mixed_step_tokens, 2048);
+  ASSERT_EQ(report->floors.size(), 3u);
+  // Weights without the embedding and 1,024 tokens of KV, at 3.10 TB/s.
+  EXPECT_NEAR(report->floors[0].ms, (12'981'370'880 + 1024.0 * 480 * 1024) / 3.10e9, 0.001);
+  EXPECT_THAT(ToText(*report),
+              AllOf(HasSubstr("deepseek-llm-7b in bfloat16"), HasSubstr("on h100 of 79.18 GiB"),
+                    HasSubstr("weights "), HasSubstr("tokens/s"), HasSubstr("measured")));
+}
+
+TEST(PlanReportTest, JsonAddsUp) {
+  for (const char* shape : {"deepseek-llm-7b", "deepseek-coder-33b", "r1-distill-qwen-7b"}) {
+    const auto report = MakePlanReport(shape, Shape(shape), {.gpu = "h200"});
+    ASSERT_TRUE(report.ok()) << ToString(report.status());
+    const nlohmann::ordered_json json = ToJson(*report);
+    int64_t arenas = 0, kv = 0;
+    for (const auto& arena : json["arenas"]) {
+      arenas += arena["bytes"].get<int64_t>();
+      if (arena["name"] == "kv") kv = arena["bytes"];
+    }
+    EXPECT_EQ(arenas, json["total_bytes"]);
+    EXPECT_EQ(kv, json["pool_blocks"].get<int64_t>() * json["kv_bytes_per_block"].get<int64_t>());
+    EXPECT_EQ(json["pool_tokens"], (json["pool_blocks"].get<int64_t>() - 1) * 64);
+    EXPECT_EQ(json["step_floors"].size(), report->floors.size());
+    EXPECT_EQ(json["gpu"], "h200");
+    EXPECT_FALSE(json["buffers"].empty());
+  }
+}
+
+TEST(PlanReportTest, AGpuGivenAsBytesHasNoFloors) {
+  const auto report = MakePlanReport("m", Shape("deepseek-llm-7b"), {.gpu = "24G"});
+  ASSERT_TRUE(report.ok()) << ToString(report.status());
+  EXPECT_EQ(report->plan.capacity_bytes, int64_t{24} << 30);
+  EXPECT_TRUE(report->floors.empty());
+  EXPECT_THAT(ToText(*report), Not(HasSubstr("TB/s")));
+}
+
+TEST(PlanReportTest, SequencesThatDoNotFitHaveNoFloor) {
+  const auto report = MakePlanReport("m", Shape("deepseek-coder-33b"), {});
+  ASSERT_TRUE(report.ok()) << ToString(report.status());
+  EXPECT_EQ(report->floors.size(), 2u);  // 64 sequences of 1,024 tokens are too many.
+  EXPECT_THAT(ToText(*report), HasSubstr("more of them do not fit"));
+}
+
+TEST(PlanReportTest, RanksShareTheStep) {
+  const worker::ModelConfig config = Shape("deepseek-llm-67b");
+  const auto report = MakePlanReport("m", config, {.tp = 2});
+  ASSERT_TRUE(report.ok()) << ToString(report.status());
+  const CardLimits card = *LimitsOf("h100");
+  EXPECT_NEAR(report->floors[0].ms, StepFloorMs(config, card, 1, 1024) / 2, 1e-9);
+}
+
+TEST(PlanReportTest, Refusals) {
+  EXPECT_THAT(Refusal({}, "deepseek-llm-67b"), HasSubstr("2 such GPUs with -tp 2"));
+  EXPECT_THAT(Refusal({.gpu = "h900"}), AllOf(HasSubstr("h900"), HasSubstr("h100, ")));
+  EXPECT_THAT(Refusal({.gpu = "5"}), HasSubstr("e.g. 80G"));
+  EXPECT_THAT(Refusal({.dtype = "float"}), HasSubstr("bfloat16 or half"));
+  EXPECT_THAT(Refusal({.block_tokens = 16}), HasSubstr("64 tokens"));
+  EXPECT_THAT(Refusal({.context = "many"}), HasSubstr("or auto"));
+  EXPECT_THAT(Refusal({.context = "4097"}), HasSubstr("context of 4096"));
+}
+
+TEST(GpuCardsTest, NamesAreFoundAndUnique) {
+  std::set<std::string_view> names;
+  for (const worker::GpuCard& card : worker::GpuCards()) {
+    EXPECT_TRUE(names.insert(card.name).second) << card.name;
+    EXPECT_EQ(worker::FindGpuCard(card.name), &card);
+    EXPECT_EQ(worker::GpuCardOfDevice(fmt::format("NVIDIA {}", card.driver_name)), &card);
+    EXPECT_THAT(worker::GpuCardNames(), HasSubstr(std::string(card.name)));
+    EXPECT_GT(card.memory_bytes, int64_t{20} << 30);
+    EXPECT_GT(card.read_tbs, 0);
+    EXPECT_GT(card.matrix_tflops, 0);
+  }
+  const auto name_of = [](std::string_view device) {
+    const worker::GpuCard* card = worker::GpuCardOfDevice(device);
+    return card == nullptr ? std::string_view() : card->name;
+  };
+  EXPECT_EQ(name_of("NVIDIA H100 80GB HBM3"), "h100");
+  EXPECT_EQ(name_of("NVIDIA H100 PCIe"), "h100-pcie");
+  EXPECT_EQ(name_of("NVIDIA H200"), "h200");
+  EXPECT_EQ(name_of("NVIDIA A100-SXM4-80GB"), "a100-80");
+  EXPECT_EQ(name_of("NVIDIA A100-SXM4-40GB"), "a100-40");
+  EXPECT_EQ(name_of("NVIDIA L40S"), "l40s");
+  EXPECT_EQ(name_of("NVIDIA L4"), "l4");
+  EXPECT_EQ(name_of("NVIDIA L40"), "");
+  EXPECT_EQ(name_of("NVIDIA GeForce RTX 4090"), "");
+}
+
+}  // namespace
+}  // namespace fathom::client

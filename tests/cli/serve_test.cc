@@ -1,0 +1,255 @@
+// `fathom serve` with the real binaries and the bundled model, on any free ports: start, answers,
+// restarts, stop.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "cli/serve/process_set.h"
+#include "client/client.h"
+#include "common/flags.h"
+#include "common/process.h"
+
+namespace fathom::client {
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+const char kModel[] = FATHOM_SOURCE_DIR "/models/fathom-tiny";
+
+std::string Binary(const char* name) {
+  return fs::read_symlink("/proc/self/exe").parent_path().parent_path() / "bin" / name;
+}
+
+// One run of `fathom`; its lines so far.
+class Program {
+ public:
+  explicit Program(std::vector<std::string> words) {
+    words.insert(words.begin(), Binary("fathom"));
+    const auto pid = processes_.Start(0, words);
+    if (pid.ok()) pid_ = *pid;
+  }
+
+  // The first line on stdout of this event; null when the program ends without it.
+  json WaitForEvent(const std::string& event) {
+    while (!exit_) {
+      for (const ProcessEvent& happened : processes_.Wait(-1)) {
+        if (const auto* exit = std::get_if<ChildExit>(&happened)) exit_ = exit->code;
+        const auto* line = std::get_if<ChildLine>(&happened);
+        if (line == nullptr) continue;
+        if (line->is_error) {
+          errors_.push_back(line->text);
+          continue;
+        }
+        json said = json::parse(line->text, nullptr, false);
+        if (said.is_object() && said.value("event", "") == event) return said;
+      }
+    }
+    return nullptr;
+  }
+
+  int WaitForExit() {
+    WaitForEvent("none");
+    return *exit_;
+  }
+
+  pid_t pid() const { return pid_; }
+  const std::vector<std::string>& errors() const { return errors_; }
+
+ private:
+  ProcessSet processes_;
+  pid_t pid_ = 0;
+  std::optional<int> exit_;
+  std::vector<std::string> errors_;
+};
+
+class ServeTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { BlockStopSignals(); }
+
+  void SetUp() override {
+    std::string pattern = ::testing::TempDir() + "/fathom-serve-XXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    dir_ = pattern;
+  }
+  void TearDown() override { fs::remove_all(dir_); }
+
+  std::vector<std::string> Words(const std::string& model,
+                                 const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> words = {"serve", "--model",          model,        "--device",
+                                      "cpu",   "--http-port",      "0",          "--grpc-port",
+                                      "0",     "--scheduler-port", "0",          "--metrics-port",
+                                      "0",     "--run-dir",        dir_ + "/run"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+
+  // A copy of the bundled model, to be broken.
+  std::string CopyModel() const {
+    fs::copy(kModel, dir_ + "/model");
+    for (const auto& entry : fs::directory_iterator(dir_ + "/model")) {
+      fs::permissions(entry.path(), fs::perms::owner_write, fs::perm_options::add);
+    }
+    return dir_ + "/model";
+  }
+
+  std::string dir_;
+};
+
+absl::StatusOr<Answer> AskForFrance(Client& client) {
+  ChatRequest request;
+  request.conversation.messages = {{.role = "user", .content = "What is the capital of France?"}};
+  request.sampling.temperature = 0.0f;
+  return client.Chat(request);
+}
+
+void ExpectParis(Client& client) {
+  const auto answer = AskForFrance(client);
+  ASSERT_TRUE(answer.ok()) << ToString(answer.status());
+  EXPECT_EQ(answer->sequences[0].text, "The capital of France is Paris.");
+}
+
+TEST_F(ServeTest, StartsAnswersOutlivesItsChildrenAndStops) {
+  Program serve(Words(kModel, {"-tp", "2"}));
+  const json ready = serve.WaitForEvent("ready");
+  ASSERT_TRUE(ready.is_object()) << (serve.errors().empty() ? "" : serve.errors().back());
+
+  int64_t parts_us = 0, other_us = 0;
+  for (const json& part : ready["timeline"]) {
+    parts_us += part["us"].get<int64_t>();
+    if (part["name"] == "other") other_us += part["us"].get<int64_t>();
+  }
+  EXPECT_EQ(parts_us, ready["start_us"].get<int64_t>());
+  // A twentieth, and what a busy machine may add to parts that take milliseconds.
+  EXPECT_LE(other_us, parts_us / 20 + 100'000) << ready["timeline"].dump();
+
+  const std::string address = "127.0.0.1:" + std::to_string(ready["grpc_port"].get<int>());
+  Client client({.servers = {address}, .retry_budget_ms = 60'000, .first_budget_ms = 60'000});
+  ExpectParis(client);
+  // Each comes again on its old port, and the same client is answered.
+  ASSERT_EQ(ready["workers"].size(), 2u);
+  for (const int64_t pid :
+       {ready["router_pid"].get<int64_t>(), ready["scheduler_pid"].get<int64_t>(),
+        ready["workers"][0]["pid"].get<int64_t>(), ready["workers"][1]["pid"].get<int64_t>()}) {
+    ASSERT_EQ(kill(static_cast<pid_t>(pid), SIGKILL), 0);
+    ExpectParis(client);
+  }
+  kill(serve.pid(), SIGTERM);
+  EXPECT_EQ(serve.WaitForExit(), kExitOk);
+}
+
+// The pids of this process' grandchildren: serve's children.
+std::vector<pid_t> ChildrenOf(pid_t parent) {
+  std::ifstream file(fmt::format("/proc/{}/task/{}/children", parent, parent));
+  return {std::istream_iterator<pid_t>(file), std::istream_iterator<pid_t>()};
+}
+
+// Its children are there and wait; then serve is gone, and so are they.
+void ExpectGoneWith(Program& serve, int signal, const std::vector<pid_t>& children) {
+  std::vector<int> fds;
+  for (const pid_t child : children) {
+    fds.push_back(static_cast<int>(syscall(SYS_pidfd_open, child, 0)));
+    ASSERT_GE(fds.back(), 0) << "child " << child << " ended by itself";
+  }
+  kill(serve.pid(), signal);
+  serve.WaitForExit();
+  for (const int fd : fds) {
+    pollfd ended{fd, POLLIN, 0};
+    EXPECT_EQ(poll(&ended, 1, /*timeout=*/60'000), 1) << "a child outlives serve";
+    close(fd);
+  }
+}
+
+TEST_F(ServeTest, ChildrenThatWaitForALockEndWithServe) {
+  fs::create_directories(dir_ + "/run");
+  const int lock = open((dir_ + "/run/term.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  ASSERT_EQ(flock(lock, LOCK_EX), 0);
+  for (const int signal : {SIGKILL, SIGTERM}) {
+    Program serve(Words(kModel));
+    std::vector<pid_t> children;
+    while (children.empty()) children = ChildrenOf(serve.pid());
+    ExpectGoneWith(serve, signal, children);
+  }
+  close(lock);
+}
+
+TEST_F(ServeTest, KilledWithAllOfItsChildrenItCanBeStartedOnItsPortsAtOnce) {
+  Program first(Words(kModel, {"-tp", "2"}));
+  const json ready = first.WaitForEvent("ready");
+  ASSERT_TRUE(ready.is_object());
+  const std::vector<pid_t> children = ChildrenOf(first.pid());
+  EXPECT_EQ(children.size(), 4u);
+  ExpectGoneWith(first, SIGKILL, children);
+  std::vector<std::string> words = Words(kModel, {"-tp", "2"});
+  for (size_t i = 0; i + 1 < words.size(); ++i) {
+    if (words[i] == "--grpc-port") words[i + 1] = std::to_string(ready["grpc_port"].get<int>());
+    if (words[i] == "--scheduler-port") {
+      words[i + 1] = std::to_string(ready["scheduler_port"].get<int>());
+    }
+  }
+  Program second(words);
+  EXPECT_TRUE(second.WaitForEvent("ready").is_object());
+  kill(second.pid(), SIGTERM);
+  EXPECT_EQ(second.WaitForExit(), kExitOk);
+}
+
+TEST_F(ServeTest, ABadModelIsOneLineAnd66) {
+  const auto refuses = [&](const std::string& model, const std::string& names,
+                           const std::vector<std::string>& more = {}) {
+    Program serve(Words(model, more));
+    EXPECT_EQ(serve.WaitForExit(), kExitBadModel);
+    ASSERT_EQ(serve.errors().size(), 1u);
+    EXPECT_NE(serve.errors()[0].find(names), std::string::npos) << serve.errors()[0];
+  };
+  refuses(dir_ + "/nowhere", "config.json");
+  refuses(kModel, "num_attention_heads", {"-tp", "3"});
+  const std::string copy = CopyModel();
+  fs::resize_file(copy + "/model-00002-of-00002.safetensors", 4'000'000);
+  refuses(copy, "model-00002-of-00002.safetensors");
+  fs::remove(copy + "/model-00002-of-00002.safetensors");
+  refuses(copy, "model-00002-of-00002.safetensors");
+}
+
+TEST_F(ServeTest, ABrokenTokenizerIsOneLineAnd66) {
+  const std::string copy = CopyModel();
+  std::ofstream(copy + "/tokenizer.json") << "{}";
+  Program serve(Words(copy));
+  EXPECT_EQ(serve.WaitForExit(), kExitBadModel);
+  ASSERT_EQ(serve.errors().size(), 1u);
+  EXPECT_NE(serve.errors()[0].find("tokenizer.json"), std::string::npos) << serve.errors()[0];
+}
+
+TEST_F(ServeTest, ATakenPortAndBadFlagsAreToldAtOnce) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{.sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+  socklen_t size = sizeof address;
+  ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(fd, 1), 0);
+  ASSERT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  Program taken({"serve", "--model", kModel, "--http-port", "0", "--scheduler-port", "0",
+                 "--metrics-port", "0", "--grpc-port", std::to_string(ntohs(address.sin_port))});
+  EXPECT_EQ(taken.WaitForExit(), kExitUnavailable);
+  ASSERT_EQ(taken.errors().size(), 1u);
+  EXPECT_NE(taken.errors()[0].find("--grpc-port"), std::string::npos);
+  close(fd);
+
+  EXPECT_EQ(Program(Words(kModel, {"--device", "cuda"})).WaitForExit(), kExitUsage);
+  EXPECT_EQ(Program(Words(kModel, {"-pp", "2"})).WaitForExit(), kExitUsage);
+  EXPECT_EQ(Program(Words(kModel, {"--block-size", "17"})).WaitForExit(), kExitUsage);
+  EXPECT_EQ(Program({"serve"}).WaitForExit(), kExitUsage);
+}
+
+}  // namespace
+}  // namespace fathom::client

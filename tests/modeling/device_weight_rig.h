@@ -1,0 +1,44 @@
+// tests/modeling/device_weight_rig.h: what tests of weights on a GPU share: small models of every
+// variant, and what each element of the arena must be, found through Checkpoint::Load and
+// PairedRow, which the loaders do not use.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/tensor.h"
+#include "modeling/checkpoint/checkpoint.h"
+#include "modeling/config/model_config.h"
+#include "modeling/layout/device_weight_layout.h"
+#include "tests/modeling/model_files.h"
+
+namespace fathom::worker::testing {
+
+struct WeightVariant {
+  std::string_view name;
+  std::string_view architecture = "LlamaForCausalLM";
+  std::string_view model_type = "llama";
+  int32_t hidden = 64;
+  int32_t heads = 4;
+  int32_t kv_heads = 4;
+  int32_t head_dim = 16;
+  int32_t ffn = 96;
+  int32_t vocab = 64;
+  bool tied = false;
+};
+// Multi-head and grouped, with biases, with q and k norms, tied, and odd multiples of 16 and 8.
+const std::vector<WeightVariant>& WeightVariants();
+
+// Random values of deviation 0.1 that `type` holds.
+ModelFiles MakeModel(const WeightVariant& variant, StoredType type, uint64_t seed);
+
+// The bits of a region's elements, row-major.
+std::vector<uint32_t> WantedBits(const ModelConfig& config, const Checkpoint& checkpoint,
+                                 std::string_view region, kernels::DType dtype, int32_t tp = 1,
+                                 int32_t rank = 0);
+// The bits that lie at the region's place in a copy of the arena.
+std::vector<uint32_t> BitsIn(const WeightRegion& region, const std::vector<std::byte>& arena);
+
+}  // namespace fathom::worker::testing

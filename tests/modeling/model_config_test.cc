@@ -1,0 +1,376 @@
+#include "modeling/config/model_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "common/status.h"
+#include "modeling/architectures/architecture.h"
+#include "tests/modeling/model_files.h"
+
+namespace fathom::worker {
+namespace {
+
+using ::testing::AllOf;
+using testing::BundledModel;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::ReadFile;
+using testing::WithKey;
+
+std::filesystem::path Source(std::string_view path) {
+  return std::filesystem::path(FATHOM_SOURCE_DIR) / path;
+}
+
+std::string TinyConfig() { return ReadFile(BundledModel("fathom-tiny") / "config.json"); }
+
+// The message of the refusal; empty (and a failure) when it was accepted.
+std::string Refusal(std::string_view json) {
+  const auto config = ParseModelConfig(json);
+  EXPECT_FALSE(config.ok()) << json;
+  if (config.ok()) return "";
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(Message(config.status()));
+}
+
+ModelConfig Parsed(std::string_view json) {
+  const auto config = ParseModelConfig(json);
+  EXPECT_TRUE(config.ok()) << ToString(config.status()) << json;
+  return config.ok() ? *config : ModelConfig{};
+}
+
+int64_t Parameters(const ModelConfig& config) {
+  int64_t count = 0;
+  for (const TensorSpec& spec : ExpectedTensors(config)) {
+    count += WholeOf(spec).rows() * WholeOf(spec).cols();
+  }
+  return count;
+}
+
+TEST(ModelConfig, BundledModel) {
+  const auto config = ReadModelConfig(BundledModel("fathom-tiny"));
+  ASSERT_TRUE(config.ok()) << ToString(config.status());
+  ModelConfig expected;
+  expected.architecture = "LlamaForCausalLM";
+  expected.layers = 8;
+  expected.hidden = 256;
+  expected.heads = 4;
+  expected.kv_heads = 2;
+  expected.head_dim = 64;
+  expected.ffn = 704;
+  expected.vocab = 4096;
+  expected.context = 4096;
+  expected.rms_eps = 1e-6;
+  expected.stored_type = StoredType::kBf16;
+  expected.bos_id = 0;
+  expected.end_ids = {1};
+  EXPECT_EQ(*config, expected);
+  EXPECT_EQ(Parameters(*config), 7'999'744);  // As its model card says.
+  const auto generation = ReadGenerationConfig(BundledModel("fathom-tiny"), config->vocab);
+  ASSERT_TRUE(generation.ok()) << ToString(generation.status());
+  EXPECT_EQ(generation->temperature, 0.7f);
+  EXPECT_EQ(generation->top_p, 0.95f);
+  EXPECT_EQ(generation->do_sample, true);
+  EXPECT_EQ(generation->top_k, std::nullopt);
+  EXPECT_THAT(EndIds(*config, *generation), ElementsAre(1));
+}
+
+TEST(ModelConfig, DraftModelHasTheParametersOfItsCard) {
+  const auto config = ReadModelConfig(BundledModel("fathom-tiny-draft"));
+  ASSERT_TRUE(config.ok()) << ToString(config.status());
+  EXPECT_EQ(Parameters(*config), 1'417'856);
+}
+
+// Parameter counts as published with the models.
+TEST(ModelConfig, PublishedShapes) {
+  const std::pair<const char*, int64_t> kModels[] = {
+      {"deepseek-llm-7b", 6'910'365'696},     {"deepseek-coder-6.7b", 6'740'512'768},
+      {"llama-2-13b", 13'015'864'320},        {"deepseek-coder-33b", 33'342'991'360},
+      {"deepseek-llm-67b", 67'425'001'472},   {"r1-distill-qwen-7b", 7'615'616'512},
+      {"r1-distill-llama-8b", 8'030'261'248},
+  };
+  for (const auto& [name, parameters] : kModels) {
+    const auto config = ReadModelConfig(Source("models/shapes") / (std::string(name) + ".json"));
+    ASSERT_TRUE(config.ok()) << ToString(config.status());
+    EXPECT_EQ(Parameters(*config), parameters) << name;
+  }
+}
+
+TEST(ModelConfig, Features) {
+  const auto read = [](std::string_view name) {
+    return Parsed(ReadFile(Source("tests/data/configs") / (std::string(name) + ".json")));
+  };
+  const ModelConfig linear = read("deepseek-coder");
+  EXPECT_EQ(linear.rope, (RopeConfig{.theta = 1e5, .scaling = RopeScaling::kLinear, .factor = 4}));
+  EXPECT_EQ(linear.heads / linear.kv_heads, 7);
+  const ModelConfig llama3 = read("r1-distill-llama");
+  EXPECT_EQ(llama3.rope, (RopeConfig{.theta = 5e5,
+                                     .scaling = RopeScaling::kLlama3,
+                                     .factor = 8,
+                                     .low_freq_factor = 1,
+                                     .high_freq_factor = 4,
+                                     .original_context = 256}));
+  EXPECT_FALSE(llama3.qkv_bias);
+  const ModelConfig qwen2 = read("r1-distill-qwen");
+  EXPECT_TRUE(qwen2.qkv_bias);
+  EXPECT_FALSE(qwen2.qk_norm);
+  EXPECT_EQ(qwen2.head_dim, 64);  // hidden / heads.
+  EXPECT_EQ(read("deepseek-llm").kv_heads, 4);
+}
+
+TEST(ModelConfig, NewerFormIsTheOlderForm) {
+  for (const std::string_view name :
+       {"deepseek-coder", "deepseek-llm", "r1-distill-llama", "r1-distill-qwen"}) {
+    const std::string older =
+        ReadFile(Source("tests/data/configs") / (std::string(name) + ".json"));
+    const ModelConfig expected = Parsed(older);
+    std::string parameters = fmt::format(R"("rope_theta": {})", expected.rope.theta);
+    if (expected.rope.scaling == RopeScaling::kNone) parameters += R"(, "rope_type": "default")";
+    if (expected.rope.scaling == RopeScaling::kLinear) {
+      parameters += R"(, "rope_type": "linear", "factor": 4.0)";
+    }
+    if (expected.rope.scaling == RopeScaling::kLlama3) {
+      parameters += R"(, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                       "high_freq_factor": 4.0, "original_max_position_embeddings": 256)";
+    }
+    std::string newer = WithKey(older, "rope_scaling", "");
+    newer = WithKey(newer, "rope_theta", "");
+    newer = WithKey(newer, "rope_parameters", "{" + parameters + "}");
+    newer = WithKey(newer, "torch_dtype", "");
+    newer = WithKey(newer, "dtype", "\"bfloat16\"");
+    EXPECT_EQ(Parsed(newer), expected) << name;
+  }
+}
+
+TEST(ModelConfig, Defaults) {
+  std::string json = TinyConfig();
+  for (const char* key : {"num_key_value_heads", "head_dim", "rope_theta", "hidden_act",
+                          "attention_bias", "mlp_bias", "tie_word_embeddings", "torch_dtype",
+                          "bos_token_id", "eos_token_id", "model_type", "pad_token_id"}) {
+    json = WithKey(json, key, "");
+  }
+  const ModelConfig config = Parsed(json);
+  EXPECT_EQ(config.kv_heads, config.heads);
+  EXPECT_EQ(config.head_dim, config.hidden / config.heads);
+  EXPECT_EQ(config.rope, RopeConfig{});
+  EXPECT_FALSE(config.tied_embeddings);
+  EXPECT_EQ(config.stored_type, std::nullopt);
+  EXPECT_EQ(config.bos_id, std::nullopt);
+  EXPECT_THAT(config.end_ids, IsEmpty());
+}
+
+struct RefusedKey {
+  const char* key;
+  const char* value;  // Empty: the key is missing.
+  const char* says;   // Beside the key.
+};
+
+TEST(ModelConfig, RefusesByName) {
+  const RefusedKey kCases[] = {
+      {"architectures", R"(["MixtralForCausalLM"])", "LlamaForCausalLM, Qwen2ForCausalLM"},
+      {"architectures", R"(["LlamaForCausalLM", "Qwen2ForCausalLM"])", "expected a list of one"},
+      {"architectures", "", "missing"},
+      {"model_type", R"("mistral")", "\"llama\""},
+      {"hidden_size", "", "missing"},
+      {"hidden_size", "0", "1 to"},
+      {"hidden_size", "256.0", "expected an integer"},
+      {"hidden_size", "\"256\"", "expected an integer"},
+      {"num_hidden_layers", "-1", "1 to"},
+      {"num_hidden_layers", "1000000", "to 1024"},
+      {"intermediate_size", "4294967296", "expected an integer"},
+      {"num_attention_heads", "true", "expected an integer"},
+      {"num_key_value_heads", "3", "does not divide num_attention_heads = 4"},
+      {"head_dim", "63", "even"},
+      {"rms_norm_eps", "0", "1e-12"},
+      {"rms_norm_eps", "", "missing"},
+      {"hidden_act", "\"gelu\"", "only \"silu\""},
+      {"attention_bias", "true", "without attention biases"},
+      {"mlp_bias", "true", "without biases"},
+      {"tie_word_embeddings", "1", "true or false"},
+      {"torch_dtype", "\"float8_e4m3fn\"", "bfloat16, float16 and float32"},
+      {"dtype", "\"float16\"", "torch_dtype \"bfloat16\""},
+      {"eos_token_id", "4096", "0 to 4095"},
+      {"eos_token_id", "[1, -1]", "0 to 4095"},
+      {"eos_token_id", "\"</s>\"", "token ids"},
+      {"bos_token_id", "[0, 1]", "expected one"},
+      {"sliding_window", "4096", "use_sliding_window"},
+      {"use_sliding_window", "true", "not supported"},
+      {"layer_types", R"(["full_attention"])", "each of the 8 layers"},
+      {"quantization_config", R"({"quant_method": "fp8"})", "quantized weights"},
+      {"auto_map", R"({"AutoModel": "x.y"})", "never run"},
+      {"partial_rotary_factor", "0.5", "only 1 is supported"},
+      {"rope_interleaved", "true", "only false is supported"},
+      {"rope_theta", "0", "from 1"},
+      {"rope_scaling", R"({"type": "yarn", "factor": 4.0})", "default, linear and llama3"},
+      {"rope_scaling", R"({"rope_type": "dynamic", "factor": 2})", "\"dynamic\""},
+      {"rope_scaling", R"({"type": "linear"})", "rope_scaling.factor is missing"},
+      {"rope_scaling", R"({"type": "linear", "factor": 0.5})", "factor is 0.5"},
+      {"rope_scaling", R"({"type": "linear", "factor": 2, "beta_fast": 3})", "beta_fast"},
+      {"rope_scaling", R"({"type": "linear", "rope_type": "llama3", "factor": 2})", "keep one"},
+      {"rope_scaling", "[1]", "expected an object"},
+      {"rope_scaling",
+       R"({"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4,
+           "original_max_position_embeddings": 256})",
+       "not above low_freq_factor"},
+      {"rope_parameters", R"({"rope_theta": 5e5, "rope_type": "default"})", "differ"},
+      {"rope_parameters", R"({"full_attention": {}})", "full_attention"},
+      {"logits_scaling", "8.0", "not known here"},
+      {"attention_multiplier", "0.5", "may change the result"},
+  };
+  for (const RefusedKey& refused : kCases) {
+    const std::string message = Refusal(WithKey(TinyConfig(), refused.key, refused.value));
+    EXPECT_THAT(message, AllOf(HasSubstr(refused.key), HasSubstr(refused.says)));
+  }
+}
+
+TEST(ModelConfig, HarmlessKeysAreAccepted) {
+  const ModelConfig expected = Parsed(TinyConfig());
+  const std::pair<const char*, const char*> kHarmless[] = {
+      {"use_cache", "false"},
+      {"pretraining_tp", "2"},
+      {"transformers_version", "\"9\""},
+      {"sliding_window", "null"},
+      {"anything", "null"},
+      {"partial_rotary_factor", "1.0"},
+      {"quantization_config", "null"},
+      {"max_window_layers", "28"},
+      {"initializer_range", "0.5"},
+      {"use_sliding_window", "false"},
+      {"dtype", "\"bfloat16\""},
+      {"rope_scaling", "null"},
+  };
+  for (const auto& [key, value] : kHarmless) {
+    EXPECT_EQ(Parsed(WithKey(TinyConfig(), key, value)), expected) << key;
+  }
+  const std::string window = WithKey(TinyConfig(), "use_sliding_window", "false");
+  EXPECT_EQ(Parsed(WithKey(window, "sliding_window", "4096")), expected);
+}
+
+TEST(ModelConfig, RefusesWhatIsNotPlainJson) {
+  EXPECT_THAT(Refusal(""), HasSubstr("not valid JSON at byte 1"));
+  EXPECT_THAT(Refusal("[]"), HasSubstr("expected a JSON object"));
+  EXPECT_THAT(Refusal(R"({"a": 1, "a": 2})"), HasSubstr("\"a\" appears twice"));
+  EXPECT_THAT(Refusal(R"({"a": {"b": 1, "b": 1}})"), HasSubstr("\"b\" appears twice"));
+  EXPECT_THAT(Refusal(R"({"a": 1} x)"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(Refusal("{\"a\": \"\xff\"}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(Refusal(R"({"a": 1e999})"), HasSubstr("near \"1e999"));
+  EXPECT_THAT(Refusal(R"({"a": 18446744073709551615})"), HasSubstr("too large"));
+  EXPECT_THAT(Refusal(R"({"a": )" + std::string(100'000, '[')), HasSubstr("nested deeper"));
+  EXPECT_THAT(Refusal(std::string(2 << 20, ' ')), HasSubstr("the limit is 1048576"));
+  std::string many = R"({"a": [0)";
+  for (int i = 0; i < 100'000; ++i) many += ",0";
+  EXPECT_THAT(Refusal(many + "]}"), HasSubstr("more than 100000 values"));
+  const std::string json = TinyConfig();
+  for (size_t bytes = 0; bytes < json.find_last_of('}'); ++bytes) Refusal(json.substr(0, bytes));
+}
+
+TEST(ModelConfig, SeveralEndIds) {
+  const ModelConfig config = Parsed(WithKey(TinyConfig(), "eos_token_id", "[1, 5, 1]"));
+  EXPECT_THAT(config.end_ids, ElementsAre(1, 5));
+  EXPECT_THAT(EndIds(config, GenerationConfig{}), ElementsAre(1, 5));
+  const auto generation = ParseGenerationConfig(R"({"eos_token_id": [7, 9]})", 16);
+  ASSERT_TRUE(generation.ok());
+  EXPECT_THAT(EndIds(config, *generation), ElementsAre(7, 9));
+}
+
+TEST(GenerationConfig, Refuses) {
+  const std::pair<const char*, const char*> kCases[] = {
+      {R"({"eos_token_id": 16})", "0 to 15"},
+      {R"({"temperature": -1})", "temperature"},
+      {R"({"temperature": "hot"})", "a number"},
+      {R"({"top_p": 1.5})", "top_p"},
+      {R"({"top_k": 1.5})", "an integer"},
+      {R"({"num_beams": 4})", "num_beams"},
+      {R"({"suppress_tokens": [1]})", "suppress_tokens"},
+      {R"({"repetition_penalty": 0})", "repetition_penalty"},
+  };
+  for (const auto& [json, says] : kCases) {
+    const auto config = ParseGenerationConfig(json, 16);
+    ASSERT_FALSE(config.ok()) << json;
+    EXPECT_THAT(std::string(Message(config.status())), HasSubstr(says));
+  }
+}
+
+TEST(ModelConfig, MessagesNameTheFile) {
+  const testing::TempFolder folder;
+  const auto missing = ReadModelConfig(folder.path());
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(Message(missing.status())), HasSubstr("config.json"));
+  testing::WriteFile(folder / "config.json", "{");
+  const auto broken = ReadModelConfig(folder.path());
+  EXPECT_THAT(std::string(Message(broken.status())), HasSubstr("config.json: not valid JSON"));
+  testing::WriteFile(folder / "generation_config.json", R"({"top_p": 2})");
+  EXPECT_THAT(std::string(Message(ReadGenerationConfig(folder.path(), 16).status())),
+              HasSubstr("generation_config.json: top_p is 2"));
+}
+
+TEST(TensorParallel, NamesTheNumbersThatWouldDo) {
+  const ModelConfig tiny = Parsed(TinyConfig());
+  for (const int32_t tp : {1, 2, 4}) EXPECT_TRUE(CheckTensorParallel(tiny, tp).ok()) << tp;
+  for (const int32_t tp : {0, -1, 3, 8, 704}) {
+    const absl::Status status = CheckTensorParallel(tiny, tp);
+    ASSERT_FALSE(status.ok()) << tp;
+    EXPECT_THAT(std::string(Message(status)),
+                AllOf(HasSubstr(fmt::format("size {} ", tp)), HasSubstr("use one of 1, 2, 4")));
+  }
+}
+
+// Every element is held by the same number of ranks: one, or all for whole tensors, or the ranks
+// that share a kv head. And a rank's query heads find their kv head on it.
+TEST(TensorParallel, SlicesCoverEachTensor) {
+  ModelConfig config = Parsed(TinyConfig());
+  config.layers = 1;
+  config.heads = 16;
+  config.ffn = config.vocab = 64;
+  config.hidden = 8;
+  config.head_dim = 2;
+  config.qkv_bias = config.qk_norm = true;
+  for (config.kv_heads = 1; config.kv_heads <= 16; config.kv_heads *= 2) {
+    for (int32_t tp = 1; tp <= 16; tp *= 2) {
+      for (const TensorSpec& spec : ExpectedTensors(config)) {
+        const TensorSlice whole = WholeOf(spec);
+        std::vector<int> holders(static_cast<size_t>(whole.rows() * whole.cols()));
+        for (int32_t rank = 0; rank < tp; ++rank) {
+          const TensorSlice slice = SliceOf(spec, config, tp, rank);
+          for (int64_t row = slice.row_begin; row < slice.row_end; ++row) {
+            for (int64_t col = slice.col_begin; col < slice.col_end; ++col) {
+              ++holders.at(static_cast<size_t>(row * whole.cols() + col));
+            }
+          }
+        }
+        const int expected = spec.split == Split::kWhole    ? tp
+                             : spec.split == Split::kKvRows ? std::max(1, tp / config.kv_heads)
+                                                            : 1;
+        EXPECT_THAT(std::set<int>(holders.begin(), holders.end()), ElementsAre(expected))
+            << spec.name << " tp " << tp << " kv " << config.kv_heads;
+      }
+    }
+  }
+}
+
+TEST(TensorParallel, QueryHeadsMeetTheirKvHead) {
+  ModelConfig config = Parsed(TinyConfig());
+  config.heads = 16;
+  config.ffn = config.vocab = 64;
+  const TensorSpec k{"k", {0, 8}, Split::kKvRows};
+  const TensorSpec q{"q", {0, 8}, Split::kRows};
+  for (config.kv_heads = 1; config.kv_heads <= 16; config.kv_heads *= 2) {
+    for (int32_t tp = 1; tp <= 16; tp *= 2) {
+      TensorSpec heads = q, kv_heads = k;
+      heads.shape[0] = config.heads;  // One row a head.
+      kv_heads.shape[0] = config.kv_heads;
+      for (int32_t rank = 0; rank < tp; ++rank) {
+        const TensorSlice queries = SliceOf(heads, config, tp, rank);
+        const TensorSlice keys = SliceOf(kv_heads, config, tp, rank);
+        const int64_t group = config.heads / config.kv_heads;
+        EXPECT_LE(keys.row_begin, queries.row_begin / group);
+        EXPECT_GE(keys.row_end, (queries.row_end - 1) / group + 1);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fathom::worker

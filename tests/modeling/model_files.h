@@ -1,0 +1,73 @@
+// tests/modeling/model_files.h: model folders made by tests: small random ones and rewritten copies
+// of a bundled one. GoogleTest failures (not Status) where a file cannot be read or written.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "modeling/config/model_config.h"
+
+namespace fathom::worker::testing {
+
+// The bytes of a tensor as a file stores them.
+struct StoredTensor {
+  std::string name;
+  std::string dtype;  // "BF16", ...
+  std::vector<int64_t> shape;
+  std::string bytes;
+};
+
+struct ModelFiles {
+  std::string config;      // config.json.
+  std::string generation;  // generation_config.json; empty: no such file.
+  std::vector<StoredTensor> tensors;
+
+  StoredTensor& Tensor(std::string_view name);
+  void Remove(std::string_view name);
+};
+
+// A folder of this test, gone with it.
+class TempFolder {
+ public:
+  TempFolder();
+  ~TempFolder();
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::filesystem::path BundledModel(std::string_view name);  // models/<name>
+std::string ReadFile(const std::filesystem::path& path);
+void WriteFile(const std::filesystem::path& path, std::string_view bytes);
+
+// Llama of 2 layers, hidden 8, 2 heads, 1 kv head, ffn 12, vocab 16; random weights, F32.
+ModelFiles SmallModel(uint64_t seed);
+// All of a folder's configurations and tensors.
+ModelFiles ReadModel(const std::filesystem::path& folder);
+
+// A safetensors file of these tensors.
+std::string Safetensors(const std::vector<StoredTensor>& tensors);
+// config.json, generation_config.json and the tensors, in order, in `files` shards of about equal
+// count with an index; 1: model.safetensors. Other files of the folder stay.
+void WriteModel(const std::filesystem::path& folder, const ModelFiles& model, int files = 1);
+
+// Sets `key` of a JSON object to the JSON `value`; an empty value takes the key out.
+std::string WithKey(std::string_view json, std::string_view key, std::string_view value);
+
+// Stores all weights in another type, rounded to nearest even, and says so in the configuration.
+void Retype(ModelFiles& model, StoredType type);
+// Drops the head and ties it to the embedding.
+void Tie(ModelFiles& model);
+
+// Values of BF16, F16 or F32 bytes.
+std::vector<float> ToFloats(std::string_view dtype, std::string_view bytes);
+std::string FromFloats(StoredType type, const std::vector<float>& values);
+
+}  // namespace fathom::worker::testing

@@ -1,0 +1,153 @@
+#include "text/chat_template.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace fathom::router {
+namespace {
+
+using Json = nlohmann::ordered_json;
+const std::string kRoot = FATHOM_SOURCE_DIR;
+
+std::vector<Json> Lines(const std::string& path) {
+  std::vector<Json> rows;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) rows.push_back(Json::parse(line));
+  return rows;
+}
+
+absl::StatusOr<std::string> RenderSource(const std::string& source,
+                                         const std::string& messages_json, const ChatInput& rest) {
+  FATHOM_ASSIGN_OR_RETURN(const auto parsed, ChatTemplate::Parse(source, "test"));
+  return parsed->RenderJson(messages_json, rest);
+}
+
+// Every snippet gives what Python's Jinja gives, and fails where that fails.
+TEST(ChatTemplate, SnippetsAsPythonRendersThem) {
+  const auto rows = Lines(kRoot + "/tests/data/chat/vectors.jsonl");
+  ASSERT_GT(rows.size(), 80u);
+  for (const Json& row : rows) {
+    const auto text = RenderSource(row["source"], row["messages"].dump(), {});
+    if (row.contains("error")) {
+      EXPECT_FALSE(text.ok()) << row["source"] << " gave " << *text << ", Python " << row["error"];
+    } else {
+      EXPECT_EQ(text.value_or(ToString(text.status())), row["text"].get<std::string>())
+          << row["source"];
+    }
+  }
+}
+
+// Published templates, when their copies are at hand.
+TEST(ChatTemplate, PublishedTemplates) {
+  const std::string folder = kRoot + "/../shared/tokenizers/chat/";
+  if (!std::filesystem::exists(folder + "vectors.jsonl")) {
+    GTEST_LOG_(INFO)
+        << "the published templates are not on this machine; the snippets above cover the language";
+    return;
+  }
+  for (const Json& row : Lines(folder + "vectors.jsonl")) {
+    std::ifstream file(folder + row["template"].get<std::string>());
+    const std::string source(std::istreambuf_iterator<char>(file), {});
+    ChatInput rest;
+    rest.bos_token = row["bos"];
+    rest.eos_token = row["eos"];
+    rest.add_generation_prompt = row["add_generation_prompt"];
+    rest.options_json = row["options"].dump();
+    const auto text = RenderSource(source, row["messages"].dump(), rest);
+    if (!row["error"].is_null()) {
+      EXPECT_FALSE(text.ok()) << row;
+    } else {
+      ASSERT_TRUE(text.ok()) << row << ToString(text.status());
+      EXPECT_EQ(*text, row["text"].get<std::string>()) << row;
+    }
+  }
+}
+
+// The bundled model's template from structured messages: the prompts of the recorded goldens.
+TEST(ChatTemplate, BundledModelsGoldens) {
+  const auto chat = ChatTemplate::Load(kRoot + "/models/fathom-tiny");
+  ASSERT_TRUE(chat.ok()) << ToString(chat.status());
+  int compared = 0;
+  for (const Json& row : Lines(kRoot + "/tests/data/goldens/fathom-tiny.jsonl")) {
+    if (!row.contains("messages") || row["messages"].is_null()) continue;
+    ChatInput input;
+    input.bos_token = "<｜begin▁of▁sentence｜>";
+    input.eos_token = "<｜end▁of▁sentence｜>";
+    if (row.contains("enable_thinking")) input.enable_thinking = row["enable_thinking"].get<bool>();
+    if (row.contains("tools")) input.tools_json = row["tools"].dump();
+    const auto text = (*chat)->RenderJson(row["messages"].dump(), input);
+    ASSERT_TRUE(text.ok()) << ToString(text.status());
+    EXPECT_EQ(*text, row["rendered"].get<std::string>());
+    ++compared;
+  }
+  EXPECT_GE(compared, 15);
+}
+
+TEST(ChatTemplate, StructuredMessagesAreTheJsonOnes) {
+  const auto chat = ChatTemplate::Parse(
+      "{% for m in messages %}{{ m | tojson }}\n{% endfor %}{{ tools | tojson }}{{ enable_thinking "
+      "}}",
+      "test");
+  ASSERT_TRUE(chat.ok());
+  ChatInput input;
+  input.messages = {{.role = "user", .content = "Hi"},
+                    {.role = "assistant", .tool_calls = {{"call_1", "f", "{\"b\": 1, \"a\": 2}"}}},
+                    {.role = "tool", .content = "3", .tool_call_id = "call_1"}};
+  input.tools_json = R"([{"z": 1, "a": {"y": 2, "b": 3}}])";
+  input.enable_thinking = true;
+  EXPECT_EQ(*(*chat)->Render(input),
+            R"({"role": "user", "content": "Hi"})"
+            "\n"
+            R"({"role": "assistant", "content": null, "tool_calls": [{"id": "call_1", )"
+            R"("type": "function", )"
+            R"("function": {"name": "f", "arguments": "{\"b\": 1, \"a\": 2}"}}]})"
+            "\n"
+            R"({"role": "tool", "content": "3", "tool_call_id": "call_1"})"
+            "\n"
+            R"([{"z": 1, "a": {"y": 2, "b": 3}}]True)");
+}
+
+// Hostile templates and messages end with an error that says which limit, quickly and without a
+// crash.
+TEST(ChatTemplate, LimitsHold) {
+  const std::string deep_brackets =
+      "{{ " + std::string(100'000, '(') + "1" + std::string(100'000, ')') + " }}";
+  std::string deep_ifs;
+  for (int i = 0; i < 10'000; ++i) deep_ifs += "{% if 1 %}";
+  const std::pair<std::string, const char*> cases[] = {
+      {"{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}", "steps"},
+      {"{% set ns = namespace(s='0123456789') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s "
+       "%}{% endfor %}",
+       "too long"},
+      {"{{ 'x' * 999999999 }}", "too long"},
+      {"{% for i in range(999999999) %}{% endfor %}", "more than 100000 items"},
+      {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "nested deeper"},
+      {"{% for i in range(99999) %}" + std::string(200, 'x') + "{% endfor %}", "longer than"},
+      {deep_brackets, "nested deeper"},
+      {deep_ifs, "nested deeper"},
+  };
+  for (const auto& [source, says] : cases) {
+    const auto text = RenderSource(source, "[]", {});
+    ASSERT_FALSE(text.ok()) << source.substr(0, 80);
+    EXPECT_NE(Message(text.status()).find(says), std::string_view::npos) << ToString(text.status());
+  }
+  const std::string deep_json = std::string(100'000, '[') + std::string(100'000, ']');
+  EXPECT_EQ(RenderSource("x", deep_json, {}).status().code(), absl::StatusCode::kInvalidArgument);
+  ChatInput bad_tools;
+  bad_tools.tools_json = "{";
+  const auto refused = RenderSource("x", "[]", bad_tools);
+  EXPECT_EQ(DetailOf(refused.status())->field, "tools_json");
+}
+
+TEST(ChatTemplate, AnUnsupportedStatementIsNamedWithItsLine) {
+  const auto parsed = ChatTemplate::Parse("a\n{% include 'x' %}", "model/chat_template.jinja");
+  EXPECT_EQ(Message(parsed.status()),
+            "model/chat_template.jinja: chat template, line 2: the statement 'include' is not "
+            "supported in chat templates");
+}
+
+}  // namespace
+}  // namespace fathom::router

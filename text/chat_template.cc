@@ -1,0 +1,206 @@
+#include "text/chat_template.h"
+
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "text/jinja/eval.h"
+#include "text/jinja/parser.h"
+
+namespace fathom::router {
+namespace {
+
+using Json = nlohmann::ordered_json;  // Key order is part of a rendering.
+constexpr int kJsonDepthMax = 64;
+
+jinja::Value FromJson(const Json& json, int depth = 0) {
+  if (depth > kJsonDepthMax) {
+    throw jinja::TemplateError(fmt::format("JSON nested deeper than {}", kJsonDepthMax));
+  }
+  switch (json.type()) {
+    case Json::value_t::boolean:
+      return {json.get<bool>()};
+    case Json::value_t::number_integer:
+      return {json.get<int64_t>()};
+    case Json::value_t::number_unsigned:
+      if (json.get<uint64_t>() > INT64_MAX) return {json.get<double>()};
+      return {json.get<int64_t>()};
+    case Json::value_t::number_float:
+      return {json.get<double>()};
+    case Json::value_t::string:
+      return {json.get<std::string>()};
+    case Json::value_t::array: {
+      jinja::List list;
+      for (const Json& item : json) list.push_back(FromJson(item, depth + 1));
+      return {std::move(list)};
+    }
+    case Json::value_t::object: {
+      jinja::Map map;
+      for (const auto& [key, value] : json.items())
+        map.emplace_back(key, FromJson(value, depth + 1));
+      return {std::move(map)};
+    }
+    default:
+      return {jinja::None{}};
+  }
+}
+
+absl::StatusOr<Json> ParseJson(const std::string& text, std::string_view field) {
+  // Depth is bounded while parsing, before a deep value exists.
+  const auto shallow = [](int depth, Json::parse_event_t, Json&) {
+    if (depth > kJsonDepthMax) throw jinja::TemplateError("too deep");
+    return true;
+  };
+  try {
+    return Json::parse(text, shallow);
+  } catch (const jinja::TemplateError&) {
+    return WithDetail(
+        Invalid("{} is nested deeper than {} levels; send a flatter value", field, kJsonDepthMax),
+        {"JSON_TOO_DEEP", std::string(field), 0});
+  } catch (const Json::exception& error) {
+    return WithDetail(Invalid("{} is not valid JSON: {}", field, error.what()),
+                      {"INVALID_JSON", std::string(field), 0});
+  }
+}
+
+jinja::Value ToValue(const ChatMessage& message) {
+  jinja::Map map;
+  map.emplace_back("role", message.role);
+  map.emplace_back("content",
+                   message.content ? jinja::Value(*message.content) : jinja::Value(jinja::None{}));
+  if (!message.name.empty()) map.emplace_back("name", message.name);
+  if (message.reasoning) map.emplace_back("reasoning_content", *message.reasoning);
+  if (!message.tool_call_id.empty()) map.emplace_back("tool_call_id", message.tool_call_id);
+  if (!message.tool_calls.empty()) {
+    jinja::List calls;
+    for (const ChatToolCall& call : message.tool_calls) {
+      calls.emplace_back(jinja::Map{
+          {"id", call.id},
+          {"type", "function"},
+          {"function",
+           jinja::Value(jinja::Map{{"name", call.name}, {"arguments", call.arguments_json}})}});
+    }
+    map.emplace_back("tool_calls", jinja::Value(std::move(calls)));
+  }
+  return {std::move(map)};
+}
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return NotFound("{} cannot be opened", path);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+absl::StatusOr<std::string> TemplateOfConfig(const std::string& path, const std::string& text) {
+  const Json config = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (config.is_discarded() || !config.is_object()) {
+    return Invalid("{} is not a JSON object; restore it from the model's publisher", path);
+  }
+  const auto entry = config.find("chat_template");
+  if (entry == config.end() || entry->is_null()) return NotFound("{} has no chat_template", path);
+  if (entry->is_string()) return entry->get<std::string>();
+  if (entry->is_array()) {
+    for (const Json& item : *entry) {
+      if (item.is_object() && item.value("name", "") == "default" && item.contains("template") &&
+          item["template"].is_string()) {
+        return item["template"].get<std::string>();
+      }
+    }
+  }
+  return Invalid("{}: chat_template is neither a text nor a list with a template named 'default'",
+                 path);
+}
+
+}  // namespace
+
+class ChatTemplate::Impl {
+ public:
+  Impl(jinja::Block parsed, std::string name)
+      : block_(std::move(parsed)), origin_(std::move(name)) {}
+
+  absl::StatusOr<std::string> Render(jinja::Value messages, const ChatInput& input) const {
+    try {
+      FATHOM_ASSIGN_OR_RETURN(const jinja::Map globals, Globals(std::move(messages), input));
+      return jinja::Render(block_, globals, input.now_unix_s, {});
+    } catch (const jinja::TemplateError& error) {
+      return WithDetail(Invalid("{}: chat template, {}", origin_, error.what()),
+                        {"CHAT_TEMPLATE", "messages", 0});
+    }
+  }
+
+ private:
+  static absl::StatusOr<jinja::Map> Globals(jinja::Value messages, const ChatInput& input) {
+    jinja::Map globals;
+    globals.emplace_back("messages", std::move(messages));
+    globals.emplace_back("bos_token", input.bos_token);
+    globals.emplace_back("eos_token", input.eos_token);
+    globals.emplace_back("add_generation_prompt", input.add_generation_prompt);
+    if (input.enable_thinking) globals.emplace_back("enable_thinking", *input.enable_thinking);
+    if (!input.tools_json.empty()) {
+      FATHOM_ASSIGN_OR_RETURN(const Json tools, ParseJson(input.tools_json, "tools_json"));
+      if (!tools.is_array()) {
+        return WithDetail(
+            Invalid("tools_json is not a JSON array; send [{{\"type\": \"function\", ...}}]"),
+            {"INVALID_JSON", "tools_json", 0});
+      }
+      globals.emplace_back("tools", FromJson(tools));
+    }
+    if (!input.options_json.empty()) {
+      FATHOM_ASSIGN_OR_RETURN(const Json options, ParseJson(input.options_json, "options"));
+      for (const auto& [key, value] : options.items()) globals.emplace_back(key, FromJson(value));
+    }
+    return globals;
+  }
+
+  const jinja::Block block_;
+  const std::string origin_;
+};
+
+ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ChatTemplate::~ChatTemplate() = default;
+
+absl::StatusOr<std::unique_ptr<const ChatTemplate>> ChatTemplate::Parse(std::string_view source,
+                                                                        const std::string& origin) {
+  std::string text;
+  for (size_t i = 0; i < source.size(); ++i) {  // "\r\n" and "\r" are newlines too.
+    if (source[i] != '\r') {
+      text += source[i];
+    } else if (i + 1 >= source.size() || source[i + 1] != '\n') {
+      text += '\n';
+    }
+  }
+  try {
+    return std::unique_ptr<const ChatTemplate>(
+        new ChatTemplate(std::make_unique<Impl>(jinja::Parse(text), origin)));
+  } catch (const jinja::TemplateError& error) {
+    return Invalid("{}: chat template, {}", origin, error.what());
+  }
+}
+
+absl::StatusOr<std::unique_ptr<const ChatTemplate>> ChatTemplate::Load(const std::string& folder) {
+  const std::string own = folder + "/chat_template.jinja";
+  if (auto source = ReadFile(own); source.ok()) return Parse(*source, own);
+  const std::string config = folder + "/tokenizer_config.json";
+  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadFile(config));
+  FATHOM_ASSIGN_OR_RETURN(const std::string source, TemplateOfConfig(config, text));
+  return Parse(source, config);
+}
+
+absl::StatusOr<std::string> ChatTemplate::Render(const ChatInput& input) const {
+  jinja::List messages;
+  for (const ChatMessage& message : input.messages) messages.push_back(ToValue(message));
+  return impl_->Render(jinja::Value(std::move(messages)), input);
+}
+
+absl::StatusOr<std::string> ChatTemplate::RenderJson(const std::string& messages_json,
+                                                     const ChatInput& rest) const {
+  FATHOM_ASSIGN_OR_RETURN(const Json json, ParseJson(messages_json, "messages"));
+  try {
+    return impl_->Render(FromJson(json), rest);
+  } catch (const jinja::TemplateError& error) {
+    return Invalid("messages: {}", error.what());
+  }
+}
+
+}  // namespace fathom::router

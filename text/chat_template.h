@@ -1,0 +1,71 @@
+// text/chat_template.h: a model's chat template: messages in, prompt text out. The Jinja
+// subset is listed in docs/API.md, "Chat templates"; results are those of Python's Jinja as
+// transformers sets it up (trim_blocks, lstrip_blocks, loop controls, tojson as json.dumps). Pure
+// after Parse, const, safe for concurrent renderings. A rendering is bounded in steps, nesting and
+// bytes (text/jinja/eval.h).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/status.h"
+
+namespace fathom::router {
+
+struct ChatToolCall {
+  std::string id;
+  std::string name;
+  std::string arguments_json;  // Seen by the template as text, as in OpenAI's messages.
+};
+
+struct ChatMessage {
+  std::string role;
+  std::optional<std::string> content;  // Absent: None in the template.
+  std::vector<ChatToolCall> tool_calls;
+  std::string tool_call_id;
+  std::string name;
+  std::optional<std::string> reasoning;  // reasoning_content in the template.
+};
+
+struct ChatInput {
+  std::vector<ChatMessage> messages;
+  std::string tools_json;               // A JSON array, or empty: no tools.
+  std::string options_json;             // A JSON object of further variables, or empty.
+  std::optional<bool> enable_thinking;  // Absent: undefined in the template.
+  bool add_generation_prompt = true;
+  std::string bos_token, eos_token;
+  int64_t now_unix_s = 0;  // For strftime_now.
+};
+
+class ChatTemplate {
+ public:
+  // INVALID_ARGUMENT naming `origin` (a file) and line for what is not supported.
+  static absl::StatusOr<std::unique_ptr<const ChatTemplate>> Parse(std::string_view source,
+                                                                   const std::string& origin);
+
+  // The template of a model folder: chat_template.jinja, else tokenizer_config.json's chat_template
+  // (a text, or a list of named ones of which "default" is taken). NOT_FOUND when the folder has
+  // none.
+  static absl::StatusOr<std::unique_ptr<const ChatTemplate>> Load(const std::string& folder);
+
+  ~ChatTemplate();
+
+  // INVALID_ARGUMENT when the template refuses the conversation, the JSON is broken, or a limit is
+  // reached.
+  absl::StatusOr<std::string> Render(const ChatInput& input) const;
+
+  // As Render, from the JSON text of a messages array as clients send it: for `fathom render`.
+  absl::StatusOr<std::string> RenderJson(const std::string& messages_json,
+                                         const ChatInput& rest) const;
+
+ private:
+  class Impl;
+  explicit ChatTemplate(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fathom::router

@@ -1,0 +1,78 @@
+// text/jinja/ast.h: a parsed template. Nodes are immutable after parsing and shared between
+// threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "text/jinja/value.h"
+
+namespace fathom::router::jinja {
+
+struct Expr;
+using ExprPtr = std::unique_ptr<const Expr>;
+
+enum class ExprKind {
+  kLiteral,    // value
+  kName,       // name
+  kList,       // args
+  kDict,       // args: key, value, key, value...
+  kAttribute,  // args[0] . name
+  kSubscript,  // args[0] [ args[1] ]
+  kSlice,      // args[0] [ args[1] : args[2] : args[3] ]; absent ones are null
+  kCall,       // args[0] ( args[1...], named... )
+  kFilter,     // args[0] | name ( args[1...], named... )
+  kTest,       // args[0] is name ( args[1...] ); negated by `negate`
+  kUnary,      // name: "-", "+", "not"
+  kBinary,     // name: + - * / // % ** ~ and or
+  kCompare,    // args[0] ops[0] args[1] ops[1] args[2]...
+  kIf,         // args[0] if args[1] else args[2] (may be null)
+};
+
+struct Expr {
+  ExprKind kind = ExprKind::kLiteral;
+  int line = 0;
+  std::string name;
+  Value value;
+  std::vector<ExprPtr> args;
+  std::vector<std::pair<std::string, ExprPtr>> named;
+  std::vector<std::string> ops;
+  bool negate = false;
+};
+
+struct Node;
+using Block = std::vector<std::unique_ptr<const Node>>;
+
+enum class NodeKind {
+  kText,    // text
+  kOutput,  // expr
+  kIf,      // branches: condition (null for else) and body
+  kFor,     // targets in expr [if filter]: body, otherwise
+  kSet,     // targets = expr, or targets.attribute = expr, or a captured body
+  kMacro,   // name(targets with defaults): body
+  kBreak,
+  kContinue,
+};
+
+struct Branch {
+  ExprPtr condition;
+  Block body;
+};
+
+struct Node {
+  NodeKind kind = NodeKind::kText;
+  int line = 0;
+  std::string text;  // Literal text; a macro's name; the attribute of `set ns.attribute`.
+  std::vector<std::string> targets;  // Names assigned; a macro's parameters.
+  ExprPtr expr;
+  ExprPtr filter;
+  std::vector<Branch> branches;
+  std::vector<ExprPtr> defaults;  // A macro's, by parameter; null: none.
+  Block body, otherwise;
+};
+
+}  // namespace fathom::router::jinja

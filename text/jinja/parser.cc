@@ -1,0 +1,518 @@
+#include "text/jinja/parser.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <initializer_list>
+
+#include "text/jinja/lexer.h"
+
+namespace fathom::router::jinja {
+namespace {
+
+constexpr const char* kReserved[] = {"and", "or", "not", "if", "else", "in", "is"};
+
+class Parser {
+ public:
+  explicit Parser(std::string_view source) : tokens_(Tokenize(source)) {}
+
+  Block Run() {
+    Block block = Body({});
+    return block;
+  }
+
+ private:
+  // ---- Tokens ----
+  const Token& Peek(size_t ahead = 0) const {
+    return tokens_[std::min(at_ + ahead, tokens_.size() - 1)];
+  }
+  const Token& Next() {
+    const Token& token = Peek();
+    if (at_ + 1 < tokens_.size()) ++at_;
+    return token;
+  }
+  bool IsOp(std::string_view op) const {
+    return Peek().kind == TokenKind::kOperator && Peek().text == op;
+  }
+  bool IsWord(std::string_view word) const {
+    return Peek().kind == TokenKind::kName && Peek().text == word;
+  }
+  bool TakeOp(std::string_view op) { return IsOp(op) && (Next(), true); }
+  bool TakeWord(std::string_view word) { return IsWord(word) && (Next(), true); }
+  [[noreturn]] void Fail(const std::string& what) const {
+    throw TemplateError(fmt::format("line {}: {}", Peek().line, what));
+  }
+  std::string Shown() const {
+    return Peek().kind == TokenKind::kEnd ? "the end of the template"
+                                          : fmt::format("'{}'", Peek().text);
+  }
+  void WantOp(std::string_view op) {
+    if (!TakeOp(op)) Fail(fmt::format("expected '{}', found {}", op, Shown()));
+  }
+  std::string WantName() {
+    if (Peek().kind != TokenKind::kName) Fail(fmt::format("expected a name, found {}", Shown()));
+    return Next().text;
+  }
+  void WantBlockEnd() {
+    if (Peek().kind != TokenKind::kBlockEnd) Fail(fmt::format("expected %}}, found {}", Shown()));
+    Next();
+  }
+
+  // Bounds the parser's own recursion: a template of a million brackets is an error, not a crash.
+  struct Deeper {
+    explicit Deeper(Parser* parser) : parser_(parser) {
+      if (++parser_->depth_ > kParseDepthMax)
+        parser_->Fail(fmt::format("nested deeper than {}", kParseDepthMax));
+    }
+    ~Deeper() { --parser_->depth_; }
+    Parser* parser_;
+  };
+
+  std::unique_ptr<Expr> Make(ExprKind kind) const {
+    auto expr = std::make_unique<Expr>();
+    expr->kind = kind;
+    expr->line = Peek().line;
+    return expr;
+  }
+  std::unique_ptr<Node> MakeNode(NodeKind kind) const {
+    auto node = std::make_unique<Node>();
+    node->kind = kind;
+    node->line = Peek().line;
+    return node;
+  }
+
+  // ---- Statements ----
+  // Nodes up to a block tag whose word is one of `ends` (left unread, after its {%), or the end of
+  // the source.
+  Block Body(std::initializer_list<std::string_view> ends) {
+    const Deeper deeper(this);
+    Block block;
+    while (true) {
+      switch (Peek().kind) {
+        case TokenKind::kText: {
+          auto node = MakeNode(NodeKind::kText);
+          node->text = Next().text;
+          block.push_back(std::move(node));
+          break;
+        }
+        case TokenKind::kOutputBegin: {
+          Next();
+          auto node = MakeNode(NodeKind::kOutput);
+          node->expr = Tuple();
+          if (Peek().kind != TokenKind::kOutputEnd)
+            Fail(fmt::format("expected }}}}, found {}", Shown()));
+          Next();
+          block.push_back(std::move(node));
+          break;
+        }
+        case TokenKind::kBlockBegin:
+          Next();
+          if (std::find(ends.begin(), ends.end(), Peek().text) != ends.end()) return block;
+          Statement(&block);
+          break;
+        default:
+          if (ends.size() != 0) Fail(fmt::format("a block is not closed by {}", *(ends.end() - 1)));
+          return block;
+      }
+    }
+  }
+
+  void Statement(Block* block) {
+    const std::string word = WantName();
+    if (word == "if") {
+      block->push_back(If());
+    } else if (word == "for") {
+      block->push_back(For());
+    } else if (word == "set") {
+      block->push_back(Set());
+    } else if (word == "macro") {
+      block->push_back(Macro());
+    } else if (word == "break" || word == "continue") {
+      block->push_back(MakeNode(word == "break" ? NodeKind::kBreak : NodeKind::kContinue));
+      WantBlockEnd();
+    } else if (word == "generation") {  // Marks assistant text for training; renders its body.
+      WantBlockEnd();
+      for (auto& node : Body({"endgeneration"})) block->push_back(std::move(node));
+      Next();
+      WantBlockEnd();
+    } else {
+      Fail(fmt::format("the statement '{}' is not supported in chat templates", word));
+    }
+  }
+
+  std::unique_ptr<Node> If() {
+    auto node = MakeNode(NodeKind::kIf);
+    auto condition = Tuple();
+    while (true) {
+      WantBlockEnd();
+      Block body = Body({"elif", "else", "endif"});
+      node->branches.push_back({std::move(condition), std::move(body)});
+      if (TakeWord("endif")) break;
+      if (TakeWord("else")) {
+        WantBlockEnd();
+        node->branches.push_back({nullptr, Body({"endif"})});
+        Next();
+        break;
+      }
+      Next();  // elif
+      condition = Tuple();
+    }
+    WantBlockEnd();
+    return node;
+  }
+
+  std::unique_ptr<Node> For() {
+    auto node = MakeNode(NodeKind::kFor);
+    node->targets = Targets();
+    if (!TakeWord("in")) Fail(fmt::format("expected 'in', found {}", Shown()));
+    node->expr = Expression(/*with_condition=*/false);
+    if (TakeWord("if")) node->filter = Expression();
+    if (IsWord("recursive")) Fail("recursive loops are not supported in chat templates");
+    WantBlockEnd();
+    node->body = Body({"else", "endfor"});
+    if (TakeWord("else")) {
+      WantBlockEnd();
+      node->otherwise = Body({"endfor"});
+    }
+    Next();
+    WantBlockEnd();
+    return node;
+  }
+
+  std::vector<std::string> Targets() {
+    std::vector<std::string> names;
+    const bool bracket = TakeOp("(");
+    do {
+      names.push_back(WantName());
+    } while (TakeOp(","));
+    if (bracket) WantOp(")");
+    return names;
+  }
+
+  std::unique_ptr<Node> Set() {
+    auto node = MakeNode(NodeKind::kSet);
+    node->targets = Targets();
+    if (node->targets.size() == 1 && TakeOp(".")) node->text = WantName();
+    if (TakeOp("=")) {
+      node->expr = Tuple();
+      WantBlockEnd();
+    } else {
+      if (node->targets.size() != 1) Fail(fmt::format("expected '=', found {}", Shown()));
+      WantBlockEnd();
+      node->body = Body({"endset"});
+      Next();
+      WantBlockEnd();
+    }
+    return node;
+  }
+
+  std::unique_ptr<Node> Macro() {
+    auto node = MakeNode(NodeKind::kMacro);
+    node->text = WantName();
+    WantOp("(");
+    while (!TakeOp(")")) {
+      node->targets.push_back(WantName());
+      node->defaults.push_back(TakeOp("=") ? Expression() : nullptr);
+      if (!IsOp(")")) WantOp(",");
+    }
+    WantBlockEnd();
+    node->body = Body({"endmacro"});
+    Next();
+    WantBlockEnd();
+    return node;
+  }
+
+  // ---- Expressions, loosest binding first ----
+  ExprPtr Tuple() {
+    ExprPtr first = Expression();
+    if (!IsOp(",")) return first;
+    auto tuple = Make(ExprKind::kList);
+    tuple->args.push_back(std::move(first));
+    while (TakeOp(",")) {
+      if (Peek().kind == TokenKind::kBlockEnd || Peek().kind == TokenKind::kOutputEnd) break;
+      tuple->args.push_back(Expression());
+    }
+    return tuple;
+  }
+
+  ExprPtr Expression(bool with_condition = true) {
+    const Deeper deeper(this);
+    ExprPtr value = Or();
+    while (with_condition && TakeWord("if")) {
+      auto conditional = Make(ExprKind::kIf);
+      conditional->args.push_back(std::move(value));
+      conditional->args.push_back(Or());
+      conditional->args.push_back(TakeWord("else") ? Expression() : nullptr);
+      value = std::move(conditional);
+    }
+    return value;
+  }
+
+  ExprPtr Binary(std::string op, ExprPtr left, ExprPtr right) const {
+    auto expr = Make(ExprKind::kBinary);
+    expr->name = std::move(op);
+    expr->args.push_back(std::move(left));
+    expr->args.push_back(std::move(right));
+    return expr;
+  }
+
+  ExprPtr Or() {
+    ExprPtr left = And();
+    while (TakeWord("or")) left = Binary("or", std::move(left), And());
+    return left;
+  }
+  ExprPtr And() {
+    ExprPtr left = Not();
+    while (TakeWord("and")) left = Binary("and", std::move(left), Not());
+    return left;
+  }
+  ExprPtr Not() {
+    const Deeper deeper(this);
+    if (!TakeWord("not")) return Compare();
+    auto expr = Make(ExprKind::kUnary);
+    expr->name = "not";
+    expr->args.push_back(Not());
+    return expr;
+  }
+
+  ExprPtr Compare() {
+    ExprPtr first = Sum();
+    auto expr = Make(ExprKind::kCompare);
+    while (true) {
+      std::string op;
+      if (Peek().kind == TokenKind::kOperator &&
+          (Peek().text == "==" || Peek().text == "!=" || Peek().text == "<" || Peek().text == ">" ||
+           Peek().text == "<=" || Peek().text == ">=")) {
+        op = Next().text;
+      } else if (IsWord("in")) {
+        Next();
+        op = "in";
+      } else if (IsWord("not") && Peek(1).kind == TokenKind::kName && Peek(1).text == "in") {
+        Next();
+        Next();
+        op = "not in";
+      } else {
+        break;
+      }
+      if (expr->args.empty()) expr->args.push_back(std::move(first));
+      expr->ops.push_back(std::move(op));
+      expr->args.push_back(Sum());
+    }
+    if (expr->ops.empty()) return first;
+    return expr;
+  }
+
+  ExprPtr Sum() {
+    ExprPtr left = Concat();
+    while (IsOp("+") || IsOp("-")) {
+      const std::string op = Next().text;
+      left = Binary(op, std::move(left), Concat());
+    }
+    return left;
+  }
+  ExprPtr Concat() {
+    ExprPtr left = Product();
+    while (TakeOp("~")) left = Binary("~", std::move(left), Product());
+    return left;
+  }
+  ExprPtr Product() {
+    ExprPtr left = Power();
+    while (IsOp("*") || IsOp("/") || IsOp("//") || IsOp("%")) {
+      const std::string op = Next().text;
+      left = Binary(op, std::move(left), Power());
+    }
+    return left;
+  }
+  ExprPtr Power() {
+    ExprPtr left = Unary(true);
+    while (TakeOp("**")) left = Binary("**", std::move(left), Unary(true));
+    return left;
+  }
+
+  ExprPtr Unary(bool with_filter) {
+    const Deeper deeper(this);
+    ExprPtr value;
+    if (IsOp("-") || IsOp("+")) {
+      auto expr = Make(ExprKind::kUnary);
+      expr->name = Next().text;
+      expr->args.push_back(Unary(false));
+      value = std::move(expr);
+    } else {
+      value = Primary();
+    }
+    value = Postfix(std::move(value));
+    return with_filter ? FiltersAndTests(std::move(value)) : std::move(value);
+  }
+
+  ExprPtr Primary() {
+    const Token& token = Peek();
+    switch (token.kind) {
+      case TokenKind::kName:
+        return NameOrConstant();
+      case TokenKind::kNumber: {
+        auto expr = Make(ExprKind::kLiteral);
+        expr->value = Next().number;
+        return expr;
+      }
+      case TokenKind::kString: {
+        auto expr = Make(ExprKind::kLiteral);
+        std::string text = Next().text;
+        while (Peek().kind == TokenKind::kString) text += Next().text;  // Adjacent literals join.
+        expr->value = Value(std::move(text));
+        return expr;
+      }
+      default:
+        break;
+    }
+    if (TakeOp("(")) return Parenthesis();
+    if (TakeOp("[")) return Items(ExprKind::kList, "]");
+    if (TakeOp("{")) return Items(ExprKind::kDict, "}");
+    Fail(fmt::format("expected an expression, found {}", Shown()));
+  }
+
+  ExprPtr NameOrConstant() {
+    auto expr = Make(ExprKind::kLiteral);
+    const std::string name = Next().text;
+    if (name == "true" || name == "True") {
+      expr->value = Value(true);
+    } else if (name == "false" || name == "False") {
+      expr->value = Value(false);
+    } else if (name == "none" || name == "None") {
+      expr->value = Value(None{});
+    } else {
+      if (std::find(std::begin(kReserved), std::end(kReserved), name) != std::end(kReserved)) {
+        Fail(fmt::format("expected an expression, found '{}'", name));
+      }
+      expr->kind = ExprKind::kName;
+      expr->name = name;
+    }
+    return expr;
+  }
+
+  ExprPtr Parenthesis() {
+    if (TakeOp(")")) return Make(ExprKind::kList);
+    ExprPtr first = Expression();
+    if (TakeOp(")")) return first;
+    auto tuple = Make(ExprKind::kList);
+    tuple->args.push_back(std::move(first));
+    while (TakeOp(",")) {
+      if (IsOp(")")) break;
+      tuple->args.push_back(Expression());
+    }
+    WantOp(")");
+    return tuple;
+  }
+
+  ExprPtr Items(ExprKind kind, std::string_view close) {
+    auto expr = Make(kind);
+    while (!TakeOp(close)) {
+      expr->args.push_back(Expression());
+      if (kind == ExprKind::kDict) {
+        WantOp(":");
+        expr->args.push_back(Expression());
+      }
+      if (!IsOp(close)) WantOp(",");
+    }
+    return expr;
+  }
+
+  ExprPtr Postfix(ExprPtr value) {
+    while (true) {
+      if (TakeOp(".")) {
+        auto expr = Make(ExprKind::kAttribute);
+        expr->args.push_back(std::move(value));
+        expr->name = WantName();
+        value = std::move(expr);
+      } else if (TakeOp("[")) {
+        value = Subscript(std::move(value));
+      } else if (IsOp("(")) {
+        auto expr = Make(ExprKind::kCall);
+        expr->args.push_back(std::move(value));
+        Arguments(expr.get());
+        value = std::move(expr);
+      } else {
+        return value;
+      }
+    }
+  }
+
+  ExprPtr Subscript(ExprPtr value) {
+    auto expr = Make(ExprKind::kSubscript);
+    expr->args.push_back(std::move(value));
+    ExprPtr index = IsOp(":") ? nullptr : Expression();
+    expr->args.push_back(std::move(index));
+    if (IsOp(":")) {
+      expr->kind = ExprKind::kSlice;
+      for (int part = 0; part < 2; ++part) {
+        const bool given = TakeOp(":") && !IsOp(":") && !IsOp("]");
+        expr->args.push_back(given ? Expression() : nullptr);
+      }
+    }
+    WantOp("]");
+    return expr;
+  }
+
+  void Arguments(Expr* call) {
+    WantOp("(");
+    while (!TakeOp(")")) {
+      if (Peek().kind == TokenKind::kName && Peek(1).kind == TokenKind::kOperator &&
+          Peek(1).text == "=") {
+        std::string name = Next().text;
+        Next();
+        call->named.emplace_back(std::move(name), Expression());
+      } else {
+        call->args.push_back(Expression());
+      }
+      if (!IsOp(")")) WantOp(",");
+    }
+  }
+
+  ExprPtr FiltersAndTests(ExprPtr value) {
+    while (true) {
+      if (TakeOp("|")) {
+        auto expr = Make(ExprKind::kFilter);
+        expr->args.push_back(std::move(value));
+        expr->name = WantName();
+        if (IsOp("(")) Arguments(expr.get());
+        value = std::move(expr);
+      } else if (TakeWord("is")) {
+        auto expr = Make(ExprKind::kTest);
+        expr->negate = TakeWord("not");
+        expr->args.push_back(std::move(value));
+        expr->name = WantName();
+        if (IsOp("(")) {
+          Arguments(expr.get());
+        } else if (StartsTestArgument()) {
+          expr->args.push_back(Postfix(Primary()));
+        }
+        value = std::move(expr);
+      } else if (IsOp("(")) {
+        auto expr = Make(ExprKind::kCall);
+        expr->args.push_back(std::move(value));
+        Arguments(expr.get());
+        value = std::move(expr);
+      } else {
+        return value;
+      }
+    }
+  }
+
+  // `x is divisibleby 3`: one argument may follow without brackets.
+  bool StartsTestArgument() const {
+    const Token& token = Peek();
+    if (token.kind == TokenKind::kString || token.kind == TokenKind::kNumber) return true;
+    if (token.kind == TokenKind::kOperator) return token.text == "[" || token.text == "{";
+    return token.kind == TokenKind::kName &&
+           std::find(std::begin(kReserved), std::end(kReserved), token.text) == std::end(kReserved);
+  }
+
+  std::vector<Token> tokens_;
+  size_t at_ = 0;
+  int depth_ = 0;
+};
+
+}  // namespace
+
+Block Parse(std::string_view source) { return Parser(source).Run(); }
+
+}  // namespace fathom::router::jinja

@@ -1,0 +1,16 @@
+// text/jinja/parser.h: tokens to a tree. The grammar is the subset of Jinja that published
+// chat templates use (docs/API.md, "Chat templates"); anything else is refused by name and line.
+// Pure; throws TemplateError.
+#pragma once
+
+#include <string_view>
+
+#include "text/jinja/ast.h"
+
+namespace fathom::router::jinja {
+
+inline constexpr int kParseDepthMax = 200;
+
+Block Parse(std::string_view source);
+
+}  // namespace fathom::router::jinja

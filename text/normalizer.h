@@ -1,0 +1,20 @@
+// text/normalizer.h: Unicode's canonical composition (NFC), keeping track of spans.
+// Pure.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/tokenizer.h"
+
+namespace fathom::router {
+
+// Writes NFC(text) to *out and, to *out_spans, where `spans` are in it (grown to whole groups of
+// characters that compose with one another). False, with both untouched, if the text need not be
+// looked at: it is NFC. REQUIRES: `text` is UTF-8; spans ascending and disjoint.
+bool NormalizeNfc(std::string_view text, std::span<const ByteSpan> spans, std::string* out,
+                  std::vector<ByteSpan>* out_spans);
+
+}  // namespace fathom::router

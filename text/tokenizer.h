@@ -1,0 +1,105 @@
+// text/tokenizer.h: text to token ids and back, as a Hugging Face tokenizer.json says.
+// Byte-level BPE with the pre-tokenizers, normalizer, added tokens and post-processors that
+// published DeepSeek-family tokenizers use. Every key of tokenizer.json is honoured or refused by
+// name at load. Thread: constant after Load; every method may be called by any number of threads at
+// once. Pure: the same text and options give the same ids. Differences: character classes are
+// Unicode 14 (PCRE2 10.42), where others may have a newer table. `clean_up_tokenization_spaces` of
+// tokenizer_config.json is not applied: text is what the model wrote.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/types.h"
+
+namespace fathom::router {
+
+// Bytes [begin, end) of a text.
+struct ByteSpan {
+  size_t begin = 0;
+  size_t end = 0;
+  bool operator==(const ByteSpan&) const = default;
+};
+
+// A token that is found in the text as a whole, before anything else looks at it.
+struct AddedToken {
+  TokenId id = 0;
+  std::string content;
+  bool single_word = false;  // Only between characters that belong to no word.
+  bool lstrip = false;       // Takes the white space before it along.
+  bool rstrip = false;       // Takes the white space after it along.
+  bool normalized = false;   // Looked for in the normalized text.
+  bool special = false;      // Left out by skip_special.
+};
+
+struct EncodeOptions {
+  // Added tokens ("<think>") in the text become their ids; else all of the text is plain.
+  bool parse_special = true;
+  // BOS (and EOS) where add_bos_token (add_eos_token) of tokenizer_config.json or, where it is
+  // absent, the post-processor asks for it.
+  bool add_special_tokens = false;
+  // Where no added token is matched, not even in part, `normalized` ones included; otherwise these
+  // bytes are encoded together with their neighbours. REQUIRES: ascending, disjoint, within the
+  // text.
+  std::span<const ByteSpan> literal_spans = {};
+};
+
+class Tokenizer {
+ public:
+  // Reads folder/tokenizer.json and, where it is there, folder/tokenizer_config.json. An error
+  // names file, key and value, and what would be understood; NOT_FOUND if tokenizer.json does not
+  // exist.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& folder);
+  ~Tokenizer();
+  Tokenizer(const Tokenizer&) = delete;
+  Tokenizer& operator=(const Tokenizer&) = delete;
+
+  // INVALID_ARGUMENT if `text` is not UTF-8 (names the byte offset). Linear in practice; the caller
+  // bounds the text's length.
+  absl::StatusOr<std::vector<TokenId>> Encode(std::string_view text,
+                                              const EncodeOptions& options = {}) const;
+
+  // The bytes of all ids together as UTF-8, each maximal invalid part as U+FFFD. INVALID_ARGUMENT
+  // names an id that is out of range. Ids within vocab_size that no token has (padding of the
+  // vocabulary) give nothing.
+  absl::StatusOr<std::string> Decode(std::span<const TokenId> ids, bool skip_special) const;
+
+  // One token's bytes, not UTF-8 by themselves. Empty for ids that no token has. REQUIRES: 0 <= id
+  // < vocab_size.
+  std::string_view TokenBytes(TokenId id) const;
+  // Whether skip_special leaves the token out (`special` of added_tokens). False for ids out of
+  // range.
+  bool IsSpecial(TokenId id) const;
+  // An added token by its text, or a token of the vocabulary as tokenizer.json spells it.
+  std::optional<TokenId> FindToken(std::string_view token) const;
+
+  // Highest id + 1, added tokens included. A model's embedding may have more rows.
+  int32_t vocab_size() const;
+  // From tokenizer_config.json's bos_token and eos_token.
+  std::optional<TokenId> bos_id() const;
+  std::optional<TokenId> eos_id() const;
+  // All of added_tokens, ascending by id.
+  const std::vector<AddedToken>& added_tokens() const;
+  // Whether text is changed (NFC) before `normalized` tokens are looked for.
+  bool has_normalizer() const;
+  // The strings themselves (chat templates use them); empty where there is none.
+  const std::string& bos_token() const;
+  const std::string& eos_token() const;
+  // The folder's chat_template.jinja; else chat_template of tokenizer_config.json (of a list, the
+  // one named "default"); nullopt where there is none.
+  const std::optional<std::string>& chat_template() const;
+
+ private:
+  struct Impl;
+  explicit Tokenizer(std::unique_ptr<const Impl> impl);
+  std::unique_ptr<const Impl> impl_;
+};
+
+}  // namespace fathom::router

@@ -1,0 +1,34 @@
+// text/tokenizer_json.h: tokenizer.json and tokenizer_config.json, checked and turned into
+// plain data. Every key of tokenizer.json is honoured or refused by name; a refusal is
+// INVALID_ARGUMENT and names file, key, value and what is supported. Of tokenizer_config.json only
+// what is used here is checked. Pure apart from reading the files.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "text/bpe.h"
+#include "text/pre_tokenizer.h"
+#include "text/tokenizer.h"
+
+namespace fathom::router {
+
+struct TokenizerSpec {
+  // tokenizer.json
+  std::vector<AddedToken> added_tokens;  // Ascending by id; ids and contents distinct.
+  bool nfc = false;
+  PreTokenizerSpec pre_tokenizer;
+  BpeSpec bpe;
+  std::vector<TokenId> prefix_ids, suffix_ids;  // The post-processor's special tokens.
+
+  // tokenizer_config.json
+  std::string bos_token, eos_token;
+  std::optional<bool> add_bos_token, add_eos_token;
+  std::optional<std::string> chat_template;
+};
+
+absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const std::string& folder);
+
+}  // namespace fathom::router

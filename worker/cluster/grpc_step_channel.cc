@@ -1,0 +1,71 @@
+#include "worker/cluster/grpc_step_channel.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include "cluster.grpc.pb.h"
+#include "cluster/wire.h"
+#include "worker/cluster/cluster_channel.h"
+
+namespace fathom::worker {
+namespace {
+
+namespace wire = cluster::v1;
+
+class GrpcStepChannel final : public StepChannel {
+ public:
+  GrpcStepChannel(const std::string& address, const std::string& process_id, Epoch& epoch)
+      : epoch_(epoch),
+        stub_(wire::Scheduler::NewStub(DialScheduler(address))),
+        stream_(stub_->Steps(&context_)),
+        cancel_(epoch.OnAbort([this] { context_.TryCancel(); })) {
+    wire::StepsHello* hello = up_.mutable_hello();
+    hello->set_term(epoch.seat().term.value);
+    hello->set_epoch(epoch.seat().epoch.value);
+    hello->set_rank(epoch.seat().rank);
+    hello->set_process_id(process_id);
+    stream_->Write(up_);  // A failure shows at the first Read.
+  }
+
+  ~GrpcStepChannel() override {
+    epoch_.Forget(cancel_);
+    context_.TryCancel();
+    if (!finished_) stream_->Finish();
+  }
+
+  absl::StatusOr<StepPlan> Read() override {
+    if (!stream_->Read(&down_)) return Ended();
+    return FromWire(down_.plan());
+  }
+
+  absl::Status Write(const StepResult& result) override {
+    ToWire(result, up_.mutable_result());
+    return stream_->Write(up_) ? absl::OkStatus() : Ended();
+  }
+
+ private:
+  absl::Status Ended() {
+    if (finished_) return Unavailable("the leader's steps have ended");
+    finished_ = true;
+    const grpc::Status status = stream_->Finish();
+    return Unavailable("the leader ended the steps: {} {}", static_cast<int>(status.error_code()),
+                       status.error_message());
+  }
+
+  Epoch& epoch_;
+  grpc::ClientContext context_;
+  const std::unique_ptr<wire::Scheduler::Stub> stub_;
+  const std::unique_ptr<grpc::ClientReaderWriter<wire::StepsUp, wire::StepsDown>> stream_;
+  const int cancel_;
+  bool finished_ = false;
+  wire::StepsUp up_;
+  wire::StepsDown down_;
+};
+
+}  // namespace
+
+std::unique_ptr<StepChannel> DialSteps(const std::string& address, const std::string& process_id,
+                                       Epoch& epoch) {
+  return std::make_unique<GrpcStepChannel>(address, process_id, epoch);
+}
+
+}  // namespace fathom::worker

@@ -1,0 +1,69 @@
+#include "worker/cluster/membership.h"
+
+#include <utility>
+
+namespace fathom::worker {
+
+void Membership::EndLocked(const absl::Status& reason) {
+  if (current_) current_->Abort(reason);
+  current_.reset();
+}
+
+bool Membership::Hear(TermId term) {
+  std::lock_guard lock(mutex_);
+  if (term < term_) return false;
+  if (term > term_) EndLocked(Aborted("a scheduler leads with the higher term {}", term.value));
+  term_ = term;
+  return true;
+}
+
+TermId Membership::term() const {
+  std::lock_guard lock(mutex_);
+  return term_;
+}
+
+void Membership::Join(const Seat& seat) {
+  {
+    std::lock_guard lock(mutex_);
+    EndLocked(Aborted("epoch {} follows", seat.epoch.value));
+    if (closed_ || seat.term != term_) return;
+    current_ = std::make_shared<Epoch>(seat);
+    taken_ = false;
+  }
+  changed_.notify_all();
+}
+
+void Membership::PushExchange(EpochId epoch, Epoch::Exchange exchange) {
+  std::lock_guard lock(mutex_);
+  if (current_ && current_->seat().epoch == epoch) current_->PushExchange(std::move(exchange));
+}
+
+void Membership::Abort(TermId term, EpochId epoch, const std::string& reason) {
+  std::lock_guard lock(mutex_);
+  if (!current_ || current_->seat().term != term || current_->seat().epoch != epoch) return;
+  EndLocked(Aborted("the scheduler ended epoch {}: {}", epoch.value, reason));
+}
+
+void Membership::Lose(int source, const std::string& reason) {
+  std::lock_guard lock(mutex_);
+  if (current_ && current_->seat().source == source) EndLocked(Unavailable("{}", reason));
+}
+
+void Membership::Close() {
+  {
+    std::lock_guard lock(mutex_);
+    EndLocked(Cancelled("the worker leaves"));
+    closed_ = true;
+  }
+  changed_.notify_all();
+}
+
+std::shared_ptr<Epoch> Membership::Next() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return closed_ || (current_ && !taken_); });
+  if (closed_) return nullptr;
+  taken_ = true;
+  return current_;
+}
+
+}  // namespace fathom::worker

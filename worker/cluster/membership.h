@@ -1,0 +1,51 @@
+// worker/cluster/membership.h: which scheduler this worker obeys, and which epoch it is in. Control
+// streams tell it what they hear; the engine thread asks for the next epoch. Thread: every method
+// from any thread. Invariants: the term never goes back; at most one epoch is alive, it is of the
+// term, and it ends with the stream that gave it.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "common/status.h"
+#include "common/types.h"
+#include "worker/engine/epoch.h"
+
+namespace fathom::worker {
+
+class Membership {
+ public:
+  // A scheduler said `term`. False: it is lower than one heard before; the message is void and is
+  // to be answered with term(). A higher one ends the epoch of the old.
+  [[nodiscard]] bool Hear(TermId term);
+  TermId term() const;
+
+  // The leader gave this worker a seat; the epoch before is over. REQUIRES: Hear(seat.term) was
+  // true.
+  void Join(const Seat& seat);
+  void PushExchange(EpochId epoch, Epoch::Exchange exchange);
+  void Abort(TermId term, EpochId epoch, const std::string& reason);
+  // The Control stream to scheduler `source` broke.
+  void Lose(int source, const std::string& reason);
+  // Ends the epoch and wakes Next for good.
+  void Close();
+
+  // The next epoch to run; waits for one. nullptr: closed. The engine thread gets each epoch once;
+  // one that was replaced before it got here it never sees.
+  std::shared_ptr<Epoch> Next();
+
+ private:
+  void EndLocked(const absl::Status& reason);
+
+  mutable std::mutex mutex_;  // Guards what follows.
+  std::condition_variable changed_;
+  TermId term_{0};
+  std::shared_ptr<Epoch> current_;
+  bool taken_ = false;  // Next has given current_ out.
+  bool closed_ = false;
+};
+
+}  // namespace fathom::worker

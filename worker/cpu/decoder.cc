@@ -1,0 +1,386 @@
+#include "worker/cpu/decoder.h"
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "common/check.h"
+#include "kernels/add.h"
+#include "kernels/embedding.h"
+#include "kernels/gather_rows.h"
+#include "kernels/gemm.h"
+#include "kernels/paged_attention.h"
+#include "kernels/rmsnorm.h"
+#include "kernels/rope_kv_write.h"
+#include "kernels/silu_mul.h"
+#include "modeling/config/rope_spec.h"
+#include "worker/cpu/model_weights.h"
+
+namespace fathom::worker {
+namespace {
+
+using kernels::KvPlanes;
+using kernels::SequenceRow;
+using kernels::TensorView;
+
+static_assert(sizeof(BlockId) == sizeof(int32_t), "kernels read block tables as plain numbers");
+
+// A row's stride that lets each row begin a cache line, so that no vector load crosses one.
+constexpr int64_t Padded(int64_t width) { return (width + 15) / 16 * 16; }
+
+// Rows of activations, fp32; allocated once, zero at first.
+struct Activations {
+  Activations(int64_t rows, int64_t row_stride)
+      : stride(row_stride),
+        size(static_cast<size_t>(rows * row_stride)),
+        data(new (std::align_val_t{64}) float[size]()) {}
+  float* row(int64_t r) { return data.get() + r * stride; }
+  std::span<float> rows(int64_t count) { return {data.get(), static_cast<size_t>(count * stride)}; }
+  size_t bytes() const { return size * sizeof(float); }
+
+  struct Delete {
+    void operator()(float* p) const { ::operator delete[](p, std::align_val_t{64}); }
+  };
+  int64_t stride;
+  size_t size;
+  std::unique_ptr<float[], Delete> data;
+};
+
+class LlamaDecoder final : public Decoder {
+ public:
+  LlamaDecoder(const ModelConfig& config, const ParallelPlace& place, const DecoderLimits& limits,
+               std::unique_ptr<ModelWeights> weights, KvCache* kv, Comm* comm,
+               kernels::ThreadPool* pool, std::atomic<uint64_t>* progress)
+      : config_(config),
+        shape_(ShapeOfRank(config, place.size)),
+        limits_(limits),
+        weights_(std::move(weights)),
+        positions_(std::min<int64_t>(limits.context_tokens, kv->shape().pool_tokens())),
+        rope_(kernels::MakeRopeTable(RopeSpecOf(config), positions_)),
+        kv_(*kv),
+        comm_(*comm),
+        pool_(*pool),
+        progress_(progress),
+        q_width_(int64_t{shape_.heads} * config.head_dim),
+        kv_width_(int64_t{shape_.kv_heads} * config.head_dim),
+        x_(limits.step_tokens, Padded(config.hidden)),
+        normed_(limits.step_tokens, Padded(config.hidden)),
+        qkv_(limits.step_tokens, Padded(q_width_ + 2 * kv_width_)),
+        attended_(limits.step_tokens, Padded(q_width_)),
+        gate_up_(limits.step_tokens, Padded(2 * int64_t{shape_.ffn})),
+        logits_(limits.logits_rows, config.vocab),
+        logits_of_rank_(place.size > 1 ? limits.logits_rows : 0, shape_.vocab),
+        gathered_(place.size > 1 ? limits.logits_rows : 0, config.vocab) {
+    tokens_.reserve(static_cast<size_t>(limits.step_tokens));
+    rows_.reserve(static_cast<size_t>(limits.step_tokens));
+    with_logits_.reserve(static_cast<size_t>(limits.logits_rows));
+  }
+
+  absl::StatusOr<std::span<const float>> Forward(const ForwardBatch& batch) override;
+
+  size_t weight_bytes() const override { return weights_->bytes(); }
+  size_t work_bytes() const override {
+    size_t bytes = (rope_.cos.size() + rope_.sin.size()) * sizeof(float);
+    for (const Activations* a :
+         {&x_, &normed_, &qkv_, &attended_, &gate_up_, &logits_, &logits_of_rank_, &gathered_}) {
+      bytes += a->bytes();
+    }
+    return bytes;
+  }
+
+ private:
+  absl::Status CheckRow(const ForwardBatch& batch, const ForwardRow& row) const;
+  absl::Status Begin(const ForwardBatch& batch);
+  absl::Status Layer(int32_t index);
+  void WriteKv(const LayerWeights& layer, const KvPlanes& planes);
+  void KeepRowsWithLogits();
+  void Attention(const KvPlanes& planes);
+  absl::StatusOr<std::span<const float>> Head();
+
+  void Norm(Activations& x, const float* weight, Activations& y, int64_t rows);
+  void NormHeads(float* heads, int64_t count, const float* weight);
+  void Product(Activations& x, const TensorView& weight, const float* bias, Activations& y,
+               int64_t rows);
+  absl::Status AddProduct(Activations& x, const TensorView& weight);
+
+  // Rows in work: all of the batch, and from the last layer's KV write on those with logits.
+  int64_t row_count() const { return static_cast<int64_t>(rows_.size()); }
+
+  const ModelConfig config_;
+  const RankShape shape_;
+  const DecoderLimits limits_;
+  const std::unique_ptr<ModelWeights> weights_;
+  // Positions that a sequence can reach: the context, or what the KV pool holds where that is less.
+  // The rotary tables end there, so that a context of millions costs no memory of its own.
+  const int64_t positions_;
+  const kernels::RopeTable rope_;
+  KvCache& kv_;
+  Comm& comm_;
+  kernels::ThreadPool& pool_;
+  std::atomic<uint64_t>* const progress_;
+
+  const int64_t q_width_;
+  const int64_t kv_width_;
+  Activations x_;               // The residual stream.
+  Activations normed_;          // A norm's output, or a product that waits for its all-reduce.
+  Activations qkv_;             // Per row: q of the rank's heads, then k, then v.
+  Activations attended_;        // Per row: the rank's heads.
+  Activations gate_up_;         // Per row: gate, then up; gate becomes silu(gate) * up.
+  Activations logits_;          // [rows][vocab]
+  Activations logits_of_rank_;  // [rows][vocab of the rank]; tp > 1 only, like the next.
+  Activations gathered_;        // [rank][rows][vocab of the rank]
+  std::vector<int32_t> tokens_;
+  std::vector<SequenceRow> rows_;
+  std::vector<int32_t> with_logits_;  // Indices of the batch's rows with logits, ascending.
+};
+
+absl::StatusOr<std::span<const float>> LlamaDecoder::Forward(const ForwardBatch& batch) {
+  FATHOM_RETURN_IF_ERROR(Begin(batch));
+  kernels::EmbeddingCpu({.table = weights_->embedding,
+                         .tokens = tokens_.data(),
+                         .rows = row_count(),
+                         .y = x_.row(0),
+                         .y_stride = x_.stride},
+                        pool_);
+  for (int32_t i = 0; i < config_.layers; ++i) {
+    FATHOM_RETURN_IF_ERROR(Layer(i));
+    if (progress_ != nullptr) progress_->fetch_add(1, std::memory_order_relaxed);
+  }
+  return Head();
+}
+
+absl::Status LlamaDecoder::Layer(int32_t index) {
+  const LayerWeights& layer = weights_->layers[static_cast<size_t>(index)];
+  const KvPlanes planes = {.keys = kv_.Keys(index),
+                           .values = kv_.Values(index),
+                           .kv_heads = shape_.kv_heads,
+                           .head_dim = config_.head_dim,
+                           .block_tokens = kv_.shape().block_tokens};
+  Norm(x_, layer.attention_norm, normed_, row_count());
+  Product(normed_, layer.qkv, layer.qkv_bias, qkv_, row_count());
+  WriteKv(layer, planes);
+  if (index + 1 == config_.layers) KeepRowsWithLogits();
+  // The same on every rank: none of them meets in a collective of no rows.
+  if (row_count() == 0) return absl::OkStatus();
+  Attention(planes);
+  FATHOM_RETURN_IF_ERROR(AddProduct(attended_, layer.o));
+
+  Norm(x_, layer.ffn_norm, normed_, row_count());
+  Product(normed_, layer.gate_up, nullptr, gate_up_, row_count());
+  kernels::SiluMulCpu({.gate = gate_up_.row(0),
+                       .up = gate_up_.row(0) + shape_.ffn,
+                       .stride = gate_up_.stride,
+                       .rows = row_count(),
+                       .dim = shape_.ffn,
+                       .y = gate_up_.row(0),
+                       .y_stride = gate_up_.stride},
+                      pool_);
+  FATHOM_RETURN_IF_ERROR(AddProduct(gate_up_, layer.down));
+  return absl::OkStatus();
+}
+
+void LlamaDecoder::WriteKv(const LayerWeights& layer, const KvPlanes& planes) {
+  float* q = qkv_.row(0);
+  float* k = q + q_width_;
+  float* v = k + kv_width_;
+  if (config_.qk_norm) {
+    NormHeads(q, shape_.heads, layer.q_norm);
+    NormHeads(k, shape_.kv_heads, layer.k_norm);
+  }
+  kernels::RopeKvWriteCpu({.q = q,
+                           .k = k,
+                           .v = v,
+                           .stride = qkv_.stride,
+                           .heads = shape_.heads,
+                           .cos = rope_.cos.data(),
+                           .sin = rope_.sin.data(),
+                           .rows = rows_.data(),
+                           .row_count = row_count(),
+                           .planes = planes},
+                          pool_);
+}
+
+// After the last layer's KV write only rows with logits matter to anybody.
+void LlamaDecoder::KeepRowsWithLogits() {
+  const auto count = std::ssize(with_logits_);
+  if (count == row_count()) return;
+  const auto keep = [&](Activations& a, int64_t width) {
+    kernels::GatherRowsCpu({.x = a.row(0),
+                            .x_stride = a.stride,
+                            .index = with_logits_.data(),
+                            .rows = count,
+                            .dim = width,
+                            .y = a.row(0),
+                            .y_stride = a.stride});
+  };
+  keep(x_, config_.hidden);
+  keep(qkv_, q_width_);
+  for (size_t i = 0; i < with_logits_.size(); ++i) {
+    rows_[i] = rows_[static_cast<size_t>(with_logits_[i])];
+  }
+  rows_.resize(with_logits_.size());
+}
+
+void LlamaDecoder::Attention(const KvPlanes& planes) {
+  kernels::PagedAttentionCpu({.q = qkv_.row(0),
+                              .q_stride = qkv_.stride,
+                              .heads = shape_.heads,
+                              .planes = planes,
+                              .rows = rows_.data(),
+                              .row_count = row_count(),
+                              .y = attended_.row(0),
+                              .y_stride = attended_.stride},
+                             pool_);
+}
+
+absl::StatusOr<std::span<const float>> LlamaDecoder::Head() {
+  const int64_t count = row_count();
+  Norm(x_, weights_->final_norm, normed_, count);
+  if (comm_.size() == 1) {
+    Product(normed_, weights_->head, nullptr, logits_, count);
+    return logits_.rows(count);
+  }
+  if (count == 0) return logits_.rows(0);
+  Product(normed_, weights_->head, nullptr, logits_of_rank_, count);
+  FATHOM_RETURN_IF_ERROR(comm_.AllGather(logits_of_rank_.rows(count), gathered_.rows(count)));
+  const float* from = gathered_.row(0);
+  for (int64_t rank = 0; rank < comm_.size(); ++rank) {
+    for (int64_t r = 0; r < count; ++r, from += shape_.vocab) {
+      std::copy_n(from, shape_.vocab, logits_.row(r) + rank * shape_.vocab);
+    }
+  }
+  return logits_.rows(count);
+}
+
+void LlamaDecoder::Norm(Activations& x, const float* weight, Activations& y, int64_t rows) {
+  kernels::RmsNormCpu({.x = x.row(0),
+                       .x_stride = x.stride,
+                       .weight = weight,
+                       .eps = static_cast<float>(config_.rms_eps),
+                       .rows = rows,
+                       .dim = config_.hidden,
+                       .y = y.row(0),
+                       .y_stride = y.stride},
+                      pool_);
+}
+
+void LlamaDecoder::NormHeads(float* heads, int64_t count, const float* weight) {
+  kernels::RmsNormCpu({.x = heads,
+                       .x_stride = qkv_.stride,
+                       .weight = weight,
+                       .eps = static_cast<float>(config_.rms_eps),
+                       .rows = row_count(),
+                       .groups = count,
+                       .dim = config_.head_dim,
+                       .y = heads,
+                       .y_stride = qkv_.stride},
+                      pool_);
+}
+
+void LlamaDecoder::Product(Activations& x, const TensorView& weight, const float* bias,
+                           Activations& y, int64_t rows) {
+  kernels::GemmCpu({.x = x.row(0),
+                    .x_stride = x.stride,
+                    .rows = rows,
+                    .weight = weight,
+                    .bias = bias,
+                    .y = y.row(0),
+                    .y_stride = y.stride},
+                   pool_);
+}
+
+// x_ += x weight^T, over all ranks: each has a slice of the reduction, and the residual comes after
+// their sum.
+absl::Status LlamaDecoder::AddProduct(Activations& x, const TensorView& weight) {
+  if (comm_.size() == 1) {
+    kernels::GemmCpu({.x = x.row(0),
+                      .x_stride = x.stride,
+                      .rows = row_count(),
+                      .weight = weight,
+                      .residual = x_.row(0),
+                      .residual_stride = x_.stride,
+                      .y = x_.row(0),
+                      .y_stride = x_.stride},
+                     pool_);
+    return absl::OkStatus();
+  }
+  Product(x, weight, nullptr, normed_, row_count());
+  FATHOM_RETURN_IF_ERROR(comm_.AllReduceSum(normed_.rows(row_count())));
+  kernels::AddCpu({.x = normed_.row(0), .y = x_.row(0), .count = row_count() * x_.stride}, pool_);
+  return absl::OkStatus();
+}
+
+absl::Status LlamaDecoder::CheckRow(const ForwardBatch& batch, const ForwardRow& row) const {
+  if (row.token < 0 || row.token >= config_.vocab) {
+    return OutOfRange("token {} is not in the model's vocabulary of {}", row.token, config_.vocab);
+  }
+  if (row.position < 0 || row.position >= positions_) {
+    return OutOfRange(
+        "position {} is not below {}: the context has {} tokens, and the KV pool holds {}",
+        row.position, positions_, limits_.context_tokens, kv_.shape().pool_tokens());
+  }
+  if (row.sequence < 0 || static_cast<size_t>(row.sequence) >= batch.block_tables.size()) {
+    return OutOfRange("a row of sequence {}, but the batch has {} block tables", row.sequence,
+                      batch.block_tables.size());
+  }
+  const auto table = batch.block_tables[static_cast<size_t>(row.sequence)];
+  if (static_cast<size_t>(row.position / kv_.shape().block_tokens) >= table.size()) {
+    return OutOfRange("position {} is beyond its sequence's {} blocks of {} tokens", row.position,
+                      table.size(), kv_.shape().block_tokens);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LlamaDecoder::Begin(const ForwardBatch& batch) {
+  FATHOM_CHECK(batch.rows.size() <= static_cast<size_t>(limits_.step_tokens), "{} rows of {}",
+               batch.rows.size(), limits_.step_tokens);
+  for (const auto& table : batch.block_tables) {
+    for (const BlockId block : table) {
+      if (kv_.Contains(block)) continue;
+      return OutOfRange("block {} is not in this rank's pool of blocks 1 to {}", block.value,
+                        kv_.shape().pool_blocks - 1);
+    }
+  }
+  tokens_.clear();
+  rows_.clear();
+  with_logits_.clear();
+  for (const ForwardRow& row : batch.rows) {
+    FATHOM_RETURN_IF_ERROR(CheckRow(batch, row));
+    const auto table = batch.block_tables[static_cast<size_t>(row.sequence)];
+    if (row.logits) with_logits_.push_back(static_cast<int32_t>(rows_.size()));
+    tokens_.push_back(row.token);
+    rows_.push_back({reinterpret_cast<const int32_t*>(table.data()), row.position});
+  }
+  FATHOM_CHECK(std::ssize(with_logits_) <= limits_.logits_rows, "{} rows with logits of {}",
+               with_logits_.size(), limits_.logits_rows);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int32_t Decoder::KvHeadsOfRank(const ModelConfig& config, int32_t tp) {
+  return ShapeOfRank(config, tp).kv_heads;
+}
+
+absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const ModelConfig& config,
+                                                       Checkpoint& checkpoint,
+                                                       const ParallelPlace& place,
+                                                       const DecoderLimits& limits, KvCache* kv,
+                                                       Comm* comm, kernels::ThreadPool* pool,
+                                                       std::atomic<uint64_t>* progress) {
+  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, place.size));
+  FATHOM_CHECK(limits.step_tokens > 0 && limits.logits_rows > 0 && limits.context_tokens > 0 &&
+                   comm->rank() == place.rank && comm->size() == place.size,
+               "rank {} of {}", place.rank, place.size);
+  const KvShape& shape = kv->shape();
+  FATHOM_CHECK(shape.layers == config.layers && shape.head_dim == config.head_dim &&
+                   shape.kv_heads == KvHeadsOfRank(config, place.size),
+               "the KV cache has {} layers, {} heads of {}", shape.layers, shape.kv_heads,
+               shape.head_dim);
+  FATHOM_ASSIGN_OR_RETURN(auto weights, ModelWeights::Load(config, checkpoint, place));
+  return std::make_unique<LlamaDecoder>(config, place, limits, std::move(weights), kv, comm, pool,
+                                        progress);
+}
+
+}  // namespace fathom::worker

@@ -1,0 +1,68 @@
+#include "worker/cpu/model_host.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/thread_pool.h"
+#include "modeling/checkpoint/checkpoint.h"
+#include "worker/comm/epoch_comm.h"
+#include "worker/cpu/decoder.h"
+#include "worker/cpu/kv_cache.h"
+
+namespace fathom::worker {
+
+struct ModelHost::Loaded {
+  Loaded(int rank, int tp, const Clock* clock, Progress* progress)
+      : comm(rank, tp, clock, progress) {}
+  EpochComm comm;
+  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<CpuBackend> backend;
+};
+
+int32_t LogitsRows(const EngineLimits& limits) {
+  constexpr int32_t kScoredRows = 64;
+  return std::min(limits.step_tokens, std::max(limits.slots, kScoredRows));
+}
+
+ModelHost::ModelHost(const ModelConfig& config, Checkpoint* checkpoint,
+                     const ModelHostOptions& options, const Clock* clock, Progress* progress)
+    : config_(config),
+      checkpoint_(checkpoint),
+      options_(options),
+      clock_(clock),
+      progress_(progress) {}
+
+ModelHost::~ModelHost() = default;
+
+absl::StatusOr<EngineParts> ModelHost::ForRank(int rank) {
+  if (!pool_) pool_ = std::make_unique<kernels::ThreadPool>(options_.threads);
+  if (!kv_) {
+    const KvShape shape{config_.layers, Decoder::KvHeadsOfRank(config_, options_.tp),
+                        config_.head_dim, options_.limits.block_tokens,
+                        options_.limits.pool_blocks};
+    FATHOM_ASSIGN_OR_RETURN(kv_, KvCache::Allocate(shape));
+  }
+  if (!loaded_ || loaded_->comm.rank() != rank) {
+    loaded_.reset();  // Not two shares at once.
+    auto loaded = std::make_unique<Loaded>(rank, options_.tp, clock_, progress_);
+    const DecoderLimits limits{options_.limits.step_tokens, options_.logits_rows,
+                               options_.limits.context_tokens};
+    FATHOM_ASSIGN_OR_RETURN(loaded->decoder,
+                            Decoder::Load(config_, *checkpoint_, {rank, options_.tp}, limits,
+                                          kv_.get(), &loaded->comm, pool_.get(), &progress_->op));
+    loaded_ = std::move(loaded);
+  }
+  return EngineParts{loaded_->decoder.get(), kv_.get(), &loaded_->comm, clock_, progress_,
+                     options_.logits_rows};
+}
+
+absl::StatusOr<Backend*> ModelHost::BackendForRank(int rank) {
+  FATHOM_ASSIGN_OR_RETURN(const EngineParts parts, ForRank(rank));
+  if (!loaded_->backend) loaded_->backend = std::make_unique<CpuBackend>(parts);
+  return loaded_->backend.get();
+}
+
+int64_t ModelHost::weights_bytes() const {
+  return loaded_ ? static_cast<int64_t>(loaded_->decoder->weight_bytes()) : 0;
+}
+
+}  // namespace fathom::worker

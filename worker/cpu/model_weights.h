@@ -1,0 +1,69 @@
+// worker/cpu/model_weights.h: one rank's weights, packed for the CPU's products when they are
+// loaded. Products of one input are one matrix: q, k and v; gate and up. Matrices keep their stored
+// type; norms and biases are widened to fp32, which is exact. All lie in one allocation in the
+// order of the forward pass, so that decoding reads one sequential stream. Thread: constant after
+// loading.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "common/status.h"
+#include "kernels/tensor.h"
+#include "modeling/checkpoint/checkpoint.h"
+#include "modeling/config/model_config.h"
+
+namespace fathom::worker {
+
+struct ParallelPlace;
+
+// Sizes of one rank's part.
+struct RankShape {
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t ffn = 0;
+  int32_t vocab = 0;
+};
+// REQUIRES: CheckTensorParallel(config, tp) is OK.
+RankShape ShapeOfRank(const ModelConfig& config, int32_t tp);
+
+struct LayerWeights {
+  const float* attention_norm = nullptr;  // [hidden]
+  kernels::TensorView qkv;                // [(heads + 2 kv_heads) head_dim, hidden]
+  const float* qkv_bias = nullptr;        // The same rows; null without qkv_bias.
+  const float* q_norm = nullptr;          // [head_dim]; null without qk_norm.
+  const float* k_norm = nullptr;
+  kernels::TensorView o;            // [hidden, heads head_dim]
+  const float* ffn_norm = nullptr;  // [hidden]
+  kernels::TensorView gate_up;      // [2 ffn, hidden]
+  kernels::TensorView down;         // [hidden, ffn]
+};
+
+class ModelWeights {
+ public:
+  // Errors are the checkpoint's; RESOURCE_EXHAUSTED when the memory is not there.
+  static absl::StatusOr<std::unique_ptr<ModelWeights>> Load(const ModelConfig& config,
+                                                            const Checkpoint& checkpoint,
+                                                            const ParallelPlace& place);
+  ~ModelWeights();
+  ModelWeights(const ModelWeights&) = delete;
+  ModelWeights& operator=(const ModelWeights&) = delete;
+
+  kernels::TensorView embedding;  // [vocab, hidden], row-major, whole on each rank.
+  std::vector<LayerWeights> layers;
+  const float* final_norm = nullptr;  // [hidden]
+  kernels::TensorView head;           // [vocab of the rank, hidden]
+
+  size_t bytes() const { return bytes_; }
+
+ private:
+  friend class WeightLoader;
+  ModelWeights() = default;
+
+  std::byte* arena_ = nullptr;
+  size_t bytes_ = 0;
+  HostTensor embedding_;  // Owns what `embedding` views.
+};
+
+}  // namespace fathom::worker

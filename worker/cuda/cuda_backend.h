@@ -1,0 +1,40 @@
+// worker/cuda/cuda_backend.h: a rank's model on one GPU, kept between epochs. No CUDA header here:
+// a build without CUDA has the same function, which says so. Thread: made by main, then the engine
+// thread's.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "common/clock.h"
+#include "common/status.h"
+#include "kernels/tensor.h"
+#include "modeling/checkpoint/checkpoint.h"
+#include "modeling/config/model_config.h"
+#include "modeling/layout/cuda_memory_plan.h"
+#include "worker/engine/backend.h"
+#include "worker/progress.h"
+
+namespace fathom::worker {
+
+struct CudaBackendOptions {
+  const ModelConfig* config = nullptr;  // The pointers outlive the backend.
+  const Checkpoint* checkpoint = nullptr;
+  const Clock* clock = nullptr;
+  Progress* progress = nullptr;
+  CudaMemoryPlan plan;
+  kernels::DType dtype = kernels::DType::kBf16;
+  bool use_graphs = true;  // --enforce-eager: false
+  bool diagnose = false;   // --diagnose-numerics
+  // Told of each part of the start: "arenas", "weights", ...
+  std::function<void(const char* name, int64_t us)> phase;
+  // Told what all captured graphs take of the device, after each; by the engine thread.
+  std::function<void(int64_t bytes)> graphs_grew;
+};
+
+// Allocates every arena and loads the weights. Errors: RESOURCE_EXHAUSTED and the checkpoint's;
+// FAILED_PRECONDITION without a usable device. A CUDA error ends the process with exit 70.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options);
+
+}  // namespace fathom::worker
