@@ -11,7 +11,11 @@ endif()
 
 # The arithmetic is canonical (docs/NUMERICS.md): no contraction of a*b+c, no reordering, ever.
 add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-ffp-contract=off>)
-set(FATHOM_WARNINGS -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Wvla -Wimplicit-fallthrough -Wno-missing-field-initializers)
+set(FATHOM_WERROR_FLAG)
+if(FATHOM_WERROR)
+  set(FATHOM_WERROR_FLAG -Werror)
+endif()
+set(FATHOM_WARNINGS -Wall -Wextra ${FATHOM_WERROR_FLAG} -Wshadow -Wnon-virtual-dtor -Wvla -Wimplicit-fallthrough -Wno-missing-field-initializers)
 list(TRANSFORM FATHOM_WARNINGS REPLACE "(.+)" "$<$<COMPILE_LANGUAGE:C,CXX>:\\1>")
 
 # CMake's Release is -O3 -DNDEBUG; FATHOM_CHECK does not depend on NDEBUG.
