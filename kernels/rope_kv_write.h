@@ -30,7 +30,7 @@ struct KvPlanes {
 
 // Inverse frequencies and their scaling, as a model's configuration gives them.
 struct RopeSpec {
-  enum class Scaling { kNone, kLinear, kLlama3 };
+  enum class Scaling { kNone, kLinear, kLlama3, kYarn };
   int32_t head_dim = 0;
   double theta = 10000.0;
   Scaling scaling = Scaling::kNone;
@@ -38,9 +38,17 @@ struct RopeSpec {
   double low_freq_factor = 1.0;
   double high_freq_factor = 4.0;
   double original_context = 0;
+  // kYarn: pairs that turn more than beta_fast times in the original context keep their frequency,
+  // those that turn less than beta_slow times have it divided by `factor`, and those between are
+  // blended; `truncate` rounds both ends of the blend to whole pairs, outwards.
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  bool truncate = true;
+  double attention_factor = 1.0;  // Of every cos and sin.
 };
 
-// cos and sin of [positions][head_dim / 2], computed in double, stored in fp32.
+// cos and sin of [positions][head_dim / 2] times attention_factor, computed in double, stored in
+// fp32.
 struct RopeTable {
   std::vector<float> cos, sin;
 };

@@ -1,5 +1,6 @@
 // The tables of kernels/rope_kv_write.h. In double through libm: computed once per process, and
 // rounded to fp32, which hides a libm's last bit but for ties nobody has seen.
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -19,6 +20,28 @@ double ScaleLlama3(const RopeSpec& spec, double frequency) {
   return (1.0 - blend) * frequency / spec.factor + blend * frequency;
 }
 
+// YaRN (Peng et al. 2023, section 3.2). The pair, as a fraction, that turns `turns` times in the
+// original context.
+double PairOfTurns(const RopeSpec& spec, double turns) {
+  return spec.head_dim * std::log(spec.original_context / (turns * 2.0 * std::numbers::pi)) /
+         (2.0 * std::log(spec.theta));
+}
+
+double ScaleYarn(const RopeSpec& spec, int32_t pair, double frequency) {
+  double first = PairOfTurns(spec, spec.beta_fast);
+  double last = PairOfTurns(spec, spec.beta_slow);
+  if (spec.truncate) {
+    first = std::floor(first);
+    last = std::ceil(last);
+  }
+  first = std::max(first, 0.0);
+  last = std::min(last, spec.head_dim - 1.0);
+  if (first == last) last += 0.001;  // As the published code has it: no division by 0.
+  const double keep = 1.0 - std::clamp((pair - first) / (last - first), 0.0, 1.0);
+  // In this form a factor of 1 is exactly the plain frequency: keep + (1 - keep) rounds to 1.
+  return frequency * (keep + (1.0 - keep) / spec.factor);
+}
+
 double InverseFrequency(const RopeSpec& spec, int32_t pair) {
   const double frequency = std::pow(spec.theta, -2.0 * pair / spec.head_dim);
   switch (spec.scaling) {
@@ -28,6 +51,8 @@ double InverseFrequency(const RopeSpec& spec, int32_t pair) {
       return frequency / spec.factor;
     case RopeSpec::Scaling::kLlama3:
       return ScaleLlama3(spec, frequency);
+    case RopeSpec::Scaling::kYarn:
+      return ScaleYarn(spec, pair, frequency);
   }
   return frequency;
 }
@@ -44,8 +69,8 @@ RopeTable MakeRopeTable(const RopeSpec& spec, int64_t positions) {
     for (int64_t p = 0; p < positions; ++p) {
       const double angle = static_cast<double>(p) * frequency;
       const size_t at = static_cast<size_t>(p * half + i);
-      table.cos[at] = static_cast<float>(std::cos(angle));
-      table.sin[at] = static_cast<float>(std::sin(angle));
+      table.cos[at] = static_cast<float>(std::cos(angle) * spec.attention_factor);
+      table.sin[at] = static_cast<float>(std::sin(angle) * spec.attention_factor);
     }
   }
   return table;

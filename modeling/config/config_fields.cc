@@ -30,6 +30,10 @@ void ConfigFields::Refuse(std::string_view key, std::string_view message) {
   if (error_.ok()) error_ = Invalid("{}{} {}", path_, key, message);
 }
 
+void ConfigFields::Adopt(const absl::Status& status) {
+  if (error_.ok()) error_ = status;
+}
+
 int32_t ConfigFields::Int(std::string_view key, int32_t min, int32_t max) {
   if (Take(key) == nullptr) {
     Refuse(key, fmt::format("is missing; expected an integer from {} to {}", min, max));

@@ -48,6 +48,8 @@ class ConfigFields {
 
   // Records an error about `key` unless there was one before.
   void Refuse(std::string_view key, std::string_view message);
+  // The same with what another reader's Finish() gave, of an object inside of this one.
+  void Adopt(const absl::Status& status);
 
   // The first error; else an error naming a key that is neither read, nor null, nor in `harmless`.
   absl::Status Finish(std::span<const HarmlessKey> harmless);

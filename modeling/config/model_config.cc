@@ -9,6 +9,7 @@
 #include "modeling/architectures/architecture.h"
 #include "modeling/config/config_fields.h"
 #include "modeling/config/config_keys.h"
+#include "modeling/config/config_rope.h"
 
 namespace fathom::worker {
 namespace {
@@ -23,8 +24,6 @@ constexpr int32_t kHeadDimMax = 1 << 10;
 constexpr int32_t kFfnMax = 1 << 20;
 constexpr int32_t kVocabMax = 1 << 22;
 constexpr int32_t kContextMax = 1 << 24;
-constexpr double kThetaMax = 1e12;
-constexpr double kRopeFactorMax = 1e6;
 
 absl::StatusOr<JsonValue> ParseObject(std::string_view text) {
   FATHOM_ASSIGN_OR_RETURN(JsonValue root, ParseJson(text, kLimits));
@@ -148,62 +147,6 @@ void ReadWindows(ConfigFields& fields, const ModelConfig& config) {
   }
 }
 
-// `fields` is the object that names the kind: rope_scaling, or rope_parameters with theta in it.
-void ReadRopeScaling(ConfigFields& fields, RopeConfig& rope) {
-  const std::string older = fields.StringOr("type", "default");
-  const std::string kind = fields.StringOr("rope_type", older);
-  if (fields.Take("type") != nullptr && kind != older) {
-    fields.Refuse("rope_type",
-                  fmt::format("is \"{}\" and type \"{}\"; keep one of them", kind, older));
-  } else if (kind == "linear") {
-    rope.scaling = RopeScaling::kLinear;
-    rope.factor = fields.Real("factor", 1.0, kRopeFactorMax);
-  } else if (kind == "llama3") {
-    rope.scaling = RopeScaling::kLlama3;
-    rope.factor = fields.Real("factor", 1.0, kRopeFactorMax);
-    rope.low_freq_factor = fields.Real("low_freq_factor", 1e-3, kRopeFactorMax);
-    rope.high_freq_factor = fields.Real("high_freq_factor", 1e-3, kRopeFactorMax);
-    rope.original_context = fields.Int("original_max_position_embeddings", 1, kContextMax);
-    if (rope.high_freq_factor <= rope.low_freq_factor) {
-      fields.Refuse("high_freq_factor", fmt::format("= {} is not above low_freq_factor = {}",
-                                                    rope.high_freq_factor, rope.low_freq_factor));
-    }
-  } else if (kind != "default") {
-    fields.Refuse(fields.Take("rope_type") != nullptr ? "rope_type" : "type",
-                  fmt::format("is \"{}\"; supported are default, linear and llama3", kind));
-  }
-}
-
-absl::Status ReadRope(ConfigFields& fields, RopeConfig& rope) {
-  static constexpr HarmlessKey kHarmless[] = {{"partial_rotary_factor", 1.0}};
-  const bool has_theta = fields.Take("rope_theta") != nullptr;
-  rope.theta = fields.RealOr("rope_theta", rope.theta, 1.0, kThetaMax);
-  const JsonValue* older = fields.Take("rope_scaling");
-  const JsonValue* newer = fields.Take("rope_parameters");
-  if (older != nullptr && newer != nullptr) {
-    fields.Refuse("rope_parameters", "stands beside rope_scaling; keep one of them");
-    return absl::OkStatus();
-  }
-  if (older == nullptr && newer == nullptr) return absl::OkStatus();
-  const std::string_view key = newer != nullptr ? "rope_parameters" : "rope_scaling";
-  const JsonValue& value = newer != nullptr ? *newer : *older;
-  if (value.AsObject() == nullptr) {
-    fields.Refuse(key, fmt::format("is {}; expected an object or null", value.Brief()));
-    return absl::OkStatus();
-  }
-  ConfigFields scaling(*value.AsObject(), std::string(key) + ".");
-  if (newer != nullptr) {
-    const double outer = rope.theta;
-    rope.theta = scaling.RealOr("rope_theta", rope.theta, 1.0, kThetaMax);
-    if (has_theta && outer != rope.theta) {
-      scaling.Refuse("rope_theta", fmt::format("= {} and rope_theta = {} differ; keep one of them",
-                                               rope.theta, outer));
-    }
-  }
-  ReadRopeScaling(scaling, rope);
-  return scaling.Finish(kHarmless);
-}
-
 }  // namespace
 
 const char* StoredTypeName(StoredType type) {
@@ -237,13 +180,12 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   ReadStoredType(fields, config);
   ReadActivation(fields);
   ReadWindows(fields, config);
-  const absl::Status rope = ReadRope(fields, config.rope);
+  ReadRope(fields, config.context, config.rope);
   architecture->configure(fields, config);
   const std::vector<TokenId> bos = fields.Ids("bos_token_id", config.vocab);
   if (bos.size() == 1) config.bos_id = bos[0];
   if (bos.size() > 1) fields.Refuse("bos_token_id", "has several ids; expected one");
   config.end_ids = fields.Ids("eos_token_id", config.vocab);
-  FATHOM_RETURN_IF_ERROR(rope);
   FATHOM_RETURN_IF_ERROR(fields.Finish(HarmlessConfigKeys()));
   return config;
 }

@@ -26,17 +26,21 @@ inline constexpr int64_t BytesOf(StoredType type) { return type == StoredType::k
 // As safetensors spells it: "BF16", "F16", "F32".
 const char* StoredTypeName(StoredType type);
 
-enum class RopeScaling { kNone, kLinear, kLlama3 };
+enum class RopeScaling { kNone, kLinear, kLlama3, kYarn };
 
 // Rotary embedding: inverse frequencies theta^(-2i / head_dim), then scaled. Fields that the kind
 // does not use stay at their defaults.
 struct RopeConfig {
   double theta = 10000.0;
   RopeScaling scaling = RopeScaling::kNone;
-  double factor = 1.0;            // kLinear, kLlama3: frequencies are divided by it.
+  double factor = 1.0;            // Frequencies, or some of them, are divided by it.
   double low_freq_factor = 1.0;   // kLlama3.
   double high_freq_factor = 4.0;  // kLlama3; > low_freq_factor.
-  int32_t original_context = 0;   // kLlama3: tokens.
+  int32_t original_context = 0;   // kLlama3, kYarn: tokens.
+  double beta_fast = 32.0;        // kYarn: turns in the original context (kernels/rope_kv_write.h).
+  double beta_slow = 1.0;         // kYarn; <= beta_fast.
+  bool truncate = true;           // kYarn.
+  double attention_factor = 1.0;  // kYarn: of cos and sin; all keys that say it are in it.
   bool operator==(const RopeConfig&) const = default;
 };
 

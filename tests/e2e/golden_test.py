@@ -34,7 +34,7 @@ class Golden(unittest.TestCase):
 
     def test_fixtures_of_every_architecture(self):
         """By ids; the folders are not part of the project (18 MB): what is there is tested."""
-        for folder in sorted(SHARED.glob("fixtures/*/")):
+        for folder in sorted([*SHARED.glob("fixtures/*/"), *SHARED.glob("fixtures-next/*/")]):
             with self.subTest(fixture=folder.name):
                 self.verify(folder, folder / "goldens.jsonl")
 

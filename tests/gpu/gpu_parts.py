@@ -91,7 +91,7 @@ def bench(host):
 def goldens(host):
     """Recorded answers of the bundled models and of every fixture."""
     cases = [(ROOT / f"models/{name}", ROOT / f"tests/data/goldens/{name}.jsonl") for name in ("fathom-tiny", "fathom-tiny-draft")]
-    cases += [(pathlib.Path(f).parent, pathlib.Path(f)) for f in sorted(glob.glob(str(host.work / "fixtures/*/goldens.jsonl")))]
+    cases += [(pathlib.Path(f).parent, pathlib.Path(f)) for f in sorted(glob.glob(str(host.work / "fixtures*/*/goldens.jsonl")))]
     if len(cases) == 2:
         host.say("goldens: no fixtures (tests/gpu/bundle --data)")
     for model, file in cases:

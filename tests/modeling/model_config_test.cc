@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <set>
 
 #include "common/status.h"
@@ -144,6 +145,74 @@ TEST(ModelConfig, NewerFormIsTheOlderForm) {
   }
 }
 
+// The factor on cos and sin: 0.1 ln(factor) + 1, which attention_factor replaces and attn_factor
+// multiplies; mscale and mscale_all_dim as DeepSeek V2 has them.
+TEST(ModelConfig, Yarn) {
+  const auto rope = [](std::string_view keys) {
+    return Parsed(WithKey(TinyConfig(), "rope_scaling",
+                          fmt::format(R"({{"type": "yarn", "factor": 4.0{}}})", keys)))
+        .rope;
+  };
+  const double plain = 0.1 * std::log(4.0) + 1.0;
+  const RopeConfig defaults = rope("");
+  EXPECT_EQ(defaults, (RopeConfig{.scaling = RopeScaling::kYarn,
+                                  .factor = 4,
+                                  .original_context = 4096,
+                                  .attention_factor = plain}));
+  const RopeConfig all = rope(R"(, "beta_fast": 16, "beta_slow": 2.5, "truncate": false,
+                                 "original_max_position_embeddings": 1024, "finetuned": true)");
+  EXPECT_EQ(all, (RopeConfig{.scaling = RopeScaling::kYarn,
+                             .factor = 4,
+                             .original_context = 1024,
+                             .beta_fast = 16,
+                             .beta_slow = 2.5,
+                             .truncate = false,
+                             .attention_factor = plain}));
+  const auto factor = [&](std::string_view keys) { return rope(keys).attention_factor; };
+  EXPECT_EQ(factor(R"(, "attention_factor": 1.25)"), 1.25);
+  EXPECT_EQ(factor(R"(, "attention_factor": 1.25, "mscale": 3)"), 1.25);
+  // DeepSeek-R1-0528-Qwen3-8B: the factor is taken back.
+  EXPECT_NEAR(factor(R"(, "attn_factor": 0.8782488562869419)"), 1.0, 1e-15);
+  EXPECT_EQ(factor(R"(, "mscale": 1.0, "mscale_all_dim": 1.0)"), 1.0);
+  EXPECT_DOUBLE_EQ(factor(R"(, "mscale": 0.707, "mscale_all_dim": 0.5)"),
+                   (0.0707 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1));
+  EXPECT_DOUBLE_EQ(factor(R"(, "mscale": 0.5)"), 0.05 * std::log(4.0) + 1);
+  // Without a factor it is the quotient of the two contexts.
+  const ModelConfig quotient =
+      Parsed(WithKey(TinyConfig(), "rope_scaling",
+                     R"({"rope_type": "yarn", "original_max_position_embeddings": 1024})"));
+  EXPECT_EQ(quotient.rope.factor, 4);
+  EXPECT_EQ(quotient.rope.attention_factor, plain);
+  // In the newer form, with theta.
+  const ModelConfig newer =
+      Parsed(WithKey(WithKey(TinyConfig(), "rope_theta", ""), "rope_parameters",
+                     R"({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000000.0})"));
+  EXPECT_EQ(newer.rope.theta, 1e6);
+  EXPECT_EQ(newer.rope.factor, 4);
+}
+
+// Up to max_position_embeddings, which no sequence exceeds, dynamic scaling changes nothing.
+TEST(ModelConfig, DynamicIsPlain) {
+  const ModelConfig plain = Parsed(TinyConfig());
+  for (const char* value :
+       {R"({"type": "dynamic", "factor": 2.0})",
+        R"({"rope_type": "dynamic", "factor": 4, "original_max_position_embeddings": 4096})"}) {
+    EXPECT_EQ(Parsed(WithKey(TinyConfig(), "rope_scaling", value)), plain);
+  }
+}
+
+TEST(ModelConfig, BothFormsOfRotaryEmbeddingMayStandThereIfTheyAgree) {
+  const std::string older =
+      WithKey(TinyConfig(), "rope_scaling", R"({"type": "linear", "factor": 2})");
+  const ModelConfig expected = Parsed(older);
+  for (const char* same : {R"({"rope_type": "linear", "factor": 2.0})",
+                           R"({"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})"}) {
+    EXPECT_EQ(Parsed(WithKey(older, "rope_parameters", same)), expected);
+  }
+  EXPECT_THAT(Refusal(WithKey(older, "rope_parameters", R"({"rope_type": "linear", "factor": 3})")),
+              HasSubstr("rope_parameters stands beside rope_scaling and says something else"));
+}
+
 TEST(ModelConfig, Defaults) {
   std::string json = TinyConfig();
   for (const char* key : {"num_key_value_heads", "head_dim", "rope_theta", "hidden_act",
@@ -203,8 +272,23 @@ TEST(ModelConfig, RefusesByName) {
       {"partial_rotary_factor", "0.5", "only 1 is supported"},
       {"rope_interleaved", "true", "only false is supported"},
       {"rope_theta", "0", "from 1"},
-      {"rope_scaling", R"({"type": "yarn", "factor": 4.0})", "default, linear and llama3"},
-      {"rope_scaling", R"({"rope_type": "dynamic", "factor": 2})", "\"dynamic\""},
+      {"rope_scaling", R"({"type": "ntk-aware", "factor": 4.0})", "default, linear, dynamic, yarn"},
+      {"rope_scaling", R"({"rope_type": "longrope", "factor": 4.0})", "\"longrope\""},
+      {"rope_scaling", R"({"type": "su", "short_factor": [1]})", "length of a sequence"},
+      {"rope_scaling",
+       R"({"type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 64})",
+       "set max_position_embeddings to 64"},
+      {"rope_scaling", R"({"type": "dynamic"})", "rope_scaling.factor is missing"},
+      {"rope_scaling", R"({"type": "yarn", "original_max_position_embeddings": 8192})",
+       "rope_scaling.factor is missing"},
+      {"rope_scaling", R"({"type": "yarn", "factor": 0.5})", "factor is 0.5"},
+      {"rope_scaling", R"({"type": "yarn", "factor": 4, "attn_factor": 1, "attention_factor": 1})",
+       "keep one of them"},
+      {"rope_scaling", R"({"type": "yarn", "factor": 4, "beta_fast": 1, "beta_slow": 2})",
+       "beta_fast = 1 is below beta_slow = 2"},
+      {"rope_scaling", R"({"type": "yarn", "factor": 4, "beta_fast": 0})", "beta_fast is 0"},
+      {"rope_scaling", R"({"type": "yarn", "factor": 4, "truncate": 1})", "true or false"},
+      {"rope_scaling", R"({"type": "yarn", "factor": 4, "long_factor": [1]})", "long_factor"},
       {"rope_scaling", R"({"type": "linear"})", "rope_scaling.factor is missing"},
       {"rope_scaling", R"({"type": "linear", "factor": 0.5})", "factor is 0.5"},
       {"rope_scaling", R"({"type": "linear", "factor": 2, "beta_fast": 3})", "beta_fast"},

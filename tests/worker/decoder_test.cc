@@ -105,8 +105,9 @@ std::vector<GoldenCase> GoldenCases() {
     add(name, kRoot / "models" / name,
         kRoot / "tests/data/goldens" / (std::string(name) + ".jsonl"));
   }
-  const fs::path fixtures = kRoot / "../shared/fixtures";
-  if (fs::exists(fixtures)) {
+  for (const char* name : {"fixtures", "fixtures-next"}) {
+    const fs::path fixtures = kRoot / "../shared" / name;
+    if (!fs::exists(fixtures)) continue;
     for (const auto& entry : fs::directory_iterator(fixtures)) {
       add(entry.path().filename(), entry.path(), entry.path() / "goldens.jsonl");
     }

@@ -117,13 +117,14 @@ constexpr int kRopeRows = 19;
 struct RopeTables {
   std::vector<float> cos, sin;
 };
-RopeTables MakeTables(int head_dim) {
+// `attention_factor`: YaRN's, which makes rotations longer or shorter.
+RopeTables MakeTables(int head_dim, double attention_factor = 1.0) {
   RopeTables t;
   for (int p = 0; p < kContext; ++p) {
     for (int i = 0; i < head_dim / 2; ++i) {
       const double angle = p * std::pow(10000.0, -2.0 * i / head_dim);
-      t.cos.push_back(static_cast<float>(std::cos(angle)));
-      t.sin.push_back(static_cast<float>(std::sin(angle)));
+      t.cos.push_back(static_cast<float>(std::cos(angle) * attention_factor));
+      t.sin.push_back(static_cast<float>(std::sin(angle) * attention_factor));
     }
   }
   return t;
@@ -150,7 +151,7 @@ void CheckRope(const RopeShape& s, bool q_norm, bool k_norm) {
   const std::string what = Name("rope", {s.heads, s.kv_heads, s.head_dim, q_norm, k_norm});
   const int width = (s.heads + 2 * s.kv_heads) * s.head_dim;
   const DeviceBuffer<T> qkv(RandomNormal<T>(int64_t{kRopeRows} * width, 1.5f, width));
-  const RopeTables t = MakeTables(s.head_dim);
+  const RopeTables t = MakeTables(s.head_dim, k_norm ? 1.0 : 1.2);
   const DeviceBuffer<float> cos(t.cos), sin(t.sin);
   const DeviceBuffer<float> qn(RandomNormal<float>(s.head_dim, 0.5f, 1, 1.0f));
   const DeviceBuffer<float> kn(RandomNormal<float>(s.head_dim, 0.5f, 2, 1.0f));
