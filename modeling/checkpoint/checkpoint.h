@@ -53,6 +53,7 @@ class HostTensor {
 // A tensor's bytes in a file, row-major in the stored type.
 struct FileRange {
   const WeightFile* file = nullptr;  // The checkpoint's.
+  StoredType type = StoredType::kF32;
   uint64_t offset = 0;
   uint64_t bytes = 0;
 };
@@ -67,7 +68,8 @@ class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
 
-  // Element type of every tensor (one type per checkpoint).
+  // Element type of every matrix. Vectors (norms and biases), which are computed with in fp32, may
+  // each have a type of their own.
   virtual StoredType stored_type() const = 0;
   // Hex SHA-256 that stands for the weights in fingerprints (docs/ARCHITECTURE.md, "Fingerprints").
   virtual const std::string& weights_digest() const = 0;

@@ -36,7 +36,8 @@ absl::StatusOr<Places> CollectTensors(const std::vector<ShardHeader>& shards,
   Places found;
   for (size_t i = 0; i < shards.size(); ++i) {
     for (const SafetensorsTensor& tensor : shards[i].tensors) {
-      const auto [place, is_new] = found.try_emplace(tensor.name, TensorPlace{i, &tensor});
+      const auto [place, is_new] =
+          found.try_emplace(tensor.name, TensorPlace{.shard = i, .tensor = &tensor});
       if (!is_new) {
         return Invalid("{}: tensor {} is in {} too; keep one of them", shards[i].file, tensor.name,
                        shards[place->second.shard].file);
@@ -130,37 +131,50 @@ absl::Status Missing(const TensorSpec& spec, const ModelConfig& config,
                  way_out);
 }
 
-absl::Status CheckOne(const TensorSpec& spec, const SafetensorsTensor& tensor,
-                      const std::string& file, const ModelConfig& config) {
+// Fills in the type of `place`.
+absl::Status CheckOne(const TensorSpec& spec, const std::string& file, const ModelConfig& config,
+                      TensorPlace& place) {
+  const SafetensorsTensor& tensor = *place.tensor;
   if (tensor.shape != spec.shape) {
     return Invalid("{}: tensor {} is {} {}, config.json ({}) says {}; {}", file, spec.name,
                    tensor.dtype, ShapeText(tensor.shape), Because(spec, config),
                    ShapeText(spec.shape), WayOut(spec, tensor.shape, config));
   }
-  if (!ParseStoredType(tensor.dtype)) {
+  const auto type = ParseStoredType(tensor.dtype);
+  if (!type) {
     return Invalid(
         "{}: tensor {} is {}; supported are BF16, F16 and F32: use the model's bf16, "
         "fp16 or fp32 weights",
         file, spec.name, tensor.dtype);
   }
+  place.type = *type;
   return absl::OkStatus();
 }
 
-// One type for all: config.json's if any tensor has it, else the first one's.
+bool IsMatrix(const TensorPlace& place) { return place.tensor->shape.size() > 1; }
+
+// One type for all matrices: config.json's if any of them has it, else the first one's. Vectors are
+// widened to fp32 whatever their type is.
 absl::StatusOr<StoredType> CommonType(const Places& places, const ModelConfig& config,
                                       const std::vector<ShardHeader>& shards) {
-  StoredType common = *ParseStoredType(places.begin()->second.tensor->dtype);
+  std::optional<StoredType> common;
   for (const auto& [name, place] : places) {
-    const StoredType type = *ParseStoredType(place.tensor->dtype);
-    if (type == config.stored_type) common = type;
+    if (!IsMatrix(place)) continue;
+    if (!common || place.type == config.stored_type) common = place.type;
   }
   for (const auto& [name, place] : places) {
-    if (place.tensor->dtype != StoredTypeName(common)) {
-      return Invalid("{}: tensor {} is {}, others are {}; store all of them in one type",
-                     shards[place.shard].file, name, place.tensor->dtype, StoredTypeName(common));
+    if (IsMatrix(place) && place.type != *common) {
+      return Invalid(
+          "{}: tensor {}, a matrix, is {}, other matrices are {}; store all matrices in one type "
+          "(vectors, that is norms and biases, may have another): load the model with "
+          "torch_dtype=torch.{} in transformers and save it again",
+          shards[place.shard].file, name, place.tensor->dtype, StoredTypeName(*common),
+          *common == StoredType::kBf16  ? "bfloat16"
+          : *common == StoredType::kF16 ? "float16"
+                                        : "float32");
     }
   }
-  return common;
+  return *common;
 }
 
 // Whether nobody needs the tensor: tables of the rotary embedding that old checkpoints carry.
@@ -204,8 +218,8 @@ absl::StatusOr<CheckedTensors> CheckTensors(const ModelConfig& config,
   for (const TensorSpec& spec : ExpectedTensors(config)) {
     auto node = found.extract(spec.name);
     if (node.empty()) return Missing(spec, config, shards);
-    const TensorPlace& place = node.mapped();
-    FATHOM_RETURN_IF_ERROR(CheckOne(spec, *place.tensor, shards[place.shard].file, config));
+    TensorPlace& place = node.mapped();
+    FATHOM_RETURN_IF_ERROR(CheckOne(spec, shards[place.shard].file, config, place));
     checked.places.insert(std::move(node));
   }
   FATHOM_ASSIGN_OR_RETURN(checked.type, CommonType(checked.places, config, shards));

@@ -31,10 +31,11 @@ absl::StatusOr<WeightMap> ParseWeightMap(std::string_view json);
 struct TensorPlace {
   size_t shard = 0;
   const SafetensorsTensor* tensor = nullptr;  // In the shard's header.
+  StoredType type = StoredType::kF32;         // Of a checked one.
 };
 
 struct CheckedTensors {
-  StoredType type = StoredType::kF32;
+  StoredType type = StoredType::kF32;                      // Of every matrix.
   std::map<std::string, TensorPlace, std::less<>> places;  // Of exactly the expected tensors.
   // A head stored beside tied embeddings: it fits if its bytes are the embedding's.
   std::optional<TensorPlace> spare_head;

@@ -49,7 +49,7 @@ class FileCheckpoint : public Checkpoint {
     FATHOM_CHECK(slice.row_begin >= 0 && slice.row_begin < slice.row_end &&
                  slice.row_end <= tensor.shape[0] && slice.col_begin >= 0 &&
                  slice.col_begin < slice.col_end && slice.col_end <= tensor_cols);
-    HostTensor target(tensors_.type, slice.rows(), slice.cols());
+    HostTensor target(place.type, slice.rows(), slice.cols());
     FATHOM_RETURN_IF_ERROR(ReadSlice(file, tensor.begin, tensor_cols, slice, target));
     const auto bad = FindNonFinite(target.type(), target.data(), target.rows() * target.cols());
     if (!bad) return target;
@@ -62,7 +62,7 @@ class FileCheckpoint : public Checkpoint {
 
   std::optional<FileRange> Locate(std::string_view name) const override {
     const TensorPlace& place = Find(name);
-    return FileRange{&files_.files[place.shard], place.tensor->begin,
+    return FileRange{&files_.files[place.shard], place.type, place.tensor->begin,
                      place.tensor->end - place.tensor->begin};
   }
 

@@ -53,9 +53,12 @@ std::vector<Run> RunsOf(const WeightPiece& piece) {
 WeightPieces::WeightPieces(const DeviceWeightLayout* layout, const Checkpoint* checkpoint,
                            int64_t piece_bytes)
     : checkpoint_(checkpoint) {
-  const int64_t stored_bytes = BytesOf(checkpoint->stored_type());
   for (const WeightRegion& region : layout->regions) {
-    const int64_t read_bytes = TensorCols(region.parts.front()) * stored_bytes;  // Of one row.
+    // Of one row: of a vector's parts the widest.
+    int64_t read_bytes = 0;
+    for (const WeightPart& part : region.parts) {
+      read_bytes = std::max(read_bytes, TensorCols(part) * BytesOf(TypeOf(part)));
+    }
     const int64_t most_bytes = std::max(read_bytes, region.row_bytes());
     int64_t rows = std::max<int64_t>(1, piece_bytes / most_bytes);
     if (rows > kPairedTileRows) rows -= rows % kPairedTileRows;
@@ -69,13 +72,22 @@ WeightPieces::WeightPieces(const DeviceWeightLayout* layout, const Checkpoint* c
   }
 }
 
+StoredType WeightPieces::TypeOf(const WeightPart& part) const {
+  const auto range = checkpoint_->Locate(part.spec.name);
+  FATHOM_CHECK(range.has_value(), "{} is in no file", part.spec.name);
+  return range->type;
+}
+
+// The parts of a matrix have one type; a vector is converted where any part needs it.
 bool WeightPieces::Converts(const WeightRegion& region) const {
-  return DTypeOfStored(checkpoint_->stored_type()) != region.dtype;
+  return std::any_of(region.parts.begin(), region.parts.end(), [&](const WeightPart& part) {
+    return DTypeOfStored(TypeOf(part)) != region.dtype;
+  });
 }
 
 absl::Status WeightPieces::ReadRows(const WeightPiece& piece, std::byte* target) const {
   const int64_t row_bytes =
-      TensorCols(piece.region->parts.front()) * BytesOf(checkpoint_->stored_type());
+      TensorCols(piece.region->parts.front()) * BytesOf(TypeOf(piece.region->parts.front()));
   const std::vector<Run> runs = RunsOf(piece);
   std::vector<WeightFile::Place> places;
   for (size_t first = 0; first < runs.size();) {
@@ -98,10 +110,29 @@ absl::Status WeightPieces::ReadRows(const WeightPiece& piece, std::byte* target)
   return absl::OkStatus();
 }
 
+// A vector's elements are read and widened run by run, since each part may have a type of its own.
+absl::Status WeightPieces::ReadVector(const WeightPiece& piece, std::byte* staging,
+                                      std::byte* scratch) const {
+  for (const Run& run : RunsOf(piece)) {
+    const auto range = checkpoint_->Locate(run.part->spec.name);
+    FATHOM_CHECK(range.has_value(), "{} is in no file", run.part->spec.name);
+    const int64_t element = BytesOf(range->type);
+    FATHOM_RETURN_IF_ERROR(
+        range->file->Read(range->offset + static_cast<uint64_t>(run.source_row * element), scratch,
+                          static_cast<size_t>(run.rows * element)));
+    const auto too_large =
+        ConvertWeights(range->type, scratch, piece.region->dtype,
+                       staging + run.piece_row * piece.region->row_bytes(), run.rows);
+    FATHOM_CHECK(!too_large, "{} does not fit {}", run.part->spec.name,
+                 kernels::NameOf(piece.region->dtype));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WeightPieces::Convert(const WeightPiece& piece, const std::byte* rows,
                                    std::byte* target) const {
   const WeightRegion& region = *piece.region;
-  const StoredType stored = checkpoint_->stored_type();
+  const StoredType stored = TypeOf(region.parts.front());
   const int64_t tensor_cols = TensorCols(region.parts.front());
   const int64_t col_begin = region.parts.front().slice.col_begin;
   // All at once where the rows are whole.
@@ -129,6 +160,11 @@ absl::StatusOr<StagedPiece> WeightPieces::Read(const WeightPiece& piece, std::by
   const WeightRegion& region = *piece.region;
   const bool converts = Converts(region);
   const int64_t begin = NowUs();
+  if (converts && region.dtype == kernels::DType::kF32) {
+    FATHOM_RETURN_IF_ERROR(ReadVector(piece, staging, scratch));
+    times->read_us += NowUs() - begin;
+    return StagedPiece{0, region.row_bytes(), region.row_bytes()};
+  }
   FATHOM_RETURN_IF_ERROR(ReadRows(piece, converts ? scratch : staging));
   const int64_t read = NowUs();
   times->read_us += read - begin;
@@ -137,7 +173,7 @@ absl::StatusOr<StagedPiece> WeightPieces::Read(const WeightPiece& piece, std::by
     times->convert_us += NowUs() - read;
     return StagedPiece{0, region.row_bytes(), region.row_bytes()};
   }
-  const int64_t element = BytesOf(checkpoint_->stored_type());
+  const int64_t element = BytesOf(TypeOf(region.parts.front()));
   return StagedPiece{region.parts.front().slice.col_begin * element,
                      TensorCols(region.parts.front()) * element, region.row_bytes()};
 }

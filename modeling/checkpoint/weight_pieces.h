@@ -53,7 +53,9 @@ class WeightPieces {
   absl::Status NotFinite(const WeightRegion& region, int64_t row, int64_t column) const;
 
  private:
+  StoredType TypeOf(const WeightPart& part) const;
   bool Converts(const WeightRegion& region) const;
+  absl::Status ReadVector(const WeightPiece& piece, std::byte* staging, std::byte* scratch) const;
   absl::Status ReadRows(const WeightPiece& piece, std::byte* target) const;
   absl::Status Convert(const WeightPiece& piece, const std::byte* rows, std::byte* target) const;
 

@@ -132,6 +132,37 @@ TEST(Checkpoint, StoredTypes) {
   }
 }
 
+// Norms in fp32 in a bf16 checkpoint, as trainers store them, and any other mixture of vectors: the
+// matrices say the checkpoint's type, whatever config.json and the vectors say.
+TEST(Checkpoint, VectorsMayHaveAnyType) {
+  ModelFiles model = ReadModel(BundledModel("fathom-tiny-draft"));
+  const StoredType kTypes[] = {StoredType::kF32, StoredType::kF16, StoredType::kBf16};
+  size_t next = 0;
+  std::map<std::string, std::pair<StoredType, std::string>> vectors;
+  for (StoredTensor& tensor : model.tensors) {
+    if (tensor.shape.size() > 1) continue;
+    const StoredType type = kTypes[next++ % 3];
+    tensor.bytes = FromFloats(type, ToFloats(tensor.dtype, tensor.bytes));
+    tensor.dtype = StoredTypeName(type);
+    vectors[tensor.name] = {type, tensor.bytes};
+  }
+  ASSERT_GE(next, 3u);
+  model.config = WithKey(model.config, "torch_dtype", "\"float32\"");
+  const TempFolder folder;
+  WriteModel(folder.path(), model);
+  const auto checkpoint = Open(folder.path());
+  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  EXPECT_EQ((*checkpoint)->stored_type(), StoredType::kBf16);
+  for (const auto& [name, stored] : vectors) {
+    const auto rows = static_cast<int64_t>(stored.second.size()) / BytesOf(stored.first);
+    const auto loaded = (*checkpoint)->Load(name, {.row_end = rows, .col_end = 1});
+    ASSERT_TRUE(loaded.ok()) << ToString(loaded.status());
+    EXPECT_EQ(loaded->type(), stored.first) << name;
+    EXPECT_EQ(BytesOfTensor(*loaded), stored.second) << name;
+    EXPECT_EQ((*checkpoint)->Locate(name)->type, stored.first);
+  }
+}
+
 TEST(Checkpoint, TypeIsTheFilesNotTheConfigurations) {
   ModelFiles model = SmallModel(1);
   model.config = WithKey(model.config, "torch_dtype", "\"bfloat16\"");
@@ -226,7 +257,15 @@ TEST(Checkpoint, MissingUnexpectedAndMistypedTensors) {
     StoredTensor& half = changed.Tensor(tensor.name);
     half.dtype = "F16";
     half.bytes.resize(half.bytes.size() / 2);
-    EXPECT_THAT(Refusal(changed), HasSubstr(tensor.name + " is F16, others are F32"));
+    if (tensor.shape.size() > 1) {
+      EXPECT_THAT(Refusal(changed),
+                  AllOf(HasSubstr("tensor " + tensor.name + ", a matrix, is F16"),
+                        HasSubstr("other matrices are F32"), HasSubstr("torch.float32")));
+    } else {  // Computed with in fp32 whatever its type is.
+      const TempFolder folder;
+      WriteModel(folder.path(), changed);
+      EXPECT_TRUE(LoadAll(folder.path()).ok()) << tensor.name;
+    }
     changed = model;
     changed.Tensor(tensor.name).name += "x";
     EXPECT_THAT(Refusal(changed), HasSubstr("is missing"));

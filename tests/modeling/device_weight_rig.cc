@@ -146,6 +146,17 @@ ModelFiles MakeModel(const WeightVariant& variant, StoredType type, uint64_t see
   return model;
 }
 
+void MixVectorTypes(ModelFiles& model) {
+  constexpr StoredType kTypes[] = {StoredType::kF32, StoredType::kF16, StoredType::kBf16};
+  size_t next = 0;
+  for (StoredTensor& tensor : model.tensors) {
+    if (tensor.shape.size() > 1) continue;
+    const StoredType type = kTypes[next++ % std::size(kTypes)];
+    tensor.bytes = FromFloats(type, ToFloats(tensor.dtype, tensor.bytes));
+    tensor.dtype = StoredTypeName(type);
+  }
+}
+
 std::vector<uint32_t> WantedBits(const ModelConfig& config, const Checkpoint& checkpoint,
                                  std::string_view region, DType dtype, int32_t tp, int32_t rank) {
   const Stored stored(config, checkpoint, dtype, tp, rank);

@@ -34,6 +34,9 @@ const std::vector<WeightVariant>& WeightVariants();
 // Random values of deviation 0.1 that `type` holds.
 ModelFiles MakeModel(const WeightVariant& variant, StoredType type, uint64_t seed);
 
+// Stores norms and biases in fp32, fp16 and bf16 in turns.
+void MixVectorTypes(ModelFiles& model);
+
 // The bits of a region's elements, row-major.
 std::vector<uint32_t> WantedBits(const ModelConfig& config, const Checkpoint& checkpoint,
                                  std::string_view region, kernels::DType dtype, int32_t tp = 1,

@@ -90,6 +90,29 @@ TEST(WeightPieces, EveryElementIsWhereTheKernelsReadIt) {
   }
 }
 
+// Norms and biases in types of their own, also within what is one region on the GPU.
+TEST(WeightPieces, VectorsOfAnyType) {
+  for (const WeightVariant& variant : WeightVariants()) {
+    for (const StoredType stored : kStoredTypes) {
+      ModelFiles files = MakeModel(variant, stored, 8);
+      testing::MixVectorTypes(files);
+      const TempFolder folder;
+      WriteModel(folder.path(), files);
+      const Opened model = Open(folder);
+      const DeviceWeightLayout layout = LayOutDeviceWeights(model.config, DType::kBf16);
+      for (const int64_t piece_bytes : {1, 200, 1 << 20}) {
+        const auto arena = LoadOnHost(layout, *model.checkpoint, piece_bytes);
+        ASSERT_TRUE(arena.ok()) << ToString(arena.status());
+        for (const WeightRegion& region : layout.regions) {
+          ASSERT_EQ(BitsIn(region, *arena),
+                    WantedBits(model.config, *model.checkpoint, region.name, region.dtype))
+              << variant.name << " " << StoredTypeName(stored) << ": " << region.name;
+        }
+      }
+    }
+  }
+}
+
 TEST(WeightPieces, RanksHaveTheirSlices) {
   const TempFolder folder;
   WriteModel(folder.path(), MakeModel(WeightVariants()[3], StoredType::kBf16, 4));

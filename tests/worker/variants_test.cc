@@ -73,6 +73,23 @@ TEST(Variants, Float16IsTheFloat32OfItsValues) {
   EXPECT_EQ(Logits(half), Logits(single));
 }
 
+// Norms and biases in fp32 beside matrices in bf16 have the bits of the bf16 that they came from.
+TEST(Variants, VectorsInFloat32AreTheBfloat16TheyCameFrom) {
+  const auto with_vectors = [](ModelFiles model, std::initializer_list<StoredType> types) {
+    size_t next = 0;
+    for (testing::StoredTensor& tensor : model.tensors) {
+      if (tensor.shape.size() > 1) continue;
+      const StoredType type = types.begin()[next++ % types.size()];
+      tensor.bytes = testing::FromFloats(type, testing::ToFloats(tensor.dtype, tensor.bytes));
+      tensor.dtype = StoredTypeName(type);
+    }
+    return model;
+  };
+  const std::vector<float> expected = Logits(Draft());
+  EXPECT_EQ(Logits(with_vectors(Draft(), {StoredType::kF32})), expected);
+  EXPECT_EQ(Logits(with_vectors(Draft(), {StoredType::kF32, StoredType::kBf16})), expected);
+}
+
 TEST(Variants, TiedIsAHeadEqualToTheEmbedding) {
   ModelFiles copied = Draft();
   copied.Tensor("lm_head.weight").bytes = copied.Tensor("model.embed_tokens.weight").bytes;

@@ -162,7 +162,7 @@ class WeightLoader {
     return kernels::PackWeight(rows, Take(kernels::PackedBytes(rows.rows, rows.cols, rows.dtype)));
   }
 
-  // The slices of `names`, one below the other.
+  // The slices of `names`, matrices, one below the other.
   absl::StatusOr<HostTensor> Stack(std::span<const std::string> names) const {
     std::vector<HostTensor> parts;
     int64_t rows = 0;
@@ -186,13 +186,19 @@ class WeightLoader {
     return Pack(ViewOf(rows));
   }
 
+  // The slices of `names`, vectors of whatever types, widened one after the other.
   absl::StatusOr<const float*> Vector(std::initializer_list<std::string> names) {
-    FATHOM_ASSIGN_OR_RETURN(const HostTensor values, Stack({names.begin(), names.size()}));
-    const TensorView view = ViewOf(values);
-    float* widened =
-        reinterpret_cast<float*>(Take(static_cast<size_t>(values.rows()) * sizeof(float)));
-    for (int64_t i = 0; i < values.rows(); ++i) widened[i] = kernels::WeightAt(view, i, 0);
-    return widened;
+    std::vector<float> widened;
+    for (const std::string& name : names) {
+      FATHOM_ASSIGN_OR_RETURN(const HostTensor values, Slice(name));
+      const TensorView view = ViewOf(values);
+      for (int64_t i = 0; i < values.rows(); ++i) {
+        widened.push_back(kernels::WeightAt(view, i, 0));
+      }
+    }
+    std::byte* const to = Take(widened.size() * sizeof(float));
+    std::memcpy(to, widened.data(), widened.size() * sizeof(float));
+    return reinterpret_cast<const float*>(to);
   }
 
   const ModelConfig& config_;

@@ -146,6 +146,24 @@ TEST(DeviceWeights, EveryElementOfEveryVariant) {
   }
 }
 
+TEST(DeviceWeights, VectorsOfAnyType) {
+  for (const WeightVariant& variant : WeightVariants()) {
+    for (const StoredType stored : kStoredTypes) {
+      ModelFiles files = MakeModel(variant, stored, 8);
+      testing::MixVectorTypes(files);
+      const TempFolder folder;
+      WriteModel(folder.path(), files);
+      const Opened model = Open(folder.path());
+      for (const DType dtype : kDeviceTypes) {
+        LoadOptions options;
+        options.piece_bytes = 3000;
+        ExpectLoads(model, dtype, options,
+                    fmt::format("{} {}, vectors mixed", variant.name, StoredTypeName(stored)));
+      }
+    }
+  }
+}
+
 TEST(DeviceWeights, BundledModelWithDefaults) {
   const Opened model = Open(testing::BundledModel("fathom-tiny"));
   for (const DType dtype : kDeviceTypes) ExpectLoads(model, dtype, {}, "fathom-tiny");
