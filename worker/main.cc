@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "common/clock.h"
+#include "common/cpus.h"
 #include "common/flags.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -146,9 +147,10 @@ void FinishStep(const Progress& progress, const Clock& clock) {
 struct CpuCompute : Compute {
   CpuCompute(const Options& options, const Model& model, const Sizes& sizes, const Clock& clock,
              Progress* progress, WorkerMetrics* observer)
-      : host(model.config, model.checkpoint.get(),
-             {options.tp, sizes.limits, LogitsRows(sizes.limits), ThreadsFor(options)}, &clock,
-             progress) {
+      : host(
+            model.config, model.checkpoint.get(),
+            {options.tp, sizes.limits, LogitsRows(sizes.limits), ThreadsFor(options, UsableCpus())},
+            &clock, progress) {
     limits = sizes.limits;
     dtype = "float32";
     device_kind = "cpu";
@@ -262,9 +264,9 @@ int RunOnCpu(const Options& options, const Model& model, const Clock& clock) {
   const auto sizes = SizesFor(options, model.config);
   if (!sizes.ok()) return Fail(kExitUsage, sizes.status());
   LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
-          model.config.architecture, ThreadsFor(options), sizes->limits.context_tokens,
-          sizes->limits.pool_blocks, sizes->limits.block_tokens, sizes->limits.slots,
-          sizes->limits.step_tokens);
+          model.config.architecture, ThreadsFor(options, UsableCpus()),
+          sizes->limits.context_tokens, sizes->limits.pool_blocks, sizes->limits.block_tokens,
+          sizes->limits.slots, sizes->limits.step_tokens);
   const MakeCompute make = [&](Progress* progress, WorkerMetrics* observer) {
     return std::make_unique<CpuCompute>(options, model, *sizes, clock, progress, observer);
   };

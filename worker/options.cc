@@ -4,7 +4,6 @@
 #include <charconv>
 #include <cstdio>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include "common/flags.h"
@@ -34,8 +33,13 @@ void AddFlags(Options* options, Flags* flags) {
   flags->Add("--rank-hint,--rank", &options->rank_hint, -1, 4095,
              "Order in which a host's workers take ranks; -1: none.");
   flags->Group("Limits");
-  flags->Add("--threads", &options->threads, 0, 1024,
-             "Threads on the CPU; 0: by the machine's cores.");
+  flags->Add(
+      "--threads", &options->threads, 0, 1024,
+      "Threads on the CPU; 0: by the CPUs that the process may use, its control group's quota "
+      "included.");
+  flags->Add("--local-workers", &options->local_workers, 0, 4096,
+             "Workers of this machine that share its CPUs, which decides the default of --threads; "
+             "0: as many as share a layer.");
   flags->Add("--gpu-memory-utilization", &options->gpu_memory_utilization, 0.1, 0.99,
              "Share of the GPU's memory that the worker may take.");
   flags->AddBytes("--kv-cache-memory", &options->kv_cache_bytes,
@@ -211,10 +215,9 @@ absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config
   return sizes;
 }
 
-int ThreadsFor(const Options& options) {
+int ThreadsFor(const Options& options, int cpus) {
   if (options.threads > 0) return options.threads;
-  const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  return std::max(1, cores / options.tp - 1);
+  return std::max(1, cpus / std::max(options.local_workers, options.tp) - 1);
 }
 
 }  // namespace fathom::worker

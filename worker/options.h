@@ -23,8 +23,9 @@ struct Options {
   std::string dtype = "auto";
   std::string load_format = "auto";
   int32_t tp = 1;
-  int32_t rank_hint = -1;  // Order among the workers of a host; -1: none.
-  int32_t threads = 0;     // 0: by the machine's cores.
+  int32_t rank_hint = -1;     // Order among the workers of a host; -1: none.
+  int32_t threads = 0;        // 0: by the CPUs that this process may use.
+  int32_t local_workers = 0;  // Workers that share these CPUs; 0: tp.
   double gpu_memory_utilization = 0.92;
   int64_t kv_cache_bytes = 0;    // 0: on the CPU by the limits, at most kKvCacheBytesDefault; on a
                                  // GPU what is left.
@@ -69,8 +70,8 @@ struct Sizes {
 // would. REQUIRES: CheckTensorParallel(config, options.tp) is OK.
 absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config);
 
-// Threads of this rank: as asked, else the machine's cores shared by the ranks, one left for other
-// processes.
-int ThreadsFor(const Options& options);
+// Threads of this rank: as asked, else the CPUs (of UsableCpus) shared by the workers that run on
+// them, one left for other processes.
+int ThreadsFor(const Options& options, int cpus);
 
 }  // namespace fathom::worker

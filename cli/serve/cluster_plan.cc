@@ -61,6 +61,17 @@ absl::Status CheckOptions(const ServeOptions& options) {
   return absl::OkStatus();
 }
 
+std::string RunDirName(const ServeOptions& options) {
+  // Letters, digits, '.' and '-' stand for themselves; the rest (of [::1], say) for '_'.
+  std::string host = options.host;
+  for (char& c : host) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                       c == '.' || c == '-';
+    if (!plain) c = '_';
+  }
+  return fmt::format("fathom-{}-{}", host, options.grpc_port);
+}
+
 ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir) {
   ChildSpec spec;
   spec.name = "scheduler";
@@ -68,7 +79,7 @@ ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir)
                    {{"--host", kInside},
                     {"--term-file", options.run_dir + "/term"},
                     {"--log-level", options.log_level}},
-                   {});
+                   options.scheduler_flags);
   spec.ports = {{"port", {"--port", options.scheduler_port}},
                 {"metrics_port", {"--metrics-port", options.scheduler_metrics_port}}};
   spec.stop_stage = kStopScheduler;
@@ -84,6 +95,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--device", options.device},
                     {"--tensor-parallel-size", std::to_string(options.tp)},
                     {"--rank", std::to_string(index)},
+                    {"--local-workers", std::to_string(options.workers())},
                     {"--scheduler", fmt::format("{}:{}", kInside, scheduler_port)},
                     {"--host", kInside},
                     {"--log-level", options.log_level}},

@@ -35,6 +35,7 @@ struct ServeOptions {
   std::vector<std::pair<std::string, std::string>> worker_flags;
   std::vector<std::string> worker_switches;  // Flags without a value.
   std::vector<std::pair<std::string, std::string>> router_flags;
+  std::vector<std::pair<std::string, std::string>> scheduler_flags;
 
   // The GPUs that the workers may use (CUDA_VISIBLE_DEVICES); nullopt: all of the machine. With
   // several workers each one sees one of them.
@@ -45,6 +46,10 @@ struct ServeOptions {
 
 // What this build cannot do, and values that exclude each other.
 absl::Status CheckOptions(const ServeOptions& options);
+
+// Name of the run directory of the cluster at this address, e.g. "fathom-127.0.0.1-8001": clusters
+// that can run beside each other have different ones. REQUIRES: grpc_port is not 0.
+std::string RunDirName(const ServeOptions& options);
 
 // Order of stopping: who brings work in stops first.
 inline constexpr int kStopRouter = 0;

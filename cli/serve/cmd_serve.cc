@@ -34,7 +34,7 @@ void AddPorts(Flags& flags, ServeOptions* options) {
 void AddProcess(Flags& flags, ServeOptions* options) {
   flags.Group("Process");
   flags.Add("--run-dir", &options->run_dir,
-            "Logs and the term file (default: of this user and port)");
+            "Logs and the term file (default: of this user, host and port)");
   flags.AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
                   "What goes to the logs");
   flags.Add("--verbose", &options->verbose, "Logs also to stderr");
@@ -76,6 +76,9 @@ int RunServe(int argc, const char* const* argv) {
   flags.Group("GPU");
   flags.Add("--enforce-eager", &enforce_eager, "No CUDA graphs");
   flags.Add("--diagnose-numerics", &diagnose_numerics, "Name the op of a non-finite value; slow");
+  std::optional<std::string> policy;
+  flags.Group("Scheduling");
+  flags.Add("--policy", &policy, "Who is admitted next, who is suspended: as of fathom-scheduler");
   std::optional<std::string> served_name;
   flags.Group("Network");
   flags.Add("--served-model-name", &served_name, "Name that clients see (default: the folder's)");
@@ -94,6 +97,7 @@ int RunServe(int argc, const char* const* argv) {
   if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) {
     options.visible_gpus = SplitCommas(gpus);
   }
+  if (policy) options.scheduler_flags.emplace_back("--policy", *policy);
   if (served_name) options.router_flags.emplace_back("--served-model-name", *served_name);
   const bool free_ports = options.scheduler_metrics_port == 0;
   if (options.worker_port < 0) options.worker_port = free_ports ? 0 : kWorkerPort;

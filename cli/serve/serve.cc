@@ -1,15 +1,19 @@
 #include "cli/serve/serve.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <netdb.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -79,23 +83,56 @@ absl::Status CheckPorts(const ServeOptions& options) {
   return absl::OkStatus();
 }
 
-// Clusters on fixed ports keep their directory (and with it their term) over restarts.
-absl::Status MakeRunDir(ServeOptions* options) {
-  if (options->run_dir.empty()) {
-    const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-    const std::string which = options->grpc_port != 0 ? std::to_string(options->grpc_port)
-                                                      : fmt::format("pid{}", getpid());
-    options->run_dir = runtime != nullptr && *runtime != '\0'
-                           ? fmt::format("{}/fathom-{}", runtime, which)
-                           : fmt::format("/tmp/fathom-{}-{}", getuid(), which);
-  }
+// Clusters on fixed ports keep their directory (and with it their term and logs) over restarts; one
+// on any free port has a directory of its own.
+absl::Status ChooseRunDir(ServeOptions* options) {
+  if (!options->run_dir.empty()) return absl::OkStatus();
+  const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+  const std::string place = runtime != nullptr && *runtime != '\0'
+                                ? std::string(runtime)
+                                : fmt::format("/tmp/fathom-{}", getuid());
   std::error_code error;
-  const bool created = std::filesystem::create_directories(options->run_dir, error);
+  if (std::filesystem::create_directories(place, error)) chmod(place.c_str(), S_IRWXU);
+  if (options->grpc_port != 0) {
+    options->run_dir = fmt::format("{}/{}", place, RunDirName(*options));
+    return absl::OkStatus();
+  }
+  std::string pattern = fmt::format("{}/fathom-pid{}-XXXXXX", place, getpid());
+  if (mkdtemp(pattern.data()) == nullptr) {
+    return FailedPrecondition("cannot make a folder in {}: {}; give another as --run-dir", place,
+                              std::strerror(errno));
+  }
+  options->run_dir = pattern;
+  return absl::OkStatus();
+}
+
+// Makes the directory and holds it, by a lock on a descriptor of `*held`, until this process ends.
+absl::Status HoldRunDir(const std::string& run_dir, int* held) {
+  std::error_code error;
+  const bool created = std::filesystem::create_directories(run_dir, error);
   struct stat facts {};
-  if (error || stat(options->run_dir.c_str(), &facts) != 0 || facts.st_uid != geteuid() ||
-      (created && chmod(options->run_dir.c_str(), S_IRWXU) != 0)) {
+  if (error || stat(run_dir.c_str(), &facts) != 0 || !S_ISDIR(facts.st_mode) ||
+      facts.st_uid != geteuid() || (created && chmod(run_dir.c_str(), S_IRWXU) != 0)) {
     return FailedPrecondition("{} is not a directory of this user; give another as --run-dir",
-                              options->run_dir);
+                              run_dir);
+  }
+  const std::string path = run_dir + "/serve.lock";
+  *held = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (*held < 0) {
+    return FailedPrecondition("cannot write {}: {}; give another --run-dir", path,
+                              std::strerror(errno));
+  }
+  char other[32] = {};
+  if (flock(*held, LOCK_EX | LOCK_NB) != 0) {
+    const ssize_t size = read(*held, other, sizeof other - 1);
+    return Unavailable(
+        "{} is the run directory of another fathom serve (process {}), whose term and logs are "
+        "there; stop that one, or give this cluster a --run-dir of its own",
+        run_dir, size > 0 ? other : "unknown");
+  }
+  const std::string pid = std::to_string(getpid());
+  if (ftruncate(*held, 0) != 0 || pwrite(*held, pid.data(), pid.size(), 0) < 0) {
+    Say(fmt::format("cannot write {}: {}", path, std::strerror(errno)));
   }
   return absl::OkStatus();
 }
@@ -299,7 +336,11 @@ int Serve(ServeOptions options, const Clock& clock) {
     return Refuse(status, absl::IsUnavailable(status) ? kExitUnavailable : kExitUsage);
   }
   const bool own_dir = options.run_dir.empty() && options.grpc_port == 0;
-  if (auto status = MakeRunDir(&options); !status.ok()) return Refuse(status, kExitUsage);
+  if (auto status = ChooseRunDir(&options); !status.ok()) return Refuse(status, kExitUsage);
+  int held = -1;
+  if (auto status = HoldRunDir(options.run_dir, &held); !status.ok()) {
+    return Refuse(status, absl::IsUnavailable(status) ? kExitUnavailable : kExitUsage);
+  }
   const std::string run_dir = options.run_dir;
   const int64_t drain_us = options.drain_timeout_s * int64_t{1'000'000} + kDrainMarginUs;
 

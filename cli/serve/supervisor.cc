@@ -35,18 +35,14 @@ int64_t RestartDelayUs(const SupervisorOptions& options, int deaths) {
 Supervisor::Supervisor(SupervisorOptions options, const Clock* clock)
     : options_(std::move(options)), clock_(clock) {}
 
-Supervisor::~Supervisor() {
-  for (Child& child : children_) {
-    if (child.log != nullptr) std::fclose(child.log);
-  }
-}
-
 absl::StatusOr<int> Supervisor::Add(ChildSpec spec) {
   const int index = static_cast<int>(children_.size());
   const std::string path = fmt::format("{}/{}.log", options_.run_dir, spec.name);
-  std::FILE* log = std::fopen(path.c_str(), "we");
-  if (log == nullptr) return FailedPrecondition("cannot write {}; give another --run-dir", path);
-  children_.push_back({std::move(spec), {}, log});
+  auto log = RotatingFile::Open(path, options_.log_bytes_max);
+  if (!log.ok()) {
+    return FailedPrecondition("{}; give another --run-dir", Message(log.status()));
+  }
+  children_.push_back({std::move(spec), {}, *std::move(log)});
   if (auto status = Start(index); !status.ok()) {
     if (absl::IsNotFound(status)) return status;
     OnStartFailed(index, status);
@@ -146,8 +142,7 @@ void Supervisor::OnLine(const ChildLine& line) {
   Child& child = children_[line.child];
   if (line.is_error) {
     child.state.last_error = TextOf(line.text);
-    fmt::print(child.log, "{}\n", line.text);
-    std::fflush(child.log);
+    child.log->Append(line.text);
     if (options_.verbose) fmt::print(stderr, "{}: {}\n", child.spec.name, line.text);
     return;
   }

@@ -4,11 +4,11 @@
 // ends with that code. A restart that fails (the program is being replaced, the system has no
 // process or memory to give) counts as a death and is tried again. Only deaths during the start, or
 // soon after it, delay the next one: whoever is killed now and then is back at once. A child's
-// stderr goes to RUN_DIR/<name>.log. Thread: one owner, as ProcessSet.
+// stderr is appended to RUN_DIR/<name>.log, which is bounded (cli/serve/rotating_file.h). Thread:
+// one owner, as ProcessSet.
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,6 +17,7 @@
 
 #include "cli/serve/child_spec.h"
 #include "cli/serve/process_set.h"
+#include "cli/serve/rotating_file.h"
 #include "cli/serve/timeline.h"
 #include "common/clock.h"
 #include "common/status.h"
@@ -37,8 +38,9 @@ struct ChildState {
 };
 
 struct SupervisorOptions {
-  std::string run_dir;   // Exists.
-  bool verbose = false;  // Children's stderr also goes to ours.
+  std::string run_dir;                        // Exists.
+  bool verbose = false;                       // Children's stderr also goes to ours.
+  int64_t log_bytes_max = int64_t{16} << 20;  // Of one file; a child has at most two.
   int64_t backoff_first_us = 100'000;
   int64_t backoff_max_us = 5'000'000;
   int64_t healthy_us = 1'000'000;   // So long after its start a life forgets the deaths before it.
@@ -52,7 +54,6 @@ int64_t RestartDelayUs(const SupervisorOptions& options, int deaths);
 class Supervisor {
  public:
   Supervisor(SupervisorOptions options, const Clock* clock);
-  ~Supervisor();
 
   // Starts a child; its number is its order. NOT_FOUND when there is no such program; another
   // failure to start it is tried again by Poll.
@@ -83,7 +84,7 @@ class Supervisor {
   struct Child {
     ChildSpec spec;
     ChildState state;
-    std::FILE* log = nullptr;
+    std::unique_ptr<RotatingFile> log;
   };
 
   absl::Status Start(int index);

@@ -24,6 +24,7 @@ TEST(ClusterPlanTest, EachProcessIsToldItsPlace) {
   EXPECT_EQ(worker.name, "worker-3");
   EXPECT_TRUE(HasPair(worker, "--scheduler", "127.0.0.1:9000"));
   EXPECT_TRUE(HasPair(worker, "--threads", "3"));
+  EXPECT_TRUE(HasPair(worker, "--local-workers", "4"));
   EXPECT_EQ(worker.ports.at("port").port, 8013);
   EXPECT_EQ(worker.ports.at("metrics_port").port, 8113);
   const ChildSpec router = RouterSpec(options, "/bin", 9000);
@@ -50,6 +51,22 @@ TEST(ClusterPlanTest, EachWorkerSeesItsOwnGpu) {
   EXPECT_EQ(gpu_of(some, 0), "4");
   EXPECT_EQ(gpu_of(some, 1), "GPU-ab");
   EXPECT_EQ(gpu_of(some, 2), "");
+}
+
+TEST(ClusterPlanTest, ClustersBesideEachOtherHaveOtherRunDirectories) {
+  const auto name = [](const std::string& host, int32_t port) {
+    return RunDirName({.host = host, .grpc_port = port});
+  };
+  EXPECT_EQ(name("127.0.0.1", 8001), "fathom-127.0.0.1-8001");
+  EXPECT_NE(name("127.0.0.2", 8001), name("127.0.0.1", 8001));
+  EXPECT_NE(name("127.0.0.1", 8002), name("127.0.0.1", 8001));
+  EXPECT_EQ(name("[::1]/..", 1), "fathom-___1__..-1");
+}
+
+TEST(ClusterPlanTest, TheSchedulerHasItsOwnFlags) {
+  ServeOptions options;
+  options.scheduler_flags = {{"--policy", "shortest-first"}};
+  EXPECT_TRUE(HasPair(SchedulerSpec(options, "/bin"), "--policy", "shortest-first"));
 }
 
 TEST(ClusterPlanTest, SwitchesReachTheWorkers) {

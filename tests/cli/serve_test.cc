@@ -185,6 +185,61 @@ TEST_F(ServeTest, ChildrenThatWaitForALockEndWithServe) {
   close(lock);
 }
 
+TEST_F(ServeTest, TwoAddressesAreTwoClustersAndARunDirectoryIsOnes) {
+  ASSERT_EQ(setenv("XDG_RUNTIME_DIR", dir_.c_str(), 1), 0);
+  const auto at = [](const std::string& host, const std::string& port) {
+    return std::vector<std::string>{"serve",
+                                    "--model",
+                                    kModel,
+                                    "--device",
+                                    "cpu",
+                                    "--host",
+                                    host,
+                                    "--http-port",
+                                    "0",
+                                    "--grpc-port",
+                                    port,
+                                    "--scheduler-port",
+                                    "0",
+                                    "--metrics-port",
+                                    "0",
+                                    "--policy",
+                                    "shortest-first"};
+  };
+  // A port that is free on both addresses: the kernel chose it for the first.
+  std::string port;
+  {
+    Program any(at("127.0.0.1", "0"));
+    const json ready = any.WaitForEvent("ready");
+    ASSERT_TRUE(ready.is_object());
+    port = std::to_string(ready["grpc_port"].get<int>());
+    kill(any.pid(), SIGTERM);
+    EXPECT_EQ(any.WaitForExit(), kExitOk);
+    EXPECT_FALSE(fs::exists(ready["run_dir"].get<std::string>())) << "its own, and removed";
+  }
+  Program one(at("127.0.0.1", port)), two(at("127.0.0.2", port));
+  const json first = one.WaitForEvent("ready"), second = two.WaitForEvent("ready");
+  ASSERT_TRUE(first.is_object() && second.is_object());
+  EXPECT_NE(first["run_dir"], second["run_dir"]);
+  std::ifstream words(fmt::format("/proc/{}/cmdline", first["scheduler_pid"].get<int>()));
+  const std::string flags{std::istreambuf_iterator<char>(words), {}};
+  EXPECT_NE(flags.find("shortest-first"), std::string::npos);
+
+  unsetenv("XDG_RUNTIME_DIR");
+  std::vector<std::string> same = at("127.0.0.1", "0");
+  same.insert(same.end(), {"--run-dir", first["run_dir"].get<std::string>()});
+  Program third(same);
+  EXPECT_EQ(third.WaitForExit(), kExitUnavailable);
+  ASSERT_EQ(third.errors().size(), 1u);
+  EXPECT_NE(third.errors()[0].find(fmt::format("(process {})", one.pid())), std::string::npos)
+      << third.errors()[0];
+  for (Program* program : {&one, &two}) {
+    kill(program->pid(), SIGTERM);
+    EXPECT_EQ(program->WaitForExit(), kExitOk);
+  }
+  EXPECT_EQ(Program(Words(kModel, {"--policy", "no-such"})).WaitForExit(), kExitUsage);
+}
+
 TEST_F(ServeTest, KilledWithAllOfItsChildrenItCanBeStartedOnItsPortsAtOnce) {
   Program first(Words(kModel, {"-tp", "2"}));
   const json ready = first.WaitForEvent("ready");

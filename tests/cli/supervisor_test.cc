@@ -284,6 +284,44 @@ TEST_F(SupervisorTest, OnlyDeathsDuringOrSoonAfterTheStartDelayTheNext) {
   supervisor.Stop(/*grace_us=*/0);
 }
 
+TEST_F(SupervisorTest, LogsAreAppendedAndBounded) {
+  const std::string line(99, 'x');
+  const auto append = [&](int lines) {
+    auto file = RotatingFile::Open(dir_ + "/a.log", 1000);
+    ASSERT_TRUE(file.ok()) << ToString(file.status());
+    for (int i = 0; i < lines; ++i) (*file)->Append(line);
+    EXPECT_EQ((*file)->dropped_lines(), 0);
+  };
+  append(4);
+  append(4);  // Another life.
+  EXPECT_EQ(ReadFile("a.log").size(), 800u);
+  append(3);
+  EXPECT_EQ(ReadFile("a.log.1").size(), 1000u);
+  EXPECT_EQ(ReadFile("a.log").size(), 100u);
+  append(25);
+  EXPECT_EQ(std::filesystem::file_size(dir_ + "/a.log.1"), 1000u);
+  EXPECT_LE(std::filesystem::file_size(dir_ + "/a.log"), 1000u);
+  EXPECT_FALSE(std::filesystem::exists(dir_ + "/a.log.2"));
+  EXPECT_FALSE(RotatingFile::Open(dir_ + "/none/a.log", 1000).ok());
+}
+
+TEST_F(SupervisorTest, ALineThatCannotBeWrittenIsDroppedAndTheNextOnesAreWhole) {
+  auto file = RotatingFile::Open(dir_ + "/a.log", 1 << 20);
+  ASSERT_TRUE(file.ok());
+  // A full disk, for this process: writes beyond 150 bytes fail, the one across them is cut.
+  rlimit usual{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &usual), 0);
+  signal(SIGXFSZ, SIG_IGN);
+  const rlimit full{150, usual.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
+  const std::string line(99, 'x');
+  for (int i = 0; i < 4; ++i) (*file)->Append(line);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &usual), 0);
+  EXPECT_EQ((*file)->dropped_lines(), 3);
+  (*file)->Append("after");
+  EXPECT_EQ(ReadFile("a.log"), line + "\n" + std::string(50, 'x') + "\nafter\n");
+}
+
 TEST(RestartDelayTest, DoublesUpToItsLimit) {
   const SupervisorOptions options;
   EXPECT_EQ(RestartDelayUs(options, 1), 0);

@@ -34,6 +34,14 @@ DeviceFacts H100() {
   return facts;
 }
 
+TEST(Options, ThreadsAreSharedByTheWorkersOfTheMachine) {
+  EXPECT_EQ(ThreadsFor({.threads = 3}, 64), 3);
+  EXPECT_EQ(ThreadsFor({}, 16), 15);
+  EXPECT_EQ(ThreadsFor({.tp = 2}, 16), 7);
+  EXPECT_EQ(ThreadsFor({.tp = 2, .local_workers = 8}, 16), 1);  // -dp 4
+  EXPECT_EQ(ThreadsFor({.tp = 4}, 2), 1);
+}
+
 TEST(Options, DefaultsFollowTheDevice) {
   Options cpu;
   ASSERT_FALSE(Parse({}, &cpu));

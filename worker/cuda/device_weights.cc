@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <string>
-#include <thread>
 
 #include "common/check.h"
+#include "common/cpus.h"
 #include "common/status.h"
 #include "kernels/cuda/rows/dummy_weights.h"
 #include "kernels/cuda/rows/non_finite.h"
@@ -146,7 +146,7 @@ DeviceWeights PointersInto(const DeviceWeightLayout& layout, const ModelConfig& 
 
 int ReadersFor(const LoadOptions& options) {
   if (options.readers > 0) return options.readers;
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kReadersMax);
+  return std::min(UsableCpus(), kReadersMax);
 }
 
 }  // namespace
