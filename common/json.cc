@@ -116,6 +116,16 @@ absl::StatusOr<JsonValue> ParseJson(std::string_view text, const JsonLimits& lim
   return std::move(builder).Finish();
 }
 
+absl::StatusOr<std::string> MergePatch(std::string_view text, std::string_view patch,
+                                       const JsonLimits& limits) {
+  FATHOM_RETURN_IF_ERROR(ParseJson(text, limits).status());
+  FATHOM_RETURN_IF_ERROR(ParseJson(patch, limits).status());
+  // Both are valid JSON, so nothing below throws.
+  auto merged = nlohmann::ordered_json::parse(text);
+  merged.merge_patch(nlohmann::ordered_json::parse(patch));
+  return merged.dump();
+}
+
 std::string JsonValue::Brief() const {
   std::string text;
   if (is_null()) {

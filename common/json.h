@@ -52,4 +52,9 @@ class JsonValue {
 
 absl::StatusOr<JsonValue> ParseJson(std::string_view text, const JsonLimits& limits);
 
+// `text` changed by `patch`, a merge patch (RFC 7396), as one line of JSON with the keys in their
+// order. Both are parsed as ParseJson does it; errors are those of the first that fails.
+absl::StatusOr<std::string> MergePatch(std::string_view text, std::string_view patch,
+                                       const JsonLimits& limits);
+
 }  // namespace fathom::worker

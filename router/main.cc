@@ -24,6 +24,7 @@ constexpr int kTickMs = 50;
 
 struct Options {
   std::string model;
+  std::string hf_overrides;
   std::optional<std::string> served_model_name;
   std::vector<std::string> schedulers = {"127.0.0.1:8003"};
   std::string host = "127.0.0.1";
@@ -41,6 +42,9 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   flags.Group("Model");
   flags.Add("--model", &options->model,
             "Model folder (Hugging Face): configuration and tokenizer are read.");
+  flags.Add("--hf-overrides", &options->hf_overrides,
+            "JSON object that changes config.json (a merge patch: null takes a key away); the "
+            "workers need the same.");
   flags.Add("--served-model-name", &options->served_model_name,
             "Name that clients see; default: the folder's.");
   flags.Group("Network");
@@ -167,7 +171,8 @@ int Main(int argc, char** argv) {
                 Invalid("--model is missing; give the model folder that the workers serve"));
   }
   const RealClock clock;
-  const auto folder = Phase(clock, "config", [&] { return ReadModelFolder(options.model); });
+  const auto folder =
+      Phase(clock, "config", [&] { return ReadModelFolder(options.model, options.hf_overrides); });
   if (!folder.ok()) return Fail(kExitBadModel, folder.status());
   const auto text = Phase(clock, "tokenizer", [&] { return LoadText(*folder); });
   if (!text.ok()) return Fail(kExitBadModel, text.status());

@@ -89,8 +89,8 @@ absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
   Model model;
   model.folder = options.model;
   FATHOM_RETURN_IF_ERROR(Phase(clock, "config", [&]() -> absl::Status {
-    FATHOM_ASSIGN_OR_RETURN(model.config, ReadModelConfig(model.folder));
-    FATHOM_ASSIGN_OR_RETURN(model.config_digest, ConfigDigest(model.folder));
+    FATHOM_ASSIGN_OR_RETURN(model.config, ReadModelConfig(model.folder, options.hf_overrides));
+    model.config_digest = ConfigDigest(model.config);
     return CheckTensorParallel(model.config, options.tp);
   }));
   FATHOM_RETURN_IF_ERROR(Phase(clock, "headers", [&]() -> absl::Status {

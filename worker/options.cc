@@ -26,6 +26,9 @@ void AddFlags(Options* options, Flags* flags) {
                    "auto: on the CPU weights as stored and all else in float; on a GPU as stored.");
   flags->Add("--load-format", &options->load_format,
              "auto, safetensors, raw (weights.raw), or dummy (random weights).");
+  flags->Add("--hf-overrides", &options->hf_overrides,
+             "JSON object that changes config.json (a merge patch: null takes a key away); the "
+             "router needs the same.");
   flags->Group("Cluster");
   flags->Add("--scheduler", &options->schedulers,
              "host:port of a scheduler; once for each one, or separated by commas.");

@@ -22,6 +22,7 @@ struct Options {
   std::string device = "auto";
   std::string dtype = "auto";
   std::string load_format = "auto";
+  std::string hf_overrides;  // A JSON object (ReadModelConfig); empty: none.
   int32_t tp = 1;
   int32_t rank_hint = -1;     // Order among the workers of a host; -1: none.
   int32_t threads = 0;        // 0: by the CPUs that this process may use.

@@ -24,13 +24,15 @@ int BadModel(const absl::Status& status) {
 }  // namespace
 
 int RunPlan(int argc, const char* const* argv) {
-  std::string model;
+  std::string model, hf_overrides;
   PlanFlags plan;
   bool json = false;
   Flags flags("fathom plan",
               "Where the bytes of a GPU go, from config.json alone: no weights, no GPU needed.");
   flags.Group("Model");
   flags.Add("--model", &model, "Model folder, or a config.json (models/shapes/*.json)");
+  flags.Add("--hf-overrides", &hf_overrides,
+            "JSON object that changes config.json; null takes a key away");
   flags.AddChoice("--dtype", &plan.dtype, {"auto", "bfloat16", "half", "float"},
                   "Type to compute in; auto: as stored");
   flags.Add("--tensor-parallel-size,-tp", &plan.tp, 1, 64, "GPUs that share a layer");
@@ -55,7 +57,7 @@ int RunPlan(int argc, const char* const* argv) {
     return Fail("plan", Invalid("--model is missing; give a model folder or a config.json, e.g. "
                                 "models/shapes/deepseek-llm-7b.json"));
   }
-  const auto config = worker::ReadModelConfig(model);
+  const auto config = worker::ReadModelConfig(model, hf_overrides);
   if (!config.ok()) return BadModel(config.status());
   if (const auto status = worker::CheckTensorParallel(*config, plan.tp); !status.ok()) {
     return BadModel(status);

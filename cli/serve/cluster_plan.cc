@@ -31,6 +31,12 @@ std::string GpuOf(const ServeOptions& options, int32_t index) {
   return at < options.visible_gpus->size() ? (*options.visible_gpus)[at] : std::string();
 }
 
+// Router and workers read one configuration.
+void AddOverrides(const ServeOptions& options, ChildSpec* spec) {
+  if (options.hf_overrides.empty()) return;
+  spec->argv.insert(spec->argv.end(), {"--hf-overrides", options.hf_overrides});
+}
+
 }  // namespace
 
 absl::Status CheckOptions(const ServeOptions& options) {
@@ -100,6 +106,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--host", kInside},
                     {"--log-level", options.log_level}},
                    options.worker_flags);
+  AddOverrides(options, &spec);
   spec.argv.insert(spec.argv.end(), options.worker_switches.begin(), options.worker_switches.end());
   if (options.device != "cpu" && options.workers() > 1) {
     spec.environment["CUDA_VISIBLE_DEVICES"] = GpuOf(options, index);
@@ -122,6 +129,7 @@ ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--drain-timeout", std::to_string(options.drain_timeout_s)},
                     {"--log-level", options.log_level}},
                    options.router_flags);
+  AddOverrides(options, &spec);
   spec.ports = {{"grpc_port", {"--grpc-port", options.grpc_port}},
                 {"http_port", {"--http-port", options.http_port}}};
   spec.stop_stage = kStopRouter;

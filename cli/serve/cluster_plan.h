@@ -14,6 +14,7 @@ namespace fathom::client {
 
 struct ServeOptions {
   std::string model;
+  std::string hf_overrides;  // Handed to router and workers alike.
   std::string device = "auto";
   int32_t tp = 1;
   int32_t pp = 1;

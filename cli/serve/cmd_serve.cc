@@ -53,6 +53,8 @@ int RunServe(int argc, const char* const* argv) {
   Flags flags("fathom serve", "Starts, watches and stops a whole cluster on this machine.");
   flags.Group("Model");
   flags.Add("--model", &options.model, "Model folder (config.json, safetensors, tokenizer.json)");
+  flags.Add("--hf-overrides", &options.hf_overrides,
+            "JSON object that changes config.json; null takes a key away");
   flags.AddChoice("--device", &options.device, {"auto", "cpu", "cuda"},
                   "Where the workers compute");
   flags.Add("--tensor-parallel-size,-tp", &options.tp, 1, 64, "Workers that share a layer");

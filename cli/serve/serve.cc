@@ -39,7 +39,8 @@ std::string BinDir() { return std::filesystem::read_symlink("/proc/self/exe").pa
 
 // What can be known of the model before any process is started.
 absl::Status CheckModel(const ServeOptions& options) {
-  FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config, worker::ReadModelConfig(options.model));
+  FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config,
+                          worker::ReadModelConfig(options.model, options.hf_overrides));
   return worker::CheckTensorParallel(config, options.tp);
 }
 

@@ -45,9 +45,20 @@ struct TensorSlice {
   bool operator==(const TensorSlice&) const = default;
 };
 
+// What an architecture takes for keys that are missing (the defaults of its class in transformers).
+struct ConfigDefaults {
+  int32_t context = 0;    // max_position_embeddings
+  int32_t kv_heads = 0;   // num_key_value_heads; 0: num_attention_heads, as where it is null.
+  int32_t head_dim = 0;   // 0: hidden_size / num_attention_heads.
+  double rms_eps = 1e-6;  // rms_norm_eps
+  // Whether it reads use_sliding_window, sliding_window and max_window_layers at all.
+  bool has_windows = false;
+};
+
 struct Architecture {
   std::string_view name;        // In config.json's "architectures".
   std::string_view model_type;  // What config.json's "model_type" must be.
+  ConfigDefaults defaults;
   // Reads the keys that only this architecture has (errors stick to `fields`) and sets the features
   // of `config`.
   void (*configure)(ConfigFields& fields, ModelConfig& config);

@@ -12,6 +12,7 @@ void Configure(ConfigFields& fields, ModelConfig&) {
 
 }  // namespace
 
-extern const Architecture kLlama = {"LlamaForCausalLM", "llama", Configure, DecoderTensors};
+extern const Architecture kLlama = {
+    "LlamaForCausalLM", "llama", {.context = 2048}, Configure, DecoderTensors};
 
 }  // namespace fathom::worker

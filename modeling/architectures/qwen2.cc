@@ -14,6 +14,10 @@ void Configure(ConfigFields& fields, ModelConfig& config) {
 
 }  // namespace
 
-extern const Architecture kQwen2 = {"Qwen2ForCausalLM", "qwen2", Configure, DecoderTensors};
+extern const Architecture kQwen2 = {"Qwen2ForCausalLM",
+                                    "qwen2",
+                                    {.context = 32768, .kv_heads = 32, .has_windows = true},
+                                    Configure,
+                                    DecoderTensors};
 
 }  // namespace fathom::worker

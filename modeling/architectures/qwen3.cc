@@ -13,6 +13,11 @@ void Configure(ConfigFields& fields, ModelConfig& config) {
 
 }  // namespace
 
-extern const Architecture kQwen3 = {"Qwen3ForCausalLM", "qwen3", Configure, DecoderTensors};
+extern const Architecture kQwen3 = {
+    "Qwen3ForCausalLM",
+    "qwen3",
+    {.context = 32768, .kv_heads = 32, .head_dim = 128, .has_windows = true},
+    Configure,
+    DecoderTensors};
 
 }  // namespace fathom::worker

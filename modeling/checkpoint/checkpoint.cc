@@ -32,7 +32,7 @@ absl::StatusOr<LoadFormat> ParseLoadFormat(std::string_view name) {
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::filesystem::path& model,
                                                            const ModelConfig& config,
                                                            LoadFormat format, uint64_t dummy_seed) {
-  if (format == LoadFormat::kDummy) return OpenDummy(model, config, dummy_seed);
+  if (format == LoadFormat::kDummy) return OpenDummy(config, dummy_seed);
   std::error_code error;
   if (!std::filesystem::is_directory(model, error)) {
     return NotFound("{}: is no folder with weights; use --load-format dummy for random ones",

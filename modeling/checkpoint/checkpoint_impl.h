@@ -12,7 +12,6 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesyste
                                                             const ModelConfig& config);
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenRaw(const std::filesystem::path& folder,
                                                     const ModelConfig& config);
-absl::StatusOr<std::unique_ptr<Checkpoint>> OpenDummy(const std::filesystem::path& model,
-                                                      const ModelConfig& config, uint64_t seed);
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenDummy(const ModelConfig& config, uint64_t seed);
 
 }  // namespace fathom::worker

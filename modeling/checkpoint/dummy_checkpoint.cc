@@ -75,12 +75,10 @@ class DummyCheckpoint : public Checkpoint {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Checkpoint>> OpenDummy(const std::filesystem::path& model,
-                                                      const ModelConfig& config, uint64_t seed) {
-  FATHOM_ASSIGN_OR_RETURN(const std::string config_text, ReadConfigText(ConfigPath(model)));
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenDummy(const ModelConfig& config, uint64_t seed) {
   DigestBuilder digest;
   digest.Add("dummy");
-  digest.Add(config_text);
+  digest.Add(config.source.text);
   digest.Add(seed);
   return std::make_unique<DummyCheckpoint>(config, seed, digest.Finish());
 }

@@ -128,14 +128,12 @@ absl::Status CheckSpareHead(const CheckpointFiles& files, const CheckedTensors& 
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFiles(const std::filesystem::path& folder,
-                                                      const ModelConfig& config,
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFiles(const ModelConfig& config,
                                                       CheckpointFiles files,
                                                       const WeightMap* index) {
   FATHOM_ASSIGN_OR_RETURN(CheckedTensors tensors, CheckTensors(config, files.headers, index));
   FATHOM_RETURN_IF_ERROR(CheckSpareHead(files, tensors));
-  FATHOM_ASSIGN_OR_RETURN(const std::string config_text, ReadConfigText(ConfigPath(folder)));
-  FATHOM_ASSIGN_OR_RETURN(std::string digest, DigestOf(config_text, files));
+  FATHOM_ASSIGN_OR_RETURN(std::string digest, DigestOf(config.source.text, files));
   return std::make_unique<FileCheckpoint>(std::move(files), std::move(tensors), std::move(digest));
 }
 

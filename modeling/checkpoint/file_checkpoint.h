@@ -21,8 +21,7 @@ struct CheckpointFiles {
 
 // Compares the headers with the configuration. Reads 4 KiB of each tensor for the digest: about a
 // MB of a model of 7 billion. Without an index there is one file and `index` is null.
-absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFiles(const std::filesystem::path& folder,
-                                                      const ModelConfig& config,
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFiles(const ModelConfig& config,
                                                       CheckpointFiles files,
                                                       const WeightMap* index);
 

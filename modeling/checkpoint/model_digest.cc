@@ -59,10 +59,9 @@ void DigestBuilder::Add(uint64_t number) {
 
 std::string DigestBuilder::Finish() { return sha_.Hex(); }
 
-absl::StatusOr<std::string> ConfigDigest(const std::filesystem::path& model) {
-  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadConfigText(ConfigPath(model)));
+std::string ConfigDigest(const ModelConfig& config) {
   Sha256 sha;
-  sha.Update(text);
+  sha.Update(config.source.text);
   return sha.Hex();
 }
 

@@ -3,11 +3,10 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <string_view>
 
-#include "absl/status/statusor.h"
+#include "modeling/config/model_config.h"
 
 namespace fathom::worker {
 
@@ -42,8 +41,9 @@ class DigestBuilder {
   Sha256 sha_;
 };
 
-// Of config.json's bytes (see ConfigPath); router and worker compare it.
-absl::StatusOr<std::string> ConfigDigest(const std::filesystem::path& model);
+// Of the text that the configuration was read from, overrides included; router and worker compare
+// it.
+std::string ConfigDigest(const ModelConfig& config);
 
 // Equal fingerprint and equal request: equal tokens.
 struct FingerprintParts {

@@ -134,7 +134,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenRaw(const std::filesystem::path&
   files.headers.push_back({weights.name(), *std::move(tensors)});
   files.header_texts.push_back(std::move(text));
   files.files.push_back(std::move(weights));
-  return OpenFiles(folder, config, std::move(files), nullptr);
+  return OpenFiles(config, std::move(files), nullptr);
 }
 
 }  // namespace fathom::worker

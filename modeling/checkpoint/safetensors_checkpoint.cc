@@ -60,7 +60,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesyste
         "(pytorch_model.bin, GGUF) must be converted to safetensors",
         folder.string(), kSingleFile, kIndexFile);
   }
-  return OpenFiles(folder, config, std::move(files), index.empty() ? nullptr : &index);
+  return OpenFiles(config, std::move(files), index.empty() ? nullptr : &index);
 }
 
 }  // namespace fathom::worker

@@ -13,6 +13,12 @@ std::optional<double> AsNumber(const JsonValue& value) {
   return std::nullopt;
 }
 
+bool IsEmpty(const JsonValue& value) {
+  return (value.AsObject() != nullptr && value.AsObject()->empty()) ||
+         (value.AsArray() != nullptr && value.AsArray()->empty()) ||
+         (value.AsString() != nullptr && value.AsString()->empty());
+}
+
 }  // namespace
 
 ConfigFields::ConfigFields(const JsonValue::Object& object, std::string path)
@@ -24,6 +30,11 @@ const JsonValue* ConfigFields::Take(std::string_view key) {
     if (name == key) return value.is_null() ? nullptr : &value;
   }
   return nullptr;
+}
+
+bool ConfigFields::Has(std::string_view key) const {
+  return std::any_of(object_.begin(), object_.end(),
+                     [&](const auto& field) { return field.first == key; });
 }
 
 void ConfigFields::Refuse(std::string_view key, std::string_view message) {
@@ -112,35 +123,52 @@ void ConfigFields::MustBe(std::string_view key, bool value, std::string_view why
   }
 }
 
-bool ConfigFields::IsHarmless(std::string_view key, const JsonValue& value,
-                              std::span<const HarmlessKey> harmless) {
-  const auto known = std::find_if(harmless.begin(), harmless.end(),
-                                  [&](const HarmlessKey& entry) { return entry.key == key; });
-  if (known == harmless.end()) {
-    Refuse(key, fmt::format("= {} is not known here, and a key that nobody reads may change the "
-                            "result; remove it if it does not",
-                            value.Brief()));
-    return false;
+void ConfigFields::CheckHarmless(const HarmlessKey& known, const JsonValue& value) {
+  if (const bool* only = std::get_if<bool>(&known.only)) {
+    if (value.AsBool() != nullptr && *value.AsBool() == *only) return;
+    Refuse(known.key, fmt::format("is {}; only {} is supported", value.Brief(), *only));
+  } else if (const double* number = std::get_if<double>(&known.only)) {
+    if (AsNumber(value) == *number) return;
+    Refuse(known.key, fmt::format("is {}; only {} is supported", value.Brief(), *number));
+  } else if (const auto* text = std::get_if<std::string_view>(&known.only)) {
+    if (value.AsString() != nullptr && *value.AsString() == *text) return;
+    Refuse(known.key, fmt::format("is {}; only \"{}\" is supported", value.Brief(), *text));
+  } else if (std::holds_alternative<EmptyValue>(known.only)) {
+    if (IsEmpty(value)) return;
+    Refuse(known.key, fmt::format("is {}; only an empty one is supported", value.Brief()));
   }
-  if (const bool* only = std::get_if<bool>(&known->only)) {
-    if (value.AsBool() != nullptr && *value.AsBool() == *only) return true;
-    Refuse(key, fmt::format("is {}; only {} is supported", value.Brief(), *only));
-    return false;
+}
+
+void ConfigFields::RefuseUnknown(
+    const std::vector<std::pair<std::string_view, const JsonValue*>>& unknown) {
+  std::string named, without;
+  for (const auto& [key, value] : unknown) {
+    const bool last = key == unknown.back().first;
+    if (!named.empty()) named += last ? " and " : ", ";
+    named += fmt::format("{}{} = {}", path_, key, value->Brief());
+    without += fmt::format("{}\"{}\": null", without.empty() ? "" : ", ", key);
   }
-  if (const double* only = std::get_if<double>(&known->only)) {
-    if (AsNumber(value) == *only) return true;
-    Refuse(key, fmt::format("is {}; only {} is supported", value.Brief(), *only));
-    return false;
-  }
-  return true;
+  const bool one = unknown.size() == 1;
+  error_ = Invalid(
+      "{} {} not known here, and a key that nobody reads may change the result; if {} not, remove "
+      "{}{}",
+      named, one ? "is" : "are", one ? "it does" : "they do", one ? "it" : "them",
+      path_.empty() ? fmt::format(", or give --hf-overrides '{{{}}}'", without) : "");
 }
 
 absl::Status ConfigFields::Finish(std::span<const HarmlessKey> harmless) {
+  std::vector<std::pair<std::string_view, const JsonValue*>> unknown;
   for (const auto& [key, value] : object_) {
-    if (!error_.ok()) break;
     if (value.is_null() || read_.contains(key)) continue;
-    IsHarmless(key, value, harmless);
+    const auto known = std::find_if(harmless.begin(), harmless.end(),
+                                    [&](const HarmlessKey& entry) { return entry.key == key; });
+    if (known == harmless.end()) {
+      unknown.emplace_back(key, &value);
+    } else {
+      CheckHarmless(*known, value);
+    }
   }
+  if (error_.ok() && !unknown.empty()) RefuseUnknown(unknown);
   return error_;
 }
 

@@ -17,11 +17,14 @@
 
 namespace fathom::worker {
 
+// An empty object, array or string.
+struct EmptyValue {};
+
 // A key that does not change a result: whatever its value (monostate), or as long as it has this
 // one.
 struct HarmlessKey {
   std::string_view key;
-  std::variant<std::monostate, bool, double> only = {};
+  std::variant<std::monostate, bool, double, std::string_view, EmptyValue> only = {};
 };
 
 class ConfigFields {
@@ -31,6 +34,8 @@ class ConfigFields {
 
   // The value of `key`, now read; nullptr when it is absent or null.
   const JsonValue* Take(std::string_view key);
+  // Whether the key is there, be it null.
+  bool Has(std::string_view key) const;
 
   // A required integer in [min, max]; IntOr's may be absent.
   int32_t Int(std::string_view key, int32_t min, int32_t max);
@@ -51,12 +56,14 @@ class ConfigFields {
   // The same with what another reader's Finish() gave, of an object inside of this one.
   void Adopt(const absl::Status& status);
 
-  // The first error; else an error naming a key that is neither read, nor null, nor in `harmless`.
+  // The first error; else an error about a key of `harmless` with another value than it may have;
+  // else one that names all keys that are neither read, nor null, nor in `harmless`.
   absl::Status Finish(std::span<const HarmlessKey> harmless);
 
  private:
-  bool IsHarmless(std::string_view key, const JsonValue& value,
-                  std::span<const HarmlessKey> harmless);
+  // Refuses a value that `known` does not admit.
+  void CheckHarmless(const HarmlessKey& known, const JsonValue& value);
+  void RefuseUnknown(const std::vector<std::pair<std::string_view, const JsonValue*>>& unknown);
 
   const JsonValue::Object& object_;
   const std::string path_;

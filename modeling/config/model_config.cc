@@ -1,5 +1,6 @@
 #include "modeling/config/model_config.h"
 
+#include <algorithm>
 #include <fstream>
 #include <numeric>
 
@@ -67,16 +68,18 @@ const Architecture* ReadArchitecture(ConfigFields& fields) {
   return architecture;
 }
 
-void ReadSizes(ConfigFields& fields, ModelConfig& config) {
+void ReadSizes(ConfigFields& fields, const ConfigDefaults& defaults, ModelConfig& config) {
   config.layers = fields.Int("num_hidden_layers", 1, kLayersMax);
   config.hidden = fields.Int("hidden_size", 1, kHiddenMax);
   config.heads = fields.Int("num_attention_heads", 1, kHeadsMax);
-  config.kv_heads = fields.IntOr("num_key_value_heads", config.heads, 1, kHeadsMax);
-  config.head_dim = fields.IntOr("head_dim", 0, 2, kHeadDimMax);
+  const bool has_kv_heads = fields.Has("num_key_value_heads") || defaults.kv_heads == 0;
+  config.kv_heads = fields.IntOr("num_key_value_heads",
+                                 has_kv_heads ? config.heads : defaults.kv_heads, 1, kHeadsMax);
+  config.head_dim = fields.IntOr("head_dim", defaults.head_dim, 2, kHeadDimMax);
   config.ffn = fields.Int("intermediate_size", 1, kFfnMax);
   config.vocab = fields.Int("vocab_size", 1, kVocabMax);
-  config.context = fields.Int("max_position_embeddings", 1, kContextMax);
-  config.rms_eps = fields.Real("rms_norm_eps", 1e-12, 1.0);
+  config.context = fields.IntOr("max_position_embeddings", defaults.context, 1, kContextMax);
+  config.rms_eps = fields.RealOr("rms_norm_eps", defaults.rms_eps, 1e-12, 1.0);
   config.tied_embeddings = fields.BoolOr("tie_word_embeddings", false);
   if (config.head_dim == 0) {
     if (config.hidden % config.heads != 0) {
@@ -97,54 +100,97 @@ void ReadSizes(ConfigFields& fields, ModelConfig& config) {
   }
 }
 
+// A type's name as transformers or torch spells it; nullopt: another.
+std::optional<StoredType> StoredTypeOf(std::string_view name) {
+  constexpr std::string_view kTorch = "torch.";
+  if (name.starts_with(kTorch)) name.remove_prefix(kTorch.size());
+  if (name == "bfloat16") return StoredType::kBf16;
+  if (name == "float16" || name == "half") return StoredType::kF16;
+  if (name == "float32" || name == "float") return StoredType::kF32;
+  return std::nullopt;
+}
+
 void ReadStoredType(ConfigFields& fields, ModelConfig& config) {
-  const std::string older = fields.StringOr("torch_dtype", "");
-  const std::string newer = fields.StringOr("dtype", older);
-  if (!older.empty() && newer != older) {
-    fields.Refuse("dtype",
-                  fmt::format("is \"{}\" and torch_dtype \"{}\"; keep one of them", newer, older));
-  } else if (newer == "bfloat16") {
-    config.stored_type = StoredType::kBf16;
-  } else if (newer == "float16") {
-    config.stored_type = StoredType::kF16;
-  } else if (newer == "float32") {
-    config.stored_type = StoredType::kF32;
-  } else if (!newer.empty()) {
-    fields.Refuse(older.empty() ? "dtype" : "torch_dtype",
-                  fmt::format("is \"{}\"; supported are bfloat16, float16 and float32", newer));
+  for (const std::string_view key : {"torch_dtype", "dtype"}) {
+    const std::string name = fields.StringOr(key, "");
+    if (name.empty()) continue;
+    const auto type = StoredTypeOf(name);
+    if (!type) {
+      fields.Refuse(key,
+                    fmt::format("is \"{}\"; supported are bfloat16, float16 and float32", name));
+    } else if (config.stored_type && config.stored_type != type) {
+      fields.Refuse(key, fmt::format("is \"{}\" and torch_dtype \"{}\"; keep one of them", name,
+                                     fields.StringOr("torch_dtype", "")));
+    }
+    config.stored_type = type;
   }
 }
 
 void ReadActivation(ConfigFields& fields) {
   const std::string activation = fields.StringOr("hidden_act", "silu");
-  if (activation != "silu") {
+  if (activation != "silu" && activation != "swish") {  // Two names of one function.
     fields.Refuse("hidden_act", fmt::format("is \"{}\"; only \"silu\" is supported", activation));
   }
 }
 
-void ReadWindows(ConfigFields& fields, const ModelConfig& config) {
-  const JsonValue* use = fields.Take("use_sliding_window");
-  fields.MustBe("use_sliding_window", false, "sliding windows are not supported");
-  const JsonValue* window = fields.Take("sliding_window");
-  if (window != nullptr && use == nullptr) {
-    fields.Refuse("sliding_window",
-                  fmt::format("is {}; sliding windows are not supported. If the model uses none, "
-                              "set use_sliding_window to false",
-                              window->Brief()));
-  }
+// Which layers a configuration gives a window: of its layer_types, else by max_window_layers.
+// Errors stick to `fields`.
+std::vector<bool> WindowedLayers(ConfigFields& fields, const ConfigDefaults& defaults,
+                                 const ModelConfig& config) {
+  const auto count = static_cast<size_t>(config.layers);
+  std::vector<bool> windowed(count, false);
+  const JsonValue* first = fields.Take("max_window_layers");
   const JsonValue* types = fields.Take("layer_types");
-  if (types == nullptr) return;
-  const JsonValue::Array* layers = types->AsArray();
-  bool full = layers != nullptr && layers->size() == static_cast<size_t>(config.layers);
-  for (size_t i = 0; full && i < layers->size(); ++i) {
-    const std::string* type = (*layers)[i].AsString();
-    full = type != nullptr && *type == "full_attention";
+  if (types == nullptr) {
+    const bool used = defaults.has_windows && fields.BoolOr("use_sliding_window", false);
+    if (!used) return windowed;
+    constexpr int32_t kFirstDefault = 28;
+    const int32_t begin = first == nullptr
+                              ? kFirstDefault
+                              : fields.IntOr("max_window_layers", kFirstDefault, 0, INT32_MAX);
+    for (size_t i = 0; i < count; ++i) windowed[i] = static_cast<int64_t>(i) >= begin;
+    return windowed;
   }
-  if (!full) {
-    fields.Refuse("layer_types", fmt::format("is {}; supported is \"full_attention\" for each of "
-                                             "the {} layers",
+  const JsonValue::Array* layers = types->AsArray();
+  bool known = layers != nullptr && layers->size() == count;
+  for (size_t i = 0; known && i < count; ++i) {
+    const std::string* type = (*layers)[i].AsString();
+    windowed[i] = type != nullptr && *type == "sliding_attention";
+    known = windowed[i] || (type != nullptr && *type == "full_attention");
+  }
+  if (!known) {
+    fields.Refuse("layer_types", fmt::format("is {}; expected \"full_attention\" or "
+                                             "\"sliding_attention\" for each of the {} layers",
                                              types->Brief(), config.layers));
   }
+  return windowed;
+}
+
+// A layer with a window sees that many of the last tokens: all of them, where the window is as long
+// as the context. Anything shorter is refused.
+void ReadWindows(ConfigFields& fields, const ConfigDefaults& defaults, const ModelConfig& config) {
+  constexpr int32_t kWindowDefault = 4096;  // Of the classes that have windows.
+  const std::vector<bool> windowed = WindowedLayers(fields, defaults, config);
+  const auto count = std::count(windowed.begin(), windowed.end(), true);
+  const bool used = fields.BoolOr("use_sliding_window", !defaults.has_windows);
+  const JsonValue* given = fields.Take("sliding_window");
+  if (count == 0) return;
+  const bool is_null = given == nullptr && fields.Has("sliding_window");
+  if (is_null && fields.Take("layer_types") == nullptr) return;
+  if (!used || is_null) {
+    fields.Refuse("layer_types",
+                  "names sliding_attention, but the configuration has no window (sliding_window, "
+                  "use_sliding_window); set them alike");
+    return;
+  }
+  const int32_t window = fields.IntOr("sliding_window", kWindowDefault, 1, INT32_MAX);
+  if (window >= config.context) return;
+  fields.Refuse(
+      "sliding_window",
+      fmt::format("= {} is shorter than max_position_embeddings = {} in {} of the {} layers, and "
+                  "windows are not supported; serve sequences up to the window, which are "
+                  "computed alike: --hf-overrides '{{\"max_position_embeddings\": {}}}'",
+                  window, config.context, count, config.layers, window));
 }
 
 }  // namespace
@@ -164,7 +210,11 @@ const char* StoredTypeName(StoredType type) {
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   FATHOM_ASSIGN_OR_RETURN(const JsonValue root, ParseObject(json));
   ConfigFields fields(*root.AsObject());
-  // First of all, since with such weights or code no other message would help.
+  ModelConfig config;
+  config.source.text = json;
+  const Architecture* architecture = ReadArchitecture(fields);
+  if (architecture == nullptr) return fields.Finish({});
+  // Before other keys, since with such weights or code no message about them would help.
   for (const std::string_view key : {"quantization_config", "auto_map"}) {
     if (fields.Take(key) != nullptr) {
       fields.Refuse(key, key == "auto_map" ? "is set: code of a model folder is never run here"
@@ -172,14 +222,11 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
                                              "the model's bf16, fp16 or fp32 weights");
     }
   }
-  ModelConfig config;
-  const Architecture* architecture = ReadArchitecture(fields);
-  if (architecture == nullptr) return fields.Finish({});
   config.architecture = architecture->name;
-  ReadSizes(fields, config);
+  ReadSizes(fields, architecture->defaults, config);
   ReadStoredType(fields, config);
   ReadActivation(fields);
-  ReadWindows(fields, config);
+  ReadWindows(fields, architecture->defaults, config);
   ReadRope(fields, config.context, config.rope);
   architecture->configure(fields, config);
   const std::vector<TokenId> bos = fields.Ids("bos_token_id", config.vocab);
@@ -232,9 +279,30 @@ absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path) {
   return text;
 }
 
-absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model) {
+namespace {
+
+absl::StatusOr<std::string> Overridden(const std::string& text, std::string_view overrides,
+                                       const std::string& file) {
+  const auto patch = ParseJson(overrides, kLimits);
+  if (!patch.ok()) return Annotate(patch.status(), "--hf-overrides");
+  if (patch->AsObject() == nullptr) {
+    return Invalid("--hf-overrides is {}; expected a JSON object, e.g. {{\"rope_theta\": 1000000}}",
+                   patch->Brief());
+  }
+  auto merged = MergePatch(text, overrides, kLimits);
+  if (!merged.ok()) return Annotate(merged.status(), file);
+  return merged;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model,
+                                            std::string_view overrides) {
   const std::filesystem::path path = ConfigPath(model);
-  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadConfigText(path));
+  FATHOM_ASSIGN_OR_RETURN(std::string text, ReadConfigText(path));
+  if (!overrides.empty()) {
+    FATHOM_ASSIGN_OR_RETURN(text, Overridden(text, overrides, path.filename().string()));
+  }
   auto config = ParseModelConfig(text);
   if (!config.ok()) return Annotate(config.status(), path.filename().string());
   return config;

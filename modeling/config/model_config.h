@@ -44,6 +44,13 @@ struct RopeConfig {
   bool operator==(const RopeConfig&) const = default;
 };
 
+// The text that a configuration was parsed from, overrides included: what digests are made of.
+// Configurations are compared without it.
+struct ConfigSource {
+  std::string text;
+  bool operator==(const ConfigSource&) const { return true; }
+};
+
 // Invariants of a parsed one: all counts > 0; heads % kv_heads == 0; head_dim even; end and bos ids
 // < vocab; every product of two sizes fits int64.
 struct ModelConfig {
@@ -65,6 +72,7 @@ struct ModelConfig {
   std::optional<TokenId> bos_id;
   std::vector<TokenId>
       end_ids;  // eos_token_id of config.json; generation_config.json's go before (EndIds).
+  ConfigSource source;
   bool operator==(const ModelConfig&) const = default;
 };
 
@@ -92,7 +100,11 @@ std::filesystem::path ConfigPath(const std::filesystem::path& model);
 absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path);
 // ConfigPath(model), and generation_config.json of a model folder (an empty one where there is no
 // such file). Messages begin with the file's name.
-absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model);
+// `overrides` is a JSON object that changes the configuration before anybody reads it, as a merge
+// patch (RFC 7396): a value replaces a key's, null takes the key away, an object inside changes the
+// keys that it names; empty: nothing is changed. Router and workers are given the same.
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model,
+                                            std::string_view overrides = {});
 absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model,
                                                       int32_t vocab);
 

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "common/process.h"
+#include "modeling/config/model_config.h"
 
 namespace fathom::router {
 namespace {
@@ -16,8 +17,6 @@ using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 constexpr int64_t kConfigBytesMax = 16 << 20;
-constexpr int32_t kVocabMax = 1 << 24;
-constexpr int32_t kContextMax = 1 << 27;
 
 absl::StatusOr<std::string> ReadText(const fs::path& path) {
   std::error_code error;
@@ -45,24 +44,6 @@ absl::StatusOr<Json> ParseObject(const fs::path& path, const std::string& text) 
                    path.string());
   }
   return json;
-}
-
-// A number that must be there and lie in [1, max].
-absl::StatusOr<int32_t> RequiredCount(const fs::path& path, const Json& json, const char* key,
-                                      int32_t max) {
-  const auto it = json.find(key);
-  if (it == json.end() || !it->is_number_integer()) {
-    return Invalid("{}: {} is {}; expected an integer of 1 to {}", path.string(), key,
-                   it == json.end() ? "missing" : it->dump(), max);
-  }
-  const bool in_range = it->is_number_unsigned()
-                            ? it->get<uint64_t>() >= 1 && it->get<uint64_t>() <= uint64_t(max)
-                            : false;
-  if (!in_range) {
-    return Invalid("{}: {} is {}; expected an integer of 1 to {}", path.string(), key, it->dump(),
-                   max);
-  }
-  return it->get<int32_t>();
 }
 
 // eos_token_id: a number, a list of numbers, or nothing.
@@ -109,7 +90,7 @@ absl::Status ReadDefaults(const fs::path& path, const Json& json, int32_t vocab,
 
 }  // namespace
 
-absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path) {
+absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path, std::string_view overrides) {
   ModelFolder folder;
   folder.path = path;
   fs::path normal = fs::path(path).lexically_normal();
@@ -118,18 +99,14 @@ absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path) {
   if (normal.filename() == "." || normal.filename() == "..") normal = fs::canonical(normal, error);
   folder.name = normal.filename().string();
 
-  // A configuration file alone (models/shapes/*.json): token ids in and out, random weights.
-  const bool is_file = fs::is_regular_file(path, error);
-  const fs::path config_path = is_file ? fs::path(path) : fs::path(path) / "config.json";
-  FATHOM_ASSIGN_OR_RETURN(const std::string config_text, ReadText(config_path));
-  FATHOM_ASSIGN_OR_RETURN(const Json config, ParseObject(config_path, config_text));
-  folder.config_digest = Sha256Hex(config_text);
-  FATHOM_ASSIGN_OR_RETURN(folder.vocab,
-                          RequiredCount(config_path, config, "vocab_size", kVocabMax));
-  FATHOM_ASSIGN_OR_RETURN(
-      folder.context_tokens,
-      RequiredCount(config_path, config, "max_position_embeddings", kContextMax));
-  FATHOM_ASSIGN_OR_RETURN(folder.end_token_ids, EndTokens(config_path, config, folder.vocab));
+  // Also a configuration file alone (models/shapes/*.json): token ids in and out, random weights.
+  FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config,
+                          worker::ReadModelConfig(path, overrides));
+  folder.config_digest = Sha256Hex(config.source.text);
+  folder.vocab = config.vocab;
+  folder.context_tokens = config.context;
+  folder.end_token_ids = config.end_ids;
+  std::sort(folder.end_token_ids.begin(), folder.end_token_ids.end());
 
   const fs::path generation_path = fs::path(path) / "generation_config.json";
   if (fs::exists(generation_path, error)) {

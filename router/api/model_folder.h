@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/status.h"
@@ -28,7 +29,7 @@ struct ModelFolder {
   std::string path;
   std::string name;  // The folder's own name; clients see it unless --served-model-name is given.
   std::string
-      config_digest;  // Hex SHA-256 of config.json; scheduler and workers must have the same.
+      config_digest;  // Hex SHA-256 of config.json, overrides included; the workers have the same.
   int32_t vocab = 0;
   int32_t context_tokens = 0;  // max_position_embeddings.
   std::vector<TokenId>
@@ -37,6 +38,8 @@ struct ModelFolder {
   bool has_tokenizer = false;  // tokenizer.json is there; without it the router serves token ids.
 };
 
-absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path);
+// `overrides`: as the workers have them (modeling/config/model_config.h, ReadModelConfig).
+absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path,
+                                            std::string_view overrides = {});
 
 }  // namespace fathom::router

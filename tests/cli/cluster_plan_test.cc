@@ -37,6 +37,17 @@ TEST(ClusterPlanTest, EachProcessIsToldItsPlace) {
   EXPECT_LT(worker.stop_stage, scheduler.stop_stage);
 }
 
+TEST(ClusterPlanTest, RouterAndWorkersHaveTheSameOverrides) {
+  const ServeOptions options{.model = "m", .hf_overrides = R"({"rope_theta": 5})", .tp = 2};
+  for (const ChildSpec& spec :
+       {WorkerSpec(options, "/bin", 1, 0), WorkerSpec(options, "/bin", 1, 1),
+        RouterSpec(options, "/bin", 1)}) {
+    EXPECT_TRUE(HasPair(spec, "--hf-overrides", R"({"rope_theta": 5})")) << spec.name;
+  }
+  const auto plain = RouterSpec({.model = "m"}, "/bin", 1).argv;
+  EXPECT_EQ(std::count(plain.begin(), plain.end(), "--hf-overrides"), 0);
+}
+
 TEST(ClusterPlanTest, EachWorkerSeesItsOwnGpu) {
   const auto gpu_of = [](const ServeOptions& options, int32_t index) {
     const ChildSpec spec = WorkerSpec(options, "/bin", 1, index);

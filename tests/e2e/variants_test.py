@@ -1,4 +1,5 @@
 """Models that no data here has, as rewritten copies of the bundled draft model: equal answers, to the last bit."""
+import json
 import pathlib
 import shutil
 import subprocess
@@ -40,6 +41,16 @@ class Variants(unittest.TestCase):
 
     def test_tied_embeddings_are_a_copied_head(self):
         self.assertEqual(self.answers(self.rewrite("tied", "--tie")), self.answers(self.rewrite("copied", "--copy-head")))
+
+    def test_overrides_change_the_configuration_of_router_and_workers(self):
+        strange = self.folder / "strange"
+        shutil.copytree(DRAFT, strange)
+        config = json.loads((strange / "config.json").read_text(encoding="utf-8"))
+        (strange / "config.json").write_text(json.dumps({**config, "clip_qkv": 8.0}), encoding="utf-8")
+        self.assertEqual(self.answers(strange, "--hf-overrides", '{"clip_qkv": null}'), self.answers(DRAFT))
+        with Cluster("--hf-overrides", '{"max_position_embeddings": 64}', model=DRAFT) as c:
+            result = c.generate(ids=PROMPTS[0], max_tokens=64)
+            self.assertIn("exceeds the context of model fathom-tiny-draft (64 tokens)", str(result.error))
 
     def test_several_end_tokens(self):
         with Cluster(model=DRAFT) as c:

@@ -45,13 +45,23 @@ TEST(Digest, FieldsDoNotRunTogether) {
   EXPECT_EQ(digest("ab", "c"), digest("ab", "c"));
 }
 
-TEST(Digest, ConfigDigestIsSha256OfTheFile) {
+// Without overrides it is the file's own SHA-256; with them that of the text that is read.
+TEST(Digest, ConfigDigestIsOfTheTextThatIsRead) {
   const TempFolder folder;
-  WriteFile(folder / "config.json", "abc");
-  EXPECT_EQ(*ConfigDigest(folder.path()),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  EXPECT_EQ(*ConfigDigest(folder / "config.json"), *ConfigDigest(folder.path()));
-  EXPECT_EQ(ConfigDigest(folder / "x").status().code(), absl::StatusCode::kNotFound);
+  const std::string text = SmallModel(1).config;
+  WriteFile(folder / "config.json", text);
+  Sha256 sha;
+  sha.Update(text);
+  const auto config = ReadModelConfig(folder.path());
+  ASSERT_TRUE(config.ok());
+  const std::string digest = ConfigDigest(*config);
+  EXPECT_EQ(digest, sha.Hex());
+  EXPECT_EQ(ConfigDigest(*ReadModelConfig(folder / "config.json")), digest);
+  const auto changed = ReadModelConfig(folder.path(), R"({"rope_theta": 20000.0})");
+  ASSERT_TRUE(changed.ok());
+  EXPECT_NE(ConfigDigest(*changed), digest);
+  EXPECT_EQ(ConfigDigest(*ReadModelConfig(folder.path(), R"({"rope_theta": 20000.0})")),
+            ConfigDigest(*changed));
 }
 
 TEST(Digest, WeightsDigestSeesEachPart) {

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <set>
 
 #include "common/status.h"
@@ -145,74 +144,6 @@ TEST(ModelConfig, NewerFormIsTheOlderForm) {
   }
 }
 
-// The factor on cos and sin: 0.1 ln(factor) + 1, which attention_factor replaces and attn_factor
-// multiplies; mscale and mscale_all_dim as DeepSeek V2 has them.
-TEST(ModelConfig, Yarn) {
-  const auto rope = [](std::string_view keys) {
-    return Parsed(WithKey(TinyConfig(), "rope_scaling",
-                          fmt::format(R"({{"type": "yarn", "factor": 4.0{}}})", keys)))
-        .rope;
-  };
-  const double plain = 0.1 * std::log(4.0) + 1.0;
-  const RopeConfig defaults = rope("");
-  EXPECT_EQ(defaults, (RopeConfig{.scaling = RopeScaling::kYarn,
-                                  .factor = 4,
-                                  .original_context = 4096,
-                                  .attention_factor = plain}));
-  const RopeConfig all = rope(R"(, "beta_fast": 16, "beta_slow": 2.5, "truncate": false,
-                                 "original_max_position_embeddings": 1024, "finetuned": true)");
-  EXPECT_EQ(all, (RopeConfig{.scaling = RopeScaling::kYarn,
-                             .factor = 4,
-                             .original_context = 1024,
-                             .beta_fast = 16,
-                             .beta_slow = 2.5,
-                             .truncate = false,
-                             .attention_factor = plain}));
-  const auto factor = [&](std::string_view keys) { return rope(keys).attention_factor; };
-  EXPECT_EQ(factor(R"(, "attention_factor": 1.25)"), 1.25);
-  EXPECT_EQ(factor(R"(, "attention_factor": 1.25, "mscale": 3)"), 1.25);
-  // DeepSeek-R1-0528-Qwen3-8B: the factor is taken back.
-  EXPECT_NEAR(factor(R"(, "attn_factor": 0.8782488562869419)"), 1.0, 1e-15);
-  EXPECT_EQ(factor(R"(, "mscale": 1.0, "mscale_all_dim": 1.0)"), 1.0);
-  EXPECT_DOUBLE_EQ(factor(R"(, "mscale": 0.707, "mscale_all_dim": 0.5)"),
-                   (0.0707 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1));
-  EXPECT_DOUBLE_EQ(factor(R"(, "mscale": 0.5)"), 0.05 * std::log(4.0) + 1);
-  // Without a factor it is the quotient of the two contexts.
-  const ModelConfig quotient =
-      Parsed(WithKey(TinyConfig(), "rope_scaling",
-                     R"({"rope_type": "yarn", "original_max_position_embeddings": 1024})"));
-  EXPECT_EQ(quotient.rope.factor, 4);
-  EXPECT_EQ(quotient.rope.attention_factor, plain);
-  // In the newer form, with theta.
-  const ModelConfig newer =
-      Parsed(WithKey(WithKey(TinyConfig(), "rope_theta", ""), "rope_parameters",
-                     R"({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000000.0})"));
-  EXPECT_EQ(newer.rope.theta, 1e6);
-  EXPECT_EQ(newer.rope.factor, 4);
-}
-
-// Up to max_position_embeddings, which no sequence exceeds, dynamic scaling changes nothing.
-TEST(ModelConfig, DynamicIsPlain) {
-  const ModelConfig plain = Parsed(TinyConfig());
-  for (const char* value :
-       {R"({"type": "dynamic", "factor": 2.0})",
-        R"({"rope_type": "dynamic", "factor": 4, "original_max_position_embeddings": 4096})"}) {
-    EXPECT_EQ(Parsed(WithKey(TinyConfig(), "rope_scaling", value)), plain);
-  }
-}
-
-TEST(ModelConfig, BothFormsOfRotaryEmbeddingMayStandThereIfTheyAgree) {
-  const std::string older =
-      WithKey(TinyConfig(), "rope_scaling", R"({"type": "linear", "factor": 2})");
-  const ModelConfig expected = Parsed(older);
-  for (const char* same : {R"({"rope_type": "linear", "factor": 2.0})",
-                           R"({"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})"}) {
-    EXPECT_EQ(Parsed(WithKey(older, "rope_parameters", same)), expected);
-  }
-  EXPECT_THAT(Refusal(WithKey(older, "rope_parameters", R"({"rope_type": "linear", "factor": 3})")),
-              HasSubstr("rope_parameters stands beside rope_scaling and says something else"));
-}
-
 TEST(ModelConfig, Defaults) {
   std::string json = TinyConfig();
   for (const char* key : {"num_key_value_heads", "head_dim", "rope_theta", "hidden_act",
@@ -253,8 +184,8 @@ TEST(ModelConfig, RefusesByName) {
       {"num_key_value_heads", "3", "does not divide num_attention_heads = 4"},
       {"head_dim", "63", "even"},
       {"rms_norm_eps", "0", "1e-12"},
-      {"rms_norm_eps", "", "missing"},
       {"hidden_act", "\"gelu\"", "only \"silu\""},
+      {"torch_dtype", "\"torch.int8\"", "bfloat16, float16 and float32"},
       {"attention_bias", "true", "without attention biases"},
       {"mlp_bias", "true", "without biases"},
       {"tie_word_embeddings", "1", "true or false"},
@@ -264,9 +195,12 @@ TEST(ModelConfig, RefusesByName) {
       {"eos_token_id", "[1, -1]", "0 to 4095"},
       {"eos_token_id", "\"</s>\"", "token ids"},
       {"bos_token_id", "[0, 1]", "expected one"},
-      {"sliding_window", "4096", "use_sliding_window"},
-      {"use_sliding_window", "true", "not supported"},
+      {"use_sliding_window", "1", "true or false"},
       {"layer_types", R"(["full_attention"])", "each of the 8 layers"},
+      {"is_decoder", "true", "only false is supported"},
+      {"chunk_size_feed_forward", "2", "only 0 is supported"},
+      {"pruned_heads", R"({"0": [1]})", "only an empty one is supported"},
+      {"temperature", "0.6", "only 1 is supported"},
       {"quantization_config", R"({"quant_method": "fp8"})", "quantized weights"},
       {"auto_map", R"({"AutoModel": "x.y"})", "never run"},
       {"partial_rotary_factor", "0.5", "only 1 is supported"},
@@ -322,14 +256,33 @@ TEST(ModelConfig, HarmlessKeysAreAccepted) {
       {"max_window_layers", "28"},
       {"initializer_range", "0.5"},
       {"use_sliding_window", "false"},
+      {"sliding_window", "2048"},  // Llama has no windows, whatever these say.
+      {"use_sliding_window", "true"},
+      {"max_sequence_length", "2048"},
+      {"is_llama_config", "true"},
+      {"is_decoder", "false"},
+      {"pruned_heads", "{}"},
+      {"chunk_size_feed_forward", "0"},
+      {"tie_encoder_decoder", "false"},
+      {"output_scores", "false"},
+      {"model_max_length", "4096"},
+      {"neftune_noise_alpha", "5"},
+      {"embd_pdrop", "0.0"},
+      {"temperature", "1.0"},
+      {"top_k", "50"},
+      {"bad_words_ids", "[]"},
+      {"prefix", "\"\""},
+      {"hidden_act", "\"swish\""},
+      {"torch_dtype", "\"torch.bfloat16\""},
+      {"rope_scaling", R"({"type": "default", "factor": 1.0})"},
+      {"rope_scaling", R"({"rope_type": "default"})"},
+      {"rope_parameters", R"({"rope_type": "default", "rope_theta": 10000.0})"},
       {"dtype", "\"bfloat16\""},
       {"rope_scaling", "null"},
   };
   for (const auto& [key, value] : kHarmless) {
     EXPECT_EQ(Parsed(WithKey(TinyConfig(), key, value)), expected) << key;
   }
-  const std::string window = WithKey(TinyConfig(), "use_sliding_window", "false");
-  EXPECT_EQ(Parsed(WithKey(window, "sliding_window", "4096")), expected);
 }
 
 TEST(ModelConfig, RefusesWhatIsNotPlainJson) {
