@@ -1,0 +1,305 @@
+"""tests/chaos/nemesis.py: a seeded nemesis with a ledger (run by tests/chaos/run).
+
+First every request of a pool runs undisturbed. Then streams run them again and again on two kinds of cluster while processes are killed
+(SIGKILL) and stopped (SIGSTOP, SIGCONT). Each answer must equal the undisturbed one in tokens, bits of log-probabilities, text and end;
+afterwards no KV block, shared memory, descriptor or process may be left over. The exit code is 0 only then.
+"""
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import statistics
+import sys
+import threading
+import time
+
+from ledger import make_pool  # First: it makes cluster.py importable.
+from client import Client, Crowd
+from cluster import SLOW, wait_until
+from layouts import CONT, KILL, STOP, ByHand, Served, descriptors, send
+
+VICTIMS = ["scheduler", "worker-0", "worker-1", "router-0", "router-1"]
+ROUTERS = ["router-0", "router-1"]
+
+
+class Tokens:
+    """When tokens came, by stream: what a pause is measured from."""
+
+    def __init__(self):
+        self.times = collections.defaultdict(list)
+        self.lock = threading.Lock()
+
+    def __call__(self, execution, _new):
+        with self.lock:
+            self.times[execution].append(time.monotonic())
+
+    def pauses(self, begin, end):
+        """For each stream that had begun by `begin` and went on: its longest time without a token that reaches into [begin, end)."""
+        with self.lock:
+            times = [list(t) for t in self.times.values() if t[0] < begin < t[-1]]
+        return [max((b - a for a, b in zip(t, t[1:]) if b > begin and a < end), default=0.0) for t in times]
+
+
+class Nemesis:
+    """Does one thing after the other to the processes of a layout."""
+
+    def __init__(self, layout, rng):
+        self.layout, self.rng = layout, rng
+        self.done = []  # (kind, begin, end)
+        self.stopped = {}
+
+    def pid_of(self, role, seconds=15.0):
+        """Waits for the role's process, so that the next blow comes at its start; None: it did not come back."""
+        end = time.monotonic() + seconds * SLOW
+        while time.monotonic() < end:
+            pid = self.layout.note().get(role)
+            if pid is not None and pid not in self.stopped:
+                return pid
+            self.layout.keep()
+            time.sleep(0.005)
+        return None
+
+    def wait(self, seconds):
+        end = time.monotonic() + seconds
+        while True:
+            self.layout.note()
+            self.layout.keep()
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.02))
+
+    def kill(self, role):
+        pid = self.pid_of(role)
+        return pid is not None and send(pid, KILL)
+
+    def stop(self, role, seconds):
+        pid = self.pid_of(role)
+        if pid is None or not send(pid, STOP):
+            return
+        self.stopped[pid] = role
+        self.wait(seconds)
+        self.go_on()
+
+    def go_on(self):
+        for pid in list(self.stopped):
+            send(pid, CONT)
+            del self.stopped[pid]
+
+    # ---- What it does
+
+    def kill_one(self):
+        role = self.rng.choice(VICTIMS)
+        self.kill(role)
+        return f"kill -9 {role.split('-')[0]}"
+
+    def kill_two(self):
+        first, second = self.rng.sample(VICTIMS, 2)
+        self.kill(first)
+        self.kill(second)
+        names = sorted(role.split("-")[0] for role in (first, second))
+        return "two at once: " + " and ".join(names)
+
+    def kill_both_owners(self):
+        """The scheduler and every router: nobody holds the records any more."""
+        for role in ("scheduler", *ROUTERS):
+            self.kill(role)
+        return "scheduler and all routers at once"
+
+    def stop_one(self):
+        role = self.rng.choice(VICTIMS)
+        seconds = self.rng.choice([0.2, 1.0, 3.0]) * (0.5 + self.rng.random())
+        self.stop(role, seconds)
+        return f"SIGSTOP {role.split('-')[0]} {'below' if seconds < 1.5 else 'above'} 1.5 s"
+
+    def kill_at_start(self):
+        role = self.rng.choice(VICTIMS)
+        self.kill(role)
+        for _ in range(self.rng.randrange(1, 3)):
+            if self.pid_of(role) is None:
+                break
+            self.wait(self.rng.random() * 0.3)
+            self.kill(role)
+        return f"again at its start: {role.split('-')[0]}"
+
+    def kill_while_forming(self):
+        self.kill(self.rng.choice(["worker-0", "worker-1", "scheduler"]))
+        self.wait(self.rng.random() * 0.5)
+        self.kill(self.rng.choice(VICTIMS))
+        return "another while the group forms again"
+
+    def one_round(self):
+        begin = time.monotonic()
+        kind = self.rng.choices([self.kill_one, self.kill_two, self.kill_both_owners, self.stop_one, self.kill_at_start, self.kill_while_forming],
+                                [6, 3, 1, 4, 2, 2])[0]()
+        self.wait(self.rng.uniform(0.3, 4.0))
+        self.done.append((kind, begin, time.monotonic()))
+
+
+def shared_memory():
+    return {name for name in os.listdir("/dev/shm") if name.startswith("fathom-")}
+
+
+def mapped_shared_memory():
+    mapped = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            maps = pathlib.Path(f"/proc/{pid}/maps").read_text()
+        except OSError:
+            continue
+        mapped |= {line.split("/dev/shm/")[1].split()[0] for line in maps.splitlines() if "/dev/shm/" in line}
+    return mapped
+
+
+class Run:
+    def __init__(self, options):
+        self.options = options
+        self.pool = make_pool(options.seed, options.requests)
+        self.faults = []
+        self.rows = collections.defaultdict(list)  # Kind to pauses.
+        self.actions = collections.Counter()
+        self.counts = collections.Counter()
+
+    def say(self, text):
+        print(f"[{time.monotonic() - self.begin:6.1f} s] {text}", flush=True)
+
+    def undisturbed(self):
+        """Every answer as it must be, each request alone on its stream."""
+        layout = Served(self.options.seed)
+        try:
+            layout.wait_ready()
+            client = Client(layout.router_ports(), lambda *_: None)
+            rng = random.Random(0)
+            lock = threading.Lock()
+            left = list(self.pool)
+
+            def loop():
+                while True:
+                    with lock:
+                        if not left:
+                            return
+                        work = left.pop()
+                    leaves, work.leaves = work.leaves, []
+                    work.want = client.run(work, f"undisturbed-{work.number}", rng)
+                    work.leaves = leaves
+
+            threads = [threading.Thread(target=loop) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            client.close()
+        finally:
+            layout.close()
+        lengths = [len(work.want.ids) for work in self.pool]
+        kinds = collections.Counter(word for work in self.pool for word in work.kind.replace(",", "").split())
+        self.say(f"undisturbed: {len(self.pool)} answers of {min(lengths)} to {max(lengths)} tokens; {dict(kinds)}")
+
+    def disturbed(self, make, seconds, part):
+        before = shared_memory()
+        layout = make(self.options.seed)
+        layout.wait_ready()
+        layout.note()
+        serve = layout.roles().get("serve")
+        serve_descriptors = descriptors(serve) if serve else 0
+        tokens = Tokens()
+        client = Client(layout.router_ports(), tokens)
+        crowd = Crowd(client, self.pool, self.options.streams, self.options.seed, f"chaos{part}")
+        nemesis = Nemesis(layout, random.Random(f"nemesis {self.options.seed} {part}"))
+        crowd.start()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not (crowd.faults and self.options.first):
+            nemesis.one_round()
+        nemesis.go_on()
+        keeper = threading.Thread(target=crowd.stop)
+        keeper.start()
+        while keeper.is_alive():
+            nemesis.wait(0.1)
+        self.faults += crowd.faults
+        for kind, begin, until in nemesis.done:
+            self.actions[kind] += 1
+            self.rows[kind] += tokens.pauses(begin, until)
+        self.leaks(layout, client, serve, serve_descriptors)
+        self.counts += client.counts
+        client.close()
+        layout.note()
+        layout.close()
+        self.faults += [f"{layout.name}: {who} outlives its cluster" for who in layout.outlivers()]
+        time.sleep(1)
+        self.faults += [f"{layout.name}: /dev/shm/{name} is left" for name in sorted(shared_memory() - before - mapped_shared_memory())]
+        self.say(f"{layout.name}: {len(nemesis.done)} blows, {client.counts['answers']} answers, {len(layout.seen)} processes, "
+                 f"{len(crowd.faults)} faults")
+
+    def leaks(self, layout, client, serve, serve_descriptors):
+        """The cluster is whole and idle again, with nothing held that it did not hold before."""
+        try:
+            layout.wait_ready()
+            wait_until(lambda: layout.metrics()["fathom_scheduler_blocks_used"] == 0, "all KV blocks are free", 30)
+        except AssertionError as error:
+            self.faults.append(f"{layout.name}: {error}")
+            return
+        rng = random.Random(0)
+
+        def quiet():
+            """A few answers, then the descriptors of each process once nothing runs."""
+            for work in self.pool[:4]:
+                client.run(work, f"quiet-{time.monotonic_ns()}", rng)
+            counts = {}
+            for _ in range(10):
+                time.sleep(0.1)
+                for role, pid in layout.roles().items():
+                    counts[role] = min(counts.get(role, 1 << 30), descriptors(pid))
+            return counts
+
+        first, second = quiet(), quiet()
+        grown = {role: (first[role], count) for role, count in second.items() if count > first.get(role, count)}
+        if grown:
+            self.faults.append(f"{layout.name}: descriptors grow between quiet rounds: {grown}")
+        if serve and descriptors(serve) > serve_descriptors:
+            self.faults.append(f"{layout.name}: serve has {descriptors(serve)} descriptors, {serve_descriptors} at its start")
+
+    def report(self):
+        blows = sum(self.actions.values())
+        print(f"\nseed {self.options.seed}: {blows} blows, {self.counts['answers']} answers of {self.counts['tokens']} tokens in "
+              f"{self.counts['streams']} streams; {self.counts['left and resumed']} left and resumed, "
+              f"{self.counts['streams gone on elsewhere']} gone on elsewhere, {self.counts['asked again from the start']} asked again")
+        print("| what was done | times | streams | pause, median | 90 % | longest |\n|---|---|---|---|---|---|")
+        for kind in sorted(self.actions):
+            pauses = sorted(self.rows[kind])
+            if not pauses:
+                print(f"| {kind} | {self.actions[kind]} | 0 | | | |")
+                continue
+            print(f"| {kind} | {self.actions[kind]} | {len(pauses)} | {statistics.median(pauses):.2f} s | "
+                  f"{pauses[int(len(pauses) * 0.9)]:.2f} s | {pauses[-1]:.2f} s |")
+        print("what calls ended with:", json.dumps({k: v for k, v in sorted(self.counts.items()) if k[0].isupper()}))
+        for fault in self.faults[:50]:
+            print("FAULT", fault)
+        print(f"{len(self.faults)} faults; repeat with --seed {self.options.seed}")
+
+    def run(self):
+        self.begin = time.monotonic()
+        self.undisturbed()
+        layouts = [Served, ByHand]
+        seconds = self.options.minutes * 60 / len(layouts)
+        for part, make in enumerate(layouts):
+            self.disturbed(make, seconds, part)
+        self.report()
+        return 1 if self.faults else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
+    parser.add_argument("--minutes", type=float, default=0.5, help="how long processes are killed and stopped, in all (default 0.5)")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("FATHOM_SEED", "20261129")))
+    parser.add_argument("--streams", type=int, default=24, help="streams at once (default 24)")
+    parser.add_argument("--requests", type=int, default=48, help="different requests (default 48)")
+    parser.add_argument("--first", action="store_true", help="end with the first fault")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    return Run(options).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
