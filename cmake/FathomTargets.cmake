@@ -41,6 +41,21 @@ function(fathom_label_test name)
   set_tests_properties(${name} PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${A_TIMEOUT})
 endfunction()
 
+# The headers that nearly every test includes, parsed once for each build folder: GoogleTest and Abseil take longer to parse
+# than most tests take to compile. A program whose options differ from these would not use it, so such a one is left out.
+function(fathom_test_headers)
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/gen/test_headers.cc CONTENT "int main() { return 0; }\n")
+  add_executable(test_headers ${CMAKE_BINARY_DIR}/gen/test_headers.cc)
+  target_include_directories(test_headers PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_options(test_headers PRIVATE ${FATHOM_WARNINGS} -O0)
+  target_compile_definitions(test_headers PRIVATE FATHOM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_link_libraries(test_headers PRIVATE fathom::base GTest::gmock GTest::gtest_main)
+  target_precompile_headers(test_headers PRIVATE <gmock/gmock.h> <gtest/gtest.h> <absl/container/flat_hash_map.h>
+    <absl/status/statusor.h> <fmt/format.h> <algorithm> <filesystem> <fstream> <functional> <map> <memory> <optional> <random>
+    <set> <span> <string> <string_view> <thread> <variant> <vector>)
+  set_target_properties(test_headers PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/gen)
+endfunction()
+
 # fathom_test(NAME name SRCS ... DEPS ... [LABELS ...] [TIMEOUT s] [ARGS ...] [HOT])
 #   A GoogleTest program, one ctest entry. Labels: `pure` runs under the sanitizers in every run, `threads`
 #   under TSan too; `e2e` needs the binaries. HOT: its time passes in its own sources, which are then optimized;
@@ -55,6 +70,12 @@ function(fathom_test)
   set(optimization -O0)
   if(A_HOT)
     set(optimization -O1)
+  else()
+    if(NOT TARGET test_headers)
+      fathom_test_headers()
+    endif()
+    target_precompile_headers(${A_NAME} REUSE_FROM test_headers)
+    target_compile_options(${A_NAME} PRIVATE -Winvalid-pch)
   endif()
   target_compile_options(${A_NAME} PRIVATE ${FATHOM_WARNINGS} ${optimization})
   target_compile_definitions(${A_NAME} PRIVATE FATHOM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
