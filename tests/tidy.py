@@ -163,6 +163,20 @@ def check_links(name, text, report):
             report.add(name, text[: match.start()].count("\n") + 1, f"the link {target} leads nowhere")
 
 
+SECTION = re.compile(r"docs/([A-Z]+)\.md(?:,|'s)?\s*\(?\"([^\";]{1,60})\"")
+
+
+def check_sections(name, text, report):
+    """docs/NAME.md, "Section" in a comment names a heading, a bold word or the first words of a list item of that page."""
+    flat = re.sub(r"\n\s*(//|#)? ?", " ", text)
+    for page, section in SECTION.findall(flat):
+        path = ROOT / "docs" / f"{page}.md"
+        if not path.exists():
+            report.add(name, 1, f"docs/{page}.md does not exist")
+        elif not re.search(rf"^(#+ |\d+\. \*\*|\*\*|- \*\*){re.escape(section)}", path.read_text(), re.M):
+            report.add(name, 1, f"docs/{page}.md has no section \"{section}\"")
+
+
 def main():
     report = Report()
     names = tracked()
@@ -183,6 +197,7 @@ def main():
             check_text(name, lines, report)
             check_includes(name, lines, report)
             check_functions(name, lines, report)
+            check_sections(name, text, report)
             if path.suffix in {".h", ".cuh"}:
                 check_header(name, lines, report)
         if path.suffix == ".md":

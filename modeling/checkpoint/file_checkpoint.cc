@@ -14,8 +14,8 @@ namespace {
 constexpr uint64_t kDigestBytes = 4096;     // Of each tensor, for the weights' digest.
 constexpr int64_t kScratchBytes = 4 << 20;  // Whole rows on their way to a slice of columns.
 
-// The digest of cluster.md's "Fingerprints": cheap, and different wherever anything that a careless
-// hand changes is different.
+// The weights' digest of docs/ARCHITECTURE.md, "Fingerprints". It does not read every byte, and it
+// differs wherever a file was replaced by another one.
 absl::StatusOr<std::string> DigestOf(const std::string& config_text, const CheckpointFiles& files) {
   DigestBuilder digest;
   digest.Add(config_text);

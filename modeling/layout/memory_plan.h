@@ -1,6 +1,6 @@
 // modeling/layout/memory_plan.h: bytes that one rank needs, before anything is loaded. Pure; any
 // thread. On the CPU matrices stay as stored; norms, biases, KV, activations and logits are fp32
-// (docs/NUMERICS.md, "CPU").
+// (docs/NUMERICS.md, "The CPU recipe").
 #pragma once
 
 #include <cstdint>
