@@ -10,8 +10,9 @@ namespace fathom::kernels {
 
 struct LogprobArgs {
   std::span<const float> logits;  // [vocab], finite.
-  int32_t slices = 1;             // Ranks that share the vocabulary. REQUIRES: divides it.
-  int32_t id = 0;                 // The token asked for.
+  int32_t slices = 1;             // Ranks that share the vocabulary: each has
+  // ceil(vocab / slices), the last what is left.
+  int32_t id = 0;  // The token asked for.
   // The best by (logit descending, id ascending). REQUIRES: equal sizes, at most the vocabulary.
   std::span<int32_t> top_ids;
   std::span<float> top_logprobs;

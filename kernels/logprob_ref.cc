@@ -10,12 +10,13 @@ namespace {
 
 float LogSumExp(std::span<const float> z, int32_t slices) {
   const float best = *std::max_element(z.begin(), z.end());
-  const size_t slice_size = z.size() / static_cast<size_t>(slices);
+  const auto ranks = static_cast<size_t>(slices);
+  const size_t slice_size = (z.size() + ranks - 1) / ranks;
   float sum = 0;
   for (size_t begin = 0; begin < z.size(); begin += slice_size) {
     float lanes[canon::kLanes] = {};
-    for (size_t i = 0; i < slice_size; ++i) {
-      lanes[i % canon::kLanes] += canon::Exp(z[begin + i] - best);
+    for (size_t i = begin; i < std::min(begin + slice_size, z.size()); ++i) {
+      lanes[(i - begin) % canon::kLanes] += canon::Exp(z[i] - best);
     }
     sum += canon::ReduceLanes(lanes);
   }

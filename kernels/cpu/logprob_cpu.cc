@@ -10,10 +10,11 @@ namespace {
 
 float LogSumExp(const CpuKernels& kernels, std::span<const float> z, int32_t slices) {
   const float best = kernels.max(z.data(), static_cast<int64_t>(z.size()));
-  const int64_t slice_size = static_cast<int64_t>(z.size()) / slices;
+  const auto size = static_cast<int64_t>(z.size());
+  const int64_t slice_size = (size + slices - 1) / slices;
   float sum = 0;
-  for (int32_t s = 0; s < slices; ++s) {
-    sum += kernels.sum_exp(z.data() + s * slice_size, slice_size, best);
+  for (int64_t begin = 0; begin < size; begin += slice_size) {
+    sum += kernels.sum_exp(z.data() + begin, std::min(slice_size, size - begin), best);
   }
   return best + canon::Log(sum);
 }

@@ -89,8 +89,8 @@ TensorSlice SliceOf(const TensorSpec& spec, const ModelConfig& config, int32_t t
     case Split::kWhole:
       break;
     case Split::kRows:
-      slice.row_begin = spec.shape[0] / tp * rank;
-      slice.row_end = spec.shape[0] / tp * (rank + 1);
+      slice.row_begin = RowsOfRank(spec.shape[0], tp) * rank;
+      slice.row_end = std::min(slice.row_begin + RowsOfRank(spec.shape[0], tp), spec.shape[0]);
       break;
     case Split::kKvRows: {
       const int64_t ranks_per_part = std::max(1, tp / config.kv_heads);

@@ -21,6 +21,7 @@ class ConfigFields;
 enum class Split {
   kWhole,  // Every rank has all of it: norms and the embedding (which saves its collective).
   kRows,   // Rank r has the r-th of tp equal ranges of dimension 0: q, gate, up, head and q's bias.
+           // Of a vocabulary that tp does not divide (RowsOfRank) the last rank has fewer rows.
   kKvRows,  // As kRows by kv heads; with tp > kv_heads, tp / kv_heads neighbours share a head: k, v
             // and their biases.
   kCols,    // Rank r has the r-th range of dimension 1: o and down, whose products are summed over
@@ -74,6 +75,11 @@ const Architecture* FindArchitecture(std::string_view name);
 std::vector<TensorSpec> ExpectedTensors(const ModelConfig& config);
 // The tensors of a Llama-like decoder with config's features (qkv_bias, qk_norm, tied_embeddings).
 std::vector<TensorSpec> DecoderTensors(const ModelConfig& config);
+
+// Rows of each of `tp` ranks: rank r has [r * that, (r + 1) * that), cut at `rows`. Only a
+// vocabulary's are cut; the last rank computes as many logits as the others, and what lies behind
+// the vocabulary is never read.
+constexpr int64_t RowsOfRank(int64_t rows, int32_t tp) { return (rows + tp - 1) / tp; }
 
 // All of the tensor.
 TensorSlice WholeOf(const TensorSpec& spec);

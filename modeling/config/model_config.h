@@ -111,8 +111,8 @@ absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::pat
 // The ids that end a sequence: the generation configuration's if it names any, else the model's.
 std::vector<TokenId> EndIds(const ModelConfig& config, const GenerationConfig& generation);
 
-// OK when `tp` ranks can share the model: tp divides heads, ffn and vocab, and divides kv_heads or
-// is a multiple of them (kv heads are then replicated). Else INVALID_ARGUMENT with the numbers that
+// OK when `tp` ranks can share the model: tp divides heads and ffn, and divides kv_heads or is a
+// multiple of them (kv heads are then replicated). Else INVALID_ARGUMENT with the numbers that
 // would do.
 absl::Status CheckTensorParallel(const ModelConfig& config, int32_t tp);
 

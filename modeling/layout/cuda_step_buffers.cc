@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "modeling/layout/cuda_step_layout.h"
+#include "modeling/layout/device_weight_layout.h"
 
 namespace fathom::worker {
 namespace {
@@ -73,7 +74,7 @@ std::vector<CudaBuffer> CudaStepBuffers(const ModelConfig& config, const EngineL
       {"activations", "norm_counters", kCudaBufferAlignment},
       {"activations", "rope_cos", rope},
       {"activations", "rope_sin", rope},
-      {"logits", "logits", logits_rows * config.vocab * kWordBytes},
+      {"logits", "logits", logits_rows * HeadRows(config) * kWordBytes},
       {"attention", "partial_o", segments * s.q * kWordBytes},
       {"attention", "partial_ml", segments * s.heads * 2 * kWordBytes},
       {"attention", "arrived", slots * s.kv_heads * kWordBytes},

@@ -1,5 +1,6 @@
 #include "modeling/layout/device_weight_layout.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -24,14 +25,24 @@ class Layout {
   }
 
   DeviceWeightLayout Make() {
-    Add("embedding", dtype_, {Part("model.embed_tokens.weight")});
+    Add("embedding", dtype_, {Part("model.embed_tokens.weight")},
+        config_.tied_embeddings ? EmbeddingPadding() : 0);
     for (int32_t i = 0; i < config_.layers; ++i) AddLayer(i);
     Add("final_norm", DType::kF32, {Part("model.norm.weight")});
-    if (!config_.tied_embeddings) Add("head", dtype_, {Part("lm_head.weight")});
+    if (!config_.tied_embeddings) {
+      const WeightPart head = Part("lm_head.weight");
+      Add("head", dtype_, {head}, HeadRows(config_, tp_) - head.slice.rows());
+    }
     return std::move(layout_);
   }
 
  private:
+  // What the last rank's head reads behind the embedding, whose rows it has.
+  int64_t EmbeddingPadding() const {
+    const int64_t last = RowsOfRank(config_.vocab, tp_) * (tp_ - 1);
+    return std::max<int64_t>(0, last + HeadRows(config_, tp_) - config_.vocab);
+  }
+
   void AddLayer(int32_t index) {
     const std::string to = fmt::format("layers.{}.", index);
     const std::string from = fmt::format("model.layers.{}.", index);
@@ -71,15 +82,16 @@ class Layout {
     return {std::move(q), std::move(k), std::move(v)};
   }
 
-  void Add(std::string name, DType dtype, std::vector<WeightPart> parts) {
+  void Add(std::string name, DType dtype, std::vector<WeightPart> parts, int64_t padding_rows = 0) {
     WeightRegion region;
     region.name = std::move(name);
     region.dtype = dtype;
     region.cols = parts.front().slice.cols();
     for (const WeightPart& part : parts) region.rows += part.slice.rows();
     region.parts = std::move(parts);
+    region.padding_rows = padding_rows;
     region.offset = layout_.bytes;
-    const int64_t end = layout_.bytes + region.bytes();
+    const int64_t end = layout_.bytes + region.bytes() + region.padding_bytes();
     layout_.bytes =
         (end + kDeviceWeightAlignment - 1) / kDeviceWeightAlignment * kDeviceWeightAlignment;
     layout_.regions.push_back(std::move(region));

@@ -16,6 +16,13 @@
 namespace fathom::worker {
 
 inline constexpr int64_t kDeviceWeightAlignment = 256;
+// The head's product has whole tiles of weight rows: the vocabulary's rows are followed by rows of
+// zeros, and nobody reads their logits.
+inline constexpr int64_t kHeadRowsUnit = 16;
+// Rows of the head's product on each of `tp` ranks, and floats of a row of its logits.
+inline int64_t HeadRows(const ModelConfig& config, int32_t tp = 1) {
+  return (RowsOfRank(config.vocab, tp) + kHeadRowsUnit - 1) / kHeadRowsUnit * kHeadRowsUnit;
+}
 
 // Where the rows of a stored tensor's slice go: a sequence of pairings of 2 * pairs rows, of which
 // the slice is the rows from `base`; or, with pairs 0, the rows as they are.
@@ -41,11 +48,13 @@ struct WeightRegion {
   std::string name;  // "embedding", "layers.3.qkv", ...
   int64_t rows = 0;
   int64_t cols = 0;
+  int64_t padding_rows = 0;  // Of zeros, behind the rows.
   kernels::DType dtype = kernels::DType::kF32;
   int64_t offset = 0;  // In the arena.
   std::vector<WeightPart> parts;
   int64_t row_bytes() const { return cols * static_cast<int64_t>(kernels::SizeOf(dtype)); }
-  int64_t bytes() const { return rows * row_bytes(); }
+  int64_t bytes() const { return rows * row_bytes(); }  // Without the padding.
+  int64_t padding_bytes() const { return padding_rows * row_bytes(); }
 };
 
 // The region's row `row`: a row of the whole stored tensor of a part.

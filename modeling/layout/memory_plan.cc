@@ -22,7 +22,7 @@ int64_t ActivationBytes(const ModelConfig& config, const MemoryRequest& request,
   const int64_t per_token =
       2 * int64_t{config.hidden} + 2 * q + 2 * kv + 2 * int64_t{config.ffn} / request.tp;
   int64_t per_row = config.vocab;
-  if (request.tp > 1) per_row += int64_t{config.vocab} + config.vocab / request.tp;
+  if (request.tp > 1) per_row += (request.tp + 1) * RowsOfRank(config.vocab, request.tp);
   const int64_t context = request.context_tokens > 0 ? request.context_tokens : config.context;
   return kFloatBytes * (request.step_tokens * per_token + request.logits_rows * per_row +
                         std::min(context, pool_tokens) * config.head_dim);
@@ -37,7 +37,7 @@ int64_t WeightsBytes(const ModelConfig& config, const MemoryRequest& request) {
     bytes += slice.rows() * slice.cols() * element;
   }
   if (config.tied_embeddings) {  // The head's product has a packed copy of its rows.
-    bytes += int64_t{config.vocab} / request.tp * config.hidden * BytesOf(request.stored_type);
+    bytes += RowsOfRank(config.vocab, request.tp) * config.hidden * BytesOf(request.stored_type);
   }
   return bytes;
 }

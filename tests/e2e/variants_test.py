@@ -52,6 +52,19 @@ class Variants(unittest.TestCase):
             result = c.generate(ids=PROMPTS[0], max_tokens=64)
             self.assertIn("exceeds the context of model fathom-tiny-draft (64 tokens)", str(result.error))
 
+    def test_vocabularies_that_ranks_do_not_divide(self):
+        """Greedy: each added token is the last one again, and ties go to the lower id."""
+        def ids(model):
+            with Cluster("-tp", "2", model=model) as c:
+                results = [c.generate(ids=prompt, max_tokens=20, temperature=0, ignore_eos=True) for prompt in PROMPTS]
+                self.assertTrue(all(r.error is None and len(r.ids) == 20 for r in results), results[0].error)
+                self.assertTrue(all(r.error is not None for r in [c.generate(ids=[1, 4099], max_tokens=1)]))
+                return [list(r.ids) for r in results]
+        want = ids(DRAFT)
+        for vocab in ("4097", "4099"):
+            with self.subTest(vocab=vocab):
+                self.assertEqual(ids(self.rewrite("v" + vocab, "--vocab", vocab)), want)
+
     def test_several_end_tokens(self):
         with Cluster(model=DRAFT) as c:
             free = c.generate(ids=PROMPTS[0], max_tokens=20, ignore_eos=True)

@@ -103,7 +103,8 @@ const std::vector<WeightVariant>& WeightVariants() {
        .architecture = "Qwen2ForCausalLM",
        .model_type = "qwen2",
        .kv_heads = 2,
-       .head_dim = 32},
+       .head_dim = 32,
+       .vocab = 61},
       {.name = "norms_tied",
        .architecture = "Qwen3ForCausalLM",
        .model_type = "qwen3",
@@ -111,7 +112,7 @@ const std::vector<WeightVariant>& WeightVariants() {
        .kv_heads = 2,
        .head_dim = 64,
        .ffn = 704,
-       .vocab = 96,
+       .vocab = 93,
        .tied = true},
   };
   return variants;

@@ -28,7 +28,8 @@ struct WeightVariant {
   int32_t vocab = 64;
   bool tied = false;
 };
-// Multi-head and grouped, with biases, with q and k norms, tied, and odd multiples of 16 and 8.
+// Multi-head and grouped, with biases, with q and k norms, tied, odd multiples of 16 and 8, and
+// vocabularies that are no multiple of anything.
 const std::vector<WeightVariant>& WeightVariants();
 
 // Random values of deviation 0.1 that `type` holds.

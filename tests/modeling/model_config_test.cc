@@ -354,13 +354,38 @@ TEST(TensorParallel, NamesTheNumbersThatWouldDo) {
   }
 }
 
+// A vocabulary need not divide; each rank has a row of it, though.
+TEST(TensorParallel, Vocabularies) {
+  ModelConfig config = Parsed(TinyConfig());
+  for (const int32_t vocab : {32001, 151669, 513, 4095, 10}) {
+    config.vocab = vocab;
+    for (const int32_t tp : {1, 2, 4}) {
+      ASSERT_TRUE(CheckTensorParallel(config, tp).ok()) << vocab << " of " << tp;
+      const TensorSpec head = ExpectedTensors(config).back();
+      ASSERT_EQ(head.name, "lm_head.weight");
+      int64_t next = 0;
+      for (int32_t rank = 0; rank < tp; ++rank) {
+        const TensorSlice slice = SliceOf(head, config, tp, rank);
+        EXPECT_EQ(slice.row_begin, next);
+        EXPECT_GT(slice.rows(), 0);
+        next = slice.row_end;
+      }
+      EXPECT_EQ(next, vocab);
+    }
+  }
+  config.vocab = 5;  // 2, 2, 1 and none.
+  EXPECT_TRUE(CheckTensorParallel(config, 2).ok());
+  EXPECT_FALSE(CheckTensorParallel(config, 4).ok());
+}
+
 // Every element is held by the same number of ranks: one, or all for whole tensors, or the ranks
 // that share a kv head. And a rank's query heads find their kv head on it.
 TEST(TensorParallel, SlicesCoverEachTensor) {
   ModelConfig config = Parsed(TinyConfig());
   config.layers = 1;
   config.heads = 16;
-  config.ffn = config.vocab = 64;
+  config.ffn = 64;
+  config.vocab = 61;  // The last rank has what is left.
   config.hidden = 8;
   config.head_dim = 2;
   config.qkv_bias = config.qk_norm = true;

@@ -191,7 +191,7 @@ TEST(DeviceWeightLayout, RegionsAreAlignedAndApart) {
       EXPECT_EQ(region.offset % kDeviceWeightAlignment, 0);
       EXPECT_GE(region.offset, end);
       EXPECT_LT(region.offset - end, kDeviceWeightAlignment);
-      end = region.offset + region.bytes();
+      end = region.offset + region.bytes() + region.padding_bytes();
       for (int64_t row = 0; row < region.rows; ++row) {
         const SourceRow source = SourceOf(region, row);
         ASSERT_EQ(source.part->map.ToRegion(source.row - source.part->slice.row_begin), row);
@@ -201,6 +201,33 @@ TEST(DeviceWeightLayout, RegionsAreAlignedAndApart) {
     EXPECT_EQ(layout.Find("head") == nullptr, variant.tied);
     EXPECT_EQ(layout.Find("layers.1.q_norm") != nullptr, config->qk_norm);
     EXPECT_EQ(layout.Find("layers.0.qkv_bias") != nullptr, config->qkv_bias);
+  }
+}
+
+// The head's product has whole tiles of weight rows, on each rank as many.
+TEST(DeviceWeightLayout, TheHeadIsPaddedToWholeTiles) {
+  for (const WeightVariant& variant : WeightVariants()) {
+    const auto config = ParseModelConfig(MakeModel(variant, StoredType::kBf16, 1).config);
+    ASSERT_TRUE(config.ok());
+    for (const int32_t tp : {1, 2, 4}) {
+      if (variant.heads % tp != 0) continue;
+      const int64_t rows = HeadRows(*config, tp);
+      EXPECT_EQ(rows % kHeadRowsUnit, 0);
+      EXPECT_GE(rows * tp, config->vocab);
+      for (int32_t rank = 0; rank < tp; ++rank) {
+        const DeviceWeightLayout layout = LayOutDeviceWeights(*config, DType::kBf16, tp, rank);
+        EXPECT_EQ(layout.bytes, DeviceWeightsBytes(*config, DType::kBf16, tp));
+        for (const WeightRegion& region : layout.regions) {
+          const bool head = region.name == (variant.tied ? "embedding" : "head");
+          const int64_t first = variant.tied ? RowsOfRank(config->vocab, tp) * rank : 0;
+          if (head) {
+            EXPECT_GE(region.rows + region.padding_rows, first + rows) << variant.name;
+          } else {
+            EXPECT_EQ(region.padding_rows, 0) << region.name;
+          }
+        }
+      }
+    }
   }
 }
 

@@ -5,7 +5,8 @@
 
 Answers of these are equal bit for bit: any --shards; --dtype float32 and the bfloat16 original; --round float16
 --dtype float32 and --dtype float16; --tie and --copy-head; --template-file and the original. With --end-ids an answer
-ends at the first of them.
+ends at the first of them. --vocab N adds tokens, each with the weights of the last one, which wins every tie with them:
+greedy tokens stay the same.
 """
 import argparse
 import json
@@ -76,7 +77,7 @@ def write_weights(target, tensors, shards):
     (target / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": index}))
 
 
-def rewrite(source, target, dtype=None, round_to=None, tie=False, copy_head=False, shards=1, end_ids=None, template_file=False):
+def rewrite(source, target, dtype=None, round_to=None, tie=False, copy_head=False, shards=1, end_ids=None, template_file=False, vocab=None):
     """See the top of the file. `target` must not exist."""
     source, target = pathlib.Path(source), pathlib.Path(target)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.safetensors*"))
@@ -92,6 +93,12 @@ def rewrite(source, target, dtype=None, round_to=None, tie=False, copy_head=Fals
     if tie:
         tensors.pop("lm_head.weight")
         changes["tie_word_embeddings"] = True
+    if vocab is not None:
+        changes["vocab_size"] = vocab
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            if name in tensors:
+                kind, (rows, width), data = tensors[name]
+                tensors[name] = (kind, [vocab, width], data + data[-len(data) // rows:] * (vocab - rows))
     edit_json(target / "config.json", **changes)
     if end_ids is not None:
         edit_json(target / "generation_config.json", eos_token_id=end_ids)
@@ -112,6 +119,7 @@ def main():
     parser.add_argument("--copy-head", action="store_true", help="the head becomes a copy of the embedding")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--end-ids", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--vocab", type=int, help="add tokens, copies of the last one, up to so many")
     parser.add_argument("--template-file", action="store_true", help="move the template into chat_template.jinja")
     rewrite(**vars(parser.parse_args()))
 

@@ -8,6 +8,7 @@
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/layout/memory_plan.h"
 #include "tests/modeling/model_files.h"
+#include "tests/worker/decoder_rig.h"
 #include "worker/comm/comm.h"
 #include "worker/cpu/decoder.h"
 #include "worker/cpu/kv_cache.h"
@@ -97,6 +98,56 @@ TEST(Variants, TiedIsAHeadEqualToTheEmbedding) {
   Tie(tied);
   EXPECT_EQ(Logits(tied), Logits(copied));
   EXPECT_NE(Logits(tied), Logits(Draft()));
+}
+
+// Logits of a prompt from `tp` ranks, each a thread; every rank has the same ones.
+std::vector<float> LogitsOfRanks(const ModelFiles& model, int tp) {
+  const TempFolder folder;
+  testing::WriteModel(folder.path(), model);
+  std::vector<std::vector<float>> logits(static_cast<size_t>(tp));
+  RunRanks(folder.path(), {.tp = tp}, [&](Rank& rank) {
+    Sequence sequence(1, 1);
+    const std::vector<TokenId> ids = {0, 17, 300, 5, 5, 99};
+    logits[static_cast<size_t>(rank.comm->rank())] = Feed(rank, sequence, ids);
+  });
+  for (const auto& other : logits) EXPECT_EQ(other, logits.front());
+  return logits.front();
+}
+
+// The model without the last rows of its vocabulary.
+ModelFiles Cut(ModelFiles model, int64_t vocab) {
+  for (testing::StoredTensor& tensor : model.tensors) {
+    if (tensor.name != "model.embed_tokens.weight" && tensor.name != "lm_head.weight") continue;
+    const size_t row_bytes = tensor.bytes.size() / static_cast<size_t>(tensor.shape[0]);
+    tensor.shape[0] = vocab;
+    tensor.bytes.resize(static_cast<size_t>(vocab) * row_bytes);
+  }
+  model.config = testing::WithKey(model.config, "vocab_size", std::to_string(vocab));
+  return model;
+}
+
+// A vocabulary that the ranks cannot share equally: each id has the bits of the whole one, and no
+// others are there.
+TEST(Variants, VocabulariesThatRanksDoNotDivide) {
+  constexpr size_t kWhole = 4096, kPositions = 6;
+  const ModelFiles tiny = testing::ReadModel(testing::BundledModel("fathom-tiny"));
+  ModelFiles tied = Draft();
+  Tie(tied);
+  const std::pair<const ModelFiles*, int> kCases[] = {{&tiny, 4}, {&tied, 2}};
+  for (const auto& [model, tp] : kCases) {
+    const std::vector<float> whole = LogitsOfRanks(*model, tp);
+    ASSERT_EQ(whole.size(), kPositions * kWhole);
+    for (const size_t vocab : {size_t{4095}, size_t{4093}, size_t{513}}) {
+      const std::vector<float> cut = LogitsOfRanks(Cut(*model, static_cast<int64_t>(vocab)), tp);
+      ASSERT_EQ(cut.size(), kPositions * vocab);
+      for (size_t i = 0; i < kPositions; ++i) {
+        EXPECT_TRUE(std::equal(cut.begin() + static_cast<std::ptrdiff_t>(i * vocab),
+                               cut.begin() + static_cast<std::ptrdiff_t>((i + 1) * vocab),
+                               whole.begin() + static_cast<std::ptrdiff_t>(i * kWhole)))
+            << "position " << i << " of vocabulary " << vocab << ", tp " << tp;
+      }
+    }
+  }
 }
 
 // With a context that the pool holds, and with one of which it holds a small part.

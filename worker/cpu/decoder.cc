@@ -71,7 +71,7 @@ class LlamaDecoder final : public Decoder {
         gate_up_(limits.step_tokens, Padded(2 * int64_t{shape_.ffn})),
         logits_(limits.logits_rows, config.vocab),
         logits_of_rank_(place.size > 1 ? limits.logits_rows : 0, shape_.vocab),
-        gathered_(place.size > 1 ? limits.logits_rows : 0, config.vocab) {
+        gathered_(place.size > 1 ? limits.logits_rows : 0, int64_t{place.size} * shape_.vocab) {
     tokens_.reserve(static_cast<size_t>(limits.step_tokens));
     rows_.reserve(static_cast<size_t>(limits.step_tokens));
     with_logits_.reserve(static_cast<size_t>(limits.logits_rows));
@@ -246,8 +246,11 @@ absl::StatusOr<std::span<const float>> LlamaDecoder::Head() {
   FATHOM_RETURN_IF_ERROR(comm_.AllGather(logits_of_rank_.rows(count), gathered_.rows(count)));
   const float* from = gathered_.row(0);
   for (int64_t rank = 0; rank < comm_.size(); ++rank) {
+    const int64_t begin = rank * shape_.vocab;
+    // Behind the vocabulary's end the last rank's rows hold nothing.
+    const int64_t width = std::min<int64_t>(shape_.vocab, config_.vocab - begin);
     for (int64_t r = 0; r < count; ++r, from += shape_.vocab) {
-      std::copy_n(from, shape_.vocab, logits_.row(r) + rank * shape_.vocab);
+      std::copy_n(from, width, logits_.row(r) + begin);
     }
   }
   return logits_.rows(count);

@@ -48,7 +48,7 @@ RankShape ShapeOfRank(const ModelConfig& config, int32_t tp) {
   return {.heads = config.heads / tp,
           .kv_heads = std::max(1, config.kv_heads / tp),
           .ffn = config.ffn / tp,
-          .vocab = config.vocab / tp};
+          .vocab = static_cast<int32_t>(RowsOfRank(config.vocab, tp))};
 }
 
 // Fills a ModelWeights in the order of the forward pass.
@@ -111,9 +111,10 @@ class WeightLoader {
       return absl::OkStatus();
     }
     TensorView rows = weights.embedding;
-    rows.rows = shape_.vocab;
-    rows.data = weights.embedding_.data() + int64_t{place_.rank} * shape_.vocab * rows.cols *
-                                                static_cast<int64_t>(kernels::SizeOf(dtype_));
+    const int64_t begin = int64_t{place_.rank} * shape_.vocab;
+    rows.rows = std::min<int64_t>(shape_.vocab, config_.vocab - begin);
+    rows.data = weights.embedding_.data() +
+                begin * rows.cols * static_cast<int64_t>(kernels::SizeOf(dtype_));
     weights.head = Pack(rows);
     return absl::OkStatus();
   }

@@ -23,7 +23,7 @@ struct RankShape {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t ffn = 0;
-  int32_t vocab = 0;
+  int32_t vocab = 0;  // Of all ranks but the last, which may have fewer (RowsOfRank).
 };
 // REQUIRES: CheckTensorParallel(config, tp) is OK.
 RankShape ShapeOfRank(const ModelConfig& config, int32_t tp);
@@ -53,7 +53,7 @@ class ModelWeights {
   kernels::TensorView embedding;  // [vocab, hidden], row-major, whole on each rank.
   std::vector<LayerWeights> layers;
   const float* final_norm = nullptr;  // [hidden]
-  kernels::TensorView head;           // [vocab of the rank, hidden]
+  kernels::TensorView head;           // [vocab of the rank, hidden]; the last's may be shorter.
 
   size_t bytes() const { return bytes_; }
 

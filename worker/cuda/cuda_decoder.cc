@@ -8,6 +8,7 @@
 #include "kernels/cuda/rows/rmsnorm.h"
 #include "kernels/rope_kv_write.h"
 #include "modeling/config/rope_spec.h"
+#include "modeling/layout/device_weight_layout.h"
 #include "worker/cuda/cuda_check.h"
 #include "worker/cuda/cuda_decoder_step.h"
 
@@ -174,7 +175,7 @@ void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
                         .y = buffers_.logits,
                         .float_out = true,
                         .rows = count,
-                        .n = config_.vocab,
+                        .n = static_cast<int>(HeadRows(config_)),
                         .k = config_.hidden}),
          "Product head");
 }
@@ -194,7 +195,8 @@ void CudaDecoder::Draw(Step& step, int32_t begin, int32_t count) {
                                      .out = buffers_.step_outputs + begin,
                                      .count = count,
                                      .slots_count = parts_.plan->limits.slots + 1,
-                                     .vocab = config_.vocab}),
+                                     .vocab = config_.vocab,
+                                     .stride = static_cast<int>(HeadRows(config_))}),
          "Sample");
 }
 

@@ -139,7 +139,7 @@ DeviceWeights PointersInto(const DeviceWeightLayout& layout, const ModelConfig& 
   if (weights.head == nullptr) {
     const int64_t row_bytes = config.hidden * static_cast<int64_t>(kernels::SizeOf(dtype));
     weights.head = static_cast<const std::byte*>(weights.embedding) +
-                   int64_t{config.vocab} / options.tp * options.rank * row_bytes;
+                   RowsOfRank(config.vocab, options.tp) * options.rank * row_bytes;
   }
   return weights;
 }
@@ -179,6 +179,11 @@ absl::StatusOr<DeviceWeights> LoadDeviceWeights(const ModelConfig& config,
   } else {
     MakeDummies(layout, checkpoint, bytes);
     report->scan_us = NowUs() - begin;
+  }
+  for (const WeightRegion& region : layout.regions) {
+    if (region.padding_rows == 0) continue;
+    FATHOM_CUDA(cudaMemset(bytes + region.offset + region.bytes(), 0,
+                           static_cast<size_t>(region.padding_bytes())));
   }
   report->total_us = NowUs() - begin;
   return PointersInto(layout, config, dtype, options, bytes);

@@ -35,7 +35,8 @@ struct DeviceWeights {
   const void* embedding = nullptr;  // [vocab][hidden], whole on each rank.
   std::vector<DeviceLayer> layers;
   const float* final_norm = nullptr;  // [hidden]
-  const void* head = nullptr;         // [vocab of the rank][hidden]; tied: rows of the embedding.
+  // [vocab of the rank][hidden], then zeros up to HeadRows; tied: rows of the embedding.
+  const void* head = nullptr;
 };
 
 // Of one load, for the timeline of a start. Those of the readers are a reader's mean.

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/cuda/attention/decode_attention_config.h"
+#include "modeling/layout/device_weight_layout.h"
 #include "worker/cuda/cuda_check.h"
 
 namespace fathom::worker {
@@ -19,8 +20,8 @@ struct Shapes {
         q(config.heads * config.head_dim),
         qkv((config.heads + 2 * config.kv_heads) * config.head_dim),
         ffn(config.ffn),
-        vocab(config.vocab) {}
-  int hidden, q, qkv, ffn, vocab;
+        head(static_cast<int>(HeadRows(config))) {}
+  int hidden, q, qkv, ffn, head;
 };
 
 // o's ring fills while attention still runs: beside its thread blocks, unless that leaves less than
@@ -57,7 +58,7 @@ std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const ModelConf
     const auto o = PickO({rows, s.hidden, s.q, false}, device, beside_attention);
     const auto gate_up = cuda::SkinnyPickConfig({rows, 2 * s.ffn, s.hidden, true}, device);
     const auto down = cuda::SkinnyPickConfig({rows, s.hidden, s.ffn, false}, device);
-    const auto head = cuda::SkinnyPickConfig({rows, s.vocab, s.hidden, true}, device);
+    const auto head = cuda::SkinnyPickConfig({rows, s.head, s.hidden, true}, device);
     if (!qkv || !o || !gate_up || !down) continue;
     auto skinny = std::make_unique<SkinnyWeights>();
     skinny->rows = rows;
@@ -73,7 +74,7 @@ std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const ModelConf
       prepare(*gate_up, layer.gate_up, 2 * s.ffn, s.hidden, &prepared.gate_up);
       prepare(*down, layer.down, s.hidden, s.ffn, &prepared.down);
     }
-    if (head) prepare(*head, weights.head, s.vocab, s.hidden, &skinny->head.emplace());
+    if (head) prepare(*head, weights.head, s.head, s.hidden, &skinny->head.emplace());
     all.push_back(std::move(skinny));
   }
   return all;
@@ -100,7 +101,7 @@ std::unique_ptr<MediumWeights> PrepareMediumWeights(const ModelConfig& config,
     }
   }
   cuda::MediumWeight head;
-  if (prepare(cuda::MediumOp::kHead, weights.head, s.vocab, s.hidden, &head)) medium->head = head;
+  if (prepare(cuda::MediumOp::kHead, weights.head, s.head, s.hidden, &head)) medium->head = head;
   return medium;
 }
 

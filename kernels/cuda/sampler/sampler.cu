@@ -245,7 +245,7 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
   for (const float group : shared.groups) sum = __fadd_rn(sum, group);
   const float log_sum = __fadd_rn(best, canon::Log(sum));
   if (lane == 0) {
-    out->logprob = __fsub_rn(a.logits[int64_t{ask.logits_row} * row.vocab + token], log_sum);
+    out->logprob = __fsub_rn(a.logits[int64_t{ask.logits_row} * a.stride + token], log_sum);
   }
   if (lane >= tops) return;
   const uint64_t key = shared.tops[lane];
@@ -269,7 +269,7 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
   row.vocab = a.vocab;
   row.count = LocalCount(a.vocab, row.block);
   row.quads = (row.count + 3) / 4;
-  Load(row, a.logits + int64_t{ask.logits_row} * a.vocab, by_quads);
+  Load(row, a.logits + int64_t{ask.logits_row} * a.stride, by_quads);
   LetNextStart();
   constexpr int kSlotWords = sizeof(SamplerSlot) / 4;
   if (threadIdx.x < kSlotWords) {
@@ -315,13 +315,16 @@ cudaError_t SampleCluster(const LaunchContext& context, const SamplerArgs& args)
     return cudaErrorInvalidValue;
   }
   if (args.count == 0) return cudaSuccess;
-  const bool by_quads = args.vocab % 4 == 0 && reinterpret_cast<uintptr_t>(args.logits) % 16 == 0;
+  SamplerArgs strided = args;
+  if (strided.stride == 0) strided.stride = args.vocab;
+  const bool by_quads = args.vocab % 4 == 0 && strided.stride % 4 == 0 &&
+                        reinterpret_cast<uintptr_t>(args.logits) % 16 == 0;
   const int bytes = config->shared_bytes;
   const cudaError_t error =
       cudaFuncSetAttribute(SampleKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
   return Launch(context, dim3(kSampleBlocks, args.count), dim3(kSampleThreads), bytes, SampleKernel,
-                args, by_quads);
+                strided, by_quads);
 }
 
 }  // namespace fathom::kernels::cuda

@@ -59,7 +59,7 @@ struct SampleOut {
 };
 
 struct SamplerArgs {
-  const float* logits = nullptr;       // [.][vocab]; read only.
+  const float* logits = nullptr;       // [.][stride]; read only, and of each row `vocab` alone.
   const SampleRow* rows = nullptr;     // [count]; logits_row < 0: padding, nothing is done.
   const SamplerSlot* slots = nullptr;  // [slots]
   const int32_t* bias_ids = nullptr;   // A slot's: ascending, each once.
@@ -74,6 +74,7 @@ struct SamplerArgs {
   int count = 0;
   int slots_count = 0;
   int vocab = 0;
+  int stride = 0;  // Floats from a row of logits to the next; 0: vocab.
 };
 cudaError_t Sample(const LaunchContext& context, const SamplerArgs& args);
 cudaError_t SampleCluster(const LaunchContext& context, const SamplerArgs& args);

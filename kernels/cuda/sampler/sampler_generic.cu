@@ -99,7 +99,7 @@ struct Scores {
 
 FATHOM_DEVICE Scores ScoresOf(const SamplerArgs& a, const SampleRow& ask, const SamplerSlot& slot) {
   Scores scores;
-  scores.logits = a.logits + int64_t{ask.logits_row} * a.vocab;
+  scores.logits = a.logits + int64_t{ask.logits_row} * a.stride;
   scores.bias_ids = a.bias_ids + slot.bias_begin;
   scores.bias_values = a.bias_values + slot.bias_begin;
   scores.banned = a.end_ids + slot.end_begin;
@@ -298,7 +298,9 @@ cudaError_t SampleGeneric(const LaunchContext& context, const SamplerArgs& args)
     return cudaErrorInvalidValue;
   }
   if (args.count == 0) return cudaSuccess;
-  return Launch(context, dim3(args.count), dim3(kThreads), 0, SampleGenericKernel, args);
+  SamplerArgs strided = args;
+  if (strided.stride == 0) strided.stride = args.vocab;
+  return Launch(context, dim3(args.count), dim3(kThreads), 0, SampleGenericKernel, strided);
 }
 
 }  // namespace fathom::kernels::cuda

@@ -174,6 +174,34 @@ TEST_P(SamplerGpuTest, HardValuesAreTheReferences) {
   }
 }
 
+// Rows of a padded vocabulary: what lies behind its end, be it NaN or larger than all, is not read.
+TEST_P(SamplerGpuTest, TheEndOfTheVocabularyIsTheEnd) {
+  std::mt19937_64 random(Seed() + 8);
+  for (const auto& [vocab, stride] :
+       {std::pair{1003, 1008}, {4097, 4112}, {4096, 4099}, {61, 64}}) {
+    for (const float padding : {NAN, 1e30f}) {
+      Batch batch = RandomBatch(vocab, 24, random);
+      OnDevice device(batch);
+      const auto rows = static_cast<int>(batch.rows.size());
+      std::vector<float> padded(static_cast<size_t>(rows) * stride, padding);
+      for (int row = 0; row < rows; ++row) {
+        const std::span<float> z = batch.Logits(row);
+        std::copy(z.begin(), z.end(), padded.begin() + int64_t{row} * stride);
+      }
+      const DeviceBuffer<float> strided(padded);
+      device.args.logits = strided.get();
+      device.args.stride = stride;
+      const std::vector<SampleOut> before = device.out.Download();
+      ASSERT_CUDA(Sample(MakeContext(), device.args));
+      Finish();
+      const std::vector<SampleOut> got = device.out.Download();
+      for (size_t i = 0; i < got.size() && !HasFailure(); ++i) {
+        ExpectSame(got[i], Want(&batch, batch.rows[i], before[i]), Describe(batch, i));
+      }
+    }
+  }
+}
+
 // A large batch whose rows are copies of few: equal rows are equal, whatever is beside them.
 TEST_P(SamplerGpuTest, RowsDoNotDependOnOthers) {
   std::mt19937_64 random(Seed() + 1);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "common/status.h"
@@ -114,7 +115,7 @@ void ExpectLoads(const Opened& model, DType dtype, const LoadOptions& options,
   EXPECT_EQ(weights->dtype, dtype);
   ExpectPointers(*weights, layout, model.config, arena);
   if (model.config.tied_embeddings) {
-    const int64_t row = int64_t{model.config.vocab} / options.tp * options.rank;
+    const int64_t row = RowsOfRank(model.config.vocab, options.tp) * options.rank;
     EXPECT_EQ(weights->head,
               static_cast<const std::byte*>(weights->embedding) + row * model.config.hidden * 2);
   }
@@ -123,6 +124,10 @@ void ExpectLoads(const Opened& model, DType dtype, const LoadOptions& options,
     ASSERT_EQ(BitsIn(region, found), WantedBits(model.config, *model.checkpoint, region.name,
                                                 region.dtype, options.tp, options.rank))
         << what << ": " << region.name;
+    const auto padding = found.begin() + region.offset + region.bytes();
+    EXPECT_EQ(std::count(padding, padding + region.padding_bytes(), std::byte{0}),
+              region.padding_bytes())
+        << what << ": behind " << region.name;
   }
 }
 
