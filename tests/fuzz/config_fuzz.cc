@@ -1,14 +1,36 @@
 // config.json, generation_config.json and an index: what is accepted keeps the invariants of its
 // type.
+#include <cmath>
+
 #include "common/check.h"
+#include "common/json.h"
+#include "kernels/rope_kv_write.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint_check.h"
 #include "modeling/config/model_config.h"
+#include "modeling/config/rope_spec.h"
 #include "modeling/layout/memory_plan.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace fathom::worker {
 namespace {
+
+// No admitted configuration makes a rotary table of anything but numbers up to its factor.
+void CheckRope(const ModelConfig& config) {
+  const kernels::RopeTable table = kernels::MakeRopeTable(RopeSpecOf(config), 3);
+  const double most = config.rope.attention_factor * (1 + 1e-6);
+  for (const auto* values : {&table.cos, &table.sin}) {
+    for (const float value : *values) FATHOM_CHECK(std::fabs(value) <= most, "{}", value);
+  }
+}
+
+// The text with itself as overrides is itself, but for nulls, which are taken away.
+void CheckMerge(std::string_view text, const ModelConfig& config) {
+  const auto merged = MergePatch(text, text, {});
+  FATHOM_CHECK(merged.ok());
+  const auto again = ParseModelConfig(*merged);
+  if (again.ok() && text.find("null") == std::string_view::npos) FATHOM_CHECK(*again == config);
+}
 
 void CheckInvariants(const ModelConfig& config) {
   FATHOM_CHECK(config.layers > 0 && config.hidden > 0 && config.heads > 0 && config.kv_heads > 0 &&
@@ -19,6 +41,7 @@ void CheckInvariants(const ModelConfig& config) {
   FATHOM_CHECK(FindArchitecture(config.architecture) != nullptr);
   for (const int32_t id : config.end_ids) FATHOM_CHECK(id >= 0 && id < config.vocab);
   FATHOM_CHECK(CheckTensorParallel(config, 1).ok());
+  CheckRope(config);
   MemoryRequest request;
   request.stored_type = StoredType::kF32;
   request.block_tokens = 128;
@@ -31,7 +54,10 @@ void CheckInvariants(const ModelConfig& config) {
 
 void FuzzJson(std::string_view text) {
   const auto config = ParseModelConfig(text);
-  if (config.ok()) CheckInvariants(*config);
+  if (config.ok()) {
+    CheckInvariants(*config);
+    CheckMerge(text, *config);
+  }
   const auto generation = ParseGenerationConfig(text, 8);
   if (generation.ok()) {
     for (const int32_t id : generation->end_ids) FATHOM_CHECK(id >= 0 && id < 8);
@@ -60,8 +86,14 @@ std::vector<std::string> FuzzSeeds() {
           "low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":256},
           "hidden_act":"silu","tie_word_embeddings":false,"torch_dtype":"bfloat16",
           "bos_token_id":0,"eos_token_id":[1,2]})",
+      R"({"architectures":["Qwen3ForCausalLM"],"num_hidden_layers":1,"hidden_size":8,
+          "num_attention_heads":2,"num_key_value_heads":2,"head_dim":8,"intermediate_size":12,
+          "vocab_size":17,"max_position_embeddings":64,"use_sliding_window":true,
+          "sliding_window":64,"max_window_layers":0,"rope_scaling":{"type":"yarn","factor":4.0,
+          "original_max_position_embeddings":16,"beta_fast":32,"beta_slow":1,"truncate":true,
+          "attn_factor":0.878,"mscale":1.0,"mscale_all_dim":0.5}})",
       R"({"architectures":["Qwen2ForCausalLM"],"num_hidden_layers":1,"hidden_size":8,
-          "num_attention_heads":2,"intermediate_size":12,"vocab_size":16,
+          "num_attention_heads":2,"num_key_value_heads":2,"intermediate_size":12,"vocab_size":16,
           "max_position_embeddings":64,"rms_norm_eps":1e-06,"dtype":"float16",
           "rope_parameters":{"rope_theta":1000000.0,"rope_type":"linear","factor":4},
           "layer_types":["full_attention"],"sliding_window":null,"use_sliding_window":false})",
