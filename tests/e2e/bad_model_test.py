@@ -111,8 +111,8 @@ class BadModel(unittest.TestCase):
         self.refused("model.layers.0.mlp.gate_proj.weight")
 
     def test_unknown_architecture_rope_and_activation(self):
-        for changes, says in (({"architectures": ["FooForCausalLM"]}, "FooForCausalLM"), ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "yarn"),
-                              ({"hidden_act": "gelu"}, "gelu"), ({"sliding_window": 128, "use_sliding_window": True}, "sliding_window")):
+        for changes, says in (({"architectures": ["FooForCausalLM"]}, "FooForCausalLM"), ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "longrope"),
+                              ({"hidden_act": "gelu"}, "gelu"), ({"sliding_window": 128, "layer_types": ["sliding_attention"] * 2}, "sliding_window")):
             with self.subTest(changes=changes):
                 shutil.copy(TINY / "config.json", self.folder)
                 self.edit_config(**changes)

@@ -52,6 +52,11 @@ class Variants(unittest.TestCase):
             result = c.generate(ids=PROMPTS[0], max_tokens=64)
             self.assertIn("exceeds the context of model fathom-tiny-draft (64 tokens)", str(result.error))
 
+    def test_a_context_of_millions(self):
+        with Cluster("--hf-overrides", '{"max_position_embeddings": 10485760}', model=DRAFT) as c:
+            result = c.generate(ids=PROMPTS[0], max_tokens=20, ignore_eos=True)
+            self.assertEqual((result.error, len(result.ids)), (None, 20))
+
     def test_vocabularies_that_ranks_do_not_divide(self):
         """Greedy: each added token is the last one again, and ties go to the lower id."""
         def ids(model):
