@@ -165,8 +165,8 @@ class Client:
 class Crowd:
     """`count` threads that run the pool's requests again and again, each in its own order."""
 
-    def __init__(self, client, pool, count, seed, name):
-        self.client, self.pool, self.name = client, pool, name
+    def __init__(self, client, on_end, pool, count, seed, name):
+        self.client, self.on_end, self.pool, self.name = client, on_end, pool, name
         self.faults = []
         self.over = threading.Event()
         self.threads = [threading.Thread(target=self._loop, args=(i, random.Random(f"{name} {seed} {i}")), daemon=True) for i in range(count)]
@@ -202,3 +202,4 @@ class Crowd:
                     self.faults.append(f"{execution} (request {work.number}, {work.kind}): {fault}")
                 except Exception as error:  # A bug of this program must not pass for quiet.
                     self.faults.append(f"{execution}: {error!r}")
+                self.on_end(execution)

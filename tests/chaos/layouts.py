@@ -101,6 +101,9 @@ class Layout:
             wait_until(ready, "the cluster is ready", 60)
             client.close()
 
+    def log(self):
+        return []
+
     def outlivers(self):
         return [f"{role} (pid {pid})" for (pid, born), role in self.seen.items() if start_time(pid) == born]
 
@@ -108,7 +111,7 @@ class Layout:
 class Served(Layout):
     """`fathom serve -tp 2`, and a second router by hand."""
 
-    name = "under fathom serve"
+    name, option = "under fathom serve", "serve"
 
     def __init__(self, seed):
         super().__init__()
@@ -123,6 +126,9 @@ class Served(Layout):
 
     def metrics(self):
         return self.cluster.metrics()
+
+    def log(self):
+        return self.cluster.log
 
     def roles(self):
         roles = {"serve": self.cluster.process.pid}
@@ -156,7 +162,7 @@ class Served(Layout):
 class ByHand(Layout):
     """A scheduler, two workers and two routers, each started by this program, in any order."""
 
-    name = "by hand"
+    name, option = "by hand", "hand"
 
     def __init__(self, seed):
         super().__init__()

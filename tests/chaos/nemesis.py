@@ -22,6 +22,7 @@ from layouts import CONT, KILL, STOP, ByHand, Served, descriptors, send
 
 VICTIMS = ["scheduler", "worker-0", "worker-1", "router-0", "router-1"]
 ROUTERS = ["router-0", "router-1"]
+OVERLAPPING = "any of these within 2 s after another"
 
 
 class Tokens:
@@ -29,11 +30,21 @@ class Tokens:
 
     def __init__(self):
         self.times = collections.defaultdict(list)
+        self.over = set()
         self.lock = threading.Lock()
 
     def __call__(self, execution, _new):
         with self.lock:
             self.times[execution].append(time.monotonic())
+
+    def ended(self, execution):
+        with self.lock:
+            self.over.add(execution)
+
+    def recovered(self, since):
+        """Every stream that had begun by then has new tokens or has ended."""
+        with self.lock:
+            return all(t[0] > since or t[-1] > since for execution, t in self.times.items() if execution not in self.over)
 
     def pauses(self, begin, end):
         """For each stream that had begun by `begin` and went on: its longest time without a token that reaches into [begin, end)."""
@@ -45,8 +56,8 @@ class Tokens:
 class Nemesis:
     """Does one thing after the other to the processes of a layout."""
 
-    def __init__(self, layout, rng):
-        self.layout, self.rng = layout, rng
+    def __init__(self, layout, tokens, rng):
+        self.layout, self.tokens, self.rng = layout, tokens, rng
         self.done = []  # (kind, begin, end)
         self.stopped = {}
 
@@ -130,12 +141,26 @@ class Nemesis:
         self.kill(self.rng.choice(VICTIMS))
         return "another while the group forms again"
 
+    def wait_recovered(self):
+        since = time.monotonic()
+        while not self.tokens.recovered(since) and time.monotonic() < since + 20 * SLOW:
+            self.wait(0.02)
+
     def one_round(self):
+        """A blow alone, from and to a cluster that makes tokens for every stream; or one that may fall into the pause after the last."""
+        alone = self.rng.random() < 0.6
+        if alone:
+            self.wait_recovered()
         begin = time.monotonic()
         kind = self.rng.choices([self.kill_one, self.kill_two, self.kill_both_owners, self.stop_one, self.kill_at_start, self.kill_while_forming],
                                 [6, 3, 1, 4, 2, 2])[0]()
-        self.wait(self.rng.uniform(0.3, 4.0))
+        if alone:
+            self.wait_recovered()
+        else:
+            kind = OVERLAPPING
+            self.wait(self.rng.uniform(0.1, 2.0))
         self.done.append((kind, begin, time.monotonic()))
+        return kind
 
 
 def shared_memory():
@@ -206,12 +231,18 @@ class Run:
         serve_descriptors = descriptors(serve) if serve else 0
         tokens = Tokens()
         client = Client(layout.router_ports(), tokens)
-        crowd = Crowd(client, self.pool, self.options.streams, self.options.seed, f"chaos{part}")
-        nemesis = Nemesis(layout, random.Random(f"nemesis {self.options.seed} {part}"))
+        crowd = Crowd(client, tokens.ended, self.pool, self.options.streams, self.options.seed, f"chaos{part}")
+        nemesis = Nemesis(layout, tokens, random.Random(f"nemesis {self.options.seed} {part}"))
         crowd.start()
         end = time.monotonic() + seconds
         while time.monotonic() < end and not (crowd.faults and self.options.first):
-            nemesis.one_round()
+            since = time.monotonic()
+            kind = nemesis.one_round()
+            if self.options.verbose:
+                with tokens.lock:
+                    came = sum(t >= since for times in tokens.times.values() for t in times)
+                pauses = sorted(tokens.pauses(since, time.monotonic()))
+                self.say(f"{kind}: {came} messages with tokens in {time.monotonic() - since:.1f} s; pauses up to {pauses[-1:]}")
         nemesis.go_on()
         keeper = threading.Thread(target=crowd.stop)
         keeper.start()
@@ -226,6 +257,8 @@ class Run:
         client.close()
         layout.note()
         layout.close()
+        if self.options.verbose:
+            print("".join(layout.log()), flush=True)
         self.faults += [f"{layout.name}: {who} outlives its cluster" for who in layout.outlivers()]
         time.sleep(1)
         self.faults += [f"{layout.name}: /dev/shm/{name} is left" for name in sorted(shared_memory() - before - mapped_shared_memory())]
@@ -281,7 +314,7 @@ class Run:
     def run(self):
         self.begin = time.monotonic()
         self.undisturbed()
-        layouts = [Served, ByHand]
+        layouts = [make for make in (Served, ByHand) if self.options.layout in ("both", make.option)]
         seconds = self.options.minutes * 60 / len(layouts)
         for part, make in enumerate(layouts):
             self.disturbed(make, seconds, part)
@@ -295,6 +328,8 @@ def main():
     parser.add_argument("--seed", type=int, default=int(os.environ.get("FATHOM_SEED", "20261129")))
     parser.add_argument("--streams", type=int, default=24, help="streams at once (default 24)")
     parser.add_argument("--requests", type=int, default=48, help="different requests (default 48)")
+    parser.add_argument("--layout", choices=["both", "serve", "hand"], default="both", help="which kind of cluster (default both)")
+    parser.add_argument("--verbose", action="store_true", help="a line for each blow, and what fathom serve said")
     parser.add_argument("--first", action="store_true", help="end with the first fault")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)

@@ -207,6 +207,8 @@ absl::Status ShmComm::WaitFor(int peer, uint32_t meeting) {
     if (Reached(line.published.load(std::memory_order_acquire), meeting)) return absl::OkStatus();
     if (i < kSpins) {
       Pause();
+    } else if (header_->aborted.load(std::memory_order_relaxed) != 0) {
+      break;  // On a busy machine the rest of the yields may take a second.
     } else {
       sched_yield();
     }
