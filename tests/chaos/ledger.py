@@ -41,13 +41,13 @@ def _chat(rng, **kw):
     return message
 
 
-def make_pool(seed, count):
+def make_pool(seed, count, tokens_max):
     """`count` requests, mixed in every way that the answer depends on; each has its seed."""
     rng = random.Random(f"pool {seed}")
     pool = []
     for number in range(count):
         sampled = number % 2 == 1
-        kw = dict(max_tokens=rng.randrange(40, 300), temperature=rng.choice([0.7, 1.0, 1.3]) if sampled else 0.0, seed=rng.randrange(2**63),
+        kw = dict(max_tokens=rng.randrange(40, tokens_max), temperature=rng.choice([0.7, 1.0, 1.3]) if sampled else 0.0, seed=rng.randrange(2**63),
                   ignore_eos=rng.random() < 0.8)
         words = ["sampled" if sampled else "greedy"]
         if sampled:

@@ -181,7 +181,7 @@ def mapped_shared_memory():
 class Run:
     def __init__(self, options):
         self.options = options
-        self.pool = make_pool(options.seed, options.requests)
+        self.pool = make_pool(options.seed, options.requests, options.tokens)
         self.faults = []
         self.rows = collections.defaultdict(list)  # Kind to pauses.
         self.actions = collections.Counter()
@@ -277,7 +277,7 @@ class Run:
 
         def quiet():
             """A few answers, then the descriptors of each process once nothing runs."""
-            for work in self.pool[:4]:
+            for work in sorted(self.pool, key=lambda work: len(work.want.ids))[:4]:
                 client.run(work, f"quiet-{time.monotonic_ns()}", rng)
             counts = {}
             for _ in range(10):
@@ -328,6 +328,7 @@ def main():
     parser.add_argument("--seed", type=int, default=int(os.environ.get("FATHOM_SEED", "20261129")))
     parser.add_argument("--streams", type=int, default=24, help="streams at once (default 24)")
     parser.add_argument("--requests", type=int, default=48, help="different requests (default 48)")
+    parser.add_argument("--tokens", type=int, default=300, help="tokens of the longest answer (default 300)")
     parser.add_argument("--layout", choices=["both", "serve", "hand"], default="both", help="which kind of cluster (default both)")
     parser.add_argument("--verbose", action="store_true", help="a line for each blow, and what fathom serve said")
     parser.add_argument("--first", action="store_true", help="end with the first fault")
