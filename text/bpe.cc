@@ -1,10 +1,13 @@
 #include "text/bpe.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
+#include <functional>
 #include <queue>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "common/check.h"
 
 namespace fathom::router {
@@ -140,47 +143,113 @@ void Bpe::MergeShort(std::string_view word, std::vector<TokenId>* ids) const {
   ids->insert(ids->end(), parts, parts + count);
 }
 
-// A list of parts and a queue of candidates; a candidate that its pair has outlived is passed over.
-void Bpe::MergeLong(std::string_view word, std::vector<TokenId>* ids) const {
+// Merges a long word. Every merge that is possible somewhere has a bucket with the places where it
+// may be, in their order; the bucket of the lowest rank is emptied first. Thus a place costs a push
+// to a vector, where one queue of all places would cost a logarithm of the word's length (a run of
+// a million spaces has three million places of a handful of merges).
+class Bpe::LongMerger {
+ public:
+  LongMerger(const Bpe& bpe, std::string_view word) : bpe_(bpe), parts_(word.size()) {
+    const auto count = static_cast<int32_t>(word.size());
+    for (int32_t i = 0; i < count; ++i) {
+      parts_[i] = {bpe.byte_tokens_[static_cast<uint8_t>(word[i])], i - 1,
+                   i + 1 < count ? i + 1 : -1};
+    }
+    for (int32_t i = 0; i < count; ++i) Offer(i);
+  }
+
+  void Run(std::vector<TokenId>* ids) {
+    while (!ranks_.empty()) {
+      Bucket& bucket = buckets_[ranks_.top().second];
+      if (bucket.places.empty()) {
+        bucket.queued = false;
+        ranks_.pop();
+        continue;
+      }
+      Merge(bucket.left, bucket.right, bucket.merged, bucket.Take());
+    }
+    for (int32_t at = 0; at >= 0; at = parts_[at].next) ids->push_back(parts_[at].id);
+  }
+
+ private:
   struct PartNode {
     TokenId id;
-    int64_t previous, next;  // -1: none.
+    int32_t previous, next;  // -1: none.
   };
-  struct Candidate {
-    Merged merge;
-    int64_t at;
-    TokenId left, right;
-    bool operator<(const Candidate& other) const {  // The queue gives the greatest first.
-      return std::pair(merge.rank, at) > std::pair(other.merge.rank, other.at);
+  // One merge and its places. They are pushed in ascending order, unless a merge makes possible one
+  // of a lower rank; then the places are a heap.
+  struct Bucket {
+    TokenId left, right, merged;
+    std::vector<int32_t> places;
+    size_t taken = 0;
+    bool heap = false;
+    bool queued = false;
+
+    void Push(int32_t at) {
+      if (!heap && !places.empty() && at < places.back()) {
+        places.erase(places.begin(), places.begin() + static_cast<ptrdiff_t>(taken));
+        taken = 0;
+        heap = true;
+        std::make_heap(places.begin(), places.end(), std::greater<>());
+      }
+      places.push_back(at);
+      if (heap) std::push_heap(places.begin(), places.end(), std::greater<>());
+    }
+    // The lowest place. REQUIRES: there is one.
+    int32_t Take() {
+      int32_t at = 0;
+      if (heap) {
+        std::pop_heap(places.begin(), places.end(), std::greater<>());
+        at = places.back();
+        places.pop_back();
+      } else {
+        at = places[taken++];
+        if (taken < places.size()) return at;
+        places.clear();
+        taken = 0;
+      }
+      heap = heap && !places.empty();
+      return at;
     }
   };
-  const auto count = static_cast<int64_t>(word.size());
-  std::vector<PartNode> parts(word.size());
-  std::priority_queue<Candidate> queue;
-  const auto offer = [&](int64_t at) {
-    if (at < 0 || parts[at].next < 0) return;
-    const TokenId left = parts[at].id, right = parts[parts[at].next].id;
-    const Merged merge = Find(left, right);
-    if (merge.rank != kNone) queue.push({merge, at, left, right});
-  };
-  for (int64_t i = 0; i < count; ++i) {
-    parts[i] = {byte_tokens_[static_cast<uint8_t>(word[i])], i - 1, i + 1 < count ? i + 1 : -1};
+
+  // Notes that the part at `at` may be merged with the one behind it.
+  void Offer(int32_t at) {
+    if (at < 0 || parts_[at].next < 0) return;
+    const TokenId left = parts_[at].id, right = parts_[parts_[at].next].id;
+    const Merged merge = bpe_.Find(left, right);
+    if (merge.rank == kNone) return;
+    const auto [found, fresh] =
+        by_rank_.try_emplace(merge.rank, static_cast<int32_t>(buckets_.size()));
+    if (fresh) buckets_.push_back({left, right, merge.id, {}});
+    Bucket& bucket = buckets_[found->second];
+    bucket.Push(at);
+    if (!std::exchange(bucket.queued, true)) ranks_.emplace(merge.rank, found->second);
   }
-  for (int64_t i = 0; i < count; ++i) offer(i);
-  while (!queue.empty()) {
-    const Candidate top = queue.top();
-    queue.pop();
-    PartNode& part = parts[top.at];
-    if (part.id != top.left || part.next < 0 || parts[part.next].id != top.right) continue;
-    PartNode& dropped = parts[part.next];
-    part.id = top.merge.id;
+
+  // Passes over a place whose pair is no more there.
+  void Merge(TokenId left, TokenId right, TokenId merged, int32_t at) {
+    PartNode& part = parts_[at];
+    if (part.id != left || part.next < 0 || parts_[part.next].id != right) return;
+    PartNode& dropped = parts_[part.next];
+    part.id = merged;
     dropped.id = -1;
     part.next = dropped.next;
-    if (part.next >= 0) parts[part.next].previous = top.at;
-    offer(part.previous);
-    offer(top.at);
+    if (part.next >= 0) parts_[part.next].previous = at;
+    Offer(part.previous);
+    Offer(at);
   }
-  for (int64_t at = 0; at >= 0; at = parts[at].next) ids->push_back(parts[at].id);
+
+  const Bpe& bpe_;
+  std::vector<PartNode> parts_;
+  std::vector<Bucket> buckets_;
+  absl::flat_hash_map<uint32_t, int32_t> by_rank_;
+  using RankedBucket = std::pair<uint32_t, int32_t>;
+  std::priority_queue<RankedBucket, std::vector<RankedBucket>, std::greater<>> ranks_;
+};
+
+void Bpe::MergeLong(std::string_view word, std::vector<TokenId>* ids) const {
+  LongMerger(*this, word).Run(ids);
 }
 
 }  // namespace fathom::router

@@ -37,9 +37,11 @@ class Bpe {
   explicit Bpe(BpeSpec spec);
 
   // Appends the tokens of `word`. O(bytes) for words that are tokens, else O(bytes * log(bytes)).
-  // REQUIRES: every byte of the word has a token.
+  // REQUIRES: every byte of the word has a token; a word has less than 2^31 bytes.
   void Encode(std::string_view word, std::vector<TokenId>* ids) const;
 
+  // Whether Encode may give the token.
+  bool MadeFromBytes(TokenId id) const { return !foreign_.contains(id); }
   std::string_view TokenBytes(TokenId id) const { return tokens_[id]; }
   // The token of these bytes, among the foreign ones or the others. Looks at all of them.
   std::optional<TokenId> FindToken(std::string_view bytes, bool foreign) const;
@@ -60,6 +62,7 @@ class Bpe {
   void BuildWords(bool all);
   Merged Find(TokenId left, TokenId right) const;
   TokenId FindWord(std::string_view word) const;
+  class LongMerger;
   void MergeShort(std::string_view word, std::vector<TokenId>* ids) const;
   void MergeLong(std::string_view word, std::vector<TokenId>* ids) const;
 

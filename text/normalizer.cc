@@ -2,10 +2,10 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <cstdlib>
+#include <utility>
 
-#include "common/check.h"
 #include "text/utf8.h"
 
 namespace fathom::router {
@@ -23,16 +23,74 @@ bool MayCompose(char32_t c) {
          (property->decomp_seqindex != UINT16_MAX && property->decomp_type == 0);
 }
 
-void AppendNfc(std::string_view group, std::string* out) {
-  utf8proc_uint8_t* composed = nullptr;
-  const utf8proc_ssize_t size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(group.data()),
-                   static_cast<utf8proc_ssize_t>(group.size()), &composed,
-                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  FATHOM_CHECK(size >= 0, "utf8proc_map: {}", utf8proc_errmsg(size));
-  out->append(reinterpret_cast<const char*>(composed), static_cast<size_t>(size));
-  std::free(composed);
-}
+// One group: decomposed, ordered by combining class, composed. A group may be the whole text (a
+// letter with a million marks), so each of the three takes no more than O(n log n).
+class GroupComposer {
+ public:
+  void Append(std::string_view group, std::string* out) {
+    code_points_.clear();
+    for (size_t at = 0; at < group.size();) {
+      const Utf8Step step = ScanUtf8(group.substr(at));
+      AppendDecomposed(static_cast<utf8proc_int32_t>(step.code_point));
+      at += step.bytes;
+    }
+    OrderMarks();
+    const utf8proc_ssize_t size = utf8proc_normalize_utf32(
+        code_points_.data(), static_cast<utf8proc_ssize_t>(code_points_.size()), kCompose);
+    for (utf8proc_ssize_t i = 0; i < size; ++i) {
+      utf8proc_uint8_t bytes[4];
+      const utf8proc_ssize_t count = utf8proc_encode_char(code_points_[i], bytes);
+      out->append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(count));
+    }
+  }
+
+ private:
+  static constexpr auto kCompose =
+      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+  static constexpr size_t kDecomposedMax = 32;  // The longest canonical one has 4 code points.
+
+  // A code point that utf8proc does not decompose (it knows all of them) stays as it is.
+  void AppendDecomposed(utf8proc_int32_t code_point) {
+    utf8proc_int32_t parts[kDecomposedMax];
+    int boundary_class = 0;
+    const utf8proc_ssize_t count =
+        utf8proc_decompose_char(code_point, parts, kDecomposedMax, kCompose, &boundary_class);
+    if (count < 1 || static_cast<size_t>(count) > kDecomposedMax) {
+      code_points_.push_back(code_point);
+    } else {
+      code_points_.insert(code_points_.end(), parts, parts + count);
+    }
+  }
+
+  // The canonical ordering algorithm: runs of marks, sorted by class, equal ones as they came.
+  // (utf8proc's own swaps neighbours, which is quadratic.)
+  void OrderMarks() {
+    for (size_t begin = 0; begin < code_points_.size();) {
+      if (ClassOf(code_points_[begin]) == 0) {
+        ++begin;
+        continue;
+      }
+      marks_.clear();
+      size_t end = begin;
+      for (; end < code_points_.size(); ++end) {
+        const int mark_class = ClassOf(code_points_[end]);
+        if (mark_class == 0) break;
+        marks_.emplace_back(mark_class, code_points_[end]);
+      }
+      std::stable_sort(marks_.begin(), marks_.end(),
+                       [](const Mark& a, const Mark& b) { return a.first < b.first; });
+      for (const Mark& mark : marks_) code_points_[begin++] = mark.second;
+    }
+  }
+
+  static int ClassOf(utf8proc_int32_t code_point) {
+    return utf8proc_get_property(code_point)->combining_class;
+  }
+
+  using Mark = std::pair<int, utf8proc_int32_t>;  // Combining class and code point.
+  std::vector<utf8proc_int32_t> code_points_;
+  std::vector<Mark> marks_;
+};
 
 // Offset of the first character that may compose; npos if there is none.
 size_t FirstComposing(std::string_view text) {
@@ -50,11 +108,14 @@ size_t FirstComposing(std::string_view text) {
 
 }  // namespace
 
+bool NfcMayChange(std::string_view text) { return FirstComposing(text) != std::string_view::npos; }
+
 bool NormalizeNfc(std::string_view text, std::span<const ByteSpan> spans, std::string* out,
                   std::vector<ByteSpan>* out_spans) {
-  if (FirstComposing(text) == std::string_view::npos) return false;
+  if (!NfcMayChange(text)) return false;
   out->clear();
   out_spans->clear();
+  GroupComposer composer;
   size_t next_span = 0;
   bool open = false;  // spans[next_span] has begun.
   for (size_t at = 0; at < text.size();) {
@@ -66,7 +127,7 @@ bool NormalizeNfc(std::string_view text, std::span<const ByteSpan> spans, std::s
     }
     const size_t out_begin = out->size();
     if (composes) {
-      AppendNfc(text.substr(at, end - at), out);
+      composer.Append(text.substr(at, end - at), out);
     } else {
       out->append(text.substr(at, end - at));
     }

@@ -1,5 +1,5 @@
 // text/normalizer.h: Unicode's canonical composition (NFC), keeping track of spans.
-// Pure.
+// O(n log n) for any text. Pure.
 #pragma once
 
 #include <span>
@@ -10,6 +10,9 @@
 #include "text/tokenizer.h"
 
 namespace fathom::router {
+
+// Whether NFC could be another text. False for most; true may be wrong.
+bool NfcMayChange(std::string_view text);
 
 // Writes NFC(text) to *out and, to *out_spans, where `spans` are in it (grown to whole groups of
 // characters that compose with one another). False, with both untouched, if the text need not be
