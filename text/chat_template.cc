@@ -14,7 +14,12 @@ namespace {
 using Json = nlohmann::ordered_json;  // Key order is part of a rendering.
 constexpr int kJsonDepthMax = 64;
 
-jinja::Value FromJson(const Json& json, int depth = 0) {
+jinja::Value ToValue(const std::string& text, bool literal) {
+  return literal ? jinja::Str::Literal(text) : jinja::Str(text);
+}
+
+// `literal`: of its strings, keys included.
+jinja::Value FromJson(const Json& json, bool literal, int depth = 0) {
   if (depth > kJsonDepthMax) {
     throw jinja::TemplateError(fmt::format("JSON nested deeper than {}", kJsonDepthMax));
   }
@@ -29,16 +34,16 @@ jinja::Value FromJson(const Json& json, int depth = 0) {
     case Json::value_t::number_float:
       return {json.get<double>()};
     case Json::value_t::string:
-      return {json.get<std::string>()};
+      return ToValue(json.get_ref<const std::string&>(), literal);
     case Json::value_t::array: {
       jinja::List list;
-      for (const Json& item : json) list.push_back(FromJson(item, depth + 1));
+      for (const Json& item : json) list.push_back(FromJson(item, literal, depth + 1));
       return {std::move(list)};
     }
     case Json::value_t::object: {
       jinja::Map map;
       for (const auto& [key, value] : json.items())
-        map.emplace_back(key, FromJson(value, depth + 1));
+        map.emplace_back(ToValue(key, literal), FromJson(value, literal, depth + 1));
       return {std::move(map)};
     }
     default:
@@ -65,25 +70,25 @@ absl::StatusOr<Json> ParseJson(const std::string& text, std::string_view field) 
 }
 
 jinja::Value ToValue(const ChatMessage& message) {
+  const auto text = [&](const std::string& value) { return ToValue(value, message.literal); };
   jinja::Map map;
   map.emplace_back("role", message.role);
-  map.emplace_back("content",
-                   message.content ? jinja::Value(*message.content) : jinja::Value(jinja::None{}));
-  if (!message.name.empty()) map.emplace_back("name", message.name);
-  if (message.reasoning) map.emplace_back("reasoning_content", *message.reasoning);
-  if (!message.tool_call_id.empty()) map.emplace_back("tool_call_id", message.tool_call_id);
+  map.emplace_back("content", message.content ? text(*message.content) : jinja::None{});
+  if (!message.name.empty()) map.emplace_back("name", text(message.name));
+  if (message.reasoning) map.emplace_back("reasoning_content", text(*message.reasoning));
+  if (!message.tool_call_id.empty()) map.emplace_back("tool_call_id", text(message.tool_call_id));
   if (!message.tool_calls.empty()) {
     jinja::List calls;
     for (const ChatToolCall& call : message.tool_calls) {
       calls.emplace_back(jinja::Map{
-          {"id", call.id},
+          {"id", text(call.id)},
           {"type", "function"},
           {"function",
-           jinja::Value(jinja::Map{{"name", call.name}, {"arguments", call.arguments_json}})}});
+           jinja::Map{{"name", text(call.name)}, {"arguments", text(call.arguments_json)}}}});
     }
-    map.emplace_back("tool_calls", jinja::Value(std::move(calls)));
+    map.emplace_back("tool_calls", std::move(calls));
   }
-  return {std::move(map)};
+  return map;
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
@@ -119,10 +124,16 @@ class ChatTemplate::Impl {
   Impl(jinja::Block parsed, std::string name)
       : block_(std::move(parsed)), origin_(std::move(name)) {}
 
-  absl::StatusOr<std::string> Render(jinja::Value messages, const ChatInput& input) const {
+  // `messages` makes the variable of this name.
+  template <class Messages>
+  absl::StatusOr<RenderedText> Render(const Messages& messages, const ChatInput& input) const {
     try {
-      FATHOM_ASSIGN_OR_RETURN(const jinja::Map globals, Globals(std::move(messages), input));
-      return jinja::Render(block_, globals, input.now_unix_s, {});
+      FATHOM_ASSIGN_OR_RETURN(const jinja::Variables globals, Globals(messages(), input));
+      const jinja::Str rendered =
+          jinja::Render(block_, globals, input.now_unix_s, {.cancelled = input.cancelled});
+      return RenderedText{rendered.str(), rendered.LiteralSpans()};
+    } catch (const jinja::RenderCancelled&) {
+      return Cancelled("nobody waits for this rendering any more");
     } catch (const jinja::TemplateError& error) {
       return WithDetail(Invalid("{}: chat template, {}", origin_, error.what()),
                         {"CHAT_TEMPLATE", "messages", 0});
@@ -130,8 +141,8 @@ class ChatTemplate::Impl {
   }
 
  private:
-  static absl::StatusOr<jinja::Map> Globals(jinja::Value messages, const ChatInput& input) {
-    jinja::Map globals;
+  static absl::StatusOr<jinja::Variables> Globals(jinja::Value messages, const ChatInput& input) {
+    jinja::Variables globals;
     globals.emplace_back("messages", std::move(messages));
     globals.emplace_back("bos_token", input.bos_token);
     globals.emplace_back("eos_token", input.eos_token);
@@ -144,11 +155,12 @@ class ChatTemplate::Impl {
             Invalid("tools_json is not a JSON array; send [{{\"type\": \"function\", ...}}]"),
             {"INVALID_JSON", "tools_json", 0});
       }
-      globals.emplace_back("tools", FromJson(tools));
+      globals.emplace_back("tools", FromJson(tools, input.tools_literal));
     }
     if (!input.options_json.empty()) {
       FATHOM_ASSIGN_OR_RETURN(const Json options, ParseJson(input.options_json, "options"));
-      for (const auto& [key, value] : options.items()) globals.emplace_back(key, FromJson(value));
+      for (const auto& [key, value] : options.items())
+        globals.emplace_back(key, FromJson(value, /*literal=*/false));
     }
     return globals;
   }
@@ -187,20 +199,21 @@ absl::StatusOr<std::unique_ptr<const ChatTemplate>> ChatTemplate::Load(const std
   return Parse(source, config);
 }
 
-absl::StatusOr<std::string> ChatTemplate::Render(const ChatInput& input) const {
-  jinja::List messages;
-  for (const ChatMessage& message : input.messages) messages.push_back(ToValue(message));
-  return impl_->Render(jinja::Value(std::move(messages)), input);
+absl::StatusOr<RenderedText> ChatTemplate::Render(const ChatInput& input) const {
+  const auto messages = [&] {
+    jinja::List list;
+    for (const ChatMessage& message : input.messages) list.push_back(ToValue(message));
+    return jinja::Value(std::move(list));
+  };
+  return impl_->Render(messages, input);
 }
 
 absl::StatusOr<std::string> ChatTemplate::RenderJson(const std::string& messages_json,
                                                      const ChatInput& rest) const {
   FATHOM_ASSIGN_OR_RETURN(const Json json, ParseJson(messages_json, "messages"));
-  try {
-    return impl_->Render(FromJson(json), rest);
-  } catch (const jinja::TemplateError& error) {
-    return Invalid("messages: {}", error.what());
-  }
+  FATHOM_ASSIGN_OR_RETURN(RenderedText rendered,
+                          impl_->Render([&] { return FromJson(json, /*literal=*/false); }, rest));
+  return std::move(rendered.text);
 }
 
 }  // namespace fathom::router

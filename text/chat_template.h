@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "common/byte_span.h"
+#include "common/cancel.h"
 #include "common/status.h"
 
 namespace fathom::router {
@@ -29,16 +31,24 @@ struct ChatMessage {
   std::string tool_call_id;
   std::string name;
   std::optional<std::string> reasoning;  // reasoning_content in the template.
+  bool literal = false;  // Its texts are a client's: no special token is made of them.
 };
 
 struct ChatInput {
   std::vector<ChatMessage> messages;
   std::string tools_json;               // A JSON array, or empty: no tools.
+  bool tools_literal = false;           // As ChatMessage::literal.
   std::string options_json;             // A JSON object of further variables, or empty.
   std::optional<bool> enable_thinking;  // Absent: undefined in the template.
   bool add_generation_prompt = true;
   std::string bos_token, eos_token;
-  int64_t now_unix_s = 0;  // For strftime_now.
+  int64_t now_unix_s = 0;   // For strftime_now.
+  CancelFn cancelled = {};  // Asked now and then; true: CANCELLED.
+};
+
+struct RenderedText {
+  std::string text;
+  std::vector<ByteSpan> literal_spans;  // What came from literal texts; as EncodeOptions wants it.
 };
 
 class ChatTemplate {
@@ -56,7 +66,7 @@ class ChatTemplate {
 
   // INVALID_ARGUMENT when the template refuses the conversation, the JSON is broken, or a limit is
   // reached.
-  absl::StatusOr<std::string> Render(const ChatInput& input) const;
+  absl::StatusOr<RenderedText> Render(const ChatInput& input) const;
 
   // As Render, from the JSON text of a messages array as clients send it: for `fathom render`.
   absl::StatusOr<std::string> RenderJson(const std::string& messages_json,

@@ -98,7 +98,7 @@ TEST(ChatTemplate, StructuredMessagesAreTheJsonOnes) {
                     {.role = "tool", .content = "3", .tool_call_id = "call_1"}};
   input.tools_json = R"([{"z": 1, "a": {"y": 2, "b": 3}}])";
   input.enable_thinking = true;
-  EXPECT_EQ(*(*chat)->Render(input),
+  EXPECT_EQ((*chat)->Render(input)->text,
             R"({"role": "user", "content": "Hi"})"
             "\n"
             R"({"role": "assistant", "content": null, "tool_calls": [{"id": "call_1", )"

@@ -42,6 +42,7 @@ struct Expr {
   std::vector<std::pair<std::string, ExprPtr>> named;
   std::vector<std::string> ops;
   bool negate = false;
+  int height = 1;  // Of the tree below, itself included.
 };
 
 struct Node;

@@ -9,6 +9,7 @@ namespace fathom::router::jinja {
 namespace {
 
 constexpr size_t kRangeMax = 100'000;
+constexpr int64_t kCancelCheckSteps = 1000;
 
 enum class Flow { kNext, kBreak, kContinue };
 
@@ -34,16 +35,23 @@ class Scopes {
 class Evaluator {
  public:
   Evaluator(int64_t now_unix_s, const EvalLimits& limits)
-      : now_unix_s_(now_unix_s), limits_(limits) {}
+      : now_unix_s_(now_unix_s), limits_(limits), cancel_(limits_.cancelled, kCancelCheckSteps) {}
 
-  std::string Run(const Block& block, const Map& globals) {
+  Evaluator(const Evaluator&) = delete;
+  Evaluator& operator=(const Evaluator&) = delete;
+  // Namespaces may hold each other, or themselves.
+  ~Evaluator() {
+    for (const auto& space : spaces_) space->clear();
+  }
+
+  Str Run(const Block& block, const Variables& globals) {
     for (const char* name : {"namespace", "range", "raise_exception", "strftime_now", "dict"}) {
       scopes_.Set(name, Value(Callable{name, nullptr}));
     }
     for (const auto& [name, value] : globals) scopes_.Set(name, value);
     scopes_.Push();
     Execute(block);
-    return std::move(out_);
+    return out_.Take();
   }
 
  private:
@@ -54,6 +62,7 @@ class Evaluator {
         throw TemplateError(fmt::format("line {}: the template takes more than {} steps", line,
                                         e->limits_.steps_max));
       }
+      if (e->cancel_.After(1)) throw RenderCancelled();
       if (++e->depth_ > e->limits_.depth_max) {
         throw TemplateError(
             fmt::format("line {}: nested deeper than {}", line, e->limits_.depth_max));
@@ -63,8 +72,7 @@ class Evaluator {
     Evaluator* evaluator;
   };
 
-  void Write(const std::string& text) {
-    out_ += text;
+  void CheckOutput() const {
     if (static_cast<int64_t>(out_.size()) > limits_.bytes_max) {
       throw TemplateError(
           fmt::format("the rendered text is longer than {} bytes", limits_.bytes_max));
@@ -84,10 +92,12 @@ class Evaluator {
     const Entered entered(this, node.line);
     switch (node.kind) {
       case NodeKind::kText:
-        Write(node.text);
+        out_.Append(node.text);
+        CheckOutput();
         return Flow::kNext;
       case NodeKind::kOutput:
-        Write(Eval(*node.expr).Text());
+        out_.Append(Eval(*node.expr).Text());
+        CheckOutput();
         return Flow::kNext;
       case NodeKind::kIf:
         for (const Branch& branch : node.branches) {
@@ -155,18 +165,25 @@ class Evaluator {
     }
   }
 
+  // Keys are made once: a loop has one of these for each item.
   static Value Loop(const List& items, size_t i) {
+    static const Value kIndex0("index0"), kIndex("index"), kFirst("first"), kLast("last"),
+        kLength("length"), kRevindex("revindex"), kRevindex0("revindex0"), kPrevitem("previtem"),
+        kNextitem("nextitem");
     const auto index = static_cast<int64_t>(i), size = static_cast<int64_t>(items.size());
-    return Value(
-        Map{{"index0", Value(index)},
-            {"index", Value(index + 1)},
-            {"first", Value(i == 0)},
-            {"last", Value(i + 1 == items.size())},
-            {"length", Value(size)},
-            {"revindex", Value(size - index)},
-            {"revindex0", Value(size - index - 1)},
-            {"previtem", i == 0 ? Value(Undefined{"previtem"}) : items[i - 1]},
-            {"nextitem", i + 1 == items.size() ? Value(Undefined{"nextitem"}) : items[i + 1]}});
+    Map loop;
+    loop.reserve(9);
+    loop.emplace_back(kIndex0, index);
+    loop.emplace_back(kIndex, index + 1);
+    loop.emplace_back(kFirst, i == 0);
+    loop.emplace_back(kLast, i + 1 == items.size());
+    loop.emplace_back(kLength, size);
+    loop.emplace_back(kRevindex, size - index);
+    loop.emplace_back(kRevindex0, size - index - 1);
+    loop.emplace_back(kPrevitem, i == 0 ? Value(Undefined{"previtem"}) : items[i - 1]);
+    loop.emplace_back(kNextitem,
+                      i + 1 == items.size() ? Value(Undefined{"nextitem"}) : items[i + 1]);
+    return Value(std::move(loop));
   }
 
   void Set(const Node& node) {
@@ -183,10 +200,10 @@ class Evaluator {
     (*space)[node.text] = value;
   }
 
-  std::string Captured(const Block& body) {
-    std::string outer = std::exchange(out_, {});
+  Str Captured(const Block& body) {
+    StrBuilder outer = std::exchange(out_, {});
     Execute(body);
-    return std::exchange(out_, std::move(outer));
+    return std::exchange(out_, std::move(outer)).Take();
   }
 
   // ---- Expressions ----
@@ -247,7 +264,7 @@ class Evaluator {
       const Value key = Eval(*e.args[i]);
       if (!key.is_string())
         throw TemplateError(fmt::format("a {} cannot be a key", key.TypeName()));
-      map.emplace_back(*key.string(), Eval(*e.args[i + 1]));
+      map.emplace_back(key, Eval(*e.args[i + 1]));
     }
     return Value(std::move(map));
   }
@@ -260,8 +277,8 @@ class Evaluator {
   }
   static Value Subscript(const Value& object, const Value& key) {
     Value found = Item(object, key);
-    if (found.is_undefined() && key.is_string() && HasMethod(object, *key.string())) {
-      return Attribute(object, *key.string());
+    if (found.is_undefined() && key.is_string() && HasMethod(object, key.string()->view())) {
+      return Attribute(object, key.string()->str());
     }
     return found;
   }
@@ -276,12 +293,19 @@ class Evaluator {
     if (function->name == "namespace") {
       auto space = std::make_shared<Namespace>();
       for (const auto& [name, value] : args.named) (*space)[name] = value;
+      spaces_.push_back(space);
       return Value(std::move(space));
     }
-    if (function->name == "dict") return Value(Map(args.named));
+    if (function->name == "dict") {
+      Map map;
+      for (const auto& [name, value] : args.named) map.emplace_back(name, value);
+      return Value(std::move(map));
+    }
     if (function->name == "range") return Range(args);
-    if (function->name == "strftime_now") return Value(FormatNow(args.Get(0, "format").Text()));
-    throw TemplateError("the template refuses this conversation: " + args.Get(0, "message").Text());
+    if (function->name == "strftime_now")
+      return Value(FormatNow(args.Get(0, "format").Text().str()));
+    throw TemplateError("the template refuses this conversation: " +
+                        args.Get(0, "message").Text().str());
   }
 
   Value CallMacro(const Node& macro, const CallArgs& args) {
@@ -291,7 +315,7 @@ class Evaluator {
       if (value.is_undefined() && macro.defaults[i] != nullptr) value = Eval(*macro.defaults[i]);
       scopes_.Set(macro.targets[i], std::move(value));
     }
-    std::string text = Captured(macro.body);
+    Str text = Captured(macro.body);
     scopes_.Pop();
     return Value(std::move(text));
   }
@@ -307,10 +331,11 @@ class Evaluator {
                   step = n.size() > 2 ? n[2] : 1;
     if (step == 0) throw TemplateError("range: the step is zero");
     List out;
-    for (int64_t i = start; step > 0 ? i < stop : i > stop; i += step) {
+    for (int64_t i = start; step > 0 ? i < stop : i > stop;) {
       if (out.size() >= kRangeMax)
         throw TemplateError(fmt::format("range: more than {} items", kRangeMax));
       out.emplace_back(i);
+      if (__builtin_add_overflow(i, step, &i)) break;
     }
     return Value(std::move(out));
   }
@@ -328,6 +353,7 @@ class Evaluator {
     if (!value.is_number())
       throw TemplateError(fmt::format("unsupported operand for {}: {}", op, value.TypeName()));
     if (value.is_float()) return Value(op == "-" ? -value.AsDouble() : value.AsDouble());
+    if (op == "-" && value.AsInt() == INT64_MIN) throw TemplateError("-(-2**63) is too large");
     return Value(op == "-" ? -value.AsInt() : value.AsInt());
   }
 
@@ -350,17 +376,19 @@ class Evaluator {
 
   const int64_t now_unix_s_;
   const EvalLimits limits_;
+  CancelCheck cancel_;
   int64_t steps_ = 0;
   int depth_ = 0;
   Scopes scopes_;
   std::map<std::string, const Node*> macros_;
-  std::string out_;
+  std::vector<std::shared_ptr<Namespace>> spaces_;  // All that were made.
+  StrBuilder out_;
 };
 
 }  // namespace
 
-std::string Render(const Block& block, const Map& globals, int64_t now_unix_s,
-                   const EvalLimits& limits) {
+Str Render(const Block& block, const Variables& globals, int64_t now_unix_s,
+           const EvalLimits& limits) {
   return Evaluator(now_unix_s, limits).Run(block, globals);
 }
 

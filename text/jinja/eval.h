@@ -7,19 +7,27 @@
 #include <string_view>
 #include <vector>
 
+#include "common/cancel.h"
 #include "text/jinja/ast.h"
 
 namespace fathom::router::jinja {
+
+// Not a TemplateError: no template is at fault.
+struct RenderCancelled {};
 
 struct EvalLimits {
   int64_t steps_max = 2'000'000;         // Expressions and statements evaluated.
   int depth_max = 400;                   // Nested evaluations.
   int64_t bytes_max = int64_t{8} << 20;  // Of the output and of any one string.
+  CancelFn cancelled = {};  // Asked now and then; when true, RenderCancelled is thrown.
 };
 
-// `globals`: the template's variables. `now_unix_s`: what strftime_now formats, in UTC.
-std::string Render(const Block& block, const Map& globals, int64_t now_unix_s,
-                   const EvalLimits& limits);
+// The template's variables, by name.
+using Variables = std::vector<std::pair<std::string, Value>>;
+
+// `now_unix_s`: what strftime_now formats, in UTC.
+Str Render(const Block& block, const Variables& globals, int64_t now_unix_s,
+           const EvalLimits& limits);
 
 // ---- Built-ins (builtins.cc), called by the evaluator ----
 
@@ -31,6 +39,11 @@ struct CallArgs {
   // Argument `index`, or the named one, or `fallback`.
   Value Get(size_t index, std::string_view name, Value fallback = {}) const;
 };
+
+// What there is, by name.
+std::vector<std::string_view> FilterNames();
+std::vector<std::string_view> TestNames();
+std::vector<std::string_view> MethodNames();  // Of strings and of maps.
 
 bool HasMethod(const Value& self, std::string_view name);
 Value CallMethod(const Value& self, const std::string& name, const CallArgs& args);

@@ -31,7 +31,9 @@ Value IntegerOp(const std::string& op, int64_t a, int64_t b) {
   }
   if (op == "**") {
     out = 1;
-    for (int64_t i = 0; i < b && !overflow; ++i)
+    const bool never_grows = a >= -1 && a <= 1;  // The power's parity decides.
+    const int64_t times = never_grows ? std::min(b, 2 + b % 2) : b;
+    for (int64_t i = 0; i < times && !overflow; ++i)
       overflow = i > 64 || __builtin_mul_overflow(out, a, &out);
   }
   if (overflow) throw TemplateError(fmt::format("{} {} {} is too large", a, op, b));
@@ -54,13 +56,76 @@ Value NumberOp(const std::string& op, const Value& left, const Value& right) {
   return Value(std::pow(a, b));
 }
 
-std::string Repeat(const std::string& text, int64_t times, int64_t bytes_max) {
-  if (times <= 0 || text.empty()) return "";
+Str Repeat(const Str& text, int64_t times, int64_t bytes_max) {
+  if (times <= 0 || text.empty()) return {};
   if (times > bytes_max / static_cast<int64_t>(text.size()))
     throw TemplateError("a repeated string is too long");
-  std::string out;
-  for (int64_t i = 0; i < times; ++i) out += text;
-  return out;
+  StrBuilder out;
+  for (int64_t i = 0; i < times; ++i) out.Append(text);
+  return out.Take();
+}
+
+Str Join(const Str& left, const Str& right, int64_t bytes_max) {
+  if (static_cast<int64_t>(left.size() + right.size()) > bytes_max) {
+    throw TemplateError("a string is too long");
+  }
+  return Concat(left, right);
+}
+
+// The one character of a text at an index that counts from the end where it is negative.
+Value CharacterAt(const Str& text, int64_t index) {
+  const std::vector<std::string_view> points = CodePoints(text.view());
+  const auto size = static_cast<int64_t>(points.size());
+  if (index < 0) index += size;
+  if (index < 0 || index >= size) return {};
+  const std::string_view point = points[static_cast<size_t>(index)];
+  const auto begin = static_cast<size_t>(point.data() - text.view().data());
+  return Value(text.Slice(begin, begin + point.size()));
+}
+
+// The places [0, size) that a slice takes, in their order.
+struct SliceRange {
+  int64_t from, to, by;
+  bool Has(int64_t i) const { return by > 0 ? i < to : i > to; }
+  // Behind the last place, without overflow.
+  int64_t After(int64_t i) const {
+    return by > 0 ? i + std::min(by, to - i) : i + std::max(by, to - i);
+  }
+};
+
+SliceRange RangeOf(int64_t size, const Value& start, const Value& stop, const Value& step) {
+  const auto absent = [](const Value& v) { return v.is_undefined() || v.is_none(); };
+  const auto part = [&](const Value& v, int64_t fallback) {
+    if (absent(v)) return fallback;
+    if (!v.is_int()) throw TemplateError("slice indices must be integers");
+    return v.AsInt();
+  };
+  const int64_t by = part(step, 1);
+  if (by == 0) throw TemplateError("slice step cannot be zero");
+  const auto clamp = [&](int64_t index) {
+    if (index < 0) index += size;
+    return std::clamp<int64_t>(index, by < 0 ? -1 : 0, by < 0 ? size - 1 : size);
+  };
+  return {absent(start) ? (by < 0 ? size - 1 : 0) : clamp(part(start, 0)),
+          absent(stop) ? (by < 0 ? -1 : size) : clamp(part(stop, 0)), by};
+}
+
+Str SliceText(const Str& text, const Value& start, const Value& stop, const Value& step) {
+  const std::vector<std::string_view> points = CodePoints(text.view());
+  const SliceRange range = RangeOf(static_cast<int64_t>(points.size()), start, stop, step);
+  const auto offset = [&](int64_t i) {
+    return i == static_cast<int64_t>(points.size())
+               ? text.size()
+               : static_cast<size_t>(points[static_cast<size_t>(i)].data() - text.view().data());
+  };
+  if (range.by == 1) {
+    return range.Has(range.from) ? text.Slice(offset(range.from), offset(range.to)) : Str();
+  }
+  StrBuilder out;
+  for (int64_t i = range.from; range.Has(i); i = range.After(i)) {
+    out.Append(text.Slice(offset(i), offset(i + 1)));
+  }
+  return out.Take();
 }
 
 }  // namespace
@@ -70,11 +135,11 @@ List Iterate(const Value& value) {
   if (const List* list = value.list()) return *list;
   List out;
   if (const Map* map = value.map()) {
-    for (const auto& [key, entry] : *map) out.emplace_back(key);
+    for (const auto& [key, entry] : *map) out.push_back(key);
     return out;
   }
-  if (const std::string* text = value.string()) {
-    for (const std::string_view point : CodePoints(*text)) out.emplace_back(std::string(point));
+  if (const Str* text = value.string()) {
+    for (Str& point : text->CodePoints()) out.emplace_back(std::move(point));
     return out;
   }
   throw TemplateError(fmt::format("a {} cannot be looped over", value.TypeName()));
@@ -82,73 +147,59 @@ List Iterate(const Value& value) {
 
 Value Item(const Value& object, const Value& key) {
   if (object.is_undefined()) {
-    throw TemplateError(fmt::format("{} has no entry '{}'", object.TypeName(), key.Text()));
+    throw TemplateError(fmt::format("{} has no entry '{}'", object.TypeName(), key.Text().view()));
   }
-  if (key.is_string()) {
-    const Value* found = object.Find(*key.string());
-    return found != nullptr ? *found : Value(Undefined{*key.string()});
+  const auto missing = [&key] { return Value(Undefined{key.Text().str()}); };
+  if (key.is_string() || object.map() != nullptr) {
+    const Value* found = object.FindKey(key);
+    return found != nullptr ? *found : missing();
   }
-  if (!key.is_int() && !key.is_bool()) return Value(Undefined{key.Text()});
+  if (!key.is_int() && !key.is_bool()) return missing();
+  if (const Str* text = object.string()) {
+    Value found = CharacterAt(*text, key.AsInt());
+    return found.is_undefined() ? missing() : found;
+  }
   const List* list = object.list();
-  if (list == nullptr && !object.is_string()) return Value(Undefined{key.Text()});
-  const List items = list != nullptr ? List() : Iterate(object);
-  const List& all = list != nullptr ? *list : items;
+  if (list == nullptr) return missing();
   int64_t index = key.AsInt();
-  if (index < 0) index += static_cast<int64_t>(all.size());
-  if (index < 0 || index >= static_cast<int64_t>(all.size())) return Value(Undefined{key.Text()});
-  return all[static_cast<size_t>(index)];
+  if (index < 0) index += static_cast<int64_t>(list->size());
+  if (index < 0 || index >= static_cast<int64_t>(list->size())) return missing();
+  return (*list)[static_cast<size_t>(index)];
 }
 
 Value Slice(const Value& object, const Value& start, const Value& stop, const Value& step) {
-  if (object.list() == nullptr && !object.is_string()) {
+  if (const Str* text = object.string()) return Value(SliceText(*text, start, stop, step));
+  const List* list = object.list();
+  if (list == nullptr) {
     throw TemplateError(fmt::format("a {} cannot be sliced", object.TypeName()));
   }
-  const auto part = [](const Value& v, int64_t absent) {
-    if (v.is_undefined() || v.is_none()) return absent;
-    if (!v.is_int()) throw TemplateError("slice indices must be integers");
-    return v.AsInt();
-  };
-  const List items = Iterate(object);
-  const auto size = static_cast<int64_t>(items.size());
-  const int64_t by = part(step, 1);
-  if (by == 0) throw TemplateError("slice step cannot be zero");
-  const auto clamp = [&](int64_t index) {
-    if (index < 0) index += size;
-    return std::clamp<int64_t>(index, by < 0 ? -1 : 0, by < 0 ? size - 1 : size);
-  };
-  const int64_t from =
-      start.is_undefined() || start.is_none() ? (by < 0 ? size - 1 : 0) : clamp(part(start, 0));
-  const int64_t to =
-      stop.is_undefined() || stop.is_none() ? (by < 0 ? -1 : size) : clamp(part(stop, 0));
+  const SliceRange range = RangeOf(static_cast<int64_t>(list->size()), start, stop, step);
   List out;
-  for (int64_t i = from; by > 0 ? i < to : i > to; i += by)
-    out.push_back(items[static_cast<size_t>(i)]);
-  if (!object.is_string()) return Value(std::move(out));
-  std::string text;
-  for (const Value& item : out) text += *item.string();
-  return Value(std::move(text));
+  for (int64_t i = range.from; range.Has(i); i = range.After(i)) {
+    out.push_back((*list)[static_cast<size_t>(i)]);
+  }
+  return Value(std::move(out));
 }
 
 bool Contains(const Value& container, const Value& item) {
-  if (const std::string* text = container.string()) {
+  if (const Str* text = container.string()) {
     if (!item.is_string())
       throw TemplateError(fmt::format("'in <string>' needs a string, got a {}", item.TypeName()));
-    return text->find(*item.string()) != std::string::npos;
+    return text->view().find(item.string()->view()) != std::string_view::npos;
   }
-  if (container.map() != nullptr)
-    return item.is_string() && container.Find(*item.string()) != nullptr;
-  const List items = Iterate(container);
-  return std::find(items.begin(), items.end(), item) != items.end();
+  if (container.map() != nullptr) return container.FindKey(item) != nullptr;
+  if (const List* list = container.list()) {
+    return std::find(list->begin(), list->end(), item) != list->end();
+  }
+  Iterate(container);  // Throws, unless it is undefined, which holds nothing.
+  return false;
 }
 
 Value BinaryOp(const std::string& op, const Value& left, const Value& right, int64_t bytes_max) {
-  if (op == "~") return Value(left.Text() + right.Text());
+  if (op == "~") return Value(Join(left.Text(), right.Text(), bytes_max));
   if (left.is_number() && right.is_number()) return NumberOp(op, left, right);
   if (op == "+" && left.is_string() && right.is_string()) {
-    if (static_cast<int64_t>(left.string()->size() + right.string()->size()) > bytes_max) {
-      throw TemplateError("a string is too long");
-    }
-    return Value(*left.string() + *right.string());
+    return Value(Join(*left.string(), *right.string(), bytes_max));
   }
   if (op == "+" && left.list() != nullptr && right.list() != nullptr) {
     List joined = *left.list();
@@ -170,7 +221,8 @@ bool CompareOp(const std::string& op, const Value& left, const Value& right) {
   if (left.is_number() && right.is_number()) {
     order = left.AsDouble() < right.AsDouble() ? -1 : left.AsDouble() > right.AsDouble() ? 1 : 0;
   } else if (left.is_string() && right.is_string()) {
-    order = left.string()->compare(*right.string());  // UTF-8 bytes sort as code points do.
+    order = left.string()->view().compare(
+        right.string()->view());  // UTF-8 bytes sort as code points do.
   } else {
     BadOperands(op, left, right);
   }

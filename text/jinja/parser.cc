@@ -74,6 +74,18 @@ class Parser {
     expr->line = Peek().line;
     return expr;
   }
+  // Bounds how deep an expression is, also where no brackets nest ("a.b.b.b"): whatever walks it
+  // may recurse.
+  void Grow(Expr* parent, const Expr& child) const {
+    parent->height = std::max(parent->height, child.height + 1);
+    if (parent->height > kExprHeightMax) {
+      Fail(fmt::format("an expression is nested deeper than {}", kExprHeightMax));
+    }
+  }
+  void Adopt(Expr* parent, ExprPtr child) const {  // `child` may be null.
+    if (child != nullptr) Grow(parent, *child);
+    parent->args.push_back(std::move(child));
+  }
   std::unique_ptr<Node> MakeNode(NodeKind kind) const {
     auto node = std::make_unique<Node>();
     node->kind = kind;
@@ -227,10 +239,10 @@ class Parser {
     ExprPtr first = Expression();
     if (!IsOp(",")) return first;
     auto tuple = Make(ExprKind::kList);
-    tuple->args.push_back(std::move(first));
+    Adopt(tuple.get(), std::move(first));
     while (TakeOp(",")) {
       if (Peek().kind == TokenKind::kBlockEnd || Peek().kind == TokenKind::kOutputEnd) break;
-      tuple->args.push_back(Expression());
+      Adopt(tuple.get(), Expression());
     }
     return tuple;
   }
@@ -240,9 +252,9 @@ class Parser {
     ExprPtr value = Or();
     while (with_condition && TakeWord("if")) {
       auto conditional = Make(ExprKind::kIf);
-      conditional->args.push_back(std::move(value));
-      conditional->args.push_back(Or());
-      conditional->args.push_back(TakeWord("else") ? Expression() : nullptr);
+      Adopt(conditional.get(), std::move(value));
+      Adopt(conditional.get(), Or());
+      Adopt(conditional.get(), TakeWord("else") ? Expression() : nullptr);
       value = std::move(conditional);
     }
     return value;
@@ -251,8 +263,8 @@ class Parser {
   ExprPtr Binary(std::string op, ExprPtr left, ExprPtr right) const {
     auto expr = Make(ExprKind::kBinary);
     expr->name = std::move(op);
-    expr->args.push_back(std::move(left));
-    expr->args.push_back(std::move(right));
+    Adopt(expr.get(), std::move(left));
+    Adopt(expr.get(), std::move(right));
     return expr;
   }
 
@@ -271,7 +283,7 @@ class Parser {
     if (!TakeWord("not")) return Compare();
     auto expr = Make(ExprKind::kUnary);
     expr->name = "not";
-    expr->args.push_back(Not());
+    Adopt(expr.get(), Not());
     return expr;
   }
 
@@ -294,9 +306,9 @@ class Parser {
       } else {
         break;
       }
-      if (expr->args.empty()) expr->args.push_back(std::move(first));
+      if (expr->args.empty()) Adopt(expr.get(), std::move(first));
       expr->ops.push_back(std::move(op));
-      expr->args.push_back(Sum());
+      Adopt(expr.get(), Sum());
     }
     if (expr->ops.empty()) return first;
     return expr;
@@ -335,7 +347,7 @@ class Parser {
     if (IsOp("-") || IsOp("+")) {
       auto expr = Make(ExprKind::kUnary);
       expr->name = Next().text;
-      expr->args.push_back(Unary(false));
+      Adopt(expr.get(), Unary(false));
       value = std::move(expr);
     } else {
       value = Primary();
@@ -394,10 +406,10 @@ class Parser {
     ExprPtr first = Expression();
     if (TakeOp(")")) return first;
     auto tuple = Make(ExprKind::kList);
-    tuple->args.push_back(std::move(first));
+    Adopt(tuple.get(), std::move(first));
     while (TakeOp(",")) {
       if (IsOp(")")) break;
-      tuple->args.push_back(Expression());
+      Adopt(tuple.get(), Expression());
     }
     WantOp(")");
     return tuple;
@@ -406,10 +418,10 @@ class Parser {
   ExprPtr Items(ExprKind kind, std::string_view close) {
     auto expr = Make(kind);
     while (!TakeOp(close)) {
-      expr->args.push_back(Expression());
+      Adopt(expr.get(), Expression());
       if (kind == ExprKind::kDict) {
         WantOp(":");
-        expr->args.push_back(Expression());
+        Adopt(expr.get(), Expression());
       }
       if (!IsOp(close)) WantOp(",");
     }
@@ -420,14 +432,14 @@ class Parser {
     while (true) {
       if (TakeOp(".")) {
         auto expr = Make(ExprKind::kAttribute);
-        expr->args.push_back(std::move(value));
+        Adopt(expr.get(), std::move(value));
         expr->name = WantName();
         value = std::move(expr);
       } else if (TakeOp("[")) {
         value = Subscript(std::move(value));
       } else if (IsOp("(")) {
         auto expr = Make(ExprKind::kCall);
-        expr->args.push_back(std::move(value));
+        Adopt(expr.get(), std::move(value));
         Arguments(expr.get());
         value = std::move(expr);
       } else {
@@ -438,14 +450,14 @@ class Parser {
 
   ExprPtr Subscript(ExprPtr value) {
     auto expr = Make(ExprKind::kSubscript);
-    expr->args.push_back(std::move(value));
+    Adopt(expr.get(), std::move(value));
     ExprPtr index = IsOp(":") ? nullptr : Expression();
-    expr->args.push_back(std::move(index));
+    Adopt(expr.get(), std::move(index));
     if (IsOp(":")) {
       expr->kind = ExprKind::kSlice;
       for (int part = 0; part < 2; ++part) {
         const bool given = TakeOp(":") && !IsOp(":") && !IsOp("]");
-        expr->args.push_back(given ? Expression() : nullptr);
+        Adopt(expr.get(), given ? Expression() : nullptr);
       }
     }
     WantOp("]");
@@ -459,9 +471,14 @@ class Parser {
           Peek(1).text == "=") {
         std::string name = Next().text;
         Next();
-        call->named.emplace_back(std::move(name), Expression());
+        ExprPtr argument = Expression();
+        Grow(call, *argument);
+        call->named.emplace_back(std::move(name), std::move(argument));
       } else {
-        call->args.push_back(Expression());
+        Adopt(call, Expression());
+        if (call->args.size() > kArgumentsMax + 1) {
+          Fail(fmt::format("a call has more than {} arguments", kArgumentsMax));
+        }
       }
       if (!IsOp(")")) WantOp(",");
     }
@@ -471,24 +488,24 @@ class Parser {
     while (true) {
       if (TakeOp("|")) {
         auto expr = Make(ExprKind::kFilter);
-        expr->args.push_back(std::move(value));
+        Adopt(expr.get(), std::move(value));
         expr->name = WantName();
         if (IsOp("(")) Arguments(expr.get());
         value = std::move(expr);
       } else if (TakeWord("is")) {
         auto expr = Make(ExprKind::kTest);
         expr->negate = TakeWord("not");
-        expr->args.push_back(std::move(value));
+        Adopt(expr.get(), std::move(value));
         expr->name = WantName();
         if (IsOp("(")) {
           Arguments(expr.get());
         } else if (StartsTestArgument()) {
-          expr->args.push_back(Postfix(Primary()));
+          Adopt(expr.get(), Postfix(Primary()));
         }
         value = std::move(expr);
       } else if (IsOp("(")) {
         auto expr = Make(ExprKind::kCall);
-        expr->args.push_back(std::move(value));
+        Adopt(expr.get(), std::move(value));
         Arguments(expr.get());
         value = std::move(expr);
       } else {

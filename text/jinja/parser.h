@@ -10,6 +10,8 @@
 namespace fathom::router::jinja {
 
 inline constexpr int kParseDepthMax = 200;
+inline constexpr int kExprHeightMax = 400;
+inline constexpr size_t kArgumentsMax = 100;  // Of one call; filters may apply one another.
 
 Block Parse(std::string_view source);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -26,64 +27,75 @@ uint32_t Decode(std::string_view text, size_t* size) {
   return code;
 }
 
-void AppendJsonString(const std::string& text, std::string* out) {
-  *out += '"';
-  for (const char c : text) {
-    switch (c) {
-      case '"':
-        *out += "\\\"";
-        break;
-      case '\\':
-        *out += "\\\\";
-        break;
-      case '\n':
-        *out += "\\n";
-        break;
-      case '\r':
-        *out += "\\r";
-        break;
-      case '\t':
-        *out += "\\t";
-        break;
-      case '\b':
-        *out += "\\b";
-        break;
-      case '\f':
-        *out += "\\f";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20) {
-          *out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-        } else {
-          *out += c;
-        }
-    }
+// The escape of a JSON string's character; empty: it stands for itself.
+std::string JsonEscape(char c) {
+  switch (c) {
+    case '"':
+      return "\\\"";
+    case '\\':
+      return "\\\\";
+    case '\n':
+      return "\\n";
+    case '\r':
+      return "\\r";
+    case '\t':
+      return "\\t";
+    case '\b':
+      return "\\b";
+    case '\f':
+      return "\\f";
+    default:
+      return static_cast<unsigned char>(c) < 0x20
+                 ? fmt::format("\\u{:04x}", static_cast<unsigned>(c))
+                 : std::string();
   }
-  *out += '"';
 }
 
-std::string ReprString(const std::string& text) {
-  const bool double_quoted =
-      text.find('\'') != std::string::npos && text.find('"') == std::string::npos;
-  const char quote = double_quoted ? '"' : '\'';
-  std::string out(1, quote);
-  for (const char c : text) {
-    if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\r') {
-      out += "\\r";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (c == '\\' || c == quote) {
-      out += '\\';
-      out += c;
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
-      out += fmt::format("\\x{:02x}", static_cast<unsigned>(c));
-    } else {
-      out += c;
-    }
+// The escape of a character in Python's repr of a string in `quote`s; empty: it stands for itself.
+std::string ReprEscape(char c, char quote) {
+  if (c == '\n') return "\\n";
+  if (c == '\r') return "\\r";
+  if (c == '\t') return "\\t";
+  if (c == '\\' || c == quote) return {'\\', c};
+  if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
+    return fmt::format("\\x{:02x}", static_cast<unsigned>(c));
   }
-  return out + quote;
+  return {};
+}
+
+// The string in quotes, characters escaped; escapes are as literal as what they stand for.
+template <class Escape>
+void AppendQuoted(const Str& str, char quote, const Escape& escape, StrBuilder* out) {
+  out->Append(quote);
+  str.ForEachRun([&](std::string_view run, bool literal) {
+    size_t done = 0;
+    for (size_t at = 0; at < run.size(); ++at) {
+      const std::string escaped = escape(run[at]);
+      if (escaped.empty()) continue;
+      out->AppendAs(run.substr(done, at - done), literal);
+      out->AppendAs(escaped, literal);
+      done = at + 1;
+    }
+    out->AppendAs(run.substr(done), literal);
+  });
+  out->Append(quote);
+}
+
+void AppendJsonString(const Str& str, StrBuilder* out) { AppendQuoted(str, '"', JsonEscape, out); }
+
+void AppendReprString(const Str& str, StrBuilder* out) {
+  const std::string_view text = str.view();
+  const bool double_quoted = text.find('\'') != text.npos && text.find('"') == text.npos;
+  const char quote = double_quoted ? '"' : '\'';
+  AppendQuoted(
+      str, quote, [quote](char c) { return ReprEscape(c, quote); }, out);
+}
+
+// json.dumps has other words than repr for what is no number.
+std::string JsonFloat(double value) {
+  if (std::isnan(value)) return "NaN";
+  if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";
+  return FloatRepr(value);
 }
 
 }  // namespace
@@ -125,6 +137,39 @@ std::string FloatRepr(double value) {
   return plain;
 }
 
+template <class T>
+std::shared_ptr<const Value::Box<T>> Value::MakeBox(T items, int depth) {
+  if (depth > kValueDepthMax) {
+    throw TemplateError(fmt::format("values are nested deeper than {}", kValueDepthMax));
+  }
+  return std::make_shared<const Box<T>>(Box<T>{std::move(items), depth});
+}
+
+Value::Value(List v) {
+  int depth = 0;
+  for (const Value& item : v) depth = std::max(depth, item.Depth());
+  data_ = MakeBox(std::move(v), depth + 1);
+}
+
+Value::Value(Map v) {
+  int depth = 0;
+  for (const auto& [key, item] : v) depth = std::max({depth, key.Depth(), item.Depth()});
+  data_ = MakeBox(std::move(v), depth + 1);
+}
+
+Value::Value(Callable v) {
+  const int depth = v.self != nullptr ? v.self->Depth() : 0;
+  data_ = MakeBox(std::move(v), depth + 1);
+}
+
+int Value::Depth() const {
+  if (const auto* list = std::get_if<std::shared_ptr<const Box<List>>>(&data_))
+    return (*list)->depth;
+  if (const auto* map = std::get_if<std::shared_ptr<const Box<Map>>>(&data_)) return (*map)->depth;
+  const auto* callable = std::get_if<std::shared_ptr<const Box<Callable>>>(&data_);
+  return callable != nullptr ? (*callable)->depth : 0;
+}
+
 double Value::AsDouble() const {
   if (const auto* b = std::get_if<bool>(&data_)) return *b ? 1 : 0;
   if (const auto* i = std::get_if<int64_t>(&data_)) return static_cast<double>(*i);
@@ -141,7 +186,7 @@ int64_t Value::AsInt() const {
 bool Value::Truthy() const {
   if (is_undefined() || is_none()) return false;
   if (is_number()) return AsDouble() != 0;
-  if (const std::string* s = string()) return !s->empty();
+  if (const Str* s = string()) return !s->empty();
   if (const List* l = list()) return !l->empty();
   if (const Map* m = map()) return !m->empty();
   return true;
@@ -159,7 +204,7 @@ bool Value::operator==(const Value& other) const {
   if (map() != nullptr && other.map() != nullptr) {
     if (map()->size() != other.map()->size()) return false;
     for (const auto& [key, value] : *map()) {
-      const Value* theirs = other.Find(key);
+      const Value* theirs = other.FindKey(key);
       if (theirs == nullptr || !(value == *theirs)) return false;
     }
     return true;
@@ -170,7 +215,7 @@ bool Value::operator==(const Value& other) const {
 const Value* Value::Find(std::string_view key) const {
   if (const Map* m = map()) {
     for (const auto& [name, value] : *m) {
-      if (name == key) return &value;
+      if (name.is_string() && name.string()->view() == key) return &value;
     }
   }
   if (const Namespace* n = name_space()) {
@@ -179,73 +224,99 @@ const Value* Value::Find(std::string_view key) const {
   return nullptr;
 }
 
-std::string Value::Text() const {
-  if (is_undefined()) return "";
-  if (const std::string* s = string()) return *s;
-  return Repr();
+const Value* Value::FindKey(const Value& key) const {
+  if (key.is_string()) return Find(key.string()->view());
+  const Map* m = map();
+  if (m == nullptr) return nullptr;
+  const auto found =
+      std::find_if(m->begin(), m->end(), [&](const auto& entry) { return entry.first == key; });
+  return found != m->end() ? &found->second : nullptr;
 }
 
-std::string Value::Repr() const {
-  if (is_undefined()) return "Undefined";
-  if (is_none()) return "None";
-  if (is_bool()) return AsInt() != 0 ? "True" : "False";
-  if (is_int()) return std::to_string(AsInt());
-  if (is_float()) return FloatRepr(AsDouble());
-  if (const std::string* s = string()) return ReprString(*s);
-  std::string out;
+Str Value::Text() const {
+  if (is_undefined()) return {};
+  if (const Str* s = string()) return *s;
+  StrBuilder out;
+  AppendRepr(&out);
+  return out.Take();
+}
+
+void Value::AppendRepr(StrBuilder* out) const {
+  if (is_undefined()) return out->Append("Undefined");
+  if (is_none()) return out->Append("None");
+  if (is_bool()) return out->Append(AsInt() != 0 ? "True" : "False");
+  if (is_int()) return out->Append(std::to_string(AsInt()));
+  if (is_float()) return out->Append(FloatRepr(AsDouble()));
+  if (const Str* s = string()) return AppendReprString(*s, out);
+  bool first = true;
+  const auto separate = [&] {
+    if (!std::exchange(first, false)) out->Append(", ");
+  };
   if (const List* l = list()) {
-    for (const Value& item : *l) out += (out.empty() ? "" : ", ") + item.Repr();
-    return "[" + out + "]";
+    out->Append('[');
+    for (const Value& item : *l) {
+      separate();
+      item.AppendRepr(out);
+    }
+    return out->Append(']');
   }
   if (const Map* m = map()) {
-    for (const auto& [key, value] : *m)
-      out += (out.empty() ? "" : ", ") + ReprString(key) + ": " + value.Repr();
-    return "{" + out + "}";
+    out->Append('{');
+    for (const auto& [key, value] : *m) {
+      separate();
+      key.AppendRepr(out);
+      out->Append(": ");
+      value.AppendRepr(out);
+    }
+    return out->Append('}');
   }
   throw TemplateError(fmt::format("a {} cannot be printed", TypeName()));
 }
 
-std::string Value::Json(int indent) const {
-  std::string out;
+Str Value::Json(int indent) const {
+  StrBuilder out;
   AppendJson(indent, 0, &out);
-  return out;
+  return out.Take();
 }
 
-void Value::AppendJson(int indent, int depth, std::string* out) const {
-  const auto separate = [&](bool first, int level) {
-    if (!first) *out += indent < 0 ? ", " : ",";
-    if (indent >= 0) *out += "\n" + std::string(static_cast<size_t>(indent) * level, ' ');
+void Value::AppendJson(int indent, int depth, StrBuilder* out) const {
+  const auto new_line = [&](int level) {
+    if (indent < 0) return;
+    out->Append('\n');
+    out->Append(std::string(static_cast<size_t>(indent) * level, ' '));
+  };
+  const auto separate = [&](bool first) {
+    if (!first) out->Append(indent < 0 ? ", " : ",");
+    new_line(depth + 1);
   };
   if (is_none()) {
-    *out += "null";
+    out->Append("null");
   } else if (is_bool()) {
-    *out += AsInt() != 0 ? "true" : "false";
-  } else if (is_number()) {
-    *out += Repr();
-  } else if (const std::string* s = string()) {
+    out->Append(AsInt() != 0 ? "true" : "false");
+  } else if (is_float()) {
+    out->Append(JsonFloat(AsDouble()));
+  } else if (is_int()) {
+    out->Append(std::to_string(AsInt()));
+  } else if (const Str* s = string()) {
     AppendJsonString(*s, out);
   } else if (const List* l = list()) {
-    *out += '[';
-    bool first = true;
-    for (const Value& item : *l) {
-      separate(std::exchange(first, false), depth + 1);
-      item.AppendJson(indent, depth + 1, out);
+    out->Append('[');
+    for (size_t i = 0; i < l->size(); ++i) {
+      separate(i == 0);
+      (*l)[i].AppendJson(indent, depth + 1, out);
     }
-    if (!l->empty() && indent >= 0)
-      *out += "\n" + std::string(static_cast<size_t>(indent) * depth, ' ');
-    *out += ']';
+    if (!l->empty()) new_line(depth);
+    out->Append(']');
   } else if (const Map* m = map()) {
-    *out += '{';
-    bool first = true;
-    for (const auto& [key, value] : *m) {
-      separate(std::exchange(first, false), depth + 1);
-      AppendJsonString(key, out);
-      *out += ": ";
-      value.AppendJson(indent, depth + 1, out);
+    out->Append('{');
+    for (size_t i = 0; i < m->size(); ++i) {
+      separate(i == 0);
+      AppendJsonString((*m)[i].first.Text(), out);
+      out->Append(": ");
+      (*m)[i].second.AppendJson(indent, depth + 1, out);
     }
-    if (!m->empty() && indent >= 0)
-      *out += "\n" + std::string(static_cast<size_t>(indent) * depth, ' ');
-    *out += '}';
+    if (!m->empty()) new_line(depth);
+    out->Append('}');
   } else {
     throw TemplateError(fmt::format("tojson: a {} has no JSON form", TypeName()));
   }

@@ -1,8 +1,9 @@
 // text/jinja/value.h: a value as a chat template sees it, with Python's meaning of truth,
-// equality, printing and JSON. Strings are UTF-8; lengths and indices count code points. Lists and
-// maps are shared, as in Python, and never change after they were made (a namespace is the one
-// mutable thing). Errors inside the template engine are thrown as TemplateError and become a Status
-// in chat_template.cc.
+// equality, printing and JSON. Strings are UTF-8 and know which of their bytes are a client's
+// (str.h); lengths and indices count code points. Lists and maps are shared, as in Python,
+// and never change after they were made (a namespace is the one mutable thing). Values nest no
+// deeper than kValueDepthMax, so that what walks them may recurse. Errors inside the template
+// engine are thrown as TemplateError and become a Status in chat_template.cc.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,8 @@
 #include <variant>
 #include <vector>
 
+#include "text/jinja/str.h"
+
 namespace fathom::router::jinja {
 
 struct TemplateError : std::runtime_error {
@@ -23,14 +26,17 @@ struct TemplateError : std::runtime_error {
 
 class Value;
 using List = std::vector<Value>;
-using Map =
-    std::vector<std::pair<std::string, Value>>;  // Insertion order: it is part of a rendering.
+// In insertion order: it is part of a rendering. Keys are strings so far; as values they keep their
+// literal bytes.
+using Map = std::vector<std::pair<Value, Value>>;
 using Namespace = std::map<std::string, Value, std::less<>>;
 
 struct Undefined {
   std::string name;  // For messages: "'message' is undefined".
 };
 struct None {};
+
+inline constexpr int kValueDepthMax = 200;
 
 // A method bound to its object ("x".split) or a global function, by name; called by the evaluator.
 struct Callable {
@@ -48,11 +54,13 @@ class Value {
   Value(bool v) : data_(v) {}
   Value(int64_t v) : data_(v) {}
   Value(double v) : data_(v) {}
-  Value(std::string v) : data_(std::move(v)) {}
-  Value(const char* v) : data_(std::string(v)) {}
-  Value(List v) : data_(std::make_shared<const List>(std::move(v))) {}
-  Value(Map v) : data_(std::make_shared<const Map>(std::move(v))) {}
-  Value(Callable v) : data_(std::move(v)) {}
+  Value(Str v) : data_(std::move(v)) {}
+  Value(std::string v) : data_(Str(std::move(v))) {}
+  Value(const char* v) : data_(Str(v)) {}
+  // These throw TemplateError where values would nest too deep.
+  Value(List v);
+  Value(Map v);
+  Value(Callable v);
   // NOLINTEND(google-explicit-constructor)
   explicit Value(std::shared_ptr<Namespace> v) : data_(std::move(v)) {}
 
@@ -62,15 +70,15 @@ class Value {
   bool is_int() const { return std::holds_alternative<int64_t>(data_); }
   bool is_float() const { return std::holds_alternative<double>(data_); }
   bool is_number() const { return is_bool() || is_int() || is_float(); }
-  bool is_string() const { return std::holds_alternative<std::string>(data_); }
-  const std::string* string() const { return std::get_if<std::string>(&data_); }
+  bool is_string() const { return std::holds_alternative<Str>(data_); }
+  const Str* string() const { return std::get_if<Str>(&data_); }
   const List* list() const { return Pointee<List>(); }
   const Map* map() const { return Pointee<Map>(); }
   Namespace* name_space() const {
     const auto* shared = std::get_if<std::shared_ptr<Namespace>>(&data_);
     return shared != nullptr ? shared->get() : nullptr;
   }
-  const Callable* callable() const { return std::get_if<Callable>(&data_); }
+  const Callable* callable() const { return Pointee<Callable>(); }
   const Undefined* undefined() const { return std::get_if<Undefined>(&data_); }
 
   // bool counts as 0 or 1, as in Python. REQUIRES: is_number().
@@ -81,26 +89,38 @@ class Value {
   bool Truthy() const;
   bool operator==(const Value& other) const;
   // What {{ value }} prints: "" for undefined, "None", "True", a list as Python's repr.
-  std::string Text() const;
-  std::string Repr() const;
+  Str Text() const;
   // json.dumps(value, ensure_ascii=False, indent=indent); indent < 0: one line.
-  std::string Json(int indent) const;
+  Str Json(int indent) const;
   // "string", "list", ... for messages.
   std::string TypeName() const;
 
-  // The entry of a map, or nullptr.
+  // The entry of a map or namespace, or nullptr.
   const Value* Find(std::string_view key) const;
+  // Likewise, where a key of a map may be any value that equals `key`.
+  const Value* FindKey(const Value& key) const;
 
  private:
+  // A container and how deep what it holds nests.
+  template <class T>
+  struct Box {
+    T items;
+    int depth;
+  };
   template <class T>
   const T* Pointee() const {
-    const auto* shared = std::get_if<std::shared_ptr<const T>>(&data_);
-    return shared != nullptr ? shared->get() : nullptr;
+    const auto* shared = std::get_if<std::shared_ptr<const Box<T>>>(&data_);
+    return shared != nullptr ? &(*shared)->items : nullptr;
   }
-  void AppendJson(int indent, int depth, std::string* out) const;
+  template <class T>
+  static std::shared_ptr<const Box<T>> MakeBox(T items, int depth);
+  int Depth() const;
+  void AppendRepr(StrBuilder* out) const;
+  void AppendJson(int indent, int depth, StrBuilder* out) const;
 
-  std::variant<Undefined, None, bool, int64_t, double, std::string, std::shared_ptr<const List>,
-               std::shared_ptr<const Map>, std::shared_ptr<Namespace>, Callable>
+  std::variant<Undefined, None, bool, int64_t, double, Str, std::shared_ptr<const Box<List>>,
+               std::shared_ptr<const Box<Map>>, std::shared_ptr<Namespace>,
+               std::shared_ptr<const Box<Callable>>>
       data_;
 };
 
