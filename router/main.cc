@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <thread>
 
@@ -21,6 +22,7 @@ namespace fathom::router {
 namespace {
 
 constexpr int kTickMs = 50;
+constexpr int kStopMaxS = 10;  // For calls to end, once they are cancelled.
 
 struct Options {
   std::string model;
@@ -112,6 +114,17 @@ void SplitAddresses(const std::string& list, std::vector<std::string>* addresses
   }
 }
 
+// Ends the process when an ordered end takes longer. What runs looks at cancellation, so that is a
+// bug; but a drain waits for none.
+void EndAfter(int seconds) {
+  std::thread([seconds] {
+    std::this_thread::sleep_for(std::chrono::seconds(seconds));
+    std::fprintf(stderr, "fathom-router: calls did not end within %d s; ending without them\n",
+                 seconds);
+    std::_Exit(kExitInternal);
+  }).detach();
+}
+
 int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   const RealClock clock;
   Metrics metrics("router");
@@ -121,7 +134,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   link_options.config_digest = folder.config_digest;
   GrpcSchedulerLink link(link_options, &clock);
   Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer);
-  WorkPool pool(options.tokenizer_threads, 64);
+  WorkPool pool(options.tokenizer_threads, 64, &clock);
   ServiceParts parts;
   parts.sessions = &sessions;
   parts.folder = &folder;
@@ -154,6 +167,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   const TimeUs drain_until = clock.Now() + options.drain_timeout_s * 1'000'000;
   while (tick() > 0 && clock.Now() < drain_until)
     std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));
+  EndAfter(kStopMaxS);
   service.Stop();
   link.Stop();
   LogFlush();

@@ -11,19 +11,22 @@ namespace fathom::router {
 AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
     FATHOM_CHECK(!tokens_[i].content.empty());
+    is_text_.push_back(tokens_[i].IsText());
     begins_[static_cast<uint8_t>(tokens_[i].content.front())] = true;
     const bool fresh = trie_.Insert(tokens_[i].content, static_cast<int32_t>(i));
     FATHOM_CHECK(fresh, "added token '{}' twice", tokens_[i].content);
   }
 }
 
-AddedTokenMatcher::Hit AddedTokenMatcher::Longest(std::string_view text) const {
+AddedTokenMatcher::Hit AddedTokenMatcher::Longest(std::string_view text,
+                                                  size_t markup_bytes) const {
   Hit hit;
   int32_t node = ByteTrie::kRoot;
   for (size_t i = 0; i < text.size(); ++i) {
     node = trie_.Child(node, text[i]);
     if (node < 0) break;
-    if (const int32_t token = trie_.Value(node); token >= 0) hit = {i + 1, token};
+    const int32_t token = trie_.Value(node);
+    if (token >= 0 && (i < markup_bytes || is_text_[token])) hit = {i + 1, token};
   }
   return hit;
 }
@@ -41,7 +44,7 @@ void AddedTokenMatcher::Split(std::string_view text, std::span<const ByteSpan> l
     while (literal < literal_spans.size() && literal_spans[literal].end <= at) ++literal;
     const size_t limit =
         literal < literal_spans.size() ? std::max(literal_spans[literal].begin, at) : text.size();
-    const Hit hit = Longest(text.substr(at, limit - at));
+    const Hit hit = Longest(text.substr(at), limit - at);
     if (hit.token < 0) {
       ++at;
       continue;

@@ -1,6 +1,6 @@
 // text/added_tokens.h: finds added tokens in a text.
-// At each place the longest token that touches no literal span; from left to right, without
-// overlap. Thread: constant after construction.
+// At each place the longest token that is text or touches no literal span; from left to right,
+// without overlap. Thread: constant after construction.
 #pragma once
 
 #include <array>
@@ -32,15 +32,17 @@ class AddedTokenMatcher {
              std::vector<Piece>* pieces) const;
 
  private:
-  // Length and index of the longest token that `text` begins with; index -1 if there is none.
+  // Length and index of the longest token that `text` begins with and that is text or ends within
+  // `markup_bytes`; index -1 if there is none.
   struct Hit {
     size_t bytes = 0;
     int32_t token = -1;
   };
-  Hit Longest(std::string_view text) const;
+  Hit Longest(std::string_view text, size_t markup_bytes) const;
 
   std::vector<AddedToken> tokens_;
-  ByteTrie trie_;  // Of contents; values are indices in tokens_.
+  std::vector<bool> is_text_;  // By index in tokens_.
+  ByteTrie trie_;              // Of contents; values are indices in tokens_.
   std::array<bool, 256> begins_{};
 };
 

@@ -22,9 +22,11 @@ absl::Status TooHard(std::string_view word) {
       word.size(), word.substr(0, NextCharacter(word, 0)));
 }
 
+absl::Status Stopped() { return Cancelled("nobody waits for these tokens any more"); }
+
 // Every part of `word` in order, matches and what is between them. An empty match is a part too,
 // unless it touches the match before it.
-absl::Status FindParts(const Regex& regex, std::string_view word, bool invert,
+absl::Status FindParts(const Regex& regex, std::string_view word, bool invert, CancelCheck* cancel,
                        std::vector<Part>* parts) {
   size_t from = 0, done = 0;
   bool any = false;
@@ -33,6 +35,7 @@ absl::Status FindParts(const Regex& regex, std::string_view word, bool invert,
     const Regex::Result result = regex.Find(word, from, &found);
     if (result == Regex::Result::kTooHard) return TooHard(word);
     if (result == Regex::Result::kNoMatch) break;
+    if (cancel->After(static_cast<int64_t>(found.end - from) + 1)) return Stopped();
     if (found.begin == found.end && any && found.end == done) {
       from = from < word.size() ? NextCharacter(word, from) : from + 1;
       continue;
@@ -67,7 +70,7 @@ void Merge(SplitBehavior behavior, std::vector<Part>* parts) {
 }
 
 // The common case without the list of parts: matches and gaps alike become words.
-absl::Status Isolate(const Regex& regex, std::string_view word,
+absl::Status Isolate(const Regex& regex, std::string_view word, CancelCheck* cancel,
                      std::vector<std::string_view>* words) {
   size_t from = 0, done = 0;
   while (from < word.size()) {
@@ -75,6 +78,7 @@ absl::Status Isolate(const Regex& regex, std::string_view word,
     const Regex::Result result = regex.Find(word, from, &found);
     if (result == Regex::Result::kTooHard) return TooHard(word);
     if (result == Regex::Result::kNoMatch) break;
+    if (cancel->After(static_cast<int64_t>(found.end - from) + 1)) return Stopped();
     if (found.begin != done) words->push_back(word.substr(done, found.begin - done));
     if (found.begin != found.end) {
       words->push_back(word.substr(found.begin, found.end - found.begin));
@@ -110,17 +114,18 @@ absl::StatusOr<PreTokenizer> PreTokenizer::Make(const PreTokenizerSpec& spec) {
   return made;
 }
 
-absl::Status PreTokenizer::Apply(const Step& step, std::vector<std::string_view>* words) {
+absl::Status PreTokenizer::Apply(const Step& step, CancelCheck* cancel,
+                                 std::vector<std::string_view>* words) {
   std::vector<std::string_view> out;
   out.reserve(words->size() * 2);
   std::vector<Part> parts;
   for (std::string_view word : *words) {
     if (step.behavior == SplitBehavior::kIsolated) {
-      FATHOM_RETURN_IF_ERROR(Isolate(step.regex, word, &out));
+      FATHOM_RETURN_IF_ERROR(Isolate(step.regex, word, cancel, &out));
       continue;
     }
     parts.clear();
-    FATHOM_RETURN_IF_ERROR(FindParts(step.regex, word, step.invert, &parts));
+    FATHOM_RETURN_IF_ERROR(FindParts(step.regex, word, step.invert, cancel, &parts));
     if (step.behavior != SplitBehavior::kRemoved) Merge(step.behavior, &parts);
     for (const Part& part : parts) {
       if (step.behavior == SplitBehavior::kRemoved && part.match) continue;
@@ -132,12 +137,12 @@ absl::Status PreTokenizer::Apply(const Step& step, std::vector<std::string_view>
   return absl::OkStatus();
 }
 
-absl::Status PreTokenizer::Split(std::string_view text, std::string* buffer,
+absl::Status PreTokenizer::Split(std::string_view text, CancelCheck* cancel, std::string* buffer,
                                  std::vector<std::string_view>* words) const {
   words->clear();
   if (text.empty()) return absl::OkStatus();
   words->push_back(text);
-  for (const Step& step : steps_) FATHOM_RETURN_IF_ERROR(Apply(step, words));
+  for (const Step& step : steps_) FATHOM_RETURN_IF_ERROR(Apply(step, cancel, words));
   if (add_prefix_space_) {
     buffer->clear();
     buffer->reserve(text.size() + words->size());  // No word grows by more than one byte.
@@ -148,7 +153,7 @@ absl::Status PreTokenizer::Split(std::string_view text, std::string* buffer,
       word = std::string_view(*buffer).substr(begin);
     }
   }
-  if (last_) FATHOM_RETURN_IF_ERROR(Apply(*last_, words));
+  if (last_) FATHOM_RETURN_IF_ERROR(Apply(*last_, cancel, words));
   return absl::OkStatus();
 }
 

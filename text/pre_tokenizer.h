@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/cancel.h"
 #include "text/regex.h"
 #include "text/tokenizer.h"
 
@@ -43,8 +44,9 @@ class PreTokenizer {
   static absl::StatusOr<PreTokenizer> Make(const PreTokenizerSpec& spec);
 
   // Words of `text`, in order, none empty: views into `text` or, where spaces were added, into
-  // *buffer. INVALID_ARGUMENT if a pattern backtracks without end. REQUIRES: `text` is UTF-8.
-  absl::Status Split(std::string_view text, std::string* buffer,
+  // *buffer. INVALID_ARGUMENT if a pattern backtracks without end; CANCELLED as *cancel says.
+  // REQUIRES: `text` is UTF-8.
+  absl::Status Split(std::string_view text, CancelCheck* cancel, std::string* buffer,
                      std::vector<std::string_view>* words) const;
 
  private:
@@ -54,7 +56,8 @@ class PreTokenizer {
     bool invert;
   };
   static absl::StatusOr<Step> MakeStep(const SplitSpec& spec);
-  static absl::Status Apply(const Step& step, std::vector<std::string_view>* words);
+  static absl::Status Apply(const Step& step, CancelCheck* cancel,
+                            std::vector<std::string_view>* words);
 
   std::vector<Step> steps_;
   bool add_prefix_space_ = false;

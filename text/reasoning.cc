@@ -3,6 +3,15 @@
 #include "text/utf8.h"
 
 namespace fathom::router {
+namespace {
+
+bool IsWhiteSpaceToken(const Tokenizer& tokenizer, TokenId id) {
+  if (id < 0 || id >= tokenizer.vocab_size()) return false;
+  const std::string_view bytes = tokenizer.TokenBytes(id);
+  return FirstInvalidUtf8(bytes) == std::string_view::npos && TrimLeft(bytes).empty();
+}
+
+}  // namespace
 
 std::optional<ThinkingTokens> FindThinkingTokens(const Tokenizer& tokenizer) {
   const std::optional<TokenId> begin = tokenizer.FindToken("<think>");
@@ -16,9 +25,7 @@ bool PromptOpensThinking(const Tokenizer& tokenizer, const ThinkingTokens& think
   for (size_t i = prompt_ids.size(); i > 0; --i) {
     const TokenId id = prompt_ids[i - 1];
     if (id == thinking.begin) return true;
-    if (id < 0 || id >= tokenizer.vocab_size()) return false;
-    const std::string_view bytes = tokenizer.TokenBytes(id);
-    if (FirstInvalidUtf8(bytes) != std::string_view::npos || !TrimLeft(bytes).empty()) return false;
+    if (!IsWhiteSpaceToken(tokenizer, id)) return false;
   }
   return false;
 }
@@ -28,6 +35,7 @@ Channel ReasoningSplitter::Next(TokenId id) {
     state_ = State::kThinking;
     return Channel::kNone;
   }
+  if (state_ == State::kStart && IsWhiteSpaceToken(*tokenizer_, id)) return Channel::kHeld;
   if (state_ == State::kThinking) {
     if (id != thinking_.end) return Channel::kReasoning;
     state_ = State::kAnswer;

@@ -1,17 +1,21 @@
 #include "text/text_stream.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/check.h"
+#include "text/utf8.h"
 
 namespace fathom::router {
 
 TextStream::TextStream(const Tokenizer* tokenizer, TextStreamOptions options)
     : detokenizer_(tokenizer, !options.keep_special),
+      may_hold_(std::none_of(options.stop_strings.begin(), options.stop_strings.end(),
+                             [](const std::string& s) { return TrimLeft(s).empty(); })),
       stops_(std::move(options.stop_strings), options.include_stop),
       min_tokens_(options.min_tokens) {
   if (options.thinking) {
-    splitter_.emplace(*options.thinking, options.prompt_opens_thinking);
+    splitter_.emplace(tokenizer, *options.thinking, options.prompt_opens_thinking);
   }
 }
 
@@ -26,6 +30,20 @@ void TextStream::Append(std::span<const TokenId> ids, TextDelta* delta) {
 void TextStream::AppendOne(TokenId id, TextDelta* delta) {
   ++length_;
   const Channel channel = splitter_ ? splitter_->Next(id) : Channel::kText;
+  if (channel == Channel::kHeld) {
+    if (may_hold_) return held_.push_back(id);
+    return AppendTo(Channel::kText, id, delta);
+  }
+  if (channel == Channel::kText) GiveHeld(delta);
+  held_.clear();
+  if (!stop_) AppendTo(channel, id, delta);
+}
+
+void TextStream::GiveHeld(TextDelta* delta) {
+  for (const TokenId id : std::exchange(held_, {})) AppendTo(Channel::kText, id, delta);
+}
+
+void TextStream::AppendTo(Channel channel, TokenId id, TextDelta* delta) {
   if (channel != channel_) {  // A character does not go on in another text.
     FlushCharacter(delta);
     channel_ = channel;
@@ -55,6 +73,7 @@ void TextStream::Give(std::string_view text, TextDelta* delta) {
 void TextStream::Finish(TextDelta* delta) {
   if (finished_ || stop_) return;
   finished_ = true;
+  GiveHeld(delta);
   FlushCharacter(delta);
   if (!stop_) stops_.Flush(&delta->text);
 }

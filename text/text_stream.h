@@ -3,7 +3,9 @@
 // one. Owner: one sequence. A function of the ids: a stream started again from id 0 gives the same
 // text, and the concatenation does not depend on how ids were cut into calls. Held back: an
 // incomplete character and less than the longest stop string. Stop strings are looked for in the
-// answer, not in the reasoning.
+// answer, not in the reasoning. White space before anything else is held back too, until it is
+// known whether reasoning follows, in which case it is dropped; but not where a stop string is all
+// white space.
 #pragma once
 
 #include <cstdint>
@@ -60,6 +62,9 @@ class TextStream {
 
  private:
   void AppendOne(TokenId id, TextDelta* delta);
+  // One id of a channel that is a text.
+  void AppendTo(Channel channel, TokenId id, TextDelta* delta);
+  void GiveHeld(TextDelta* delta);
   // An incomplete character becomes U+FFFD.
   void FlushCharacter(TextDelta* delta);
   // Adds to the text of channel_, watching the answer for stop strings.
@@ -67,6 +72,8 @@ class TextStream {
 
   Detokenizer detokenizer_;
   std::optional<ReasoningSplitter> splitter_;
+  bool may_hold_ = true;
+  std::vector<TokenId> held_;         // White space at the begin.
   Channel channel_ = Channel::kText;  // Of the characters that the detokenizer holds.
   StopStrings stops_;
   int32_t min_tokens_;

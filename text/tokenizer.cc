@@ -12,17 +12,21 @@
 #include "text/byte_level.h"
 #include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
+#include "text/token_bound.h"
 #include "text/tokenizer_json.h"
 #include "text/utf8.h"
 
 namespace fathom::router {
 namespace {
 
+constexpr int64_t kCancelCheckBytes = 16 << 10;
+
 // What one Encode needs again and again.
 struct Scratch {
   std::string normalized;
   std::string prefixed;
   std::vector<std::string_view> words;
+  CancelCheck cancel;
 };
 
 // The parts of `spans` within `piece`, counted from its begin.
@@ -80,25 +84,31 @@ struct Tokenizer::Impl {
   std::string bos_token, eos_token;
   std::optional<TokenId> bos_id, eos_id;
   std::optional<std::string> chat_template;
+  TokenBound bound;
 
   absl::Status EncodeText(std::string_view text, Scratch* scratch,
                           std::vector<TokenId>* ids) const {
-    FATHOM_RETURN_IF_ERROR(pre_tokenizer.Split(text, &scratch->prefixed, &scratch->words));
-    for (std::string_view word : scratch->words) bpe.Encode(word, ids);
+    FATHOM_RETURN_IF_ERROR(
+        pre_tokenizer.Split(text, &scratch->cancel, &scratch->prefixed, &scratch->words));
+    for (std::string_view word : scratch->words) {
+      bpe.Encode(word, ids);
+      if (scratch->cancel.After(static_cast<int64_t>(word.size()))) {
+        return Cancelled("nobody waits for these tokens any more");
+      }
+    }
     return absl::OkStatus();
   }
 
   // `text` has no tokens of plain_matcher.
-  absl::Status EncodePiece(std::string_view text, bool parse_special,
-                           std::vector<ByteSpan> literal_spans, Scratch* scratch,
-                           std::vector<TokenId>* ids) const {
+  absl::Status EncodePiece(std::string_view text, std::vector<ByteSpan> literal_spans,
+                           Scratch* scratch, std::vector<TokenId>* ids) const {
     std::vector<ByteSpan> spans;
     if (nfc && NormalizeNfc(text, literal_spans, &scratch->normalized, &spans)) {
       text = scratch->normalized;
     } else {
       spans = std::move(literal_spans);
     }
-    if (!parse_special || normalized_matcher.empty()) return EncodeText(text, scratch, ids);
+    if (normalized_matcher.empty()) return EncodeText(text, scratch, ids);
     std::vector<AddedTokenMatcher::Piece> pieces;
     normalized_matcher.Split(text, spans, &pieces);
     for (const AddedTokenMatcher::Piece& piece : pieces) {
@@ -110,6 +120,21 @@ struct Tokenizer::Impl {
       }
     }
     return absl::OkStatus();
+  }
+
+  void FillBound(const TokenizerSpec& spec) {
+    for (TokenId id = 0; id < bpe_size; ++id) {
+      if (bpe.MadeFromBytes(id)) bound.Add(bpe.TokenBytes(id));
+    }
+    for (const AddedToken& token : added_tokens) {
+      bound.Add(token.content);
+      if (token.lstrip || token.rstrip) bound.SetTokensStrip();
+    }
+    for (const AddedToken& token : NormalizedTokens(spec)) bound.Add(token.content);
+    if (nfc) bound.SetNfc();
+    for (const SplitSpec& split : spec.pre_tokenizer.splits) {
+      if (split.behavior == SplitBehavior::kRemoved) bound.SetTextVanishes();
+    }
   }
 
   std::optional<TokenId> Find(std::string_view token) const {
@@ -151,6 +176,16 @@ absl::Status Surround(const std::optional<bool>& add, const std::optional<TokenI
 Tokenizer::Tokenizer(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 Tokenizer::~Tokenizer() = default;
 
+bool AddedToken::IsText() const {
+  if (special) return false;
+  const bool punctuated = std::any_of(content.begin(), content.end(), [](char c) {
+    return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
+           (c >= '{' && c <= '~');
+  });
+  return !punctuated && content.find("\xEF\xBD\x9C") == std::string::npos &&
+         content.find("\xE2\x96\x81") == std::string::npos;
+}
+
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& folder) {
   FATHOM_ASSIGN_OR_RETURN(TokenizerSpec spec, ReadTokenizerSpec(folder));
   FATHOM_ASSIGN_OR_RETURN(PreTokenizer pre_tokenizer, PreTokenizer::Make(spec.pre_tokenizer));
@@ -181,6 +216,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& fo
     impl->added_bytes.push_back(ByteLevelBytes(token.content).value_or(token.content));
     impl->added_ids.emplace(token.content, token.id);
   }
+  impl->FillBound(spec);
   for (const std::vector<TokenId>* ids : {&impl->prefix_ids, &impl->suffix_ids}) {
     for (TokenId id : *ids) {
       if (id >= static_cast<TokenId>(impl->added_index.size())) {
@@ -209,27 +245,28 @@ absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(std::string_view text,
   std::vector<TokenId> ids;
   ids.reserve(text.size() / 4 + 4);
   if (options.add_special_tokens) ids = impl_->prefix_ids;
+  const ByteSpan all = {0, text.size()};
+  const std::span<const ByteSpan> literal_spans =
+      options.parse_special ? options.literal_spans : std::span<const ByteSpan>(&all, 1);
   std::vector<AddedTokenMatcher::Piece> pieces;
-  if (options.parse_special) {
-    impl_->plain_matcher.Split(text, options.literal_spans, &pieces);
-  } else if (!text.empty()) {
-    pieces.push_back({{0, text.size()}, -1});
-  }
-  Scratch scratch;
+  impl_->plain_matcher.Split(text, literal_spans, &pieces);
+  Scratch scratch{.cancel = CancelCheck(options.cancelled, kCancelCheckBytes)};
   for (const AddedTokenMatcher::Piece& piece : pieces) {
     if (piece.id >= 0) {
       ids.push_back(piece.id);
       continue;
     }
-    FATHOM_RETURN_IF_ERROR(impl_->EncodePiece(
-        text.substr(piece.span.begin, piece.span.end - piece.span.begin), options.parse_special,
-        Clip(options.literal_spans, piece.span), &scratch, &ids));
+    FATHOM_RETURN_IF_ERROR(
+        impl_->EncodePiece(text.substr(piece.span.begin, piece.span.end - piece.span.begin),
+                           Clip(literal_spans, piece.span), &scratch, &ids));
   }
   if (options.add_special_tokens) {
     ids.insert(ids.end(), impl_->suffix_ids.begin(), impl_->suffix_ids.end());
   }
   return ids;
 }
+
+int64_t Tokenizer::MinTokens(std::string_view text) const { return impl_->bound.MinTokens(text); }
 
 absl::StatusOr<std::string> Tokenizer::Decode(std::span<const TokenId> ids,
                                               bool skip_special) const {

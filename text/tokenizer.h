@@ -17,16 +17,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/byte_span.h"
+#include "common/cancel.h"
 #include "common/types.h"
 
 namespace fathom::router {
-
-// Bytes [begin, end) of a text.
-struct ByteSpan {
-  size_t begin = 0;
-  size_t end = 0;
-  bool operator==(const ByteSpan&) const = default;
-};
 
 // A token that is found in the text as a whole, before anything else looks at it.
 struct AddedToken {
@@ -37,18 +32,26 @@ struct AddedToken {
   bool rstrip = false;       // Takes the white space after it along.
   bool normalized = false;   // Looked for in the normalized text.
   bool special = false;      // Left out by skip_special.
+
+  // Whether it is text and no markup: a letter that the vocabulary lacked, say. Such a token is
+  // found in literal spans too, as everywhere. `special` alone does not tell (<think> is not
+  // special), but its spelling does: text has neither ASCII punctuation nor one of the two that
+  // markers of this family are made with, U+FF5C and U+2581.
+  bool IsText() const;
 };
 
 struct EncodeOptions {
-  // Added tokens ("<think>") in the text become their ids; else all of the text is plain.
+  // Added tokens ("<think>") in the text become their ids; else all of the text is literal.
   bool parse_special = true;
   // BOS (and EOS) where add_bos_token (add_eos_token) of tokenizer_config.json or, where it is
   // absent, the post-processor asks for it.
   bool add_special_tokens = false;
-  // Where no added token is matched, not even in part, `normalized` ones included; otherwise these
-  // bytes are encoded together with their neighbours. REQUIRES: ascending, disjoint, within the
-  // text.
+  // Where no added token is matched, not even in part, but for those that are text (IsText);
+  // otherwise these bytes are encoded together with their neighbours. REQUIRES: ascending,
+  // disjoint, within the text.
   std::span<const ByteSpan> literal_spans = {};
+  // Asked now and then (some ten thousand bytes apart); when true, Encode gives up: CANCELLED.
+  CancelFn cancelled = {};
 };
 
 class Tokenizer {
@@ -61,10 +64,14 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // INVALID_ARGUMENT if `text` is not UTF-8 (names the byte offset). Linear in practice; the caller
-  // bounds the text's length.
+  // INVALID_ARGUMENT if `text` is not UTF-8 (names the byte offset). O(n log n) for any text, where
+  // the tokenizer's own pattern is linear. REQUIRES: less than 2 GiB.
   absl::StatusOr<std::vector<TokenId>> Encode(std::string_view text,
                                               const EncodeOptions& options = {}) const;
+
+  // How many tokens Encode gives at least; reads the text once and tokenizes nothing, so that a
+  // text that can never fit is refused at little cost.
+  int64_t MinTokens(std::string_view text) const;
 
   // The bytes of all ids together as UTF-8, each maximal invalid part as U+FFFD. INVALID_ARGUMENT
   // names an id that is out of range. Ids within vocab_size that no token has (padding of the

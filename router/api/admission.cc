@@ -138,38 +138,54 @@ absl::Status CheckOutput(const PublicRequest& request, const ModelFacts& facts) 
   return absl::OkStatus();
 }
 
+// How many tokens prompt and answer may have together.
+struct TokenLimit {
+  int64_t tokens;
+  bool pool_binds;
+  std::string whose;
+  const char* reason;
+};
+
+TokenLimit LimitOfTokens(const ModelFacts& facts) {
+  if (facts.pool_tokens < facts.context_tokens) {
+    return {facts.pool_tokens, true,
+            fmt::format("the whole KV cache of a group ({} tokens)", facts.pool_tokens),
+            "KV_POOL_EXCEEDED"};
+  }
+  return {facts.context_tokens, false,
+          fmt::format("the context of model {} ({} tokens)", facts.name, facts.context_tokens),
+          "CONTEXT_LENGTH_EXCEEDED"};
+}
+
+absl::Status PromptTooLong(const char* has, int64_t prompt_tokens, const TokenLimit& limit) {
+  return Refuse(
+      Invalid("the prompt has {}{} tokens and needs room for one more, which exceeds {}; shorten "
+              "the prompt to {} tokens or fewer{}",
+              has, prompt_tokens, limit.whose, limit.tokens - 1,
+              limit.pool_binds ? ", or start the workers with more --kv-cache-memory" : ""),
+      limit.reason, "prompt");
+}
+
 // How many tokens may follow the prompt; not OK when there is no room for one.
 absl::StatusOr<int32_t> RoomAfter(int64_t prompt_tokens, const PublicStop& stop,
                                   const ModelFacts& facts) {
-  const bool pool_binds = facts.pool_tokens < facts.context_tokens;
-  const int64_t limit = pool_binds ? facts.pool_tokens : facts.context_tokens;
-  const std::string whose =
-      pool_binds ? fmt::format("the whole KV cache of a group ({} tokens)", limit)
-                 : fmt::format("the context of model {} ({} tokens)", facts.name, limit);
-  const char* reason = pool_binds ? "KV_POOL_EXCEEDED" : "CONTEXT_LENGTH_EXCEEDED";
-  if (prompt_tokens + 1 > limit) {
-    return Refuse(Invalid("the prompt has {} tokens and needs room for one more, which exceeds {}; "
-                          "shorten the prompt "
-                          "to {} tokens or fewer{}",
-                          prompt_tokens, whose, limit - 1,
-                          pool_binds ? ", or start the workers with more --kv-cache-memory" : ""),
-                  reason, "prompt");
-  }
-  const int64_t room = limit - prompt_tokens;
+  const TokenLimit limit = LimitOfTokens(facts);
+  if (prompt_tokens + 1 > limit.tokens) return PromptTooLong("", prompt_tokens, limit);
+  const int64_t room = limit.tokens - prompt_tokens;
   if (stop.max_tokens && *stop.max_tokens > room) {
     return Refuse(Invalid("stop.max_tokens is {}; with a prompt of {} tokens that exceeds {}; "
                           "lower it to {}, leave it "
                           "out for as many as fit, or shorten the prompt",
-                          *stop.max_tokens, prompt_tokens, whose, room),
-                  reason, "stop.max_tokens");
+                          *stop.max_tokens, prompt_tokens, limit.whose, room),
+                  limit.reason, "stop.max_tokens");
   }
   if (stop.min_tokens > room) {
     return Refuse(
         Invalid(
             "stop.min_tokens is {}; with a prompt of {} tokens that exceeds {}; lower it to {} or "
             "shorten the prompt",
-            stop.min_tokens, prompt_tokens, whose, room),
-        reason, "stop.min_tokens");
+            stop.min_tokens, prompt_tokens, limit.whose, room),
+        limit.reason, "stop.min_tokens");
   }
   return static_cast<int32_t>(stop.max_tokens.value_or(static_cast<int32_t>(room)));
 }
@@ -199,6 +215,12 @@ absl::Status CheckTokenIds(const std::vector<TokenId>& ids, const ModelFacts& fa
                       fmt::format("{}[{}]", field, i));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckPromptMayFit(int64_t tokens_at_least, const ModelFacts& facts) {
+  const TokenLimit limit = LimitOfTokens(facts);
+  if (tokens_at_least + 1 <= limit.tokens) return absl::OkStatus();
+  return PromptTooLong("at least ", tokens_at_least, limit);
 }
 
 absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts) {

@@ -106,6 +106,10 @@ absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts);
 absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<TokenId> prompt_ids,
                                       const ModelFacts& facts, const Identity& identity);
 
+// Whether a prompt that has at least so many tokens may fit; else INVALID_ARGUMENT as Admit gives.
+// For texts that are too long to be tokenized in vain.
+absl::Status CheckPromptMayFit(int64_t tokens_at_least, const ModelFacts& facts);
+
 // INVALID_ARGUMENT (reason OUT_OF_RANGE) for the first id that is not of the vocabulary.
 absl::Status CheckTokenIds(const std::vector<TokenId>& ids, const ModelFacts& facts,
                            const char* field);

@@ -1,6 +1,5 @@
 #include "router/api/chat_renderer.h"
 
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -9,27 +8,13 @@
 namespace fathom::router {
 namespace {
 
-using Json = nlohmann::ordered_json;  // Key order is part of a rendering.
+using Json = nlohmann::json;
 
 absl::Status Refuse(const absl::Status& status, const char* field) {
+  if (absl::IsCancelled(status)) return status;
   const bool theirs = status.code() == absl::StatusCode::kInvalidArgument;
   return WithDetail(status,
                     {.reason = theirs ? "CHAT_TEMPLATE_REFUSED" : "INTERNAL", .field = field});
-}
-
-Json MapStrings(const Json& json, const std::function<std::string(const std::string&)>& map) {
-  if (json.is_string()) return map(json.get<std::string>());
-  if (json.is_array()) {
-    Json result = Json::array();
-    for (const Json& item : json) result.push_back(MapStrings(item, map));
-    return result;
-  }
-  if (json.is_object()) {
-    Json result = Json::object();
-    for (const auto& [key, value] : json.items()) result[map(key)] = MapStrings(value, map);
-    return result;
-  }
-  return json;
 }
 
 // JSON deeper than this is refused before anything recursive sees it.
@@ -59,7 +44,7 @@ bool TooDeep(const std::string& json) {
 
 ChatRenderer::ChatRenderer(const Tokenizer* tokenizer,
                            std::unique_ptr<const ChatTemplate> chat_template)
-    : tokenizer_(tokenizer), template_(std::move(chat_template)), literal_(*tokenizer) {}
+    : tokenizer_(tokenizer), template_(std::move(chat_template)) {}
 
 absl::StatusOr<std::unique_ptr<const ChatRenderer>> ChatRenderer::Load(const std::string& folder,
                                                                        const Tokenizer* tokenizer) {
@@ -70,12 +55,7 @@ absl::StatusOr<std::unique_ptr<const ChatRenderer>> ChatRenderer::Load(const std
       new ChatRenderer(tokenizer, *std::move(chat_template)));
 }
 
-std::string ChatRenderer::Guard(const std::string& value, bool allow_special) const {
-  return allow_special ? LiteralText::Escape(value) : literal_.Mark(value);
-}
-
-// The strings inside are guarded one by one: a mark must not fall among JSON's own characters.
-absl::StatusOr<std::string> ChatRenderer::GuardTools(const std::string& tools_json) const {
+absl::Status ChatRenderer::CheckTools(const std::string& tools_json) {
   if (TooDeep(tools_json)) {
     return Invalid("tools_json is nested deeper than {} levels; flatten it", kToolsDepthMax);
   }
@@ -84,9 +64,7 @@ absl::StatusOr<std::string> ChatRenderer::GuardTools(const std::string& tools_js
     return Invalid(
         "tools_json is not a JSON array; send OpenAI's form: [{{\"type\": \"function\", ...}}]");
   }
-  if (literal_.Mark(tools_json) == tools_json)
-    return tools_json;  // Nothing in it could be a token.
-  return MapStrings(tools, [this](const std::string& text) { return literal_.Mark(text); }).dump();
+  return absl::OkStatus();
 }
 
 absl::Status ChatRenderer::CheckMessages(const std::vector<ChatMessage>& messages) {
@@ -105,35 +83,31 @@ absl::Status ChatRenderer::CheckMessages(const std::vector<ChatMessage>& message
   return absl::OkStatus();
 }
 
-absl::StatusOr<RenderedChat> ChatRenderer::Render(ChatInput input, bool allow_special) const {
+absl::StatusOr<RenderedChat> ChatRenderer::Render(ChatInput input,
+                                                  const RenderOptions& options) const {
   FATHOM_RETURN_IF_ERROR(CheckMessages(input.messages));
   for (ChatMessage& message : input.messages) {
     // What the model itself wrote may hold its markers.
-    const bool special = allow_special || message.role == "assistant";
-    if (message.content) message.content = Guard(*message.content, special);
-    if (message.reasoning) message.reasoning = Guard(*message.reasoning, special);
-    message.name = Guard(message.name, special);
-    message.tool_call_id = Guard(message.tool_call_id, special);
-    for (ChatToolCall& call : message.tool_calls) {
-      call.id = Guard(call.id, special);
-      call.name = Guard(call.name, special);
-      call.arguments_json = Guard(call.arguments_json, special);
-    }
+    message.literal = !options.allow_special && message.role != "assistant";
   }
   if (!input.tools_json.empty()) {
-    auto tools = allow_special ? input.tools_json : GuardTools(input.tools_json);
-    if (!tools.ok()) return Refuse(tools.status(), "tools_json");
-    input.tools_json = *std::move(tools);
+    const absl::Status tools = CheckTools(input.tools_json);
+    if (!tools.ok()) return Refuse(tools, "tools_json");
+    input.tools_literal = !options.allow_special;
   }
   input.bos_token = tokenizer_->bos_token();
   input.eos_token = tokenizer_->eos_token();
+  input.cancelled = options.cancelled;
   auto rendered = template_->Render(input);
   if (!rendered.ok()) return Refuse(rendered.status(), "messages");
-  MarkedText marked = LiteralText::TakeMarks(*rendered);
-  auto ids = tokenizer_->Encode(marked.text,
-                                {.parse_special = true, .literal_spans = marked.literal_spans});
+  if (options.check_tokens_min) {
+    FATHOM_RETURN_IF_ERROR(options.check_tokens_min(tokenizer_->MinTokens(rendered->text)));
+  }
+  auto ids = tokenizer_->Encode(rendered->text, {.parse_special = true,
+                                                 .literal_spans = rendered->literal_spans,
+                                                 .cancelled = options.cancelled});
   if (!ids.ok()) return Refuse(ids.status(), "messages");
-  return RenderedChat{*std::move(ids), std::move(marked.text)};
+  return RenderedChat{*std::move(ids), std::move(rendered->text)};
 }
 
 }  // namespace fathom::router

@@ -1,15 +1,16 @@
-// router/api/chat_renderer.h: messages to prompt: the model's chat template with what keeps user
-// text from being markup (text/literal_text.h) around it, then the tokenizer. Pure; const and safe
-// from any thread.
+// router/api/chat_renderer.h: messages to prompt: the model's chat template, which keeps account of
+// what is a client's text, then the tokenizer, which makes no special token of that. Pure; const
+// and safe from any thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "common/cancel.h"
 #include "common/status.h"
 #include "text/chat_template.h"
-#include "text/literal_text.h"
 #include "text/tokenizer.h"
 
 namespace fathom::router {
@@ -19,6 +20,14 @@ struct RenderedChat {
   std::string text;  // As rendered.
 };
 
+struct RenderOptions {
+  // Special tokens' text in system, user and tool messages and in tools is markup; else plain text.
+  bool allow_special = false;
+  CancelFn cancelled = {};  // Asked now and then; true: CANCELLED.
+  // Asked before a text is tokenized: may a prompt of at least so many tokens be used?
+  std::function<absl::Status(int64_t tokens_min)> check_tokens_min = {};
+};
+
 class ChatRenderer {
  public:
   // Null when the folder has no chat template. `tokenizer` outlives it. INVALID_ARGUMENT: the
@@ -26,20 +35,17 @@ class ChatRenderer {
   static absl::StatusOr<std::unique_ptr<const ChatRenderer>> Load(const std::string& folder,
                                                                   const Tokenizer* tokenizer);
 
-  // `input` without bos and eos token: those are the model's. Unless `allow_special`, special
-  // tokens' text in system, user and tool messages and in tools is plain text. INVALID_ARGUMENT
-  // (field messages or tools_json).
-  absl::StatusOr<RenderedChat> Render(ChatInput input, bool allow_special) const;
+  // `input` without bos and eos token: those are the model's. INVALID_ARGUMENT (field messages or
+  // tools_json), or what check_tokens_min gives.
+  absl::StatusOr<RenderedChat> Render(ChatInput input, const RenderOptions& options) const;
 
  private:
   ChatRenderer(const Tokenizer* tokenizer, std::unique_ptr<const ChatTemplate> chat_template);
   static absl::Status CheckMessages(const std::vector<ChatMessage>& messages);
-  std::string Guard(const std::string& value, bool allow_special) const;
-  absl::StatusOr<std::string> GuardTools(const std::string& tools_json) const;
+  static absl::Status CheckTools(const std::string& tools_json);
 
   const Tokenizer* const tokenizer_;
   const std::unique_ptr<const ChatTemplate> template_;
-  const LiteralText literal_;
 };
 
 }  // namespace fathom::router

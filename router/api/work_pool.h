@@ -1,35 +1,100 @@
 // router/api/work_pool.h: a few threads for work that is too long for a gRPC callback (tokenizing a
-// long text). Bounded: a full pool says so at once. Thread: TryRun from any; the destructor runs
-// what was taken, then joins.
+// long text). Their time is shared fairly between clients (fair_queue.h), and work that nobody
+// waits for any more is dropped instead of run. Bounded: a full pool says so at once. Thread: Run
+// from any; the destructor waits for what runs and drops the rest.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
+#include <mutex>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#include "common/inbox.h"
+#include "common/cancel.h"
+#include "common/clock.h"
+#include "router/api/fair_queue.h"
 
 namespace fathom::router {
 
+enum class WorkDrop {
+  kFull,       // As much waits as may, and none of this client's less than others'.
+  kCancelled,  // Nobody waits for it.
+  kStopping,   // The pool ends.
+};
+
+// Exactly one of `run` and `drop` is called, once, from a thread of the pool or within Run.
+struct Work {
+  std::string client;  // Whose time it takes.
+  CancelFn cancelled;
+  std::function<void()> run;
+  std::function<void(WorkDrop)> drop;
+};
+
 class WorkPool {
  public:
-  WorkPool(int threads, size_t waiting_max) : inbox_(waiting_max) {
-    for (int i = 0; i < threads; ++i) {
-      threads_.emplace_back([this] {
-        while (auto work = inbox_.Pop()) (*work)();
-      });
-    }
+  // `clock` outlives this.
+  WorkPool(int threads, size_t waiting_max, const Clock* clock)
+      : clock_(clock), queue_(waiting_max), waiting_max_(waiting_max) {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Serve(); });
   }
+  WorkPool(const WorkPool&) = delete;
+  WorkPool& operator=(const WorkPool&) = delete;
   ~WorkPool() {
-    inbox_.Close();
+    std::vector<Work> left;
+    {
+      std::lock_guard lock(mutex_);
+      stopping_ = true;
+      left = queue_.TakeIf([](const Work&) { return true; });
+    }
+    ready_.notify_all();
+    for (const Work& work : left) work.drop(WorkDrop::kStopping);
     for (std::thread& thread : threads_) thread.join();
   }
 
-  // False: as much waits as may.
-  [[nodiscard]] bool TryRun(std::function<void()> work) { return inbox_.TryPush(std::move(work)); }
+  void Run(Work work) {
+    std::vector<Work> cancelled;
+    std::optional<Work> refused;
+    {
+      std::lock_guard lock(mutex_);
+      if (queue_.waiting() >= waiting_max_) {
+        cancelled = queue_.TakeIf([](const Work& w) { return w.cancelled && w.cancelled(); });
+      }
+      const std::string client = work.client;
+      refused = queue_.Push(client, std::move(work));
+    }
+    ready_.notify_one();
+    for (const Work& dropped : cancelled) dropped.drop(WorkDrop::kCancelled);
+    if (refused) refused->drop(WorkDrop::kFull);
+  }
 
  private:
-  Inbox<std::function<void()>> inbox_;
+  void Serve() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      ready_.wait(lock, [this] { return stopping_ || queue_.waiting() > 0; });
+      const TimeUs started = clock_->Now();
+      auto taken = queue_.Pop(started);
+      if (!taken) return;  // Stopping.
+      lock.unlock();
+      if (taken->item.cancelled && taken->item.cancelled()) {
+        taken->item.drop(WorkDrop::kCancelled);
+      } else {
+        taken->item.run();
+      }
+      taken->item = {};  // What it holds goes before the lock is taken again.
+      lock.lock();
+      queue_.Done(taken->client, started, clock_->Now());
+    }
+  }
+
+  const Clock* const clock_;
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  FairQueue<Work> queue_;  // Guarded by mutex_, as is stopping_.
+  const size_t waiting_max_;
+  bool stopping_ = false;
   std::vector<std::thread> threads_;
 };
 

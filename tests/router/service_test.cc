@@ -4,6 +4,9 @@
 #include "router/api/field_limits.h"
 
 #include <gmock/gmock.h>
+
+#include <latch>
+
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
 
@@ -19,7 +22,7 @@ using ::testing::HasSubstr;
 
 class ServiceTest : public ::testing::Test {
  protected:
-  ServiceTest() : sessions_({}, &clock_, &link_, &TinyTokenizer(), &counts_), pool_(1, 4) {
+  ServiceTest() : sessions_({}, &clock_, &link_, &TinyTokenizer(), &counts_), pool_(1, 4, &clock_) {
     auto folder = ReadModelFolder(FATHOM_SOURCE_DIR "/models/fathom-tiny");
     EXPECT_TRUE(folder.ok());
     folder_ = *folder;
@@ -281,6 +284,89 @@ TEST_F(ServiceTest, TokenizeAndDetokenizeGoRound) {
   v1::DetokenizeResponse back;
   ASSERT_TRUE(stub_->Detokenize(&second, detokenize, &back).ok());
   EXPECT_EQ(back.text(), tokenize.text());
+}
+
+// While the one thread for long texts is busy: calls that are cancelled or expire take no time of
+// it afterwards, and become no requests.
+TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
+  Up();
+  std::latch occupied(1), release(1);
+  pool_.Run({.client = "busy",
+             .cancelled = {},
+             .run =
+                 [&] {
+                   occupied.count_down();
+                   release.wait();
+                 },
+             .drop = {}});
+  occupied.wait();
+  v1::GenerateRequest request;
+  for (int i = 0; i < 1'500; ++i) *request.mutable_text() += " the";  // Not done inline.
+  grpc::ClientContext cancelled, expires, stays;
+  expires.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
+  auto first = stub_->Generate(&cancelled, request), second = stub_->Generate(&expires, request);
+  v1::GenerateResponse response;
+  EXPECT_FALSE(second->Read(&response));  // Until its deadline has passed.
+  cancelled.TryCancel();
+  EXPECT_EQ(first->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(second->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  auto third = stub_->Generate(&stays, request);
+  release.count_down();
+  Answer(AcceptOne(), Ids("x"));  // One request only, the third call's.
+  while (third->Read(&response)) {
+  }
+  EXPECT_TRUE(third->Finish().ok());
+  EXPECT_TRUE(link_.TakeSubmits().empty());
+}
+
+// More than the context can hold is told from the bytes alone.
+TEST_F(ServiceTest, ATextThatCanNeverFitIsNotTokenized) {
+  Up();
+  v1::GenerateRequest request;
+  request.set_text(std::string(3'000'000, 'x'));
+  const absl::Status status = Generate(request);
+  EXPECT_EQ(DetailOf(status)->reason, "CONTEXT_LENGTH_EXCEEDED");
+  EXPECT_THAT(std::string(Message(status)), HasSubstr("at least"));
+  v1::ChatRequest chat;
+  chat.add_messages()->set_role("user");
+  chat.mutable_messages(0)->set_content(request.text());
+  grpc::ClientContext context;
+  auto reader = stub_->Chat(&context, chat);
+  EXPECT_EQ(DetailOf(FromGrpcStatus(reader->Finish()))->reason, "CONTEXT_LENGTH_EXCEEDED");
+}
+
+// Special tokens are left out of the text, so a stop string that is one is its id, and one that
+// could never be found is refused.
+TEST_F(ServiceTest, StopStringsThatSpellASpecialToken) {
+  Up();
+  const TokenId end = *TinyTokenizer().eos_id(), think = *TinyTokenizer().FindToken("</think>");
+  v1::GenerateRequest request;
+  request.set_text("x");
+  request.mutable_stop()->add_strings(TinyTokenizer().eos_token());
+  request.mutable_stop()->add_strings("</think>");
+  const auto submitted = [&](auto call, const auto& message) {
+    grpc::ClientContext context;
+    auto reader = call(&context, message);
+    const SubmitUp submit = AcceptOne();
+    context.TryCancel();
+    reader->Finish();
+    return submit.record->request.stop.stop_token_ids;
+  };
+  const auto generate = [&](auto* context, const auto& m) { return stub_->Generate(context, m); };
+  EXPECT_THAT(submitted(generate, request), ::testing::Contains(end));
+  request.mutable_output()->set_keep_special(true);
+  EXPECT_THAT(submitted(generate, request), ::testing::IsEmpty());
+  request.mutable_output()->set_keep_special(false);
+  request.mutable_stop()->add_strings("end" + TinyTokenizer().eos_token());
+  const absl::Status status = Generate(request);
+  EXPECT_EQ(DetailOf(status)->reason, "STOP_NEVER_FOUND");
+  EXPECT_EQ(DetailOf(status)->field, "stop.strings[2]");
+  v1::ChatRequest chat;
+  chat.add_messages()->set_role("user");
+  chat.mutable_messages(0)->set_content("x");
+  chat.mutable_stop()->add_strings("</think>");
+  const auto ask = [&](auto* context, const auto& m) { return stub_->Chat(context, m); };
+  EXPECT_THAT(submitted(ask, chat), ::testing::Contains(think));
 }
 
 TEST_F(ServiceTest, LimitsAreThoseOfAdmission) {

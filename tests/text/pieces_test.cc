@@ -218,6 +218,31 @@ class Refusals : public ::testing::Test {
   nlohmann::json good_;
 };
 
+// A letter among the added tokens is found in literal text, alone and beside markup that is not.
+TEST_F(Refusals, ALetterIsTextAndAMarkerIsNot) {
+  const auto next = static_cast<TokenId>(good_["model"]["vocab"].size()) + 100;
+  for (const char* content : {"ж", "<mark>", "ж>"}) {
+    good_["added_tokens"].push_back(
+        {{"id", next + static_cast<TokenId>(good_["added_tokens"].size())},
+         {"content", content},
+         {"special", false}});
+  }
+  ASSERT_TRUE(Load(good_.dump()).ok());
+  const auto loaded = LoadTokenizer(folder_);
+  const Tokenizer& tokenizer = *loaded;
+  const TokenId letter = *tokenizer.FindToken("ж"), mark = *tokenizer.FindToken("<mark>");
+  const auto has = [&](const std::vector<TokenId>& ids, TokenId id) {
+    return std::count(ids.begin(), ids.end(), id);
+  };
+  const std::string text = "a<mark>ж>ж<mark>";
+  const ByteSpan literal = {0, text.size() - 6};  // All but the last marker.
+  const auto ids = tokenizer.Encode(text, {.literal_spans = {&literal, 1}}).value();
+  EXPECT_EQ(has(ids, letter), 2);
+  EXPECT_EQ(has(ids, mark), 1);
+  EXPECT_EQ(has(ids, *tokenizer.FindToken("ж>")), 0);
+  EXPECT_EQ(has(tokenizer.Encode(text).value(), *tokenizer.FindToken("ж>")), 1);
+}
+
 TEST_F(Refusals, TheGoodOneLoads) { EXPECT_TRUE(Load(good_.dump()).ok()); }
 
 TEST_F(Refusals, EachKeyIsNamed) {

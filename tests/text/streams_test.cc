@@ -134,9 +134,9 @@ TEST_F(Streams, ThinkingOpensInThePromptOrWithTheFirstToken) {
   const std::vector<TokenId> ids = {thinking->begin, 100,          thinking->end, 101,
                                     thinking->begin, thinking->end};
   const auto channels = [&](bool opened) {
-    ReasoningSplitter splitter(*thinking, opened);
+    ReasoningSplitter splitter(tokenizer_.get(), *thinking, opened);
     std::string letters;
-    for (TokenId id : ids) letters += "RT-"[static_cast<int>(splitter.Next(id))];
+    for (TokenId id : ids) letters += "RT-w"[static_cast<int>(splitter.Next(id))];
     return letters;
   };
   EXPECT_EQ(channels(false), "-R-TTT");
@@ -202,6 +202,27 @@ TEST_F(Streams, TextStreamIsAFunctionOfTheIds) {
     }
   }
   EXPECT_GT(stopped, 100);
+}
+
+TEST_F(Streams, WhiteSpaceBeforeThinkingIsNoAnswer) {
+  TextStreamOptions options{.thinking = FindThinkingTokens(*tokenizer_)};
+  const auto run = [&](const std::string& text) {
+    std::optional<StopMatch> stop, stop_cut;
+    const std::vector<TokenId> ids = tokenizer_->Encode(text).value();
+    const TextDelta all = RunAll(tokenizer_.get(), options, ids, nullptr, &stop);
+    EXPECT_EQ(RunAll(tokenizer_.get(), options, ids, &random_, &stop_cut).text, all.text);
+    EXPECT_EQ(stop, stop_cut);
+    return all.reasoning + "|" + all.text;
+  };
+  EXPECT_EQ(run("\n\n <think>so</think>yes"), "so|yes");
+  EXPECT_EQ(run("\n\n yes</think>no"), "|\n\n yesno");
+  EXPECT_EQ(run(" \n "), "| \n ");
+  options.stop_strings = {"\nno"};
+  EXPECT_EQ(run("\n<think>so</think>yes\nno"), "so|yes");
+  EXPECT_EQ(run("\nno"), "|");
+  options.stop_strings = {"\n"};  // Is looked for at once.
+  EXPECT_EQ(run("\n<think>so"), "|");
+  EXPECT_EQ(run(" <think>so</think>yes"), "so| yes");
 }
 
 TEST_F(Streams, AStopStringAcrossTokens) {

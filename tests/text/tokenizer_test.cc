@@ -1,11 +1,15 @@
 // Tokenizer against recorded results of Hugging Face's library, and properties of its own.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "tests/text/text_support.h"
+#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {
@@ -137,6 +141,120 @@ TEST_F(TinyTokenizer, EveryThreadGetsTheSame) {
 
 // A literal span over the whole text is the same as no parsing; over none of it, as plain parsing.
 // In between, text outside of spans keeps its tokens and no token touches a span.
+// Long runs of few kinds of characters, which BPE merges in another way than short words: by a
+// property that needs no second tokenizer. The ids of a word are those of BPE's rule, taken
+// literally.
+TEST_F(TinyTokenizer, LongWordsFollowTheRule) {
+  Random random(TestSeed());
+  SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
+  std::ifstream file(TinyModel() / "tokenizer.json");
+  const auto merges = nlohmann::json::parse(file)["model"]["merges"];
+  std::map<std::pair<std::string, std::string>, size_t> ranks;
+  for (size_t i = 0; i < merges.size(); ++i) {
+    std::string left, right;
+    if (merges[i].is_array()) {
+      left = merges[i][0], right = merges[i][1];
+    } else {
+      const std::string text = merges[i];
+      left = text.substr(0, text.find(' ')), right = text.substr(text.find(' ') + 1);
+    }
+    ranks[{left, right}] = i;
+  }
+  for (int i = 0; i < 40; ++i) {
+    const std::string alphabet = std::string("etainorshl").substr(random() % 8, 1 + random() % 3);
+    std::string word;
+    for (uint64_t left = 49 + random() % 400; left > 0; --left) {
+      word += alphabet[random() % alphabet.size()];
+    }
+    std::vector<std::string> parts;
+    for (const char c : word) parts.emplace_back(1, c);
+    while (true) {
+      size_t best = SIZE_MAX, at = 0;
+      for (size_t p = 0; p + 1 < parts.size(); ++p) {
+        const auto found = ranks.find({parts[p], parts[p + 1]});
+        if (found != ranks.end() && found->second < best) best = found->second, at = p;
+      }
+      if (best == SIZE_MAX) break;
+      parts[at] += parts[at + 1];
+      parts.erase(parts.begin() + static_cast<ptrdiff_t>(at) + 1);
+    }
+    std::vector<TokenId> expected;
+    for (const std::string& part : parts) expected.push_back(*tokenizer_->FindToken(part));
+    ASSERT_EQ(tokenizer_->Encode(word).value(), expected) << word;
+  }
+}
+
+// Spaces take about as long as text; ten times as long, and a few such texts stop everybody's.
+TEST_F(TinyTokenizer, RunsOfOneCharacterAreNotSlow) {
+  const auto seconds = [&](const std::string& text) {
+    double best = 1e9;
+    for (int i = 0; i < 3; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      EXPECT_TRUE(tokenizer_->Encode(text).ok());
+      best = std::min(
+          best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+    return best;
+  };
+  constexpr size_t kBytes = 200'000;
+  std::string prose;
+  while (prose.size() < kBytes) prose += "The quick brown fox jumps over 13 lazy dogs, isn't it? ";
+  const double one = seconds(prose);
+  for (const char c : {' ', '\n', 'a', '='}) {
+    EXPECT_LT(seconds(std::string(kBytes, c)), 8 * one) << "a run of '" << c << "'";
+  }
+}
+
+TEST_F(TinyTokenizer, NobodyWaitsForIt) {
+  const std::string text(1 << 20, 'a');
+  int asked = 0;
+  const auto status =
+      tokenizer_->Encode(text, {.cancelled = [&] { return ++asked == 2; }}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);  // One word: asked before and behind it.
+  EXPECT_EQ(asked, 2);
+  asked = 0;
+  std::string words;
+  for (int i = 0; i < 200'000; ++i) words += " word";
+  EXPECT_EQ(tokenizer_->Encode(words, {.cancelled = [&] { return ++asked == 3; }}).status().code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_EQ(asked, 3);
+  asked = 0;
+  EXPECT_TRUE(tokenizer_->Encode(words, {.cancelled = [&] { return ++asked < 0; }}).ok());
+  EXPECT_LT(asked, 1000);  // Asking may cost a lock.
+}
+
+// The bound that refuses a text untokenized is never above what tokenizing gives.
+TEST(MinTokens, IsALowerBound) {
+  Random random(TestSeed());
+  SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
+  std::vector<std::filesystem::path> folders = {TinyModel(), TokenizerData() / "gpt2",
+                                                TokenizerData() / "gpt"};
+  for (const auto& folder : folders) {
+    const auto tokenizer = LoadTokenizer(folder);
+    std::vector<std::string> pieces = AddedContents(*tokenizer);
+    for (const char* piece :
+         {"\xE2\x84\xAA", "\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8", "a\xCC\x81"}) {
+      pieces.insert(pieces.end(), 10, piece);
+    }
+    for (TokenId id = 0; id < tokenizer->vocab_size(); id += 7) {
+      const std::string bytes(tokenizer->TokenBytes(id));
+      if (FirstInvalidUtf8(bytes) == std::string::npos) pieces.push_back(bytes);
+    }
+    for (int i = 0; i < 2000; ++i) {
+      std::string text = RandomText(random, 40, pieces);
+      if (i % 3 == 0) {  // The tightest: one long token again and again.
+        const std::string& piece = pieces[random() % pieces.size()];
+        text.clear();
+        for (int repeat = 0; repeat < 20; ++repeat) text += piece;
+      }
+      const auto ids = tokenizer->Encode(text);
+      ASSERT_TRUE(ids.ok());
+      ASSERT_LE(tokenizer->MinTokens(text), static_cast<int64_t>(ids->size())) << text;
+    }
+    EXPECT_GT(tokenizer->MinTokens(std::string(100'000, 'x')), 100) << folder;
+  }
+}
+
 TEST(LiteralSpans, BetweenAllAndNothing) {
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
   for (const auto& folder :
@@ -156,6 +274,38 @@ TEST(LiteralSpans, BetweenAllAndNothing) {
   }
 }
 
+// In published vocabularies a few letters are added tokens: they are text, also in a user's words.
+TEST(LiteralSpans, LettersAreTextWhereTheyAre) {
+  const struct {
+    const char* folder;
+    std::vector<TokenId> ids;
+  } cases[] = {{"deepseek-coder", {8305, 207, 32011, 207, 32009}}, {"deepseek-llm", {}}};
+  const std::string text = "ä ö ü";
+  const ByteSpan all = {0, text.size()};
+  for (const auto& [name, ids] : cases) {
+    const auto folder = PublishedTokenizers() / name;
+    if (!std::filesystem::exists(folder / "tokenizer.json")) {
+      GTEST_LOG_(INFO) << folder << " is not on this machine";
+      continue;
+    }
+    const auto tokenizer = LoadTokenizer(folder);
+    const auto expected = tokenizer->Encode(text).value();  // As markup would be read.
+    EXPECT_TRUE(ids.empty() || ids == expected);
+    EXPECT_EQ(tokenizer->Encode(text, {.literal_spans = {&all, 1}}).value(), expected) << name;
+    EXPECT_EQ(tokenizer->Encode(text, {.parse_special = false}).value(), expected) << name;
+  }
+}
+
+TEST(LiteralSpans, WhatIsTextIsToldByItsSpelling) {
+  for (const char* text : {"ö", "Á", "þ", "÷", "hello", "中文", "a b"}) {
+    EXPECT_TRUE((AddedToken{.content = text}.IsText())) << text;
+    EXPECT_FALSE((AddedToken{.content = text, .special = true}.IsText())) << text;
+  }
+  for (const char* markup : {"<think>", "｜", "▁x", "User:", "[INST]", "a_b", "<｜User｜>"}) {
+    EXPECT_FALSE((AddedToken{.content = markup}.IsText())) << markup;
+  }
+}
+
 TEST(LiteralSpans, OnlyTheOneOutsideIsAToken) {
   for (const auto& folder :
        {TinyModel(), TokenizerData() / "tokens", TokenizerData() / "tokens-plain"}) {
@@ -170,7 +320,7 @@ TEST(LiteralSpans, OnlyTheOneOutsideIsAToken) {
         for (const ByteSpan span : {ByteSpan{before.size(), before.size() + 1},
                                     ByteSpan{second + size - 1, second + size}}) {
           const auto ids = tokenizer->Encode(text, {.literal_spans = {&span, 1}}).value();
-          EXPECT_EQ(std::count(ids.begin(), ids.end(), token.id), 1)
+          EXPECT_EQ(std::count(ids.begin(), ids.end(), token.id), token.IsText() ? 2 : 1)
               << folder << " " << token.content << " " << span.begin;
         }
       }

@@ -7,6 +7,7 @@
 #include "router/api/field_limits.h"
 #include "router/api/identity.h"
 #include "router/api/readiness.h"
+#include "router/api/stop_tokens.h"
 #include "router/frontend/grpc/request_proto.h"
 
 namespace fathom::router {
@@ -22,13 +23,22 @@ absl::Status NoTokenizer(const ModelFolder& folder, const char* field, const cha
                 "NO_TOKENIZER", field);
 }
 
-// The call's own deadline counts when it is the nearer one.
-void ApplyTimeLeft(int64_t time_left_ms, PublicRequest* request) {
-  if (time_left_ms <= 0) return;
-  if (request->deadline_ms == 0 || time_left_ms < request->deadline_ms) {
-    request->deadline_ms =
-        std::min<int64_t>(time_left_ms, static_cast<int64_t>(LimitOf(Field::kDeadlineMs).max));
+// The call's own deadline counts when it is the nearer one; both run while the call waits.
+absl::Status ApplyTimeLeft(const CallInfo& call, PublicRequest* request) {
+  int64_t left_ms = request->deadline_ms;
+  if (call.time_left_ms > 0 && (left_ms == 0 || call.time_left_ms < left_ms)) {
+    left_ms =
+        std::min<int64_t>(call.time_left_ms, static_cast<int64_t>(LimitOf(Field::kDeadlineMs).max));
   }
+  if (left_ms == 0) return absl::OkStatus();
+  if (call.waited_ms >= left_ms) {
+    return Refuse(DeadlineExceeded("the request waited {} ms to be tokenized, and its deadline was "
+                                   "{} ms; try again, or give it more time",
+                                   call.waited_ms, left_ms),
+                  "DEADLINE", "deadline_ms");
+  }
+  request->deadline_ms = left_ms - call.waited_ms;
+  return absl::OkStatus();
 }
 
 int64_t UnixSeconds() {
@@ -76,7 +86,7 @@ absl::StatusOr<ModelFacts> RouterService::Handler::Facts() const {
 }
 
 absl::StatusOr<std::vector<TokenId>> RouterService::Handler::PromptOf(
-    const v1::GenerateRequest& request) const {
+    const v1::GenerateRequest& request, const ModelFacts& facts, const CallInfo& call) const {
   switch (request.prompt_case()) {
     case v1::GenerateRequest::kTokenIds:
       return std::vector<TokenId>(request.token_ids().ids().begin(),
@@ -84,10 +94,10 @@ absl::StatusOr<std::vector<TokenId>> RouterService::Handler::PromptOf(
     case v1::GenerateRequest::kText: {
       if (parts_.tokenizer == nullptr)
         return NoTokenizer(*parts_.folder, "text", "send token_ids instead");
-      auto ids = parts_.tokenizer->Encode(request.text(),
-                                          {.parse_special = true, .add_special_tokens = true});
-      if (!ids.ok()) return Refuse(ids.status(), "INVALID_TEXT", "text");
-      return ids;
+      FATHOM_RETURN_IF_ERROR(CheckPromptMayFit(parts_.tokenizer->MinTokens(request.text()), facts));
+      return Encode(
+          request.text(),
+          {.parse_special = true, .add_special_tokens = true, .cancelled = call.cancelled});
     }
     default:
       return Refuse(Invalid("the request has no prompt; set text or token_ids"), "EMPTY_PROMPT",
@@ -95,20 +105,31 @@ absl::StatusOr<std::vector<TokenId>> RouterService::Handler::PromptOf(
   }
 }
 
+// REQUIRES: there is a tokenizer.
+absl::StatusOr<std::vector<TokenId>> RouterService::Handler::Encode(
+    const std::string& text, const EncodeOptions& options) const {
+  auto ids = parts_.tokenizer->Encode(text, options);
+  if (ids.ok() || absl::IsCancelled(ids.status())) return ids;
+  return Refuse(ids.status(), "INVALID_TEXT", "text");
+}
+
 absl::StatusOr<AdmittedRequest> RouterService::Handler::Generate(const std::string& bytes,
-                                                                 int64_t time_left_ms) const {
+                                                                 const CallInfo& call) const {
   v1::GenerateRequest message;
   FATHOM_RETURN_IF_ERROR(ParseMessage(bytes, &message));
   FATHOM_ASSIGN_OR_RETURN(const ModelFacts facts, Facts());
   PublicRequest request = FromProto(message);
   FATHOM_RETURN_IF_ERROR(CheckFields(request, facts));
-  ApplyTimeLeft(time_left_ms, &request);
-  FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ids, PromptOf(message));
+  FATHOM_RETURN_IF_ERROR(ApplyTimeLeft(call, &request));
+  if (parts_.tokenizer != nullptr) {
+    FATHOM_RETURN_IF_ERROR(ResolveStopStrings(*parts_.tokenizer, /*chat=*/false, &request));
+  }
+  FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ids, PromptOf(message, facts, call));
   return Admit(request, std::move(ids), facts, IdentityOf(request, WorkOf(message)));
 }
 
 absl::StatusOr<RenderedChat> RouterService::Handler::Render(ChatInput input,
-                                                            bool allow_special) const {
+                                                            const RenderOptions& options) const {
   if (parts_.tokenizer == nullptr) {
     return NoTokenizer(*parts_.folder, "messages", "use Generate with token_ids instead");
   }
@@ -119,19 +140,25 @@ absl::StatusOr<RenderedChat> RouterService::Handler::Render(ChatInput input,
                       parts_.folder->path),
                   "NO_CHAT_TEMPLATE", "messages");
   }
-  return parts_.chat->Render(std::move(input), allow_special);
+  return parts_.chat->Render(std::move(input), options);
 }
 
 absl::StatusOr<AdmittedRequest> RouterService::Handler::Chat(const std::string& bytes,
-                                                             int64_t time_left_ms) const {
+                                                             const CallInfo& call) const {
   v1::ChatRequest message;
   FATHOM_RETURN_IF_ERROR(ParseMessage(bytes, &message));
   FATHOM_ASSIGN_OR_RETURN(const ModelFacts facts, Facts());
   PublicRequest request = FromProto(message);
   FATHOM_RETURN_IF_ERROR(CheckFields(request, facts));
-  ApplyTimeLeft(time_left_ms, &request);
-  FATHOM_ASSIGN_OR_RETURN(RenderedChat rendered,
-                          Render(InputOf(message), message.allow_special_in_content()));
+  FATHOM_RETURN_IF_ERROR(ApplyTimeLeft(call, &request));
+  if (parts_.tokenizer != nullptr) {
+    FATHOM_RETURN_IF_ERROR(ResolveStopStrings(*parts_.tokenizer, /*chat=*/true, &request));
+  }
+  const RenderOptions options = {
+      .allow_special = message.allow_special_in_content(),
+      .cancelled = call.cancelled,
+      .check_tokens_min = [&](int64_t tokens) { return CheckPromptMayFit(tokens, facts); }};
+  FATHOM_ASSIGN_OR_RETURN(RenderedChat rendered, Render(InputOf(message), options));
   FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted, Admit(request, std::move(rendered.ids), facts,
                                                           IdentityOf(request, WorkOf(message))));
   admitted.text.chat = true;
@@ -164,28 +191,31 @@ absl::StatusOr<RouterService::Handler::ResumePoint> RouterService::Handler::Resu
   return point;
 }
 
-absl::Status RouterService::Handler::Tokenize(const std::string& bytes,
+absl::Status RouterService::Handler::Tokenize(const std::string& bytes, const CallInfo& call,
                                               v1::TokenizeResponse* response) const {
   v1::TokenizeRequest message;
   FATHOM_RETURN_IF_ERROR(ParseMessage(bytes, &message));
   if (message.has_chat()) {
     FATHOM_ASSIGN_OR_RETURN(
         const RenderedChat rendered,
-        Render(InputOf(message.chat()), message.chat().allow_special_in_content()));
+        Render(InputOf(message.chat()), {.allow_special = message.chat().allow_special_in_content(),
+                                         .cancelled = call.cancelled}));
     response->mutable_ids()->Add(rendered.ids.begin(), rendered.ids.end());
     response->set_rendered(rendered.text);
     return absl::OkStatus();
   }
   if (parts_.tokenizer == nullptr)
     return NoTokenizer(*parts_.folder, "text", "serve a folder that has one");
-  auto ids = parts_.tokenizer->Encode(
-      message.text(), {.parse_special = true, .add_special_tokens = message.add_special_tokens()});
-  if (!ids.ok()) return Refuse(ids.status(), "INVALID_TEXT", "text");
-  response->mutable_ids()->Add(ids->begin(), ids->end());
+  FATHOM_ASSIGN_OR_RETURN(
+      const std::vector<TokenId> ids,
+      Encode(message.text(), {.parse_special = true,
+                              .add_special_tokens = message.add_special_tokens(),
+                              .cancelled = call.cancelled}));
+  response->mutable_ids()->Add(ids.begin(), ids.end());
   return absl::OkStatus();
 }
 
-absl::Status RouterService::Handler::Detokenize(const std::string& bytes,
+absl::Status RouterService::Handler::Detokenize(const std::string& bytes, const CallInfo&,
                                                 v1::DetokenizeResponse* response) const {
   v1::DetokenizeRequest message;
   FATHOM_RETURN_IF_ERROR(ParseMessage(bytes, &message));
@@ -203,7 +233,8 @@ absl::Status RouterService::Handler::Detokenize(const std::string& bytes,
   return absl::OkStatus();
 }
 
-absl::Status RouterService::Handler::GetModel(const std::string& bytes, v1::Model* response) const {
+absl::Status RouterService::Handler::GetModel(const std::string& bytes, const CallInfo&,
+                                              v1::Model* response) const {
   v1::GetModelRequest message;
   FATHOM_RETURN_IF_ERROR(ParseMessage(bytes, &message));
   const Sessions::View view = parts_.sessions->view();
@@ -233,7 +264,7 @@ absl::Status RouterService::Handler::GetModel(const std::string& bytes, v1::Mode
   return absl::OkStatus();
 }
 
-absl::Status RouterService::Handler::GetLimits(const std::string& bytes,
+absl::Status RouterService::Handler::GetLimits(const std::string& bytes, const CallInfo&,
                                                v1::Limits* response) const {
   v1::GetLimitsRequest message;
   FATHOM_RETURN_IF_ERROR(ParseMessage(bytes, &message));

@@ -8,12 +8,20 @@
 #include <string>
 #include <vector>
 
+#include "common/cancel.h"
 #include "common/status.h"
 #include "inference.pb.h"
 #include "router/api/admission.h"
 #include "router/frontend/grpc/service.h"
 
 namespace fathom::router {
+
+// What a call brings beside its message.
+struct CallInfo {
+  int64_t time_left_ms = 0;  // Until the call's own deadline, when it came; 0: it has none.
+  int64_t waited_ms = 0;     // Since it came.
+  CancelFn cancelled = {};   // Whether its client has gone.
+};
 
 class RouterService::Handler {
  public:
@@ -22,19 +30,21 @@ class RouterService::Handler {
   const ServiceParts& parts() const { return parts_; }
   void set_draining() { draining_ = true; }
 
-  // `time_left_ms`: until the call's own deadline; 0: none.
-  absl::StatusOr<AdmittedRequest> Generate(const std::string& bytes, int64_t time_left_ms) const;
-  absl::StatusOr<AdmittedRequest> Chat(const std::string& bytes, int64_t time_left_ms) const;
+  absl::StatusOr<AdmittedRequest> Generate(const std::string& bytes, const CallInfo& call) const;
+  absl::StatusOr<AdmittedRequest> Chat(const std::string& bytes, const CallInfo& call) const;
   struct ResumePoint {
     SessionKey key;
     std::vector<int32_t> next_positions;
   };
   absl::StatusOr<ResumePoint> Resume(const std::string& bytes) const;
 
-  absl::Status Tokenize(const std::string& bytes, v1::TokenizeResponse* response) const;
-  absl::Status Detokenize(const std::string& bytes, v1::DetokenizeResponse* response) const;
-  absl::Status GetModel(const std::string& bytes, v1::Model* response) const;
-  absl::Status GetLimits(const std::string& bytes, v1::Limits* response) const;
+  absl::Status Tokenize(const std::string& bytes, const CallInfo& call,
+                        v1::TokenizeResponse* response) const;
+  absl::Status Detokenize(const std::string& bytes, const CallInfo& call,
+                          v1::DetokenizeResponse* response) const;
+  absl::Status GetModel(const std::string& bytes, const CallInfo& call, v1::Model* response) const;
+  absl::Status GetLimits(const std::string& bytes, const CallInfo& call,
+                         v1::Limits* response) const;
   absl::Status GetStatus(v1::ClusterStatus* response) const;
 
   // OK: a request would be answered now.
@@ -42,8 +52,12 @@ class RouterService::Handler {
 
  private:
   absl::StatusOr<ModelFacts> Facts() const;
-  absl::StatusOr<std::vector<TokenId>> PromptOf(const v1::GenerateRequest& request) const;
-  absl::StatusOr<RenderedChat> Render(ChatInput input, bool allow_special) const;
+  absl::StatusOr<std::vector<TokenId>> PromptOf(const v1::GenerateRequest& request,
+                                                const ModelFacts& facts,
+                                                const CallInfo& call) const;
+  absl::StatusOr<std::vector<TokenId>> Encode(const std::string& text,
+                                              const EncodeOptions& options) const;
+  absl::StatusOr<RenderedChat> Render(ChatInput input, const RenderOptions& options) const;
 
   const ServiceParts parts_;
   std::atomic<bool> draining_{false};

@@ -1,5 +1,6 @@
 #include "router/frontend/grpc/service.h"
 
+#include <arpa/inet.h>
 #include <google/protobuf/stubs/logging.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -41,9 +42,36 @@ int64_t TimeLeftMs(const Context& context) {
   return std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
 }
 
-absl::Status PoolFull() {
+absl::Status Dropped(WorkDrop why) {
+  switch (why) {
+    case WorkDrop::kFull:
+      break;
+    case WorkDrop::kCancelled:
+      return Cancelled("the call was cancelled, or its deadline passed, before its text's turn");
+    case WorkDrop::kStopping:
+      return WithDetail(
+          Unavailable("this router is shutting down; send the request to another one"),
+          {.reason = "DRAINING", .field = {}, .retry_after_ms = 1000});
+  }
   return WithDetail(Exhausted("this router tokenizes as many long texts as it may; try again"),
                     {.reason = "TOKENIZER_BUSY", .field = {}, .retry_after_ms = 200});
+}
+
+// Who shares tokenizer time: the peer's address without its port, of IPv6 the /64 network (one host
+// has a whole one). "ipv4:1.2.3.4:5678", "ipv6:%5B::1%5D:5678", "unix:..." as gRPC spells them.
+std::string ClientOf(const Context& context) {
+  std::string peer = context.peer();
+  if (!peer.starts_with("ipv4:") && !peer.starts_with("ipv6:")) return peer;
+  peer.resize(peer.rfind(':'));
+  const size_t open = peer.find("%5B"), bracket = peer.find('[');
+  const size_t begin = open != peer.npos      ? open + 3
+                       : bracket != peer.npos ? bracket + 1
+                                              : peer.npos;
+  if (begin == peer.npos) return peer;
+  in6_addr address;
+  const std::string host = peer.substr(begin, peer.find_first_of("%]", begin) - begin);
+  if (inet_pton(AF_INET6, host.c_str(), &address) != 1) return peer;
+  return "ipv6/64:" + std::string(reinterpret_cast<const char*>(address.s6_addr), 8);
 }
 
 template <class Message>
@@ -101,7 +129,9 @@ class RouterService::Inference final : public RawInference {
   }
 
  private:
-  using Admission = absl::StatusOr<AdmittedRequest> (Handler::*)(const std::string&, int64_t) const;
+  using Admission = absl::StatusOr<AdmittedRequest> (Handler::*)(const std::string&,
+                                                                 const CallInfo&) const;
+  using Finish = std::function<void(const absl::Status&)>;
 
   void Refuse(const std::shared_ptr<StreamReactor>& reactor, const absl::Status& status) {
     handler_->parts().observer->Refused(status.code());
@@ -114,39 +144,55 @@ class RouterService::Inference final : public RawInference {
     reactor->Begin(*std::move(session));
   }
 
-  // Short work at once, long work on the pool; `full` when the pool takes no more.
-  void Run(size_t bytes, std::function<void()> work, const std::function<void()>& full) {
-    if (bytes < handler_->parts().inline_bytes_max) return work();
-    if (!handler_->parts().pool->TryRun(std::move(work))) full();
+  // Short work at once, long work on the pool, which may drop it. The call has not ended before one
+  // of `work` and `refuse` was called, so its context may be asked until then.
+  void Run(Context* context, size_t bytes, std::function<void(const CallInfo&)> work,
+           Finish refuse) {
+    CallInfo call{.time_left_ms = TimeLeftMs(*context),
+                  .cancelled = [context] { return context->IsCancelled(); }};
+    if (bytes < handler_->parts().inline_bytes_max) return work(call);
+    const auto came = std::chrono::steady_clock::now();
+    handler_->parts().pool->Run(
+        {.client = ClientOf(*context),
+         .cancelled = call.cancelled,
+         .run =
+             [came, call, work = std::move(work)]() mutable {
+               call.waited_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+                                    std::chrono::steady_clock::now() - came)
+                                    .count();
+               work(call);
+             },
+         .drop = [refuse = std::move(refuse)](WorkDrop why) { refuse(Dropped(why)); }});
   }
 
   grpc::ServerWriteReactor<Bytes>* Stream(Context* context, const Bytes& request, Admission admit) {
     const auto reactor = StreamReactor::Make(context, handler_->parts().sessions);
-    const int64_t time_left_ms = TimeLeftMs(*context);
     // g++ 12 with UBSan loses `this` in (handler_->*admit)(...) inside a lambda: std::invoke keeps
     // it.
-    auto work = [this, reactor, bytes = Dump(request), time_left_ms, admit] {
-      absl::StatusOr<AdmittedRequest> admitted = std::invoke(admit, handler_, bytes, time_left_ms);
+    auto work = [this, reactor, bytes = Dump(request), admit](const CallInfo& call) {
+      absl::StatusOr<AdmittedRequest> admitted = std::invoke(admit, handler_, bytes, call);
       if (!admitted.ok()) return Refuse(reactor, admitted.status());
       Launch(reactor, handler_->parts().sessions->Create(*std::move(admitted), reactor));
     };
-    Run(request.Length(), std::move(work), [this, reactor] { Refuse(reactor, PoolFull()); });
+    Run(context, request.Length(), std::move(work),
+        [this, reactor](const absl::Status& status) { Refuse(reactor, status); });
     return reactor.get();
   }
 
   template <class Response>
   grpc::ServerUnaryReactor* Unary(Context* context, const Bytes& request, Bytes* response,
-                                  absl::Status (Handler::*call)(const std::string&, Response*)
+                                  absl::Status (Handler::*method)(const std::string&,
+                                                                  const CallInfo&, Response*)
                                       const) {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    auto work = [this, reactor, bytes = Dump(request), response, call] {
+    auto work = [this, reactor, bytes = Dump(request), response, method](const CallInfo& call) {
       Response message;
-      const absl::Status status = std::invoke(call, handler_, bytes, &message);
+      const absl::Status status = std::invoke(method, handler_, bytes, call, &message);
       if (status.ok()) Serialize(message, response);
       reactor->Finish(ToGrpcStatus(status));
     };
-    Run(request.Length(), std::move(work),
-        [reactor] { reactor->Finish(ToGrpcStatus(PoolFull())); });
+    Run(context, request.Length(), std::move(work),
+        [reactor](const absl::Status& status) { reactor->Finish(ToGrpcStatus(status)); });
     return reactor;
   }
 
