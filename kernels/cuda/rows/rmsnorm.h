@@ -1,5 +1,5 @@
 // kernels/cuda/rows/rmsnorm.h: y = round(x * r * w) with r = 1 / sqrt(mean(x^2) + eps), in the
-// order of docs/NUMERICS.md ("Norm"): 128 lanes of vectors of 8. With `addend`, x = round(x +
+// order of docs/NUMERICS.md ("Norms"): 128 lanes of vectors of 8. With `addend`, x = round(x +
 // addend) first (the residual: a rounding point of its own). With `gather`, row i of y is that of
 // row gather[i].
 #pragma once
