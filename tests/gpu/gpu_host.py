@@ -132,9 +132,11 @@ def last_lines(text, count=3):
 
 
 class Clocks:
-    """Least, median and largest clock, power and temperature of the GPU while the block runs."""
+    """Least, median and largest clock, power and temperature of the GPU while the block runs; and whether the power limit
+    holds the clock down (1) or not (0)."""
 
-    FIELDS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
+    FIELDS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_event_reasons.sw_power_cap")
+    STATES = {"Active": 1.0, "Not Active": 0.0}
 
     def __init__(self, host, name):
         self.host, self.name = host, name
@@ -158,7 +160,9 @@ class Clocks:
         self.child.wait()
         self.reader.join(5)
         self.child.stdout.close()
-        columns = list(zip(*[[float(w) for w in line.split(",")] for line in self.lines if line.count(",") == 3 and "N/A" not in line]))
+        words = [[w.strip() for w in line.split(",")] for line in self.lines if "N/A" not in line]
+        columns = list(zip(*[[self.STATES[w] if w in self.STATES else float(w) for w in row] for row in words
+                             if len(row) == len(self.FIELDS)]))
         self.host.clocks[self.name] = {field: [min(c), statistics.median(c), max(c)] for field, c in zip(self.FIELDS, columns)}
 
 

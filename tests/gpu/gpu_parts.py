@@ -384,6 +384,16 @@ def peer_transformers(host):
         host.say(f"  {one['id']:<44} {gpu_rows.number(one['value']):>10} {one['unit']}")
 
 
+def power(host):
+    """Power and clocks of the 7B shape while steps of one size run; the results' clocks have them, by power-SEQUENCES."""
+    with Serve(host, SHAPE_FILES["7b"], "--load-format", "dummy") as served:
+        for sequences in (1, 8, 32, 64, 128):
+            tokens = 2000 if sequences == 1 else 800  # Several seconds of steps, of which the median is taken.
+            with Clocks(host, f"power-{sequences}"):
+                served.bench("throughput", "--requests", sequences, "--concurrency", sequences, "--input-len", 128,
+                             "--output-len", tokens)
+
+
 def table(host):
     """Nothing but the table, which every run ends with."""
 
@@ -395,7 +405,8 @@ PARTS = {
     "perf-7b-quick": (perf_7b_quick, 240, True), "ttft-7b": (ttft_7b, 100, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),
     "peer-transformers": (peer_transformers, 500, True), "peer-attention": (peer_attention, 400, True),
-    "canonical-cost": (canonical_cost, 500, True), "fault-flag-cost": (fault_flag_cost, 400, False), "table": (table, 1, False),
+    "canonical-cost": (canonical_cost, 500, True), "fault-flag-cost": (fault_flag_cost, 400, False), "power": (power, 200, False),
+    "table": (table, 1, False),
 }
 
 
