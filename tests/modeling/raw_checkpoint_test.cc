@@ -139,7 +139,7 @@ TEST(RawCheckpoint, ManifestsThatLie) {
   EXPECT_THAT(first("shape", {-1, 8}), HasSubstr("shape is not valid"));
   EXPECT_THAT(first("shape", {int64_t{1} << 62, 16}), HasSubstr("overflows"));
   EXPECT_THAT(first("dtype", "Q4"), HasSubstr("\"Q4\" is unknown"));
-  EXPECT_THAT(first("dtype", "F16"), HasSubstr("is F16, others are F32"));
+  EXPECT_THAT(first("dtype", "F16"), HasSubstr("is F16, other matrices are F32"));
   EXPECT_THAT(first("offset", -4096), HasSubstr("offset is not valid"));
   EXPECT_THAT(first("offset", 64), HasSubstr("gap or overlap"));
   EXPECT_THAT(first("offset", int64_t{0x7FFFFFFFFFFFF000}), HasSubstr("gap or overlap"));
