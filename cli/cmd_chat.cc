@@ -58,9 +58,10 @@ int RunChat(int argc, const char* const* argv) {
   if (auto status = request_flags.Apply(&request); !status.ok()) return Fail("chat", status);
 
   const auto client = server.Dial();
-  if (prompt.empty()) return Converse(*client, request_flags, &request);
+  if (!client.ok()) return Fail("chat", client.status());
+  if (prompt.empty()) return Converse(**client, request_flags, &request);
   request.conversation.messages.push_back({.role = "user", .content = prompt});
-  const absl::Status status = Ask(*client, request_flags, &request);
+  const absl::Status status = Ask(**client, request_flags, &request);
   return status.ok() ? kExitOk : Fail("chat", status);
 }
 

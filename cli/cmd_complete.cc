@@ -35,8 +35,9 @@ int RunComplete(int argc, const char* const* argv) {
 
   AnswerPrinter printer(request_flags.json);
   const auto client = server.Dial();
+  if (!client.ok()) return Fail("complete", client.status());
   const auto answer =
-      client->Generate(request, [&](const Event& event) { return printer.OnEvent(event); });
+      (*client)->Generate(request, [&](const Event& event) { return printer.OnEvent(event); });
   printer.Finish();
   if (!answer.ok()) return Fail("complete", answer.status());
   if (request_flags.json) {

@@ -9,6 +9,7 @@
 #include "cli/trace_json.h"
 #include "client/convert.h"
 #include "cluster/worker_wire.h"
+#include "common/address.h"
 #include "worker.grpc.pb.h"
 
 namespace fathom::client {
@@ -64,6 +65,9 @@ int RunProfile(int argc, const char* const* argv) {
   flags.Group("Output");
   flags.Add("--out", &out, "File to write");
   if (const auto code = flags.Parse(argc, argv)) return *code;
+  const auto worker = ParseHostPort(address);
+  if (!worker.ok()) return Fail("profile", Annotate(worker.status(), "--worker"));
+  address = FormatHostPort(worker->host, worker->port);
 
   const auto trace = Trace(address, steps, timeout_s);
   if (!trace.ok()) return Fail("profile", trace.status());

@@ -16,7 +16,9 @@ int RunStatus(int argc, const char* const* argv) {
   flags.Add("--json", &json, "Print one JSON object");
   if (const auto code = flags.Parse(argc, argv)) return *code;
 
-  const auto got = server.Dial()->GetStatus(/*deadline_ms=*/5000);
+  const auto client = server.Dial();
+  if (!client.ok()) return Fail("status", client.status());
+  const auto got = (*client)->GetStatus(/*deadline_ms=*/5000);
   if (!got.ok()) {
     Fail("status", got.status());
     return kExitUnavailable;

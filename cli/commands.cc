@@ -6,6 +6,8 @@
 #include <fstream>
 #include <string_view>
 
+#include "common/address.h"
+
 namespace fathom::client {
 
 void ServerFlag::Add(Flags& flags) {
@@ -13,10 +15,9 @@ void ServerFlag::Add(Flags& flags) {
   flags.Add("--server", &servers, "HOST:PORT of a router's gRPC port; several with commas");
 }
 
-std::unique_ptr<Client> ServerFlag::Dial() const {
+absl::StatusOr<std::unique_ptr<Client>> ServerFlag::Dial() const {
   ClientOptions options;
-  options.servers = SplitCommas(servers);
-  if (options.servers.empty()) options.servers.emplace_back("127.0.0.1:8001");
+  FATHOM_ASSIGN_OR_RETURN(options.servers, ParseAddresses("--server", {servers}));
   options.first_budget_ms = 3000;  // Long enough for a router that restarts.
   return std::make_unique<Client>(std::move(options));
 }

@@ -22,12 +22,14 @@ int RunPlan(int argc, const char* const* argv);
 int RunStatus(int argc, const char* const* argv);
 int RunProfile(int argc, const char* const* argv);
 int RunBench(int argc, const char* const* argv);
+int RunEdge(int argc, const char* const* argv);
 
 // --server, in every command that talks to a cluster.
 struct ServerFlag {
   std::string servers = "127.0.0.1:8001";
   void Add(Flags& flags);
-  std::unique_ptr<Client> Dial() const;
+  // INVALID_ARGUMENT names the address that is none.
+  absl::StatusOr<std::unique_ptr<Client>> Dial() const;
 };
 
 // The text between commas; none of an empty text.

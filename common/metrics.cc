@@ -1,20 +1,16 @@
 #include "common/metrics.h"
 
-#include <netdb.h>
 #include <prometheus/counter.h>
-#include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include <chrono>
 #include <exception>
-#include <future>
+#include <utility>
 
 #include "common/check.h"
+#include "common/http_server.h"
 
 namespace fathom {
 
@@ -46,41 +42,12 @@ class Metrics::Impl {
 
   const std::string prefix;
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
-  std::unique_ptr<prometheus::Exposer> exposer;
-  std::string host;
-  int port = 0;
+  std::unique_ptr<HttpServer> server;  // Ends before what it shows.
 };
-
-namespace {
-
-// A connection that is closed at once.
-void Knock(const std::string& host, int port) {
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICSERV;
-  addrinfo* found = nullptr;
-  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) return;
-  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd >= 0) {
-    (void)connect(fd, found->ai_addr, found->ai_addrlen);
-    close(fd);
-  }
-  freeaddrinfo(found);
-}
-
-}  // namespace
 
 Metrics::Metrics(const std::string& role) : impl_(std::make_unique<Impl>(role)) {}
 
-// The HTTP server's thread looks whether it shall stop when somebody connects, or every two
-// seconds.
-Metrics::~Metrics() {
-  if (!impl_->exposer) return;
-  const auto stopped = std::async(std::launch::async, [this] { impl_->exposer.reset(); });
-  while (stopped.wait_for(std::chrono::milliseconds(5)) != std::future_status::ready) {
-    Knock(impl_->host, impl_->port);
-  }
-}
+Metrics::~Metrics() = default;
 
 Counter Metrics::AddCounter(const std::string& name, const std::string& help,
                             const Labels& labels) {
@@ -116,18 +83,14 @@ Histogram Metrics::AddHistogram(const std::string& name, const std::string& help
   return handle;
 }
 
-absl::StatusOr<int> Metrics::Serve(const std::string& host, int port) {
-  try {
-    impl_->exposer =
-        std::make_unique<prometheus::Exposer>(fmt::format("{}:{}", host, port), /*num_threads=*/1);
-    impl_->exposer->RegisterCollectable(impl_->registry);
-    impl_->host = host;
-    impl_->port = impl_->exposer->GetListeningPorts().front();
-    return impl_->port;
-  } catch (const std::exception& error) {
-    return Unavailable("cannot serve /metrics on {}:{}: {}; choose another port (0 = any free one)",
-                       host, port, error.what());
-  }
+void Metrics::Serve(Listener listener, std::function<bool()> live) {
+  const auto answer = [this, live = std::move(live)](std::string_view path) -> HttpAnswer {
+    if (path == "/metrics") return {200, "text/plain; version=0.0.4; charset=utf-8", Text()};
+    if (path != "/livez") return {404, "text/plain", "this port has /metrics and /livez\n"};
+    if (!live()) return {503, "text/plain", "a port of this process is deaf\n"};
+    return {200, "text/plain", "alive\n"};
+  };
+  impl_->server = std::make_unique<HttpServer>(std::move(listener), answer);
 }
 
 std::string Metrics::Text() const {

@@ -4,12 +4,13 @@
 // updates from any (9-23 ns each).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "common/status.h"
+#include "common/listener.h"
 
 namespace fathom {
 
@@ -59,9 +60,8 @@ class Metrics {
   Histogram AddHistogram(const std::string& name, const std::string& help,
                          std::vector<double> buckets, const Labels& labels = {});
 
-  // Serves GET /metrics on host:port (0: any free one) and returns the port. UNAVAILABLE when it
-  // cannot bind.
-  absl::StatusOr<int> Serve(const std::string& host, int port);
+  // Serves GET /metrics, and GET /livez (200, or 503 when `live` says false), until this ends.
+  void Serve(Listener listener, std::function<bool()> live);
 
   // The text of /metrics.
   std::string Text() const;

@@ -1,14 +1,17 @@
 #include "common/process.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -107,6 +110,37 @@ void DieWithParent() {
   const pid_t parent = getppid();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent || parent == 1) raise(SIGKILL);  // It died before we asked.
+}
+
+void RaiseDescriptorLimit() {
+  constexpr rlim_t kMost = 1 << 20;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = std::min(limit.rlim_max, kMost);
+  if (limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = wanted;
+  setrlimit(RLIMIT_NOFILE, &limit);  // Without it the limits of connections are lower.
+}
+
+void MemoryReturner::Look() {
+  constexpr int64_t kWorthwhileBytes = 64 << 20;
+  const auto resident_bytes = []() -> int64_t {
+    long long pages = 0, resident = 0;
+    std::FILE* file = std::fopen("/proc/self/statm", "re");
+    if (file == nullptr) return 0;
+    const int read = std::fscanf(file, "%lld %lld", &pages, &resident);
+    std::fclose(file);
+    return read == 2 ? resident * sysconf(_SC_PAGESIZE) : 0;
+  };
+  const int64_t now_bytes = resident_bytes();
+  if (least_bytes_ < 0 || now_bytes < least_bytes_) least_bytes_ = now_bytes;
+  if (now_bytes < least_bytes_ + kWorthwhileBytes) return;
+  if (static_cast<int64_t>(mallinfo2().fordblks) < kWorthwhileBytes) return;  // It is in use.
+  if (skip_-- > 0) return;
+  malloc_trim(0);
+  const bool little = now_bytes - resident_bytes() < kWorthwhileBytes / 4;
+  pause_ = little ? std::min(2 * pause_ + 1, 63) : 0;
+  skip_ = pause_;
 }
 
 std::string RandomId() {

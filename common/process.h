@@ -34,6 +34,23 @@ void RequestStop();
 // next cluster. All of its state may be lost by design.
 void DieWithParent();
 
+// Raises the soft limit of descriptors to the hard one, at most 1,048,576. Call it before anything
+// that counts descriptors.
+void RaiseDescriptorLimit();
+
+// Gives memory that is free in the allocator back to the system, when a flood has left much of it.
+// Call it now and then from one thread.
+class MemoryReturner {
+ public:
+  void Look();
+
+ private:
+  int64_t least_bytes_ = -1;  // Resident, ever.
+  // Looks to be left out, and how many more each time that there was little to return.
+  int skip_ = 0;
+  int pause_ = 0;
+};
+
 // 128 random bits from the system as 32 hex digits.
 std::string RandomId();
 uint64_t RandomSeed();

@@ -8,11 +8,13 @@
 #include <functional>
 #include <thread>
 
+#include "common/address.h"
 #include "common/clock.h"
 #include "common/flags.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/process.h"
+#include "common/self_dial.h"
 #include "router/api/readiness.h"
 #include "router/frontend/grpc/service.h"
 #include "router/link/grpc_scheduler_link.h"
@@ -34,6 +36,7 @@ struct Options {
   int32_t http_port = 8000;
   int32_t tokenizer_threads = 2;
   int64_t drain_timeout_s = 30;
+  bool behind_proxy = false;
   bool die_with_parent = false;
   std::string log_level = "info";
 };
@@ -55,6 +58,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   flags.Add("--host", &options->host, "Address to listen on.");
   flags.AddPort("--grpc-port", &options->grpc_port, "Port of the public gRPC services.");
   flags.AddPort("--http-port", &options->http_port, "Port of GET /metrics.");
+  flags.Add("--behind-proxy", &options->behind_proxy,
+            "A proxy has the clients: no connection is cut for what its calls do.");
   flags.Group("Process");
   flags.Add("--tokenizer-threads", &options->tokenizer_threads, 1, 64,
             "Threads for texts beyond 4 KiB.");
@@ -105,15 +110,6 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder) {
   return text;
 }
 
-// "a:1,b:2": two schedulers.
-void SplitAddresses(const std::string& list, std::vector<std::string>* addresses) {
-  for (size_t begin = 0; begin <= list.size();) {
-    const size_t end = std::min(list.find(',', begin), list.size());
-    if (end > begin) addresses->push_back(list.substr(begin, end - begin));
-    begin = end + 1;
-  }
-}
-
 // Ends the process when an ordered end takes longer. What runs looks at cancellation, so that is a
 // bug; but a drain waits for none.
 void EndAfter(int seconds) {
@@ -126,11 +122,18 @@ void EndAfter(int seconds) {
 }
 
 int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
+  auto grpc = Listener::Bind(options.host, options.grpc_port, "--grpc-port");
+  if (!grpc.ok()) return Fail(ExitCodeOfBind(grpc.status()), grpc.status());
+  auto http = Listener::Bind(options.host, options.http_port, "--http-port");
+  if (!http.ok()) return Fail(ExitCodeOfBind(http.status()), http.status());
+  const int grpc_port = grpc->port(), http_port = http->port();
+  const SelfDial self({{"--grpc-port", options.host, grpc_port, OwnPort::Speaks::kHttp2},
+                       {"--http-port", options.host, http_port, OwnPort::Speaks::kHttp1}});
   const RealClock clock;
   Metrics metrics("router");
   RouterMetrics observer(&metrics);
   GrpcSchedulerLinkOptions link_options;
-  for (const std::string& list : options.schedulers) SplitAddresses(list, &link_options.addresses);
+  link_options.addresses = options.schedulers;
   link_options.config_digest = folder.config_digest;
   GrpcSchedulerLink link(link_options, &clock);
   Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer);
@@ -145,12 +148,13 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   parts.observer = &observer;
   RouterService service(parts);
 
-  const auto grpc_port = service.Start(options.host, options.grpc_port, {});
-  if (!grpc_port.ok()) return Fail(kExitUnavailable, grpc_port.status());
-  const auto http_port = metrics.Serve(options.host, options.http_port);
-  if (!http_port.ok()) return Fail(kExitUnavailable, http_port.status());
+  rpc::ServerOptions server{.name = "router"};
+  if (options.behind_proxy) server.connections = rpc::TrustedConnections();
+  const absl::Status started = service.Start(*std::move(grpc), server);
+  if (!started.ok()) return Fail(kExitUnavailable, started);
+  metrics.Serve(*std::move(http), [&] { return self.hears(); });
   link.Start(&sessions);
-  PrintListening("router", {{"grpc_port", *grpc_port}, {"http_port", *http_port}});
+  PrintListening("router", {{"grpc_port", grpc_port}, {"http_port", http_port}});
 
   const auto tick = [&] {
     link.Tick();
@@ -158,6 +162,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
     service.UpdateHealth();
     const Sessions::View view = sessions.view();
     observer.Show(view, Readiness(folder, view).ok());
+    observer.Show(service.connections());
     return view.open;
   };
   while (!WaitForStopSignal(kTickMs)) tick();
@@ -176,6 +181,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
 
 int Main(int argc, char** argv) {
   HandleStopSignals();
+  RaiseDescriptorLimit();
   Options options;
   if (const auto exit = ParseOptions(argc, argv, &options)) return *exit;
   if (options.die_with_parent) DieWithParent();
@@ -184,6 +190,9 @@ int Main(int argc, char** argv) {
     return Fail(kExitUsage,
                 Invalid("--model is missing; give the model folder that the workers serve"));
   }
+  auto schedulers = ParseAddresses("--scheduler", options.schedulers);
+  if (!schedulers.ok()) return Fail(kExitUsage, schedulers.status());
+  options.schedulers = *std::move(schedulers);
   const RealClock clock;
   const auto folder =
       Phase(clock, "config", [&] { return ReadModelFolder(options.model, options.hf_overrides); });

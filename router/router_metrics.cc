@@ -36,10 +36,30 @@ RouterMetrics::RouterMetrics(Metrics* metrics) {
       "first_token_seconds", "From a session's start to its first token.", LatencyBucketsSeconds());
   gap_ = metrics->AddHistogram("token_gap_seconds", "Between a stream's tokens, per token.",
                                LatencyBucketsSeconds());
+  const auto closed = [metrics](const char* reason) {
+    return metrics->AddCounter("connections_closed_total", "Connections that the port closed.",
+                               {{"reason", reason}});
+  };
+  accepted_ = metrics->AddCounter("connections_total", "Connections of clients.");
+  evicted_ = closed("idle");
+  turned_away_ = closed("full");
+  cut_ = closed("hostile");
+  connections_ = metrics->AddGauge("connections_open", "Connections of clients now.");
   open_ = metrics->AddGauge("streams_open", "Client streams now.");
   kept_ = metrics->AddGauge("sessions_kept", "Sessions kept for a resume.");
   ready_ = metrics->AddGauge("ready", "1: a request would be answered.");
   scheduler_up_ = metrics->AddGauge("scheduler_up", "1: a scheduler leads and answers.");
+}
+
+void RouterMetrics::Show(const rpc::ConnectionStats& connections) {
+  const auto raise = [](Counter& counter, int64_t total) {
+    counter.Add(static_cast<double>(total) - counter.value());
+  };
+  connections_.Set(static_cast<double>(connections.open));
+  raise(accepted_, connections.accepted_total);
+  raise(evicted_, connections.evicted_total);
+  raise(turned_away_, connections.refused_total);
+  raise(cut_, connections.cut_total);
 }
 
 void RouterMetrics::FirstToken(int64_t since_us, int64_t tokens) {

@@ -26,13 +26,15 @@ class RouterMetrics final : public SessionObserver, public ServiceObserver {
 
   // Gauges, from a look at the tables.
   void Show(const Sessions::View& view, bool ready);
+  void Show(const rpc::ConnectionStats& connections);
 
  private:
   std::map<std::string, Counter, std::less<>> ended_;
   std::map<absl::StatusCode, Counter> refused_;
   Counter tokens_, dropped_, resubmitted_, resets_;
   Histogram first_token_, gap_;
-  Gauge open_, kept_, ready_, scheduler_up_;
+  Counter accepted_, evicted_, turned_away_, cut_;
+  Gauge open_, kept_, ready_, scheduler_up_, connections_;
 };
 
 }  // namespace fathom::router

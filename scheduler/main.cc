@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/process.h"
+#include "common/self_dial.h"
 #include "scheduler/core/policy.h"
 #include "scheduler/driver.h"
 #include "scheduler/transport/grpc_transport.h"
@@ -14,7 +15,8 @@ namespace fathom::scheduler {
 namespace {
 
 struct Settings {
-  GrpcTransportOptions transport{.host = "127.0.0.1", .port = 8003, .limits = {}};
+  std::string host = "127.0.0.1";
+  int32_t port = 8003;
   int32_t metrics_port = 8002;
   std::string term_file;
   std::string log_level = "info";
@@ -32,9 +34,8 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   Flags flags("fathom-scheduler",
               "Decides every batch of a Fathom cluster; routers and workers dial it.");
   flags.Group("Addresses");
-  flags.Add("--host", &settings->transport.host, "Address to listen on.");
-  flags.AddPort("--port", &settings->transport.port,
-                "gRPC port for routers and workers; 0: any free one.");
+  flags.Add("--host", &settings->host, "Address to listen on.");
+  flags.AddPort("--port", &settings->port, "gRPC port for routers and workers; 0: any free one.");
   flags.AddPort("--metrics-port", &settings->metrics_port,
                 "HTTP port of /metrics; 0: any free one.");
   flags.Group("Leadership");
@@ -79,6 +80,7 @@ int Main(int argc, char** argv) {
   Settings settings;
   if (const std::optional<int> code = Parse(argc, argv, &settings)) return *code;
   HandleStopSignals();
+  RaiseDescriptorLimit();
   if (settings.die_with_parent) DieWithParent();
   LogInit("scheduler", settings.log_level);
 
@@ -96,17 +98,22 @@ int Main(int argc, char** argv) {
   const absl::StatusOr<TermId> term = terms->Take(TermId{0});
   if (!term.ok()) return Fail(term.status(), kExitUnavailable);
 
+  auto grpc = Listener::Bind(settings.host, settings.port, "--port");
+  if (!grpc.ok()) return Fail(grpc.status(), ExitCodeOfBind(grpc.status()));
+  auto http = Listener::Bind(settings.host, settings.metrics_port, "--metrics-port");
+  if (!http.ok()) return Fail(http.status(), ExitCodeOfBind(http.status()));
+  const int port = grpc->port(), metrics_port = http->port();
+  const SelfDial self({{"--port", settings.host, port, OwnPort::Speaks::kHttp2},
+                       {"--metrics-port", settings.host, metrics_port, OwnPort::Speaks::kHttp1}});
   RealClock clock;
   Metrics metrics("scheduler");
   DriverMetrics driver_metrics(&metrics);
-  const absl::StatusOr<int> metrics_port =
-      metrics.Serve(settings.transport.host, settings.metrics_port);
-  if (!metrics_port.ok()) return Fail(metrics_port.status(), kExitUnavailable);
-  auto transport = GrpcTransport::Listen(settings.transport, &clock);
+  auto transport = GrpcTransport::Serve(*std::move(grpc), {}, &clock);
   if (!transport.ok()) return Fail(transport.status(), kExitUnavailable);
+  metrics.Serve(*std::move(http), [&] { return self.hears(); });
 
   Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics);
-  PrintListening("scheduler", {{"port", (*transport)->port()}, {"metrics_port", *metrics_port}});
+  PrintListening("scheduler", {{"port", port}, {"metrics_port", metrics_port}});
   // Signals wait in a thread of their own: the driver thread waits for nothing but its queue.
   std::atomic<bool> over = false;
   std::thread signals([&] {

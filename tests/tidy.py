@@ -24,19 +24,20 @@ LONG_FUNCTIONS = {}
 # sees headers. common, kernels < cluster, text, modeling < scheduler, router, worker, client < cli.
 MAY_INCLUDE = {
     "common": {"common"},
+    "rpc": {"common", "rpc"},
     "kernels": {"kernels"},
     "cluster": {"common", "cluster"},
     "text": {"common", "text"},
     "text/jinja": {"common", "text/jinja"},
     "modeling": {"common", "kernels", "modeling"},
-    "scheduler": {"common", "cluster", "scheduler"},
+    "scheduler": {"common", "rpc", "cluster", "scheduler"},
     "scheduler/core": {"common", "cluster", "scheduler/core"},
     "scheduler/membership": {"common", "cluster", "scheduler/core", "scheduler/membership"},
-    "router": {"common", "cluster", "text", "modeling", "router"},
+    "router": {"common", "rpc", "cluster", "text", "modeling", "router"},
     "router/sessions": {"common", "cluster", "text", "modeling", "router/api", "router/sessions"},
     "router/api": {"common", "cluster", "text", "modeling", "router/api", "router/sessions"},
     "router/link": {"common", "cluster", "router/sessions", "router/link"},
-    "worker": {"common", "cluster", "kernels", "modeling", "worker"},
+    "worker": {"common", "rpc", "cluster", "kernels", "modeling", "worker"},
     "client": {"common", "cluster", "client"},
     "cli": {"common", "cluster", "text", "modeling", "client", "cli"},
 }

@@ -8,12 +8,14 @@
 #include <filesystem>
 #include <thread>
 
+#include "common/address.h"
 #include "common/clock.h"
 #include "common/cpus.h"
 #include "common/flags.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/process.h"
+#include "common/self_dial.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/checkpoint/model_digest.h"
 #include "modeling/config/model_config.h"
@@ -128,7 +130,7 @@ WorkerFacts FactsOf(const Options& options, const Model& model, const Compute& c
       {facts.weights_digest, compute.dtype, compute.device_kind, options.tp, kRecipeVersion});
   facts.device_kind = compute.device_kind;
   facts.dtype = compute.dtype;
-  facts.health_address = fmt::format("{}:{}", options.host, health_port);
+  facts.health_address = FormatHostPort(options.host, health_port);
   facts.memory_bytes = static_cast<uint64_t>(compute.memory_bytes);
   facts.limits = compute.limits;
   facts.tp = options.tp;
@@ -197,18 +199,25 @@ struct CudaCompute : Compute {
 
 using MakeCompute = std::function<std::unique_ptr<Compute>(Progress*, WorkerMetrics*)>;
 
+struct Ports {
+  Listener grpc;
+  Listener http;
+};
+
 // Until a stop signal (OK), or what makes this process useless.
-absl::Status Serve(const Options& options, const Model& model, const MakeCompute& make_compute,
-                   const Clock& clock) {
+absl::Status Serve(const Options& options, const Model& model, Ports* ports,
+                   const MakeCompute& make_compute, const Clock& clock) {
+  const int port = ports->grpc.port(), metrics_port = ports->http.port();
+  const SelfDial self({{"--port", options.host, port, OwnPort::Speaks::kHttp2},
+                       {"--metrics-port", options.host, metrics_port, OwnPort::Speaks::kHttp1}});
   Metrics metrics("worker");
   WorkerMetrics observer(&metrics);
   Progress progress;
   StepRecorder recorder;
-  FATHOM_ASSIGN_OR_RETURN(const auto health,
-                          HealthServer::Start(options.host, options.port, &recorder));
-  FATHOM_ASSIGN_OR_RETURN(const int metrics_port,
-                          metrics.Serve(options.host, options.metrics_port));
-  PrintListening("worker", {{"port", health->port()}, {"metrics_port", metrics_port}});
+  FATHOM_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(std::move(ports->grpc),
+                                                                 {.name = "worker"}, &recorder));
+  metrics.Serve(std::move(ports->http), [&] { return self.hears(); });
+  PrintListening("worker", {{"port", port}, {"metrics_port", metrics_port}});
 
   progress.phase = WorkerPhase::kLoading;
   const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
@@ -225,8 +234,8 @@ absl::Status Serve(const Options& options, const Model& model, const MakeCompute
   std::atomic<bool> was_registered{false};
   const TimeUs register_from = clock.Now();
   Membership membership;
-  SchedulerClient client(options.schedulers, FactsOf(options, model, *compute, health->port()),
-                         &membership, &progress, &stop, &clock, [&](int schedulers) {
+  SchedulerClient client(options.schedulers, FactsOf(options, model, *compute, port), &membership,
+                         &progress, &stop, &clock, [&](int schedulers) {
                            if (!was_registered.exchange(true))
                              PrintPhase("register", clock.Now() - register_from);
                            observer.SetRegistered(schedulers);
@@ -260,7 +269,7 @@ int Ended(const absl::Status& ended) {
   return kExitOk;
 }
 
-int RunOnCpu(const Options& options, const Model& model, const Clock& clock) {
+int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock) {
   const auto sizes = SizesFor(options, model.config);
   if (!sizes.ok()) return Fail(kExitUsage, sizes.status());
   LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
@@ -270,10 +279,10 @@ int RunOnCpu(const Options& options, const Model& model, const Clock& clock) {
   const MakeCompute make = [&](Progress* progress, WorkerMetrics* observer) {
     return std::make_unique<CpuCompute>(options, model, *sizes, clock, progress, observer);
   };
-  return Ended(Serve(options, model, make, clock));
+  return Ended(Serve(options, model, ports, make, clock));
 }
 
-int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& device,
+int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& device, Ports* ports,
              const Clock& clock) {
   const auto dtype = CudaDType(options, model.checkpoint->stored_type());
   if (!dtype.ok()) return Fail(kExitUsage, dtype.status());
@@ -287,7 +296,7 @@ int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& devi
     return std::make_unique<CudaCompute>(options, model, device, *plan, *dtype, clock, progress,
                                          observer);
   };
-  return Ended(Serve(options, model, make, clock));
+  return Ended(Serve(options, model, ports, make, clock));
 }
 
 // Facts of the GPU; sm 0: the CPU.
@@ -308,14 +317,20 @@ int Main(int argc, char** argv) {
   Options options;
   if (const auto code = ParseOptions(argc, argv, &options)) return *code;
   HandleStopSignals();
+  RaiseDescriptorLimit();
   if (options.die_with_parent) DieWithParent();
   LogInit("worker", options.log_level);
   const auto device = ChooseDevice(&options);
   if (!device.ok()) return Fail(kExitUsage, device.status());
   const auto model = OpenModel(options, clock);
   if (!model.ok()) return Fail(kExitBadModel, model.status());
-  return device->sm > 0 ? RunOnGpu(options, *model, *device, clock)
-                        : RunOnCpu(options, *model, clock);
+  auto grpc = Listener::Bind(options.host, options.port, "--port");
+  if (!grpc.ok()) return Fail(ExitCodeOfBind(grpc.status()), grpc.status());
+  auto http = Listener::Bind(options.host, options.metrics_port, "--metrics-port");
+  if (!http.ok()) return Fail(ExitCodeOfBind(http.status()), http.status());
+  Ports ports{*std::move(grpc), *std::move(http)};
+  return device->sm > 0 ? RunOnGpu(options, *model, *device, &ports, clock)
+                        : RunOnCpu(options, *model, &ports, clock);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "common/address.h"
 #include "common/flags.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/gpu_cards.h"
@@ -70,27 +71,6 @@ void AddFlags(Options* options, Flags* flags) {
                    "Least level that is logged.");
 }
 
-// Commas within a value separate addresses, too.
-absl::Status SplitAddresses(std::vector<std::string>* addresses) {
-  std::vector<std::string> all;
-  for (const std::string& given : *addresses) {
-    for (size_t begin = 0; begin <= given.size();) {
-      const size_t end = std::min(given.find(',', begin), given.size());
-      std::string address = given.substr(begin, end - begin);
-      const size_t colon = address.rfind(':');
-      if (colon == std::string::npos || colon == 0 || colon + 1 == address.size()) {
-        return Invalid("--scheduler {}: '{}' is not host:port, e.g. 127.0.0.1:8003", given,
-                       address);
-      }
-      all.push_back(std::move(address));
-      begin = end + 1;
-    }
-  }
-  if (all.empty()) return Invalid("--scheduler is empty; give host:port of at least one scheduler");
-  *addresses = std::move(all);
-  return absl::OkStatus();
-}
-
 absl::Status Check(Options* options) {
   if (options->model.empty()) {
     return Invalid("--model is missing; give a model folder, e.g. models/fathom-tiny");
@@ -105,7 +85,8 @@ absl::Status Check(Options* options) {
                      kContextMax);
     }
   }
-  return SplitAddresses(&options->schedulers);
+  FATHOM_ASSIGN_OR_RETURN(options->schedulers, ParseAddresses("--scheduler", options->schedulers));
+  return absl::OkStatus();
 }
 
 absl::Status CheckCpu(const Options& options) {

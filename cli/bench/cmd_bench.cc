@@ -200,7 +200,7 @@ absl::StatusOr<Report> MeasureStartup(const BenchOptions& options) {
 
 absl::StatusOr<Report> MeasureServer(const BenchOptions& options) {
   FATHOM_ASSIGN_OR_RETURN(const Floors floors, Floors::Of(options));
-  const auto client = options.server.Dial();
+  FATHOM_ASSIGN_OR_RETURN(const auto client, options.server.Dial());
   FATHOM_ASSIGN_OR_RETURN(const Model model, client->GetModel());
   auto report = options.kind == "step" ? MeasureStep(*client, options, floors, model.vocab)
                                        : MeasureLoad(*client, options, floors, model.vocab);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "common/address.h"
+
 namespace fathom::client {
 namespace {
 
@@ -17,9 +19,6 @@ std::vector<std::string> Argv(const std::string& program, const Pairs& own, cons
   }
   return argv;
 }
-
-// The cluster's own traffic stays on this machine.
-constexpr char kInside[] = "127.0.0.1";
 
 // Ports of worker `index` by the first one's; 0 stays "any free one".
 int32_t PortOf(int32_t first, int32_t index) { return first == 0 ? 0 : first + index; }
@@ -68,8 +67,8 @@ absl::Status CheckOptions(const ServeOptions& options) {
 }
 
 std::string RunDirName(const ServeOptions& options) {
-  // Letters, digits, '.' and '-' stand for themselves; the rest (of [::1], say) for '_'.
-  std::string host = options.host;
+  // Letters, digits, '.' and '-' stand for themselves; the rest (of ::1, say) for '_'.
+  std::string host = BareHost(options.host);
   for (char& c : host) {
     const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
                        c == '.' || c == '-';
@@ -82,7 +81,7 @@ ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir)
   ChildSpec spec;
   spec.name = "scheduler";
   spec.argv = Argv(bin_dir + "/fathom-scheduler",
-                   {{"--host", kInside},
+                   {{"--host", kInsideHost},
                     {"--term-file", options.run_dir + "/term"},
                     {"--log-level", options.log_level}},
                    options.scheduler_flags);
@@ -102,8 +101,8 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--tensor-parallel-size", std::to_string(options.tp)},
                     {"--rank", std::to_string(index)},
                     {"--local-workers", std::to_string(options.workers())},
-                    {"--scheduler", fmt::format("{}:{}", kInside, scheduler_port)},
-                    {"--host", kInside},
+                    {"--scheduler", FormatHostPort(kInsideHost, scheduler_port)},
+                    {"--host", kInsideHost},
                     {"--log-level", options.log_level}},
                    options.worker_flags);
   AddOverrides(options, &spec);
@@ -124,15 +123,31 @@ ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
   spec.name = "router";
   spec.argv = Argv(bin_dir + "/fathom-router",
                    {{"--model", options.model},
-                    {"--scheduler", fmt::format("{}:{}", kInside, scheduler_port)},
-                    {"--host", options.host},
+                    {"--scheduler", FormatHostPort(kInsideHost, scheduler_port)},
+                    {"--host", options.edge ? kInsideHost : options.host},
                     {"--drain-timeout", std::to_string(options.drain_timeout_s)},
                     {"--log-level", options.log_level}},
                    options.router_flags);
+  if (options.edge) spec.argv.emplace_back("--behind-proxy");
   AddOverrides(options, &spec);
-  spec.ports = {{"grpc_port", {"--grpc-port", options.grpc_port}},
+  spec.ports = {{"grpc_port", {"--grpc-port", options.edge ? 0 : options.grpc_port}},
                 {"http_port", {"--http-port", options.http_port}}};
   spec.stop_stage = kStopRouter;
+  return spec;
+}
+
+ChildSpec EdgeSpec(const ServeOptions& options, const std::string& bin_dir, int32_t router_port) {
+  ChildSpec spec;
+  spec.name = "edge";
+  spec.argv = {bin_dir + "/fathom",
+               "edge",
+               "--die-with-parent",
+               "--router",
+               FormatHostPort(kInsideHost, router_port),
+               "--host",
+               options.host};
+  spec.ports = {{"grpc_port", {"--grpc-port", options.grpc_port}}};
+  spec.stop_stage = kStopEdge;  // After the router, which drains its streams through it.
   return spec;
 }
 

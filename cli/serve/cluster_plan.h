@@ -12,6 +12,9 @@
 
 namespace fathom::client {
 
+// Where scheduler and workers listen: the cluster's own traffic stays on this machine.
+inline constexpr char kInsideHost[] = "127.0.0.1";
+
 struct ServeOptions {
   std::string model;
   std::string hf_overrides;  // Handed to router and workers alike.
@@ -28,6 +31,7 @@ struct ServeOptions {
   int32_t worker_metrics_port = 8110;  // Likewise.
   std::string log_level = "info";
   std::string run_dir;
+  bool edge = false;  // HAProxy has grpc_port, and the router any free one behind it.
   bool json = false;
   bool verbose = false;
   int32_t start_timeout_s = 1800;
@@ -54,6 +58,7 @@ std::string RunDirName(const ServeOptions& options);
 
 // Order of stopping: who brings work in stops first.
 inline constexpr int kStopRouter = 0;
+inline constexpr int kStopEdge = 1;
 inline constexpr int kStopWorkers = 1;
 inline constexpr int kStopScheduler = 2;
 
@@ -63,5 +68,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                      int32_t scheduler_port, int32_t index);
 ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
                      int32_t scheduler_port);
+// HAProxy in front of the router, by `fathom edge`. REQUIRES: the router's port is known.
+ChildSpec EdgeSpec(const ServeOptions& options, const std::string& bin_dir, int32_t router_port);
 
 }  // namespace fathom::client

@@ -25,6 +25,8 @@ void AddPorts(Flags& flags, ServeOptions* options) {
   flags.AddPort("--scheduler-metrics-port,--metrics-port", &options->scheduler_metrics_port,
                 "Metrics of the scheduler; 0 also frees the workers' ports");
   flags.AddPort("--scheduler-port", &options->scheduler_port, "The cluster's own port");
+  flags.Add("--edge", &options->edge,
+            "HAProxy in front of the router, for untrusted clients; /metrics stays inside");
   flags.Add("--worker-port", &options->worker_port, -1, 65535,
             "Health of worker 0, worker i has port + i; -1: 8010, or any free ones");
   flags.Add("--worker-metrics-port", &options->worker_metrics_port, -1, 65535,
@@ -48,6 +50,7 @@ void AddProcess(Flags& flags, ServeOptions* options) {
 
 int RunServe(int argc, const char* const* argv) {
   BlockStopSignals();
+  RaiseDescriptorLimit();
   const RealClock clock;
   ServeOptions options{.worker_port = -1, .worker_metrics_port = -1};
   Flags flags("fathom serve", "Starts, watches and stops a whole cluster on this machine.");

@@ -1,12 +1,9 @@
 #include "cli/serve/serve.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <netdb.h>
 #include <signal.h>
 #include <sys/file.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,10 +15,13 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cli/serve/edge.h"
 #include "cli/serve/supervisor.h"
 #include "cli/serve/timeline.h"
 #include "client/client.h"
+#include "common/address.h"
 #include "common/flags.h"
+#include "common/listener.h"
 #include "modeling/config/model_config.h"
 
 namespace fathom::client {
@@ -44,26 +44,6 @@ absl::Status CheckModel(const ServeOptions& options) {
   return worker::CheckTensorParallel(config, options.tp);
 }
 
-absl::Status CheckPortFree(const std::string& host, int32_t port, const char* flag) {
-  if (port == 0) return absl::OkStatus();
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  addrinfo* found = nullptr;
-  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) {
-    return Invalid("--host {} cannot be resolved; give an address of this machine", host);
-  }
-  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int on = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  const bool free = bind(fd, found->ai_addr, found->ai_addrlen) == 0;
-  close(fd);
-  freeaddrinfo(found);
-  if (free) return absl::OkStatus();
-  return Unavailable("{} {} on {} is taken; give another port, or 0 for any free one", flag, port,
-                     host);
-}
-
 absl::Status CheckPorts(const ServeOptions& options) {
   std::vector<std::pair<const char*, int32_t>> ports = {
       {"--http-port", options.http_port},
@@ -77,9 +57,10 @@ absl::Status CheckPorts(const ServeOptions& options) {
     }
   }
   for (const auto& [flag, port] : ports) {
-    const bool outside =
-        flag == std::string_view("--http-port") || flag == std::string_view("--grpc-port");
-    FATHOM_RETURN_IF_ERROR(CheckPortFree(outside ? options.host : "127.0.0.1", port, flag));
+    const bool outside = flag == std::string_view("--grpc-port") ||
+                         (flag == std::string_view("--http-port") && !options.edge);
+    FATHOM_RETURN_IF_ERROR(
+        Listener::Bind(outside ? options.host : kInsideHost, port, flag).status());
   }
   return absl::OkStatus();
 }
@@ -180,7 +161,17 @@ class Cluster {
                       "the router to listen")) {
       return verdict;
     }
-    client_.emplace(ClientOptions{.servers = {Address(PortOf(router(), "grpc_port"))}});
+    if (options_.edge) {
+      if (auto verdict = Add(EdgeSpec(options_, bin_dir, PortOf(router(), "grpc_port")))) {
+        return verdict;
+      }
+      if (auto verdict =
+              WaitUntil([&] { return supervisor_.child(front()).listening_at_us.has_value(); },
+                        "the edge to listen")) {
+        return verdict;
+      }
+    }
+    client_.emplace(ClientOptions{.servers = {Address(PortOf(front(), "grpc_port"))}});
     if (auto verdict = WaitUntil([&] { return Ready(); }, "the cluster to be ready")) {
       return verdict;
     }
@@ -195,8 +186,10 @@ class Cluster {
     fmt::print(stderr,
                "\n{} is ready\n  gRPC       {}\n  metrics    http://{}/metrics\n  scheduler  {}\n"
                "  logs       {}\nCtrl-C stops it.\n",
-               status_.model, Address(PortOf(router(), "grpc_port")),
-               Address(PortOf(router(), "http_port")), Address(scheduler_port_), options_.run_dir);
+               status_.model, Address(PortOf(front(), "grpc_port")),
+               options_.edge ? FormatHostPort(kInsideHost, PortOf(router(), "http_port"))
+                             : Address(PortOf(router(), "http_port")),
+               FormatHostPort(kInsideHost, scheduler_port_), options_.run_dir);
     if (options_.json || isatty(STDOUT_FILENO) == 0) {
       fmt::print("{}\n", ReadyLine(parts).dump());
       std::fflush(stdout);
@@ -214,6 +207,8 @@ class Cluster {
 
  private:
   int router() const { return options_.workers() + 1; }
+  // Whose gRPC port clients dial.
+  int front() const { return router() + (options_.edge ? 1 : 0); }
 
   std::optional<Verdict> Add(ChildSpec spec) {
     auto added = supervisor_.Add(std::move(spec));
@@ -288,7 +283,7 @@ class Cluster {
             {"pid", getpid()},
             {"host", options_.host},
             {"model", status_.model},
-            {"grpc_port", PortOf(router(), "grpc_port")},
+            {"grpc_port", PortOf(front(), "grpc_port")},
             {"http_port", PortOf(router(), "http_port")},
             {"scheduler_port", scheduler_port_},
             {"scheduler_metrics_port", PortOf(0, "metrics_port")},
@@ -306,9 +301,7 @@ class Cluster {
     return it == ports.end() ? 0 : static_cast<int32_t>(it->second);
   }
   // As a client on this machine dials it.
-  std::string Address(int32_t port) const {
-    return fmt::format("{}:{}", options_.host == "0.0.0.0" ? "127.0.0.1" : options_.host, port);
-  }
+  std::string Address(int32_t port) const { return FormatHostPort(DialHost(options_.host), port); }
 
   const ServeOptions options_;
   const Clock& clock_;
@@ -332,6 +325,9 @@ int Refuse(const absl::Status& status, int code) {
 int Serve(ServeOptions options, const Clock& clock) {
   const TimeUs begin_us = clock.Now();
   if (auto status = CheckOptions(options); !status.ok()) return Refuse(status, kExitUsage);
+  if (options.edge) {
+    if (auto found = FindHaproxy(); !found.ok()) return Refuse(found.status(), kExitUsage);
+  }
   if (auto status = CheckModel(options); !status.ok()) return Refuse(status, kExitBadModel);
   if (auto status = CheckPorts(options); !status.ok()) {
     return Refuse(status, absl::IsUnavailable(status) ? kExitUnavailable : kExitUsage);

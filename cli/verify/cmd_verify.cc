@@ -224,11 +224,12 @@ int RunVerify(int argc, const char* const* argv) {
   auto cases = ReadCases(files);
   if (!cases.ok()) return Fail("verify", cases.status());
   const auto client = server.Dial();
-  const auto model = client->GetModel();
+  if (!client.ok()) return Fail("verify", client.status());
+  const auto model = (*client)->GetModel();
   if (!model.ok()) return Fail("verify", model.status());
   const auto rule = ChooseRule(rule_flag, *model);
   if (!rule.ok()) return Fail("verify", rule.status());
-  ReplayAll(*client, *model, *rule, concurrency, &*cases);
+  ReplayAll(**client, *model, *rule, concurrency, &*cases);
   const Report report = Judge(*rule, &*cases);
   (json ? PrintJson : PrintText)(*cases, report);
   if (report.passed == cases->size()) return kExitOk;

@@ -143,6 +143,8 @@ class GrpcHealth::Impl::Watch final : public Completion {
 GrpcHealth::GrpcHealth(std::string service) : impl_(std::make_unique<Impl>(std::move(service))) {}
 GrpcHealth::~GrpcHealth() = default;
 
+std::string GrpcHealth::service_full_name() { return Health::service_full_name(); }
+
 void GrpcHealth::Register(grpc::ServerBuilder* builder) {
   builder->RegisterService(&impl_->service);
 }

@@ -17,6 +17,8 @@ class GrpcHealth {
   explicit GrpcHealth(std::string service);
   ~GrpcHealth();
 
+  static std::string service_full_name();  // "grpc.health.v1.Health"
+
   void Register(grpc::ServerBuilder* builder);
   // After the server has started: takes calls from `queue`.
   void Start(grpc::ServerCompletionQueue* queue);

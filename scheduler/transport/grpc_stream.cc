@@ -10,7 +10,10 @@ void GrpcStream::Accept(const std::function<void(grpc::ServerContext*, Call*, vo
 }
 
 void GrpcStream::OnAccepted(bool ok) {
-  if (ok) owner_.OnOpen(this);
+  if (ok) {
+    connection_ = context_.peer();
+    owner_.OnOpen(this);
+  }
   Drop();
 }
 

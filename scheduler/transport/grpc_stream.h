@@ -51,6 +51,8 @@ class GrpcStream {
   void Cancel();
 
   PeerId peer() const { return peer_; }
+  // The connection that the call came on, as grpc::ServerContext::peer() names it; empty before.
+  const std::string& connection() const { return connection_; }
   StreamKind kind() const { return kind_; }
   bool closed() const { return closed_.has_value(); }
   bool flushed() const { return !writing_; }
@@ -74,6 +76,7 @@ class GrpcStream {
   const Clock& clock_;
   Owner& owner_;
   grpc::ServerContext context_;
+  std::string connection_;
   Call call_{&context_};
   MemberCompletion<GrpcStream> accepted_{this, &GrpcStream::OnAccepted};
   MemberCompletion<GrpcStream> read_{this, &GrpcStream::OnRead};

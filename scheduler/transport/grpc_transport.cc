@@ -1,8 +1,6 @@
 #include "scheduler/transport/grpc_transport.h"
 
 #include <google/protobuf/arena.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -10,12 +8,16 @@
 #include <array>
 #include <deque>
 #include <map>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
 #include "cluster.grpc.pb.h"
+#include "rpc/connections.h"
+#include "rpc/port_limits.h"
 #include "scheduler/transport/codec.h"
 #include "scheduler/transport/grpc_health.h"
+#include "scheduler/transport/grpc_reflection.h"
 #include "scheduler/transport/grpc_stream.h"
 
 namespace fathom::scheduler {
@@ -39,15 +41,26 @@ grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
+// Peers of the cluster hold streams, so an idle connection is none of theirs.
+rpc::PortLimits LimitsOfPort(const TransportLimits& limits) {
+  rpc::PortLimits port;
+  port.message_bytes_max = limits.message_bytes_max;
+  port.memory_bytes_max = size_t{1} << 30;
+  port.connection_idle_ms = 30'000;
+  port.keepalive_ms = 20'000;
+  port.keepalive_timeout_ms = 5'000;
+  return port;
+}
+
 }  // namespace
 
 class GrpcTransport::Impl final : public GrpcStream::Owner {
  public:
-  Impl(const GrpcTransportOptions& options, const Clock* clock)
-      : limits_(options.limits), clock_(*clock) {}
+  Impl(const TransportLimits& limits, const Clock* clock) : limits_(limits), clock_(*clock) {}
 
   ~Impl() override {
     if (!server_) return;
+    connections_->Stop();
     server_->Shutdown(std::chrono::system_clock::now());
     queue_->Shutdown();
     void* tag = nullptr;
@@ -56,37 +69,28 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
     }
   }
 
-  absl::Status Listen(const GrpcTransportOptions& options) {
-    static const bool reflection =
-        (grpc::reflection::InitProtoReflectionServerBuilderPlugin(), true);
-    static_cast<void>(reflection);
-    const std::string address = fmt::format("{}:{}", options.host, options.port);
+  absl::Status Serve(Listener listener) {
+    port_ = listener.port();
+    const rpc::PortLimits port = LimitsOfPort(limits_);
+    rpc::ConnectionLimits watched;
+    watched.message_bytes_max = port.message_bytes_max;
+    connections_.emplace(std::move(listener), watched);
     grpc::ServerBuilder builder;
-    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    rpc::Apply(port, "scheduler", &builder);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 8 << 20);
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
-    builder.SetMaxReceiveMessageSize(limits_.message_bytes_max);
     builder.SetMaxSendMessageSize(limits_.message_bytes_max);
-    builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);  // For reflection alone.
-    builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
-    builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
+    connections_->AddTo(&builder);
     builder.RegisterService(&service_);
     health_.Register(&builder);
+    reflection_.Register(&builder);
     queue_ = builder.AddCompletionQueue();
     server_ = builder.BuildAndStart();
-    if (!server_ || port_ == 0) {
-      return Unavailable(
-          "cannot listen on {}; is the port taken, or the address not this host's? Give another "
-          "--port "
-          "(0: any free one) or --host",
-          address);
-    }
+    if (!server_) return Unavailable("gRPC cannot serve on port {}", port_);
     health_.Start(queue_.get());
+    reflection_.Start(queue_.get());
     for (const StreamKind kind : {StreamKind::kRoute, StreamKind::kControl, StreamKind::kSteps})
       Accept(kind);
+    connections_->Start();
     return absl::OkStatus();
   }
 
@@ -151,6 +155,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
   // ---- GrpcStream::Owner ------------------------------------------------------------------------
 
   void OnOpen(GrpcStream* stream) override {
+    connections_->CallBegan(stream->connection());
     const auto waiting = accepting_.find(stream);
     streams_.emplace(stream->peer(), std::move(waiting->second));
     accepting_.erase(waiting);
@@ -165,6 +170,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
   }
 
   void OnMessage(GrpcStream* stream, grpc::ByteBuffer* bytes) override {
+    connections_->MessageCame(stream->connection(), bytes->Length());
     grpc::Slice slice;
     if (!bytes->TrySingleSlice(&slice).ok() && !bytes->DumpToSingleSlice(&slice).ok())
       slice = grpc::Slice();
@@ -184,6 +190,9 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
   }
 
   void OnGone(GrpcStream* stream) override {
+    if (!stream->connection().empty()) {
+      connections_->CallEnded(stream->connection(), rpc::CallEnd::kAnswered);
+    }
     accepting_.erase(stream);
     streams_.erase(stream->peer());
   }
@@ -226,6 +235,8 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
   RawService service_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   GrpcHealth health_{Service::service_full_name()};
+  GrpcReflection reflection_{{Service::service_full_name(), GrpcHealth::service_full_name()}};
+  std::optional<rpc::Connections> connections_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
   int64_t peers_ = 0;
@@ -238,10 +249,11 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
   google::protobuf::Arena arena_{arena_block_.data(), arena_block_.size()};
 };
 
-absl::StatusOr<std::unique_ptr<GrpcTransport>> GrpcTransport::Listen(
-    const GrpcTransportOptions& options, const Clock* clock) {
-  auto impl = std::make_unique<Impl>(options, clock);
-  FATHOM_RETURN_IF_ERROR(impl->Listen(options));
+absl::StatusOr<std::unique_ptr<GrpcTransport>> GrpcTransport::Serve(Listener listener,
+                                                                    const TransportLimits& limits,
+                                                                    const Clock* clock) {
+  auto impl = std::make_unique<Impl>(limits, clock);
+  FATHOM_RETURN_IF_ERROR(impl->Serve(std::move(listener)));
   return std::unique_ptr<GrpcTransport>(new GrpcTransport(std::move(impl)));
 }
 

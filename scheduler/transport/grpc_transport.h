@@ -8,22 +8,18 @@
 #include <string>
 
 #include "common/clock.h"
+#include "common/listener.h"
 #include "common/status.h"
 #include "scheduler/transport/transport.h"
 
 namespace fathom::scheduler {
 
-struct GrpcTransportOptions {
-  std::string host = "127.0.0.1";
-  int32_t port = 0;  // 0: any free one.
-  TransportLimits limits;
-};
-
 class GrpcTransport final : public Transport {
  public:
-  // Listens. UNAVAILABLE when the address cannot be had. `clock` must be a RealClock.
-  static absl::StatusOr<std::unique_ptr<GrpcTransport>> Listen(const GrpcTransportOptions& options,
-                                                               const Clock* clock);
+  // UNAVAILABLE: gRPC does not start. `clock` must be a RealClock.
+  static absl::StatusOr<std::unique_ptr<GrpcTransport>> Serve(Listener listener,
+                                                              const TransportLimits& limits,
+                                                              const Clock* clock);
   // Cancels what is still open.
   ~GrpcTransport() override;
 

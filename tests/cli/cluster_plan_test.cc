@@ -37,6 +37,19 @@ TEST(ClusterPlanTest, EachProcessIsToldItsPlace) {
   EXPECT_LT(worker.stop_stage, scheduler.stop_stage);
 }
 
+TEST(ClusterPlanTest, BehindAnEdgeTheRouterListensInside) {
+  const ServeOptions options{.model = "m", .host = "::", .grpc_port = 9001, .edge = true};
+  const ChildSpec router = RouterSpec(options, "/bin", 1);
+  EXPECT_TRUE(HasPair(router, "--host", "127.0.0.1"));
+  EXPECT_EQ(router.argv.back(), "--behind-proxy");
+  EXPECT_EQ(router.ports.at("grpc_port").port, 0);
+  const ChildSpec edge = EdgeSpec(options, "/bin", 5000);
+  EXPECT_TRUE(HasPair(edge, "--host", "::"));
+  EXPECT_TRUE(HasPair(edge, "--router", "127.0.0.1:5000"));
+  EXPECT_EQ(edge.ports.at("grpc_port").port, 9001);
+  EXPECT_GT(edge.stop_stage, router.stop_stage);  // Streams drain through it.
+}
+
 TEST(ClusterPlanTest, RouterAndWorkersHaveTheSameOverrides) {
   const ServeOptions options{.model = "m", .hf_overrides = R"({"rope_theta": 5})", .tp = 2};
   for (const ChildSpec& spec :

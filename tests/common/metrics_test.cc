@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <vector>
+
+#include "tests/common/tcp.h"
+
 namespace fathom {
 namespace {
 
@@ -27,13 +32,63 @@ TEST(Metrics, TextHasNamesLabelsAndValues) {
   EXPECT_EQ(ok.value(), 3);
 }
 
-TEST(Metrics, ServesOnAnyFreePortAndSaysWhenItCannot) {
-  Metrics first("router"), second("worker");
-  const auto port = first.Serve("127.0.0.1", 0);
-  ASSERT_TRUE(port.ok()) << ToString(port.status());
-  EXPECT_GT(*port, 0);
-  const auto taken = second.Serve("127.0.0.1", *port);
-  EXPECT_EQ(taken.status().code(), absl::StatusCode::kUnavailable);
+int Serve(Metrics* metrics, const char* host) {
+  auto listener = Listener::Bind(host, 0, "--http-port");
+  EXPECT_TRUE(listener.ok()) << ToString(listener.status());
+  const int port = listener->port();
+  metrics->Serve(*std::move(listener), [] { return true; });
+  return port;
+}
+
+std::string Get(const std::string& host, int port, const std::string& path) {
+  TcpClient client(host, port);
+  client.Write("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  return client.ReadUntil("no such text");
+}
+
+TEST(Metrics, ServesItsText) {
+  for (const char* host : {"127.0.0.1", "[::1]"}) {
+    Metrics first("router");
+    first.AddCounter("requests_total", "Requests").Add(3);
+    const int port = Serve(&first, host);
+    const std::string answer = Get(host, port, "/metrics?x=1");
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n")) << answer;
+    EXPECT_TRUE(answer.ends_with("\r\n\r\n" + first.Text())) << answer;
+    EXPECT_TRUE(Get(host, port, "/livez").starts_with("HTTP/1.1 200 "));
+    EXPECT_TRUE(Get(host, port, "/other").starts_with("HTTP/1.1 404 ")) << answer;
+  }
+}
+
+// More silent, slow and half-spoken connections than the server keeps: the next one is answered,
+// without waiting for any time-out, and the oldest are closed.
+TEST(Metrics, SilentConnectionsKeepNobodyWaiting) {
+  Metrics metrics("router");
+  const int port = Serve(&metrics, "127.0.0.1");
+  std::vector<TcpClient> silent;
+  for (int i = 0; i < 200; ++i) {
+    silent.emplace_back("127.0.0.1", port);
+    if (i % 2 == 1) silent.back().Write("GET /metrics HTTP/1.1\r\nHost:");
+    if (i % 50 == 0) {
+      EXPECT_TRUE(Get("127.0.0.1", port, "/metrics").starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+  }
+  EXPECT_TRUE(Get("127.0.0.1", port, "/metrics").starts_with("HTTP/1.1 200 OK\r\n"));
+  EXPECT_TRUE(silent.front().WaitClosed());
+}
+
+TEST(Metrics, WhatIsNoGetIsRefused) {
+  Metrics metrics("router");
+  const int port = Serve(&metrics, "127.0.0.1");
+  const auto ask = [&](const std::string& bytes) {
+    TcpClient client("127.0.0.1", port);
+    client.Write(bytes);
+    return client.ReadUntil("no such text");
+  };
+  EXPECT_TRUE(ask("POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 405 "));
+  EXPECT_TRUE(ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").starts_with("HTTP/1.1 400 "));
+  EXPECT_TRUE(ask("GET /metrics HTTP/1.1\r\nX: " + std::string(20 << 10, 'a'))
+                  .starts_with("HTTP/1.1 431 "));
+  EXPECT_TRUE(ask("HEAD /metrics HTTP/1.1\r\nConnection: close\r\n\r\n").ends_with("\r\n\r\n"));
 }
 
 }  // namespace

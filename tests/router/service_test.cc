@@ -38,10 +38,12 @@ class ServiceTest : public ::testing::Test {
     parts.pool = &pool_;
     parts.observer = &observer_;
     service_ = std::make_unique<RouterService>(parts);
-    const auto port = service_->Start("127.0.0.1", 0, {});
-    EXPECT_TRUE(port.ok()) << ToString(port.status());
+    auto listener = Listener::Bind("127.0.0.1", 0, "--grpc-port");
+    EXPECT_TRUE(listener.ok()) << ToString(listener.status());
+    port_ = listener->port();
+    EXPECT_TRUE(service_->Start(*std::move(listener), {.name = "test"}).ok());
     channel_ =
-        grpc::CreateChannel(fmt::format("127.0.0.1:{}", *port), grpc::InsecureChannelCredentials());
+        grpc::CreateChannel(fmt::format("127.0.0.1:{}", port_), grpc::InsecureChannelCredentials());
     stub_ = v1::Inference::NewStub(channel_);
   }
 
@@ -121,6 +123,7 @@ class ServiceTest : public ::testing::Test {
   ModelFolder folder_;
   std::unique_ptr<const ChatRenderer> chat_;
   std::unique_ptr<RouterService> service_;
+  int port_ = 0;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Inference::Stub> stub_;
   StreamId stream_;

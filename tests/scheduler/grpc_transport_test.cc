@@ -1,5 +1,4 @@
-// Real streams in one process: order, refusals, bounds, health, reflection's presence, the port
-// that is taken.
+// Real streams in one process: order, refusals, bounds, health, reflection's presence.
 #include "scheduler/transport/grpc_transport.h"
 
 #include <grpcpp/create_channel.h>
@@ -20,8 +19,9 @@ using grpc::health::v1::Health;
 class GrpcTransportTest : public testing::Test {
  protected:
   void Listen(TransportLimits limits = {}) {
-    auto transport =
-        GrpcTransport::Listen({.host = "127.0.0.1", .port = 0, .limits = limits}, &clock_);
+    auto listener = Listener::Bind("127.0.0.1", 0, "--port");
+    ASSERT_TRUE(listener.ok()) << ToString(listener.status());
+    auto transport = GrpcTransport::Serve(*std::move(listener), limits, &clock_);
     ASSERT_TRUE(transport.ok()) << ToString(transport.status());
     transport_ = *std::move(transport);
     grpc::ChannelArguments args;
@@ -225,15 +225,6 @@ TEST_F(GrpcTransportTest, HealthAnswersAndWatchersHearTheEnd) {
     watch_context.TryCancel();
     EXPECT_FALSE(watch->Read(&response));
   });
-}
-
-TEST_F(GrpcTransportTest, SaysThatThePortIsTaken) {
-  Listen();
-  auto second = GrpcTransport::Listen(
-      {.host = "127.0.0.1", .port = transport_->port(), .limits = {}}, &clock_);
-  ASSERT_FALSE(second.ok());
-  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_NE(Message(second.status()).find("--port"), std::string_view::npos);
 }
 
 TEST_F(GrpcTransportTest, EndsWithStreamsOpen) {

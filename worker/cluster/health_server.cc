@@ -1,95 +1,117 @@
 #include "worker/cluster/health_server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
-
 #include <chrono>
+#include <mutex>
+#include <thread>
 #include <utility>
 
 #include "cluster/worker_wire.h"
-#include "grpc/health/v1/health.pb.h"
-#include "worker.grpc.pb.h"
+#include "worker.pb.h"
 
 namespace fathom::worker {
 
 namespace {
 
 constexpr int32_t kTraceTimeoutMsMax = 3'600'000;
+constexpr int64_t kStopGraceMs = 200;
 
-// A call holds one of the server's threads while it waits; the recorder refuses a second one.
-class ToolsService final : public v1::WorkerTools::Service {
+grpc::Status ToGrpc(const absl::Status& status) {
+  return {static_cast<grpc::StatusCode>(status.code()), std::string(Message(status))};
+}
+
+// WorkerTools.Trace. The recorder's Capture blocks, so it has a thread; a second call is refused
+// before it gets one.
+class Tools {
  public:
-  explicit ToolsService(StepRecorder* recorder) : recorder_(recorder) {}
+  explicit Tools(StepRecorder* recorder) : recorder_(recorder) {}
+  ~Tools() { Close(); }
 
-  grpc::Status Trace(grpc::ServerContext* context, const v1::TraceRequest* request,
-                     v1::TraceReply* reply) override {
-    if (request->timeout_ms() < 1 || request->timeout_ms() > kTraceTimeoutMsMax) {
-      return {
-          grpc::StatusCode::INVALID_ARGUMENT,
-          fmt::format("timeout_ms {}; it is 1 to {}", request->timeout_ms(), kTraceTimeoutMsMax)};
+  void Trace(const std::shared_ptr<rpc::Call>& call, const grpc::ByteBuffer& bytes) {
+    v1::TraceRequest request;
+    if (!request.ParseFromString(rpc::Dump(bytes))) {
+      return call->End({grpc::StatusCode::INVALID_ARGUMENT, "not a TraceRequest"});
     }
-    const auto steps =
-        recorder_->Capture(request->steps(), std::chrono::milliseconds(request->timeout_ms()),
-                           [&] { return context->IsCancelled(); });
-    if (!steps.ok()) {
-      return {static_cast<grpc::StatusCode>(steps.status().code()),
-              std::string(Message(steps.status()))};
+    if (request.timeout_ms() < 1 || request.timeout_ms() > kTraceTimeoutMsMax) {
+      return call->End(
+          {grpc::StatusCode::INVALID_ARGUMENT,
+           fmt::format("timeout_ms {}; it is 1 to {}", request.timeout_ms(), kTraceTimeoutMsMax)});
     }
-    for (const StepTrace& step : *steps) ToWire(step, reply->add_steps());
-    return grpc::Status::OK;
+    std::lock_guard lock(mutex_);
+    if (busy_) {
+      return call->End({grpc::StatusCode::RESOURCE_EXHAUSTED,
+                        "another trace is under way on this worker; try again when it is done"});
+    }
+    if (thread_.joinable()) thread_.join();  // It has set busy_ to false: it ends now.
+    busy_ = true;
+    thread_ = std::thread([this, call, request] { Capture(call, request); });
   }
 
-  void Close() { recorder_->Close(); }
+  void Close() {
+    recorder_->Close();
+    std::thread last;
+    {
+      std::lock_guard lock(mutex_);
+      busy_ = closed_ = true;
+      last = std::move(thread_);
+    }
+    if (last.joinable()) last.join();
+  }
 
  private:
+  void Capture(const std::shared_ptr<rpc::Call>& call, const v1::TraceRequest& request) {
+    const auto steps =
+        recorder_->Capture(request.steps(), std::chrono::milliseconds(request.timeout_ms()),
+                           [&] { return call->cancelled(); });
+    {
+      std::lock_guard lock(mutex_);
+      if (!closed_) busy_ = false;
+    }
+    if (!steps.ok()) return call->End(ToGrpc(steps.status()));
+    v1::TraceReply reply;
+    for (const StepTrace& step : *steps) ToWire(step, reply.add_steps());
+    call->Reply(rpc::ToBuffer(reply.SerializeAsString()));
+  }
+
   StepRecorder* const recorder_;
+  std::mutex mutex_;  // Guards what follows.
+  bool busy_ = false;
+  bool closed_ = false;
+  std::thread thread_;  // Of the last Trace.
 };
 
 }  // namespace
 
 struct HealthServer::Impl {
-  explicit Impl(StepRecorder* recorder) : tools(recorder) {}
+  Impl(const rpc::ServerOptions& options, StepRecorder* recorder)
+      : tools(recorder), server(options) {}
 
-  int port = 0;
-  ToolsService tools;  // Outlives the server.
-  std::unique_ptr<grpc::Server> server;
+  Tools tools;  // Outlives the server.
+  rpc::Server server;
 };
 
 HealthServer::HealthServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-absl::StatusOr<std::unique_ptr<HealthServer>> HealthServer::Start(const std::string& host, int port,
+absl::StatusOr<std::unique_ptr<HealthServer>> HealthServer::Start(Listener listener,
+                                                                  const rpc::ServerOptions& options,
                                                                   StepRecorder* recorder) {
-  // Links the messages in, so that reflection can describe the service.
-  grpc::health::v1::HealthCheckRequest::descriptor();
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  auto impl = std::make_unique<Impl>(recorder);
-  grpc::ServerBuilder builder;
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
-  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
-  builder.AddListeningPort(host + ":" + std::to_string(port), grpc::InsecureServerCredentials(),
-                           &impl->port);
-  builder.RegisterService(&impl->tools);
-  impl->server = builder.BuildAndStart();
-  if (!impl->server || impl->port == 0) {
-    return Unavailable("--port {}: cannot listen on {}; is another process there?", port, host);
-  }
-  impl->server->GetHealthCheckService()->SetServingStatus(false);
+  auto impl = std::make_unique<Impl>(options, recorder);
+  impl->server.AddService("fathom.worker.v1.WorkerTools");
+  impl->server.AddMethod("/fathom.worker.v1.WorkerTools/Trace",
+                         [tools = &impl->tools](const auto& call, const auto& request) {
+                           tools->Trace(call, request);
+                         });
+  FATHOM_RETURN_IF_ERROR(impl->server.Start(std::move(listener)));
   return std::unique_ptr<HealthServer>(new HealthServer(std::move(impl)));
 }
 
 HealthServer::~HealthServer() {
+  impl_->server.SetServing(false);
   impl_->tools.Close();
-  impl_->server->GetHealthCheckService()->Shutdown();
-  impl_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  impl_->server.Stop(kStopGraceMs);
 }
 
-int HealthServer::port() const { return impl_->port; }
+int HealthServer::port() const { return impl_->server.port(); }
 
-void HealthServer::SetServing(bool serving) {
-  impl_->server->GetHealthCheckService()->SetServingStatus(serving);
-}
+void HealthServer::SetServing(bool serving) { impl_->server.SetServing(serving); }
 
 }  // namespace fathom::worker

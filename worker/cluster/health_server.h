@@ -1,21 +1,24 @@
 // worker/cluster/health_server.h: a worker's own small gRPC server: grpc.health.v1, reflection, and
 // WorkerTools (worker.proto) for people. It serves only when the worker is registered with a
-// scheduler. Thread: any.
+// scheduler. Thread: any; a Trace has a thread of its own while it waits, and there is one at a
+// time.
 #pragma once
 
 #include <memory>
-#include <string>
 
+#include "common/listener.h"
 #include "common/status.h"
+#include "rpc/server.h"
 #include "worker/engine/step_trace.h"
 
 namespace fathom::worker {
 
 class HealthServer {
  public:
-  // Listens on host:port (0: any free one); NOT_SERVING at first. UNAVAILABLE when it cannot bind.
-  // `recorder` outlives the server, which closes it at its end.
-  static absl::StatusOr<std::unique_ptr<HealthServer>> Start(const std::string& host, int port,
+  // NOT_SERVING at first. `recorder` outlives the server, which closes it at its end. UNAVAILABLE:
+  // gRPC does not start.
+  static absl::StatusOr<std::unique_ptr<HealthServer>> Start(Listener listener,
+                                                             const rpc::ServerOptions& options,
                                                              StepRecorder* recorder);
   ~HealthServer();
 

@@ -280,7 +280,10 @@ absl::Status RouterService::Handler::GetLimits(const std::string& bytes, const C
   return absl::OkStatus();
 }
 
-absl::Status RouterService::Handler::GetStatus(v1::ClusterStatus* response) const {
+absl::Status RouterService::Handler::GetStatus(const std::string& bytes, const CallInfo&,
+                                               v1::ClusterStatus* response) const {
+  v1::GetStatusRequest message;
+  FATHOM_RETURN_IF_ERROR(ParseMessage(bytes, &message));
   const absl::Status ready = Ready();
   const Sessions::View view = parts_.sessions->view();
   response->set_ready(ready.ok());

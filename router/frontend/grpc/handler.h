@@ -45,7 +45,8 @@ class RouterService::Handler {
   absl::Status GetModel(const std::string& bytes, const CallInfo& call, v1::Model* response) const;
   absl::Status GetLimits(const std::string& bytes, const CallInfo& call,
                          v1::Limits* response) const;
-  absl::Status GetStatus(v1::ClusterStatus* response) const;
+  absl::Status GetStatus(const std::string& bytes, const CallInfo& call,
+                         v1::ClusterStatus* response) const;
 
   // OK: a request would be answered now.
   absl::Status Ready() const;

@@ -2,41 +2,23 @@
 
 #include <arpa/inet.h>
 #include <google/protobuf/stubs/logging.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/resource_quota.h>
-#include <grpcpp/server_builder.h>
 
 #include <chrono>
 #include <functional>
 #include <utility>
-#include <vector>
 
 #include "common/log.h"
-#include "inference.grpc.pb.h"
+#include "inference.pb.h"
+#include "router/frontend/grpc/client_stream.h"
 #include "router/frontend/grpc/handler.h"
 #include "router/frontend/grpc/rpc_error.h"
-#include "router/frontend/grpc/stream_reactor.h"
 
 namespace fathom::router {
 namespace {
 
-using Bytes = grpc::ByteBuffer;
-using Context = grpc::CallbackServerContext;
-
-std::string Dump(const Bytes& buffer) {
-  std::vector<grpc::Slice> slices;
-  std::string bytes;
-  if (!buffer.Dump(&slices).ok()) return bytes;
-  bytes.reserve(buffer.Length());
-  for (const grpc::Slice& slice : slices)
-    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
-  return bytes;
-}
-
 // Until the call's own deadline, at least 1; 0: it has none.
-int64_t TimeLeftMs(const Context& context) {
-  const auto deadline = context.deadline();
+int64_t TimeLeftMs(const rpc::Call& call) {
+  const auto deadline = call.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return 0;
   const auto left = deadline - std::chrono::system_clock::now();
   return std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
@@ -59,8 +41,8 @@ absl::Status Dropped(WorkDrop why) {
 
 // Who shares tokenizer time: the peer's address without its port, of IPv6 the /64 network (one host
 // has a whole one). "ipv4:1.2.3.4:5678", "ipv6:%5B::1%5D:5678", "unix:..." as gRPC spells them.
-std::string ClientOf(const Context& context) {
-  std::string peer = context.peer();
+std::string ClientOf(const rpc::Call& call) {
+  std::string peer = call.peer();
   if (!peer.starts_with("ipv4:") && !peer.starts_with("ipv6:")) return peer;
   peer.resize(peer.rfind(':'));
   const size_t open = peer.find("%5B"), bracket = peer.find('[');
@@ -74,181 +56,140 @@ std::string ClientOf(const Context& context) {
   return "ipv6/64:" + std::string(reinterpret_cast<const char*>(address.s6_addr), 8);
 }
 
-template <class Message>
-void Serialize(const Message& message, Bytes* buffer) {
-  bool own_buffer = false;
-  grpc::SerializationTraits<Message>::Serialize(message, buffer, &own_buffer);
-}
-
-using RawInference = v1::Inference::WithRawCallbackMethod_Generate<
-    v1::Inference::WithRawCallbackMethod_Chat<v1::Inference::WithRawCallbackMethod_Tokenize<
-        v1::Inference::WithRawCallbackMethod_Detokenize<v1::Inference::WithRawCallbackMethod_Resume<
-            v1::Inference::WithRawCallbackMethod_GetModel<
-                v1::Inference::WithRawCallbackMethod_GetLimits<v1::Inference::Service>>>>>>>;
+constexpr char kInference[] = "fathom.v1.Inference";
+constexpr char kAdmin[] = "fathom.v1.Admin";
 
 }  // namespace
 
-// Methods take raw bytes, so that a broken message is answered by us, with the field, and not by
-// gRPC.
-class RouterService::Inference final : public RawInference {
+// The methods take raw bytes, so that a broken message is answered by us, with the field, and not
+// by gRPC.
+class RouterService::Methods {
  public:
-  explicit Inference(const Handler* handler) : handler_(handler) {}
+  explicit Methods(const Handler* handler) : handler_(handler) {}
 
-  grpc::ServerWriteReactor<Bytes>* Generate(Context* context, const Bytes* request) override {
-    return Stream(context, *request, &Handler::Generate);
-  }
-  grpc::ServerWriteReactor<Bytes>* Chat(Context* context, const Bytes* request) override {
-    return Stream(context, *request, &Handler::Chat);
-  }
-  grpc::ServerWriteReactor<Bytes>* Resume(Context* context, const Bytes* request) override {
-    const auto reactor = StreamReactor::Make(context, handler_->parts().sessions);
-    auto point = handler_->Resume(Dump(*request));
-    if (!point.ok()) {
-      Refuse(reactor, point.status());
-    } else {
-      Launch(reactor, handler_->parts().sessions->Resume(
-                          point->key, std::move(point->next_positions), reactor));
-    }
-    return reactor.get();
-  }
-  grpc::ServerUnaryReactor* Tokenize(Context* context, const Bytes* request,
-                                     Bytes* response) override {
-    return Unary<v1::TokenizeResponse>(context, *request, response, &Handler::Tokenize);
-  }
-  grpc::ServerUnaryReactor* Detokenize(Context* context, const Bytes* request,
-                                       Bytes* response) override {
-    return Unary<v1::DetokenizeResponse>(context, *request, response, &Handler::Detokenize);
-  }
-  grpc::ServerUnaryReactor* GetModel(Context* context, const Bytes* request,
-                                     Bytes* response) override {
-    return Unary<v1::Model>(context, *request, response, &Handler::GetModel);
-  }
-  grpc::ServerUnaryReactor* GetLimits(Context* context, const Bytes* request,
-                                      Bytes* response) override {
-    return Unary<v1::Limits>(context, *request, response, &Handler::GetLimits);
+  void AddTo(rpc::Server* server) {
+    server->AddService(kInference);
+    server->AddService(kAdmin);
+    AddStream(server, "Generate", &Handler::Generate);
+    AddStream(server, "Chat", &Handler::Chat);
+    server->AddMethod(
+        Path(kInference, "Resume"),
+        [this](const CallPtr& call, const grpc::ByteBuffer& request) { Resume(call, request); });
+    AddUnary<v1::TokenizeResponse>(server, kInference, "Tokenize", &Handler::Tokenize);
+    AddUnary<v1::DetokenizeResponse>(server, kInference, "Detokenize", &Handler::Detokenize);
+    AddUnary<v1::Model>(server, kInference, "GetModel", &Handler::GetModel);
+    AddUnary<v1::Limits>(server, kInference, "GetLimits", &Handler::GetLimits);
+    AddUnary<v1::ClusterStatus>(server, kAdmin, "GetStatus", &Handler::GetStatus);
   }
 
  private:
+  using CallPtr = std::shared_ptr<rpc::Call>;
   using Admission = absl::StatusOr<AdmittedRequest> (Handler::*)(const std::string&,
                                                                  const CallInfo&) const;
-  using Finish = std::function<void(const absl::Status&)>;
+  template <class Response>
+  using Answer = absl::Status (Handler::*)(const std::string&, const CallInfo&, Response*) const;
+  using End = std::function<void(const absl::Status&)>;
 
-  void Refuse(const std::shared_ptr<StreamReactor>& reactor, const absl::Status& status) {
+  static std::string Path(const char* service, const char* method) {
+    return fmt::format("/{}/{}", service, method);
+  }
+
+  void AddStream(rpc::Server* server, const char* method, Admission admit) {
+    server->AddMethod(Path(kInference, method),
+                      [this, admit](const CallPtr& call, const grpc::ByteBuffer& request) {
+                        Stream(call, request, admit);
+                      });
+  }
+  template <class Response>
+  void AddUnary(rpc::Server* server, const char* service, const char* method,
+                Answer<Response> answer) {
+    server->AddMethod(Path(service, method),
+                      [this, answer](const CallPtr& call, const grpc::ByteBuffer& request) {
+                        Unary(call, request, answer);
+                      });
+  }
+
+  void Refuse(const std::shared_ptr<ClientStream>& stream, const absl::Status& status) {
     handler_->parts().observer->Refused(status.code());
-    reactor->Refuse(status);
+    stream->Refuse(status);
   }
 
-  void Launch(const std::shared_ptr<StreamReactor>& reactor,
+  void Launch(const std::shared_ptr<ClientStream>& stream,
               absl::StatusOr<std::shared_ptr<Session>> session) {
-    if (!session.ok()) return Refuse(reactor, session.status());
-    reactor->Begin(*std::move(session));
+    if (!session.ok()) return Refuse(stream, session.status());
+    stream->Begin(*std::move(session));
   }
 
-  // Short work at once, long work on the pool, which may drop it. The call has not ended before one
-  // of `work` and `refuse` was called, so its context may be asked until then.
-  void Run(Context* context, size_t bytes, std::function<void(const CallInfo&)> work,
-           Finish refuse) {
-    CallInfo call{.time_left_ms = TimeLeftMs(*context),
-                  .cancelled = [context] { return context->IsCancelled(); }};
-    if (bytes < handler_->parts().inline_bytes_max) return work(call);
+  // Short work at once, long work on the pool, which may drop it.
+  void Run(const CallPtr& call, size_t bytes, std::function<void(const CallInfo&)> work,
+           End refuse) {
+    CallInfo info{.time_left_ms = TimeLeftMs(*call),
+                  .cancelled = [call] { return call->cancelled(); }};
+    if (bytes < handler_->parts().inline_bytes_max) return work(info);
     const auto came = std::chrono::steady_clock::now();
     handler_->parts().pool->Run(
-        {.client = ClientOf(*context),
-         .cancelled = call.cancelled,
+        {.client = ClientOf(*call),
+         .cancelled = info.cancelled,
          .run =
-             [came, call, work = std::move(work)]() mutable {
-               call.waited_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+             [came, info, work = std::move(work)]() mutable {
+               info.waited_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
                                     std::chrono::steady_clock::now() - came)
                                     .count();
-               work(call);
+               work(info);
              },
          .drop = [refuse = std::move(refuse)](WorkDrop why) { refuse(Dropped(why)); }});
   }
 
-  grpc::ServerWriteReactor<Bytes>* Stream(Context* context, const Bytes& request, Admission admit) {
-    const auto reactor = StreamReactor::Make(context, handler_->parts().sessions);
+  void Stream(const CallPtr& call, const grpc::ByteBuffer& request, Admission admit) {
+    const auto stream = ClientStream::Make(call, handler_->parts().sessions);
     // g++ 12 with UBSan loses `this` in (handler_->*admit)(...) inside a lambda: std::invoke keeps
     // it.
-    auto work = [this, reactor, bytes = Dump(request), admit](const CallInfo& call) {
-      absl::StatusOr<AdmittedRequest> admitted = std::invoke(admit, handler_, bytes, call);
-      if (!admitted.ok()) return Refuse(reactor, admitted.status());
-      Launch(reactor, handler_->parts().sessions->Create(*std::move(admitted), reactor));
+    auto work = [this, stream, bytes = rpc::Dump(request), admit](const CallInfo& info) {
+      absl::StatusOr<AdmittedRequest> admitted = std::invoke(admit, handler_, bytes, info);
+      if (!admitted.ok()) return Refuse(stream, admitted.status());
+      Launch(stream, handler_->parts().sessions->Create(*std::move(admitted), stream));
     };
-    Run(context, request.Length(), std::move(work),
-        [this, reactor](const absl::Status& status) { Refuse(reactor, status); });
-    return reactor.get();
+    Run(call, request.Length(), std::move(work),
+        [this, stream](const absl::Status& status) { Refuse(stream, status); });
+  }
+
+  void Resume(const CallPtr& call, const grpc::ByteBuffer& request) {
+    const auto stream = ClientStream::Make(call, handler_->parts().sessions);
+    auto point = handler_->Resume(rpc::Dump(request));
+    if (!point.ok()) return Refuse(stream, point.status());
+    Launch(stream, handler_->parts().sessions->Resume(point->key, std::move(point->next_positions),
+                                                      stream));
   }
 
   template <class Response>
-  grpc::ServerUnaryReactor* Unary(Context* context, const Bytes& request, Bytes* response,
-                                  absl::Status (Handler::*method)(const std::string&,
-                                                                  const CallInfo&, Response*)
-                                      const) {
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    auto work = [this, reactor, bytes = Dump(request), response, method](const CallInfo& call) {
+  void Unary(const CallPtr& call, const grpc::ByteBuffer& request, Answer<Response> answer) {
+    auto work = [this, call, bytes = rpc::Dump(request), answer](const CallInfo& info) {
       Response message;
-      const absl::Status status = std::invoke(method, handler_, bytes, call, &message);
-      if (status.ok()) Serialize(message, response);
-      reactor->Finish(ToGrpcStatus(status));
+      const absl::Status status = std::invoke(answer, handler_, bytes, info, &message);
+      if (!status.ok()) return call->End(ToGrpcStatus(status));
+      call->Reply(rpc::ToBuffer(message.SerializeAsString()));
     };
-    Run(context, request.Length(), std::move(work),
-        [reactor](const absl::Status& status) { reactor->Finish(ToGrpcStatus(status)); });
-    return reactor;
+    Run(call, request.Length(), std::move(work),
+        [call](const absl::Status& status) { call->End(ToGrpcStatus(status)); });
   }
 
-  const Handler* const handler_;
-};
-
-class RouterService::Admin final : public v1::Admin::CallbackService {
- public:
-  explicit Admin(const Handler* handler) : handler_(handler) {}
-  grpc::ServerUnaryReactor* GetStatus(Context* context, const v1::GetStatusRequest*,
-                                      v1::ClusterStatus* response) override {
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(ToGrpcStatus(handler_->GetStatus(response)));
-    return reactor;
-  }
-
- private:
   const Handler* const handler_;
 };
 
 RouterService::RouterService(ServiceParts parts)
     : handler_(std::make_unique<Handler>(std::move(parts))),
-      inference_(std::make_unique<Inference>(handler_.get())),
-      admin_(std::make_unique<Admin>(handler_.get())) {}
+      methods_(std::make_unique<Methods>(handler_.get())) {}
 
 RouterService::~RouterService() { Stop(); }
 
-absl::StatusOr<int> RouterService::Start(const std::string& host, int port,
-                                         const ServerLimits& limits) {
+absl::Status RouterService::Start(Listener listener, const rpc::ServerOptions& options) {
   google::protobuf::SetLogHandler(nullptr);  // A client's bad UTF-8 is answered, not logged.
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  grpc::ServerBuilder builder;
-  grpc::ResourceQuota quota("fathom-router");
-  quota.Resize(limits.memory_bytes_max);
-  builder.SetResourceQuota(quota);
-  builder.SetMaxReceiveMessageSize(limits.message_bytes_max);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits.streams_per_connection_max);
-  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, limits.metadata_bytes_max);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  int bound = 0;
-  const std::string address = fmt::format("{}:{}", host, port);
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &bound);
-  builder.RegisterService(inference_.get());
-  builder.RegisterService(admin_.get());
-  server_ = builder.BuildAndStart();
-  if (server_ == nullptr || bound == 0) {
-    return Unavailable(
-        "cannot listen on {}; another process has the port, or the host is not one of this "
-        "machine; "
-        "choose another with --grpc-port or --host",
-        address);
-  }
-  server_->GetHealthCheckService()->SetServingStatus(false);
-  return bound;
+  server_ = std::make_unique<rpc::Server>(options);
+  methods_->AddTo(server_.get());
+  return server_->Start(std::move(listener));
 }
+
+rpc::ConnectionStats RouterService::connections() const { return server_->stats(); }
 
 void RouterService::UpdateHealth() {
   const absl::Status ready = handler_->Ready();
@@ -257,9 +198,7 @@ void RouterService::UpdateHealth() {
     LogInfo("{}", serving_ ? "ready: a request would be answered"
                            : fmt::format("not ready: {}", Message(ready)));
   }
-  grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
-  health->SetServingStatus(serving_);
-  health->SetServingStatus("fathom.v1.Inference", serving_);
+  server_->SetServing(serving_);
 }
 
 void RouterService::Drain() {
@@ -269,8 +208,7 @@ void RouterService::Drain() {
 
 void RouterService::Stop() {
   if (server_ == nullptr) return;
-  server_->Shutdown(std::chrono::system_clock::now());
-  server_->Wait();
+  server_->Stop(0);
   server_ = nullptr;
 }
 

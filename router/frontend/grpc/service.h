@@ -4,8 +4,6 @@
 // at once. Thread: gRPC's callbacks and the pool's threads.
 #pragma once
 
-#include <grpcpp/server.h>
-
 #include <memory>
 #include <string>
 
@@ -15,6 +13,7 @@
 #include "router/api/model_folder.h"
 #include "router/api/work_pool.h"
 #include "router/sessions/sessions.h"
+#include "rpc/server.h"
 #include "text/tokenizer.h"
 
 namespace fathom::router {
@@ -37,23 +36,16 @@ struct ServiceParts {
   size_t inline_bytes_max = 4 << 10;
 };
 
-// Limits of the public port.
-struct ServerLimits {
-  int streams_per_connection_max = 1024;
-  int message_bytes_max = 4 << 20;
-  int metadata_bytes_max = 16 << 10;
-  size_t memory_bytes_max = size_t{1} << 30;
-};
-
 class RouterService {
  public:
   // What `parts` points to outlives this.
   explicit RouterService(ServiceParts parts);
   ~RouterService();
 
-  // Listens on host:port (0: any free one) with both services, grpc.health.v1 and reflection.
-  // UNAVAILABLE when it cannot bind.
-  absl::StatusOr<int> Start(const std::string& host, int port, const ServerLimits& limits);
+  // Serves both services, grpc.health.v1 and reflection.
+  absl::Status Start(Listener listener, const rpc::ServerOptions& options);
+  // REQUIRES: Start was called.
+  rpc::ConnectionStats connections() const;
   // Sets the health service's answer from Readiness. Call some times a second.
   void UpdateHealth();
   // New requests are refused and health is NOT_SERVING from now on.
@@ -63,12 +55,10 @@ class RouterService {
 
  private:
   class Handler;
-  class Inference;
-  class Admin;
+  class Methods;
   std::unique_ptr<Handler> handler_;
-  std::unique_ptr<Inference> inference_;
-  std::unique_ptr<Admin> admin_;
-  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Methods> methods_;
+  std::unique_ptr<rpc::Server> server_;
   bool serving_ = false;
 };
 

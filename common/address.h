@@ -1,0 +1,40 @@
+// common/address.h: the one way to read and to print network addresses, host:port. An IPv6 host
+// stands in brackets before a port, [::1]:8001, and may stand in brackets alone. Pure: nothing is
+// resolved here.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/status.h"
+
+namespace fathom {
+
+struct HostPort {
+  std::string host;  // Without brackets.
+  int32_t port = 0;
+};
+
+// "[::1]" and "::1" are "::1"; any other text stays as it is.
+std::string BareHost(std::string_view host);
+
+// "127.0.0.1:8001", "[::1]:8001". `host` may have brackets already.
+std::string FormatHostPort(std::string_view host, int32_t port);
+
+// INVALID_ARGUMENT says what is missing: the port, the brackets of an IPv6 host, a number from 1 to
+// 65535.
+absl::StatusOr<HostPort> ParseHostPort(std::string_view text);
+
+// The addresses in `values`, each of which may hold several with commas between them, as
+// FormatHostPort prints them. INVALID_ARGUMENT names `flag`, the value and the address; none at all
+// is an error too.
+absl::StatusOr<std::vector<std::string>> ParseAddresses(std::string_view flag,
+                                                        const std::vector<std::string>& values);
+
+// The host that a client on this machine dials to reach a server that listens on `host`: the
+// wildcards 0.0.0.0 and :: become 127.0.0.1 and ::1.
+std::string DialHost(std::string_view host);
+
+}  // namespace fathom

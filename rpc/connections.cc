@@ -1,0 +1,390 @@
+#include "rpc/connections.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <grpcpp/security/server_credentials.h>
+#include <linux/tcp.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <list>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "common/check.h"
+#include "common/log.h"
+#include "common/process.h"
+
+namespace fathom::rpc {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kTick{250};
+constexpr int64_t kTicksToLookAtMemory = 20;
+constexpr uint64_t kWake = 0;
+constexpr uint64_t kListen = 1;
+constexpr uint64_t kFirstConnection = 2;
+
+size_t DescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+  return static_cast<size_t>(std::min<rlim_t>(limit.rlim_cur, 1 << 24));
+}
+
+// As grpc::ServerContext::peer() spells it: ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000. "": the peer
+// is gone already.
+std::string PeerOf(int fd) {
+  sockaddr_storage peer{};
+  socklen_t size = sizeof peer;
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) return "";
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  if (peer.ss_family == AF_INET) {
+    const auto* v4 = reinterpret_cast<const sockaddr_in*>(&peer);
+    inet_ntop(AF_INET, &v4->sin_addr, text.data(), text.size());
+    return fmt::format("ipv4:{}:{}", text.data(), ntohs(v4->sin_port));
+  }
+  const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&peer);
+  if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+    inet_ntop(AF_INET, v6->sin6_addr.s6_addr + 12, text.data(), text.size());
+    return fmt::format("ipv4:{}:{}", text.data(), ntohs(v6->sin6_port));
+  }
+  inet_ntop(AF_INET6, &v6->sin6_addr, text.data(), text.size());
+  // An address with a zone is spelled in more than one way; it is not watched by its calls.
+  return fmt::format("ipv6:%5B{}%5D:{}", text.data(), ntohs(v6->sin6_port));
+}
+
+int64_t BytesReceived(int fd) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
+  return static_cast<int64_t>(info.tcpi_bytes_received);
+}
+
+// What has come and what is to go is thrown away, and the peer gets a reset. After shutdown() gRPC
+// would still read and parse megabytes.
+void Disconnect(int fd) {
+  sockaddr nobody{};
+  nobody.sa_family = AF_UNSPEC;
+  if (connect(fd, &nobody, sizeof nobody) != 0) shutdown(fd, SHUT_RDWR);
+}
+
+double Seconds(steady_clock::duration time) { return std::chrono::duration<double>(time).count(); }
+
+// What has flowed in, less what flows out all the time.
+class Bucket {
+ public:
+  // Returns what is in it now.
+  double Add(double amount, double per_second, steady_clock::time_point now) {
+    level_ = std::max(0.0, level_ - per_second * Seconds(now - at_)) + amount;
+    at_ = now;
+    return level_;
+  }
+
+ private:
+  double level_ = 0;
+  steady_clock::time_point at_ = steady_clock::now();
+};
+
+}  // namespace
+
+class Connections::Impl {
+ public:
+  Impl(Listener listener, const ConnectionLimits& limits)
+      : limits_(limits), listener_(std::move(listener)) {
+    const size_t descriptors = DescriptorLimit();
+    const size_t reserved = std::min(limits.descriptors_reserved, descriptors / 2);
+    connections_max_ = limits.connections_max > 0
+                           ? limits.connections_max
+                           : std::max<size_t>(1, (descriptors - reserved) / 2);
+    // Beyond this number a descriptor is not given to a client, whoever holds the others.
+    fd_max_ = static_cast<int>(descriptors - reserved / 2);
+    epoll_ = epoll_create1(EPOLL_CLOEXEC);
+    wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    FATHOM_CHECK(epoll_ >= 0 && wake_ >= 0, "epoll, eventfd: {}", strerror(errno));
+    Watch(wake_, kWake, EPOLLIN);
+  }
+
+  ~Impl() {
+    Stop();
+    for (auto& [id, connection] : connections_) close(connection.watched_fd);
+    close(epoll_);
+    close(wake_);
+  }
+
+  int port() const { return listener_.port(); }
+
+  void AddTo(grpc::ServerBuilder* builder) {
+    acceptor_ = builder->experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+        grpc::InsecureServerCredentials());
+  }
+
+  void Start(std::function<void()> tick) {
+    tick_ = std::move(tick);
+    Watch(listener_.fd(), kListen, EPOLLIN);
+    thread_ = std::thread([this] { Run(); });
+  }
+
+  void Stop() {
+    if (!thread_.joinable()) return;
+    const uint64_t one = 1;
+    static_cast<void>(!write(wake_, &one, sizeof one));
+    thread_.join();
+  }
+
+  int64_t CallBegan(const std::string& peer) {
+    std::lock_guard lock(mutex_);
+    Connection* connection = Find(peer);
+    if (connection == nullptr) return 1;
+    connection->calls += 1;
+    if (connection->idle_place) idle_.erase(*std::exchange(connection->idle_place, std::nullopt));
+    if (connection->calls > limits_.calls_max) Cut(connection, "it has too many calls");
+    return connection->calls;
+  }
+
+  void MessageCame(const std::string& peer, size_t bytes) {
+    std::lock_guard lock(mutex_);
+    Connection* connection = Find(peer);
+    if (connection != nullptr) connection->message_bytes += static_cast<int64_t>(bytes);
+  }
+
+  void CallEnded(const std::string& peer, CallEnd end) {
+    std::lock_guard lock(mutex_);
+    Connection* connection = Find(peer);
+    // A call of an earlier connection from the same port may end late.
+    if (connection == nullptr || connection->calls == 0) return;
+    connection->calls -= 1;
+    if (connection->calls == 0) SetIdle(connection);
+    if (end == CallEnd::kAnswered) return;
+    const double level =
+        connection->abandoned.Add(1, limits_.abandoned_per_second_max, steady_clock::now());
+    if (level > limits_.abandoned_burst) Cut(connection, "it cancels its calls at once");
+  }
+
+  ConnectionStats stats() const {
+    std::lock_guard lock(mutex_);
+    ConnectionStats stats = stats_;
+    stats.open = static_cast<int64_t>(connections_.size());
+    return stats;
+  }
+
+ private:
+  struct Connection {
+    uint64_t id = 0;
+    // A duplicate: gRPC owns the connection, this one is for shutting it down and for its counts.
+    int watched_fd = -1;
+    std::string peer;
+    int64_t calls = 0;
+    int64_t message_bytes = 0;  // Since the last look.
+    int64_t seen_bytes = 0;
+    Bucket abandoned;
+    Bucket stray;
+    bool cut = false;
+    std::optional<std::list<uint64_t>::iterator> idle_place;  // In idle_, when it has no calls.
+  };
+
+  void Watch(int fd, uint64_t id, uint32_t events) const {
+    epoll_event event{};
+    event.events = events;
+    event.data.u64 = id;
+    epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+  }
+
+  void Run() {
+    auto next_tick = steady_clock::now() + kTick;
+    std::array<epoll_event, 64> events{};
+    for (;;) {
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(next_tick - steady_clock::now());
+      const int count = epoll_wait(epoll_, events.data(), events.size(),
+                                   static_cast<int>(std::max<int64_t>(0, left.count())));
+      for (int i = 0; i < count; ++i) {
+        const uint64_t id = events[static_cast<size_t>(i)].data.u64;
+        if (id == kWake) return;
+        if (id == kListen) {
+          Accept();
+        } else {
+          Forget(id);
+        }
+      }
+      if (steady_clock::now() < next_tick) continue;
+      next_tick = steady_clock::now() + kTick;
+      SetListening(true);
+      LookForStrayBytes();
+      if (++ticks_ % kTicksToLookAtMemory == 0) memory_.Look();
+      if (tick_) tick_();
+    }
+  }
+
+  // Off while descriptors are short, so that the thread does not spin.
+  void SetListening(bool on) {
+    if (listening_ == on) return;
+    listening_ = on;
+    epoll_event event{};
+    event.events = on ? uint32_t{EPOLLIN} : 0;
+    event.data.u64 = kListen;
+    epoll_ctl(epoll_, EPOLL_CTL_MOD, listener_.fd(), &event);
+  }
+
+  void Accept() {
+    for (int burst = 0; burst < 64; ++burst) {
+      const int fd = accept4(listener_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      if (fd < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+      if (fd < 0 && (errno == ECONNABORTED || errno == EINTR)) continue;
+      if (fd < 0) {
+        MakeRoom();
+        return SetListening(false);
+      }
+      Admit(fd);
+    }
+  }
+
+  void Admit(int fd) {
+    if (fd >= fd_max_ || IsFull()) {
+      const bool found = MakeRoom();
+      if (fd >= fd_max_ || !found) {
+        std::lock_guard lock(mutex_);
+        ++stats_.refused_total;
+        close(fd);
+        return;
+      }
+    }
+    const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    Remember(fd);
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.listener_fd = listener_.fd();
+    connection.fd = fd;
+    acceptor_->HandleNewConnection(&connection);
+  }
+
+  bool IsFull() const {
+    std::lock_guard lock(mutex_);
+    return connections_.size() >= connections_max_;
+  }
+
+  // Closes the connection that has been without calls for the longest. False: all have calls.
+  bool MakeRoom() {
+    std::lock_guard lock(mutex_);
+    if (idle_.empty()) return false;
+    Connection& oldest = connections_.at(idle_.front());
+    ++stats_.evicted_total;
+    shutdown(oldest.watched_fd, SHUT_RDWR);
+    Erase(&oldest);
+    return true;
+  }
+
+  void Remember(int fd) {
+    Connection connection;
+    connection.watched_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    std::lock_guard lock(mutex_);
+    ++stats_.accepted_total;
+    if (connection.watched_fd < 0) return;  // Not watched: descriptors are short.
+    connection.id = next_id_++;
+    connection.peer = PeerOf(fd);
+    by_peer_[connection.peer] = connection.id;
+    Connection& placed = connections_.emplace(connection.id, std::move(connection)).first->second;
+    SetIdle(&placed);
+    Watch(placed.watched_fd, placed.id, 0);  // EPOLLHUP and EPOLLERR: gRPC or the peer closed it.
+  }
+
+  void Forget(uint64_t id) {
+    std::lock_guard lock(mutex_);
+    const auto it = connections_.find(id);
+    if (it != connections_.end()) Erase(&it->second);
+  }
+
+  // REQUIRES for all below: mutex_ is held.
+  Connection* Find(const std::string& peer) {
+    const auto it = by_peer_.find(peer);
+    return it == by_peer_.end() ? nullptr : &connections_.at(it->second);
+  }
+
+  void SetIdle(Connection* connection) {
+    connection->idle_place = idle_.insert(idle_.end(), connection->id);
+  }
+
+  void Erase(Connection* connection) {
+    if (connection->idle_place) idle_.erase(*connection->idle_place);
+    const auto named = by_peer_.find(connection->peer);
+    if (named != by_peer_.end() && named->second == connection->id) by_peer_.erase(named);
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, connection->watched_fd, nullptr);
+    close(connection->watched_fd);
+    connections_.erase(connection->id);
+  }
+
+  // gRPC sees the end of the connection and cancels its calls.
+  void Cut(Connection* connection, const char* why) {
+    if (std::exchange(connection->cut, true)) return;
+    ++stats_.cut_total;
+    Disconnect(connection->watched_fd);
+    LogWarn("cut the connection of {}: {}", connection->peer, why);
+  }
+
+  void LookForStrayBytes() {
+    std::lock_guard lock(mutex_);
+    const auto now = steady_clock::now();
+    for (auto& [id, connection] : connections_) {
+      const int64_t bytes = BytesReceived(connection.watched_fd);
+      const int64_t messages = std::exchange(connection.message_bytes, 0);
+      const int64_t stray = bytes - std::exchange(connection.seen_bytes, bytes) - messages;
+      // A message that is still coming is not counted against the connection when it has come.
+      const double level = connection.stray.Add(
+          static_cast<double>(stray), static_cast<double>(limits_.stray_bytes_per_second), now);
+      const int64_t on_the_way =
+          std::min(connection.calls, limits_.messages_on_the_way_max) * limits_.message_bytes_max;
+      if (level > static_cast<double>(limits_.stray_bytes_burst + on_the_way)) {
+        Cut(&connection, "it sends bytes that belong to no call");
+      }
+    }
+  }
+
+  const ConnectionLimits limits_;
+  Listener listener_;
+  size_t connections_max_ = 0;
+  int fd_max_ = 0;
+  int epoll_ = -1;
+  int wake_ = -1;
+  bool listening_ = true;
+  std::function<void()> tick_;
+  int64_t ticks_ = 0;
+  MemoryReturner memory_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
+  std::thread thread_;
+
+  mutable std::mutex mutex_;  // Guards what follows.
+  uint64_t next_id_ = kFirstConnection;
+  std::unordered_map<uint64_t, Connection> connections_;
+  std::unordered_map<std::string, uint64_t> by_peer_;
+  std::list<uint64_t> idle_;  // Ids of connections without calls, the longest idle first.
+  ConnectionStats stats_;
+};
+
+Connections::Connections(Listener listener, const ConnectionLimits& limits)
+    : impl_(std::make_unique<Impl>(std::move(listener), limits)) {}
+Connections::~Connections() = default;
+
+int Connections::port() const { return impl_->port(); }
+void Connections::AddTo(grpc::ServerBuilder* builder) { impl_->AddTo(builder); }
+void Connections::Start(std::function<void()> tick) { impl_->Start(std::move(tick)); }
+void Connections::Stop() { impl_->Stop(); }
+int64_t Connections::CallBegan(const std::string& peer) { return impl_->CallBegan(peer); }
+void Connections::MessageCame(const std::string& peer, size_t bytes) {
+  impl_->MessageCame(peer, bytes);
+}
+void Connections::CallEnded(const std::string& peer, CallEnd end) { impl_->CallEnded(peer, end); }
+ConnectionStats Connections::stats() const { return impl_->stats(); }
+
+}  // namespace fathom::rpc

@@ -1,0 +1,94 @@
+// rpc/connections.h: accepts a gRPC server's connections and watches over them, for gRPC 1.51 does
+// neither well: its own acceptor is deaf for ever once the process ran out of descriptors once, it
+// does not bound connections, and it lets a client open streams and cancel them without end. Here a
+// full process closes the connection that has been idle for the longest and takes the new one, and
+// a connection that only costs (many calls that end before anything was answered, many bytes that
+// belong to no call) is cut.
+//
+// Thread: one of its own accepts and watches. CallBegan, CallEnded and the other calls come from
+// any thread; one mutex guards the table.
+#pragma once
+
+#include <grpcpp/server_builder.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "common/listener.h"
+
+namespace fathom::rpc {
+
+struct ConnectionLimits {
+  // 0: half of what the descriptor limit leaves after `descriptors_reserved` (a connection takes
+  // two descriptors while it is watched).
+  size_t connections_max = 0;
+  // For the process' own files and for the connections that it opens itself.
+  size_t descriptors_reserved = 256;
+  // Calls of one connection that were cancelled before anything was answered, or refused because
+  // the connection has too many: so many a second, and so many at once.
+  double abandoned_per_second_max = 200;
+  double abandoned_burst = 2048;
+  // Bytes of one connection that belong to no message: headers, resets, settings.
+  int64_t stray_bytes_burst = 1 << 20;
+  int64_t stray_bytes_per_second = 128 << 10;
+  // Bytes of a message on its way are no stray ones until it is larger than this, for so many
+  // messages at once.
+  int64_t message_bytes_max = 4 << 20;
+  int64_t messages_on_the_way_max = 8;
+  // Calls of one connection. A client that has learned the port's limit of streams has fewer.
+  int64_t calls_max = 2048;
+};
+
+// For a port that only a proxy reaches: its connections carry the calls of many clients, and none
+// is cut.
+inline ConnectionLimits TrustedConnections() {
+  ConnectionLimits limits;
+  limits.abandoned_burst = 1e18;
+  limits.stray_bytes_burst = int64_t{1} << 60;
+  limits.calls_max = int64_t{1} << 60;
+  return limits;
+}
+
+struct ConnectionStats {
+  int64_t open = 0;
+  int64_t accepted_total = 0;
+  int64_t evicted_total = 0;  // Idle ones closed in favour of new ones.
+  int64_t refused_total = 0;  // Closed at once: all are taken and none is idle.
+  int64_t cut_total = 0;      // Hostile ones.
+};
+
+enum class CallEnd { kAnswered, kAbandoned };
+
+class Connections {
+ public:
+  Connections(Listener listener, const ConnectionLimits& limits);
+  ~Connections();  // Stops.
+
+  int port() const;
+
+  // Once, before the server is built: the server gets its connections from here.
+  void AddTo(grpc::ServerBuilder* builder);
+  // After the server has started. `tick` is called about four times a second on the watching
+  // thread.
+  void Start(std::function<void()> tick = {});
+  // No connection is accepted any more. REQUIRES: called before the server is shut down.
+  void Stop();
+
+  // `peer` is grpc::ServerContext::peer(), which names the connection.
+  // Returns how many calls the connection has with this one.
+  int64_t CallBegan(const std::string& peer);
+  // Bytes of a call's message have come: they are no stray ones.
+  void MessageCame(const std::string& peer, size_t bytes);
+  void CallEnded(const std::string& peer, CallEnd end);
+
+  ConnectionStats stats() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fathom::rpc

@@ -1,0 +1,230 @@
+#include "rpc/server.h"
+
+#include <grpcpp/server.h>
+
+#include <atomic>
+#include <chrono>
+#include <list>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "common/check.h"
+#include "grpc/health/v1/health.pb.h"
+#include "grpc/reflection/v1/reflection.pb.h"
+#include "rpc/health.h"
+#include "rpc/reflection.h"
+
+namespace fathom::rpc {
+namespace {
+
+using grpc::StatusCode;
+
+// One stream of reflection: each question is answered before the next one is read.
+class ReflectionStream final : public CallSink {
+ public:
+  ReflectionStream(std::shared_ptr<Call> call, const std::vector<std::string>& services,
+                   std::atomic<size_t>* open)
+      : call_(std::move(call)), services_(services), open_(*open) {}
+
+  void OnMessage(grpc::ByteBuffer message) override {
+    call_->Write(ToBuffer(AnswerReflection(Dump(message), services_)));
+  }
+  void OnWriteDone(bool ok) override {
+    if (ok) return call_->Read();
+    End();
+  }
+  void OnMessagesEnd() override { End(); }
+  void OnDone() override { open_ -= 1; }
+
+ private:
+  // A cancelled call fails its read or its write, which leads here.
+  void End() {
+    if (!ended_.exchange(true)) call_->End(grpc::Status::OK);
+  }
+
+  const std::shared_ptr<Call> call_;
+  const std::vector<std::string>& services_;
+  std::atomic<size_t>& open_;
+  std::atomic<bool> ended_{false};
+};
+
+}  // namespace
+
+class Server::Impl final : public grpc::CallbackGenericService, public Call::Owner {
+ public:
+  explicit Impl(const ServerOptions& options) : options_(options), health_(options.watchers_max) {
+    // Links the messages in, so that reflection can describe them.
+    AddService(grpc::health::v1::HealthCheckRequest::descriptor()->file()->service(0)->full_name());
+    AddService(grpc::reflection::v1::ServerReflectionRequest::descriptor()
+                   ->file()
+                   ->service(0)
+                   ->full_name());
+    AddMethod("/grpc.health.v1.Health/Check",
+              [this](const auto& call, const auto& request) { health_.Check(call, request); });
+    AddMethod("/grpc.health.v1.Health/Watch",
+              [this](const auto& call, const auto& request) { health_.Watch(call, request); });
+    for (const char* method : kReflectionMethods) {
+      AddMethod(method,
+                [this](const auto& call, auto request) { Reflect(call, std::move(request)); });
+    }
+  }
+
+  void AddService(const std::string& service) {
+    services_.push_back(service);
+    health_.AddService(service);
+  }
+  void AddMethod(const std::string& path, CallHandler handler) {
+    FATHOM_CHECK(methods_.emplace(path, std::move(handler)).second, "{} twice", path);
+  }
+
+  absl::Status Start(Listener listener) {
+    port_ = listener.port();
+    ConnectionLimits limits = options_.connections;
+    limits.message_bytes_max = options_.port.message_bytes_max;
+    connections_ = std::make_unique<Connections>(std::move(listener), limits);
+    grpc::ServerBuilder builder;
+    Apply(options_.port, options_.name, &builder);
+    connections_->AddTo(&builder);
+    builder.RegisterCallbackGenericService(this);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr) return Unavailable("gRPC cannot serve on port {}", port_);
+    connections_->Start([this] { EndLateCalls(); });
+    return absl::OkStatus();
+  }
+
+  int port() const { return port_; }
+  Health& health() { return health_; }
+  ConnectionStats stats() const {
+    return connections_ == nullptr ? ConnectionStats() : connections_->stats();
+  }
+
+  void Stop(int64_t grace_ms) {
+    if (server_ == nullptr) return;
+    connections_->Stop();
+    server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(grace_ms));
+    server_->Wait();
+    server_ = nullptr;
+  }
+
+  grpc::ServerGenericBidiReactor* CreateReactor(
+      grpc::GenericCallbackServerContext* context) override {
+    const std::shared_ptr<Call> call = Call::Make(this, context);
+    const int64_t calls = connections_->CallBegan(call->peer());
+    if (calls > options_.port.streams_per_connection_max) {
+      Refuse(call, fmt::format("this connection has {} calls; the limit is {}", calls,
+                               options_.port.streams_per_connection_max));
+    } else if (!methods_.contains(call->method())) {
+      call->Take();
+      call->End({StatusCode::UNIMPLEMENTED,
+                 fmt::format("this server has no method {}", call->method().substr(0, 200))});
+    } else if (!Wait(call)) {
+      Refuse(call, fmt::format("{} calls wait for their message, as many as may",
+                               options_.calls_without_message_max));
+    } else {
+      call->Read();
+    }
+    return call.get();
+  }
+
+  void OnFirstMessage(const std::shared_ptr<Call>& call, grpc::ByteBuffer message) override {
+    StopWaiting(call);
+    connections_->MessageCame(call->peer(), message.Length());
+    if (!call->Take()) return;
+    methods_.at(call->method())(call, std::move(message));
+  }
+
+  void OnNoMessage(const std::shared_ptr<Call>& call) override {
+    StopWaiting(call);
+    if (!call->Take()) return;
+    call->End({StatusCode::INVALID_ARGUMENT, "the call ended without a message"});
+  }
+
+  void OnEnd(const std::shared_ptr<Call>& call, bool abandoned) override {
+    connections_->CallEnded(call->peer(), abandoned ? CallEnd::kAbandoned : CallEnd::kAnswered);
+  }
+
+ private:
+  void Refuse(const std::shared_ptr<Call>& call, const std::string& why) {
+    call->Take();
+    call->set_refused();
+    call->End({StatusCode::RESOURCE_EXHAUSTED, why});
+  }
+
+  // False: as many calls wait as may.
+  bool Wait(const std::shared_ptr<Call>& call) {
+    std::lock_guard lock(mutex_);
+    if (waiting_.size() >= options_.calls_without_message_max) return false;
+    places_[call.get()] = waiting_.insert(waiting_.end(), call);
+    return true;
+  }
+
+  void StopWaiting(const std::shared_ptr<Call>& call) {
+    std::lock_guard lock(mutex_);
+    const auto it = places_.find(call.get());
+    if (it == places_.end()) return;
+    waiting_.erase(it->second);
+    places_.erase(it);
+  }
+
+  // On the watching thread.
+  void EndLateCalls() {
+    const auto limit = std::chrono::milliseconds(options_.message_timeout_ms);
+    const auto now = std::chrono::steady_clock::now();
+    for (;;) {
+      std::shared_ptr<Call> late;
+      {
+        std::lock_guard lock(mutex_);
+        if (waiting_.empty() || now - waiting_.front()->began() < limit) return;
+        late = std::move(waiting_.front());
+        waiting_.pop_front();
+        places_.erase(late.get());
+      }
+      if (!late->Take()) continue;
+      late->set_refused();
+      late->End({StatusCode::DEADLINE_EXCEEDED,
+                 fmt::format("the call's message did not come within {} ms of its headers",
+                             options_.message_timeout_ms)});
+    }
+  }
+
+  void Reflect(const std::shared_ptr<Call>& call, grpc::ByteBuffer request) {
+    if (reflection_streams_.fetch_add(1) >= options_.reflection_streams_max) {
+      reflection_streams_ -= 1;
+      return call->End({StatusCode::RESOURCE_EXHAUSTED,
+                        fmt::format("this port has {} streams of reflection, as many as may",
+                                    options_.reflection_streams_max)});
+    }
+    const auto stream = std::make_shared<ReflectionStream>(call, services_, &reflection_streams_);
+    call->SetSink(stream);
+    stream->OnMessage(std::move(request));
+  }
+
+  const ServerOptions options_;
+  int port_ = 0;
+  Health health_;
+  std::vector<std::string> services_;
+  std::unordered_map<std::string, CallHandler> methods_;
+  std::atomic<size_t> reflection_streams_{0};
+  std::unique_ptr<Connections> connections_;
+  std::unique_ptr<grpc::Server> server_;
+
+  std::mutex mutex_;                          // Guards what follows.
+  std::list<std::shared_ptr<Call>> waiting_;  // For their message; the oldest first.
+  std::unordered_map<const Call*, std::list<std::shared_ptr<Call>>::iterator> places_;
+};
+
+Server::Server(const ServerOptions& options) : impl_(std::make_unique<Impl>(options)) {}
+Server::~Server() { Stop(0); }
+
+void Server::AddService(const std::string& service) { impl_->AddService(service); }
+void Server::AddMethod(const std::string& path, CallHandler handler) {
+  impl_->AddMethod(path, std::move(handler));
+}
+absl::Status Server::Start(Listener listener) { return impl_->Start(std::move(listener)); }
+int Server::port() const { return impl_->port(); }
+void Server::SetServing(bool serving) { impl_->health().SetServing(serving); }
+void Server::Stop(int64_t grace_ms) { impl_->Stop(grace_ms); }
+ConnectionStats Server::stats() const { return impl_->stats(); }
+
+}  // namespace fathom::rpc

@@ -1,0 +1,80 @@
+// tests/common/tcp.h: a TCP client for tests: connects, writes and reads bytes, with a bound on
+// every wait.
+#pragma once
+
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "common/address.h"
+
+namespace fathom {
+
+class TcpClient {
+ public:
+  TcpClient(std::string_view host, int port) {
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* found = nullptr;
+    if (getaddrinfo(BareHost(host).c_str(), std::to_string(port).c_str(), &hints, &found) != 0) {
+      return;
+    }
+    fd_ = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    connected_ = fd_ >= 0 && connect(fd_, found->ai_addr, found->ai_addrlen) == 0;
+    freeaddrinfo(found);
+  }
+  TcpClient(TcpClient&& other) noexcept
+      : fd_(std::exchange(other.fd_, -1)), connected_(other.connected_) {}
+  TcpClient& operator=(TcpClient&&) = delete;
+  ~TcpClient() {
+    if (fd_ >= 0) close(fd_);
+  }
+
+  bool connected() const { return connected_; }
+
+  // All of it. False: the other side has closed the connection, or does not read for 30 s.
+  bool Write(std::string_view bytes) {
+    while (!bytes.empty()) {
+      pollfd wait{fd_, POLLOUT, 0};
+      if (poll(&wait, 1, 30'000) <= 0) return false;
+      const ssize_t n = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (n < 0) return false;
+      bytes.remove_prefix(static_cast<size_t>(n));
+    }
+    return true;
+  }
+
+  // All that comes until the other side closes or `enough` is in it; at most 30 s.
+  std::string ReadUntil(std::string_view enough) {
+    std::string all;
+    char buffer[4096];
+    pollfd wait{fd_, POLLIN, 0};
+    while (all.find(enough) == std::string::npos && poll(&wait, 1, 30'000) > 0) {
+      const ssize_t n = recv(fd_, buffer, sizeof buffer, 0);
+      if (n <= 0) break;
+      all.append(buffer, static_cast<size_t>(n));
+    }
+    return all;
+  }
+
+  // True: the other side has closed the connection; it waits at most 30 s for that.
+  bool WaitClosed() {
+    char buffer[4096];
+    pollfd wait{fd_, POLLIN, 0};
+    while (poll(&wait, 1, 30'000) > 0) {
+      if (recv(fd_, buffer, sizeof buffer, 0) <= 0) return true;
+    }
+    return false;
+  }
+
+ private:
+  int fd_ = -1;
+  bool connected_ = false;
+};
+
+}  // namespace fathom

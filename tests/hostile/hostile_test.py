@@ -1,0 +1,60 @@
+"""Half a minute of attacks.py beside a checked client, straight and through HAProxy; idle connections at 1,024 descriptors."""
+import os
+import shutil
+import sys
+import unittest
+
+import hostile
+from cluster import Client, Cluster, wait_until
+from hostile import PROMPT, attacks
+
+SEED = int(os.environ.get("FATHOM_SEED", "1"))
+SECONDS = float(os.environ.get("FATHOM_HOSTILE_SECONDS", "12"))
+
+
+class Hostile(unittest.TestCase):
+    def attack(self, *args):
+        figures, problems = hostile.run(SECONDS, SEED, cluster_args=args)
+        self.assertEqual(problems, [])
+        self.assertGreater(sum(f["answers"] for f in figures), 0)
+
+    def test_straight(self):
+        self.attack()
+
+    @unittest.skipUnless(shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin"), "haproxy is not installed")
+    def test_edge(self):
+        self.attack("--edge")
+
+    def test_idle_connections_at_1024_descriptors(self):
+        """1,012 of them, half without a word: the router and the scheduler answer on new connections, during and after."""
+        with Cluster(descriptors=1024) as c:
+            pids = [c.ready["router_pid"], c.ready["scheduler_pid"]]
+            want = c.generate(ids=PROMPT, max_tokens=8, ignore_eos=True).bits()
+
+            def answers():
+                fresh = Client(c.ready["grpc_port"])
+                try:
+                    return fresh.generate(ids=PROMPT, max_tokens=8, ignore_eos=True).bits() == want
+                finally:
+                    fresh.close()
+
+            ports = [c.ready["grpc_port"], c.ready["scheduler_port"]]
+            held = []
+            for i in range(1012):
+                for port in ports:
+                    try:
+                        held.append(attacks.Connection(attacks.Target("127.0.0.1", port, 0), speak=i % 2 == 0))
+                    except OSError:
+                        pass  # Turned away at once: an answer too.
+            self.assertTrue(answers())
+            c.add_router()  # The scheduler takes it on a new connection.
+            for connection in held:
+                connection.close()
+            wait_until(answers, "a new connection is answered")
+            for pid in pids:
+                self.assertTrue(os.path.exists(f"/proc/{pid}"))
+
+
+if __name__ == "__main__":
+    print(f"FATHOM_SEED={SEED}", file=sys.stderr)
+    unittest.main(verbosity=2)

@@ -1,0 +1,161 @@
+// The server with clients that no library would be, in raw HTTP/2 frames.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/common/tcp.h"
+#include "tests/rpc/fixture.h"
+
+namespace fathom::rpc {
+namespace {
+
+constexpr char kDataFrame = 0, kHeaders = 1, kReset = 3, kSettings = 4, kContinuation = 9;
+constexpr char kEndHeaders = 4;
+
+std::string Number(uint32_t value) {
+  return {static_cast<char>(value >> 24), static_cast<char>(value >> 16),
+          static_cast<char>(value >> 8), static_cast<char>(value)};
+}
+
+std::string Frame(char kind, char flags, uint32_t stream, const std::string& payload) {
+  return Number(static_cast<uint32_t>(payload.size())).substr(1) + kind + flags + Number(stream) +
+         payload;
+}
+
+// A header that enters no table.
+std::string Header(const std::string& name, const std::string& value) {
+  return std::string(1, '\0') + static_cast<char>(name.size()) + name +
+         static_cast<char>(value.size()) + value;
+}
+
+std::string CallHeaders(const std::string& path) {
+  return Header(":method", "POST") + Header(":scheme", "http") + Header(":path", path) +
+         Header(":authority", "x") + Header("content-type", "application/grpc") +
+         Header("te", "trailers");
+}
+
+std::string Preface() { return "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, ""); }
+
+int64_t Threads() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/task"), {});
+}
+
+class HostileTest : public ServerTest {
+ protected:
+  TcpClient Connect() const { return {"127.0.0.1", server_->port()}; }
+  bool AnswersOthers() { return Ask(Dial(), kEcho, "hello").message == "hello"; }
+
+  // Sends `frames(stream)` until the server closes the connection, at most `most` times.
+  template <class Frames>
+  bool IsCut(const Frames& frames, int most) {
+    TcpClient client = Connect();
+    client.Write(Preface());
+    for (int i = 0; i < most; ++i) {
+      if (!client.Write(frames(static_cast<uint32_t>(2 * i + 1)))) return true;
+    }
+    return client.WaitClosed();
+  }
+};
+
+TEST_F(HostileTest, RapidResetIsCutAndOthersGoOn) {
+  Start({.name = "test", .connections = {.abandoned_burst = 100, .stray_bytes_burst = 64 << 10}});
+  const auto channel = Dial();
+  const std::string headers = CallHeaders(kEcho);
+  EXPECT_TRUE(IsCut(
+      [&](uint32_t stream) {
+        return Frame(kHeaders, kEndHeaders, stream, headers) + Frame(kReset, 0, stream, Number(8));
+      },
+      100'000));
+  EXPECT_EQ(server_->stats().cut_total, 1);
+  EXPECT_EQ(Ask(channel, kEcho, "hello").message, "hello");
+  EXPECT_TRUE(AnswersOthers());
+}
+
+TEST_F(HostileTest, StreamsWithoutEndAreCutAndOthersGoOn) {
+  Start();
+  const std::string headers = CallHeaders(kEcho);
+  EXPECT_TRUE(IsCut([&](uint32_t stream) { return Frame(kHeaders, kEndHeaders, stream, headers); },
+                    100'000));
+  EXPECT_EQ(server_->stats().cut_total, 1);
+  EXPECT_TRUE(AnswersOthers());
+}
+
+TEST_F(HostileTest, AHeaderWithoutEndIsCutAndOthersGoOn) {
+  Start();
+  std::string more;
+  for (int i = 0; i < 100; ++i) more += Header("x", std::string(100, 'y'));
+  EXPECT_TRUE(IsCut(
+      [&](uint32_t stream) {
+        return stream == 1 ? Frame(kHeaders, 0, 1, CallHeaders(kEcho))
+                           : Frame(kContinuation, 0, 1, more);
+      },
+      100'000));
+  EXPECT_TRUE(AnswersOthers());
+}
+
+// A connection that only sends messages, for long, is no hostile one.
+TEST_F(HostileTest, ManyMessagesAreNoStrayBytes) {
+  Start({.name = "test",
+         .connections = {.stray_bytes_burst = 64 << 10, .stray_bytes_per_second = 1 << 10}});
+  const auto channel = Dial();
+  const std::string large(1 << 20, 'x');
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(Ask(channel, kEcho, large).message, large);
+  EXPECT_EQ(server_->stats().cut_total, 0);
+}
+
+TEST_F(HostileTest, IdleConnectionsGiveWayToNewOnes) {
+  Start({.name = "test", .connections = {.connections_max = 16}});
+  const auto busy = Dial();
+  OpenCall open(busy, kEcho);  // It has a call: it stays.
+  std::vector<TcpClient> idle;
+  for (int i = 0; i < 200; ++i) {
+    idle.push_back(Connect());
+    if (i % 2 == 0) idle.back().Write(Preface());
+    if (i % 50 == 49) {
+      EXPECT_TRUE(AnswersOthers());
+    }
+  }
+  EXPECT_TRUE(idle.front().WaitClosed());
+  EXPECT_GE(server_->stats().evicted_total, 180);
+  EXPECT_LE(server_->stats().open, 17);
+  ASSERT_TRUE(open.Write("still there"));
+  std::string message;
+  ASSERT_TRUE(open.Read(&message));
+  EXPECT_EQ(message, "still there");
+}
+
+TEST_F(HostileTest, ConnectionsThatCloseAreForgotten) {
+  Start();
+  for (int i = 0; i < 50; ++i) {
+    TcpClient client = Connect();
+    client.Write(Preface());
+    EXPECT_FALSE(client.ReadUntil(std::string(1, kSettings)).empty());
+  }
+  EXPECT_TRUE(AnswersOthers());
+  for (int i = 0; i < 3000 && server_->stats().open > 1; ++i) EXPECT_TRUE(AnswersOthers());
+  EXPECT_LE(server_->stats().open, 2);  // The last client's may still be closing.
+}
+
+TEST_F(HostileTest, StreamsOfReflectionHoldNoThread) {
+  Start({.name = "test", .reflection_streams_max = 1 << 20});
+  EXPECT_TRUE(AnswersOthers());
+  const int64_t before = Threads();
+  const std::string headers =
+      CallHeaders("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
+  const std::string ask = std::string("\0\0\0\0\3\x3a\1*", 8);  // list_services: "*"
+  std::vector<TcpClient> clients;
+  for (int c = 0; c < 3; ++c) {
+    clients.push_back(Connect());
+    clients.back().Write(Preface() + Frame(kSettings, 1, 0, ""));
+    for (uint32_t i = 0; i < 1000; ++i) {
+      clients.back().Write(Frame(kHeaders, kEndHeaders, 2 * i + 1, headers) +
+                           Frame(kDataFrame, 0, 2 * i + 1, ask));
+    }
+    EXPECT_FALSE(clients.back().ReadUntil("test.Echo").empty());
+  }
+  EXPECT_LE(Threads(), before + 8);
+  EXPECT_TRUE(AnswersOthers());
+}
+
+}  // namespace
+}  // namespace fathom::rpc
