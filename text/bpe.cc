@@ -9,6 +9,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "common/check.h"
+#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {
@@ -45,7 +46,8 @@ size_t TableSize(size_t entries) { return std::bit_ceil(entries * 2 + 2); }
 Bpe::Bpe(BpeSpec spec)
     : tokens_(std::move(spec.tokens)),
       foreign_(std::move(spec.foreign)),
-      byte_tokens_(spec.byte_tokens) {
+      byte_tokens_(spec.byte_tokens),
+      characters_(std::move(spec.characters)) {
   BuildPairs(spec.merges);
   BuildWords(spec.ignore_merges);
 }
@@ -109,7 +111,7 @@ std::optional<TokenId> Bpe::FindToken(std::string_view bytes, bool foreign) cons
 }
 
 void Bpe::Encode(std::string_view word, std::vector<TokenId>* ids) const {
-  if (word.size() == 1) {
+  if (word.size() == 1 && characters_.empty()) {
     ids->push_back(byte_tokens_[static_cast<uint8_t>(word.front())]);
   } else if (const TokenId id = FindWord(word); id >= 0) {
     ids->push_back(id);
@@ -120,12 +122,30 @@ void Bpe::Encode(std::string_view word, std::vector<TokenId>* ids) const {
   }
 }
 
+template <class Take>
+void Bpe::ForEachSymbol(std::string_view word, const Take& take) const {
+  for (size_t at = 0; at < word.size();) {
+    size_t bytes = 1;
+    if (!characters_.empty()) {
+      const Utf8Step step = ScanUtf8(word.substr(at));
+      bytes = step.bytes;
+      const auto found = characters_.find(step.code_point);
+      if (step.kind == Utf8Step::kCharacter && found != characters_.end()) {
+        take(found->second);
+        at += bytes;
+        continue;
+      }
+    }
+    for (; bytes > 0; --bytes) take(byte_tokens_[static_cast<uint8_t>(word[at++])]);
+  }
+}
+
 // Quadratic, but in a few cache lines.
 void Bpe::MergeShort(std::string_view word, std::vector<TokenId>* ids) const {
   TokenId parts[kShortBytes];
   Merged merges[kShortBytes];  // Of parts i and i + 1.
-  size_t count = word.size();
-  for (size_t i = 0; i < count; ++i) parts[i] = byte_tokens_[static_cast<uint8_t>(word[i])];
+  size_t count = 0;
+  ForEachSymbol(word, [&](TokenId id) { parts[count++] = id; });
   for (size_t i = 0; i + 1 < count; ++i) merges[i] = Find(parts[i], parts[i + 1]);
   while (count > 1) {
     size_t best = 0;
@@ -149,12 +169,14 @@ void Bpe::MergeShort(std::string_view word, std::vector<TokenId>* ids) const {
 // a million spaces has three million places of a handful of merges).
 class Bpe::LongMerger {
  public:
-  LongMerger(const Bpe& bpe, std::string_view word) : bpe_(bpe), parts_(word.size()) {
-    const auto count = static_cast<int32_t>(word.size());
-    for (int32_t i = 0; i < count; ++i) {
-      parts_[i] = {bpe.byte_tokens_[static_cast<uint8_t>(word[i])], i - 1,
-                   i + 1 < count ? i + 1 : -1};
-    }
+  LongMerger(const Bpe& bpe, std::string_view word) : bpe_(bpe) {
+    parts_.reserve(word.size());
+    bpe.ForEachSymbol(word, [this](TokenId id) {
+      const auto i = static_cast<int32_t>(parts_.size());
+      parts_.push_back({id, i - 1, i + 1});
+    });
+    if (!parts_.empty()) parts_.back().next = -1;
+    const auto count = static_cast<int32_t>(parts_.size());
     for (int32_t i = 0; i < count; ++i) Offer(i);
   }
 

@@ -1,7 +1,7 @@
-// text/bpe.h: byte-level BPE of one word.
-// Starts from the word's bytes and joins, again and again, the leftmost of the pairs with the
-// lowest rank. Words that are one token after all are looked up instead (decided once, at
-// construction). Thread: constant after construction.
+// text/bpe.h: BPE of one word.
+// Starts from the word's bytes (or characters) and joins, again and again, the leftmost of the
+// pairs with the lowest rank. Words that are one token after all are looked up instead (decided
+// once, at construction). Thread: constant after construction.
 #pragma once
 
 #include <array>
@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "common/types.h"
 
@@ -28,6 +29,9 @@ struct BpeSpec {
   // Tokens that are no sequence of the alphabet's characters: decoded, never made from bytes.
   absl::flat_hash_set<TokenId> foreign;
   std::array<TokenId, 256> byte_tokens{};  // -1 for bytes that are in no UTF-8 text.
+  // Tokens of one character. If there are any, a word starts from its characters' tokens, and from
+  // byte_tokens where a character has none; else from byte_tokens alone.
+  absl::flat_hash_map<char32_t, TokenId> characters;
   std::vector<BpeMerge> merges;  // The first has the lowest rank. Of equal pairs the last counts.
   bool ignore_merges = false;    // A word that is a token becomes that token, merges or not.
 };
@@ -63,12 +67,16 @@ class Bpe {
   Merged Find(TokenId left, TokenId right) const;
   TokenId FindWord(std::string_view word) const;
   class LongMerger;
+  // The tokens that merging starts from; at most one for each byte.
+  template <class Take>
+  void ForEachSymbol(std::string_view word, const Take& take) const;
   void MergeShort(std::string_view word, std::vector<TokenId>* ids) const;
   void MergeLong(std::string_view word, std::vector<TokenId>* ids) const;
 
   std::vector<std::string> tokens_;
   absl::flat_hash_set<TokenId> foreign_;
   std::array<TokenId, 256> byte_tokens_;
+  absl::flat_hash_map<char32_t, TokenId> characters_;
   std::vector<PairSlot> pairs_;  // A power of two of them, at most half full.
   std::vector<TokenId> words_;   // Likewise: ids of tokens that their own bytes make; -1: free.
 };

@@ -1,6 +1,7 @@
 // text/detokenizer.h: token ids to text, one at a time, whole UTF-8 characters only.
 // Owner: one sequence. Invariant: the concatenation of everything given out, Flush included, is
-// Tokenizer::Decode of all ids, however they were cut into calls.
+// Tokenizer::Decode of all ids, however they were cut into calls (but
+// for `continues`).
 #pragma once
 
 #include <string>
@@ -13,9 +14,12 @@ namespace fathom::router {
 
 class Detokenizer {
  public:
-  // REQUIRES: `tokenizer` outlives this.
-  Detokenizer(const Tokenizer* tokenizer, bool skip_special)
-      : tokenizer_(tokenizer), skip_special_(skip_special) {}
+  // REQUIRES: `tokenizer` outlives this. `continues`: the text goes on after another one, and keeps
+  // the space that it begins with where Decode strips that.
+  Detokenizer(const Tokenizer* tokenizer, bool skip_special, bool continues = false)
+      : tokenizer_(tokenizer),
+        skip_special_(skip_special),
+        strip_space_(!continues && tokenizer->strips_first_space()) {}
 
   // Appends to *text what `id` completes. An id that the tokenizer does not have gives nothing: a
   // model's embedding may be padded.
@@ -26,6 +30,7 @@ class Detokenizer {
  private:
   const Tokenizer* tokenizer_;
   bool skip_special_;
+  bool strip_space_;  // From what comes first.
   Utf8Stream stream_;
 };
 

@@ -9,7 +9,7 @@
 namespace fathom::router {
 
 TextStream::TextStream(const Tokenizer* tokenizer, TextStreamOptions options)
-    : detokenizer_(tokenizer, !options.keep_special),
+    : detokenizer_(tokenizer, !options.keep_special, /*continues=*/true),
       may_hold_(std::none_of(options.stop_strings.begin(), options.stop_strings.end(),
                              [](const std::string& s) { return TrimLeft(s).empty(); })),
       stops_(std::move(options.stop_strings), options.include_stop),

@@ -50,6 +50,7 @@ std::vector<AddedToken> Select(const std::vector<AddedToken>& tokens, bool norma
 }
 
 std::vector<AddedToken> NormalizedTokens(const TokenizerSpec& spec) {
+  if (spec.characters) return {};
   std::vector<AddedToken> tokens = Select(spec.added_tokens, true);
   if (!spec.nfc) return tokens;
   std::string out;
@@ -75,6 +76,7 @@ struct Tokenizer::Impl {
   AddedTokenMatcher plain_matcher;       // In the text as it came,
   AddedTokenMatcher normalized_matcher;  // then between those tokens, in the normalized text.
   bool nfc = false;
+  std::optional<CharacterVocabulary> characters;
   PreTokenizer pre_tokenizer;
   Bpe bpe;
   std::vector<std::string> added_bytes;  // By index in added_tokens.
@@ -100,10 +102,15 @@ struct Tokenizer::Impl {
   }
 
   // `text` has no tokens of plain_matcher.
-  absl::Status EncodePiece(std::string_view text, std::vector<ByteSpan> literal_spans,
-                           Scratch* scratch, std::vector<TokenId>* ids) const {
+  // `at_begin`: of the whole text.
+  absl::Status EncodePiece(std::string_view text, bool at_begin,
+                           std::vector<ByteSpan> literal_spans, Scratch* scratch,
+                           std::vector<TokenId>* ids) const {
     std::vector<ByteSpan> spans;
-    if (nfc && NormalizeNfc(text, literal_spans, &scratch->normalized, &spans)) {
+    if (characters) {
+      PrepareCharacters(*characters, text, at_begin, literal_spans, &scratch->normalized, &spans);
+      text = scratch->normalized;
+    } else if (nfc && NormalizeNfc(text, literal_spans, &scratch->normalized, &spans)) {
       text = scratch->normalized;
     } else {
       spans = std::move(literal_spans);
@@ -139,6 +146,11 @@ struct Tokenizer::Impl {
 
   std::optional<TokenId> Find(std::string_view token) const {
     if (const auto found = added_ids.find(token); found != added_ids.end()) return found->second;
+    if (characters) {
+      const CharacterToken spelled = ReadCharacterToken(token);
+      const auto found = bpe.FindToken(spelled.bytes, spelled.is_byte);
+      return found || spelled.is_byte ? found : bpe.FindToken(spelled.bytes, true);
+    }
     if (const std::optional<std::string> bytes = ByteLevelBytes(token)) {
       return bpe.FindToken(*bytes, false);
     }
@@ -193,9 +205,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& fo
   std::unique_ptr<Impl> impl(new Impl{
       .added_tokens = spec.added_tokens,
       .added_ids = {},
-      .plain_matcher = AddedTokenMatcher(Select(spec.added_tokens, false)),
+      .plain_matcher =
+          AddedTokenMatcher(spec.characters ? spec.added_tokens : Select(spec.added_tokens, false)),
       .normalized_matcher = AddedTokenMatcher(NormalizedTokens(spec)),
       .nfc = spec.nfc,
+      .characters = spec.characters,
       .pre_tokenizer = std::move(pre_tokenizer),
       .bpe = Bpe(std::move(spec.bpe)),
       .added_bytes = {},
@@ -213,7 +227,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& fo
   impl->added_index.assign(std::max(bpe_size, last_added + 1), -1);
   for (const AddedToken& token : impl->added_tokens) {
     impl->added_index[token.id] = static_cast<int32_t>(impl->added_bytes.size());
-    impl->added_bytes.push_back(ByteLevelBytes(token.content).value_or(token.content));
+    impl->added_bytes.push_back(impl->characters
+                                    ? ReadCharacterToken(token.content).bytes
+                                    : ByteLevelBytes(token.content).value_or(token.content));
     impl->added_ids.emplace(token.content, token.id);
   }
   impl->FillBound(spec);
@@ -258,7 +274,7 @@ absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(std::string_view text,
     }
     FATHOM_RETURN_IF_ERROR(
         impl_->EncodePiece(text.substr(piece.span.begin, piece.span.end - piece.span.begin),
-                           Clip(literal_spans, piece.span), &scratch, &ids));
+                           piece.span.begin == 0, Clip(literal_spans, piece.span), &scratch, &ids));
   }
   if (options.add_special_tokens) {
     ids.insert(ids.end(), impl_->suffix_ids.begin(), impl_->suffix_ids.end());
@@ -266,7 +282,12 @@ absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(std::string_view text,
   return ids;
 }
 
-int64_t Tokenizer::MinTokens(std::string_view text) const { return impl_->bound.MinTokens(text); }
+int64_t Tokenizer::MinTokens(std::string_view text) const {
+  if (!impl_->characters) return impl_->bound.MinTokens(text);
+  std::string prepared;  // Some characters become shorter ones.
+  PrepareCharacters({}, text, false, {}, &prepared, nullptr);
+  return impl_->bound.MinTokens(prepared);
+}
 
 absl::StatusOr<std::string> Tokenizer::Decode(std::span<const TokenId> ids,
                                               bool skip_special) const {
@@ -280,6 +301,7 @@ absl::StatusOr<std::string> Tokenizer::Decode(std::span<const TokenId> ids,
     stream.Append(TokenBytes(ids[i]), &text);
   }
   stream.Flush(&text);
+  if (strips_first_space() && text.starts_with(' ')) text.erase(0, 1);
   return text;
 }
 
@@ -306,7 +328,9 @@ std::optional<TokenId> Tokenizer::eos_id() const { return impl_->eos_id; }
 const std::string& Tokenizer::bos_token() const { return impl_->bos_token; }
 const std::string& Tokenizer::eos_token() const { return impl_->eos_token; }
 const std::vector<AddedToken>& Tokenizer::added_tokens() const { return impl_->added_tokens; }
-bool Tokenizer::has_normalizer() const { return impl_->nfc; }
+bool Tokenizer::strips_first_space() const {
+  return impl_->characters && impl_->characters->strips_first_space;
+}
 const std::optional<std::string>& Tokenizer::chat_template() const { return impl_->chat_template; }
 
 }  // namespace fathom::router

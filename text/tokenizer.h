@@ -1,10 +1,11 @@
 // text/tokenizer.h: text to token ids and back, as a Hugging Face tokenizer.json says.
-// Byte-level BPE with the pre-tokenizers, normalizer, added tokens and post-processors that
-// published DeepSeek-family tokenizers use. Every key of tokenizer.json is honoured or refused by
-// name at load. Thread: constant after Load; every method may be called by any number of threads at
-// once. Pure: the same text and options give the same ids. Differences: character classes are
-// Unicode 14 (PCRE2 10.42), where others may have a newer table. `clean_up_tokenization_spaces` of
-// tokenizer_config.json is not applied: text is what the model wrote.
+// BPE, byte-level or of characters with byte fallback, with the pre-tokenizers, normalizer, added
+// tokens and post-processors that published DeepSeek-family tokenizers use. Every key of
+// tokenizer.json is honoured or refused by name at load. Thread: constant after Load; every method
+// may be called by any number of threads at once. Pure: the same text and options give the same
+// ids. Differences: character classes are Unicode 14 (PCRE2 10.42), where others may have a newer
+// table. `clean_up_tokenization_spaces` of tokenizer_config.json is not applied: text is what the
+// model wrote.
 #pragma once
 
 #include <cstddef>
@@ -94,8 +95,9 @@ class Tokenizer {
   std::optional<TokenId> eos_id() const;
   // All of added_tokens, ascending by id.
   const std::vector<AddedToken>& added_tokens() const;
-  // Whether text is changed (NFC) before `normalized` tokens are looked for.
-  bool has_normalizer() const;
+  // Whether a decoded text loses the space that it begins with (vocabularies of characters, which
+  // put one before each text).
+  bool strips_first_space() const;
   // The strings themselves (chat templates use them); empty where there is none.
   const std::string& bos_token() const;
   const std::string& eos_token() const;

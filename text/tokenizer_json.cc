@@ -12,6 +12,7 @@
 #include "common/string_hash.h"
 #include "text/byte_level.h"
 #include "text/json_fields.h"
+#include "text/tokenizer_sections.h"
 #include "text/utf8.h"
 
 namespace fathom::router {
@@ -19,37 +20,11 @@ namespace {
 
 using Vocab = absl::flat_hash_map<std::string, TokenId, StringHash, StringEq>;
 
-constexpr TokenId kMaxId =
-    (1 << 24) - 1;  // Far above any vocabulary; bounds what a broken file allocates.
 // What `use_regex` of ByteLevel splits by.
 constexpr std::string_view kByteLevelPattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-absl::StatusOr<TokenId> ReadId(const JsonAt& at) {
-  if (!at.value.is_number_unsigned() || at.value.get<uint64_t>() > kMaxId) {
-    return at.Refuse(fmt::format("expected a token id, 0 to {}", kMaxId));
-  }
-  return at.value.get<TokenId>();
-}
-
 // ---- added_tokens ----
-
-absl::StatusOr<AddedToken> ReadAddedToken(const JsonAt& at) {
-  FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));
-  AddedToken token;
-  const std::optional<JsonAt> id = fields.Find("id");
-  if (!id) return at.Refuse("expected an object with an id");
-  FATHOM_ASSIGN_OR_RETURN(token.id, ReadId(*id));
-  FATHOM_ASSIGN_OR_RETURN(token.content, fields.String("content"));
-  FATHOM_ASSIGN_OR_RETURN(token.single_word, fields.Bool("single_word", false));
-  FATHOM_ASSIGN_OR_RETURN(token.lstrip, fields.Bool("lstrip", false));
-  FATHOM_ASSIGN_OR_RETURN(token.rstrip, fields.Bool("rstrip", false));
-  FATHOM_ASSIGN_OR_RETURN(token.special, fields.Bool("special", false));
-  FATHOM_ASSIGN_OR_RETURN(token.normalized, fields.Bool("normalized", !token.special));
-  FATHOM_RETURN_IF_ERROR(fields.Done());
-  if (token.content.empty()) return at.Refuse("an added token needs some content");
-  return token;
-}
 
 absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(const JsonAt& at, const Vocab& vocab) {
   std::vector<AddedToken> tokens;
@@ -241,8 +216,8 @@ absl::StatusOr<Vocab> ReadVocab(const JsonAt& at) {
   absl::flat_hash_set<TokenId> ids;
   ids.reserve(at.value.size());
   for (const auto& [token, id] : at.value.get_ref<const Json::object_t&>()) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() > kMaxId) {
-      return at.Child(token, id).Refuse(fmt::format("expected a token id, 0 to {}", kMaxId));
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > kTokenIdMax) {
+      return at.Child(token, id).Refuse(fmt::format("expected a token id, 0 to {}", kTokenIdMax));
     }
     if (!ids.insert(id.get<TokenId>()).second) {
       return at.Child(token, id).Refuse("this id belongs to another token");
@@ -299,14 +274,40 @@ absl::Status FindByteTokens(const JsonAt& at, const Vocab& vocab, BpeSpec* bpe) 
     const bool never = byte == 0xC0 || byte == 0xC1 || byte >= 0xF5;
     if (found == vocab.end() && !never) {
       return Invalid(
-          "{} has no token '{}' for byte 0x{:02X}; only byte-level vocabularies are supported",
+          "{} has no token '{}' for byte 0x{:02X}; supported are byte-level vocabularies, and "
+          "those "
+          "of characters with model.byte_fallback",
           at.where, ByteLevelCharacter(static_cast<uint8_t>(byte)), byte);
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadModel(const JsonAt& at, Vocab* vocab, BpeSpec* bpe) {
+// Tokens of characters, and "<0xNN>" for each byte, so that no text is ever unknown here either.
+absl::Status ReadCharacterTokens(const JsonAt& at, const Vocab& vocab, BpeSpec* bpe) {
+  bpe->byte_tokens.fill(-1);
+  for (const auto& [spelling, id] : vocab) {
+    CharacterToken token = ReadCharacterToken(spelling);
+    if (token.is_byte) bpe->byte_tokens[static_cast<uint8_t>(token.bytes[0])] = id;
+    // A space of its own is in no prepared text.
+    if (token.is_byte || spelling.find(' ') != std::string::npos) {
+      bpe->foreign.insert(id);
+    } else if (!token.bytes.empty() && NextCharacter(token.bytes, 0) == token.bytes.size()) {
+      bpe->characters.emplace(FirstCodePoint(token.bytes), id);
+    }
+    bpe->tokens[id] = std::move(token.bytes);
+  }
+  for (int byte = 0; byte < 256; ++byte) {
+    if (bpe->byte_tokens[byte] < 0) {
+      return Invalid("{} has no token '<0x{:02X}>'; model.byte_fallback needs all 256 of them",
+                     at.where, byte);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadModel(const JsonAt& at, Vocab* vocab, TokenizerSpec* spec) {
+  BpeSpec* bpe = &spec->bpe;
   FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));
   FATHOM_ASSIGN_OR_RETURN(const std::string type, fields.String("type", "BPE"));
   if (type != "BPE") return at.Child("type", at.value["type"]).Refuse("supported is BPE");
@@ -319,17 +320,24 @@ absl::Status ReadModel(const JsonAt& at, Vocab* vocab, BpeSpec* bpe) {
     }
   }
   // What to do with unknown characters: there are none, see FindByteTokens.
-  for (const char* key : {"unk_token", "fuse_unk", "byte_fallback"}) fields.Ignore(key);
+  for (const char* key : {"unk_token", "fuse_unk"}) fields.Ignore(key);
+  FATHOM_ASSIGN_OR_RETURN(const bool byte_fallback, fields.Bool("byte_fallback", false));
   FATHOM_ASSIGN_OR_RETURN(bpe->ignore_merges, fields.Bool("ignore_merges", false));
   const auto vocab_at = fields.Find("vocab"), merges_at = fields.Find("merges");
   if (!vocab_at || !merges_at) return at.Refuse("expected `vocab` and `merges`");
   FATHOM_RETURN_IF_ERROR(fields.Done());
   FATHOM_ASSIGN_OR_RETURN(*vocab, ReadVocab(*vocab_at));
-  FATHOM_RETURN_IF_ERROR(FindByteTokens(*vocab_at, *vocab, bpe));
+  // Byte-level vocabularies are known by their tokens for bytes, whatever byte_fallback says there.
+  const absl::Status byte_level = FindByteTokens(*vocab_at, *vocab, bpe);
+  if (!byte_level.ok() && !byte_fallback) return byte_level;
   FATHOM_RETURN_IF_ERROR(ReadMerges(*merges_at, *vocab, bpe));
   TokenId last = 0;
   for (const auto& [token, id] : *vocab) last = std::max(last, id);
   bpe->tokens.resize(static_cast<size_t>(last) + 1);
+  if (!byte_level.ok()) {
+    spec->characters.emplace();
+    return ReadCharacterTokens(*vocab_at, *vocab, bpe);
+  }
   for (const auto& [token, id] : *vocab) {
     std::optional<std::string> bytes = ByteLevelBytes(token);
     if (!bytes) bpe->foreign.insert(id);
@@ -340,84 +348,73 @@ absl::Status ReadModel(const JsonAt& at, Vocab* vocab, BpeSpec* bpe) {
 
 // ---- files ----
 
+absl::Status ReadByteLevelSections(const std::optional<JsonAt>& normalizer,
+                                   const std::optional<JsonAt>& pre_tokenizer,
+                                   const std::optional<JsonAt>& decoder, const JsonAt& file,
+                                   TokenizerSpec* spec) {
+  if (normalizer) FATHOM_RETURN_IF_ERROR(ReadNormalizer(*normalizer, spec));
+  bool encodes = false, decodes = false;
+  if (pre_tokenizer) {
+    FATHOM_RETURN_IF_ERROR(ReadPreTokenizer(*pre_tokenizer, &encodes, &spec->pre_tokenizer));
+  }
+  if (!encodes) {
+    return Invalid("{}pre_tokenizer has no ByteLevel; it must end with one", file.where);
+  }
+  if (decoder) FATHOM_RETURN_IF_ERROR(ReadDecoder(*decoder, &decodes));
+  if (!decodes) return Invalid("{}decoder has no ByteLevel; it needs one", file.where);
+  return absl::OkStatus();
+}
+
 absl::Status ReadTokenizerJson(const JsonAt& at, TokenizerSpec* spec) {
   FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));
-  fields.Ignore("version");
-  for (const char* key : {"truncation", "padding"}) {
-    if (const auto found = fields.Find(key)) return found->Refuse("supported is none (null)");
-  }
+  // What training left there: a server neither cuts a text off nor fills one up.
+  for (const char* key : {"version", "truncation", "padding"}) fields.Ignore(key);
   Vocab vocab;
   const auto model = fields.Find("model");
   if (!model) return Invalid("{}model is missing; expected a BPE model", at.where);
-  FATHOM_RETURN_IF_ERROR(ReadModel(*model, &vocab, &spec->bpe));
+  FATHOM_RETURN_IF_ERROR(ReadModel(*model, &vocab, spec));
+  spec->vocab_spellings.resize(spec->bpe.tokens.size());
+  for (const auto& [token, id] : vocab) spec->vocab_spellings[id] = token;
   if (const auto added = fields.Find("added_tokens")) {
     FATHOM_ASSIGN_OR_RETURN(spec->added_tokens, ReadAddedTokens(*added, vocab));
   }
-  if (const auto normalizer = fields.Find("normalizer")) {
-    FATHOM_RETURN_IF_ERROR(ReadNormalizer(*normalizer, spec));
-  }
-  bool encodes = false, decodes = false, template_seen = false;
-  if (const auto pre_tokenizer = fields.Find("pre_tokenizer")) {
-    FATHOM_RETURN_IF_ERROR(ReadPreTokenizer(*pre_tokenizer, &encodes, &spec->pre_tokenizer));
-  }
-  if (!encodes) return Invalid("{}pre_tokenizer has no ByteLevel; it must end with one", at.where);
-  if (const auto decoder = fields.Find("decoder")) {
-    FATHOM_RETURN_IF_ERROR(ReadDecoder(*decoder, &decodes));
-  }
-  if (!decodes) return Invalid("{}decoder has no ByteLevel; it needs one", at.where);
+  const auto normalizer = fields.Find("normalizer"), pre_tokenizer = fields.Find("pre_tokenizer"),
+             decoder = fields.Find("decoder");
+  FATHOM_RETURN_IF_ERROR(spec->characters
+                             ? ReadCharacterSections(normalizer, pre_tokenizer, decoder, at, spec)
+                             : ReadByteLevelSections(normalizer, pre_tokenizer, decoder, at, spec));
+  bool template_seen = false;
   if (const auto post_processor = fields.Find("post_processor")) {
     FATHOM_RETURN_IF_ERROR(ReadPostProcessor(*post_processor, &template_seen, spec));
   }
   return fields.Done();
 }
 
-// A special token of tokenizer_config.json: a string or an object with `content`.
-absl::StatusOr<std::string> ReadTokenText(JsonFields* fields, const std::string& key) {
-  const auto found = fields->Find(key);
-  if (!found) return std::string();
-  if (found->value.is_string()) return found->value.get<std::string>();
-  if (found->value.is_object() && found->value.contains("content") &&
-      found->value["content"].is_string()) {
-    return found->value["content"].get<std::string>();
-  }
-  return found->Refuse("expected a token's text");
-}
-
-absl::Status ReadChatTemplate(const JsonAt& at, TokenizerSpec* spec) {
-  if (at.value.is_string()) {
-    spec->chat_template = at.value.get<std::string>();
-    return absl::OkStatus();
-  }
-  if (!at.value.is_array()) return at.Refuse("expected a template or a list of named templates");
-  for (const Json& entry : at.value) {
-    if (!entry.is_object() || !entry.contains("name") || !entry.contains("template") ||
-        !entry["template"].is_string()) {
-      return at.Refuse("expected objects with `name` and `template`");
-    }
-    if (entry["name"] == "default") spec->chat_template = entry["template"].get<std::string>();
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadTokenizerConfig(const JsonAt& at, TokenizerSpec* spec) {
-  FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));
-  FATHOM_ASSIGN_OR_RETURN(spec->bos_token, ReadTokenText(&fields, "bos_token"));
-  FATHOM_ASSIGN_OR_RETURN(spec->eos_token, ReadTokenText(&fields, "eos_token"));
-  if (fields.Find("add_bos_token")) {
-    FATHOM_ASSIGN_OR_RETURN(spec->add_bos_token, fields.Bool("add_bos_token"));
-  }
-  if (fields.Find("add_eos_token")) {
-    FATHOM_ASSIGN_OR_RETURN(spec->add_eos_token, fields.Bool("add_eos_token"));
-  }
-  FATHOM_ASSIGN_OR_RETURN(const bool split_special, fields.Bool("split_special_tokens", false));
-  if (split_special) return fields.Find("split_special_tokens")->Refuse("supported is false");
-  if (const auto found = fields.Find("chat_template")) {
-    FATHOM_RETURN_IF_ERROR(ReadChatTemplate(*found, spec));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
+
+absl::StatusOr<TokenId> ReadId(const JsonAt& at) {
+  if (!at.value.is_number_unsigned() || at.value.get<uint64_t>() > kTokenIdMax) {
+    return at.Refuse(fmt::format("expected a token id, 0 to {}", kTokenIdMax));
+  }
+  return at.value.get<TokenId>();
+}
+
+absl::StatusOr<AddedToken> ReadAddedToken(const JsonAt& at) {
+  FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));
+  AddedToken token;
+  const std::optional<JsonAt> id = fields.Find("id");
+  if (!id) return at.Refuse("expected an object with an id");
+  FATHOM_ASSIGN_OR_RETURN(token.id, ReadId(*id));
+  FATHOM_ASSIGN_OR_RETURN(token.content, fields.String("content"));
+  FATHOM_ASSIGN_OR_RETURN(token.single_word, fields.Bool("single_word", false));
+  FATHOM_ASSIGN_OR_RETURN(token.lstrip, fields.Bool("lstrip", false));
+  FATHOM_ASSIGN_OR_RETURN(token.rstrip, fields.Bool("rstrip", false));
+  FATHOM_ASSIGN_OR_RETURN(token.special, fields.Bool("special", false));
+  FATHOM_ASSIGN_OR_RETURN(token.normalized, fields.Bool("normalized", !token.special));
+  FATHOM_RETURN_IF_ERROR(fields.Done());
+  if (token.content.empty()) return at.Refuse("an added token needs some content");
+  return token;
+}
 
 absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const std::string& folder) {
   TokenizerSpec spec;

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "text/bpe.h"
+#include "text/character_vocabulary.h"
 #include "text/pre_tokenizer.h"
 #include "text/tokenizer.h"
 
@@ -19,11 +20,13 @@ struct TokenizerSpec {
   // tokenizer.json
   std::vector<AddedToken> added_tokens;  // Ascending by id; ids and contents distinct.
   bool nfc = false;
+  std::optional<CharacterVocabulary> characters;  // Else the vocabulary is byte-level.
   PreTokenizerSpec pre_tokenizer;
+  std::vector<std::string> vocab_spellings;  // model.vocab by id; empty: no such token.
   BpeSpec bpe;
   std::vector<TokenId> prefix_ids, suffix_ids;  // The post-processor's special tokens.
 
-  // tokenizer_config.json
+  // tokenizer_config.json; its added_tokens_decoder is among added_tokens.
   std::string bos_token, eos_token;
   std::optional<bool> add_bos_token, add_eos_token;
   std::optional<std::string> chat_template;

@@ -243,6 +243,77 @@ TEST_F(Refusals, ALetterIsTextAndAMarkerIsNot) {
   EXPECT_EQ(has(tokenizer.Encode(text).value(), *tokenizer.FindToken("ж>")), 1);
 }
 
+// What training leaves in published files: sections that no server follows.
+// Vocabularies of characters: what the others' vectors do not show.
+TEST_F(Refusals, CharacterVocabularies) {
+  nlohmann::json json;
+  std::ifstream(TokenizerData() / "characters/tokenizer.json") >> json;
+  ASSERT_EQ(Load(json.dump()), absl::OkStatus());
+  const auto tokenizer = LoadTokenizer(folder_);
+  EXPECT_TRUE(tokenizer->strips_first_space());
+  const TokenId newline = *tokenizer->FindToken("<0x0A>");
+  EXPECT_EQ(tokenizer->TokenBytes(newline), "\n");
+  EXPECT_EQ(tokenizer->TokenBytes(*tokenizer->FindToken("\xE2\x96\x81the")), " the");
+  // U+2581 of a text is a space; spans move with their text.
+  EXPECT_EQ(tokenizer->Encode("a\xE2\x96\x81the").value(), tokenizer->Encode("a the").value());
+  EXPECT_LE(tokenizer->MinTokens("\xE2\x96\x81\xE2\x96\x81\xE2\x96\x81\xE2\x96\x81"), 1);
+  const ByteSpan literal = {0, 3};
+  const auto special = *tokenizer->FindToken("<s>");
+  const auto ids = tokenizer->Encode("<s> <s>", {.literal_spans = {&literal, 1}}).value();
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), special), 1);
+  const std::pair<const char*, const char*> refused[] = {
+      {"/model/vocab/<0x41>", ""},
+      {"/normalizer", "null"},
+      {"/normalizer/normalizers/0/prepend", R"("x")"},
+      {"/normalizer/normalizers/1/content", R"("_")"},
+      {"/pre_tokenizer", R"({"type":"Metaspace","replacement":"_"})"},
+      {"/decoder/decoders/1", R"({"type":"Fuse"})"},
+      {"/decoder/decoders/3/start", "2"}};
+  for (const auto& [pointer, value] : refused) {
+    nlohmann::json bad = json;
+    const nlohmann::json::json_pointer at(pointer);
+    if (*value == '\0') {
+      bad[at.parent_pointer()].erase(at.back());
+    } else {
+      bad[at] = nlohmann::json::parse(value);
+    }
+    EXPECT_EQ(Load(bad.dump()).code(), absl::StatusCode::kInvalidArgument) << pointer;
+  }
+}
+
+TEST_F(Refusals, TruncationAndPaddingChangeNothing) {
+  ASSERT_TRUE(Load(good_.dump()).ok());
+  const std::string text = "a text of more than five tokens, surely";
+  const auto expected = LoadTokenizer(folder_)->Encode(text).value();
+  good_["truncation"] = {{"max_length", 5}, {"strategy", "LongestFirst"}, {"stride", 0}};
+  good_["padding"] = {{"strategy", {{"Fixed", 64}}}, {"pad_id", 0}};
+  ASSERT_TRUE(Load(good_.dump()).ok());
+  EXPECT_EQ(LoadTokenizer(folder_)->Encode(text).value(), expected);
+}
+
+TEST_F(Refusals, TokensThatOnlyTheConfigurationLists) {
+  const std::string decoder = R"({"eos_token":"<only>","added_tokens_decoder":{"900":{
+      "content":"<only>","lstrip":false,"normalized":false,"rstrip":false,"single_word":false,
+      "special":true}}})";
+  ASSERT_EQ(Load(good_.dump(), decoder), absl::OkStatus());
+  const auto tokenizer = LoadTokenizer(folder_);
+  EXPECT_EQ(tokenizer->FindToken("<only>"), 900);
+  EXPECT_EQ(tokenizer->eos_id(), 900);
+  EXPECT_TRUE(tokenizer->IsSpecial(900));
+  EXPECT_EQ(tokenizer->Encode("<only>").value(), std::vector<TokenId>{900});
+  EXPECT_EQ(tokenizer->vocab_size(), 901);
+  const auto one = [](const std::string& id, const std::string& content) {
+    return R"({"added_tokens_decoder":{")" + id + R"(":{"content":")" + content + R"("}}})";
+  };
+  const std::string known = good_["added_tokens"][0]["content"];
+  const TokenId id = good_["added_tokens"][0]["id"];
+  EXPECT_TRUE(Load(good_.dump(), one(std::to_string(id), known)).ok());
+  ExpectRefused(Load(good_.dump(), one(std::to_string(id + 1), known)), "both must agree");
+  ExpectRefused(Load(good_.dump(), one(std::to_string(id), "<new>")), "another token");
+  ExpectRefused(Load(good_.dump(), one("5", "<new>")), "another token");
+  ExpectRefused(Load(good_.dump(), one("x", "<new>")), "token id");
+}
+
 TEST_F(Refusals, TheGoodOneLoads) { EXPECT_TRUE(Load(good_.dump()).ok()); }
 
 TEST_F(Refusals, EachKeyIsNamed) {
@@ -253,8 +324,6 @@ TEST_F(Refusals, EachKeyIsNamed) {
   };
   for (const Case& c : std::vector<Case>{
            {"/surprise", "1", "surprise"},
-           {"/truncation", R"({"max_length":5})", "truncation"},
-           {"/padding", R"({"strategy":"BatchLongest"})", "padding"},
            {"/model", "", "model"},
            {"/model/type", R"("WordPiece")", "model.type"},
            {"/model/dropout", "0.1", "model.dropout"},

@@ -48,7 +48,7 @@ def random_text(rng, specials):
     return "".join(parts)
 
 
-def write_vectors(path, tokenizer, specials, count, seed):
+def write_vectors(path, tokenizer, specials, count, seed, first_id=0):
     rng = random.Random(seed)
     size = tokenizer.get_vocab_size(with_added_tokens=True)
     with open(path, "w", encoding="utf-8", newline="\n") as out:
@@ -66,8 +66,10 @@ def write_vectors(path, tokenizer, specials, count, seed):
             if with_special != ids:
                 vector["ids_with_special"] = with_special
             write(vector)
-        for _ in range(count // 2):  # Bytes that are no UTF-8.
-            write({"ids": [rng.randrange(size) for _ in range(rng.randrange(1, 12))]})
+        # Bytes that are no UTF-8; but of vocabularies of characters, whose byte tokens start from first_id - 256: there
+        # Hugging Face's library replaces each byte of a run, also the valid ones, which no stream can know in time.
+        for _ in range(count // 2):
+            write({"ids": [rng.randrange(first_id, size) for _ in range(rng.randrange(1, 12))]})
 
 
 def byte_characters():
@@ -161,14 +163,71 @@ def small_tokenizers():
     }
 
 
+def character_model():
+    """Characters, "<0xNN>" for the bytes of others, and the merges of some words, in an order that makes conflicts."""
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    for byte in range(256):
+        vocab[f"<0x{byte:02X}>"] = len(vocab)
+    for char in "▁abcdefghijklmnopqrstuvwxyzTHE0123456789.,!?'=<>/é中文\u0301":
+        vocab[char] = len(vocab)
+    merges = []
+    for word in ["▁the", "the", "an", "▁and", "and", "in", "ing", "aa", "aaaa", "ab", "abab", "▁▁", "▁▁▁▁", "==", "10",
+                 "▁a", "中文", "han", "nd", "think", "on", "ons", "▁中", "e\u0301", "s▁"]:
+        pieces = list(word)
+        while len(pieces) > 1:
+            first = len(word) % 2 == 0
+            pair = pieces[:2] if first else pieces[-2:]
+            vocab.setdefault("".join(pair), len(vocab))
+            if pair not in merges:
+                merges.append(pair)
+            pieces = ["".join(pair)] + pieces[2:] if first else pieces[:-2] + ["".join(pair)]
+    return {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
+            "vocab": vocab, "merges": merges}
+
+
+def character_tokenizer(normalizer=None, pre_tokenizer=None, strip=True):
+    special = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
+    decoders = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    if strip:
+        decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    model = character_model()
+    return {"version": "1.0", "truncation": {"direction": "Right", "max_length": 9999, "strategy": "LongestFirst", "stride": 0},
+            "padding": None,
+            "added_tokens": [{"id": i, **token(t, special=True)} for i, t in enumerate(["<unk>", "<s>", "</s>"])]
+            + [{"id": len(model["vocab"]), **token("<think>")}],
+            "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
+            "post_processor": {"type": "TemplateProcessing",
+                               "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                                          {"Sequence": {"id": "A", "type_id": 0}}],
+                               "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                               "special_tokens": special},
+            "decoder": {"type": "Sequence", "decoders": decoders}, "model": model}
+
+
+def character_tokenizers():
+    """As Llama 2's converted vocabularies are: with a normalizer in older files, with Metaspace in newer ones."""
+    def metaspace(scheme, split_words):
+        return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split_words}
+    return {
+        "characters": character_tokenizer({"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}),
+        "characters-first": character_tokenizer(None, metaspace("first", False)),
+        "characters-always": character_tokenizer(None, metaspace("always", True)),
+        "characters-never": character_tokenizer(None, metaspace("never", False), strip=False),
+    }
+
+
 def main():
-    for name, spec in small_tokenizers().items():
+    for name, spec in (small_tokenizers() | character_tokenizers()).items():
         folder = OUT / name
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(spec, ensure_ascii=False, separators=(",", ":"))
         (folder / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
         specials = [t["content"] for t in spec["added_tokens"]]
-        write_vectors(folder / "vectors.jsonl", Tokenizer.from_str(text), specials, 120, name)
+        write_vectors(folder / "vectors.jsonl", Tokenizer.from_str(text), specials, 120, name,
+                      259 if spec["model"]["byte_fallback"] else 0)
     tiny = Tokenizer.from_file(str(ROOT / "models/fathom-tiny/tokenizer.json"))
     added = json.loads((ROOT / "models/fathom-tiny/tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
     write_vectors(OUT / "fathom-tiny.jsonl", tiny, [t["content"] for t in added], 300, "fathom-tiny")
