@@ -94,6 +94,11 @@ def goldens(host):
     cases += [(pathlib.Path(f).parent, pathlib.Path(f)) for f in sorted(glob.glob(str(host.work / "fixtures*/*/goldens.jsonl")))]
     if len(cases) == 2:
         host.say("goldens: no fixtures (tests/gpu/bundle --data)")
+    # A vocabulary that is no multiple of the head's tiles: three more tokens, which lose every tie.
+    odd = host.work / "fathom-tiny-4099"
+    shutil.rmtree(odd, ignore_errors=True)
+    host.run([python(), ROOT / "tests/tools/rewrite_model.py", ROOT / "models/fathom-tiny", odd, "--vocab", "4099"], 60)
+    cases.append((odd, ROOT / "tests/data/goldens/fathom-tiny.jsonl"))
     for model, file in cases:
         try:
             with Serve(host, model) as served:
