@@ -1,6 +1,8 @@
 // Feeds a fuzz target its seeds and then seeded mutations of them, for compilers without libFuzzer.
-// FATHOM_FUZZ_RUNS (20,000) inputs; input i is a function of (FATHOM_SEED, i), which are printed
-// when the target aborts, so that FATHOM_SEED=<seed> FATHOM_FUZZ_RUNS=<i + 1> runs into it again.
+// FATHOM_FUZZ_RUNS (20,000) inputs, or as many as FATHOM_FUZZ_SECONDS have time for; input i is a
+// function of (FATHOM_SEED, i), which are printed when the target aborts, so that
+// FATHOM_SEED=<seed> FATHOM_FUZZ_RUNS=<i + 1> runs into it again.
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -93,11 +95,14 @@ void Mutate(std::mt19937_64& rng, const std::vector<std::string>& seeds, std::st
 
 int main() {
   seed = Environment("FATHOM_SEED", 1);
-  const uint64_t runs = Environment("FATHOM_FUZZ_RUNS", 20'000);
+  const uint64_t seconds = Environment("FATHOM_FUZZ_SECONDS", 0);
+  const uint64_t runs = seconds > 0 ? UINT64_MAX : Environment("FATHOM_FUZZ_RUNS", 20'000);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
   std::signal(SIGABRT, [](int) { PrintPlace(); });
   if (__sanitizer_set_death_callback != nullptr) __sanitizer_set_death_callback(PrintPlace);
   const std::vector<std::string> seeds = FuzzSeeds();
   for (run = 0; run < runs; ++run) {
+    if (seconds > 0 && run % 64 == 0 && std::chrono::steady_clock::now() >= end) break;
     std::string input = seeds[run % seeds.size()];
     std::seed_seq sequence = {seed, run};
     std::mt19937_64 rng(sequence);
@@ -107,7 +112,7 @@ int main() {
     }
     LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
   }
-  std::printf("%llu inputs, FATHOM_SEED=%llu\n", static_cast<unsigned long long>(runs),
+  std::printf("%llu inputs, FATHOM_SEED=%llu\n", static_cast<unsigned long long>(run),
               static_cast<unsigned long long>(seed));
   return 0;
 }
