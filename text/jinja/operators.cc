@@ -19,15 +19,23 @@ int64_t FloorDivide(int64_t a, int64_t b) {
   return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
 }
 
+// Has the divisor's sign, as in Python. REQUIRES: b != 0.
+int64_t Modulo(int64_t a, int64_t b) {
+  if (b == -1) return 0;  // a % b would overflow for one a.
+  const int64_t rest = a % b;
+  return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+
 Value IntegerOp(const std::string& op, int64_t a, int64_t b) {
   int64_t out = 0;
   bool overflow = false;
   if (op == "+") overflow = __builtin_add_overflow(a, b, &out);
   if (op == "-") overflow = __builtin_sub_overflow(a, b, &out);
   if (op == "*") overflow = __builtin_mul_overflow(a, b, &out);
-  if (op == "//" || op == "%") {
+  if (op == "%") out = Modulo(a, b);
+  if (op == "//") {
     overflow = b == -1 && a == INT64_MIN;
-    if (!overflow) out = op == "//" ? FloorDivide(a, b) : a - FloorDivide(a, b) * b;
+    if (!overflow) out = FloorDivide(a, b);
   }
   if (op == "**") {
     out = 1;
