@@ -244,6 +244,8 @@ ClusterStatus FromWire(const v1::ClusterStatus& from) {
   to.sessions = from.sessions();
   to.fingerprint = from.fingerprint();
   to.context_tokens = from.context_tokens();
+  to.last_loss = from.last_loss();
+  to.losses_alike = from.losses_alike();
   return to;
 }
 

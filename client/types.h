@@ -189,6 +189,8 @@ struct ClusterStatus {
   int32_t sessions = 0;
   std::string fingerprint;
   int32_t context_tokens = 0;
+  std::string last_loss;     // Which rank and why, of the last group that was lost; "": none was.
+  int32_t losses_alike = 0;  // Losses in a row for that reason, of groups that never worked.
 };
 
 }  // namespace fathom::client

@@ -352,6 +352,7 @@ void Driver::Beat(TimeUs now) {
 
 void Driver::SendStats(const CoreStats& stats) {
   frames_since_stats_ = false;
+  const WorkerGroupStats groups = groups_.Stats();
   for (const auto& [peer, router] : routers_) {
     RouterStats own = router.own;
     own.requests_running = stats.requests_running;
@@ -359,6 +360,8 @@ void Driver::SendStats(const CoreStats& stats) {
     own.blocks_total = stats.blocks_total;
     own.blocks_used = stats.blocks_used;
     own.groups = stats.groups;
+    own.last_loss = groups.last_loss;
+    own.losses_alike = groups.losses_alike;
     transport_.Send(peer, own);
   }
 }

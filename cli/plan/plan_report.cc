@@ -1,19 +1,17 @@
 #include "cli/plan/plan_report.h"
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
 #include "cli/plan/roofline.h"
 #include "common/flag_names.h"
+#include "modeling/layout/memory_plan.h"
 
 namespace fathom::client {
 namespace {
 
 constexpr int32_t kFloorContext = 1024;
 constexpr int32_t kFloorSequences[] = {1, 8, 64};
-constexpr int32_t kContextMax = 1 << 24;
 constexpr int64_t kGpuBytesMin = int64_t{1} << 30;
 constexpr int64_t kGpuBytesMax = int64_t{1} << 42;
 
@@ -26,18 +24,6 @@ absl::StatusOr<kernels::DType> DTypeOf(const std::string& dtype,
   }
   return config.stored_type == worker::StoredType::kF16 ? kernels::DType::kF16
                                                         : kernels::DType::kBf16;
-}
-
-absl::StatusOr<int32_t> ContextOf(const std::string& context) {
-  if (context == "auto") return 0;
-  int32_t tokens = 0;
-  const char* const last = context.data() + context.size();
-  const auto [end, error] = std::from_chars(context.data(), last, tokens);
-  if (error != std::errc() || end != last || tokens < 0 || tokens > kContextMax) {
-    return Invalid("--max-model-len {}: a number of tokens up to {}, or auto", context,
-                   kContextMax);
-  }
-  return tokens;
 }
 
 absl::Status SetDevice(const std::string& gpu, PlanReport* report) {
@@ -84,7 +70,7 @@ absl::StatusOr<PlanReport> MakePlanReport(const std::string& model,
   worker::CudaMemoryRequest& request = report.request;
   FATHOM_RETURN_IF_ERROR(SetDevice(flags.gpu, &report));
   FATHOM_ASSIGN_OR_RETURN(request.dtype, DTypeOf(flags.dtype, config));
-  FATHOM_ASSIGN_OR_RETURN(request.context_tokens, ContextOf(flags.context));
+  FATHOM_ASSIGN_OR_RETURN(request.context_tokens, worker::ParseContextTokens(flags.context));
   request.tp = flags.tp;
   request.utilization = flags.gpu_memory_utilization;
   request.kv_cache_bytes = flags.kv_cache_bytes;

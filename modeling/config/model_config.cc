@@ -78,7 +78,7 @@ void ReadSizes(ConfigFields& fields, const ConfigDefaults& defaults, ModelConfig
   config.head_dim = fields.IntOr("head_dim", defaults.head_dim, 2, kHeadDimMax);
   config.ffn = fields.Int("intermediate_size", 1, kFfnMax);
   config.vocab = fields.Int("vocab_size", 1, kVocabMax);
-  config.context = fields.IntOr("max_position_embeddings", defaults.context, 1, kContextMax);
+  config.context = fields.IntOr("max_position_embeddings", defaults.context, 2, kContextMax);
   config.rms_eps = fields.RealOr("rms_norm_eps", defaults.rms_eps, 1e-12, 1.0);
   config.tied_embeddings = fields.BoolOr("tie_word_embeddings", false);
   if (config.head_dim == 0) {

@@ -1,6 +1,8 @@
 #include "modeling/layout/memory_plan.h"
 
 #include <algorithm>
+#include <charconv>
+#include <system_error>
 
 #include "common/check.h"
 #include "common/status.h"
@@ -10,6 +12,8 @@ namespace fathom::worker {
 namespace {
 
 constexpr int64_t kFloatBytes = 4;
+constexpr int32_t kContextMin = 2;
+constexpr int32_t kContextMax = 1 << 24;
 
 // fp32 arrays of one step (worker/cpu/decoder.cc): per token the residual, a norm or product of it,
 // q, k and v, the heads' result, gate and up; per row with logits the vocabulary, with several
@@ -43,6 +47,20 @@ int64_t WeightsBytes(const ModelConfig& config, const MemoryRequest& request) {
 }
 
 }  // namespace
+
+absl::StatusOr<int32_t> ParseContextTokens(const std::string& text) {
+  if (text == "auto" || text == "0") return 0;
+  int32_t tokens = 0;
+  const char* const end = text.data() + text.size();
+  const auto [last, error] = std::from_chars(text.data(), end, tokens);
+  if (error == std::errc() && last == end && tokens >= kContextMin && tokens <= kContextMax) {
+    return tokens;
+  }
+  return Invalid(
+      "--max-model-len {}: give a number of tokens from {} (one of a prompt, one of an answer) to "
+      "{}, or auto",
+      text, kContextMin, kContextMax);
+}
 
 std::vector<KvPlane> KvPlanes(const ModelConfig& config, int32_t tp) {
   const int32_t heads = std::max(1, config.kv_heads / tp);

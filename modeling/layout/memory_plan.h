@@ -27,6 +27,10 @@ std::vector<KvPlane> KvPlanes(const ModelConfig& config, int32_t tp);
 // Padding, and one for a sequence.
 inline constexpr int64_t kPoolBlocksMin = 2;
 
+// The value of --max-model-len as tokens; 0: auto. INVALID_ARGUMENT for what no group can serve: a
+// context has room for a token of a prompt and one of an answer.
+absl::StatusOr<int32_t> ParseContextTokens(const std::string& text);
+
 struct MemoryRequest {
   int32_t tp = 1;
   StoredType stored_type = StoredType::kBf16;

@@ -337,7 +337,8 @@ void GrpcSchedulerLink::Impl::OnMessage(RouteStream* stream, wire::RouteDown& me
     case wire::RouteDown::kStats: {
       const wire::Stats& stats = message.stats();
       return events_->OnStats({stats.requests_running(), stats.requests_waiting(),
-                               stats.blocks_total(), stats.blocks_used(), stats.groups()});
+                               stats.blocks_total(), stats.blocks_used(), stats.groups(),
+                               stats.last_loss(), stats.losses_alike()});
     }
     case wire::RouteDown::kResign:
       return LoseLeader(stream);

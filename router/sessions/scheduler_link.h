@@ -81,6 +81,8 @@ struct ClusterStats {
   int32_t blocks_total = 0;
   int32_t blocks_used = 0;
   int32_t groups = 0;
+  std::string last_loss;     // Which rank and why, of the last group that was lost; "": none was.
+  int32_t losses_alike = 0;  // Losses in a row for that reason, of groups that never worked.
 };
 
 class SchedulerLink {

@@ -1,7 +1,6 @@
 #include "scheduler/membership/worker_group.h"
 
 #include <algorithm>
-#include <tuple>
 
 #include "common/check.h"
 
@@ -45,7 +44,7 @@ absl::Status WorkerGroups::CheckFacts(const PeerHello& hello) const {
   const std::pair<const char*, std::pair<int32_t, int32_t>> least[] = {
       {"tp", {facts.tp, 1}},
       {"pp", {facts.pp, 1}},
-      {"limits.context_tokens", {facts.limits.context_tokens, 1}},
+      {"limits.context_tokens", {facts.limits.context_tokens, 2}},  // A prompt's and an answer's.
       {"limits.block_tokens", {facts.limits.block_tokens, 1}},
       {"limits.pool_blocks", {facts.limits.pool_blocks, 2}},
       {"limits.slots", {facts.limits.slots, 1}},
@@ -309,128 +308,6 @@ void WorkerGroups::OnTick(TimeUs now, GroupActions* out) {
   }
   if (!losses.empty()) UpdateFacts();
   FormGroups(now, out);
-}
-
-void WorkerGroups::SetTerm(TermId term, TimeUs now, GroupActions* out) {
-  while (!groups_.empty()) {
-    Lose(groups_.begin()->first, -1, fmt::format("term {} begins", term.value), now, out);
-  }
-  term_ = term;
-  epochs_ = 0;
-  FormGroups(now, out);
-}
-
-void WorkerGroups::FormGroups(TimeUs now, GroupActions* out) {
-  // Ranks of one group answer as one: same numbers (fingerprint), same shape, same host.
-  using Kind = std::tuple<std::string, std::string, int32_t, int32_t>;
-  std::map<Kind, std::vector<PeerId>> free;
-  for (const auto& [peer, worker] : workers_) {
-    if (worker.group || worker.free_from_us > now || worker.phase == Phase::kDraining) continue;
-    const WorkerFacts& facts = *worker.hello.worker;
-    free[{facts.fingerprint, facts.host, facts.tp, facts.pp}].push_back(peer);
-  }
-  for (auto& [kind, peers] : free) {
-    const auto ranks = static_cast<size_t>(std::get<2>(kind)) * std::get<3>(kind);
-    std::stable_sort(peers.begin(), peers.end(), [&](PeerId a, PeerId b) {
-      // -1 (none) comes last.
-      return static_cast<uint32_t>(workers_.at(a).hello.worker->preferred_rank) <
-             static_cast<uint32_t>(workers_.at(b).hello.worker->preferred_rank);
-    });
-    for (size_t i = 0; i + ranks <= peers.size(); i += ranks) {
-      Form({peers.begin() + i, peers.begin() + i + ranks}, now, out);
-    }
-  }
-}
-
-void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupActions* out) {
-  const GroupId id{++group_ids_};
-  Group group;
-  group.epoch = EpochId{++epochs_};
-  group.formed_us = now;
-  GroupSeat seat{
-      id, term_, group.epoch, 0, 0, 0, {}, 0, workers_.at(controls[0]).hello.worker->limits};
-  for (const PeerId control : controls) {
-    const PeerHello& hello = workers_.at(control).hello;
-    const WorkerLimits& limits = hello.worker->limits;
-    seat.tp = hello.worker->tp;
-    seat.pp = hello.worker->pp;
-    seat.peers.push_back({hello.process_id, hello.worker->host});
-    seat.limits.context_tokens = std::min(seat.limits.context_tokens, limits.context_tokens);
-    seat.limits.pool_blocks = std::min(seat.limits.pool_blocks, limits.pool_blocks);
-    seat.limits.slots = std::min(seat.limits.slots, limits.slots);
-    seat.limits.step_tokens = std::min(seat.limits.step_tokens, limits.step_tokens);
-    seat.limits.mixed_step_tokens =
-        std::min(seat.limits.mixed_step_tokens, limits.mixed_step_tokens);
-  }
-  seat.blocks = seat.limits.pool_blocks;
-  group.limits = {seat.blocks,
-                  seat.limits.block_tokens,
-                  seat.limits.slots,
-                  seat.limits.step_tokens,
-                  seat.limits.context_tokens,
-                  seat.pp + 1,
-                  seat.limits.mixed_step_tokens};
-  for (const PeerId control : controls) {
-    Worker& worker = workers_.at(control);
-    worker.group = id;
-    worker.rank = seat.rank = static_cast<int32_t>(group.ranks.size());
-    worker.progress_us = now;
-    group.ranks.push_back({control, std::nullopt, false, StepId{0}});
-    out->messages.emplace_back(control, seat);
-  }
-  groups_.emplace(id, std::move(group));
-  ++stats_.groups_formed_total;
-}
-
-void WorkerGroups::ComeUp(GroupId id, TimeUs now, GroupActions* out) {
-  Group& group = groups_.at(id);
-  for (const Rank& rank : group.ranks) {
-    if (!rank.ready || !rank.steps) return;
-  }
-  FATHOM_CHECK(!group.up, "group {} came up twice", id.value);
-  group.up = true;
-  const WorkerFacts& facts = *workers_.at(group.ranks[0].control).hello.worker;
-  out->up.push_back({id, term_, group.epoch, group.limits, facts.fingerprint});
-  out->log.push_back(fmt::format(
-      "group {} up: term {} epoch {}, tp {} pp {} on {} ({}), model {}, {} blocks of {} tokens, {} "
-      "slots, ready after {} ms",
-      id.value, term_.value, group.epoch.value, facts.tp, facts.pp, facts.host, facts.device,
-      facts.model, group.limits.blocks, group.limits.block_tokens, group.limits.slots,
-      Ms(now - group.formed_us)));
-  UpdateFacts();
-}
-
-void WorkerGroups::Lose(GroupId id, int32_t lost_rank, const std::string& reason, TimeUs now,
-                        GroupActions* out) {
-  const auto it = groups_.find(id);
-  const Group group = std::move(it->second);
-  groups_.erase(it);
-  std::string who = "no rank in particular";
-  for (size_t i = 0; i < group.ranks.size(); ++i) {
-    const Rank& rank = group.ranks[i];
-    const bool accused = static_cast<int32_t>(i) == lost_rank;
-    if (accused) who = fmt::format("rank {}", i);
-    if (rank.steps) {
-      steps_peers_.erase(*rank.steps);
-      out->closes.emplace_back(*rank.steps,
-                               Aborted("epoch {} ended: {}", group.epoch.value, reason));
-    }
-    const auto worker = workers_.find(rank.control);
-    if (worker == workers_.end()) continue;
-    worker->second.group.reset();
-    worker->second.free_from_us = accused ? now + options_.retry_us : now;
-    if (accused) who += fmt::format(" (process {})", worker->second.hello.process_id);
-    out->messages.emplace_back(rank.control, Abort{term_, group.epoch, reason});
-  }
-  uint64_t done = group.next_plan.value;
-  for (const Rank& rank : group.ranks) done = std::min(done, rank.next_result.value);
-  out->log.push_back(
-      fmt::format("group {} lost{}: {}: {}; term {} epoch {}, {} steps sent, {} done by every rank",
-                  id.value, group.up ? "" : " before it was up", who, reason, term_.value,
-                  group.epoch.value, group.next_plan.value, done));
-  if (group.up) out->lost.push_back({id, group.epoch});
-  ++stats_.groups_lost_total;
-  UpdateFacts();
 }
 
 int32_t WorkerGroups::StepsInFlight() const {

@@ -27,7 +27,12 @@ struct WorkerGroupOptions {
   int64_t stall_us = 10'000'000;       // The progress word stands still inside a step.
   int64_t loading_us = 600'000'000;    // Longest time in LOADING or CAPTURING.
   int64_t connecting_us = 30'000'000;  // Longest time in any other phase before the group is up.
-  int64_t retry_us = 1'000'000;        // A worker whose group failed to come up waits so long.
+  // A rank that ended its group is not seated again for so long. Groups that are lost one after
+  // another, none of which worked, make all their ranks wait, twice as long each time; a single
+  // loss costs the survivors nothing.
+  int64_t retry_us = 200'000;
+  int64_t retry_max_us = 30'000'000;
+  int64_t healthy_us = 10'000'000;  // A group that was up for so long, or did a step, has worked.
   int64_t tick_us =
       100'000;  // How often OnTick is called; one that comes later moves all deadlines.
 };
@@ -47,6 +52,8 @@ struct WorkerGroupStats {
   uint64_t groups_formed_total = 0;
   uint64_t groups_lost_total = 0;
   uint64_t stale_epoch_rejected_total = 0;  // Results and messages of another term, epoch or rank.
+  std::string last_loss;                    // Which rank and why, of the last group that was lost.
+  int32_t losses_alike = 0;  // Losses in a row for that reason, of groups that never worked.
 };
 
 class WorkerGroups {
@@ -96,6 +103,7 @@ class WorkerGroups {
     TimeUs phase_us = 0;      // Since when in this phase.
     TimeUs progress_us = 0;   // Last sign of progress.
     TimeUs free_from_us = 0;  // Not seated before.
+    int32_t failures = 0;     // Groups in a row that it was in and that never worked.
   };
   struct Rank {
     PeerId control;
@@ -109,6 +117,7 @@ class WorkerGroups {
     GroupLimits limits;
     bool up = false;
     TimeUs formed_us = 0;
+    TimeUs up_us = 0;
     StepId next_plan;            // Plans sent so far.
     std::deque<TimeUs> sent_us;  // Of the plans whose result rank 0 owes.
   };
@@ -119,6 +128,11 @@ class WorkerGroups {
   void ComeUp(GroupId id, TimeUs now, GroupActions* out);
   // `rank` -1: no one in particular.
   void Lose(GroupId id, int32_t rank, const std::string& reason, TimeUs now, GroupActions* out);
+  // What every end of a group does: its streams and ranks learn of it, its workers are free.
+  void Dissolve(const Group& group, const std::string& reason, TimeUs now, GroupActions* out);
+  // Counts the loss of a group against its workers, and when they may be seated again.
+  void HoldBack(const Group& group, int32_t lost_rank, bool worked, TimeUs now);
+  void NoteLoss(const std::string& who, const std::string& reason, bool worked);
   // The seat of a Control peer if (term, epoch, rank) are its own; else counts a stale message.
   std::optional<GroupId> SeatOf(PeerId control, TermId term, EpochId epoch, int32_t rank);
   // Why this worker is taken for lost, or nullopt.
@@ -136,6 +150,7 @@ class WorkerGroups {
   std::map<PeerId, std::pair<GroupId, int32_t>> steps_peers_;  // Of live epochs: group and rank.
   ClusterFacts facts_;
   WorkerGroupStats stats_;
+  std::string loss_kind_;  // The last loss' reason without its numbers.
 };
 
 }  // namespace fathom::scheduler

@@ -286,6 +286,8 @@ void Fill(const RouterStats& from, pb::Stats* to) {
   to->set_suspensions_total(from.suspensions_total);
   to->set_prompt_tokens_total(from.prompt_tokens_total);
   to->set_generation_tokens_total(from.generation_tokens_total);
+  to->set_last_loss(from.last_loss);
+  to->set_losses_alike(from.losses_alike);
 }
 
 void Fill(const GroupSeat& from, pb::Group* to) {

@@ -77,6 +77,8 @@ struct RouterStats {
   uint64_t suspensions_total = 0;  // These three: of the router's own finished or running requests.
   uint64_t prompt_tokens_total = 0;
   uint64_t generation_tokens_total = 0;
+  std::string last_loss;  // As in WorkerGroupStats; likewise the next.
+  int32_t losses_alike = 0;
 };
 
 struct Resign {

@@ -91,6 +91,7 @@ TEST(PlanReportTest, Refusals) {
   EXPECT_THAT(Refusal({.dtype = "float"}), HasSubstr("bfloat16 or half"));
   EXPECT_THAT(Refusal({.block_tokens = 16}), HasSubstr("64 tokens"));
   EXPECT_THAT(Refusal({.context = "many"}), HasSubstr("or auto"));
+  EXPECT_THAT(Refusal({.context = "1"}), HasSubstr("from 2 "));
   EXPECT_THAT(Refusal({.context = "4097"}), HasSubstr("context of 4096"));
 }
 

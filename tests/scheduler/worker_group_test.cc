@@ -293,7 +293,7 @@ TEST_F(WorkerGroupTest, AnyLossEndsTheEpochAndTheSurvivorSitsInANewOne) {
     EXPECT_TRUE(groups_.OnPlan(group_, StepPlan{kTerm, old, StepId{1}}, now_).empty());
     out_.lost.clear();
     if (groups_.Stats().workers == 1) Join(1, HelloOf("b", 1));
-    Pass(options_.retry_us + 200'000, {0, 1});
+    Pass((options_.retry_us << std::size(cases)) + 200'000, {0, 1});  // None of them did a step.
     ASSERT_TRUE(SeatOf(0));
     EXPECT_GT(SeatOf(0)->epoch, old);
     out_.up.clear();
@@ -303,6 +303,67 @@ TEST_F(WorkerGroupTest, AnyLossEndsTheEpochAndTheSurvivorSitsInANewOne) {
     out_ = {};
   }
   EXPECT_EQ(groups_.Stats().groups_lost_total, std::size(cases));
+}
+
+// Whatever ends them: groups that never work are made again ever more slowly, and the first that
+// works ends that. The loss is told with its reason, and how often in a row it was the same.
+TEST_F(WorkerGroupTest, GroupsThatNeverWorkAreMadeMoreAndMoreSlowly) {
+  const std::function<void(int)> ways[] = {
+      [&](int i) {
+        groups_.OnAbort({group_, epoch_, fmt::format("refused {}", i)}, now_, &out_);
+      },
+      [&](int i) {
+        groups_.OnFailed(Control(1), {kTerm, epoch_, 1, fmt::format("no memory: {}", i)}, now_,
+                         &out_);
+      },
+      [&](int) { groups_.OnStepsDown(Steps(0), "reset", now_, &out_); },
+  };
+  BringUp();
+  for (const auto& lose : ways) {
+    std::vector<int64_t> waits;
+    for (int i = 0; i < 12; ++i) {
+      out_ = {};
+      lose(i);
+      EXPECT_EQ(groups_.Stats().losses_alike, i + 1) << groups_.Stats().last_loss;
+      const TimeUs lost_us = now_;
+      while (!SeatOf(0)) Pass(options_.tick_us, {0, 1});
+      waits.push_back(now_ - lost_us);
+      Ready();
+      group_ = out_.up.back().group;
+    }
+    // The first may be at once, for the survivors of one kill lose nothing by it.
+    for (int i = 1; i < 12; ++i) {
+      EXPECT_EQ(waits[i], std::min(options_.retry_us << i, options_.retry_max_us)) << i;
+    }
+    out_ = {};
+    Plan(0);
+    Result(0, 0);
+    Result(1, 0);
+    groups_.OnAbort({group_, epoch_, "after work"}, now_, &out_);
+    EXPECT_EQ(groups_.Stats().losses_alike, 0);
+    EXPECT_EQ(groups_.Stats().last_loss, "no rank in particular: after work");
+    ASSERT_TRUE(SeatOf(0)) << "a group that worked is made again at once";
+    Ready();
+    group_ = out_.up.back().group;
+  }
+}
+
+TEST_F(WorkerGroupTest, AGroupThatWasUpForLongHasWorkedAndANewTermIsNobodysFailure) {
+  BringUp();
+  for (int i = 0; i < 8; ++i) {
+    out_ = {};
+    if (i % 2 == 0) {
+      groups_.SetTerm(TermId{kTerm.value + 1 + static_cast<uint64_t>(i)}, now_, &out_);
+      groups_.SetTerm(kTerm, now_, &out_);
+    } else {
+      Pass(options_.healthy_us, {0, 1});
+      groups_.OnAbort({group_, epoch_, "idle for long"}, now_, &out_);
+    }
+    EXPECT_EQ(groups_.Stats().losses_alike, 0);
+    ASSERT_TRUE(SeatOf(0)) << "at once";
+    Ready();
+    group_ = out_.up.back().group;
+  }
 }
 
 TEST_F(WorkerGroupTest, AStandingProgressWordInsideAStepIsALoss) {
