@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/request_flags.h"
+#include "common/output.h"
 
 namespace fathom::client {
 namespace {
@@ -14,8 +15,9 @@ absl::Status Ask(Client& client, const RequestFlags& flags, ChatRequest* request
   AnswerPrinter printer(flags.json);
   auto answer = client.Chat(*request, [&](const Event& event) { return printer.OnEvent(event); });
   printer.Finish();
+  if (!FlushAnswer()) return absl::OkStatus();  // Nobody reads: the call was ended.
   if (!answer.ok()) return answer.status();
-  if (flags.json) fmt::print("{}\n", AnswerJson(*answer));
+  if (flags.json) PrintAnswer("{}\n", AnswerJson(*answer));
   request->conversation.messages.push_back(
       {.role = "assistant", .content = answer->sequences[0].text});
   return absl::OkStatus();
@@ -23,10 +25,10 @@ absl::Status Ask(Client& client, const RequestFlags& flags, ChatRequest* request
 
 int Converse(Client& client, const RequestFlags& flags, ChatRequest* request) {
   const bool terminal = isatty(STDIN_FILENO) == 1;
-  if (terminal) fmt::print("An empty line or Ctrl-D ends the conversation.\n");
+  if (terminal) PrintAnswer("An empty line or Ctrl-D ends the conversation.\n");
   for (;;) {
-    if (terminal) fmt::print("> ");
-    std::fflush(stdout);
+    if (terminal) PrintAnswer("> ");
+    if (!FlushAnswer()) return kExitOk;  // EndAnswer knows.
     std::string line;
     if (!std::getline(std::cin, line) || line.empty()) return kExitOk;
     request->conversation.messages.push_back({.role = "user", .content = line});

@@ -2,6 +2,7 @@
 
 #include "cli/commands.h"
 #include "cli/request_flags.h"
+#include "common/output.h"
 
 namespace fathom::client {
 
@@ -39,11 +40,12 @@ int RunComplete(int argc, const char* const* argv) {
   const auto answer =
       (*client)->Generate(request, [&](const Event& event) { return printer.OnEvent(event); });
   printer.Finish();
+  if (!FlushAnswer()) return kExitOk;  // Nobody reads: the call was ended. EndAnswer says it.
   if (!answer.ok()) return Fail("complete", answer.status());
   if (request_flags.json) {
-    fmt::print("{}\n", AnswerJson(*answer));
+    PrintAnswer("{}\n", AnswerJson(*answer));
   } else if (answer->sequences[0].text.empty() && !answer->sequences[0].ids.empty()) {
-    fmt::print("{}\n", fmt::join(answer->sequences[0].ids, ","));  // No tokenizer: the ids.
+    PrintAnswer("{}\n", fmt::join(answer->sequences[0].ids, ","));  // No tokenizer: the ids.
   }
   return kExitOk;
 }

@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 #include <grpcpp/grpcpp.h>
 
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +12,7 @@
 #include "client/convert.h"
 #include "cluster/worker_wire.h"
 #include "common/address.h"
+#include "common/output.h"
 #include "worker.grpc.pb.h"
 
 namespace fathom::client {
@@ -42,10 +45,14 @@ absl::StatusOr<std::vector<StepTrace>> Trace(const std::string& address, int32_t
 
 absl::Status WriteWhole(const std::string& path, const std::string& text) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  if (!file) {
+    return Invalid("--out {}: it cannot be opened: {}; give a file in a folder of yours", path,
+                   strerror(errno));
+  }
   file << text << '\n';
   file.close();
-  if (!file) return Invalid("--out {}: it cannot be written", path);
-  return absl::OkStatus();
+  if (file) return absl::OkStatus();
+  return DataLoss("--out {}: it cannot be written: {}; it is not whole", path, strerror(errno));
 }
 
 }  // namespace
@@ -77,11 +84,14 @@ int RunProfile(int argc, const char* const* argv) {
   }
   const absl::Status written =
       WriteWhole(out, TraceJson(*trace, fmt::format("worker {}", address)).dump());
-  if (!written.ok()) return Fail("profile", written);
-  if (std::ssize(*trace) < steps) {
-    fmt::print(stderr, "fathom profile: only {} of {} steps came\n", trace->size(), steps);
+  if (!written.ok()) {
+    const int code = Fail("profile", written);
+    return absl::IsDataLoss(written) ? kExitOutput : code;
   }
-  fmt::print("{}; wrote {}, for ui.perfetto.dev or chrome://tracing\n", TraceText(*trace), out);
+  if (std::ssize(*trace) < steps) {
+    Diagnose("fathom profile: only {} of {} steps came", trace->size(), steps);
+  }
+  PrintAnswer("{}; wrote {}, for ui.perfetto.dev or chrome://tracing\n", TraceText(*trace), out);
   return kExitOk;
 }
 

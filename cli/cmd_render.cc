@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/verify/vectors.h"
+#include "common/output.h"
 #include "text/chat_template.h"
 
 namespace fathom::client {
@@ -62,9 +63,9 @@ int RunRender(int argc, const char* const* argv) {
   const auto counts = CheckVectors(
       *jsonl, vectors,
       [&](const nlohmann::ordered_json& vector) { return Compare(**chat_template, name, vector); },
-      [](const std::string& line) { fmt::print("{}\n", line); });
+      [](const std::string& line) { PrintAnswer("{}\n", line); });
   if (!counts.ok()) return Fail("render", counts.status());
-  fmt::print("{} of {} exact\n", counts->exact, counts->total);
+  PrintAnswer("{} of {} exact\n", counts->exact, counts->total);
   return counts->exact == counts->total ? kExitOk : kExitInternal;
 }
 

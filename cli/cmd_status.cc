@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "common/output.h"
 
 namespace fathom::client {
 
@@ -37,17 +38,21 @@ int RunStatus(int argc, const char* const* argv) {
                                         {"blocks_used", status.blocks_used},
                                         {"sessions", status.sessions},
                                         {"fingerprint", status.fingerprint},
-                                        {"context_tokens", status.context_tokens}};
-    fmt::print("{}\n", all.dump());
+                                        {"context_tokens", status.context_tokens},
+                                        {"last_loss", status.last_loss},
+                                        {"losses_alike", status.losses_alike}};
+    PrintAnswer("{}\n", all.dump());
   } else {
-    fmt::print("{}{}\n", status.ready ? "ready" : "not ready: ", status.ready ? "" : status.reason);
-    fmt::print("model        {} ({} tokens of context)\n", status.model, status.context_tokens);
-    fmt::print("cluster      {} groups, term {}, build {}\n", status.groups, status.term,
-               status.build);
-    fmt::print("requests     {} running, {} waiting, {} sessions at this router\n",
-               status.requests_running, status.requests_waiting, status.sessions);
-    fmt::print("kv cache     {} of {} blocks used\n", status.blocks_used, status.blocks_total);
-    fmt::print("fingerprint  {}\n", status.fingerprint);
+    PrintAnswer("{}{}\n",
+                status.ready ? "ready" : "not ready: ", status.ready ? "" : status.reason);
+    PrintAnswer("model        {} ({} tokens of context)\n", status.model, status.context_tokens);
+    PrintAnswer("cluster      {} groups, term {}, build {}\n", status.groups, status.term,
+                status.build);
+    PrintAnswer("requests     {} running, {} waiting, {} sessions at this router\n",
+                status.requests_running, status.requests_waiting, status.sessions);
+    PrintAnswer("kv cache     {} of {} blocks used\n", status.blocks_used, status.blocks_total);
+    PrintAnswer("fingerprint  {}\n", status.fingerprint);
+    if (!status.last_loss.empty()) PrintAnswer("last loss    {}\n", status.last_loss);
   }
   return status.ready ? kExitOk : kExitUnavailable;
 }

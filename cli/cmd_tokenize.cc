@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/verify/vectors.h"
+#include "common/output.h"
 #include "text/tokenizer.h"
 
 namespace fathom::client {
@@ -39,9 +40,9 @@ int Check(const router::Tokenizer& tokenizer, const std::string& path) {
       [&](const nlohmann::ordered_json& vector) {
         return std::optional<std::string>(Compare(tokenizer, vector));
       },
-      [](const std::string& line) { fmt::print("{}\n", line); });
+      [](const std::string& line) { PrintAnswer("{}\n", line); });
   if (!counts.ok()) return Fail("tokenize", counts.status());
-  fmt::print("{} of {} exact\n", counts->exact, counts->total);
+  PrintAnswer("{} of {} exact\n", counts->exact, counts->total);
   return counts->exact == counts->total ? kExitOk : kExitInternal;
 }
 
@@ -67,7 +68,7 @@ int RunTokenize(int argc, const char* const* argv) {
   if (!vectors.empty()) return Check(**tokenizer, vectors);
   const auto ids = (*tokenizer)->Encode(text, {.add_special_tokens = add_special});
   if (!ids.ok()) return Fail("tokenize", ids.status());
-  fmt::print("{}\n", fmt::join(*ids, ","));
+  PrintAnswer("{}\n", fmt::join(*ids, ","));
   return kExitOk;
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "common/address.h"
+#include "common/output.h"
 
 namespace fathom::client {
 
@@ -48,7 +49,7 @@ absl::StatusOr<std::vector<TokenId>> ParseIds(const std::string& text) {
 }
 
 int Fail(const std::string& command, const absl::Status& status) {
-  fmt::print(stderr, "fathom {}: {}\n", command, Message(status));
+  Diagnose("fathom {}: {}", command, Message(status));
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return kExitOk;

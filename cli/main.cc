@@ -1,12 +1,12 @@
 // fathom: the command line. Each command is a file; this is the table.
-#include <fmt/format.h>
-
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "cli/commands.h"
 #include "common/flag_names.h"
+#include "common/host_limits.h"
+#include "common/output.h"
 #include "common/process.h"
 
 namespace {
@@ -31,33 +31,45 @@ constexpr Command kCommands[] = {
     {"edge", "HAProxy in front of a router, for untrusted clients", fathom::client::RunEdge},
 };
 
+// Of a command that talks to a cluster; `serve` needs more and says so itself.
+constexpr fathom::HostNeeds kNeeds{.descriptors = 12};
+
 void PrintHelp() {
-  fmt::print("Usage: fathom COMMAND [...]\n\n");
+  fathom::PrintAnswer("Usage: fathom COMMAND [...]\n\n");
   for (const Command& command : kCommands) {
-    fmt::print("  {:<10} {}\n", command.name, command.summary);
+    fathom::PrintAnswer("  {:<10} {}\n", command.name, command.summary);
   }
-  fmt::print("\nfathom COMMAND --help tells its flags; fathom --version the version.\n");
+  fathom::PrintAnswer("\nfathom COMMAND --help tells its flags; fathom --version the version.\n");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  fathom::PrepareOutput();
+  fathom::InstallLastWords("fathom");
   const std::string name = argc > 1 ? argv[1] : "--help";
   if (name == "--help" || name == "-h" || name == "help") {
     PrintHelp();
-    return argc > 1 ? fathom::kExitOk : fathom::kExitUsage;
+    return fathom::EndAnswer("fathom", argc > 1 ? fathom::kExitOk : fathom::kExitUsage);
   }
   if (name == "--version") {
-    fmt::print("fathom {}\n", fathom::BuildVersion());
-    return fathom::kExitOk;
+    fathom::PrintAnswer("fathom {}\n", fathom::BuildVersion());
+    return fathom::EndAnswer("fathom", fathom::kExitOk);
   }
   std::vector<std::string> names;
   for (const Command& command : kCommands) {
-    if (command.name == name) return command.run(argc - 1, argv + 1);
+    if (command.name == name) {
+      const auto enough = fathom::CheckHostLimits(kNeeds, fathom::TakeHostLimits());
+      if (!enough.ok()) {
+        fathom::Diagnose("fathom {}: {}", name, fathom::Message(enough));
+        return fathom::kExitResources;
+      }
+      return fathom::EndAnswer("fathom " + name, command.run(argc - 1, argv + 1));
+    }
     names.emplace_back(command.name);
   }
   const std::string nearest = fathom::NearestName(name, names);
-  fmt::print(stderr, "fathom: unknown command '{}'{}; see fathom --help\n", name,
-             nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest));
+  fathom::Diagnose("fathom: unknown command '{}'{}; see fathom --help", name,
+                   nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest));
   return fathom::kExitUsage;
 }

@@ -8,6 +8,8 @@
 #include <condition_variable>
 #include <mutex>
 
+#include "common/output.h"
+
 namespace fathom::client {
 
 ProgressBar::ProgressBar(int64_t total, std::string label)
@@ -29,16 +31,16 @@ ProgressBar::~ProgressBar() {
   if (!thread_.joinable()) return;
   thread_.request_stop();
   thread_.join();
-  fmt::print(stderr, "\r\x1b[K");
+  WriteDiagnostic("\r\x1b[K");
 }
 
 void ProgressBar::Draw(double elapsed_s) const {
   constexpr int kWidth = 32;
   const int64_t done = std::min(done_.load(), total_);
   const int filled = static_cast<int>(done * kWidth / total_);
-  fmt::print(stderr, "\r\x1b[K[{:#<{}}{:.<{}}] {:3} %  {}/{} {}  {:.0f} s", "", filled, "",
-             kWidth - filled, done * 100 / total_, done, total_, label_, elapsed_s);
-  std::fflush(stderr);
+  WriteDiagnostic(fmt::format("\r\x1b[K[{:#<{}}{:.<{}}] {:3} %  {}/{} {}  {:.0f} s", "", filled, "",
+                              kWidth - filled, done * 100 / total_, done, total_, label_,
+                              elapsed_s));
 }
 
 }  // namespace fathom::client

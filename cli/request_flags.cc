@@ -6,6 +6,8 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "common/output.h"
+
 namespace fathom::client {
 
 using nlohmann::ordered_json;
@@ -41,35 +43,34 @@ AnswerPrinter::AnswerPrinter(bool quiet) : quiet_(quiet), terminal_(isatty(STDOU
 bool AnswerPrinter::OnEvent(const Event& event) {
   if (quiet_) return true;
   if (const auto* started = std::get_if<Started>(&event); started && !started->warning.empty()) {
-    fmt::print(stderr, "warning: {}\n", started->warning);
+    Diagnose("warning: {}", started->warning);
   }
   const auto* tokens = std::get_if<Tokens>(&event);
   if (tokens == nullptr || tokens->sequence != 0) return true;
   if (!tokens->reasoning.empty() && terminal_) {
     Style(true);
-    fmt::print("{}", tokens->reasoning);
+    PrintAnswer("{}", tokens->reasoning);
     line_open_ = tokens->reasoning.back() != '\n';
   }
   if (!tokens->text.empty()) {
     Style(false);
-    fmt::print("{}", tokens->text);
+    PrintAnswer("{}", tokens->text);
     line_open_ = tokens->text.back() != '\n';
   }
-  std::fflush(stdout);
-  return true;
+  return FlushAnswer();
 }
 
 void AnswerPrinter::Finish() {
   if (quiet_) return;
   Style(false);
-  if (line_open_) fmt::print("\n");
+  if (line_open_) PrintAnswer("\n");
   line_open_ = false;
-  std::fflush(stdout);
+  FlushAnswer();
 }
 
 void AnswerPrinter::Style(bool dimmed) {
   if (dimmed == dimmed_ || !terminal_) return;
-  fmt::print("{}{}", dimmed ? "\x1b[2m" : "\x1b[0m", line_open_ ? "\n" : "");
+  PrintAnswer("{}{}", dimmed ? "\x1b[2m" : "\x1b[0m", line_open_ ? "\n" : "");
   dimmed_ = dimmed;
   line_open_ = false;
 }

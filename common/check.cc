@@ -1,14 +1,14 @@
 #include "common/check.h"
 
-#include <cstdio>
 #include <cstdlib>
+
+#include "common/output.h"
 
 namespace fathom {
 
 void CheckFailed(const char* file, int line, const char* expression, const std::string& message) {
-  std::fprintf(stderr, "%s:%d: check failed: %s%s%s\n", file, line, expression,
-               message.empty() ? "" : ": ", message.c_str());
-  std::fflush(stderr);
+  Diagnose("{}:{}: check failed: {}{}{}", file, line, expression, message.empty() ? "" : ": ",
+           message);
   std::abort();
 }
 

@@ -5,7 +5,6 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
-#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <set>
@@ -14,6 +13,7 @@
 
 #include "common/check.h"
 #include "common/flag_names.h"
+#include "common/output.h"
 #include "common/process.h"
 
 namespace fathom {
@@ -67,6 +67,11 @@ std::string EnvironmentName(std::string_view canonical) {
     name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   }
   return name;
+}
+
+// A pod gets FATHOM_PORT=tcp://10.0.0.1:8001 when its namespace has a Service named "fathom".
+bool IsServiceLink(std::string_view value) {
+  return value.starts_with("tcp://") || value.starts_with("udp://") || value.starts_with("sctp://");
 }
 
 std::vector<std::string> SplitNames(const std::string& names) {
@@ -146,11 +151,11 @@ class Flags::Impl {
       std::reverse(words.begin(), words.end());  // CLI11 takes them from the back.
       app_.parse(words);
     } catch (const CLI::CallForHelp&) {
-      fmt::print("{}", app_.help());
-      return kExitOk;
+      WriteAnswer(app_.help());
+      return EndAnswer(program_, kExitOk);
     } catch (const CLI::CallForVersion&) {
-      fmt::print("{} {}\n", program_, BuildVersion());
-      return kExitOk;
+      PrintAnswer("{} {}\n", program_, BuildVersion());
+      return EndAnswer(program_, kExitOk);
     } catch (const CLI::ParseError& error) {
       return Fail(error.what());
     }
@@ -242,20 +247,34 @@ class Flags::Impl {
 
   std::optional<std::string> ApplyFileAndEnvironment() {
     std::map<std::string, YAML::Node> file;
-    if (const char* path = std::getenv("FATHOM_CONFIG"); path != nullptr && config_.empty())
-      config_ = path;
+    if (config_.empty()) config_ = FromEnvironment("--config").value_or("");
     if (!config_.empty()) {
       if (auto wrong = ReadFile(&file)) return wrong;
     }
     for (const Entry& entry : entries_) {
       if (entry.given() || entry.canonical == "--config") continue;
-      const std::string variable = EnvironmentName(entry.canonical);
-      if (const char* text = std::getenv(variable.c_str())) {
-        if (auto wrong = entry.set(text)) return fmt::format("{}: {}", variable, *wrong);
+      if (const auto text = FromEnvironment(entry.canonical)) {
+        if (auto wrong = entry.set(*text)) {
+          return fmt::format("{}: {}", EnvironmentName(entry.canonical), *wrong);
+        }
       } else if (auto it = file.find(entry.canonical); it != file.end()) {
         if (auto wrong = ApplyNode(entry, it->second)) return wrong;
       }
     }
+    return std::nullopt;
+  }
+
+  // What the environment says about a flag; nullopt: nothing.
+  std::optional<std::string> FromEnvironment(const std::string& canonical) const {
+    const std::string variable = EnvironmentName(canonical);
+    const char* text = std::getenv(variable.c_str());
+    if (text == nullptr || *text == '\0') return std::nullopt;
+    if (!IsServiceLink(text)) return text;
+    Diagnose(
+        "{}: the environment variable {}={} is ignored: Kubernetes sets variables of this form for "
+        "a Service of that name; to set {}, use the flag, and enableServiceLinks: false in the pod "
+        "keeps such variables away",
+        program_, variable, text, canonical);
     return std::nullopt;
   }
 
@@ -298,7 +317,7 @@ class Flags::Impl {
   }
 
   int Fail(const std::string& text) const {
-    fmt::print(stderr, "{}: {}\n", program_, text);
+    Diagnose("{}: {}", program_, text);
     return kExitUsage;
   }
 

@@ -1,8 +1,9 @@
 // common/flags.h: one way to configure every process: flag > environment > file > default.
 // A flag --http-port is also the environment variable FATHOM_HTTP_PORT and the key http-port of the
-// YAML file given by --config. An unknown flag or key is an error that names the nearest right one
-// (exit 64); flags known from other engines are answered with the right name. Thread: used by main
-// before any other thread exists.
+// YAML file given by --config. An empty variable counts as unset, and one whose value is a service
+// link of Kubernetes ("tcp://10.0.0.1:80") is ignored with one line on stderr. An unknown flag or
+// key is an error that names the nearest right one (exit 64); flags known from other engines are
+// answered with the right name. Thread: used by main before any other thread exists.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +13,9 @@
 #include <string>
 #include <vector>
 
-namespace fathom {
+#include "common/exit_codes.h"
 
-// Exit codes of every program (docs/OPERATIONS.md).
-inline constexpr int kExitOk = 0;
-inline constexpr int kExitUsage = 64;
-inline constexpr int kExitBadModel = 66;
-inline constexpr int kExitUnavailable = 69;
-inline constexpr int kExitInternal = 70;
+namespace fathom {
 
 class Flags {
  public:

@@ -1,11 +1,15 @@
 #include "common/log.h"
 
 #include <spdlog/async.h>
-#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <memory>
+#include <mutex>
+#include <string_view>
+
+#include "common/output.h"
 
 namespace fathom {
 namespace {
@@ -46,12 +50,34 @@ std::string JsonEscaped(const std::string& text) {
   return out;
 }
 
+// The log's lines are diagnostics. The base takes a mutex because the library may call from several
+// threads; here it is the log's one thread that calls.
+class DiagnosticSink final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  // `pool` calls this sink, so it outlives all calls.
+  explicit DiagnosticSink(spdlog::details::thread_pool* pool) : pool_(pool) {}
+
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    WriteDiagnostic(std::string_view(line.data(), line.size()));
+    const size_t overrun = pool_->overrun_counter();
+    CountDroppedDiagnostics(overrun - overrun_);
+    overrun_ = overrun;
+  }
+  void flush_() override {}
+
+  spdlog::details::thread_pool* const pool_;
+  size_t overrun_ = 0;  // Lines that the queue dropped so far.
+};
+
 }  // namespace
 
 void LogInit(const std::string& role, const std::string& level) {
   g_json = isatty(STDERR_FILENO) == 0;
   spdlog::init_thread_pool(kQueueLines, 1);
-  auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  auto sink = std::make_shared<DiagnosticSink>(spdlog::thread_pool().get());
   g_logger = std::make_shared<spdlog::async_logger>(role, sink, spdlog::thread_pool(),
                                                     spdlog::async_overflow_policy::overrun_oldest);
   g_logger->set_pattern(
@@ -74,7 +100,7 @@ bool LogEnabled(LogLevel level) {
 
 void LogLine(LogLevel level, const std::string& text) {
   if (!g_logger) {
-    fmt::print(stderr, "{}\n", text);
+    Diagnose("{}", text);
     return;
   }
   g_logger->log(SpdLevel(level), g_json ? JsonEscaped(text) : text);

@@ -1,7 +1,7 @@
 // common/log.h: the process log: one JSON object a line on stderr (ts, level, role, msg), or plain
-// text on a terminal. Asynchronous, bounded, drops the oldest under pressure. Never logs prompts or
-// outputs. Thread: Init once from main; the rest from any thread. Before Init, lines go to stderr
-// as plain text.
+// text on a terminal. Asynchronous, bounded, drops the oldest under pressure (common/output.h
+// counts what was dropped). Never logs prompts or outputs. Thread: Init once from main; the rest
+// from any thread. Before Init, lines go to stderr as plain text.
 #pragma once
 
 #include <fmt/format.h>

@@ -11,6 +11,7 @@
 
 #include "common/check.h"
 #include "common/http_server.h"
+#include "common/output.h"
 
 namespace fathom {
 
@@ -44,6 +45,21 @@ class Metrics::Impl {
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   std::unique_ptr<HttpServer> server;  // Ends before what it shows.
 };
+
+namespace {
+
+// Lines for people that could not be written, counted where they are written.
+prometheus::MetricFamily DroppedLines(const std::string& prefix) {
+  prometheus::MetricFamily family;
+  family.name = prefix + "diagnostics_dropped_total";
+  family.help = "Log lines and other diagnostics that could not be written";
+  family.type = prometheus::MetricType::Counter;
+  family.metric.resize(1);
+  family.metric[0].counter.value = static_cast<double>(DroppedDiagnostics());
+  return family;
+}
+
+}  // namespace
 
 Metrics::Metrics(const std::string& role) : impl_(std::make_unique<Impl>(role)) {}
 
@@ -94,7 +110,9 @@ void Metrics::Serve(Listener listener, std::function<bool()> live) {
 }
 
 std::string Metrics::Text() const {
-  return prometheus::TextSerializer().Serialize(impl_->registry->Collect());
+  std::vector<prometheus::MetricFamily> families = impl_->registry->Collect();
+  families.push_back(DroppedLines(impl_->prefix));
+  return prometheus::TextSerializer().Serialize(families);
 }
 
 }  // namespace fathom

@@ -63,7 +63,7 @@ class Metrics {
   // Serves GET /metrics, and GET /livez (200, or 503 when `live` says false), until this ends.
   void Serve(Listener listener, std::function<bool()> live);
 
-  // The text of /metrics.
+  // The text of /metrics. Every role also has diagnostics_dropped_total (common/output.h).
   std::string Text() const;
 
  private:

@@ -16,11 +16,11 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
 
 #include "common/build_version.h"
 #include "common/check.h"
+#include "common/output.h"
 
 namespace fathom {
 namespace {
@@ -59,8 +59,11 @@ void PrintListening(const std::string& role,
                     const std::vector<std::pair<std::string, int64_t>>& ports) {
   std::string line = fmt::format(R"({{"role":"{}","pid":{})", role, getpid());
   for (const auto& [name, port] : ports) line += fmt::format(R"(,"{}":{})", name, port);
-  fmt::print("{}}}\n", line);
-  std::fflush(stdout);
+  WriteAnnouncement(line + "}\n");
+}
+
+void PrintPhase(const char* name, int64_t us) {
+  WriteAnnouncement(fmt::format(R"({{"event":"phase","name":"{}","us":{}}})", name, us) + '\n');
 }
 
 void BlockStopSignals() {
@@ -106,10 +109,9 @@ void RequestStop() {
   TakeStop();
 }
 
-void DieWithParent() {
-  const pid_t parent = getppid();
+void DieWithParent(int32_t parent_pid) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent || parent == 1) raise(SIGKILL);  // It died before we asked.
+  if (getppid() != parent_pid) raise(SIGKILL);  // The parent died before the call above.
 }
 
 void RaiseDescriptorLimit() {

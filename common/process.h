@@ -14,6 +14,10 @@ namespace fathom {
 void PrintListening(const std::string& role,
                     const std::vector<std::pair<std::string, int64_t>>& ports);
 
+// Prints {"event":"phase","name":"load","us":5} and a newline on stdout: how long a part of the
+// start took. `fathom serve` puts it on its timeline.
+void PrintPhase(const char* name, int64_t us);
+
 // For a program that waits for SIGTERM and SIGINT on a signalfd: blocks them in this thread and
 // those it starts. Call first in main.
 void BlockStopSignals();
@@ -31,8 +35,11 @@ void RequestStop();
 
 // The process is killed when its parent dies (Linux): by SIGKILL, which nothing blocks or delays.
 // Nobody would start it again, its peers end at the same moment, and its ports must be free for the
-// next cluster. All of its state may be lost by design.
-void DieWithParent();
+// next cluster. All of its state may be lost by design. `parent_pid` is the parent's process id as
+// the parent knows it, so that a parent that died before this call is noticed too. Process 1 is a
+// parent like any other: in a container `fathom serve` is process 1. REQUIRES: the parent starts
+// children without a new pid namespace.
+void DieWithParent(int32_t parent_pid);
 
 // Raises the soft limit of descriptors to the hard one, at most 1,048,576. Call it before anything
 // that counts descriptors.

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <thread>
@@ -11,8 +10,10 @@
 #include "common/address.h"
 #include "common/clock.h"
 #include "common/flags.h"
+#include "common/host_limits.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/output.h"
 #include "common/process.h"
 #include "common/self_dial.h"
 #include "router/api/readiness.h"
@@ -25,6 +26,9 @@ namespace {
 
 constexpr int kTickMs = 50;
 constexpr int kStopMaxS = 10;  // For calls to end, once they are cancelled.
+// Measured idle (docs/OPERATIONS.md, "Limits of the system"), with room for a few connections.
+constexpr HostNeeds kNeeds{
+    .descriptors = 48, .address_space_bytes = int64_t{1536} << 20, .threads = 24};
 
 struct Options {
   std::string model;
@@ -37,7 +41,7 @@ struct Options {
   int32_t tokenizer_threads = 2;
   int64_t drain_timeout_s = 30;
   bool behind_proxy = false;
-  bool die_with_parent = false;
+  int32_t parent_pid = 0;
   std::string log_level = "info";
 };
 
@@ -65,27 +69,26 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
             "Threads for texts beyond 4 KiB.");
   flags.Add("--drain-timeout", &options->drain_timeout_s, 0, 3600,
             "Seconds that running streams get after SIGTERM; they can be resumed elsewhere.");
-  flags.Add("--die-with-parent", &options->die_with_parent, "End when the parent process ends.");
+  flags.Add("--die-with-parent", &options->parent_pid, 0, INT32_MAX,
+            "Process id of the parent: end when that process ends; 0: do not.");
   flags.AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
                   "Least level that is logged.");
   return flags.Parse(argc, argv);
 }
 
-// Runs `work` and says how long it took; `fathom serve` puts it on its timeline.
+// Runs `work` and says how long it took.
 template <class Work>
 auto Phase(const Clock& clock, const char* name, Work work) {
   const TimeUs start = clock.Now();
   auto result = work();
-  std::printf("{\"event\":\"phase\",\"name\":\"%s\",\"us\":%lld}\n", name,
-              static_cast<long long>(clock.Now() - start));
-  std::fflush(stdout);
+  PrintPhase(name, clock.Now() - start);
   return result;
 }
 
 // One line for people, on stderr; the exit code is for the supervisor.
 int Fail(int code, const absl::Status& status) {
   LogFlush();
-  std::fprintf(stderr, "fathom-router: %s\n", std::string(Message(status)).c_str());
+  Diagnose("fathom-router: {}", Message(status));
   return code;
 }
 
@@ -180,12 +183,16 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
 }
 
 int Main(int argc, char** argv) {
+  PrepareOutput();
+  InstallLastWords("fathom-router");
   HandleStopSignals();
-  RaiseDescriptorLimit();
   Options options;
   if (const auto exit = ParseOptions(argc, argv, &options)) return *exit;
-  if (options.die_with_parent) DieWithParent();
+  if (options.parent_pid > 0) DieWithParent(options.parent_pid);
   LogInit("router", options.log_level);
+  if (const auto status = CheckHostLimits(kNeeds, TakeHostLimits()); !status.ok()) {
+    return Fail(kExitResources, status);
+  }
   if (options.model.empty()) {
     return Fail(kExitUsage,
                 Invalid("--model is missing; give the model folder that the workers serve"));

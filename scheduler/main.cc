@@ -3,8 +3,10 @@
 #include <thread>
 
 #include "common/flags.h"
+#include "common/host_limits.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/output.h"
 #include "common/process.h"
 #include "common/self_dial.h"
 #include "scheduler/core/policy.h"
@@ -14,13 +16,17 @@
 namespace fathom::scheduler {
 namespace {
 
+// Measured idle (docs/OPERATIONS.md, "Limits of the system"), with room for a few connections.
+constexpr HostNeeds kNeeds{
+    .descriptors = 48, .address_space_bytes = int64_t{1} << 30, .threads = 24};
+
 struct Settings {
   std::string host = "127.0.0.1";
   int32_t port = 8003;
   int32_t metrics_port = 8002;
   std::string term_file;
   std::string log_level = "info";
-  bool die_with_parent = false;
+  int32_t parent_pid = 0;
   DriverOptions driver;
   int32_t heartbeat_timeout_ms = 2'000;
   int32_t stall_timeout_ms = 10'000;
@@ -66,7 +72,8 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   flags.Group("Process");
   flags.AddChoice("--log-level", &settings->log_level, {"debug", "info", "warn", "error"},
                   "Least level logged");
-  flags.Add("--die-with-parent", &settings->die_with_parent, "End when the parent process ends.");
+  flags.Add("--die-with-parent", &settings->parent_pid, 0, INT32_MAX,
+            "Process id of the parent: end when that process ends; 0: do not.");
   return flags.Parse(argc, argv);
 }
 
@@ -77,12 +84,16 @@ int Fail(const absl::Status& status, int code) {
 }
 
 int Main(int argc, char** argv) {
+  PrepareOutput();
+  InstallLastWords("fathom-scheduler");
   Settings settings;
   if (const std::optional<int> code = Parse(argc, argv, &settings)) return *code;
   HandleStopSignals();
-  RaiseDescriptorLimit();
-  if (settings.die_with_parent) DieWithParent();
+  if (settings.parent_pid > 0) DieWithParent(settings.parent_pid);
   LogInit("scheduler", settings.log_level);
+  if (const auto status = CheckHostLimits(kNeeds, TakeHostLimits()); !status.ok()) {
+    return Fail(status, kExitResources);
+  }
 
   DriverOptions& options = settings.driver;
   options.process_id = RandomId();

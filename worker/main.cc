@@ -4,16 +4,18 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
 #include <thread>
 
 #include "common/address.h"
 #include "common/clock.h"
 #include "common/cpus.h"
+#include "common/flag_names.h"
 #include "common/flags.h"
+#include "common/host_limits.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/output.h"
 #include "common/process.h"
 #include "common/self_dial.h"
 #include "modeling/checkpoint/checkpoint.h"
@@ -23,6 +25,7 @@
 #include "worker/cluster/group_runner.h"
 #include "worker/cluster/health_server.h"
 #include "worker/cluster/scheduler_client.h"
+#include "worker/comm/shm_comm.h"
 #include "worker/cpu/model_host.h"
 #include "worker/cuda/cuda_backend.h"
 #include "worker/cuda/cuda_device.h"
@@ -33,6 +36,9 @@
 namespace fathom::worker {
 namespace {
 
+// Measured idle (docs/OPERATIONS.md, "Limits of the system"), with room for a few connections.
+constexpr HostNeeds kNeeds{
+    .descriptors = 48, .address_space_bytes = int64_t{2} << 30, .threads = 24};
 // The step in flight gets so long after SIGTERM.
 constexpr std::chrono::seconds kLastStep{5};
 
@@ -55,15 +61,8 @@ int ExitCodeOf(const absl::Status& status) {
 // One line for people, on stderr; the exit code is for the supervisor.
 int Fail(int code, const absl::Status& status) {
   LogFlush();
-  std::fprintf(stderr, "fathom-worker: %s\n", std::string(Message(status)).c_str());
+  Diagnose("fathom-worker: {}", Message(status));
   return code;
-}
-
-// How long a part of the start took; `fathom serve` puts it on its timeline.
-void PrintPhase(const char* name, int64_t us) {
-  std::printf("{\"event\":\"phase\",\"name\":\"%s\",\"us\":%lld}\n", name,
-              static_cast<long long>(us));
-  std::fflush(stdout);
 }
 
 template <class Work>
@@ -272,6 +271,15 @@ int Ended(const absl::Status& ended) {
 int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock) {
   const auto sizes = SizesFor(options, model.config);
   if (!sizes.ok()) return Fail(kExitUsage, sizes.status());
+  const auto enough =
+      CheckHostLimits({.address_space_bytes = kNeeds.address_space_bytes + sizes->total_bytes,
+                       .memory_bytes = sizes->total_bytes},
+                      TakeHostLimits());
+  if (!enough.ok()) {
+    return Fail(kExitResources,
+                Annotate(enough, fmt::format("{} for weights, activations and KV of this rank",
+                                             FormatBytes(sizes->total_bytes))));
+  }
   LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
           model.config.architecture, ThreadsFor(options, UsableCpus()),
           sizes->limits.context_tokens, sizes->limits.pool_blocks, sizes->limits.block_tokens,
@@ -312,14 +320,23 @@ absl::StatusOr<DeviceFacts> ChooseDevice(Options* options) {
   return device;
 }
 
+// What would end the process later, in a library or in a group that can never form.
+absl::Status CheckHost(const Options& options) {
+  FATHOM_RETURN_IF_ERROR(CheckHostLimits(kNeeds, TakeHostLimits()));
+  if (options.tp == 1 || options.device == "cuda") return absl::OkStatus();
+  return ShmComm::Create(options.tp).status();  // A group's shared memory, and gone again.
+}
+
 int Main(int argc, char** argv) {
+  PrepareOutput();
+  InstallLastWords("fathom-worker");
   const RealClock clock;
   Options options;
   if (const auto code = ParseOptions(argc, argv, &options)) return *code;
   HandleStopSignals();
-  RaiseDescriptorLimit();
-  if (options.die_with_parent) DieWithParent();
+  if (options.parent_pid > 0) DieWithParent(options.parent_pid);
   LogInit("worker", options.log_level);
+  if (const auto status = CheckHost(options); !status.ok()) return Fail(kExitResources, status);
   const auto device = ChooseDevice(&options);
   if (!device.ok()) return Fail(kExitUsage, device.status());
   const auto model = OpenModel(options, clock);

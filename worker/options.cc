@@ -1,13 +1,11 @@
 #include "worker/options.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cstdio>
-#include <system_error>
 #include <utility>
 
 #include "common/address.h"
 #include "common/flags.h"
+#include "common/output.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/gpu_cards.h"
 #include "modeling/layout/memory_plan.h"
@@ -15,8 +13,6 @@
 
 namespace fathom::worker {
 namespace {
-
-constexpr int32_t kContextMax = 1 << 24;
 
 void AddFlags(Options* options, Flags* flags) {
   flags->Group("Model");
@@ -66,7 +62,8 @@ void AddFlags(Options* options, Flags* flags) {
   flags->Add("--host", &options->host, "Address to listen on.");
   flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
   flags->AddPort("--metrics-port", &options->metrics_port, "Port of GET /metrics.");
-  flags->Add("--die-with-parent", &options->die_with_parent, "End when the parent process ends.");
+  flags->Add("--die-with-parent", &options->parent_pid, 0, INT32_MAX,
+             "Process id of the parent: end when that process ends; 0: do not.");
   flags->AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
                    "Least level that is logged.");
 }
@@ -75,16 +72,7 @@ absl::Status Check(Options* options) {
   if (options->model.empty()) {
     return Invalid("--model is missing; give a model folder, e.g. models/fathom-tiny");
   }
-  if (options->context != "auto") {
-    const char* const end = options->context.data() + options->context.size();
-    const auto [last, error] =
-        std::from_chars(options->context.data(), end, options->context_tokens);
-    if (error != std::errc() || last != end || options->context_tokens < 0 ||
-        options->context_tokens > kContextMax) {
-      return Invalid("--max-model-len {}: a number of tokens up to {}, or auto", options->context,
-                     kContextMax);
-    }
-  }
+  FATHOM_ASSIGN_OR_RETURN(options->context_tokens, ParseContextTokens(options->context));
   FATHOM_ASSIGN_OR_RETURN(options->schedulers, ParseAddresses("--scheduler", options->schedulers));
   return absl::OkStatus();
 }
@@ -163,7 +151,7 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   AddFlags(options, &flags);
   if (const auto code = flags.Parse(argc, argv)) return code;
   if (const absl::Status status = Check(options); !status.ok()) {
-    std::fprintf(stderr, "fathom-worker: %s\n", std::string(Message(status)).c_str());
+    Diagnose("fathom-worker: {}", Message(status));
     return kExitUsage;
   }
   return std::nullopt;
@@ -196,6 +184,7 @@ absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config
   FATHOM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(config, request));
   sizes.limits.pool_blocks = static_cast<int32_t>(std::min<int64_t>(plan.blocks, blocks_wanted));
   sizes.kv_cache_bytes = sizes.limits.pool_blocks * plan.kv_bytes_per_block;
+  sizes.total_bytes = plan.weights_bytes + plan.activation_bytes + sizes.kv_cache_bytes;
   return sizes;
 }
 

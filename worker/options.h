@@ -40,7 +40,7 @@ struct Options {
   std::string host = "127.0.0.1";
   int32_t port = 8010;
   int32_t metrics_port = 8110;
-  bool die_with_parent = false;
+  int32_t parent_pid = 0;  // Ends with this process; 0: with none.
   std::string log_level = "info";
 };
 
@@ -65,6 +65,7 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options);
 struct Sizes {
   EngineLimits limits;
   int64_t kv_cache_bytes = 0;  // Of the pool.
+  int64_t total_bytes = 0;     // Of the pool, weights and activations.
 };
 
 // INVALID_ARGUMENT, RESOURCE_EXHAUSTED: the flags do not fit the model, with the numbers that

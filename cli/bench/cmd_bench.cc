@@ -8,6 +8,7 @@
 #include "cli/bench/bench_startup.h"
 #include "cli/commands.h"
 #include "cli/plan/roofline.h"
+#include "common/output.h"
 #include "common/process.h"
 
 namespace fathom::client {
@@ -273,11 +274,11 @@ int Conclude(const BenchOptions& options, const Report& report) {
   all.update(report.fields);
   all["repeats"] = options.repeats;
   all["metrics"] = MetricsJson(report.metrics);
-  fmt::print("{}", options.json ? all.dump() + "\n" : report.text);
+  PrintAnswer("{}", options.json ? all.dump() + "\n" : report.text);
   if (options.baseline.empty()) return kExitOk;
   const auto losses = CompareWithBaseline(options, all, report.metrics);
   if (!losses.ok()) return Fail("bench", losses.status());
-  for (const std::string& loss : *losses) fmt::print(stderr, "fathom bench: {}\n", loss);
+  for (const std::string& loss : *losses) Diagnose("fathom bench: {}", loss);
   return losses->empty() ? kExitOk : kExitLoss;
 }
 

@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/plan/plan_report.h"
+#include "common/output.h"
 
 namespace fathom::client {
 namespace {
@@ -67,7 +68,7 @@ int RunPlan(int argc, const char* const* argv) {
     Fail("plan", report.status());
     return kExitUsage;  // As the worker does: other flags, or another GPU.
   }
-  fmt::print("{}", json ? ToJson(*report).dump() + "\n" : ToText(*report));
+  PrintAnswer("{}", json ? ToJson(*report).dump() + "\n" : ToText(*report));
   return kExitOk;
 }
 

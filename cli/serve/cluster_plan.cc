@@ -9,8 +9,9 @@ namespace {
 
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
-std::vector<std::string> Argv(const std::string& program, const Pairs& own, const Pairs& handed) {
-  std::vector<std::string> argv = {program, "--die-with-parent"};
+std::vector<std::string> Argv(const ServeOptions& options, const std::string& program,
+                              const Pairs& own, const Pairs& handed) {
+  std::vector<std::string> argv = {program, "--die-with-parent", std::to_string(options.own_pid)};
   for (const Pairs* pairs : {&own, &handed}) {
     for (const auto& [flag, value] : *pairs) {
       argv.push_back(flag);
@@ -80,7 +81,7 @@ std::string RunDirName(const ServeOptions& options) {
 ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir) {
   ChildSpec spec;
   spec.name = "scheduler";
-  spec.argv = Argv(bin_dir + "/fathom-scheduler",
+  spec.argv = Argv(options, bin_dir + "/fathom-scheduler",
                    {{"--host", kInsideHost},
                     {"--term-file", options.run_dir + "/term"},
                     {"--log-level", options.log_level}},
@@ -95,7 +96,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                      int32_t scheduler_port, int32_t index) {
   ChildSpec spec;
   spec.name = fmt::format("worker-{}", index);
-  spec.argv = Argv(bin_dir + "/fathom-worker",
+  spec.argv = Argv(options, bin_dir + "/fathom-worker",
                    {{"--model", options.model},
                     {"--device", options.device},
                     {"--tensor-parallel-size", std::to_string(options.tp)},
@@ -121,7 +122,7 @@ ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
                      int32_t scheduler_port) {
   ChildSpec spec;
   spec.name = "router";
-  spec.argv = Argv(bin_dir + "/fathom-router",
+  spec.argv = Argv(options, bin_dir + "/fathom-router",
                    {{"--model", options.model},
                     {"--scheduler", FormatHostPort(kInsideHost, scheduler_port)},
                     {"--host", options.edge ? kInsideHost : options.host},

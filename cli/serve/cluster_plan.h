@@ -32,6 +32,7 @@ struct ServeOptions {
   std::string log_level = "info";
   std::string run_dir;
   bool edge = false;  // HAProxy has grpc_port, and the router any free one behind it.
+  int32_t own_pid = 0;  // Of the process that starts the others.
   bool json = false;
   bool verbose = false;
   int32_t start_timeout_s = 1800;

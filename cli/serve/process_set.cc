@@ -4,11 +4,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -108,10 +110,23 @@ int Spawn(pid_t* pid, const std::vector<std::string>& argv,
   return error;
 }
 
+// Whether the kernel makes this process the parent of orphans.
+bool InheritsOrphans() {
+  int subreaper = 0;
+  return getpid() == 1 || (prctl(PR_GET_CHILD_SUBREAPER, &subreaper) == 0 && subreaper != 0);
+}
+
 }  // namespace
 
-ProcessSet::ProcessSet() {
-  const sigset_t set = StopSet();
+ProcessSet::ProcessSet() : inherits_orphans_(InheritsOrphans()) {
+  sigset_t set = StopSet();
+  if (inherits_orphans_) {
+    sigset_t orphans;
+    sigemptyset(&orphans);
+    sigaddset(&orphans, SIGCHLD);
+    FATHOM_CHECK(pthread_sigmask(SIG_BLOCK, &orphans, nullptr) == 0);
+    sigaddset(&set, SIGCHLD);
+  }
   signal_fd_ = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
   FATHOM_CHECK(signal_fd_ >= 0, "signalfd: {}", strerror(errno));
 }
@@ -165,8 +180,13 @@ std::vector<ProcessEvent> ProcessSet::Wait(int timeout_ms) {
   std::vector<ProcessEvent> events;
   if (poll(fds.data(), fds.size(), timeout_ms) <= 0) return events;
   signalfd_siginfo info;
+  bool child_ended = false;
   while (read(signal_fd_, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
-    events.emplace_back(StopSignal{});
+    if (info.ssi_signo == SIGCHLD) {
+      child_ended = true;
+    } else {
+      events.emplace_back(StopSignal{});
+    }
   }
   for (size_t i = 0; i < children.size(); ++i) {
     Process& process = processes_.at(children[i]);
@@ -175,6 +195,7 @@ std::vector<ProcessEvent> ProcessSet::Wait(int timeout_ms) {
     if (of[1].revents != 0) ReadLines(children[i], true, &process.err, &events);
     if (of[2].revents != 0) Reap(children[i], &events);
   }
+  if (child_ended) ReapOrphans(&events);
   return events;
 }
 
@@ -219,6 +240,23 @@ void ProcessSet::Reap(int child, std::vector<ProcessEvent>* events) {
   processes_.erase(child);
   const int code = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
   events->emplace_back(ChildExit{child, code});
+}
+
+// One SIGCHLD may stand for several ended children, our own among them, so each zombie is looked
+// at.
+void ProcessSet::ReapOrphans(std::vector<ProcessEvent>* events) {
+  siginfo_t ended{};
+  while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid != 0) {
+    const auto own = std::find_if(processes_.begin(), processes_.end(), [&](const auto& entry) {
+      return entry.second.pid == ended.si_pid;
+    });
+    if (own != processes_.end()) {
+      Reap(own->first, events);
+    } else {
+      waitpid(ended.si_pid, nullptr, WNOHANG);
+    }
+    ended.si_pid = 0;
+  }
 }
 
 }  // namespace fathom::client

@@ -2,7 +2,8 @@
 // Thread: one owner, which must live as long as the children (they get a signal when the thread
 // that started them ends). Children are process groups of their own, so that Ctrl-C on the terminal
 // reaches only this program, and start with an empty signal mask. The destructor kills (SIGKILL)
-// and reaps what is left.
+// and reaps what is left. Where this program is the one that inherits orphans (process 1 of a
+// container, or a subreaper), it reaps them too; nothing is reported of them.
 #pragma once
 
 #include <sys/types.h>
@@ -35,7 +36,9 @@ using ProcessEvent = std::variant<ChildLine, ChildExit, StopSignal>;
 class ProcessSet {
  public:
   // Listens to SIGTERM and SIGINT. REQUIRES: they are blocked in every thread (BlockStopSignals
-  // first in main).
+  // first in main). A program that inherits orphans makes its ProcessSet before other threads and
+  // has only one: SIGCHLD is blocked from here on, and every child that this set did not start is
+  // reaped by it.
   ProcessSet();
   ~ProcessSet();
   ProcessSet(const ProcessSet&) = delete;
@@ -69,7 +72,9 @@ class ProcessSet {
 
   void ReadLines(int child, bool is_error, Pipe* pipe, std::vector<ProcessEvent>* events);
   void Reap(int child, std::vector<ProcessEvent>* events);
+  void ReapOrphans(std::vector<ProcessEvent>* events);
 
+  const bool inherits_orphans_;
   int signal_fd_ = -1;
   std::map<int, Process> processes_;
 };

@@ -21,19 +21,31 @@
 #include "client/client.h"
 #include "common/address.h"
 #include "common/flags.h"
+#include "common/host_limits.h"
 #include "common/listener.h"
+#include "common/output.h"
 #include "modeling/config/model_config.h"
 
 namespace fathom::client {
 namespace {
 
 constexpr int kPollMs = 5;
+// Measured (docs/OPERATIONS.md, "Limits of the system"), with some room.
+constexpr int64_t kOwnDescriptors = 24;
+constexpr int64_t kDescriptorsOfChild =
+    8;  // Two pipes, a pidfd, a log, and all of them at a start.
+constexpr int64_t kOwnThreads = 8;
+constexpr int64_t kThreadsOfChild = 20;
+constexpr int64_t kOwnAddressSpaceBytes = int64_t{512} << 20;
 constexpr int64_t kStatusDeadlineMs = 1000;
+// Groups of workers lost one after another for the same reason, before the cluster was ever ready:
+// the next one would be lost like them.
+constexpr int32_t kLossesAlikeMax = 5;
 constexpr int64_t kFailureGraceUs = 1'000'000;
 constexpr int64_t kDrainMarginUs =
     5'000'000;  // A process that drains ends by itself before we end it.
 
-void Say(const std::string& text) { fmt::print(stderr, "fathom serve: {}\n", text); }
+void Say(const std::string& text) { Diagnose("fathom serve: {}", text); }
 
 std::string BinDir() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
 
@@ -63,6 +75,15 @@ absl::Status CheckPorts(const ServeOptions& options) {
         Listener::Bind(outside ? options.host : kInsideHost, port, flag).status());
   }
   return absl::OkStatus();
+}
+
+// Of this process, and of all it starts where the system counts them together.
+absl::Status CheckHost(const ServeOptions& options) {
+  const int64_t children = options.workers() + 2;
+  return CheckHostLimits({.descriptors = kOwnDescriptors + kDescriptorsOfChild * children,
+                          .address_space_bytes = kOwnAddressSpaceBytes,
+                          .threads = kOwnThreads + kThreadsOfChild * children},
+                         TakeHostLimits());
 }
 
 // Clusters on fixed ports keep their directory (and with it their term and logs) over restarts; one
@@ -182,17 +203,18 @@ class Cluster {
 
   void Announce() const {
     const std::vector<Part> parts = CutTimeline(begin_us_, ready_at_us_, Intervals());
-    fmt::print(stderr, "{}", TimelineText(parts));
-    fmt::print(stderr,
-               "\n{} is ready\n  gRPC       {}\n  metrics    http://{}/metrics\n  scheduler  {}\n"
-               "  logs       {}\nCtrl-C stops it.\n",
-               status_.model, Address(PortOf(front(), "grpc_port")),
-               options_.edge ? FormatHostPort(kInsideHost, PortOf(router(), "http_port"))
-                             : Address(PortOf(router(), "http_port")),
-               FormatHostPort(kInsideHost, scheduler_port_), options_.run_dir);
+    WriteDiagnostic(TimelineText(parts));
+    Diagnose(
+        "\n{} is ready\n  gRPC       {}\n  metrics    http://{}/metrics\n  scheduler  {}\n"
+        "  logs       {}\nCtrl-C stops it.",
+        status_.model, Address(PortOf(front(), "grpc_port")),
+        options_.edge ? FormatHostPort(kInsideHost, PortOf(router(), "http_port"))
+                      : Address(PortOf(router(), "http_port")),
+        FormatHostPort(kInsideHost, scheduler_port_), options_.run_dir);
     if (options_.json || isatty(STDOUT_FILENO) == 0) {
-      fmt::print("{}\n", ReadyLine(parts).dump());
-      std::fflush(stdout);
+      if (!WriteAnnouncement(ReadyLine(parts).dump() + '\n')) {
+        Say("the line of JSON that says where it listens cannot be written to stdout");
+      }
     }
   }
 
@@ -221,21 +243,35 @@ class Cluster {
     while (!done()) {
       if (auto verdict = supervisor_.Poll(kPollMs)) return verdict;
       Tell();
-      if (clock_.Now() >= deadline_us_) {
-        return Verdict{kExitUnavailable,
-                       fmt::format("waited {} s for {} ({}); see the logs in {}, or raise "
-                                   "--start-timeout-s",
-                                   options_.start_timeout_s, what,
-                                   status_.reason.empty() ? "no reason known" : status_.reason,
-                                   options_.run_dir)};
+      if (status_.losses_alike >= kLossesAlikeMax) {
+        return Verdict{
+            kExitUnavailable,
+            fmt::format("{} groups of workers were lost for the same reason before the cluster was "
+                        "ready; {}; see the logs in {}",
+                        status_.losses_alike, status_.last_loss, options_.run_dir)};
       }
+      if (clock_.Now() >= deadline_us_) return TooLate(what);
     }
     return std::nullopt;
+  }
+
+  Verdict TooLate(const char* what) const {
+    std::string why = status_.reason.empty() ? "no reason known" : status_.reason;
+    if (!status_.last_loss.empty()) {
+      why += fmt::format("; the last group of workers was lost: {}", status_.last_loss);
+    }
+    return {kExitUnavailable,
+            fmt::format("waited {} s for {} ({}); see the logs in {}, or raise --start-timeout-s",
+                        options_.start_timeout_s, what, why, options_.run_dir)};
   }
 
   bool Ready() {
     auto status = client_->GetStatus(kStatusDeadlineMs);
     if (!status.ok()) return false;
+    if (!status->last_loss.empty() && status->last_loss != status_.last_loss) {
+      Say(fmt::format("a group of workers was lost, the scheduler makes another one; {}",
+                      status->last_loss));
+    }
     status_ = *std::move(status);
     return status_.ready;
   }
@@ -332,6 +368,7 @@ int Serve(ServeOptions options, const Clock& clock) {
   if (auto status = CheckPorts(options); !status.ok()) {
     return Refuse(status, absl::IsUnavailable(status) ? kExitUnavailable : kExitUsage);
   }
+  if (auto status = CheckHost(options); !status.ok()) return Refuse(status, kExitResources);
   const bool own_dir = options.run_dir.empty() && options.grpc_port == 0;
   if (auto status = ChooseRunDir(&options); !status.ok()) return Refuse(status, kExitUsage);
   int held = -1;
@@ -339,6 +376,7 @@ int Serve(ServeOptions options, const Clock& clock) {
     return Refuse(status, absl::IsUnavailable(status) ? kExitUnavailable : kExitUsage);
   }
   const std::string run_dir = options.run_dir;
+  options.own_pid = getpid();
   const int64_t drain_us = options.drain_timeout_s * int64_t{1'000'000} + kDrainMarginUs;
 
   Cluster cluster(std::move(options), clock, begin_us);

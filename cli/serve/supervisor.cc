@@ -9,6 +9,7 @@
 
 #include "common/check.h"
 #include "common/flags.h"
+#include "common/output.h"
 
 namespace fathom::client {
 namespace {
@@ -110,7 +111,9 @@ std::optional<Supervisor::Verdict> Supervisor::OnExit(const ChildExit& exit) {
   state.last_code = exit.code;
   if (stopping_) return std::nullopt;
   const std::string said = state.last_error.empty() ? "without a word" : state.last_error;
-  const bool fatal = exit.code == kExitUsage || exit.code == kExitBadModel;
+  // The system's limits are the same for the next try; once they sufficed, they may again.
+  const bool fatal = exit.code == kExitUsage || exit.code == kExitBadModel ||
+                     (exit.code == kExitResources && !ready_);
   if (fatal) return Verdict{exit.code, fmt::format("{}: {}", child.spec.name, said)};
   if (state.up_at_us && clock_->Now() - *state.up_at_us >= options_.healthy_us) state.deaths = 0;
   return OnDown(exit.child, fmt::format("ended with {} ({})", exit.code, said), exit.code);
@@ -143,7 +146,7 @@ void Supervisor::OnLine(const ChildLine& line) {
   if (line.is_error) {
     child.state.last_error = TextOf(line.text);
     child.log->Append(line.text);
-    if (options_.verbose) fmt::print(stderr, "{}: {}\n", child.spec.name, line.text);
+    if (options_.verbose) Diagnose("{}: {}", child.spec.name, line.text);
     return;
   }
   const json said = json::parse(line.text, nullptr, /*allow_exceptions=*/false);

@@ -1,11 +1,11 @@
 // cli/serve/supervisor.h: keeps a set of processes alive: starts them, reads the JSON lines by
 // which they say where they listen and how their start goes, restarts what dies, and stops them in
-// order. A child that ends with 64 (bad usage) or 66 (bad model) is not started again: the whole
-// ends with that code. A restart that fails (the program is being replaced, the system has no
-// process or memory to give) counts as a death and is tried again. Only deaths during the start, or
-// soon after it, delay the next one: whoever is killed now and then is back at once. A child's
-// stderr is appended to RUN_DIR/<name>.log, which is bounded (cli/serve/rotating_file.h). Thread:
-// one owner, as ProcessSet.
+// order. A child that ends with 64 (bad usage), 66 (bad model) or, before MarkReady, 71 (the
+// system's limits) is not started again: the whole ends with that code. A restart that fails (the
+// program is being replaced, the system has no process or memory to give) counts as a death and is
+// tried again. Only deaths during the start, or soon after it, delay the next one: whoever is
+// killed now and then is back at once. A child's stderr is appended to RUN_DIR/<name>.log, which is
+// bounded (cli/serve/rotating_file.h). Thread: one owner, as ProcessSet.
 #pragma once
 
 #include <cstdint>

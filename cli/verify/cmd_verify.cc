@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/verify/golden.h"
 #include "cli/verify/verify_rules.h"
+#include "common/output.h"
 
 namespace fathom::client {
 namespace {
@@ -130,30 +131,30 @@ Report Judge(VerifyRule rule, std::vector<Case>* cases) {
 void PrintText(const std::vector<Case>& cases, const Report& report) {
   for (const Case& one : cases) {
     const std::string where = fmt::format("{} ({}:{})", one.golden.name, one.file, one.golden.line);
-    if (!one.status.ok()) fmt::print("{}: {}\n", where, Message(one.status));
-    for (const std::string& line : one.comparison.differences) fmt::print("{}: {}\n", where, line);
+    if (!one.status.ok()) PrintAnswer("{}: {}\n", where, Message(one.status));
+    for (const std::string& line : one.comparison.differences) PrintAnswer("{}: {}\n", where, line);
   }
   for (const FileReport& file : report.files) {
-    for (const std::string& line : file.differences) fmt::print("{}: {}\n", file.file, line);
+    for (const std::string& line : file.differences) PrintAnswer("{}: {}\n", file.file, line);
   }
   if (report.rule == VerifyRule::kCpu) {
-    fmt::print(
+    PrintAnswer(
         "rule cpu: texts and token ids equal, log-probabilities within {} (largest {:.1e})\n",
         kCpuLogprobTolerance, report.distance_max);
-    fmt::print("{} of {} exact\n", report.passed, cases.size());
+    PrintAnswer("{} of {} exact\n", report.passed, cases.size());
     return;
   }
-  fmt::print(
+  PrintAnswer(
       "rule cuda: texts and prompt ids equal; output ids equal up to the first gap of {} or less; "
       "scored as a prompt, the recorded token is the best at every larger gap\n",
       kCudaNearTie);
-  fmt::print(
+  PrintAnswer(
       "log-probabilities of outputs within {} (largest {:.4f}), on average within {} (over all "
       "{:.4f}); of prompts on average within {} (over all {:.4f}, largest {:.4f})\n",
       kCudaLogprobTolerance, report.outputs.max, kCudaOutputMeanMax, report.outputs.mean(),
       kCudaPromptMeanMax, report.prompts.mean(), report.prompts.max);
-  fmt::print("{} of {} within the rule ({} with exactly the recorded ids)\n", report.passed,
-             cases.size(), report.exact);
+  PrintAnswer("{} of {} within the rule ({} with exactly the recorded ids)\n", report.passed,
+              cases.size(), report.exact);
 }
 
 nlohmann::ordered_json JsonOf(const Distances& distances) {
@@ -187,7 +188,7 @@ void PrintJson(const std::vector<Case>& cases, const Report& report) {
                                       {"outputs", JsonOf(report.outputs)},
                                       {"prompts", JsonOf(report.prompts)},
                                       {"failed", failed}};
-  fmt::print("{}\n", all.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  PrintAnswer("{}\n", all.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 absl::StatusOr<VerifyRule> ChooseRule(const std::string& flag, const Model& model) {

@@ -13,7 +13,7 @@ bool HasPair(const ChildSpec& spec, const std::string& flag, const std::string& 
 }
 
 TEST(ClusterPlanTest, EachProcessIsToldItsPlace) {
-  ServeOptions options{.model = "m", .tp = 2, .dp = 2, .run_dir = "r"};
+  ServeOptions options{.model = "m", .tp = 2, .dp = 2, .run_dir = "r", .own_pid = 1};
   options.worker_flags = {{"--threads", "3"}};
   EXPECT_EQ(options.workers(), 4);
   const ChildSpec scheduler = SchedulerSpec(options, "/bin");
@@ -31,7 +31,7 @@ TEST(ClusterPlanTest, EachProcessIsToldItsPlace) {
   EXPECT_EQ(router.ports.at("grpc_port").port, 8001);
   EXPECT_EQ(router.ports.at("http_port").port, 8000);
   for (const ChildSpec* spec : {&scheduler, &worker, &router}) {
-    EXPECT_EQ(spec->argv[1], "--die-with-parent");
+    EXPECT_TRUE(HasPair(*spec, "--die-with-parent", "1"));
   }
   EXPECT_LT(router.stop_stage, worker.stop_stage);
   EXPECT_LT(worker.stop_stage, scheduler.stop_stage);

@@ -36,8 +36,10 @@ std::string Binary(const char* name) {
 // One run of `fathom`; its lines so far.
 class Program {
  public:
-  explicit Program(std::vector<std::string> words) {
+  // `wrapper`: the words of a program that starts it; none: it is started itself.
+  explicit Program(std::vector<std::string> words, const std::vector<std::string>& wrapper = {}) {
     words.insert(words.begin(), Binary("fathom"));
+    words.insert(words.begin(), wrapper.begin(), wrapper.end());
     const auto pid = processes_.Start(0, words);
     if (pid.ok()) pid_ = *pid;
   }
@@ -258,6 +260,77 @@ TEST_F(ServeTest, KilledWithAllOfItsChildrenItCanBeStartedOnItsPortsAtOnce) {
   EXPECT_TRUE(second.WaitForEvent("ready").is_object());
   kill(second.pid(), SIGTERM);
   EXPECT_EQ(second.WaitForExit(), kExitOk);
+}
+
+// The words that start a program as process 1 of its own pid namespace; none: not allowed here.
+std::vector<std::string> AsProcessOne() {
+  const std::vector<std::string> plain = {"/usr/bin/unshare", "--pid", "--fork", "--mount-proc",
+                                          "--kill-child"};
+  std::vector<std::string> mapped = plain;
+  mapped.insert(mapped.begin() + 1, {"--user", "--map-root-user"});
+  for (const auto& words : {plain, mapped}) {
+    ProcessSet processes;
+    std::vector<std::string> probe = words;
+    probe.emplace_back("/bin/true");
+    if (!processes.Start(0, probe).ok()) continue;
+    while (processes.running(0)) {
+      for (const ProcessEvent& event : processes.Wait(-1)) {
+        const auto* exit = std::get_if<ChildExit>(&event);
+        if (exit != nullptr && exit->code == 0) return words;
+      }
+    }
+  }
+  return {};
+}
+
+// As the entry point of a container.
+TEST_F(ServeTest, ServesAsProcessOne) {
+  const std::vector<std::string> unshare = AsProcessOne();
+  if (unshare.empty()) GTEST_SKIP() << "this system does not let us make a pid namespace";
+  Program serve(Words(kModel), unshare);
+  const json ready = serve.WaitForEvent("ready");
+  ASSERT_TRUE(ready.is_object()) << (serve.errors().empty() ? "" : serve.errors().back());
+  EXPECT_EQ(ready["pid"], 1);
+  Client client({.servers = {"127.0.0.1:" + std::to_string(ready["grpc_port"].get<int>())}});
+  ExpectParis(client);
+  const std::vector<pid_t> children = ChildrenOf(serve.pid());  // Of unshare.
+  ASSERT_EQ(children.size(), 1u);
+  ASSERT_EQ(kill(children[0], SIGTERM), 0);
+  EXPECT_EQ(serve.WaitForExit(), kExitOk);
+}
+
+std::vector<std::string> UnderShell(const std::string& redirections) {
+  return {"/bin/bash", "-c", "exec \"$@\" " + redirections, "bash"};
+}
+
+// A stderr that takes nothing, or ends its reading after a line: the cluster serves, outlives its
+// children and stops as ever.
+TEST_F(ServeTest, NobodyNeedsToHearIt) {
+  for (const char* errors : {"2>/dev/full", "2>&-", "2> >(head -n 1 >/dev/null)"}) {
+    SCOPED_TRACE(errors);
+    Program serve(Words(kModel, {"--verbose"}), UnderShell(errors));
+    const json ready = serve.WaitForEvent("ready");
+    ASSERT_TRUE(ready.is_object());
+    const std::string address = "127.0.0.1:" + std::to_string(ready["grpc_port"].get<int>());
+    Client client({.servers = {address}, .retry_budget_ms = 60'000, .first_budget_ms = 60'000});
+    kill(ready["workers"][0]["pid"].get<pid_t>(), SIGKILL);
+    ExpectParis(client);
+    if (errors == std::string("2>/dev/full")) {
+      const auto code = [&](const std::string& out, std::vector<std::string> words) {
+        return Program(std::move(words), UnderShell(out)).WaitForExit();
+      };
+      const std::vector<std::string> complete = {"complete", "The", "--server", address};
+      EXPECT_EQ(code(">/dev/full", complete), kExitOutput);
+      EXPECT_EQ(code(">&-", complete), kExitOutput);
+      EXPECT_EQ(code("> >(true)", {"status", "--server", address, "--json"}) % kExitOutput, 0);
+      EXPECT_EQ(code(">/dev/full", {"status", "--server", address}), kExitOutput);
+      EXPECT_EQ(code(">/dev/full 2>/dev/full", {"status", "--help"}), kExitOutput);
+      EXPECT_EQ(code(">/dev/full", {"--version"}), kExitOutput);
+      EXPECT_EQ(code(">/dev/null 2>/dev/full", complete), kExitOk);
+    }
+    kill(serve.pid(), SIGTERM);
+    EXPECT_EQ(serve.WaitForExit(), kExitOk);
+  }
 }
 
 TEST_F(ServeTest, ABadModelIsOneLineAnd66) {

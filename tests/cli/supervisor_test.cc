@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -190,6 +191,27 @@ TEST_F(SupervisorTest, ChildrenHaveNoBlockedSignalsAndAGroupOfTheirOwn) {
   int64_t pgrp = 0, pid = -1;
   group >> pgrp >> pid;
   EXPECT_EQ(pgrp, pid);
+}
+
+// A subreaper inherits orphans as process 1 of a container does.
+TEST_F(SupervisorTest, InheritedOrphansAreReaped) {
+  ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+  ASSERT_EQ(mkfifo((dir_ + "/fifo").c_str(), 0600), 0);
+  {
+    Supervisor supervisor(Options(), &clock_);
+    supervisor.MarkReady();
+    ASSERT_TRUE(
+        supervisor.Add(Shell("w", "sh -c 'read -r line < fifo' & echo $! > orphan; exit 0")).ok());
+    ASSERT_FALSE(PollUntil(supervisor, [&] { return supervisor.child(0).deaths == 1; }));
+    const pid_t orphan = std::stoi(ReadFile("orphan"));
+    ASSERT_EQ(kill(orphan, 0), 0) << "it waits";
+    kill(orphan, SIGKILL);
+    // Whatever else happens meanwhile; a zombie would still be found by kill.
+    for (int i = 0; i < 1000 && kill(orphan, 0) == 0; ++i) supervisor.Poll(10);
+    EXPECT_EQ(kill(orphan, 0), -1);
+    EXPECT_EQ(errno, ESRCH);
+  }
+  prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
 TEST_F(SupervisorTest, AMissingProgramIsAnError) {

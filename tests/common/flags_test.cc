@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 
@@ -115,6 +116,37 @@ TEST(Flags, FlagOverEnvironmentOverFile) {
   EXPECT_EQ(p.model, "from-flag");
   EXPECT_TRUE(p.json);
   EXPECT_EQ(p.files, (std::vector<std::string>{"x", "y"}));
+}
+
+// A Service named "fathom-http" in the pod's namespace, and a deployment that leaves a value empty.
+TEST(Flags, ServiceLinksAndEmptyVariablesAreNoSettings) {
+  for (const char* link : {"tcp://10.0.0.1:8001", "udp://10.0.0.1:53", "sctp://[fd00::1]:9"}) {
+    setenv("FATHOM_HTTP_PORT", link, 1);
+    const Parsed p({});
+    EXPECT_EQ(p.exit, std::nullopt) << p.error;
+    EXPECT_EQ(p.port, 8000);
+    EXPECT_NE(p.error.find("FATHOM_HTTP_PORT="), std::string::npos) << p.error;
+    EXPECT_NE(p.error.find("enableServiceLinks"), std::string::npos) << p.error;
+    EXPECT_EQ(std::count(p.error.begin(), p.error.end(), '\n'), 1) << p.error;
+    EXPECT_EQ(Parsed({"--http-port", "81"}).error, "") << "nothing was ignored";
+  }
+  const std::string path = testing::TempDir() + "flags_links.yaml";
+  std::ofstream(path) << "http-port: 82\nmax-num-seqs: 5\n";
+  EXPECT_EQ(Parsed({"--config", path.c_str()}).port, 82) << "the file is next";
+  for (const char* name : {"FATHOM_HTTP_PORT", "FATHOM_MAX_NUM_SEQS", "FATHOM_MODEL", "FATHOM_JSON",
+                           "FATHOM_KV_CACHE_MEMORY", "FATHOM_DEVICE", "FATHOM_CONFIG"}) {
+    setenv(name, "", 1);
+  }
+  const Parsed empty({});
+  EXPECT_EQ(empty.exit, std::nullopt) << empty.error;
+  EXPECT_EQ(empty.error, "");
+  EXPECT_EQ(empty.port, 8000);
+  EXPECT_EQ(empty.model, "none");
+  EXPECT_EQ(Parsed({"--config", path.c_str()}).seqs, 5);
+  for (const char* name : {"FATHOM_HTTP_PORT", "FATHOM_MAX_NUM_SEQS", "FATHOM_MODEL", "FATHOM_JSON",
+                           "FATHOM_KV_CACHE_MEMORY", "FATHOM_DEVICE", "FATHOM_CONFIG"}) {
+    unsetenv(name);
+  }
 }
 
 TEST(Flags, UnknownKeyNamesTheNearest) {

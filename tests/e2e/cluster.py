@@ -157,16 +157,17 @@ class Client:
 class Cluster:
     """`fathom serve` on free ports; `with` stops it and checks that it ended well."""
 
-    def __init__(self, *args, model=TINY, expect_exit=0, device="cpu", descriptors=None):
+    def __init__(self, *args, model=TINY, expect_exit=0, device="cpu", descriptors=None, before=None):
         self.args = ["serve", "--model", str(model), "--device", device, "--http-port", "0", "--grpc-port", "0", "--scheduler-port", "0",
                      "--scheduler-metrics-port", "0", "--worker-port", "0", "--worker-metrics-port", "0", "--json", *args]
         self.expect_exit = expect_exit
         self.descriptors = descriptors  # ulimit -n, soft and hard.
+        self.before = before  # Called in the new process, e.g. to lower other limits.
 
     def __enter__(self):
         self.log = []
         self.process = subprocess.Popen([BIN / "fathom", *self.args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                        preexec_fn=self.limit if self.descriptors else None)
+                                        preexec_fn=self.before or (self.limit if self.descriptors else None))
         self.readers = [threading.Thread(target=lambda: self.log.extend(self.process.stderr))]
         self.readers[0].start()
         for line in self.process.stdout:

@@ -79,7 +79,7 @@ TEST(Options, MaxModelLenIsANumberOrAuto) {
   Options options;
   ASSERT_FALSE(Parse({"--max-model-len", "auto"}, &options));
   EXPECT_EQ(options.context_tokens, 0);
-  for (const char* wrong : {"many", "-1", "4k", "99999999999", ""}) {
+  for (const char* wrong : {"many", "-1", "1", "4k", "99999999999", ""}) {
     Options other;
     EXPECT_EQ(Parse({"--max-model-len", wrong}, &other), kExitUsage) << wrong;
   }

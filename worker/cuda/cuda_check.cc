@@ -3,11 +3,11 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdio>
 #include <string_view>
 
 #include "common/flags.h"
 #include "common/log.h"
+#include "common/output.h"
 
 namespace fathom::worker {
 namespace {
@@ -26,8 +26,7 @@ void CudaFailed(cudaError_t error, const char* call, const char* file, int line)
                                        file, line, step_in_work.load(std::memory_order_relaxed));
   LogError("{}", text);
   LogFlush();
-  std::fprintf(stderr, "fathom-worker: %s\n", text.c_str());
-  std::fflush(nullptr);
+  Diagnose("fathom-worker: {}", text);
   _exit(kExitInternal);  // Destructors would call the driver that failed.
 }
 
