@@ -118,8 +118,7 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder) {
 void EndAfter(int seconds) {
   std::thread([seconds] {
     std::this_thread::sleep_for(std::chrono::seconds(seconds));
-    std::fprintf(stderr, "fathom-router: calls did not end within %d s; ending without them\n",
-                 seconds);
+    Diagnose("fathom-router: calls did not end within {} s; ending without them", seconds);
     std::_Exit(kExitInternal);
   }).detach();
 }

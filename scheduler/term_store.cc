@@ -57,14 +57,23 @@ class FileTermStore final : public TermStore {
     FATHOM_RETURN_IF_ERROR(Lock(lock, lock_path));
     FATHOM_ASSIGN_OR_RETURN(const uint64_t stored, Read());
     FATHOM_ASSIGN_OR_RETURN(const TermId term, NextTerm(stored, reported));
-    FATHOM_RETURN_IF_ERROR(Replace(fmt::format("{}\n", term.value)));
+    const std::string text = fmt::format("{}\n", term.value);
+    absl::Status written = Replace(text);
+    // A scheduler that died must come back on a full disk too.
+    if (absl::IsResourceExhausted(written) && Overwrite(text).ok()) written = absl::OkStatus();
+    FATHOM_RETURN_IF_ERROR(written);
     return term;
   }
 
  private:
+  // RESOURCE_EXHAUSTED: no room on the disk, or in the user's quota.
   absl::Status Error(const char* what, const std::string& path) const {
-    return Unavailable("term file: cannot {} {}: {}; give --term-file a path in a writable folder",
-                       what, path, std::strerror(errno));
+    const std::string text =
+        fmt::format("term file: cannot {} {}: {}", what, path, std::strerror(errno));
+    if (errno == ENOSPC || errno == EDQUOT) {
+      return Exhausted("{}; make room there, or give --term-file a path on another disk", text);
+    }
+    return Unavailable("{}; give --term-file a path in a writable folder", text);
   }
 
   // The lock is held for one replacement of the file, so whoever holds it for long is stopped or
@@ -110,9 +119,9 @@ class FileTermStore final : public TermStore {
     const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (file < 0) return Error("open", temporary);
     absl::Cleanup closer = [file] { close(file); };
-    if (write(file, text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
-        fsync(file) != 0) {
-      return Error("write", temporary);
+    if (absl::Status status = WriteAll(file, text, temporary); !status.ok()) {
+      unlink(temporary.c_str());
+      return status;
     }
     if (std::rename(temporary.c_str(), path_.c_str()) != 0) return Error("replace", path_);
     const size_t slash = path_.rfind('/');
@@ -121,6 +130,24 @@ class FileTermStore final : public TermStore {
     if (directory < 0) return Error("open", folder);
     absl::Cleanup directory_closer = [directory] { close(directory); };
     return fsync(directory) == 0 ? absl::OkStatus() : Error("sync", folder);
+  }
+
+  // In the block that the file has: needs no room. A number of at most 20 bytes at the file's start
+  // lies in one sector, which a disk writes whole or not at all.
+  absl::Status Overwrite(const std::string& text) const {
+    const int file = open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (file < 0) return Error("open", path_);
+    absl::Cleanup closer = [file] { close(file); };
+    FATHOM_RETURN_IF_ERROR(WriteAll(file, text, path_));
+    return ftruncate(file, static_cast<off_t>(text.size())) == 0 ? absl::OkStatus()
+                                                                 : Error("cut", path_);
+  }
+
+  absl::Status WriteAll(int file, const std::string& text, const std::string& path) const {
+    const ssize_t size = write(file, text.data(), text.size());
+    if (size >= 0 && size < static_cast<ssize_t>(text.size())) errno = ENOSPC;
+    if (size != static_cast<ssize_t>(text.size()) || fsync(file) != 0) return Error("write", path);
+    return absl::OkStatus();
   }
 
   const std::string path_;

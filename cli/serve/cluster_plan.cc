@@ -143,6 +143,7 @@ ChildSpec EdgeSpec(const ServeOptions& options, const std::string& bin_dir, int3
   spec.argv = {bin_dir + "/fathom",
                "edge",
                "--die-with-parent",
+               std::to_string(options.own_pid),
                "--router",
                FormatHostPort(kInsideHost, router_port),
                "--host",

@@ -14,15 +14,16 @@ int RunEdge(int argc, const char* const* argv) {
               "(deploy/haproxy.cfg). The router needs --behind-proxy.");
   std::string host = "127.0.0.1", router = "127.0.0.1:8011";
   int32_t port = 8001;
-  bool die_with_parent = false;
+  int32_t parent_pid = 0;
   flags.Group("Network");
   flags.Add("--host", &host, "Address to listen on");
   flags.AddPort("--grpc-port,--port", &port, "gRPC (0: any free one, printed)");
   flags.Add("--router", &router, "HOST:PORT of the router's gRPC port");
   flags.Group("Process");
-  flags.Add("--die-with-parent", &die_with_parent, "End when the parent process ends.");
+  flags.Add("--die-with-parent", &parent_pid, 0, INT32_MAX,
+            "Process id of the parent: end when that process ends; 0: do not");
   if (const auto code = flags.Parse(argc, argv)) return *code;
-  if (die_with_parent) DieWithParent();
+  if (parent_pid > 0) DieWithParent(parent_pid);
   RaiseDescriptorLimit();
 
   const auto address = ParseHostPort(router);

@@ -1,12 +1,16 @@
 #include "router/api/readiness.h"
 
 #include "common/check.h"
+#include "common/retry_delay.h"
 
 namespace fathom::router {
 namespace {
 
-absl::Status NotReady(absl::Status status, const char* reason) {
-  return WithDetail(std::move(status), {.reason = reason, .field = {}, .retry_after_ms = 1000});
+absl::Status NotReady(absl::Status status, const char* reason, const Sessions::View& view) {
+  return WithDetail(std::move(status),
+                    {.reason = reason,
+                     .field = {},
+                     .retry_after_ms = RetryWhileAwayMs(view.unable_us, view.number)});
 }
 
 }  // namespace
@@ -16,14 +20,14 @@ absl::Status CanAdmit(const ModelFolder& folder, const Sessions::View& view) {
     return NotReady(
         Unavailable(
             "no scheduler has answered yet; see whether the process that --scheduler names runs"),
-        "NO_SCHEDULER");
+        "NO_SCHEDULER", view);
   }
   const SchedulerFacts& facts = *view.facts;
   if (facts.config_digest.empty() || facts.context_tokens <= 0 || facts.pool_blocks <= 0) {
     return NotReady(
         Unavailable(
             "no worker has registered with the scheduler yet; the model is perhaps still loading"),
-        "NO_WORKERS");
+        "NO_WORKERS", view);
   }
   if (facts.config_digest != folder.config_digest || facts.vocab != folder.vocab) {
     return NotReady(
@@ -32,7 +36,7 @@ absl::Status CanAdmit(const ModelFolder& folder, const Sessions::View& view) {
                     "folder {} (digest {}..., vocabulary {}); start both on the same model folder",
                     facts.config_digest.substr(0, 12), facts.vocab, folder.path,
                     folder.config_digest.substr(0, 12), folder.vocab),
-        "MODEL_MISMATCH");
+        "MODEL_MISMATCH", view);
   }
   return absl::OkStatus();
 }
@@ -41,13 +45,13 @@ absl::Status Readiness(const ModelFolder& folder, const Sessions::View& view) {
   if (!view.up) {
     return NotReady(
         Unavailable("no scheduler leads now; see whether the process that --scheduler names runs"),
-        "NO_SCHEDULER");
+        "NO_SCHEDULER", view);
   }
   FATHOM_RETURN_IF_ERROR(CanAdmit(folder, view));
   if (view.facts->groups == 0) {
     return NotReady(
         Unavailable("no group of workers can take work now; one is perhaps being replaced"),
-        "NO_WORKERS");
+        "NO_WORKERS", view);
   }
   return absl::OkStatus();
 }

@@ -1,19 +1,22 @@
 #include "router/sessions/sessions.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "common/log.h"
 
 namespace fathom::router {
 namespace {
 
-absl::Status NoScheduler(int64_t waited_us) {
+absl::Status NoScheduler(int64_t waited_us, const std::string& request_id) {
   return WithDetail(
       Unavailable(
           "no scheduler leads now (waited {} ms); try again, or see whether the process that "
           "--scheduler names runs",
           waited_us / 1000),
-      {.reason = "NO_SCHEDULER", .field = {}, .retry_after_ms = 1000});
+      {.reason = "NO_SCHEDULER",
+       .field = {},
+       .retry_after_ms = RetryWhileAwayMs(waited_us, std::hash<std::string>{}(request_id))});
 }
 
 }  // namespace
@@ -25,16 +28,19 @@ Sessions::Sessions(const SessionsOptions& options, const Clock* clock, Scheduler
       link_(link),
       tokenizer_(tokenizer),
       observer_(observer),
-      down_since_us_(clock->Now()) {}
+      down_since_us_(clock->Now()),
+      unable_since_us_(down_since_us_) {}
 
 // ---- Making sessions ----
 
-absl::Status Sessions::CheckRoomLocked() const {
+absl::Status Sessions::CheckRoomLocked() {
   if (open_.size() < options_.open_max) return absl::OkStatus();
   return WithDetail(
       Exhausted("{} streams are open, which is this router's limit; try again, or add a router",
                 open_.size()),
-      {.reason = "TOO_MANY_STREAMS", .field = {}, .retry_after_ms = 1000});
+      {.reason = "TOO_MANY_STREAMS",
+       .field = {},
+       .retry_after_ms = open_line_.OnRefused(clock_->Now())});
 }
 
 absl::Status Sessions::CheckIdempotencyLocked(const Session& session) const {
@@ -207,6 +213,7 @@ void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts) {
     up_ = true;
     room_ = true;
     facts_ = facts;
+    NoteAbleLocked();
     by_attempt_.clear();
     waiting_.clear();
     for (const SessionPtr& session : open_) {
@@ -220,7 +227,9 @@ void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts) {
 
 void Sessions::OnFacts(StreamId stream, const SchedulerFacts& facts) {
   std::lock_guard lock(mutex_);
-  if (stream == stream_) facts_ = facts;
+  if (stream != stream_) return;
+  facts_ = facts;
+  NoteAbleLocked();
 }
 
 void Sessions::OnDown(StreamId stream) {
@@ -231,6 +240,13 @@ void Sessions::OnDown(StreamId stream) {
   stats_ = {};
   by_attempt_.clear();
   if (facts_) facts_->groups = 0;
+  NoteAbleLocked();
+}
+
+void Sessions::NoteAbleLocked() {
+  const bool able = up_ && facts_ && facts_->groups > 0;
+  if (able_ && !able) unable_since_us_ = clock_->Now();
+  able_ = able;
 }
 
 void Sessions::OnWritable(StreamId stream) {
@@ -362,6 +378,7 @@ void Sessions::Gone(const SessionPtr& session) {
   Kept kept{session, clock_->Now(), session->bytes()};
   std::lock_guard lock(mutex_);
   open_.erase(session);
+  open_line_.OnFreed(kept.since_us);
   if (!keep) return UnindexLocked(session);
   IndexLocked(session);
   kept_bytes_ += kept.bytes;
@@ -388,7 +405,7 @@ bool Sessions::TickOne(const SessionPtr& session, bool up, TimeUs now, TimeUs do
     const bool accepted = session->accepted();
     const TimeUs since = accepted ? down_since : std::max(down_since, session->created_us());
     if (now - since > (accepted ? options_.lost_wait_us : options_.first_wait_us)) {
-      session->Fail(NoScheduler(now - since));
+      session->Fail(NoScheduler(now - since, session->key().request_id));
       return true;
     }
   }
@@ -423,7 +440,9 @@ void Sessions::Tick() {
 
 Sessions::View Sessions::view() const {
   std::lock_guard lock(mutex_);
-  return {up_, facts_, stats_, open_.size(), kept_.size()};
+  return {up_,          facts_,       stats_,
+          open_.size(), kept_.size(), able_ ? 0 : clock_->Now() - unable_since_us_,
+          ++views_};
 }
 
 }  // namespace fathom::router

@@ -18,6 +18,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "common/clock.h"
+#include "common/retry_delay.h"
 #include "router/sessions/scheduler_link.h"
 #include "router/sessions/session.h"
 
@@ -87,6 +88,8 @@ class Sessions final : public SchedulerEvents {
     ClusterStats stats;
     size_t open = 0;
     size_t kept = 0;
+    int64_t unable_us = 0;  // For how long there has been no leader or no group; 0: there are.
+    uint64_t number = 0;    // Of this view; makes retry delays differ.
   };
   View view() const;
 
@@ -119,11 +122,12 @@ class Sessions final : public SchedulerEvents {
   // The session is open now, and can be found if it has a record. RESOURCE_EXHAUSTED or
   // ALREADY_EXISTS as Create; nothing has changed then.
   absl::Status Insert(const SessionPtr& session);
-  absl::Status CheckRoomLocked() const;
+  absl::Status CheckRoomLocked();
   absl::Status CheckIdempotencyLocked(const Session& session) const;
   // Once each while it has a record and is open or kept.
   void IndexLocked(const SessionPtr& session);
   void UnindexLocked(const SessionPtr& session);
+  void NoteAbleLocked();
   void Pump();
   bool SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId stream);
   void Forget(AttemptId attempt);
@@ -142,6 +146,10 @@ class Sessions final : public SchedulerEvents {
   StreamId stream_;
   bool up_ = false;
   TimeUs down_since_us_;
+  bool able_ = false;  // A leader and a group are there.
+  TimeUs unable_since_us_;
+  mutable uint64_t views_ = 0;
+  RetryLine open_line_;
   std::optional<SchedulerFacts> facts_;
   ClusterStats stats_;
   uint64_t next_attempt_ = 1;

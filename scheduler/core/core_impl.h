@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/retry_delay.h"
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/core/events.h"
@@ -61,7 +62,7 @@ class SchedulerCore::Impl {
   // It is over, a sequence of it failed, and nobody is still to be told.
   static bool Failed(const Session& session);
   absl::Status CheckNew(const Submitted& event);
-  absl::Status CheckLimitsOfQueue(const Record& record) const;
+  absl::Status CheckLimitsOfQueue(const Record& record);
   Session& CreateSession(const Submitted& event);
   void AdoptLonger(Session& session, const Record& submitted);
   void Accept(Session& session, const Submitted& event);
@@ -116,7 +117,8 @@ class SchedulerCore::Impl {
   std::optional<GroupLimits> last_limits_;  // Of the last group that came up.
   TimeUs unfit_check_us_ = 0;               // 0: none due.
   uint64_t next_seat_ = 1;
-  CoreStats counters_;  // Its gauges are filled by Stats().
+  RetryLine queue_line_, memory_line_;  // Of those who are refused for want of room.
+  CoreStats counters_;                  // Its gauges are filled by Stats().
 
   // Of the Step under way.
   Actions actions_;

@@ -58,6 +58,7 @@ void SchedulerCore::Impl::Seat(Group& group, Sequence& sequence) {
   running.blocks = *std::move(blocks);
   group.running.emplace(running.keep, &sequence);
   sequence.state = std::move(running);
+  if (!sequence.seated_before) queue_line_.OnFreed(now_);
   sequence.seated_before = true;
   if (sequence.first_token_us == 0) sequence.admitted_us = now_;
 }
@@ -132,6 +133,7 @@ void SchedulerCore::Impl::End(Sequence& sequence, FinishedState state) {
   if (session.finished()) {
     sessions_.SetDeadline(session, 0);
     sessions_.SetKeepUntil(session, now_ + options_.record_keep_us);
+    memory_line_.OnFreed(now_);
   }
   MarkDirty(session);
 }

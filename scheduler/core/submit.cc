@@ -6,11 +6,6 @@
 #include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
-namespace {
-
-constexpr int64_t kRetryAfterMs = 1000;
-
-}  // namespace
 
 void SchedulerCore::Impl::On(const Submitted& event) {
   Session* session = sessions_.Find(event.key);
@@ -71,18 +66,18 @@ absl::Status SchedulerCore::Impl::CheckNew(const Submitted& event) {
                     "--session-memory {}; try again later or raise it",
                     event.key.request_id, sessions_.total_bytes(),
                     options_.session_memory_bytes_max),
-          "SESSION_MEMORY_FULL", "", kRetryAfterMs);
+          "SESSION_MEMORY_FULL", "", memory_line_.OnRefused(now_));
     }
     sessions_.Remove(*oldest);
   }
   return absl::OkStatus();
 }
 
-absl::Status SchedulerCore::Impl::CheckLimitsOfQueue(const Record& record) const {
+absl::Status SchedulerCore::Impl::CheckLimitsOfQueue(const Record& record) {
   if (waiting_.first_time_requests() >= options_.waiting_requests_max) {
     return Refusal(Exhausted("request {}: {} requests wait, the queue's limit; try again later",
                              record.key.request_id, waiting_.first_time_requests()),
-                   "QUEUE_FULL", "", kRetryAfterMs);
+                   "QUEUE_FULL", "", queue_line_.OnRefused(now_));
   }
   const auto tokens = static_cast<int64_t>(record.prompt_ids.size());
   // One prompt is always taken, or a limit below it would refuse it for ever.
@@ -92,7 +87,7 @@ absl::Status SchedulerCore::Impl::CheckLimitsOfQueue(const Record& record) const
                              "queue's limit of {}; try again later",
                              record.key.request_id, waiting_.first_time_tokens(), tokens,
                              options_.waiting_tokens_max),
-                   "QUEUE_FULL", "", kRetryAfterMs);
+                   "QUEUE_FULL", "", queue_line_.OnRefused(now_));
   }
   return absl::OkStatus();
 }

@@ -91,7 +91,7 @@ class Limits(unittest.TestCase):
             resource.setrlimit(resource.RLIMIT_NOFILE, (56, 56))
             if not SANITIZED:
                 resource.setrlimit(resource.RLIMIT_AS, (2560 << 20, 2560 << 20))
-        with Cluster("-tp", "2", before=least) as cluster:
+        with Cluster("-tp", "2", "--kv-cache-memory", "64M", before=least) as cluster:
             self.assertEqual(len(cluster.generate(ids=[0, 3, 5], max_tokens=8, ignore_eos=True).ids), 8)
 
 

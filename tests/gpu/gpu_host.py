@@ -59,7 +59,7 @@ class Host:
         self.log = None
         self.shapes = {key: gpu_rows.Shape(json.loads((ROOT / f"models/shapes/{name}.json").read_text()))
                        for key, name in gpu_rows.SHAPES.items()}
-        self.env = {**os.environ, "FATHOM_BIN": str(self.bin), "FATHOM_STUBS": str(work / "stubs"),
+        self.env = {**os.environ, "FATHOM_BIN": str(self.bin), "FATHOM_STUBS": str(work / "stubs"), "FATHOM_SOURCE_DIR": str(ROOT),
                     "LD_LIBRARY_PATH": ":".join([*library_folders(), os.environ.get("LD_LIBRARY_PATH", "")]).strip(":")}
 
     @property

@@ -245,6 +245,12 @@ class Runs(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("stopped after 1 s", results["checks"][0]["notes"][0])
 
+    def test_programs_are_told_where_the_tree_is(self):
+        self.program("data_gpu_test", "")
+        (self.tree / "gpu/data_gpu_test").write_text(f'#!/bin/sh\ntest -f "$FATHOM_SOURCE_DIR/models/fathom-tiny/config.json" && cat <<E\n{GOOD}E\n')
+        _, printed, _ = self.run_parts("tests")
+        self.assertIn("3 of 3", printed)
+
     def test_a_program_that_hangs_is_one_failure(self):
         self.program("good_gpu_test", GOOD)
         self.program("slow_gpu_test", "")

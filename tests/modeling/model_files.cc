@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -69,7 +70,10 @@ TempFolder::~TempFolder() {
 }
 
 std::filesystem::path BundledModel(std::string_view name) {
-  return std::filesystem::path(FATHOM_SOURCE_DIR) / "models" / name;
+  // Where this runs need not be where it was built (tests/gpu/run says where the tree is).
+  const char* const tree = std::getenv("FATHOM_SOURCE_DIR");
+  const bool given = tree != nullptr && *tree != '\0';
+  return std::filesystem::path(given ? tree : FATHOM_SOURCE_DIR) / "models" / name;
 }
 
 std::string ReadFile(const std::filesystem::path& path) {

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <random>
+#include <set>
 
 #include "router/sessions/session_blob.h"
 #include "tests/router/session_fixture.h"
@@ -347,6 +348,30 @@ TEST_F(SessionsTest, TooManyStreamsSayWhenToTryAgain) {
   const auto refused = small.Create(Request("b"), client);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_GT(DetailOf(refused.status())->retry_after_ms, 0);
+  // Who comes later is told to come back later: they do not all return at one moment.
+  std::set<int64_t> delays;
+  for (int i = 0; i < 40; ++i) {
+    delays.insert(DetailOf(small.Create(Request("c"), client).status())->retry_after_ms);
+  }
+  EXPECT_GT(delays.size(), 20u);
+  EXPECT_GT(*delays.rbegin(), 2'000);
+}
+
+// What readiness tells clients to wait comes from these two.
+TEST_F(SessionsTest, AViewSaysHowLongNobodyCouldAnswer) {
+  clock_.Advance(1'000'000);
+  EXPECT_EQ(sessions_.view().unable_us, 1'000'000);
+  Up();
+  clock_.Advance(1'000'000);
+  EXPECT_EQ(sessions_.view().unable_us, 0);
+  SchedulerFacts facts = Facts();
+  facts.groups = 0;
+  sessions_.OnFacts(stream_, facts);
+  clock_.Advance(2'000'000);
+  Down();  // Still the same time without an answer.
+  clock_.Advance(1'000'000);
+  EXPECT_EQ(sessions_.view().unable_us, 3'000'000);
+  EXPECT_NE(sessions_.view().number, sessions_.view().number);
 }
 
 TEST_F(SessionsTest, PromptLogprobsArriveOnceAcrossAReplay) {

@@ -131,5 +131,43 @@ TEST(SessionsThreads, EveryAnswerIsExact) {
   EXPECT_TRUE(link.resets().empty());
 }
 
+// Threads that make streams at the same moment: never one more than the limit, and of different
+// bodies under one idempotency key never more than one.
+TEST(SessionsThreads, TheStreamLimitAndAnIdempotencyKeyHoldForCallsAtOneMoment) {
+  constexpr int kThreads = 4;
+  constexpr int kRounds = 400;
+  SessionsOptions options;
+  options.open_max = 2;
+  RealClock clock;
+  FakeLink link;
+  SessionObserver observer;
+  for (int round = 0; round < kRounds; ++round) {
+    const bool one_key = round % 2 == 0;
+    Sessions sessions(options, &clock, &link, nullptr, &observer);
+    std::atomic<int> waiting = kThreads;
+    std::atomic<int> made = 0;
+    std::vector<std::shared_ptr<Session>> kept(kThreads);
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.emplace_back([&, i] {
+        AdmittedRequest admitted;
+        admitted.record.key = {"default", fmt::format("{}", i)};
+        admitted.record.prompt_ids = {i};
+        if (one_key) admitted.idempotency_key = "key";
+        auto sink = std::make_shared<TestClient>(&sessions);
+        for (--waiting; waiting > 0;) std::this_thread::yield();
+        const auto session = sessions.Create(std::move(admitted), sink);
+        if (session.ok()) kept[i] = *session, ++made;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    ASSERT_EQ(made, one_key ? 1 : 2) << "round " << round;
+    ASSERT_EQ(sessions.view().open, static_cast<size_t>(made));
+    for (const auto& session : kept) {
+      if (session != nullptr) session->Detach();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fathom::router

@@ -1,9 +1,13 @@
 #include "scheduler/term_store.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -53,6 +57,42 @@ TEST_F(FileTermStoreTest, RefusesWhatIsNoTerm) {
   EXPECT_EQ(MakeFileTermStore(path_)->Take(TermId{~uint64_t{0}}).status().code(),
             absl::StatusCode::kOutOfRange);
   EXPECT_EQ(MakeFileTermStore(path_)->Take(TermId{0})->value, 6u);
+}
+
+// A disk of four pages that a process of its own mounts and fills: 0: all went well, 77: not
+// allowed to mount here.
+int TakeTermsOnAFullDisk(const std::string& folder) {
+  const uid_t uid = getuid();
+  if (unshare(uid == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) != 0) return 77;
+  if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 77;
+  if (mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=16k") != 0) return 77;
+  const std::string path = folder + "/term";
+  if (!MakeFileTermStore(path)->Take(TermId{0}).ok()) return 1;
+  const int filler = open((folder + "/filler").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  const std::string page(4096, 'x');
+  while (write(filler, page.data(), page.size()) > 0) {
+  }
+  if (errno != ENOSPC) return 2;
+  for (uint64_t term = 2; term <= 12; ++term) {
+    const auto taken = MakeFileTermStore(path)->Take(TermId{0});
+    if (!taken.ok() || taken->value != term) return 3;
+  }
+  // The first one has no block to be written in: it says that the disk is full.
+  const auto first = MakeFileTermStore(folder + "/other")->Take(TermId{0});
+  if (!absl::IsResourceExhausted(first.status())) return 4;
+  if (Message(first.status()).find("make room") == std::string_view::npos) return 5;
+  if (ftruncate(filler, 0) != 0) return 6;
+  return MakeFileTermStore(path)->Take(TermId{0})->value == 13 ? 0 : 7;
+}
+
+TEST_F(FileTermStoreTest, RisesOnAFullDisk) {
+  const pid_t pid = fork();
+  if (pid == 0) _exit(TakeTermsOnAFullDisk(folder_));
+  int state = 0;
+  ASSERT_EQ(waitpid(pid, &state, 0), pid);
+  ASSERT_TRUE(WIFEXITED(state));
+  if (WEXITSTATUS(state) == 77) GTEST_SKIP() << "this system does not let us mount a small disk";
+  EXPECT_EQ(WEXITSTATUS(state), 0);
 }
 
 TEST_F(FileTermStoreTest, SaysWhichFolderIsMissing) {

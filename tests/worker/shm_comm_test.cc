@@ -2,10 +2,13 @@
 // and out of every wait within a bound once the epoch is aborted.
 #include "worker/comm/shm_comm.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <functional>
 #include <memory>
@@ -144,6 +147,63 @@ TEST(ShmComm, TheNameGoesWhenAllAreAttachedOrTheFirstOneDies) {
   const std::string lonely_name = (*lonely)->name();
   lonely->reset();
   EXPECT_EQ(ShmComm::Open(lonely_name, 1, 2).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+bool IsThere(const std::string& name) {
+  const int file = shm_open(name.c_str(), O_RDWR, 0);
+  if (file >= 0) close(file);
+  return file >= 0;
+}
+
+// Both ranks die before the last one attached: the next group of this user removes what they left,
+// and nothing that somebody still uses.
+TEST(ShmComm, WhatKilledRanksLeftIsRemovedByTheNextGroup) {
+  auto living = ShmComm::Create(2, 256);
+  ASSERT_TRUE(living.ok());
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const pid_t pid = fork();
+  ASSERT_GE(pid, 0);
+  if (pid == 0) {
+    living->release();  // The parent's.
+    auto comm = ShmComm::Create(2, 256);
+    const std::string& name = (*comm)->name();
+    if (write(ends[1], name.data(), name.size()) < 0) _exit(1);
+    kill(getpid(), SIGKILL);
+  }
+  char buffer[256] = {};
+  ASSERT_GT(read(ends[0], buffer, sizeof(buffer) - 1), 0);
+  ASSERT_EQ(waitpid(pid, nullptr, 0), pid);
+  close(ends[0]);
+  close(ends[1]);
+  ASSERT_TRUE(IsThere(buffer)) << "a killed process cleans up nothing";
+  const char* const other = "/fathom-test-of-shm-comm";  // Not one of ours.
+  const int file = shm_open(other, O_CREAT | O_RDWR, 0600);
+  ASSERT_GE(file, 0);
+  auto next = ShmComm::Create(2, 256);
+  ASSERT_TRUE(next.ok());
+  EXPECT_FALSE(IsThere(buffer));
+  EXPECT_TRUE(IsThere((*living)->name()));
+  EXPECT_TRUE(IsThere((*next)->name()));
+  EXPECT_TRUE(IsThere(other));
+  close(file);
+  shm_unlink(other);
+}
+
+// Groups that form at one moment never take each other's new region for a left one.
+TEST(ShmComm, GroupsThatFormAtOneMomentLeaveEachOtherAlone) {
+  std::vector<std::thread> threads;
+  std::atomic<int> failures = 0;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 200; ++round) {
+        auto comm = ShmComm::Create(2, 16);
+        if (!comm.ok() || !IsThere((*comm)->name())) ++failures;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failures, 0);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -13,6 +14,8 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "common/check.h"
@@ -22,6 +25,9 @@ namespace {
 
 constexpr uint64_t kMagic = 0x46415448'4f4d5348;  // "FATHOMSH".
 constexpr size_t kPage = 4096;
+constexpr int kTries = 16;  // For a file that nobody else takes for a left one.
+constexpr char kPrefix[] = "/fathom-";
+constexpr size_t kNameChars = sizeof(kPrefix) - 1 + 32;
 // A peer that computes the same op arrives within microseconds. With fewer cores than processes it
 // may need ours, so most of the wait gives the core away; only a wait of some 0.2 ms sleeps, for a
 // wake-up costs more than a collective.
@@ -60,9 +66,45 @@ size_t BytesFor(size_t header_bytes, int size, int64_t slot_floats) {
 std::string RandomName() {
   unsigned char random[16];
   FATHOM_CHECK(getrandom(random, sizeof(random), 0) == sizeof(random));
-  std::string name = "/fathom-";
+  std::string name = kPrefix;
   for (const unsigned char byte : random) name += fmt::format("{:02x}", byte);
   return name;
+}
+
+// A new empty file under a random name that is locked by us; -1 with errno. The lock comes after
+// the file, so that somebody's RemoveLeftRegions may take the file for a left one: then the next
+// name.
+int MakeLockedFile(std::string* name) {
+  for (int i = 0; i < kTries; ++i) {
+    *name = RandomName();
+    const int file = shm_open(name->c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    if (file < 0) return -1;
+    struct stat info = {};
+    if (flock(file, LOCK_EX | LOCK_NB) == 0 && fstat(file, &info) == 0 && info.st_nlink > 0) {
+      return file;
+    }
+    shm_unlink(name->c_str());
+    close(file);
+    errno = EBUSY;
+  }
+  return -1;
+}
+
+// Names in /dev/shm that this user's processes left when they were killed: nobody holds their lock.
+void RemoveLeftRegions() {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", error)) {
+    const std::string name = "/" + entry.path().filename().string();
+    if (!name.starts_with(kPrefix) || name.size() != kNameChars) continue;
+    const int file = shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0);
+    if (file < 0) continue;
+    struct stat info = {};
+    if (fstat(file, &info) == 0 && info.st_uid == geteuid() &&
+        flock(file, LOCK_EX | LOCK_NB) == 0) {
+      shm_unlink(name.c_str());
+    }
+    close(file);
+  }
 }
 
 }  // namespace
@@ -84,8 +126,9 @@ struct ShmComm::Header {
 
 static_assert(std::atomic<uint32_t>::is_always_lock_free && sizeof(std::atomic<uint32_t>) == 4);
 
-ShmComm::ShmComm(std::string name, int rank, Header* header, size_t bytes)
+ShmComm::ShmComm(std::string name, int rank, Header* header, size_t bytes, int lock)
     : name_(std::move(name)),
+      lock_(lock),
       rank_(rank),
       size_(header->size),
       header_(header),
@@ -99,40 +142,50 @@ ShmComm::ShmComm(std::string name, int rank, Header* header, size_t bytes)
 ShmComm::~ShmComm() {
   Unlink();  // Harmless when it is done already: names are random.
   munmap(header_, bytes_);
+  if (lock_ >= 0) close(lock_);
 }
 
 void ShmComm::Unlink() { shm_unlink(name_.c_str()); }
 
 absl::StatusOr<std::unique_ptr<ShmComm>> ShmComm::Create(int size, int64_t slot_floats) {
   FATHOM_CHECK(size >= 1 && size <= kRanksMax && slot_floats > 0);
-  const std::string name = RandomName();
+  RemoveLeftRegions();
   const size_t header_bytes = (sizeof(Header) + kPage - 1) / kPage * kPage;
   const size_t bytes = BytesFor(header_bytes, size, slot_floats);
-  const int file = shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-  if (file < 0) return Exhausted("shm_open {}: {}", name, std::strerror(errno));
+  std::string name;
+  const int file = MakeLockedFile(&name);
   // posix_fallocate and not ftruncate: a full /dev/shm is an error here and not a SIGBUS in a step.
-  const int error = posix_fallocate(file, 0, static_cast<off_t>(bytes));
+  const int error = file < 0 ? errno : posix_fallocate(file, 0, static_cast<off_t>(bytes));
   void* memory =
       error != 0 ? MAP_FAILED : mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   const int map_error = error != 0 ? error : errno;
-  close(file);
   if (memory == MAP_FAILED) {
-    shm_unlink(name.c_str());
-    return Exhausted("{} bytes of shared memory for {} ranks: {}; give /dev/shm more room", bytes,
-                     size, std::strerror(map_error));
+    if (file >= 0) {
+      shm_unlink(name.c_str());
+      close(file);
+    }
+    return Exhausted(
+        "{} bytes of shared memory for {} ranks: {}; /dev/shm must be writable for user {} and "
+        "have so much room (in a container: --shm-size, or an emptyDir with medium Memory)",
+        bytes, size, std::strerror(map_error), geteuid());
   }
   auto* header = static_cast<Header*>(memory);
   header->size = size;
   header->slot_floats = slot_floats;
   header->magic = kMagic;
-  return std::unique_ptr<ShmComm>(new ShmComm(name, 0, header, bytes));
+  return std::unique_ptr<ShmComm>(new ShmComm(name, 0, header, bytes, file));
 }
 
 absl::StatusOr<std::unique_ptr<ShmComm>> ShmComm::Open(const std::string& name, int rank,
                                                        int size) {
   FATHOM_CHECK(rank > 0 && rank < size && size <= kRanksMax);
   const int file = shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0);
-  if (file < 0) return Invalid("shared memory {} of rank 0: {}", name, std::strerror(errno));
+  if (file < 0) {  // Without the name, which differs each time: the reason is the same one.
+    return Invalid(
+        "the shared memory of rank 0 cannot be opened: {}; all ranks of a group must see the same "
+        "/dev/shm, as the same user",
+        std::strerror(errno));
+  }
   struct stat info = {};
   const bool stated =
       fstat(file, &info) == 0 && static_cast<size_t>(info.st_size) >= sizeof(Header);
@@ -140,14 +193,14 @@ absl::StatusOr<std::unique_ptr<ShmComm>> ShmComm::Open(const std::string& name, 
   void* memory =
       stated ? mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
   close(file);
-  if (memory == MAP_FAILED) return Invalid("shared memory {} of rank 0 cannot be mapped", name);
+  if (memory == MAP_FAILED) return Invalid("the shared memory of rank 0 cannot be mapped");
   auto* header = static_cast<Header*>(memory);
   if (header->magic != kMagic || header->size != size || header->slot_floats <= 0 ||
       bytes < BytesFor(sizeof(Header), size, header->slot_floats)) {
     munmap(memory, bytes);
-    return Invalid("shared memory {} is not that of a group of {} ranks", name, size);
+    return Invalid("the shared memory of rank 0 is not that of a group of {} ranks", size);
   }
-  return std::unique_ptr<ShmComm>(new ShmComm(name, rank, header, bytes));
+  return std::unique_ptr<ShmComm>(new ShmComm(name, rank, header, bytes, -1));
 }
 
 float* ShmComm::Slot(uint32_t meeting, int rank) const {

@@ -4,7 +4,8 @@
 // for a collective: nobody writes a buffer again before everybody has published the collective
 // after it, and so has read it. Thread: Create, Open and collectives by the engine thread; Abort by
 // any. Invariant: the name in the file system lives until every rank is attached, or the first
-// ShmComm of it dies.
+// ShmComm of it dies. Rank 0 holds a lock (flock) on a region that has a name, so that a name whose
+// rank 0 was killed can be told from one in use: Create removes those that this user left.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,8 @@ class ShmComm final : public Comm {
   static constexpr int kRanksMax = 64;
 
   // Rank 0: a new region under a random name, mode 0600. `slot_floats`: values of one rank that one
-  // meeting carries; longer collectives take several. RESOURCE_EXHAUSTED: no shared memory.
+  // meeting carries; longer collectives take several. RESOURCE_EXHAUSTED: /dev/shm has not the
+  // room, or this user may not write there; the message says how much is needed.
   static absl::StatusOr<std::unique_ptr<ShmComm>> Create(int size, int64_t slot_floats = 64 * 1024);
   // The other ranks, by rank 0's name(). INVALID_ARGUMENT: not such a region, or of another size.
   static absl::StatusOr<std::unique_ptr<ShmComm>> Open(const std::string& name, int rank, int size);
@@ -41,7 +43,8 @@ class ShmComm final : public Comm {
 
  private:
   struct Header;
-  ShmComm(std::string name, int rank, Header* header, size_t bytes);
+  // `lock`: the locked file of rank 0, else -1; taken over.
+  ShmComm(std::string name, int rank, Header* header, size_t bytes, int lock);
 
   float* Slot(uint32_t meeting, int rank) const;
   // Publishes this rank's part of the next meeting and waits for all others'.
@@ -50,6 +53,7 @@ class ShmComm final : public Comm {
   void Unlink();
 
   const std::string name_;
+  const int lock_;
   const int rank_;
   const int size_;
   Header* const header_;

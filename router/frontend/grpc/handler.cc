@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/process.h"
+#include "common/retry_delay.h"
 #include "router/api/field_limits.h"
 #include "router/api/identity.h"
 #include "router/api/readiness.h"
@@ -12,6 +13,9 @@
 
 namespace fathom::router {
 namespace {
+
+// Another router takes the request at once; only they should not all come in one moment.
+constexpr int64_t kDrainingRetryMs = 200;
 
 absl::Status Refuse(absl::Status status, const char* reason, const char* field) {
   return WithDetail(std::move(status), {.reason = reason, .field = field});
@@ -73,7 +77,9 @@ ChatInput InputOf(const Message& message) {
 absl::Status RouterService::Handler::Ready() const {
   if (draining_) {
     return WithDetail(Unavailable("this router is shutting down; send the request to another one"),
-                      {.reason = "DRAINING", .field = {}, .retry_after_ms = 1000});
+                      {.reason = "DRAINING",
+                       .field = {},
+                       .retry_after_ms = JitteredRetryMs(kDrainingRetryMs, ++refused_)});
   }
   return Readiness(*parts_.folder, parts_.sessions->view());
 }
@@ -295,6 +301,8 @@ absl::Status RouterService::Handler::GetStatus(const std::string& bytes, const C
   response->set_requests_waiting(view.stats.requests_waiting);
   response->set_blocks_total(view.stats.blocks_total);
   response->set_blocks_used(view.stats.blocks_used);
+  response->set_last_loss(view.stats.last_loss);
+  response->set_losses_alike(view.stats.losses_alike);
   if (!view.facts) return absl::OkStatus();
   response->set_term(view.facts->term.value);
   response->set_groups(view.facts->groups);

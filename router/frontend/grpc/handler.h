@@ -62,6 +62,7 @@ class RouterService::Handler {
 
   const ServiceParts parts_;
   std::atomic<bool> draining_{false};
+  mutable std::atomic<uint64_t> refused_{0};  // While draining; makes retry delays differ.
 };
 
 }  // namespace fathom::router

@@ -3,11 +3,13 @@
 #include <arpa/inet.h>
 #include <google/protobuf/stubs/logging.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <utility>
 
 #include "common/log.h"
+#include "common/retry_delay.h"
 #include "inference.pb.h"
 #include "router/frontend/grpc/client_stream.h"
 #include "router/frontend/grpc/handler.h"
@@ -15,6 +17,8 @@
 
 namespace fathom::router {
 namespace {
+
+constexpr int64_t kPoolRetryMs = 200;
 
 // Until the call's own deadline, at least 1; 0: it has none.
 int64_t TimeLeftMs(const rpc::Call& call) {
@@ -25,6 +29,7 @@ int64_t TimeLeftMs(const rpc::Call& call) {
 }
 
 absl::Status Dropped(WorkDrop why) {
+  static std::atomic<uint64_t> refused{0};  // Makes retry delays differ.
   switch (why) {
     case WorkDrop::kFull:
       break;
@@ -33,10 +38,14 @@ absl::Status Dropped(WorkDrop why) {
     case WorkDrop::kStopping:
       return WithDetail(
           Unavailable("this router is shutting down; send the request to another one"),
-          {.reason = "DRAINING", .field = {}, .retry_after_ms = 1000});
+          {.reason = "DRAINING",
+           .field = {},
+           .retry_after_ms = JitteredRetryMs(kPoolRetryMs, ++refused)});
   }
   return WithDetail(Exhausted("this router tokenizes as many long texts as it may; try again"),
-                    {.reason = "TOKENIZER_BUSY", .field = {}, .retry_after_ms = 200});
+                    {.reason = "TOKENIZER_BUSY",
+                     .field = {},
+                     .retry_after_ms = JitteredRetryMs(kPoolRetryMs, ++refused)});
 }
 
 // Who shares tokenizer time: the peer's address without its port, of IPv6 the /64 network (one host
