@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -14,6 +15,11 @@ namespace {
 constexpr int64_t kTemplateBytesMax = 1 << 20;
 constexpr int64_t kVectorBytesMax = 256 << 20;
 
+// A string is JSON text, whose integers may have any number of digits.
+std::string JsonTextOf(const nlohmann::ordered_json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
 // Vectors have messages and the text, or the error that the template raises; `template` names a
 // file.
 std::optional<std::string> Compare(const router::ChatTemplate& chat_template,
@@ -21,13 +27,14 @@ std::optional<std::string> Compare(const router::ChatTemplate& chat_template,
   if (vector.contains("template") && vector["template"] != file) return std::nullopt;
   router::ChatInput input;
   if (vector.contains("tools") && !vector["tools"].is_null()) {
-    input.tools_json = vector["tools"].dump();
+    input.tools_json = JsonTextOf(vector["tools"]);
   }
   if (vector.contains("options")) input.options_json = vector["options"].dump();
   input.add_generation_prompt = vector.value("add_generation_prompt", true);
+  input.now_unix_s = std::time(nullptr);
   input.bos_token = vector.value("bos", "");
   input.eos_token = vector.value("eos", "");
-  const auto text = chat_template.RenderJson(vector.at("messages").dump(), input);
+  const auto text = chat_template.RenderJson(JsonTextOf(vector.at("messages")), input);
   const bool refused = vector.contains("error") && !vector["error"].is_null();
   if (refused) {
     return text.ok() ? "rendered, but the template refuses it: " + vector["error"].dump() : "";

@@ -6,66 +6,30 @@
 #include <utility>
 
 #include "text/jinja/eval.h"
+#include "text/jinja/json.h"
 #include "text/jinja/parser.h"
 
 namespace fathom::router {
 namespace {
 
-using Json = nlohmann::ordered_json;  // Key order is part of a rendering.
-constexpr int kJsonDepthMax = 64;
+using Json = nlohmann::json;  // For files; a client's JSON is read by jinja::ReadJson.
 
 jinja::Value ToValue(const std::string& text, bool literal) {
   return literal ? jinja::Str::Literal(text) : jinja::Str(text);
 }
 
-// `literal`: of its strings, keys included.
-jinja::Value FromJson(const Json& json, bool literal, int depth = 0) {
-  if (depth > kJsonDepthMax) {
-    throw jinja::TemplateError(fmt::format("JSON nested deeper than {}", kJsonDepthMax));
-  }
-  switch (json.type()) {
-    case Json::value_t::boolean:
-      return {json.get<bool>()};
-    case Json::value_t::number_integer:
-      return {json.get<int64_t>()};
-    case Json::value_t::number_unsigned:
-      if (json.get<uint64_t>() > INT64_MAX) return {json.get<double>()};
-      return {json.get<int64_t>()};
-    case Json::value_t::number_float:
-      return {json.get<double>()};
-    case Json::value_t::string:
-      return ToValue(json.get_ref<const std::string&>(), literal);
-    case Json::value_t::array: {
-      jinja::List list;
-      for (const Json& item : json) list.push_back(FromJson(item, literal, depth + 1));
-      return {std::move(list)};
-    }
-    case Json::value_t::object: {
-      jinja::Map map;
-      for (const auto& [key, value] : json.items())
-        map.emplace_back(ToValue(key, literal), FromJson(value, literal, depth + 1));
-      return {std::move(map)};
-    }
-    default:
-      return {jinja::None{}};
-  }
-}
-
-absl::StatusOr<Json> ParseJson(const std::string& text, std::string_view field) {
-  // Depth is bounded while parsing, before a deep value exists.
-  const auto shallow = [](int depth, Json::parse_event_t, Json&) {
-    if (depth > kJsonDepthMax) throw jinja::TemplateError("too deep");
-    return true;
-  };
+absl::StatusOr<jinja::Value> ParseJson(const std::string& text, std::string_view field,
+                                       bool literal) {
   try {
-    return Json::parse(text, shallow);
-  } catch (const jinja::TemplateError&) {
-    return WithDetail(
-        Invalid("{} is nested deeper than {} levels; send a flatter value", field, kJsonDepthMax),
-        {"JSON_TOO_DEEP", std::string(field), 0});
-  } catch (const Json::exception& error) {
-    return WithDetail(Invalid("{} is not valid JSON: {}", field, error.what()),
-                      {"INVALID_JSON", std::string(field), 0});
+    return jinja::ReadJson(text, literal);
+  } catch (const jinja::JsonError& error) {
+    if (!error.too_deep) {
+      return WithDetail(Invalid("{} is not valid JSON: {}", field, error.what()),
+                        {"INVALID_JSON", std::string(field), 0});
+    }
+    return WithDetail(Invalid("{} is nested deeper than {} levels; send a flatter value", field,
+                              jinja::kJsonDepthMax),
+                      {"JSON_TOO_DEEP", std::string(field), 0});
   }
 }
 
@@ -149,18 +113,21 @@ class ChatTemplate::Impl {
     globals.emplace_back("add_generation_prompt", input.add_generation_prompt);
     if (input.enable_thinking) globals.emplace_back("enable_thinking", *input.enable_thinking);
     if (!input.tools_json.empty()) {
-      FATHOM_ASSIGN_OR_RETURN(const Json tools, ParseJson(input.tools_json, "tools_json"));
-      if (!tools.is_array()) {
+      FATHOM_ASSIGN_OR_RETURN(jinja::Value tools,
+                              ParseJson(input.tools_json, "tools_json", input.tools_literal));
+      if (tools.list() == nullptr) {
         return WithDetail(
             Invalid("tools_json is not a JSON array; send [{{\"type\": \"function\", ...}}]"),
             {"INVALID_JSON", "tools_json", 0});
       }
-      globals.emplace_back("tools", FromJson(tools, input.tools_literal));
+      globals.emplace_back("tools", std::move(tools));
     }
     if (!input.options_json.empty()) {
-      FATHOM_ASSIGN_OR_RETURN(const Json options, ParseJson(input.options_json, "options"));
-      for (const auto& [key, value] : options.items())
-        globals.emplace_back(key, FromJson(value, /*literal=*/false));
+      FATHOM_ASSIGN_OR_RETURN(const jinja::Value options,
+                              ParseJson(input.options_json, "options", /*literal=*/false));
+      if (options.map() == nullptr) return Invalid("options are not a JSON object");
+      for (const auto& [key, value] : *options.map())
+        globals.emplace_back(key.string()->str(), value);
     }
     return globals;
   }
@@ -210,9 +177,9 @@ absl::StatusOr<RenderedText> ChatTemplate::Render(const ChatInput& input) const 
 
 absl::StatusOr<std::string> ChatTemplate::RenderJson(const std::string& messages_json,
                                                      const ChatInput& rest) const {
-  FATHOM_ASSIGN_OR_RETURN(const Json json, ParseJson(messages_json, "messages"));
-  FATHOM_ASSIGN_OR_RETURN(RenderedText rendered,
-                          impl_->Render([&] { return FromJson(json, /*literal=*/false); }, rest));
+  FATHOM_ASSIGN_OR_RETURN(const jinja::Value messages,
+                          ParseJson(messages_json, "messages", /*literal=*/false));
+  FATHOM_ASSIGN_OR_RETURN(RenderedText rendered, impl_->Render([&] { return messages; }, rest));
   return std::move(rendered.text);
 }
 

@@ -142,6 +142,80 @@ TEST(ChatTemplate, LimitsHold) {
   EXPECT_EQ(DetailOf(refused.status())->field, "tools_json");
 }
 
+// What a template names and what it gives as arguments is checked before anything is rendered, also
+// in branches that no conversation may ever take.
+TEST(ChatTemplate, WhatIsNotThereIsRefusedAtStartWithItsLine) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"{{ x | nosuch }}", "the filter 'nosuch' is not supported in chat templates"},
+      {"{{ x is nosuch }}", "the test 'nosuch' is not supported in chat templates"},
+      {"{{ x.nosuch(1) }}", "the method 'nosuch' is not supported in chat templates"},
+      {"{{ x.append(1) }}", "the method 'append' would change its object"},
+      {"{{ nosuch(1) }}", "the function 'nosuch' is not supported in chat templates"},
+      {"{{ x | map('nosuch') }}", "the filter 'nosuch' is not supported in chat templates"},
+      {"{{ x | select('nosuch') }}", "the test 'nosuch' is not supported in chat templates"},
+      {"{{ x | selectattr('a', 'eq') }}", "the test 'eq' has no value for its argument 'other'"},
+      {"{{ x | tojson(sortkeys=true) }}",
+       "the filter 'tojson' has no argument named 'sortkeys'; it takes ensure_ascii, indent, "
+       "separators, sort_keys"},
+      {"{{ x | upper(1) }}", "the filter 'upper' takes at most 0 arguments (none)"},
+      {"{{ x | replace('a') }}", "the filter 'replace' has no value for its argument 'new'"},
+      {"{{ x | join('a', d='b') }}", "the filter 'join' has two values for its argument 'd'"},
+      {"{{ x.strip(chars='a') }}", "none of them by name"},
+      {"{{ x is divisibleby }}", "the test 'divisibleby' has no value for its argument 'num'"},
+      {"{{ range(1, 2, 3, 4) }}", "the function 'range' takes at most 3 arguments"},
+      {"{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}", "the macro 'm' takes at most 1 arguments"},
+      {"{% macro m(a) %}{% endmacro %}{{ m(b=1) }}", "the macro 'm' has no argument named 'b'"},
+      {"{% macro m() %}{% endmacro %}{% call m() %}{% endcall %}", "named 'caller'"},
+      {"{% break %}", "'break' stands in no loop"},
+  };
+  for (const auto& [source, says] : cases) {
+    const auto parsed =
+        ChatTemplate::Parse(fmt::format("a\n{{% if false %}}\n{}{{% endif %}}", source), "file");
+    ASSERT_FALSE(parsed.ok()) << source;
+    const std::string message(Message(parsed.status()));
+    EXPECT_TRUE(message.starts_with("file: chat template, line 3: ")) << message;
+    EXPECT_NE(message.find(says), std::string::npos) << message;
+  }
+  // What a template makes itself may have any name.
+  for (const char* source :
+       {"{% macro f() %}1{% endmacro %}{% set ns = namespace(run=f) %}{{ ns.run() }}",
+        "{% macro f() %}1{% endmacro %}{{ {'run': f}.run() }}",
+        "{% macro f() %}1{% endmacro %}{% for g in [f] %}{{ g() }}{% endfor %}"}) {
+    EXPECT_EQ(RenderSource(source, "[]", {}).value_or("refused"), "1") << source;
+  }
+}
+
+// Values that would be printed for ever, although they take little memory.
+TEST(ChatTemplate, AValueThatHoldsItselfTwiceManyTimesIsRefused) {
+  for (const char* twice : {"[ns.x, ns.x]", "(ns.x, ns.x)", "{'a': ns.x, 'b': ns.x}"}) {
+    const auto text =
+        RenderSource(fmt::format("{{% set ns = namespace(x=1) %}}{{% for i in range(60) %}}"
+                                 "{{% set ns.x = {} %}}{{% endfor %}}{{{{ ns.x | tojson }}}}",
+                                 twice),
+                     "[]", {});
+    ASSERT_FALSE(text.ok());
+    EXPECT_NE(Message(text.status()).find("holds more than"), std::string_view::npos);
+  }
+}
+
+// Integers of any size keep their digits; maps of many keys are found in constant time.
+TEST(ChatTemplate, JsonKeepsDigitsOrderAndTheLastOfEqualKeys) {
+  ChatInput input;
+  input.tools_json = R"([{"a": 18446744073709551615, "b": -99999999999999999999999, "c": 1.0, )"
+                     R"("a": 2, "d": 9223372036854775807}])";
+  const auto chat = ChatTemplate::Parse(
+      "{{ tools | tojson }}{{ tools }}{{ tools[0].b < 0 }}{{ tools[0].b is integer }}{{ "
+      "tools[0].b }}",
+      "test");
+  ASSERT_TRUE(chat.ok());
+  EXPECT_EQ((*chat)->Render(input)->text,
+            R"([{"a": 2, "b": -99999999999999999999999, "c": 1.0, "d": 9223372036854775807}])"
+            "[{'a': 2, 'b': -99999999999999999999999, 'c': 1.0, 'd': 9223372036854775807}]"
+            "TrueTrue-99999999999999999999999");
+  input.tools_json = R"([18446744073709551615])";
+  EXPECT_EQ((*chat)->Render(input).ok(), false);  // A number has no entry `b`.
+}
+
 TEST(ChatTemplate, AnUnsupportedStatementIsNamedWithItsLine) {
   const auto parsed = ChatTemplate::Parse("a\n{% include 'x' %}", "model/chat_template.jinja");
   EXPECT_EQ(Message(parsed.status()),

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/text/text_support.h"
+#include "text/jinja/builtins.h"
 #include "text/jinja/eval.h"
 #include "text/jinja/parser.h"
 

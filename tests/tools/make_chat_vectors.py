@@ -4,6 +4,7 @@
 The environment is the one chat templates are written for: sandboxed, trim_blocks, lstrip_blocks, loop controls, tojson as
 json.dumps. Run after changing SNIPPETS: python3 tests/tools/make_chat_vectors.py (needs the jinja2 package).
 """
+import datetime
 import json
 import pathlib
 
@@ -60,10 +61,67 @@ SNIPPETS = [
     "{% for m in messages[1:] %}{{ m['content'] | trim }}{% endfor %}{{ messages[0]['nope'] is none }}",
     "{{ dict(a=1, b='x') }}{{ 'a' 'b' }}{{ [1, 2,] }}{{ {'a': 1,} }}", "{% if (messages | selectattr('role', 'equalto', 'user') | list) %}u{% endif %}",
     "{% generation %}x{% endgeneration %}", "{{ 'x' in ['x'] }}{{ 'x' in {'x': 1} }}{{ 2 not in [1] }}{{ 'a' < 'b' }}{{ 2 >= 2.0 }}",
+    # Signatures of filters and what tojson honours.
+    "{{ {'b': {'d': 1, 'c': 'é'}, 'a': [1, 2]} | tojson(sort_keys=true) }}", "{{ {'a': [1, 2], 'é': 'ü🚀\\x7f'} | tojson(true) }}",
+    "{{ {'a': [1, {'b': 2}], 'c': {}} | tojson(separators=(',', ':')) }}", "{{ {'a': [1, 2]} | tojson(indent=1, separators=[' , ', '=']) }}",
+    "{{ {'a': [1, 2]} | tojson(indent='--') }}", "{{ {'a': [1, 2]} | tojson(indent=0) }}", "{{ {1: 2, none: 3, true: 4, 1.5: 5} | tojson }}",
+    "{{ {1: 'a', 2: 'b'} }}{{ {1: 'a'}[1] }}{{ {1: 'a'}[1.0] }}{{ {'a': 1, 'a': 2, 'b': 3} }}{{ {1: 'x', true: 'y'} }}{{ {(1, 2): 3}[(1, 2)] }}",
+    "{{ 1 in {1: 2} }}{{ '1' in {1: 2} }}{{ {'a': 1}.get(1, 'no') }}{% for k, v in {2: 'b', 1: 'a'}.items() %}{{ k }}{{ v }}{% endfor %}",
+    "{{ (1, 2) }}{{ (1,) }}{{ () }}{{ 1, 'a' }}{{ [(1, 2), [3]] }}{{ (1, 2) == [1, 2] }}{{ (1, 2) == (1, 2) }}{{ (1, 2) + (3,) }}{{ (1, 2)[0] }}{{ (1, 2, 3)[1:] }}",
+    "{{ (1, 2) | tojson }}{{ (1, 2) | list }}{{ {'a': 1}.items() | list }}{{ {'a': 1} | items | list }}{{ (2, 1) < (2, 3) }}{{ [1] < [1, 0] }}",
+    "{{ {'b': 2, 'A': 1, 'c': 0} | dictsort }}{{ {'b': 2, 'A': 1} | dictsort(true) }}{{ {'b': 2, 'A': 3} | dictsort(by='value') }}"
+    "{{ {'b': 2, 'A': 3} | dictsort(false, 'key', true) }}{% for k, v in {'z': 1, 'y': 2} | dictsort %}{{ k }}={{ v }};{% endfor %}",
+    "{{ [3, 1, 2] | sort }}{{ ['b', 'A', 'a'] | sort }}{{ ['b', 'A', 'a'] | sort(case_sensitive=true) }}{{ [3, 1, 2] | sort(reverse=true) }}"
+    "{{ [{'n': 2, 'm': 'b'}, {'n': 2, 'm': 'a'}, {'n': 1, 'm': 'c'}] | sort(attribute='n,m') | map(attribute='m') | join }}",
+    "{{ ['a', 'A', 'b', 'a'] | unique | list }}{{ [1, 1.0, true, 2] | unique | list }}{{ ['a', 'A'] | unique(true) | list }}{{ [{'k': 1}, {'k': 1}] | unique(attribute='k') | list }}",
+    "{{ [1, 2.5] | sum }}{{ [] | sum }}{{ [1, 2] | sum(start=10) }}{{ [{'v': 1}, {'v': 4}] | sum('v') }}{{ [[1], [2]] | sum(start=[]) }}",
+    "{{ [3, 1, 2] | min }}{{ [3, 1, 2] | max }}{{ ['b', 'A'] | min }}{{ ['b', 'A'] | max(true) }}|{{ [] | min }}|{{ [{'v': 3}, {'v': 9}] | max(attribute='v') }}",
+    "{{ -3 | abs }}{{ -3.5 | abs }}{{ true | abs }}{{ 2.5 | round }}{{ 3.5 | round }}{{ 2.675 | round(2) }}{{ 7 | round }}{{ 1234 | round(-2) }}{{ 1250 | round(-2) }}{{ 2.1 | round(0, 'ceil') }}"
+    "{{ -2.1 | round(method='floor') }}{{ 2.45 | round(1, 'floor') }}{{ -0.4 | round }}",
+    "{{ '3.7' | float }}{{ 'x' | float }}{{ 'x' | float(1.5) }}{{ ' 1_0.5e1 ' | float }}{{ 3 | float }}{{ 'inf' | float }}{{ '-nan' | float }}{{ '1e' | float }}{{ '.5' | float }}{{ '5.' | float }}{{ none | float }}",
+    "{{ ' 12 ' | int }}{{ '3.7' | int }}{{ '-3.7' | int }}{{ '+5' | int }}{{ '1_000' | int }}{{ '1__0' | int }}{{ '0x1F' | int(base=16) }}{{ '0x1F' | int(0, 0) }}{{ '1f' | int(base=16) }}{{ 'z' | int(-1) }}"
+    "{{ none | int }}{{ [] | int(7) }}{{ true | int }}{{ 'inf' | int(4) }}{{ 1e20 | int }}{{ '99999999999999999999' | int }}{{ '010' | int }}{{ '0b11' | int(0, 2) }}{{ '' | int(5) }}",
+    "{{ 'a b, c_d é1-2' | wordcount }}{{ '' | wordcount }}{{ '%s-%s' | format('a', 1) }}{{ '%05d|%-5s|%5.2f|%x|%X|%#o|%e|%g|%%|%c|%+d|% d|%r|%.2s' | format(42, 'ab', 3.14159, 255, 255, 8, 12345.678, 0.00001, 'q', 3, 4, 'x', 'xyz') }}",
+    "{{ '%(a)s=%(b)03d' | format(a='x', b=7) }}{{ '%s' % 'x' }}{{ '%s %s' % (1, [2]) }}{{ '%(k)s' % {'k': 1} }}{{ '%*d' % (5, 42) }}{{ '%d' % 3.9 }}{{ '%s' % none }}{{ '%5s|%-5s|' % ('é', 'é') }}{{ '%i%%' % true }}",
+    "{% with a = 1, b = 2 %}{{ a }}{{ b }}{% endwith %}{{ a is defined }}{% set a = 5 %}{% with a = 1, b = a %}{{ a }}{{ b }}{% set a = 9 %}{{ a }}{% endwith %}{{ a }}{% with %}x{% endwith %}",
+    "{% filter upper %}a{{ 'b' }}{% if 1 %}c{% endif %}{% endfilter %}{% filter trim | replace('a', 'x') | indent(2) %} a\nb {% endfilter %}",
+    "{% set x | trim | upper %}  hi {{ 1 }} {% endset %}[{{ x }}]{% set y %}{% set z = 1 %}{{ z }}{% endset %}{{ y }}{{ z is defined }}",
+    "{% macro box(t) %}[{{ t }}:{{ caller() }}]{% endmacro %}{% call box('x') %}body{{ 1 }}{% endcall %}"
+    "{% macro each(l) %}{% for i in l %}{{ caller(i, loop.index) }};{% endfor %}{% endmacro %}{% call(a, b=0) each([7, 8]) %}{{ a }}-{{ b }}{% endcall %}",
+    "{% for i in range(5) %}{{ loop.cycle('a', 'b', 'c') }}{{ loop.depth }}{{ loop.depth0 }}{% endfor %}",
+    "{{ 1 is lt 2 }}{{ 2 is gt 3 }}{{ 2 is ge 2 }}{{ 2 is le 1 }}{{ 1 is ne 2 }}{{ 1 is lessthan 2 }}{{ 3 is greaterthan(2) }}{{ [1, 5, 3] | select('>', 2) | list }}{{ [1, 5, 3] | reject('ge', 3) | list }}"
+    "{{ [1, 2] | select('==', 1) | list }}{{ [{'n': 1}, {'n': 5}] | selectattr('n', 'lt', 3) | list }}{{ 'a' is lower }}{{ 'A1' is upper }}{{ '1' is lower }}{{ 'upper' is filter }}{{ 'nope' is filter }}{{ 'odd' is test }}"
+    "{{ none is sameas none }}{{ 1 is sameas true }}{{ 'x' is escaped }}{{ 3.0 is odd }}{{ 4.5 is even }}{{ 6 is divisibleby(-1) }}",
+    "{{ 'abcabc'.removeprefix('abc') }}{{ 'abc'.removeprefix('x') }}{{ 'abcabc'.removesuffix('bc') }}{{ 'a\nb\r\nc\x0bd\u2028e\n'.splitlines() }}{{ 'a\nb'.splitlines(true) }}{{ ''.splitlines() }}{{ 'a\n\nb'.splitlines(keepends=true) }}",
+    "{{ '12'.isdigit() }}{{ '1a'.isdigit() }}{{ ''.isdigit() }}{{ '²'.isdigit() }}{{ '½'.isnumeric() }}{{ 'é'.isalpha() }}{{ 'é1'.isalnum() }}{{ ' \t'.isspace() }}{{ 'ab1'.islower() }}{{ 'AB'.isupper() }}{{ '1'.isupper() }}{{ '٣'.isdecimal() }}",
+    "{{ 'a b  c '.rsplit() }}{{ ' a b  c '.rsplit(none, 1) }}{{ 'a,b,c'.rsplit(',') }}{{ 'a,b,c'.rsplit(sep=',', maxsplit=1) }}{{ '  a b '.rsplit(none, 0) }}{{ 'a b c'.split(none, 1) }}{{ 'a b c'.split(maxsplit=1) }}{{ ' a b '.split(none, 0) }}",
+    "{{ 'abcabc'.find('c', 3) }}{{ 'abcabc'.find('c', -2) }}{{ 'abcabc'.find('a', 1, 3) }}{{ 'abc'.find('', 3) }}{{ 'abc'.find('', 4) }}{{ 'abcabc'.rfind('b') }}{{ 'éaé'.index('é', 1) }}{{ 'aXbX'.rindex('X') }}{{ 'aaaa'.count('aa') }}{{ 'abc'.count('') }}{{ 'abab'.count('a', 1) }}",
+    "{{ 'abc'.startswith('b', 1) }}{{ 'abc'.endswith('b', 0, 2) }}{{ 'abc'.startswith(('x', 'a')) }}{{ 'abc'.startswith('', 3) }}{{ 'abc'.startswith('', 4) }}{{ 'a-b-c'.partition('-') }}{{ 'a-b-c'.rpartition('-') }}{{ 'abc'.partition('x') }}{{ 'abc'.rpartition('x') }}",
+    "{{ ', '.join(['a', 'b']) }}{{ '-'.join('xyz') }}{{ 'ab'.center(7, '*') }}{{ 'abc'.center(6) }}|{{ 'a'.ljust(3) }}|{{ 'a'.rjust(3, '.') }}{{ '-7'.zfill(4) }}{{ '7'.zfill(3) }}{{ 'aBc'.swapcase() }}{{ 'ab' | center(5) }}|",
+    "{{ 'straße ŉ ﬁ ΐ'.upper() }}{{ 'ß ﬂo ǆ'.title() }}{{ 'ßx ÉA'.capitalize() }}{{ 'ΑΣ ΣΑΣ. Σ'.lower() }}{{ 'İ'.lower() }}{{ 'ǅ'.swapcase() }}{{ \"it's a dog-days (x) o'neil\".title() }}{{ \"it's a dog-days (x) o'neil ßa\" | title }}",
+    "{{ 'aaa'.replace('', '-') }}{{ 'aaa'.replace('', '-', 2) }}{{ 'abc' | replace('b', 1) }}{{ 121 | replace(1, 'x', 1) }}{{ 'a' | replace('a', 'b', none) }}{{ ''.replace('', 'x') }}",
+    "{{ '\\x41\\u00e9\\U0001F680\\101\\0\\q' }}{{ '\\x7f' | tojson }}{{ 'a\\\nb' }}{{ 0x1f }}{{ 0b101 }}{{ 0o17 }}{{ 1_000.5 }}{{ 1e3 }}{{ 00 }}",
+    "{{ ['\u200b\u00a0\x85é', '\x7f\x01'] }}{{ ['\U0001F680', '\ue000'] }}{{ 5 is string }}{{ {'a': none}.a is none }}",
+    "{{ 3 * 'ab' }}{{ [1] * 3 }}{{ 2 * (1, 2) }}{{ [1] + [2] * 2 }}{{ 7.5 // 2 }}{{ -7.5 % 2 }}{{ 7.5 % -2 }}{{ -1 // 0.3 }}{{ 2 ** -1 }}{{ 2 ** 0.5 }}{{ -7 % -1 }}{{ 0.1 + 0.2 }}",
+    "{% macro m() %}{{ y }}{% endmacro %}{% set y = 1 %}{{ m() }}{% set y = 2 %}{{ m() }}{% for y in [3] %}{{ m() }}{% endfor %}{% with y = 4 %}{{ m() }}{% endwith %}",
+    "{% for i in [1, 2] %}{% macro m() %}<{{ i }}>{% endmacro %}{{ m() }}{% endfor %}{{ m is defined }}{% if true %}{% macro n(a=i) %}{{ a }}{% endmacro %}{% endif %}{{ n(5) }}{{ n() }}",
+    "{% macro m(a, b=a, c='z') %}{{ a }}{{ b }}{{ c }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1) }}{{ m(1, 2, 3, 4, 5) }}{{ m(1, k=6) }}{{ m() }}{{ m(x, x) }}",
+    "{% macro a() %}{% set q = 1 %}{{ q }}{% endmacro %}{{ a() }}{{ q is defined }}{% macro r(n) %}{{ n }}{% if n %}{{ r(n - 1) }}{% endif %}{% endmacro %}{{ r(3) }}",
+    "{% for i in [] %}{% else %}{% set q = 1 %}{{ q }}{% endfor %}{{ q is defined }}{% for i in [1, 2] %}{% if loop.first %}{% set w = i %}{% endif %}{{ w }}|{% endfor %}",
+    "{% generation %}{% set g = 1 %}{{ g }}{% endgeneration %}{{ g is defined }}", "{{ namespace({'a': 1}, b=2).a }}{{ dict([('a', 1), ('b', 2)], c=3) }}{{ dict({'x': 1}) }}",
+    "\x0b  {% if true %}\xa0x{% endif %}\u3000{%- if true -%}\u2003 y {% endif %}", "{% raw %}\n  a\n  {% endraw %}\nb{% raw -%} \n c {%- endraw %}  d", "a\n\t {% set x = 1 %}\n  b{# c +#}\nd",
+    "{{ [1, 2, 3, 4, 5] | batch(2) | list }}{{ [1, 2, 3] | batch(2, 'x') | list }}{{ {'a': {'b': [5, 6]}} | attr('items') is callable }}{{ [{'a': {'b': [5, 6]}}] | map(attribute='a.b.1') | list }}{{ [{}, {'a': 1}] | map(attribute='a', default='z') | list }}",
+    "{{ [1, 2, 1].count(1) }}{{ [1, 2].index(2) }}{{ 'b' | default(default_value='q') }}{{ x | default('q', boolean=true) }}{{ ['a'] | join(d='-') }}{{ ['b'] | map('replace', 'b', 'c') | first }}{{ [1, 2] | map('string') | map('upper') | list }}",
+    "{{ 'a\r\nb\n' | indent }}|{{ 'a\nb' | indent('>', first=true, blank=true) }}|{{ '' | indent(2, true) }}|{{ 'a\n\nb' | indent(width=1, blank=true) }}",
     # Errors: the reason is ours, that there is one is Python's.
     "{{ x.y }}", "{{ x + 'a' }}", "{{ none + 'a' }}", "{{ 'a' + 1 }}", "{{ raise_exception('no system role') }}", "{{ x() }}", "{{ 'a'.nope() }}",
     "{% if %}", "{{ 1 + }}", "{% for x %}", "{{ 'a", "{% if 1 %}", "{{ 1 | nosuch }}", "{{ 1 is nosuch }}", "{% nosuch %}", "{{ 1 // 0 }}",
     "{% for i in 5 %}{% endfor %}", "{{ 1 in 'a' }}", "{% set x.y = 1 %}", "{{ 'a' < 1 }}", "{{ none | length }}", "{{ (1 }}", "{# open",
+    "{{ 'a' | upper(1) }}", "{{ 'a' | replace('a') }}", "{{ 1 | tojson(sort=true) }}", "{{ 'a'.strip(chars='a') }}", "{{ 'a'.startswith() }}", "{{ range() }}", "{{ range(1, 2, 3, 4) }}",
+    "{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}", "{% macro m(a) %}{% endmacro %}{{ m(b=1) }}", "{% macro m(a) %}{% endmacro %}{{ m(1, a=1) }}", "{% macro m() %}{% endmacro %}{% call m() %}x{% endcall %}",
+    "{{ 1 is divisibleby }}", "{{ 1 is odd(2) }}", "{{ [1].append(2) }}", "{{ {'a': 1}.pop('a') }}", "{{ {[1]: 2} }}", "{{ 'abc'.index('x') }}", "{{ '%d' % 'x' }}", "{{ '%s' % (1, 2) }}", "{{ '%s %s' % 1 }}",
+    "{{ x | int }}", "{{ x | float }}", "{{ 'a' | abs }}", "{{ 1 + none }}", "{{ [1, 'a'] | sort }}", "{{ [none, 1] | min }}", "{{ [1] + (2,) }}", "{{ {'a': 1, 2: 3} | dictsort }}", "{{ 1e400 | int }}", "{{ 0 ** -1 }}", "{{ {'a': 1} | tojson(indent=[]) }}",
+    "{% break %}", "{% for i in [1] %}{% macro m() %}{% break %}{% endmacro %}{% endfor %}", "{{ strftime_now() }}", "{{ raise_exception() }}", "{{ '' | first | upper ~ x.y }}", "{{ [1] | map('nosuch') | list }}", "{{ [1] | select('nosuch') | list }}",
 ]
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Hi 中 "}, {"role": "assistant", "content": None}]
 
@@ -81,11 +139,22 @@ class Generation(jinja2.ext.Extension):
         return jinja2.nodes.Scope(body).set_lineno(line)
 
 
-def main():
+def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def environment():
+    """A Jinja environment as transformers makes it for chat templates."""
     env = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation])
-    env.filters["tojson"] = lambda x, indent=None: json.dumps(x, ensure_ascii=False, indent=indent)
+    env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
+    env.globals["strftime_now"] = lambda format: datetime.datetime.now().strftime(format)
+    return env
+
+
+def main():
+    env = environment()
     root = pathlib.Path(__file__).resolve().parents[1]
     with open(root / "data/chat/vectors.jsonl", "w", encoding="utf-8") as out:
         for source in SNIPPETS:

@@ -20,8 +20,9 @@ enum class ExprKind {
   kLiteral,    // value
   kName,       // name
   kList,       // args
+  kTuple,      // args
   kDict,       // args: key, value, key, value...
-  kAttribute,  // args[0] . name
+  kAttribute,  // args[0] . name (also as `value`)
   kSubscript,  // args[0] [ args[1] ]
   kSlice,      // args[0] [ args[1] : args[2] : args[3] ]; absent ones are null
   kCall,       // args[0] ( args[1...], named... )
@@ -31,6 +32,7 @@ enum class ExprKind {
   kBinary,     // name: + - * / // % ** ~ and or
   kCompare,    // args[0] ops[0] args[1] ops[1] args[2]...
   kIf,         // args[0] if args[1] else args[2] (may be null)
+  kCaptured,   // What the statement around it captured of its body
 };
 
 struct Expr {
@@ -53,8 +55,11 @@ enum class NodeKind {
   kOutput,  // expr
   kIf,      // branches: condition (null for else) and body
   kFor,     // targets in expr [if filter]: body, otherwise
-  kSet,     // targets = expr, or targets.attribute = expr, or a captured body
+  kSet,     // targets = expr, or targets.attribute = expr; `captures`: the body comes first
+  kWith,    // targets with their values in `defaults`: body, with a scope of its own
+  kFilter,  // expr, which has a captured body in it
   kMacro,   // name(targets with defaults): body
+  kCall,    // expr, a call, whose caller is name(targets with defaults): body
   kBreak,
   kContinue,
 };
@@ -74,6 +79,10 @@ struct Node {
   std::vector<Branch> branches;
   std::vector<ExprPtr> defaults;  // A macro's, by parameter; null: none.
   Block body, otherwise;
+  bool captures = false;
+  // Whether a macro's body has these names, which then take what no parameter takes.
+  bool takes_loop = false;  // Whether a loop's body has this name.
+  bool takes_varargs = false, takes_kwargs = false, takes_caller = false;
 };
 
 }  // namespace fathom::router::jinja

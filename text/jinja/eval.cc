@@ -2,35 +2,42 @@
 
 #include <fmt/format.h>
 
-#include <ctime>
-#include <map>
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "text/jinja/builtins.h"
 
 namespace fathom::router::jinja {
+
+// Names and their values. A loop's pass, a macro's call and the bodies of `with`, `filter`, `call`
+// and block `set` have a scope of their own; an `if` has not.
+struct Scope {
+  std::shared_ptr<Scope> parent;  // Where else to look: the scope around it in the source.
+  std::vector<std::pair<std::string_view, Value>> names;  // The AST or the caller has the texts.
+
+  void Set(std::string_view name, Value value) {
+    const auto found = std::find_if(names.begin(), names.end(),
+                                    [&](const auto& entry) { return entry.first == name; });
+    if (found != names.end()) {
+      found->second = std::move(value);
+    } else {
+      names.emplace_back(name, std::move(value));
+    }
+  }
+};
+
+struct Closure {
+  const Node* macro;
+  std::shared_ptr<Scope> scope;  // Where it was defined.
+};
+
 namespace {
 
-constexpr size_t kRangeMax = 100'000;
 constexpr int64_t kCancelCheckSteps = 1000;
 
 enum class Flow { kNext, kBreak, kContinue };
-
-// Names in sight: the innermost scope last. A for body and a macro's body have scopes of their own;
-// an if has not.
-class Scopes {
- public:
-  Scopes() : scopes_(1) {}
-  void Push() { scopes_.emplace_back(); }
-  void Pop() { scopes_.pop_back(); }
-  void Set(const std::string& name, Value value) { scopes_.back()[name] = std::move(value); }
-  Value Get(const std::string& name) const {
-    for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
-      if (auto it = scope->find(name); it != scope->end()) return it->second;
-    }
-    return Value(Undefined{name});
-  }
-
- private:
-  std::vector<std::map<std::string, Value, std::less<>>> scopes_;
-};
 
 class Evaluator {
  public:
@@ -39,17 +46,18 @@ class Evaluator {
 
   Evaluator(const Evaluator&) = delete;
   Evaluator& operator=(const Evaluator&) = delete;
-  // Namespaces may hold each other, or themselves.
+  // Namespaces may hold each other, or themselves, and a scope its macros, which hold it.
   ~Evaluator() {
-    for (const auto& space : spaces_) space->clear();
+    for (const auto& space : spaces_) space.name_space()->clear();
+    for (const auto& scope : with_macros_) scope->names.clear();
   }
 
   Str Run(const Block& block, const Variables& globals) {
-    for (const char* name : {"namespace", "range", "raise_exception", "strftime_now", "dict"}) {
-      scopes_.Set(name, Value(Callable{name, nullptr}));
-    }
-    for (const auto& [name, value] : globals) scopes_.Set(name, value);
-    scopes_.Push();
+    scope_ = std::make_shared<Scope>();
+    for (const std::string_view name : FunctionNames())
+      scope_->Set(name, Value(Callable{std::string(name)}));
+    for (const auto& [name, value] : globals) scope_->Set(name, value);
+    const Inner inner(this, scope_);
     Execute(block);
     return out_.Take();
   }
@@ -71,6 +79,28 @@ class Evaluator {
     ~Entered() { --evaluator->depth_; }
     Evaluator* evaluator;
   };
+
+  // A scope within `outer`, for the time of this object.
+  struct Inner {
+    Inner(Evaluator* e, std::shared_ptr<Scope> outer) : evaluator(e), before(std::move(e->scope_)) {
+      e->scope_ = std::make_shared<Scope>(Scope{std::move(outer), {}});
+    }
+    explicit Inner(Evaluator* e) : Inner(e, e->scope_) {}
+    ~Inner() { evaluator->scope_ = std::move(before); }
+    Inner(const Inner&) = delete;
+    Inner& operator=(const Inner&) = delete;
+    Evaluator* evaluator;
+    std::shared_ptr<Scope> before;
+  };
+
+  Value Get(const std::string& name) const {
+    for (const Scope* scope = scope_.get(); scope != nullptr; scope = scope->parent.get()) {
+      for (const auto& [known, value] : scope->names) {
+        if (known == name) return value;
+      }
+    }
+    return Value(Undefined{name});
+  }
 
   void CheckOutput() const {
     if (static_cast<int64_t>(out_.size()) > limits_.bytes_max) {
@@ -106,14 +136,23 @@ class Evaluator {
         }
         return Flow::kNext;
       case NodeKind::kFor:
-        For(node);
-        return Flow::kNext;
+        return For(node);
       case NodeKind::kSet:
         Set(node);
         return Flow::kNext;
+      case NodeKind::kWith:
+        return With(node);
+      case NodeKind::kFilter:
+        captured_ = Value(Captured(node.body));
+        out_.Append(Eval(*node.expr).Text());
+        CheckOutput();
+        return Flow::kNext;
       case NodeKind::kMacro:
-        macros_[node.text] = &node;
-        scopes_.Set(node.text, Value(Callable{node.text, nullptr}));
+        scope_->Set(node.text, MakeMacro(node));
+        return Flow::kNext;
+      case NodeKind::kCall:
+        out_.Append(CallWithBody(node).Text());
+        CheckOutput();
         return Flow::kNext;
       case NodeKind::kBreak:
         return Flow::kBreak;
@@ -126,7 +165,7 @@ class Evaluator {
   // Binds one loop item or one set value to its names, unpacking a list where there are several.
   void Bind(const std::vector<std::string>& names, const Value& value) {
     if (names.size() == 1) {
-      scopes_.Set(names[0], value);
+      scope_->Set(names[0], value);
       return;
     }
     const List parts = Iterate(value);
@@ -134,45 +173,50 @@ class Evaluator {
       throw TemplateError(
           fmt::format("cannot unpack {} values into {} names", parts.size(), names.size()));
     }
-    for (size_t i = 0; i < names.size(); ++i) scopes_.Set(names[i], parts[i]);
+    for (size_t i = 0; i < names.size(); ++i) scope_->Set(names[i], parts[i]);
   }
 
-  void For(const Node& node) {
+  Flow For(const Node& node) {
     List items = Iterate(Eval(*node.expr));
     if (node.filter != nullptr) {
       List kept;
       for (Value& item : items) {
-        scopes_.Push();
+        const Inner inner(this);
         Bind(node.targets, item);
-        const bool keep = Eval(*node.filter).Truthy();
-        scopes_.Pop();
-        if (keep) kept.push_back(std::move(item));
+        if (Eval(*node.filter).Truthy()) kept.push_back(std::move(item));
       }
       items = std::move(kept);
     }
     if (items.empty()) {
-      Execute(node.otherwise);
-      return;
+      const Inner inner(this);
+      return Execute(node.otherwise);
     }
     for (size_t i = 0; i < items.size(); ++i) {
       const Entered entered(this, node.line);
-      scopes_.Push();
+      const Inner inner(this);
       Bind(node.targets, items[i]);
-      scopes_.Set("loop", Loop(items, i));
-      const Flow flow = Execute(node.body);
-      scopes_.Pop();
-      if (flow == Flow::kBreak) break;
+      if (node.takes_loop) scope_->Set("loop", Loop(items, i));
+      if (Execute(node.body) == Flow::kBreak) break;
     }
+    return Flow::kNext;
+  }
+
+  Flow With(const Node& node) {
+    List values;  // They do not see each other.
+    for (const ExprPtr& value : node.defaults) values.push_back(Eval(*value));
+    const Inner inner(this);
+    for (size_t i = 0; i < values.size(); ++i) scope_->Set(node.targets[i], std::move(values[i]));
+    return Execute(node.body);
   }
 
   // Keys are made once: a loop has one of these for each item.
   static Value Loop(const List& items, size_t i) {
     static const Value kIndex0("index0"), kIndex("index"), kFirst("first"), kLast("last"),
         kLength("length"), kRevindex("revindex"), kRevindex0("revindex0"), kPrevitem("previtem"),
-        kNextitem("nextitem");
+        kNextitem("nextitem"), kCycle("cycle"), kDepth("depth"), kDepth0("depth0");
     const auto index = static_cast<int64_t>(i), size = static_cast<int64_t>(items.size());
     Map loop;
-    loop.reserve(9);
+    loop.reserve(12);
     loop.emplace_back(kIndex0, index);
     loop.emplace_back(kIndex, index + 1);
     loop.emplace_back(kFirst, i == 0);
@@ -183,16 +227,20 @@ class Evaluator {
     loop.emplace_back(kPrevitem, i == 0 ? Value(Undefined{"previtem"}) : items[i - 1]);
     loop.emplace_back(kNextitem,
                       i + 1 == items.size() ? Value(Undefined{"nextitem"}) : items[i + 1]);
+    loop.emplace_back(kDepth, int64_t{1});
+    loop.emplace_back(kDepth0, int64_t{0});
+    loop.emplace_back(kCycle, Callable{"cycle", std::make_shared<const Value>(index)});
     return Value(std::move(loop));
   }
 
   void Set(const Node& node) {
-    const Value value = node.expr != nullptr ? Eval(*node.expr) : Value(Captured(node.body));
+    if (node.captures) captured_ = Value(Captured(node.body));
+    const Value value = Eval(*node.expr);
     if (node.text.empty()) {
       Bind(node.targets, value);
       return;
     }
-    Namespace* space = scopes_.Get(node.targets[0]).name_space();
+    Namespace* space = Get(node.targets[0]).name_space();
     if (space == nullptr) {
       throw TemplateError(fmt::format("line {}: {} is not a namespace, so {}.{} cannot be set",
                                       node.line, node.targets[0], node.targets[0], node.text));
@@ -202,6 +250,7 @@ class Evaluator {
 
   Str Captured(const Block& body) {
     StrBuilder outer = std::exchange(out_, {});
+    const Inner inner(this);
     Execute(body);
     return std::exchange(out_, std::move(outer)).Take();
   }
@@ -213,13 +262,15 @@ class Evaluator {
       case ExprKind::kLiteral:
         return e.value;
       case ExprKind::kName:
-        return scopes_.Get(e.name);
+        return Get(e.name);
       case ExprKind::kList:
         return Value(EvalAll(e, 0));
+      case ExprKind::kTuple:
+        return Value::Tuple(EvalAll(e, 0));
       case ExprKind::kDict:
         return Dict(e);
       case ExprKind::kAttribute:
-        return Attribute(Eval(*e.args[0]), e.name);
+        return Attribute(Eval(*e.args[0]), e);
       case ExprKind::kSubscript:
         return Subscript(Eval(*e.args[0]), Eval(*e.args[1]));
       case ExprKind::kSlice:
@@ -238,6 +289,8 @@ class Evaluator {
         return Compare(e);
       case ExprKind::kIf:
         return Eval(*e.args[1]).Truthy() ? Eval(*e.args[0]) : EvalOr(e.args[2]);
+      case ExprKind::kCaptured:
+        return std::exchange(captured_, {});
     }
     return Value();
   }
@@ -259,98 +312,109 @@ class Evaluator {
   }
 
   Value Dict(const Expr& e) {
-    Map map;
+    MapBuilder map;
     for (size_t i = 0; i + 1 < e.args.size(); i += 2) {
-      const Value key = Eval(*e.args[i]);
-      if (!key.is_string())
-        throw TemplateError(fmt::format("a {} cannot be a key", key.TypeName()));
-      map.emplace_back(key, Eval(*e.args[i + 1]));
+      Value key = Eval(*e.args[i]);
+      map.Set(std::move(key), Eval(*e.args[i + 1]));
     }
-    return Value(std::move(map));
+    return Value(map.Take());
   }
 
+  static Value Method(const Value& object, std::string_view name) {
+    return Value(Callable{std::string(name), std::make_shared<const Value>(object)});
+  }
   // x.name: methods first, then entries, as in Jinja; x["name"] the other way round.
-  static Value Attribute(const Value& object, const std::string& name) {
-    if (HasMethod(object, name))
-      return Value(Callable{name, std::make_shared<const Value>(object)});
-    return Item(object, Value(name));
+  static Value Attribute(const Value& object, const Expr& e) {
+    return HasMethod(object, e.name) ? Method(object, e.name) : Item(object, e.value);
   }
   static Value Subscript(const Value& object, const Value& key) {
     Value found = Item(object, key);
-    if (found.is_undefined() && key.is_string() && HasMethod(object, key.string()->view())) {
-      return Attribute(object, key.string()->str());
-    }
+    if (found.is_undefined() && key.is_string() && HasMethod(object, key.string()->view()))
+      return Method(object, key.string()->view());
     return found;
   }
 
-  Value Call(const Value& callee, const CallArgs& args) {
+  Value Call(const Value& callee, CallArgs args) {
     const Callable* function = callee.callable();
     if (function == nullptr)
       throw TemplateError(fmt::format("{} cannot be called", callee.TypeName()));
+    if (function->closure != nullptr) return CallMacro(*function->closure, std::move(args));
     if (function->self != nullptr) return CallMethod(*function->self, function->name, args);
-    if (auto it = macros_.find(function->name); it != macros_.end())
-      return CallMacro(*it->second, args);
-    if (function->name == "namespace") {
-      auto space = std::make_shared<Namespace>();
-      for (const auto& [name, value] : args.named) (*space)[name] = value;
-      spaces_.push_back(space);
-      return Value(std::move(space));
-    }
-    if (function->name == "dict") {
-      Map map;
-      for (const auto& [name, value] : args.named) map.emplace_back(name, value);
-      return Value(std::move(map));
-    }
-    if (function->name == "range") return Range(args);
-    if (function->name == "strftime_now")
-      return Value(FormatNow(args.Get(0, "format").Text().str()));
-    throw TemplateError("the template refuses this conversation: " +
-                        args.Get(0, "message").Text().str());
+    Value result = CallFunction(function->name, args, now_unix_s_);
+    if (result.name_space() != nullptr) spaces_.push_back(result);
+    return result;
   }
 
-  Value CallMacro(const Node& macro, const CallArgs& args) {
-    scopes_.Push();
-    for (size_t i = 0; i < macro.targets.size(); ++i) {
-      Value value = args.Get(i, macro.targets[i]);
-      if (value.is_undefined() && macro.defaults[i] != nullptr) value = Eval(*macro.defaults[i]);
-      scopes_.Set(macro.targets[i], std::move(value));
-    }
-    Str text = Captured(macro.body);
-    scopes_.Pop();
-    return Value(std::move(text));
+  // ---- Macros ----
+  Value MakeMacro(const Node& node) {
+    if (with_macros_.empty() || with_macros_.back() != scope_) with_macros_.push_back(scope_);
+    return Value(
+        Callable{node.text, nullptr, std::make_shared<const Closure>(Closure{&node, scope_})});
   }
 
-  static Value Range(const CallArgs& args) {
-    std::vector<int64_t> n;
-    for (const Value& v : args.args) {
-      if (!v.is_int()) throw TemplateError("range needs integers");
-      n.push_back(v.AsInt());
-    }
-    if (n.empty() || n.size() > 3) throw TemplateError("range takes one to three integers");
-    const int64_t start = n.size() > 1 ? n[0] : 0, stop = n.size() > 1 ? n[1] : n[0],
-                  step = n.size() > 2 ? n[2] : 1;
-    if (step == 0) throw TemplateError("range: the step is zero");
-    List out;
-    for (int64_t i = start; step > 0 ? i < stop : i > stop;) {
-      if (out.size() >= kRangeMax)
-        throw TemplateError(fmt::format("range: more than {} items", kRangeMax));
-      out.emplace_back(i);
-      if (__builtin_add_overflow(i, step, &i)) break;
-    }
-    return Value(std::move(out));
+  Value CallWithBody(const Node& node) {
+    const Expr& call = *node.expr;
+    const Value callee = Eval(*call.args[0]);
+    CallArgs args = Arguments(call);
+    args.named.emplace_back("caller", MakeMacro(node));
+    return Call(callee, std::move(args));
   }
 
-  std::string FormatNow(const std::string& format) const {
-    const time_t now = now_unix_s_;
-    tm parts{};
-    gmtime_r(&now, &parts);
-    char text[256];
-    return {text, strftime(text, sizeof text, format.c_str(), &parts)};
+  // Moves the named argument of this name out of `args`.
+  static std::optional<Value> Take(CallArgs* args, const std::string& name) {
+    const auto found = std::find_if(args->named.begin(), args->named.end(),
+                                    [&](const auto& entry) { return entry.first == name; });
+    if (found == args->named.end()) return std::nullopt;
+    Value value = std::move(found->second);
+    args->named.erase(found);
+    return value;
+  }
+
+  Value CallMacro(const Closure& closure, CallArgs args) {
+    const Node& macro = *closure.macro;
+    const std::vector<std::string>& parameters = macro.targets;
+    const auto refuse = [&](const std::string& what) {
+      throw TemplateError(fmt::format("the macro '{}' {}", macro.text, what));
+    };
+    const Inner inner(this, closure.scope);
+    if (args.args.size() > parameters.size() && !macro.takes_varargs) {
+      refuse(fmt::format("takes at most {} arguments, and the call gives {}", parameters.size(),
+                         args.args.size()));
+    }
+    if (macro.takes_caller)
+      scope_->Set("caller", Take(&args, "caller").value_or(Value(Undefined{"caller"})));
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      std::optional<Value> named = Take(&args, parameters[i]);
+      if (i < args.args.size()) {
+        if (named) refuse(fmt::format("has two values for its argument '{}'", parameters[i]));
+        scope_->Set(parameters[i], args.args[i]);
+      } else if (named) {
+        scope_->Set(parameters[i], *std::move(named));
+      } else if (macro.defaults[i] != nullptr) {
+        scope_->Set(parameters[i], Eval(*macro.defaults[i]));
+      } else {
+        scope_->Set(parameters[i], Value(Undefined{parameters[i]}));
+      }
+    }
+    if (!args.named.empty() && !macro.takes_kwargs)
+      refuse(fmt::format("has no argument named '{}'", args.named[0].first));
+    if (macro.takes_varargs) {
+      const size_t used = std::min(parameters.size(), args.args.size());
+      scope_->Set("varargs", Value::Tuple(args.After(used).args));
+    }
+    if (macro.takes_kwargs) {
+      MapBuilder rest;
+      for (auto& [name, value] : args.named) rest.Set(Value(name), std::move(value));
+      scope_->Set("kwargs", Value(rest.Take()));
+    }
+    StrBuilder outer = std::exchange(out_, {});
+    Execute(macro.body);
+    return Value(std::exchange(out_, std::move(outer)).Take());
   }
 
   static Value Unary(const std::string& op, const Value& value) {
     if (op == "not") return Value(!value.Truthy());
-    if (!value.is_number())
+    if (!value.is_number() || value.big_int() != nullptr)
       throw TemplateError(fmt::format("unsupported operand for {}: {}", op, value.TypeName()));
     if (value.is_float()) return Value(op == "-" ? -value.AsDouble() : value.AsDouble());
     if (op == "-" && value.AsInt() == INT64_MIN) throw TemplateError("-(-2**63) is too large");
@@ -379,9 +443,10 @@ class Evaluator {
   CancelCheck cancel_;
   int64_t steps_ = 0;
   int depth_ = 0;
-  Scopes scopes_;
-  std::map<std::string, const Node*> macros_;
-  std::vector<std::shared_ptr<Namespace>> spaces_;  // All that were made.
+  std::shared_ptr<Scope> scope_;
+  Value captured_;             // For kCaptured.
+  std::vector<Value> spaces_;  // All namespaces that were made.
+  std::vector<std::shared_ptr<Scope>> with_macros_;
   StrBuilder out_;
 };
 

@@ -11,19 +11,28 @@ namespace {
 
 bool IsNameStart(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 bool IsNamePart(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
-bool IsSpace(char c) { return std::strchr(" \t\n\r\v\f", c) != nullptr && c != '\0'; }
 
-void AppendUtf8(uint32_t code, std::string* out) {
-  if (code < 0x80) {
-    *out += static_cast<char>(code);
-  } else if (code < 0x800) {
-    *out += static_cast<char>(0xC0 | code >> 6);
-    *out += static_cast<char>(0x80 | (code & 0x3F));
-  } else {
-    *out += static_cast<char>(0xE0 | code >> 12);
-    *out += static_cast<char>(0x80 | (code >> 6 & 0x3F));
-    *out += static_cast<char>(0x80 | (code & 0x3F));
+// Bytes of the white space, as Python knows it, at the end and at the begin of a text.
+size_t SpaceBehind(std::string_view text) {
+  size_t end = text.size();
+  while (end > 0) {
+    size_t begin = end - 1, size = 0;
+    while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
+    if (!IsSpaceAt(text.substr(begin, end - begin), &size)) break;
+    end = begin;
   }
+  return text.size() - end;
+}
+size_t SpaceBefore(std::string_view text) {
+  size_t begin = 0, size = 0;
+  while (begin < text.size() && IsSpaceAt(text.substr(begin), &size)) begin += size;
+  return begin;
+}
+
+bool IsDigitOf(char c, int base) {
+  const int lower = std::tolower(static_cast<unsigned char>(c));
+  const int digit = lower >= 'a' ? lower - 'a' + 10 : lower - '0';
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 && digit < base;
 }
 
 class Lexer {
@@ -76,7 +85,7 @@ class Lexer {
     const char type = source_[open + 1];
     const char sign = open + 2 < source_.size() ? source_[open + 2] : '\0';
     if (sign == '-') {
-      while (!text.empty() && IsSpace(text.back())) text.remove_suffix(1);
+      text.remove_suffix(SpaceBehind(text));
     } else if (type != '{' && sign != '+') {
       text = WithoutIndent(text, text_start);
     }
@@ -89,13 +98,13 @@ class Lexer {
     }
   }
 
-  // lstrip_blocks: blanks between the start of the line and the tag go.
+  // lstrip_blocks: white space between the start of the line and the tag goes.
   std::string_view WithoutIndent(std::string_view text, size_t text_start) const {
-    size_t keep = text.size();
-    while (keep > 0 && (text[keep - 1] == ' ' || text[keep - 1] == '\t')) --keep;
-    const bool line_start =
-        keep > 0 ? text[keep - 1] == '\n' : text_start == 0 || source_[text_start - 1] == '\n';
-    return line_start ? text.substr(0, keep) : text;
+    const size_t newline = text.rfind('\n');
+    const size_t begin = newline == std::string_view::npos ? 0 : newline + 1;
+    const bool line_start = begin > 0 || text_start == 0 || source_[text_start - 1] == '\n';
+    const bool blank = SpaceBehind(text.substr(begin)) == text.size() - begin;
+    return line_start && blank ? text.substr(0, begin) : text;
   }
 
   void Emit(std::string_view text) {
@@ -106,9 +115,7 @@ class Lexer {
   // comments.
   void AfterTag(char sign, bool block) {
     if (sign == '-') {
-      size_t end = at_;
-      while (end < source_.size() && IsSpace(source_[end])) ++end;
-      Advance(end);
+      Advance(at_ + SpaceBefore(source_.substr(at_)));
     } else if (block && sign != '+' && at_ < source_.size() && source_[at_] == '\n') {
       Advance(at_ + 1);
     }
@@ -126,12 +133,12 @@ class Lexer {
     const size_t first = tokens_.size();
     Push(output ? TokenKind::kOutputBegin : TokenKind::kBlockBegin, "");
     while (true) {
-      while (at_ < source_.size() && IsSpace(source_[at_])) Advance(at_ + 1);
+      Advance(at_ + SpaceBefore(source_.substr(at_)));
       if (at_ >= source_.size()) Fail(output ? "{{ is not closed by }}" : "{% is not closed by %}");
       const std::string_view rest = source_.substr(at_);
       const std::string_view close = output ? "}}" : "%}";
       const bool signed_close =
-          (rest[0] == '-' || rest[0] == '+') && rest.substr(1).starts_with(close);
+          (rest[0] == '-' || (rest[0] == '+' && !output)) && rest.substr(1).starts_with(close);
       // "}}" inside a dict literal cannot be told apart by looking ahead; braces are counted
       // instead.
       if (signed_close || (depth_ == 0 && rest.starts_with(close))) {
@@ -152,15 +159,20 @@ class Lexer {
   }
 
   void Raw(char sign) {
-    AfterTag(sign, true);
+    AfterTag(sign, /*block=*/false);
     for (size_t open = source_.find("{%", at_); open != std::string_view::npos;
          open = source_.find("{%", open + 2)) {
       size_t word = open + 2;
-      const bool strip = word < source_.size() && source_[word] == '-';
-      while (word < source_.size() && (IsSpace(source_[word]) || source_[word] == '-')) ++word;
+      const char before = word < source_.size() ? source_[word] : '\0';
+      if (before == '-' || before == '+') ++word;
+      word += SpaceBefore(source_.substr(word));
       if (!source_.substr(word).starts_with("endraw")) continue;
       std::string_view text = source_.substr(at_, open - at_);
-      while (strip && !text.empty() && IsSpace(text.back())) text.remove_suffix(1);
+      if (before == '-') {
+        text.remove_suffix(SpaceBehind(text));
+      } else if (before != '+') {
+        text = WithoutIndent(text, at_);
+      }
       Emit(text);
       const size_t close = source_.find("%}", word);
       if (close == std::string_view::npos) break;
@@ -186,64 +198,99 @@ class Lexer {
     }
   }
 
-  void Number(std::string_view rest) {
-    size_t end = 0;
-    while (end < rest.size() &&
-           (std::isdigit(static_cast<unsigned char>(rest[end])) != 0 || rest[end] == '_'))
-      ++end;
-    bool real = false;
-    if (end + 1 < rest.size() && rest[end] == '.' &&
-        std::isdigit(static_cast<unsigned char>(rest[end + 1])) != 0) {
-      real = true;
-      ++end;
-      while (end < rest.size() && std::isdigit(static_cast<unsigned char>(rest[end])) != 0) ++end;
+  // Where digits with single "_" between them end.
+  static size_t DigitsEnd(std::string_view rest, size_t at, int base) {
+    while (at < rest.size() && IsDigitOf(rest[at], base)) {
+      ++at;
+      if (at + 1 < rest.size() && rest[at] == '_' && IsDigitOf(rest[at + 1], base)) ++at;
     }
+    return at;
+  }
+
+  void Number(std::string_view rest) {
+    const char mark = rest.size() > 2 && rest[0] == '0' ? static_cast<char>(rest[1] | 0x20) : '\0';
+    const int base = mark == 'x' ? 16 : mark == 'o' ? 8 : mark == 'b' ? 2 : 10;
+    const size_t digits_begin = base == 10 ? 0 : rest[2] == '_' ? 3 : 2;
+    if (base != 10 && digits_begin < rest.size() && IsDigitOf(rest[digits_begin], base)) {
+      const size_t end = DigitsEnd(rest, digits_begin, base);
+      return Integer(rest.substr(0, end), rest.substr(digits_begin, end - digits_begin), base);
+    }
+    size_t end = DigitsEnd(rest, 0, 10);
+    const size_t whole_end = end;
+    if (end + 1 < rest.size() && rest[end] == '.' && IsDigitOf(rest[end + 1], 10))
+      end = DigitsEnd(rest, end + 1, 10);
     size_t exponent = end;
-    if (exponent < rest.size() && (rest[exponent] == 'e' || rest[exponent] == 'E')) {
+    if (exponent < rest.size() && (rest[exponent] | 0x20) == 'e') {
       ++exponent;
       if (exponent < rest.size() && (rest[exponent] == '+' || rest[exponent] == '-')) ++exponent;
-      const size_t digits_start = exponent;
-      while (exponent < rest.size() &&
-             std::isdigit(static_cast<unsigned char>(rest[exponent])) != 0)
-        ++exponent;
-      if (exponent > digits_start) {
-        real = true;
-        end = exponent;
-      }
+      if (exponent < rest.size() && IsDigitOf(rest[exponent], 10))
+        end = DigitsEnd(rest, exponent, 10);
+    }
+    if (end == whole_end) {
+      if (end > 1 && rest[0] == '0' && rest.substr(0, end).find_first_not_of("0_") != rest.npos)
+        Fail(fmt::format("the number {} begins with 0", rest.substr(0, end)));
+      return Integer(rest.substr(0, end), rest.substr(0, end), 10);
     }
     std::string digits(rest.substr(0, end));
     std::erase(digits, '_');
-    double as_real = 0;
-    int64_t as_int = 0;
-    const char* last = digits.data() + digits.size();
-    const bool good = real ? std::from_chars(digits.data(), last, as_real).ec == std::errc()
-                           : std::from_chars(digits.data(), last, as_int).ec == std::errc();
-    if (!good) Fail(fmt::format("the number {} is too large", digits));
-    Push(TokenKind::kNumber, digits, real ? Value(as_real) : Value(as_int));
+    Push(TokenKind::kNumber, digits, Value(std::strtod(digits.c_str(), nullptr)));
     Advance(at_ + end);
+  }
+
+  void Integer(std::string_view text, std::string_view with_marks, int base) {
+    std::string digits(with_marks);
+    std::erase(digits, '_');
+    int64_t value = 0;
+    const char* last = digits.data() + digits.size();
+    if (std::from_chars(digits.data(), last, value, base).ec != std::errc())
+      Fail(fmt::format("the number {} is too large", text));
+    Push(TokenKind::kNumber, std::string(text), Value(value));
+    Advance(at_ + text.size());
+  }
+
+  // The character of an escape with so many digits at rest[*at...], which moves behind them.
+  void CodeEscape(std::string_view rest, size_t* at, size_t digits, std::string* text) const {
+    uint32_t code = 0;
+    const char* begin = rest.data() + *at;
+    const bool whole = *at + digits <= rest.size() &&
+                       std::from_chars(begin, begin + digits, code, 16).ptr == begin + digits;
+    if (!whole) Fail(fmt::format("an escape of a string lacks its {} hexadecimal digits", digits));
+    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
+      Fail(fmt::format("the escape of {:X} in a string is no character", code));
+    AppendUtf8(code, text);
+    *at += digits;
+  }
+
+  // An escape of Python's strings; *at is at the character behind the backslash and moves behind
+  // the escape.
+  void Escape(std::string_view rest, size_t* at, std::string* text) const {
+    const char c = rest[(*at)++];
+    static constexpr std::string_view kFrom = "ntr\\'\"bfva", kTo = "\n\t\r\\'\"\b\f\v\a";
+    if (const size_t known = kFrom.find(c); known != std::string_view::npos) {
+      *text += kTo[known];
+    } else if (IsDigitOf(c, 8)) {
+      auto code = static_cast<uint32_t>(c - '0');
+      for (int i = 0; i < 2 && *at < rest.size() && IsDigitOf(rest[*at], 8); ++i)
+        code = code * 8 + static_cast<uint32_t>(rest[(*at)++] - '0');
+      AppendUtf8(code, text);
+    } else if (c == 'x' || c == 'u' || c == 'U') {
+      CodeEscape(rest, at, c == 'x' ? 2 : c == 'u' ? 4 : 8, text);
+    } else if (c == 'N') {
+      Fail("\\N escapes of strings are not supported in chat templates; write the character");
+    } else if (c != '\n') {
+      *text += '\\';
+      *text += c;
+    }
   }
 
   void String(std::string_view rest) {
     std::string text;
     size_t i = 1;
-    for (; i < rest.size() && rest[i] != rest[0]; ++i) {
+    while (i < rest.size() && rest[i] != rest[0]) {
       if (rest[i] != '\\' || i + 1 >= rest.size()) {
-        text += rest[i];
-        continue;
-      }
-      const char c = rest[++i];
-      static constexpr std::string_view kFrom = "ntr\\'\"bfv0a", kTo("\n\t\r\\'\"\b\f\v\0\a", 11);
-      if (const size_t known = kFrom.find(c); known != std::string_view::npos) {
-        text += kTo[known];
-      } else if (c == 'u' && i + 4 < rest.size()) {
-        uint32_t code = 0;
-        if (std::from_chars(&rest[i + 1], &rest[i + 5], code, 16).ptr != &rest[i + 5])
-          Fail("bad \\u escape");
-        AppendUtf8(code, &text);
-        i += 4;
-      } else if (c != '\n') {
-        text += '\\';
-        text += c;
+        text += rest[i++];
+      } else {
+        Escape(rest, &++i, &text);
       }
     }
     if (i >= rest.size()) Fail("a string is not closed");

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "text/jinja/eval.h"
+#include "text/jinja/builtins.h"
 
 namespace fathom::router::jinja {
 namespace {
+
+constexpr int64_t kRepeatedItemsMax = 100'000;
 
 [[noreturn]] void BadOperands(const std::string& op, const Value& left, const Value& right) {
   throw TemplateError(
@@ -48,7 +50,23 @@ Value IntegerOp(const std::string& op, int64_t a, int64_t b) {
   return Value(out);
 }
 
+// The remainder has the sign of the divisor, and the quotient is the whole number that fits it.
+Value DivideWhole(const std::string& op, double a, double b) {
+  double rest = std::fmod(a, b);
+  double quotient = (a - rest) / b;
+  if (rest != 0 && (rest < 0) != (b < 0)) {
+    rest += b;
+    quotient -= 1;
+  }
+  if (op == "%") return Value(rest == 0 ? std::copysign(0.0, b) : rest);
+  if (quotient == 0) return Value(std::copysign(0.0, a / b));
+  const double floor = std::floor(quotient);
+  return Value(quotient - floor > 0.5 ? floor + 1 : floor);
+}
+
 Value NumberOp(const std::string& op, const Value& left, const Value& right) {
+  if (left.big_int() != nullptr || right.big_int() != nullptr)
+    throw TemplateError(fmt::format("{}: the integer is beyond 64 bits", op));
   const bool divides = op == "/" || op == "//" || op == "%";
   if (divides && right.AsDouble() == 0) throw TemplateError("division by zero");
   const bool real =
@@ -59,9 +77,13 @@ Value NumberOp(const std::string& op, const Value& left, const Value& right) {
   if (op == "-") return Value(a - b);
   if (op == "*") return Value(a * b);
   if (op == "/") return Value(a / b);
-  if (op == "//") return Value(std::floor(a / b));
-  if (op == "%") return Value(a - std::floor(a / b) * b);
-  return Value(std::pow(a, b));
+  if (op == "//" || op == "%") return DivideWhole(op, a, b);
+  if (a == 0 && b < 0) throw TemplateError("division by zero");
+  const double power = std::pow(a, b);
+  const bool finite = std::isfinite(a) && std::isfinite(b);
+  if (finite && !std::isfinite(power))
+    throw TemplateError(fmt::format("{} ** {} is too large or no real number", a, b));
+  return Value(power);
 }
 
 Str Repeat(const Str& text, int64_t times, int64_t bytes_max) {
@@ -71,6 +93,16 @@ Str Repeat(const Str& text, int64_t times, int64_t bytes_max) {
   StrBuilder out;
   for (int64_t i = 0; i < times; ++i) out.Append(text);
   return out.Take();
+}
+
+Value RepeatList(const Value& list, int64_t times) {
+  const List& items = *list.list();
+  if (times > 0 && static_cast<int64_t>(items.size()) > kRepeatedItemsMax / times)
+    throw TemplateError("a repeated list is too long");
+  List out;
+  for (int64_t i = 0; i < times && !items.empty(); ++i)
+    out.insert(out.end(), items.begin(), items.end());
+  return list.is_tuple() ? Value::Tuple(std::move(out)) : Value(std::move(out));
 }
 
 Str Join(const Str& left, const Str& right, int64_t bytes_max) {
@@ -186,7 +218,7 @@ Value Slice(const Value& object, const Value& start, const Value& stop, const Va
   for (int64_t i = range.from; range.Has(i); i = range.After(i)) {
     out.push_back((*list)[static_cast<size_t>(i)]);
   }
-  return Value(std::move(out));
+  return object.is_tuple() ? Value::Tuple(std::move(out)) : Value(std::move(out));
 }
 
 bool Contains(const Value& container, const Value& item) {
@@ -206,34 +238,33 @@ bool Contains(const Value& container, const Value& item) {
 Value BinaryOp(const std::string& op, const Value& left, const Value& right, int64_t bytes_max) {
   if (op == "~") return Value(Join(left.Text(), right.Text(), bytes_max));
   if (left.is_number() && right.is_number()) return NumberOp(op, left, right);
+  if (op == "%" && left.is_string()) return Value(PercentFormat(*left.string(), right, bytes_max));
   if (op == "+" && left.is_string() && right.is_string()) {
     return Value(Join(*left.string(), *right.string(), bytes_max));
   }
-  if (op == "+" && left.list() != nullptr && right.list() != nullptr) {
+  const bool lists = left.list() != nullptr && right.list() != nullptr;
+  if (op == "+" && lists && left.is_tuple() == right.is_tuple()) {
     List joined = *left.list();
     joined.insert(joined.end(), right.list()->begin(), right.list()->end());
-    return Value(std::move(joined));
+    return left.is_tuple() ? Value::Tuple(std::move(joined)) : Value(std::move(joined));
   }
-  if (op == "*" && left.is_string() && right.is_int()) {
-    return Value(Repeat(*left.string(), right.AsInt(), bytes_max));
+  if (op == "*" && (right.is_int() || right.is_bool()) && !left.is_number()) {
+    if (left.is_string()) return Value(Repeat(*left.string(), right.AsInt(), bytes_max));
+    if (left.list() != nullptr) return RepeatList(left, right.AsInt());
   }
+  if (op == "*" && (left.is_int() || left.is_bool()) && !right.is_number())
+    return BinaryOp(op, right, left, bytes_max);
   BadOperands(op, left, right);
 }
 
-bool CompareOp(const std::string& op, const Value& left, const Value& right) {
+bool CompareOp(std::string_view op, const Value& left, const Value& right) {
   if (op == "==") return left == right;
   if (op == "!=") return !(left == right);
   if (op == "in") return Contains(right, left);
   if (op == "not in") return !Contains(right, left);
-  int order = 0;
-  if (left.is_number() && right.is_number()) {
-    order = left.AsDouble() < right.AsDouble() ? -1 : left.AsDouble() > right.AsDouble() ? 1 : 0;
-  } else if (left.is_string() && right.is_string()) {
-    order = left.string()->view().compare(
-        right.string()->view());  // UTF-8 bytes sort as code points do.
-  } else {
-    BadOperands(op, left, right);
-  }
+  const auto no_number = [](const Value& v) { return v.is_float() && std::isnan(v.AsDouble()); };
+  const int order = Order(left, right);
+  if (no_number(left) || no_number(right)) return false;
   if (op == "<") return order < 0;
   if (op == "<=") return order <= 0;
   if (op == ">") return order > 0;

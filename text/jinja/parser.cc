@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <set>
+#include <utility>
 
 #include "text/jinja/lexer.h"
+#include "text/jinja/resolve.h"
 
 namespace fathom::router::jinja {
 namespace {
@@ -141,15 +144,30 @@ class Parser {
       block->push_back(Macro());
     } else if (word == "break" || word == "continue") {
       block->push_back(MakeNode(word == "break" ? NodeKind::kBreak : NodeKind::kContinue));
+      if (loops_ == 0) Fail(fmt::format("'{}' stands in no loop", word));
       WantBlockEnd();
+    } else if (word == "with") {
+      block->push_back(With());
+    } else if (word == "filter") {
+      block->push_back(FilterBlock());
+    } else if (word == "call") {
+      block->push_back(Call());
     } else if (word == "generation") {  // Marks assistant text for training; renders its body.
+      auto node = MakeNode(NodeKind::kWith);
       WantBlockEnd();
-      for (auto& node : Body({"endgeneration"})) block->push_back(std::move(node));
-      Next();
-      WantBlockEnd();
+      node->body = BodyUpTo("endgeneration");
+      block->push_back(std::move(node));
     } else {
       Fail(fmt::format("the statement '{}' is not supported in chat templates", word));
     }
+  }
+
+  // A body and the tag that closes it.
+  Block BodyUpTo(std::string_view end) {
+    Block body = Body({end});
+    Next();
+    WantBlockEnd();
+    return body;
   }
 
   std::unique_ptr<Node> If() {
@@ -181,7 +199,12 @@ class Parser {
     if (TakeWord("if")) node->filter = Expression();
     if (IsWord("recursive")) Fail("recursive loops are not supported in chat templates");
     WantBlockEnd();
+    ++loops_;
+    std::set<std::string> names = std::exchange(names_, {});
     node->body = Body({"else", "endfor"});
+    node->takes_loop = names_.contains("loop");
+    names_.merge(names);
+    --loops_;
     if (TakeWord("else")) {
       WantBlockEnd();
       node->otherwise = Body({"endfor"});
@@ -210,27 +233,74 @@ class Parser {
       WantBlockEnd();
     } else {
       if (node->targets.size() != 1) Fail(fmt::format("expected '=', found {}", Shown()));
+      node->captures = true;
+      node->expr = Make(ExprKind::kCaptured);
+      if (IsOp("|")) node->expr = FiltersAndTests(std::move(node->expr));
       WantBlockEnd();
-      node->body = Body({"endset"});
-      Next();
-      WantBlockEnd();
+      node->body = BodyUpTo("endset");
     }
     return node;
+  }
+
+  std::unique_ptr<Node> With() {
+    auto node = MakeNode(NodeKind::kWith);
+    while (Peek().kind != TokenKind::kBlockEnd) {
+      if (!node->targets.empty()) WantOp(",");
+      node->targets.push_back(WantName());
+      WantOp("=");
+      node->defaults.push_back(Expression());
+    }
+    WantBlockEnd();
+    node->body = BodyUpTo("endwith");
+    return node;
+  }
+
+  std::unique_ptr<Node> FilterBlock() {
+    auto node = MakeNode(NodeKind::kFilter);
+    node->expr = FiltersAndTests(OneFilter(Make(ExprKind::kCaptured)));
+    WantBlockEnd();
+    node->body = BodyUpTo("endfilter");
+    return node;
+  }
+
+  std::unique_ptr<Node> Call() {
+    auto node = MakeNode(NodeKind::kCall);
+    node->text = "caller";
+    if (TakeOp("(")) Parameters(node.get());
+    node->expr = Unary(/*with_filter=*/false);
+    if (node->expr->kind != ExprKind::kCall) Fail("'call' is not followed by a call");
+    WantBlockEnd();
+    MacroBody(node.get(), "endcall");
+    return node;
+  }
+
+  void MacroBody(Node* node, std::string_view end) {
+    const int loops = std::exchange(loops_, 0);
+    std::set<std::string> names = std::exchange(names_, {});
+    node->body = BodyUpTo(end);
+    node->takes_varargs = names_.contains("varargs");
+    node->takes_kwargs = names_.contains("kwargs");
+    node->takes_caller = names_.contains("caller");
+    names_.merge(names);
+    loops_ = loops;
+  }
+
+  // The names and defaults of a macro, behind its "(".
+  void Parameters(Node* node) {
+    while (!TakeOp(")")) {
+      node->targets.push_back(WantName());
+      node->defaults.push_back(TakeOp("=") ? Expression() : nullptr);
+      if (!IsOp(")")) WantOp(",");
+    }
   }
 
   std::unique_ptr<Node> Macro() {
     auto node = MakeNode(NodeKind::kMacro);
     node->text = WantName();
     WantOp("(");
-    while (!TakeOp(")")) {
-      node->targets.push_back(WantName());
-      node->defaults.push_back(TakeOp("=") ? Expression() : nullptr);
-      if (!IsOp(")")) WantOp(",");
-    }
+    Parameters(node.get());
     WantBlockEnd();
-    node->body = Body({"endmacro"});
-    Next();
-    WantBlockEnd();
+    MacroBody(node.get(), "endmacro");
     return node;
   }
 
@@ -238,7 +308,7 @@ class Parser {
   ExprPtr Tuple() {
     ExprPtr first = Expression();
     if (!IsOp(",")) return first;
-    auto tuple = Make(ExprKind::kList);
+    auto tuple = Make(ExprKind::kTuple);
     Adopt(tuple.get(), std::move(first));
     while (TakeOp(",")) {
       if (Peek().kind == TokenKind::kBlockEnd || Peek().kind == TokenKind::kOutputEnd) break;
@@ -396,16 +466,17 @@ class Parser {
         Fail(fmt::format("expected an expression, found '{}'", name));
       }
       expr->kind = ExprKind::kName;
+      names_.insert(name);
       expr->name = name;
     }
     return expr;
   }
 
   ExprPtr Parenthesis() {
-    if (TakeOp(")")) return Make(ExprKind::kList);
+    if (TakeOp(")")) return Make(ExprKind::kTuple);
     ExprPtr first = Expression();
     if (TakeOp(")")) return first;
-    auto tuple = Make(ExprKind::kList);
+    auto tuple = Make(ExprKind::kTuple);
     Adopt(tuple.get(), std::move(first));
     while (TakeOp(",")) {
       if (IsOp(")")) break;
@@ -434,6 +505,7 @@ class Parser {
         auto expr = Make(ExprKind::kAttribute);
         Adopt(expr.get(), std::move(value));
         expr->name = WantName();
+        expr->value = Value(expr->name);
         value = std::move(expr);
       } else if (TakeOp("[")) {
         value = Subscript(std::move(value));
@@ -484,14 +556,18 @@ class Parser {
     }
   }
 
+  ExprPtr OneFilter(ExprPtr value) {
+    auto expr = Make(ExprKind::kFilter);
+    Adopt(expr.get(), std::move(value));
+    expr->name = WantName();
+    if (IsOp("(")) Arguments(expr.get());
+    return expr;
+  }
+
   ExprPtr FiltersAndTests(ExprPtr value) {
     while (true) {
       if (TakeOp("|")) {
-        auto expr = Make(ExprKind::kFilter);
-        Adopt(expr.get(), std::move(value));
-        expr->name = WantName();
-        if (IsOp("(")) Arguments(expr.get());
-        value = std::move(expr);
+        value = OneFilter(std::move(value));
       } else if (TakeWord("is")) {
         auto expr = Make(ExprKind::kTest);
         expr->negate = TakeWord("not");
@@ -526,10 +602,16 @@ class Parser {
   std::vector<Token> tokens_;
   size_t at_ = 0;
   int depth_ = 0;
+  std::set<std::string> names_;  // That were read so far.
+  int loops_ = 0;                // Around what is read, within one macro.
 };
 
 }  // namespace
 
-Block Parse(std::string_view source) { return Parser(source).Run(); }
+Block Parse(std::string_view source) {
+  Block block = Parser(source).Run();
+  Resolve(block);
+  return block;
+}
 
 }  // namespace fathom::router::jinja

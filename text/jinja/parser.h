@@ -1,6 +1,7 @@
 // text/jinja/parser.h: tokens to a tree. The grammar is the subset of Jinja that published
-// chat templates use (docs/API.md, "Chat templates"); anything else is refused by name and line.
-// Pure; throws TemplateError.
+// chat templates use (docs/API.md, "Chat templates"); anything else is refused by name and line,
+// also calls of what is not there or does not take the arguments (resolve.h). Pure; throws
+// TemplateError.
 #pragma once
 
 #include <string_view>

@@ -1,18 +1,18 @@
 #include "text/jinja/string_methods.h"
 
 #include <fmt/format.h>
-#include <utf8proc.h>
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <utility>
 #include <vector>
 
 namespace fathom::router::jinja {
 namespace {
 
-void CheckSize(const StrBuilder& out, const CallArgs& args, std::string_view what) {
-  if (static_cast<int64_t>(out.size()) > args.bytes_max) {
+void CheckSize(const StrBuilder& out, int64_t bytes_max, std::string_view what) {
+  if (static_cast<int64_t>(out.size()) > bytes_max) {
     throw TemplateError(fmt::format("{}: the result is too long", what));
   }
 }
@@ -27,7 +27,7 @@ List SplitAtSpace(const Str& text, int64_t most) {
   };
   for (skip(); at < view.size(); skip()) {
     if (most >= 0 && static_cast<int64_t>(parts.size()) == most) {
-      parts.emplace_back(Strip(text.From(at), Value(), kRight));
+      parts.emplace_back(text.From(at));
       break;
     }
     size_t end = at, size = 0;
@@ -38,83 +38,236 @@ List SplitAtSpace(const Str& text, int64_t most) {
   return parts;
 }
 
-// startswith and endswith: one text or several.
-bool Affix(std::string_view text, const Value& affix, bool front) {
-  if (const List* several = affix.list()) {
-    return std::any_of(several->begin(), several->end(),
-                       [&](const Value& v) { return Affix(text, v, front); });
+List SplitRightAtSpace(const Str& text, int64_t most) {
+  const std::vector<std::string_view> points = CodePoints(text.view());
+  size_t at = points.size(), end = text.size();  // Where the last point that is left ends.
+  const auto take_while = [&](bool space) {
+    size_t size = 0;
+    while (at > 0 && IsSpaceAt(points[at - 1], &size) == space) end -= points[--at].size();
+  };
+  List parts;
+  for (take_while(true); at > 0; take_while(true)) {
+    const size_t word_end = end;
+    if (static_cast<int64_t>(parts.size()) == most) {
+      parts.emplace_back(text.Slice(0, word_end));
+      break;
+    }
+    take_while(false);
+    parts.emplace_back(text.Slice(end, word_end));
   }
-  const Str one = WantString(affix, front ? "startswith" : "endswith");
-  return front ? text.starts_with(one.view()) : text.ends_with(one.view());
+  std::reverse(parts.begin(), parts.end());
+  return parts;
 }
 
+// The part of a text that the arguments `start` and `end` leave, as places of bytes; nullopt where
+// the start lies behind the end, so that not even the empty text is there.
+std::optional<ByteSpan> Window(std::string_view text, const CallArgs& args, size_t first) {
+  const Value start = args.GetSome(first, ""), end = args.GetSome(first + 1, "");
+  if (start.is_undefined() && end.is_undefined()) return ByteSpan{0, text.size()};
+  const std::vector<std::string_view> points = CodePoints(text);
+  const auto size = static_cast<int64_t>(points.size());
+  const auto place = [&](const Value& at, int64_t fallback) {
+    const int64_t given = at.is_undefined() ? fallback : WantInt(at, "start and end");
+    return given < 0 ? std::max<int64_t>(0, given + size) : given;
+  };
+  const int64_t from = place(start, 0), to = std::min(place(end, size), size);
+  if (from > to) return std::nullopt;
+  const auto offset = [&](int64_t at) {
+    return at == size ? text.size()
+                      : static_cast<size_t>(points[static_cast<size_t>(at)].data() - text.data());
+  };
+  return ByteSpan{offset(from), offset(to)};
+}
+
+// startswith and endswith: one text or a tuple of several.
+bool Affix(std::string_view text, const Value& affix, bool front) {
+  if (const List* several = affix.list(); several != nullptr && affix.is_tuple()) {
+    return std::any_of(several->begin(), several->end(), [&](const Value& v) {
+      const Str one = WantString(v, front ? "startswith" : "endswith");
+      return front ? text.starts_with(one.view()) : text.ends_with(one.view());
+    });
+  }
+  return Affix(text, Value::Tuple({affix}), front);
+}
+
+template <bool kFront>
+Value HasAffix(const Str& text, const CallArgs& args) {
+  const std::optional<ByteSpan> window = Window(text.view(), args, 1);
+  const std::string_view part =
+      window ? text.view().substr(window->begin, window->end - window->begin) : "";
+  const bool has = Affix(part, args.Get(0, "prefix"), kFront);
+  return Value(has && window);
+}
+
+// find, rfind; index, rindex where nothing found is an error.
+template <bool kLast, bool kMust>
 Value Find(const Str& text, const CallArgs& args) {
-  const std::string_view view = text.view();
-  const size_t hit = view.find(WantString(args.Get(0, "sub"), "find").view());
-  return hit == view.npos ? Value(int64_t{-1})
-                          : Value(static_cast<int64_t>(CodePoints(view.substr(0, hit)).size()));
+  const Str sub = WantString(args.Get(0, "sub"), "find");
+  size_t hit = std::string_view::npos;
+  if (const std::optional<ByteSpan> window = Window(text.view(), args, 1)) {
+    const std::string_view part = text.view().substr(window->begin, window->end - window->begin);
+    hit = kLast ? part.rfind(sub.view()) : part.find(sub.view());
+    if (hit != part.npos) hit += window->begin;
+  }
+  if (hit != std::string_view::npos)
+    return Value(static_cast<int64_t>(CodePoints(text.view().substr(0, hit)).size()));
+  if (kMust) throw TemplateError("index: the text does not hold the other one");
+  return Value(int64_t{-1});
 }
 
-int64_t MaxSplit(const CallArgs& args) {
-  return WantInt(args.Get(1, "maxsplit", Value(int64_t{-1})), "split");
+Value Count(const Str& text, const CallArgs& args) {
+  const Str sub = WantString(args.Get(0, "sub"), "count");
+  const std::optional<ByteSpan> window = Window(text.view(), args, 1);
+  if (!window) return Value(int64_t{0});
+  const std::string_view part = text.view().substr(window->begin, window->end - window->begin);
+  if (sub.empty()) return Value(static_cast<int64_t>(CodePoints(part).size()) + 1);
+  int64_t count = 0;
+  for (size_t hit = part.find(sub.view()); hit != part.npos;
+       hit = part.find(sub.view(), hit + sub.size()))
+    ++count;
+  return Value(count);
+}
+
+Value RemovePrefix(const Str& text, const CallArgs& args) {
+  const Str prefix = WantString(args.Get(0, "prefix"), "removeprefix");
+  return Value(text.view().starts_with(prefix.view()) ? text.From(prefix.size()) : text);
+}
+
+Value RemoveSuffix(const Str& text, const CallArgs& args) {
+  const Str suffix = WantString(args.Get(0, "suffix"), "removesuffix");
+  return Value(text.view().ends_with(suffix.view()) ? text.Slice(0, text.size() - suffix.size())
+                                                    : text);
+}
+
+// partition, rpartition: before, separator, behind.
+template <bool kLast>
+Value Partition(const Str& text, const CallArgs& args) {
+  const Str by = WantString(args.Get(0, "sep"), "partition");
+  if (by.empty()) throw TemplateError("partition: empty separator");
+  const size_t hit = kLast ? text.view().rfind(by.view()) : text.view().find(by.view());
+  if (hit == std::string_view::npos)
+    return kLast ? Value::Tuple({Str(), Str(), text}) : Value::Tuple({text, Str(), Str()});
+  const size_t behind = hit + by.size();
+  return Value::Tuple({text.Slice(0, hit), text.Slice(hit, behind), text.From(behind)});
+}
+
+Value JoinMethod(const Str& text, const CallArgs& args) {
+  StrBuilder out;
+  bool first = true;
+  for (const Value& item : Iterate(args.Get(0, "iterable"))) {
+    if (!std::exchange(first, false)) out.Append(text);
+    out.Append(WantString(item, "join"));
+    CheckSize(out, args.bytes_max, "join");
+  }
+  return Value(out.Take());
+}
+
+template <int kSides>
+Value StripMethod(const Str& text, const CallArgs& args) {
+  const Value chars = args.GetSome(0, "chars");
+  if (!chars.is_undefined()) WantString(chars, "strip");
+  return Value(Strip(text, chars, static_cast<Sides>(kSides)));
+}
+
+// ljust fills on the right, and so on.
+template <int kSides>
+Value PadMethod(const Str& text, const CallArgs& args) {
+  const Str fill = WantString(args.Get(1, "fillchar", Value(" ")), "fillchar");
+  if (CodePoints(fill.view()).size() != 1)
+    throw TemplateError("the text to fill with is not one character");
+  return Value(Pad(text, WantInt(args.Get(0, "width"), "width"), fill, static_cast<Sides>(kSides),
+                   args.bytes_max));
+}
+
+Value ZeroFill(const Str& text, const CallArgs& args) {
+  const bool sign = text.view().starts_with('-') || text.view().starts_with('+');
+  const int64_t width = WantInt(args.Get(0, "width"), "zfill");
+  if (!sign) return Value(Pad(text, width, Str("0"), kLeft, args.bytes_max));
+  const int64_t rest = width > 0 ? width - 1 : 0;
+  return Value(Concat(text.Slice(0, 1), Pad(text.From(1), rest, Str("0"), kLeft, args.bytes_max)));
+}
+
+template <bool kLast>
+Value SplitMethod(const Str& text, const CallArgs& args) {
+  const int64_t most = WantInt(args.Get(1, "maxsplit", Value(int64_t{-1})), "split");
+  const Value separator = args.Get(0, "sep");
+  return Value(kLast ? SplitRight(text, separator, most) : Split(text, separator, most));
+}
+
+template <Case kCase>
+Value CaseMethod(const Str& text, const CallArgs& /*args*/) {
+  return Value(ChangeCase(text, kCase));
+}
+template <Case kCase>
+Value CasedMethod(const Str& text, const CallArgs& /*args*/) {
+  return Value(IsCased(text, kCase));
+}
+template <Kind kKind>
+Value KindMethod(const Str& text, const CallArgs& /*args*/) {
+  return Value(AllOf(text, kKind));
 }
 
 using Method = Value (*)(const Str&, const CallArgs&);
 struct MethodRow {
-  std::string_view name;
+  Signature signature;
   Method method;
 };
 
 constexpr MethodRow kMethods[] = {
-    {"strip",
-     [](const Str& s, const CallArgs& a) { return Value(Strip(s, a.Get(0, "chars"), kBoth)); }},
-    {"lstrip",
-     [](const Str& s, const CallArgs& a) { return Value(Strip(s, a.Get(0, "chars"), kLeft)); }},
-    {"rstrip",
-     [](const Str& s, const CallArgs& a) { return Value(Strip(s, a.Get(0, "chars"), kRight)); }},
-    {"split",
-     [](const Str& s, const CallArgs& a) { return Value(Split(s, a.Get(0, "sep"), MaxSplit(a))); }},
-    {"rsplit",
+    {{"strip", "chars? /"}, StripMethod<kBoth>},
+    {{"lstrip", "chars? /"}, StripMethod<kLeft>},
+    {{"rstrip", "chars? /"}, StripMethod<kRight>},
+    {{"split", "sep? maxsplit?"}, SplitMethod<false>},
+    {{"rsplit", "sep? maxsplit?"}, SplitMethod<true>},
+    {{"splitlines", "keepends?"},
      [](const Str& s, const CallArgs& a) {
-       return Value(SplitRight(s, a.Get(0, "sep"), MaxSplit(a)));
+       return Value(SplitLines(s, a.Get(0, "keepends").Truthy()));
      }},
-    {"startswith",
+    {{"partition", "sep /"}, Partition<false>},
+    {{"rpartition", "sep /"}, Partition<true>},
+    {{"startswith", "prefix start? end? /"}, HasAffix<true>},
+    {{"endswith", "prefix start? end? /"}, HasAffix<false>},
+    {{"removeprefix", "prefix /"}, RemovePrefix},
+    {{"removesuffix", "suffix /"}, RemoveSuffix},
+    {{"replace", "old new count? /"},
      [](const Str& s, const CallArgs& a) {
-       return Value(Affix(s.view(), a.Get(0, "prefix"), true));
+       const Value count = a.Get(2, "count");
+       if (!count.is_undefined()) WantInt(count, "replace");
+       return Value(Replace(s, WantString(a.Get(0, "old"), "replace"),
+                            WantString(a.Get(1, "new"), "replace"), count, a.bytes_max));
      }},
-    {"endswith",
-     [](const Str& s, const CallArgs& a) {
-       return Value(Affix(s.view(), a.Get(0, "suffix"), false));
-     }},
-    {"replace", [](const Str& s, const CallArgs& a) { return Value(Replace(s, a)); }},
-    {"upper", [](const Str& s, const CallArgs&) { return Value(ChangeCase(s, Case::kUpper)); }},
-    {"lower", [](const Str& s, const CallArgs&) { return Value(ChangeCase(s, Case::kLower)); }},
-    {"title", [](const Str& s, const CallArgs&) { return Value(ChangeCase(s, Case::kTitle)); }},
-    {"capitalize",
-     [](const Str& s, const CallArgs&) { return Value(ChangeCase(s, Case::kCapital)); }},
-    {"find", Find},
+    {{"find", "sub start? end? /"}, Find<false, false>},
+    {{"rfind", "sub start? end? /"}, Find<true, false>},
+    {{"index", "sub start? end? /"}, Find<false, true>},
+    {{"rindex", "sub start? end? /"}, Find<true, true>},
+    {{"count", "sub start? end? /"}, Count},
+    {{"join", "iterable /"}, JoinMethod},
+    {{"center", "width fillchar? /"}, PadMethod<kBoth>},
+    {{"ljust", "width fillchar? /"}, PadMethod<kRight>},
+    {{"rjust", "width fillchar? /"}, PadMethod<kLeft>},
+    {{"zfill", "width /"}, ZeroFill},
+    {{"upper", ""}, CaseMethod<Case::kUpper>},
+    {{"lower", ""}, CaseMethod<Case::kLower>},
+    {{"title", ""}, CaseMethod<Case::kTitle>},
+    {{"capitalize", ""}, CaseMethod<Case::kCapital>},
+    {{"swapcase", ""}, CaseMethod<Case::kSwap>},
+    {{"isupper", ""}, CasedMethod<Case::kUpper>},
+    {{"islower", ""}, CasedMethod<Case::kLower>},
+    {{"isalpha", ""}, KindMethod<Kind::kLetter>},
+    {{"isalnum", ""}, KindMethod<Kind::kLetterOrNumber>},
+    {{"isdigit", ""}, KindMethod<Kind::kDigit>},
+    {{"isdecimal", ""}, KindMethod<Kind::kDecimal>},
+    {{"isnumeric", ""}, KindMethod<Kind::kNumeric>},
+    {{"isspace", ""}, KindMethod<Kind::kSpace>},
 };
 
-const MethodRow* FindMethod(std::string_view name) {
+const MethodRow* FindRow(std::string_view name) {
   const auto* found = std::find_if(std::begin(kMethods), std::end(kMethods),
-                                   [&](const MethodRow& row) { return row.name == name; });
+                                   [&](const auto& row) { return row.signature.name == name; });
   return found != std::end(kMethods) ? found : nullptr;
 }
 
 }  // namespace
-
-Str WantString(const Value& value, std::string_view what) {
-  if (!value.is_string())
-    throw TemplateError(fmt::format("{} needs a string, got a {}", what, value.TypeName()));
-  return *value.string();
-}
-
-int64_t WantInt(const Value& value, std::string_view what) {
-  if (!value.is_int() && !value.is_bool()) {
-    throw TemplateError(fmt::format("{} needs an integer, got a {}", what, value.TypeName()));
-  }
-  return value.AsInt();
-}
 
 Str Strip(const Str& text, const Value& chars, Sides sides) {
   const std::vector<std::string_view> points = CodePoints(text.view());
@@ -153,9 +306,31 @@ List Split(const Str& text, const Value& separator, int64_t most) {
   return parts;
 }
 
+List SplitLines(const Str& text, bool keep_ends) {
+  const std::string_view view = text.view();
+  const auto ends_line = [](uint32_t c) {
+    return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 ||
+           c == 0x2029;
+  };
+  List lines;
+  size_t begin = 0;
+  for (size_t at = 0; at < view.size();) {
+    const size_t size = CodePoints(view.substr(at, 4))[0].size();
+    const size_t end = at;
+    at += size;
+    if (!ends_line(CodePointAt(view.substr(end)))) continue;
+    if (view[end] == '\r' && at < view.size() && view[at] == '\n') ++at;
+    lines.emplace_back(text.Slice(begin, keep_ends ? at : end));
+    begin = at;
+  }
+  if (begin < view.size()) lines.emplace_back(text.From(begin));
+  return lines;
+}
+
 List SplitRight(const Str& text, const Value& separator, int64_t most) {
-  if (most < 0 || !separator.is_string()) return Split(text, separator, most);
-  const Str by = *separator.string();
+  if (most < 0) return Split(text, separator, most);
+  if (separator.is_undefined() || separator.is_none()) return SplitRightAtSpace(text, most);
+  const Str by = WantString(separator, "rsplit");
   if (by.empty()) throw TemplateError("rsplit: empty separator");
   const std::string_view view = text.view();
   List parts;
@@ -171,38 +346,30 @@ List SplitRight(const Str& text, const Value& separator, int64_t most) {
   return parts;
 }
 
-Str ChangeCase(const Str& text, Case to) {
+namespace {
+
+// At each place between two characters where `from` is empty, as Python does.
+Str Interleave(const Str& text, const Str& to, int64_t most, int64_t bytes_max) {
   StrBuilder out;
-  bool at_start = true;
-  text.ForEachRun([&](std::string_view run, bool literal) {
-    std::string changed;
-    for (const std::string_view point : CodePoints(run)) {
-      utf8proc_int32_t code = 0;
-      if (utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(point.data()),
-                           static_cast<utf8proc_ssize_t>(point.size()), &code) <= 0) {
-        changed.append(point);
-        continue;
-      }
-      const bool upper =
-          to == Case::kUpper || ((to == Case::kTitle || to == Case::kCapital) && at_start);
-      const bool letter = utf8proc_toupper(code) != code || utf8proc_tolower(code) != code;
-      at_start = to == Case::kTitle ? !letter : false;
-      utf8proc_uint8_t bytes[4];
-      const auto size =
-          utf8proc_encode_char(upper ? utf8proc_toupper(code) : utf8proc_tolower(code), bytes);
-      changed.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(size));
-    }
-    out.AppendAs(changed, literal);
-  });
+  int64_t done = 0;
+  const auto put = [&] {
+    if (most < 0 || done++ < most) out.Append(to);
+    CheckSize(out, bytes_max, "replace");
+  };
+  put();
+  for (const Str& point : text.CodePoints()) {
+    out.Append(point);
+    put();
+  }
   return out.Take();
 }
 
-Str Replace(const Str& text, const CallArgs& args) {
-  const Str from = WantString(args.Get(0, "old"), "replace");
-  const Str to = WantString(args.Get(1, "new"), "replace");
-  const Value count = args.Get(2, "count", Value(None{}));
-  const int64_t most = count.is_none() ? -1 : WantInt(count, "replace");
-  if (from.empty()) throw TemplateError("replace: the text to replace is empty");
+}  // namespace
+
+Str Replace(const Str& text, const Str& from, const Str& to, const Value& count,
+            int64_t bytes_max) {
+  const int64_t most = count.is_undefined() ? -1 : WantInt(count, "replace");
+  if (from.empty()) return Interleave(text, to, most, bytes_max);
   const std::string_view view = text.view();
   StrBuilder out;
   size_t start = 0;
@@ -212,10 +379,10 @@ Str Replace(const Str& text, const CallArgs& args) {
     out.Append(text.Slice(start, hit));
     out.Append(to);
     start = hit + from.size();
-    CheckSize(out, args, "replace");
+    CheckSize(out, bytes_max, "replace");
   }
   out.Append(text.From(start));
-  CheckSize(out, args, "replace");
+  CheckSize(out, bytes_max, "replace");
   return out.Take();
 }
 
@@ -226,20 +393,34 @@ Str Indent(const Str& text, const CallArgs& args) {
           ? *width.string()
           : Str(std::string(
                 static_cast<size_t>(std::clamp<int64_t>(WantInt(width, "indent"), 0, 1000)), ' '));
-  const bool first = args.Get(1, "first", Value(false)).Truthy();
-  const bool blank = args.Get(2, "blank", Value(false)).Truthy();
+  const bool blank = args.Get(2, "blank").Truthy();
   StrBuilder out;
+  if (args.Get(1, "first").Truthy()) out.Append(pad);
   bool at_first = true;
-  for (const Value& line : Split(text, Value("\n"), -1)) {
+  for (const Value& line : SplitLines(Concat(text, Str("\n")), /*keep_ends=*/false)) {
     const Str& part = *line.string();
-    if (!at_first) out.Append('\n');
-    if ((at_first ? first : true) && (blank || !part.empty() || (at_first && first))) {
-      out.Append(pad);
+    if (!std::exchange(at_first, false)) {
+      out.Append('\n');
+      if (blank || !part.empty()) out.Append(pad);
     }
     out.Append(part);
-    at_first = false;
-    CheckSize(out, args, "indent");
+    CheckSize(out, args.bytes_max, "indent");
   }
+  return out.Take();
+}
+
+Str Pad(const Str& text, int64_t width, const Str& fill, Sides sides, int64_t bytes_max) {
+  const auto size = static_cast<int64_t>(CodePoints(text.view()).size());
+  if (width <= size) return text;
+  if (width > bytes_max / 4) throw TemplateError(fmt::format("the width {} is too large", width));
+  const int64_t missing = width - size;
+  // str.center puts the odd one to the left where the width is odd.
+  const int64_t left =
+      sides == kBoth ? missing / 2 + (missing & width & 1) : (sides == kLeft ? missing : 0);
+  StrBuilder out;
+  for (int64_t i = 0; i < left; ++i) out.Append(fill);
+  out.Append(text);
+  for (int64_t i = left; i < missing; ++i) out.Append(fill);
   return out.Take();
 }
 
@@ -250,17 +431,21 @@ Str ReverseText(const Str& text) {
   return out.Take();
 }
 
+const Signature* FindStringMethod(std::string_view name) {
+  const MethodRow* row = FindRow(name);
+  return row != nullptr ? &row->signature : nullptr;
+}
+
 std::vector<std::string_view> StringMethodNames() {
   std::vector<std::string_view> names;
-  for (const MethodRow& row : kMethods) names.push_back(row.name);
+  for (const MethodRow& row : kMethods) names.push_back(row.signature.name);
   return names;
 }
 
-bool HasStringMethod(std::string_view name) { return FindMethod(name) != nullptr; }
-
 Value CallStringMethod(const Str& self, const std::string& name, const CallArgs& args) {
-  const MethodRow* row = FindMethod(name);
+  const MethodRow* row = FindRow(name);
   if (row == nullptr) throw TemplateError(fmt::format("a string has no method '{}'", name));
+  CheckCall("method", row->signature, args);
   return row->method(self, args);
 }
 

@@ -5,14 +5,11 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include "text/jinja/eval.h"
+#include "text/jinja/builtins.h"
 
 namespace fathom::router::jinja {
-
-// The value as what is asked for, or an error that names `what` (a filter, a method) and the type.
-Str WantString(const Value& value, std::string_view what);
-int64_t WantInt(const Value& value, std::string_view what);
 
 enum Sides { kLeft = 1, kRight = 2, kBoth = 3 };
 // str.strip: by white space, or by the code points of `chars` where that is a string.
@@ -22,19 +19,33 @@ Str Strip(const Str& text, const Value& chars, Sides sides);
 // one.
 List Split(const Str& text, const Value& separator, int64_t most);
 List SplitRight(const Str& text, const Value& separator, int64_t most);
+List SplitLines(const Str& text, bool keep_ends);
 
-enum class Case { kUpper, kLower, kTitle, kCapital };
-Str ChangeCase(const Str& text, Case to);
-
-// Arguments: old, new, count.
-Str Replace(const Str& text, const CallArgs& args);
+// `count` is undefined: all.
+Str Replace(const Str& text, const Str& from, const Str& to, const Value& count, int64_t bytes_max);
 // Arguments: width, first, blank.
 Str Indent(const Str& text, const CallArgs& args);
 Str ReverseText(const Str& text);
+// With `fill` (one character) on these sides, up to `width` code points.
+Str Pad(const Str& text, int64_t width, const Str& fill, Sides sides, int64_t bytes_max);
 
+const Signature* FindStringMethod(std::string_view name);  // Null: none.
 std::vector<std::string_view> StringMethodNames();
-bool HasStringMethod(std::string_view name);
-// REQUIRES: HasStringMethod(name).
 Value CallStringMethod(const Str& self, const std::string& name, const CallArgs& args);
+
+// ---- Letters (letters.cc) ----
+
+enum class Case { kUpper, kLower, kTitle, kCapital, kSwap };
+// str.upper and so on, with the mappings of one letter to several ("ß" to "SS").
+Str ChangeCase(const Str& text, Case to);
+// The filter `title`, whose words differ from those of str.title.
+Str TitleFilter(const Str& text);
+// str.islower, str.isupper.
+bool IsCased(const Str& text, Case which);
+
+enum class Kind { kLetter, kDecimal, kDigit, kNumeric, kLetterOrNumber, kSpace };
+// str.isalpha and so on: there is a character and all are of the kind.
+bool AllOf(const Str& text, Kind kind);
+int64_t WordCount(const Str& text);
 
 }  // namespace fathom::router::jinja

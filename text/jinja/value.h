@@ -1,8 +1,9 @@
 // text/jinja/value.h: a value as a chat template sees it, with Python's meaning of truth,
-// equality, printing and JSON. Strings are UTF-8 and know which of their bytes are a client's
-// (str.h); lengths and indices count code points. Lists and maps are shared, as in Python,
-// and never change after they were made (a namespace is the one mutable thing). Values nest no
-// deeper than kValueDepthMax, so that what walks them may recurse. Errors inside the template
+// equality, order and printing (JSON: json.h). Strings are UTF-8 and know which of their bytes are
+// a client's (str.h); lengths and indices count code points. Lists and maps are shared, as in
+// Python, and never change after they were made (a namespace is the one mutable thing). Values nest
+// no deeper than kValueDepthMax and weigh no more than kValueWeightMax, so that what walks them may
+// recurse. Errors inside the template
 // engine are thrown as TemplateError and become a Status in chat_template.cc.
 #pragma once
 
@@ -12,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -26,8 +28,8 @@ struct TemplateError : std::runtime_error {
 
 class Value;
 using List = std::vector<Value>;
-// In insertion order: it is part of a rendering. Keys are strings so far; as values they keep their
-// literal bytes.
+// In insertion order: it is part of a rendering. No two keys are equal (MapBuilder). Keys of a
+// client keep their literal bytes.
 using Map = std::vector<std::pair<Value, Value>>;
 using Namespace = std::map<std::string, Value, std::less<>>;
 
@@ -36,12 +38,26 @@ struct Undefined {
 };
 struct None {};
 
-inline constexpr int kValueDepthMax = 200;
+// An integer beyond int64, as JSON may hold one. It can be printed and compared, not computed with.
+struct BigInt {
+  std::string digits;  // Decimal, after a "-" where it is negative; no leading zeros.
+};
 
-// A method bound to its object ("x".split) or a global function, by name; called by the evaluator.
+inline constexpr int kValueDepthMax = 200;
+// Bytes and values below one value, each counted as often as it occurs: a list that holds another
+// twice, that holds another twice and so on, takes little memory but would never be printed.
+inline constexpr int64_t kValueWeightMax = int64_t{1} << 26;
+// Places of a map's entries by the hash of their keys.
+using KeyIndex = std::unordered_multimap<size_t, size_t>;
+
+struct Closure;  // A macro with the variables in its sight (eval.cc).
+
+// A method bound to its object ("x".split), a macro, or a global function by its name; called by
+// the evaluator.
 struct Callable {
   std::string name;
-  std::shared_ptr<const Value> self;  // Null: a global.
+  std::shared_ptr<const Value> self = nullptr;       // Of a method.
+  std::shared_ptr<const Closure> closure = nullptr;  // Of a macro.
 };
 
 class Value {
@@ -54,25 +70,30 @@ class Value {
   Value(bool v) : data_(v) {}
   Value(int64_t v) : data_(v) {}
   Value(double v) : data_(v) {}
+  Value(BigInt v) : data_(std::move(v)) {}
   Value(Str v) : data_(std::move(v)) {}
   Value(std::string v) : data_(Str(std::move(v))) {}
   Value(const char* v) : data_(Str(v)) {}
-  // These throw TemplateError where values would nest too deep.
+  // These throw TemplateError where values would nest too deep or weigh too much.
   Value(List v);
   Value(Map v);
   Value(Callable v);
   // NOLINTEND(google-explicit-constructor)
   explicit Value(std::shared_ptr<Namespace> v) : data_(std::move(v)) {}
+  // A list that prints in round brackets and equals no list: Python's tuple.
+  static Value Tuple(List items);
 
   bool is_undefined() const { return std::holds_alternative<Undefined>(data_); }
   bool is_none() const { return std::holds_alternative<None>(data_); }
   bool is_bool() const { return std::holds_alternative<bool>(data_); }
   bool is_int() const { return std::holds_alternative<int64_t>(data_); }
   bool is_float() const { return std::holds_alternative<double>(data_); }
-  bool is_number() const { return is_bool() || is_int() || is_float(); }
+  const BigInt* big_int() const { return std::get_if<BigInt>(&data_); }
+  bool is_number() const { return is_bool() || is_int() || is_float() || big_int() != nullptr; }
   bool is_string() const { return std::holds_alternative<Str>(data_); }
   const Str* string() const { return std::get_if<Str>(&data_); }
-  const List* list() const { return Pointee<List>(); }
+  const List* list() const { return Pointee<List>(); }  // Of a tuple too.
+  bool is_tuple() const;
   const Map* map() const { return Pointee<Map>(); }
   Namespace* name_space() const {
     const auto* shared = std::get_if<std::shared_ptr<Namespace>>(&data_);
@@ -90,22 +111,28 @@ class Value {
   bool operator==(const Value& other) const;
   // What {{ value }} prints: "" for undefined, "None", "True", a list as Python's repr.
   Str Text() const;
-  // json.dumps(value, ensure_ascii=False, indent=indent); indent < 0: one line.
-  Str Json(int indent) const;
+  // Python's repr.
+  Str Repr() const;
   // "string", "list", ... for messages.
   std::string TypeName() const;
 
   // The entry of a map or namespace, or nullptr.
-  const Value* Find(std::string_view key) const;
-  // Likewise, where a key of a map may be any value that equals `key`.
+  const Value* Find(std::string_view key) const { return FindKey(Value(std::string(key))); }
   const Value* FindKey(const Value& key) const;
 
  private:
-  // A container and how deep what it holds nests.
+  struct Extent {
+    int depth = 0;
+    int64_t weight = 0;
+    // With what `inner` adds as one of the things held.
+    void Add(const Extent& inner);
+  };
   template <class T>
   struct Box {
     T items;
-    int depth;
+    Extent extent;
+    bool tuple = false;
+    KeyIndex index = {};  // Of a large map.
   };
   template <class T>
   const T* Pointee() const {
@@ -113,21 +140,42 @@ class Value {
     return shared != nullptr ? &(*shared)->items : nullptr;
   }
   template <class T>
-  static std::shared_ptr<const Box<T>> MakeBox(T items, int depth);
-  int Depth() const;
+  static std::shared_ptr<Box<T>> MakeBox(T items, Extent extent);
+  Extent ExtentOf() const;
   void AppendRepr(StrBuilder* out) const;
-  void AppendJson(int indent, int depth, StrBuilder* out) const;
 
-  std::variant<Undefined, None, bool, int64_t, double, Str, std::shared_ptr<const Box<List>>,
-               std::shared_ptr<const Box<Map>>, std::shared_ptr<Namespace>,
-               std::shared_ptr<const Box<Callable>>>
+  std::variant<Undefined, None, bool, int64_t, double, BigInt, Str,
+               std::shared_ptr<const Box<List>>, std::shared_ptr<const Box<Map>>,
+               std::shared_ptr<Namespace>, std::shared_ptr<const Box<Callable>>>
       data_;
 };
+
+// Makes a map: of equal keys the first keeps its place and the last its value, as in Python. Takes
+// constant time for each entry.
+class MapBuilder {
+ public:
+  // Throws TemplateError for a key that Python could not hash (a list, a map).
+  void Set(Value key, Value value);
+  bool Has(const Value& key) const;
+  size_t size() const { return map_.size(); }
+  Map Take();
+
+ private:
+  Map map_;
+  KeyIndex index_;
+};
+
+// Less than 0, 0, or more, as Python compares two numbers, strings, lists or tuples; throws
+// TemplateError for other pairs. Not for NaN, which has no order (0).
+int Order(const Value& left, const Value& right);
 
 // Code points of valid UTF-8, each as its bytes.
 std::vector<std::string_view> CodePoints(std::string_view text);
 // str.isspace of the code point at text[0...]; `size` gets its length in bytes.
 bool IsSpaceAt(std::string_view text, size_t* size);
+// The one at text[0...]. REQUIRES: text is not empty.
+uint32_t CodePointAt(std::string_view text);
+void AppendUtf8(uint32_t code, std::string* out);
 // As Python's repr of a float: shortest digits that read back.
 std::string FloatRepr(double value);
 
