@@ -31,7 +31,7 @@ void ToWire(const Sampling& from, v1::Sampling* to) {
 
 void ToWire(const Stop& from, v1::Stop* to) {
   SetIf(from.max_tokens, [to](int32_t v) { to->set_max_tokens(v); });
-  to->set_min_tokens(from.min_tokens);
+  SetIf(from.min_tokens, [to](int32_t v) { to->set_min_tokens(v); });
   for (const std::string& text : from.strings) to->add_strings(text);
   to->mutable_token_ids()->Add(from.token_ids.begin(), from.token_ids.end());
   to->set_ignore_eos(from.ignore_eos);
@@ -96,7 +96,7 @@ Sampling FromWire(const v1::Sampling& from) {
 Stop FromWire(const v1::Stop& from) {
   Stop to;
   if (from.has_max_tokens()) to.max_tokens = from.max_tokens();
-  to.min_tokens = from.min_tokens();
+  if (from.has_min_tokens()) to.min_tokens = from.min_tokens();
   to.strings.assign(from.strings().begin(), from.strings().end());
   to.token_ids.assign(from.token_ids().begin(), from.token_ids().end());
   to.ignore_eos = from.ignore_eos();

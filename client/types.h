@@ -29,7 +29,7 @@ struct Sampling {
 
 struct Stop {
   std::optional<int32_t> max_tokens;
-  int32_t min_tokens = 0;
+  std::optional<int32_t> min_tokens;
   std::vector<std::string> strings;
   std::vector<TokenId> token_ids;
   bool ignore_eos = false;

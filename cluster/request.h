@@ -30,6 +30,10 @@ struct SamplingParams {
   bool operator==(const SamplingParams&) const = default;
 };
 
+// The bias of a token that may never be drawn: far below every logit, and finite after the division
+// by the least temperature. A request's own biases lie within 100 of 0.
+inline constexpr float kSuppressedBias = -1e30f;
+
 // When a sequence ends by itself. A token that ends a sequence is part of its ids.
 struct StopParams {
   int32_t max_tokens = 0;  // > 0: resolved by the router.

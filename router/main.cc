@@ -34,6 +34,7 @@ struct Options {
   std::string model;
   std::string hf_overrides;
   std::optional<std::string> served_model_name;
+  std::string override_generation_config;
   std::vector<std::string> schedulers = {"127.0.0.1:8003"};
   std::string host = "127.0.0.1";
   int32_t grpc_port = 8001;
@@ -56,6 +57,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
             "workers need the same.");
   flags.Add("--served-model-name", &options->served_model_name,
             "Name that clients see; default: the folder's.");
+  flags.Add("--override-generation-config", &options->override_generation_config,
+            "JSON object whose keys replace those of generation_config.json; null takes one out.");
   flags.Group("Network");
   flags.Add("--scheduler", &options->schedulers,
             "host:port of a scheduler; once for each one, or separated by commas.");
@@ -200,9 +203,11 @@ int Main(int argc, char** argv) {
   if (!schedulers.ok()) return Fail(kExitUsage, schedulers.status());
   options.schedulers = *std::move(schedulers);
   const RealClock clock;
-  const auto folder =
-      Phase(clock, "config", [&] { return ReadModelFolder(options.model, options.hf_overrides); });
+  const auto folder = Phase(clock, "config", [&] {
+    return ReadModelFolder(options.model, options.hf_overrides, options.override_generation_config);
+  });
   if (!folder.ok()) return Fail(kExitBadModel, folder.status());
+  for (const std::string& note : folder->notes) LogInfo("generation_config.json: {}", note);
   const auto text = Phase(clock, "tokenizer", [&] { return LoadText(*folder); });
   if (!text.ok()) return Fail(kExitBadModel, text.status());
   return Serve(options, *folder, *text);

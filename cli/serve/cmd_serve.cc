@@ -84,9 +84,11 @@ int RunServe(int argc, const char* const* argv) {
   std::optional<std::string> policy;
   flags.Group("Scheduling");
   flags.Add("--policy", &policy, "Who is admitted next, who is suspended: as of fathom-scheduler");
-  std::optional<std::string> served_name;
+  std::optional<std::string> served_name, override_generation;
   flags.Group("Network");
   flags.Add("--served-model-name", &served_name, "Name that clients see (default: the folder's)");
+  flags.Add("--override-generation-config", &override_generation,
+            "JSON whose keys replace generation_config.json's; null takes one out");
   AddPorts(flags, &options);
   AddProcess(flags, &options);
   if (const auto code = flags.Parse(argc, argv)) return *code;
@@ -104,6 +106,9 @@ int RunServe(int argc, const char* const* argv) {
   }
   if (policy) options.scheduler_flags.emplace_back("--policy", *policy);
   if (served_name) options.router_flags.emplace_back("--served-model-name", *served_name);
+  if (override_generation) {
+    options.router_flags.emplace_back("--override-generation-config", *override_generation);
+  }
   const bool free_ports = options.scheduler_metrics_port == 0;
   if (options.worker_port < 0) options.worker_port = free_ports ? 0 : kWorkerPort;
   if (options.worker_metrics_port < 0) {

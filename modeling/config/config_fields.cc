@@ -140,7 +140,8 @@ void ConfigFields::CheckHarmless(const HarmlessKey& known, const JsonValue& valu
 }
 
 void ConfigFields::RefuseUnknown(
-    const std::vector<std::pair<std::string_view, const JsonValue*>>& unknown) {
+    const std::vector<std::pair<std::string_view, const JsonValue*>>& unknown,
+    std::string_view flag) {
   std::string named, without;
   for (const auto& [key, value] : unknown) {
     const bool last = key == unknown.back().first;
@@ -153,10 +154,10 @@ void ConfigFields::RefuseUnknown(
       "{} {} not known here, and a key that nobody reads may change the result; if {} not, remove "
       "{}{}",
       named, one ? "is" : "are", one ? "it does" : "they do", one ? "it" : "them",
-      path_.empty() ? fmt::format(", or give --hf-overrides '{{{}}}'", without) : "");
+      path_.empty() ? fmt::format(", or give {} '{{{}}}'", flag, without) : "");
 }
 
-absl::Status ConfigFields::Finish(std::span<const HarmlessKey> harmless) {
+absl::Status ConfigFields::Finish(std::span<const HarmlessKey> harmless, std::string_view flag) {
   std::vector<std::pair<std::string_view, const JsonValue*>> unknown;
   for (const auto& [key, value] : object_) {
     if (value.is_null() || read_.contains(key)) continue;
@@ -168,7 +169,7 @@ absl::Status ConfigFields::Finish(std::span<const HarmlessKey> harmless) {
       CheckHarmless(*known, value);
     }
   }
-  if (error_.ok() && !unknown.empty()) RefuseUnknown(unknown);
+  if (error_.ok() && !unknown.empty()) RefuseUnknown(unknown, flag);
   return error_;
 }
 

@@ -58,12 +58,15 @@ class ConfigFields {
 
   // The first error; else an error about a key of `harmless` with another value than it may have;
   // else one that names all keys that are neither read, nor null, nor in `harmless`.
-  absl::Status Finish(std::span<const HarmlessKey> harmless);
+  // `flag`: what changes keys without touching the file.
+  absl::Status Finish(std::span<const HarmlessKey> harmless,
+                      std::string_view flag = "--hf-overrides");
 
  private:
   // Refuses a value that `known` does not admit.
   void CheckHarmless(const HarmlessKey& known, const JsonValue& value);
-  void RefuseUnknown(const std::vector<std::pair<std::string_view, const JsonValue*>>& unknown);
+  void RefuseUnknown(const std::vector<std::pair<std::string_view, const JsonValue*>>& unknown,
+                     std::string_view flag);
 
   const JsonValue::Object& object_;
   const std::string path_;

@@ -92,42 +92,8 @@ constexpr HarmlessKey kConfigKeys[] = {
     {"remove_invalid_values", false},
 };
 
-constexpr HarmlessKey kGenerationKeys[] = {
-    {"_from_model_config"},
-    {"transformers_version"},
-    // What another program returns beside the tokens.
-    {"use_cache"},
-    {"output_attentions"},
-    {"output_hidden_states"},
-    {"output_scores"},
-    {"output_logits"},
-    {"return_dict_in_generate"},
-    // Lengths are the request's.
-    {"max_length"},
-    {"max_new_tokens"},
-    {"pad_token_id"},
-    // Of beam search.
-    {"length_penalty"},
-    {"early_stopping"},
-    // Change the tokens, except with these values.
-    {"num_beams", 1.0},
-    {"num_beam_groups", 1.0},
-    {"num_return_sequences", 1.0},
-    {"min_length", 0.0},
-    {"typical_p", 1.0},
-    {"epsilon_cutoff", 0.0},
-    {"eta_cutoff", 0.0},
-    {"diversity_penalty", 0.0},
-    {"no_repeat_ngram_size", 0.0},
-    {"encoder_no_repeat_ngram_size", 0.0},
-    {"encoder_repetition_penalty", 1.0},
-    {"remove_invalid_values", false},
-    {"renormalize_logits", false},
-};
-
 }  // namespace
 
 std::span<const HarmlessKey> HarmlessConfigKeys() { return kConfigKeys; }
-std::span<const HarmlessKey> HarmlessGenerationKeys() { return kGenerationKeys; }
 
 }  // namespace fathom::worker

@@ -8,8 +8,7 @@
 
 namespace fathom::worker {
 
-// Of config.json and of generation_config.json.
+// Of config.json; those of generation_config.json stand in generation_config.cc.
 std::span<const HarmlessKey> HarmlessConfigKeys();
-std::span<const HarmlessKey> HarmlessGenerationKeys();
 
 }  // namespace fathom::worker

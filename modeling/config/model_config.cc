@@ -237,29 +237,6 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   return config;
 }
 
-absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, int32_t vocab) {
-  FATHOM_CHECK(vocab > 0);
-  FATHOM_ASSIGN_OR_RETURN(const JsonValue root, ParseObject(json));
-  ConfigFields fields(*root.AsObject());
-  const auto real = [&](std::string_view key, double min, double max) -> std::optional<float> {
-    if (fields.Take(key) == nullptr) return std::nullopt;
-    return static_cast<float>(fields.RealOr(key, 0, min, max));
-  };
-  GenerationConfig config;
-  const std::vector<TokenId> bos = fields.Ids("bos_token_id", vocab);
-  if (bos.size() == 1) config.bos_id = bos[0];
-  if (bos.size() > 1) fields.Refuse("bos_token_id", "has several ids; expected one");
-  config.end_ids = fields.Ids("eos_token_id", vocab);
-  if (fields.Take("do_sample") != nullptr) config.do_sample = fields.BoolOr("do_sample", true);
-  config.temperature = real("temperature", 0.0, 100.0);
-  config.top_p = real("top_p", 0.0, 1.0);
-  config.min_p = real("min_p", 0.0, 1.0);
-  config.repetition_penalty = real("repetition_penalty", 1e-3, 100.0);
-  if (fields.Take("top_k") != nullptr) config.top_k = fields.IntOr("top_k", 0, 0, INT32_MAX);
-  FATHOM_RETURN_IF_ERROR(fields.Finish(HarmlessGenerationKeys()));
-  return config;
-}
-
 std::filesystem::path ConfigPath(const std::filesystem::path& model) {
   return model.extension() == ".json" ? model : model / "config.json";
 }
@@ -306,21 +283,6 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model,
   auto config = ParseModelConfig(text);
   if (!config.ok()) return Annotate(config.status(), path.filename().string());
   return config;
-}
-
-absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model,
-                                                      int32_t vocab) {
-  const std::filesystem::path path = model / "generation_config.json";
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return GenerationConfig{};
-  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadConfigText(path));
-  auto config = ParseGenerationConfig(text, vocab);
-  if (!config.ok()) return Annotate(config.status(), path.filename().string());
-  return config;
-}
-
-std::vector<TokenId> EndIds(const ModelConfig& config, const GenerationConfig& generation) {
-  return generation.end_ids.empty() ? config.end_ids : generation.end_ids;
 }
 
 absl::Status CheckTensorParallel(const ModelConfig& config, int32_t tp) {

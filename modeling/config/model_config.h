@@ -1,5 +1,4 @@
-// modeling/config/model_config.h: what a model folder's config.json and generation_config.json say,
-// checked. Pure: text in, values or a Status out; Read...() beside them read the files. Any thread.
+// modeling/config/model_config.h: what a model folder's config.json says, checked. Pure: text in, values or a Status out; Read...() beside them read the files. Any thread.
 //
 // Refused by name (INVALID_ARGUMENT, NOT_FOUND for a missing file; main exits 66): architectures
 // without a row in modeling/architectures/architecture.h, values outside the limits, duplicate
@@ -70,46 +69,25 @@ struct ModelConfig {
   bool tied_embeddings = false;           // The head's product uses the embedding matrix.
   std::optional<StoredType> stored_type;  // As config.json says; the checkpoint's own type decides.
   std::optional<TokenId> bos_id;
-  std::vector<TokenId>
-      end_ids;  // eos_token_id of config.json; generation_config.json's go before (EndIds).
+  std::vector<TokenId> end_ids;  // eos_token_id of config.json; generation_config.json's go before
+                                 // (generation_config.h).
   ConfigSource source;
   bool operator==(const ModelConfig&) const = default;
 };
 
-// generation_config.json; nullopt: not given.
-struct GenerationConfig {
-  std::optional<TokenId> bos_id;
-  std::vector<TokenId> end_ids;
-  std::optional<bool> do_sample;
-  std::optional<float> temperature;
-  std::optional<float> top_p;
-  std::optional<int32_t> top_k;
-  std::optional<float> min_p;
-  std::optional<float> repetition_penalty;
-  bool operator==(const GenerationConfig&) const = default;
-};
-
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json);
-// REQUIRES: vocab > 0; ids are checked against it.
-absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, int32_t vocab);
 
 // Where a model's config.json is: `model` is a model folder, or such a file itself
 // (models/shapes/*.json).
 std::filesystem::path ConfigPath(const std::filesystem::path& model);
 // The text of a configuration file, at most 1 MiB. Messages begin with the file's path.
 absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path);
-// ConfigPath(model), and generation_config.json of a model folder (an empty one where there is no
-// such file). Messages begin with the file's name.
+// ConfigPath(model). Messages begin with the file's name.
 // `overrides` is a JSON object that changes the configuration before anybody reads it, as a merge
 // patch (RFC 7396): a value replaces a key's, null takes the key away, an object inside changes the
 // keys that it names; empty: nothing is changed. Router and workers are given the same.
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model,
                                             std::string_view overrides = {});
-absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model,
-                                                      int32_t vocab);
-
-// The ids that end a sequence: the generation configuration's if it names any, else the model's.
-std::vector<TokenId> EndIds(const ModelConfig& config, const GenerationConfig& generation);
 
 // OK when `tp` ranks can share the model: tp divides heads and ffn, and divides kv_heads or is a
 // multiple of them (kv heads are then replicated). Else INVALID_ARGUMENT with the numbers that

@@ -86,12 +86,12 @@ absl::Status CheckSampling(const PublicSampling& sampling, const ModelFacts& fac
 absl::Status CheckStop(const PublicStop& stop, const ModelFacts& facts) {
   const FieldContext context = ContextOf(facts);
   FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kMaxTokens, stop.max_tokens, facts));
-  FATHOM_RETURN_IF_ERROR(CheckField(Field::kMinTokens, stop.min_tokens, context));
-  if (stop.max_tokens && stop.min_tokens > *stop.max_tokens) {
+  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kMinTokens, stop.min_tokens, facts));
+  if (stop.max_tokens && stop.min_tokens > stop.max_tokens) {
     return Refuse(Invalid("stop.min_tokens is {}, more than stop.max_tokens, which is {}; lower "
                           "the one or raise the "
                           "other",
-                          stop.min_tokens, *stop.max_tokens),
+                          *stop.min_tokens, *stop.max_tokens),
                   "OUT_OF_RANGE", "stop.min_tokens");
   }
   FATHOM_RETURN_IF_ERROR(
@@ -179,20 +179,45 @@ absl::StatusOr<int32_t> RoomAfter(int64_t prompt_tokens, const PublicStop& stop,
                           *stop.max_tokens, prompt_tokens, limit.whose, room),
                   limit.reason, "stop.max_tokens");
   }
-  if (stop.min_tokens > room) {
+  if (stop.min_tokens.value_or(0) > room) {
     return Refuse(
         Invalid(
             "stop.min_tokens is {}; with a prompt of {} tokens that exceeds {}; lower it to {} or "
             "shorten the prompt",
-            stop.min_tokens, prompt_tokens, limit.whose, room),
+            *stop.min_tokens, prompt_tokens, limit.whose, room),
         limit.reason, "stop.min_tokens");
   }
   return static_cast<int32_t>(stop.max_tokens.value_or(static_cast<int32_t>(room)));
 }
 
+// Workers hold so many biases of a sequence as a request may have, the suppressed tokens included.
+absl::Status CheckBiases(const SamplingParams& resolved, const PublicSampling& asked,
+                         const ModelFacts& facts) {
+  const auto max = static_cast<size_t>(LimitOf(Field::kLogitBiasCount).max);
+  if (resolved.logit_bias.size() <= max) return absl::OkStatus();
+  return Refuse(Invalid("sampling.logit_bias has {} entries; the limit is {} together with the {} "
+                        "tokens that model {} suppresses; send {} entries or fewer",
+                        asked.logit_bias.size(), max, facts.defaults.suppressed_ids.size(),
+                        facts.name, max - facts.defaults.suppressed_ids.size()),
+                "OUT_OF_RANGE", "sampling.logit_bias");
+}
+
+// The request's biases and the model's suppressed tokens, which no request can bring back.
+std::vector<std::pair<TokenId, float>> WithSuppressed(
+    const std::vector<std::pair<TokenId, float>>& biases, const std::vector<TokenId>& suppressed) {
+  std::vector<std::pair<TokenId, float>> all;
+  all.reserve(biases.size() + suppressed.size());
+  for (const TokenId id : suppressed) all.emplace_back(id, kSuppressedBias);
+  for (const auto& [id, bias] : biases) {
+    if (!std::ranges::binary_search(suppressed, id)) all.emplace_back(id, bias);
+  }
+  std::ranges::sort(all);
+  return all;
+}
+
 }  // namespace
 
-SamplingParams ResolveSampling(const PublicSampling& sampling, const SamplingDefaults& defaults) {
+SamplingParams ResolveSampling(const PublicSampling& sampling, const RequestDefaults& defaults) {
   SamplingParams params;  // OpenAI's defaults.
   params.temperature =
       sampling.temperature.value_or(defaults.temperature.value_or(params.temperature));
@@ -201,9 +226,11 @@ SamplingParams ResolveSampling(const PublicSampling& sampling, const SamplingDef
   params.min_p = sampling.min_p.value_or(defaults.min_p.value_or(params.min_p));
   params.repetition_penalty = sampling.repetition_penalty.value_or(
       defaults.repetition_penalty.value_or(params.repetition_penalty));
-  params.presence_penalty = sampling.presence_penalty.value_or(params.presence_penalty);
-  params.frequency_penalty = sampling.frequency_penalty.value_or(params.frequency_penalty);
-  params.logit_bias = sampling.logit_bias;
+  params.presence_penalty = sampling.presence_penalty.value_or(
+      defaults.presence_penalty.value_or(params.presence_penalty));
+  params.frequency_penalty = sampling.frequency_penalty.value_or(
+      defaults.frequency_penalty.value_or(params.frequency_penalty));
+  params.logit_bias = WithSuppressed(sampling.logit_bias, defaults.suppressed_ids);
   return params;
 }
 
@@ -248,15 +275,18 @@ absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<
   record.seed = identity.seed;
   record.prompt_ids = std::move(prompt_ids);
   record.request.sampling = ResolveSampling(request.sampling, facts.defaults);
+  FATHOM_RETURN_IF_ERROR(CheckBiases(record.request.sampling, request.sampling, facts));
   StopParams& stop = record.request.stop;
-  stop.min_tokens = request.stop.min_tokens;
+  stop.min_tokens =
+      request.stop.min_tokens.value_or(std::min(facts.defaults.min_tokens, stop.max_tokens));
   if (!request.stop.ignore_eos) stop.end_token_ids = facts.end_token_ids;
   stop.stop_token_ids = request.stop.token_ids;
   std::sort(stop.stop_token_ids.begin(), stop.stop_token_ids.end());
   stop.stop_token_ids.erase(std::unique(stop.stop_token_ids.begin(), stop.stop_token_ids.end()),
                             stop.stop_token_ids.end());
   record.request.output = {request.output.logprobs, request.output.prompt_logprobs};
-  admitted.text = {.stop_strings = request.stop.strings,
+  admitted.text = {.stop_strings = request.stop.strings.empty() ? facts.defaults.stop_strings
+                                                                : request.stop.strings,
                    .include_stop = request.stop.include_stop,
                    .keep_special = request.output.keep_special,
                    .want_ids = request.output.ids.value_or(true),

@@ -31,7 +31,7 @@ struct PublicSampling {
 
 struct PublicStop {
   std::optional<int32_t> max_tokens;
-  int32_t min_tokens = 0;
+  std::optional<int32_t> min_tokens;
   std::vector<std::string> strings;
   std::vector<TokenId> token_ids;
   bool ignore_eos = false;
@@ -65,7 +65,7 @@ struct ModelFacts {
   int32_t context_tokens = 0;  // Longest prompt + output.
   int64_t pool_tokens = 0;     // Of one group's whole KV cache.
   std::vector<TokenId> end_token_ids;
-  SamplingDefaults defaults;
+  RequestDefaults defaults;
   bool has_tokenizer = false;
   bool has_chat_template = false;
 };
@@ -97,7 +97,7 @@ struct AdmittedRequest {
 };
 
 // The request's values, else the model's, else OpenAI's.
-SamplingParams ResolveSampling(const PublicSampling& sampling, const SamplingDefaults& defaults);
+SamplingParams ResolveSampling(const PublicSampling& sampling, const RequestDefaults& defaults);
 
 // Each field by itself, before anything is tokenized: cheap, and early for the user.
 absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts);

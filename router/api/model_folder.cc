@@ -2,123 +2,88 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <limits>
-#include <nlohmann/json.hpp>
-#include <sstream>
+#include <utility>
 
 #include "common/process.h"
+#include "modeling/config/generation_config.h"
 #include "modeling/config/model_config.h"
+#include "router/api/field_limits.h"
 
 namespace fathom::router {
 namespace {
 
-using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
-constexpr int64_t kConfigBytesMax = 16 << 20;
-
-absl::StatusOr<std::string> ReadText(const fs::path& path) {
+// The folder's own name, also of "models/x/" and ".".
+std::string NameOf(const std::string& path) {
+  fs::path normal = fs::path(path).lexically_normal();
+  if (normal.filename().empty()) normal = normal.parent_path();
   std::error_code error;
-  const auto bytes = fs::file_size(path, error);
-  if (error) {
-    return NotFound("{}: cannot be read ({}); --model must name a Hugging Face model folder",
-                    path.string(), error.message());
-  }
-  if (static_cast<int64_t>(bytes) > kConfigBytesMax) {
-    return Invalid(
-        "{}: has {} bytes, more than the {} a configuration may have; is it the right file?",
-        path.string(), bytes, kConfigBytesMax);
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) return Invalid("{}: cannot be read to its end", path.string());
-  return text.str();
+  if (normal.filename() == "." || normal.filename() == "..") normal = fs::canonical(normal, error);
+  return normal.filename().string();
 }
 
-absl::StatusOr<Json> ParseObject(const fs::path& path, const std::string& text) {
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) {
-    return Invalid("{}: is not a JSON object; copy the file again from where the model came",
-                   path.string());
-  }
-  return json;
-}
-
-// eos_token_id: a number, a list of numbers, or nothing.
-absl::StatusOr<std::vector<TokenId>> EndTokens(const fs::path& path, const Json& json,
-                                               int32_t vocab) {
-  std::vector<TokenId> ids;
-  const auto it = json.find("eos_token_id");
-  if (it == json.end() || it->is_null()) return ids;
-  const Json list = it->is_array() ? *it : Json::array({*it});
-  for (const Json& id : list) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(vocab)) {
-      return Invalid("{}: eos_token_id has {}; expected token ids of 0 to {} (vocab_size - 1)",
-                     path.string(), id.dump(), vocab - 1);
-    }
-    ids.push_back(id.get<TokenId>());
-  }
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  return ids;
-}
-
+// The nearest value that a request may have, with a note where it is another one. What a model's
+// authors recommend must not keep the model from starting.
 template <class T>
-absl::Status OptionalNumber(const fs::path& path, const Json& json, const char* key, double min,
-                            double max, std::optional<T>* value) {
-  const auto it = json.find(key);
-  if (it == json.end() || it->is_null()) return absl::OkStatus();
-  if (!it->is_number() || !(it->get<double>() >= min && it->get<double>() <= max)) {
-    return Invalid("{}: {} is {}; expected a number of {} to {}, or no such key", path.string(),
-                   key, it->dump(), min, max);
+std::optional<T> Clamped(Field field, std::optional<T> value, std::vector<std::string>* notes) {
+  if (!value) return value;
+  const FieldLimit& limit = LimitOf(field);
+  const T within = std::clamp(*value, static_cast<T>(limit.min), static_cast<T>(limit.max));
+  if (within != *value) {
+    notes->push_back(
+        fmt::format("{} {} of the model is taken as {}, the nearest value that a "
+                    "request may have",
+                    limit.path, *value, within));
   }
-  *value = static_cast<T>(it->get<double>());
-  return absl::OkStatus();
+  return within;
 }
 
-absl::Status ReadDefaults(const fs::path& path, const Json& json, int32_t vocab,
-                          SamplingDefaults* defaults) {
-  FATHOM_RETURN_IF_ERROR(OptionalNumber(path, json, "temperature", 0, 2, &defaults->temperature));
-  FATHOM_RETURN_IF_ERROR(OptionalNumber(path, json, "top_k", 0, vocab, &defaults->top_k));
-  FATHOM_RETURN_IF_ERROR(
-      OptionalNumber(path, json, "top_p", std::numeric_limits<float>::min(), 1, &defaults->top_p));
-  FATHOM_RETURN_IF_ERROR(OptionalNumber(path, json, "min_p", 0, 1, &defaults->min_p));
-  return OptionalNumber(path, json, "repetition_penalty", 0.001, 2, &defaults->repetition_penalty);
+RequestDefaults DefaultsOf(const worker::GenerationConfig& generation,
+                           std::vector<std::string>* notes) {
+  RequestDefaults defaults;
+  defaults.temperature = Clamped(Field::kTemperature, generation.temperature, notes);
+  defaults.top_k = generation.top_k;  // Below the vocabulary.
+  defaults.top_p = generation.top_p;  // Above 0, at most 1; so is min_p.
+  defaults.min_p = generation.min_p;
+  defaults.repetition_penalty =
+      Clamped(Field::kRepetitionPenalty, generation.repetition_penalty, notes);
+  defaults.presence_penalty = Clamped(Field::kPresencePenalty, generation.presence_penalty, notes);
+  defaults.frequency_penalty =
+      Clamped(Field::kFrequencyPenalty, generation.frequency_penalty, notes);
+  defaults.min_tokens = generation.min_new_tokens.value_or(0);
+  defaults.stop_strings = generation.stop_strings;
+  defaults.suppressed_ids = generation.suppressed_ids;
+  return defaults;
 }
 
 }  // namespace
 
-absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path, std::string_view overrides) {
+absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path, std::string_view overrides,
+                                            std::string_view generation_overrides) {
   ModelFolder folder;
   folder.path = path;
-  fs::path normal = fs::path(path).lexically_normal();
-  if (normal.filename().empty()) normal = normal.parent_path();  // "models/x/".
-  std::error_code error;
-  if (normal.filename() == "." || normal.filename() == "..") normal = fs::canonical(normal, error);
-  folder.name = normal.filename().string();
-
+  folder.name = NameOf(path);
   // Also a configuration file alone (models/shapes/*.json): token ids in and out, random weights.
   FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config,
                           worker::ReadModelConfig(path, overrides));
   folder.config_digest = Sha256Hex(config.source.text);
   folder.vocab = config.vocab;
   folder.context_tokens = config.context;
-  folder.end_token_ids = config.end_ids;
-  std::sort(folder.end_token_ids.begin(), folder.end_token_ids.end());
 
-  const fs::path generation_path = fs::path(path) / "generation_config.json";
-  if (fs::exists(generation_path, error)) {
-    FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadText(generation_path));
-    FATHOM_ASSIGN_OR_RETURN(const Json generation, ParseObject(generation_path, text));
-    FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ends,
-                            EndTokens(generation_path, generation, folder.vocab));
-    if (!ends.empty()) folder.end_token_ids = std::move(ends);
-    FATHOM_RETURN_IF_ERROR(
-        ReadDefaults(generation_path, generation, folder.vocab, &folder.defaults));
-  }
+  FATHOM_ASSIGN_OR_RETURN(worker::GenerationConfig generation,
+                          worker::ReadGenerationConfig(path, config.vocab, generation_overrides));
+  folder.end_token_ids = worker::EndIds(config, generation);
+  folder.notes = std::move(generation.notes);
+  folder.defaults = DefaultsOf(generation, &folder.notes);
+  std::error_code error;
   folder.has_tokenizer = fs::exists(fs::path(path) / "tokenizer.json", error);
+  if (!folder.has_tokenizer && !folder.defaults.stop_strings.empty()) {
+    return Invalid(
+        "{}/generation_config.json: stop_strings needs a tokenizer, but there is no "
+        "tokenizer.json beside it; add the file, or start with {} '{{\"stop_strings\": null}}'",
+        path, worker::kOverrideGenerationFlag);
+  }
   return folder;
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/rope_kv_write.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint_check.h"
+#include "modeling/config/generation_config.h"
 #include "modeling/config/model_config.h"
 #include "modeling/config/rope_spec.h"
 #include "modeling/layout/memory_plan.h"
@@ -52,15 +53,31 @@ void CheckInvariants(const ModelConfig& config) {
   FATHOM_CHECK(plan.ok() && plan->weights_bytes > 0 && plan->activation_bytes > 0);
 }
 
+void CheckInvariants(const GenerationConfig& config) {
+  for (const int32_t id : config.end_ids) FATHOM_CHECK(id >= 0 && id < 8);
+  for (const int32_t id : config.suppressed_ids) FATHOM_CHECK(id >= 0 && id < 8);
+  FATHOM_CHECK(config.suppressed_ids.size() < 8 && config.stop_strings.size() <= 16);
+  FATHOM_CHECK(config.top_k.value_or(0) >= 0 && config.top_k.value_or(0) < 8);
+  FATHOM_CHECK(config.top_p.value_or(1) > 0 && config.top_p.value_or(1) <= 1);
+  FATHOM_CHECK(config.min_p.value_or(0) >= 0 && config.min_p.value_or(0) <= 1);
+  FATHOM_CHECK(config.temperature.value_or(0) >= 0 && config.repetition_penalty.value_or(1) > 0);
+  for (const auto& value : {config.temperature, config.repetition_penalty, config.presence_penalty,
+                            config.frequency_penalty}) {
+    FATHOM_CHECK(std::isfinite(value.value_or(0)));
+  }
+  FATHOM_CHECK(config.min_new_tokens.value_or(0) >= 0);
+}
+
 void FuzzJson(std::string_view text) {
   const auto config = ParseModelConfig(text);
   if (config.ok()) {
     CheckInvariants(*config);
     CheckMerge(text, *config);
   }
-  const auto generation = ParseGenerationConfig(text, 8);
-  if (generation.ok()) {
-    for (const int32_t id : generation->end_ids) FATHOM_CHECK(id >= 0 && id < 8);
+  for (const auto& generation :
+       {ParseGenerationConfig(text, 8), ParseGenerationConfig("{}", 8, text),
+        ParseGenerationConfig(R"({"top_k": 3, "eos_token_id": 1})", 8, text)}) {
+    if (generation.ok()) CheckInvariants(*generation);
   }
   const auto map = ParseWeightMap(text);
   if (!map.ok()) return;
@@ -99,6 +116,8 @@ std::vector<std::string> FuzzSeeds() {
           "layer_types":["full_attention"],"sliding_window":null,"use_sliding_window":false})",
       R"({"bos_token_id":0,"eos_token_id":[1,7],"do_sample":true,"temperature":0.7,"top_p":0.95,
           "top_k":20,"repetition_penalty":1.05,"transformers_version":"4.51.0"})",
+      R"({"do_sample":false,"top_k":-1,"top_p":0,"min_new_tokens":3,"stop_strings":["a","b"],
+          "suppress_tokens":[3],"bad_words_ids":[[2],[4]],"num_beams":1,"typical_p":null})",
       R"({"metadata":{"total_size":1},"weight_map":{"a":"model-00001-of-00002.safetensors",
           "b":"model-00002-of-00002.safetensors"}})",
   };

@@ -324,6 +324,56 @@ TEST(Admission, MinTokensIsAtMostMaxTokens) {
   EXPECT_EQ(DetailOf(AdmitIds(request).status())->reason, "CONTEXT_LENGTH_EXCEEDED");
 }
 
+// do_sample false is a default of temperature 0, which a request's own temperature replaces.
+TEST(Admission, TheModelsDefaultsHoldWhereTheRequestSaysNothing) {
+  ModelFacts facts = Facts();
+  facts.defaults = {.temperature = 0.0f,
+                    .presence_penalty = 0.5f,
+                    .frequency_penalty = 0.25f,
+                    .min_tokens = 10,
+                    .stop_strings = {"END"}};
+  auto admitted = AdmitIds({}, {1, 2, 3}, facts);
+  ASSERT_TRUE(admitted.ok());
+  EXPECT_EQ(admitted->record.request.sampling.temperature, 0.0f);
+  EXPECT_EQ(admitted->record.request.sampling.presence_penalty, 0.5f);
+  EXPECT_EQ(admitted->record.request.sampling.frequency_penalty, 0.25f);
+  EXPECT_EQ(admitted->record.request.stop.min_tokens, 10);
+  EXPECT_EQ(admitted->text.stop_strings, std::vector<std::string>{"END"});
+  PublicRequest request;
+  request.sampling.temperature = 0.8f;
+  request.stop.min_tokens = 0;
+  request.stop.strings = {"."};
+  admitted = AdmitIds(request, {1, 2, 3}, facts);
+  EXPECT_EQ(admitted->record.request.sampling.temperature, 0.8f);
+  EXPECT_EQ(admitted->record.request.stop.min_tokens, 0);
+  EXPECT_EQ(admitted->text.stop_strings, std::vector<std::string>{"."});
+  request.stop.min_tokens.reset();
+  request.stop.max_tokens = 4;  // A default never makes a request invalid.
+  EXPECT_EQ(AdmitIds(request, {1, 2, 3}, facts)->record.request.stop.min_tokens, 4);
+}
+
+TEST(Admission, NoRequestBringsASuppressedTokenBack) {
+  ModelFacts facts = Facts();
+  facts.defaults.suppressed_ids = {3, 8};
+  PublicRequest request;
+  request.sampling.logit_bias = {{2, 1.0f}, {3, 100.0f}, {9, -1.0f}};
+  const auto admitted = AdmitIds(request, {1}, facts);
+  ASSERT_TRUE(admitted.ok());
+  EXPECT_EQ(admitted->record.request.sampling.logit_bias,
+            (std::vector<std::pair<TokenId, float>>{
+                {2, 1.0f}, {3, kSuppressedBias}, {8, kSuppressedBias}, {9, -1.0f}}));
+  facts.defaults.suppressed_ids.clear();
+  for (TokenId id = 0; id < 30; ++id) facts.defaults.suppressed_ids.push_back(id);
+  request.sampling.logit_bias.clear();
+  for (TokenId id = 30; id < 1024; ++id) request.sampling.logit_bias.emplace_back(id, 1.0f);
+  facts.vocab = 4096;
+  EXPECT_TRUE(AdmitIds(request, {31}, facts).ok());
+  request.sampling.logit_bias.emplace_back(1024, 1.0f);
+  const auto refused = AdmitIds(request, {31}, facts).status();
+  EXPECT_EQ(DetailOf(refused)->field, "sampling.logit_bias");
+  EXPECT_THAT(std::string(Message(refused)), HasSubstr("send 994 entries or fewer"));
+}
+
 TEST(Admission, WithoutTokenizerIdsAreServed) {
   ModelFacts facts = Facts();
   facts.has_tokenizer = false;

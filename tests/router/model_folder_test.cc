@@ -13,7 +13,10 @@
 namespace fathom::router {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
 namespace fs = std::filesystem;
 
 class Folder {
@@ -85,6 +88,37 @@ TEST(ModelFolder, GenerationConfigDecidesEndTokens) {
   EXPECT_FALSE(read->has_tokenizer);
 }
 
+// The authors' recommendations beyond what a request may have are clamped, with a note.
+TEST(ModelFolder, DefaultsStayWithinTheLimitsOfARequest) {
+  const Folder folder;
+  folder.Write("config.json", kConfig);
+  folder.Write("generation_config.json",
+               R"({"temperature": 2.5, "top_k": -1, "repetition_penalty": 1e-6, "top_p": 1.0})");
+  auto read = ReadModelFolder(folder.path());
+  ASSERT_TRUE(read.ok()) << ToString(read.status());
+  EXPECT_EQ(read->defaults.temperature, 2.0f);
+  EXPECT_EQ(read->defaults.top_k, 0);
+  EXPECT_EQ(read->defaults.repetition_penalty, 0.001f);
+  EXPECT_EQ(read->defaults.top_p, 1.0f);
+  EXPECT_THAT(read->notes, UnorderedElementsAre(HasSubstr("temperature 2.5"), HasSubstr("top_k -1"),
+                                                HasSubstr("repetition_penalty 1e-06")));
+  read = ReadModelFolder(folder.path(), "", R"({"temperature": 0.5, "do_sample": null})");
+  ASSERT_TRUE(read.ok()) << ToString(read.status());
+  EXPECT_EQ(read->defaults.temperature, 0.5f);
+}
+
+TEST(ModelFolder, StopStringsNeedATokenizer) {
+  const Folder folder;
+  folder.Write("config.json", kConfig);
+  folder.Write("generation_config.json", R"({"stop_strings": ["END"]})");
+  const auto refused = ReadModelFolder(folder.path());
+  EXPECT_THAT(std::string(Message(refused.status())),
+              AllOf(HasSubstr("stop_strings"), HasSubstr("--override-generation-config")));
+  EXPECT_TRUE(ReadModelFolder(folder.path(), "", R"({"stop_strings": null})").ok());
+  folder.Write("tokenizer.json", "{}");
+  EXPECT_THAT(ReadModelFolder(folder.path())->defaults.stop_strings, ElementsAre("END"));
+}
+
 TEST(ModelFolder, BadFilesAreNamed) {
   // As the workers say it (modeling_model_config_test has the rest).
   const std::pair<std::string, const char*> configs[] = {
@@ -108,8 +142,8 @@ TEST(ModelFolder, BadFilesAreNamed) {
   const Folder folder;
   EXPECT_EQ(ReadModelFolder(folder.path()).status().code(), absl::StatusCode::kNotFound);
   folder.Write("config.json", kConfig);
-  for (const char* text :
-       {R"({"temperature": 3})", R"({"top_p": 0})", R"({"top_k": "x"})", R"({"min_p": -1})"}) {
+  for (const char* text : {R"({"temperature": -3})", R"({"num_beams": 4})", R"({"top_k": "x"})",
+                           R"({"min_p": -1})"}) {
     folder.Write("generation_config.json", text);
     EXPECT_EQ(ReadModelFolder(folder.path()).status().code(), absl::StatusCode::kInvalidArgument)
         << text;

@@ -113,7 +113,7 @@ PublicRequest Common(const From& from) {
 
   const v1::Stop& stop = from.stop();
   if (stop.has_max_tokens()) to.stop.max_tokens = stop.max_tokens();
-  to.stop.min_tokens = stop.min_tokens();
+  if (stop.has_min_tokens()) to.stop.min_tokens = stop.min_tokens();
   to.stop.strings.assign(stop.strings().begin(), stop.strings().end());
   to.stop.token_ids.assign(stop.token_ids().begin(), stop.token_ids().end());
   to.stop.ignore_eos = stop.ignore_eos();
@@ -264,7 +264,10 @@ void ToProto(const SamplingParams& from, v1::Sampling* to) {
   to->set_repetition_penalty(from.repetition_penalty);
   to->set_presence_penalty(from.presence_penalty);
   to->set_frequency_penalty(from.frequency_penalty);
-  for (const auto& [id, bias] : from.logit_bias) (*to->mutable_logit_bias())[id] = bias;
+  for (const auto& [id, bias] : from.logit_bias) {
+    // Suppressed tokens are the model's, so that what a client is told here it may ask for again.
+    if (bias > kSuppressedBias) (*to->mutable_logit_bias())[id] = bias;
+  }
 }
 
 v1::GenerateResponse ToProto(const ClientEvent& event) {

@@ -1,0 +1,289 @@
+#include "modeling/config/generation_config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "common/check.h"
+#include "common/status.h"
+#include "modeling/config/config_fields.h"
+
+namespace fathom::worker {
+namespace {
+
+constexpr JsonLimits kLimits = {.bytes_max = 1 << 20, .depth_max = 16, .values_max = 100'000};
+constexpr size_t kStopStringsMax = 16;   // As of a request (router/api/field_limits.cc).
+constexpr size_t kStopBytesMax = 256;    // Likewise.
+constexpr size_t kSuppressedMax = 1024;  // As many as a request may bias.
+
+constexpr HarmlessKey kHarmless[] = {
+    // Where the file comes from.
+    {"_from_model_config"},
+    {"transformers_version"},
+    {"trust_remote_code"},  // Code of a model folder is never run here.
+    // What another program returns beside the tokens, or how it keeps what it computed.
+    {"use_cache"},
+    {"cache_implementation"},
+    {"cache_config"},
+    {"return_legacy_cache"},
+    {"prefill_chunk_size"},
+    {"compile_config"},
+    {"disable_compile"},
+    {"low_memory"},
+    {"output_attentions"},
+    {"output_hidden_states"},
+    {"output_scores"},
+    {"output_logits"},
+    {"return_dict_in_generate"},
+    // Lengths, durations and the number of answers are the request's.
+    {"max_length"},
+    {"max_new_tokens"},
+    {"max_time"},
+    {"num_return_sequences"},
+    // The tokenizer and the template put these tokens into a prompt; nothing is padded here.
+    {"bos_token_id"},
+    {"pad_token_id"},
+    {"decoder_start_token_id"},
+    // Of beam search, which num_beams 1 does not do.
+    {"length_penalty"},
+    {"early_stopping"},
+    {"diversity_penalty"},
+    // Of speculation by another model or from the prompt: it changes the speed, not the tokens.
+    {"is_assistant"},
+    {"num_assistant_tokens"},
+    {"num_assistant_tokens_schedule"},
+    {"assistant_confidence_threshold"},
+    {"assistant_early_exit"},
+    {"assistant_lookbehind"},
+    {"target_lookbehind"},
+    {"prompt_lookup_num_tokens"},
+    {"max_matching_ngram_size"},
+    // Probabilities are always those of what the filters left, and a row whose logits are not
+    // finite is refused by name.
+    {"renormalize_logits"},
+    {"remove_invalid_values"},
+    // Change the tokens, except with these values.
+    {"num_beams", 1.0},
+    {"num_beam_groups", 1.0},
+    {"penalty_alpha", 0.0},
+    {"min_length", 0.0},
+    {"typical_p", 1.0},
+    {"epsilon_cutoff", 0.0},
+    {"eta_cutoff", 0.0},
+    {"no_repeat_ngram_size", 0.0},
+    {"encoder_no_repeat_ngram_size", 0.0},
+    {"encoder_repetition_penalty", 1.0},
+    {"guidance_scale", 1.0},
+    {"token_healing", false},
+};
+
+// Lists that change the tokens unless they are empty.
+constexpr std::string_view kEmptyLists[] = {"begin_suppress_tokens", "force_words_ids",
+                                            "constraints", "forced_decoder_ids"};
+
+// The number at `key`, at least `min` (above it when `excluded`); nullopt when absent or refused.
+std::optional<float> Number(ConfigFields& fields, std::string_view key, double min, bool excluded) {
+  if (fields.Take(key) == nullptr) return std::nullopt;
+  const double value =
+      fields.RealOr(key, 0, -std::numeric_limits<float>::max(), std::numeric_limits<float>::max());
+  if (excluded ? value > min : value >= min) {
+    // A value between 0 and the least float stays above 0.
+    const auto real = static_cast<float>(value);
+    return value > 0 ? std::max(real, std::numeric_limits<float>::min()) : real;
+  }
+  fields.Refuse(key, fmt::format("is {}, which means nothing; expected a number {} {}", value,
+                                 excluded ? "above" : "of at least", min));
+  return std::nullopt;
+}
+
+void ReadTemperature(ConfigFields& fields, GenerationConfig& config) {
+  config.temperature = Number(fields, "temperature", 0, false);
+  if (fields.BoolOr("do_sample", true)) return;
+  if (config.temperature.value_or(0) > 0) {
+    config.notes.push_back(
+        fmt::format("do_sample is false: a request without a temperature takes the most likely "
+                    "token, and temperature {} is not used",
+                    *config.temperature));
+  }
+  config.temperature = 0.0f;
+}
+
+void ReadFilters(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
+  const auto off = [&](const char* key, auto value, const char* rule) {
+    config.notes.push_back(fmt::format("{} {} turns it off: {}", key, value, rule));
+  };
+  if (const JsonValue* top_k = fields.Take("top_k")) {
+    const double* real = top_k->AsReal();
+    const bool whole = real != nullptr && *real == std::floor(*real) && std::abs(*real) < 1e15;
+    if (top_k->AsInt() == nullptr && !whole) {
+      fields.Refuse("top_k", fmt::format("is {}; expected an integer", top_k->Brief()));
+    } else {
+      const int64_t value = whole ? static_cast<int64_t>(*real) : *top_k->AsInt();
+      const bool none = value <= 0 || value >= vocab;
+      if (value < 0) off("top_k", value, "below 0");
+      if (value >= vocab) off("top_k", value, "it keeps the whole vocabulary");
+      config.top_k = none ? 0 : static_cast<int32_t>(value);
+    }
+  }
+  config.top_p = Number(fields, "top_p", 0, false);
+  if (config.top_p == 0.0f) {
+    config.notes.emplace_back("top_p 0 keeps the most likely token alone");
+    config.top_p = std::numeric_limits<float>::min();
+  } else if (config.top_p > 1.0f) {
+    off("top_p", *config.top_p, "it keeps the whole vocabulary");
+    config.top_p = 1.0f;
+  }
+  config.min_p = Number(fields, "min_p", 0, false);
+  if (config.min_p > 1.0f) {
+    fields.Refuse("min_p", fmt::format("is {}, which leaves no token; expected a number from 0 "
+                                       "to 1",
+                                       *config.min_p));
+  }
+}
+
+void ReadStops(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
+  config.end_ids = fields.Ids("eos_token_id", vocab);
+  std::sort(config.end_ids.begin(), config.end_ids.end());
+  if (fields.Take("min_new_tokens") != nullptr) {
+    config.min_new_tokens = fields.IntOr("min_new_tokens", 0, 0, 1 << 27);
+  }
+  const JsonValue* stops = fields.Take("stop_strings");
+  if (stops == nullptr) return;
+  const JsonValue::Array one = {*stops};
+  const JsonValue::Array& items = stops->AsArray() != nullptr ? *stops->AsArray() : one;
+  for (const JsonValue& item : items) {
+    const std::string* text = item.AsString();
+    if (text == nullptr || text->empty() || text->size() > kStopBytesMax ||
+        items.size() > kStopStringsMax) {
+      fields.Refuse("stop_strings",
+                    fmt::format("is {}; expected at most {} strings of 1 to {} bytes",
+                                stops->Brief(), kStopStringsMax, kStopBytesMax));
+      return;
+    }
+    config.stop_strings.push_back(*text);
+  }
+}
+
+// The one id of an entry of bad_words_ids; nullopt when it is no list of one id.
+std::optional<TokenId> OneId(const JsonValue& entry, int32_t vocab) {
+  const JsonValue::Array* ids = entry.AsArray();
+  if (ids == nullptr || ids->size() != 1) return std::nullopt;
+  const int64_t* id = ids->front().AsInt();
+  if (id == nullptr || *id < 0 || *id >= vocab) return std::nullopt;
+  return static_cast<TokenId>(*id);
+}
+
+void ReadSuppressed(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
+  std::vector<TokenId>& ids = config.suppressed_ids;
+  ids = fields.Ids("suppress_tokens", vocab);
+  if (const JsonValue* words = fields.Take("bad_words_ids")) {
+    const JsonValue::Array none;
+    const JsonValue::Array* list = words->AsArray();
+    bool fits = list != nullptr;
+    for (const JsonValue& word : list != nullptr ? *list : none) {
+      const std::optional<TokenId> id = OneId(word, vocab);
+      fits = fits && id.has_value();
+      if (id) ids.push_back(*id);
+    }
+    if (!fits) {
+      fields.Refuse("bad_words_ids",
+                    fmt::format("is {}; supported are words of one token id from 0 to {}, which "
+                                "are never drawn; a word of several tokens is not supported",
+                                words->Brief(), vocab - 1));
+    }
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  if (ids.size() > kSuppressedMax || std::ssize(ids) >= vocab) {
+    fields.Refuse("suppress_tokens",
+                  fmt::format("and bad_words_ids have {} ids; the limit is {}, and one id of the "
+                              "vocabulary of {} must be left",
+                              ids.size(), kSuppressedMax, vocab));
+  }
+}
+
+void RefuseWhatIsNotBuilt(ConfigFields& fields) {
+  for (const std::string_view key : kEmptyLists) {
+    const JsonValue* value = fields.Take(key);
+    if (value == nullptr || (value->AsArray() != nullptr && value->AsArray()->empty())) continue;
+    fields.Refuse(key, fmt::format("is {}; it changes the tokens and is not supported, only an "
+                                   "empty list is",
+                                   value->Brief()));
+  }
+  for (const std::string_view key :
+       {"sequence_bias", "forced_bos_token_id", "forced_eos_token_id", "watermarking_config",
+        "exponential_decay_length_penalty", "dola_layers", "top_h"}) {
+    if (const JsonValue* value = fields.Take(key)) {
+      fields.Refuse(
+          key, fmt::format("is {}; it changes the tokens and is not supported", value->Brief()));
+    }
+  }
+}
+
+// The file's text with the keys of --override-generation-config.
+absl::StatusOr<std::string> Overridden(std::string_view json, std::string_view overrides) {
+  const auto patch = ParseJson(overrides, kLimits);
+  if (!patch.ok()) return Annotate(patch.status(), kOverrideGenerationFlag);
+  if (patch->AsObject() == nullptr) {
+    return Invalid("{} is {}; expected a JSON object, e.g. {{\"temperature\": 0.6}}",
+                   kOverrideGenerationFlag, patch->Brief());
+  }
+  return MergePatch(json, overrides, kLimits);
+}
+
+}  // namespace
+
+absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, int32_t vocab,
+                                                       std::string_view overrides) {
+  FATHOM_CHECK(vocab > 0);
+  std::string merged(json);
+  if (!overrides.empty()) {
+    FATHOM_ASSIGN_OR_RETURN(merged, Overridden(json, overrides));
+  }
+  FATHOM_ASSIGN_OR_RETURN(const JsonValue root, ParseJson(merged, kLimits));
+  if (root.AsObject() == nullptr) {
+    return Invalid("is {}; expected a JSON object", root.Brief());
+  }
+  ConfigFields fields(*root.AsObject());
+  GenerationConfig config;
+  ReadTemperature(fields, config);
+  ReadFilters(fields, vocab, config);
+  config.repetition_penalty = Number(fields, "repetition_penalty", 0, true);
+  constexpr double kAny = -std::numeric_limits<float>::max();
+  config.presence_penalty = Number(fields, "presence_penalty", kAny, false);
+  config.frequency_penalty = Number(fields, "frequency_penalty", kAny, false);
+  ReadStops(fields, vocab, config);
+  ReadSuppressed(fields, vocab, config);
+  RefuseWhatIsNotBuilt(fields);
+  const absl::Status refused = fields.Finish(kHarmless, kOverrideGenerationFlag);
+  if (!refused.ok()) {
+    return Invalid(
+        "{}; {} '{{\"KEY\": VALUE}}' changes a key without touching the file, and null "
+        "takes it out",
+        Message(refused), kOverrideGenerationFlag);
+  }
+  return config;
+}
+
+absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model,
+                                                      int32_t vocab, std::string_view overrides) {
+  const std::filesystem::path path = model / "generation_config.json";
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    auto config = ParseGenerationConfig("{}", vocab, overrides);
+    if (!config.ok()) return Annotate(config.status(), kOverrideGenerationFlag);
+    return config;
+  }
+  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadConfigText(path));
+  auto config = ParseGenerationConfig(text, vocab, overrides);
+  if (!config.ok()) return Annotate(config.status(), path.string());
+  return config;
+}
+
+std::vector<TokenId> EndIds(const ModelConfig& config, const GenerationConfig& generation) {
+  std::vector<TokenId> ids = generation.end_ids.empty() ? config.end_ids : generation.end_ids;
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+}  // namespace fathom::worker
