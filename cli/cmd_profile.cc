@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/trace_json.h"
 #include "client/convert.h"
+#include "cluster/channel.h"
 #include "cluster/worker_wire.h"
 #include "common/address.h"
 #include "common/output.h"
@@ -23,8 +24,7 @@ constexpr std::chrono::seconds kReplySlack{10};
 
 absl::StatusOr<std::vector<StepTrace>> Trace(const std::string& address, int32_t steps,
                                              int32_t timeout_s) {
-  const auto stub = worker::v1::WorkerTools::NewStub(
-      grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  const auto stub = worker::v1::WorkerTools::NewStub(MakeChannel(address));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(timeout_s) +
                        kReplySlack);

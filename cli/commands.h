@@ -24,9 +24,10 @@ int RunProfile(int argc, const char* const* argv);
 int RunBench(int argc, const char* const* argv);
 int RunEdge(int argc, const char* const* argv);
 
-// --server, in every command that talks to a cluster.
+// --server and --use-proxy, in every command that talks to a cluster.
 struct ServerFlag {
   std::string servers = "127.0.0.1:8001";
+  bool use_proxy = false;
   void Add(Flags& flags);
   // INVALID_ARGUMENT names the address that is none.
   absl::StatusOr<std::unique_ptr<Client>> Dial() const;

@@ -10,6 +10,7 @@
 
 #include "client/convert.h"
 #include "client/session.h"
+#include "cluster/channel.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/process.h"
@@ -18,7 +19,6 @@
 namespace fathom::client {
 namespace {
 
-constexpr int kMessageBytesMax = 64 << 20;
 constexpr int64_t kBackoffFirstMs = 100;
 constexpr int64_t kBackoffMaxMs = 1000;
 
@@ -41,16 +41,10 @@ bool IsLocal(const std::string& address) {
          address.starts_with("[::1]:") || address.starts_with("unix:");
 }
 
-Server Dial(const std::string& address) {
-  grpc::ChannelArguments args;
-  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);  // The connect time-out, too.
+Server Dial(const std::string& address, bool use_proxy) {
   // A router of this machine that is started again is there within tenths of a second.
-  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, IsLocal(address) ? 100 : 1000);
-  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  args.SetMaxReceiveMessageSize(kMessageBytesMax);
-  args.SetMaxSendMessageSize(kMessageBytesMax);
-  auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+  auto channel = MakeChannel(
+      address, {.reconnect_ms_max = IsLocal(address) ? 100 : 1000, .use_proxy = use_proxy});
   return {address, channel, v1::Inference::NewStub(channel), v1::Admin::NewStub(channel)};
 }
 

@@ -32,6 +32,7 @@ struct ClientOptions {
       30000;  // A call ends UNAVAILABLE after so long without any progress; 0: no retry.
   int64_t first_budget_ms = 5000;  // The same before anything of an answer came.
   int64_t unary_deadline_ms = 30000;
+  bool use_proxy = false;  // The one that http_proxy names in the environment.
 };
 
 // Called for each new event, in order. False: the caller has enough; the call is cancelled

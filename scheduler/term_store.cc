@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
+#include "cluster/messages.h"
 
 namespace fathom::scheduler {
 namespace {
@@ -23,6 +24,12 @@ constexpr uint64_t kTermMax = uint64_t{1} << 62;
 constexpr std::chrono::seconds kLockWait{5};
 
 absl::StatusOr<TermId> NextTerm(uint64_t stored, TermId reported) {
+  if (reported.value > stored && reported.value - stored > kTermLeadMax) {
+    return OutOfRange(
+        "a peer reports term {}, more than {} above the highest one stored, {}; such a jump uses "
+        "up the numbers. If the peer is right and the term store was lost, write {} into it",
+        reported.value, kTermLeadMax, stored, reported.value);
+  }
   const uint64_t highest = std::max(stored, reported.value);
   if (highest >= kTermMax) {
     return OutOfRange(

@@ -14,6 +14,7 @@ namespace {
 constexpr JsonLimits kLimits = {.bytes_max = 1 << 20, .depth_max = 16, .values_max = 100'000};
 constexpr size_t kStopStringsMax = 16;   // As of a request (router/api/field_limits.cc).
 constexpr size_t kStopBytesMax = 256;    // Likewise.
+constexpr size_t kEndIdsMax = 64;        // As many as workers keep (cluster/wire_ranges.cc).
 constexpr size_t kSuppressedMax = 1024;  // As many as a request may bias.
 
 constexpr HarmlessKey kHarmless[] = {
@@ -144,6 +145,10 @@ void ReadFilters(ConfigFields& fields, int32_t vocab, GenerationConfig& config) 
 void ReadStops(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
   config.end_ids = fields.Ids("eos_token_id", vocab);
   std::sort(config.end_ids.begin(), config.end_ids.end());
+  if (config.end_ids.size() > kEndIdsMax) {
+    fields.Refuse("eos_token_id", fmt::format("has {} ids; at most {} are supported",
+                                              config.end_ids.size(), kEndIdsMax));
+  }
   if (fields.Take("min_new_tokens") != nullptr) {
     config.min_new_tokens = fields.IntOr("min_new_tokens", 0, 0, 1 << 27);
   }

@@ -1,15 +1,14 @@
 #include "router/link/grpc_scheduler_link.h"
 
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
-
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <utility>
 
 #include "cluster.grpc.pb.h"
+#include "cluster/channel.h"
 #include "cluster/wire.h"
+#include "cluster/wire_ranges.h"
 #include "common/log.h"
 #include "common/process.h"
 #include "router/link/route_stream.h"
@@ -20,20 +19,6 @@ namespace {
 namespace wire = cluster::v1;
 
 constexpr uint32_t kProtocol = 1;
-constexpr int kMessageBytesMax = 64 << 20;
-
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
-  grpc::ChannelArguments args;
-  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);  // The connect time-out too.
-  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
-  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  args.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 8 << 20);
-  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  args.SetMaxReceiveMessageSize(kMessageBytesMax);
-  args.SetMaxSendMessageSize(kMessageBytesMax);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
-}
 
 SchedulerFacts FactsOf(const wire::SchedulerHello& hello) {
   SchedulerFacts facts;
@@ -311,6 +296,10 @@ void GrpcSchedulerLink::Impl::OnHello(RouteStream* stream, const wire::Hello& he
 }
 
 void GrpcSchedulerLink::Impl::OnMessage(RouteStream* stream, wire::RouteDown& message) {
+  if (const absl::Status status = CheckRanges(message); !status.ok()) {
+    LogError("a message of a scheduler is refused: {}; the stream starts again", Message(status));
+    return stream->Cancel();
+  }
   {
     std::lock_guard lock(mutex_);
     Peer* peer = PeerOf(stream);

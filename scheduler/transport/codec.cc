@@ -2,19 +2,17 @@
 
 #include <google/protobuf/arena.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "cluster.pb.h"
 #include "cluster/wire.h"
+#include "cluster/wire_ranges.h"
 #include "common/check.h"
 
 namespace fathom::scheduler {
 namespace {
 
 namespace pb = cluster::v1;
-
-constexpr int64_t kDurationMsMax = int64_t{1} << 40;  // 35 years: what is longer is no duration.
 
 template <class... Ts>
 struct Overloaded : Ts... {
@@ -80,15 +78,9 @@ Heartbeat HeartbeatOf(const pb::Heartbeat& from) {
 
 SessionKey KeyOf(const pb::SessionKey& from) { return {from.tenant(), from.request_id()}; }
 
-absl::StatusOr<int64_t> DurationUs(const char* field, int64_t ms) {
-  if (ms < 0 || ms > kDurationMsMax) {
-    return Invalid("Submit.{}: {} ms is not within 0 and {}", field, ms, kDurationMsMax);
-  }
-  return ms * 1000;
-}
-
 absl::StatusOr<Submitted> SubmitOf(const pb::Submit& from, PeerId router) {
   FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
+  FATHOM_RETURN_IF_ERROR(CheckRanges(from));
   Submitted to;
   to.router = router;
   to.attempt = AttemptId{from.attempt()};
@@ -107,11 +99,8 @@ absl::StatusOr<Submitted> SubmitOf(const pb::Submit& from, PeerId router) {
   if (to.key.request_id.empty()) return Invalid("Submit: the key's request_id is empty");
   to.router_blob = from.router_blob();
   to.have.assign(from.have().begin(), from.have().end());
-  if (std::any_of(to.have.begin(), to.have.end(), [](int32_t have) { return have < 0; })) {
-    return Invalid("Submit.have: a negative position");
-  }
-  FATHOM_ASSIGN_OR_RETURN(to.deadline_us, DurationUs("deadline_ms", from.deadline_ms()));
-  FATHOM_ASSIGN_OR_RETURN(to.age_us, DurationUs("age_ms", from.age_ms()));
+  to.deadline_us = from.deadline_ms() * 1000;
+  to.age_us = from.age_ms() * 1000;
   to.replay = from.replay();
   return to;
 }
@@ -128,6 +117,8 @@ absl::Status Unknown(StreamKind stream) {
 }
 
 absl::StatusOr<UpMessage> DecodeRoute(const pb::RouteUp& up, PeerId peer) {
+  // Of a bad Submit only its attempt is refused.
+  if (!up.has_submit()) FATHOM_RETURN_IF_ERROR(CheckRanges(up));
   switch (up.message_case()) {
     case pb::RouteUp::kHello:
       return HelloOf(up.hello());
@@ -136,16 +127,17 @@ absl::StatusOr<UpMessage> DecodeRoute(const pb::RouteUp& up, PeerId peer) {
     case pb::RouteUp::kSubmit: {
       auto submitted = SubmitOf(up.submit(), peer);
       if (submitted.ok()) return *std::move(submitted);
-      return SubmitUnreadable{AttemptId{up.submit().attempt()}, submitted.status()};
+      return SubmitUnreadable{
+          AttemptId{up.submit().attempt()},
+          WithDetail(submitted.status(), {.reason = "FIELD_OUT_OF_RANGE", .field = "record"})};
     }
     case pb::RouteUp::kSuspend:
       return Suspended{peer, AttemptId{up.suspend().attempt()}, KeyOf(up.suspend().key())};
     case pb::RouteUp::kClose: {
       const pb::Close& close = up.close();
       const FinishReason reason = FinishReasonFromWire(close.reason());
-      if (reason == FinishReason::kNone || close.length() < 0 || close.sequence() < 0) {
-        return Invalid("Close: sequence {} length {} reason {}: not negative, and a known reason",
-                       close.sequence(), close.length(), static_cast<int>(close.reason()));
+      if (reason == FinishReason::kNone) {
+        return Invalid("Close.reason: {} ends no sequence", static_cast<int>(close.reason()));
       }
       return Closed{peer, KeyOf(close.key()), close.sequence(), close.length(), reason};
     }
@@ -156,6 +148,7 @@ absl::StatusOr<UpMessage> DecodeRoute(const pb::RouteUp& up, PeerId peer) {
 }
 
 absl::StatusOr<UpMessage> DecodeControl(pb::ControlUp& up) {
+  FATHOM_RETURN_IF_ERROR(CheckRanges(up));
   switch (up.message_case()) {
     case pb::ControlUp::kHello:
       return HelloOf(up.hello());
@@ -178,6 +171,7 @@ absl::StatusOr<UpMessage> DecodeControl(pb::ControlUp& up) {
 }
 
 absl::StatusOr<UpMessage> DecodeSteps(const pb::StepsUp& up) {
+  FATHOM_RETURN_IF_ERROR(CheckRanges(up));
   switch (up.message_case()) {
     case pb::StepsUp::kHello:
       return StepsHello{TermId{up.hello().term()}, EpochId{up.hello().epoch()}, up.hello().rank(),

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -82,6 +83,7 @@ class FakeWorker {
     if (!steps_) return false;
     const std::optional<DownMessage> message = transport_.Hear(*steps_);
     if (!message) return false;
+    if (on_plan) on_plan(std::get<StepPlan>(*message));
     absl::StatusOr<StepResult> result = group_->Execute(std::get<StepPlan>(*message));
     EXPECT_TRUE(result.ok()) << ToString(result.status());
     if (!result.ok()) return false;
@@ -100,6 +102,8 @@ class FakeWorker {
   bool seated() const { return steps_.has_value(); }
   PeerId control() const { return control_; }
   const std::optional<GroupSeat>& seat() const { return seat_; }
+
+  std::function<void(const StepPlan&)> on_plan;  // Told of each plan before it is executed.
 
  private:
   FakeTransport& transport_;

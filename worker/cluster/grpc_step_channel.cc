@@ -3,8 +3,9 @@
 #include <grpcpp/grpcpp.h>
 
 #include "cluster.grpc.pb.h"
+#include "cluster/channel.h"
 #include "cluster/wire.h"
-#include "worker/cluster/cluster_channel.h"
+#include "cluster/wire_ranges.h"
 
 namespace fathom::worker {
 namespace {
@@ -15,7 +16,7 @@ class GrpcStepChannel final : public StepChannel {
  public:
   GrpcStepChannel(const std::string& address, const std::string& process_id, Epoch& epoch)
       : epoch_(epoch),
-        stub_(wire::Scheduler::NewStub(DialScheduler(address))),
+        stub_(wire::Scheduler::NewStub(MakeChannel(address))),
         stream_(stub_->Steps(&context_)),
         cancel_(epoch.OnAbort([this] { context_.TryCancel(); })) {
     wire::StepsHello* hello = up_.mutable_hello();
@@ -34,6 +35,7 @@ class GrpcStepChannel final : public StepChannel {
 
   absl::StatusOr<StepPlan> Read() override {
     if (!stream_->Read(&down_)) return Ended();
+    FATHOM_RETURN_IF_ERROR(CheckRanges(down_));
     return FromWire(down_.plan());
   }
 

@@ -11,10 +11,11 @@
 #include <utility>
 
 #include "cluster.grpc.pb.h"
+#include "cluster/channel.h"
+#include "cluster/wire_ranges.h"
 #include "common/inbox.h"
 #include "common/log.h"
 #include "common/status.h"
-#include "worker/cluster/cluster_channel.h"
 #include "worker/cluster/grpc_step_channel.h"
 
 namespace fathom::worker {
@@ -214,7 +215,7 @@ bool SchedulerClient::Stream::Pause(std::chrono::milliseconds time) {
 }
 
 absl::Status SchedulerClient::Stream::RunOnce(bool* heard) {
-  const auto stub = wire::Scheduler::NewStub(DialScheduler(address_));
+  const auto stub = wire::Scheduler::NewStub(MakeChannel(address_));
   grpc::ClientContext context;
   Inbox<wire::ControlUp> outbox(kOutboxMessagesMax);
   {
@@ -273,6 +274,7 @@ bool SchedulerClient::Stream::HearTerm(uint64_t term) {
 }
 
 absl::Status SchedulerClient::Stream::Hear(const wire::ControlDown& down, bool* heard) {
+  FATHOM_RETURN_IF_ERROR(CheckRanges(down));
   if (leader_heard_us_ != 0) leader_heard_us_ = shared_.clock->Now();
   switch (down.message_case()) {
     case wire::ControlDown::kHello:
