@@ -17,6 +17,7 @@ absl::Status Ask(Client& client, const RequestFlags& flags, ChatRequest* request
   printer.Finish();
   if (!FlushAnswer()) return absl::OkStatus();  // Nobody reads: the call was ended.
   if (!answer.ok()) return answer.status();
+  WarnOfKinds(*answer);
   if (flags.json) PrintAnswer("{}\n", AnswerJson(*answer));
   request->conversation.messages.push_back(
       {.role = "assistant", .content = answer->sequences[0].text});

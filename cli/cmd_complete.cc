@@ -42,6 +42,7 @@ int RunComplete(int argc, const char* const* argv) {
   printer.Finish();
   if (!FlushAnswer()) return kExitOk;  // Nobody reads: the call was ended. EndAnswer says it.
   if (!answer.ok()) return Fail("complete", answer.status());
+  WarnOfKinds(*answer);
   if (request_flags.json) {
     PrintAnswer("{}\n", AnswerJson(*answer));
   } else if (answer->sequences[0].text.empty() && !answer->sequences[0].ids.empty()) {

@@ -14,11 +14,14 @@ namespace fathom::client {
 void ServerFlag::Add(Flags& flags) {
   flags.Group("Cluster");
   flags.Add("--server", &servers, "HOST:PORT of a router's gRPC port; several with commas");
+  flags.Add("--use-proxy", &use_proxy,
+            "Reach it through the proxy that http_proxy names (else proxies are ignored)");
 }
 
 absl::StatusOr<std::unique_ptr<Client>> ServerFlag::Dial() const {
   ClientOptions options;
   FATHOM_ASSIGN_OR_RETURN(options.servers, ParseAddresses("--server", {servers}));
+  options.use_proxy = use_proxy;
   options.first_budget_ms = 3000;  // Long enough for a router that restarts.
   return std::make_unique<Client>(std::move(options));
 }

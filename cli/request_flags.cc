@@ -75,6 +75,37 @@ void AnswerPrinter::Style(bool dimmed) {
   line_open_ = false;
 }
 
+namespace {
+
+// Which kinds of group made the tokens, from which position on.
+ordered_json KindsJson(const Finish& finish) {
+  ordered_json kinds = ordered_json::array();
+  for (const FingerprintSpan& span : finish.fingerprints) {
+    kinds.push_back({{"position", span.position},
+                     {"fingerprint", span.fingerprint},
+                     {"model_digest", span.kind.model_digest},
+                     {"dtype", span.kind.dtype},
+                     {"device", span.kind.device_kind},
+                     {"tensor_parallel_size", span.kind.tp},
+                     {"recipe", span.kind.recipe}});
+  }
+  return kinds;
+}
+
+}  // namespace
+
+void WarnOfKinds(const Answer& answer) {
+  for (const auto& sequence : answer.sequences) {
+    if (!sequence.finish || sequence.finish->fingerprints.size() < 2) continue;
+    for (const FingerprintSpan& span : sequence.finish->fingerprints) {
+      Diagnose("from token {}: {}", span.position, ToText(span.kind));
+    }
+    Diagnose(
+        "the group was replaced by one of another kind; one kind alone might have given other "
+        "tokens");
+  }
+}
+
 std::string AnswerJson(const Answer& answer) {
   ordered_json sequences = ordered_json::array();
   for (const SequenceResult& sequence : answer.sequences) {
@@ -82,6 +113,7 @@ std::string AnswerJson(const Answer& answer) {
     if (!sequence.reasoning.empty()) one["reasoning"] = sequence.reasoning;
     if (sequence.finish) {
       const Finish& finish = *sequence.finish;
+      one["kinds"] = KindsJson(finish);
       one["finish"] = FinishKindName(finish.kind);
       one["usage"] = {{"prompt_tokens", finish.usage.prompt_tokens},
                       {"completion_tokens", finish.usage.completion_tokens},

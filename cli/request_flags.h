@@ -39,6 +39,9 @@ class AnswerPrinter {
   bool line_open_ = false;
 };
 
+// Says on stderr when an answer's tokens are of more than one kind of group.
+void WarnOfKinds(const Answer& answer);
+
 // One line of JSON: text, ids, finish, usage, timings, seed, fingerprint.
 std::string AnswerJson(const Answer& answer);
 

@@ -132,7 +132,9 @@ class Client::Impl {
  public:
   explicit Impl(ClientOptions options) : options_(std::move(options)) {
     FATHOM_CHECK(!options_.servers.empty());
-    for (const std::string& address : options_.servers) servers_.push_back(Dial(address));
+    for (const std::string& address : options_.servers) {
+      servers_.push_back(Dial(address, options_.use_proxy));
+    }
   }
 
   // `send(server, context, queue, request)` opens the stream of `request`, an owned message of type

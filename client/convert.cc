@@ -167,7 +167,10 @@ absl::StatusOr<Finish> FromWire(const v1::Finish& from) {
                 from.timings().total_us(), from.timings().suspensions()};
   to.position = from.position();
   for (const auto& span : from.fingerprints()) {
-    to.fingerprints.push_back({span.position(), span.fingerprint()});
+    to.fingerprints.push_back({span.position(),
+                               span.fingerprint(),
+                               {span.model_digest(), span.dtype(), span.device(),
+                                span.tensor_parallel_size(), span.recipe()}});
   }
   return to;
 }

@@ -63,6 +63,7 @@ struct WorkerFacts {
   std::string health_address;
   std::string device_kind;  // "cpu", "cuda-sm90".
   std::string dtype;        // Of computing.
+  int32_t recipe = 0;       // docs/NUMERICS.md
 };
 
 // First on Route and Control.

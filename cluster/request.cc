@@ -1,5 +1,7 @@
 #include "cluster/request.h"
 
+#include <fmt/format.h>
+
 #include "cluster/plan.h"
 
 namespace fathom {
@@ -36,6 +38,17 @@ const char* RowFaultName(RowFault fault) {
       return "BLOCK_OUT_OF_RANGE";
   }
   return "UNKNOWN";
+}
+
+std::string ModelOf(const ComputeKind& kind, const std::string& fingerprint) {
+  if (kind.model_digest.empty()) return fingerprint;
+  return fmt::format("{}/{}/{}", kind.model_digest, kind.dtype, kind.recipe);
+}
+
+std::string ToText(const ComputeKind& kind) {
+  return fmt::format("model {:.12}, {}, recipe {}, {}, tensor parallelism {}",
+                     kind.model_digest.empty() ? "not known" : kind.model_digest, kind.dtype,
+                     kind.recipe, kind.device_kind, kind.tp);
 }
 
 }  // namespace fathom

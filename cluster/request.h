@@ -95,12 +95,31 @@ struct SequenceRecord {
   bool operator==(const SequenceRecord&) const = default;
 };
 
-// From `position` (of the generated tokens) on, this fingerprint's kind of group made the tokens.
+// What decides a token beside the record: equal kinds and equal requests give equal tokens. The
+// fingerprint is the hash of it (modeling/checkpoint/model_digest.h).
+struct ComputeKind {
+  std::string model_digest;  // Of weights and effective configuration; empty: not known.
+  std::string dtype;         // Of computing: "float32", "bfloat16", "float16".
+  std::string device_kind;   // "cpu", "cuda-sm90".
+  int32_t tp = 0;
+  int32_t recipe = 0;  // docs/NUMERICS.md
+  bool operator==(const ComputeKind&) const = default;
+};
+
+// From `position` (of the generated tokens) on, groups of this kind made the tokens.
 struct FingerprintSpan {
   int32_t position = 0;
   std::string fingerprint;
+  ComputeKind kind = {};
   bool operator==(const FingerprintSpan&) const = default;
 };
+
+// What must stay the same within one answer: model, dtype and recipe. Groups that differ only in
+// device kind or tensor parallelism compute the same model, with other rounding. A kind that is not
+// known stands for itself alone, by its fingerprint.
+std::string ModelOf(const ComputeKind& kind, const std::string& fingerprint);
+// "model 1234abcd, float32, recipe 2, cpu, tensor parallelism 1"; for messages.
+std::string ToText(const ComputeKind& kind);
 
 struct SessionKey {
   std::string tenant;

@@ -115,6 +115,7 @@ static absl::StatusOr<SequenceRecord> FromWire(const pb::SequenceRecord& from) {
 static void ToWire(const FingerprintSpan& from, pb::FingerprintSpan* to) {
   to->set_position(from.position);
   to->set_fingerprint(from.fingerprint);
+  ToWire(from.kind, to->mutable_kind());
 }
 
 static void ToWire(const BlockCopy& from, pb::BlockCopy* to) {
@@ -282,6 +283,18 @@ FinishReason FinishReasonFromWire(int reason) {
   return FinishReason::kNone;
 }
 
+void ToWire(const ComputeKind& from, pb::ComputeKind* to) {
+  to->set_model_digest(from.model_digest);
+  to->set_dtype(from.dtype);
+  to->set_device_kind(from.device_kind);
+  to->set_tp(from.tp);
+  to->set_recipe(from.recipe);
+}
+
+ComputeKind FromWire(const pb::ComputeKind& from) {
+  return {from.model_digest(), from.dtype(), from.device_kind(), from.tp(), from.recipe()};
+}
+
 void ToWire(const TokenLogprob& from, pb::TokenLogprob* to) {
   to->Clear();
   to->set_id(from.id);
@@ -400,7 +413,7 @@ absl::StatusOr<Record> FromWire(const pb::Record& from) {
   to.prompt_ids = CopyIn(from.prompt_ids());
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.sequences(), &to.sequences));
   for (const pb::FingerprintSpan& span : from.fingerprints()) {
-    to.fingerprints.push_back({span.position(), span.fingerprint()});
+    to.fingerprints.push_back({span.position(), span.fingerprint(), FromWire(span.kind())});
   }
   return to;
 }

@@ -22,6 +22,7 @@ class TokenLogprob;
 class PromptLogprobs;
 class Request;
 class SessionKey;
+class ComputeKind;
 }  // namespace fathom::cluster::v1
 
 namespace fathom {
@@ -32,6 +33,9 @@ void ToWire(const StepPlan& from, cluster::v1::StepPlan* to);
 void ToWire(const StepResult& from, cluster::v1::StepResult* to);
 void ToWire(const TokenLogprob& from, cluster::v1::TokenLogprob* to);
 void ToWire(const PromptLogprobs& from, cluster::v1::PromptLogprobs* to);
+
+void ToWire(const ComputeKind& from, cluster::v1::ComputeKind* to);
+ComputeKind FromWire(const cluster::v1::ComputeKind& from);
 
 absl::StatusOr<Request> FromWire(const cluster::v1::Request& from);
 absl::StatusOr<Record> FromWire(const cluster::v1::Record& from);

@@ -16,7 +16,7 @@ namespace fathom {
 namespace {
 
 using google::protobuf::FieldDescriptor;
-using google::protobuf::Message;
+using ProtoMessage = google::protobuf::Message;
 using google::protobuf::Reflection;
 
 constexpr double kAny = std::numeric_limits<double>::infinity();  // With -kAny: every number.
@@ -66,6 +66,7 @@ constexpr WireRange kRanges[] = {
     {"WorkerHello.health_address", 0, kNameBytes + 64},
     {"WorkerHello.device_kind", 0, kNameBytes},
     {"WorkerHello.dtype", 0, kNameBytes},
+    {"WorkerHello.recipe", 0, kRowsMax},
     {"WorkerLimits.context_tokens", 1, kTokensMax},
     {"WorkerLimits.block_tokens", 1, 1024},
     {"WorkerLimits.pool_blocks", 2, kBlocksMax},
@@ -123,6 +124,11 @@ constexpr WireRange kRanges[] = {
     {"SequenceRecord.ids", 0, kTokenIdMax, kListMax},
     {"SequenceRecord.logprobs", 0, 0, kListMax},
     {"SequenceRecord.finish"},
+    {"ComputeKind.model_digest", 0, kDigestBytes},
+    {"ComputeKind.dtype", 0, kNameBytes},
+    {"ComputeKind.device_kind", 0, kNameBytes},
+    {"ComputeKind.tp", 0, kRanksMax},
+    {"ComputeKind.recipe", 0, kRowsMax},
     {"FingerprintSpan.position", 0, kTokensMax},
     {"FingerprintSpan.fingerprint", 0, kDigestBytes},
     {"Record.model", 0, kNameBytes},
@@ -279,14 +285,16 @@ absl::Status CheckEnum(const Rule& rule, int value) {
 }
 
 template <class T>
-absl::Status CheckNumbers(const Rule& rule, const Message& message, const Reflection& reflection) {
+absl::Status CheckNumbers(const Rule& rule, const ProtoMessage& message,
+                          const Reflection& reflection) {
   for (const T value : reflection.GetRepeatedFieldRef<T>(message, rule.field)) {
     FATHOM_RETURN_IF_ERROR(CheckNumber(rule, value));
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckList(const Rule& rule, const Message& message, const Reflection& reflection) {
+absl::Status CheckList(const Rule& rule, const ProtoMessage& message,
+                       const Reflection& reflection) {
   const int count = reflection.FieldSize(message, rule.field);
   if (count == 0) return absl::OkStatus();
   if (count > rule.range.count_max) {
@@ -321,7 +329,7 @@ absl::Status CheckList(const Rule& rule, const Message& message, const Reflectio
   return absl::OkStatus();
 }
 
-absl::Status CheckOne(const Rule& rule, const Message& message, const Reflection& reflection) {
+absl::Status CheckOne(const Rule& rule, const ProtoMessage& message, const Reflection& reflection) {
   if (rule.field->has_presence() && !reflection.HasField(message, rule.field)) {
     return absl::OkStatus();
   }
@@ -377,7 +385,7 @@ std::vector<std::vector<Rule>> MakeRules() {
 
 std::span<const WireRange> WireRanges() { return kRanges; }
 
-absl::Status CheckRanges(const Message& message) {
+absl::Status CheckRanges(const ProtoMessage& message) {
   static const auto& kRules = *new std::vector<std::vector<Rule>>(MakeRules());
   const google::protobuf::Descriptor* type = message.GetDescriptor();
   const Reflection& reflection = *message.GetReflection();

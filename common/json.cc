@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/container/flat_hash_set.h"
+#include "common/lfs_pointer.h"
 #include "common/status.h"
 
 namespace fathom::worker {
@@ -108,6 +109,7 @@ class TreeBuilder {
 }  // namespace
 
 absl::StatusOr<JsonValue> ParseJson(std::string_view text, const JsonLimits& limits) {
+  if (IsLfsPointer(text)) return Invalid("{}", kLfsPointerMessage);
   if (text.size() > limits.bytes_max) {
     return Invalid("{} bytes of JSON; the limit is {}", text.size(), limits.bytes_max);
   }

@@ -50,6 +50,7 @@ class JsonValue {
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;
 };
 
+// A Git LFS pointer in place of the file is named as such.
 absl::StatusOr<JsonValue> ParseJson(std::string_view text, const JsonLimits& limits);
 
 // `text` changed by `patch`, a merge patch (RFC 7396), as one line of JSON with the keys in their

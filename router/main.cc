@@ -17,6 +17,7 @@
 #include "common/process.h"
 #include "common/self_dial.h"
 #include "router/api/readiness.h"
+#include "router/api/stop_tokens.h"
 #include "router/frontend/grpc/service.h"
 #include "router/link/grpc_scheduler_link.h"
 #include "router/router_metrics.h"
@@ -111,6 +112,13 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder) {
         "files from "
         "the same model",
         folder.path, text.tokenizer->vocab_size() - 1, folder.vocab);
+  }
+  // The model's own stop strings must do before any request has them.
+  PublicRequest defaults;
+  defaults.stop.strings = folder.defaults.stop_strings;
+  if (const auto status = ResolveStopStrings(*text.tokenizer, /*chat=*/true, &defaults);
+      !status.ok()) {
+    return Annotate(status, folder.path + "/generation_config.json: stop_strings");
   }
   FATHOM_ASSIGN_OR_RETURN(text.chat, ChatRenderer::Load(folder.path, text.tokenizer.get()));
   return text;

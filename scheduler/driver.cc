@@ -232,6 +232,7 @@ void Driver::Carry(Actions actions, TimeUs now) {
   for (const AcceptedOut& accepted : actions.accepted) transport_.Send(accepted.router, accepted);
   for (const RefusedOut& refused : actions.refused) transport_.Send(refused.router, refused);
   SendFrames(std::move(actions.frames));
+  for (const std::string& line : actions.log) LogWarn("{}", line);
   for (const GroupAbort& abort : actions.aborts) {
     GroupActions group_actions;
     groups_.OnAbort(abort, now, &group_actions);

@@ -27,6 +27,11 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   preemptions_ = total("preemptions_total", "Sessions suspended for want of blocks.");
   dropped_ =
       total("tokens_dropped_total", "Tokens below a record's length, after a Close, or void.");
+  kind_changes_ =
+      total("kind_changes_total",
+            "Answers that went on with another device kind or tensor parallelism of their model.");
+  model_changes_ = total("model_changes_total",
+                         "Answers that ended with MODEL_CHANGED: only other models were served.");
   finished_ = total("requests_finished_total", "Sequences that ended.");
   failed_ = total("requests_failed_total", "Sequences that failed.");
   refused_ = total("requests_refused_total", "Submits refused.");
@@ -70,6 +75,8 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
   suspensions_.Follow(core.suspensions_total);
   preemptions_.Follow(core.preemptions_total);
   dropped_.Follow(core.tokens_dropped_total);
+  kind_changes_.Follow(core.kind_changes_total);
+  model_changes_.Follow(core.model_changes_total);
   finished_.Follow(core.finished_total);
   failed_.Follow(core.failed_total);
   refused_.Follow(core.refused_total);

@@ -37,7 +37,8 @@ class DriverMetrics {
   Gauge groups_, workers_, routers_, term_;
   Total steps_, step_rows_, prompt_tokens_, generation_tokens_, suspensions_, preemptions_,
       dropped_;
-  Total finished_, failed_, refused_, groups_formed_, groups_lost_, stale_, overflows_, unreadable_;
+  Total kind_changes_, model_changes_, finished_, failed_, refused_, groups_formed_, groups_lost_,
+      stale_, overflows_, unreadable_;
   Histogram rows_, step_seconds_;
 };
 

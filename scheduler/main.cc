@@ -33,6 +33,7 @@ struct Settings {
   int32_t load_timeout_s = 600;
   int32_t connect_timeout_s = 30;
   int32_t drain_ms = 2'000;
+  int32_t model_wait_s = 30;
 };
 
 std::optional<int> Parse(int argc, char** argv, Settings* settings) {
@@ -58,6 +59,9 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   flags.Add("--waiting-tokens-max", &core.waiting_tokens_max, 1, int64_t{1} << 40,
             "Likewise, their prompt tokens.");
   flags.AddBytes("--session-memory", &core.session_memory_bytes_max, "Memory for session records.");
+  flags.Add("--model-wait", &settings->model_wait_s, 0, 86'400,
+            "Seconds that an answer waits for groups of its model to come back while another model "
+            "is served, or for its kind of device; then it ends with MODEL_CHANGED, or goes on.");
   flags.Group("Failure detection");
   flags.Add("--heartbeat-timeout-ms", &settings->heartbeat_timeout_ms, 500, 600'000,
             "A router or worker that is silent for so long is taken for dead.");
@@ -98,6 +102,7 @@ int Main(int argc, char** argv) {
   DriverOptions& options = settings.driver;
   options.process_id = RandomId();
   options.build = BuildVersion();
+  options.core.model_wait_us = int64_t{settings.model_wait_s} * 1'000'000;
   options.drain_us = int64_t{settings.drain_ms} * 1000;
   options.groups.heartbeat_silence_us = int64_t{settings.heartbeat_timeout_ms} * 1000;
   options.groups.stall_us = int64_t{settings.stall_timeout_ms} * 1000;

@@ -37,7 +37,14 @@ jinja::Value ToValue(const ChatMessage& message) {
   const auto text = [&](const std::string& value) { return ToValue(value, message.literal); };
   jinja::Map map;
   map.emplace_back("role", message.role);
-  map.emplace_back("content", message.content ? text(*message.content) : jinja::None{});
+  // Content that is null is the empty text, but for calls: templates ask whether it is none there.
+  if (message.content) {
+    map.emplace_back("content", text(*message.content));
+  } else if (message.tool_calls.empty()) {
+    map.emplace_back("content", "");
+  } else {
+    map.emplace_back("content", jinja::None{});
+  }
   if (!message.name.empty()) map.emplace_back("name", text(message.name));
   if (message.reasoning) map.emplace_back("reasoning_content", text(*message.reasoning));
   if (!message.tool_call_id.empty()) map.emplace_back("tool_call_id", text(message.tool_call_id));
@@ -85,8 +92,8 @@ absl::StatusOr<std::string> TemplateOfConfig(const std::string& path, const std:
 
 class ChatTemplate::Impl {
  public:
-  Impl(jinja::Block parsed, std::string name)
-      : block_(std::move(parsed)), origin_(std::move(name)) {}
+  Impl(jinja::Block parsed, const std::string& origin)
+      : block_(std::move(parsed)), file_(origin.substr(origin.rfind('/') + 1)) {}
 
   // `messages` makes the variable of this name.
   template <class Messages>
@@ -99,7 +106,7 @@ class ChatTemplate::Impl {
     } catch (const jinja::RenderCancelled&) {
       return Cancelled("nobody waits for this rendering any more");
     } catch (const jinja::TemplateError& error) {
-      return WithDetail(Invalid("{}: chat template, {}", origin_, error.what()),
+      return WithDetail(Invalid("{}: chat template, {}", file_, error.what()),
                         {"CHAT_TEMPLATE", "messages", 0});
     }
   }
@@ -133,7 +140,7 @@ class ChatTemplate::Impl {
   }
 
   const jinja::Block block_;
-  const std::string origin_;
+  const std::string file_;  // Clients are told its name, not the server's folder.
 };
 
 ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

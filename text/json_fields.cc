@@ -3,6 +3,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "common/lfs_pointer.h"
+
 namespace fathom::router {
 namespace {
 
@@ -76,6 +78,7 @@ absl::StatusOr<Json> ReadJsonFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return NotFound("{}: no such file, or it cannot be read", path);
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (IsLfsPointer(text)) return Invalid("{} {}", path, kLfsPointerMessage);
   try {
     return Json::parse(text);
   } catch (const Json::exception& error) {

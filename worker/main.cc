@@ -129,6 +129,7 @@ WorkerFacts FactsOf(const Options& options, const Model& model, const Compute& c
       {facts.weights_digest, compute.dtype, compute.device_kind, options.tp, kRecipeVersion});
   facts.device_kind = compute.device_kind;
   facts.dtype = compute.dtype;
+  facts.recipe = kRecipeVersion;
   facts.health_address = FormatHostPort(options.host, health_port);
   facts.memory_bytes = static_cast<uint64_t>(compute.memory_bytes);
   facts.limits = compute.limits;

@@ -120,8 +120,41 @@ std::string Because(const TensorSpec& spec, const ModelConfig& config) {
   return fmt::format("hidden_size {}", config.hidden);
 }
 
+// What stands before the names of all tensors beside what config.json's architecture calls them:
+// "module." of a training wrapper, "language_model." of a larger model; or, as `lacks`, what is
+// missing there ("model.", in a checkpoint of the model without its head).
+struct NamePrefix {
+  std::string surplus;
+  std::string lacks;
+};
+std::optional<NamePrefix> PrefixOf(const std::vector<ShardHeader>& shards) {
+  constexpr std::string_view kBare = "embed_tokens.weight";
+  for (const ShardHeader& shard : shards) {
+    for (const SafetensorsTensor& tensor : shard.tensors) {
+      const std::string_view name = tensor.name;
+      if (name == kEmbedding) return std::nullopt;
+      if (EndsWith(name, kEmbedding)) {
+        return NamePrefix{std::string(name.substr(0, name.size() - kEmbedding.size())), ""};
+      }
+      if (name == kBare) return NamePrefix{"", "model."};
+    }
+  }
+  return std::nullopt;
+}
+
 absl::Status Missing(const TensorSpec& spec, const ModelConfig& config,
                      const std::vector<ShardHeader>& shards) {
+  if (const auto prefix = PrefixOf(shards)) {
+    const bool surplus = !prefix->surplus.empty();
+    return Invalid(
+        "{}: the names of all tensors {} \"{}\": the embedding is \"{}{}\", expected was \"{}\"; "
+        "{}",
+        shards[0].file, surplus ? "begin with" : "lack", surplus ? prefix->surplus : prefix->lacks,
+        prefix->surplus, surplus ? kEmbedding : kEmbedding.substr(prefix->lacks.size()), kEmbedding,
+        surplus ? "save the inner model instead (model.module or model.language_model, "
+                  ".save_pretrained), or rename the tensors"
+                : "save the whole model with its head (AutoModelForCausalLM, .save_pretrained)");
+  }
   const std::string where =
       shards.size() == 1 ? shards[0].file : fmt::format("{} files", shards.size());
   std::string way_out = fmt::format("the checkpoint is incomplete or not a {} with {} layers",

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <set>
 
+#include "common/lfs_pointer.h"
 #include "common/status.h"
 #include "modeling/checkpoint/checkpoint_impl.h"
 #include "modeling/checkpoint/file_checkpoint.h"
@@ -12,11 +13,15 @@ namespace {
 constexpr std::string_view kSingleFile = "model.safetensors";
 constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 constexpr uint64_t kIndexBytesMax = 64 << 20;
+constexpr uint64_t kLfsPointerBytes = 128;  // Enough to know one.
 
 absl::Status AddFile(const std::filesystem::path& path, CheckpointFiles& files) {
   FATHOM_ASSIGN_OR_RETURN(WeightFile file, WeightFile::Open(path));
   const size_t prefix_bytes = std::min(kSafetensorsPrefixBytes, file.bytes());
-  FATHOM_ASSIGN_OR_RETURN(const std::string prefix, file.ReadText(0, prefix_bytes));
+  FATHOM_ASSIGN_OR_RETURN(const std::string begin,
+                          file.ReadText(0, std::min(kLfsPointerBytes, file.bytes())));
+  if (IsLfsPointer(begin)) return Invalid("{}: {}", path.string(), kLfsPointerMessage);
+  const std::string prefix = begin.substr(0, prefix_bytes);
   const auto header_bytes = SafetensorsHeaderBytes(prefix, file.bytes());
   if (!header_bytes.ok()) return Annotate(header_bytes.status(), file.name());
   FATHOM_ASSIGN_OR_RETURN(std::string header,
@@ -40,6 +45,21 @@ absl::StatusOr<WeightMap> ReadIndex(const std::filesystem::path& path) {
   return map;
 }
 
+// A single file and shards beside it are two checkpoints, and which one is meant is not ours to
+// guess. An index that lists the single file alone is of the same checkpoint.
+absl::Status CheckOneCheckpoint(const std::filesystem::path& folder) {
+  FATHOM_ASSIGN_OR_RETURN(const WeightMap index, ReadIndex(folder / kIndexFile));
+  std::error_code error;
+  for (const auto& [tensor, file] : index) {
+    if (file == kSingleFile || !std::filesystem::exists(folder / file, error)) continue;
+    return Invalid(
+        "{}: has two checkpoints, {} and the files that {} lists (e.g. {}); move one of them out "
+        "of the folder",
+        folder.string(), kSingleFile, kIndexFile, file);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesystem::path& folder,
@@ -48,6 +68,9 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesyste
   WeightMap index;
   std::error_code error;  // What cannot be looked at is not there.
   if (std::filesystem::exists(folder / kSingleFile, error)) {
+    if (std::filesystem::exists(folder / kIndexFile, error)) {
+      FATHOM_RETURN_IF_ERROR(CheckOneCheckpoint(folder));
+    }
     FATHOM_RETURN_IF_ERROR(AddFile(folder / kSingleFile, files));
   } else if (std::filesystem::exists(folder / kIndexFile, error)) {
     FATHOM_ASSIGN_OR_RETURN(index, ReadIndex(folder / kIndexFile));

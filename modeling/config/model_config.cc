@@ -238,7 +238,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
 }
 
 std::filesystem::path ConfigPath(const std::filesystem::path& model) {
-  return model.extension() == ".json" ? model : model / "config.json";
+  std::error_code error;  // What cannot be looked at is no folder.
+  const bool is_file = model.extension() == ".json" && !std::filesystem::is_directory(model, error);
+  return is_file ? model : model / "config.json";
 }
 
 absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path) {

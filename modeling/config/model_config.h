@@ -1,4 +1,5 @@
-// modeling/config/model_config.h: what a model folder's config.json says, checked. Pure: text in, values or a Status out; Read...() beside them read the files. Any thread.
+// modeling/config/model_config.h: what a model folder's config.json says, checked. Pure: text in,
+// values or a Status out; Read...() beside them read the files. Any thread.
 //
 // Refused by name (INVALID_ARGUMENT, NOT_FOUND for a missing file; main exits 66): architectures
 // without a row in modeling/architectures/architecture.h, values outside the limits, duplicate

@@ -1,5 +1,7 @@
 #include "router/link/grpc_scheduler_link.h"
 
+#include <grpcpp/channel.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
@@ -83,6 +85,7 @@ absl::StatusOr<FrameDown> FrameOf(wire::Frame& message) {
     FATHOM_ASSIGN_OR_RETURN(frame.prompt_logprobs, FromWire(message.prompt_logprobs()));
   }
   frame.fingerprint = std::move(*message.mutable_fingerprint());
+  frame.kind = FromWire(message.kind());
   if (message.has_finish()) frame.end = EndOf(message.finish());
   if (message.has_error()) {
     const int code = message.error().code();

@@ -71,6 +71,7 @@ struct FrameDown {
   std::vector<TokenLogprob> logprobs;
   std::optional<PromptLogprobs> prompt_logprobs;
   std::string fingerprint;
+  ComputeKind kind = {};  // Beside a fingerprint.
   std::optional<FrameEnd> end;
   absl::Status error;  // Not OK: the sequence failed.
 };

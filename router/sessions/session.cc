@@ -218,7 +218,7 @@ Session::FrameEffects Session::Frame(FrameDown& frame, TimeUs now) {
       record_.fingerprints.empty() ? "" : record_.fingerprints.back().fingerprint;
   if (!frame.fingerprint.empty() && frame.fingerprint != last) {
     const auto position = static_cast<int32_t>(record_.sequences[frame.sequence].ids.size());
-    record_.fingerprints.push_back({position, frame.fingerprint});
+    record_.fingerprints.push_back({position, frame.fingerprint, frame.kind});
   }
   AppendIds(frame, &effects, now);
   if (!frame.error.ok()) {

@@ -37,6 +37,8 @@ class SchedulerCore::Impl {
   absl::Status CheckInvariants() const;
 
  private:
+  static constexpr size_t kLogLinesMax = 8;  // Of one Step.
+
   // A plan under construction and what its rows are for.
   struct Draft {
     StepPlan plan;
@@ -47,7 +49,8 @@ class SchedulerCore::Impl {
 
   // ---- scheduler_core.cc
   void ExpireTimers();
-  void FailUnfit();  // Waiting sequences that fit no live group.
+  void FailUnfit();                           // Waiting sequences that fit no live group.
+  void FailWithoutModel(Sequence& sequence);  // Whose model only other models' groups replaced.
   void DeliverAll();
   void EvictOverLimit();
   absl::Status CheckSession(const Session& session) const;
@@ -106,7 +109,7 @@ class SchedulerCore::Impl {
   bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
   void AcceptPromptLogprobs(const Group& group, Sequence& sequence, const PromptLogprobs& logprobs);
   void AcceptToken(const Group& group, Sequence& sequence, const ResultRow& row);
-  void NoteFingerprint(Session& session, int32_t position, const std::string& fingerprint);
+  void NoteFingerprint(Session& session, int32_t position, const Group& group);
 
   const CoreOptions options_;
   const Policy& policy_;

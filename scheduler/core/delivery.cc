@@ -35,6 +35,7 @@ class AttemptWriter {
     std::string fingerprint = FingerprintAt(session_.record, position);
     if (fingerprint != subscriber_.fingerprint_sent) {
       frame.fingerprint = fingerprint;
+      frame.kind = KindAt(session_.record, position);
       subscriber_.fingerprint_sent = std::move(fingerprint);
     }
     open_ = &frame;

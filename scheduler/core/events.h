@@ -72,6 +72,7 @@ struct GroupUp {
   EpochId epoch;
   GroupLimits limits;
   std::string fingerprint;
+  ComputeKind kind = {};
 };
 
 // The group's epoch is over; its sessions are suspended with the tokens they have.
@@ -128,6 +129,7 @@ struct Frame {
   std::vector<TokenLogprob> logprobs;
   std::optional<PromptLogprobs> prompt_logprobs;
   std::string fingerprint;  // With an attempt's first frame and when it changes.
+  ComputeKind kind = {};    // Likewise.
   std::optional<FrameEnd> finish;
   absl::Status error;  // Not OK: the sequence failed; no finish then.
 };
@@ -152,6 +154,7 @@ struct Actions {
   std::vector<Frame> frames;
   std::vector<PlanOut> plans;
   std::vector<GroupAbort> aborts;
+  std::vector<std::string> log;  // Lines for people, a few of one step.
 };
 
 }  // namespace fathom::scheduler

@@ -44,6 +44,7 @@ Group::Group(const GroupUp& up)
       epoch(up.epoch),
       limits(up.limits),
       fingerprint(up.fingerprint),
+      kind(up.kind),
       pool(up.limits.blocks) {
   // A row for each seat fits into every step: no decode row ever waits for the budget.
   const int32_t seats = std::min(limits.slots, limits.step_tokens);

@@ -45,6 +45,7 @@ struct Group {
   EpochId epoch;
   GroupLimits limits;
   std::string fingerprint;
+  ComputeKind kind;
 
   BlockPool pool;
   std::vector<SlotId> free_slots;  // Last in, first out.

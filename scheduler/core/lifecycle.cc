@@ -34,12 +34,14 @@ absl::Status SchedulerCore::Impl::FitsSomewhere(const Record& record) const {
 
 void SchedulerCore::Impl::Enqueue(Sequence& sequence) {
   if (unfit_check_us_ == 0 && !FitsSomewhere(sequence.session->record).ok()) {
-    unfit_check_us_ = now_ + kFingerprintWaitUs;
+    unfit_check_us_ = now_ + options_.model_wait_us;
   }
   const auto& spans = sequence.session->record.fingerprints;
-  const std::string fingerprint = spans.empty() ? std::string() : spans.back().fingerprint;
-  waiting_.Push(sequence, policy_.admit(FactsOf(sequence)), fingerprint, !sequence.seated_before,
-                now_);
+  WaitQueue::Kind kind;
+  if (!spans.empty()) {
+    kind = {spans.back().fingerprint, ModelOf(spans.back().kind, spans.back().fingerprint)};
+  }
+  waiting_.Push(sequence, policy_.admit(FactsOf(sequence)), kind, !sequence.seated_before, now_);
 }
 
 void SchedulerCore::Impl::Seat(Group& group, Sequence& sequence) {

@@ -109,9 +109,9 @@ void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
 
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
   while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin && !group.free_slots.empty()) {
-    Sequence* sequence = waiting_.First(group.fingerprint, [&](const Sequence& candidate) {
-      return Fits(candidate.session->record, group.limits);
-    });
+    Sequence* sequence = waiting_.First(
+        {group.fingerprint, ModelOf(group.kind, group.fingerprint)},
+        [&](const Sequence& candidate) { return Fits(candidate.session->record, group.limits); });
     // Nobody overtakes the first in line for want of room, or a long prompt would wait for ever.
     if (sequence == nullptr || !CanSeat(group, *sequence)) return;
     Seat(group, *sequence);

@@ -154,4 +154,12 @@ std::string FingerprintAt(const Record& record, int32_t position) {
   return fingerprint;
 }
 
+ComputeKind KindAt(const Record& record, int32_t position) {
+  ComputeKind kind;
+  for (const FingerprintSpan& span : record.fingerprints) {
+    if (span.position <= position) kind = span.kind;
+  }
+  return kind;
+}
+
 }  // namespace fathom::scheduler

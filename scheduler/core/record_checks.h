@@ -37,5 +37,6 @@ absl::Status CheckSameSession(const Record& held, const Record& submitted);
 
 // The fingerprint that holds at `position`; empty: not known.
 std::string FingerprintAt(const Record& record, int32_t position);
+ComputeKind KindAt(const Record& record, int32_t position);
 
 }  // namespace fathom::scheduler

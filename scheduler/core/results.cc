@@ -15,8 +15,8 @@ void SchedulerCore::Impl::On(const GroupUp& event) {
   }
   groups_.emplace(event.group, std::make_unique<Group>(event));
   last_limits_ = event.limits;
-  waiting_.GroupUp(event.fingerprint);
-  if (waiting_.size() > 0) unfit_check_us_ = now_ + kFingerprintWaitUs;
+  waiting_.GroupUp({event.fingerprint, ModelOf(event.kind, event.fingerprint)}, now_);
+  if (waiting_.size() > 0) unfit_check_us_ = now_ + options_.model_wait_us;
 }
 
 void SchedulerCore::Impl::On(const GroupLost& event) {
@@ -27,7 +27,7 @@ void SchedulerCore::Impl::On(const GroupLost& event) {
 void SchedulerCore::Impl::LoseGroup(GroupId id) {
   Group& group = *FindGroup(id);
   while (!group.running.empty()) Interrupt(*group.running.begin()->second);
-  waiting_.GroupDown(group.fingerprint, now_);
+  waiting_.GroupDown({group.fingerprint, ModelOf(group.kind, group.fingerprint)}, now_);
   groups_.erase(id);
 }
 
@@ -98,7 +98,7 @@ void SchedulerCore::Impl::AcceptPromptLogprobs(const Group& group, Sequence& seq
   const auto held = static_cast<int32_t>(session.prompt_logprobs.size());
   const int32_t skip = held - (logprobs.start - 1);  // A replay starts from the first again.
   if (skip < 0 || skip >= static_cast<int32_t>(logprobs.logprobs.size())) return;
-  NoteFingerprint(session, static_cast<int32_t>(sequence.record().ids.size()), group.fingerprint);
+  NoteFingerprint(session, static_cast<int32_t>(sequence.record().ids.size()), group);
   int64_t bytes = 0;
   for (auto it = logprobs.logprobs.begin() + skip; it != logprobs.logprobs.end(); ++it) {
     bytes += SessionTable::BytesOf(*it);
@@ -116,7 +116,7 @@ void SchedulerCore::Impl::AcceptToken(const Group& group, Sequence& sequence,
     ++counters_.tokens_dropped_total;
     return;
   }
-  NoteFingerprint(session, row.position, group.fingerprint);
+  NoteFingerprint(session, row.position, group);
   record.ids.push_back(row.ids[0]);
   int64_t bytes = sizeof(TokenId);
   if (!row.logprobs.empty()) {
@@ -131,14 +131,21 @@ void SchedulerCore::Impl::AcceptToken(const Group& group, Sequence& sequence,
   FinishIfEnded(sequence);
 }
 
-void SchedulerCore::Impl::NoteFingerprint(Session& session, int32_t position,
-                                          const std::string& fingerprint) {
+void SchedulerCore::Impl::NoteFingerprint(Session& session, int32_t position, const Group& group) {
   auto& spans = session.record.fingerprints;
-  if (!spans.empty() && spans.back().fingerprint == fingerprint) return;
+  if (!spans.empty() && spans.back().fingerprint == group.fingerprint) return;
   if (!spans.empty() && spans.back().position == position) spans.pop_back();  // It made no token.
-  if (spans.empty() || spans.back().fingerprint != fingerprint) {
-    spans.push_back({position, fingerprint});
+  if (!spans.empty() && spans.back().fingerprint == group.fingerprint) return;
+  if (!spans.empty()) {
+    ++counters_.kind_changes_total;
+    if (actions_.log.size() < kLogLinesMax) {
+      actions_.log.push_back(fmt::format(
+          "request {}: token {} and those after it are of another kind of group ({}) than those "
+          "before ({}); with the first kind they might have been others",
+          session.record.key.request_id, position, ToText(group.kind), ToText(spans.back().kind)));
+    }
   }
+  spans.push_back({position, group.fingerprint, group.kind});
 }
 
 }  // namespace fathom::scheduler

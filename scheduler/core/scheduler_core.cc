@@ -28,7 +28,7 @@ CoreStats SchedulerCore::Stats() const { return impl_->Stats(); }
 absl::Status SchedulerCore::CheckInvariants() const { return impl_->CheckInvariants(); }
 
 SchedulerCore::Impl::Impl(const CoreOptions& options)
-    : options_(options), policy_(PolicyNamed(options.policy)) {}
+    : options_(options), policy_(PolicyNamed(options.policy)), waiting_(options.model_wait_us) {}
 
 Actions SchedulerCore::Impl::Step(const Event& event, TimeUs now) {
   FATHOM_CHECK(now >= now_, "time went back from {} to {}", now_, now);
@@ -54,7 +54,7 @@ void SchedulerCore::Impl::ExpireTimers() {
     if (session->subscribers.empty() && !session->finished()) SuspendSession(*session);
   }
   while (Session* session = sessions_.KeepPassed(now_)) sessions_.Remove(*session);
-  waiting_.Expire(now_);
+  for (Sequence* sequence : waiting_.Expire(now_)) FailWithoutModel(*sequence);
   if (unfit_check_us_ != 0 && unfit_check_us_ <= now_) FailUnfit();
 }
 
@@ -67,6 +67,21 @@ void SchedulerCore::Impl::FailUnfit() {
     if (!status.ok()) unfit.emplace_back(&sequence, std::move(status));
   });
   for (auto& [sequence, status] : unfit) Fail(*sequence, std::move(status));
+}
+
+void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
+  const Session& session = *sequence.session;
+  const FingerprintSpan& last = session.record.fingerprints.back();
+  const Group& now = *groups_.begin()->second;
+  ++counters_.model_changes_total;
+  absl::Status status = FailedPrecondition(
+      "request {}: its {} tokens are of {}, and the cluster now serves {}; an answer of two models "
+      "would be of neither. No group of the first came back within {} s (--model-wait); send the "
+      "request again under a new id, or start workers with the model that it began with",
+      session.record.key.request_id, sequence.record().ids.size(), ToText(last.kind),
+      ToText(now.kind), options_.model_wait_us / 1'000'000);
+  if (actions_.log.size() < kLogLinesMax) actions_.log.emplace_back(Message(status));
+  Fail(sequence, Refusal(std::move(status), "MODEL_CHANGED"));
 }
 
 void SchedulerCore::Impl::DeliverAll() {

@@ -20,7 +20,10 @@ struct CoreOptions {
   int64_t session_memory_bytes_max = int64_t{1} << 30;
   int64_t record_keep_us = 60'000'000;  // After the end or the suspension.
   int64_t router_grace_us = 5'000'000;  // A lost router's sessions run on for so long.
-  int32_t sequences_max = 1;            // n > 1 is refused by name until forks are built.
+  // Without a group of its kind an answer waits so long, then goes on with another kind of the same
+  // model; while only groups of other models are there, it ends after so long.
+  int64_t model_wait_us = 30'000'000;
+  int32_t sequences_max = 1;  // n > 1 is refused by name until forks are built.
 };
 
 // What /metrics, Stats and `fathom status` show. Counters count since the core was made.
@@ -39,6 +42,8 @@ struct CoreStats {
   uint64_t suspensions_total = 0;        // Of any cause.
   uint64_t preemptions_total = 0;        // For want of blocks.
   uint64_t tokens_dropped_total = 0;     // Below the record's length, after a Close, or void.
+  uint64_t kind_changes_total = 0;       // Answers that went on with another kind of group.
+  uint64_t model_changes_total = 0;      // Answers that ended, since their model was gone.
   uint64_t finished_total = 0;
   uint64_t failed_total = 0;
   uint64_t refused_total = 0;

@@ -7,16 +7,27 @@
 
 namespace fathom::scheduler {
 
-void WaitQueue::Push(Sequence& sequence, OrderKey order, const std::string& fingerprint,
-                     bool first_time, TimeUs now) {
+namespace {
+
+// No fingerprint has a blank.
+std::string LaneOfModel(const std::string& model) { return "model " + model; }
+
+}  // namespace
+
+void WaitQueue::Push(Sequence& sequence, OrderKey order, const Kind& kind, bool first_time,
+                     TimeUs now) {
   FATHOM_CHECK(sequence.suspended(), "sequence {} is elsewhere", sequence.number);
-  Lane& lane = lanes_[fingerprint];
+  Lane& lane = lanes_[kind.fingerprint];
+  if (lane.model.empty()) lane.model = kind.model;
   if (lane.groups == 0 && lane.entries.empty() && lane.give_up_us == 0) {
-    lane.give_up_us = now + kFingerprintWaitUs;
+    lane.give_up_us = now + wait_us_;
   }
   lane.entries.emplace(order, &sequence);
-  sequence.state = WaitingState{fingerprint, order, first_time};
+  sequence.state = WaitingState{kind.fingerprint, lane.model, order, first_time};
   Count(sequence, first_time, 1);
+  if (lane.model.empty()) return;
+  ++models_[lane.model].waiting;
+  SetEnds(now);
 }
 
 void WaitQueue::Erase(Sequence& sequence) {
@@ -27,7 +38,27 @@ void WaitQueue::Erase(Sequence& sequence) {
                "sequence {} is not in its lane", sequence.number);
   if (lane->second.entries.empty() && lane->second.groups == 0) lanes_.erase(lane);
   Count(sequence, waiting->first_time, -1);
+  if (!waiting->model.empty()) {
+    --models_[waiting->model].waiting;
+    Forget(waiting->model);
+  }
   sequence.state = SuspendedState{};
+}
+
+void WaitQueue::Forget(const std::string& model) {
+  const auto it = models_.find(model);
+  if (it != models_.end() && it->second.groups == 0 && it->second.waiting == 0) models_.erase(it);
+}
+
+void WaitQueue::SetEnds(TimeUs now) {
+  for (auto& [name, model] : models_) {
+    const bool replaced = model.groups == 0 && groups_ > 0;
+    if (!replaced) {
+      model.end_us = 0;
+    } else if (model.end_us == 0) {
+      model.end_us = now + wait_us_;
+    }
+  }
 }
 
 void WaitQueue::Count(const Sequence& sequence, bool first_time, int32_t sign) {
@@ -37,54 +68,86 @@ void WaitQueue::Count(const Sequence& sequence, bool first_time, int32_t sign) {
   first_time_tokens_ += sign * sequence.session->prompt_tokens();
 }
 
-Sequence* WaitQueue::First(const std::string& fingerprint,
+Sequence* WaitQueue::First(const Kind& kind,
                            const std::function<bool(const Sequence&)>& accepts) const {
   static const Entries kNone;
   auto entries = [&](const std::string& name) -> const Entries& {
     auto lane = lanes_.find(name);
     return lane == lanes_.end() ? kNone : lane->second.entries;
   };
-  const Entries& any = entries("");
-  const Entries& own = fingerprint.empty() ? kNone : entries(fingerprint);
-  for (auto a = any.begin(), b = own.begin(); a != any.end() || b != own.end();) {
-    const bool take_any = b == own.end() || (a != any.end() && a->first < b->first);
-    Sequence* sequence = take_any ? (a++)->second : (b++)->second;
+  const Entries* from[] = {&entries(""),
+                           kind.fingerprint.empty() ? &kNone : &entries(kind.fingerprint),
+                           &entries(LaneOfModel(kind.model))};
+  Entries::const_iterator next[] = {from[0]->begin(), from[1]->begin(), from[2]->begin()};
+  while (true) {
+    int best = -1;
+    for (int i = 0; i < 3; ++i) {
+      if (next[i] == from[i]->end()) continue;
+      if (best < 0 || next[i]->first < next[best]->first) best = i;
+    }
+    if (best < 0) return nullptr;
+    Sequence* sequence = (next[best]++)->second;
     if (accepts(*sequence)) return sequence;
   }
-  return nullptr;
 }
 
-void WaitQueue::GroupUp(const std::string& fingerprint) {
-  Lane& lane = lanes_[fingerprint];
+void WaitQueue::GroupUp(const Kind& kind, TimeUs now) {
+  Lane& lane = lanes_[kind.fingerprint];
+  lane.model = kind.model;
   ++lane.groups;
   lane.give_up_us = 0;
+  ++models_[kind.model].groups;
+  ++groups_;
+  SetEnds(now);
 }
 
-void WaitQueue::GroupDown(const std::string& fingerprint, TimeUs now) {
-  auto lane = lanes_.find(fingerprint);
-  FATHOM_CHECK(lane != lanes_.end() && lane->second.groups > 0, "no group of {}", fingerprint);
-  if (--lane->second.groups > 0) return;
-  lane->second.give_up_us = now + kFingerprintWaitUs;
-  if (lane->second.entries.empty()) lanes_.erase(lane);
+void WaitQueue::GroupDown(const Kind& kind, TimeUs now) {
+  auto lane = lanes_.find(kind.fingerprint);
+  FATHOM_CHECK(lane != lanes_.end() && lane->second.groups > 0, "no group of {}", kind.fingerprint);
+  --models_[kind.model].groups;
+  --groups_;
+  if (--lane->second.groups == 0) {
+    lane->second.give_up_us = now + wait_us_;
+    if (lane->second.entries.empty()) lanes_.erase(lane);
+  }
+  Forget(kind.model);
+  SetEnds(now);
 }
 
-void WaitQueue::Expire(TimeUs now) {
-  Entries moved;
+std::vector<Sequence*> WaitQueue::Expire(TimeUs now) {
+  std::map<std::string, Entries> moved;  // By model.
   for (auto lane = lanes_.begin(); lane != lanes_.end();) {
-    const bool give_up =
-        !lane->first.empty() && lane->second.give_up_us != 0 && lane->second.give_up_us <= now;
-    if (give_up) moved.merge(lane->second.entries);
+    const bool give_up = !lane->second.model.empty() && lane->second.give_up_us != 0 &&
+                         lane->second.give_up_us <= now;
+    if (give_up) moved[lane->second.model].merge(lane->second.entries);
     lane = give_up ? lanes_.erase(lane) : std::next(lane);
   }
-  if (moved.empty()) return;
-  for (const auto& [order, sequence] : moved) std::get<WaitingState>(sequence->state).lane.clear();
-  lanes_[""].entries.merge(moved);
+  for (auto& [model, entries] : moved) {
+    if (entries.empty()) continue;
+    const std::string name = LaneOfModel(model);
+    for (const auto& [order, sequence] : entries) {
+      std::get<WaitingState>(sequence->state).lane = name;
+    }
+    Lane& lane = lanes_[name];
+    lane.model = model;
+    lane.entries.merge(entries);
+  }
+  std::vector<Sequence*> over;
+  ForEach([&](Sequence& sequence) {
+    const auto model = models_.find(std::get<WaitingState>(sequence.state).model);
+    if (model == models_.end() || model->second.end_us == 0 || model->second.end_us > now) return;
+    over.push_back(&sequence);
+  });
+  return over;
 }
 
 TimeUs WaitQueue::NextTimeUs() const {
   TimeUs next = std::numeric_limits<TimeUs>::max();
   for (const auto& [name, lane] : lanes_) {
-    if (!name.empty() && lane.give_up_us != 0) next = std::min(next, lane.give_up_us);
+    if (!lane.model.empty() && lane.give_up_us != 0) next = std::min(next, lane.give_up_us);
+  }
+  for (const auto& [name, model] : models_) {
+    if (model.waiting > 0 && model.end_us != 0) next = std::min(next, model.end_us);
   }
   return next;
 }
@@ -98,6 +161,7 @@ void WaitQueue::ForEach(const std::function<void(Sequence&)>& visit) const {
 absl::Status WaitQueue::Check() const {
   int32_t size = 0, first_time = 0;
   int64_t tokens = 0;
+  std::map<std::string, int32_t> waiting_of;  // By model.
   for (const auto& [name, lane] : lanes_) {
     for (const auto& [order, sequence] : lane.entries) {
       const auto* waiting = std::get_if<WaitingState>(&sequence->state);
@@ -105,9 +169,15 @@ absl::Status WaitQueue::Check() const {
         return Internal("sequence {} is in lane '{}' and does not know it", sequence->number, name);
       }
       ++size;
+      if (!waiting->model.empty()) ++waiting_of[waiting->model];
       first_time += waiting->first_time ? 1 : 0;
       tokens += waiting->first_time ? sequence->session->prompt_tokens() : 0;
     }
+  }
+  for (const auto& [name, model] : models_) {
+    if (waiting_of[name] == model.waiting && (model.waiting > 0 || model.groups > 0)) continue;
+    return Internal("model '{}' counts {} waiting and {} groups; {} wait", name, model.waiting,
+                    model.groups, waiting_of[name]);
   }
   if (size != size_ || first_time != first_time_requests_ || tokens != first_time_tokens_) {
     return Internal("the queue counts {} ({} new, {} tokens), holds {} ({}, {})", size_,

@@ -1,8 +1,10 @@
 // scheduler/core/wait_queue.h: the sequences that wait for a seat, in the policy's order.
-// A sequence with tokens of one fingerprint waits in that fingerprint's lane, for a group of the
-// same kind; the lane "" is for any group. A lane whose last group is gone gives up after
-// kFingerprintWaitUs: its sequences move to the lane "" and go on with what there is. Thread: not
-// thread-safe; owned by the driver thread. Does not own sequences.
+// A sequence with tokens waits in the lane of their kind of group (device kind and tensor
+// parallelism of a model), one without waits in the lane of all, "". A lane whose last group is
+// gone gives up after the wait: its sequences go on in the lane of their model, for any group that
+// computes it. While groups are there but none of a model, its sequences wait as long, then Expire
+// hands them out: an answer is of one model. Thread: not thread-safe; owned by the driver thread.
+// Does not own sequences.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +13,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "common/status.h"
 #include "common/types.h"
@@ -18,24 +21,31 @@
 
 namespace fathom::scheduler {
 
-inline constexpr TimeUs kFingerprintWaitUs = 30'000'000;
+inline constexpr TimeUs kModelWaitUs = 30'000'000;
 
 class WaitQueue {
  public:
-  // Puts the sequence into the WaitingState. `fingerprint`: empty for any. O(log size).
-  void Push(Sequence& sequence, OrderKey order, const std::string& fingerprint, bool first_time,
-            TimeUs now);
+  // Of a group, or of a sequence's tokens. Both empty: of none yet, any group will do.
+  struct Kind {
+    std::string fingerprint;
+    std::string model;  // ModelOf (cluster/request.h): equal fingerprints have equal models.
+  };
+
+  explicit WaitQueue(int64_t wait_us = kModelWaitUs) : wait_us_(wait_us) {}
+
+  // Puts the sequence into the WaitingState. O(log size).
+  void Push(Sequence& sequence, OrderKey order, const Kind& kind, bool first_time, TimeUs now);
   // Takes it out and leaves it suspended. REQUIRES: it waits.
   void Erase(Sequence& sequence);
 
-  // The first that a group of `fingerprint` may take and `accepts` agrees to; nullptr: none.
-  Sequence* First(const std::string& fingerprint,
-                  const std::function<bool(const Sequence&)>& accepts) const;
+  // The first that a group of `kind` may take and `accepts` agrees to; nullptr: none.
+  Sequence* First(const Kind& kind, const std::function<bool(const Sequence&)>& accepts) const;
 
-  void GroupUp(const std::string& fingerprint);
-  void GroupDown(const std::string& fingerprint, TimeUs now);
-  // Lets the lanes give up whose time is over.
-  void Expire(TimeUs now);
+  void GroupUp(const Kind& kind, TimeUs now);
+  void GroupDown(const Kind& kind, TimeUs now);
+  // Lets the lanes give up whose time is over. Returns those whose model was replaced by others for
+  // too long; they still wait here, and the caller ends them.
+  std::vector<Sequence*> Expire(TimeUs now);
   TimeUs NextTimeUs() const;  // INT64_MAX: none.
 
   int32_t size() const { return size_; }
@@ -50,13 +60,24 @@ class WaitQueue {
       std::set<std::pair<OrderKey, Sequence*>>;  // Keys differ: the pointer never decides.
   struct Lane {
     Entries entries;
+    std::string model;
     int32_t groups = 0;     // Live ones of this fingerprint.
-    TimeUs give_up_us = 0;  // Without groups and with entries.
+    TimeUs give_up_us = 0;  // Of a fingerprint's lane: without groups.
+  };
+  struct Model {
+    int32_t groups = 0;   // Live ones.
+    int32_t waiting = 0;  // Sequences.
+    TimeUs end_us = 0;    // While other models have groups and this one has none.
   };
 
   void Count(const Sequence& sequence, bool first_time, int32_t sign);
+  void Forget(const std::string& model);  // Unless somebody still has to do with it.
+  void SetEnds(TimeUs now);
 
-  std::map<std::string, Lane> lanes_;
+  const int64_t wait_us_;
+  std::map<std::string, Lane> lanes_;    // By fingerprint, or LaneOfModel.
+  std::map<std::string, Model> models_;  // Of groups and of sequences with tokens.
+  int32_t groups_ = 0;
   int32_t size_ = 0;
   int32_t first_time_requests_ = 0;
   int64_t first_time_tokens_ = 0;

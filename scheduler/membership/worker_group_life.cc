@@ -111,7 +111,9 @@ void WorkerGroups::ComeUp(GroupId id, TimeUs now, GroupActions* out) {
   group.up = true;
   group.up_us = now;
   const WorkerFacts& facts = *workers_.at(group.ranks[0].control).hello.worker;
-  out->up.push_back({id, term_, group.epoch, group.limits, facts.fingerprint});
+  const ComputeKind kind{facts.weights_digest, facts.dtype, facts.device_kind, facts.tp,
+                         facts.recipe};
+  out->up.push_back({id, term_, group.epoch, group.limits, facts.fingerprint, kind});
   out->log.push_back(fmt::format(
       "group {} up: term {} epoch {}, tp {} pp {} on {} ({}), model {}, {} blocks of {} tokens, {} "
       "slots, ready after {} ms",

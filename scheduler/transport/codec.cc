@@ -44,7 +44,8 @@ WorkerFacts FactsOf(const pb::WorkerHello& from) {
           from.preferred_rank(),
           from.health_address(),
           from.device_kind(),
-          from.dtype()};
+          from.dtype(),
+          from.recipe()};
 }
 
 PeerHello HelloOf(const pb::Hello& from) {
@@ -247,6 +248,7 @@ void Fill(const Frame& from, pb::Frame* to) {
   for (const TokenLogprob& logprob : from.logprobs) ToWire(logprob, to->add_logprobs());
   if (from.prompt_logprobs) ToWire(*from.prompt_logprobs, to->mutable_prompt_logprobs());
   to->set_fingerprint(from.fingerprint);
+  if (!from.fingerprint.empty()) ToWire(from.kind, to->mutable_kind());
   if (!from.error.ok()) {
     pb::Error* error = to->mutable_error();
     error->set_code(static_cast<int>(from.error.code()));

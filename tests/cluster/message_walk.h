@@ -16,14 +16,14 @@
 namespace fathom {
 
 using google::protobuf::FieldDescriptor;
-using google::protobuf::Message;
+using ProtoMessage = google::protobuf::Message;
 
 constexpr int kManyNumbers = 70'000;
 constexpr int kManyMessages = 3'000;
 
 // Every field of the message and of those in it has a small value, lists have one item; of a oneof
 // the last alternative is set.
-inline void FillMessage(Message* message, int depth = 0) {
+inline void FillMessage(ProtoMessage* message, int depth = 0) {
   const auto* type = message->GetDescriptor();
   const auto& reflection = *message->GetReflection();
   for (int f = 0; f < type->field_count(); ++f) {
@@ -74,7 +74,7 @@ class ExtremesWalk {
   explicit ExtremesWalk(std::function<void(const std::string& what)> visit)
       : visit_(std::move(visit)) {}
 
-  void Walk(Message* node, const std::string& path) {
+  void Walk(ProtoMessage* node, const std::string& path) {
     const auto* type = node->GetDescriptor();
     for (int f = 0; f < type->field_count(); ++f) {
       const FieldDescriptor* field = type->field(f);
@@ -87,8 +87,8 @@ class ExtremesWalk {
 
  private:
   template <class Mutate>
-  void With(Message* node, const std::string& what, Mutate mutate) {
-    const std::unique_ptr<Message> backup(node->New());
+  void With(ProtoMessage* node, const std::string& what, Mutate mutate) {
+    const std::unique_ptr<ProtoMessage> backup(node->New());
     backup->CopyFrom(*node);
     mutate();
     visit_(what);
@@ -96,7 +96,7 @@ class ExtremesWalk {
   }
 
   template <class T, class Set, class SetItem>
-  void Each(Message* node, const FieldDescriptor* field, const std::string& name,
+  void Each(ProtoMessage* node, const FieldDescriptor* field, const std::string& name,
             const std::vector<T>& values, Set set, SetItem set_item) {
     const auto& reflection = *node->GetReflection();
     for (const T value : values) {
@@ -110,7 +110,7 @@ class ExtremesWalk {
     }
   }
 
-  void Numbers(Message* node, const FieldDescriptor* field, const std::string& name) {
+  void Numbers(ProtoMessage* node, const FieldDescriptor* field, const std::string& name) {
     using google::protobuf::Reflection;
     constexpr float kInf = std::numeric_limits<float>::infinity();
     switch (field->cpp_type()) {
@@ -145,7 +145,7 @@ class ExtremesWalk {
     }
   }
 
-  void Others(Message* node, const FieldDescriptor* field, const std::string& name) {
+  void Others(ProtoMessage* node, const FieldDescriptor* field, const std::string& name) {
     const auto& reflection = *node->GetReflection();
     if (field->cpp_type() == FieldDescriptor::CPPTYPE_BOOL) {
       With(node, name + " flipped",
@@ -166,7 +166,7 @@ class ExtremesWalk {
     }
   }
 
-  void Lists(Message* node, const FieldDescriptor* field, const std::string& name) {
+  void Lists(ProtoMessage* node, const FieldDescriptor* field, const std::string& name) {
     if (!field->is_repeated()) return;
     const auto& reflection = *node->GetReflection();
     With(node, name + " empty", [&] { reflection.ClearField(node, field); });

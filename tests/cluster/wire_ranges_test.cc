@@ -10,6 +10,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cluster.pb.h"
 #include "cluster/wire.h"
@@ -30,15 +31,15 @@ const FieldDescriptor* FieldOf(std::string_view name) {
 }
 
 // A message with small values everywhere is taken, so that each refusal below is by its one value.
-std::unique_ptr<Message> Small(const google::protobuf::Descriptor* type) {
+std::unique_ptr<ProtoMessage> Small(const google::protobuf::Descriptor* type) {
   auto* factory = google::protobuf::MessageFactory::generated_factory();
-  std::unique_ptr<Message> message(factory->GetPrototype(type)->New());
+  std::unique_ptr<ProtoMessage> message(factory->GetPrototype(type)->New());
   FillMessage(message.get());
   return message;
 }
 
 // Sets a number; false for a value that the field's type does not have.
-bool SetNumber(Message* message, const FieldDescriptor* field, double value) {
+bool SetNumber(ProtoMessage* message, const FieldDescriptor* field, double value) {
   const auto& reflection = *message->GetReflection();
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:

@@ -67,7 +67,9 @@ class Random {
       if (Coin()) value.sequences[i].logprobs = Logprobs(value.sequences[i].ids.size());
       value.sequences[i].finish = Reason();
     }
-    for (int32_t i = Int(3); i > 0; --i) value.fingerprints.push_back({Int(100), Text()});
+    for (int32_t i = Int(3); i > 0; --i) {
+      value.fingerprints.push_back({Int(100), Text(), {Text(), Text(), Text(), Int(8), Int(9)}});
+    }
     return value;
   }
 

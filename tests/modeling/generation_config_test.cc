@@ -60,7 +60,8 @@ TEST(GenerationConfig, ValuesThatKeepEverythingAreOff) {
 
 TEST(GenerationConfig, StopsAndSuppressedTokens) {
   const GenerationConfig config = Parsed(R"({"eos_token_id": [9, 3, 9], "min_new_tokens": 4,
-      "stop_strings": ["</end>", "\n\n"], "suppress_tokens": [7, 2], "bad_words_ids": [[5], [2]]})");
+      "stop_strings": ["</end>", "\n\n"], "suppress_tokens": [7, 2],
+      "bad_words_ids": [[5], [2]]})");
   EXPECT_THAT(config.end_ids, ElementsAre(3, 9));
   EXPECT_EQ(config.min_new_tokens, 4);
   EXPECT_THAT(config.stop_strings, ElementsAre("</end>", "\n\n"));

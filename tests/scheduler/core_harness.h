@@ -42,6 +42,16 @@ inline std::vector<TokenId> Expected(const Record& record,
   return ids;
 }
 
+// Groups of different fingerprints are of one model, unless the fingerprint begins with "model".
+inline ComputeKind KindOf(const std::string& fingerprint) {
+  const std::string model = fingerprint.starts_with("model") ? fingerprint : "model";
+  return {.model_digest = model,
+          .dtype = "float32",
+          .device_kind = "device of " + fingerprint,
+          .tp = 1,
+          .recipe = 1};
+}
+
 class CoreHarness {
  public:
   explicit CoreHarness(const CoreOptions& options = {}) : core(options) {}
@@ -59,7 +69,7 @@ class CoreHarness {
 
   GroupUp UpEvent(GroupLimits limits, uint64_t epoch = 1, const std::string& fingerprint = "kind",
                   GroupId group = kGroup) const {
-    return {group, TermId{1}, EpochId{epoch}, limits, fingerprint};
+    return {group, TermId{1}, EpochId{epoch}, limits, fingerprint, KindOf(fingerprint)};
   }
   Actions Up(GroupLimits limits = Limits(), uint64_t epoch = 1) {
     return Step(UpEvent(limits, epoch));

@@ -211,11 +211,55 @@ TEST(CorePlanning, AGroupOfASecondKindTakesNewWorkOnly) {
   EXPECT_EQ(b.ledger(1).fingerprints, std::vector<std::string>{"kind-b"});
   const Actions again = harness.Step(CoreHarness::KeyOnly(record.key, 2));
   EXPECT_EQ(again.accepted[0].record->fingerprints,
-            (std::vector<FingerprintSpan>{{0, "kind-a"}, {1, "kind-b"}}));
+            (std::vector<FingerprintSpan>{{0, "kind-a", KindOf("kind-a")},
+                                          {1, "kind-b", KindOf("kind-b")}}));
   ASSERT_EQ(again.frames.size(), 2u);  // One for each kind.
   EXPECT_EQ(again.frames[0].fingerprint, "kind-a");
   EXPECT_EQ(again.frames[1].fingerprint, "kind-b");
   EXPECT_EQ(again.frames[1].position, 1);
+  EXPECT_EQ(again.frames[1].kind, KindOf("kind-b"));
+  EXPECT_EQ(harness.core.Stats().kind_changes_total, 1u);
+}
+
+// Weights replaced in place: the answer waits for its own, and is never of two models.
+TEST(CorePlanning, AnAnswerIsOfOneModel) {
+  CoreHarness harness;
+  Runner first(harness, harness.UpEvent(CoreHarness::Limits(), 1, "model-1", GroupId{0}));
+  harness.Step(harness.UpEvent(CoreHarness::Limits(), 1, "model-1", GroupId{0}));
+  first.Follow(1);
+  first.Take(harness.Submit(MakeRecord("r", 3, 10), 1));
+  ASSERT_TRUE(first.RunOne());
+  harness.Step(GroupLost{GroupId{0}, EpochId{1}});
+  // Without any group it waits for ever, and a model that comes back takes it.
+  EXPECT_TRUE(harness.Tick(120'000'000).frames.empty());
+  const Actions up = harness.Step(harness.UpEvent(CoreHarness::Limits(), 2, "model-2", GroupId{1}));
+  EXPECT_TRUE(up.plans.empty());
+  EXPECT_TRUE(harness.Tick(29'999'999).frames.empty());
+  const Actions over = harness.Tick(1);
+  ASSERT_EQ(over.frames.size(), 1u);
+  EXPECT_EQ(DetailOf(over.frames[0].error)->reason, "MODEL_CHANGED");
+  EXPECT_TRUE(over.frames[0].ids.empty());
+  EXPECT_EQ(harness.core.Stats().model_changes_total, 1u);
+  EXPECT_EQ(harness.core.Stats().kind_changes_total, 0u);
+  // A new request is the new model's.
+  EXPECT_FALSE(harness.Submit(MakeRecord("s", 3, 10), 2).plans.empty());
+}
+
+TEST(CorePlanning, AModelThatComesBackInTimeGoesOn) {
+  CoreHarness harness;
+  Runner first(harness, harness.UpEvent(CoreHarness::Limits(), 1, "model-1", GroupId{0}));
+  harness.Step(harness.UpEvent(CoreHarness::Limits(), 1, "model-1", GroupId{0}));
+  first.Follow(1);
+  first.Take(harness.Submit(MakeRecord("r", 3, 10), 1));
+  ASSERT_TRUE(first.RunOne());
+  harness.Step(GroupLost{GroupId{0}, EpochId{1}});
+  harness.Step(harness.UpEvent(CoreHarness::Limits(), 2, "model-2", GroupId{1}));
+  harness.Tick(20'000'000);
+  Runner back(harness, harness.UpEvent(CoreHarness::Limits(), 3, "model-1", GroupId{2}));
+  back.Follow(1, 1);
+  back.Take(harness.Step(harness.UpEvent(CoreHarness::Limits(), 3, "model-1", GroupId{2})));
+  back.RunAll();
+  EXPECT_EQ(back.ledger(1).ids.size(), 9u);
 }
 
 TEST(CorePlanning, AResultThatCannotBeEndsTheEpochOnce) {

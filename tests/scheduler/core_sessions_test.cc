@@ -86,7 +86,7 @@ TEST_F(CoreSessions, LongerIdsAreTakenOver) {
   Record longer = record_;
   const std::vector<TokenId> expected = Expected(record_);
   longer.sequences = {{.ids = {expected.begin(), expected.begin() + 9}}};
-  longer.fingerprints = {{0, "kind"}};
+  longer.fingerprints = {{0, "kind", KindOf("kind")}};
   Submitted event = CoreHarness::SubmitEvent(longer, 2, kOtherRouter);
   event.have = {9};
   runner_.Follow(2, 9);
@@ -101,7 +101,7 @@ TEST_F(CoreSessions, AReplayedRecordGoesOnWhereItWas) {
   Record replayed = record_;
   const std::vector<TokenId> expected = Expected(record_);
   replayed.sequences = {{.ids = {expected.begin(), expected.begin() + 7}}};
-  replayed.fingerprints = {{0, "kind"}};
+  replayed.fingerprints = {{0, "kind", KindOf("kind")}};
   Submitted event = CoreHarness::SubmitEvent(replayed, 1);
   event.replay = true;
   event.have = {7};

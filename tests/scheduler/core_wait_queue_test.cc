@@ -17,6 +17,11 @@ constexpr auto kAnybody = [](const Sequence&) { return true; };
 
 class WaitQueueTest : public testing::Test {
  protected:
+  // Kinds "a", "b" are of one model, "x" is of another.
+  static WaitQueue::Kind KindOf(const std::string& fingerprint) {
+    if (fingerprint.empty()) return {};
+    return {fingerprint, fingerprint == "x" ? "other" : "model"};
+  }
   Sequence& Make(int32_t prompt_tokens = 1) {
     Record record;
     record.key.request_id = std::to_string(++made_);
@@ -24,7 +29,7 @@ class WaitQueueTest : public testing::Test {
     return sessions_.Create(std::move(record), "").sequences[0];
   }
   void Push(Sequence& sequence, int64_t value, const std::string& fingerprint, TimeUs now = 0) {
-    queue_.Push(sequence, {0, value, sequence.number}, fingerprint, true, now);
+    queue_.Push(sequence, {0, value, sequence.number}, KindOf(fingerprint), true, now);
   }
 
   SessionTable sessions_;
@@ -33,42 +38,61 @@ class WaitQueueTest : public testing::Test {
 };
 
 TEST_F(WaitQueueTest, AGroupSeesItsOwnLaneAndTheCommonOneInOneOrder) {
-  queue_.GroupUp("a");
+  queue_.GroupUp(KindOf("a"), 0);
   Sequence &first = Make(), &second = Make(), &third = Make();
   Push(third, 3, "a");
   Push(first, 1, "b");
   Push(second, 2, "");
-  EXPECT_EQ(queue_.First("a", kAnybody), &second);
-  EXPECT_EQ(queue_.First("b", kAnybody), &first);
-  EXPECT_EQ(queue_.First("a", [&](const Sequence& s) { return &s != &second; }), &third);
+  EXPECT_EQ(queue_.First(KindOf("a"), kAnybody), &second);
+  EXPECT_EQ(queue_.First(KindOf("b"), kAnybody), &first);
+  EXPECT_EQ(queue_.First(KindOf("a"), [&](const Sequence& s) { return &s != &second; }), &third);
   queue_.Erase(second);
-  EXPECT_EQ(queue_.First("a", kAnybody), &third);
-  EXPECT_EQ(queue_.First("c", kAnybody), nullptr);
+  EXPECT_EQ(queue_.First(KindOf("a"), kAnybody), &third);
+  EXPECT_EQ(queue_.First(KindOf("c"), kAnybody), nullptr);
 }
 
 TEST_F(WaitQueueTest, ALaneWithoutGroupsGivesUpAfterItsTime) {
-  queue_.GroupUp("a");
-  queue_.GroupUp("b");
+  queue_.GroupUp(KindOf("a"), 0);
+  queue_.GroupUp(KindOf("b"), 0);
   Sequence& sequence = Make();
   Push(sequence, 1, "a");
   EXPECT_EQ(queue_.NextTimeUs(), INT64_MAX);
-  queue_.GroupDown("a", 100);
-  EXPECT_EQ(queue_.NextTimeUs(), 100 + kFingerprintWaitUs);
-  queue_.Expire(99 + kFingerprintWaitUs);
-  EXPECT_EQ(queue_.First("b", kAnybody), nullptr);
-  queue_.Expire(100 + kFingerprintWaitUs);
-  EXPECT_EQ(queue_.First("b", kAnybody), &sequence);
-  EXPECT_EQ(std::get<WaitingState>(sequence.state).lane, "");
+  queue_.GroupDown(KindOf("a"), 100);
+  EXPECT_EQ(queue_.NextTimeUs(), 100 + kModelWaitUs);
+  queue_.Expire(99 + kModelWaitUs);
+  EXPECT_EQ(queue_.First(KindOf("b"), kAnybody), nullptr);
+  queue_.Expire(100 + kModelWaitUs);
+  EXPECT_EQ(queue_.First(KindOf("b"), kAnybody), &sequence);
+  EXPECT_EQ(queue_.First(KindOf("x"), kAnybody), nullptr);
   EXPECT_TRUE(queue_.Check().ok());
+}
+
+TEST_F(WaitQueueTest, ASequenceWhoseModelWasReplacedIsHandedOutAfterTheWait) {
+  queue_.GroupUp(KindOf("a"), 0);
+  Sequence& sequence = Make();
+  Push(sequence, 1, "a");
+  queue_.GroupDown(KindOf("a"), 100);
+  EXPECT_TRUE(queue_.Expire(100 + 5 * kModelWaitUs).empty());  // Nothing replaced it.
+  queue_.GroupUp(KindOf("x"), 1000 + 5 * kModelWaitUs);
+  EXPECT_EQ(queue_.NextTimeUs(), 1000 + 6 * kModelWaitUs);
+  EXPECT_TRUE(queue_.Expire(999 + 6 * kModelWaitUs).empty());
+  EXPECT_EQ(queue_.First(KindOf("x"), kAnybody), nullptr);
+  EXPECT_EQ(queue_.Expire(1000 + 6 * kModelWaitUs), std::vector<Sequence*>{&sequence});
+  queue_.GroupUp(KindOf("b"), 1000 + 6 * kModelWaitUs);  // Of its model after all.
+  EXPECT_TRUE(queue_.Expire(1000 + 9 * kModelWaitUs).empty());
+  EXPECT_EQ(queue_.First(KindOf("b"), kAnybody), &sequence);
+  EXPECT_TRUE(queue_.Check().ok()) << ToString(queue_.Check());
+  queue_.Erase(sequence);
+  EXPECT_EQ(queue_.NextTimeUs(), INT64_MAX);
 }
 
 TEST_F(WaitQueueTest, AGroupThatComesBackInTimeKeepsItsLane) {
   Sequence& sequence = Make();
   Push(sequence, 1, "a", 100);
-  queue_.GroupUp("a");
-  queue_.Expire(100 + 2 * kFingerprintWaitUs);
-  EXPECT_EQ(queue_.First("b", kAnybody), nullptr);
-  EXPECT_EQ(queue_.First("a", kAnybody), &sequence);
+  queue_.GroupUp(KindOf("a"), 0);
+  queue_.Expire(100 + 2 * kModelWaitUs);
+  EXPECT_EQ(queue_.First(KindOf("b"), kAnybody), nullptr);
+  EXPECT_EQ(queue_.First(KindOf("a"), kAnybody), &sequence);
 }
 
 TEST_F(WaitQueueTest, EqualsTheNaiveModel) {
@@ -76,8 +100,8 @@ TEST_F(WaitQueueTest, EqualsTheNaiveModel) {
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
   std::mt19937_64 rng(seed);
   const std::vector<std::string> lanes = {"", "a", "b"};
-  queue_.GroupUp("a");
-  queue_.GroupUp("b");
+  queue_.GroupUp(KindOf("a"), 0);
+  queue_.GroupUp(KindOf("b"), 0);
   std::map<OrderKey, std::pair<Sequence*, std::string>> model;
   std::vector<Sequence*> idle;
   for (int i = 0; i < 40; ++i) idle.push_back(&Make(1 + static_cast<int32_t>(rng() % 5)));
@@ -88,7 +112,7 @@ TEST_F(WaitQueueTest, EqualsTheNaiveModel) {
       const OrderKey key{static_cast<int64_t>(rng() % 2), static_cast<int64_t>(rng() % 10),
                          sequence.number};
       const std::string& lane = lanes[rng() % 3];
-      queue_.Push(sequence, key, lane, rng() % 2 == 0, 0);
+      queue_.Push(sequence, key, KindOf(lane), rng() % 2 == 0, 0);
       model[key] = {&sequence, lane};
     } else if (!model.empty()) {
       auto it = std::next(model.begin(), static_cast<ptrdiff_t>(rng() % model.size()));
@@ -102,7 +126,8 @@ TEST_F(WaitQueueTest, EqualsTheNaiveModel) {
       expected = entry.first;
       break;
     }
-    ASSERT_EQ(queue_.First("a", [](const Sequence& s) { return s.session->prompt_tokens() != 3; }),
+    ASSERT_EQ(queue_.First(KindOf("a"),
+                           [](const Sequence& s) { return s.session->prompt_tokens() != 3; }),
               expected);
     ASSERT_EQ(queue_.size(), static_cast<int32_t>(model.size()));
     ASSERT_TRUE(queue_.Check().ok()) << ToString(queue_.Check());

@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <cstdio>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "cluster.pb.h"
 #include "cluster/wire.h"
@@ -157,7 +161,8 @@ TEST_F(HostileMessages, InASubmit) {
   FillMessage(submit->mutable_record());
   submit->mutable_record()->clear_fingerprints();
   submit->mutable_record()->mutable_request()->set_n(1);
-  ExtremesWalk([&](const std::string& what) {
+  // Once with tokens of before, once as a new request, which runs.
+  const auto attack = [&](const std::string& what) {
     if (HasFatalFailure()) return;
     pb::RouteUp one = up;
     if (one.submit().has_record() && one.submit().record().key().request_id() == "x") {
@@ -165,7 +170,11 @@ TEST_F(HostileMessages, InASubmit) {
           "r" + std::to_string(variants_));
     }
     Attack(StreamKind::kRoute, RouterHello("rogue"), one, what);
-  }).Walk(submit, "Submit");
+  };
+  ExtremesWalk(attack).Walk(submit, "Submit");
+  submit->mutable_record()->clear_sequences();
+  submit->mutable_record()->mutable_request()->clear_end_token_ids();
+  ExtremesWalk(attack).Walk(submit, "Submit");
 }
 
 TEST_F(HostileMessages, OnControl) {

@@ -153,7 +153,10 @@ void World::OnFrame(const scheduler::Frame& frame) {
   if (listener == nullptr) return;
   const std::string& id = listener->record.key.request_id;
   if (!listener->accepted) Fail(id + ": a frame before Accepted");
-  if (!frame.fingerprint.empty()) listener->fingerprint = frame.fingerprint;
+  if (!frame.fingerprint.empty()) {
+    listener->fingerprint = frame.fingerprint;
+    listener->kind = frame.kind;
+  }
   if (frame.prompt_logprobs) {
     const auto& [start, logprobs] = *frame.prompt_logprobs;
     const auto& prompt = listener->record.prompt_ids;
@@ -203,7 +206,7 @@ void World::TakeTokens(Listener& listener, const scheduler::Frame& frame) {
     }
     auto& spans = listener.record.fingerprints;
     if (spans.empty() || spans.back().fingerprint != listener.fingerprint) {
-      spans.push_back({at, listener.fingerprint});
+      spans.push_back({at, listener.fingerprint, listener.kind});
     }
     if (listener.record.request.output.logprobs) {
       if (frame.logprobs.size() != frame.ids.size() ||

@@ -171,7 +171,8 @@ void World::BringUp(size_t index) {
   group.fingerprint = kind;
   group.epoch = EpochId{next_epoch_++};
   group.cut_us = 0;
-  const scheduler::GroupUp up{group.id, term_, group.epoch, options_.limits, kind};
+  const scheduler::GroupUp up{group.id,        term_, group.epoch,
+                              options_.limits, kind,  {"model", "float32", kind, 1, 1}};
   group.group = std::make_unique<FakeGroup>(up);
   group.busy_until_us = now_;
   Feed(up);

@@ -83,6 +83,7 @@ class World {
     Record record;
     uint64_t prefix = 0;
     std::string fingerprint;
+    ComputeKind kind;
     int32_t prompt_logprobs = 0;
     bool accepted = false;  // Once, by anybody.
     bool attached = false;

@@ -110,6 +110,24 @@ TEST(ChatTemplate, StructuredMessagesAreTheJsonOnes) {
             R"([{"z": 1, "a": {"y": 2, "b": 3}}]True)");
 }
 
+TEST(ChatTemplate, NullContentIsTheEmptyText) {
+  const auto chat = ChatTemplate::Parse(
+      "{% for m in messages %}[{{ m.content }}|{{ m.content is none }}]{% endfor %}", "test");
+  ASSERT_TRUE(chat.ok());
+  ChatInput input;
+  input.messages = {{.role = "user"}, {.role = "assistant", .tool_calls = {{"call_1", "f", "{}"}}}};
+  EXPECT_EQ((*chat)->Render(input)->text, "[|False][None|True]");  // Templates ask for calls' none.
+}
+
+TEST(ChatTemplate, ErrorsOfARequestNameTheFileAndNotTheFolder) {
+  const auto chat =
+      ChatTemplate::Parse("{{ raise_exception('no') }}", "/srv/models/x/chat_template.jinja");
+  ASSERT_TRUE(chat.ok());
+  const std::string message(Message((*chat)->Render({}).status()));
+  EXPECT_NE(message.find("chat_template.jinja: chat template"), std::string::npos) << message;
+  EXPECT_EQ(message.find("/srv"), std::string::npos) << message;
+}
+
 // Hostile templates and messages end with an error that says which limit, quickly and without a
 // crash.
 TEST(ChatTemplate, LimitsHold) {

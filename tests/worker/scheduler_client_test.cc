@@ -145,7 +145,13 @@ wire::ControlDown GroupDown(uint64_t term, uint64_t epoch) {
   group->set_pp(1);
   group->set_rank(1);
   group->set_blocks(17);
-  group->mutable_limits()->set_slots(3);
+  wire::WorkerLimits* limits = group->mutable_limits();
+  limits->set_context_tokens(64);
+  limits->set_block_tokens(16);
+  limits->set_pool_blocks(17);
+  limits->set_slots(3);
+  limits->set_step_tokens(32);
+  limits->set_vocab(100);
   group->add_peers()->set_host("here");
   group->add_peers()->set_host("here");
   return down;

@@ -106,6 +106,7 @@ wire::ControlUp SchedulerClient::Shared::Hello() const {
   worker->set_health_address(facts.health_address);
   worker->set_device_kind(facts.device_kind);
   worker->set_dtype(facts.dtype);
+  worker->set_recipe(facts.recipe);
   wire::WorkerLimits* limits = worker->mutable_limits();
   limits->set_context_tokens(facts.limits.context_tokens);
   limits->set_block_tokens(facts.limits.block_tokens);

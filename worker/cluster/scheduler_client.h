@@ -30,6 +30,7 @@ struct WorkerFacts {
   std::string health_address;
   std::string device_kind;  // As in the fingerprint.
   std::string dtype;        // Likewise.
+  int32_t recipe = 0;       // Likewise.
   uint64_t memory_bytes = 0;
   EngineLimits limits;
   int32_t tp = 1;

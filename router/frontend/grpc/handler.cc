@@ -128,6 +128,7 @@ absl::StatusOr<AdmittedRequest> RouterService::Handler::Generate(const std::stri
   FATHOM_RETURN_IF_ERROR(CheckFields(request, facts));
   FATHOM_RETURN_IF_ERROR(ApplyTimeLeft(call, &request));
   if (parts_.tokenizer != nullptr) {
+    if (request.stop.strings.empty()) request.stop.strings = facts.defaults.stop_strings;
     FATHOM_RETURN_IF_ERROR(ResolveStopStrings(*parts_.tokenizer, /*chat=*/false, &request));
   }
   FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ids, PromptOf(message, facts, call));
@@ -158,6 +159,7 @@ absl::StatusOr<AdmittedRequest> RouterService::Handler::Chat(const std::string& 
   FATHOM_RETURN_IF_ERROR(CheckFields(request, facts));
   FATHOM_RETURN_IF_ERROR(ApplyTimeLeft(call, &request));
   if (parts_.tokenizer != nullptr) {
+    if (request.stop.strings.empty()) request.stop.strings = facts.defaults.stop_strings;
     FATHOM_RETURN_IF_ERROR(ResolveStopStrings(*parts_.tokenizer, /*chat=*/true, &request));
   }
   const RenderOptions options = {

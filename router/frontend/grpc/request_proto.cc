@@ -199,6 +199,11 @@ void ToProto(const FinishEvent& from, v1::Finish* to) {
     v1::FingerprintSpan& added = *to->add_fingerprints();
     added.set_position(span.position);
     added.set_fingerprint(span.fingerprint);
+    added.set_model_digest(span.kind.model_digest);
+    added.set_dtype(span.kind.dtype);
+    added.set_device(span.kind.device_kind);
+    added.set_tensor_parallel_size(span.kind.tp);
+    added.set_recipe(span.kind.recipe);
   }
 }
 
