@@ -31,7 +31,7 @@ struct ServeOptions {
   int32_t worker_metrics_port = 8110;  // Likewise.
   std::string log_level = "info";
   std::string run_dir;
-  bool edge = false;  // HAProxy has grpc_port, and the router any free one behind it.
+  bool edge = false;    // HAProxy has grpc_port, and the router any free one behind it.
   int32_t own_pid = 0;  // Of the process that starts the others.
   bool json = false;
   bool verbose = false;
