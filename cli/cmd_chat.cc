@@ -41,7 +41,7 @@ int Converse(Client& client, const RequestFlags& flags, ChatRequest* request) {
 
 int RunChat(int argc, const char* const* argv) {
   Flags flags("fathom chat", "Streams an answer; without PROMPT, a conversation.");
-  std::string prompt, system;
+  std::string prompt, system, kwargs;
   bool thinking = false;
   ServerFlag server;
   RequestFlags request_flags;
@@ -49,6 +49,8 @@ int RunChat(int argc, const char* const* argv) {
   flags.Group("Prompt");
   flags.Add("--system", &system, "What the model is told before the conversation");
   flags.Add("--thinking", &thinking, "Let the model think first, where its template can");
+  flags.Add("--chat-template-kwargs", &kwargs,
+            "JSON object of variables for the chat template, e.g. {\"thinking\": true}");
   server.Add(flags);
   request_flags.Add(flags);
   if (const auto code = flags.Parse(argc, argv)) return *code;
@@ -57,6 +59,7 @@ int RunChat(int argc, const char* const* argv) {
   if (!system.empty()) {
     request.conversation.messages.push_back({.role = "system", .content = system});
   }
+  request.conversation.chat_template_kwargs_json = kwargs;
   if (thinking) request.conversation.enable_thinking = true;
   if (auto status = request_flags.Apply(&request); !status.ok()) return Fail("chat", status);
 

@@ -29,7 +29,7 @@ std::optional<std::string> Compare(const router::ChatTemplate& chat_template,
   if (vector.contains("tools") && !vector["tools"].is_null()) {
     input.tools_json = JsonTextOf(vector["tools"]);
   }
-  if (vector.contains("options")) input.options_json = vector["options"].dump();
+  if (vector.contains("options")) input.kwargs_json = vector["options"].dump();
   input.add_generation_prompt = vector.value("add_generation_prompt", true);
   input.now_unix_s = std::time(nullptr);
   input.bos_token = vector.value("bos", "");

@@ -68,6 +68,7 @@ void ConversationToWire(const Conversation& from, Message* to) {
       wire->set_name(call.name);
       wire->set_arguments_json(call.arguments_json);
     }
+    out->mutable_content_parts()->Add(message.content_parts.begin(), message.content_parts.end());
     out->set_tool_call_id(message.tool_call_id);
     SetIf(message.reasoning, [out](const std::string& v) { out->set_reasoning(v); });
     out->set_name(message.name);
@@ -76,6 +77,8 @@ void ConversationToWire(const Conversation& from, Message* to) {
   SetIf(from.enable_thinking, [to](bool v) { to->set_enable_thinking(v); });
   SetIf(from.add_generation_prompt, [to](bool v) { to->set_add_generation_prompt(v); });
   to->set_allow_special_in_content(from.allow_special_in_content);
+  to->set_chat_template_kwargs_json(from.chat_template_kwargs_json);
+  to->set_continue_final_message(from.continue_final_message);
 }
 
 Sampling FromWire(const v1::Sampling& from) {

@@ -68,6 +68,7 @@ struct ToolCall {
 struct ChatMessage {
   std::string role;  // system, user, assistant, tool.
   std::optional<std::string> content;
+  std::vector<std::string> content_parts;  // Texts in the place of content.
   std::vector<ToolCall> tool_calls;
   std::string tool_call_id;
   std::optional<std::string> reasoning;
@@ -81,6 +82,8 @@ struct Conversation {
   std::optional<bool> enable_thinking;
   std::optional<bool> add_generation_prompt;
   bool allow_special_in_content = false;
+  std::string chat_template_kwargs_json;  // A JSON object of variables for the template.
+  bool continue_final_message = false;    // The answer goes on with the last message.
 };
 
 struct ChatRequest : RequestOptions {

@@ -34,6 +34,7 @@ constexpr HostNeeds kNeeds{
 struct Options {
   std::string model;
   std::string hf_overrides;
+  std::string chat_template;  // Empty: the folder's.
   std::optional<std::string> served_model_name;
   std::string override_generation_config;
   std::vector<std::string> schedulers = {"127.0.0.1:8003"};
@@ -56,6 +57,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   flags.Add("--hf-overrides", &options->hf_overrides,
             "JSON object that changes config.json (a merge patch: null takes a key away); the "
             "workers need the same.");
+  flags.Add("--chat-template", &options->chat_template,
+            "File of a chat template in the place of the model folder's.");
   flags.Add("--served-model-name", &options->served_model_name,
             "Name that clients see; default: the folder's.");
   flags.Add("--override-generation-config", &options->override_generation_config,
@@ -102,7 +105,7 @@ struct Text {
   std::unique_ptr<const ChatRenderer> chat;
 };
 
-absl::StatusOr<Text> LoadText(const ModelFolder& folder) {
+absl::StatusOr<Text> LoadText(const ModelFolder& folder, const std::string& chat_template) {
   Text text;
   if (!folder.has_tokenizer) return text;
   FATHOM_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::Load(folder.path));
@@ -120,7 +123,8 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder) {
       !status.ok()) {
     return Annotate(status, folder.path + "/generation_config.json: stop_strings");
   }
-  FATHOM_ASSIGN_OR_RETURN(text.chat, ChatRenderer::Load(folder.path, text.tokenizer.get()));
+  FATHOM_ASSIGN_OR_RETURN(text.chat,
+                          ChatRenderer::Load(folder.path, chat_template, text.tokenizer.get()));
   return text;
 }
 
@@ -216,7 +220,8 @@ int Main(int argc, char** argv) {
   });
   if (!folder.ok()) return Fail(kExitBadModel, folder.status());
   for (const std::string& note : folder->notes) LogInfo("generation_config.json: {}", note);
-  const auto text = Phase(clock, "tokenizer", [&] { return LoadText(*folder); });
+  const auto text =
+      Phase(clock, "tokenizer", [&] { return LoadText(*folder, options.chat_template); });
   if (!text.ok()) return Fail(kExitBadModel, text.status());
   return Serve(options, *folder, *text);
 }

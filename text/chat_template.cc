@@ -1,146 +1,284 @@
 #include "text/chat_template.h"
 
-#include <fstream>
+#include <algorithm>
+#include <filesystem>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <utility>
 
+#include "text/jinja/builtins.h"
 #include "text/jinja/eval.h"
 #include "text/jinja/json.h"
 #include "text/jinja/parser.h"
+#include "text/jinja/string_methods.h"
+#include "text/template_files.h"
+#include "text/template_traits.h"
 
 namespace fathom::router {
 namespace {
 
-using Json = nlohmann::json;  // For files; a client's JSON is read by jinja::ReadJson.
+using jinja::Value;
 
-jinja::Value ToValue(const std::string& text, bool literal) {
+// Variables that have fields of their own in a request.
+constexpr std::string_view kOwnVariables[] = {"messages", "tools", "add_generation_prompt",
+                                              "enable_thinking"};
+
+Value ToValue(const std::string& text, bool literal) {
   return literal ? jinja::Str::Literal(text) : jinja::Str(text);
 }
 
-absl::StatusOr<jinja::Value> ParseJson(const std::string& text, std::string_view field,
-                                       bool literal) {
+absl::Status BadJson(const absl::Status& status, std::string_view field) {
+  return WithDetail(status, {"INVALID_JSON", std::string(field), 0});
+}
+
+absl::StatusOr<Value> ParseJson(const std::string& text, std::string_view field, bool literal) {
   try {
     return jinja::ReadJson(text, literal);
   } catch (const jinja::JsonError& error) {
-    if (!error.too_deep) {
-      return WithDetail(Invalid("{} is not valid JSON: {}", field, error.what()),
-                        {"INVALID_JSON", std::string(field), 0});
-    }
+    if (!error.too_deep)
+      return BadJson(Invalid("{} is not valid JSON: {}", field, error.what()), field);
     return WithDetail(Invalid("{} is nested deeper than {} levels; send a flatter value", field,
                               jinja::kJsonDepthMax),
                       {"JSON_TOO_DEEP", std::string(field), 0});
   }
 }
 
-jinja::Value ToValue(const ChatMessage& message) {
-  const auto text = [&](const std::string& value) { return ToValue(value, message.literal); };
-  jinja::Map map;
-  map.emplace_back("role", message.role);
-  // Content that is null is the empty text, but for calls: templates ask whether it is none there.
-  if (message.content) {
-    map.emplace_back("content", text(*message.content));
-  } else if (message.tool_calls.empty()) {
-    map.emplace_back("content", "");
-  } else {
-    map.emplace_back("content", jinja::None{});
+// Of one message.
+class MessageMaker {
+ public:
+  MessageMaker(const ChatMessage& message, size_t place, const TemplateTraits& traits)
+      : message_(message), place_(place), traits_(traits) {}
+
+  absl::StatusOr<Value> Make() const {
+    jinja::Map map;
+    FATHOM_ASSIGN_OR_RETURN(const std::string role, Role());
+    map.emplace_back("role", role);
+    map.emplace_back("content", Content(role));
+    if (!message_.name.empty()) map.emplace_back("name", Text(message_.name));
+    if (message_.reasoning) map.emplace_back("reasoning_content", Text(*message_.reasoning));
+    if (!message_.tool_call_id.empty())
+      map.emplace_back("tool_call_id", Text(message_.tool_call_id));
+    if (!message_.tool_calls.empty()) {
+      FATHOM_ASSIGN_OR_RETURN(Value calls, Calls());
+      map.emplace_back("tool_calls", std::move(calls));
+    }
+    return Value(std::move(map));
   }
-  if (!message.name.empty()) map.emplace_back("name", text(message.name));
-  if (message.reasoning) map.emplace_back("reasoning_content", text(*message.reasoning));
-  if (!message.tool_call_id.empty()) map.emplace_back("tool_call_id", text(message.tool_call_id));
-  if (!message.tool_calls.empty()) {
+
+ private:
+  Value Text(const std::string& text) const { return ToValue(text, message_.literal); }
+
+  // The role that the template sees.
+  absl::StatusOr<std::string> Role() const {
+    const bool stands_for = message_.role == "developer" && !traits_.knows_developer;
+    const std::string role = stands_for ? "system" : message_.role;
+    const bool checked = role == "system" || role == "tool";  // Others are never left out alone.
+    if (!checked || !traits_.roles_left_out.contains(role)) return role;
+    return WithDetail(
+        Invalid("messages[{}].role is \"{}\", and this model's chat template leaves such messages "
+                "out; put the text into a message of the user",
+                place_, message_.role),
+        {"ROLE_LEFT_OUT", fmt::format("messages[{}].role", place_), 0});
+  }
+
+  Value Content(const std::string& role) const {
+    const std::vector<std::string>& parts = message_.content_parts;
+    if (parts.empty() && message_.content) return Text(*message_.content);
+    // Content that is null is the empty text, but for calls: templates ask whether it is none
+    // there.
+    if (parts.empty()) return message_.tool_calls.empty() ? Value("") : Value(jinja::None{});
+    if (!traits_.roles_with_parts.contains(role)) {
+      std::string joined = parts[0];
+      for (size_t i = 1; i < parts.size(); ++i) joined += "\n" + parts[i];
+      return Text(joined);
+    }
+    jinja::List list;
+    for (const std::string& part : parts)
+      list.emplace_back(jinja::Map{{"type", "text"}, {"text", Text(part)}});
+    return Value(std::move(list));
+  }
+
+  absl::StatusOr<Value> Calls() const {
     jinja::List calls;
-    for (const ChatToolCall& call : message.tool_calls) {
-      calls.emplace_back(jinja::Map{
-          {"id", text(call.id)},
-          {"type", "function"},
-          {"function",
-           jinja::Map{{"name", text(call.name)}, {"arguments", text(call.arguments_json)}}}});
-    }
-    map.emplace_back("tool_calls", std::move(calls));
-  }
-  return map;
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFound("{} cannot be opened", path);
-  return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
-absl::StatusOr<std::string> TemplateOfConfig(const std::string& path, const std::string& text) {
-  const Json config = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (config.is_discarded() || !config.is_object()) {
-    return Invalid("{} is not a JSON object; restore it from the model's publisher", path);
-  }
-  const auto entry = config.find("chat_template");
-  if (entry == config.end() || entry->is_null()) return NotFound("{} has no chat_template", path);
-  if (entry->is_string()) return entry->get<std::string>();
-  if (entry->is_array()) {
-    for (const Json& item : *entry) {
-      if (item.is_object() && item.value("name", "") == "default" && item.contains("template") &&
-          item["template"].is_string()) {
-        return item["template"].get<std::string>();
+    for (size_t i = 0; i < message_.tool_calls.size(); ++i) {
+      const ChatToolCall& call = message_.tool_calls[i];
+      Value arguments = Text(call.arguments_json);
+      if (traits_.arguments_as_map) {
+        const std::string field =
+            fmt::format("messages[{}].tool_calls[{}].arguments_json", place_, i);
+        const std::string json = call.arguments_json.empty() ? "{}" : call.arguments_json;
+        FATHOM_ASSIGN_OR_RETURN(arguments, ParseJson(json, field, message_.literal));
+        if (arguments.map() == nullptr)
+          return BadJson(Invalid("{} is not a JSON object; send {{\"name\": value, ...}}", field),
+                         field);
       }
+      calls.emplace_back(jinja::Map{
+          {"id", Text(call.id)},
+          {"type", "function"},
+          {"function", jinja::Map{{"name", Text(call.name)}, {"arguments", arguments}}}});
     }
+    return Value(std::move(calls));
   }
-  return Invalid("{}: chat_template is neither a text nor a list with a template named 'default'",
-                 path);
+
+  const ChatMessage& message_;
+  const size_t place_;
+  const TemplateTraits& traits_;
+};
+
+// Sets a variable, also one that is there.
+void SetVariable(jinja::Variables* variables, const std::string& name, Value value) {
+  const auto found = std::find_if(variables->begin(), variables->end(),
+                                  [&](const auto& entry) { return entry.first == name; });
+  if (found != variables->end()) {
+    found->second = std::move(value);
+  } else {
+    variables->emplace_back(name, std::move(value));
+  }
+}
+
+absl::Status AddKwargs(const ChatInput& input, jinja::Variables* variables) {
+  if (input.kwargs_json.empty()) return absl::OkStatus();
+  constexpr const char* kField = "chat_template_kwargs_json";
+  FATHOM_ASSIGN_OR_RETURN(const Value kwargs,
+                          ParseJson(input.kwargs_json, kField, input.kwargs_literal));
+  if (kwargs.map() == nullptr)
+    return BadJson(Invalid("{} is not a JSON object; send {{\"name\": value, ...}}", kField),
+                   kField);
+  for (const auto& [key, value] : *kwargs.map()) {
+    const std::string name = key.string()->str();
+    const bool own = std::find(std::begin(kOwnVariables), std::end(kOwnVariables), name) !=
+                     std::end(kOwnVariables);
+    const bool given_twice = name == "enable_thinking" && input.enable_thinking.has_value();
+    if ((own && name != "enable_thinking") || given_twice || jinja::FindFunction(name) != nullptr) {
+      return WithDetail(Invalid("{} sets \"{}\", which {}", kField, name.substr(0, 64),
+                                own ? "is a field of the request; set that instead"
+                                    : "is a function of every template; choose another name"),
+                        {"TEMPLATE_VARIABLE", kField, 0});
+    }
+    SetVariable(variables, name, value);
+  }
+  return absl::OkStatus();
+}
+
+// The text up to the end of `content`, which the template wrote last, or of what it left of that.
+absl::Status CutBehind(std::string_view content, RenderedText* rendered) {
+  const jinja::Str whole{std::string(content)};
+  const std::string text = jinja::Strip(whole, {}, jinja::kBoth).str();
+  const size_t hit = rendered->text.rfind(text);
+  if (text.empty() || hit == std::string::npos) {
+    return WithDetail(
+        Invalid("continue_final_message: the last message's content does not come to the prompt; "
+                "this model's chat template changes it or leaves it out"),
+        {"CHAT_TEMPLATE", "continue_final_message", 0});
+  }
+  size_t end = hit + text.size();
+  const std::string with_rest = jinja::Strip(whole, {}, jinja::kLeft).str();
+  if (rendered->text.compare(hit, with_rest.size(), with_rest) == 0) end = hit + with_rest.size();
+  rendered->text.resize(end);
+  std::vector<ByteSpan>& spans = rendered->literal_spans;
+  while (!spans.empty() && spans.back().begin >= end) spans.pop_back();
+  if (!spans.empty()) spans.back().end = std::min(spans.back().end, end);
+  return absl::OkStatus();
+}
+
+absl::Status CheckContinuation(const ChatInput& input) {
+  const auto refuse = [](const absl::Status& status) {
+    return WithDetail(status, {"OUT_OF_RANGE", "continue_final_message", 0});
+  };
+  if (input.add_generation_prompt.value_or(false)) {
+    return refuse(
+        Invalid("continue_final_message and add_generation_prompt are both set; an answer goes on "
+                "with the last message or begins a new one"));
+  }
+  if (input.messages.empty() ||
+      (!input.messages.back().content && input.messages.back().content_parts.empty())) {
+    return refuse(Invalid("continue_final_message: the last message has no content to go on with"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
+// One parsed template with what it wants.
+struct ParsedTemplate {
+  jinja::Block block;
+  std::string name;  // Of its file, as clients are told.
+  TemplateTraits traits;
+};
+
 class ChatTemplate::Impl {
  public:
-  Impl(jinja::Block parsed, const std::string& origin)
-      : block_(std::move(parsed)), file_(origin.substr(origin.rfind('/') + 1)) {}
+  jinja::Variables tokens;  // Special ones.
+  ParsedTemplate main;
+  std::optional<ParsedTemplate> tool_use;
 
-  // `messages` makes the variable of this name.
-  template <class Messages>
-  absl::StatusOr<RenderedText> Render(const Messages& messages, const ChatInput& input) const {
+  const ParsedTemplate& For(const ChatInput& input) const {
+    return tool_use && !input.tools_json.empty() ? *tool_use : main;
+  }
+
+  // `make_messages` makes the variable of this name for a template.
+  template <class MakeMessages>
+  absl::StatusOr<RenderedText> Render(const MakeMessages& make_messages,
+                                      const ChatInput& input) const {
+    const ParsedTemplate& chosen = For(input);
     try {
-      FATHOM_ASSIGN_OR_RETURN(const jinja::Variables globals, Globals(messages(), input));
+      FATHOM_ASSIGN_OR_RETURN(jinja::Variables variables, VariablesOf(input));
+      FATHOM_ASSIGN_OR_RETURN(Value messages, make_messages(chosen));
+      variables.emplace_back("messages", std::move(messages));
       const jinja::Str rendered =
-          jinja::Render(block_, globals, input.now_unix_s, {.cancelled = input.cancelled});
+          jinja::Render(chosen.block, variables, input.now_unix_s, {.cancelled = input.cancelled});
       return RenderedText{rendered.str(), rendered.LiteralSpans()};
     } catch (const jinja::RenderCancelled&) {
       return Cancelled("nobody waits for this rendering any more");
     } catch (const jinja::TemplateError& error) {
-      return WithDetail(Invalid("{}: chat template, {}", file_, error.what()),
+      return WithDetail(Invalid("{}: chat template, {}", chosen.name, error.what()),
                         {"CHAT_TEMPLATE", "messages", 0});
     }
   }
 
- private:
-  static absl::StatusOr<jinja::Variables> Globals(jinja::Value messages, const ChatInput& input) {
-    jinja::Variables globals;
-    globals.emplace_back("messages", std::move(messages));
-    globals.emplace_back("bos_token", input.bos_token);
-    globals.emplace_back("eos_token", input.eos_token);
-    globals.emplace_back("add_generation_prompt", input.add_generation_prompt);
-    if (input.enable_thinking) globals.emplace_back("enable_thinking", *input.enable_thinking);
+  // All variables but `messages`.
+  absl::StatusOr<jinja::Variables> VariablesOf(const ChatInput& input) const {
+    jinja::Variables variables = tokens;
+    if (!input.bos_token.empty()) SetVariable(&variables, "bos_token", input.bos_token);
+    if (!input.eos_token.empty()) SetVariable(&variables, "eos_token", input.eos_token);
+    variables.emplace_back("documents", jinja::None{});
+    Value tools = jinja::None{};
     if (!input.tools_json.empty()) {
-      FATHOM_ASSIGN_OR_RETURN(jinja::Value tools,
+      FATHOM_ASSIGN_OR_RETURN(tools,
                               ParseJson(input.tools_json, "tools_json", input.tools_literal));
       if (tools.list() == nullptr) {
-        return WithDetail(
+        return BadJson(
             Invalid("tools_json is not a JSON array; send [{{\"type\": \"function\", ...}}]"),
-            {"INVALID_JSON", "tools_json", 0});
+            "tools_json");
       }
-      globals.emplace_back("tools", std::move(tools));
     }
-    if (!input.options_json.empty()) {
-      FATHOM_ASSIGN_OR_RETURN(const jinja::Value options,
-                              ParseJson(input.options_json, "options", /*literal=*/false));
-      if (options.map() == nullptr) return Invalid("options are not a JSON object");
-      for (const auto& [key, value] : *options.map())
-        globals.emplace_back(key.string()->str(), value);
-    }
-    return globals;
+    variables.emplace_back("tools", std::move(tools));
+    variables.emplace_back("add_generation_prompt",
+                           input.add_generation_prompt.value_or(!input.continue_final_message));
+    if (input.enable_thinking) variables.emplace_back("enable_thinking", *input.enable_thinking);
+    FATHOM_RETURN_IF_ERROR(AddKwargs(input, &variables));
+    return variables;
   }
 
-  const jinja::Block block_;
-  const std::string file_;  // Clients are told its name, not the server's folder.
+  // `origin`: a file, for messages to those who start the router.
+  absl::Status Parse(std::string_view source, const std::string& origin, ParsedTemplate* to) const {
+    std::string text;
+    for (size_t i = 0; i < source.size(); ++i) {  // "\r\n" and "\r" are newlines too.
+      if (source[i] != '\r') {
+        text += source[i];
+      } else if (i + 1 >= source.size() || source[i + 1] != '\n') {
+        text += '\n';
+      }
+    }
+    try {
+      to->block = jinja::Parse(text);
+    } catch (const jinja::TemplateError& error) {
+      return Invalid("{}: chat template, {}", origin, error.what());
+    }
+    to->name = std::filesystem::path(origin).filename();
+    FATHOM_ASSIGN_OR_RETURN(const jinja::Variables variables, VariablesOf({}));
+    to->traits = FindTraits(to->block, text, variables);
+    return absl::OkStatus();
+  }
 };
 
 ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -148,45 +286,50 @@ ChatTemplate::~ChatTemplate() = default;
 
 absl::StatusOr<std::unique_ptr<const ChatTemplate>> ChatTemplate::Parse(std::string_view source,
                                                                         const std::string& origin) {
-  std::string text;
-  for (size_t i = 0; i < source.size(); ++i) {  // "\r\n" and "\r" are newlines too.
-    if (source[i] != '\r') {
-      text += source[i];
-    } else if (i + 1 >= source.size() || source[i + 1] != '\n') {
-      text += '\n';
-    }
-  }
-  try {
-    return std::unique_ptr<const ChatTemplate>(
-        new ChatTemplate(std::make_unique<Impl>(jinja::Parse(text), origin)));
-  } catch (const jinja::TemplateError& error) {
-    return Invalid("{}: chat template, {}", origin, error.what());
-  }
+  auto impl = std::make_unique<Impl>();
+  FATHOM_RETURN_IF_ERROR(impl->Parse(source, origin, &impl->main));
+  return std::unique_ptr<const ChatTemplate>(new ChatTemplate(std::move(impl)));
 }
 
-absl::StatusOr<std::unique_ptr<const ChatTemplate>> ChatTemplate::Load(const std::string& folder) {
-  const std::string own = folder + "/chat_template.jinja";
-  if (auto source = ReadFile(own); source.ok()) return Parse(*source, own);
-  const std::string config = folder + "/tokenizer_config.json";
-  FATHOM_ASSIGN_OR_RETURN(const std::string text, ReadFile(config));
-  FATHOM_ASSIGN_OR_RETURN(const std::string source, TemplateOfConfig(config, text));
-  return Parse(source, config);
+absl::StatusOr<std::unique_ptr<const ChatTemplate>> ChatTemplate::Load(const std::string& folder,
+                                                                       const std::string& file) {
+  FATHOM_ASSIGN_OR_RETURN(const TemplateFiles files, ReadTemplateFiles(folder, file));
+  auto impl = std::make_unique<Impl>();
+  FATHOM_ASSIGN_OR_RETURN(impl->tokens, ReadSpecialTokens(folder));
+  FATHOM_RETURN_IF_ERROR(impl->Parse(files.main.text, files.main.origin, &impl->main));
+  if (files.tool_use) {
+    impl->tool_use.emplace();
+    FATHOM_RETURN_IF_ERROR(
+        impl->Parse(files.tool_use->text, files.tool_use->origin, &*impl->tool_use));
+  }
+  return std::unique_ptr<const ChatTemplate>(new ChatTemplate(std::move(impl)));
 }
 
 absl::StatusOr<RenderedText> ChatTemplate::Render(const ChatInput& input) const {
-  const auto messages = [&] {
+  if (input.continue_final_message) FATHOM_RETURN_IF_ERROR(CheckContinuation(input));
+  const auto messages = [&](const ParsedTemplate& chosen) -> absl::StatusOr<Value> {
     jinja::List list;
-    for (const ChatMessage& message : input.messages) list.push_back(ToValue(message));
-    return jinja::Value(std::move(list));
+    for (size_t i = 0; i < input.messages.size(); ++i) {
+      FATHOM_ASSIGN_OR_RETURN(Value made, MessageMaker(input.messages[i], i, chosen.traits).Make());
+      list.push_back(std::move(made));
+    }
+    return Value(std::move(list));
   };
-  return impl_->Render(messages, input);
+  FATHOM_ASSIGN_OR_RETURN(RenderedText rendered, impl_->Render(messages, input));
+  if (input.continue_final_message) {
+    const ChatMessage& last = input.messages.back();
+    FATHOM_RETURN_IF_ERROR(CutBehind(
+        last.content_parts.empty() ? *last.content : last.content_parts.back(), &rendered));
+  }
+  return rendered;
 }
 
 absl::StatusOr<std::string> ChatTemplate::RenderJson(const std::string& messages_json,
                                                      const ChatInput& rest) const {
-  FATHOM_ASSIGN_OR_RETURN(const jinja::Value messages,
+  FATHOM_ASSIGN_OR_RETURN(const Value messages,
                           ParseJson(messages_json, "messages", /*literal=*/false));
-  FATHOM_ASSIGN_OR_RETURN(RenderedText rendered, impl_->Render([&] { return messages; }, rest));
+  const auto as_they_are = [&](const ParsedTemplate&) -> absl::StatusOr<Value> { return messages; };
+  FATHOM_ASSIGN_OR_RETURN(RenderedText rendered, impl_->Render(as_they_are, rest));
   return std::move(rendered.text);
 }
 

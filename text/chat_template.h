@@ -21,12 +21,17 @@ namespace fathom::router {
 struct ChatToolCall {
   std::string id;
   std::string name;
-  std::string arguments_json;  // Seen by the template as text, as in OpenAI's messages.
+  // An object. The template sees the text or the map, whichever it was written for; the empty text
+  // is an empty map.
+  std::string arguments_json;
 };
 
 struct ChatMessage {
   std::string role;
   std::optional<std::string> content;  // Absent: None in the template.
+  // Texts that replace `content`: a list of parts where the template can have one, else joined with
+  // newlines.
+  std::vector<std::string> content_parts;
   std::vector<ChatToolCall> tool_calls;
   std::string tool_call_id;
   std::string name;
@@ -36,14 +41,18 @@ struct ChatMessage {
 
 struct ChatInput {
   std::vector<ChatMessage> messages;
-  std::string tools_json;               // A JSON array, or empty: no tools.
+  std::string tools_json;               // A JSON array, or empty: no tools (None).
   bool tools_literal = false;           // As ChatMessage::literal.
-  std::string options_json;             // A JSON object of further variables, or empty.
+  std::string kwargs_json;              // A JSON object of further variables, or empty.
+  bool kwargs_literal = false;          // As ChatMessage::literal.
   std::optional<bool> enable_thinking;  // Absent: undefined in the template.
-  bool add_generation_prompt = true;
-  std::string bos_token, eos_token;
-  int64_t now_unix_s = 0;   // For strftime_now.
-  CancelFn cancelled = {};  // Asked now and then; true: CANCELLED.
+  // Absent: true, unless the last message is continued.
+  std::optional<bool> add_generation_prompt;
+  // The prompt ends with the last message's content, for the model to go on with it.
+  bool continue_final_message = false;
+  std::string bos_token, eos_token;  // Where not empty, they replace the folder's.
+  int64_t now_unix_s = 0;            // For strftime_now.
+  CancelFn cancelled = {};           // Asked now and then; true: CANCELLED.
 };
 
 struct RenderedText {
@@ -57,18 +66,21 @@ class ChatTemplate {
   static absl::StatusOr<std::unique_ptr<const ChatTemplate>> Parse(std::string_view source,
                                                                    const std::string& origin);
 
-  // The template of a model folder: chat_template.jinja, else tokenizer_config.json's chat_template
-  // (a text, or a list of named ones of which "default" is taken). NOT_FOUND when the folder has
-  // none.
-  static absl::StatusOr<std::unique_ptr<const ChatTemplate>> Load(const std::string& folder);
+  // The template of a model folder, or of `file` where that is not empty (template_files.h), and
+  // the folder's special tokens. With tools a template named `tool_use` counts, where there is one.
+  // NOT_FOUND when there is none.
+  static absl::StatusOr<std::unique_ptr<const ChatTemplate>> Load(const std::string& folder,
+                                                                  const std::string& file = {});
 
   ~ChatTemplate();
 
-  // INVALID_ARGUMENT when the template refuses the conversation, the JSON is broken, or a limit is
-  // reached.
+  // INVALID_ARGUMENT when the template refuses the conversation or has no place for a role that it
+  // holds, the JSON is broken, or a limit is reached. The role `developer` becomes `system` where
+  // the template does not know it.
   absl::StatusOr<RenderedText> Render(const ChatInput& input) const;
 
-  // As Render, from the JSON text of a messages array as clients send it: for `fathom render`.
+  // As Render, from the JSON text of a messages array, which the template sees as it is: for
+  // `fathom render`.
   absl::StatusOr<std::string> RenderJson(const std::string& messages_json,
                                          const ChatInput& rest) const;
 

@@ -85,7 +85,6 @@ struct Tokenizer::Impl {
   int32_t bpe_size = 0;  // Ids below it are the BPE's.
   std::string bos_token, eos_token;
   std::optional<TokenId> bos_id, eos_id;
-  std::optional<std::string> chat_template;
   TokenBound bound;
 
   absl::Status EncodeText(std::string_view text, Scratch* scratch,
@@ -221,7 +220,6 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& fo
       .eos_token = std::move(spec.eos_token),
       .bos_id = {},
       .eos_id = {},
-      .chat_template = std::move(spec.chat_template),
   });
   const int32_t last_added = impl->added_tokens.empty() ? -1 : impl->added_tokens.back().id;
   impl->added_index.assign(std::max(bpe_size, last_added + 1), -1);
@@ -331,6 +329,5 @@ const std::vector<AddedToken>& Tokenizer::added_tokens() const { return impl_->a
 bool Tokenizer::strips_first_space() const {
   return impl_->characters && impl_->characters->strips_first_space;
 }
-const std::optional<std::string>& Tokenizer::chat_template() const { return impl_->chat_template; }
 
 }  // namespace fathom::router

@@ -98,12 +98,9 @@ class Tokenizer {
   // Whether a decoded text loses the space that it begins with (vocabularies of characters, which
   // put one before each text).
   bool strips_first_space() const;
-  // The strings themselves (chat templates use them); empty where there is none.
+  // The strings themselves; empty where there is none.
   const std::string& bos_token() const;
   const std::string& eos_token() const;
-  // The folder's chat_template.jinja; else chat_template of tokenizer_config.json (of a list, the
-  // one named "default"); nullopt where there is none.
-  const std::optional<std::string>& chat_template() const;
 
  private:
   struct Impl;

@@ -61,22 +61,6 @@ absl::Status ReadTokensOfConfig(const JsonAt& at, TokenizerSpec* spec) {
   return absl::OkStatus();
 }
 
-absl::Status ReadChatTemplate(const JsonAt& at, TokenizerSpec* spec) {
-  if (at.value.is_string()) {
-    spec->chat_template = at.value.get<std::string>();
-    return absl::OkStatus();
-  }
-  if (!at.value.is_array()) return at.Refuse("expected a template or a list of named templates");
-  for (const Json& entry : at.value) {
-    if (!entry.is_object() || !entry.contains("name") || !entry.contains("template") ||
-        !entry["template"].is_string()) {
-      return at.Refuse("expected objects with `name` and `template`");
-    }
-    if (entry["name"] == "default") spec->chat_template = entry["template"].get<std::string>();
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::Status ReadTokenizerConfig(const JsonAt& at, TokenizerSpec* spec) {
@@ -94,9 +78,6 @@ absl::Status ReadTokenizerConfig(const JsonAt& at, TokenizerSpec* spec) {
   }
   FATHOM_ASSIGN_OR_RETURN(const bool split_special, fields.Bool("split_special_tokens", false));
   if (split_special) return fields.Find("split_special_tokens")->Refuse("supported is false");
-  if (const auto found = fields.Find("chat_template")) {
-    FATHOM_RETURN_IF_ERROR(ReadChatTemplate(*found, spec));
-  }
   return absl::OkStatus();
 }
 

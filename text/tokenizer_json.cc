@@ -1,8 +1,6 @@
 #include "text/tokenizer_json.h"
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <unordered_map>
 #include <utility>
 
@@ -427,11 +425,6 @@ absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const std::string& folder) {
     FATHOM_RETURN_IF_ERROR(ReadTokenizerConfig({*config, config_path + ": "}, &spec));
   } else if (config.status().code() != absl::StatusCode::kNotFound) {
     return config.status();
-  }
-  const std::string template_path = folder + "/chat_template.jinja";
-  if (std::ifstream file(template_path, std::ios::binary); file) {
-    spec.chat_template.emplace(std::istreambuf_iterator<char>(file),
-                               std::istreambuf_iterator<char>());
   }
   return spec;
 }

@@ -29,7 +29,6 @@ struct TokenizerSpec {
   // tokenizer_config.json; its added_tokens_decoder is among added_tokens.
   std::string bos_token, eos_token;
   std::optional<bool> add_bos_token, add_eos_token;
-  std::optional<std::string> chat_template;
 };
 
 absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const std::string& folder);

@@ -58,6 +58,8 @@ int RunServe(int argc, const char* const* argv) {
   flags.Add("--model", &options.model, "Model folder (config.json, safetensors, tokenizer.json)");
   flags.Add("--hf-overrides", &options.hf_overrides,
             "JSON object that changes config.json; null takes a key away");
+  flags.Add("--chat-template", &options.chat_template,
+            "File of a chat template in the place of the model folder's");
   flags.AddChoice("--device", &options.device, {"auto", "cpu", "cuda"},
                   "Where the workers compute");
   flags.Add("--tensor-parallel-size,-tp", &options.tp, 1, 64, "Workers that share a layer");

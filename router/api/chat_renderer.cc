@@ -13,6 +13,8 @@ using Json = nlohmann::json;
 absl::Status Refuse(const absl::Status& status, const char* field) {
   if (absl::IsCancelled(status)) return status;
   const bool theirs = status.code() == absl::StatusCode::kInvalidArgument;
+  const std::optional<ErrorDetail> detail = DetailOf(status);
+  if (theirs && detail && detail->field != "messages") return status;
   return WithDetail(status,
                     {.reason = theirs ? "CHAT_TEMPLATE_REFUSED" : "INTERNAL", .field = field});
 }
@@ -47,8 +49,9 @@ ChatRenderer::ChatRenderer(const Tokenizer* tokenizer,
     : tokenizer_(tokenizer), template_(std::move(chat_template)) {}
 
 absl::StatusOr<std::unique_ptr<const ChatRenderer>> ChatRenderer::Load(const std::string& folder,
+                                                                       const std::string& file,
                                                                        const Tokenizer* tokenizer) {
-  auto chat_template = ChatTemplate::Load(folder);
+  auto chat_template = ChatTemplate::Load(folder, file);
   if (chat_template.status().code() == absl::StatusCode::kNotFound) return nullptr;
   if (!chat_template.ok()) return chat_template.status();
   return std::unique_ptr<const ChatRenderer>(
@@ -95,8 +98,9 @@ absl::StatusOr<RenderedChat> ChatRenderer::Render(ChatInput input,
     if (!tools.ok()) return Refuse(tools, "tools_json");
     input.tools_literal = !options.allow_special;
   }
-  input.bos_token = tokenizer_->bos_token();
-  input.eos_token = tokenizer_->eos_token();
+  FATHOM_RETURN_IF_ERROR(
+      CheckField(Field::kTemplateKwargsBytes, static_cast<double>(input.kwargs_json.size()), {}));
+  input.kwargs_literal = !options.allow_special;
   input.cancelled = options.cancelled;
   auto rendered = template_->Render(input);
   if (!rendered.ok()) return Refuse(rendered.status(), "messages");

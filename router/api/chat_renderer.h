@@ -30,13 +30,14 @@ struct RenderOptions {
 
 class ChatRenderer {
  public:
-  // Null when the folder has no chat template. `tokenizer` outlives it. INVALID_ARGUMENT: the
-  // template cannot be used, with the reason.
+  // Null when the folder has no chat template. `file`: a template in the place of the folder's, or
+  // empty. `tokenizer` outlives it. INVALID_ARGUMENT: the template cannot be used, with the reason.
   static absl::StatusOr<std::unique_ptr<const ChatRenderer>> Load(const std::string& folder,
+                                                                  const std::string& file,
                                                                   const Tokenizer* tokenizer);
 
-  // `input` without bos and eos token: those are the model's. INVALID_ARGUMENT (field messages or
-  // tools_json), or what check_tokens_min gives.
+  // `input` without bos and eos token: those are the model's. INVALID_ARGUMENT (with
+  // the field), or what check_tokens_min gives.
   absl::StatusOr<RenderedChat> Render(ChatInput input, const RenderOptions& options) const;
 
  private:

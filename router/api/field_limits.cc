@@ -61,6 +61,8 @@ constexpr FieldLimit kLimits[] = {
     {kMessages, "messages", 1, 4096, false, kFixed, "", "messages",
      "send at least one, and fewer than this"},
     {kDetokenizeIds, "ids", 0, 1 << 20, false, kFixed, "none", "ids", "split the call"},
+    {kTemplateKwargsBytes, "chat_template_kwargs_json", 0, 65'536, false, kFixed, "none", "bytes",
+     "send fewer variables"},
 };
 static_assert(std::size(kLimits) == static_cast<size_t>(Field::kCount));
 

@@ -39,6 +39,7 @@ enum class Field {
   kModelBytes,
   kMessages,
   kDetokenizeIds,
+  kTemplateKwargsBytes,
   kCount,  // Not a field.
 };
 

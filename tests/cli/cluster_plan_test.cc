@@ -61,6 +61,13 @@ TEST(ClusterPlanTest, RouterAndWorkersHaveTheSameOverrides) {
   EXPECT_EQ(std::count(plain.begin(), plain.end(), "--hf-overrides"), 0);
 }
 
+TEST(ClusterPlanTest, TheRouterAloneHasTheChatTemplate) {
+  const ServeOptions options{.model = "m", .chat_template = "t.jinja"};
+  EXPECT_TRUE(HasPair(RouterSpec(options, "/bin", 1), "--chat-template", "t.jinja"));
+  const auto worker = WorkerSpec(options, "/bin", 1, 0).argv;
+  EXPECT_EQ(std::count(worker.begin(), worker.end(), "--chat-template"), 0);
+}
+
 TEST(ClusterPlanTest, EachWorkerSeesItsOwnGpu) {
   const auto gpu_of = [](const ServeOptions& options, int32_t index) {
     const ChildSpec spec = WorkerSpec(options, "/bin", 1, index);

@@ -139,7 +139,7 @@ const std::map<Field, Setter>& Setters() {
 // test of its own.
 bool HasOwnTest(Field field) {
   return field == Field::kN || field == Field::kModelBytes || field == Field::kMessages ||
-         field == Field::kDetokenizeIds;
+         field == Field::kDetokenizeIds || field == Field::kTemplateKwargsBytes;
 }
 
 // Counts and sizes below 0 cannot be made.

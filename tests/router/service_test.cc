@@ -210,6 +210,53 @@ TEST_F(ServiceTest, UserTextIsNotMarkup) {
   EXPECT_EQ(std::count(special.ids().begin(), special.ids().end(), assistant), 2);
 }
 
+// Variables of the template, parts, roles and a message to go on with, as clients send them.
+TEST_F(ServiceTest, ChatsTakeVariablesPartsAndContinuations) {
+  const auto rendered = [&](const std::function<void(v1::ChatMessages*)>& change) {
+    v1::TokenizeRequest request;
+    auto* chat = request.mutable_chat();
+    auto* message = chat->add_messages();
+    message->set_role("user");
+    message->set_content("Hi\nyou");
+    change(chat);
+    v1::TokenizeResponse response;
+    grpc::ClientContext context;
+    const grpc::Status status = stub_->Tokenize(&context, request, &response);
+    const auto detail = DetailOf(FromGrpcStatus(status));
+    return status.ok() ? response.rendered()
+                       : "error in " + (detail ? detail->field : status.error_message());
+  };
+  const std::string plain = rendered([](auto*) {});
+  EXPECT_EQ(rendered([](auto* chat) {
+              chat->mutable_messages(0)->clear_content();
+              chat->mutable_messages(0)->add_content_parts("Hi");
+              chat->mutable_messages(0)->add_content_parts("you");
+            }),
+            plain);
+  const std::string thinks = rendered([](auto* chat) { chat->set_enable_thinking(true); });
+  EXPECT_NE(thinks, plain);
+  const auto with_kwargs = [&](const std::string& json) {
+    return rendered([&](auto* chat) { chat->set_chat_template_kwargs_json(json); });
+  };
+  EXPECT_EQ(with_kwargs(R"({"enable_thinking": true})"), thinks);
+  EXPECT_EQ(with_kwargs("[]"), "error in chat_template_kwargs_json");
+  EXPECT_EQ(with_kwargs(R"({"messages": []})"), "error in chat_template_kwargs_json");
+  EXPECT_EQ(with_kwargs("{\"a\": \"" + std::string(1 << 16, 'x') + "\"}"),
+            "error in chat_template_kwargs_json");
+  EXPECT_EQ(rendered([](auto* chat) { chat->set_continue_final_message(true); }),
+            plain.substr(0, plain.find("you") + 3));
+  const auto with_role = [&](const std::string& role) {
+    return rendered([&](auto* chat) {
+      auto* first = chat->add_messages();
+      first->set_role(role);
+      first->set_content("Be brief.");
+      chat->mutable_messages()->SwapElements(0, 1);
+    });
+  };
+  EXPECT_EQ(with_role("developer"), with_role("system"));
+  EXPECT_NE(with_role("developer").find("Be brief."), std::string::npos);
+}
+
 TEST_F(ServiceTest, BadRequestsNameTheField) {
   Up();
   v1::GenerateRequest request;

@@ -55,7 +55,7 @@ TEST(ChatTemplate, PublishedTemplates) {
     rest.bos_token = row["bos"];
     rest.eos_token = row["eos"];
     rest.add_generation_prompt = row["add_generation_prompt"];
-    rest.options_json = row["options"].dump();
+    rest.kwargs_json = row["options"].dump();
     const auto text = RenderSource(source, row["messages"].dump(), rest);
     if (!row["error"].is_null()) {
       EXPECT_FALSE(text.ok()) << row;
@@ -103,7 +103,7 @@ TEST(ChatTemplate, StructuredMessagesAreTheJsonOnes) {
             "\n"
             R"({"role": "assistant", "content": null, "tool_calls": [{"id": "call_1", )"
             R"("type": "function", )"
-            R"("function": {"name": "f", "arguments": "{\"b\": 1, \"a\": 2}"}}]})"
+            R"("function": {"name": "f", "arguments": {"b": 1, "a": 2}}}]})"
             "\n"
             R"({"role": "tool", "content": "3", "tool_call_id": "call_1"})"
             "\n"

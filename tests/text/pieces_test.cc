@@ -399,16 +399,5 @@ TEST_F(Refusals, TheConfigurationDecidesAboutBos) {
   }
 }
 
-TEST_F(Refusals, ChatTemplateFromThreePlaces) {
-  ASSERT_TRUE(Load(good_.dump(), R"({"chat_template":"one"})").ok());
-  EXPECT_EQ(Tokenizer::Load(folder_.string()).value()->chat_template(), "one");
-  ASSERT_TRUE(Load(good_.dump(), R"({"chat_template":[{"name":"tool_use","template":"no"},
-                                     {"name":"default","template":"two"}]})")
-                  .ok());
-  EXPECT_EQ(Tokenizer::Load(folder_.string()).value()->chat_template(), "two");
-  std::ofstream(folder_ / "chat_template.jinja") << "three";
-  EXPECT_EQ(Tokenizer::Load(folder_.string()).value()->chat_template(), "three");
-}
-
 }  // namespace
 }  // namespace fathom::router

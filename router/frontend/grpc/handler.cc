@@ -68,6 +68,8 @@ ChatInput InputOf(const Message& message) {
   if (message.has_enable_thinking()) input.enable_thinking = message.enable_thinking();
   if (message.has_add_generation_prompt())
     input.add_generation_prompt = message.add_generation_prompt();
+  input.kwargs_json = message.chat_template_kwargs_json();
+  input.continue_final_message = message.continue_final_message();
   input.now_unix_s = UnixSeconds();
   return input;
 }
@@ -141,11 +143,13 @@ absl::StatusOr<RenderedChat> RouterService::Handler::Render(ChatInput input,
     return NoTokenizer(*parts_.folder, "messages", "use Generate with token_ids instead");
   }
   if (parts_.chat == nullptr) {
-    return Refuse(FailedPrecondition(
-                      "messages need a chat template, but {} has neither chat_template.jinja nor a "
-                      "chat_template in tokenizer_config.json; use Generate with a text instead",
-                      parts_.folder->path),
-                  "NO_CHAT_TEMPLATE", "messages");
+    return Refuse(
+        FailedPrecondition(
+            "messages need a chat template, but {} has neither chat_template.jinja nor a "
+            "chat_template in tokenizer_config.json; use Generate with a text instead, or "
+            "start the server with --chat-template FILE",
+            parts_.folder->path),
+        "NO_CHAT_TEMPLATE", "messages");
   }
   return parts_.chat->Render(std::move(input), options);
 }

@@ -251,6 +251,7 @@ ChatInput ChatInputOf(const pb::RepeatedPtrField<v1::ChatMessage>& messages,
     to.role = from.role();
     if (from.has_content()) to.content = from.content();
     if (from.has_reasoning()) to.reasoning = from.reasoning();
+    to.content_parts.assign(from.content_parts().begin(), from.content_parts().end());
     to.tool_call_id = from.tool_call_id();
     to.name = from.name();
     for (const v1::ToolCall& call : from.tool_calls()) {
