@@ -183,6 +183,8 @@ constexpr WireRange kRanges[] = {
     {"Stats.suspensions_total", -kAny, kAny},
     {"Stats.prompt_tokens_total", -kAny, kAny},
     {"Stats.generation_tokens_total", -kAny, kAny},
+    {"Stats.last_loss", 0, kTextBytes},
+    {"Stats.losses_alike", 0, kIndexMax},
     {"Group.term", 0, kNumberMax},
     {"Group.epoch", 0, kNumberMax},
     {"Group.tp", 1, kRanksMax},

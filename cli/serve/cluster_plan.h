@@ -17,7 +17,7 @@ inline constexpr char kInsideHost[] = "127.0.0.1";
 
 struct ServeOptions {
   std::string model;
-  std::string hf_overrides;  // Handed to router and workers alike.
+  std::string hf_overrides;   // Handed to router and workers alike.
   std::string chat_template;  // Handed to the router.
   std::string device = "auto";
   int32_t tp = 1;

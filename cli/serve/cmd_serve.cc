@@ -46,6 +46,20 @@ void AddProcess(Flags& flags, ServeOptions* options) {
             "How long requests may still run after Ctrl-C");
 }
 
+void AddModel(Flags& flags, ServeOptions* options) {
+  flags.Group("Model");
+  flags.Add("--model", &options->model, "Model folder (config.json, safetensors, tokenizer.json)");
+  flags.Add("--hf-overrides", &options->hf_overrides,
+            "JSON object that changes config.json; null takes a key away");
+  flags.Add("--chat-template", &options->chat_template,
+            "File of a chat template in the place of the model folder's");
+  flags.AddChoice("--device", &options->device, {"auto", "cpu", "cuda"},
+                  "Where the workers compute");
+  flags.Add("--tensor-parallel-size,-tp", &options->tp, 1, 64, "Workers that share a layer");
+  flags.Add("--pipeline-parallel-size,-pp", &options->pp, 1, 64, "Stages");
+  flags.Add("--data-parallel-size,-dp", &options->dp, 1, 64, "Copies of the model");
+}
+
 }  // namespace
 
 int RunServe(int argc, const char* const* argv) {
@@ -54,17 +68,7 @@ int RunServe(int argc, const char* const* argv) {
   const RealClock clock;
   ServeOptions options{.worker_port = -1, .worker_metrics_port = -1};
   Flags flags("fathom serve", "Starts, watches and stops a whole cluster on this machine.");
-  flags.Group("Model");
-  flags.Add("--model", &options.model, "Model folder (config.json, safetensors, tokenizer.json)");
-  flags.Add("--hf-overrides", &options.hf_overrides,
-            "JSON object that changes config.json; null takes a key away");
-  flags.Add("--chat-template", &options.chat_template,
-            "File of a chat template in the place of the model folder's");
-  flags.AddChoice("--device", &options.device, {"auto", "cpu", "cuda"},
-                  "Where the workers compute");
-  flags.Add("--tensor-parallel-size,-tp", &options.tp, 1, 64, "Workers that share a layer");
-  flags.Add("--pipeline-parallel-size,-pp", &options.pp, 1, 64, "Stages");
-  flags.Add("--data-parallel-size,-dp", &options.dp, 1, 64, "Copies of the model");
+  AddModel(flags, &options);
   Handed handed[] = {
       {"--dtype", "Type to compute in: auto, bfloat16, half, float", {}},
       {"--load-format", "auto, safetensors, raw, dummy", {}},

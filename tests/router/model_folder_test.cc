@@ -142,8 +142,8 @@ TEST(ModelFolder, BadFilesAreNamed) {
   const Folder folder;
   EXPECT_EQ(ReadModelFolder(folder.path()).status().code(), absl::StatusCode::kNotFound);
   folder.Write("config.json", kConfig);
-  for (const char* text : {R"({"temperature": -3})", R"({"num_beams": 4})", R"({"top_k": "x"})",
-                           R"({"min_p": -1})"}) {
+  for (const char* text :
+       {R"({"temperature": -3})", R"({"num_beams": 4})", R"({"top_k": "x"})", R"({"min_p": -1})"}) {
     folder.Write("generation_config.json", text);
     EXPECT_EQ(ReadModelFolder(folder.path()).status().code(), absl::StatusCode::kInvalidArgument)
         << text;

@@ -26,7 +26,7 @@ class ServiceTest : public ::testing::Test {
     auto folder = ReadModelFolder(FATHOM_SOURCE_DIR "/models/fathom-tiny");
     EXPECT_TRUE(folder.ok());
     folder_ = *folder;
-    auto chat = ChatRenderer::Load(folder_.path, &TinyTokenizer());
+    auto chat = ChatRenderer::Load(folder_.path, "", &TinyTokenizer());
     EXPECT_TRUE(chat.ok()) << ToString(chat.status());
     chat_ = *std::move(chat);
     ServiceParts parts;
@@ -360,11 +360,9 @@ TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
   cancelled.TryCancel();
   EXPECT_EQ(first->Finish().error_code(), grpc::StatusCode::CANCELLED);
   EXPECT_EQ(second->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  // The client knows of the two ends before the router does. What follows them on the connection is
-  // answered after the router has read them.
+  v1::Model model;  // The router reads the two ends before what follows them on the connection.
   for (int i = 0; i < 20; ++i) {
     grpc::ClientContext context;
-    v1::Model model;
     EXPECT_TRUE(stub_->GetModel(&context, v1::GetModelRequest(), &model).ok());
   }
   auto third = stub_->Generate(&stays, request);

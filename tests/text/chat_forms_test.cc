@@ -208,7 +208,8 @@ TEST_F(Files, TheFirstThatThereIs) {
         {"name": "default", "template": ")"
         "{{ bos_token }}{{ pad_token }}{{ unk_token is defined }}{{ eos_token is defined }}"
         R"({{ additional_special_tokens }}"},
-        {"name": "tool_use", "template": "with tools"}, {"name": "rag", "template": "{{ no( }}"}]})");
+        {"name": "tool_use", "template": "with tools"},
+        {"name": "rag", "template": "{{ no( }}"}]})");
   EXPECT_EQ(Rendered(false), "<s><p>FalseFalse['<x>', '<y>']");
   EXPECT_EQ(Rendered(true), "with tools");
   Write("chat_template.jinja", "own {{ pad_token }}");
