@@ -236,13 +236,5 @@ TEST_F(Files, WhatCannotBeUsedIsNamed) {
             std::string::npos);
 }
 
-// Clients are told of the file, not of the server's folders.
-TEST_F(Files, ErrorsOfRenderingNameTheFileAlone) {
-  Write("chat_template.jinja", "{{ raise_exception('no') }}");
-  EXPECT_EQ(Rendered(false),
-            "error: chat_template.jinja: chat template, the template refuses this "
-            "conversation: no");
-}
-
 }  // namespace
 }  // namespace fathom::router
