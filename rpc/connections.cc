@@ -32,6 +32,7 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{250};
+constexpr int kReceiveBufferBytes = 128 << 10;  // The kernel takes twice as much.
 constexpr int64_t kTicksToLookAtMemory = 20;
 constexpr uint64_t kWake = 0;
 constexpr uint64_t kListen = 1;
@@ -114,6 +115,9 @@ class Connections::Impl {
     wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     FATHOM_CHECK(epoll_ >= 0 && wake_ >= 0, "epoll, eventfd: {}", strerror(errno));
     Watch(wake_, kWake, EPOLLIN);
+    // Connections inherit it. What a flood has sent waits in its own machine, and not in ours.
+    setsockopt(listener_.fd(), SOL_SOCKET, SO_RCVBUF, &kReceiveBufferBytes,
+               sizeof kReceiveBufferBytes);
   }
 
   ~Impl() {
@@ -154,10 +158,18 @@ class Connections::Impl {
     return connection->calls;
   }
 
-  void MessageCame(const std::string& peer, size_t bytes) {
+  void MessageAwaited(const std::string& peer) {
+    std::lock_guard lock(mutex_);
+    if (Connection* connection = Find(peer)) connection->awaited += 1;
+  }
+
+  void NoMoreAwaited(const std::string& peer, size_t bytes) {
     std::lock_guard lock(mutex_);
     Connection* connection = Find(peer);
-    if (connection != nullptr) connection->message_bytes += static_cast<int64_t>(bytes);
+    if (connection == nullptr) return;
+    connection->expected_bytes += static_cast<int64_t>(bytes);
+    connection->awaited = std::max<int64_t>(0, connection->awaited - 1);
+    connection->awaited_least = std::min(connection->awaited_least, connection->awaited);
   }
 
   void CallEnded(const std::string& peer, CallEnd end) {
@@ -167,7 +179,10 @@ class Connections::Impl {
     if (connection == nullptr || connection->calls == 0) return;
     connection->calls -= 1;
     if (connection->calls == 0) SetIdle(connection);
-    if (end == CallEnd::kAnswered) return;
+    if (end == CallEnd::kAnswered) {
+      connection->expected_bytes += limits_.stray_bytes_per_answer;
+      return;
+    }
     const double level =
         connection->abandoned.Add(1, limits_.abandoned_per_second_max, steady_clock::now());
     if (level > limits_.abandoned_burst) Cut(connection, "it cancels its calls at once");
@@ -187,7 +202,9 @@ class Connections::Impl {
     int watched_fd = -1;
     std::string peer;
     int64_t calls = 0;
-    int64_t message_bytes = 0;  // Since the last look.
+    int64_t expected_bytes = 0;  // Of messages and answered calls since the last look.
+    int64_t awaited = 0;         // Calls that wait for their message.
+    int64_t awaited_least = 0;   // Since the last look.
     int64_t seen_bytes = 0;
     Bucket abandoned;
     Bucket stray;
@@ -338,16 +355,17 @@ class Connections::Impl {
     const auto now = steady_clock::now();
     for (auto& [id, connection] : connections_) {
       const int64_t bytes = BytesReceived(connection.watched_fd);
-      const int64_t messages = std::exchange(connection.message_bytes, 0);
-      const int64_t stray = bytes - std::exchange(connection.seen_bytes, bytes) - messages;
-      // A message that is still coming is not counted against the connection when it has come.
+      const int64_t expected = std::exchange(connection.expected_bytes, 0);
+      const int64_t stray = bytes - std::exchange(connection.seen_bytes, bytes) - expected;
       const double level = connection.stray.Add(
           static_cast<double>(stray), static_cast<double>(limits_.stray_bytes_per_second), now);
       const int64_t on_the_way =
-          std::min(connection.calls, limits_.messages_on_the_way_max) * limits_.message_bytes_max;
+          std::min(connection.awaited_least, limits_.messages_on_the_way_max) *
+          limits_.message_bytes_max;
       if (level > static_cast<double>(limits_.stray_bytes_burst + on_the_way)) {
         Cut(&connection, "it sends bytes that belong to no call");
       }
+      connection.awaited_least = connection.awaited;
     }
   }
 
@@ -381,9 +399,11 @@ void Connections::AddTo(grpc::ServerBuilder* builder) { impl_->AddTo(builder); }
 void Connections::Start(std::function<void()> tick) { impl_->Start(std::move(tick)); }
 void Connections::Stop() { impl_->Stop(); }
 int64_t Connections::CallBegan(const std::string& peer) { return impl_->CallBegan(peer); }
+void Connections::MessageAwaited(const std::string& peer) { impl_->MessageAwaited(peer); }
 void Connections::MessageCame(const std::string& peer, size_t bytes) {
-  impl_->MessageCame(peer, bytes);
+  impl_->NoMoreAwaited(peer, bytes);
 }
+void Connections::NoMessageCame(const std::string& peer) { impl_->NoMoreAwaited(peer, 0); }
 void Connections::CallEnded(const std::string& peer, CallEnd end) { impl_->CallEnded(peer, end); }
 ConnectionStats Connections::stats() const { return impl_->stats(); }
 

@@ -31,11 +31,13 @@ struct ConnectionLimits {
   // the connection has too many: so many a second, and so many at once.
   double abandoned_per_second_max = 200;
   double abandoned_burst = 2048;
-  // Bytes of one connection that belong to no message: headers, resets, settings.
-  int64_t stray_bytes_burst = 1 << 20;
+  // Bytes of one connection that belong to no message: headers, resets, settings. A call that was
+  // answered may have cost so many.
+  int64_t stray_bytes_burst = 256 << 10;
   int64_t stray_bytes_per_second = 128 << 10;
-  // Bytes of a message on its way are no stray ones until it is larger than this, for so many
-  // messages at once.
+  int64_t stray_bytes_per_answer = 1 << 10;
+  // A call that waits for its message all the time between two looks may have so much of it on the
+  // way; so many calls count.
   int64_t message_bytes_max = 4 << 20;
   int64_t messages_on_the_way_max = 8;
   // Calls of one connection. A client that has learned the port's limit of streams has fewer.
@@ -80,8 +82,11 @@ class Connections {
   // `peer` is grpc::ServerContext::peer(), which names the connection.
   // Returns how many calls the connection has with this one.
   int64_t CallBegan(const std::string& peer);
-  // Bytes of a call's message have come: they are no stray ones.
+  // A call's message has begun to be awaited; it has come, and its bytes are no stray ones; it will
+  // not come.
+  void MessageAwaited(const std::string& peer);
   void MessageCame(const std::string& peer, size_t bytes);
+  void NoMessageCame(const std::string& peer);
   void CallEnded(const std::string& peer, CallEnd end);
 
   ConnectionStats stats() const;

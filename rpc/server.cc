@@ -118,10 +118,15 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
       call->Take();
       call->End({StatusCode::UNIMPLEMENTED,
                  fmt::format("this server has no method {}", call->method().substr(0, 200))});
-    } else if (!Wait(call)) {
-      Refuse(call, fmt::format("{} calls wait for their message, as many as may",
-                               options_.calls_without_message_max));
     } else {
+      if (const std::shared_ptr<Call> oldest = Wait(call); oldest != nullptr && oldest->Take()) {
+        oldest->set_refused();
+        oldest->End({StatusCode::RESOURCE_EXHAUSTED,
+                     fmt::format("{} calls wait for their message, as many as may; this one waited "
+                                 "for the longest",
+                                 options_.calls_without_message_max)});
+      }
+      connections_->MessageAwaited(call->peer());
       call->Read();
     }
     return call.get();
@@ -136,6 +141,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
 
   void OnNoMessage(const std::shared_ptr<Call>& call) override {
     StopWaiting(call);
+    connections_->NoMessageCame(call->peer());
     if (!call->Take()) return;
     call->End({StatusCode::INVALID_ARGUMENT, "the call ended without a message"});
   }
@@ -151,12 +157,16 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     call->End({StatusCode::RESOURCE_EXHAUSTED, why});
   }
 
-  // False: as many calls wait as may.
-  bool Wait(const std::shared_ptr<Call>& call) {
+  // Returns the call that gives way where as many wait as may: the oldest, for a message follows
+  // its headers at once where nothing is wrong.
+  std::shared_ptr<Call> Wait(const std::shared_ptr<Call>& call) {
     std::lock_guard lock(mutex_);
-    if (waiting_.size() >= options_.calls_without_message_max) return false;
     places_[call.get()] = waiting_.insert(waiting_.end(), call);
-    return true;
+    if (waiting_.size() <= options_.calls_without_message_max) return nullptr;
+    std::shared_ptr<Call> oldest = std::move(waiting_.front());
+    waiting_.pop_front();
+    places_.erase(oldest.get());
+    return oldest;
   }
 
   void StopWaiting(const std::shared_ptr<Call>& call) {

@@ -25,7 +25,7 @@ struct ServerOptions {
   ConnectionLimits connections;
   // A call's message must come within this time after its headers.
   int64_t message_timeout_ms = 10'000;
-  // Calls that wait for their message, of all connections together.
+  // Calls that wait for their message, of all connections together; beyond it the oldest ends.
   size_t calls_without_message_max = 4096;
   size_t watchers_max = 256;            // Of health.
   size_t reflection_streams_max = 256;  // Streams; a thread is held by none of them.

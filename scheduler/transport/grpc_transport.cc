@@ -73,7 +73,8 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
     port_ = listener.port();
     const rpc::PortLimits port = LimitsOfPort(limits_);
     rpc::ConnectionLimits watched;
-    watched.message_bytes_max = port.message_bytes_max;
+    // Messages that are on their way are not told to `connections_`.
+    watched.stray_bytes_burst = int64_t{2} * port.message_bytes_max;
     connections_.emplace(std::move(listener), watched);
     grpc::ServerBuilder builder;
     rpc::Apply(port, "scheduler", &builder);

@@ -59,7 +59,9 @@ class Connection:
     """One raw connection. `ack`: whether the server's SETTINGS are acknowledged."""
 
     def __init__(self, target, settings=b"", ack=True, speak=True):
-        self.socket = socket.create_connection((target.host, target.grpc_port), timeout=5)
+        # From another address than the checked client's where there is one, as an attacker's is.
+        source = ("127.0.0.2", 0) if target.host == "127.0.0.1" else None
+        self.socket = socket.create_connection((target.host, target.grpc_port), timeout=5, source_address=source)
         self.poll = select.poll()  # Not select, which knows 1,024 descriptors.
         self.poll.register(self.socket, select.POLLIN)
         self.next_stream = 1

@@ -117,7 +117,7 @@ TEST_F(HostileTest, IdleConnectionsGiveWayToNewOnes) {
   }
   EXPECT_TRUE(idle.front().WaitClosed());
   EXPECT_GE(server_->stats().evicted_total, 180);
-  EXPECT_LE(server_->stats().open, 17);
+  EXPECT_LE(server_->stats().open, 18);  // One may be accepted while another one is closed.
   ASSERT_TRUE(open.Write("still there"));
   std::string message;
   ASSERT_TRUE(open.Read(&message));

@@ -110,18 +110,19 @@ TEST_F(ServerTest, CallsWhoseMessageNeverComesTimeOut) {
   EXPECT_NE(status.error_message().find("50 ms"), std::string::npos) << status.error_message();
 }
 
+// The one that has waited for the longest gives way, so that others are served.
 TEST_F(ServerTest, CallsWhoseMessageNeverComesAreBounded) {
   Start({.name = "test", .message_timeout_ms = 600'000, .calls_without_message_max = 4});
   const auto channel = Dial();
   std::vector<std::unique_ptr<OpenCall>> silent;
   // They reach the server in their order: one connection.
-  for (int i = 0; i < 4; ++i) silent.push_back(std::make_unique<OpenCall>(channel, kEcho));
-  OpenCall last(channel, kEcho);
-  EXPECT_EQ(last.Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-  ASSERT_TRUE(silent[0]->Write("now"));  // Then there is room for one.
+  for (int i = 0; i < 5; ++i) silent.push_back(std::make_unique<OpenCall>(channel, kEcho));
+  EXPECT_EQ(silent[0]->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Ask(Dial(), kEcho, "hello").message, "hello");
   std::string message;
-  ASSERT_TRUE(silent[0]->Read(&message));
-  EXPECT_EQ(Ask(channel, kEcho, "hello").message, "hello");
+  ASSERT_TRUE(silent[4]->Write("now"));
+  ASSERT_TRUE(silent[4]->Read(&message));
+  EXPECT_EQ(message, "now");
 }
 
 }  // namespace
