@@ -34,6 +34,12 @@ using std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kTick{250};
 constexpr int kReceiveBufferBytes = 128 << 10;  // The kernel takes twice as much.
 constexpr int64_t kTicksToLookAtMemory = 20;
+constexpr double kForgivenPerSecond = 0.5;
+constexpr double kForgivenBurst = 4;
+// A busy process learns late that a call has begun to which bytes belong: 2 s.
+constexpr int kLooksOverMax = 8;
+// Calls that may be given up between two looks by a client that also sends large messages.
+constexpr int64_t kGaveUpMax = 16;
 constexpr uint64_t kWake = 0;
 constexpr uint64_t kListen = 1;
 constexpr uint64_t kFirstConnection = 2;
@@ -88,7 +94,7 @@ class Bucket {
  public:
   // Returns what is in it now.
   double Add(double amount, double per_second, steady_clock::time_point now) {
-    level_ = std::max(0.0, level_ - per_second * Seconds(now - at_)) + amount;
+    level_ = std::max(0.0, level_ - per_second * Seconds(now - at_) + amount);
     at_ = now;
     return level_;
   }
@@ -163,13 +169,24 @@ class Connections::Impl {
     if (Connection* connection = Find(peer)) connection->awaited += 1;
   }
 
-  void NoMoreAwaited(const std::string& peer, size_t bytes) {
+  void MessageCame(const std::string& peer, size_t bytes) {
     std::lock_guard lock(mutex_);
     Connection* connection = Find(peer);
     if (connection == nullptr) return;
     connection->expected_bytes += static_cast<int64_t>(bytes);
     connection->awaited = std::max<int64_t>(0, connection->awaited - 1);
-    connection->awaited_least = std::min(connection->awaited_least, connection->awaited);
+  }
+
+  void NoMessageCame(const std::string& peer) {
+    std::lock_guard lock(mutex_);
+    Connection* connection = Find(peer);
+    if (connection == nullptr) return;
+    connection->awaited = std::max<int64_t>(0, connection->awaited - 1);
+    connection->gave_up += 1;
+    // It may have been one message that was too large. Not each time: a flood would hide so.
+    if (connection->forgiven.Add(1, kForgivenPerSecond, steady_clock::now()) <= kForgivenBurst) {
+      connection->expected_bytes += 2 * limits_.message_bytes_max;
+    }
   }
 
   void CallEnded(const std::string& peer, CallEnd end) {
@@ -204,10 +221,12 @@ class Connections::Impl {
     int64_t calls = 0;
     int64_t expected_bytes = 0;  // Of messages and answered calls since the last look.
     int64_t awaited = 0;         // Calls that wait for their message.
-    int64_t awaited_least = 0;   // Since the last look.
+    int64_t gave_up = 0;         // Calls without a message that ended since the last look.
+    int looks_over = 0;          // In a row, with too many stray bytes.
     int64_t seen_bytes = 0;
     Bucket abandoned;
     Bucket stray;
+    Bucket forgiven;
     bool cut = false;
     std::optional<std::list<uint64_t>::iterator> idle_place;  // In idle_, when it has no calls.
   };
@@ -359,13 +378,16 @@ class Connections::Impl {
       const int64_t stray = bytes - std::exchange(connection.seen_bytes, bytes) - expected;
       const double level = connection.stray.Add(
           static_cast<double>(stray), static_cast<double>(limits_.stray_bytes_per_second), now);
+      // Whoever gives up many calls has no messages on the way.
+      const bool resets = std::exchange(connection.gave_up, 0) > kGaveUpMax;
+      const int64_t awaited = resets ? 0 : connection.awaited;
       const int64_t on_the_way =
-          std::min(connection.awaited_least, limits_.messages_on_the_way_max) *
-          limits_.message_bytes_max;
-      if (level > static_cast<double>(limits_.stray_bytes_burst + on_the_way)) {
+          std::min(awaited, limits_.messages_on_the_way_max) * limits_.message_bytes_max;
+      if (level <= static_cast<double>(limits_.stray_bytes_burst + on_the_way)) {
+        connection.looks_over = 0;
+      } else if (++connection.looks_over >= kLooksOverMax || resets) {
         Cut(&connection, "it sends bytes that belong to no call");
       }
-      connection.awaited_least = connection.awaited;
     }
   }
 
@@ -401,9 +423,9 @@ void Connections::Stop() { impl_->Stop(); }
 int64_t Connections::CallBegan(const std::string& peer) { return impl_->CallBegan(peer); }
 void Connections::MessageAwaited(const std::string& peer) { impl_->MessageAwaited(peer); }
 void Connections::MessageCame(const std::string& peer, size_t bytes) {
-  impl_->NoMoreAwaited(peer, bytes);
+  impl_->MessageCame(peer, bytes);
 }
-void Connections::NoMessageCame(const std::string& peer) { impl_->NoMoreAwaited(peer, 0); }
+void Connections::NoMessageCame(const std::string& peer) { impl_->NoMessageCame(peer); }
 void Connections::CallEnded(const std::string& peer, CallEnd end) { impl_->CallEnded(peer, end); }
 ConnectionStats Connections::stats() const { return impl_->stats(); }
 

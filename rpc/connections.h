@@ -32,12 +32,13 @@ struct ConnectionLimits {
   double abandoned_per_second_max = 200;
   double abandoned_burst = 2048;
   // Bytes of one connection that belong to no message: headers, resets, settings. A call that was
-  // answered may have cost so many.
-  int64_t stray_bytes_burst = 256 << 10;
+  // answered may have cost so many. A connection is cut after 2 s beyond it, for a busy process
+  // learns late that bytes belong to a call, and at once when it gives up many calls.
+  int64_t stray_bytes_burst = 1 << 20;
   int64_t stray_bytes_per_second = 128 << 10;
   int64_t stray_bytes_per_answer = 1 << 10;
-  // A call that waits for its message all the time between two looks may have so much of it on the
-  // way; so many calls count.
+  // A call that waits for its message may have so much of it on the way, for so many calls, unless
+  // the connection gives up many calls before their messages.
   int64_t message_bytes_max = 4 << 20;
   int64_t messages_on_the_way_max = 8;
   // Calls of one connection. A client that has learned the port's limit of streams has fewer.

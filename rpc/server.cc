@@ -143,6 +143,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     StopWaiting(call);
     connections_->NoMessageCame(call->peer());
     if (!call->Take()) return;
+    call->set_refused();
     call->End({StatusCode::INVALID_ARGUMENT, "the call ended without a message"});
   }
 
