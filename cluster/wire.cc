@@ -395,6 +395,7 @@ void ToWire(const Record& from, pb::Record* to) {
   CopyOut(from.prompt_ids, to->mutable_prompt_ids());
   ListToWire(from.sequences, to->mutable_sequences());
   ListToWire(from.fingerprints, to->mutable_fingerprints());
+  ListToWire(from.prompt_logprobs, to->mutable_prompt_logprobs());
 }
 
 absl::StatusOr<Record> FromWire(const pb::Record& from) {
@@ -415,6 +416,7 @@ absl::StatusOr<Record> FromWire(const pb::Record& from) {
   for (const pb::FingerprintSpan& span : from.fingerprints()) {
     to.fingerprints.push_back({span.position(), span.fingerprint(), FromWire(span.kind())});
   }
+  FATHOM_RETURN_IF_ERROR(ListFromWire(from.prompt_logprobs(), &to.prompt_logprobs));
   return to;
 }
 

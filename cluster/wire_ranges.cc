@@ -136,6 +136,7 @@ constexpr WireRange kRanges[] = {
     {"Record.prompt_ids", 0, kTokenIdMax, kListMax},
     {"Record.sequences", 0, 0, 128},
     {"Record.fingerprints", 0, 0, 4096},
+    {"Record.prompt_logprobs", 0, 0, kListMax},
     {"Submit.attempt", -kAny, kAny},
     {"Submit.router_blob", 0, kBlobBytes},
     {"Submit.have", 0, kTokensMax, 128},

@@ -198,9 +198,9 @@ void Session::AppendIds(FrameDown& frame, FrameEffects* effects, TimeUs now) {
 
 void Session::AppendPromptLogprobs(PromptLogprobs& logprobs) {
   for (size_t i = 0; i < logprobs.logprobs.size(); ++i) {
-    const auto next = static_cast<int32_t>(prompt_logprobs_.size()) + 1;
+    const auto next = static_cast<int32_t>(record_.prompt_logprobs.size()) + 1;
     if (logprobs.start + static_cast<int32_t>(i) != next) continue;  // A replay's.
-    prompt_logprobs_.push_back(std::move(logprobs.logprobs[i]));
+    record_.prompt_logprobs.push_back(std::move(logprobs.logprobs[i]));
   }
 }
 
@@ -365,7 +365,7 @@ size_t Session::bytes() const {
       bytes += sizeof(logprob) + logprob.top_ids.size() * (sizeof(TokenId) + sizeof(float));
     }
   };
-  add(prompt_logprobs_);
+  add(record_.prompt_logprobs);
   for (const SequenceRecord& sequence : record_.sequences) {
     bytes += sequence.ids.size() * sizeof(TokenId);
     add(sequence.logprobs);
@@ -392,7 +392,6 @@ Session::Snapshot Session::snapshot() const {
   snapshot.accepted = accepted_;
   snapshot.cached_tokens = cached_tokens_;
   snapshot.fingerprint = fingerprint_;
-  snapshot.prompt_logprobs = prompt_logprobs_;
   for (const Sequence& sequence : sequences_) snapshot.finishes.push_back(sequence.finish);
   return snapshot;
 }
@@ -402,7 +401,6 @@ bool Session::Adopt(Snapshot snapshot) {
   FATHOM_CHECK(attempt_.value == 0 && snapshot.finishes.size() == sequences_.size());
   cached_tokens_ = snapshot.cached_tokens;
   fingerprint_ = std::move(snapshot.fingerprint);
-  prompt_logprobs_ = std::move(snapshot.prompt_logprobs);
   replay_ = snapshot.accepted;
   for (size_t i = 0; i < sequences_.size(); ++i)
     sequences_[i].finish = std::move(snapshot.finishes[i]);

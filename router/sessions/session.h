@@ -184,7 +184,6 @@ class Session {
     bool accepted = false;
     int32_t cached_tokens = 0;
     std::string fingerprint;
-    std::vector<TokenLogprob> prompt_logprobs;
     std::vector<std::optional<FinishEvent>> finishes;
   };
   Snapshot snapshot() const;
@@ -254,7 +253,6 @@ class Session {
   TimeUs last_token_us_ = 0;
 
   bool started_sent_ = false;
-  std::vector<TokenLogprob> prompt_logprobs_;  // [i] is prompt position i + 1.
   size_t prompt_logprobs_sent_ = 0;
   std::optional<FrameEffects::Cut> cut_;
   bool keep_alive_due_ = false;

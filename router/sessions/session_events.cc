@@ -57,11 +57,11 @@ StartedEvent Session::Started() const {
 }
 
 std::optional<ClientEvent> Session::TakePromptLogprobs() {
-  const size_t left = prompt_logprobs_.size() - prompt_logprobs_sent_;
+  const size_t left = record_.prompt_logprobs.size() - prompt_logprobs_sent_;
   if (left == 0) return std::nullopt;
   PromptLogprobs event;
   event.start = static_cast<int32_t>(prompt_logprobs_sent_) + 1;
-  const auto from = prompt_logprobs_.begin() + static_cast<ptrdiff_t>(prompt_logprobs_sent_);
+  const auto from = record_.prompt_logprobs.begin() + static_cast<ptrdiff_t>(prompt_logprobs_sent_);
   const auto count = std::min<size_t>(left, options_.prompt_logprobs_per_event);
   event.logprobs.assign(from, from + static_cast<ptrdiff_t>(count));
   prompt_logprobs_sent_ += count;

@@ -43,7 +43,7 @@ class AttemptWriter {
   }
 
   void WritePromptLogprobs(const Cursor& cursor) {
-    const auto& logprobs = session_.prompt_logprobs;
+    const auto& logprobs = session_.record.prompt_logprobs;
     const int32_t sent = subscriber_.prompt_logprobs_sent;
     if (sent == static_cast<int32_t>(logprobs.size())) return;
     Frame& frame = FrameAt(0, cursor.next);

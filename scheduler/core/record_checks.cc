@@ -16,6 +16,12 @@ int64_t PoolTokens(const GroupLimits& limits) {
 
 absl::Status CheckSequences(const Record& record) {
   const std::string& id = record.key.request_id;
+  const size_t scored = record.request.output.prompt_logprobs ? record.prompt_ids.size() - 1 : 0;
+  if (record.prompt_logprobs.size() > scored) {
+    return Invalid(
+        "request {}: the record has {} log-probabilities of its prompt; it may have at most {}", id,
+        record.prompt_logprobs.size(), scored);
+  }
   if (record.sequences.empty()) return absl::OkStatus();
   if (record.sequences.size() != static_cast<size_t>(record.request.sequences)) {
     return Invalid("request {}: the record has {} sequences, the request {}; submit one of each",

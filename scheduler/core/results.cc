@@ -95,14 +95,14 @@ bool SchedulerCore::Impl::Concerns(const Group& group, const FlightRow& flight,
 void SchedulerCore::Impl::AcceptPromptLogprobs(const Group& group, Sequence& sequence,
                                                const PromptLogprobs& logprobs) {
   Session& session = *sequence.session;
-  const auto held = static_cast<int32_t>(session.prompt_logprobs.size());
+  const auto held = static_cast<int32_t>(session.record.prompt_logprobs.size());
   const int32_t skip = held - (logprobs.start - 1);  // A replay starts from the first again.
   if (skip < 0 || skip >= static_cast<int32_t>(logprobs.logprobs.size())) return;
   NoteFingerprint(session, static_cast<int32_t>(sequence.record().ids.size()), group);
   int64_t bytes = 0;
   for (auto it = logprobs.logprobs.begin() + skip; it != logprobs.logprobs.end(); ++it) {
     bytes += SessionTable::BytesOf(*it);
-    session.prompt_logprobs.push_back(*it);
+    session.record.prompt_logprobs.push_back(*it);
   }
   sessions_.AddBytes(session, bytes);
   MarkDirty(session);

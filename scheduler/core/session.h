@@ -92,13 +92,12 @@ struct Session {
   std::string router_blob;
   std::vector<Sequence> sequences;
   std::vector<Subscriber> subscribers;
-  std::vector<TokenLogprob> prompt_logprobs;  // [i] is prompt position i + 1.
-  TimeUs submitted_us = 0;                    // In this core.
-  TimeUs arrival_us = 0;                      // First acceptance anywhere.
-  TimeUs deadline_us = 0;                     // 0: none.
-  TimeUs keep_until_us = 0;                   // 0: live, that is, some sequence waits or runs.
-  int64_t bytes = 0;                          // As accounted.
-  bool dirty = false;                         // Subscribers may be owed frames.
+  TimeUs submitted_us = 0;   // In this core.
+  TimeUs arrival_us = 0;     // First acceptance anywhere.
+  TimeUs deadline_us = 0;    // 0: none.
+  TimeUs keep_until_us = 0;  // 0: live, that is, some sequence waits or runs.
+  int64_t bytes = 0;         // As accounted.
+  bool dirty = false;        // Subscribers may be owed frames.
 
   int32_t prompt_tokens() const { return static_cast<int32_t>(record.prompt_ids.size()); }
   bool finished() const {

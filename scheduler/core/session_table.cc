@@ -179,6 +179,7 @@ int64_t SessionTable::BytesOf(const Record& record, const std::string& router_bl
     bytes += static_cast<int64_t>(sizeof(TokenId) * sequence.ids.size());
     for (const TokenLogprob& logprob : sequence.logprobs) bytes += BytesOf(logprob);
   }
+  for (const TokenLogprob& logprob : record.prompt_logprobs) bytes += BytesOf(logprob);
   return bytes;
 }
 
@@ -197,8 +198,7 @@ absl::Status SessionTable::Check() const {
       return Internal("session {} is not under its key", id);
     }
     bytes += session->bytes;
-    int64_t expected = BytesOf(session->record, session->router_blob);
-    for (const TokenLogprob& logprob : session->prompt_logprobs) expected += BytesOf(logprob);
+    const int64_t expected = BytesOf(session->record, session->router_blob);
     if (session->bytes != expected) {
       return Internal("session {} is accounted with {} bytes, has {}", id, session->bytes,
                       expected);

@@ -132,9 +132,10 @@ void SchedulerCore::Impl::AdoptLonger(Session& session, const Record& submitted)
       FinishIfEnded(sequence);
     }
   }
-  int64_t bytes = SessionTable::BytesOf(session.record, session.router_blob);
-  for (const TokenLogprob& logprob : session.prompt_logprobs)
-    bytes += SessionTable::BytesOf(logprob);
+  if (submitted.prompt_logprobs.size() > session.record.prompt_logprobs.size()) {
+    session.record.prompt_logprobs = submitted.prompt_logprobs;
+  }
+  const int64_t bytes = SessionTable::BytesOf(session.record, session.router_blob);
   sessions_.AddBytes(session, bytes - session.bytes);
   MarkDirty(session);
 }
@@ -152,6 +153,9 @@ void SchedulerCore::Impl::Accept(Session& session, const Submitted& event) {
 
   Subscriber subscriber{.router = event.router, .attempt = event.attempt};
   subscriber.cursors.resize(session.sequences.size());
+  // The router has those of the record that it sent, or of the one that Accepted brings it.
+  subscriber.prompt_logprobs_sent = static_cast<int32_t>(
+      (event.record ? event.record->prompt_logprobs : session.record.prompt_logprobs).size());
   for (size_t i = 0; i < std::min(event.have.size(), subscriber.cursors.size()); ++i) {
     subscriber.cursors[i].next = std::max(event.have[i], 0);
   }

@@ -261,6 +261,56 @@ TEST_F(CoreSessions, PromptLogprobsComeOnceInOrderToEachAttempt) {
   EXPECT_EQ(runner_.ledger(2).ids, Expected(record_));
 }
 
+// A leader that has only what routers bring it: an answer that is complete in one router's record
+// is never computed again, so that record is all that another router can get.
+TEST_F(CoreSessions, PromptLogprobsOfARecordReachEveryRouter) {
+  record_.request.output.prompt_logprobs = 0;
+  const size_t scored = record_.prompt_ids.size() - 1;
+  for (const size_t tokens : {size_t{0}, size_t{5}, size_t{12}}) {
+    SCOPED_TRACE(tokens);
+    CoreHarness harness;
+    Record whole = record_;
+    const std::vector<TokenId> expected = Expected(record_);
+    whole.sequences = {
+        {.ids = {expected.begin(), expected.begin() + static_cast<ptrdiff_t>(tokens)}}};
+    whole.fingerprints = {{0, "kind", KindOf("kind")}};
+    for (size_t i = 0; i < scored; ++i)
+      whole.prompt_logprobs.push_back({.id = record_.prompt_ids[i + 1], .logprob = -1.0f});
+    Submitted first = CoreHarness::SubmitEvent(whole, 1);
+    first.have = {static_cast<int32_t>(tokens)};
+    first.replay = true;
+    for (const Frame& frame : harness.Step(first).frames) EXPECT_FALSE(frame.prompt_logprobs);
+    const Actions known = harness.Step(CoreHarness::KeyOnly(record_.key, 2, kOtherRouter));
+    EXPECT_EQ(known.accepted.at(0).record->prompt_logprobs, whole.prompt_logprobs);
+    for (const Frame& frame : known.frames) EXPECT_FALSE(frame.prompt_logprobs);
+    // A third has the request alone, as a client's repetition gives it.
+    const Actions repeated = harness.Submit(record_, 3, kOtherRouter);
+    ASSERT_FALSE(repeated.frames.empty());
+    ASSERT_TRUE(repeated.frames[0].prompt_logprobs);
+    EXPECT_EQ(repeated.frames[0].prompt_logprobs->logprobs, whole.prompt_logprobs);
+  }
+}
+
+TEST_F(CoreSessions, ALongerRecordsPromptLogprobsAreTakenOver) {
+  record_.request.output.prompt_logprobs = 0;
+  runner_.Take(harness_.Submit(record_, 1));  // Nothing is computed yet.
+  Record whole = record_;
+  whole.sequences = {{.ids = Expected(record_)}};
+  whole.fingerprints = {{0, "kind", KindOf("kind")}};
+  whole.prompt_logprobs.assign(record_.prompt_ids.size() - 1, {.id = 1, .logprob = -1.0f});
+  runner_.Take(harness_.Step(CoreHarness::SubmitEvent(whole, 2, kOtherRouter)));
+  EXPECT_EQ(runner_.ledger(1).prompt_logprobs.size(), record_.prompt_ids.size() - 1);
+  EXPECT_EQ(runner_.ledger(1).ids, Expected(record_));
+}
+
+TEST_F(CoreSessions, MorePromptLogprobsThanThePromptHasAreRefused) {
+  record_.prompt_logprobs.resize(1);  // Not asked for.
+  EXPECT_EQ(ReasonOf(harness_.Submit(record_, 1)), "RECORD_INVALID");
+  record_.request.output.prompt_logprobs = 0;
+  record_.prompt_logprobs.resize(record_.prompt_ids.size());
+  EXPECT_EQ(ReasonOf(harness_.Submit(record_, 1)), "RECORD_INVALID");
+}
+
 TEST(CoreRepeats, WhatFailedIsTriedAgainByARepetitionAndToldToAReplay) {
   CoreHarness harness;
   harness.Submit(MakeRecord("r", 100, 100), 1);

@@ -71,7 +71,11 @@ void World::Submit(size_t index, bool key_only) {
                               .key = listener.record.key,
                               .record = std::nullopt,
                               .router_blob = "blob"};
-  if (!key_only) submit.record = listener.record;
+  if (!key_only) {
+    submit.record = listener.record;
+  } else {
+    listener.record.prompt_logprobs.clear();  // A router that knows nothing: Accepted brings them.
+  }
   submit.have = {static_cast<int32_t>(listener.record.sequences[0].ids.size())};
   submit.replay = listener.accepted && !key_only;
   if (listener.deadline_at_us > 0) {
@@ -160,16 +164,16 @@ void World::OnFrame(const scheduler::Frame& frame) {
   if (frame.prompt_logprobs) {
     const auto& [start, logprobs] = *frame.prompt_logprobs;
     const auto& prompt = listener->record.prompt_ids;
-    if (start > listener->prompt_logprobs + 1) Fail(id + ": prompt log-probabilities with a gap");
+    auto& held = listener->record.prompt_logprobs;
+    if (start > std::ssize(held) + 1) Fail(id + ": prompt log-probabilities with a gap");
     uint64_t prefix = 0;
     for (int32_t i = 0; i < start; ++i) prefix = PrefixWith(prefix, prompt[static_cast<size_t>(i)]);
     for (size_t i = 0; i < logprobs.size(); ++i) {
       const TokenId token = prompt[static_cast<size_t>(start) + i];
       if (logprobs[i] != LogprobAt(prefix, token)) Fail(id + ": a wrong prompt log-probability");
       prefix = PrefixWith(prefix, token);
+      if (static_cast<size_t>(start) + i > held.size()) held.push_back(logprobs[i]);
     }
-    listener->prompt_logprobs =
-        std::max(listener->prompt_logprobs, start + static_cast<int32_t>(logprobs.size()) - 1);
   }
   TakeTokens(*listener, frame);
   if (frame.finish || !frame.error.ok()) return TakeEnd(*listener, frame);
@@ -262,9 +266,10 @@ void World::TakeEnd(Listener& listener, const scheduler::Frame& frame) {
                      ToString(frame.error)));
   }
   const bool whole = frame.finish && frame.finish->reason != FinishReason::kDeadline;
-  if (request.output.prompt_logprobs && whole && reason != FinishReason::kStopString &&
-      listener.prompt_logprobs != static_cast<int32_t>(spec.record.prompt_ids.size()) - 1) {
-    Fail(fmt::format("{}: {} prompt log-probabilities", id, listener.prompt_logprobs));
+  if (request.output.prompt_logprobs && whole &&
+      listener.record.prompt_logprobs.size() != spec.record.prompt_ids.size() - 1) {
+    Fail(
+        fmt::format("{}: {} prompt log-probabilities", id, listener.record.prompt_logprobs.size()));
   }
   if (++listener.ends != 1) Fail(id + ": ended twice");
   listener.attached = false;

@@ -111,7 +111,10 @@ void World::Carry(const scheduler::Actions& actions) {
   };
   for (const auto& out : actions.accepted) {
     to_router(out.router, [this, out] {
-      if (Listener* listener = Attached(out.router, out.attempt)) listener->accepted = true;
+      Listener* listener = Attached(out.router, out.attempt);
+      if (listener == nullptr) return;
+      listener->accepted = true;
+      if (out.record) listener->record.prompt_logprobs = out.record->prompt_logprobs;
     });
   }
   for (const auto& out : actions.refused) to_router(out.router, [this, out] { OnRefused(out); });

@@ -84,7 +84,6 @@ class World {
     uint64_t prefix = 0;
     std::string fingerprint;
     ComputeKind kind;
-    int32_t prompt_logprobs = 0;
     bool accepted = false;  // Once, by anybody.
     bool attached = false;
     bool over = false;
