@@ -9,7 +9,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "common/check.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 namespace fathom::router {
 namespace {

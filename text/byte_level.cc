@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 namespace fathom::router {
 namespace {

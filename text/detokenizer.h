@@ -7,8 +7,8 @@
 #include <string>
 
 #include "common/types.h"
+#include "common/utf8.h"
 #include "text/tokenizer.h"
-#include "text/utf8.h"
 
 namespace fathom::router {
 

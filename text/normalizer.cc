@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 namespace fathom::router {
 namespace {

@@ -1,6 +1,6 @@
 #include "text/reasoning.h"
 
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 namespace fathom::router {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "common/utf8.h"
 #include "text/normalizer.h"
-#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {

@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/status.h"
 #include "common/string_hash.h"
+#include "common/utf8.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/byte_level.h"
@@ -14,7 +15,6 @@
 #include "text/pre_tokenizer.h"
 #include "text/token_bound.h"
 #include "text/tokenizer_json.h"
-#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {

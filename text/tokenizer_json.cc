@@ -8,10 +8,10 @@
 #include "absl/container/flat_hash_set.h"
 #include "common/status.h"
 #include "common/string_hash.h"
+#include "common/utf8.h"
 #include "text/byte_level.h"
 #include "text/json_fields.h"
 #include "text/tokenizer_sections.h"
-#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {

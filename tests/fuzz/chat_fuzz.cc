@@ -5,10 +5,10 @@
 #include <memory>
 
 #include "common/check.h"
+#include "common/utf8.h"
 #include "tests/fuzz/fuzz.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
-#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {

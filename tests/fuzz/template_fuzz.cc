@@ -1,6 +1,8 @@
 // The template language: any source, any messages. What parses and renders has its literal bytes in
-// order and within the text, and renders to the same text whether or not the messages are literal.
+// order and within the text, is UTF-8, and renders to the same text whether or not the messages are
+// literal.
 #include "common/check.h"
+#include "common/utf8.h"
 #include "tests/fuzz/fuzz.h"
 #include "text/jinja/eval.h"
 #include "text/jinja/parser.h"
@@ -9,6 +11,15 @@ namespace fathom::router::jinja {
 namespace {
 
 const EvalLimits kLimits = {.steps_max = 5'000, .bytes_max = 1 << 16};
+
+// Messages are UTF-8 wherever they come from (protobuf, JSON); any bytes must do for the source.
+std::string AsUtf8(std::string_view bytes) {
+  std::string text;
+  Utf8Stream stream;
+  stream.Append(bytes, &text);
+  stream.Flush(&text);
+  return text;
+}
 
 // One message for each line of `text`.
 Variables Messages(std::string_view text, bool literal) {
@@ -25,7 +36,7 @@ Variables Messages(std::string_view text, bool literal) {
 
 void FuzzTemplate(std::string_view input) {
   const size_t cut = std::min(input.find('\0'), input.size());
-  const std::string_view contents = input.substr(std::min(cut + 1, input.size()));
+  const std::string contents = AsUtf8(input.substr(std::min(cut + 1, input.size())));
   try {
     const Block block = Parse(input.substr(0, cut));
     const Str text = Render(block, Messages(contents, true), 0, kLimits);
@@ -34,8 +45,10 @@ void FuzzTemplate(std::string_view input) {
       FATHOM_CHECK(done <= span.begin && span.begin < span.end && span.end <= text.size());
       done = span.end;
     }
+    FATHOM_CHECK(FirstInvalidUtf8(text.view()) == std::string::npos);
     FATHOM_CHECK(text == Render(block, Messages(contents, false), 0, kLimits));
-  } catch (const TemplateError&) {
+  } catch (const TemplateError& error) {  // Its text is sent to clients and logged.
+    FATHOM_CHECK(FirstInvalidUtf8(error.what()) == std::string::npos, "{}", error.what());
   }
 }
 

@@ -185,6 +185,7 @@ TEST(ChatTemplate, WhatIsNotThereIsRefusedAtStartWithItsLine) {
       {"{% macro m(a) %}{% endmacro %}{{ m(b=1) }}", "the macro 'm' has no argument named 'b'"},
       {"{% macro m() %}{% endmacro %}{% call m() %}{% endcall %}", "named 'caller'"},
       {"{% break %}", "'break' stands in no loop"},
+      {"\xE4", "byte 0xE4 is not UTF-8; save the template as UTF-8"},
   };
   for (const auto& [source, says] : cases) {
     const auto parsed =

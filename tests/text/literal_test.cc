@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "common/utf8.h"
 #include "tests/text/text_support.h"
 #include "text/chat_template.h"
 #include "text/jinja/str.h"
-#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {

@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "common/utf8.h"
 #include "tests/text/text_support.h"
 #include "text/byte_level.h"
 #include "text/normalizer.h"
 #include "text/regex.h"
-#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {

@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "common/utf8.h"
 #include "tests/text/text_support.h"
 #include "text/detokenizer.h"
 #include "text/reasoning.h"
 #include "text/stop_strings.h"
 #include "text/text_stream.h"
-#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {

@@ -8,8 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "common/utf8.h"
 #include "tests/text/text_support.h"
-#include "text/utf8.h"
 
 namespace fathom::router {
 namespace {

@@ -307,7 +307,7 @@ class Lexer {
       }
     }
     if (std::strchr("+-*/%~<>=()[]{}.,:|", rest[0]) == nullptr)
-      Fail(fmt::format("unexpected character '{}'", rest[0]));
+      Fail(fmt::format("unexpected character '{}'", CodePoints(rest.substr(0, 4)).front()));
     if (std::strchr("([{", rest[0]) != nullptr) ++depth_;
     if (std::strchr(")]}", rest[0]) != nullptr) depth_ = std::max(0, depth_ - 1);
     Push(TokenKind::kOperator, std::string(1, rest[0]));

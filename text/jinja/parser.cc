@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "common/utf8.h"
 #include "text/jinja/lexer.h"
 #include "text/jinja/resolve.h"
 
@@ -609,6 +610,11 @@ class Parser {
 }  // namespace
 
 Block Parse(std::string_view source) {
+  if (const size_t at = FirstInvalidUtf8(source); at != source.npos) {
+    throw TemplateError(fmt::format(
+        "line {}: byte 0x{:02X} is not UTF-8; save the template as UTF-8",
+        1 + std::ranges::count(source.substr(0, at), '\n'), static_cast<uint8_t>(source[at])));
+  }
   Block block = Parser(source).Run();
   Resolve(block);
   return block;

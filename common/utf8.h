@@ -1,4 +1,4 @@
-// text/utf8.h: what is a character and what is not.
+// common/utf8.h: what is a character and what is not.
 // Pure. "Invalid" follows Unicode's table 3-7: no overlong forms, no surrogates, nothing above
 // U+10FFFF.
 #pragma once
@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace fathom::router {
+namespace fathom {
 
 // How a text begins.
 struct Utf8Step {
@@ -54,4 +54,4 @@ class Utf8Stream {
   std::string pending_;  // A proper prefix of a character.
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -1,10 +1,10 @@
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 #include <utf8proc.h>
 
 #include <cstring>
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
@@ -148,4 +148,4 @@ void Utf8Stream::Flush(std::string* text) {
   pending_.clear();
 }
 
-}  // namespace fathom::router
+}  // namespace fathom
