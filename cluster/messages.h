@@ -14,10 +14,6 @@ namespace fathom::scheduler {
 inline constexpr uint32_t kProtocolMin = 1;
 inline constexpr uint32_t kProtocolMax = 1;
 
-// How far beyond the highest term that it knows a scheduler believes a peer. Terms rise by one with
-// each new leader; a larger step would only use up the numbers.
-inline constexpr uint64_t kTermLeadMax = uint64_t{1} << 20;
-
 enum class Role { kUnspecified, kRouter, kScheduler, kWorker };
 enum class Phase {
   kUnspecified,

@@ -14,17 +14,15 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "cluster/messages.h"
+#include "cluster/terms.h"
 
 namespace fathom::scheduler {
 namespace {
 
-// Far from wrapping around, and far beyond anything that 2^32 takeovers could reach.
-constexpr uint64_t kTermMax = uint64_t{1} << 62;
 constexpr std::chrono::seconds kLockWait{5};
 
 absl::StatusOr<TermId> NextTerm(uint64_t stored, TermId reported) {
-  if (reported.value > stored && reported.value - stored > kTermLeadMax) {
+  if (!IsCredible(reported, TermId{stored})) {
     return OutOfRange(
         "a peer reports term {}, more than {} above the highest one stored, {}; such a jump uses "
         "up the numbers. If the peer is right and the term store was lost, write {} into it",

@@ -9,6 +9,7 @@
 
 #include "cluster.grpc.pb.h"
 #include "cluster/channel.h"
+#include "cluster/terms.h"
 #include "cluster/wire.h"
 #include "cluster/wire_ranges.h"
 #include "common/log.h"
@@ -152,6 +153,7 @@ class GrpcSchedulerLink::Impl {
   wire::RouteUp HelloLocked() const;
   void Dial(Peer& peer, TimeUs now);
   Peer* PeerOf(const RouteStream* stream);
+  bool HearTerm(const wire::RouteDown& message);
   void OnMessage(RouteStream* stream, wire::RouteDown& message);
   void OnHello(RouteStream* stream, const wire::Hello& hello);
   void OnFrames(StreamId id, wire::Frames& frames);
@@ -298,17 +300,34 @@ void GrpcSchedulerLink::Impl::OnHello(RouteStream* stream, const wire::Hello& he
   }
 }
 
+// False: it tells a term that is not credible.
+bool GrpcSchedulerLink::Impl::HearTerm(const wire::RouteDown& message) {
+  const bool leads = message.has_hello() && message.hello().scheduler().leader();
+  if (!leads && !message.has_heartbeat()) return true;
+  const uint64_t said = leads ? message.hello().scheduler().term() : message.heartbeat().term();
+  std::lock_guard lock(mutex_);
+  if (!IsCredible(TermId{said}, TermId{term_})) {
+    LogError(
+        "a scheduler tells term {}, more than {} above the highest one known here, {}; it is not "
+        "obeyed",
+        said, kTermLeadMax, term_);
+    return false;
+  }
+  if (message.has_heartbeat()) term_ = std::max(term_, said);
+  return true;
+}
+
 void GrpcSchedulerLink::Impl::OnMessage(RouteStream* stream, wire::RouteDown& message) {
   if (const absl::Status status = CheckRanges(message); !status.ok()) {
     LogError("a message of a scheduler is refused: {}; the stream starts again", Message(status));
     return stream->Cancel();
   }
+  if (!HearTerm(message)) return stream->Cancel();
   {
     std::lock_guard lock(mutex_);
     Peer* peer = PeerOf(stream);
     peer->heard_us = clock_->Now();
     if (message.has_heartbeat() || message.has_stats()) peer->beats = true;
-    if (message.has_heartbeat()) term_ = std::max<uint64_t>(term_, message.heartbeat().term());
   }
   if (message.has_hello()) return OnHello(stream, message.hello());
   if (message.has_heartbeat()) return;

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "cluster.grpc.pb.h"
+#include "cluster/terms.h"
 
 namespace fathom::router {
 namespace {
@@ -270,6 +271,20 @@ TEST(GrpcSchedulerLink, TheHighestTermIsObeyed) {
   EXPECT_EQ(heard.ups_.size(), 2u);
   standby.Say(standby.Hello(false));  // It steps down.
   heard.Wait([](const Heard& h) { return h.downs_.size() == 1; });
+}
+
+TEST(GrpcSchedulerLink, ATermFarBeyondTheHighestOneIsNotObeyed) {
+  FakeScheduler leader(5, true);
+  Linked linked({leader.address()});
+  Heard& heard = linked.heard();
+  heard.Wait([](const Heard& h) { return h.ups_.size() == 1; });
+  wire::RouteDown beat;
+  beat.mutable_heartbeat()->set_term(5 + kTermLeadMax + 1);
+  leader.Say(beat);  // Believed, it would make all that the leader says void.
+  heard.Wait([](const Heard& h) { return h.ups_.size() == 2; });  // The stream starts again.
+  EXPECT_EQ(heard.ups_[1].facts.term, TermId{5});
+  leader.Say(FramesOf(5));
+  heard.Wait([](const Heard& h) { return !h.frames_.empty(); });
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cluster.pb.h"
+#include "cluster/terms.h"
 #include "cluster/wire.h"
 #include "cluster/wire_ranges.h"
 #include "scheduler/driver.h"

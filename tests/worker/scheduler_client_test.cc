@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "cluster.grpc.pb.h"
+#include "cluster/terms.h"
 
 namespace fathom::worker {
 namespace {
@@ -270,6 +271,17 @@ TEST_F(SchedulerClientTest, AWordOfAnOlderTermIsAnsweredWithTheNewer) {
   });
   scheduler_.Send(GroupDown(5, 2));
   EXPECT_EQ(membership_.Next()->seat().epoch, EpochId{2});
+}
+
+TEST_F(SchedulerClientTest, ATermFarBeyondTheHighestOneIsNotObeyed) {
+  scheduler_.WaitHello();
+  scheduler_.Send(HelloDown(5));
+  scheduler_.Send(HelloDown(5 + kTermLeadMax + 1));
+  scheduler_.Send(GroupDown(kTermMax - 1, 1));
+  scheduler_.Send(HelloDown(6));
+  scheduler_.Send(GroupDown(6, 2));
+  EXPECT_EQ(membership_.Next()->seat().epoch, EpochId{2});
+  EXPECT_EQ(membership_.term(), TermId{6});
 }
 
 TEST_F(SchedulerClientTest, ABrokenStreamEndsTheEpochAndComesBackWithTheTerm) {

@@ -12,6 +12,7 @@
 
 #include "cluster.grpc.pb.h"
 #include "cluster/channel.h"
+#include "cluster/terms.h"
 #include "cluster/wire_ranges.h"
 #include "common/inbox.h"
 #include "common/log.h"
@@ -266,8 +267,14 @@ void SchedulerClient::Stream::WriteAll(Call* call, Inbox<wire::ControlUp>* outbo
   }
 }
 
-// False: the message is of an older term; the sender is told ours.
+// False: the message is of an older term, or of one that is not credible; the sender is told ours.
 bool SchedulerClient::Stream::HearTerm(uint64_t term) {
+  if (const TermId known = shared_.membership->term(); !IsCredible(TermId{term}, known)) {
+    LogError(
+        "{} tells term {}, more than {} above the highest one known here, {}; it is not obeyed",
+        address_, term, kTermLeadMax, known.value);
+    return false;
+  }
   if (shared_.membership->Hear(TermId{term})) return true;
   leader_heard_us_ = 0;
   Send(shared_.Heartbeat(false));
