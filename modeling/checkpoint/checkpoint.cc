@@ -42,9 +42,15 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::filesystem
     const auto has = [&](std::string_view name) {
       return std::filesystem::exists(model / name, error);
     };
-    const bool only_raw =
-        has(kRawManifest) && !has("model.safetensors") && !has("model.safetensors.index.json");
-    format = only_raw ? LoadFormat::kRaw : LoadFormat::kSafetensors;
+    const bool safetensors = has("model.safetensors") || has("model.safetensors.index.json");
+    const bool raw = has(kRawManifest);
+    if (safetensors && raw) {
+      return Invalid(
+          "{}: has two checkpoints, one of safetensors and a raw one ({}); choose by --load-format "
+          "safetensors or --load-format raw, or move one of them out of the folder",
+          model.string(), kRawManifest);
+    }
+    format = raw ? LoadFormat::kRaw : LoadFormat::kSafetensors;
   }
   return format == LoadFormat::kRaw ? OpenRaw(model, config) : OpenSafetensors(model, config);
 }

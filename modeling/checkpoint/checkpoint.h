@@ -83,7 +83,7 @@ class Checkpoint {
   virtual std::optional<DummyTensor> Dummy(std::string_view /*name*/) const { return std::nullopt; }
 };
 
-// kAuto: safetensors if they are there, else raw.
+// kAuto: what the folder has; two checkpoints are refused.
 enum class LoadFormat { kAuto, kSafetensors, kRaw, kDummy };
 // "auto", "safetensors", "raw" and "dummy"; others are refused by name.
 absl::StatusOr<LoadFormat> ParseLoadFormat(std::string_view name);

@@ -78,17 +78,19 @@ TEST(RawCheckpoint, HoldsWhatSafetensorsHold) {
   }
 }
 
-TEST(RawCheckpoint, AutoPrefersSafetensors) {
+TEST(RawCheckpoint, BesideSafetensorsOneMustBeChosen) {
   const ModelFiles model = SmallModel(2), other = SmallModel(3);
   const TempFolder folder;
   WriteRaw(folder.path(), other, MakeRaw(other));
   const auto raw = LoadAll(folder.path());
   WriteModel(folder.path(), model);
-  const auto both = LoadAll(folder.path());
+  EXPECT_THAT(std::string(Message(LoadAll(folder.path()).status())),
+              HasSubstr("has two checkpoints, one of safetensors and a raw one (weights.json)"));
+  const auto chosen = LoadAll(folder.path(), LoadFormat::kSafetensors);
   const auto named = LoadAll(folder.path(), LoadFormat::kRaw);
-  ASSERT_TRUE(raw.ok() && both.ok() && named.ok());
+  ASSERT_TRUE(raw.ok() && chosen.ok() && named.ok());
   EXPECT_EQ(*named, *raw);
-  EXPECT_NE(*both, *raw);
+  EXPECT_NE(*chosen, *raw);
   const TempFolder empty;
   WriteFile(empty / "config.json", model.config);
   EXPECT_THAT(std::string(Message(Open(empty.path(), LoadFormat::kRaw).status())),
