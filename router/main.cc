@@ -163,6 +163,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   parts.chat = text.chat.get();
   parts.pool = &pool;
   parts.observer = &observer;
+  parts.behind_proxy = options.behind_proxy;
   RouterService service(parts);
 
   rpc::ServerOptions server{.name = "router"};

@@ -20,10 +20,19 @@ grpc::ByteBuffer ToBuffer(const std::string& bytes) {
   return {&slice, 1};
 }
 
+// The last value of a header.
+static std::string HeaderOf(const grpc::GenericCallbackServerContext& context, const char* name) {
+  std::string value;
+  const auto [begin, end] = context.client_metadata().equal_range(name);
+  for (auto it = begin; it != end; ++it) value.assign(it->second.data(), it->second.size());
+  return value;
+}
+
 Call::Call(Owner* owner, grpc::GenericCallbackServerContext* context)
     : owner_(owner),
       method_(context->method()),
       peer_(context->peer()),
+      forwarded_for_(HeaderOf(*context, "x-forwarded-for")),
       deadline_(context->deadline()),
       context_(context) {}
 

@@ -48,6 +48,9 @@ class Call final : public grpc::ServerGenericBidiReactor {
 
   const std::string& method() const { return method_; }
   const std::string& peer() const { return peer_; }
+  // The last "x-forwarded-for" header, as it came; empty: there is none. Only where a proxy that
+  // sets it is in front is it more than the client's word.
+  const std::string& forwarded_for() const { return forwarded_for_; }
   std::chrono::system_clock::time_point deadline() const { return deadline_; }
   std::chrono::steady_clock::time_point began() const { return began_; }
   bool cancelled() const { return cancelled_; }
@@ -81,6 +84,7 @@ class Call final : public grpc::ServerGenericBidiReactor {
   Owner* const owner_;
   const std::string method_;
   const std::string peer_;
+  const std::string forwarded_for_;
   const std::chrono::system_clock::time_point deadline_;
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   std::shared_ptr<Call> self_;  // Until OnDone.

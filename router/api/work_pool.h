@@ -14,6 +14,7 @@
 
 #include "common/cancel.h"
 #include "common/clock.h"
+#include "common/retry_delay.h"
 #include "router/api/fair_queue.h"
 
 namespace fathom::router {
@@ -29,7 +30,8 @@ struct Work {
   std::string client;  // Whose time it takes.
   CancelFn cancelled;
   std::function<void()> run;
-  std::function<void(WorkDrop)> drop;
+  // `retry_after_ms`: with kFull, when room is expected; else 0.
+  std::function<void(WorkDrop, int64_t retry_after_ms)> drop;
 };
 
 class WorkPool {
@@ -49,13 +51,14 @@ class WorkPool {
       left = queue_.TakeIf([](const Work&) { return true; });
     }
     ready_.notify_all();
-    for (const Work& work : left) work.drop(WorkDrop::kStopping);
+    for (const Work& work : left) work.drop(WorkDrop::kStopping, 0);
     for (std::thread& thread : threads_) thread.join();
   }
 
   void Run(Work work) {
     std::vector<Work> cancelled;
     std::optional<Work> refused;
+    int64_t retry_after_ms = 0;
     {
       std::lock_guard lock(mutex_);
       if (queue_.waiting() >= waiting_max_) {
@@ -63,10 +66,11 @@ class WorkPool {
       }
       const std::string client = work.client;
       refused = queue_.Push(client, std::move(work));
+      if (refused) retry_after_ms = line_.OnRefused(clock_->Now());
     }
     ready_.notify_one();
-    for (const Work& dropped : cancelled) dropped.drop(WorkDrop::kCancelled);
-    if (refused) refused->drop(WorkDrop::kFull);
+    for (const Work& dropped : cancelled) dropped.drop(WorkDrop::kCancelled, 0);
+    if (refused) refused->drop(WorkDrop::kFull, retry_after_ms);
   }
 
  private:
@@ -79,13 +83,14 @@ class WorkPool {
       if (!taken) return;  // Stopping.
       lock.unlock();
       if (taken->item.cancelled && taken->item.cancelled()) {
-        taken->item.drop(WorkDrop::kCancelled);
+        taken->item.drop(WorkDrop::kCancelled, 0);
       } else {
         taken->item.run();
       }
       taken->item = {};  // What it holds goes before the lock is taken again.
       lock.lock();
       queue_.Done(taken->client, started, clock_->Now());
+      line_.OnFreed(clock_->Now());
     }
   }
 
@@ -93,6 +98,7 @@ class WorkPool {
   std::mutex mutex_;
   std::condition_variable ready_;
   FairQueue<Work> queue_;  // Guarded by mutex_, as is stopping_.
+  RetryLine line_;         // Of those who are refused; guarded by mutex_.
   const size_t waiting_max_;
   bool stopping_ = false;
   std::vector<std::thread> threads_;

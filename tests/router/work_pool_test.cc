@@ -115,14 +115,18 @@ class Pool : public ::testing::Test {
                      occupied_.count_down();
                      release_.wait();
                    },
-               .drop = [](WorkDrop) { FAIL(); }});
+               .drop = [](WorkDrop, int64_t) { FAIL(); }});
     occupied_.wait();
   }
   Work Counted(const std::string& client, CancelFn cancelled = {}) {
     return {.client = client,
             .cancelled = std::move(cancelled),
             .run = [this] { ++run_; },
-            .drop = [this](WorkDrop why) { ++dropped_[static_cast<int>(why)]; }};
+            .drop =
+                [this](WorkDrop why, int64_t retry_after_ms) {
+                  ++dropped_[static_cast<int>(why)];
+                  EXPECT_EQ(retry_after_ms > 0, why == WorkDrop::kFull);
+                }};
   }
   int dropped(WorkDrop why) { return dropped_[static_cast<int>(why)]; }
 

@@ -1,6 +1,5 @@
 #include "router/frontend/grpc/service.h"
 
-#include <arpa/inet.h>
 #include <google/protobuf/stubs/logging.h>
 
 #include <atomic>
@@ -11,6 +10,7 @@
 #include "common/log.h"
 #include "common/retry_delay.h"
 #include "inference.pb.h"
+#include "router/frontend/grpc/client_address.h"
 #include "router/frontend/grpc/client_stream.h"
 #include "router/frontend/grpc/handler.h"
 #include "router/frontend/grpc/rpc_error.h"
@@ -18,7 +18,7 @@
 namespace fathom::router {
 namespace {
 
-constexpr int64_t kPoolRetryMs = 200;
+constexpr int64_t kDrainingRetryMs = 200;  // At another router, which is there already.
 
 // Until the call's own deadline, at least 1; 0: it has none.
 int64_t TimeLeftMs(const rpc::Call& call) {
@@ -28,7 +28,7 @@ int64_t TimeLeftMs(const rpc::Call& call) {
   return std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
 }
 
-absl::Status Dropped(WorkDrop why) {
+absl::Status Dropped(WorkDrop why, int64_t retry_after_ms) {
   static std::atomic<uint64_t> refused{0};  // Makes retry delays differ.
   switch (why) {
     case WorkDrop::kFull:
@@ -40,29 +40,10 @@ absl::Status Dropped(WorkDrop why) {
           Unavailable("this router is shutting down; send the request to another one"),
           {.reason = "DRAINING",
            .field = {},
-           .retry_after_ms = JitteredRetryMs(kPoolRetryMs, ++refused)});
+           .retry_after_ms = JitteredRetryMs(kDrainingRetryMs, ++refused)});
   }
   return WithDetail(Exhausted("this router tokenizes as many long texts as it may; try again"),
-                    {.reason = "TOKENIZER_BUSY",
-                     .field = {},
-                     .retry_after_ms = JitteredRetryMs(kPoolRetryMs, ++refused)});
-}
-
-// Who shares tokenizer time: the peer's address without its port, of IPv6 the /64 network (one host
-// has a whole one). "ipv4:1.2.3.4:5678", "ipv6:%5B::1%5D:5678", "unix:..." as gRPC spells them.
-std::string ClientOf(const rpc::Call& call) {
-  std::string peer = call.peer();
-  if (!peer.starts_with("ipv4:") && !peer.starts_with("ipv6:")) return peer;
-  peer.resize(peer.rfind(':'));
-  const size_t open = peer.find("%5B"), bracket = peer.find('[');
-  const size_t begin = open != peer.npos      ? open + 3
-                       : bracket != peer.npos ? bracket + 1
-                                              : peer.npos;
-  if (begin == peer.npos) return peer;
-  in6_addr address;
-  const std::string host = peer.substr(begin, peer.find_first_of("%]", begin) - begin);
-  if (inet_pton(AF_INET6, host.c_str(), &address) != 1) return peer;
-  return "ipv6/64:" + std::string(reinterpret_cast<const char*>(address.s6_addr), 8);
+                    {.reason = "TOKENIZER_BUSY", .field = {}, .retry_after_ms = retry_after_ms});
 }
 
 constexpr char kInference[] = "fathom.v1.Inference";
@@ -137,7 +118,9 @@ class RouterService::Methods {
     if (bytes < handler_->parts().inline_bytes_max) return work(info);
     const auto came = std::chrono::steady_clock::now();
     handler_->parts().pool->Run(
-        {.client = ClientOf(*call),
+        {.client = handler_->parts().behind_proxy
+                       ? ClientBehindProxy(call->peer(), call->forwarded_for())
+                       : ClientOfPeer(call->peer()),
          .cancelled = info.cancelled,
          .run =
              [came, info, work = std::move(work)]() mutable {
@@ -146,7 +129,8 @@ class RouterService::Methods {
                                     .count();
                work(info);
              },
-         .drop = [refuse = std::move(refuse)](WorkDrop why) { refuse(Dropped(why)); }});
+         .drop = [refuse = std::move(refuse)](WorkDrop why,
+                                              int64_t ms) { refuse(Dropped(why, ms)); }});
   }
 
   void Stream(const CallPtr& call, const grpc::ByteBuffer& request, Admission admit) {

@@ -34,6 +34,7 @@ struct ServiceParts {
   WorkPool* pool = nullptr;
   ServiceObserver* observer = nullptr;
   size_t inline_bytes_max = 4 << 10;
+  bool behind_proxy = false;  // Clients are told apart by "x-forwarded-for", not by their peers.
 };
 
 class RouterService {
