@@ -272,14 +272,17 @@ int Ended(const absl::Status& ended) {
 int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock) {
   const auto sizes = SizesFor(options, model.config);
   if (!sizes.ok()) return Fail(kExitUsage, sizes.status());
+  // A cgroup's memory is one for all workers of the machine, and each of them plans as much.
   const auto enough =
       CheckHostLimits({.address_space_bytes = kNeeds.address_space_bytes + sizes->total_bytes,
-                       .memory_bytes = sizes->total_bytes},
+                       .memory_bytes = sizes->total_bytes * LocalWorkers(options)},
                       TakeHostLimits());
   if (!enough.ok()) {
-    return Fail(kExitResources,
-                Annotate(enough, fmt::format("{} for weights, activations and KV of this rank",
-                                             FormatBytes(sizes->total_bytes))));
+    return Fail(
+        kExitResources,
+        Annotate(enough, fmt::format("{} for weights, activations and KV of this rank, {} "
+                                     "workers on this machine",
+                                     FormatBytes(sizes->total_bytes), LocalWorkers(options))));
   }
   LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
           model.config.architecture, ThreadsFor(options, UsableCpus()),

@@ -37,9 +37,10 @@ void AddFlags(Options* options, Flags* flags) {
       "--threads", &options->threads, 0, 1024,
       "Threads on the CPU; 0: by the CPUs that the process may use, its control group's quota "
       "included.");
-  flags->Add("--local-workers", &options->local_workers, 0, 4096,
-             "Workers of this machine that share its CPUs, which decides the default of --threads; "
-             "0: as many as share a layer.");
+  flags->Add(
+      "--local-workers", &options->local_workers, 0, 4096,
+      "Workers that share this machine: its CPUs, which decides the default of --threads, and "
+      "a control group's memory; 0: as many as share a layer.");
   flags->Add("--gpu-memory-utilization", &options->gpu_memory_utilization, 0.1, 0.99,
              "Share of the GPU's memory that the worker may take.");
   flags->AddBytes("--kv-cache-memory", &options->kv_cache_bytes,
@@ -188,9 +189,13 @@ absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config
   return sizes;
 }
 
+int32_t LocalWorkers(const Options& options) {
+  return std::max({options.local_workers, options.tp, 1});
+}
+
 int ThreadsFor(const Options& options, int cpus) {
   if (options.threads > 0) return options.threads;
-  return std::max(1, cpus / std::max(options.local_workers, options.tp) - 1);
+  return std::max(1, cpus / LocalWorkers(options) - 1);
 }
 
 }  // namespace fathom::worker

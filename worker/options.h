@@ -26,7 +26,7 @@ struct Options {
   int32_t tp = 1;
   int32_t rank_hint = -1;     // Order among the workers of a host; -1: none.
   int32_t threads = 0;        // 0: by the CPUs that this process may use.
-  int32_t local_workers = 0;  // Workers that share these CPUs; 0: tp.
+  int32_t local_workers = 0;  // Workers that share this machine; 0: tp.
   double gpu_memory_utilization = 0.92;
   int64_t kv_cache_bytes = 0;    // 0: on the CPU by the limits, at most kKvCacheBytesDefault; on a
                                  // GPU what is left.
@@ -73,6 +73,9 @@ struct Sizes {
 absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config);
 
 // Threads of this rank: as asked, else the CPUs (of UsableCpus) shared by the workers that run on
+// How many workers, all alike, share this machine's CPUs and a control group's memory; at least 1.
+int32_t LocalWorkers(const Options& options);
+
 // them, one left for other processes.
 int ThreadsFor(const Options& options, int cpus);
 

@@ -40,6 +40,9 @@ TEST(Options, ThreadsAreSharedByTheWorkersOfTheMachine) {
   EXPECT_EQ(ThreadsFor({.tp = 2}, 16), 7);
   EXPECT_EQ(ThreadsFor({.tp = 2, .local_workers = 8}, 16), 1);  // -dp 4
   EXPECT_EQ(ThreadsFor({.tp = 4}, 2), 1);
+  EXPECT_EQ(LocalWorkers({}), 1);
+  EXPECT_EQ(LocalWorkers({.tp = 2}), 2);
+  EXPECT_EQ(LocalWorkers({.tp = 2, .local_workers = 8}), 8);
 }
 
 TEST(Options, DefaultsFollowTheDevice) {
