@@ -20,7 +20,14 @@ list(TRANSFORM FATHOM_WARNINGS REPLACE "(.+)" "$<$<COMPILE_LANGUAGE:C,CXX>:\\1>"
 
 # CMake's Release is -O3 -DNDEBUG; FATHOM_CHECK does not depend on NDEBUG.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1")
-set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
+set(CMAKE_CXX_FLAGS_DEBUG "-O0 -g1")  # The sanitized tests: compiling costs more than running.
+
+set(CMAKE_UNITY_BUILD ${FATHOM_UNITY})
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 0)
+if(FATHOM_UNITY)
+  # It warns of anonymous types outside the main file, which no source is then.
+  add_compile_options($<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+endif()
 
 if(FATHOM_SANITIZE)
   add_compile_options(-fsanitize=${FATHOM_SANITIZE} -fno-omit-frame-pointer)

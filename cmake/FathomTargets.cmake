@@ -57,12 +57,13 @@ function(fathom_test_headers)
 endfunction()
 
 # fathom_test(NAME name SRCS ... DEPS ... [LABELS ...] [TIMEOUT s] [ARGS ...] [HOT])
-#   A GoogleTest program, one ctest entry. Labels: `pure` runs under the sanitizers in every run, `threads`
-#   under TSan too; `e2e` needs the binaries. HOT: its time passes in its own sources, which are then optimized;
+#   A GoogleTest program, one ctest entry. Labels: `pure` runs under ASan and UBSan in every run, and in the release build
+#   only if it is `exact` too: one whose values depend on what the optimizer makes of the arithmetic; `threads` runs under
+#   TSan; `e2e` needs the binaries. HOT: its time passes in its own sources, which are then optimized;
 #   the others are not, for compiling them takes longer than running them.
 function(fathom_test)
   cmake_parse_arguments(A "HOT" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ARGS" ${ARGN})
-  if(NOT FATHOM_TESTS)
+  if(NOT FATHOM_TESTS OR (NOT FATHOM_PURE_TESTS AND "pure" IN_LIST A_LABELS AND NOT "exact" IN_LIST A_LABELS))
     return()
   endif()
   add_executable(${A_NAME} ${A_SRCS})
@@ -107,14 +108,14 @@ function(fathom_cuda_library)
     CUDA_SEPARABLE_COMPILATION OFF)
 endfunction()
 
-# fathom_gpu_test(NAME name SRCS ... DEPS ...): a GoogleTest program that needs a GPU. Built with the tests, so that it
-# compiles everywhere; run by tests/gpu on a GPU host, never counted where there is none.
+# fathom_gpu_test(NAME name SRCS ... DEPS ...): a GoogleTest program that needs a GPU. Part of the target gpu_programs;
+# run by tests/gpu on a GPU host, never counted where there is none.
 function(fathom_gpu_test)
   cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
   if(NOT FATHOM_TESTS OR NOT FATHOM_HAVE_CUDA)
     return()
   endif()
-  add_executable(${A_NAME} ${A_SRCS})
+  add_executable(${A_NAME} EXCLUDE_FROM_ALL ${A_SRCS})
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} CUDA::cudart_static GTest::gtest GTest::gtest_main)
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/gpu
@@ -128,7 +129,7 @@ function(fathom_gpu_program)
   if(NOT FATHOM_TESTS OR NOT FATHOM_HAVE_CUDA)
     return()
   endif()
-  add_executable(${A_NAME} ${A_SRCS})
+  add_executable(${A_NAME} EXCLUDE_FROM_ALL ${A_SRCS})
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} CUDA::cudart_static)
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/gpu
