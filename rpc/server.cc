@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <list>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
@@ -14,6 +13,7 @@
 #include "grpc/reflection/v1/reflection.pb.h"
 #include "rpc/health.h"
 #include "rpc/reflection.h"
+#include "rpc/waiting_calls.h"
 
 namespace fathom::rpc {
 namespace {
@@ -119,12 +119,14 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
       call->End({StatusCode::UNIMPLEMENTED,
                  fmt::format("this server has no method {}", call->method().substr(0, 200))});
     } else {
-      if (const std::shared_ptr<Call> oldest = Wait(call); oldest != nullptr && oldest->Take()) {
-        oldest->set_refused();
-        oldest->End({StatusCode::RESOURCE_EXHAUSTED,
-                     fmt::format("{} calls wait for their message, as many as may; this one waited "
-                                 "for the longest",
-                                 options_.calls_without_message_max)});
+      const std::shared_ptr<Call> gives_way = Wait(call);
+      if (gives_way != nullptr && gives_way->Take()) {
+        gives_way->set_refused();
+        gives_way->End(
+            {StatusCode::RESOURCE_EXHAUSTED,
+             fmt::format("{} calls wait for their message, as many as may; this one is the "
+                         "oldest of the connection that has the most",
+                         options_.calls_without_message_max)});
       }
       connections_->MessageAwaited(call->peer());
       call->Read();
@@ -158,24 +160,15 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     call->End({StatusCode::RESOURCE_EXHAUSTED, why});
   }
 
-  // Returns the call that gives way where as many wait as may: the oldest, for a message follows
-  // its headers at once where nothing is wrong.
+  // Returns the call that gives way where as many wait as may.
   std::shared_ptr<Call> Wait(const std::shared_ptr<Call>& call) {
     std::lock_guard lock(mutex_);
-    places_[call.get()] = waiting_.insert(waiting_.end(), call);
-    if (waiting_.size() <= options_.calls_without_message_max) return nullptr;
-    std::shared_ptr<Call> oldest = std::move(waiting_.front());
-    waiting_.pop_front();
-    places_.erase(oldest.get());
-    return oldest;
+    return waiting_.Add(call);
   }
 
   void StopWaiting(const std::shared_ptr<Call>& call) {
     std::lock_guard lock(mutex_);
-    const auto it = places_.find(call.get());
-    if (it == places_.end()) return;
-    waiting_.erase(it->second);
-    places_.erase(it);
+    waiting_.Remove(call.get());
   }
 
   // On the watching thread.
@@ -186,11 +179,9 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
       std::shared_ptr<Call> late;
       {
         std::lock_guard lock(mutex_);
-        if (waiting_.empty() || now - waiting_.front()->began() < limit) return;
-        late = std::move(waiting_.front());
-        waiting_.pop_front();
-        places_.erase(late.get());
+        late = waiting_.TakeOlderThan(now - limit);
       }
+      if (late == nullptr) return;
       if (!late->Take()) continue;
       late->set_refused();
       late->End({StatusCode::DEADLINE_EXCEEDED,
@@ -220,9 +211,8 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
   std::unique_ptr<Connections> connections_;
   std::unique_ptr<grpc::Server> server_;
 
-  std::mutex mutex_;                          // Guards what follows.
-  std::list<std::shared_ptr<Call>> waiting_;  // For their message; the oldest first.
-  std::unordered_map<const Call*, std::list<std::shared_ptr<Call>>::iterator> places_;
+  std::mutex mutex_;  // Guards what follows.
+  WaitingCalls<Call> waiting_{options_.calls_without_message_max};
 };
 
 Server::Server(const ServerOptions& options) : impl_(std::make_unique<Impl>(options)) {}

@@ -110,6 +110,20 @@ TEST_F(ServerTest, CallsWhoseMessageNeverComesTimeOut) {
   EXPECT_NE(status.error_message().find("50 ms"), std::string::npos) << status.error_message();
 }
 
+// Another connection's silent calls do not cost a client its own.
+TEST_F(ServerTest, TheConnectionWithTheMostSilentCallsGivesWay) {
+  Start({.name = "test", .message_timeout_ms = 600'000, .calls_without_message_max = 4});
+  OpenCall slow(Dial(), kEcho);  // The oldest of all.
+  const auto flood = Dial();
+  std::vector<std::unique_ptr<OpenCall>> silent;
+  for (int i = 0; i < 4; ++i) silent.push_back(std::make_unique<OpenCall>(flood, kEcho));
+  EXPECT_EQ(silent[0]->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  std::string message;
+  ASSERT_TRUE(slow.Write("at last"));
+  ASSERT_TRUE(slow.Read(&message));
+  EXPECT_EQ(message, "at last");
+}
+
 // The one that has waited for the longest gives way, so that others are served.
 TEST_F(ServerTest, CallsWhoseMessageNeverComesAreBounded) {
   Start({.name = "test", .message_timeout_ms = 600'000, .calls_without_message_max = 4});
