@@ -104,12 +104,10 @@ constexpr FilterRow kFilters[] = {
     {{"safe", ""}, [](const Value& v, const CallArgs&) { return v; }},
 };
 
-const FilterRow* FindRow(std::string_view name) {
+const FilterRow* FindFilterRow(std::string_view name) {
   for (const std::span<const FilterRow> rows :
        {std::span<const FilterRow>(kFilters), NumberFilters(), SequenceFilters()}) {
-    const auto found = std::find_if(
-        rows.begin(), rows.end(), [&](const FilterRow& row) { return row.signature.name == name; });
-    if (found != rows.end()) return &*found;
+    if (const FilterRow* row = FindRow(rows, name)) return row;
   }
   return nullptr;
 }
@@ -146,7 +144,7 @@ void CheckCall(std::string_view kind, const Signature& signature, const CallArgs
 }
 
 const Signature* FindFilter(std::string_view name) {
-  const FilterRow* row = FindRow(name);
+  const FilterRow* row = FindFilterRow(name);
   return row != nullptr ? &row->signature : nullptr;
 }
 
@@ -160,7 +158,7 @@ std::vector<std::string_view> FilterNames() {
 }
 
 Value ApplyFilter(std::string_view name, const Value& input, const CallArgs& args) {
-  const FilterRow* row = FindRow(name);
+  const FilterRow* row = FindFilterRow(name);
   if (row == nullptr)
     throw TemplateError(fmt::format("the filter '{}' is not supported in chat templates", name));
   CheckCall("filter", row->signature, args);

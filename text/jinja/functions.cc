@@ -1,7 +1,6 @@
 // The functions that every template sees.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <ctime>
 
 #include "text/jinja/builtins.h"
@@ -76,17 +75,10 @@ constexpr FunctionRow kFunctions[] = {
     {{"raise_exception", "message"}, RaiseException},
 };
 
-const FunctionRow* FindRow(std::string_view name) {
-  const auto* found =
-      std::find_if(std::begin(kFunctions), std::end(kFunctions),
-                   [&](const FunctionRow& row) { return row.signature.name == name; });
-  return found != std::end(kFunctions) ? found : nullptr;
-}
-
 }  // namespace
 
 const Signature* FindFunction(std::string_view name) {
-  const FunctionRow* row = FindRow(name);
+  const FunctionRow* row = FindRow(kFunctions, name);
   return row != nullptr ? &row->signature : nullptr;
 }
 
@@ -97,7 +89,7 @@ std::vector<std::string_view> FunctionNames() {
 }
 
 Value CallFunction(std::string_view name, const CallArgs& args, int64_t now_unix_s) {
-  const FunctionRow* row = FindRow(name);
+  const FunctionRow* row = FindRow(kFunctions, name);
   if (row == nullptr) throw TemplateError(fmt::format("there is no function '{}'", name));
   CheckCall("function", row->signature, args);
   return row->function(args, now_unix_s);

@@ -1,8 +1,6 @@
 // Tests ("x is odd") of the template language.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "text/jinja/builtins.h"
 #include "text/jinja/string_methods.h"
 
@@ -94,16 +92,10 @@ constexpr TestRow kTests[] = {
     {{">=", "other /"}, GreaterEqual},
 };
 
-const TestRow* FindRow(std::string_view name) {
-  const auto* found = std::find_if(std::begin(kTests), std::end(kTests),
-                                   [&](const TestRow& row) { return row.signature.name == name; });
-  return found != std::end(kTests) ? found : nullptr;
-}
-
 }  // namespace
 
 const Signature* FindTest(std::string_view name) {
-  const TestRow* row = FindRow(name);
+  const TestRow* row = FindRow(kTests, name);
   return row != nullptr ? &row->signature : nullptr;
 }
 
@@ -114,7 +106,7 @@ std::vector<std::string_view> TestNames() {
 }
 
 bool ApplyTest(std::string_view name, const Value& input, const CallArgs& args) {
-  const TestRow* row = FindRow(name);
+  const TestRow* row = FindRow(kTests, name);
   if (row == nullptr)
     throw TemplateError(fmt::format("the test '{}' is not supported in chat templates", name));
   CheckCall("test", row->signature, args);

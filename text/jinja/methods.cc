@@ -68,12 +68,6 @@ std::span<const MethodRow> MethodsOf(const Value& self) {
   return {};
 }
 
-const MethodRow* FindIn(std::span<const MethodRow> rows, std::string_view name) {
-  const auto found = std::find_if(rows.begin(), rows.end(),
-                                  [&](const MethodRow& row) { return row.signature.name == name; });
-  return found != rows.end() ? &*found : nullptr;
-}
-
 constexpr std::span<const MethodRow> kTables[] = {kMapMethods, kListMethods, kLoopMethods};
 
 }  // namespace
@@ -88,7 +82,7 @@ std::vector<const Signature*> FindMethods(std::string_view name) {
   std::vector<const Signature*> found;
   if (const Signature* signature = FindStringMethod(name)) found.push_back(signature);
   for (const std::span<const MethodRow> rows : kTables) {
-    if (const MethodRow* row = FindIn(rows, name)) found.push_back(&row->signature);
+    if (const MethodRow* row = FindRow(rows, name)) found.push_back(&row->signature);
   }
   return found;
 }
@@ -107,12 +101,12 @@ std::vector<std::string_view> MethodNames() {
 
 bool HasMethod(const Value& self, std::string_view name) {
   if (self.is_string()) return FindStringMethod(name) != nullptr;
-  return !self.is_int() && FindIn(MethodsOf(self), name) != nullptr;
+  return !self.is_int() && FindRow(MethodsOf(self), name) != nullptr;
 }
 
 Value CallMethod(const Value& self, const std::string& name, const CallArgs& args) {
   if (const Str* text = self.string()) return CallStringMethod(*text, name, args);
-  const MethodRow* row = FindIn(MethodsOf(self), name);
+  const MethodRow* row = FindRow(MethodsOf(self), name);
   if (row == nullptr)
     throw TemplateError(fmt::format("a {} has no method '{}'", self.TypeName(), name));
   CheckCall("method", row->signature, args);

@@ -13,7 +13,7 @@
 namespace fathom::router::jinja {
 namespace {
 
-constexpr int64_t kPrecisionMax = 300;
+constexpr int64_t kRoundPrecisionMax = 300;
 
 int DigitOf(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -159,8 +159,8 @@ Value RoundInt(int64_t value, int64_t precision) {
 }
 
 Value RoundFloat(double value, int64_t precision) {
-  if (!std::isfinite(value) || precision > kPrecisionMax) return Value(value);
-  if (precision < -kPrecisionMax) return Value(std::copysign(0.0, value));
+  if (!std::isfinite(value) || precision > kRoundPrecisionMax) return Value(value);
+  if (precision < -kRoundPrecisionMax) return Value(std::copysign(0.0, value));
   if (precision >= 0)  // Exactly half to even on the value that there is, as Python does.
     return Value(std::strtod(fmt::format("{:.{}f}", value, precision).c_str(), nullptr));
   const double unit = std::pow(10.0, static_cast<double>(-precision));
@@ -179,15 +179,15 @@ Value Round(const Value& input, const CallArgs& args) {
   const bool ceil = method.view() == "ceil";
   if (!ceil && method.view() != "floor")
     throw TemplateError("round: the method is 'common', 'ceil' or 'floor'");
-  if (precision > kPrecisionMax || precision < -kPrecisionMax)
-    throw TemplateError(fmt::format("round: precision beyond {}", kPrecisionMax));
+  if (precision > kRoundPrecisionMax || precision < -kRoundPrecisionMax)
+    throw TemplateError(fmt::format("round: precision beyond {}", kRoundPrecisionMax));
   const double unit = std::pow(10.0, static_cast<double>(precision));
   const double scaled = input.AsDouble() * unit;
   if (!std::isfinite(scaled)) throw TemplateError("round: the number is too large");
   return Value((ceil ? std::ceil(scaled) : std::floor(scaled)) / unit);
 }
 
-constexpr FilterRow kRows[] = {
+constexpr FilterRow kNumberFilters[] = {
     {{"int", "default? base?"}, ToInt},
     {{"float", "default?"}, ToFloat},
     {{"abs", ""}, Abs},
@@ -196,6 +196,6 @@ constexpr FilterRow kRows[] = {
 
 }  // namespace
 
-std::span<const FilterRow> NumberFilters() { return kRows; }
+std::span<const FilterRow> NumberFilters() { return kNumberFilters; }
 
 }  // namespace fathom::router::jinja

@@ -233,7 +233,7 @@ Value LastItem(const Value& input, const CallArgs& /*args*/) {
   return items.empty() ? Value() : items.back();
 }
 
-constexpr FilterRow kRows[] = {
+constexpr FilterRow kSequenceFilters[] = {
     {{"length", ""}, Length},
     {{"count", ""}, Length},
     {{"join", "d? attribute?"}, Join},
@@ -257,6 +257,6 @@ constexpr FilterRow kRows[] = {
 
 }  // namespace
 
-std::span<const FilterRow> SequenceFilters() { return kRows; }
+std::span<const FilterRow> SequenceFilters() { return kSequenceFilters; }
 
 }  // namespace fathom::router::jinja

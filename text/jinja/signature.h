@@ -3,6 +3,7 @@
 // Pure.
 #pragma once
 
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,15 @@ struct Signature {
   // methods of Python's strings.
   std::string_view parameters;
 };
+
+// The row of this name in a table whose rows have a `signature`; nullptr: it has none.
+template <typename Table>
+auto FindRow(const Table& rows, std::string_view name) -> decltype(std::data(rows)) {
+  for (const auto& row : rows) {
+    if (row.signature.name == name) return &row;
+  }
+  return nullptr;
+}
 
 // What is wrong with a call that has so many positional arguments and these named ones; empty:
 // nothing. Begins with "takes" or "has", so that the caller may write its subject in front.

@@ -207,13 +207,12 @@ Value KindMethod(const Str& text, const CallArgs& /*args*/) {
   return Value(AllOf(text, kKind));
 }
 
-using Method = Value (*)(const Str&, const CallArgs&);
-struct MethodRow {
+struct StringMethodRow {
   Signature signature;
-  Method method;
+  Value (*method)(const Str&, const CallArgs&);
 };
 
-constexpr MethodRow kMethods[] = {
+constexpr StringMethodRow kStringMethods[] = {
     {{"strip", "chars? /"}, StripMethod<kBoth>},
     {{"lstrip", "chars? /"}, StripMethod<kLeft>},
     {{"rstrip", "chars? /"}, StripMethod<kRight>},
@@ -260,12 +259,6 @@ constexpr MethodRow kMethods[] = {
     {{"isnumeric", ""}, KindMethod<Kind::kNumeric>},
     {{"isspace", ""}, KindMethod<Kind::kSpace>},
 };
-
-const MethodRow* FindRow(std::string_view name) {
-  const auto* found = std::find_if(std::begin(kMethods), std::end(kMethods),
-                                   [&](const auto& row) { return row.signature.name == name; });
-  return found != std::end(kMethods) ? found : nullptr;
-}
 
 }  // namespace
 
@@ -432,18 +425,18 @@ Str ReverseText(const Str& text) {
 }
 
 const Signature* FindStringMethod(std::string_view name) {
-  const MethodRow* row = FindRow(name);
+  const StringMethodRow* row = FindRow(kStringMethods, name);
   return row != nullptr ? &row->signature : nullptr;
 }
 
 std::vector<std::string_view> StringMethodNames() {
   std::vector<std::string_view> names;
-  for (const MethodRow& row : kMethods) names.push_back(row.signature.name);
+  for (const StringMethodRow& row : kStringMethods) names.push_back(row.signature.name);
   return names;
 }
 
 Value CallStringMethod(const Str& self, const std::string& name, const CallArgs& args) {
-  const MethodRow* row = FindRow(name);
+  const StringMethodRow* row = FindRow(kStringMethods, name);
   if (row == nullptr) throw TemplateError(fmt::format("a string has no method '{}'", name));
   CheckCall("method", row->signature, args);
   return row->method(self, args);
