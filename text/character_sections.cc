@@ -6,10 +6,8 @@
 namespace fathom::router {
 namespace {
 
-constexpr const char* kSpace = "\xE2\x96\x81";  // U+2581
-
 // {"type": "Replace", "pattern": {"String": from}, "content": to}
-absl::Status ReadReplace(JsonFields* fields, const std::string& from, const std::string& to) {
+absl::Status ReadReplace(JsonFields* fields, std::string_view from, std::string_view to) {
   const std::optional<JsonAt> pattern = fields->Find("pattern");
   FATHOM_ASSIGN_OR_RETURN(const std::string content, fields->String("content"));
   if (!pattern || pattern->value != Json({{"String", from}}) || content != to) {
@@ -34,11 +32,11 @@ absl::Status ReadNormalizer(const JsonAt& at, Seen* seen, CharacterVocabulary* v
     }
   } else if (type == "Prepend" && !seen->replace) {
     FATHOM_ASSIGN_OR_RETURN(const std::string prepend, fields.String("prepend"));
-    if (prepend != kSpace) return at.Refuse(fmt::format("supported is '{}'", kSpace));
+    if (prepend != kMetaspace) return at.Refuse(fmt::format("supported is '{}'", kMetaspace));
     vocabulary->prefix = CharacterVocabulary::Prefix::kEach;
   } else if (type == "Replace") {
     seen->replace = true;
-    FATHOM_RETURN_IF_ERROR(ReadReplace(&fields, " ", kSpace));
+    FATHOM_RETURN_IF_ERROR(ReadReplace(&fields, " ", kMetaspace));
   } else {
     return at.Refuse("with model.byte_fallback, supported are Prepend, Replace and Sequence");
   }
@@ -49,8 +47,8 @@ absl::Status ReadNormalizer(const JsonAt& at, Seen* seen, CharacterVocabulary* v
 absl::StatusOr<CharacterVocabulary::Prefix> ReadMetaspace(JsonFields* fields, bool* split) {
   fields->Ignore("str_rep");
   FATHOM_ASSIGN_OR_RETURN(const std::string replacement, fields->String("replacement"));
-  if (replacement != kSpace) {
-    return fields->at().Refuse(fmt::format("supported is the replacement '{}'", kSpace));
+  if (replacement != kMetaspace) {
+    return fields->at().Refuse(fmt::format("supported is the replacement '{}'", kMetaspace));
   }
   FATHOM_ASSIGN_OR_RETURN(const bool add_prefix, fields->Bool("add_prefix_space", true));
   FATHOM_ASSIGN_OR_RETURN(const std::string scheme,
@@ -89,7 +87,7 @@ absl::Status ReadDecoder(const JsonAt& at, Seen* seen, CharacterVocabulary* voca
     }
   } else if (type == "Replace") {
     seen->replace = true;
-    FATHOM_RETURN_IF_ERROR(ReadReplace(&fields, kSpace, " "));
+    FATHOM_RETURN_IF_ERROR(ReadReplace(&fields, kMetaspace, " "));
   } else if (type == "ByteFallback") {
     seen->byte_fallback = true;
   } else if (type == "Strip" && seen->replace) {

@@ -3,11 +3,6 @@
 #include <charconv>
 
 namespace fathom::router {
-namespace {
-
-constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
-
-}  // namespace
 
 CharacterToken ReadCharacterToken(std::string_view spelling) {
   if (spelling.size() == 6 && spelling.starts_with("<0x") && spelling.ends_with('>')) {
@@ -30,7 +25,7 @@ void PrepareCharacters(const CharacterVocabulary& vocabulary, std::string_view t
   out->clear();
   if (out_spans != nullptr) out_spans->assign(spans.begin(), spans.end());
   if (text.empty()) return;
-  const bool missing = !text.starts_with(' ') && !text.starts_with(kSpace);
+  const bool missing = !text.starts_with(' ') && !text.starts_with(kMetaspace);
   const Prefix prefix = vocabulary.prefix;
   if (prefix == Prefix::kEach || (missing && prefix == Prefix::kMissing) ||
       (missing && at_begin && prefix == Prefix::kFirst)) {
@@ -48,9 +43,9 @@ void PrepareCharacters(const CharacterVocabulary& vocabulary, std::string_view t
   };
   for (size_t at = 0; at < text.size();) {
     move_borders(at);
-    if (text.substr(at).starts_with(kSpace)) {
+    if (text.substr(at).starts_with(kMetaspace)) {
       out->push_back(' ');
-      at += kSpace.size();
+      at += kMetaspace.size();
     } else {
       out->push_back(text[at++]);
     }

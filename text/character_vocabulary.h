@@ -15,6 +15,8 @@
 
 namespace fathom::router {
 
+inline constexpr std::string_view kMetaspace = "\xE2\x96\x81";  // U+2581
+
 struct CharacterVocabulary {
   // Which stretches between added tokens get a space before them.
   enum class Prefix {
