@@ -9,9 +9,9 @@ namespace fathom::kernels {
 namespace {
 
 // The row's z and which tokens are still kept, step by step as docs/NUMERICS.md has them.
-class Row {
+class RefSampler {
  public:
-  explicit Row(const SampleArgs& args)
+  explicit RefSampler(const SampleArgs& args)
       : args_(args), z_(args.logits.begin(), args.logits.end()), kept_(z_.size()) {
     std::iota(kept_.begin(), kept_.end(), 0);
   }
@@ -92,6 +92,6 @@ class Row {
 
 }  // namespace
 
-int32_t SampleRef(const SampleArgs& args) { return Row(args).Sample(); }
+int32_t SampleRef(const SampleArgs& args) { return RefSampler(args).Sample(); }
 
 }  // namespace fathom::kernels

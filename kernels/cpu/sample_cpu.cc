@@ -13,9 +13,9 @@ namespace {
 constexpr size_t kFewKept = 16;
 
 // As SampleRef, with passes over the vocabulary by vectors and selections instead of sorts.
-class Row {
+class CpuSampler {
  public:
-  Row(const SampleArgs& args, const CpuKernels& kernels)
+  CpuSampler(const SampleArgs& args, const CpuKernels& kernels)
       : args_(args),
         kernels_(kernels),
         z_(args.scratch->z),
@@ -147,7 +147,7 @@ class Row {
 
 int32_t SampleCpu(const SampleArgs& args) {
   const CpuKernels* kernels = SelectedCpuKernels();
-  return kernels == nullptr ? SampleRef(args) : Row(args, *kernels).Sample();
+  return kernels == nullptr ? SampleRef(args) : CpuSampler(args, *kernels).Sample();
 }
 
 }  // namespace fathom::kernels

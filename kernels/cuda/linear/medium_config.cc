@@ -12,7 +12,7 @@ constexpr int kGateUpTiles[] = {160, 176, 224};
 constexpr int kHeadTiles[] = {128, 160};
 
 constexpr int kColumnBytes = 128;  // Of a stage: 64 elements.
-constexpr int kStagesMax = 24;
+constexpr int kMediumStagesMax = 24;
 constexpr int kBarrierBytes = 1024;
 constexpr int kAlignment = 1024;  // Of the swizzle's pattern.
 
@@ -103,7 +103,7 @@ std::optional<MediumConfig> MediumWithTile(const MediumShape& shape, const Mediu
   // All of the memory: half, which would let the next kernel's blocks in beside, is 6 to 40 %
   // slower (docs/PERFORMANCE.md).
   std::optional<MediumConfig> picked;
-  for (int x_stages = 2; x_stages <= kStagesMax; ++x_stages) {
+  for (int x_stages = 2; x_stages <= kMediumStagesMax; ++x_stages) {
     const auto staged = MediumWithStages(config, device, x_stages);
     if (!staged) break;
     if (!picked || Waiting(*staged) < Waiting(*picked)) picked = staged;
@@ -115,7 +115,7 @@ std::optional<MediumConfig> MediumWithStages(MediumConfig config, const MediumDe
                                              int x_stages) {
   const int x_ring_bytes = x_stages * XStageBytes(config);
   config.x_stages = x_stages;
-  config.w_stages = std::min((Room(device) - x_ring_bytes) / WStageBytes(config), kStagesMax);
+  config.w_stages = std::min((Room(device) - x_ring_bytes) / WStageBytes(config), kMediumStagesMax);
   if (config.w_stages < 2 || x_stages < 2) return std::nullopt;
   config.shared_bytes =
       config.w_stages * WStageBytes(config) + x_ring_bytes + kBarrierBytes + kAlignment;

@@ -21,7 +21,7 @@ constexpr int kRingBesideNormedMin = 96 * 1024;
 // Fewer stages than this make the ring's steps coarse, at some loss for each that is missing.
 constexpr int kStagesWanted = 6;
 constexpr double kStageLoss = 0.02;
-constexpr int kStagesMax = 24;
+constexpr int kSkinnyStagesMax = 24;
 // More warps wait for each other at each step.
 constexpr int kTilesFree = 7;
 constexpr double kTileLoss = 0.01;
@@ -61,7 +61,7 @@ std::optional<SkinnyConfig> SkinnyMakeConfig(const SkinnyShape& shape, const Ski
   c.stages = stages;
   if (stages == 0) {
     const int left = shared_bytes - SkinnySharedBytes(c, shape.k);
-    c.stages = left < 0 ? 0 : std::min(left / (SkinnyStageBytes(c) + 16), kStagesMax);
+    c.stages = left < 0 ? 0 : std::min(left / (SkinnyStageBytes(c) + 16), kSkinnyStagesMax);
   }
   c.shared_bytes = SkinnySharedBytes(c, shape.k);
   if (c.stages < 2 || c.shared_bytes > shared_bytes) return std::nullopt;
