@@ -5,7 +5,7 @@
 namespace fathom::worker {
 namespace {
 
-void Configure(ConfigFields& fields, ModelConfig&) {
+void ConfigureLlama(ConfigFields& fields, ModelConfig&) {
   fields.MustBe("attention_bias", false, "LlamaForCausalLM is supported without attention biases");
   fields.MustBe("mlp_bias", false, "LlamaForCausalLM is supported without biases in its MLP");
 }
@@ -13,6 +13,6 @@ void Configure(ConfigFields& fields, ModelConfig&) {
 }  // namespace
 
 extern const Architecture kLlama = {
-    "LlamaForCausalLM", "llama", {.context = 2048}, Configure, DecoderTensors};
+    "LlamaForCausalLM", "llama", {.context = 2048}, ConfigureLlama, DecoderTensors};
 
 }  // namespace fathom::worker

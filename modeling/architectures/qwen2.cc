@@ -5,7 +5,7 @@
 namespace fathom::worker {
 namespace {
 
-void Configure(ConfigFields& fields, ModelConfig& config) {
+void ConfigureQwen2(ConfigFields& fields, ModelConfig& config) {
   config.qkv_bias = true;
   fields.MustBe("attention_bias", true, "Qwen2ForCausalLM always has biases on q, k and v");
   fields.MustBe("mlp_bias", false, "Qwen2ForCausalLM has no biases in its MLP");
@@ -17,7 +17,7 @@ void Configure(ConfigFields& fields, ModelConfig& config) {
 extern const Architecture kQwen2 = {"Qwen2ForCausalLM",
                                     "qwen2",
                                     {.context = 32768, .kv_heads = 32, .has_windows = true},
-                                    Configure,
+                                    ConfigureQwen2,
                                     DecoderTensors};
 
 }  // namespace fathom::worker

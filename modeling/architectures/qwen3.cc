@@ -5,7 +5,7 @@
 namespace fathom::worker {
 namespace {
 
-void Configure(ConfigFields& fields, ModelConfig& config) {
+void ConfigureQwen3(ConfigFields& fields, ModelConfig& config) {
   config.qk_norm = true;
   fields.MustBe("attention_bias", false, "Qwen3ForCausalLM is supported without attention biases");
   fields.MustBe("mlp_bias", false, "Qwen3ForCausalLM has no biases in its MLP");
@@ -17,7 +17,7 @@ extern const Architecture kQwen3 = {
     "Qwen3ForCausalLM",
     "qwen3",
     {.context = 32768, .kv_heads = 32, .head_dim = 128, .has_windows = true},
-    Configure,
+    ConfigureQwen3,
     DecoderTensors};
 
 }  // namespace fathom::worker

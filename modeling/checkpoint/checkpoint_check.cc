@@ -8,7 +8,6 @@ namespace {
 
 constexpr JsonLimits kIndexLimits = {
     .bytes_max = 64 << 20, .depth_max = 4, .values_max = 1'000'000};
-constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr std::string_view kHead = "lm_head.weight";
 

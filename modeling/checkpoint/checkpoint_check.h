@@ -22,7 +22,9 @@ struct ShardHeader {
   std::vector<SafetensorsTensor> tensors;
 };
 
-// Tensor name -> file name, from model.safetensors.index.json.
+inline constexpr std::string_view kIndexFile = "model.safetensors.index.json";
+
+// Tensor name -> file name, from an index.
 using WeightMap = std::map<std::string, std::string, std::less<>>;
 
 // Parses an index. File names must be plain names that end with .safetensors.

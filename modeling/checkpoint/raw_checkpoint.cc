@@ -13,13 +13,13 @@
 namespace fathom::worker {
 namespace {
 
-constexpr JsonLimits kLimits = {.bytes_max = 64 << 20, .depth_max = 5, .values_max = 4'000'000};
+constexpr JsonLimits kManifestLimits = {
+    .bytes_max = 64 << 20, .depth_max = 5, .values_max = 4'000'000};
 constexpr int64_t kAlignmentMin = 64, kAlignmentMax = 1 << 21;
-constexpr size_t kDimensionsMax = 8;
 
 bool ReadShape(const JsonValue& value, std::vector<int64_t>& shape) {
   const JsonValue::Array* items = value.AsArray();
-  if (items == nullptr || items->empty() || items->size() > kDimensionsMax) return false;
+  if (items == nullptr || items->empty() || items->size() > kTensorDimensionsMax) return false;
   for (const JsonValue& item : *items) {
     const int64_t* count = item.AsInt();
     if (count == nullptr || *count < 0) return false;
@@ -87,7 +87,7 @@ absl::Status CheckPlaces(const std::vector<SafetensorsTensor>& tensors, uint64_t
 
 absl::StatusOr<std::vector<SafetensorsTensor>> ParseRawManifest(std::string_view json,
                                                                 uint64_t file_bytes) {
-  FATHOM_ASSIGN_OR_RETURN(const JsonValue root, ParseJson(json, kLimits));
+  FATHOM_ASSIGN_OR_RETURN(const JsonValue root, ParseJson(json, kManifestLimits));
   int64_t alignment = 0;
   const JsonValue::Array* items = nullptr;
   const JsonValue::Object* keys = root.AsObject();
@@ -122,9 +122,9 @@ absl::StatusOr<std::vector<SafetensorsTensor>> ParseRawManifest(std::string_view
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenRaw(const std::filesystem::path& folder,
                                                     const ModelConfig& config) {
   FATHOM_ASSIGN_OR_RETURN(const WeightFile manifest, WeightFile::Open(folder / kRawManifest));
-  if (manifest.bytes() > kLimits.bytes_max) {
+  if (manifest.bytes() > kManifestLimits.bytes_max) {
     return Invalid("{}: {} bytes; the limit is {}", kRawManifest, manifest.bytes(),
-                   kLimits.bytes_max);
+                   kManifestLimits.bytes_max);
   }
   FATHOM_ASSIGN_OR_RETURN(std::string text, manifest.ReadText(0, manifest.bytes()));
   FATHOM_ASSIGN_OR_RETURN(WeightFile weights, WeightFile::Open(folder / kRawFile));

@@ -10,9 +10,8 @@
 namespace fathom::worker {
 namespace {
 
-constexpr JsonLimits kLimits = {
+constexpr JsonLimits kHeaderLimits = {
     .bytes_max = kSafetensorsHeaderBytesMax, .depth_max = 3, .values_max = 4'000'000};
-constexpr size_t kDimensionsMax = 8;
 
 // 0: not a dtype of the format.
 uint64_t DtypeBytes(std::string_view dtype) {
@@ -58,8 +57,8 @@ absl::StatusOr<SafetensorsTensor> ReadTensor(const std::string& name, const Json
   SafetensorsTensor tensor{.name = name};
   std::vector<int64_t> offsets;
   for (const auto& [key, field] : *fields) {
-    const bool good = key == "dtype"          ? field.AsString() != nullptr
-                      : key == "shape"        ? ReadCounts(field, kDimensionsMax, tensor.shape)
+    const bool good = key == "dtype"   ? field.AsString() != nullptr
+                      : key == "shape" ? ReadCounts(field, kTensorDimensionsMax, tensor.shape)
                       : key == "data_offsets" ? ReadCounts(field, 2, offsets)
                                               : false;
     if (!good) return Invalid("tensor {}: {} = {} is not valid", name, key, field.Brief());
@@ -119,7 +118,7 @@ absl::StatusOr<std::vector<SafetensorsTensor>> ParseSafetensorsHeader(std::strin
   if (header.empty() || header.front() != '{' || header[last] != '}') {
     return Invalid("the header is no JSON object padded with spaces");
   }
-  auto root = ParseJson(header, kLimits);
+  auto root = ParseJson(header, kHeaderLimits);
   if (!root.ok()) return Annotate(root.status(), "the header");
   std::vector<SafetensorsTensor> tensors;
   for (const auto& [name, value] : *root->AsObject()) {

@@ -6,6 +6,7 @@
 // shorter than its header says.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -18,6 +19,8 @@ namespace fathom::worker {
 
 inline constexpr uint64_t kSafetensorsPrefixBytes = 8;
 inline constexpr uint64_t kSafetensorsHeaderBytesMax = 100'000'000;  // The format's own limit.
+
+inline constexpr size_t kTensorDimensionsMax = 8;  // Of a tensor in any file.
 
 struct SafetensorsTensor {
   std::string name;

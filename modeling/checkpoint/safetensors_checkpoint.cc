@@ -11,7 +11,6 @@ namespace fathom::worker {
 namespace {
 
 constexpr std::string_view kSingleFile = "model.safetensors";
-constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 constexpr uint64_t kIndexBytesMax = 64 << 20;
 constexpr uint64_t kLfsPointerBytes = 128;  // Enough to know one.
 

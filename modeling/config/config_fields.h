@@ -17,6 +17,10 @@
 
 namespace fathom::worker {
 
+// Of config.json and generation_config.json, each with its overrides.
+inline constexpr JsonLimits kConfigLimits = {
+    .bytes_max = 1 << 20, .depth_max = 16, .values_max = 100'000};
+
 // An empty object, array or string.
 struct EmptyValue {};
 

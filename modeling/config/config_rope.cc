@@ -11,10 +11,9 @@ namespace {
 
 constexpr double kThetaMax = 1e12;
 constexpr double kFactorMax = 1e6;
-constexpr int32_t kContextMax = 1 << 24;
 
 // Keys that no kind of scaling reads, and what the kinds that do not read a key may have in it.
-constexpr HarmlessKey kHarmless[] = {
+constexpr HarmlessKey kHarmlessScalingKeys[] = {
     {"partial_rotary_factor", 1.0}, {"factor", 1.0}, {"attention_factor", 1.0},
     {"extrapolation_factor", 1.0},  {"finetuned"},
 };
@@ -143,7 +142,7 @@ std::optional<RopeConfig> ReadObject(ConfigFields& fields, std::string_view key,
                                              rope.theta, plain.theta));
   }
   ReadScaling(scaling, context, rope);
-  fields.Adopt(scaling.Finish(kHarmless));
+  fields.Adopt(scaling.Finish(kHarmlessScalingKeys));
   return rope;
 }
 

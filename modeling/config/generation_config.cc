@@ -11,13 +11,12 @@
 namespace fathom::worker {
 namespace {
 
-constexpr JsonLimits kLimits = {.bytes_max = 1 << 20, .depth_max = 16, .values_max = 100'000};
 constexpr size_t kStopStringsMax = 16;   // As of a request (router/api/field_limits.cc).
 constexpr size_t kStopBytesMax = 256;    // Likewise.
 constexpr size_t kEndIdsMax = 64;        // As many as workers keep (cluster/wire_ranges.cc).
 constexpr size_t kSuppressedMax = 1024;  // As many as a request may bias.
 
-constexpr HarmlessKey kHarmless[] = {
+constexpr HarmlessKey kHarmlessGenerationKeys[] = {
     // Where the file comes from.
     {"_from_model_config"},
     {"transformers_version"},
@@ -227,13 +226,13 @@ void RefuseWhatIsNotBuilt(ConfigFields& fields) {
 
 // The file's text with the keys of --override-generation-config.
 absl::StatusOr<std::string> Overridden(std::string_view json, std::string_view overrides) {
-  const auto patch = ParseJson(overrides, kLimits);
+  const auto patch = ParseJson(overrides, kConfigLimits);
   if (!patch.ok()) return Annotate(patch.status(), kOverrideGenerationFlag);
   if (patch->AsObject() == nullptr) {
     return Invalid("{} is {}; expected a JSON object, e.g. {{\"temperature\": 0.6}}",
                    kOverrideGenerationFlag, patch->Brief());
   }
-  return MergePatch(json, overrides, kLimits);
+  return MergePatch(json, overrides, kConfigLimits);
 }
 
 }  // namespace
@@ -245,7 +244,7 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, in
   if (!overrides.empty()) {
     FATHOM_ASSIGN_OR_RETURN(merged, Overridden(json, overrides));
   }
-  FATHOM_ASSIGN_OR_RETURN(const JsonValue root, ParseJson(merged, kLimits));
+  FATHOM_ASSIGN_OR_RETURN(const JsonValue root, ParseJson(merged, kConfigLimits));
   if (root.AsObject() == nullptr) {
     return Invalid("is {}; expected a JSON object", root.Brief());
   }
@@ -260,7 +259,7 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, in
   ReadStops(fields, vocab, config);
   ReadSuppressed(fields, vocab, config);
   RefuseWhatIsNotBuilt(fields);
-  const absl::Status refused = fields.Finish(kHarmless, kOverrideGenerationFlag);
+  const absl::Status refused = fields.Finish(kHarmlessGenerationKeys, kOverrideGenerationFlag);
   if (!refused.ok()) {
     return Invalid(
         "{}; {} '{{\"KEY\": VALUE}}' changes a key without touching the file, and null "

@@ -15,8 +15,6 @@
 namespace fathom::worker {
 namespace {
 
-constexpr JsonLimits kLimits = {.bytes_max = 1 << 20, .depth_max = 16, .values_max = 100'000};
-
 // Far above every published model, and small enough that no product of sizes overflows int64.
 constexpr int32_t kLayersMax = 1024;
 constexpr int32_t kHiddenMax = 1 << 18;
@@ -24,10 +22,9 @@ constexpr int32_t kHeadsMax = 1 << 12;
 constexpr int32_t kHeadDimMax = 1 << 10;
 constexpr int32_t kFfnMax = 1 << 20;
 constexpr int32_t kVocabMax = 1 << 22;
-constexpr int32_t kContextMax = 1 << 24;
 
 absl::StatusOr<JsonValue> ParseObject(std::string_view text) {
-  FATHOM_ASSIGN_OR_RETURN(JsonValue root, ParseJson(text, kLimits));
+  FATHOM_ASSIGN_OR_RETURN(JsonValue root, ParseJson(text, kConfigLimits));
   if (root.AsObject() == nullptr) {
     return Invalid("is {}; expected a JSON object", root.Brief());
   }
@@ -249,8 +246,8 @@ absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path) {
     return NotFound("{}: no such file; --model takes a Hugging Face model folder", path.string());
   }
   const uintmax_t bytes = std::filesystem::file_size(path, error);
-  if (bytes > kLimits.bytes_max) {
-    return Invalid("{}: {} bytes; the limit is {}", path.string(), bytes, kLimits.bytes_max);
+  if (bytes > kConfigLimits.bytes_max) {
+    return Invalid("{}: {} bytes; the limit is {}", path.string(), bytes, kConfigLimits.bytes_max);
   }
   std::ifstream file(path, std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(file), {});
@@ -262,13 +259,13 @@ namespace {
 
 absl::StatusOr<std::string> Overridden(const std::string& text, std::string_view overrides,
                                        const std::string& file) {
-  const auto patch = ParseJson(overrides, kLimits);
+  const auto patch = ParseJson(overrides, kConfigLimits);
   if (!patch.ok()) return Annotate(patch.status(), "--hf-overrides");
   if (patch->AsObject() == nullptr) {
     return Invalid("--hf-overrides is {}; expected a JSON object, e.g. {{\"rope_theta\": 1000000}}",
                    patch->Brief());
   }
-  auto merged = MergePatch(text, overrides, kLimits);
+  auto merged = MergePatch(text, overrides, kConfigLimits);
   if (!merged.ok()) return Annotate(merged.status(), file);
   return merged;
 }

@@ -26,6 +26,10 @@ inline constexpr int64_t BytesOf(StoredType type) { return type == StoredType::k
 // As safetensors spells it: "BF16", "F16", "F32".
 const char* StoredTypeName(StoredType type);
 
+// Of any model, in tokens: far above every published one, and small enough that no product of sizes
+// overflows int64.
+inline constexpr int32_t kContextMax = 1 << 24;
+
 enum class RopeScaling { kNone, kLinear, kLlama3, kYarn };
 
 // Rotary embedding: inverse frequencies theta^(-2i / head_dim), then scaled. Fields that the kind

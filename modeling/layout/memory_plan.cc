@@ -13,7 +13,6 @@ namespace {
 
 constexpr int64_t kFloatBytes = 4;
 constexpr int32_t kContextMin = 2;
-constexpr int32_t kContextMax = 1 << 24;
 
 // fp32 arrays of one step (worker/cpu/decoder.cc): per token the residual, a norm or product of it,
 // q, k and v, the heads' result, gate and up; per row with logits the vocabulary, with several
