@@ -12,8 +12,6 @@ namespace {
 constexpr int32_t kFailuresMax = 16;  // Enough for any retry_max_us; bounds the shift.
 constexpr int kLossCharsMax = 1024;
 
-int64_t Ms(int64_t us) { return us / 1000; }
-
 // Two losses are alike when only times and ids in their reasons differ.
 std::string WithoutNumbers(const std::string& text) {
   std::string kept;
@@ -119,7 +117,7 @@ void WorkerGroups::ComeUp(GroupId id, TimeUs now, GroupActions* out) {
       "slots, ready after {} ms",
       id.value, term_.value, group.epoch.value, facts.tp, facts.pp, facts.host, facts.device,
       facts.model, group.limits.blocks, group.limits.block_tokens, group.limits.slots,
-      Ms(now - group.formed_us)));
+      (now - group.formed_us) / 1000));
   UpdateFacts();
 }
 
