@@ -13,7 +13,6 @@ namespace fathom::client {
 namespace {
 
 constexpr int64_t kTemplateBytesMax = 1 << 20;
-constexpr int64_t kVectorBytesMax = 256 << 20;
 
 // A string is JSON text, whose integers may have any number of digits.
 std::string JsonTextOf(const nlohmann::ordered_json& value) {
@@ -64,7 +63,7 @@ int RunRender(int argc, const char* const* argv) {
     Fail("render", chat_template.status());
     return kExitBadModel;
   }
-  const auto jsonl = ReadWholeFile(vectors, kVectorBytesMax);
+  const auto jsonl = ReadWholeFile(vectors, kVectorsBytesMax);
   if (!jsonl.ok()) return Fail("render", jsonl.status());
   const std::string name = std::filesystem::path(file).filename();
   const auto counts = CheckVectors(

@@ -10,8 +10,6 @@
 namespace fathom::client {
 namespace {
 
-constexpr int64_t kVectorBytesMax = 256 << 20;
-
 // Vectors have text and ids, some also what decoding gives, with and without special tokens.
 std::string Compare(const router::Tokenizer& tokenizer, const nlohmann::ordered_json& vector) {
   const auto text = vector.at("text").get<std::string>();
@@ -33,7 +31,7 @@ std::string Compare(const router::Tokenizer& tokenizer, const nlohmann::ordered_
 }
 
 int Check(const router::Tokenizer& tokenizer, const std::string& path) {
-  const auto jsonl = ReadWholeFile(path, kVectorBytesMax);
+  const auto jsonl = ReadWholeFile(path, kVectorsBytesMax);
   if (!jsonl.ok()) return Fail("tokenize", jsonl.status());
   const auto counts = CheckVectors(
       *jsonl, path,

@@ -12,7 +12,7 @@ namespace fathom::client {
 namespace {
 
 constexpr int kServe = 0;
-constexpr int kPollMs = 100;
+constexpr int kStartupPollMs = 100;
 constexpr int64_t kStopUs = 60'000'000;
 
 // What happened to the one child until `done` says so, it ended, or the time is over.
@@ -36,7 +36,7 @@ class OneStart {
 
  private:
   void Hear() {
-    for (const ProcessEvent& event : processes_.Wait(kPollMs)) {
+    for (const ProcessEvent& event : processes_.Wait(kStartupPollMs)) {
       if (std::holds_alternative<StopSignal>(event)) stopped_ = true;
       const auto* line = std::get_if<ChildLine>(&event);
       if (line == nullptr || line->text.empty()) continue;

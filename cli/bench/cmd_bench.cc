@@ -51,7 +51,7 @@ BenchOptions DefaultsOf(const std::string& kind) {
 }
 
 // What a run says: the figures that a baseline holds, and the rest for the JSON and for people.
-struct Report {
+struct BenchReport {
   nlohmann::ordered_json fields;
   std::vector<Metric> metrics;
   std::string text;
@@ -129,8 +129,8 @@ std::vector<Metric> LoadMetrics(const BenchOptions& options, const Floors& floor
   return metrics;
 }
 
-absl::StatusOr<Report> MeasureLoad(Client& client, const BenchOptions& options,
-                                   const Floors& floors, int32_t vocab) {
+absl::StatusOr<BenchReport> MeasureLoad(Client& client, const BenchOptions& options,
+                                        const Floors& floors, int32_t vocab) {
   const RealClock clock;
   if (options.warmup > 0) {
     Load warmup = options.load;
@@ -151,15 +151,15 @@ absl::StatusOr<Report> MeasureLoad(Client& client, const BenchOptions& options,
     traces.insert(traces.end(), trace.requests.begin(), trace.requests.end());
   }
   const BenchSummary all = Summarize(traces, wall_us);
-  Report report{.fields = SummaryJson(all), .metrics = LoadMetrics(options, floors, rounds)};
+  BenchReport report{.fields = SummaryJson(all), .metrics = LoadMetrics(options, floors, rounds)};
   report.text = SummaryText(all) + "\n" + MetricsText(report.metrics);
   return report;
 }
 
 // ---- Step ----
 
-absl::StatusOr<Report> MeasureStep(Client& client, const BenchOptions& options,
-                                   const Floors& floors, int32_t vocab) {
+absl::StatusOr<BenchReport> MeasureStep(Client& client, const BenchOptions& options,
+                                        const Floors& floors, int32_t vocab) {
   const RealClock clock;
   Load load = options.load;
   load.requests = load.concurrency;
@@ -175,17 +175,17 @@ absl::StatusOr<Report> MeasureStep(Client& client, const BenchOptions& options,
   }
   Metric step = StepMetric(walls[0], lengths[0], walls[1], lengths[1]);
   step.floor = floors.Step(load.concurrency, load.input_len + (lengths[0] + lengths[1]) / 2.0);
-  Report report{.fields = {{"long_output_len", options.long_output_len},
-                           {"short_walls_s", walls[0]},
-                           {"long_walls_s", walls[1]}},
-                .metrics = {step}};
+  BenchReport report{.fields = {{"long_output_len", options.long_output_len},
+                                {"short_walls_s", walls[0]},
+                                {"long_walls_s", walls[1]}},
+                     .metrics = {step}};
   report.text = MetricsText(report.metrics);
   return report;
 }
 
 // ---- The command ----
 
-absl::StatusOr<Report> MeasureStartup(const BenchOptions& options) {
+absl::StatusOr<BenchReport> MeasureStartup(const BenchOptions& options) {
   if (options.model.empty()) {
     return Invalid("--model is missing; give a model folder, e.g. models/fathom-tiny");
   }
@@ -193,13 +193,13 @@ absl::StatusOr<Report> MeasureStartup(const BenchOptions& options) {
   args.insert(args.end(), options.serve_args.begin(), options.serve_args.end());
   FATHOM_ASSIGN_OR_RETURN(const std::vector<StartReport> starts,
                           MeasureStarts(args, options.repeats, options.start_timeout_s));
-  Report report{.fields = {{"model", options.model}, {"device", options.device}},
-                .metrics = StartMetrics(starts)};
+  BenchReport report{.fields = {{"model", options.model}, {"device", options.device}},
+                     .metrics = StartMetrics(starts)};
   report.text = MetricsText(report.metrics);
   return report;
 }
 
-absl::StatusOr<Report> MeasureServer(const BenchOptions& options) {
+absl::StatusOr<BenchReport> MeasureServer(const BenchOptions& options) {
   FATHOM_ASSIGN_OR_RETURN(const Floors floors, Floors::Of(options));
   FATHOM_ASSIGN_OR_RETURN(const auto client, options.server.Dial());
   FATHOM_ASSIGN_OR_RETURN(const Model model, client->GetModel());
@@ -269,7 +269,7 @@ void AddStartupFlags(Flags& flags, BenchOptions* o) {
   flags.Add("--start-timeout-s", &o->start_timeout_s, 1, 86400, "Give up after so long");
 }
 
-int Conclude(const BenchOptions& options, const Report& report) {
+int Conclude(const BenchOptions& options, const BenchReport& report) {
   nlohmann::ordered_json all = {{"bench", options.kind}};
   all.update(report.fields);
   all["repeats"] = options.repeats;

@@ -29,7 +29,7 @@
 namespace fathom::client {
 namespace {
 
-constexpr int kPollMs = 5;
+constexpr int kServePollMs = 5;
 // Measured (docs/OPERATIONS.md, "Limits of the system"), with some room.
 constexpr int64_t kOwnDescriptors = 24;
 constexpr int64_t kDescriptorsOfChild =
@@ -241,7 +241,7 @@ class Cluster {
   template <class Done>
   std::optional<Verdict> WaitUntil(const Done& done, const char* what) {
     while (!done()) {
-      if (auto verdict = supervisor_.Poll(kPollMs)) return verdict;
+      if (auto verdict = supervisor_.Poll(kServePollMs)) return verdict;
       Tell();
       if (status_.losses_alike >= kLossesAlikeMax) {
         return Verdict{

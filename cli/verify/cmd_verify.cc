@@ -30,7 +30,7 @@ struct FileReport {
   std::vector<std::string> differences;
 };
 
-struct Report {
+struct VerifyReport {
   VerifyRule rule = VerifyRule::kCpu;
   std::vector<FileReport> files;  // That break a bound on a mean.
   size_t passed = 0;
@@ -100,8 +100,8 @@ absl::StatusOr<std::vector<Case>> ReadCases(const std::vector<std::string>& file
 
 // No case of a file passes whose means are out of bounds: they say that something is wrong, not
 // with which case.
-Report Judge(VerifyRule rule, std::vector<Case>* cases) {
-  Report report{.rule = rule};
+VerifyReport Judge(VerifyRule rule, std::vector<Case>* cases) {
+  VerifyReport report{.rule = rule};
   for (auto begin = cases->begin(); begin != cases->end();) {
     const auto end =
         std::find_if(begin, cases->end(), [&](const Case& one) { return one.file != begin->file; });
@@ -128,7 +128,7 @@ Report Judge(VerifyRule rule, std::vector<Case>* cases) {
   return report;
 }
 
-void PrintText(const std::vector<Case>& cases, const Report& report) {
+void PrintText(const std::vector<Case>& cases, const VerifyReport& report) {
   for (const Case& one : cases) {
     const std::string where = fmt::format("{} ({}:{})", one.golden.name, one.file, one.golden.line);
     if (!one.status.ok()) PrintAnswer("{}: {}\n", where, Message(one.status));
@@ -163,7 +163,7 @@ nlohmann::ordered_json JsonOf(const Distances& distances) {
           {"difference_mean", distances.mean()}};
 }
 
-void PrintJson(const std::vector<Case>& cases, const Report& report) {
+void PrintJson(const std::vector<Case>& cases, const VerifyReport& report) {
   nlohmann::ordered_json failed = nlohmann::ordered_json::array();
   for (const FileReport& file : report.files) {
     failed.push_back({{"name", file.file},
@@ -231,7 +231,7 @@ int RunVerify(int argc, const char* const* argv) {
   const auto rule = ChooseRule(rule_flag, *model);
   if (!rule.ok()) return Fail("verify", rule.status());
   ReplayAll(**client, *model, *rule, concurrency, &*cases);
-  const Report report = Judge(*rule, &*cases);
+  const VerifyReport report = Judge(*rule, &*cases);
   (json ? PrintJson : PrintText)(*cases, report);
   if (report.passed == cases->size()) return kExitOk;
   const bool unavailable = std::any_of(cases->begin(), cases->end(), [](const Case& one) {

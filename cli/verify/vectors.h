@@ -12,6 +12,8 @@
 
 namespace fathom::client {
 
+inline constexpr int64_t kVectorsBytesMax = 256 << 20;  // Of a file of them.
+
 struct VectorCounts {
   int64_t total = 0;
   int64_t exact = 0;
