@@ -6,6 +6,7 @@
 
 #include "cli/bench/bench_json.h"
 #include "cli/plan/roofline.h"
+#include "tests/cli/model_shape.h"
 
 namespace fathom::client {
 namespace {
@@ -112,11 +113,6 @@ TEST(BenchJsonTest, StartsAreMediansOfTheirParts) {
   EXPECT_EQ(metrics[4].value, 3);
   EXPECT_FALSE(ParseReady("ready").ok());
   EXPECT_FALSE(ParseReady(R"({"event":"phase"})").ok());
-}
-
-worker::ModelConfig Shape(const char* name) {
-  return *worker::ReadModelConfig(std::string(FATHOM_SOURCE_DIR) + "/models/shapes/" + name +
-                                  ".json");
 }
 
 // The figures that were worked out by hand for an H100 (3.10 TB/s, 781 TFLOP/s).

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "cli/plan/roofline.h"
+#include "tests/cli/model_shape.h"
 
 namespace fathom::client {
 namespace {
@@ -14,11 +15,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-worker::ModelConfig Shape(const std::string& name) {
-  return *worker::ReadModelConfig(std::string(FATHOM_SOURCE_DIR) + "/models/shapes/" + name +
-                                  ".json");
-}
 
 std::string Refusal(const PlanFlags& flags, const char* shape = "deepseek-llm-7b") {
   const auto report = MakePlanReport("m", Shape(shape), flags);

@@ -86,7 +86,7 @@ TEST(HostLimits, EachLimitIsNamedWithWhatWasFoundAndWhatIsNeeded) {
   EXPECT_TRUE(has(memory, "1 MiB") && has(memory, "2 MiB") && has(memory, "--memory")) << memory;
 }
 
-int InChild(const std::function<void()>& work) {
+int InChildWithLastWords(const std::function<void()>& work) {
   const pid_t pid = fork();
   if (pid == 0) {
     InstallLastWords("test");
@@ -99,7 +99,7 @@ int InChild(const std::function<void()>& work) {
 }
 
 TEST(HostLimits, TheSoftLimitOfDescriptorsIsRaised) {
-  EXPECT_EQ(InChild([] {
+  EXPECT_EQ(InChildWithLastWords([] {
               rlimit limit{};
               getrlimit(RLIMIT_NOFILE, &limit);
               limit.rlim_cur = 32;
@@ -112,8 +112,8 @@ TEST(HostLimits, TheSoftLimitOfDescriptorsIsRaised) {
 }
 
 TEST(HostLimits, OutOfMemoryAndThreadsEndInWordsWithTheirCode) {
-  EXPECT_EQ(InChild([] { std::get_new_handler()(); }), kExitResources);
-  EXPECT_EQ(InChild([] {
+  EXPECT_EQ(InChildWithLastWords([] { std::get_new_handler()(); }), kExitResources);
+  EXPECT_EQ(InChildWithLastWords([] {
               const auto error = std::make_error_code(std::errc::resource_unavailable_try_again);
               std::thread([&] { throw std::system_error(error); }).join();
             }),

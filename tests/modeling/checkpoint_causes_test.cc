@@ -13,24 +13,15 @@ namespace fathom::worker {
 namespace {
 
 using ::testing::AllOf;
+using testing::FolderRefusal;
 using ::testing::HasSubstr;
 using testing::ModelFiles;
+using testing::OpenFolder;
 using testing::SmallModel;
 using testing::StoredTensor;
 using testing::TempFolder;
 using testing::WriteFile;
 using testing::WriteModel;
-
-absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::filesystem::path& folder) {
-  FATHOM_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
-  return OpenCheckpoint(folder, config);
-}
-
-std::string Refusal(const std::filesystem::path& folder) {
-  const auto checkpoint = Open(folder);
-  EXPECT_FALSE(checkpoint.ok());
-  return checkpoint.ok() ? "" : std::string(Message(checkpoint.status()));
-}
 
 // Where a repository was cloned without Git LFS; each file says so of itself.
 TEST(CheckpointCauses, GitLfsPointersAreNamed) {
@@ -39,8 +30,9 @@ TEST(CheckpointCauses, GitLfsPointersAreNamed) {
   const TempFolder folder;
   WriteModel(folder.path(), SmallModel(1));
   WriteFile(folder / "model.safetensors", kPointer);
-  EXPECT_THAT(Refusal(folder.path()), AllOf(HasSubstr("model.safetensors: is a Git LFS pointer"),
-                                            HasSubstr("git lfs pull")));
+  EXPECT_THAT(
+      FolderRefusal(folder.path()),
+      AllOf(HasSubstr("model.safetensors: is a Git LFS pointer"), HasSubstr("git lfs pull")));
   WriteFile(folder / "config.json", kPointer);
   EXPECT_THAT(std::string(Message(ReadModelConfig(folder.path()).status())),
               HasSubstr("config.json: is a Git LFS pointer"));
@@ -52,8 +44,9 @@ TEST(CheckpointCauses, ANamePrefixOfAllTensorsIsNamed) {
     for (StoredTensor& tensor : model.tensors) tensor.name = prefix + tensor.name;
     const TempFolder folder;
     WriteModel(folder.path(), model);
-    EXPECT_THAT(Refusal(folder.path()), AllOf(HasSubstr(fmt::format("begin with \"{}\"", prefix)),
-                                              HasSubstr("save_pretrained")));
+    EXPECT_THAT(
+        FolderRefusal(folder.path()),
+        AllOf(HasSubstr(fmt::format("begin with \"{}\"", prefix)), HasSubstr("save_pretrained")));
   }
   ModelFiles model = SmallModel(1);
   for (StoredTensor& tensor : model.tensors) {
@@ -61,21 +54,21 @@ TEST(CheckpointCauses, ANamePrefixOfAllTensorsIsNamed) {
   }
   const TempFolder folder;
   WriteModel(folder.path(), model);
-  EXPECT_THAT(Refusal(folder.path()),
+  EXPECT_THAT(FolderRefusal(folder.path()),
               AllOf(HasSubstr("lack \"model.\""), HasSubstr("AutoModelForCausalLM")));
 }
 
 TEST(CheckpointCauses, TwoCheckpointsInOneFolderAreRefused) {
   const TempFolder folder;
   WriteModel(folder.path(), SmallModel(1), 2);
-  ASSERT_TRUE(Open(folder.path()).ok());
+  ASSERT_TRUE(OpenFolder(folder.path()).ok());
   WriteModel(folder.path(), SmallModel(2));
-  EXPECT_THAT(Refusal(folder.path()),
+  EXPECT_THAT(FolderRefusal(folder.path()),
               AllOf(HasSubstr("has two checkpoints, model.safetensors and the files that "
                               "model.safetensors.index.json lists"),
                     HasSubstr("move one of them")));
   std::filesystem::remove(folder / "model.safetensors.index.json");
-  EXPECT_TRUE(Open(folder.path()).ok());
+  EXPECT_TRUE(OpenFolder(folder.path()).ok());
 }
 
 TEST(CheckpointCauses, AFolderMayBeNamedLikeAConfiguration) {
@@ -84,7 +77,7 @@ TEST(CheckpointCauses, AFolderMayBeNamedLikeAConfiguration) {
   std::filesystem::create_directory(model);
   WriteModel(model, SmallModel(1));
   EXPECT_TRUE(ReadModelConfig(model).ok()) << ToString(ReadModelConfig(model).status());
-  EXPECT_TRUE(Open(model).ok());
+  EXPECT_TRUE(OpenFolder(model).ok());
 }
 
 }  // namespace

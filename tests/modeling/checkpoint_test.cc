@@ -17,9 +17,11 @@ namespace {
 
 using ::testing::AllOf;
 using testing::BundledModel;
+using testing::FolderRefusal;
 using testing::FromFloats;
 using ::testing::HasSubstr;
 using testing::ModelFiles;
+using testing::OpenFolder;
 using testing::ReadModel;
 using testing::SmallModel;
 using testing::StoredTensor;
@@ -29,22 +31,11 @@ using testing::WithKey;
 using testing::WriteFile;
 using testing::WriteModel;
 
-absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::filesystem::path& folder) {
-  FATHOM_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
-  return OpenCheckpoint(folder, config);
-}
-
-std::string Refusal(const std::filesystem::path& folder) {
-  const auto checkpoint = Open(folder);
-  EXPECT_FALSE(checkpoint.ok());
-  return checkpoint.ok() ? "" : std::string(Message(checkpoint.status()));
-}
-
 // Writes the model into a folder of its own and tries it.
 std::string Refusal(const ModelFiles& model, int files = 1) {
   const TempFolder folder;
   WriteModel(folder.path(), model, files);
-  return Refusal(folder.path());
+  return FolderRefusal(folder.path());
 }
 
 std::string BytesOfTensor(const HostTensor& tensor) {
@@ -125,7 +116,7 @@ TEST(Checkpoint, StoredTypes) {
     WriteModel(folder.path(), model);
     const auto loaded = LoadAll(folder.path());
     ASSERT_TRUE(loaded.ok()) << ToString(loaded.status());
-    EXPECT_EQ((*Open(folder.path()))->stored_type(), type);
+    EXPECT_EQ((*OpenFolder(folder.path()))->stored_type(), type);
     for (const auto& [name, bytes] : *loaded) {
       EXPECT_EQ(ToFloats(StoredTypeName(type), bytes), values[name]) << name;
     }
@@ -150,7 +141,7 @@ TEST(Checkpoint, VectorsMayHaveAnyType) {
   model.config = WithKey(model.config, "torch_dtype", "\"float32\"");
   const TempFolder folder;
   WriteModel(folder.path(), model);
-  const auto checkpoint = Open(folder.path());
+  const auto checkpoint = OpenFolder(folder.path());
   ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
   EXPECT_EQ((*checkpoint)->stored_type(), StoredType::kBf16);
   for (const auto& [name, stored] : vectors) {
@@ -168,7 +159,7 @@ TEST(Checkpoint, TypeIsTheFilesNotTheConfigurations) {
   model.config = WithKey(model.config, "torch_dtype", "\"bfloat16\"");
   const TempFolder folder;
   WriteModel(folder.path(), model);
-  const auto checkpoint = Open(folder.path());
+  const auto checkpoint = OpenFolder(folder.path());
   ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
   EXPECT_EQ((*checkpoint)->stored_type(), StoredType::kF32);
 }
@@ -216,7 +207,7 @@ TEST(Checkpoint, MhaWeightsUnderGqaConfigurationAndBack) {
   }
   const TempFolder folder;
   WriteModel(folder.path(), model);
-  EXPECT_TRUE(Open(folder.path()).ok());
+  EXPECT_TRUE(OpenFolder(folder.path()).ok());
   model.config = WithKey(model.config, "num_key_value_heads", "2");
   EXPECT_THAT(Refusal(model), HasSubstr("4 kv heads (MHA): set num_key_value_heads=4"));
 }
@@ -318,7 +309,7 @@ TEST(Checkpoint, TruncatedFilesAreRefused) {
   const auto size = static_cast<int64_t>(std::filesystem::file_size(folder / "model.safetensors"));
   for (int64_t bytes = size - 1; bytes >= 0; bytes -= 7) {
     std::filesystem::resize_file(folder / "model.safetensors", static_cast<uintmax_t>(bytes));
-    const auto checkpoint = Open(folder.path());
+    const auto checkpoint = OpenFolder(folder.path());
     ASSERT_FALSE(checkpoint.ok()) << bytes;
     EXPECT_EQ(checkpoint.status().code(), absl::StatusCode::kDataLoss) << bytes;
     EXPECT_THAT(std::string(Message(checkpoint.status())), HasSubstr("model.safetensors: "));
@@ -336,7 +327,7 @@ TEST(Checkpoint, Index) {
     EXPECT_NE(at, std::string::npos) << from;
     text.replace(at, from.size(), to);
     WriteFile(index, text);
-    return Refusal(folder.path());
+    return FolderRefusal(folder.path());
   };
   constexpr std::string_view kFirst = "\"model-00001-of-00002.safetensors\"";
   EXPECT_THAT(with(kFirst, "\"../model.safetensors\""), HasSubstr("in the same folder"));
@@ -353,22 +344,23 @@ TEST(Checkpoint, Index) {
   EXPECT_THAT(with("{", "{\"other\": {},"), HasSubstr("\"other\" is not known"));
   EXPECT_THAT(with("weight_map", "metadata "), HasSubstr("\"metadata \" is not known"));
   WriteFile(index, R"({"weight_map": {}})");
-  EXPECT_THAT(Refusal(folder.path()), HasSubstr("is empty"));
+  EXPECT_THAT(FolderRefusal(folder.path()), HasSubstr("is empty"));
   WriteFile(index, "{}");
-  EXPECT_THAT(Refusal(folder.path()), HasSubstr("no object weight_map"));
+  EXPECT_THAT(FolderRefusal(folder.path()), HasSubstr("no object weight_map"));
   WriteFile(index, good);
-  EXPECT_TRUE(Open(folder.path()).ok());
+  EXPECT_TRUE(OpenFolder(folder.path()).ok());
   std::filesystem::remove(folder / "model-00002-of-00002.safetensors");
-  EXPECT_THAT(Refusal(folder.path()), HasSubstr("model-00002-of-00002.safetensors: cannot be"));
+  EXPECT_THAT(FolderRefusal(folder.path()),
+              HasSubstr("model-00002-of-00002.safetensors: cannot be"));
 }
 
 TEST(Checkpoint, MissingFiles) {
   const TempFolder folder;
   WriteFile(folder / "config.json", SmallModel(1).config);
-  EXPECT_THAT(Refusal(folder.path()),
+  EXPECT_THAT(FolderRefusal(folder.path()),
               AllOf(HasSubstr("neither model.safetensors nor"), HasSubstr("converted")));
   std::filesystem::create_directory(folder / "model.safetensors");
-  EXPECT_THAT(Refusal(folder.path()), HasSubstr("is not a file"));
+  EXPECT_THAT(FolderRefusal(folder.path()), HasSubstr("is not a file"));
 }
 
 TEST(Checkpoint, ValuesThatAreNotFinite) {
@@ -391,7 +383,7 @@ TEST(Checkpoint, ValuesThatAreNotFinite) {
                   AllOf(HasSubstr("model.safetensors: tensor model.layers.1.mlp.down_proj.weight"),
                         HasSubstr("not finite at [3, 7]")));
       // A slice names the place in the whole tensor; the other half is clean.
-      const auto checkpoint = Open(folder.path());
+      const auto checkpoint = OpenFolder(folder.path());
       ASSERT_TRUE(checkpoint.ok());
       const auto right =
           (*checkpoint)->Load("model.layers.1.mlp.down_proj.weight", TensorSlice{2, 8, 6, 12});

@@ -13,29 +13,13 @@ namespace fathom::worker {
 namespace {
 
 using ::testing::AllOf;
-using testing::BundledModel;
+using testing::ConfigRefusal;
 using ::testing::HasSubstr;
+using testing::ParsedConfig;
 using testing::ReadFile;
+using testing::SourcePath;
+using testing::TinyConfig;
 using testing::WithKey;
-
-std::filesystem::path Source(std::string_view path) {
-  return std::filesystem::path(FATHOM_SOURCE_DIR) / path;
-}
-
-std::string TinyConfig() { return ReadFile(BundledModel("fathom-tiny") / "config.json"); }
-
-// The message of the refusal; empty (and a failure) when it was accepted.
-std::string Refusal(std::string_view json) {
-  const auto config = ParseModelConfig(json);
-  EXPECT_FALSE(config.ok()) << json;
-  return config.ok() ? "" : std::string(Message(config.status()));
-}
-
-ModelConfig Parsed(std::string_view json) {
-  const auto config = ParseModelConfig(json);
-  EXPECT_TRUE(config.ok()) << ToString(config.status()) << json;
-  return config.ok() ? *config : ModelConfig{};
-}
 
 // `layer_types` of as many layers.
 std::string Types(int32_t layers, std::string_view type) {
@@ -50,7 +34,7 @@ TEST(ModelConfig, UnknownKeysAreNamedAtOnce) {
     json = WithKey(json, key, "8.0");
   }
   EXPECT_THAT(
-      Refusal(json),
+      ConfigRefusal(json),
       AllOf(
           HasSubstr("clip_qkv = 8, logits_scaling = 8 and embedding_multiplier = 8 are not known"),
           HasSubstr(R"(--hf-overrides '{"clip_qkv": null, "logits_scaling": null, )"
@@ -61,7 +45,7 @@ TEST(ModelConfig, UnknownKeysAreNamedAtOnce) {
 TEST(ModelConfig, SlidingWindows) {
   const auto with = [](std::string_view name,
                        std::initializer_list<std::pair<const char*, const char*>> keys) {
-    std::string json = ReadFile(Source("tests/data/configs") / (std::string(name) + ".json"));
+    std::string json = ReadFile(SourcePath("tests/data/configs") / (std::string(name) + ".json"));
     for (const char* key :
          {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}) {
       json = WithKey(json, key, "");
@@ -70,58 +54,59 @@ TEST(ModelConfig, SlidingWindows) {
     return json;
   };
   for (const char* name : {"r1-distill-qwen", "qwen3"}) {
-    const ModelConfig plain = Parsed(with(name, {}));
+    const ModelConfig plain = ParsedConfig(with(name, {}));
     const std::string context = std::to_string(plain.context);
     const std::string less = std::to_string(plain.context - 1);
     const std::string layers = std::to_string(plain.layers);
     const std::string last = std::to_string(plain.layers - 1);
     // Published forms that give no layer a window.
-    EXPECT_EQ(Parsed(with(name, {{"sliding_window", "16"}})), plain);
-    EXPECT_EQ(Parsed(with(name, {{"use_sliding_window", "false"}, {"sliding_window", "16"}})),
+    EXPECT_EQ(ParsedConfig(with(name, {{"sliding_window", "16"}})), plain);
+    EXPECT_EQ(ParsedConfig(with(name, {{"use_sliding_window", "false"}, {"sliding_window", "16"}})),
               plain);
-    EXPECT_EQ(Parsed(with(name, {{"use_sliding_window", "true"},
-                                 {"sliding_window", "16"},
-                                 {"max_window_layers", layers.c_str()}})),
+    EXPECT_EQ(ParsedConfig(with(name, {{"use_sliding_window", "true"},
+                                       {"sliding_window", "16"},
+                                       {"max_window_layers", layers.c_str()}})),
               plain);
     // The first layer with a window would be layer 28.
-    EXPECT_EQ(Parsed(with(name, {{"use_sliding_window", "true"}, {"sliding_window", "16"}})),
+    EXPECT_EQ(ParsedConfig(with(name, {{"use_sliding_window", "true"}, {"sliding_window", "16"}})),
               plain);
-    EXPECT_EQ(Parsed(with(name, {{"use_sliding_window", "true"},
-                                 {"sliding_window", "null"},
-                                 {"max_window_layers", "0"}})),
+    EXPECT_EQ(ParsedConfig(with(name, {{"use_sliding_window", "true"},
+                                       {"sliding_window", "null"},
+                                       {"max_window_layers", "0"}})),
               plain);
     // Windows of the whole context.
-    EXPECT_EQ(Parsed(with(name, {{"use_sliding_window", "true"},
-                                 {"sliding_window", context.c_str()},
-                                 {"max_window_layers", "0"}})),
+    EXPECT_EQ(ParsedConfig(with(name, {{"use_sliding_window", "true"},
+                                       {"sliding_window", context.c_str()},
+                                       {"max_window_layers", "0"}})),
               plain);
-    EXPECT_THAT(Refusal(with(name, {{"use_sliding_window", "true"},
-                                    {"sliding_window", less.c_str()},
-                                    {"max_window_layers", last.c_str()}})),
+    EXPECT_THAT(ConfigRefusal(with(name, {{"use_sliding_window", "true"},
+                                          {"sliding_window", less.c_str()},
+                                          {"max_window_layers", last.c_str()}})),
                 AllOf(HasSubstr(fmt::format("sliding_window = {} is shorter than "
                                             "max_position_embeddings = {} in 1 of the {} layers",
                                             less, context, layers)),
                       HasSubstr(fmt::format(R"('{{"max_position_embeddings": {}}}')", less))));
-    EXPECT_THAT(
-        Refusal(with(name, {{"use_sliding_window", "false"},
-                            {"sliding_window", "16"},
-                            {"layer_types", Types(plain.layers, "sliding_attention").c_str()}})),
-        HasSubstr("layer_types names sliding_attention"));
-    EXPECT_THAT(
-        Refusal(with(name, {{"use_sliding_window", "true"},
-                            {"sliding_window", "16"},
-                            {"layer_types", Types(plain.layers, "sliding_attention").c_str()}})),
-        HasSubstr("sliding_window = 16"));
-    EXPECT_EQ(Parsed(with(name, {{"use_sliding_window", "true"},
+    EXPECT_THAT(ConfigRefusal(with(
+                    name, {{"use_sliding_window", "false"},
+                           {"sliding_window", "16"},
+                           {"layer_types", Types(plain.layers, "sliding_attention").c_str()}})),
+                HasSubstr("layer_types names sliding_attention"));
+    EXPECT_THAT(ConfigRefusal(with(
+                    name, {{"use_sliding_window", "true"},
+                           {"sliding_window", "16"},
+                           {"layer_types", Types(plain.layers, "sliding_attention").c_str()}})),
+                HasSubstr("sliding_window = 16"));
+    EXPECT_EQ(
+        ParsedConfig(with(name, {{"use_sliding_window", "true"},
                                  {"sliding_window", "16"},
                                  {"max_window_layers", "0"},
                                  {"layer_types", Types(plain.layers, "full_attention").c_str()}})),
-              plain);
+        plain);
   }
   const std::string llama = WithKey(TinyConfig(), "layer_types", Types(8, "sliding_attention"));
-  EXPECT_THAT(Refusal(WithKey(llama, "sliding_window", "4095")),
+  EXPECT_THAT(ConfigRefusal(WithKey(llama, "sliding_window", "4095")),
               HasSubstr("sliding_window = 4095"));
-  EXPECT_EQ(Parsed(WithKey(llama, "sliding_window", "4096")), Parsed(TinyConfig()));
+  EXPECT_EQ(ParsedConfig(WithKey(llama, "sliding_window", "4096")), ParsedConfig(TinyConfig()));
 }
 
 // What is missing has the value of the architecture's class in transformers.
@@ -134,20 +119,21 @@ TEST(ModelConfig, MissingKeysHaveTheArchitecturesDefaults) {
     json = WithKey(json, "hidden_size", "4096");
     return WithKey(json, "num_attention_heads", "64");
   };
-  const ModelConfig llama = Parsed(without(TinyConfig()));
+  const ModelConfig llama = ParsedConfig(without(TinyConfig()));
   EXPECT_EQ(llama.rms_eps, 1e-6);
   EXPECT_EQ(llama.context, 2048);
   EXPECT_EQ(llama.kv_heads, 64);
   EXPECT_EQ(llama.head_dim, 64);
   const std::string qwen2_json =
-      without(ReadFile(Source("tests/data/configs/r1-distill-qwen.json")));
-  const ModelConfig qwen2 = Parsed(qwen2_json);
+      without(ReadFile(SourcePath("tests/data/configs/r1-distill-qwen.json")));
+  const ModelConfig qwen2 = ParsedConfig(qwen2_json);
   EXPECT_EQ(qwen2.rms_eps, 1e-6);
   EXPECT_EQ(qwen2.context, 32768);
   EXPECT_EQ(qwen2.kv_heads, 32);
   EXPECT_EQ(qwen2.head_dim, 64);
-  EXPECT_EQ(Parsed(WithKey(qwen2_json, "num_key_value_heads", "null")).kv_heads, 64);
-  const ModelConfig qwen3 = Parsed(without(ReadFile(Source("tests/data/configs/qwen3.json"))));
+  EXPECT_EQ(ParsedConfig(WithKey(qwen2_json, "num_key_value_heads", "null")).kv_heads, 64);
+  const ModelConfig qwen3 =
+      ParsedConfig(without(ReadFile(SourcePath("tests/data/configs/qwen3.json"))));
   EXPECT_EQ(qwen3.context, 32768);
   EXPECT_EQ(qwen3.kv_heads, 32);
   EXPECT_EQ(qwen3.head_dim, 128);
@@ -163,7 +149,7 @@ TEST(ModelConfig, Overrides) {
   EXPECT_THAT(std::string(Message(with("").status())), HasSubstr("config.json: logits_scaling"));
   const auto removed = with(R"({"logits_scaling": null})");
   ASSERT_TRUE(removed.ok()) << ToString(removed.status());
-  EXPECT_EQ(*removed, Parsed(TinyConfig()));
+  EXPECT_EQ(*removed, ParsedConfig(TinyConfig()));
   const auto yarn = with(R"({"logits_scaling": null, "max_position_embeddings": 16384,
       "rope_scaling": {"rope_type": "yarn", "factor": 4.0,
                        "original_max_position_embeddings": 4096}})");
@@ -187,8 +173,8 @@ TEST(ModelConfig, Overrides) {
 // multiplies; mscale and mscale_all_dim as DeepSeek V2 has them.
 TEST(ModelConfig, Yarn) {
   const auto rope = [](std::string_view keys) {
-    return Parsed(WithKey(TinyConfig(), "rope_scaling",
-                          fmt::format(R"({{"type": "yarn", "factor": 4.0{}}})", keys)))
+    return ParsedConfig(WithKey(TinyConfig(), "rope_scaling",
+                                fmt::format(R"({{"type": "yarn", "factor": 4.0{}}})", keys)))
         .rope;
   };
   const double plain = 0.1 * std::log(4.0) + 1.0;
@@ -217,38 +203,39 @@ TEST(ModelConfig, Yarn) {
   EXPECT_DOUBLE_EQ(factor(R"(, "mscale": 0.5)"), 0.05 * std::log(4.0) + 1);
   // Without a factor it is the quotient of the two contexts.
   const ModelConfig quotient =
-      Parsed(WithKey(TinyConfig(), "rope_scaling",
-                     R"({"rope_type": "yarn", "original_max_position_embeddings": 1024})"));
+      ParsedConfig(WithKey(TinyConfig(), "rope_scaling",
+                           R"({"rope_type": "yarn", "original_max_position_embeddings": 1024})"));
   EXPECT_EQ(quotient.rope.factor, 4);
   EXPECT_EQ(quotient.rope.attention_factor, plain);
   // In the newer form, with theta.
   const ModelConfig newer =
-      Parsed(WithKey(WithKey(TinyConfig(), "rope_theta", ""), "rope_parameters",
-                     R"({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000000.0})"));
+      ParsedConfig(WithKey(WithKey(TinyConfig(), "rope_theta", ""), "rope_parameters",
+                           R"({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1000000.0})"));
   EXPECT_EQ(newer.rope.theta, 1e6);
   EXPECT_EQ(newer.rope.factor, 4);
 }
 
 // Up to max_position_embeddings, which no sequence exceeds, dynamic scaling changes nothing.
 TEST(ModelConfig, DynamicIsPlain) {
-  const ModelConfig plain = Parsed(TinyConfig());
+  const ModelConfig plain = ParsedConfig(TinyConfig());
   for (const char* value :
        {R"({"type": "dynamic", "factor": 2.0})",
         R"({"rope_type": "dynamic", "factor": 4, "original_max_position_embeddings": 4096})"}) {
-    EXPECT_EQ(Parsed(WithKey(TinyConfig(), "rope_scaling", value)), plain);
+    EXPECT_EQ(ParsedConfig(WithKey(TinyConfig(), "rope_scaling", value)), plain);
   }
 }
 
 TEST(ModelConfig, BothFormsOfRotaryEmbeddingMayStandThereIfTheyAgree) {
   const std::string older =
       WithKey(TinyConfig(), "rope_scaling", R"({"type": "linear", "factor": 2})");
-  const ModelConfig expected = Parsed(older);
+  const ModelConfig expected = ParsedConfig(older);
   for (const char* same : {R"({"rope_type": "linear", "factor": 2.0})",
                            R"({"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0})"}) {
-    EXPECT_EQ(Parsed(WithKey(older, "rope_parameters", same)), expected);
+    EXPECT_EQ(ParsedConfig(WithKey(older, "rope_parameters", same)), expected);
   }
-  EXPECT_THAT(Refusal(WithKey(older, "rope_parameters", R"({"rope_type": "linear", "factor": 3})")),
-              HasSubstr("rope_parameters stands beside rope_scaling and says something else"));
+  EXPECT_THAT(
+      ConfigRefusal(WithKey(older, "rope_parameters", R"({"rope_type": "linear", "factor": 3})")),
+      HasSubstr("rope_parameters stands beside rope_scaling and says something else"));
 }
 
 }  // namespace

@@ -15,32 +15,15 @@ namespace {
 
 using ::testing::AllOf;
 using testing::BundledModel;
+using testing::ConfigRefusal;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::ParsedConfig;
 using testing::ReadFile;
+using testing::SourcePath;
+using testing::TinyConfig;
 using testing::WithKey;
-
-std::filesystem::path Source(std::string_view path) {
-  return std::filesystem::path(FATHOM_SOURCE_DIR) / path;
-}
-
-std::string TinyConfig() { return ReadFile(BundledModel("fathom-tiny") / "config.json"); }
-
-// The message of the refusal; empty (and a failure) when it was accepted.
-std::string Refusal(std::string_view json) {
-  const auto config = ParseModelConfig(json);
-  EXPECT_FALSE(config.ok()) << json;
-  if (config.ok()) return "";
-  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
-  return std::string(Message(config.status()));
-}
-
-ModelConfig Parsed(std::string_view json) {
-  const auto config = ParseModelConfig(json);
-  EXPECT_TRUE(config.ok()) << ToString(config.status()) << json;
-  return config.ok() ? *config : ModelConfig{};
-}
 
 int64_t Parameters(const ModelConfig& config) {
   int64_t count = 0;
@@ -92,7 +75,8 @@ TEST(ModelConfig, PublishedShapes) {
       {"r1-distill-llama-8b", 8'030'261'248},
   };
   for (const auto& [name, parameters] : kModels) {
-    const auto config = ReadModelConfig(Source("models/shapes") / (std::string(name) + ".json"));
+    const auto config =
+        ReadModelConfig(SourcePath("models/shapes") / (std::string(name) + ".json"));
     ASSERT_TRUE(config.ok()) << ToString(config.status());
     EXPECT_EQ(Parameters(*config), parameters) << name;
   }
@@ -100,7 +84,7 @@ TEST(ModelConfig, PublishedShapes) {
 
 TEST(ModelConfig, Features) {
   const auto read = [](std::string_view name) {
-    return Parsed(ReadFile(Source("tests/data/configs") / (std::string(name) + ".json")));
+    return ParsedConfig(ReadFile(SourcePath("tests/data/configs") / (std::string(name) + ".json")));
   };
   const ModelConfig linear = read("deepseek-coder");
   EXPECT_EQ(linear.rope, (RopeConfig{.theta = 1e5, .scaling = RopeScaling::kLinear, .factor = 4}));
@@ -124,8 +108,8 @@ TEST(ModelConfig, NewerFormIsTheOlderForm) {
   for (const std::string_view name :
        {"deepseek-coder", "deepseek-llm", "r1-distill-llama", "r1-distill-qwen"}) {
     const std::string older =
-        ReadFile(Source("tests/data/configs") / (std::string(name) + ".json"));
-    const ModelConfig expected = Parsed(older);
+        ReadFile(SourcePath("tests/data/configs") / (std::string(name) + ".json"));
+    const ModelConfig expected = ParsedConfig(older);
     std::string parameters = fmt::format(R"("rope_theta": {})", expected.rope.theta);
     if (expected.rope.scaling == RopeScaling::kNone) parameters += R"(, "rope_type": "default")";
     if (expected.rope.scaling == RopeScaling::kLinear) {
@@ -140,7 +124,7 @@ TEST(ModelConfig, NewerFormIsTheOlderForm) {
     newer = WithKey(newer, "rope_parameters", "{" + parameters + "}");
     newer = WithKey(newer, "torch_dtype", "");
     newer = WithKey(newer, "dtype", "\"bfloat16\"");
-    EXPECT_EQ(Parsed(newer), expected) << name;
+    EXPECT_EQ(ParsedConfig(newer), expected) << name;
   }
 }
 
@@ -151,7 +135,7 @@ TEST(ModelConfig, Defaults) {
                           "bos_token_id", "eos_token_id", "model_type", "pad_token_id"}) {
     json = WithKey(json, key, "");
   }
-  const ModelConfig config = Parsed(json);
+  const ModelConfig config = ParsedConfig(json);
   EXPECT_EQ(config.kv_heads, config.heads);
   EXPECT_EQ(config.head_dim, config.hidden / config.heads);
   EXPECT_EQ(config.rope, RopeConfig{});
@@ -238,13 +222,13 @@ TEST(ModelConfig, RefusesByName) {
       {"attention_multiplier", "0.5", "may change the result"},
   };
   for (const RefusedKey& refused : kCases) {
-    const std::string message = Refusal(WithKey(TinyConfig(), refused.key, refused.value));
+    const std::string message = ConfigRefusal(WithKey(TinyConfig(), refused.key, refused.value));
     EXPECT_THAT(message, AllOf(HasSubstr(refused.key), HasSubstr(refused.says)));
   }
 }
 
 TEST(ModelConfig, HarmlessKeysAreAccepted) {
-  const ModelConfig expected = Parsed(TinyConfig());
+  const ModelConfig expected = ParsedConfig(TinyConfig());
   const std::pair<const char*, const char*> kHarmless[] = {
       {"use_cache", "false"},
       {"pretraining_tp", "2"},
@@ -281,30 +265,31 @@ TEST(ModelConfig, HarmlessKeysAreAccepted) {
       {"rope_scaling", "null"},
   };
   for (const auto& [key, value] : kHarmless) {
-    EXPECT_EQ(Parsed(WithKey(TinyConfig(), key, value)), expected) << key;
+    EXPECT_EQ(ParsedConfig(WithKey(TinyConfig(), key, value)), expected) << key;
   }
 }
 
 TEST(ModelConfig, RefusesWhatIsNotPlainJson) {
-  EXPECT_THAT(Refusal(""), HasSubstr("not valid JSON at byte 1"));
-  EXPECT_THAT(Refusal("[]"), HasSubstr("expected a JSON object"));
-  EXPECT_THAT(Refusal(R"({"a": 1, "a": 2})"), HasSubstr("\"a\" appears twice"));
-  EXPECT_THAT(Refusal(R"({"a": {"b": 1, "b": 1}})"), HasSubstr("\"b\" appears twice"));
-  EXPECT_THAT(Refusal(R"({"a": 1} x)"), HasSubstr("not valid JSON"));
-  EXPECT_THAT(Refusal("{\"a\": \"\xff\"}"), HasSubstr("not valid JSON"));
-  EXPECT_THAT(Refusal(R"({"a": 1e999})"), HasSubstr("near \"1e999"));
-  EXPECT_THAT(Refusal(R"({"a": 18446744073709551615})"), HasSubstr("too large"));
-  EXPECT_THAT(Refusal(R"({"a": )" + std::string(100'000, '[')), HasSubstr("nested deeper"));
-  EXPECT_THAT(Refusal(std::string(2 << 20, ' ')), HasSubstr("the limit is 1048576"));
+  EXPECT_THAT(ConfigRefusal(""), HasSubstr("not valid JSON at byte 1"));
+  EXPECT_THAT(ConfigRefusal("[]"), HasSubstr("expected a JSON object"));
+  EXPECT_THAT(ConfigRefusal(R"({"a": 1, "a": 2})"), HasSubstr("\"a\" appears twice"));
+  EXPECT_THAT(ConfigRefusal(R"({"a": {"b": 1, "b": 1}})"), HasSubstr("\"b\" appears twice"));
+  EXPECT_THAT(ConfigRefusal(R"({"a": 1} x)"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(ConfigRefusal("{\"a\": \"\xff\"}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(ConfigRefusal(R"({"a": 1e999})"), HasSubstr("near \"1e999"));
+  EXPECT_THAT(ConfigRefusal(R"({"a": 18446744073709551615})"), HasSubstr("too large"));
+  EXPECT_THAT(ConfigRefusal(R"({"a": )" + std::string(100'000, '[')), HasSubstr("nested deeper"));
+  EXPECT_THAT(ConfigRefusal(std::string(2 << 20, ' ')), HasSubstr("the limit is 1048576"));
   std::string many = R"({"a": [0)";
   for (int i = 0; i < 100'000; ++i) many += ",0";
-  EXPECT_THAT(Refusal(many + "]}"), HasSubstr("more than 100000 values"));
+  EXPECT_THAT(ConfigRefusal(many + "]}"), HasSubstr("more than 100000 values"));
   const std::string json = TinyConfig();
-  for (size_t bytes = 0; bytes < json.find_last_of('}'); ++bytes) Refusal(json.substr(0, bytes));
+  for (size_t bytes = 0; bytes < json.find_last_of('}'); ++bytes)
+    ConfigRefusal(json.substr(0, bytes));
 }
 
 TEST(ModelConfig, SeveralEndIds) {
-  const ModelConfig config = Parsed(WithKey(TinyConfig(), "eos_token_id", "[1, 5, 1]"));
+  const ModelConfig config = ParsedConfig(WithKey(TinyConfig(), "eos_token_id", "[1, 5, 1]"));
   EXPECT_THAT(config.end_ids, ElementsAre(1, 5));
   EXPECT_THAT(EndIds(config, GenerationConfig{}), ElementsAre(1, 5));
   const auto generation = ParseGenerationConfig(R"({"eos_token_id": [9, 7, 9]})", 16);
@@ -323,7 +308,7 @@ TEST(ModelConfig, MessagesNameTheFile) {
 }
 
 TEST(TensorParallel, NamesTheNumbersThatWouldDo) {
-  const ModelConfig tiny = Parsed(TinyConfig());
+  const ModelConfig tiny = ParsedConfig(TinyConfig());
   for (const int32_t tp : {1, 2, 4}) EXPECT_TRUE(CheckTensorParallel(tiny, tp).ok()) << tp;
   for (const int32_t tp : {0, -1, 3, 8, 704}) {
     const absl::Status status = CheckTensorParallel(tiny, tp);
@@ -335,7 +320,7 @@ TEST(TensorParallel, NamesTheNumbersThatWouldDo) {
 
 // A vocabulary need not divide; each rank has a row of it, though.
 TEST(TensorParallel, Vocabularies) {
-  ModelConfig config = Parsed(TinyConfig());
+  ModelConfig config = ParsedConfig(TinyConfig());
   for (const int32_t vocab : {32001, 151669, 513, 4095, 10}) {
     config.vocab = vocab;
     for (const int32_t tp : {1, 2, 4}) {
@@ -360,7 +345,7 @@ TEST(TensorParallel, Vocabularies) {
 // Every element is held by the same number of ranks: one, or all for whole tensors, or the ranks
 // that share a kv head. And a rank's query heads find their kv head on it.
 TEST(TensorParallel, SlicesCoverEachTensor) {
-  ModelConfig config = Parsed(TinyConfig());
+  ModelConfig config = ParsedConfig(TinyConfig());
   config.layers = 1;
   config.heads = 16;
   config.ffn = 64;
@@ -392,7 +377,7 @@ TEST(TensorParallel, SlicesCoverEachTensor) {
 }
 
 TEST(TensorParallel, QueryHeadsMeetTheirKvHead) {
-  ModelConfig config = Parsed(TinyConfig());
+  ModelConfig config = ParsedConfig(TinyConfig());
   config.heads = 16;
   config.ffn = config.vocab = 64;
   const TensorSpec k{"k", {0, 8}, Split::kKvRows};

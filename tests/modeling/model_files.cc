@@ -69,11 +69,40 @@ TempFolder::~TempFolder() {
   std::filesystem::remove_all(path_, ignored);
 }
 
-std::filesystem::path BundledModel(std::string_view name) {
+std::filesystem::path SourcePath(std::string_view path) {
   // Where this runs need not be where it was built (tests/gpu/run says where the tree is).
   const char* const tree = std::getenv("FATHOM_SOURCE_DIR");
   const bool given = tree != nullptr && *tree != '\0';
-  return std::filesystem::path(given ? tree : FATHOM_SOURCE_DIR) / "models" / name;
+  return std::filesystem::path(given ? tree : FATHOM_SOURCE_DIR) / path;
+}
+
+std::filesystem::path BundledModel(std::string_view name) { return SourcePath("models") / name; }
+
+std::string TinyConfig() { return ReadFile(BundledModel("fathom-tiny") / "config.json"); }
+
+ModelConfig ParsedConfig(std::string_view json) {
+  const auto config = ParseModelConfig(json);
+  EXPECT_TRUE(config.ok()) << ToString(config.status()) << json;
+  return config.ok() ? *config : ModelConfig{};
+}
+
+std::string ConfigRefusal(std::string_view json) {
+  const auto config = ParseModelConfig(json);
+  EXPECT_FALSE(config.ok()) << json;
+  if (config.ok()) return "";
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(Message(config.status()));
+}
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFolder(const std::filesystem::path& folder) {
+  FATHOM_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
+  return OpenCheckpoint(folder, config);
+}
+
+std::string FolderRefusal(const std::filesystem::path& folder) {
+  const auto checkpoint = OpenFolder(folder);
+  EXPECT_FALSE(checkpoint.ok());
+  return checkpoint.ok() ? "" : std::string(Message(checkpoint.status()));
 }
 
 std::string ReadFile(const std::filesystem::path& path) {

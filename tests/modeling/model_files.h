@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "modeling/checkpoint/checkpoint.h"
 #include "modeling/config/model_config.h"
 
 namespace fathom::worker::testing {
@@ -43,9 +45,19 @@ class TempFolder {
   std::filesystem::path path_;
 };
 
+std::filesystem::path SourcePath(std::string_view path);    // A file or folder of this tree.
 std::filesystem::path BundledModel(std::string_view name);  // models/<name>
 std::string ReadFile(const std::filesystem::path& path);
 void WriteFile(const std::filesystem::path& path, std::string_view bytes);
+
+std::string TinyConfig();  // The config.json of fathom-tiny.
+ModelConfig ParsedConfig(std::string_view json);
+// The message of the refusal; empty (and a failure) when it was accepted.
+std::string ConfigRefusal(std::string_view json);
+
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFolder(const std::filesystem::path& folder);
+// As ConfigRefusal.
+std::string FolderRefusal(const std::filesystem::path& folder);
 
 // Llama of 2 layers, hidden 8, 2 heads, 1 kv head, ffn 12, vocab 16; random weights, F32.
 ModelFiles SmallModel(uint64_t seed);

@@ -1,0 +1,16 @@
+// tests/cli/model_shape.h: the published models' configurations, by name.
+#pragma once
+
+#include <string>
+
+#include "modeling/config/model_config.h"
+
+namespace fathom::client {
+
+// models/shapes/<name>.json
+inline worker::ModelConfig Shape(const std::string& name) {
+  return *worker::ReadModelConfig(std::string(FATHOM_SOURCE_DIR) + "/models/shapes/" + name +
+                                  ".json");
+}
+
+}  // namespace fathom::client
