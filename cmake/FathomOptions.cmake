@@ -26,7 +26,7 @@ set(CMAKE_UNITY_BUILD ${FATHOM_UNITY})
 set(CMAKE_UNITY_BUILD_BATCH_SIZE 0)
 if(FATHOM_UNITY)
   # It warns of anonymous types outside the main file, which no source is then.
-  add_compile_options($<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+  add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
 endif()
 
 if(FATHOM_SANITIZE)

@@ -93,7 +93,8 @@ endfunction()
 # fathom_cuda_library(NAME name ARCH generic|sm_90a SRCS ... [DEPS ...]): a static library of .cu files. The path is
 # chosen on the host (PickConfig): wgmma and tensor maps have no forward-compatible PTX, so those files are built for
 # sm_90a alone; the others for sm_80 and sm_90, with PTX for what comes later. FATHOM_CUDA_ONE_ARCH builds all for
-# sm_90a only, which is what the tests do.
+# sm_90a only, which is what the tests do. Never one source with FATHOM_UNITY, as CMake makes them since 3.31: what nvcc
+# makes of a kernel must not depend on that option.
 function(fathom_cuda_library)
   cmake_parse_arguments(A "" "NAME;ARCH" "SRCS;DEPS" ${ARGN})
   if(NOT A_SRCS)
@@ -105,7 +106,7 @@ function(fathom_cuda_library)
     set(architectures 80-real 90-real 90-virtual)
   endif()
   set_target_properties(fathom_${A_NAME} PROPERTIES CUDA_ARCHITECTURES "${architectures}"
-    CUDA_SEPARABLE_COMPILATION OFF)
+    CUDA_SEPARABLE_COMPILATION OFF UNITY_BUILD OFF)
 endfunction()
 
 # fathom_gpu_test(NAME name SRCS ... DEPS ...): a GoogleTest program that needs a GPU. Part of the target gpu_programs;
@@ -119,7 +120,7 @@ function(fathom_gpu_test)
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} CUDA::cudart_static GTest::gtest GTest::gtest_main)
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/gpu
-    CUDA_ARCHITECTURES 90a-real LINKER_LANGUAGE CXX)
+    CUDA_ARCHITECTURES 90a-real LINKER_LANGUAGE CXX UNITY_BUILD OFF)
   set_property(GLOBAL APPEND PROPERTY FATHOM_GPU_PROGRAMS ${A_NAME})
 endfunction()
 
@@ -133,7 +134,7 @@ function(fathom_gpu_program)
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} CUDA::cudart_static)
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/gpu
-    CUDA_ARCHITECTURES 90a-real LINKER_LANGUAGE CXX)
+    CUDA_ARCHITECTURES 90a-real LINKER_LANGUAGE CXX UNITY_BUILD OFF)
   set_property(GLOBAL APPEND PROPERTY FATHOM_GPU_PROGRAMS ${A_NAME})
 endfunction()
 
