@@ -3,7 +3,6 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 
 #include "common/check.h"
@@ -23,12 +22,6 @@ namespace cuda = kernels::cuda;
 using kernels::DType;
 
 constexpr int kReadersMax = 16;
-
-int64_t NowUs() {
-  return std::chrono::duration_cast<std::chrono::microseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 // A stream of this load's kernels.
 class KernelStream {
@@ -155,7 +148,7 @@ absl::StatusOr<DeviceWeights> LoadDeviceWeights(const ModelConfig& config,
                                                 const Checkpoint& checkpoint, DType dtype,
                                                 void* arena, int64_t arena_bytes,
                                                 LoadReport* report, const LoadOptions& options) {
-  const int64_t begin = NowUs();
+  const int64_t begin = LoadTimeUs();
   FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, options.tp));
   FATHOM_RETURN_IF_ERROR(CheckDeviceWeights(config, options.tp));
   const DeviceWeightLayout layout = LayOutDeviceWeights(config, dtype, options.tp, options.rank);
@@ -173,19 +166,19 @@ absl::StatusOr<DeviceWeights> LoadDeviceWeights(const ModelConfig& config,
     report->read_us = times.read_us;
     report->convert_us = times.convert_us;
     report->copy_us = times.wait_us;
-    const int64_t scan = NowUs();
+    const int64_t scan = LoadTimeUs();
     FATHOM_RETURN_IF_ERROR(ScanForNonFinite(layout, pieces, bytes));
-    report->scan_us = NowUs() - scan;
+    report->scan_us = LoadTimeUs() - scan;
   } else {
     MakeDummies(layout, checkpoint, bytes);
-    report->scan_us = NowUs() - begin;
+    report->scan_us = LoadTimeUs() - begin;
   }
   for (const WeightRegion& region : layout.regions) {
     if (region.padding_rows == 0) continue;
     FATHOM_CUDA(cudaMemset(bytes + region.offset + region.bytes(), 0,
                            static_cast<size_t>(region.padding_bytes())));
   }
-  report->total_us = NowUs() - begin;
+  report->total_us = LoadTimeUs() - begin;
   return PointersInto(layout, config, dtype, options, bytes);
 }
 

@@ -14,12 +14,6 @@
 namespace fathom::worker {
 namespace {
 
-int64_t NowUs() {
-  return std::chrono::duration_cast<std::chrono::microseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
 // What the readers share.
 struct Work {
   const WeightPieces* pieces = nullptr;
@@ -43,9 +37,9 @@ class Reader {
       status_ = Carry(work_.pieces->pieces()[index]);
     }
     if (!status_.ok()) work_.stop.store(true, std::memory_order_relaxed);
-    const int64_t begin = NowUs();
+    const int64_t begin = LoadTimeUs();
     FATHOM_CUDA(cudaStreamSynchronize(stream_));
-    wait_us_ += NowUs() - begin;
+    wait_us_ += LoadTimeUs() - begin;
     Free();
   }
 
@@ -64,7 +58,7 @@ class Reader {
   };
 
   void Allocate() {
-    const int64_t begin = NowUs();
+    const int64_t begin = LoadTimeUs();
     FATHOM_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     for (Staging& staging : staging_) {
       FATHOM_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&staging.data),
@@ -73,15 +67,15 @@ class Reader {
       FATHOM_CUDA(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming));
     }
     scratch_.resize(static_cast<size_t>(work_.pieces->scratch_bytes()));
-    pin_us_ = NowUs() - begin;
+    pin_us_ = LoadTimeUs() - begin;
   }
 
   absl::Status Carry(const WeightPiece& piece) {
     Staging& staging = staging_[turn_];
     turn_ = 1 - turn_;
-    const int64_t begin = NowUs();
+    const int64_t begin = LoadTimeUs();
     FATHOM_CUDA(cudaEventSynchronize(staging.copied));  // At once before its first record.
-    wait_us_ += NowUs() - begin;
+    wait_us_ += LoadTimeUs() - begin;
     const auto staged = work_.pieces->Read(piece, staging.data, scratch_.data(), &times_);
     if (!staged.ok()) return staged.status();
     const WeightRegion& region = *piece.region;
@@ -120,6 +114,12 @@ class Reader {
 };
 
 }  // namespace
+
+int64_t LoadTimeUs() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
 
 absl::Status CopyPieces(const WeightPieces& pieces, std::byte* arena, int readers,
                         CopyTimes* times) {

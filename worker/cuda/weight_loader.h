@@ -12,6 +12,9 @@
 
 namespace fathom::worker {
 
+// The monotonic clock by which a load and its parts are timed.
+int64_t LoadTimeUs();
+
 // Means of the readers.
 struct CopyTimes {
   int64_t pin_us = 0;
