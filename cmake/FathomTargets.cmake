@@ -47,9 +47,9 @@ function(fathom_test_headers)
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/gen/test_headers.cc CONTENT "int main() { return 0; }\n")
   add_executable(test_headers ${CMAKE_BINARY_DIR}/gen/test_headers.cc)
   target_include_directories(test_headers PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_options(test_headers PRIVATE ${FATHOM_WARNINGS} -O0)
+  target_compile_options(test_headers PRIVATE ${FATHOM_WARNINGS} -O0 -pthread)
   target_compile_definitions(test_headers PRIVATE FATHOM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  target_link_libraries(test_headers PRIVATE fathom::base GTest::gmock GTest::gtest_main Threads::Threads)
+  target_link_libraries(test_headers PRIVATE fathom::base GTest::gmock GTest::gtest_main)
   target_precompile_headers(test_headers PRIVATE <gmock/gmock.h> <gtest/gtest.h> <absl/container/flat_hash_map.h>
     <absl/status/statusor.h> <fmt/format.h> <algorithm> <filesystem> <fstream> <functional> <map> <memory> <optional> <random>
     <set> <span> <string> <string_view> <thread> <variant> <vector>)
@@ -76,12 +76,13 @@ function(fathom_test)
       fathom_test_headers()
     endif()
     target_precompile_headers(${A_NAME} REUSE_FROM test_headers)
-    # A program whose macros differ (gRPC's, or without fmt) parses the headers itself, which is slow and not wrong.
-    target_compile_options(${A_NAME} PRIVATE -Winvalid-pch -Wno-error=invalid-pch)
+    # A program whose macros differ (without fmt) parses the headers itself, which is slow and not wrong. -pthread, for gRPC
+    # brings it along, and clang takes no headers that were parsed without it.
+    target_compile_options(${A_NAME} PRIVATE -pthread -Winvalid-pch -Wno-error=invalid-pch)
   endif()
   target_compile_options(${A_NAME} PRIVATE ${FATHOM_WARNINGS} ${optimization})
   target_compile_definitions(${A_NAME} PRIVATE FATHOM_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} GTest::gmock GTest::gtest_main Threads::Threads)
+  target_link_libraries(${A_NAME} PRIVATE ${A_DEPS} GTest::gmock GTest::gtest_main)
   set_target_properties(${A_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${A_NAME} COMMAND ${A_NAME} ${A_ARGS} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   if(NOT A_TIMEOUT)
