@@ -14,9 +14,6 @@
 namespace fathom::router {
 namespace {
 
-// Another router takes the request at once; only they should not all come in one moment.
-constexpr int64_t kDrainingRetryMs = 200;
-
 absl::Status Refuse(absl::Status status, const char* reason, const char* field) {
   return WithDetail(std::move(status), {.reason = reason, .field = field});
 }

@@ -16,6 +16,9 @@
 
 namespace fathom::router {
 
+// Another router takes the request at once; the delay only keeps clients from coming in one moment.
+inline constexpr int64_t kDrainingRetryMs = 200;
+
 // What a call brings beside its message.
 struct CallInfo {
   int64_t time_left_ms = 0;  // Until the call's own deadline, when it came; 0: it has none.

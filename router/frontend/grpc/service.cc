@@ -18,8 +18,6 @@
 namespace fathom::router {
 namespace {
 
-constexpr int64_t kDrainingRetryMs = 200;  // At another router, which is there already.
-
 // Until the call's own deadline, at least 1; 0: it has none.
 int64_t TimeLeftMs(const rpc::Call& call) {
   const auto deadline = call.deadline();
