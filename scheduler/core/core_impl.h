@@ -71,8 +71,10 @@ class SchedulerCore::Impl {
   void Accept(Session& session, const Submitted& event);
 
   // ---- lifecycle.cc
-  void Enqueue(Sequence& sequence);             // From suspended.
-  void Seat(Group& group, Sequence& sequence);  // From waiting. REQUIRES: CanSeat.
+  void Enqueue(Sequence& sequence);  // From suspended.
+  // From waiting. Returns the copies that the plan must do before it uses the blocks.
+  // REQUIRES: CanSeat.
+  std::vector<BlockCopy> Seat(Group& group, Sequence& sequence);
   void Vacate(Sequence& sequence);     // From running to suspended: slot and blocks are free.
   void Interrupt(Sequence& sequence);  // From running to waiting, tokens kept.
   void SuspendSession(Session& session);

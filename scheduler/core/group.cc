@@ -45,7 +45,7 @@ Group::Group(const GroupUp& up)
       limits(up.limits),
       fingerprint(up.fingerprint),
       kind(up.kind),
-      pool(up.limits.blocks) {
+      kv(up.limits.blocks, up.limits.block_tokens) {
   // A row for each seat fits into every step: no decode row ever waits for the budget.
   const int32_t seats = std::min(limits.slots, limits.step_tokens);
   for (int32_t slot = seats; slot >= 1; --slot) free_slots.push_back(SlotId{slot});
@@ -89,7 +89,8 @@ absl::Status CheckResult(const FlightStep& flight, const StepResult& result) {
 }
 
 absl::Status CheckGroup(const Group& group) {
-  std::vector<int32_t> references(static_cast<size_t>(group.pool.total_blocks()) + 1);
+  const BlockPool& pool = group.kv.pool();
+  std::vector<int32_t> references(static_cast<size_t>(pool.total_blocks()) + 1);
   std::set<SlotId> slots(group.free_slots.begin(), group.free_slots.end());
   for (const auto& [key, sequence] : group.running) {
     const RunningState* running = sequence->running();
@@ -121,17 +122,17 @@ absl::Status CheckGroup(const Group& group) {
                     group.free_slots.size(), group.running.size(), seats);
   }
   int32_t used = 0;
-  for (int32_t block = 1; block <= group.pool.total_blocks(); ++block) {
+  for (int32_t block = 1; block <= pool.total_blocks(); ++block) {
     const int32_t held = references[static_cast<size_t>(block)];
     used += held > 0 ? 1 : 0;
-    if (group.pool.references(BlockId{block}) != held) {
+    if (pool.references(BlockId{block}) != held) {
       return Internal("group {}: block {} has {} references and {} holders", group.id.value, block,
-                      group.pool.references(BlockId{block}), held);
+                      pool.references(BlockId{block}), held);
     }
   }
-  if (used != group.pool.used_blocks()) {
+  if (used != pool.used_blocks()) {
     return Internal("group {}: {} blocks used, {} counted", group.id.value, used,
-                    group.pool.used_blocks());
+                    pool.used_blocks());
   }
   if (group.in_flight.size() > static_cast<size_t>(group.limits.plans_in_flight)) {
     return Internal("group {}: {} plans in flight", group.id.value, group.in_flight.size());

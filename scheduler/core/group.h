@@ -11,8 +11,8 @@
 
 #include "common/status.h"
 #include "common/types.h"
-#include "scheduler/core/block_pool.h"
 #include "scheduler/core/events.h"
+#include "scheduler/core/kv_allocator.h"
 #include "scheduler/core/session.h"
 
 namespace fathom::scheduler {
@@ -47,7 +47,7 @@ struct Group {
   std::string fingerprint;
   ComputeKind kind;
 
-  BlockPool pool;
+  KvAllocator kv;
   std::vector<SlotId> free_slots;  // Last in, first out.
   std::vector<SlotId> released;    // To be released by the next plan, before anybody is admitted.
   std::set<std::pair<OrderKey, Sequence*>>

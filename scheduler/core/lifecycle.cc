@@ -44,7 +44,7 @@ void SchedulerCore::Impl::Enqueue(Sequence& sequence) {
   waiting_.Push(sequence, policy_.admit(FactsOf(sequence)), kind, !sequence.seated_before, now_);
 }
 
-void SchedulerCore::Impl::Seat(Group& group, Sequence& sequence) {
+std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, Sequence& sequence) {
   const Session& session = *sequence.session;
   waiting_.Erase(sequence);
   RunningState running;
@@ -55,14 +55,16 @@ void SchedulerCore::Impl::Seat(Group& group, Sequence& sequence) {
   running.keep = policy_.keep(FactsOf(sequence));
   running.next_position = static_cast<int32_t>(sequence.record().ids.size());
   running.known_tokens = session.prompt_tokens() + running.next_position;
-  auto blocks = group.pool.Allocate(BlocksFor(running.known_tokens, group.limits.block_tokens));
-  FATHOM_CHECK(blocks.has_value(), "sequence {} was seated without room", sequence.number);
-  running.blocks = *std::move(blocks);
+  auto reservation = group.kv.Reserve(running.known_tokens);
+  FATHOM_CHECK(reservation.has_value(), "sequence {} was seated without room", sequence.number);
+  running.blocks = std::move(reservation->blocks);
+  running.planned_tokens = reservation->computed_tokens;
   group.running.emplace(running.keep, &sequence);
   sequence.state = std::move(running);
   if (!sequence.seated_before) queue_line_.OnFreed(now_);
   sequence.seated_before = true;
   if (sequence.first_token_us == 0) sequence.admitted_us = now_;
+  return std::move(reservation->copies);
 }
 
 void SchedulerCore::Impl::Vacate(Sequence& sequence) {
@@ -70,7 +72,7 @@ void SchedulerCore::Impl::Vacate(Sequence& sequence) {
   FATHOM_CHECK(running != nullptr, "sequence {} has no slot", sequence.number);
   Group* group = FindGroup(running->group);
   FATHOM_CHECK(group != nullptr, "sequence {} sits in no group", sequence.number);
-  group->pool.Release(running->blocks);
+  group->kv.Release(running->blocks);
   group->free_slots.push_back(running->slot);
   group->released.push_back(running->slot);
   group->running.erase({running->keep, &sequence});

@@ -86,13 +86,9 @@ bool SchedulerCore::Impl::AddDecodes(Group& group, Draft& draft) {
 
 bool SchedulerCore::Impl::MakeRoom(Group& group, Sequence& sequence) {
   RunningState& running = *sequence.running();
-  const int32_t needed = BlocksFor(running.planned_tokens + 1, group.limits.block_tokens);
-  if (static_cast<size_t>(needed) <= running.blocks.size()) return true;
+  if (group.kv.Holds(running.blocks, running.planned_tokens + 1)) return true;
   for (;;) {
-    if (auto block = group.pool.Allocate(1)) {
-      running.blocks.push_back(block->front());
-      return true;
-    }
+    if (group.kv.Grow(&running.blocks)) return true;
     Sequence& victim = *group.running.rbegin()->second;
     ++counters_.preemptions_total;
     Interrupt(victim);
@@ -114,7 +110,7 @@ void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
         [&](const Sequence& candidate) { return Fits(candidate.session->record, group.limits); });
     // Nobody overtakes the first in line for want of room, or a long prompt would wait for ever.
     if (sequence == nullptr || !CanSeat(group, *sequence)) return;
-    Seat(group, *sequence);
+    for (const BlockCopy& copy : Seat(group, *sequence)) draft.plan.copies.push_back(copy);
     AddPrefill(*sequence, true, draft);
   }
 }
@@ -122,11 +118,8 @@ void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
 bool SchedulerCore::Impl::CanSeat(const Group& group, const Sequence& sequence) const {
   const Record& record = sequence.session->record;
   const auto known = static_cast<int32_t>(record.prompt_ids.size() + sequence.record().ids.size());
-  const int32_t block_tokens = group.limits.block_tokens;
   // What it knows and one block, if it can ever need that.
-  const int32_t blocks = std::min(BlocksFor(known, block_tokens) + 1,
-                                  BlocksFor(LongestKvTokens(record), block_tokens));
-  return group.pool.free_blocks() >= blocks;
+  return group.kv.HasRoomFor(std::min(known + group.kv.block_tokens(), LongestKvTokens(record)));
 }
 
 void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draft) {

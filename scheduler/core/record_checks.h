@@ -22,9 +22,6 @@ absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t se
 inline int32_t LongestKvTokens(const Record& record) {
   return static_cast<int32_t>(record.prompt_ids.size()) + record.request.stop.max_tokens - 1;
 }
-inline int32_t BlocksFor(int32_t tokens, int32_t block_tokens) {
-  return (tokens + block_tokens - 1) / block_tokens;
-}
 
 // Not OK: the request could never end in a group of these limits; the message says what would do.
 // REQUIRES: CheckRecord(record) is OK.

@@ -116,8 +116,8 @@ CoreStats SchedulerCore::Impl::Stats() const {
   stats.groups = static_cast<int32_t>(groups_.size());
   for (const auto& [id, group] : groups_) {
     stats.requests_running += static_cast<int32_t>(group->running.size());
-    stats.blocks_total += group->pool.total_blocks();
-    stats.blocks_used += group->pool.used_blocks();
+    stats.blocks_total += group->kv.pool().total_blocks();
+    stats.blocks_used += group->kv.pool().used_blocks();
   }
   return stats;
 }

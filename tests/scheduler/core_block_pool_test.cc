@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "scheduler/core/block_pool.h"
+#include "scheduler/core/kv_allocator.h"
 #include "tests/sim/model.h"
 
 namespace fathom::scheduler {
@@ -76,6 +77,35 @@ TEST(BlockPool, EqualsTheNaiveModel) {
     for (int32_t id = 1; id <= kBlocks; ++id) {
       const auto it = model.find(BlockId{id});
       ASSERT_EQ(pool.references(BlockId{id}), it == model.end() ? 0 : it->second);
+    }
+  }
+}
+
+// A sequence's blocks by its tokens, for every size of a block.
+TEST(KvAllocator, BlocksHoldTheTokensAndNoMore) {
+  for (const int32_t block_tokens : {1, 3, 16}) {
+    for (int32_t tokens = 1; tokens <= 40; ++tokens) {
+      SCOPED_TRACE(tokens);
+      KvAllocator kv(9, block_tokens);
+      const bool fits = tokens <= 8 * block_tokens;
+      EXPECT_EQ(kv.HasRoomFor(tokens), fits);
+      auto reservation = kv.Reserve(tokens);
+      ASSERT_EQ(reservation.has_value(), fits);
+      if (!fits) continue;
+      std::vector<BlockId>& blocks = reservation->blocks;
+      EXPECT_EQ(reservation->computed_tokens, 0);
+      EXPECT_TRUE(reservation->copies.empty());
+      EXPECT_TRUE(kv.Holds(blocks, tokens));
+      const auto held = static_cast<int32_t>(blocks.size());
+      EXPECT_FALSE(kv.Holds(blocks, held * block_tokens + 1));
+      EXPECT_LT((held - 1) * block_tokens, tokens);
+      while (kv.Grow(&blocks)) {
+      }
+      EXPECT_EQ(blocks.size(), 8u);
+      EXPECT_EQ(kv.pool().free_blocks(), 0);
+      EXPECT_FALSE(kv.HasRoomFor(1));
+      kv.Release(blocks);
+      EXPECT_EQ(kv.pool().free_blocks(), 8);
     }
   }
 }
