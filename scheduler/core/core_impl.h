@@ -1,5 +1,6 @@
 // scheduler/core/core_impl.h: the state behind SchedulerCore and its operations, by file:
-//   scheduler_core.cc  events in, timers, actions out, figures, invariants
+//   scheduler_core.cc  events in, timers, actions out, figures
+//   invariants.cc      what must hold after every event
 //   submit.cc          Submit, Suspend, Close: what routers want
 //   lifecycle.cc       the one way into each state of a sequence
 //   planning.cc        which rows the next step of a group has

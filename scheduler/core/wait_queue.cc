@@ -158,32 +158,4 @@ void WaitQueue::ForEach(const std::function<void(Sequence&)>& visit) const {
   }
 }
 
-absl::Status WaitQueue::Check() const {
-  int32_t size = 0, first_time = 0;
-  int64_t tokens = 0;
-  std::map<std::string, int32_t> waiting_of;  // By model.
-  for (const auto& [name, lane] : lanes_) {
-    for (const auto& [order, sequence] : lane.entries) {
-      const auto* waiting = std::get_if<WaitingState>(&sequence->state);
-      if (waiting == nullptr || waiting->lane != name || waiting->order != order) {
-        return Internal("sequence {} is in lane '{}' and does not know it", sequence->number, name);
-      }
-      ++size;
-      if (!waiting->model.empty()) ++waiting_of[waiting->model];
-      first_time += waiting->first_time ? 1 : 0;
-      tokens += waiting->first_time ? sequence->session->prompt_tokens() : 0;
-    }
-  }
-  for (const auto& [name, model] : models_) {
-    if (waiting_of[name] == model.waiting && (model.waiting > 0 || model.groups > 0)) continue;
-    return Internal("model '{}' counts {} waiting and {} groups; {} wait", name, model.waiting,
-                    model.groups, waiting_of[name]);
-  }
-  if (size != size_ || first_time != first_time_requests_ || tokens != first_time_tokens_) {
-    return Internal("the queue counts {} ({} new, {} tokens), holds {} ({}, {})", size_,
-                    first_time_requests_, first_time_tokens_, size, first_time, tokens);
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace fathom::scheduler

@@ -1,0 +1,218 @@
+// What must hold after every event, checked from end to end: tests and the simulation call
+// SchedulerCore::CheckInvariants after each one, `fathom replay` too. Nothing here decides.
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "scheduler/core/core_impl.h"
+
+namespace fathom::scheduler {
+
+absl::Status SchedulerCore::Impl::CheckInvariants() const {
+  size_t running = 0, waiting = 0;
+  for (const auto& [id, group] : groups_) {
+    FATHOM_RETURN_IF_ERROR(CheckGroup(*group));
+    running += group->running.size();
+  }
+  FATHOM_RETURN_IF_ERROR(waiting_.Check());
+  FATHOM_RETURN_IF_ERROR(sessions_.Check());
+  absl::Status status;
+  sessions_.ForEach([&](const Session& session) {
+    if (status.ok()) status = CheckSession(session);
+    for (const Sequence& sequence : session.sequences) {
+      if (sequence.running() != nullptr) ++running;
+      if (std::holds_alternative<WaitingState>(sequence.state)) ++waiting;
+    }
+  });
+  FATHOM_RETURN_IF_ERROR(status);
+  // Each group counted its own once.
+  size_t seated = 0;
+  for (const auto& [id, group] : groups_) seated += group->running.size();
+  if (running != 2 * seated) return Internal("{} sequences run, {} sit", running - seated, seated);
+  if (waiting != static_cast<size_t>(waiting_.size())) {
+    return Internal("{} sequences wait, {} are in the queue", waiting, waiting_.size());
+  }
+  if (!dirty_.empty()) return Internal("frames are owed");
+  return absl::OkStatus();
+}
+
+absl::Status SchedulerCore::Impl::CheckSession(const Session& session) const {
+  const std::string& id = session.record.key.request_id;
+  const Request& request = session.record.request;
+  if (session.sequences.size() != static_cast<size_t>(request.sequences) ||
+      session.record.sequences.size() != session.sequences.size()) {
+    return Internal("session {} has {} sequences of {}", id, session.sequences.size(),
+                    request.sequences);
+  }
+  bool live = false;
+  for (const Sequence& sequence : session.sequences) {
+    live = live || (!sequence.finished() && !sequence.suspended());
+    const SequenceRecord& record = sequence.record();
+    if (record.ids.size() > static_cast<size_t>(request.stop.max_tokens)) {
+      return Internal("session {} has {} tokens of {}", id, record.ids.size(),
+                      request.stop.max_tokens);
+    }
+    if (record.logprobs.size() != (request.output.logprobs ? record.ids.size() : 0)) {
+      return Internal("session {} has {} log-probabilities of {}", id, record.logprobs.size(),
+                      record.ids.size());
+    }
+    if (sequence.finished() != (record.finish != FinishReason::kNone)) {
+      return Internal("session {}'s record does not say whether it ended", id);
+    }
+  }
+  if (live != (session.keep_until_us == 0)) {
+    return Internal("session {} is {} and its keep time {}", id, live ? "live" : "not live",
+                    session.keep_until_us);
+  }
+  if (live == session.subscribers.empty()) {
+    return Internal("session {} is {} with {} subscribers", id, live ? "live" : "not live",
+                    session.subscribers.size());
+  }
+  if (!live && session.deadline_us != 0)
+    return Internal("session {} is over and has a deadline", id);
+  if (session.deadline_us != 0 && session.deadline_us <= now_) {
+    return Internal("session {} outlived its deadline", id);
+  }
+  for (const Subscriber& subscriber : session.subscribers) {
+    if (subscriber.cursors.size() != session.sequences.size()) {
+      return Internal("session {}: a subscriber follows {} sequences", id,
+                      subscriber.cursors.size());
+    }
+    for (const Sequence& sequence : session.sequences) {
+      const Cursor& cursor = subscriber.cursors[static_cast<size_t>(sequence.index)];
+      if (!subscriber.lost && cursor.next < static_cast<int32_t>(sequence.record().ids.size())) {
+        return Internal("session {}: a subscriber was not sent token {}", id, cursor.next);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGroup(const Group& group) {
+  const BlockPool& pool = group.kv.pool();
+  std::vector<int32_t> references(static_cast<size_t>(pool.total_blocks()) + 1);
+  std::set<SlotId> slots(group.free_slots.begin(), group.free_slots.end());
+  for (const auto& [key, sequence] : group.running) {
+    const RunningState* running = sequence->running();
+    if (running == nullptr || running->group != group.id || running->keep != key) {
+      return Internal("group {}: sequence {} sits here and does not know it", group.id.value,
+                      sequence->number);
+    }
+    if (!slots.insert(running->slot).second) {
+      return Internal("group {}: slot {} twice", group.id.value, running->slot.value);
+    }
+    for (BlockId block : running->blocks) ++references[static_cast<size_t>(block.value)];
+    const int64_t room = static_cast<int64_t>(running->blocks.size()) * group.limits.block_tokens;
+    if (running->planned_tokens > room) {
+      return Internal("group {}: sequence {} has {} tokens in room for {}", group.id.value,
+                      sequence->number, running->planned_tokens, room);
+    }
+    const Session& session = *sequence->session;
+    if (running->next_position > session.record.request.stop.max_tokens ||
+        running->planned_tokens > session.prompt_tokens() + running->next_position ||
+        running->sent_tokens > running->known_tokens) {
+      return Internal("group {}: sequence {} is planned beyond its end", group.id.value,
+                      sequence->number);
+    }
+  }
+  const auto seats = static_cast<size_t>(std::min(group.limits.slots, group.limits.step_tokens));
+  if (slots.size() != seats || group.free_slots.size() + group.running.size() != seats ||
+      slots.begin()->value != 1) {
+    return Internal("group {}: {} free and {} taken slots of {}", group.id.value,
+                    group.free_slots.size(), group.running.size(), seats);
+  }
+  int32_t used = 0;
+  for (int32_t block = 1; block <= pool.total_blocks(); ++block) {
+    const int32_t held = references[static_cast<size_t>(block)];
+    used += held > 0 ? 1 : 0;
+    if (pool.references(BlockId{block}) != held) {
+      return Internal("group {}: block {} has {} references and {} holders", group.id.value, block,
+                      pool.references(BlockId{block}), held);
+    }
+  }
+  if (used != pool.used_blocks()) {
+    return Internal("group {}: {} blocks used, {} counted", group.id.value, used,
+                    pool.used_blocks());
+  }
+  if (group.in_flight.size() > static_cast<size_t>(group.limits.plans_in_flight)) {
+    return Internal("group {}: {} plans in flight", group.id.value, group.in_flight.size());
+  }
+  uint64_t step = group.next_step.value - group.in_flight.size();
+  for (const FlightStep& flight : group.in_flight) {
+    if (flight.step.value != step++) return Internal("group {}: a gap in steps", group.id.value);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WaitQueue::Check() const {
+  int32_t size = 0, first_time = 0;
+  int64_t tokens = 0;
+  std::map<std::string, int32_t> waiting_of;  // By model.
+  for (const auto& [name, lane] : lanes_) {
+    for (const auto& [order, sequence] : lane.entries) {
+      const auto* waiting = std::get_if<WaitingState>(&sequence->state);
+      if (waiting == nullptr || waiting->lane != name || waiting->order != order) {
+        return Internal("sequence {} is in lane '{}' and does not know it", sequence->number, name);
+      }
+      ++size;
+      if (!waiting->model.empty()) ++waiting_of[waiting->model];
+      first_time += waiting->first_time ? 1 : 0;
+      tokens += waiting->first_time ? sequence->session->prompt_tokens() : 0;
+    }
+  }
+  for (const auto& [name, model] : models_) {
+    if (waiting_of[name] == model.waiting && (model.waiting > 0 || model.groups > 0)) continue;
+    return Internal("model '{}' counts {} waiting and {} groups; {} wait", name, model.waiting,
+                    model.groups, waiting_of[name]);
+  }
+  if (size != size_ || first_time != first_time_requests_ || tokens != first_time_tokens_) {
+    return Internal("the queue counts {} ({} new, {} tokens), holds {} ({}, {})", size_,
+                    first_time_requests_, first_time_tokens_, size, first_time, tokens);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SessionTable::Check() const {
+  int64_t bytes = 0;
+  size_t deadlines = 0, kept = 0;
+  std::map<PeerId, std::set<uint64_t>> routers;
+  for (const auto& [number, session] : by_number_) {
+    const std::string& id = session->record.key.request_id;
+    auto key = by_key_.find(session->record.key);
+    if (key == by_key_.end() || key->second != number) {
+      return Internal("session {} is not under its key", id);
+    }
+    bytes += session->bytes;
+    const int64_t expected = BytesOf(session->record, session->router_blob);
+    if (session->bytes != expected) {
+      return Internal("session {} is accounted with {} bytes, has {}", id, session->bytes,
+                      expected);
+    }
+    if (session->deadline_us != 0) {
+      ++deadlines;
+      if (!deadlines_.contains({session->deadline_us, number})) {
+        return Internal("session {}'s deadline is not indexed", id);
+      }
+    }
+    if (session->keep_until_us != 0) {
+      ++kept;
+      if (!kept_.contains({session->keep_until_us, number})) {
+        return Internal("session {}'s keep time is not indexed", id);
+      }
+    }
+    for (const Subscriber& subscriber : session->subscribers) {
+      routers[subscriber.router].insert(number);
+    }
+  }
+  if (bytes != total_bytes_) return Internal("{} bytes accounted, {} held", total_bytes_, bytes);
+  if (deadlines != deadlines_.size() || kept != kept_.size()) {
+    return Internal("a time index has entries of nobody");
+  }
+  if (by_key_.size() != by_number_.size()) return Internal("a key names no session");
+  if (routers != by_router_) return Internal("the index by router disagrees with the subscribers");
+  return absl::OkStatus();
+}
+
+}  // namespace fathom::scheduler
