@@ -52,7 +52,7 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
       "Without it terms start from 1.");
   flags.Group("Scheduling");
   std::vector<std::string> policies;
-  for (const Policy& policy : Policies()) policies.emplace_back(policy.name);
+  for (const PolicyRow& policy : Policies()) policies.emplace_back(policy.name);
   flags.AddChoice("--policy", &core.policy, policies, "Who is admitted next, who is suspended");
   flags.Add("--waiting-requests-max", &core.waiting_requests_max, 1, 1 << 24,
             "New requests beyond so many waiting ones are refused.");

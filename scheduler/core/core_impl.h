@@ -72,7 +72,8 @@ class SchedulerCore::Impl {
   void Accept(Session& session, const Submitted& event);
 
   // ---- lifecycle.cc
-  void Enqueue(Sequence& sequence);  // From suspended.
+  void Enqueue(Sequence& sequence);                 // From suspended.
+  void Dequeue(Sequence& sequence, bool admitted);  // To suspended; does nothing unless it waits.
   // From waiting. Returns the copies that the plan must do before it uses the blocks.
   // REQUIRES: CanSeat.
   std::vector<BlockCopy> Seat(Group& group, Sequence& sequence);
@@ -115,7 +116,7 @@ class SchedulerCore::Impl {
   void NoteFingerprint(Session& session, int32_t position, const Group& group);
 
   const CoreOptions options_;
-  const Policy& policy_;
+  const std::unique_ptr<Policy> policy_;
   TimeUs now_ = 0;
   SessionTable sessions_;
   WaitQueue waiting_;

@@ -9,6 +9,7 @@ namespace fathom::scheduler {
 
 SequenceFacts SchedulerCore::Impl::FactsOf(const Sequence& sequence) const {
   return {.number = sequence.number,
+          .tenant = sequence.session->record.key.tenant,
           .arrival_us = sequence.session->arrival_us,
           .resumed = sequence.seated_before,
           .prompt_tokens = sequence.session->prompt_tokens(),
@@ -41,18 +42,24 @@ void SchedulerCore::Impl::Enqueue(Sequence& sequence) {
   if (!spans.empty()) {
     kind = {spans.back().fingerprint, ModelOf(spans.back().kind, spans.back().fingerprint)};
   }
-  waiting_.Push(sequence, policy_.admit(FactsOf(sequence)), kind, !sequence.seated_before, now_);
+  waiting_.Push(sequence, policy_->Push(FactsOf(sequence)), kind, !sequence.seated_before, now_);
+}
+
+void SchedulerCore::Impl::Dequeue(Sequence& sequence, bool admitted) {
+  if (!std::holds_alternative<WaitingState>(sequence.state)) return;
+  waiting_.Erase(sequence);
+  policy_->Pop(FactsOf(sequence), admitted);
 }
 
 std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, Sequence& sequence) {
   const Session& session = *sequence.session;
-  waiting_.Erase(sequence);
+  Dequeue(sequence, true);
   RunningState running;
   running.group = group.id;
   running.slot = group.free_slots.back();
   group.free_slots.pop_back();
   running.seat = next_seat_++;
-  running.keep = policy_.keep(FactsOf(sequence));
+  running.keep = policy_->EvictionOrder(FactsOf(sequence));
   running.next_position = static_cast<int32_t>(sequence.record().ids.size());
   running.known_tokens = session.prompt_tokens() + running.next_position;
   auto reservation = group.kv.Reserve(running.known_tokens);
@@ -90,7 +97,7 @@ void SchedulerCore::Impl::SuspendSession(Session& session) {
   for (Sequence& sequence : session.sequences) {
     if (sequence.finished()) continue;
     if (sequence.running() != nullptr) Vacate(sequence);
-    if (std::holds_alternative<WaitingState>(sequence.state)) waiting_.Erase(sequence);
+    Dequeue(sequence, false);
     ++sequence.suspensions;
     ++counters_.suspensions_total;
   }
@@ -130,7 +137,7 @@ void SchedulerCore::Impl::Fail(Sequence& sequence, absl::Status error) {
 void SchedulerCore::Impl::End(Sequence& sequence, FinishedState state) {
   FATHOM_CHECK(!sequence.finished(), "sequence {} ended before", sequence.number);
   if (sequence.running() != nullptr) Vacate(sequence);
-  if (std::holds_alternative<WaitingState>(sequence.state)) waiting_.Erase(sequence);
+  Dequeue(sequence, false);
   sequence.record().finish = state.end.reason;
   sequence.state = std::move(state);
   Session& session = *sequence.session;

@@ -12,10 +12,10 @@
 namespace fathom::scheduler {
 namespace {
 
-const Policy& PolicyNamed(const std::string& name) {
-  const Policy* policy = FindPolicy(name);
+std::unique_ptr<Policy> PolicyNamed(const std::string& name) {
+  std::unique_ptr<Policy> policy = MakePolicy(name);
   FATHOM_CHECK(policy != nullptr, "no policy '{}'", name);
-  return *policy;
+  return policy;
 }
 
 }  // namespace

@@ -120,7 +120,7 @@ void SchedulerCore::Impl::AdoptLonger(Session& session, const Record& submitted)
       // Its slot is behind now; a prefill catches up faster, and surely with the same kind of
       // group.
       if (sequence.running() != nullptr) Vacate(sequence);
-      if (std::holds_alternative<WaitingState>(sequence.state)) waiting_.Erase(sequence);
+      Dequeue(sequence, false);
       sequence.record() = {theirs.ids, theirs.logprobs, FinishReason::kNone};
       if (!submitted.fingerprints.empty()) session.record.fingerprints = submitted.fingerprints;
     }

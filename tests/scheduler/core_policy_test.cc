@@ -10,8 +10,11 @@
 namespace fathom::scheduler {
 namespace {
 
+constexpr std::string_view kTenants[] = {"", "a", "b"};
+
 SequenceFacts RandomFacts(std::mt19937_64& rng, uint64_t number) {
   return {.number = number,
+          .tenant = kTenants[rng() % 3],
           .arrival_us = static_cast<TimeUs>(rng() % 4),
           .resumed = rng() % 2 == 0,
           .prompt_tokens = 1 + static_cast<int32_t>(rng() % 3),
@@ -21,49 +24,54 @@ SequenceFacts RandomFacts(std::mt19937_64& rng, uint64_t number) {
 
 TEST(Policy, TheDefaultIsFirst) {
   EXPECT_EQ(Policies().front().name, "fcfs");
-  EXPECT_EQ(FindPolicy("fcfs"), &Policies().front());
-  EXPECT_EQ(FindPolicy("no-such"), nullptr);
+  EXPECT_NE(MakePolicy("fcfs"), nullptr);
+  EXPECT_EQ(MakePolicy("no-such"), nullptr);
 }
 
 // What the core rests on, for every row.
-TEST(Policy, KeysDifferAndResumedComeFirstAndKeepNeverChanges) {
+TEST(Policy, KeysDifferAndResumedComeFirstAndTheEvictionOrderNeverChanges) {
   const uint64_t seed = sim::TestSeed(2);
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
   std::mt19937_64 rng(seed);
   std::set<std::string> names;
-  for (const Policy& policy : Policies()) {
-    SCOPED_TRACE(std::string(policy.name));
-    EXPECT_TRUE(names.emplace(policy.name).second);
-    for (int i = 0; i < 2000; ++i) {
-      SequenceFacts a = RandomFacts(rng, 1), b = RandomFacts(rng, 2);
-      ASSERT_NE(policy.admit(a), policy.admit(b));
-      ASSERT_NE(policy.keep(a), policy.keep(b));
-      ASSERT_TRUE(!a.resumed || b.resumed || policy.admit(a) < policy.admit(b));
-      const OrderKey keep = policy.keep(a);
+  for (const PolicyRow& row : Policies()) {
+    SCOPED_TRACE(std::string(row.name));
+    EXPECT_TRUE(names.emplace(row.name).second);
+    const std::unique_ptr<Policy> policy = row.make();
+    for (uint64_t i = 1; i <= 2000; ++i) {
+      SequenceFacts a = RandomFacts(rng, 2 * i), b = RandomFacts(rng, 2 * i + 1);
+      const OrderKey of_a = policy->Push(a), of_b = policy->Push(b);
+      ASSERT_NE(of_a, of_b);
+      ASSERT_NE(policy->EvictionOrder(a), policy->EvictionOrder(b));
+      ASSERT_TRUE(!a.resumed || b.resumed || of_a < of_b);
+      const OrderKey eviction = policy->EvictionOrder(a);
+      policy->Pop(a, true);
+      policy->Pop(b, false);
+      policy->Charge(a, 1 + static_cast<int32_t>(rng() % 5));
       a.resumed = !a.resumed;
       a.generated_tokens += 5;
-      ASSERT_EQ(policy.keep(a), keep);
+      ASSERT_EQ(policy->EvictionOrder(a), eviction);
     }
   }
 }
 
 TEST(Policy, FcfsIsByArrival) {
-  const Policy& fcfs = *FindPolicy("fcfs");
+  const std::unique_ptr<Policy> fcfs = MakePolicy("fcfs");
   const SequenceFacts early{.number = 9, .arrival_us = 1, .prompt_tokens = 100};
   const SequenceFacts late{.number = 3, .arrival_us = 2, .prompt_tokens = 1};
-  EXPECT_LT(fcfs.admit(early), fcfs.admit(late));
-  EXPECT_LT(fcfs.keep(early), fcfs.keep(late));
+  EXPECT_LT(fcfs->Push(early), fcfs->Push(late));
+  EXPECT_LT(fcfs->EvictionOrder(early), fcfs->EvictionOrder(late));
 }
 
 TEST(Policy, ShortestFirstOvertakesWithinItsLengthOnly) {
-  const Policy& shortest = *FindPolicy("shortest-first");
+  const std::unique_ptr<Policy> shortest = MakePolicy("shortest-first");
   const SequenceFacts lengthy{
       .number = 1, .arrival_us = 0, .prompt_tokens = 900, .max_tokens = 100};
   SequenceFacts brief{.number = 2, .arrival_us = 989'999, .prompt_tokens = 5, .max_tokens = 5};
-  EXPECT_LT(shortest.admit(brief), shortest.admit(lengthy));
+  EXPECT_LT(shortest->Push(brief), shortest->Push(lengthy));
   brief.arrival_us = 990'001;
-  EXPECT_LT(shortest.admit(lengthy), shortest.admit(brief));
-  EXPECT_LT(shortest.keep(lengthy), shortest.keep(brief));
+  EXPECT_LT(shortest->Push(lengthy), shortest->Push(brief));
+  EXPECT_LT(shortest->EvictionOrder(lengthy), shortest->EvictionOrder(brief));
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ void ExpectClean(const World& world, const WorldOptions& options) {
 class SchedulerSimSeeds : public testing::TestWithParam<int> {};
 
 TEST_P(SchedulerSimSeeds, TenThousandRequestsEndOnceUnderEveryPolicy) {
-  for (const scheduler::Policy& policy : scheduler::Policies()) {
+  for (const scheduler::PolicyRow& policy : scheduler::Policies()) {
     WorldOptions options;
     options.seed = TestSeed(20) + static_cast<uint64_t>(GetParam());
     options.policy = std::string(policy.name);
