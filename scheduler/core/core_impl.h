@@ -112,7 +112,8 @@ class SchedulerCore::Impl {
   void ApplyRow(const Group& group, const FlightRow& flight, const ResultRow& row);
   bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
   void AcceptPromptLogprobs(const Group& group, Sequence& sequence, const PromptLogprobs& logprobs);
-  void AcceptToken(const Group& group, Sequence& sequence, const ResultRow& row);
+  // Takes row.ids[index].
+  void AcceptToken(const Group& group, Sequence& sequence, const ResultRow& row, size_t index);
   void NoteFingerprint(Session& session, int32_t position, const Group& group);
 
   const CoreOptions options_;

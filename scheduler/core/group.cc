@@ -7,14 +7,18 @@ namespace {
 
 absl::Status CheckSampled(const FlightRow& flight, const ResultRow& row) {
   if (row.fault != RowFault::kNone) return absl::OkStatus();
-  const size_t ids = flight.sample ? 1 : 0;
-  if (row.ids.size() != ids) return Invalid("{} ids, not {}", row.ids.size(), ids);
-  if (!flight.sample) return absl::OkStatus();
+  const auto ids = static_cast<int64_t>(row.ids.size());
+  if (ids > flight.ids_max || (ids == 0 && flight.ids_max > 0)) {
+    return Invalid("{} ids, of at most {}", ids, flight.ids_max);
+  }
+  if (ids == 0) return absl::OkStatus();
   if (row.position != flight.position) {
     return Invalid("position {}, not {}", row.position, flight.position);
   }
-  if (row.ids[0] < 0) return Invalid("token {}", row.ids[0]);
-  const size_t logprobs = flight.logprobs ? 1 : 0;
+  for (const TokenId id : row.ids) {
+    if (id < 0) return Invalid("token {}", id);
+  }
+  const size_t logprobs = flight.logprobs ? row.ids.size() : 0;
   if (row.logprobs.size() != logprobs) {
     return Invalid("{} log-probabilities, not {}", row.logprobs.size(), logprobs);
   }
@@ -81,7 +85,7 @@ absl::Status CheckResult(const FlightStep& flight, const StepResult& result) {
     }
   }
   for (size_t i = 0; i < seen.size(); ++i) {
-    if (!seen[i] && flight.rows[i].sample) {
+    if (!seen[i] && flight.rows[i].ids_max > 0) {
       return Invalid("step {}: no token for row {}", result.step.value, i);
     }
   }

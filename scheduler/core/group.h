@@ -25,8 +25,8 @@ struct FlightRow {
   uint64_t seat = 0;
   int32_t tokens = 0;  // Rows of the step.
   bool prefill = false;
-  bool sample = false;
-  int32_t position = 0;   // Of the sampled token.
+  int32_t ids_max = 0;   // Sampled tokens that the result may bring; it brings at least 1 unless 0.
+  int32_t position = 0;  // Of the first one.
   bool logprobs = false;  // Asked for.
   bool prompt_logprobs = false;
   int32_t prompt_tokens = 0;

@@ -59,6 +59,7 @@ std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, Sequence& sequenc
   running.slot = group.free_slots.back();
   group.free_slots.pop_back();
   running.seat = next_seat_++;
+  running.run_ahead = std::min(options_.run_ahead_max, group.limits.plans_in_flight - 1);
   running.keep = policy_->EvictionOrder(FactsOf(sequence));
   running.next_position = static_cast<int32_t>(sequence.record().ids.size());
   running.known_tokens = session.prompt_tokens() + running.next_position;

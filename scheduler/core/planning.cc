@@ -68,7 +68,11 @@ bool SchedulerCore::Impl::AddDecodes(Group& group, Draft& draft) {
     Sequence& sequence = *it->second;
     RunningState& running = *sequence.running();
     const int32_t max_tokens = sequence.session->record.request.stop.max_tokens;
-    if (!running.decoding() || running.next_position >= max_tokens) continue;
+    const auto known = static_cast<int32_t>(sequence.record().ids.size());
+    if (!running.decoding() || running.next_position >= max_tokens ||
+        running.next_position - known > running.run_ahead) {
+      continue;
+    }
     const size_t blocks = running.blocks.size();
     // Only entries after this one go; without room it is this one, and then it is the last.
     if (!MakeRoom(group, sequence)) break;
@@ -178,7 +182,7 @@ FlightRow& SchedulerCore::Impl::AddRow(const Sequence& sequence, Draft& draft, i
                 .sequence = sequence.index,
                 .seat = running.seat,
                 .tokens = tokens,
-                .sample = sample,
+                .ids_max = sample ? 1 : 0,
                 .position = running.next_position,
                 .logprobs = output.logprobs.has_value(),
                 .prompt_logprobs = output.prompt_logprobs.has_value(),

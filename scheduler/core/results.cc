@@ -81,7 +81,9 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
                 RowFaultName(row.fault)));
   }
   if (row.prompt_logprobs) AcceptPromptLogprobs(group, *sequence, *row.prompt_logprobs);
-  if (!row.ids.empty()) AcceptToken(group, *sequence, row);
+  for (size_t i = 0; i < row.ids.size() && !sequence->finished(); ++i) {
+    AcceptToken(group, *sequence, row, i);
+  }
 }
 
 // A token is the record's next one if it came from the sequence's own slot. One from a stay that
@@ -111,20 +113,21 @@ void SchedulerCore::Impl::AcceptPromptLogprobs(const Group& group, Sequence& seq
   MarkDirty(session);
 }
 
-void SchedulerCore::Impl::AcceptToken(const Group& group, Sequence& sequence,
-                                      const ResultRow& row) {
+void SchedulerCore::Impl::AcceptToken(const Group& group, Sequence& sequence, const ResultRow& row,
+                                      size_t index) {
   Session& session = *sequence.session;
   SequenceRecord& record = sequence.record();
-  if (static_cast<size_t>(row.position) != record.ids.size()) {
+  const size_t position = static_cast<size_t>(row.position) + index;
+  if (position != record.ids.size()) {
     ++counters_.tokens_dropped_total;
     return;
   }
-  NoteFingerprint(session, row.position, group);
-  record.ids.push_back(row.ids[0]);
+  NoteFingerprint(session, static_cast<int32_t>(position), group);
+  record.ids.push_back(row.ids[index]);
   int64_t bytes = sizeof(TokenId);
   if (!row.logprobs.empty()) {
-    bytes += SessionTable::BytesOf(row.logprobs[0]);
-    record.logprobs.push_back(row.logprobs[0]);
+    bytes += SessionTable::BytesOf(row.logprobs[index]);
+    record.logprobs.push_back(row.logprobs[index]);
   }
   sessions_.AddBytes(session, bytes);
   ++counters_.generation_tokens_total;

@@ -23,6 +23,8 @@ struct CoreOptions {
   // Without a group of its kind an answer waits so long, then goes on with another kind of the same
   // model; while only groups of other models are there, it ends after so long.
   int64_t model_wait_us = 30'000'000;
+  int32_t run_ahead_max =
+      INT32_MAX;              // Of RunningState::run_ahead; the plans in flight bound it too.
   int32_t sequences_max = 1;  // n > 1 is refused by name until forks are built.
 };
 

@@ -36,6 +36,9 @@ struct RunningState {
   int32_t planned_tokens = 0;   // In the blocks once every plan sent so far is done.
   int32_t next_position = 0;    // Position that the next sampling row gives.
   StepId sampled_in;            // Step of the last sampling row; meaningful once decoding().
+  // Decode steps that may be planned before the result of the step that feeds them is known, beyond
+  // the first: 0 for a sequence whose next step depends on its last token (a grammar).
+  int32_t run_ahead = 0;
 
   bool decoding() const { return planned_tokens >= known_tokens; }
 };

@@ -295,6 +295,25 @@ TEST(CorePlanning, AResultThatCannotBeEndsTheEpochOnce) {
   EXPECT_FALSE(broken([](StepResult&) {}));
 }
 
+TEST(CorePlanning, RunAheadIsHowManyStepsMayWaitForATokensResult) {
+  for (const int32_t run_ahead : {0, 1, 2, 100}) {
+    SCOPED_TRACE(run_ahead);
+    CoreHarness harness({.run_ahead_max = run_ahead});
+    GroupLimits limits = CoreHarness::Limits();
+    limits.plans_in_flight = 4;
+    const GroupUp up = harness.UpEvent(limits);
+    harness.Step(up);
+    Runner runner(harness, up);
+    runner.Follow(1);
+    const Record record = MakeRecord("r", 3, 10);
+    runner.Take(harness.Submit(record, 1));
+    // The prompt's step samples the first token; behind it so many more, and no more than fit.
+    EXPECT_EQ(runner.plans().size(), static_cast<size_t>(1 + std::min(run_ahead, 3)));
+    runner.RunAll();
+    EXPECT_EQ(runner.ledger(1).ids, Expected(record));
+  }
+}
+
 TEST(CorePlanning, LimitsThatNoPlanCanKeepToAreRefused) {
   CoreHarness harness;
   GroupLimits limits = CoreHarness::Limits();

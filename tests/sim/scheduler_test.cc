@@ -58,6 +58,18 @@ TEST_P(SchedulerSimSeeds, TenThousandRequestsEndOnceUnderEveryPolicy) {
 }
 INSTANTIATE_TEST_SUITE_P(Run, SchedulerSimSeeds, testing::Range(0, 3));
 
+// Sequences whose next step waits for their last token, through all that can happen.
+TEST(SchedulerSim, WithoutRunAheadEveryRequestEndsOnceToo) {
+  WorldOptions options;
+  options.seed = TestSeed(60);
+  options.requests = 2'000;
+  options.run_ahead_max = 0;
+  SCOPED_TRACE(Replay(options.seed));
+  World world(options);
+  world.Run();
+  ExpectClean(world, options);
+}
+
 TEST(SchedulerSim, InvariantsHoldAfterEveryEventAndActionsRepeat) {
   WorldOptions options;
   options.seed = TestSeed(50);

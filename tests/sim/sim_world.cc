@@ -16,7 +16,8 @@ scheduler::CoreOptions CoreOptionsOf(const WorldOptions& options) {
           .waiting_tokens_max = 2000,
           .session_memory_bytes_max = 3 << 20,
           .record_keep_us = 20 * kSecondUs,
-          .router_grace_us = kSecondUs};
+          .router_grace_us = kSecondUs,
+          .run_ahead_max = options.run_ahead_max};
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ namespace fathom::sim {
 struct WorldOptions {
   uint64_t seed = 1;
   std::string policy = "fcfs";
+  int32_t run_ahead_max = 100;
   int32_t requests = 10'000;
   int32_t groups = 2;
   int32_t routers = 3;
