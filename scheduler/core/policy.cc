@@ -1,5 +1,9 @@
 #include "scheduler/core/policy.h"
 
+#include <algorithm>
+#include <map>
+#include <string>
+
 namespace fathom::scheduler {
 namespace {
 
@@ -29,6 +33,48 @@ class ShortestFirst final : public Policy {
   static constexpr TimeUs kTokenUs = 1000;
 };
 
+// Equal shares for tenants: start-time fair queueing over the tokens that requests may take. A
+// request's place is where its tenant's requests before it end, but never before the place of the
+// request that was admitted last: a tenant that was idle gains nothing by it, and a tenant that
+// sends many requests waits behind its own. The latest arrival makes room.
+class FairShare final : public Policy {
+ public:
+  OrderKey Push(const SequenceFacts& facts) override {
+    if (facts.resumed) return {0, facts.arrival_us, facts.number};
+    Tenant& tenant = tenants_[std::string(facts.tenant)];
+    const int64_t start = std::max(now_, tenant.end);
+    tenant.end = start + facts.prompt_tokens + facts.max_tokens;
+    tenant.waiting.emplace(facts.number, start);
+    ++waiting_;
+    return {1, start, facts.number};
+  }
+  void Pop(const SequenceFacts& facts, bool admitted) override {
+    const auto tenant = tenants_.find(std::string(facts.tenant));
+    if (tenant == tenants_.end()) return;
+    const auto place = tenant->second.waiting.find(facts.number);
+    if (place == tenant->second.waiting.end()) return;  // It was a resumed one.
+    if (admitted) now_ = std::max(now_, place->second);
+    tenant->second.waiting.erase(place);
+    if (--waiting_ == 0) {  // All begin anew, behind what was promised to anybody.
+      for (const auto& [name, each] : tenants_) now_ = std::max(now_, each.end);
+    }
+    // A tenant that is behind what was admitted begins anew: no state of it is kept.
+    std::erase_if(tenants_, [this](const auto& each) {
+      return each.second.waiting.empty() && each.second.end <= now_;
+    });
+  }
+  OrderKey EvictionOrder(const SequenceFacts& facts) const override { return ByArrival(facts); }
+
+ private:
+  struct Tenant {
+    int64_t end = 0;                      // Of its requests so far, in tokens of its share.
+    std::map<uint64_t, int64_t> waiting;  // Sequence number to place.
+  };
+  int64_t now_ = 0;  // The place of what was admitted last.
+  int64_t waiting_ = 0;
+  std::map<std::string, Tenant> tenants_;
+};
+
 template <class P>
 std::unique_ptr<Policy> Make() {
   return std::make_unique<P>();
@@ -37,6 +83,7 @@ std::unique_ptr<Policy> Make() {
 constexpr PolicyRow kPolicies[] = {
     {"fcfs", &Make<FirstComeFirstServed>},
     {"shortest-first", &Make<ShortestFirst>},
+    {"fair-share", &Make<FairShare>},
 };
 
 }  // namespace

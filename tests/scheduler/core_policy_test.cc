@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <map>
+#include <memory>
 #include <random>
 #include <set>
 #include <string>
@@ -72,6 +75,42 @@ TEST(Policy, ShortestFirstOvertakesWithinItsLengthOnly) {
   brief.arrival_us = 990'001;
   EXPECT_LT(shortest->Push(lengthy), shortest->Push(brief));
   EXPECT_LT(shortest->EvictionOrder(lengthy), shortest->EvictionOrder(brief));
+}
+
+// The queue as the core has it: the least key is admitted.
+TEST(Policy, FairShareTakesTurnsByTokens) {
+  const std::unique_ptr<Policy> fair = MakePolicy("fair-share");
+  std::map<OrderKey, SequenceFacts> queue;
+  uint64_t number = 0;
+  const auto push = [&](std::string_view tenant, int32_t tokens) {
+    const SequenceFacts facts{
+        .number = ++number, .tenant = tenant, .prompt_tokens = tokens - 1, .max_tokens = 1};
+    queue.emplace(fair->Push(facts), facts);
+  };
+  std::map<std::string_view, int64_t> served;
+  const auto admit = [&] {
+    const SequenceFacts facts = queue.begin()->second;
+    queue.erase(queue.begin());
+    fair->Pop(facts, true);
+    served[facts.tenant] += facts.prompt_tokens + facts.max_tokens;
+    return facts.tenant;
+  };
+  // A flood, and two that come after it with requests of other sizes.
+  for (int i = 0; i < 1000; ++i) push("flood", 100);
+  for (int i = 0; i < 30; ++i) push("a", 100);
+  for (int i = 0; i < 15; ++i) push("b", 200);
+  while (served["a"] < 3000 || served["b"] < 3000) {
+    admit();
+    // Never further apart than the largest request.
+    ASSERT_LE(std::abs(served["a"] - served["b"]), 200);
+    ASSERT_LE(std::abs(served["a"] - served["flood"]), 200);
+  }
+  // Who was idle has no credit: its requests take turns with the flood's.
+  for (int i = 0; i < 100; ++i) admit();
+  for (int i = 0; i < 10; ++i) push("a", 100);
+  int of_a = 0;
+  for (int i = 0; i < 10; ++i) of_a += admit() == "a" ? 1 : 0;
+  EXPECT_EQ(of_a, 5);
 }
 
 }  // namespace
