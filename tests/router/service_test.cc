@@ -169,8 +169,7 @@ TEST_F(ServiceTest, ChatRendersTheTemplate) {
   EXPECT_EQ(submit.record->prompt_ids, (std::vector<TokenId>{0, 3, 3626, 4, 6}));
   Answer(submit, Ids("Hi"));
   v1::GenerateResponse response;
-  while (reader->Read(&response)) {
-  }
+  while (reader->Read(&response)) continue;
   EXPECT_TRUE(reader->Finish().ok());
 }
 
@@ -360,9 +359,8 @@ TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
   cancelled.TryCancel();
   EXPECT_EQ(first->Finish().error_code(), grpc::StatusCode::CANCELLED);
   EXPECT_EQ(second->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  // The router reads the two ends before what follows them on the connection; the threads that tell
-  // the calls of it have these round trips to do so.
-  v1::Model model;
+  v1::Model
+      model;  // The router reads the two ends before what follows them, and then tells the calls.
   for (int i = 0; i < 200; ++i) {
     grpc::ClientContext context;
     EXPECT_TRUE(stub_->GetModel(&context, v1::GetModelRequest(), &model).ok());
@@ -371,8 +369,7 @@ TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
   auto third = stub_->Generate(&stays, request);
   release.count_down();
   Answer(AcceptOne(), Ids("x"));  // One request only, the third call's.
-  while (third->Read(&response)) {
-  }
+  while (third->Read(&response)) continue;
   EXPECT_TRUE(third->Finish().ok());
   EXPECT_TRUE(link_.TakeSubmits().empty());
 }
