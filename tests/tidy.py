@@ -42,8 +42,8 @@ MAY_INCLUDE = {
     "cli": {"common", "cluster", "text", "modeling", "client", "cli"},
 }
 COMMON_HOST = ("common/flags.h", "common/metrics.h", "common/log.h", "common/process.h")
-PURE = ("scheduler/core/", "scheduler/membership/", "text/", "modeling/config/", "modeling/architectures/", "modeling/layout/",
-        "router/api/admission", "router/api/field_limits")
+PURE = ("scheduler/core/", "scheduler/membership/", "text/", "modeling/spec/", "modeling/config/", "modeling/architectures/",
+        "modeling/layout/", "router/api/admission", "router/api/field_limits")
 
 # (files it concerns, pattern, what to do instead)
 BANNED = [

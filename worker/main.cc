@@ -18,10 +18,12 @@
 #include "common/output.h"
 #include "common/process.h"
 #include "common/self_dial.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/checkpoint/model_digest.h"
 #include "modeling/config/model_config.h"
 #include "modeling/layout/cuda_memory_plan.h"
+#include "modeling/spec/rank_model.h"
 #include "worker/cluster/group_runner.h"
 #include "worker/cluster/health_server.h"
 #include "worker/cluster/scheduler_client.h"
@@ -82,6 +84,7 @@ std::string HostName() {
 struct Model {
   std::filesystem::path folder;
   ModelConfig config;
+  ModelSpec spec;
   std::string config_digest;
   std::unique_ptr<Checkpoint> checkpoint;
 };
@@ -92,7 +95,8 @@ absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
   FATHOM_RETURN_IF_ERROR(Phase(clock, "config", [&]() -> absl::Status {
     FATHOM_ASSIGN_OR_RETURN(model.config, ReadModelConfig(model.folder, options.hf_overrides));
     model.config_digest = ConfigDigest(model.config);
-    return CheckTensorParallel(model.config, options.tp);
+    model.spec = SpecOf(model.config);
+    return CheckTensorParallel(model.spec, options.tp);
   }));
   FATHOM_RETURN_IF_ERROR(Phase(clock, "headers", [&]() -> absl::Status {
     FATHOM_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(options.load_format));
@@ -150,7 +154,7 @@ struct CpuCompute : Compute {
   CpuCompute(const Options& options, const Model& model, const Sizes& sizes, const Clock& clock,
              Progress* progress, WorkerMetrics* observer)
       : host(
-            model.config, model.checkpoint.get(),
+            model.spec, model.checkpoint.get(),
             {options.tp, sizes.limits, LogitsRows(sizes.limits), ThreadsFor(options, UsableCpus())},
             &clock, progress) {
     limits = sizes.limits;
@@ -175,7 +179,7 @@ struct CudaCompute : Compute {
     device_kind = fmt::format("cuda-sm{}", device.sm);
     memory_bytes = device.capacity_bytes;
     CudaBackendOptions wanted;
-    wanted.config = &model.config;
+    wanted.model = RankOf(model.spec, {.tp = options.tp});
     wanted.checkpoint = model.checkpoint.get();
     wanted.clock = &clock;
     wanted.progress = progress;

@@ -6,6 +6,7 @@
 #include "common/address.h"
 #include "common/flags.h"
 #include "common/output.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/gpu_cards.h"
 #include "modeling/layout/memory_plan.h"
@@ -143,7 +144,7 @@ absl::StatusOr<CudaMemoryPlan> PlanFor(const Options& options, const ModelConfig
   request.slots = options.slots;
   request.step_tokens = options.step_tokens;
   if (const GpuCard* card = GpuCardOfDevice(device.name)) SetCard(*card, &request);
-  return PlanCudaMemory(config, request);
+  return PlanCudaMemory(SpecOf(config), request);
 }
 
 std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
@@ -182,7 +183,7 @@ absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config
   request.logits_rows = LogitsRows(sizes.limits);
   request.kv_cache_bytes =
       options.kv_cache_bytes > 0 ? options.kv_cache_bytes : kKvCacheBytesDefault;
-  FATHOM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(config, request));
+  FATHOM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(SpecOf(config), request));
   sizes.limits.pool_blocks = static_cast<int32_t>(std::min<int64_t>(plan.blocks, blocks_wanted));
   sizes.kv_cache_bytes = sizes.limits.pool_blocks * plan.kv_bytes_per_block;
   sizes.total_bytes = plan.weights_bytes + plan.activation_bytes + sizes.kv_cache_bytes;

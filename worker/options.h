@@ -69,7 +69,7 @@ struct Sizes {
 };
 
 // INVALID_ARGUMENT, RESOURCE_EXHAUSTED: the flags do not fit the model, with the numbers that
-// would. REQUIRES: CheckTensorParallel(config, options.tp) is OK.
+// would. REQUIRES: CheckTensorParallel of the model and options.tp is OK.
 absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config);
 
 // Threads of this rank: as asked, else the CPUs (of UsableCpus) shared by the workers that run on

@@ -10,6 +10,7 @@
 #include "cli/plan/roofline.h"
 #include "common/output.h"
 #include "common/process.h"
+#include "modeling/architectures/architecture.h"
 
 namespace fathom::client {
 namespace {
@@ -69,25 +70,24 @@ class Floors {
     floors.known_ = !options.model.empty() && card.read_tbs > 0 && card.matrix_tflops > 0;
     floors.card_ = card;
     if (!floors.known_) return floors;
-    FATHOM_ASSIGN_OR_RETURN(floors.config_, worker::ReadModelConfig(options.model));
+    FATHOM_ASSIGN_OR_RETURN(const auto config, worker::ReadModelConfig(options.model));
+    floors.spec_ = worker::SpecOf(config);
     return floors;
   }
 
   double Step(int32_t sequences, double context) const {
-    return known_ ? StepFloorMs(config_, card_, sequences, context) : 0;
+    return known_ ? StepFloorMs(spec_, card_, sequences, context) : 0;
   }
-  double Prefill(int32_t tokens) const {
-    return known_ ? PrefillFloorMs(config_, card_, tokens) : 0;
-  }
+  double Prefill(int32_t tokens) const { return known_ ? PrefillFloorMs(spec_, card_, tokens) : 0; }
   double Throughput(const Load& load) const {
     if (!known_ || card_.memory_gib <= 0) return 0;
-    return ThroughputCeilingTps(config_, card_, load.concurrency, load.input_len, load.output_len);
+    return ThroughputCeilingTps(spec_, card_, load.concurrency, load.input_len, load.output_len);
   }
 
  private:
   bool known_ = false;
   CardLimits card_;
-  worker::ModelConfig config_;
+  worker::ModelSpec spec_;
 };
 
 // ---- Latency and throughput ----

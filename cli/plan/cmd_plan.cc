@@ -6,6 +6,8 @@
 #include "cli/commands.h"
 #include "cli/plan/plan_report.h"
 #include "common/output.h"
+#include "modeling/architectures/architecture.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::client {
 namespace {
@@ -60,7 +62,8 @@ int RunPlan(int argc, const char* const* argv) {
   }
   const auto config = worker::ReadModelConfig(model, hf_overrides);
   if (!config.ok()) return BadModel(config.status());
-  if (const auto status = worker::CheckTensorParallel(*config, plan.tp); !status.ok()) {
+  if (const auto status = worker::CheckTensorParallel(worker::SpecOf(*config), plan.tp);
+      !status.ok()) {
     return BadModel(status);
   }
   const auto report = MakePlanReport(NameOf(model), *config, plan);

@@ -5,6 +5,7 @@
 
 #include "cli/plan/roofline.h"
 #include "common/flag_names.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/layout/memory_plan.h"
 
 namespace fathom::client {
@@ -42,7 +43,7 @@ absl::Status SetDevice(const std::string& gpu, PlanReport* report) {
 }
 
 // Shared out to the ranks, without the sums between them.
-void AddFloors(const worker::ModelConfig& config, PlanReport* report) {
+void AddFloors(const worker::ModelSpec& spec, PlanReport* report) {
   report->floor_context = std::min(kFloorContext, report->plan.limits.context_tokens);
   if (report->card == nullptr) return;
   const CardLimits card{.read_tbs = report->card->read_tbs,
@@ -50,9 +51,8 @@ void AddFloors(const worker::ModelConfig& config, PlanReport* report) {
   for (const int32_t sequences : kFloorSequences) {
     if (sequences > report->plan.limits.slots) continue;
     if (int64_t{sequences} * report->floor_context > report->plan.pool_tokens()) continue;
-    report->floors.push_back(
-        {sequences,
-         StepFloorMs(config, card, sequences, report->floor_context) / report->request.tp});
+    report->floors.push_back({sequences, StepFloorMs(spec, card, sequences, report->floor_context) /
+                                             report->request.tp});
   }
 }
 
@@ -77,8 +77,9 @@ absl::StatusOr<PlanReport> MakePlanReport(const std::string& model,
   request.block_tokens = flags.block_tokens;
   request.slots = flags.slots;
   request.step_tokens = flags.step_tokens;
-  FATHOM_ASSIGN_OR_RETURN(report.plan, worker::PlanCudaMemory(config, request));
-  AddFloors(config, &report);
+  const worker::ModelSpec spec = worker::SpecOf(config);
+  FATHOM_ASSIGN_OR_RETURN(report.plan, worker::PlanCudaMemory(spec, request));
+  AddFloors(spec, &report);
   return report;
 }
 

@@ -43,7 +43,7 @@ struct PlanReport {
 };
 
 // INVALID_ARGUMENT: flags that fit no model or no memory at all; RESOURCE_EXHAUSTED: it does not
-// fit, with what would. REQUIRES: CheckTensorParallel(config, flags.tp) is OK.
+// fit, with what would. REQUIRES: CheckTensorParallel of the model and flags.tp is OK.
 absl::StatusOr<PlanReport> MakePlanReport(const std::string& model,
                                           const worker::ModelConfig& config,
                                           const PlanFlags& flags);

@@ -9,7 +9,7 @@
 #include <optional>
 #include <string_view>
 
-#include "modeling/config/model_config.h"
+#include "modeling/spec/model_spec.h"
 
 namespace fathom::client {
 
@@ -24,20 +24,19 @@ struct CardLimits {
 std::optional<CardLimits> LimitsOf(std::string_view card);
 
 // Bytes of all weights that a step reads, and of a token's K and V.
-int64_t StepWeightBytes(const worker::ModelConfig& config);
-int64_t KvBytesPerToken(const worker::ModelConfig& config);
+int64_t StepWeightBytes(const worker::ModelSpec& spec);
+int64_t KvBytesPerToken(const worker::ModelSpec& spec);
 
 // A step of one token for each of `sequences` at `context` tokens on average.
-double StepFloorMs(const worker::ModelConfig& config, const CardLimits& card, int32_t sequences,
+double StepFloorMs(const worker::ModelSpec& spec, const CardLimits& card, int32_t sequences,
                    double context);
 
 // The whole of a prompt in one step, its last row through the head.
-double PrefillFloorMs(const worker::ModelConfig& config, const CardLimits& card,
-                      int32_t prompt_tokens);
+double PrefillFloorMs(const worker::ModelSpec& spec, const CardLimits& card, int32_t prompt_tokens);
 
 // Output tokens a second: KV, products and prompts in turn, with as many of `requests` at once as
 // fit 93 % of the memory less the weights and 4 GB.
-double ThroughputCeilingTps(const worker::ModelConfig& config, const CardLimits& card,
-                            int32_t requests, int32_t input_len, int32_t output_len);
+double ThroughputCeilingTps(const worker::ModelSpec& spec, const CardLimits& card, int32_t requests,
+                            int32_t input_len, int32_t output_len);
 
 }  // namespace fathom::client

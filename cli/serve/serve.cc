@@ -24,7 +24,9 @@
 #include "common/host_limits.h"
 #include "common/listener.h"
 #include "common/output.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/config/model_config.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::client {
 namespace {
@@ -53,7 +55,7 @@ std::string BinDir() { return std::filesystem::read_symlink("/proc/self/exe").pa
 absl::Status CheckModel(const ServeOptions& options) {
   FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config,
                           worker::ReadModelConfig(options.model, options.hf_overrides));
-  return worker::CheckTensorParallel(config, options.tp);
+  return worker::CheckTensorParallel(worker::SpecOf(config), options.tp);
 }
 
 absl::Status CheckPorts(const ServeOptions& options) {

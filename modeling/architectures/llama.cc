@@ -13,6 +13,6 @@ void ConfigureLlama(ConfigFields& fields, ModelConfig&) {
 }  // namespace
 
 extern const Architecture kLlama = {
-    "LlamaForCausalLM", "llama", {.context = 2048}, ConfigureLlama, DecoderTensors};
+    "LlamaForCausalLM", "llama", {.context = 2048}, ConfigureLlama, DecoderSpec};
 
 }  // namespace fathom::worker

@@ -18,6 +18,6 @@ extern const Architecture kQwen2 = {"Qwen2ForCausalLM",
                                     "qwen2",
                                     {.context = 32768, .kv_heads = 32, .has_windows = true},
                                     ConfigureQwen2,
-                                    DecoderTensors};
+                                    DecoderSpec};
 
 }  // namespace fathom::worker

@@ -18,6 +18,6 @@ extern const Architecture kQwen3 = {
     "qwen3",
     {.context = 32768, .kv_heads = 32, .head_dim = 128, .has_windows = true},
     ConfigureQwen3,
-    DecoderTensors};
+    DecoderSpec};
 
 }  // namespace fathom::worker

@@ -20,8 +20,8 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "modeling/architectures/architecture.h"
 #include "modeling/config/model_config.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {
 
@@ -73,7 +73,7 @@ class Checkpoint {
   virtual StoredType stored_type() const = 0;
   // Hex SHA-256 that stands for the weights in fingerprints (docs/ARCHITECTURE.md, "Fingerprints").
   virtual const std::string& weights_digest() const = 0;
-  // Slice of the tensor called `name` in the configuration's ExpectedTensors. REQUIRES: it is one
+  // Slice of the tensor called `name` in the model's ExpectedTensors. REQUIRES: it is one
   // of them and the slice lies inside of it, not empty.
   virtual absl::StatusOr<HostTensor> Load(std::string_view name,
                                           const TensorSlice& slice) const = 0;

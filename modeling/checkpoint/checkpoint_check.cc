@@ -1,5 +1,7 @@
 #include "modeling/checkpoint/checkpoint_check.h"
 
+#include <algorithm>
+
 #include "common/json.h"
 #include "common/status.h"
 
@@ -8,8 +10,6 @@ namespace {
 
 constexpr JsonLimits kIndexLimits = {
     .bytes_max = 64 << 20, .depth_max = 4, .values_max = 1'000'000};
-constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
-constexpr std::string_view kHead = "lm_head.weight";
 
 using Places = std::map<std::string, TensorPlace, std::less<>>;
 
@@ -63,60 +63,89 @@ absl::StatusOr<Places> CollectTensors(const std::vector<ShardHeader>& shards,
   return found;
 }
 
-// What would make a shape fit, where one key of config.json explains the difference.
-std::string WayOut(const TensorSpec& spec, const std::vector<int64_t>& found,
-                   const ModelConfig& config) {
-  std::string other = "the weights are of another model than config.json";
-  if (found.size() != spec.shape.size()) return other;
-  const bool same_rows = found[0] == spec.shape[0];
-  const bool same_cols = found.size() < 2 || found[1] == spec.shape[1];
-  const auto set = [](std::string_view key, int64_t value) {
-    return fmt::format("set {}={} in config.json if the weights are right", key, value);
+// The layer that has `tensor`; one of the others belongs to all layers.
+const LayerSpec* LayerOf(const ModelSpec& spec, const Parameter& tensor) {
+  const auto has = [&](const LayerSpec& layer) {
+    return std::find(layer.parameters.begin(), layer.parameters.end(), tensor) !=
+           layer.parameters.end();
   };
-  const std::string_view name = spec.name;
-  if (name == kEmbedding || name == kHead) {
-    if (same_cols) return set("vocab_size", found[0]);
-    return same_rows ? set("hidden_size", found[1]) : other;
+  for (const auto* layers : {&spec.layers, &spec.draft_layers}) {
+    const auto found = std::find_if(layers->begin(), layers->end(), has);
+    if (found != layers->end()) return &*found;
   }
-  if (EndsWith(name, "gate_proj.weight") || EndsWith(name, "up_proj.weight")) {
-    return same_cols ? set("intermediate_size", found[0]) : other;
-  }
-  if (EndsWith(name, "down_proj.weight")) {
-    return same_rows ? set("intermediate_size", found[1]) : other;
-  }
-  if (EndsWith(name, "k_proj.weight") || EndsWith(name, "v_proj.weight")) {
-    const int64_t heads = found[0] / config.head_dim;
-    if (!same_cols || heads == 0 || found[0] % config.head_dim != 0 || config.heads % heads != 0) {
-      return other;
+  return nullptr;
+}
+
+std::string SetKey(std::string_view key, int64_t value) {
+  return fmt::format("set {}={} in config.json if the weights are right", key, value);
+}
+
+// What would make a shape fit, where one key of config.json explains the difference.
+std::string WayOut(const Parameter& tensor, const std::vector<int64_t>& found,
+                   const ModelSpec& spec) {
+  std::string other = "the weights are of another model than config.json";
+  if (found.size() != tensor.shape.size()) return other;
+  const bool same_rows = found[0] == tensor.shape[0];
+  const bool same_cols = found.size() < 2 || found[1] == tensor.shape[1];
+  const LayerSpec* layer = LayerOf(spec, tensor);
+  switch (tensor.role) {
+    case Role::kEmbedding:
+    case Role::kLmHead:
+      if (same_cols) return SetKey("vocab_size", found[0]);
+      return same_rows ? SetKey("hidden_size", found[1]) : other;
+    case Role::kGate:
+    case Role::kUp:
+      return same_cols ? SetKey("intermediate_size", found[0]) : other;
+    case Role::kDown:
+      return same_rows ? SetKey("intermediate_size", found[1]) : other;
+    case Role::kK:
+    case Role::kV: {
+      const int32_t all_heads = layer->attention.heads, head_dim = layer->attention.head_dim;
+      const int64_t heads = found[0] / head_dim;
+      if (!same_cols || heads == 0 || found[0] % head_dim != 0 || all_heads % heads != 0) {
+        return other;
+      }
+      return fmt::format("this file has {} kv heads ({}): {}", heads,
+                         heads == all_heads ? "MHA" : "GQA", SetKey("num_key_value_heads", heads));
     }
-    return fmt::format("this file has {} kv heads ({}): {}", heads,
-                       heads == config.heads ? "MHA" : "GQA", set("num_key_value_heads", heads));
+    case Role::kQ:
+      if (!same_cols || found[0] % layer->attention.heads != 0) return other;
+      return SetKey("head_dim", found[0] / layer->attention.heads);
+    default:
+      return other;
   }
-  if (EndsWith(name, "q_proj.weight") && same_cols && found[0] % config.heads == 0) {
-    return set("head_dim", found[0] / config.heads);
-  }
-  return other;
 }
 
 // The keys of config.json that a tensor's shape comes from.
-std::string Because(const TensorSpec& spec, const ModelConfig& config) {
-  const std::string_view name = spec.name;
-  if (name == kEmbedding || name == kHead) {
-    return fmt::format("vocab_size {}, hidden_size {}", config.vocab, config.hidden);
+std::string Because(const Parameter& tensor, const ModelSpec& spec) {
+  const LayerSpec* layer = LayerOf(spec, tensor);
+  switch (tensor.role) {
+    case Role::kEmbedding:
+    case Role::kLmHead:
+      return fmt::format("vocab_size {}, hidden_size {}", spec.vocab, spec.hidden);
+    case Role::kGate:
+    case Role::kUp:
+    case Role::kDown:
+      return fmt::format("intermediate_size {}, hidden_size {}", layer->mlp.width, spec.hidden);
+    case Role::kK:
+    case Role::kV:
+    case Role::kKBias:
+    case Role::kVBias:
+      return fmt::format("num_key_value_heads {}, head_dim {}, hidden_size {}",
+                         layer->attention.kv_heads, layer->attention.head_dim, spec.hidden);
+    case Role::kQ:
+    case Role::kQBias:
+    case Role::kQNorm:
+    case Role::kKNorm:
+    case Role::kO:
+      return fmt::format("num_attention_heads {}, head_dim {}, hidden_size {}",
+                         layer->attention.heads, layer->attention.head_dim, spec.hidden);
+    case Role::kAttentionNorm:
+    case Role::kFfnNorm:
+    case Role::kFinalNorm:
+      break;
   }
-  if (name.find("mlp.") != std::string_view::npos) {
-    return fmt::format("intermediate_size {}, hidden_size {}", config.ffn, config.hidden);
-  }
-  if (name.find("k_proj") != std::string_view::npos ||
-      name.find("v_proj") != std::string_view::npos) {
-    return fmt::format("num_key_value_heads {}, head_dim {}, hidden_size {}", config.kv_heads,
-                       config.head_dim, config.hidden);
-  }
-  if (name.find("self_attn.") != std::string_view::npos) {
-    return fmt::format("num_attention_heads {}, head_dim {}, hidden_size {}", config.heads,
-                       config.head_dim, config.hidden);
-  }
-  return fmt::format("hidden_size {}", config.hidden);
+  return fmt::format("hidden_size {}", spec.hidden);
 }
 
 // What stands before the names of all tensors beside what config.json's architecture calls them:
@@ -126,30 +155,32 @@ struct NamePrefix {
   std::string surplus;
   std::string lacks;
 };
-std::optional<NamePrefix> PrefixOf(const std::vector<ShardHeader>& shards) {
-  constexpr std::string_view kBare = "embed_tokens.weight";
+std::optional<NamePrefix> PrefixOf(std::string_view embedding,
+                                   const std::vector<ShardHeader>& shards) {
+  const std::string_view first = embedding.substr(0, embedding.find('.') + 1);
   for (const ShardHeader& shard : shards) {
     for (const SafetensorsTensor& tensor : shard.tensors) {
       const std::string_view name = tensor.name;
-      if (name == kEmbedding) return std::nullopt;
-      if (EndsWith(name, kEmbedding)) {
-        return NamePrefix{std::string(name.substr(0, name.size() - kEmbedding.size())), ""};
+      if (name == embedding) return std::nullopt;
+      if (EndsWith(name, embedding)) {
+        return NamePrefix{std::string(name.substr(0, name.size() - embedding.size())), ""};
       }
-      if (name == kBare) return NamePrefix{"", "model."};
+      if (name == embedding.substr(first.size())) return NamePrefix{"", std::string(first)};
     }
   }
   return std::nullopt;
 }
 
-absl::Status Missing(const TensorSpec& spec, const ModelConfig& config,
+absl::Status Missing(const Parameter& tensor, const ModelSpec& spec,
                      const std::vector<ShardHeader>& shards) {
-  if (const auto prefix = PrefixOf(shards)) {
+  const std::string_view embedding = spec.embedding.name;
+  if (const auto prefix = PrefixOf(embedding, shards)) {
     const bool surplus = !prefix->surplus.empty();
     return Invalid(
         "{}: the names of all tensors {} \"{}\": the embedding is \"{}{}\", expected was \"{}\"; "
         "{}",
         shards[0].file, surplus ? "begin with" : "lack", surplus ? prefix->surplus : prefix->lacks,
-        prefix->surplus, surplus ? kEmbedding : kEmbedding.substr(prefix->lacks.size()), kEmbedding,
+        prefix->surplus, surplus ? embedding : embedding.substr(prefix->lacks.size()), embedding,
         surplus ? "save the inner model instead (model.module or model.language_model, "
                   ".save_pretrained), or rename the tensors"
                 : "save the whole model with its head (AutoModelForCausalLM, .save_pretrained)");
@@ -157,45 +188,46 @@ absl::Status Missing(const TensorSpec& spec, const ModelConfig& config,
   const std::string where =
       shards.size() == 1 ? shards[0].file : fmt::format("{} files", shards.size());
   std::string way_out = fmt::format("the checkpoint is incomplete or not a {} with {} layers",
-                                    config.architecture, config.layers);
-  if (spec.name == kHead) way_out += "; if it has no head of its own, set tie_word_embeddings=true";
-  return Invalid("{}: tensor {} {} is missing; {}", where, spec.name, ShapeText(spec.shape),
+                                    spec.architecture, spec.layers.size());
+  if (tensor.role == Role::kLmHead) {
+    way_out += "; if it has no head of its own, set tie_word_embeddings=true";
+  }
+  return Invalid("{}: tensor {} {} is missing; {}", where, tensor.name, ShapeText(tensor.shape),
                  way_out);
 }
 
-// Fills in the type of `place`.
-absl::Status CheckOne(const TensorSpec& spec, const std::string& file, const ModelConfig& config,
+// Fills in type and precision of `place`.
+absl::Status CheckOne(const Parameter& expected, const std::string& file, const ModelSpec& spec,
                       TensorPlace& place) {
   const SafetensorsTensor& tensor = *place.tensor;
-  if (tensor.shape != spec.shape) {
-    return Invalid("{}: tensor {} is {} {}, config.json ({}) says {}; {}", file, spec.name,
-                   tensor.dtype, ShapeText(tensor.shape), Because(spec, config),
-                   ShapeText(spec.shape), WayOut(spec, tensor.shape, config));
+  if (tensor.shape != expected.shape) {
+    return Invalid("{}: tensor {} is {} {}, config.json ({}) says {}; {}", file, expected.name,
+                   tensor.dtype, ShapeText(tensor.shape), Because(expected, spec),
+                   ShapeText(expected.shape), WayOut(expected, tensor.shape, spec));
   }
   const auto type = ParseStoredType(tensor.dtype);
   if (!type) {
     return Invalid(
         "{}: tensor {} is {}; supported are BF16, F16 and F32: use the model's bf16, "
         "fp16 or fp32 weights",
-        file, spec.name, tensor.dtype);
+        file, expected.name, tensor.dtype);
   }
   place.type = *type;
+  place.precision = expected.precision;
   return absl::OkStatus();
 }
 
-bool IsMatrix(const TensorPlace& place) { return place.tensor->shape.size() > 1; }
-
-// One type for all matrices: config.json's if any of them has it, else the first one's. Vectors are
-// widened to fp32 whatever their type is.
-absl::StatusOr<StoredType> CommonType(const Places& places, const ModelConfig& config,
+// One type for all matrices: the one `said` if any of them has it, else the first one's. Vectors
+// are widened to fp32 whatever their type is.
+absl::StatusOr<StoredType> CommonType(const Places& places, std::optional<StoredType> said,
                                       const std::vector<ShardHeader>& shards) {
   std::optional<StoredType> common;
   for (const auto& [name, place] : places) {
-    if (!IsMatrix(place)) continue;
-    if (!common || place.type == config.stored_type) common = place.type;
+    if (place.precision != Precision::kMatrix) continue;
+    if (!common || place.type == said) common = place.type;
   }
   for (const auto& [name, place] : places) {
-    if (IsMatrix(place) && place.type != *common) {
+    if (place.precision == Precision::kMatrix && place.type != *common) {
       return Invalid(
           "{}: tensor {}, a matrix, is {}, other matrices are {}; store all matrices in one type "
           "(vectors, that is norms and biases, may have another): load the model with "
@@ -242,23 +274,23 @@ absl::StatusOr<WeightMap> ParseWeightMap(std::string_view json) {
   return map;
 }
 
-absl::StatusOr<CheckedTensors> CheckTensors(const ModelConfig& config,
+absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec, std::optional<StoredType> said,
                                             const std::vector<ShardHeader>& shards,
                                             const WeightMap* index) {
   FATHOM_ASSIGN_OR_RETURN(Places found, CollectTensors(shards, index));
   CheckedTensors checked;
-  for (const TensorSpec& spec : ExpectedTensors(config)) {
-    auto node = found.extract(spec.name);
-    if (node.empty()) return Missing(spec, config, shards);
+  for (const Parameter& expected : ExpectedTensors(spec)) {
+    auto node = found.extract(expected.name);
+    if (node.empty()) return Missing(expected, spec, shards);
     TensorPlace& place = node.mapped();
-    FATHOM_RETURN_IF_ERROR(CheckOne(spec, shards[place.shard].file, config, place));
+    FATHOM_RETURN_IF_ERROR(CheckOne(expected, shards[place.shard].file, spec, place));
     checked.places.insert(std::move(node));
   }
-  FATHOM_ASSIGN_OR_RETURN(checked.type, CommonType(checked.places, config, shards));
+  FATHOM_ASSIGN_OR_RETURN(checked.type, CommonType(checked.places, said, shards));
   for (const auto& [name, place] : found) {
     if (IsLeftover(name)) continue;
-    const SafetensorsTensor& embedding = *checked.places.find(kEmbedding)->second.tensor;
-    if (config.tied_embeddings && name == kHead && place.tensor->shape == embedding.shape &&
+    const SafetensorsTensor& embedding = *checked.places.find(spec.embedding.name)->second.tensor;
+    if (spec.spare_head == name && place.tensor->shape == embedding.shape &&
         place.tensor->dtype == embedding.dtype) {
       checked.spare_head = place;
       continue;
@@ -267,8 +299,8 @@ absl::StatusOr<CheckedTensors> CheckTensors(const ModelConfig& config,
         "{}: tensor {} {} is unexpected: a {} with {} layers has none of this name; "
         "config.json is of another model (architectures, num_hidden_layers, "
         "tie_word_embeddings)",
-        shards[place.shard].file, name, ShapeText(place.tensor->shape), config.architecture,
-        config.layers);
+        shards[place.shard].file, name, ShapeText(place.tensor->shape), spec.architecture,
+        spec.layers.size());
   }
   return checked;
 }

@@ -1,5 +1,5 @@
-// modeling/checkpoint/checkpoint_check.h: do these files' headers hold exactly the model that
-// config.json describes? Pure: headers in, places out; every message names file, tensor, found,
+// modeling/checkpoint/checkpoint_check.h: do these files' headers hold exactly the tensors of a
+// model? Pure: headers in, places out; every message names file, tensor, found,
 // expected and the way out. Any thread.
 #pragma once
 
@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/safetensors.h"
 #include "modeling/config/model_config.h"
+#include "modeling/spec/model_spec.h"
 
 namespace fathom::worker {
 
@@ -33,7 +33,8 @@ absl::StatusOr<WeightMap> ParseWeightMap(std::string_view json);
 struct TensorPlace {
   size_t shard = 0;
   const SafetensorsTensor* tensor = nullptr;  // In the shard's header.
-  StoredType type = StoredType::kF32;         // Of a checked one.
+  StoredType type = StoredType::kF32;         // Of a checked one, like the next.
+  Precision precision = Precision::kMatrix;
 };
 
 struct CheckedTensors {
@@ -43,8 +44,9 @@ struct CheckedTensors {
   std::optional<TensorPlace> spare_head;
 };
 
-// `shards` outlive the result. Without an index there is one shard and `index` is null.
-absl::StatusOr<CheckedTensors> CheckTensors(const ModelConfig& config,
+// `shards` outlive the result. `said`: the type that config.json names, if any. Without an index
+// there is one shard and `index` is null.
+absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec, std::optional<StoredType> said,
                                             const std::vector<ShardHeader>& shards,
                                             const WeightMap* index);
 

@@ -6,6 +6,7 @@
 #include "common/status.h"
 #include "kernels/dummy_weight.h"
 #include "kernels/narrow.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint_impl.h"
 #include "modeling/checkpoint/model_digest.h"
 
@@ -24,11 +25,9 @@ class DummyCheckpoint : public Checkpoint {
  public:
   DummyCheckpoint(const ModelConfig& config, uint64_t seed, std::string digest)
       : type_(config.stored_type.value_or(StoredType::kBf16)), digest_(std::move(digest)) {
-    for (TensorSpec& spec : ExpectedTensors(config)) {
-      const bool is_ones =
-          spec.shape.size() == 1 && spec.name.find("norm") != std::string_view::npos;
-      const DummyTensor values{kernels::DummyKey(seed, tensors_.size()), is_ones};
-      tensors_.emplace(spec.name, Entry{values, WholeOf(spec).cols()});
+    for (const Parameter& tensor : ExpectedTensors(SpecOf(config))) {
+      const DummyTensor values{kernels::DummyKey(seed, tensors_.size()), IsNorm(tensor.role)};
+      tensors_.emplace(tensor.name, Entry{values, tensor.cols()});
     }
   }
 

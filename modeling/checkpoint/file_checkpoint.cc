@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/status.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/finite.h"
 #include "modeling/checkpoint/model_digest.h"
 
@@ -105,10 +106,11 @@ class FileCheckpoint : public Checkpoint {
 };
 
 // A head stored beside tied embeddings must be the embedding, or config.json is wrong.
-absl::Status CheckSpareHead(const CheckpointFiles& files, const CheckedTensors& tensors) {
+absl::Status CheckSpareHead(const ModelSpec& spec, const CheckpointFiles& files,
+                            const CheckedTensors& tensors) {
   if (!tensors.spare_head) return absl::OkStatus();
   const TensorPlace& head = *tensors.spare_head;
-  const TensorPlace& embedding = tensors.places.find("model.embed_tokens.weight")->second;
+  const TensorPlace& embedding = tensors.places.find(spec.embedding.name)->second;
   const uint64_t bytes = head.tensor->end - head.tensor->begin;
   for (uint64_t at = 0; at < bytes; at += kScratchBytes) {
     const size_t count = std::min<uint64_t>(kScratchBytes, bytes - at);
@@ -118,9 +120,9 @@ absl::Status CheckSpareHead(const CheckpointFiles& files, const CheckedTensors& 
                                                      embedding.tensor->begin + at, count));
     if (a != b) {
       return Invalid(
-          "{}: tensor lm_head.weight differs from the embedding, but config.json says "
+          "{}: tensor {} differs from the embedding, but config.json says "
           "tie_word_embeddings=true; set it to false if the weights are right",
-          files.files[head.shard].name());
+          files.files[head.shard].name(), *spec.spare_head);
     }
   }
   return absl::OkStatus();
@@ -131,8 +133,10 @@ absl::Status CheckSpareHead(const CheckpointFiles& files, const CheckedTensors& 
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFiles(const ModelConfig& config,
                                                       CheckpointFiles files,
                                                       const WeightMap* index) {
-  FATHOM_ASSIGN_OR_RETURN(CheckedTensors tensors, CheckTensors(config, files.headers, index));
-  FATHOM_RETURN_IF_ERROR(CheckSpareHead(files, tensors));
+  const ModelSpec spec = SpecOf(config);
+  FATHOM_ASSIGN_OR_RETURN(CheckedTensors tensors,
+                          CheckTensors(spec, config.stored_type, files.headers, index));
+  FATHOM_RETURN_IF_ERROR(CheckSpareHead(spec, files, tensors));
   FATHOM_ASSIGN_OR_RETURN(std::string digest, DigestOf(config.source.text, files));
   return std::make_unique<FileCheckpoint>(std::move(files), std::move(tensors), std::move(digest));
 }

@@ -20,7 +20,7 @@ int64_t NowUs() {
       .count();
 }
 
-int64_t TensorCols(const WeightPart& part) { return WholeOf(part.spec).cols(); }
+int64_t TensorCols(const WeightPart& part) { return part.parameter.cols(); }
 
 // Rows of one part that follow each other in the file and in the piece.
 struct Run {
@@ -73,8 +73,8 @@ WeightPieces::WeightPieces(const DeviceWeightLayout* layout, const Checkpoint* c
 }
 
 StoredType WeightPieces::TypeOf(const WeightPart& part) const {
-  const auto range = checkpoint_->Locate(part.spec.name);
-  FATHOM_CHECK(range.has_value(), "{} is in no file", part.spec.name);
+  const auto range = checkpoint_->Locate(part.parameter.name);
+  FATHOM_CHECK(range.has_value(), "{} is in no file", part.parameter.name);
   return range->type;
 }
 
@@ -101,8 +101,8 @@ absl::Status WeightPieces::ReadRows(const WeightPiece& piece, std::byte* target)
                         static_cast<size_t>(runs[last].rows * row_bytes)});
       next_row += runs[last].rows;
     }
-    const auto range = checkpoint_->Locate(part->spec.name);
-    FATHOM_CHECK(range.has_value(), "{} is in no file", part->spec.name);
+    const auto range = checkpoint_->Locate(part->parameter.name);
+    FATHOM_CHECK(range.has_value(), "{} is in no file", part->parameter.name);
     FATHOM_RETURN_IF_ERROR(range->file->ReadScattered(
         range->offset + static_cast<uint64_t>(runs[first].source_row * row_bytes), places));
     first = last;
@@ -114,8 +114,8 @@ absl::Status WeightPieces::ReadRows(const WeightPiece& piece, std::byte* target)
 absl::Status WeightPieces::ReadVector(const WeightPiece& piece, std::byte* staging,
                                       std::byte* scratch) const {
   for (const Run& run : RunsOf(piece)) {
-    const auto range = checkpoint_->Locate(run.part->spec.name);
-    FATHOM_CHECK(range.has_value(), "{} is in no file", run.part->spec.name);
+    const auto range = checkpoint_->Locate(run.part->parameter.name);
+    FATHOM_CHECK(range.has_value(), "{} is in no file", run.part->parameter.name);
     const int64_t element = BytesOf(range->type);
     FATHOM_RETURN_IF_ERROR(
         range->file->Read(range->offset + static_cast<uint64_t>(run.source_row * element), scratch,
@@ -123,7 +123,7 @@ absl::Status WeightPieces::ReadVector(const WeightPiece& piece, std::byte* stagi
     const auto too_large =
         ConvertWeights(range->type, scratch, piece.region->dtype,
                        staging + run.piece_row * piece.region->row_bytes(), run.rows);
-    FATHOM_CHECK(!too_large, "{} does not fit {}", run.part->spec.name,
+    FATHOM_CHECK(!too_large, "{} does not fit {}", run.part->parameter.name,
                  kernels::NameOf(piece.region->dtype));
   }
   return absl::OkStatus();
@@ -146,8 +146,8 @@ absl::Status WeightPieces::Convert(const WeightPiece& piece, const std::byte* ro
     if (!too_large) continue;
     const SourceRow source = SourceOf(region, piece.first_row + step + *too_large / region.cols);
     return Invalid("{}: tensor {} has a value at [{}, {}] that {} cannot hold; use --dtype {}",
-                   checkpoint_->Locate(source.part->spec.name)->file->name(),
-                   source.part->spec.name, source.row,
+                   checkpoint_->Locate(source.part->parameter.name)->file->name(),
+                   source.part->parameter.name, source.row,
                    source.part->slice.col_begin + *too_large % region.cols,
                    kernels::NameOf(region.dtype),
                    region.dtype == kernels::DType::kF16 ? "bfloat16" : "float with --device cpu");
@@ -181,7 +181,7 @@ absl::StatusOr<StagedPiece> WeightPieces::Read(const WeightPiece& piece, std::by
 absl::Status WeightPieces::NotFinite(const WeightRegion& region, int64_t row,
                                      int64_t column) const {
   const SourceRow source = SourceOf(region, row);
-  const std::string& name = source.part->spec.name;
+  const std::string& name = source.part->parameter.name;
   const auto range = checkpoint_->Locate(name);
   FATHOM_CHECK(range.has_value(), "{} is in no file", name);
   return DataLoss(

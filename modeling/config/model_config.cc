@@ -284,23 +284,4 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model,
   return config;
 }
 
-absl::Status CheckTensorParallel(const ModelConfig& config, int32_t tp) {
-  const auto fits = [&](int32_t n) {
-    // Every rank has a row of the vocabulary.
-    const bool vocab = RowsOfRank(config.vocab, n) * (n - 1) < config.vocab;
-    return config.heads % n == 0 && config.ffn % n == 0 && vocab &&
-           (config.kv_heads % n == 0 || n % config.kv_heads == 0);
-  };
-  if (tp >= 1 && fits(tp)) return absl::OkStatus();
-  std::string numbers;
-  for (int32_t n = 1; n <= config.heads; ++n) {
-    if (fits(n)) numbers += fmt::format("{}{}", numbers.empty() ? "" : ", ", n);
-  }
-  return Invalid(
-      "--tensor-parallel-size {} does not fit the model: it must divide num_attention_heads {} and "
-      "intermediate_size {}, and divide num_key_value_heads {} or be a multiple of them; use one "
-      "of {}",
-      tp, config.heads, config.ffn, config.kv_heads, numbers);
-}
-
 }  // namespace fathom::worker

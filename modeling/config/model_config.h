@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/types.h"
+#include "modeling/spec/rope_config.h"
 
 namespace fathom::worker {
 
@@ -29,24 +30,6 @@ const char* StoredTypeName(StoredType type);
 // Of any model, in tokens: far above every published one, and small enough that no product of sizes
 // overflows int64.
 inline constexpr int32_t kContextMax = 1 << 24;
-
-enum class RopeScaling { kNone, kLinear, kLlama3, kYarn };
-
-// Rotary embedding: inverse frequencies theta^(-2i / head_dim), then scaled. Fields that the kind
-// does not use stay at their defaults.
-struct RopeConfig {
-  double theta = 10000.0;
-  RopeScaling scaling = RopeScaling::kNone;
-  double factor = 1.0;            // Frequencies, or some of them, are divided by it.
-  double low_freq_factor = 1.0;   // kLlama3.
-  double high_freq_factor = 4.0;  // kLlama3; > low_freq_factor.
-  int32_t original_context = 0;   // kLlama3, kYarn: tokens.
-  double beta_fast = 32.0;        // kYarn: turns in the original context (kernels/rope_kv_write.h).
-  double beta_slow = 1.0;         // kYarn; <= beta_fast.
-  bool truncate = true;           // kYarn.
-  double attention_factor = 1.0;  // kYarn: of cos and sin; all keys that say it are in it.
-  bool operator==(const RopeConfig&) const = default;
-};
 
 // The text that a configuration was parsed from, overrides included: what digests are made of.
 // Configurations are compared without it.
@@ -93,10 +76,5 @@ absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path);
 // keys that it names; empty: nothing is changed. Router and workers are given the same.
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model,
                                             std::string_view overrides = {});
-
-// OK when `tp` ranks can share the model: tp divides heads and ffn, and divides kv_heads or is a
-// multiple of them (kv heads are then replicated). Else INVALID_ARGUMENT with the numbers that
-// would do.
-absl::Status CheckTensorParallel(const ModelConfig& config, int32_t tp);
 
 }  // namespace fathom::worker

@@ -10,6 +10,8 @@
 #include "modeling/layout/cuda_step_buffers.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/device_weight_layout.h"
+#include "modeling/spec/device_kinds.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {
 namespace {
@@ -45,13 +47,9 @@ int32_t BlocksOf(int64_t tokens) {
 // A step reads all weights, and computes 2 operations for each parameter and row. The shares are of
 // an H100 (docs/PERFORMANCE.md): 2,048 rows of the 7B shape take 43.8 ms and 512 take 11.4, of
 // which the products' operations are 35.4 and 8.8 at the card's rate when hot.
-int32_t DefaultMixedTokens(const ModelConfig& config, const CudaMemoryRequest& request,
+int32_t DefaultMixedTokens(const ModelSpec& spec, const CudaMemoryRequest& request,
                            int64_t weights_bytes) {
-  const int64_t q = int64_t{config.heads} * config.head_dim;
-  const int64_t kv = int64_t{config.kv_heads} * config.head_dim;
-  const double parameters = static_cast<double>(config.layers) * config.hidden *
-                            static_cast<double>(2 * q + 2 * kv + 3 * int64_t{config.ffn}) /
-                            request.tp;
+  const double parameters = static_cast<double>(LayerMatrixElements(spec)) / request.tp;
   const double read_s = static_cast<double>(weights_bytes) / (request.read_tbs * 1e12);
   const double row_s = 2 * parameters / (request.matrix_tflops * 1e12);
   const double rows = std::clamp((kStepSeconds - kReadShare * read_s) * kMatrixShare / row_s, 0.0,
@@ -59,13 +57,19 @@ int32_t DefaultMixedTokens(const ModelConfig& config, const CudaMemoryRequest& r
   return std::max(static_cast<int32_t>(rows) / kStepTokensUnit * kStepTokensUnit, kStepTokensMin);
 }
 
+absl::Status CheckRanks(const ModelSpec& spec, int32_t tp) {
+  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(spec, tp));
+  return CheckDeviceWeights(RankOf(spec, {.tp = tp}));
+}
+
 class Planner {
  public:
-  Planner(const ModelConfig& config, const CudaMemoryRequest& request)
-      : config_(config),
+  Planner(const ModelSpec& spec, const CudaMemoryRequest& request)
+      : spec_(spec),
         request_(request),
-        block_bytes_(CudaBlockBytes(config, request.tp)),
-        weights_(DeviceWeightsBytes(config, request.dtype, request.tp)),
+        rank_(RankOf(spec, {.tp = request.tp})),
+        block_bytes_(KvBytes(rank_, kCudaElementBytes, kCudaBlockTokens)),
+        weights_(LayOutDeviceWeights(rank_, request.dtype).bytes),
         budget_(static_cast<int64_t>(request.utilization *
                                      static_cast<double>(request.capacity_bytes)) -
                 request.taken_bytes) {}
@@ -92,13 +96,13 @@ class Planner {
     CudaMemoryPlan plan;
     plan.limits = limits;
     plan.logits_rows = CudaLogitsRows(limits);
-    plan.model_context_tokens = config_.context;
+    plan.model_context_tokens = spec_.context;
     plan.context_asked = request_.context_tokens > 0;
     plan.kv_bytes_per_block = block_bytes_;
     plan.capacity_bytes = request_.capacity_bytes;
     plan.budget_bytes = budget_;
     plan.buffers = {{"weights", "weights", weights_}};
-    for (CudaBuffer& buffer : CudaStepBuffers(config_, limits, request_.tp)) {
+    for (CudaBuffer& buffer : CudaStepBuffers(rank_, limits)) {
       plan.buffers.push_back(std::move(buffer));
     }
     plan.buffers.push_back({"kv", "kv", limits.pool_blocks * block_bytes_});
@@ -117,11 +121,11 @@ class Planner {
   EngineLimits FirstLimits() const {
     EngineLimits limits;
     limits.block_tokens = kCudaBlockTokens;
-    limits.vocab = config_.vocab;
-    limits.context_tokens = request_.context_tokens > 0 ? request_.context_tokens : config_.context;
+    limits.vocab = spec_.vocab;
+    limits.context_tokens = request_.context_tokens > 0 ? request_.context_tokens : spec_.context;
     limits.step_tokens = request_.step_tokens;
     if (request_.step_tokens == 0) {
-      limits.mixed_step_tokens = DefaultMixedTokens(config_, request_, weights_);
+      limits.mixed_step_tokens = DefaultMixedTokens(spec_, request_, weights_);
       limits.step_tokens = std::min(limits.mixed_step_tokens * kAloneFactor, kStepTokensMax);
     }
     limits.slots =
@@ -148,7 +152,7 @@ class Planner {
 
   // Everything but weights and KV.
   int64_t Rest(const EngineLimits& limits) const {
-    return SumOf(CudaStepBuffers(config_, limits, request_.tp)) + kGraphBytes + kContextBytes;
+    return SumOf(CudaStepBuffers(rank_, limits)) + kGraphBytes + kContextBytes;
   }
 
   // Bytes that are left for KV under these limits; negative: not even the rest fits. A larger pool
@@ -259,10 +263,10 @@ class Planner {
   // The least number of ranks, more than now, on which the same request fits; 0: none.
   int32_t MoreRanks() const {
     for (int32_t tp = request_.tp + 1; tp <= kRanksMax; ++tp) {
-      if (!CheckTensorParallel(config_, tp).ok() || !CheckDeviceWeights(config_, tp).ok()) continue;
+      if (!CheckRanks(spec_, tp).ok()) continue;
       CudaMemoryRequest request = request_;
       request.tp = tp;
-      const Planner planner(config_, request);
+      const Planner planner(spec_, request);
       EngineLimits limits = planner.FirstLimits();
       planner.Shrink(&limits);
       if (planner.Fits(limits)) return tp;
@@ -270,16 +274,17 @@ class Planner {
     return 0;
   }
 
-  const ModelConfig& config_;
+  const ModelSpec& spec_;
   const CudaMemoryRequest& request_;
+  const RankModel rank_;
   const int64_t block_bytes_;
   const int64_t weights_;
   const int64_t budget_;
 };
 
-absl::Status CheckRequest(const ModelConfig& config, const CudaMemoryRequest& request) {
-  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, request.tp));
-  FATHOM_RETURN_IF_ERROR(CheckDeviceWeights(config, request.tp));
+absl::Status CheckRequest(const ModelSpec& spec, const CudaMemoryRequest& request) {
+  FATHOM_RETURN_IF_ERROR(CheckDeviceRuns(spec, GpuKinds()));
+  FATHOM_RETURN_IF_ERROR(CheckRanks(spec, request.tp));
   if (request.dtype == kernels::DType::kF32) {
     return Invalid(
         "--dtype float: a GPU computes in bfloat16 or half, whose products have canonical bits; "
@@ -293,10 +298,10 @@ absl::Status CheckRequest(const ModelConfig& config, const CudaMemoryRequest& re
     return Invalid("--gpu-memory-utilization {}: a share of the device from 0.1 to 0.99, e.g. 0.92",
                    request.utilization);
   }
-  if (request.context_tokens > config.context) {
+  if (request.context_tokens > spec.context) {
     return Invalid(
         "--max-model-len {} is more than the model's context of {} (max_position_embeddings)",
-        request.context_tokens, config.context);
+        request.context_tokens, spec.context);
   }
   if (request.slots > 0 && request.step_tokens > 0 && request.step_tokens < request.slots) {
     return Invalid(
@@ -322,11 +327,11 @@ int64_t CudaMemoryPlan::Bytes(std::string_view arena) const {
   return 0;
 }
 
-absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelConfig& config,
+absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelSpec& spec,
                                               const CudaMemoryRequest& request) {
   FATHOM_CHECK(request.capacity_bytes > 0 && request.tp > 0);
-  FATHOM_RETURN_IF_ERROR(CheckRequest(config, request));
-  const Planner planner(config, request);
+  FATHOM_RETURN_IF_ERROR(CheckRequest(spec, request));
+  const Planner planner(spec, request);
   EngineLimits limits;
   FATHOM_RETURN_IF_ERROR(planner.Fit(&limits));
   return planner.PlanOf(limits);

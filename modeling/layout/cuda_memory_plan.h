@@ -13,8 +13,8 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/tensor.h"
-#include "modeling/config/model_config.h"
 #include "modeling/layout/engine_limits.h"
+#include "modeling/spec/model_spec.h"
 
 namespace fathom::worker {
 
@@ -65,11 +65,11 @@ struct CudaMemoryPlan {
 };
 
 // RESOURCE_EXHAUSTED with the arithmetic and the nearest settings that would fit; INVALID_ARGUMENT
-// for a value that no memory would make right. Defaults: 256 sequences, fewer where the pool has
-// less than 4 blocks for each; as many tokens a step as keep it under 40 ms (256 to 8,192); the
-// model's context, or what the pool can hold, if that is at least 1,024 tokens. REQUIRES:
-// capacity_bytes > 0, tp > 0.
-absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelConfig& config,
+// for a value that no memory would make right, and for a model that a GPU does not compute.
+// Defaults: 256 sequences, fewer where the pool has less than 4 blocks for each; as many tokens a
+// step as keep it under 40 ms (256 to 8,192); the model's context, or what the pool can hold, if
+// that is at least 1,024 tokens. REQUIRES: capacity_bytes > 0, tp > 0.
+absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelSpec& spec,
                                               const CudaMemoryRequest& request);
 
 // The table that `fathom plan` and the worker's log print.

@@ -8,7 +8,6 @@
 namespace fathom::worker {
 namespace {
 
-constexpr int64_t kElementBytes = 2;
 constexpr int64_t kWordBytes = 4;
 constexpr int32_t kScoredRows = 64;  // Rows with logits that a step of few slots still has.
 constexpr int64_t kRowGroup = 64;    // Of activations, that a kernel may read as one.
@@ -16,17 +15,6 @@ constexpr int64_t kBiasMax = 1024;   // Of a request (router/api/field_limits.cc
 constexpr int64_t kEndsMax =
     192;  // 128 of a request (router/api/field_limits.cc), and the model's.
 constexpr int64_t kAdmitIds = 32 * 1024;  // kAdmitIdsMax (cluster/plan.h).
-
-// Sizes of one rank.
-struct Shape {
-  Shape(const ModelConfig& config, int32_t tp)
-      : heads(config.heads / tp),
-        kv_heads(std::max(1, config.kv_heads / tp)),
-        q(heads * config.head_dim),
-        kv(kv_heads * config.head_dim),
-        ffn(config.ffn / tp) {}
-  int64_t heads, kv_heads, q, kv, ffn;
-};
 
 int64_t Aligned(int64_t bytes) {
   return (bytes + kCudaBufferAlignment - 1) / kCudaBufferAlignment * kCudaBufferAlignment;
@@ -46,40 +34,35 @@ int32_t CudaLogitsRows(const EngineLimits& limits) {
   return std::min(limits.step_tokens, std::max(limits.slots, kScoredRows));
 }
 
-int64_t CudaBlockBytes(const ModelConfig& config, int32_t tp) {
-  return 2 * int64_t{config.layers} * Shape(config, tp).kv * kCudaBlockTokens * kElementBytes;
-}
-
-std::vector<CudaBuffer> CudaStepBuffers(const ModelConfig& config, const EngineLimits& limits,
-                                        int32_t tp) {
-  const Shape s(config, tp);
+std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimits& limits) {
+  const LayerWidths widest = WidestOf(model);
   const int64_t tokens = limits.step_tokens;
   const int64_t logits_rows = CudaLogitsRows(limits);
   const int64_t slots = int64_t{limits.slots} + 1;  // Ids begin at 1.
   const int64_t segments = SegmentsMax(limits);
-  const int64_t rope = int64_t{limits.context_tokens} * config.head_dim / 2 * kWordBytes;
+  const int64_t rope = int64_t{limits.context_tokens} * model.rope_dim / 2 * kWordBytes;
   // Products of up to 128 rows read them in groups (kernels/cuda/linear/medium.h), to the group's
   // end.
   const int64_t grouped = (tokens + kRowGroup - 1) / kRowGroup * kRowGroup;
-  const auto rows = [&](int64_t width) { return grouped * width * kElementBytes; };
+  const auto rows = [&](int64_t width) { return grouped * width * kCudaElementBytes; };
   return {
-      {"activations", "x", rows(config.hidden)},
-      {"activations", "normed", rows(config.hidden)},
-      {"activations", "qkv", rows(s.q + 2 * s.kv)},
-      {"activations", "q", rows(s.q)},
-      {"activations", "attended", rows(s.q)},
-      {"activations", "gate_up", rows(2 * s.ffn)},
-      {"activations", "ffn", rows(s.ffn)},
-      {"activations", "product", rows(config.hidden)},
+      {"activations", "x", rows(model.hidden)},
+      {"activations", "normed", rows(model.hidden)},
+      {"activations", "qkv", rows(widest.qkv_rows)},
+      {"activations", "q", rows(widest.q_rows)},
+      {"activations", "attended", rows(widest.q_rows)},
+      {"activations", "gate_up", rows(2 * widest.mlp)},
+      {"activations", "ffn", rows(widest.mlp)},
+      {"activations", "product", rows(model.hidden)},
       {"activations", "norm_counters", kCudaBufferAlignment},
       {"activations", "rope_cos", rope},
       {"activations", "rope_sin", rope},
-      {"logits", "logits", logits_rows * HeadRows(config) * kWordBytes},
-      {"attention", "partial_o", segments * s.q * kWordBytes},
-      {"attention", "partial_ml", segments * s.heads * 2 * kWordBytes},
-      {"attention", "arrived", slots * s.kv_heads * kWordBytes},
+      {"logits", "logits", logits_rows * HeadRows(model.vocab) * kWordBytes},
+      {"attention", "partial_o", segments * widest.q_rows * kWordBytes},
+      {"attention", "partial_ml", segments * widest.heads * 2 * kWordBytes},
+      {"attention", "arrived", slots * widest.kv_heads * kWordBytes},
       {"attention", "work_counter", kCudaBufferAlignment},
-      {"sampler", "seen", slots * config.vocab * 2},
+      {"sampler", "seen", slots * model.vocab * 2},
       {"sampler", "seen_ids", kAdmitIds * kWordBytes},
       {"sampler", "slot_params", slots * kSamplerSlotBytes},
       {"sampler", "bias_ids", slots * kBiasMax * kWordBytes},

@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "modeling/config/model_config.h"
 #include "modeling/layout/cuda_memory_plan.h"
 #include "modeling/layout/engine_limits.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {
 
@@ -18,13 +18,12 @@ inline constexpr int64_t kCudaBufferAlignment = 256;
 // Rows with logits of one step: a row for each sequence, and some for scored prompts.
 int32_t CudaLogitsRows(const EngineLimits& limits);
 
-// Bytes of a block of 64 tokens on one of `tp` ranks: all layers, keys and values.
-int64_t CudaBlockBytes(const ModelConfig& config, int32_t tp);
+// Bytes of an activation and of an element of a KV block.
+inline constexpr int64_t kCudaElementBytes = 2;
 
-// In the order of the arenas activations, logits, attention, sampler, inputs. REQUIRES:
-// CheckTensorParallel(config, tp) is OK; every limit > 0 but pool_blocks, which may be 0.
-std::vector<CudaBuffer> CudaStepBuffers(const ModelConfig& config, const EngineLimits& limits,
-                                        int32_t tp);
+// In the order of the arenas activations, logits, attention, sampler, inputs. Buffers that all
+// layers use have the widest one's size. REQUIRES: every limit > 0 but pool_blocks, which may be 0.
+std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimits& limits);
 
 // Of an arena ("" for all), each buffer at a multiple of kCudaBufferAlignment.
 int64_t SumOf(const std::vector<CudaBuffer>& buffers, std::string_view arena = {});

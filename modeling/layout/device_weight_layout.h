@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "kernels/tensor.h"
-#include "modeling/architectures/architecture.h"
-#include "modeling/config/model_config.h"
+#include "modeling/spec/operands.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {
 
@@ -19,9 +19,10 @@ inline constexpr int64_t kDeviceWeightAlignment = 256;
 // The head's product has whole tiles of weight rows: the vocabulary's rows are followed by rows of
 // zeros, and nobody reads their logits.
 inline constexpr int64_t kHeadRowsUnit = 16;
-// Rows of the head's product on each of `tp` ranks, and floats of a row of its logits.
-inline int64_t HeadRows(const ModelConfig& config, int32_t tp = 1) {
-  return (RowsOfRank(config.vocab, tp) + kHeadRowsUnit - 1) / kHeadRowsUnit * kHeadRowsUnit;
+// Rows of the head's product that has `vocab_rows` of the vocabulary, and floats of a row of
+// logits.
+constexpr int64_t HeadRows(int64_t vocab_rows) {
+  return (vocab_rows + kHeadRowsUnit - 1) / kHeadRowsUnit * kHeadRowsUnit;
 }
 
 // Where the rows of a stored tensor's slice go: a sequence of pairings of 2 * pairs rows, of which
@@ -37,15 +38,19 @@ struct RowMap {
   int64_t FromRegion(int64_t row) const;
 };
 
+inline constexpr int32_t kNoLayer = -1;  // Of what is in no layer.
+
 // A slice of a stored tensor.
 struct WeightPart {
-  TensorSpec spec;
+  Parameter parameter;
   TensorSlice slice;
   RowMap map;
 };
 
 struct WeightRegion {
-  std::string name;  // "embedding", "layers.3.qkv", ...
+  Operand operand = Operand::kEmbedding;
+  int32_t layer = kNoLayer;  // In the model.
+  std::string name;          // For messages: "embedding", "layers.3.qkv", ...
   int64_t rows = 0;
   int64_t cols = 0;
   int64_t padding_rows = 0;  // Of zeros, behind the rows.
@@ -65,21 +70,19 @@ struct SourceRow {
 SourceRow SourceOf(const WeightRegion& region, int64_t row);
 
 struct DeviceWeightLayout {
-  // In the order of the forward pass: embedding; per layer attention_norm, qkv, qkv_bias, q_norm,
-  // k_norm, o, ffn_norm, gate_up, down; final_norm; head (not with tied embeddings).
+  // In the order of the forward pass: the rank's operands (modeling/spec/operands.h), of a
+  // Llama-like model embedding; per layer attention_norm, qkv, qkv_bias, q_norm, k_norm, o,
+  // ffn_norm, gate_up, down; final_norm; head (not with tied embeddings).
   std::vector<WeightRegion> regions;
   int64_t bytes = 0;
-  // nullptr: the model has none of this name.
-  const WeightRegion* Find(const std::string& name) const;
+  // nullptr: the model has none.
+  const WeightRegion* Find(Operand operand, int32_t layer = kNoLayer) const;
 };
 
-// INVALID_ARGUMENT for sizes that the GPU's kernels do not do. REQUIRES:
-// CheckTensorParallel(config, tp) is OK and dtype is kBf16 or kF16.
-absl::Status CheckDeviceWeights(const ModelConfig& config, int32_t tp);
-// REQUIRES: CheckDeviceWeights(config, tp) is OK; 0 <= rank < tp.
-DeviceWeightLayout LayOutDeviceWeights(const ModelConfig& config, kernels::DType dtype,
-                                       int32_t tp = 1, int32_t rank = 0);
-// The layout's bytes; the same for each rank.
-int64_t DeviceWeightsBytes(const ModelConfig& config, kernels::DType dtype, int32_t tp = 1);
+// INVALID_ARGUMENT for sizes that the GPU's kernels do not do.
+absl::Status CheckDeviceWeights(const RankModel& model);
+// REQUIRES: CheckDeviceWeights(model) is OK; `dtype` is kBf16 or kF16. Its bytes are the same for
+// each rank of a group.
+DeviceWeightLayout LayOutDeviceWeights(const RankModel& model, kernels::DType dtype);
 
 }  // namespace fathom::worker

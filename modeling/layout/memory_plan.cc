@@ -6,7 +6,8 @@
 
 #include "common/check.h"
 #include "common/status.h"
-#include "modeling/architectures/architecture.h"
+#include "modeling/spec/device_kinds.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {
 namespace {
@@ -18,29 +19,27 @@ constexpr int32_t kContextMin = 2;
 // q, k and v, the heads' result, gate and up; per row with logits the vocabulary, with several
 // ranks also this rank's part and all parts as they come. And the rotary tables, which end with the
 // pool of `pool_tokens`.
-int64_t ActivationBytes(const ModelConfig& config, const MemoryRequest& request,
-                        int64_t pool_tokens) {
-  const int64_t q = int64_t{config.heads} / request.tp * config.head_dim;
-  const int64_t kv = int64_t{std::max(1, config.kv_heads / request.tp)} * config.head_dim;
+int64_t ActivationBytes(const RankModel& model, const MemoryRequest& request, int64_t pool_tokens) {
+  const LayerWidths widest = WidestOf(model);
   const int64_t per_token =
-      2 * int64_t{config.hidden} + 2 * q + 2 * kv + 2 * int64_t{config.ffn} / request.tp;
-  int64_t per_row = config.vocab;
-  if (request.tp > 1) per_row += (request.tp + 1) * RowsOfRank(config.vocab, request.tp);
-  const int64_t context = request.context_tokens > 0 ? request.context_tokens : config.context;
+      2 * int64_t{model.hidden} + widest.qkv_rows + widest.q_rows + 2 * widest.mlp;
+  int64_t per_row = model.vocab;
+  if (request.tp > 1) per_row += (request.tp + 1) * int64_t{model.vocab_rows};
+  const int64_t context = request.context_tokens > 0 ? request.context_tokens : model.context;
   return kFloatBytes * (request.step_tokens * per_token + request.logits_rows * per_row +
-                        std::min(context, pool_tokens) * config.head_dim);
+                        std::min(context, pool_tokens) * model.rope_dim);
 }
 
 // Matrices as stored, vectors widened.
-int64_t WeightsBytes(const ModelConfig& config, const MemoryRequest& request) {
+int64_t WeightsBytes(const RankModel& model, const MemoryRequest& request) {
+  const int64_t matrix_element = BytesOf(request.stored_type);
   int64_t bytes = 0;
-  for (const TensorSpec& spec : ExpectedTensors(config)) {
-    const TensorSlice slice = SliceOf(spec, config, request.tp, 0);
-    const int64_t element = spec.shape.size() > 1 ? BytesOf(request.stored_type) : kFloatBytes;
-    bytes += slice.rows() * slice.cols() * element;
+  for (const RankParameter* one : model.Parameters()) {
+    const bool is_matrix = one->parameter.precision == Precision::kMatrix;
+    bytes += one->slice.elements() * (is_matrix ? matrix_element : kFloatBytes);
   }
-  if (config.tied_embeddings) {  // The head's product has a packed copy of its rows.
-    bytes += RowsOfRank(config.vocab, request.tp) * config.hidden * BytesOf(request.stored_type);
+  if (model.tied()) {  // The head's product has a packed copy of its rows.
+    bytes += int64_t{model.vocab_rows} * model.hidden * matrix_element;
   }
   return bytes;
 }
@@ -61,21 +60,15 @@ absl::StatusOr<int32_t> ParseContextTokens(const std::string& text) {
       text, kContextMin, kContextMax);
 }
 
-std::vector<KvPlane> KvPlanes(const ModelConfig& config, int32_t tp) {
-  const int32_t heads = std::max(1, config.kv_heads / tp);
-  return {{"k", heads, config.head_dim, kFloatBytes}, {"v", heads, config.head_dim, kFloatBytes}};
-}
-
-absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryRequest& request) {
+absl::StatusOr<MemoryPlan> PlanMemory(const ModelSpec& spec, const MemoryRequest& request) {
   FATHOM_CHECK(request.block_tokens > 0 && request.step_tokens > 0 && request.logits_rows > 0);
-  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, request.tp));
+  FATHOM_RETURN_IF_ERROR(CheckDeviceRuns(spec, CpuKinds()));
+  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(spec, request.tp));
+  const RankModel model = RankOf(spec, {.tp = request.tp});
   MemoryPlan plan;
-  plan.weights_bytes = WeightsBytes(config, request);
-  for (const KvPlane& plane : KvPlanes(config, request.tp)) {
-    plan.kv_bytes_per_token +=
-        int64_t{config.layers} * plane.heads * plane.width * plane.element_bytes;
-  }
-  plan.kv_bytes_per_block = plan.kv_bytes_per_token * request.block_tokens;
+  plan.weights_bytes = WeightsBytes(model, request);
+  plan.kv_bytes_per_token = KvBytes(model, kFloatBytes, 1);
+  plan.kv_bytes_per_block = KvBytes(model, kFloatBytes, request.block_tokens);
   const int64_t blocks = request.kv_cache_bytes / plan.kv_bytes_per_block;
   if (blocks < kPoolBlocksMin) {
     return Exhausted(
@@ -87,7 +80,7 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryReq
   plan.blocks = static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX));
   plan.kv_bytes = plan.blocks * plan.kv_bytes_per_block;
   plan.activation_bytes =
-      ActivationBytes(config, request, int64_t{plan.blocks - 1} * request.block_tokens);
+      ActivationBytes(model, request, int64_t{plan.blocks - 1} * request.block_tokens);
   plan.total_bytes = plan.weights_bytes + plan.activation_bytes + plan.kv_bytes;
   return plan;
 }

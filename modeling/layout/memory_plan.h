@@ -5,24 +5,12 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "modeling/config/model_config.h"
+#include "modeling/spec/model_spec.h"
 
 namespace fathom::worker {
-
-// One plane of a layer's KV blocks: [block][head][token][width] for this rank's heads.
-struct KvPlane {
-  std::string name;  // "k", "v".
-  int32_t heads = 0;
-  int32_t width = 0;
-  int64_t element_bytes = 0;
-  bool operator==(const KvPlane&) const = default;
-};
-
-// The planes of one layer on each rank of `tp`.
-std::vector<KvPlane> KvPlanes(const ModelConfig& config, int32_t tp);
 
 // Padding, and one for a sequence.
 inline constexpr int64_t kPoolBlocksMin = 2;
@@ -52,9 +40,9 @@ struct MemoryPlan {
   bool operator==(const MemoryPlan&) const = default;
 };
 
-// INVALID_ARGUMENT when `tp` does not fit the model, RESOURCE_EXHAUSTED when not even two blocks
-// fit; both with the numbers that would do. REQUIRES: block_tokens, step_tokens and logits_rows >
-// 0.
-absl::StatusOr<MemoryPlan> PlanMemory(const ModelConfig& config, const MemoryRequest& request);
+// INVALID_ARGUMENT when `tp` does not fit the model or the CPU does not compute it,
+// RESOURCE_EXHAUSTED when not even two blocks fit; with the numbers that would do. REQUIRES:
+// block_tokens, step_tokens and logits_rows > 0.
+absl::StatusOr<MemoryPlan> PlanMemory(const ModelSpec& spec, const MemoryRequest& request);
 
 }  // namespace fathom::worker

@@ -6,6 +6,7 @@
 
 #include "cli/bench/bench_json.h"
 #include "cli/plan/roofline.h"
+#include "modeling/architectures/architecture.h"
 #include "tests/cli/model_shape.h"
 
 namespace fathom::client {
@@ -119,18 +120,18 @@ TEST(BenchJsonTest, StartsAreMediansOfTheirParts) {
 TEST(RooflineTest, PublishedShapes) {
   const CardLimits card = *LimitsOf("h100");
   const worker::ModelConfig llm_7b = Shape("deepseek-llm-7b");
-  EXPECT_EQ(StepWeightBytes(llm_7b), 12'981'370'880);
-  EXPECT_EQ(KvBytesPerToken(llm_7b), 480 * 1024);
-  EXPECT_NEAR(StepFloorMs(llm_7b, card, 1, 0), 4.19, 0.005);
-  EXPECT_NEAR(StepFloorMs(llm_7b, card, 8, 290), 4.55, 0.01);
-  EXPECT_NEAR(StepFloorMs(llm_7b, card, 64, 290), 7.13, 0.01);
-  EXPECT_NEAR(StepFloorMs(llm_7b, card, 128, 290), 10.07, 0.01);
-  EXPECT_NEAR(StepFloorMs(llm_7b, card, 512, 0), 8.51, 0.01);  // Products.
-  EXPECT_NEAR(StepFloorMs(Shape("deepseek-coder-33b"), card, 1, 0), 21.36, 0.05);
-  EXPECT_NEAR(PrefillFloorMs(llm_7b, card, 128), 4.19, 0.005);
-  EXPECT_NEAR(PrefillFloorMs(llm_7b, card, 2048), 33.2, 0.2);
-  EXPECT_NEAR(ThroughputCeilingTps(llm_7b, card, 1024, 128, 128), 15'900, 300);
-  EXPECT_NEAR(ThroughputCeilingTps(llm_7b, card, 300, 1000, 1000), 3'300, 50);
+  EXPECT_EQ(StepWeightBytes(SpecOf(llm_7b)), 12'981'370'880);
+  EXPECT_EQ(KvBytesPerToken(SpecOf(llm_7b)), 480 * 1024);
+  EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 1, 0), 4.19, 0.005);
+  EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 8, 290), 4.55, 0.01);
+  EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 64, 290), 7.13, 0.01);
+  EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 128, 290), 10.07, 0.01);
+  EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 512, 0), 8.51, 0.01);  // Products.
+  EXPECT_NEAR(StepFloorMs(SpecOf(Shape("deepseek-coder-33b")), card, 1, 0), 21.36, 0.05);
+  EXPECT_NEAR(PrefillFloorMs(SpecOf(llm_7b), card, 128), 4.19, 0.005);
+  EXPECT_NEAR(PrefillFloorMs(SpecOf(llm_7b), card, 2048), 33.2, 0.2);
+  EXPECT_NEAR(ThroughputCeilingTps(SpecOf(llm_7b), card, 1024, 128, 128), 15'900, 300);
+  EXPECT_NEAR(ThroughputCeilingTps(SpecOf(llm_7b), card, 300, 1000, 1000), 3'300, 50);
   EXPECT_FALSE(LimitsOf("none").has_value());
 }
 

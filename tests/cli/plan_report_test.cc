@@ -7,6 +7,7 @@
 #include <set>
 
 #include "cli/plan/roofline.h"
+#include "modeling/architectures/architecture.h"
 #include "tests/cli/model_shape.h"
 
 namespace fathom::client {
@@ -77,7 +78,7 @@ TEST(PlanReportTest, RanksShareTheStep) {
   const auto report = MakePlanReport("m", config, {.tp = 2});
   ASSERT_TRUE(report.ok()) << ToString(report.status());
   const CardLimits card = *LimitsOf("h100");
-  EXPECT_NEAR(report->floors[0].ms, StepFloorMs(config, card, 1, 1024) / 2, 1e-9);
+  EXPECT_NEAR(report->floors[0].ms, StepFloorMs(SpecOf(config), card, 1, 1024) / 2, 1e-9);
 }
 
 TEST(PlanReportTest, Refusals) {

@@ -9,8 +9,9 @@
 #include "modeling/checkpoint/checkpoint_check.h"
 #include "modeling/config/generation_config.h"
 #include "modeling/config/model_config.h"
-#include "modeling/config/rope_spec.h"
 #include "modeling/layout/memory_plan.h"
+#include "modeling/spec/rank_model.h"
+#include "modeling/spec/rope_spec.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace fathom::worker {
@@ -18,7 +19,8 @@ namespace {
 
 // No admitted configuration makes a rotary table of anything but numbers up to its factor.
 void CheckRope(const ModelConfig& config) {
-  const kernels::RopeTable table = kernels::MakeRopeTable(RopeSpecOf(config), 3);
+  const kernels::RopeTable table =
+      kernels::MakeRopeTable(RopeSpecOf(config.rope, config.head_dim), 3);
   const double most = config.rope.attention_factor * (1 + 1e-6);
   for (const auto* values : {&table.cos, &table.sin}) {
     for (const float value : *values) FATHOM_CHECK(std::fabs(value) <= most, "{}", value);
@@ -41,7 +43,6 @@ void CheckInvariants(const ModelConfig& config) {
   FATHOM_CHECK(config.rms_eps > 0 && config.rope.theta >= 1 && config.rope.factor >= 1);
   FATHOM_CHECK(FindArchitecture(config.architecture) != nullptr);
   for (const int32_t id : config.end_ids) FATHOM_CHECK(id >= 0 && id < config.vocab);
-  FATHOM_CHECK(CheckTensorParallel(config, 1).ok());
   CheckRope(config);
   MemoryRequest request;
   request.stored_type = StoredType::kF32;
@@ -49,7 +50,8 @@ void CheckInvariants(const ModelConfig& config) {
   request.step_tokens = request.logits_rows = INT32_MAX;
   request.kv_cache_bytes = INT64_MAX;
   if (config.layers > 8) return;  // The list of tensors is long and says no more.
-  const auto plan = PlanMemory(config, request);
+  FATHOM_CHECK(CheckTensorParallel(SpecOf(config), 1).ok());
+  const auto plan = PlanMemory(SpecOf(config), request);
   FATHOM_CHECK(plan.ok() && plan->weights_bytes > 0 && plan->activation_bytes > 0);
 }
 

@@ -24,9 +24,9 @@ ModelConfig SmallConfig() {
 std::string ValidHeader() {
   std::string header = "{\"__metadata__\":{\"format\":\"pt\"}";
   int64_t end = 0;
-  for (const TensorSpec& spec : ExpectedTensors(SmallConfig())) {
+  for (const Parameter& spec : ExpectedTensors(SpecOf(SmallConfig()))) {
     const int64_t begin = end;
-    end += WholeOf(spec).rows() * WholeOf(spec).cols() * 4;
+    end += spec.elements() * 4;
     header += ",\"" + spec.name + "\":{\"dtype\":\"F32\",\"shape\":" + ShapeText(spec.shape) +
               ",\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
   }
@@ -35,8 +35,8 @@ std::string ValidHeader() {
 
 uint64_t ValidDataBytes() {
   uint64_t bytes = 0;
-  for (const TensorSpec& spec : ExpectedTensors(SmallConfig())) {
-    bytes += static_cast<uint64_t>(WholeOf(spec).rows() * WholeOf(spec).cols() * 4);
+  for (const Parameter& spec : ExpectedTensors(SpecOf(SmallConfig()))) {
+    bytes += static_cast<uint64_t>(spec.elements() * 4);
   }
   return bytes;
 }
@@ -58,9 +58,9 @@ void FuzzHeader(std::string_view header, uint64_t file_bytes) {
   }
   FATHOM_CHECK(next == file_bytes);
   const std::vector<ShardHeader> shards = {{"model.safetensors", *std::move(tensors)}};
-  const auto checked = CheckTensors(SmallConfig(), shards, nullptr);
+  const auto checked = CheckTensors(SpecOf(SmallConfig()), std::nullopt, shards, nullptr);
   if (!checked.ok()) return;
-  FATHOM_CHECK(checked->places.size() == ExpectedTensors(SmallConfig()).size());
+  FATHOM_CHECK(checked->places.size() == ExpectedTensors(SpecOf(SmallConfig())).size());
 }
 
 // The input as a file, and as the header of one that has the right length and data.

@@ -12,7 +12,9 @@
 #include "common/status.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/sample.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
+#include "modeling/spec/rank_model.h"
 #include "worker/comm/comm.h"
 #include "worker/cpu/decoder.h"
 #include "worker/cpu/kv_cache.h"
@@ -55,15 +57,13 @@ int Run(const char* folder, int threads) {
   if (!config.ok()) return fmt::print("{}\n", ToString(config.status())), 1;
   const auto checkpoint = worker::OpenCheckpoint(folder, *config);
   if (!checkpoint.ok()) return fmt::print("{}\n", ToString(checkpoint.status())), 1;
-  auto kv = worker::KvCache::Allocate({.layers = config->layers,
-                                       .kv_heads = config->kv_heads,
-                                       .head_dim = config->head_dim,
-                                       .block_tokens = kBlockTokens,
-                                       .pool_blocks = 1 + kSequences * kBlocksPerSequence});
+  const worker::RankModel model = worker::RankOf(worker::SpecOf(*config));
+  auto kv = worker::KvCache::Allocate(
+      worker::KvShapeOf(model, kBlockTokens, 1 + kSequences * kBlocksPerSequence));
   worker::SingleRankComm comm;
   kernels::ThreadPool pool(threads);
   auto decoder = worker::Decoder::Load(
-      *config, **checkpoint, {}, {.step_tokens = 512, .logits_rows = 64, .context_tokens = 1024},
+      model, **checkpoint, {.step_tokens = 512, .logits_rows = 64, .context_tokens = 1024},
       kv->get(), &comm, &pool);
   std::vector<std::vector<BlockId>> blocks(kSequences);
   std::vector<std::span<const BlockId>> tables;

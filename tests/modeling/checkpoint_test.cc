@@ -9,7 +9,9 @@
 #include <limits>
 
 #include "common/status.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/finite.h"
+#include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
 
 namespace fathom::worker {
@@ -47,7 +49,7 @@ absl::StatusOr<std::map<std::string, std::string>> LoadAll(const std::filesystem
   FATHOM_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
   FATHOM_ASSIGN_OR_RETURN(const auto checkpoint, OpenCheckpoint(folder, config));
   std::map<std::string, std::string> tensors;
-  for (const TensorSpec& spec : ExpectedTensors(config)) {
+  for (const Parameter& spec : ExpectedTensors(SpecOf(config))) {
     FATHOM_ASSIGN_OR_RETURN(const HostTensor tensor, checkpoint->Load(spec.name, WholeOf(spec)));
     tensors[spec.name] = BytesOfTensor(tensor);
   }
@@ -71,11 +73,11 @@ TEST(Checkpoint, SlicesAreSubmatrices) {
   const auto config = ReadModelConfig(folder);
   const auto checkpoint = OpenCheckpoint(folder, *config);
   ASSERT_TRUE(checkpoint.ok());
-  for (const TensorSpec& spec : ExpectedTensors(*config)) {
+  for (const Parameter& spec : ExpectedTensors(SpecOf(*config))) {
     const auto whole = (*checkpoint)->Load(spec.name, WholeOf(spec));
     ASSERT_TRUE(whole.ok());
     for (int32_t rank = 0; rank < 4; ++rank) {
-      const TensorSlice slice = SliceOf(spec, *config, 4, rank);
+      const TensorSlice slice = SliceOf(spec, 4, rank);
       const auto part = (*checkpoint)->Load(spec.name, slice);
       ASSERT_TRUE(part.ok());
       ASSERT_EQ(part->rows(), slice.rows());

@@ -8,9 +8,11 @@
 #include <sstream>
 
 #include "common/status.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/layout/cuda_step_buffers.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/device_weight_layout.h"
+#include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
 
 namespace fathom::worker {
@@ -63,7 +65,8 @@ void ExpectSound(const ModelConfig& config, const CudaMemoryRequest& request,
   EXPECT_LE(plan.total_bytes, plan.budget_bytes);
   EXPECT_LE(plan.budget_bytes + request.taken_bytes,
             static_cast<int64_t>(request.utilization * static_cast<double>(plan.capacity_bytes)));
-  EXPECT_EQ(plan.Bytes("weights"), DeviceWeightsBytes(config, request.dtype, request.tp));
+  EXPECT_EQ(plan.Bytes("weights"),
+            LayOutDeviceWeights(RankOf(SpecOf(config), {.tp = request.tp}), request.dtype).bytes);
   EXPECT_EQ(plan.Bytes("kv"), plan.limits.pool_blocks * plan.kv_bytes_per_block);
   EXPECT_EQ(plan.limits.block_tokens, 64);
   EXPECT_LE(plan.limits.context_tokens, plan.pool_tokens());
@@ -88,7 +91,7 @@ TEST(CudaMemoryPlan, EveryPublishedShapeOnTwoCards) {
         CudaMemoryRequest request;
         request.capacity_bytes = capacity;
         request.dtype = dtype;
-        const auto plan = PlanCudaMemory(config, request);
+        const auto plan = PlanCudaMemory(SpecOf(config), request);
         SCOPED_TRACE(fmt::format("{} on {}", name, capacity));
         if (std::string(name) == "deepseek-llm-67b" && capacity == k80Gb) {
           EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
@@ -113,7 +116,7 @@ TEST(CudaMemoryPlan, FiguresOfTheSevenBillion) {
   request.capacity_bytes = k80Gb;
   request.slots = 128;
   request.step_tokens = 1024;
-  const auto plan = PlanCudaMemory(config, request);
+  const auto plan = PlanCudaMemory(SpecOf(config), request);
   ASSERT_TRUE(plan.ok()) << ToString(plan.status());
   // All parameters in two bytes, and the norms' other two.
   EXPECT_EQ(plan->Bytes("weights"), 2 * int64_t{6'910'365'696} + 2 * (2 * 30 + 1) * 4096);
@@ -138,7 +141,7 @@ TEST(CudaMemoryPlan, SegmentsOfFewShortSequencesAreBoundByTheirContext) {
   request.capacity_bytes = k80Gb;
   request.slots = 4;
   request.context_tokens = 1000;  // Two segments.
-  const auto plan = PlanCudaMemory(Shape("deepseek-llm-7b"), request);
+  const auto plan = PlanCudaMemory(SpecOf(Shape("deepseek-llm-7b")), request);
   ASSERT_TRUE(plan.ok()) << ToString(plan.status());
   EXPECT_EQ(plan->limits.pool_blocks, 4 * 16 + 1);  // No more than they can use.
   EXPECT_EQ(BuffersOf(*plan)["partial_ml"], 4 * 2 * 32 * 2 * 4);
@@ -151,7 +154,7 @@ TEST(CudaMemoryPlan, ActivationsHaveWholeGroupsOfRows) {
   request.slots = 8;
   for (const auto& [tokens, rows] : {std::pair{8, 64}, {32, 64}, {64, 64}, {65, 128}, {100, 128}}) {
     request.step_tokens = tokens;
-    const auto plan = PlanCudaMemory(Shape("deepseek-llm-7b"), request);
+    const auto plan = PlanCudaMemory(SpecOf(Shape("deepseek-llm-7b")), request);
     ASSERT_TRUE(plan.ok()) << ToString(plan.status());
     for (const char* name : {"x", "normed", "attended"}) {
       EXPECT_EQ(BuffersOf(*plan)[name], rows * 4096 * 2) << name << ", " << tokens;
@@ -163,14 +166,14 @@ TEST(CudaMemoryPlan, ActivationsHaveWholeGroupsOfRows) {
 TEST(CudaMemoryPlan, DefaultsFollowTheModelAndTheCard) {
   CudaMemoryRequest request;
   request.capacity_bytes = k80Gb;
-  const auto seven = PlanCudaMemory(Shape("deepseek-llm-7b"), request);
+  const auto seven = PlanCudaMemory(SpecOf(Shape("deepseek-llm-7b")), request);
   ASSERT_TRUE(seven.ok());
   EXPECT_EQ(seven->limits.slots, 256);
   EXPECT_EQ(seven->limits.mixed_step_tokens, 1792);  // 2,048 take 43.8 ms on an H100.
   EXPECT_EQ(seven->limits.step_tokens, 3584);
   EXPECT_EQ(seven->limits.context_tokens, 4096);
   // 33 B leave few blocks on 80 GB.
-  const auto large = PlanCudaMemory(Shape("deepseek-coder-33b"), request);
+  const auto large = PlanCudaMemory(SpecOf(Shape("deepseek-coder-33b")), request);
   ASSERT_TRUE(large.ok()) << ToString(large.status());
   EXPECT_LT(large->limits.slots, 256);
   EXPECT_EQ(large->limits.mixed_step_tokens, 256);
@@ -182,17 +185,17 @@ TEST(CudaMemoryPlan, ContextIsTheModelsOrWhatThePoolHolds) {
   const ModelConfig config = Shape("r1-distill-llama-8b");  // 131,072.
   CudaMemoryRequest request;
   request.capacity_bytes = k80Gb;
-  auto plan = PlanCudaMemory(config, request);
+  auto plan = PlanCudaMemory(SpecOf(config), request);
   ASSERT_TRUE(plan.ok());
   EXPECT_EQ(plan->limits.context_tokens, 131072);
   EXPECT_THAT(ToTable(*plan), HasSubstr("context 131072 (the model's)"));
   request.capacity_bytes = 24 * kGib;
-  plan = PlanCudaMemory(config, request);
+  plan = PlanCudaMemory(SpecOf(config), request);
   ASSERT_TRUE(plan.ok()) << ToString(plan.status());
   EXPECT_EQ(plan->limits.context_tokens, plan->pool_tokens());
   EXPECT_THAT(ToTable(*plan), HasSubstr("what the KV blocks hold; the model's is 131072"));
   request.context_tokens = 2000;
-  plan = PlanCudaMemory(config, request);
+  plan = PlanCudaMemory(SpecOf(config), request);
   ASSERT_TRUE(plan.ok());
   EXPECT_EQ(plan->limits.context_tokens, 2000);
   EXPECT_THAT(ToTable(*plan), HasSubstr("context 2000 (--max-model-len)"));
@@ -207,7 +210,7 @@ TEST(CudaMemoryPlan, MoreMemoryNeverGivesLess) {
     int64_t before = 0;
     for (int64_t gib = 8; gib <= 160; gib += 2) {
       request.capacity_bytes = gib * kGib;
-      const auto plan = PlanCudaMemory(config, request);
+      const auto plan = PlanCudaMemory(SpecOf(config), request);
       const int64_t tokens = plan.ok() ? plan->pool_tokens() : 0;
       if (plan.ok()) ExpectSound(config, request, *plan);
       EXPECT_GE(tokens, before) << name << " " << gib;
@@ -226,7 +229,7 @@ TEST(CudaMemoryPlan, EachWantTakesFromThePool) {
   const auto tokens = [&](auto change) {
     CudaMemoryRequest request = base;
     change(request);
-    const auto plan = PlanCudaMemory(config, request);
+    const auto plan = PlanCudaMemory(SpecOf(config), request);
     EXPECT_TRUE(plan.ok()) << ToString(plan.status());
     return plan.ok() ? plan->pool_tokens() : 0;
   };
@@ -263,7 +266,7 @@ void ExpectWaysWork(const ModelConfig& config, const CudaMemoryRequest& request,
       if (flag == "--gpu-memory-utilization") changed.utilization = std::stod(value);
       if (flag == "-tp") changed.tp = std::stoi(value);
     }
-    const auto plan = PlanCudaMemory(config, changed);
+    const auto plan = PlanCudaMemory(SpecOf(config), changed);
     EXPECT_TRUE(plan.ok()) << way << " of: " << message << "\n-> " << ToString(plan.status());
   }
 }
@@ -281,7 +284,7 @@ TEST(CudaMemoryPlan, ARefusalNamesWhatWouldFit) {
         if (variant == 3) request.context_tokens = config.context;
         if (variant == 4) request.kv_cache_bytes = 20 * kGib;
         if (variant == 5) request.utilization = 0.5;
-        const auto plan = PlanCudaMemory(config, request);
+        const auto plan = PlanCudaMemory(SpecOf(config), request);
         if (plan.ok()) {
           ExpectSound(config, request, *plan);
           continue;
@@ -301,7 +304,7 @@ TEST(CudaMemoryPlan, ARefusalNamesWhatWouldFit) {
 TEST(CudaMemoryPlan, SixtySevenBillionOnEightyGigabytes) {
   CudaMemoryRequest request;
   request.capacity_bytes = k80Gb;
-  const auto plan = PlanCudaMemory(Shape("deepseek-llm-67b"), request);
+  const auto plan = PlanCudaMemory(SpecOf(Shape("deepseek-llm-67b")), request);
   EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
   const std::string message(Message(plan.status()));
   EXPECT_THAT(message, AllOf(HasSubstr("72.86 GiB may be used (0.92 of 79.20 GiB)"),
@@ -315,7 +318,7 @@ TEST(CudaMemoryPlan, RefusesWhatNoMemoryMakesRight) {
     CudaMemoryRequest request;
     request.capacity_bytes = k80Gb;
     change(request);
-    const auto plan = PlanCudaMemory(config, request);
+    const auto plan = PlanCudaMemory(SpecOf(config), request);
     EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
     return std::string(Message(plan.status()));
   };
@@ -337,14 +340,14 @@ TEST(CudaMemoryPlan, KvCacheMemoryTooSmallForASequence) {
   request.capacity_bytes = k80Gb;
   const int64_t block = int64_t{64} * 2 * 30 * 32 * 128 * 2;
   request.kv_cache_bytes = 10 * block + 5;
-  const auto plan = PlanCudaMemory(Shape("deepseek-llm-7b"), request);
+  const auto plan = PlanCudaMemory(SpecOf(Shape("deepseek-llm-7b")), request);
   EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(
       std::string(Message(plan.status())),
       AllOf(HasSubstr("holds 10 blocks"), HasSubstr(fmt::format("give {} bytes", 17 * block)),
             HasSubstr("--max-model-len 576")));
   request.context_tokens = 576;
-  EXPECT_TRUE(PlanCudaMemory(Shape("deepseek-llm-7b"), request).ok());
+  EXPECT_TRUE(PlanCudaMemory(SpecOf(Shape("deepseek-llm-7b")), request).ok());
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 
 #include "common/status.h"
 #include "kernels/cuda/linear/paired_rows.h"
+#include "modeling/architectures/architecture.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker::testing {
 namespace {
@@ -39,11 +41,11 @@ class Stored {
 
   // A tensor's rows in the wanted type.
   std::vector<std::vector<uint32_t>> Rows(const std::string& name) const {
-    const std::vector<TensorSpec> specs = ExpectedTensors(config_);
+    const std::vector<Parameter> specs = ExpectedTensors(SpecOf(config_));
     const auto spec = std::find_if(specs.begin(), specs.end(),
-                                   [&](const TensorSpec& s) { return s.name == name; });
+                                   [&](const Parameter& s) { return s.name == name; });
     EXPECT_NE(spec, specs.end()) << name;
-    const TensorSlice slice = SliceOf(*spec, config_, tp_, rank_);
+    const TensorSlice slice = SliceOf(*spec, tp_, rank_);
     const auto loaded = checkpoint_.Load(name, slice);
     EXPECT_TRUE(loaded.ok()) << ToString(loaded.status());
     const std::string_view bytes(reinterpret_cast<const char*>(loaded->data()),
@@ -137,7 +139,7 @@ ModelFiles MakeModel(const WeightVariant& variant, StoredType type, uint64_t see
   model.tensors.clear();
   std::mt19937_64 rng(seed);
   std::normal_distribution<float> normal(0.0f, 0.1f);
-  for (const TensorSpec& spec : ExpectedTensors(*config)) {
+  for (const Parameter& spec : ExpectedTensors(SpecOf(*config))) {
     const TensorSlice whole = WholeOf(spec);
     std::vector<float> values(static_cast<size_t>(whole.rows() * whole.cols()));
     for (float& value : values) value = normal(rng);

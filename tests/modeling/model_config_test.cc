@@ -8,6 +8,7 @@
 #include "common/status.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/config/generation_config.h"
+#include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
 
 namespace fathom::worker {
@@ -27,8 +28,8 @@ using testing::WithKey;
 
 int64_t Parameters(const ModelConfig& config) {
   int64_t count = 0;
-  for (const TensorSpec& spec : ExpectedTensors(config)) {
-    count += WholeOf(spec).rows() * WholeOf(spec).cols();
+  for (const Parameter& spec : ExpectedTensors(SpecOf(config))) {
+    count += spec.elements();
   }
   return count;
 }
@@ -309,9 +310,9 @@ TEST(ModelConfig, MessagesNameTheFile) {
 
 TEST(TensorParallel, NamesTheNumbersThatWouldDo) {
   const ModelConfig tiny = ParsedConfig(TinyConfig());
-  for (const int32_t tp : {1, 2, 4}) EXPECT_TRUE(CheckTensorParallel(tiny, tp).ok()) << tp;
+  for (const int32_t tp : {1, 2, 4}) EXPECT_TRUE(CheckTensorParallel(SpecOf(tiny), tp).ok()) << tp;
   for (const int32_t tp : {0, -1, 3, 8, 704}) {
-    const absl::Status status = CheckTensorParallel(tiny, tp);
+    const absl::Status status = CheckTensorParallel(SpecOf(tiny), tp);
     ASSERT_FALSE(status.ok()) << tp;
     EXPECT_THAT(std::string(Message(status)),
                 AllOf(HasSubstr(fmt::format("size {} ", tp)), HasSubstr("use one of 1, 2, 4")));
@@ -324,12 +325,12 @@ TEST(TensorParallel, Vocabularies) {
   for (const int32_t vocab : {32001, 151669, 513, 4095, 10}) {
     config.vocab = vocab;
     for (const int32_t tp : {1, 2, 4}) {
-      ASSERT_TRUE(CheckTensorParallel(config, tp).ok()) << vocab << " of " << tp;
-      const TensorSpec head = ExpectedTensors(config).back();
+      ASSERT_TRUE(CheckTensorParallel(SpecOf(config), tp).ok()) << vocab << " of " << tp;
+      const Parameter head = ExpectedTensors(SpecOf(config)).back();
       ASSERT_EQ(head.name, "lm_head.weight");
       int64_t next = 0;
       for (int32_t rank = 0; rank < tp; ++rank) {
-        const TensorSlice slice = SliceOf(head, config, tp, rank);
+        const TensorSlice slice = SliceOf(head, tp, rank);
         EXPECT_EQ(slice.row_begin, next);
         EXPECT_GT(slice.rows(), 0);
         next = slice.row_end;
@@ -338,8 +339,8 @@ TEST(TensorParallel, Vocabularies) {
     }
   }
   config.vocab = 5;  // 2, 2, 1 and none.
-  EXPECT_TRUE(CheckTensorParallel(config, 2).ok());
-  EXPECT_FALSE(CheckTensorParallel(config, 4).ok());
+  EXPECT_TRUE(CheckTensorParallel(SpecOf(config), 2).ok());
+  EXPECT_FALSE(CheckTensorParallel(SpecOf(config), 4).ok());
 }
 
 // Every element is held by the same number of ranks: one, or all for whole tensors, or the ranks
@@ -355,11 +356,11 @@ TEST(TensorParallel, SlicesCoverEachTensor) {
   config.qkv_bias = config.qk_norm = true;
   for (config.kv_heads = 1; config.kv_heads <= 16; config.kv_heads *= 2) {
     for (int32_t tp = 1; tp <= 16; tp *= 2) {
-      for (const TensorSpec& spec : ExpectedTensors(config)) {
+      for (const Parameter& spec : ExpectedTensors(SpecOf(config))) {
         const TensorSlice whole = WholeOf(spec);
         std::vector<int> holders(static_cast<size_t>(whole.rows() * whole.cols()));
         for (int32_t rank = 0; rank < tp; ++rank) {
-          const TensorSlice slice = SliceOf(spec, config, tp, rank);
+          const TensorSlice slice = SliceOf(spec, tp, rank);
           for (int64_t row = slice.row_begin; row < slice.row_end; ++row) {
             for (int64_t col = slice.col_begin; col < slice.col_end; ++col) {
               ++holders.at(static_cast<size_t>(row * whole.cols() + col));
@@ -380,16 +381,16 @@ TEST(TensorParallel, QueryHeadsMeetTheirKvHead) {
   ModelConfig config = ParsedConfig(TinyConfig());
   config.heads = 16;
   config.ffn = config.vocab = 64;
-  const TensorSpec k{"k", {0, 8}, Split::kKvRows};
-  const TensorSpec q{"q", {0, 8}, Split::kRows};
+  const Parameter k{.name = "k", .shape = {0, 8}, .split = Split::kKvRows};
+  const Parameter q{.name = "q", .shape = {0, 8}, .split = Split::kRows};
   for (config.kv_heads = 1; config.kv_heads <= 16; config.kv_heads *= 2) {
     for (int32_t tp = 1; tp <= 16; tp *= 2) {
-      TensorSpec heads = q, kv_heads = k;
+      Parameter heads = q, kv_heads = k;
       heads.shape[0] = config.heads;  // One row a head.
-      kv_heads.shape[0] = config.kv_heads;
+      kv_heads.shape[0] = kv_heads.kv_heads = config.kv_heads;
       for (int32_t rank = 0; rank < tp; ++rank) {
-        const TensorSlice queries = SliceOf(heads, config, tp, rank);
-        const TensorSlice keys = SliceOf(kv_heads, config, tp, rank);
+        const TensorSlice queries = SliceOf(heads, tp, rank);
+        const TensorSlice keys = SliceOf(kv_heads, tp, rank);
         const int64_t group = config.heads / config.kv_heads;
         EXPECT_LE(keys.row_begin, queries.row_begin / group);
         EXPECT_GE(keys.row_end, (queries.row_end - 1) / group + 1);

@@ -14,6 +14,7 @@
 #include "common/status.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/safetensors.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker::testing {
 namespace {
@@ -124,7 +125,7 @@ ModelFiles SmallModel(uint64_t seed) {
   EXPECT_TRUE(config.ok()) << ToString(config.status());
   std::mt19937_64 rng(seed);
   std::normal_distribution<float> normal(0.0f, 0.1f);
-  for (const TensorSpec& spec : ExpectedTensors(*config)) {
+  for (const Parameter& spec : ExpectedTensors(SpecOf(*config))) {
     const TensorSlice whole = WholeOf(spec);
     std::vector<float> values(static_cast<size_t>(whole.rows() * whole.cols()));
     for (float& value : values) value = normal(rng);

@@ -35,7 +35,7 @@ TEST(Qwen3, TensorsOfALayer) {
   ASSERT_TRUE(config.ok());
   const std::string prefix = "model.layers.2.";
   std::map<std::string, std::vector<int64_t>> layer;
-  for (const TensorSpec& spec : ExpectedTensors(*config)) {
+  for (const Parameter& spec : ExpectedTensors(SpecOf(*config))) {
     if (spec.name.starts_with(prefix)) layer[spec.name.substr(prefix.size())] = spec.shape;
   }
   const std::map<std::string, std::vector<int64_t>> expected = {

@@ -6,7 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "common/status.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
+#include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
 
 namespace fathom::worker {
@@ -57,7 +59,7 @@ absl::StatusOr<std::map<std::string, std::string>> LoadAll(const std::filesystem
   FATHOM_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
   FATHOM_ASSIGN_OR_RETURN(const auto checkpoint, OpenCheckpoint(folder, config, format));
   std::map<std::string, std::string> tensors;
-  for (const TensorSpec& spec : ExpectedTensors(config)) {
+  for (const Parameter& spec : ExpectedTensors(SpecOf(config))) {
     FATHOM_ASSIGN_OR_RETURN(const HostTensor tensor, checkpoint->Load(spec.name, WholeOf(spec)));
     tensors[spec.name] = {reinterpret_cast<const char*>(tensor.data()),
                           static_cast<size_t>(tensor.bytes())};

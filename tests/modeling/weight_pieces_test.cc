@@ -10,7 +10,9 @@
 
 #include "common/status.h"
 #include "kernels/narrow.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/weight_convert.h"
+#include "modeling/spec/rank_model.h"
 #include "tests/modeling/device_weight_rig.h"
 
 namespace fathom::worker {
@@ -74,7 +76,7 @@ TEST(WeightPieces, EveryElementIsWhereTheKernelsReadIt) {
       WriteModel(folder.path(), MakeModel(variant, stored, 3), 2);
       const Opened model = Open(folder);
       for (const DType dtype : kDeviceTypes) {
-        const DeviceWeightLayout layout = LayOutDeviceWeights(model.config, dtype);
+        const DeviceWeightLayout layout = LayOutDeviceWeights(RankOf(SpecOf(model.config)), dtype);
         for (const int64_t piece_bytes : {1, 3000, 1 << 20}) {
           const auto arena = LoadOnHost(layout, *model.checkpoint, piece_bytes);
           ASSERT_TRUE(arena.ok()) << ToString(arena.status());
@@ -99,7 +101,8 @@ TEST(WeightPieces, VectorsOfAnyType) {
       const TempFolder folder;
       WriteModel(folder.path(), files);
       const Opened model = Open(folder);
-      const DeviceWeightLayout layout = LayOutDeviceWeights(model.config, DType::kBf16);
+      const DeviceWeightLayout layout =
+          LayOutDeviceWeights(RankOf(SpecOf(model.config)), DType::kBf16);
       for (const int64_t piece_bytes : {1, 200, 1 << 20}) {
         const auto arena = LoadOnHost(layout, *model.checkpoint, piece_bytes);
         ASSERT_TRUE(arena.ok()) << ToString(arena.status());
@@ -120,8 +123,10 @@ TEST(WeightPieces, RanksHaveTheirSlices) {
   for (const int32_t tp : {2, 4}) {
     for (int32_t rank = 0; rank < tp; ++rank) {
       for (const DType dtype : kDeviceTypes) {  // Copied by columns, and converted.
-        const DeviceWeightLayout layout = LayOutDeviceWeights(model.config, dtype, tp, rank);
-        EXPECT_EQ(layout.bytes, DeviceWeightsBytes(model.config, dtype, tp));
+        const DeviceWeightLayout layout =
+            LayOutDeviceWeights(RankOf(SpecOf(model.config), {.tp = tp, .tp_rank = rank}), dtype);
+        EXPECT_EQ(layout.bytes,
+                  LayOutDeviceWeights(RankOf(SpecOf(model.config), {.tp = tp}), dtype).bytes);
         const auto arena = LoadOnHost(layout, *model.checkpoint, 3000);
         ASSERT_TRUE(arena.ok()) << ToString(arena.status());
         for (const WeightRegion& region : layout.regions) {
@@ -143,9 +148,9 @@ TEST(WeightPieces, ValuesThatDoNotFitNameTheirTensor) {
   const TempFolder folder;
   WriteModel(folder.path(), files);
   const Opened model = Open(folder);
-  const DeviceWeightLayout bf16 = LayOutDeviceWeights(model.config, DType::kBf16);
+  const DeviceWeightLayout bf16 = LayOutDeviceWeights(RankOf(SpecOf(model.config)), DType::kBf16);
   EXPECT_TRUE(LoadOnHost(bf16, *model.checkpoint, 4096).ok());
-  const DeviceWeightLayout f16 = LayOutDeviceWeights(model.config, DType::kF16);
+  const DeviceWeightLayout f16 = LayOutDeviceWeights(RankOf(SpecOf(model.config)), DType::kF16);
   const auto refused = LoadOnHost(f16, *model.checkpoint, 4096);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(Message(refused.status())),
@@ -157,17 +162,18 @@ TEST(WeightPieces, NotFiniteIsFoundInTheFile) {
   const TempFolder folder;
   WriteModel(folder.path(), MakeModel(WeightVariants()[1], StoredType::kBf16, 6));
   const Opened model = Open(folder);
-  const DeviceWeightLayout layout = LayOutDeviceWeights(model.config, DType::kBf16);
+  const DeviceWeightLayout layout = LayOutDeviceWeights(RankOf(SpecOf(model.config)), DType::kBf16);
   const WeightPieces pieces(&layout, model.checkpoint.get(), 4096);
   // Row 8 of a pairing is the first of its second halves.
-  const absl::Status status = pieces.NotFinite(*layout.Find("layers.0.gate_up"), 16 + 8 + 1, 7);
+  const absl::Status status = pieces.NotFinite(*layout.Find(Operand::kGateUp, 0), 16 + 8 + 1, 7);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(Message(status)),
               HasSubstr("model.safetensors: tensor model.layers.0.mlp.up_proj.weight has a value "
                         "that is not finite at [9, 7]"));
-  EXPECT_THAT(std::string(Message(pieces.NotFinite(*layout.Find("layers.1.qkv"), 64 + 16 + 8, 0))),
-              HasSubstr("model.layers.1.self_attn.k_proj.weight has a value that is not finite at "
-                        "[24, 0]"));
+  EXPECT_THAT(
+      std::string(Message(pieces.NotFinite(*layout.Find(Operand::kQkv, 1), 64 + 16 + 8, 0))),
+      HasSubstr("model.layers.1.self_attn.k_proj.weight has a value that is not finite at "
+                "[24, 0]"));
 }
 
 TEST(WeightPieces, AFileCutShortAfterwardsIsAnError) {
@@ -176,7 +182,7 @@ TEST(WeightPieces, AFileCutShortAfterwardsIsAnError) {
   const Opened model = Open(folder);
   const auto path = folder / "model.safetensors";
   std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
-  const DeviceWeightLayout layout = LayOutDeviceWeights(model.config, DType::kBf16);
+  const DeviceWeightLayout layout = LayOutDeviceWeights(RankOf(SpecOf(model.config)), DType::kBf16);
   const auto arena = LoadOnHost(layout, *model.checkpoint, 4096);
   EXPECT_EQ(arena.status().code(), absl::StatusCode::kDataLoss);
 }
@@ -185,7 +191,7 @@ TEST(DeviceWeightLayout, RegionsAreAlignedAndApart) {
   for (const WeightVariant& variant : WeightVariants()) {
     const auto config = ParseModelConfig(MakeModel(variant, StoredType::kBf16, 1).config);
     ASSERT_TRUE(config.ok());
-    const DeviceWeightLayout layout = LayOutDeviceWeights(*config, DType::kF16);
+    const DeviceWeightLayout layout = LayOutDeviceWeights(RankOf(SpecOf(*config)), DType::kF16);
     int64_t end = 0;
     for (const WeightRegion& region : layout.regions) {
       EXPECT_EQ(region.offset % kDeviceWeightAlignment, 0);
@@ -197,10 +203,10 @@ TEST(DeviceWeightLayout, RegionsAreAlignedAndApart) {
         ASSERT_EQ(source.part->map.ToRegion(source.row - source.part->slice.row_begin), row);
       }
     }
-    EXPECT_EQ(layout.bytes, DeviceWeightsBytes(*config, DType::kBf16));
-    EXPECT_EQ(layout.Find("head") == nullptr, variant.tied);
-    EXPECT_EQ(layout.Find("layers.1.q_norm") != nullptr, config->qk_norm);
-    EXPECT_EQ(layout.Find("layers.0.qkv_bias") != nullptr, config->qkv_bias);
+    EXPECT_EQ(layout.bytes, LayOutDeviceWeights(RankOf(SpecOf(*config)), DType::kBf16).bytes);
+    EXPECT_EQ(layout.Find(Operand::kHead) == nullptr, variant.tied);
+    EXPECT_EQ(layout.Find(Operand::kQNorm, 1) != nullptr, config->qk_norm);
+    EXPECT_EQ(layout.Find(Operand::kQkvBias, 0) != nullptr, config->qkv_bias);
   }
 }
 
@@ -211,12 +217,14 @@ TEST(DeviceWeightLayout, TheHeadIsPaddedToWholeTiles) {
     ASSERT_TRUE(config.ok());
     for (const int32_t tp : {1, 2, 4}) {
       if (variant.heads % tp != 0) continue;
-      const int64_t rows = HeadRows(*config, tp);
+      const int64_t rows = HeadRows(RowsOfRank(config->vocab, tp));
       EXPECT_EQ(rows % kHeadRowsUnit, 0);
       EXPECT_GE(rows * tp, config->vocab);
       for (int32_t rank = 0; rank < tp; ++rank) {
-        const DeviceWeightLayout layout = LayOutDeviceWeights(*config, DType::kBf16, tp, rank);
-        EXPECT_EQ(layout.bytes, DeviceWeightsBytes(*config, DType::kBf16, tp));
+        const DeviceWeightLayout layout =
+            LayOutDeviceWeights(RankOf(SpecOf(*config), {.tp = tp, .tp_rank = rank}), DType::kBf16);
+        EXPECT_EQ(layout.bytes,
+                  LayOutDeviceWeights(RankOf(SpecOf(*config), {.tp = tp}), DType::kBf16).bytes);
         for (const WeightRegion& region : layout.regions) {
           const bool head = region.name == (variant.tied ? "embedding" : "head");
           const int64_t first = variant.tied ? RowsOfRank(config->vocab, tp) * rank : 0;
@@ -237,14 +245,15 @@ TEST(DeviceWeightLayout, PublishedShape) {
   // Every parameter in 2 bytes, and 2 more for each of the norms' elements.
   const int64_t layer = 4 * 4096 * int64_t{4096} + 3 * 4096 * int64_t{11008} + 2 * 4096;
   const int64_t parameters = 30 * layer + 2 * 102400 * int64_t{4096} + 4096;
-  EXPECT_EQ(DeviceWeightsBytes(*config, DType::kBf16), 2 * parameters + 2 * 61 * 4096);
+  EXPECT_EQ(LayOutDeviceWeights(RankOf(SpecOf(*config)), DType::kBf16).bytes,
+            2 * parameters + 2 * 61 * 4096);
 }
 
 TEST(DeviceWeightLayout, SizesThatKernelsDoNotDo) {
   ModelFiles model = testing::SmallModel(1);  // head_dim 4, ffn 12
   const auto config = ParseModelConfig(model.config);
   ASSERT_TRUE(config.ok());
-  const absl::Status status = CheckDeviceWeights(*config, 1);
+  const absl::Status status = CheckDeviceWeights(RankOf(SpecOf(*config)));
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(Message(status)), HasSubstr("head_dim 4"));
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "common/status.h"
+#include "modeling/architectures/architecture.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {
 
@@ -71,16 +73,14 @@ std::unique_ptr<Rank> LoadRank(const std::filesystem::path& folder, const RigOpt
     rank->comm = std::make_unique<ThreadComm>(ranks, index, options.tp);
   }
   rank->pool = std::make_unique<kernels::ThreadPool>(options.threads);
-  auto kv = KvCache::Allocate({.layers = config->layers,
-                               .kv_heads = Decoder::KvHeadsOfRank(*config, options.tp),
-                               .head_dim = config->head_dim,
-                               .block_tokens = options.block_tokens,
-                               .pool_blocks = kPoolTokens / options.block_tokens});
+  const RankModel model = RankOf(SpecOf(*config), {.tp = options.tp, .tp_rank = index});
+  auto kv =
+      KvCache::Allocate(KvShapeOf(model, options.block_tokens, kPoolTokens / options.block_tokens));
   EXPECT_TRUE(kv.ok()) << ToString(kv.status());
   if (!kv.ok()) return nullptr;
   rank->kv = *std::move(kv);
   auto decoder = Decoder::Load(
-      *config, **checkpoint, {.rank = index, .size = options.tp},
+      model, **checkpoint,
       {.step_tokens = kStepTokens, .logits_rows = kStepTokens, .context_tokens = kContextTokens},
       rank->kv.get(), rank->comm.get(), rank->pool.get());
   EXPECT_TRUE(decoder.ok()) << ToString(decoder.status());

@@ -41,9 +41,7 @@ class FakeDecoder final : public Decoder {
  public:
   // The shape that its KvCache must have.
   static KvShape Shape(int32_t block_tokens, int32_t pool_blocks) {
-    return {.layers = 1,
-            .kv_heads = 1,
-            .head_dim = 16,
+    return {.layers = {{{"k", 1, kWidth}, {"v", 1, kWidth}}},
             .block_tokens = block_tokens,
             .pool_blocks = pool_blocks};
   }
@@ -80,12 +78,14 @@ class FakeDecoder final : public Decoder {
   int64_t forwards = 0;
 
  private:
+  static constexpr int32_t kWidth = 16;
+
   float* Cell(std::span<const BlockId> blocks, int32_t position) {
     const int32_t block_tokens = kv_->shape().block_tokens;
     const BlockId block = blocks[static_cast<size_t>(position / block_tokens)];
     FATHOM_CHECK(kv_->Contains(block));
-    return kv_->Keys(0) + block.value * kv_->block_floats() +
-           position % block_tokens * kv_->shape().head_dim;
+    return kv_->Plane(0, 0) + block.value * kv_->BlockFloats(0, 0) +
+           position % block_tokens * kWidth;
   }
 
   KvCache* const kv_;

@@ -5,8 +5,10 @@
 
 #include "common/status.h"
 #include "kernels/cpu/thread_pool.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/layout/memory_plan.h"
+#include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
 #include "tests/worker/decoder_rig.h"
 #include "worker/comm/comm.h"
@@ -30,12 +32,12 @@ struct Loaded {
   explicit Loaded(const std::filesystem::path& folder, const DecoderLimits& limits = kLimits)
       : config(*ReadModelConfig(folder)),
         checkpoint(*OpenCheckpoint(folder, config)),
-        kv(*KvCache::Allocate({config.layers, Decoder::KvHeadsOfRank(config, 1), config.head_dim,
-                               kBlockTokens, kPoolBlocks})),
-        decoder(
-            *Decoder::Load(config, *checkpoint, ParallelPlace{}, limits, kv.get(), &comm, &pool)) {}
+        model(RankOf(SpecOf(config))),
+        kv(*KvCache::Allocate(KvShapeOf(model, kBlockTokens, kPoolBlocks))),
+        decoder(*Decoder::Load(model, *checkpoint, limits, kv.get(), &comm, &pool)) {}
   ModelConfig config;
   std::unique_ptr<Checkpoint> checkpoint;
+  RankModel model;
   std::unique_ptr<KvCache> kv;
   SingleRankComm comm;
   kernels::ThreadPool pool{1};
@@ -163,7 +165,7 @@ TEST(Variants, DecoderTakesWhatThePlanSays) {
       request.context_tokens = limits.context_tokens;
       request.kv_cache_bytes =
           static_cast<int64_t>(kPoolBlocks * KvCache::BytesPerBlock(loaded.kv->shape()));
-      const auto plan = PlanMemory(loaded.config, request);
+      const auto plan = PlanMemory(SpecOf(loaded.config), request);
       ASSERT_TRUE(plan.ok()) << ToString(plan.status());
       EXPECT_EQ(plan->blocks, kPoolBlocks);
       EXPECT_EQ(plan->activation_bytes, static_cast<int64_t>(loaded.decoder->work_bytes()));

@@ -14,7 +14,7 @@
 #include "kernels/rmsnorm.h"
 #include "kernels/rope_kv_write.h"
 #include "kernels/silu_mul.h"
-#include "modeling/config/rope_spec.h"
+#include "modeling/spec/rope_spec.h"
 #include "worker/cpu/model_weights.h"
 
 namespace fathom::worker {
@@ -49,29 +49,28 @@ struct Activations {
 
 class LlamaDecoder final : public Decoder {
  public:
-  LlamaDecoder(const ModelConfig& config, const ParallelPlace& place, const DecoderLimits& limits,
+  LlamaDecoder(const RankModel& model, const DecoderLimits& limits,
                std::unique_ptr<ModelWeights> weights, KvCache* kv, Comm* comm,
                kernels::ThreadPool* pool, std::atomic<uint64_t>* progress)
-      : config_(config),
-        shape_(ShapeOfRank(config, place.size)),
+      : model_(model),
+        widest_(WidestOf(model)),
         limits_(limits),
         weights_(std::move(weights)),
         positions_(std::min<int64_t>(limits.context_tokens, kv->shape().pool_tokens())),
-        rope_(kernels::MakeRopeTable(RopeSpecOf(config), positions_)),
+        rope_(kernels::MakeRopeTable(RopeSpecOf(model.rope, model.rope_dim), positions_)),
         kv_(*kv),
         comm_(*comm),
         pool_(*pool),
         progress_(progress),
-        q_width_(int64_t{shape_.heads} * config.head_dim),
-        kv_width_(int64_t{shape_.kv_heads} * config.head_dim),
-        x_(limits.step_tokens, Padded(config.hidden)),
-        normed_(limits.step_tokens, Padded(config.hidden)),
-        qkv_(limits.step_tokens, Padded(q_width_ + 2 * kv_width_)),
-        attended_(limits.step_tokens, Padded(q_width_)),
-        gate_up_(limits.step_tokens, Padded(2 * int64_t{shape_.ffn})),
-        logits_(limits.logits_rows, config.vocab),
-        logits_of_rank_(place.size > 1 ? limits.logits_rows : 0, shape_.vocab),
-        gathered_(place.size > 1 ? limits.logits_rows : 0, int64_t{place.size} * shape_.vocab) {
+        x_(limits.step_tokens, Padded(model.hidden)),
+        normed_(limits.step_tokens, Padded(model.hidden)),
+        qkv_(limits.step_tokens, Padded(widest_.qkv_rows)),
+        attended_(limits.step_tokens, Padded(widest_.q_rows)),
+        gate_up_(limits.step_tokens, Padded(2 * widest_.mlp)),
+        logits_(limits.logits_rows, model.vocab),
+        logits_of_rank_(model.place.tp > 1 ? limits.logits_rows : 0, model.vocab_rows),
+        gathered_(model.place.tp > 1 ? limits.logits_rows : 0,
+                  int64_t{model.place.tp} * model.vocab_rows) {
     tokens_.reserve(static_cast<size_t>(limits.step_tokens));
     rows_.reserve(static_cast<size_t>(limits.step_tokens));
     with_logits_.reserve(static_cast<size_t>(limits.logits_rows));
@@ -93,13 +92,13 @@ class LlamaDecoder final : public Decoder {
   absl::Status CheckRow(const ForwardBatch& batch, const ForwardRow& row) const;
   absl::Status Begin(const ForwardBatch& batch);
   absl::Status Layer(int32_t index);
-  void WriteKv(const LayerWeights& layer, const KvPlanes& planes);
-  void KeepRowsWithLogits();
-  void Attention(const KvPlanes& planes);
+  void WriteKv(const RankLayer& part, const LayerWeights& layer, const KvPlanes& planes);
+  void KeepRowsWithLogits(int64_t q_rows);
+  void Attention(const RankLayer& part, const KvPlanes& planes);
   absl::StatusOr<std::span<const float>> Head();
 
   void Norm(Activations& x, const float* weight, Activations& y, int64_t rows);
-  void NormHeads(float* heads, int64_t count, const float* weight);
+  void NormHeads(float* heads, int64_t count, int64_t head_dim, const float* weight);
   void Product(Activations& x, const TensorView& weight, const float* bias, Activations& y,
                int64_t rows);
   absl::Status AddProduct(Activations& x, const TensorView& weight);
@@ -107,8 +106,8 @@ class LlamaDecoder final : public Decoder {
   // Rows in work: all of the batch, and from the last layer's KV write on those with logits.
   int64_t row_count() const { return static_cast<int64_t>(rows_.size()); }
 
-  const ModelConfig config_;
-  const RankShape shape_;
+  const RankModel model_;
+  const LayerWidths widest_;
   const DecoderLimits limits_;
   const std::unique_ptr<ModelWeights> weights_;
   // Positions that a sequence can reach: the context, or what the KV pool holds where that is less.
@@ -120,8 +119,6 @@ class LlamaDecoder final : public Decoder {
   kernels::ThreadPool& pool_;
   std::atomic<uint64_t>* const progress_;
 
-  const int64_t q_width_;
-  const int64_t kv_width_;
   Activations x_;               // The residual stream.
   Activations normed_;          // A norm's output, or a product that waits for its all-reduce.
   Activations qkv_;             // Per row: q of the rank's heads, then k, then v.
@@ -143,7 +140,7 @@ absl::StatusOr<std::span<const float>> LlamaDecoder::Forward(const ForwardBatch&
                          .y = x_.row(0),
                          .y_stride = x_.stride},
                         pool_);
-  for (int32_t i = 0; i < config_.layers; ++i) {
+  for (int32_t i = 0; i < static_cast<int32_t>(model_.layers.size()); ++i) {
     FATHOM_RETURN_IF_ERROR(Layer(i));
     if (progress_ != nullptr) progress_->fetch_add(1, std::memory_order_relaxed);
   }
@@ -151,28 +148,31 @@ absl::StatusOr<std::span<const float>> LlamaDecoder::Forward(const ForwardBatch&
 }
 
 absl::Status LlamaDecoder::Layer(int32_t index) {
+  const RankLayer& part = model_.layers[static_cast<size_t>(index)];
   const LayerWeights& layer = weights_->layers[static_cast<size_t>(index)];
-  const KvPlanes planes = {.keys = kv_.Keys(index),
-                           .values = kv_.Values(index),
-                           .kv_heads = shape_.kv_heads,
-                           .head_dim = config_.head_dim,
+  const KvPlanes planes = {.keys = kv_.Plane(index, 0),
+                           .values = kv_.Plane(index, 1),
+                           .kv_heads = part.attention.kv_heads,
+                           .head_dim = part.attention.head_dim,
                            .block_tokens = kv_.shape().block_tokens};
   Norm(x_, layer.attention_norm, normed_, row_count());
   Product(normed_, layer.qkv, layer.qkv_bias, qkv_, row_count());
-  WriteKv(layer, planes);
-  if (index + 1 == config_.layers) KeepRowsWithLogits();
+  WriteKv(part, layer, planes);
+  if (static_cast<size_t>(index) + 1 == model_.layers.size()) {
+    KeepRowsWithLogits(part.attention.q_rows());
+  }
   // The same on every rank: none of them meets in a collective of no rows.
   if (row_count() == 0) return absl::OkStatus();
-  Attention(planes);
+  Attention(part, planes);
   FATHOM_RETURN_IF_ERROR(AddProduct(attended_, layer.o));
 
   Norm(x_, layer.ffn_norm, normed_, row_count());
   Product(normed_, layer.gate_up, nullptr, gate_up_, row_count());
   kernels::SiluMulCpu({.gate = gate_up_.row(0),
-                       .up = gate_up_.row(0) + shape_.ffn,
+                       .up = gate_up_.row(0) + part.mlp.width,
                        .stride = gate_up_.stride,
                        .rows = row_count(),
-                       .dim = shape_.ffn,
+                       .dim = part.mlp.width,
                        .y = gate_up_.row(0),
                        .y_stride = gate_up_.stride},
                       pool_);
@@ -180,19 +180,19 @@ absl::Status LlamaDecoder::Layer(int32_t index) {
   return absl::OkStatus();
 }
 
-void LlamaDecoder::WriteKv(const LayerWeights& layer, const KvPlanes& planes) {
+void LlamaDecoder::WriteKv(const RankLayer& part, const LayerWeights& layer,
+                           const KvPlanes& planes) {
+  const AttentionSpec& attention = part.attention;
   float* q = qkv_.row(0);
-  float* k = q + q_width_;
-  float* v = k + kv_width_;
-  if (config_.qk_norm) {
-    NormHeads(q, shape_.heads, layer.q_norm);
-    NormHeads(k, shape_.kv_heads, layer.k_norm);
-  }
+  float* k = q + attention.q_rows();
+  float* v = k + attention.kv_rows();
+  if (layer.q_norm != nullptr) NormHeads(q, attention.heads, attention.head_dim, layer.q_norm);
+  if (layer.k_norm != nullptr) NormHeads(k, attention.kv_heads, attention.head_dim, layer.k_norm);
   kernels::RopeKvWriteCpu({.q = q,
                            .k = k,
                            .v = v,
                            .stride = qkv_.stride,
-                           .heads = shape_.heads,
+                           .heads = attention.heads,
                            .cos = rope_.cos.data(),
                            .sin = rope_.sin.data(),
                            .rows = rows_.data(),
@@ -202,7 +202,7 @@ void LlamaDecoder::WriteKv(const LayerWeights& layer, const KvPlanes& planes) {
 }
 
 // After the last layer's KV write only rows with logits matter to anybody.
-void LlamaDecoder::KeepRowsWithLogits() {
+void LlamaDecoder::KeepRowsWithLogits(int64_t q_rows) {
   const auto count = std::ssize(with_logits_);
   if (count == row_count()) return;
   const auto keep = [&](Activations& a, int64_t width) {
@@ -214,18 +214,18 @@ void LlamaDecoder::KeepRowsWithLogits() {
                             .y = a.row(0),
                             .y_stride = a.stride});
   };
-  keep(x_, config_.hidden);
-  keep(qkv_, q_width_);
+  keep(x_, model_.hidden);
+  keep(qkv_, q_rows);
   for (size_t i = 0; i < with_logits_.size(); ++i) {
     rows_[i] = rows_[static_cast<size_t>(with_logits_[i])];
   }
   rows_.resize(with_logits_.size());
 }
 
-void LlamaDecoder::Attention(const KvPlanes& planes) {
+void LlamaDecoder::Attention(const RankLayer& part, const KvPlanes& planes) {
   kernels::PagedAttentionCpu({.q = qkv_.row(0),
                               .q_stride = qkv_.stride,
-                              .heads = shape_.heads,
+                              .heads = part.attention.heads,
                               .planes = planes,
                               .rows = rows_.data(),
                               .row_count = row_count(),
@@ -246,10 +246,10 @@ absl::StatusOr<std::span<const float>> LlamaDecoder::Head() {
   FATHOM_RETURN_IF_ERROR(comm_.AllGather(logits_of_rank_.rows(count), gathered_.rows(count)));
   const float* from = gathered_.row(0);
   for (int64_t rank = 0; rank < comm_.size(); ++rank) {
-    const int64_t begin = rank * shape_.vocab;
+    const int64_t begin = rank * model_.vocab_rows;
     // Behind the vocabulary's end the last rank's rows hold nothing.
-    const int64_t width = std::min<int64_t>(shape_.vocab, config_.vocab - begin);
-    for (int64_t r = 0; r < count; ++r, from += shape_.vocab) {
+    const int64_t width = std::min<int64_t>(model_.vocab_rows, model_.vocab - begin);
+    for (int64_t r = 0; r < count; ++r, from += model_.vocab_rows) {
       std::copy_n(from, width, logits_.row(r) + begin);
     }
   }
@@ -260,22 +260,22 @@ void LlamaDecoder::Norm(Activations& x, const float* weight, Activations& y, int
   kernels::RmsNormCpu({.x = x.row(0),
                        .x_stride = x.stride,
                        .weight = weight,
-                       .eps = static_cast<float>(config_.rms_eps),
+                       .eps = static_cast<float>(model_.rms_eps),
                        .rows = rows,
-                       .dim = config_.hidden,
+                       .dim = model_.hidden,
                        .y = y.row(0),
                        .y_stride = y.stride},
                       pool_);
 }
 
-void LlamaDecoder::NormHeads(float* heads, int64_t count, const float* weight) {
+void LlamaDecoder::NormHeads(float* heads, int64_t count, int64_t head_dim, const float* weight) {
   kernels::RmsNormCpu({.x = heads,
                        .x_stride = qkv_.stride,
                        .weight = weight,
-                       .eps = static_cast<float>(config_.rms_eps),
+                       .eps = static_cast<float>(model_.rms_eps),
                        .rows = row_count(),
                        .groups = count,
-                       .dim = config_.head_dim,
+                       .dim = head_dim,
                        .y = heads,
                        .y_stride = qkv_.stride},
                       pool_);
@@ -315,8 +315,8 @@ absl::Status LlamaDecoder::AddProduct(Activations& x, const TensorView& weight) 
 }
 
 absl::Status LlamaDecoder::CheckRow(const ForwardBatch& batch, const ForwardRow& row) const {
-  if (row.token < 0 || row.token >= config_.vocab) {
-    return OutOfRange("token {} is not in the model's vocabulary of {}", row.token, config_.vocab);
+  if (row.token < 0 || row.token >= model_.vocab) {
+    return OutOfRange("token {} is not in the model's vocabulary of {}", row.token, model_.vocab);
   }
   if (row.position < 0 || row.position >= positions_) {
     return OutOfRange(
@@ -362,27 +362,24 @@ absl::Status LlamaDecoder::Begin(const ForwardBatch& batch) {
 
 }  // namespace
 
-int32_t Decoder::KvHeadsOfRank(const ModelConfig& config, int32_t tp) {
-  return ShapeOfRank(config, tp).kv_heads;
-}
-
-absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const ModelConfig& config,
-                                                       Checkpoint& checkpoint,
-                                                       const ParallelPlace& place,
+absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const RankModel& model,
+                                                       const Checkpoint& checkpoint,
                                                        const DecoderLimits& limits, KvCache* kv,
                                                        Comm* comm, kernels::ThreadPool* pool,
                                                        std::atomic<uint64_t>* progress) {
-  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, place.size));
+  const RankPlace& place = model.place;
   FATHOM_CHECK(limits.step_tokens > 0 && limits.logits_rows > 0 && limits.context_tokens > 0 &&
-                   comm->rank() == place.rank && comm->size() == place.size,
-               "rank {} of {}", place.rank, place.size);
+                   comm->rank() == place.tp_rank && comm->size() == place.tp,
+               "rank {} of {}", place.tp_rank, place.tp);
   const KvShape& shape = kv->shape();
-  FATHOM_CHECK(shape.layers == config.layers && shape.head_dim == config.head_dim &&
-                   shape.kv_heads == KvHeadsOfRank(config, place.size),
-               "the KV cache has {} layers, {} heads of {}", shape.layers, shape.kv_heads,
-               shape.head_dim);
-  FATHOM_ASSIGN_OR_RETURN(auto weights, ModelWeights::Load(config, checkpoint, place));
-  return std::make_unique<LlamaDecoder>(config, place, limits, std::move(weights), kv, comm, pool,
+  FATHOM_CHECK(shape.layers == KvShapeOf(model, shape.block_tokens, shape.pool_blocks).layers,
+               "the KV cache has the planes of another model or rank");
+  for (const RankLayer& layer : model.layers) {
+    FATHOM_CHECK(layer.attention.head_dim == model.rope_dim, "layer {}: one rotary table for all",
+                 layer.index);
+  }
+  FATHOM_ASSIGN_OR_RETURN(auto weights, ModelWeights::Load(model, checkpoint));
+  return std::make_unique<LlamaDecoder>(model, limits, std::move(weights), kv, comm, pool,
                                         progress);
 }
 

@@ -1,8 +1,8 @@
 // worker/cpu/decoder.h: the forward pass of a Llama-like model on the CPU, one rank of a
-// tensor-parallel group. A row is one token of one sequence. Decode rows, prompt chunks of any
-// length and many sequences go through the same ops in one batch, and a row's logits have the same
-// bits however it was batched (docs/NUMERICS.md). Thread: the engine thread; `pool` runs the ops.
-// All memory is allocated by Load, for DecoderLimits.
+// tensor-parallel group; layers may differ in their widths. A row is one token of one sequence.
+// Decode rows, prompt chunks of any length and many sequences go through the same ops in one batch,
+// and a row's logits have the same bits however it was batched (docs/NUMERICS.md). Thread: the
+// engine thread; `pool` runs the ops. All memory is allocated by Load, for DecoderLimits.
 #pragma once
 
 #include <atomic>
@@ -13,20 +13,13 @@
 #include "common/status.h"
 #include "common/types.h"
 #include "kernels/cpu/thread_pool.h"
-#include "modeling/config/model_config.h"
+#include "modeling/spec/rank_model.h"
 #include "worker/comm/comm.h"
 #include "worker/cpu/kv_cache.h"
 
 namespace fathom::worker {
 
 class Checkpoint;
-
-// Which part of the model a rank holds: heads, ffn and vocabulary are split by rank, kv heads too
-// or, when there are more ranks than kv heads, replicated; the embedding is whole on each.
-struct ParallelPlace {
-  int32_t rank = 0;
-  int32_t size = 1;
-};
 
 struct DecoderLimits {
   int32_t step_tokens = 0;     // Rows of one Forward.
@@ -50,15 +43,12 @@ struct ForwardBatch {
 
 class Decoder {
  public:
-  // The kv heads of one rank: the shape of its KvCache.
-  static int32_t KvHeadsOfRank(const ModelConfig& config, int32_t tp);
-
-  // Loads and packs this rank's slice. Errors are the checkpoint's, and INVALID_ARGUMENT for a
-  // degree that does not divide the model or a weight that is not finite. `kv`, `comm`, `pool` and
-  // `progress` (may be null; counts layers done) outlive the decoder.
-  static absl::StatusOr<std::unique_ptr<Decoder>> Load(const ModelConfig& config,
-                                                       Checkpoint& checkpoint,
-                                                       const ParallelPlace& place,
+  // Loads and packs this rank's slices. Errors are the checkpoint's, and INVALID_ARGUMENT for a
+  // weight that is not finite. `kv`, `comm`, `pool` and `progress` (may be null; counts layers
+  // done) outlive the decoder. REQUIRES: the CPU runs the model (modeling/spec/device_kinds.h), the
+  // rank has all of its layers (stages is 1), `kv` has its planes and `comm` its place.
+  static absl::StatusOr<std::unique_ptr<Decoder>> Load(const RankModel& model,
+                                                       const Checkpoint& checkpoint,
                                                        const DecoderLimits& limits, KvCache* kv,
                                                        Comm* comm, kernels::ThreadPool* pool,
                                                        std::atomic<uint64_t>* progress = nullptr);

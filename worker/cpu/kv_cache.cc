@@ -9,22 +9,33 @@
 namespace fathom::worker {
 namespace {
 
-int64_t BlockFloats(const KvShape& shape) {
-  return int64_t{shape.kv_heads} * shape.block_tokens * shape.head_dim;
+constexpr int64_t kFloatBytes = 4;
+
+int64_t BlockBytes(const KvShape& shape, const KvPlane& plane) {
+  return KvBytes({&plane, 1}, kFloatBytes, shape.block_tokens);
 }
 
 }  // namespace
 
+KvShape KvShapeOf(const RankModel& model, int32_t block_tokens, int32_t pool_blocks) {
+  KvShape shape{.block_tokens = block_tokens, .pool_blocks = pool_blocks};
+  for (const RankLayer& layer : model.layers) shape.layers.push_back(layer.attention.planes);
+  return shape;
+}
+
 size_t KvCache::BytesPerBlock(const KvShape& shape) {
-  return static_cast<size_t>(2 * shape.layers * BlockFloats(shape)) * sizeof(float);
+  int64_t bytes = 0;
+  for (const auto& planes : shape.layers) bytes += KvBytes(planes, kFloatBytes, shape.block_tokens);
+  return static_cast<size_t>(bytes);
 }
 
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Allocate(const KvShape& shape) {
-  FATHOM_CHECK(shape.layers > 0 && shape.kv_heads > 0 && shape.head_dim > 0 &&
-                   shape.block_tokens > 0 && shape.block_tokens % 16 == 0 && shape.pool_blocks >= 2,
-               "layers {} kv_heads {} head_dim {} block_tokens {} pool_blocks {}", shape.layers,
-               shape.kv_heads, shape.head_dim, shape.block_tokens, shape.pool_blocks);
-  const size_t bytes = BytesPerBlock(shape) * static_cast<size_t>(shape.pool_blocks);
+  const size_t block_bytes = BytesPerBlock(shape);
+  FATHOM_CHECK(block_bytes > 0 && shape.block_tokens > 0 && shape.block_tokens % 16 == 0 &&
+                   shape.pool_blocks >= 2,
+               "{} layers, {} bytes a block, block_tokens {} pool_blocks {}", shape.layers.size(),
+               block_bytes, shape.block_tokens, shape.pool_blocks);
+  const size_t bytes = block_bytes * static_cast<size_t>(shape.pool_blocks);
   // Zero pages, so that what no sequence has written yet is a number.
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
@@ -37,14 +48,20 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Allocate(const KvShape& shape)
   return std::unique_ptr<KvCache>(new KvCache(shape, static_cast<float*>(memory), bytes));
 }
 
-KvCache::KvCache(const KvShape& shape, float* planes, size_t bytes)
-    : shape_(shape),
-      block_floats_(BlockFloats(shape)),
-      plane_floats_(block_floats_ * shape.pool_blocks),
-      planes_(planes),
-      bytes_(bytes) {}
+KvCache::KvCache(const KvShape& shape, float* memory, size_t bytes)
+    : shape_(shape), memory_(memory), bytes_(bytes) {
+  float* next = memory;
+  for (const auto& planes : shape.layers) {
+    first_plane_.push_back(static_cast<int32_t>(places_.size()));
+    for (const KvPlane& plane : planes) {
+      const int64_t block_floats = BlockBytes(shape, plane) / kFloatBytes;
+      places_.push_back({next, block_floats});
+      next += block_floats * shape.pool_blocks;
+    }
+  }
+}
 
-KvCache::~KvCache() { munmap(planes_, bytes_); }
+KvCache::~KvCache() { munmap(memory_, bytes_); }
 
 absl::Status KvCache::CheckBlock(BlockId block) const {
   if (Contains(block)) return absl::OkStatus();
@@ -56,19 +73,19 @@ absl::Status KvCache::Copy(BlockId from, BlockId to) {
   FATHOM_RETURN_IF_ERROR(CheckBlock(from));
   FATHOM_RETURN_IF_ERROR(CheckBlock(to));
   if (from == to) return absl::OkStatus();
-  for (int32_t plane = 0; plane < 2 * shape_.layers; ++plane) {
-    float* first = planes_ + plane * plane_floats_;
-    std::memcpy(first + to.value * block_floats_, first + from.value * block_floats_,
-                static_cast<size_t>(block_floats_) * sizeof(float));
+  for (const Place& place : places_) {
+    std::memcpy(place.first + to.value * place.block_floats,
+                place.first + from.value * place.block_floats,
+                static_cast<size_t>(place.block_floats) * sizeof(float));
   }
   return absl::OkStatus();
 }
 
 absl::Status KvCache::Zero(BlockId block) {
   FATHOM_RETURN_IF_ERROR(CheckBlock(block));
-  for (int32_t plane = 0; plane < 2 * shape_.layers; ++plane) {
-    std::memset(planes_ + plane * plane_floats_ + block.value * block_floats_, 0,
-                static_cast<size_t>(block_floats_) * sizeof(float));
+  for (const Place& place : places_) {
+    std::memset(place.first + block.value * place.block_floats, 0,
+                static_cast<size_t>(place.block_floats) * sizeof(float));
   }
   return absl::OkStatus();
 }

@@ -23,23 +23,18 @@ int32_t LogitsRows(const EngineLimits& limits) {
   return std::min(limits.step_tokens, std::max(limits.slots, kScoredRows));
 }
 
-ModelHost::ModelHost(const ModelConfig& config, Checkpoint* checkpoint,
+ModelHost::ModelHost(const ModelSpec& spec, const Checkpoint* checkpoint,
                      const ModelHostOptions& options, const Clock* clock, Progress* progress)
-    : config_(config),
-      checkpoint_(checkpoint),
-      options_(options),
-      clock_(clock),
-      progress_(progress) {}
+    : spec_(spec), checkpoint_(checkpoint), options_(options), clock_(clock), progress_(progress) {}
 
 ModelHost::~ModelHost() = default;
 
 absl::StatusOr<EngineParts> ModelHost::ForRank(int rank) {
+  const RankModel model = RankOf(spec_, {.tp = options_.tp, .tp_rank = rank});
   if (!pool_) pool_ = std::make_unique<kernels::ThreadPool>(options_.threads);
   if (!kv_) {
-    const KvShape shape{config_.layers, Decoder::KvHeadsOfRank(config_, options_.tp),
-                        config_.head_dim, options_.limits.block_tokens,
-                        options_.limits.pool_blocks};
-    FATHOM_ASSIGN_OR_RETURN(kv_, KvCache::Allocate(shape));
+    FATHOM_ASSIGN_OR_RETURN(kv_, KvCache::Allocate(KvShapeOf(model, options_.limits.block_tokens,
+                                                             options_.limits.pool_blocks)));
   }
   if (!loaded_ || loaded_->comm.rank() != rank) {
     loaded_.reset();  // Not two shares at once.
@@ -47,8 +42,8 @@ absl::StatusOr<EngineParts> ModelHost::ForRank(int rank) {
     const DecoderLimits limits{options_.limits.step_tokens, options_.logits_rows,
                                options_.limits.context_tokens};
     FATHOM_ASSIGN_OR_RETURN(loaded->decoder,
-                            Decoder::Load(config_, *checkpoint_, {rank, options_.tp}, limits,
-                                          kv_.get(), &loaded->comm, pool_.get(), &progress_->op));
+                            Decoder::Load(model, *checkpoint_, limits, kv_.get(), &loaded->comm,
+                                          pool_.get(), &progress_->op));
     loaded_ = std::move(loaded);
   }
   return EngineParts{loaded_->decoder.get(), kv_.get(), &loaded_->comm, clock_, progress_,

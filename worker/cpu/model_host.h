@@ -7,8 +7,8 @@
 
 #include "common/clock.h"
 #include "common/status.h"
-#include "modeling/config/model_config.h"
 #include "modeling/layout/engine_limits.h"
+#include "modeling/spec/model_spec.h"
 #include "worker/engine/engine.h"
 #include "worker/progress.h"
 
@@ -28,8 +28,8 @@ int32_t LogitsRows(const EngineLimits& limits);
 
 class ModelHost {
  public:
-  // The pointers outlive it. REQUIRES: CheckTensorParallel(config, options.tp) is OK.
-  ModelHost(const ModelConfig& config, Checkpoint* checkpoint, const ModelHostOptions& options,
+  // The pointers outlive it. REQUIRES: CheckTensorParallel(spec, options.tp) is OK.
+  ModelHost(const ModelSpec& spec, const Checkpoint* checkpoint, const ModelHostOptions& options,
             const Clock* clock, Progress* progress);
   ~ModelHost();
 
@@ -45,8 +45,8 @@ class ModelHost {
  private:
   struct Loaded;
 
-  const ModelConfig config_;
-  Checkpoint* const checkpoint_;
+  const ModelSpec spec_;
+  const Checkpoint* const checkpoint_;
   const ModelHostOptions options_;
   const Clock* const clock_;
   Progress* const progress_;

@@ -3,15 +3,11 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
-#include <initializer_list>
-#include <string>
 
 #include "common/check.h"
 #include "kernels/gemm.h"
-#include "modeling/architectures/architecture.h"
-#include "worker/cpu/decoder.h"
+#include "modeling/spec/operands.h"
 
 namespace fathom::worker {
 namespace {
@@ -44,97 +40,119 @@ size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kA
 
 }  // namespace
 
-RankShape ShapeOfRank(const ModelConfig& config, int32_t tp) {
-  return {.heads = config.heads / tp,
-          .kv_heads = std::max(1, config.kv_heads / tp),
-          .ffn = config.ffn / tp,
-          .vocab = static_cast<int32_t>(RowsOfRank(config.vocab, tp))};
-}
-
 // Fills a ModelWeights in the order of the forward pass.
 class WeightLoader {
  public:
-  WeightLoader(const ModelConfig& config, const Checkpoint& checkpoint, const ParallelPlace& place)
-      : config_(config),
-        checkpoint_(checkpoint),
-        place_(place),
-        shape_(ShapeOfRank(config, place.size)),
-        dtype_(DTypeOf(checkpoint.stored_type())),
-        specs_(ExpectedTensors(config)) {}
+  WeightLoader(const RankModel& model, const Checkpoint& checkpoint)
+      : model_(model), checkpoint_(checkpoint), dtype_(DTypeOf(checkpoint.stored_type())) {
+    FATHOM_CHECK(model.place.stages == 1, "stage {} of {}", model.place.stage, model.place.stages);
+  }
 
   absl::StatusOr<std::unique_ptr<ModelWeights>> Load() {
     auto weights = std::unique_ptr<ModelWeights>(new ModelWeights());
     FATHOM_RETURN_IF_ERROR(AllocateArena(*weights));
-    FATHOM_ASSIGN_OR_RETURN(weights->embedding_, Slice("model.embed_tokens.weight"));
+    FATHOM_ASSIGN_OR_RETURN(weights->embedding_, Slice(*model_.embedding));
     weights->embedding = ViewOf(weights->embedding_);
-    weights->layers.resize(static_cast<size_t>(config_.layers));
-    for (int32_t i = 0; i < config_.layers; ++i) {
-      FATHOM_RETURN_IF_ERROR(LoadLayer(i, weights->layers[static_cast<size_t>(i)]));
+    for (const RankLayer& layer : model_.layers) {
+      LayerWeights& loaded = weights->layers.emplace_back();
+      for (const StackedOperand& stack : OperandsOf(layer.parameters)) {
+        FATHOM_RETURN_IF_ERROR(LoadOperand(stack, loaded));
+      }
     }
-    FATHOM_ASSIGN_OR_RETURN(weights->final_norm, Vector({"model.norm.weight"}));
+    FATHOM_ASSIGN_OR_RETURN(weights->final_norm,
+                            Vector({Operand::kFinalNorm, {&*model_.final_norm}}));
     FATHOM_RETURN_IF_ERROR(LoadHead(*weights));
-    FATHOM_CHECK(used_ <= size_, "used {} of {} bytes", used_, size_);
+    FATHOM_CHECK(used_ == size_, "used {} of {} bytes", used_, size_);
     weights->bytes_ = size_ + static_cast<size_t>(weights->embedding_.bytes());
     return weights;
   }
 
  private:
-  absl::Status LoadLayer(int32_t index, LayerWeights& layer) {
-    const std::string p = fmt::format("model.layers.{}.", index);
-    const std::string attention = p + "self_attn.";
-    const std::string mlp = p + "mlp.";
-    FATHOM_ASSIGN_OR_RETURN(layer.attention_norm, Vector({p + "input_layernorm.weight"}));
-    FATHOM_ASSIGN_OR_RETURN(layer.qkv,
-                            Matrix({attention + "q_proj.weight", attention + "k_proj.weight",
-                                    attention + "v_proj.weight"}));
-    if (config_.qkv_bias) {
-      FATHOM_ASSIGN_OR_RETURN(layer.qkv_bias,
-                              Vector({attention + "q_proj.bias", attention + "k_proj.bias",
-                                      attention + "v_proj.bias"}));
+  absl::Status LoadOperand(const StackedOperand& stack, LayerWeights& layer) {
+    if (stack.precision() == Precision::kVector) {
+      FATHOM_ASSIGN_OR_RETURN(*VectorOf(stack.operand, layer), Vector(stack));
+    } else {
+      FATHOM_ASSIGN_OR_RETURN(*MatrixOf(stack.operand, layer), Matrix(stack));
     }
-    if (config_.qk_norm) {
-      FATHOM_ASSIGN_OR_RETURN(layer.q_norm, Vector({attention + "q_norm.weight"}));
-      FATHOM_ASSIGN_OR_RETURN(layer.k_norm, Vector({attention + "k_norm.weight"}));
-    }
-    FATHOM_ASSIGN_OR_RETURN(layer.o, Matrix({attention + "o_proj.weight"}));
-    FATHOM_ASSIGN_OR_RETURN(layer.ffn_norm, Vector({p + "post_attention_layernorm.weight"}));
-    FATHOM_ASSIGN_OR_RETURN(layer.gate_up,
-                            Matrix({mlp + "gate_proj.weight", mlp + "up_proj.weight"}));
-    FATHOM_ASSIGN_OR_RETURN(layer.down, Matrix({mlp + "down_proj.weight"}));
     return absl::OkStatus();
+  }
+
+  // Where an operand of a layer is kept.
+  static const float** VectorOf(Operand operand, LayerWeights& layer) {
+    switch (operand) {
+      case Operand::kAttentionNorm:
+        return &layer.attention_norm;
+      case Operand::kQkvBias:
+        return &layer.qkv_bias;
+      case Operand::kQNorm:
+        return &layer.q_norm;
+      case Operand::kKNorm:
+        return &layer.k_norm;
+      case Operand::kFfnNorm:
+        return &layer.ffn_norm;
+      default:
+        FATHOM_CHECK(false, "{} is no vector of a layer", NameOf(operand));
+        return nullptr;
+    }
+  }
+  static TensorView* MatrixOf(Operand operand, LayerWeights& layer) {
+    switch (operand) {
+      case Operand::kQkv:
+        return &layer.qkv;
+      case Operand::kO:
+        return &layer.o;
+      case Operand::kGateUp:
+        return &layer.gate_up;
+      case Operand::kDown:
+        return &layer.down;
+      default:
+        FATHOM_CHECK(false, "{} is no matrix of a layer", NameOf(operand));
+        return nullptr;
+    }
   }
 
   // The rank's part of the vocabulary; with tied embeddings those rows of the embedding.
   absl::Status LoadHead(ModelWeights& weights) {
-    if (!config_.tied_embeddings) {
-      FATHOM_ASSIGN_OR_RETURN(weights.head, Matrix({"lm_head.weight"}));
+    if (model_.lm_head) {
+      FATHOM_ASSIGN_OR_RETURN(weights.head, Matrix({Operand::kHead, {&*model_.lm_head}}));
       return absl::OkStatus();
     }
     TensorView rows = weights.embedding;
-    const int64_t begin = int64_t{place_.rank} * shape_.vocab;
-    rows.rows = std::min<int64_t>(shape_.vocab, config_.vocab - begin);
+    const int64_t begin = int64_t{model_.place.tp_rank} * model_.vocab_rows;
+    rows.rows = TiedHeadRows();
     rows.data = weights.embedding_.data() +
                 begin * rows.cols * static_cast<int64_t>(kernels::SizeOf(dtype_));
     weights.head = Pack(rows);
     return absl::OkStatus();
   }
 
+  int64_t TiedHeadRows() const {
+    const int64_t begin = int64_t{model_.place.tp_rank} * model_.vocab_rows;
+    return std::min<int64_t>(model_.vocab_rows, model_.vocab - begin);
+  }
+
+  size_t BytesOfOperand(const StackedOperand& stack) const {
+    if (stack.precision() == Precision::kVector) {
+      return Aligned(static_cast<size_t>(stack.rows()) * sizeof(float));
+    }
+    return Aligned(kernels::PackedBytes(stack.rows(), stack.cols(), dtype_));
+  }
+
+  // What Take() will be asked for.
+  size_t ArenaBytes() const {
+    size_t bytes = 0;
+    for (const RankLayer& layer : model_.layers) {
+      for (const StackedOperand& stack : OperandsOf(layer.parameters)) {
+        bytes += BytesOfOperand(stack);
+      }
+    }
+    bytes += BytesOfOperand({Operand::kFinalNorm, {&*model_.final_norm}});
+    if (model_.lm_head) return bytes + BytesOfOperand({Operand::kHead, {&*model_.lm_head}});
+    return bytes + Aligned(kernels::PackedBytes(TiedHeadRows(), model_.hidden, dtype_));
+  }
+
   absl::Status AllocateArena(ModelWeights& weights) {
-    const int64_t hidden = config_.hidden;
-    const int64_t q_rows = int64_t{shape_.heads} * config_.head_dim;
-    const int64_t kv_rows = int64_t{shape_.kv_heads} * config_.head_dim;
-    const auto matrix = [this](int64_t rows, int64_t cols) {
-      return Aligned(kernels::PackedBytes(rows, cols, dtype_));
-    };
-    const auto vector = [](int64_t count) {
-      return Aligned(static_cast<size_t>(count) * sizeof(float));
-    };
-    const size_t layer = matrix(q_rows + 2 * kv_rows, hidden) + matrix(hidden, q_rows) +
-                         matrix(2 * int64_t{shape_.ffn}, hidden) + matrix(hidden, shape_.ffn) +
-                         2 * vector(hidden) + vector(q_rows + 2 * kv_rows) +
-                         2 * vector(config_.head_dim);
-    size_ =
-        layer * static_cast<size_t>(config_.layers) + vector(hidden) + matrix(shape_.vocab, hidden);
+    size_ = ArenaBytes();
     void* memory = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
       return Exhausted("this rank's weights take {} bytes, which this machine refused", size_);
@@ -152,28 +170,23 @@ class WeightLoader {
     return taken;
   }
 
-  absl::StatusOr<HostTensor> Slice(const std::string& name) const {
-    const auto spec = std::find_if(specs_.begin(), specs_.end(),
-                                   [&name](const TensorSpec& s) { return s.name == name; });
-    FATHOM_CHECK(spec != specs_.end(), "no tensor {}", name);
-    return checkpoint_.Load(name, SliceOf(*spec, config_, place_.size, place_.rank));
+  absl::StatusOr<HostTensor> Slice(const RankParameter& one) const {
+    return checkpoint_.Load(one.parameter.name, one.slice);
   }
 
   TensorView Pack(const TensorView& rows) {
     return kernels::PackWeight(rows, Take(kernels::PackedBytes(rows.rows, rows.cols, rows.dtype)));
   }
 
-  // The slices of `names`, matrices, one below the other.
-  absl::StatusOr<HostTensor> Stack(std::span<const std::string> names) const {
+  // The slices of an operand's parameters, matrices, one below the other.
+  absl::StatusOr<HostTensor> Stack(const StackedOperand& stack) const {
     std::vector<HostTensor> parts;
-    int64_t rows = 0;
-    for (const std::string& name : names) {
-      FATHOM_ASSIGN_OR_RETURN(HostTensor part, Slice(name));
-      rows += part.rows();
+    for (const RankParameter* one : stack.parts) {
+      FATHOM_ASSIGN_OR_RETURN(HostTensor part, Slice(*one));
       parts.push_back(std::move(part));
     }
     if (parts.size() == 1) return std::move(parts.front());
-    HostTensor all(parts.front().type(), rows, parts.front().cols());
+    HostTensor all(parts.front().type(), stack.rows(), stack.cols());
     std::byte* to = all.data();
     for (const HostTensor& part : parts) {
       std::memcpy(to, part.data(), static_cast<size_t>(part.bytes()));
@@ -182,16 +195,16 @@ class WeightLoader {
     return all;
   }
 
-  absl::StatusOr<TensorView> Matrix(std::initializer_list<std::string> names) {
-    FATHOM_ASSIGN_OR_RETURN(const HostTensor rows, Stack({names.begin(), names.size()}));
+  absl::StatusOr<TensorView> Matrix(const StackedOperand& stack) {
+    FATHOM_ASSIGN_OR_RETURN(const HostTensor rows, Stack(stack));
     return Pack(ViewOf(rows));
   }
 
-  // The slices of `names`, vectors of whatever types, widened one after the other.
-  absl::StatusOr<const float*> Vector(std::initializer_list<std::string> names) {
+  // The slices of an operand's parameters, vectors of whatever types, widened one after the other.
+  absl::StatusOr<const float*> Vector(const StackedOperand& stack) {
     std::vector<float> widened;
-    for (const std::string& name : names) {
-      FATHOM_ASSIGN_OR_RETURN(const HostTensor values, Slice(name));
+    for (const RankParameter* one : stack.parts) {
+      FATHOM_ASSIGN_OR_RETURN(const HostTensor values, Slice(*one));
       const TensorView view = ViewOf(values);
       for (int64_t i = 0; i < values.rows(); ++i) {
         widened.push_back(kernels::WeightAt(view, i, 0));
@@ -202,21 +215,17 @@ class WeightLoader {
     return reinterpret_cast<const float*>(to);
   }
 
-  const ModelConfig& config_;
+  const RankModel& model_;
   const Checkpoint& checkpoint_;
-  const ParallelPlace place_;
-  const RankShape shape_;
   const DType dtype_;
-  const std::vector<TensorSpec> specs_;
   std::byte* arena_ = nullptr;
   size_t size_ = 0;
   size_t used_ = 0;
 };
 
-absl::StatusOr<std::unique_ptr<ModelWeights>> ModelWeights::Load(const ModelConfig& config,
-                                                                 const Checkpoint& checkpoint,
-                                                                 const ParallelPlace& place) {
-  return WeightLoader(config, checkpoint, place).Load();
+absl::StatusOr<std::unique_ptr<ModelWeights>> ModelWeights::Load(const RankModel& model,
+                                                                 const Checkpoint& checkpoint) {
+  return WeightLoader(model, checkpoint).Load();
 }
 
 ModelWeights::~ModelWeights() {

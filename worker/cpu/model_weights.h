@@ -1,8 +1,8 @@
 // worker/cpu/model_weights.h: one rank's weights, packed for the CPU's products when they are
-// loaded. Products of one input are one matrix: q, k and v; gate and up. Matrices keep their stored
-// type; norms and biases are widened to fp32, which is exact. All lie in one allocation in the
-// order of the forward pass, so that decoding reads one sequential stream. Thread: constant after
-// loading.
+// loaded. Products of one input are one matrix (modeling/spec/operands.h). Matrices keep their
+// stored type; norms and biases are widened to fp32, which is exact. All lie in one allocation in
+// the order of the forward pass, so that decoding reads one sequential stream. Thread: constant
+// after loading.
 #pragma once
 
 #include <cstddef>
@@ -12,27 +12,15 @@
 #include "common/status.h"
 #include "kernels/tensor.h"
 #include "modeling/checkpoint/checkpoint.h"
-#include "modeling/config/model_config.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {
-
-struct ParallelPlace;
-
-// Sizes of one rank's part.
-struct RankShape {
-  int32_t heads = 0;
-  int32_t kv_heads = 0;
-  int32_t ffn = 0;
-  int32_t vocab = 0;  // Of all ranks but the last, which may have fewer (RowsOfRank).
-};
-// REQUIRES: CheckTensorParallel(config, tp) is OK.
-RankShape ShapeOfRank(const ModelConfig& config, int32_t tp);
 
 struct LayerWeights {
   const float* attention_norm = nullptr;  // [hidden]
   kernels::TensorView qkv;                // [(heads + 2 kv_heads) head_dim, hidden]
-  const float* qkv_bias = nullptr;        // The same rows; null without qkv_bias.
-  const float* q_norm = nullptr;          // [head_dim]; null without qk_norm.
+  const float* qkv_bias = nullptr;        // The same rows; null: the model has none.
+  const float* q_norm = nullptr;          // [head_dim]; null: the model has none, like the next.
   const float* k_norm = nullptr;
   kernels::TensorView o;            // [hidden, heads head_dim]
   const float* ffn_norm = nullptr;  // [hidden]
@@ -42,10 +30,10 @@ struct LayerWeights {
 
 class ModelWeights {
  public:
-  // Errors are the checkpoint's; RESOURCE_EXHAUSTED when the memory is not there.
-  static absl::StatusOr<std::unique_ptr<ModelWeights>> Load(const ModelConfig& config,
-                                                            const Checkpoint& checkpoint,
-                                                            const ParallelPlace& place);
+  // Errors are the checkpoint's; RESOURCE_EXHAUSTED when the memory is not there. REQUIRES: the
+  // rank has all layers (stages is 1).
+  static absl::StatusOr<std::unique_ptr<ModelWeights>> Load(const RankModel& model,
+                                                            const Checkpoint& checkpoint);
   ~ModelWeights();
   ModelWeights(const ModelWeights&) = delete;
   ModelWeights& operator=(const ModelWeights&) = delete;

@@ -30,7 +30,7 @@ class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const CudaBackendOptions& options)
       : options_(options),
-        comm_(0, 1, options.clock, options.progress),
+        comm_(options.model.place.tp_rank, options.model.place.tp, options.clock, options.progress),
         graphs_(options.plan.Bytes("graphs"), options.graphs_grew) {}
 
   ~CudaBackend() override {
@@ -56,7 +56,7 @@ class CudaBackend final : public Backend {
       LoadReport report;
       FATHOM_ASSIGN_OR_RETURN(
           weights_,
-          LoadDeviceWeights(*options_.config, *options_.checkpoint, options_.dtype,
+          LoadDeviceWeights(options_.model, *options_.checkpoint, options_.dtype,
                             arenas_->Buffer<void>("weights"), arenas_->Bytes("weights"), &report));
       LogInfo("{} bytes of weights on the device in {} us", report.bytes, report.total_us);
       return absl::OkStatus();
@@ -69,7 +69,7 @@ class CudaBackend final : public Backend {
   absl::Status RunEpoch(const Epoch& epoch, StepChannel& channel, const std::atomic<bool>& stop,
                         const StepObserver& observer) override {
     CudaEngineParts parts;
-    parts.config = options_.config;
+    parts.model = &options_.model;
     parts.plan = &options_.plan;
     parts.arenas = arenas_.get();
     parts.decoder = decoder_.get();
@@ -118,7 +118,7 @@ class CudaBackend final : public Backend {
     cublas_ = kernels::cuda::CublasLt::Create(nullptr, 0, &why);
     if (cublas_ == nullptr) LogWarn("no cuBLASLt, our own products do everything: {}", why);
     CudaDecoderParts parts;
-    parts.config = options_.config;
+    parts.model = &options_.model;
     parts.plan = &options_.plan;
     parts.arenas = arenas_.get();
     parts.weights = &weights_;

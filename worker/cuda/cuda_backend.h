@@ -11,16 +11,16 @@
 #include "common/status.h"
 #include "kernels/tensor.h"
 #include "modeling/checkpoint/checkpoint.h"
-#include "modeling/config/model_config.h"
 #include "modeling/layout/cuda_memory_plan.h"
+#include "modeling/spec/rank_model.h"
 #include "worker/engine/backend.h"
 #include "worker/progress.h"
 
 namespace fathom::worker {
 
 struct CudaBackendOptions {
-  const ModelConfig* config = nullptr;  // The pointers outlive the backend.
-  const Checkpoint* checkpoint = nullptr;
+  RankModel model;
+  const Checkpoint* checkpoint = nullptr;  // The pointers outlive the backend.
   const Clock* clock = nullptr;
   Progress* progress = nullptr;
   CudaMemoryPlan plan;

@@ -7,8 +7,9 @@
 #include "kernels/cuda/rows/embedding.h"
 #include "kernels/cuda/rows/rmsnorm.h"
 #include "kernels/rope_kv_write.h"
-#include "modeling/config/rope_spec.h"
+#include "modeling/layout/cuda_step_buffers.h"
 #include "modeling/layout/device_weight_layout.h"
+#include "modeling/spec/rope_spec.h"
 #include "worker/cuda/cuda_check.h"
 #include "worker/cuda/cuda_decoder_step.h"
 
@@ -18,17 +19,18 @@ namespace cuda = kernels::cuda;
 
 CudaDecoder::CudaDecoder(const CudaDecoderParts& parts)
     : parts_(parts),
-      config_(*parts.config),
+      model_(*parts.model),
       buffers_(*parts.arenas),
-      q_width_(config_.heads * config_.head_dim),
-      kv_width_(config_.kv_heads * config_.head_dim) {
-  plane_bytes_ = int64_t{parts.plan->limits.pool_blocks} * kv_width_ * kCudaBlockTokens * 2;
-  FATHOM_CHECK(parts.arenas->Bytes("kv") >= 2 * config_.layers * plane_bytes_);
+      head_rows_(static_cast<int32_t>(HeadRows(model_.vocab_rows))),
+      logits_stride_(static_cast<int32_t>(HeadRows(model_.vocab))) {
+  FATHOM_CHECK(model_.place.tp == 1 && model_.place.stages == 1, "no collective for {} ranks",
+               model_.place.tp * model_.place.stages);
+  PlaceKvPlanes();
   UploadRopeTables();
   if (parts.diagnose) return;  // One op after the other, each checked.
   const FusedDevice device{parts.sm, parts.sms, parts.shared_bytes};
-  skinny_ = PrepareSkinnyWeights(config_, *parts.weights, device);
-  medium_ = PrepareMediumWeights(config_, *parts.weights);
+  skinny_ = PrepareSkinnyWeights(model_, *parts.weights, device);
+  medium_ = PrepareMediumWeights(model_, *parts.weights);
 }
 
 CudaDecoder::~CudaDecoder() = default;
@@ -62,9 +64,24 @@ CudaDecoder::Buffers::Buffers(const DeviceArenas& arenas)
       step_outputs(arenas.Buffer<cuda::SampleOut>("step_outputs")),
       diagnosis(arenas.Buffer<int32_t>("diagnosis")) {}
 
+void CudaDecoder::PlaceKvPlanes() {
+  std::byte* next = buffers_.kv;
+  for (const RankLayer& layer : model_.layers) {
+    FATHOM_CHECK(layer.attention.planes.size() == 2 && layer.attention.head_dim == model_.rope_dim,
+                 "layer {}", layer.index);
+    auto& planes = kv_planes_.emplace_back();
+    for (size_t i = 0; i < planes.size(); ++i) {
+      planes[i] = next;
+      next += parts_.plan->limits.pool_blocks *
+              KvBytes({&layer.attention.planes[i], 1}, kCudaElementBytes, kCudaBlockTokens);
+    }
+  }
+  FATHOM_CHECK(next - buffers_.kv <= parts_.arenas->Bytes("kv"));
+}
+
 void CudaDecoder::UploadRopeTables() {
-  const kernels::RopeTable table =
-      kernels::MakeRopeTable(RopeSpecOf(config_), parts_.plan->limits.context_tokens);
+  const kernels::RopeTable table = kernels::MakeRopeTable(RopeSpecOf(model_.rope, model_.rope_dim),
+                                                          parts_.plan->limits.context_tokens);
   FATHOM_CUDA(cudaMemcpy(buffers_.rope_cos, table.cos.data(), table.cos.size() * sizeof(float),
                          cudaMemcpyHostToDevice));
   FATHOM_CUDA(cudaMemcpy(buffers_.rope_sin, table.sin.data(), table.sin.size() * sizeof(float),
@@ -105,7 +122,7 @@ void CudaDecoder::Enqueue(cudaStream_t stream, const CudaStepShape& shape,
                                 static_cast<size_t>(shape.rows) * sizeof(int32_t), stream));
   }
   Embed(step);
-  for (int32_t i = 0; i < config_.layers; ++i) Layer(step, i);
+  for (int32_t i = 0; i < static_cast<int32_t>(model_.layers.size()); ++i) Layer(step, i);
   if (step.pending != nullptr && shape.samples > 0) Norm(step, step.pending, nullptr);
   for (int32_t begin = 0; begin < shape.samples; begin += parts_.plan->logits_rows) {
     const int32_t count = std::min(parts_.plan->logits_rows, shape.samples - begin);
@@ -123,16 +140,17 @@ void CudaDecoder::Embed(Step& step) {
                                         .faults = step.faults,
                                         .x = buffers_.x,
                                         .rows = step.shape.rows,
-                                        .hidden = config_.hidden,
-                                        .vocab = config_.vocab,
+                                        .hidden = model_.hidden,
+                                        .vocab = model_.vocab,
                                         .slots = parts_.plan->limits.slots + 1}),
          "Embedding");
   step.context.dependent = parts_.dependent_launch;
 }
 
 cuda::KvTarget CudaDecoder::KvOf(const Step& step, int32_t layer) const {
-  return {.keys = buffers_.kv + 2 * layer * plane_bytes_,
-          .values = buffers_.kv + (2 * layer + 1) * plane_bytes_,
+  const auto [keys, values] = kv_planes_[static_cast<size_t>(layer)];
+  return {.keys = keys,
+          .values = values,
           .kv_slots = step.kv_slots,
           .positions = step.positions,
           .cos = buffers_.rope_cos,
@@ -145,7 +163,7 @@ cuda::KvTarget CudaDecoder::KvOf(const Step& step, int32_t layer) const {
 // Logits of samples [begin, begin + count), into the first rows of "logits".
 void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
   const NvtxRange range("head");
-  const auto eps = static_cast<float>(config_.rms_eps);
+  const auto eps = static_cast<float>(model_.rms_eps);
   const SkinnyWeights* skinny = SkinnyFor(count);
   if (skinny != nullptr && skinny->head && skinny->head->config.fuses_norm) {
     Launch(cuda::SkinnyHead(step.context, *skinny->head,
@@ -161,7 +179,7 @@ void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
                                       .y = buffers_.normed,
                                       .eps = eps,
                                       .rows = count,
-                                      .width = config_.hidden}),
+                                      .width = model_.hidden}),
          "RmsNorm");
   if (medium_ != nullptr && medium_->head.has_value() && count <= cuda::kMediumRowsMax) {
     Launch(cuda::MediumHead(step.context, *medium_->head, buffers_.normed, count, buffers_.logits),
@@ -175,8 +193,8 @@ void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
                         .y = buffers_.logits,
                         .float_out = true,
                         .rows = count,
-                        .n = static_cast<int>(HeadRows(config_)),
-                        .k = config_.hidden}),
+                        .n = head_rows_,
+                        .k = model_.hidden}),
          "Product head");
 }
 
@@ -195,8 +213,8 @@ void CudaDecoder::Draw(Step& step, int32_t begin, int32_t count) {
                                      .out = buffers_.step_outputs + begin,
                                      .count = count,
                                      .slots_count = parts_.plan->limits.slots + 1,
-                                     .vocab = config_.vocab,
-                                     .stride = static_cast<int>(HeadRows(config_))}),
+                                     .vocab = model_.vocab,
+                                     .stride = logits_stride_}),
          "Sample");
 }
 

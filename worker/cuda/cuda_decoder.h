@@ -6,6 +6,7 @@
 // engine thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -18,9 +19,9 @@
 #include "kernels/cuda/linear/product.h"
 #include "kernels/cuda/rows/rope_kv_write.h"
 #include "kernels/cuda/sampler/sampler.h"
-#include "modeling/config/model_config.h"
 #include "modeling/layout/cuda_memory_plan.h"
 #include "modeling/layout/cuda_step_layout.h"
+#include "modeling/spec/rank_model.h"
 #include "worker/cuda/device_arenas.h"
 #include "worker/cuda/device_weights.h"
 #include "worker/cuda/fused_weights.h"
@@ -29,7 +30,7 @@ namespace fathom::worker {
 
 // What a decoder works with; all of it outlives the decoder.
 struct CudaDecoderParts {
-  const ModelConfig* config = nullptr;
+  const RankModel* model = nullptr;
   const CudaMemoryPlan* plan = nullptr;
   const DeviceArenas* arenas = nullptr;
   const DeviceWeights* weights = nullptr;
@@ -47,6 +48,8 @@ std::string DescribeCheck(int32_t code);
 
 class CudaDecoder {
  public:
+  // REQUIRES: a GPU runs the model (modeling/spec/device_kinds.h), and the rank has all of it: no
+  // collective joins the ranks' products yet, so tp is 1 (ResolveDevice refuses more) like stages.
   explicit CudaDecoder(const CudaDecoderParts& parts);
   ~CudaDecoder();
   CudaDecoder(const CudaDecoder&) = delete;
@@ -96,6 +99,8 @@ class CudaDecoder {
   void Norm(Step& step, const void* addend, const float* weight);
   void NormOnce(Step& step, const float* weight);
   kernels::cuda::NormAfter NormAtEnd(Step& step, const float* weight) const;
+  const RankLayer& PartOf(int32_t index) const { return model_.layers[static_cast<size_t>(index)]; }
+  void PlaceKvPlanes();
   const float* NormOfNextLayer(int32_t index) const;
   void Draw(Step& step, int32_t begin, int32_t count);
   void Head(Step& step, int32_t begin, int32_t count);
@@ -105,11 +110,11 @@ class CudaDecoder {
   void UploadRopeTables();
 
   const CudaDecoderParts parts_;
-  const ModelConfig& config_;
+  const RankModel& model_;
   const Buffers buffers_;
-  const int32_t q_width_;
-  const int32_t kv_width_;
-  int64_t plane_bytes_ = 0;
+  const int32_t head_rows_;                             // Of the rank's head product.
+  const int32_t logits_stride_;                         // Floats of a row of logits.
+  std::vector<std::array<std::byte*, 2>> kv_planes_;    // Of each layer: keys, values.
   std::vector<std::unique_ptr<SkinnyWeights>> skinny_;  // By row bucket, ascending.
   std::unique_ptr<MediumWeights> medium_;               // Null: shapes that it does not do.
 };

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "modeling/layout/cuda_step_buffers.h"
 #include "worker/cuda/cuda_check.h"
 
 namespace fathom::worker {
@@ -19,16 +20,25 @@ using kernels::cuda::SamplerSlot;
 namespace {
 
 int32_t PartialSegments(const CudaEngineParts& parts) {
-  const int64_t bytes_each = int64_t{parts.config->heads} * 2 * sizeof(float);
+  const int64_t bytes_each = WidestOf(*parts.model).heads * 2 * int64_t{sizeof(float)};
   return static_cast<int32_t>(parts.arenas->Bytes("partial_ml") / bytes_each);
 }
 
 kernels::cuda::BlockOpsArgs BlockOps(const CudaEngineParts& parts) {
+  const KvPlane& first = parts.model->layers.front().attention.planes.front();
+  const int64_t block_bytes = KvBytes({&first, 1}, kCudaElementBytes, kCudaBlockTokens);
+  int32_t planes = 0;
+  for (const RankLayer& layer : parts.model->layers) {
+    for (const KvPlane& plane : layer.attention.planes) {
+      FATHOM_CHECK(KvBytes({&plane, 1}, kCudaElementBytes, kCudaBlockTokens) == block_bytes,
+                   "layer {}: block ops take planes of one size", layer.index);
+      ++planes;
+    }
+  }
   return {.planes = parts.arenas->Buffer<void>("kv"),
-          .planes_count = 2 * parts.config->layers,
+          .planes_count = planes,
           .pool_blocks = parts.plan->limits.pool_blocks,
-          .block_bytes =
-              int64_t{parts.config->kv_heads} * parts.config->head_dim * kCudaBlockTokens * 2};
+          .block_bytes = block_bytes};
 }
 
 RowFault FaultOf(int32_t bits) {
@@ -275,7 +285,7 @@ absl::Status CudaEngine::UploadSeat(const Admit& admit, const StepBuffers& buffe
                  .count = static_cast<int>(admit.ids.size()),
                  .prompt_tokens = std::max(slot.prompt_tokens - sent_before, 0),
                  .slot = id,
-                 .vocab = parts_.config->vocab,
+                 .vocab = parts_.model->vocab,
                  .clear = sent_before == 0,
                  .seen = arenas.Buffer<uint16_t>("seen")}));
   return absl::OkStatus();

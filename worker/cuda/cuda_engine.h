@@ -47,7 +47,7 @@ struct StepBuffers {
 
 // All of it outlives the engine.
 struct CudaEngineParts {
-  const ModelConfig* config = nullptr;
+  const RankModel* model = nullptr;
   const CudaMemoryPlan* plan = nullptr;
   const DeviceArenas* arenas = nullptr;
   CudaDecoder* decoder = nullptr;

@@ -47,9 +47,9 @@ void CudaDecoder::NormOnce(Step& step, const float* weight) {
 
 // The norm of `weight` that a residual's product does at its end; none where rows are too wide.
 cuda::NormAfter CudaDecoder::NormAtEnd(Step& step, const float* weight) const {
-  if (weight == nullptr || config_.hidden > cuda::kNormAfterWidthMax) return {};
+  if (weight == nullptr || model_.hidden > cuda::kNormAfterWidthMax) return {};
   step.normed = true;
-  return {weight, buffers_.normed, static_cast<float>(config_.rms_eps), buffers_.norm_counters};
+  return {weight, buffers_.normed, static_cast<float>(model_.rms_eps), buffers_.norm_counters};
 }
 
 // The weight of the norm that comes after layer `index`'s last product; null after the last layer,
@@ -67,16 +67,17 @@ Args CudaDecoder::QkvArgs(const Step& step, int32_t index) const {
   args.bias = parts_.weights->layers[static_cast<size_t>(index)].qkv_bias;
   args.kv = KvOf(step, index);
   args.q = buffers_.q;
-  args.heads = config_.heads;
-  args.kv_heads = config_.kv_heads;
-  args.head_dim = config_.head_dim;
+  const AttentionSpec& attention = PartOf(index).attention;
+  args.heads = attention.heads;
+  args.kv_heads = attention.kv_heads;
+  args.head_dim = attention.head_dim;
   return args;
 }
 
 void CudaDecoder::SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& skinny) {
   const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
   const SkinnyWeights::Layer& w = skinny.layers[static_cast<size_t>(index)];
-  const auto eps = static_cast<float>(config_.rms_eps);
+  const auto eps = static_cast<float>(model_.rms_eps);
   const int rows = step.shape.rows;
   // The norm is inside of the product where the configuration has room for it.
   const auto input = [&](const cuda::SkinnyWeight& weight, const float* norm) {
@@ -88,7 +89,7 @@ void CudaDecoder::SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& sk
   const auto after = [&](bool inside, const float* norm) {
     return inside ? cuda::NormAfter{} : NormAtEnd(step, norm);
   };
-  if (skinny.qkv_fused) {
+  if (w.qkv_fused) {
     auto qkv = QkvArgs<cuda::SkinnyQkvArgs>(step, index);
     qkv.input = input(w.qkv, layer.attention_norm);
     Launch(cuda::SkinnyQkv(step.context, w.qkv, qkv), "SkinnyQkv");
@@ -96,7 +97,7 @@ void CudaDecoder::SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& sk
     PlainQkv(step, index);
   }
   Attention(step, index);
-  const bool qkv_norms = skinny.qkv_fused && w.qkv.config.fuses_norm;
+  const bool qkv_norms = w.qkv_fused && w.qkv.config.fuses_norm;
   Launch(cuda::SkinnyResidual(step.context, w.o, {buffers_.attended, nullptr, 0, rows}, buffers_.x,
                               after(w.gate_up.config.fuses_norm, layer.ffn_norm)),
          "SkinnyResidual o");
@@ -112,7 +113,7 @@ void CudaDecoder::MediumLayer(Step& step, int32_t index) {
   const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
   const MediumWeights::Layer& w = medium_->layers[static_cast<size_t>(index)];
   const int rows = step.shape.rows;
-  if (medium_->qkv_fused) {
+  if (w.qkv_fused) {
     NormOnce(step, layer.attention_norm);
     auto qkv = QkvArgs<cuda::MediumQkvArgs>(step, index);
     qkv.x = buffers_.normed;
@@ -137,56 +138,57 @@ void CudaDecoder::MediumLayer(Step& step, int32_t index) {
 void CudaDecoder::PlainQkv(Step& step, int32_t index) {
   const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
   NormOnce(step, layer.attention_norm);
-  Product(step, layer.qkv, layer.qkv_bias, buffers_.normed, buffers_.qkv, q_width_ + 2 * kv_width_,
-          config_.hidden);
+  Product(step, layer.qkv, layer.qkv_bias, buffers_.normed, buffers_.qkv,
+          static_cast<int>(PartOf(index).attention.qkv_rows()), model_.hidden);
   RopeAndKv(step, index);
 }
 
 void CudaDecoder::RopeAndKv(Step& step, int32_t index) {
   const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
+  const AttentionSpec& attention = PartOf(index).attention;
   Launch(cuda::RopeKvWrite(step.context, {.dtype = parts_.weights->dtype,
                                           .qkv = buffers_.qkv,
                                           .q_norm = layer.q_norm,
                                           .k_norm = layer.k_norm,
-                                          .eps = static_cast<float>(config_.rms_eps),
+                                          .eps = static_cast<float>(model_.rms_eps),
                                           .kv = KvOf(step, index),
                                           .q = buffers_.q,
                                           .rows = step.shape.rows,
-                                          .heads = config_.heads,
-                                          .kv_heads = config_.kv_heads,
-                                          .head_dim = config_.head_dim}),
+                                          .heads = attention.heads,
+                                          .kv_heads = attention.kv_heads,
+                                          .head_dim = attention.head_dim}),
          "RopeKvWrite");
 }
 
 void CudaDecoder::PlainLayer(Step& step, int32_t index) {
   const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
-  const int rows = step.shape.rows;
+  const int rows = step.shape.rows, ffn = PartOf(index).mlp.width;
+  const int q_rows = static_cast<int>(PartOf(index).attention.q_rows());
+  const int qkv_rows = static_cast<int>(PartOf(index).attention.qkv_rows());
   Norm(step, step.pending, layer.attention_norm);
   step.pending = nullptr;
-  Check(step, index, 0, buffers_.normed, config_.hidden);
-  Product(step, layer.qkv, layer.qkv_bias, buffers_.normed, buffers_.qkv, q_width_ + 2 * kv_width_,
-          config_.hidden);
-  Check(step, index, 1, buffers_.qkv, q_width_ + 2 * kv_width_);
+  Check(step, index, 0, buffers_.normed, model_.hidden);
+  Product(step, layer.qkv, layer.qkv_bias, buffers_.normed, buffers_.qkv, qkv_rows, model_.hidden);
+  Check(step, index, 1, buffers_.qkv, qkv_rows);
   RopeAndKv(step, index);
-  Check(step, index, 2, buffers_.q, q_width_);
+  Check(step, index, 2, buffers_.q, q_rows);
   Attention(step, index);
-  Check(step, index, 3, buffers_.attended, q_width_);
-  Product(step, layer.o, nullptr, buffers_.attended, buffers_.product, config_.hidden, q_width_);
-  Check(step, index, 4, buffers_.product, config_.hidden);
+  Check(step, index, 3, buffers_.attended, q_rows);
+  Product(step, layer.o, nullptr, buffers_.attended, buffers_.product, model_.hidden, q_rows);
+  Check(step, index, 4, buffers_.product, model_.hidden);
   Norm(step, buffers_.product, layer.ffn_norm);
-  Check(step, index, 5, buffers_.normed, config_.hidden);
-  Product(step, layer.gate_up, nullptr, buffers_.normed, buffers_.gate_up, 2 * config_.ffn,
-          config_.hidden);
-  Check(step, index, 6, buffers_.gate_up, 2 * config_.ffn);
+  Check(step, index, 5, buffers_.normed, model_.hidden);
+  Product(step, layer.gate_up, nullptr, buffers_.normed, buffers_.gate_up, 2 * ffn, model_.hidden);
+  Check(step, index, 6, buffers_.gate_up, 2 * ffn);
   Launch(cuda::SiluMul(step.context, {.dtype = parts_.weights->dtype,
                                       .gate_up = buffers_.gate_up,
                                       .y = buffers_.ffn,
                                       .rows = rows,
-                                      .ffn = config_.ffn}),
+                                      .ffn = ffn}),
          "SiluMul");
-  Check(step, index, 7, buffers_.ffn, config_.ffn);
-  Product(step, layer.down, nullptr, buffers_.ffn, buffers_.product, config_.hidden, config_.ffn);
-  Check(step, index, 8, buffers_.product, config_.hidden);
+  Check(step, index, 7, buffers_.ffn, ffn);
+  Product(step, layer.down, nullptr, buffers_.ffn, buffers_.product, model_.hidden, ffn);
+  Check(step, index, 8, buffers_.product, model_.hidden);
   step.pending = buffers_.product;  // Added by the next norm.
 }
 
@@ -196,9 +198,9 @@ void CudaDecoder::Norm(Step& step, const void* addend, const float* weight) {
                                       .addend = addend,
                                       .weight = weight,
                                       .y = weight == nullptr ? nullptr : buffers_.normed,
-                                      .eps = static_cast<float>(config_.rms_eps),
+                                      .eps = static_cast<float>(model_.rms_eps),
                                       .rows = step.shape.rows,
-                                      .width = config_.hidden}),
+                                      .width = model_.hidden}),
          "RmsNorm");
 }
 
@@ -218,6 +220,7 @@ void CudaDecoder::Product(Step& step, const void* w, const float* bias, const vo
 
 void CudaDecoder::Attention(Step& step, int32_t index) {
   const CudaStepShape& shape = step.shape;
+  const AttentionSpec& attention = PartOf(index).attention;
   const cuda::KvTarget kv = KvOf(step, index);
   if (shape.decode_rows > 0) {
     Launch(cuda::DecodeAttention(step.context, {.dtype = parts_.weights->dtype,
@@ -233,9 +236,9 @@ void CudaDecoder::Attention(Step& step, int32_t index) {
                                                 .faults = step.faults,
                                                 .out = buffers_.attended,
                                                 .rows = shape.decode_rows,
-                                                .heads = config_.heads,
-                                                .kv_heads = config_.kv_heads,
-                                                .head_dim = config_.head_dim,
+                                                .heads = attention.heads,
+                                                .kv_heads = attention.kv_heads,
+                                                .head_dim = attention.head_dim,
                                                 .table_stride = shape.table_stride,
                                                 .max_segments = shape.segments,
                                                 .pool_blocks = kv.pool_blocks}),
@@ -253,9 +256,9 @@ void CudaDecoder::Attention(Step& step, int32_t index) {
                                                .faults = step.faults,
                                                .out = buffers_.attended,
                                                .total_rows = shape.rows,
-                                               .heads = config_.heads,
-                                               .kv_heads = config_.kv_heads,
-                                               .head_dim = config_.head_dim,
+                                               .heads = attention.heads,
+                                               .kv_heads = attention.kv_heads,
+                                               .head_dim = attention.head_dim,
                                                .table_stride = shape.table_stride,
                                                .pool_blocks = kv.pool_blocks}),
          "PrefillAttention");

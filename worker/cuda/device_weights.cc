@@ -82,8 +82,8 @@ void MakeDummies(const DeviceWeightLayout& layout, const Checkpoint& checkpoint,
   const KernelStream stream;
   for (const WeightRegion& region : layout.regions) {
     for (const WeightPart& part : region.parts) {
-      const auto dummy = checkpoint.Dummy(part.spec.name);
-      FATHOM_CHECK(dummy.has_value(), "{} is neither in a file nor random", part.spec.name);
+      const auto dummy = checkpoint.Dummy(part.parameter.name);
+      FATHOM_CHECK(dummy.has_value(), "{} is neither in a file nor random", part.parameter.name);
       FATHOM_CUDA(
           cuda::DummyWeights(stream.context(), {.stored = DTypeOfStored(checkpoint.stored_type()),
                                                 .dtype = region.dtype,
@@ -92,7 +92,7 @@ void MakeDummies(const DeviceWeightLayout& layout, const Checkpoint& checkpoint,
                                                 .cols = region.cols,
                                                 .key = dummy->key,
                                                 .is_ones = dummy->is_ones,
-                                                .tensor_cols = WholeOf(part.spec).cols(),
+                                                .tensor_cols = part.parameter.cols(),
                                                 .row_begin = part.slice.row_begin,
                                                 .col_begin = part.slice.col_begin,
                                                 .first_row = part.map.first_row,
@@ -103,36 +103,66 @@ void MakeDummies(const DeviceWeightLayout& layout, const Checkpoint& checkpoint,
   stream.Wait();
 }
 
-DeviceWeights PointersInto(const DeviceWeightLayout& layout, const ModelConfig& config, DType dtype,
-                           const LoadOptions& options, const std::byte* arena) {
-  const auto find = [&](const std::string& name) -> const void* {
-    const WeightRegion* region = layout.Find(name);
+// Where an operand of a layer is told.
+void SetPointer(Operand operand, const std::byte* data, DeviceLayer* layer) {
+  const auto* const floats = reinterpret_cast<const float*>(data);
+  switch (operand) {
+    case Operand::kAttentionNorm:
+      layer->attention_norm = floats;
+      return;
+    case Operand::kQkv:
+      layer->qkv = data;
+      return;
+    case Operand::kQkvBias:
+      layer->qkv_bias = floats;
+      return;
+    case Operand::kQNorm:
+      layer->q_norm = floats;
+      return;
+    case Operand::kKNorm:
+      layer->k_norm = floats;
+      return;
+    case Operand::kO:
+      layer->o = data;
+      return;
+    case Operand::kFfnNorm:
+      layer->ffn_norm = floats;
+      return;
+    case Operand::kGateUp:
+      layer->gate_up = data;
+      return;
+    case Operand::kDown:
+      layer->down = data;
+      return;
+    case Operand::kEmbedding:
+    case Operand::kFinalNorm:
+    case Operand::kHead:
+      break;
+  }
+  FATHOM_CHECK(false, "{} is in no layer", NameOf(operand));
+}
+
+DeviceWeights PointersInto(const DeviceWeightLayout& layout, const RankModel& model, DType dtype,
+                           const std::byte* arena) {
+  const auto find = [&](Operand operand) -> const std::byte* {
+    const WeightRegion* region = layout.Find(operand);
     return region == nullptr ? nullptr : arena + region->offset;
-  };
-  const auto floats = [&](const std::string& name) {
-    return static_cast<const float*>(find(name));
   };
   DeviceWeights weights;
   weights.dtype = dtype;
-  weights.embedding = find("embedding");
-  for (int32_t i = 0; i < config.layers; ++i) {
-    const std::string prefix = fmt::format("layers.{}.", i);
-    weights.layers.push_back({.attention_norm = floats(prefix + "attention_norm"),
-                              .qkv = find(prefix + "qkv"),
-                              .qkv_bias = floats(prefix + "qkv_bias"),
-                              .q_norm = floats(prefix + "q_norm"),
-                              .k_norm = floats(prefix + "k_norm"),
-                              .o = find(prefix + "o"),
-                              .ffn_norm = floats(prefix + "ffn_norm"),
-                              .gate_up = find(prefix + "gate_up"),
-                              .down = find(prefix + "down")});
+  weights.embedding = find(Operand::kEmbedding);
+  weights.layers.resize(model.layers.size());
+  for (const WeightRegion& region : layout.regions) {
+    if (region.layer == kNoLayer) continue;
+    SetPointer(region.operand, arena + region.offset,
+               &weights.layers[static_cast<size_t>(region.layer)]);
   }
-  weights.final_norm = floats("final_norm");
-  weights.head = find("head");
+  weights.final_norm = reinterpret_cast<const float*>(find(Operand::kFinalNorm));
+  weights.head = find(Operand::kHead);
   if (weights.head == nullptr) {
-    const int64_t row_bytes = config.hidden * static_cast<int64_t>(kernels::SizeOf(dtype));
+    const int64_t row_bytes = model.hidden * static_cast<int64_t>(kernels::SizeOf(dtype));
     weights.head = static_cast<const std::byte*>(weights.embedding) +
-                   RowsOfRank(config.vocab, options.tp) * options.rank * row_bytes;
+                   int64_t{model.vocab_rows} * model.place.tp_rank * row_bytes;
   }
   return weights;
 }
@@ -144,20 +174,20 @@ int ReadersFor(const LoadOptions& options) {
 
 }  // namespace
 
-absl::StatusOr<DeviceWeights> LoadDeviceWeights(const ModelConfig& config,
+absl::StatusOr<DeviceWeights> LoadDeviceWeights(const RankModel& model,
                                                 const Checkpoint& checkpoint, DType dtype,
                                                 void* arena, int64_t arena_bytes,
                                                 LoadReport* report, const LoadOptions& options) {
   const int64_t begin = LoadTimeUs();
-  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(config, options.tp));
-  FATHOM_RETURN_IF_ERROR(CheckDeviceWeights(config, options.tp));
-  const DeviceWeightLayout layout = LayOutDeviceWeights(config, dtype, options.tp, options.rank);
+  FATHOM_CHECK(model.place.stages == 1, "stage {} of {}", model.place.stage, model.place.stages);
+  FATHOM_RETURN_IF_ERROR(CheckDeviceWeights(model));
+  const DeviceWeightLayout layout = LayOutDeviceWeights(model, dtype);
   FATHOM_CHECK(arena_bytes >= layout.bytes, "{} bytes for {} of weights", arena_bytes,
                layout.bytes);
   auto* const bytes = static_cast<std::byte*>(arena);
   *report = {};
   report->bytes = layout.bytes;
-  if (checkpoint.Locate(layout.regions.front().parts.front().spec.name)) {
+  if (checkpoint.Locate(layout.regions.front().parts.front().parameter.name)) {
     const WeightPieces pieces(&layout, &checkpoint, options.piece_bytes);
     report->readers = ReadersFor(options);
     CopyTimes times;
@@ -179,7 +209,7 @@ absl::StatusOr<DeviceWeights> LoadDeviceWeights(const ModelConfig& config,
                            static_cast<size_t>(region.padding_bytes())));
   }
   report->total_us = LoadTimeUs() - begin;
-  return PointersInto(layout, config, dtype, options, bytes);
+  return PointersInto(layout, model, dtype, bytes);
 }
 
 }  // namespace fathom::worker

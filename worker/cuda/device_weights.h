@@ -13,16 +13,16 @@
 #include "absl/status/statusor.h"
 #include "kernels/tensor.h"
 #include "modeling/checkpoint/checkpoint.h"
-#include "modeling/config/model_config.h"
 #include "modeling/layout/device_weight_layout.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {
 
 struct DeviceLayer {
   const float* attention_norm = nullptr;  // [hidden]
   const void* qkv = nullptr;              // [(heads + 2 kv_heads) head_dim][hidden]
-  const float* qkv_bias = nullptr;        // The same rows; null without qkv_bias.
-  const float* q_norm = nullptr;          // [head_dim]; null without qk_norm.
+  const float* qkv_bias = nullptr;        // The same rows; null: the model has none.
+  const float* q_norm = nullptr;          // [head_dim]; null: the model has none.
   const float* k_norm = nullptr;
   const void* o = nullptr;          // [hidden][heads head_dim]
   const float* ffn_norm = nullptr;  // [hidden]
@@ -52,8 +52,6 @@ struct LoadReport {
 };
 
 struct LoadOptions {
-  int32_t tp = 1;
-  int32_t rank = 0;
   int readers = 0;                // 0: by the machine's cores, at most 16.
   int64_t piece_bytes = 4 << 20;  // A reader has two pinned buffers of this size.
 };
@@ -61,8 +59,9 @@ struct LoadOptions {
 // Loads this rank's slices into `arena` of the current device. Errors: the checkpoint's (DATA_LOSS
 // names file and tensor of a value that is not finite), INVALID_ARGUMENT for sizes that the kernels
 // do not do and a value that `dtype` cannot hold. A CUDA error ends the process. REQUIRES: `dtype`
-// is kBf16 or kF16; `arena` is 256-byte aligned and has DeviceWeightsBytes().
-absl::StatusOr<DeviceWeights> LoadDeviceWeights(const ModelConfig& config,
+// is kBf16 or kF16; `arena` is 256-byte aligned and has the bytes of LayOutDeviceWeights(); the
+// rank has all layers (stages is 1).
+absl::StatusOr<DeviceWeights> LoadDeviceWeights(const RankModel& model,
                                                 const Checkpoint& checkpoint, kernels::DType dtype,
                                                 void* arena, int64_t arena_bytes,
                                                 LoadReport* report,

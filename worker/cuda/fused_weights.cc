@@ -14,15 +14,19 @@ namespace {
 
 constexpr int kSkinnyRows[] = {1, 8, 16};
 
-struct Shapes {
-  explicit Shapes(const ModelConfig& config)
-      : hidden(config.hidden),
-        q(config.heads * config.head_dim),
-        qkv((config.heads + 2 * config.kv_heads) * config.head_dim),
-        ffn(config.ffn),
-        head(static_cast<int>(HeadRows(config))) {}
-  int hidden, q, qkv, ffn, head;
+// Rows of a layer's weights, and what they are multiplied with.
+struct LayerShapes {
+  LayerShapes(const RankLayer& layer, int32_t model_hidden)
+      : hidden(model_hidden),
+        q(static_cast<int>(layer.attention.q_rows())),
+        qkv(static_cast<int>(layer.attention.qkv_rows())),
+        ffn(layer.mlp.width) {}
+  int hidden, q, qkv, ffn;
 };
+
+bool FusesQkv(const RankLayer& layer) {
+  return !layer.Has(Role::kQNorm) && !layer.Has(Role::kKNorm);
+}
 
 // o's ring fills while attention still runs: beside its thread blocks, unless that leaves less than
 // two fifths of what a thread block reads (layer_bench: 7B 1.3 to 1.8 % of a layer; 13B and 33B,
@@ -39,60 +43,79 @@ std::optional<cuda::SkinnyConfig> PickO(const cuda::SkinnyShape& shape,
   return cuda::SkinnyPickConfig(shape, device);
 }
 
-}  // namespace
+void PrepareWeight(const cuda::SkinnyConfig& tiles, kernels::DType dtype, const void* w, int n,
+                   int k, cuda::SkinnyWeight* weight) {
+  FATHOM_CUDA(cuda::PrepareSkinny(tiles, dtype, w, n, k, weight));
+}
 
-std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const ModelConfig& config,
-                                                                 const DeviceWeights& weights,
-                                                                 const FusedDevice& fused) {
-  const Shapes s(config);
-  const cuda::SkinnyDevice device{fused.sm, fused.sms, fused.shared_bytes};
+// nullopt: the op does not do the layer's shapes.
+std::optional<SkinnyWeights::Layer> PrepareSkinnyLayer(const RankLayer& layer, const LayerShapes& s,
+                                                       const DeviceLayer& weights,
+                                                       kernels::DType dtype, int rows,
+                                                       const cuda::SkinnyDevice& device) {
+  const AttentionSpec& heads = layer.attention;
   const auto attention =
-      cuda::DecodeAttentionPickConfig(config.heads, config.kv_heads, config.head_dim);
+      cuda::DecodeAttentionPickConfig(heads.heads, heads.kv_heads, heads.head_dim);
   const cuda::SkinnyDevice beside_attention =
       cuda::SkinnyBeside(device, attention ? attention->shared_bytes : 0);
+  // Of several rows attention has so many thread blocks that they had better start beside qkv's.
+  const auto qkv =
+      cuda::SkinnyPickConfig({rows, s.qkv, s.hidden, true}, rows == 8 ? beside_attention : device);
+  const auto o = PickO({rows, s.hidden, s.q, false}, device, beside_attention);
+  const auto gate_up = cuda::SkinnyPickConfig({rows, 2 * s.ffn, s.hidden, true}, device);
+  const auto down = cuda::SkinnyPickConfig({rows, s.hidden, s.ffn, false}, device);
+  if (!qkv || !o || !gate_up || !down) return std::nullopt;
+  SkinnyWeights::Layer prepared;
+  prepared.qkv_fused = FusesQkv(layer);
+  PrepareWeight(*qkv, dtype, weights.qkv, s.qkv, s.hidden, &prepared.qkv);
+  PrepareWeight(*o, dtype, weights.o, s.hidden, s.q, &prepared.o);
+  PrepareWeight(*gate_up, dtype, weights.gate_up, 2 * s.ffn, s.hidden, &prepared.gate_up);
+  PrepareWeight(*down, dtype, weights.down, s.hidden, s.ffn, &prepared.down);
+  return prepared;
+}
+
+}  // namespace
+
+std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const RankModel& model,
+                                                                 const DeviceWeights& weights,
+                                                                 const FusedDevice& fused) {
+  const cuda::SkinnyDevice device{fused.sm, fused.sms, fused.shared_bytes};
+  const int hidden = model.hidden, head_rows = static_cast<int>(HeadRows(model.vocab_rows));
   std::vector<std::unique_ptr<SkinnyWeights>> all;
   for (const int rows : kSkinnyRows) {
-    // Of several rows attention has so many thread blocks that they had better start beside qkv's.
-    const auto qkv = cuda::SkinnyPickConfig({rows, s.qkv, s.hidden, true},
-                                            rows == 8 ? beside_attention : device);
-    const auto o = PickO({rows, s.hidden, s.q, false}, device, beside_attention);
-    const auto gate_up = cuda::SkinnyPickConfig({rows, 2 * s.ffn, s.hidden, true}, device);
-    const auto down = cuda::SkinnyPickConfig({rows, s.hidden, s.ffn, false}, device);
-    const auto head = cuda::SkinnyPickConfig({rows, s.head, s.hidden, true}, device);
-    if (!qkv || !o || !gate_up || !down) continue;
     auto skinny = std::make_unique<SkinnyWeights>();
     skinny->rows = rows;
-    skinny->qkv_fused = !config.qk_norm;
-    const auto prepare = [&](const cuda::SkinnyConfig& tiles, const void* w, int n, int k,
-                             cuda::SkinnyWeight* weight) {
-      FATHOM_CUDA(cuda::PrepareSkinny(tiles, weights.dtype, w, n, k, weight));
-    };
-    for (const DeviceLayer& layer : weights.layers) {
-      SkinnyWeights::Layer& prepared = skinny->layers.emplace_back();
-      prepare(*qkv, layer.qkv, s.qkv, s.hidden, &prepared.qkv);
-      prepare(*o, layer.o, s.hidden, s.q, &prepared.o);
-      prepare(*gate_up, layer.gate_up, 2 * s.ffn, s.hidden, &prepared.gate_up);
-      prepare(*down, layer.down, s.hidden, s.ffn, &prepared.down);
+    for (size_t i = 0; i < model.layers.size(); ++i) {
+      const RankLayer& layer = model.layers[i];
+      auto prepared = PrepareSkinnyLayer(layer, {layer, hidden}, weights.layers[i], weights.dtype,
+                                         rows, device);
+      if (!prepared) break;
+      skinny->layers.push_back(*std::move(prepared));
     }
-    if (head) prepare(*head, weights.head, s.head, s.hidden, &skinny->head.emplace());
+    if (skinny->layers.size() < model.layers.size()) continue;
+    const auto head = cuda::SkinnyPickConfig({rows, head_rows, hidden, true}, device);
+    if (head) {
+      PrepareWeight(*head, weights.dtype, weights.head, head_rows, hidden, &skinny->head.emplace());
+    }
     all.push_back(std::move(skinny));
   }
   return all;
 }
 
-std::unique_ptr<MediumWeights> PrepareMediumWeights(const ModelConfig& config,
+std::unique_ptr<MediumWeights> PrepareMediumWeights(const RankModel& model,
                                                     const DeviceWeights& weights) {
-  const Shapes s(config);
   cuda::MediumDevice device;
   FATHOM_CUDA(cuda::QueryMediumDevice(&device));
   auto medium = std::make_unique<MediumWeights>();
-  medium->qkv_fused = !config.qk_norm;
   const auto prepare = [&](cuda::MediumOp op, const void* w, int n, int k,
                            cuda::MediumWeight* weight) {
     return cuda::PrepareMedium(op, device, weights.dtype, w, n, k, weight) == cudaSuccess;
   };
-  for (const DeviceLayer& layer : weights.layers) {
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const LayerShapes s(model.layers[i], model.hidden);
+    const DeviceLayer& layer = weights.layers[i];
     MediumWeights::Layer& prepared = medium->layers.emplace_back();
+    prepared.qkv_fused = FusesQkv(model.layers[i]);
     if (!prepare(cuda::MediumOp::kQkv, layer.qkv, s.qkv, s.hidden, &prepared.qkv) ||
         !prepare(cuda::MediumOp::kResidual, layer.o, s.hidden, s.q, &prepared.o) ||
         !prepare(cuda::MediumOp::kGateUp, layer.gate_up, 2 * s.ffn, s.hidden, &prepared.gate_up) ||
@@ -101,7 +124,10 @@ std::unique_ptr<MediumWeights> PrepareMediumWeights(const ModelConfig& config,
     }
   }
   cuda::MediumWeight head;
-  if (prepare(cuda::MediumOp::kHead, weights.head, s.head, s.hidden, &head)) medium->head = head;
+  const int head_rows = static_cast<int>(HeadRows(model.vocab_rows));
+  if (prepare(cuda::MediumOp::kHead, weights.head, head_rows, model.hidden, &head)) {
+    medium->head = head;
+  }
   return medium;
 }
 

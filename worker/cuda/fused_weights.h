@@ -9,7 +9,7 @@
 
 #include "kernels/cuda/linear/medium.h"
 #include "kernels/cuda/linear/skinny.h"
-#include "modeling/config/model_config.h"
+#include "modeling/spec/rank_model.h"
 #include "worker/cuda/device_weights.h"
 
 namespace fathom::worker {
@@ -17,10 +17,10 @@ namespace fathom::worker {
 // For steps of at most `rows` rows.
 struct SkinnyWeights {
   struct Layer {
+    bool qkv_fused = false;  // Without a norm per head.
     kernels::cuda::SkinnyWeight qkv, o, gate_up, down;
   };
   int32_t rows = 0;
-  bool qkv_fused = false;  // Without a norm per head.
   std::vector<Layer> layers;
   std::optional<kernels::cuda::SkinnyWeight> head;
 };
@@ -28,9 +28,9 @@ struct SkinnyWeights {
 // For steps of at most kMediumRowsMax rows.
 struct MediumWeights {
   struct Layer {
+    bool qkv_fused = false;  // Without a norm per head.
     kernels::cuda::MediumWeight qkv, o, gate_up, down;
   };
-  bool qkv_fused = false;
   std::vector<Layer> layers;
   std::optional<kernels::cuda::MediumWeight> head;
 };
@@ -41,12 +41,12 @@ struct FusedDevice {
   int shared_bytes = 0;  // Of one thread block at most.
 };
 
-// By ascending rows; empty where the op does not do the model's shapes.
-std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const ModelConfig& config,
+// By ascending rows; empty where the op does not do the shapes of one of the rank's layers.
+std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const RankModel& model,
                                                                  const DeviceWeights& weights,
                                                                  const FusedDevice& device);
-// Null where the op does not do the model's shapes.
-std::unique_ptr<MediumWeights> PrepareMediumWeights(const ModelConfig& config,
+// Null where the op does not do the shapes of one of the rank's layers.
+std::unique_ptr<MediumWeights> PrepareMediumWeights(const RankModel& model,
                                                     const DeviceWeights& weights);
 
 }  // namespace fathom::worker

@@ -9,7 +9,9 @@
 #include <cstdlib>
 
 #include "common/status.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
+#include "modeling/spec/rank_model.h"
 #include "worker/cuda/device_weights.h"
 
 namespace fathom::worker {
@@ -34,7 +36,8 @@ absl::Status Run(int argc, char** argv) {
   FATHOM_ASSIGN_OR_RETURN(const auto checkpoint, OpenCheckpoint(argv[1], config, format));
   const double open_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
-  const int64_t bytes = DeviceWeightsBytes(config, dtype);
+  const RankModel model = RankOf(SpecOf(config));
+  const int64_t bytes = LayOutDeviceWeights(model, dtype).bytes;
   void* arena = nullptr;
   if (const cudaError_t error = cudaMalloc(&arena, static_cast<size_t>(bytes));
       error != cudaSuccess) {
@@ -43,7 +46,7 @@ absl::Status Run(int argc, char** argv) {
   for (int load = 0; load < kLoads; ++load) {
     LoadReport report;
     const auto weights =
-        LoadDeviceWeights(config, *checkpoint, dtype, arena, bytes, &report, options);
+        LoadDeviceWeights(model, *checkpoint, dtype, arena, bytes, &report, options);
     if (!weights.ok()) return weights.status();
     fmt::print(
         "{{\"id\": \"weight_load\", \"value\": {:.3f}, \"unit\": \"GB/s\", \"load\": {}, "

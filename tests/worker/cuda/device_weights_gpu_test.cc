@@ -8,6 +8,8 @@
 #include <limits>
 
 #include "common/status.h"
+#include "modeling/architectures/architecture.h"
+#include "modeling/spec/rank_model.h"
 #include "tests/modeling/device_weight_rig.h"
 
 namespace fathom::worker {
@@ -77,52 +79,51 @@ Opened Open(const std::filesystem::path& model, LoadFormat format = LoadFormat::
 }
 
 void ExpectPointers(const DeviceWeights& weights, const DeviceWeightLayout& layout,
-                    const ModelConfig& config, const Arena& arena) {
-  const auto at = [&](const std::string& name) -> const void* {
-    const WeightRegion* region = layout.Find(name);
+                    const RankModel& model, const Arena& arena) {
+  const auto at = [&](Operand operand, int32_t layer = kNoLayer) -> const void* {
+    const WeightRegion* region = layout.Find(operand, layer);
     return region == nullptr ? nullptr : arena.At(region->offset);
   };
-  EXPECT_EQ(weights.embedding, at("embedding"));
-  EXPECT_EQ(weights.final_norm, at("final_norm"));
-  ASSERT_EQ(weights.layers.size(), static_cast<size_t>(config.layers));
-  for (int32_t i = 0; i < config.layers; ++i) {
+  EXPECT_EQ(weights.embedding, at(Operand::kEmbedding));
+  EXPECT_EQ(weights.final_norm, at(Operand::kFinalNorm));
+  ASSERT_EQ(weights.layers.size(), model.layers.size());
+  for (int32_t i = 0; i < static_cast<int32_t>(model.layers.size()); ++i) {
     const DeviceLayer& layer = weights.layers[static_cast<size_t>(i)];
-    const std::string prefix = fmt::format("layers.{}.", i);
-    EXPECT_EQ(layer.attention_norm, at(prefix + "attention_norm"));
-    EXPECT_EQ(layer.qkv, at(prefix + "qkv"));
-    EXPECT_EQ(layer.qkv_bias, at(prefix + "qkv_bias"));
-    EXPECT_EQ(layer.q_norm, at(prefix + "q_norm"));
-    EXPECT_EQ(layer.k_norm, at(prefix + "k_norm"));
-    EXPECT_EQ(layer.o, at(prefix + "o"));
-    EXPECT_EQ(layer.ffn_norm, at(prefix + "ffn_norm"));
-    EXPECT_EQ(layer.gate_up, at(prefix + "gate_up"));
-    EXPECT_EQ(layer.down, at(prefix + "down"));
+    EXPECT_EQ(layer.attention_norm, at(Operand::kAttentionNorm, i));
+    EXPECT_EQ(layer.qkv, at(Operand::kQkv, i));
+    EXPECT_EQ(layer.qkv_bias, at(Operand::kQkvBias, i));
+    EXPECT_EQ(layer.q_norm, at(Operand::kQNorm, i));
+    EXPECT_EQ(layer.k_norm, at(Operand::kKNorm, i));
+    EXPECT_EQ(layer.o, at(Operand::kO, i));
+    EXPECT_EQ(layer.ffn_norm, at(Operand::kFfnNorm, i));
+    EXPECT_EQ(layer.gate_up, at(Operand::kGateUp, i));
+    EXPECT_EQ(layer.down, at(Operand::kDown, i));
   }
-  if (!config.tied_embeddings) EXPECT_EQ(weights.head, at("head"));
+  if (!model.tied()) EXPECT_EQ(weights.head, at(Operand::kHead));
 }
 
 // Loads, and compares every element with what Checkpoint::Load gives.
 void ExpectLoads(const Opened& model, DType dtype, const LoadOptions& options,
-                 const std::string& what) {
-  const DeviceWeightLayout layout =
-      LayOutDeviceWeights(model.config, dtype, options.tp, options.rank);
+                 const std::string& what, const RankPlace& place = {}) {
+  const RankModel rank = RankOf(SpecOf(model.config), place);
+  const DeviceWeightLayout layout = LayOutDeviceWeights(rank, dtype);
   const Arena arena(layout.bytes);
   LoadReport report;
-  const auto weights = LoadDeviceWeights(model.config, *model.checkpoint, dtype, arena.data(),
-                                         layout.bytes, &report, options);
+  const auto weights = LoadDeviceWeights(rank, *model.checkpoint, dtype, arena.data(), layout.bytes,
+                                         &report, options);
   ASSERT_TRUE(weights.ok()) << what << ": " << ToString(weights.status());
   EXPECT_EQ(report.bytes, layout.bytes);
   EXPECT_EQ(weights->dtype, dtype);
-  ExpectPointers(*weights, layout, model.config, arena);
+  ExpectPointers(*weights, layout, rank, arena);
   if (model.config.tied_embeddings) {
-    const int64_t row = RowsOfRank(model.config.vocab, options.tp) * options.rank;
+    const int64_t row = RowsOfRank(model.config.vocab, place.tp) * place.tp_rank;
     EXPECT_EQ(weights->head,
               static_cast<const std::byte*>(weights->embedding) + row * model.config.hidden * 2);
   }
   const std::vector<std::byte> found = arena.Download();
   for (const WeightRegion& region : layout.regions) {
     ASSERT_EQ(BitsIn(region, found), WantedBits(model.config, *model.checkpoint, region.name,
-                                                region.dtype, options.tp, options.rank))
+                                                region.dtype, place.tp, place.tp_rank))
         << what << ": " << region.name;
     const auto padding = found.begin() + region.offset + region.bytes();
     EXPECT_EQ(std::count(padding, padding + region.padding_bytes(), std::byte{0}),
@@ -182,10 +183,9 @@ TEST(DeviceWeights, SlicesOfRanks) {
     for (int32_t rank = 0; rank < 4; ++rank) {
       for (const DType dtype : kDeviceTypes) {
         LoadOptions options;
-        options.tp = 4;
-        options.rank = rank;
         options.piece_bytes = 5000;
-        ExpectLoads(model, dtype, options, fmt::format("rank {}", rank));
+        ExpectLoads(model, dtype, options, fmt::format("rank {}", rank),
+                    {.tp = 4, .tp_rank = rank});
       }
     }
   }
@@ -200,10 +200,9 @@ TEST(DeviceWeights, RandomOnesAreTheCpus) {
       ASSERT_EQ(model.checkpoint->stored_type(), stored);
       for (const DType dtype : kDeviceTypes) {
         ExpectLoads(model, dtype, {}, fmt::format("{} {}", variant.name, StoredTypeName(stored)));
-        LoadOptions options;
-        options.tp = variant.heads % 2 == 0 ? 2 : 1;
-        options.rank = options.tp - 1;
-        ExpectLoads(model, dtype, options, fmt::format("{} last rank", variant.name));
+        const int32_t tp = variant.heads % 2 == 0 ? 2 : 1;
+        ExpectLoads(model, dtype, {}, fmt::format("{} last rank", variant.name),
+                    {.tp = tp, .tp_rank = tp - 1});
       }
     }
   }
@@ -213,11 +212,11 @@ absl::Status Refusal(const ModelFiles& files, DType dtype) {
   const TempFolder folder;
   WriteModel(folder.path(), files);
   const Opened model = Open(folder.path());
-  const int64_t bytes = DeviceWeightsBytes(model.config, dtype);
+  const RankModel rank = RankOf(SpecOf(model.config));
+  const int64_t bytes = LayOutDeviceWeights(rank, dtype).bytes;
   const Arena arena(bytes);
   LoadReport report;
-  return LoadDeviceWeights(model.config, *model.checkpoint, dtype, arena.data(), bytes, &report)
-      .status();
+  return LoadDeviceWeights(rank, *model.checkpoint, dtype, arena.data(), bytes, &report).status();
 }
 
 void SetValue(ModelFiles& model, std::string_view name, size_t index, float value) {
@@ -281,8 +280,8 @@ TEST(DeviceWeights, SizesThatKernelsDoNotDo) {
   WriteModel(folder.path(), testing::SmallModel(1));  // head_dim 4
   const Opened model = Open(folder.path());
   LoadReport report;
-  const auto weights =
-      LoadDeviceWeights(model.config, *model.checkpoint, DType::kBf16, nullptr, 0, &report);
+  const auto weights = LoadDeviceWeights(RankOf(SpecOf(model.config)), *model.checkpoint,
+                                         DType::kBf16, nullptr, 0, &report);
   EXPECT_EQ(weights.status().code(), absl::StatusCode::kInvalidArgument);
 }
 

@@ -1,0 +1,145 @@
+// modeling/spec/model_spec.h: a model as data: its layers, what each computes, and every tensor
+// that a checkpoint of it has. An architecture's file makes it from a configuration
+// (modeling/architectures/architecture.h). Expected tensors, slices, weight layouts, KV blocks,
+// buffers, memory plans, parameter counts and floors follow from it by iteration, and what one rank
+// of a group holds is modeling/spec/rank_model.h. Plain data; any thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "modeling/spec/rope_config.h"
+
+namespace fathom::worker {
+
+// What a parameter is to the model. Code that needs a certain parameter asks for its role and its
+// layer, never for its name in a file.
+enum class Role {
+  kEmbedding,
+  kAttentionNorm,
+  kQ,
+  kK,
+  kV,
+  kQBias,
+  kKBias,
+  kVBias,
+  kQNorm,  // Of each query head, before the rotary embedding.
+  kKNorm,
+  kO,
+  kFfnNorm,
+  kGate,
+  kUp,
+  kDown,
+  kFinalNorm,
+  kLmHead,
+};
+
+// The weight of an RMSNorm, whose neutral value is 1.
+constexpr bool IsNorm(Role role) {
+  return role == Role::kAttentionNorm || role == Role::kQNorm || role == Role::kKNorm ||
+         role == Role::kFfnNorm || role == Role::kFinalNorm;
+}
+
+// How a parameter's elements are shared out to the ranks of a tensor-parallel group.
+enum class Split {
+  kWhole,  // Every rank has all of it: norms and the embedding (which saves its collective).
+  kRows,   // Rank r has the r-th of tp equal ranges of dimension 0: q, gate, up, head and q's bias.
+           // Of a vocabulary that tp does not divide (RowsOfRank) the last rank has fewer rows.
+  kKvRows,  // As kRows by kv heads; with tp > kv_heads, tp / kv_heads neighbours share a head: k, v
+            // and their biases.
+  kCols,    // Rank r has the r-th range of dimension 1: o and down, whose products are summed over
+            // ranks.
+};
+
+// Which element types of a checkpoint are accepted, and what becomes of them.
+enum class Precision {
+  kMatrix,  // The checkpoint's one type, which all matrices share, or what a device makes of it.
+  kVector,  // Any float type, each tensor its own; widened to fp32 and computed with in it.
+};
+
+// A tensor of the checkpoint.
+struct Parameter {
+  Role role = Role::kEmbedding;
+  std::string name;            // In the checkpoint's files.
+  std::vector<int64_t> shape;  // [rows, cols] of a product y = W x, or [n].
+  Split split = Split::kWhole;
+  Precision precision = Precision::kMatrix;
+  int32_t kv_heads = 0;  // Of kKvRows: the heads that dimension 0 is made of.
+  int64_t rows() const { return shape[0]; }
+  int64_t cols() const { return shape.size() > 1 ? shape[1] : 1; }
+  int64_t elements() const { return rows() * cols(); }
+  bool operator==(const Parameter&) const = default;
+};
+
+// What a cached block of a plane holds. kTokens: each of its tokens' vectors.
+enum class BlockKind { kTokens };
+
+// One plane of a layer's KV blocks: [block][head][token][width].
+struct KvPlane {
+  std::string_view name;  // "k", "v": a literal.
+  int32_t heads = 0;
+  int32_t width = 0;
+  BlockKind kind = BlockKind::kTokens;
+  bool operator==(const KvPlane&) const = default;
+};
+
+// kGrouped: each of kv_heads key and value heads serves heads / kv_heads query heads (MHA: one).
+enum class AttentionKind { kGrouped };
+struct AttentionSpec {
+  AttentionKind kind = AttentionKind::kGrouped;
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  std::vector<KvPlane> planes;
+  int64_t q_rows() const { return int64_t{heads} * head_dim; }
+  int64_t kv_rows() const { return int64_t{kv_heads} * head_dim; }
+  int64_t qkv_rows() const { return q_rows() + 2 * kv_rows(); }
+};
+
+// kDense: down(silu(gate(x)) * up(x)).
+enum class MlpKind { kDense };
+struct MlpSpec {
+  MlpKind kind = MlpKind::kDense;
+  int32_t width = 0;  // Rows of gate and of up.
+};
+
+struct LayerSpec {
+  AttentionSpec attention;
+  MlpSpec mlp;
+  std::vector<Parameter> parameters;  // In the order of the forward pass.
+};
+
+// What all layers share.
+struct ModelTraits {
+  std::string architecture;  // As in config.json, e.g. "LlamaForCausalLM".
+  int32_t hidden = 0;
+  int32_t vocab = 0;
+  int32_t context = 0;  // Tokens.
+  double rms_eps = 0;
+  RopeConfig rope;
+  int32_t rope_dim = 0;  // Elements of a head that the rotary embedding turns.
+};
+
+struct ModelSpec : ModelTraits {
+  std::vector<LayerSpec> layers;
+  Parameter embedding;
+  Parameter final_norm;
+  std::optional<Parameter> lm_head;  // None: tied, the head's product uses the embedding.
+  // Tied: the name of a head that a checkpoint may store all the same, equal to the embedding.
+  std::optional<std::string> spare_head;
+  std::vector<LayerSpec> draft_layers;  // That propose tokens; no architecture has any today.
+};
+
+// Every tensor of the model in the order of the forward pass: the embedding, the layers', the final
+// norm, the head; then the draft layers'.
+std::vector<Parameter> ExpectedTensors(const ModelSpec& spec);
+
+// Elements of the matrices that every token's products read: of all layers, and of the head (also
+// where it is the embedding).
+int64_t LayerMatrixElements(const ModelSpec& spec);
+int64_t HeadMatrixElements(const ModelSpec& spec);
+
+}  // namespace fathom::worker
