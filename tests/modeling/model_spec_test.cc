@@ -19,6 +19,7 @@
 #include "modeling/spec/operands.h"
 #include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
+#include "tests/modeling/toy_spec.h"
 
 namespace fathom::worker {
 namespace {
@@ -27,9 +28,15 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr int32_t kHidden = 64;
-constexpr int32_t kVocab = 61;
-constexpr int32_t kHeadDim = 16;
+using testing::kToyHeadDim;
+using testing::kToyHidden;
+using testing::kToyVocab;
+
+ModelSpec Toy() {
+  return testing::ToySpec({{.heads = 8, .kv_heads = 8, .width = 96},
+                           {.heads = 4, .kv_heads = 2, .width = 160, .has_extra_plane = true},
+                           {.heads = 8, .kv_heads = 1, .width = 64}});
+}
 
 std::vector<std::pair<std::string, ModelSpec>> PublishedSpecs() {
   std::vector<std::pair<std::string, ModelSpec>> specs;
@@ -40,56 +47,6 @@ std::vector<std::pair<std::string, ModelSpec>> PublishedSpecs() {
     specs.emplace_back(file.path().stem().string(), SpecOf(*config));
   }
   return specs;
-}
-
-// A layer of its own sizes and tensor names, with a plane beside keys and values in some.
-LayerSpec ToyLayer(int32_t index, int32_t heads, int32_t kv_heads, int32_t width, bool extra) {
-  LayerSpec layer;
-  layer.attention = {.heads = heads,
-                     .kv_heads = kv_heads,
-                     .head_dim = kHeadDim,
-                     .planes = {{"k", kv_heads, kHeadDim}, {"v", kv_heads, kHeadDim}}};
-  if (extra) layer.attention.planes.push_back({"extra", kv_heads, 4});
-  layer.mlp.width = width;
-  const auto add = [&](Role role, std::string_view name, std::vector<int64_t> shape, Split split) {
-    layer.parameters.push_back(
-        {.role = role,
-         .name = fmt::format("toy.{}.{}", index, name),
-         .shape = shape,
-         .split = split,
-         .precision = shape.size() > 1 ? Precision::kMatrix : Precision::kVector,
-         .kv_heads = split == Split::kKvRows ? kv_heads : 0});
-  };
-  add(Role::kAttentionNorm, "n1", {kHidden}, Split::kWhole);
-  add(Role::kQ, "q", {heads * kHeadDim, kHidden}, Split::kRows);
-  add(Role::kK, "k", {kv_heads * kHeadDim, kHidden}, Split::kKvRows);
-  add(Role::kV, "v", {kv_heads * kHeadDim, kHidden}, Split::kKvRows);
-  add(Role::kO, "o", {kHidden, heads * kHeadDim}, Split::kCols);
-  add(Role::kFfnNorm, "n2", {kHidden}, Split::kWhole);
-  add(Role::kGate, "gate", {width, kHidden}, Split::kRows);
-  add(Role::kUp, "up", {width, kHidden}, Split::kRows);
-  add(Role::kDown, "down", {kHidden, width}, Split::kCols);
-  return layer;
-}
-
-ModelSpec Toy() {
-  ModelSpec spec;
-  spec.architecture = "Toy";
-  spec.hidden = kHidden;
-  spec.vocab = kVocab;
-  spec.context = 2048;
-  spec.rms_eps = 1e-6;
-  spec.rope_dim = kHeadDim;
-  spec.embedding = {.role = Role::kEmbedding, .name = "toy.embedding", .shape = {kVocab, kHidden}};
-  spec.layers = {ToyLayer(0, 8, 8, 96, false), ToyLayer(1, 4, 2, 160, true),
-                 ToyLayer(2, 8, 1, 64, false)};
-  spec.final_norm = {.role = Role::kFinalNorm,
-                     .name = "toy.norm",
-                     .shape = {kHidden},
-                     .precision = Precision::kVector};
-  spec.lm_head = {
-      .role = Role::kLmHead, .name = "toy.head", .shape = {kVocab, kHidden}, .split = Split::kRows};
-  return spec;
 }
 
 // Of all ranks: each element is held once, or by the ranks that share it.
@@ -212,7 +169,7 @@ TEST(ToySpec, TensorsAndSlicesOfEachLayer) {
   EXPECT_EQ(last.layers[1].mlp.width, 40);
   EXPECT_EQ(last.lm_head->slice.rows(), 61 - 3 * 16);
   const LayerWidths widest = WidestOf(last);
-  EXPECT_EQ(widest.qkv_rows, (2 + 2 * 2) * kHeadDim);
+  EXPECT_EQ(widest.qkv_rows, (2 + 2 * 2) * kToyHeadDim);
   EXPECT_EQ(widest.mlp, 40);
   // The layer that does not fit is the one that is named.
   const auto refused = CheckTensorParallel(spec, 8);
@@ -226,15 +183,16 @@ TEST(ToySpec, ParametersAndKvBytesAreSumsOverLayers) {
   int64_t matrices = 0;
   for (const auto& [heads, kv_heads, width] :
        {std::tuple{8, 8, 96}, std::tuple{4, 2, 160}, std::tuple{8, 1, 64}}) {
-    matrices += int64_t{kHidden} * (2 * heads * kHeadDim + 2 * kv_heads * kHeadDim + 3 * width);
+    matrices +=
+        int64_t{kToyHidden} * (2 * heads * kToyHeadDim + 2 * kv_heads * kToyHeadDim + 3 * width);
   }
   EXPECT_EQ(LayerMatrixElements(spec), matrices);
-  EXPECT_EQ(HeadMatrixElements(spec), kVocab * kHidden);
+  EXPECT_EQ(HeadMatrixElements(spec), kToyVocab * kToyHidden);
   // Two planes of 8, 2 and 1 heads, and one of 2 heads of 4 elements.
-  EXPECT_EQ(KvBytes(RankOf(spec), 2, 1), 2 * (2 * 11 * kHeadDim + 2 * 4));
-  EXPECT_EQ(KvBytes(RankOf(spec), 4, 64), 64 * 4 * (2 * 11 * kHeadDim + 2 * 4));
+  EXPECT_EQ(KvBytes(RankOf(spec), 2, 1), 2 * (2 * 11 * kToyHeadDim + 2 * 4));
+  EXPECT_EQ(KvBytes(RankOf(spec), 4, 64), 64 * 4 * (2 * 11 * kToyHeadDim + 2 * 4));
   // Heads that several ranks share are held by each: 2, 1 and 1.
-  EXPECT_EQ(KvBytes(RankOf(spec, {.tp = 4}), 2, 1), 2 * (2 * 4 * kHeadDim + 4));
+  EXPECT_EQ(KvBytes(RankOf(spec, {.tp = 4}), 2, 1), 2 * (2 * 4 * kToyHeadDim + 4));
 }
 
 TEST(ToySpec, BothPlansFollow) {
@@ -254,10 +212,10 @@ TEST(ToySpec, BothPlansFollow) {
     for (const RankParameter* one : model.Parameters()) elements += one->slice.elements();
     EXPECT_EQ(cpu->weights_bytes, 4 * elements);
     EXPECT_EQ(cpu->kv_bytes_per_block, KvBytes(model, 4, 16));
-    const int64_t per_row = tp == 1 ? kVocab : kVocab + (tp + 1) * RowsOfRank(kVocab, tp);
+    const int64_t per_row = tp == 1 ? kToyVocab : kToyVocab + (tp + 1) * RowsOfRank(kToyVocab, tp);
     EXPECT_EQ(cpu->activation_bytes,
-              4 * (8 * (2 * kHidden + widest.qkv_rows + widest.q_rows + 2 * widest.mlp) +
-                   2 * per_row + 100 * kHeadDim));
+              4 * (8 * (2 * kToyHidden + widest.qkv_rows + widest.q_rows + 2 * widest.mlp) +
+                   2 * per_row + 100 * kToyHeadDim));
 
     CudaMemoryRequest request;
     request.capacity_bytes = int64_t{8} << 30;
@@ -314,11 +272,11 @@ TEST(ToySpec, ItsCheckpointIsChecked) {
                          [&](const SafetensorsTensor& one) { return one.name == name; });
   };
   // The numbers are those of the tensor's own layer.
-  tensor("toy.1.down").shape = {kHidden, 96};
+  tensor("toy.1.down").shape = {kToyHidden, 96};
   EXPECT_THAT(std::string(Message(CheckTensors(spec, std::nullopt, shards, nullptr).status())),
               AllOf(HasSubstr("intermediate_size 160"), HasSubstr("set intermediate_size=96")));
-  tensor("toy.1.down").shape = {kHidden, 160};
-  tensor("toy.2.k").shape = {4 * kHeadDim, kHidden};
+  tensor("toy.1.down").shape = {kToyHidden, 160};
+  tensor("toy.2.k").shape = {4 * kToyHeadDim, kToyHidden};
   EXPECT_THAT(std::string(Message(CheckTensors(spec, std::nullopt, shards, nullptr).status())),
               AllOf(HasSubstr("num_key_value_heads 1"), HasSubstr("set num_key_value_heads=4")));
 }
