@@ -33,7 +33,7 @@ class Bench {
                .slots = 64,
                .step_tokens = 512,
                .vocab = config_.vocab};
-    host_ = std::make_unique<ModelHost>(config_, checkpoint_.get(),
+    host_ = std::make_unique<ModelHost>(SpecOf(config_), checkpoint_.get(),
                                         ModelHostOptions{1, limits_, LogitsRows(limits_), threads},
                                         &clock_, &progress_);
     parts_ = *host_->ForRank(0);
