@@ -3,6 +3,8 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
+#include "cluster/protocol.h"
+
 namespace fathom {
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,

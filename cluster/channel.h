@@ -1,6 +1,6 @@
 // cluster/channel.h: how any process of a cluster, or a client of one, makes a gRPC channel: large
-// messages, quick to connect again, a connection of its own each time (the address is resolved
-// anew, and no stream polls another's socket). Thread: any.
+// messages (cluster/protocol.h), quick to connect again, a connection of its own each time (the
+// address is resolved anew, and no stream polls another's socket). Thread: any.
 //
 // A channel never goes through a proxy unless the caller asks for it. Library defaults would take
 // http_proxy from the environment, also for 127.0.0.1, and the cluster would never become ready.
@@ -14,8 +14,6 @@ class Channel;
 }
 
 namespace fathom {
-
-inline constexpr int kClusterMessageBytesMax = 64 << 20;
 
 struct ChannelOptions {
   int reconnect_ms_max = 100;  // Longest wait between two tries to connect.

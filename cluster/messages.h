@@ -1,5 +1,6 @@
-// cluster/messages.h: what routers and workers say about themselves and what workers are told
-// about their group. Plain data with the fields of cluster.proto; no IO.
+// cluster/messages.h: what every process of a cluster says of itself: the first message of Route
+// and Control, heartbeats, and the end of a leadership. Plain data with the fields of
+// cluster.proto; no IO. route_messages.h and control_messages.h have what else the streams carry.
 #pragma once
 
 #include <cstdint>
@@ -7,12 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "cluster/protocol.h"
 #include "common/types.h"
 
-namespace fathom::scheduler {
-
-inline constexpr uint32_t kProtocolMin = 1;
-inline constexpr uint32_t kProtocolMax = 1;
+namespace fathom {
 
 enum class Role { kUnspecified, kRouter, kScheduler, kWorker };
 enum class Phase {
@@ -25,12 +24,12 @@ enum class Phase {
   kStepping,
   kDraining
 };
-const char* PhaseName(Phase phase);
 
 struct StepMark {
   TermId term;
   EpochId epoch;
   StepId step;
+  bool operator==(const StepMark&) const = default;
 };
 
 struct WorkerLimits {
@@ -48,7 +47,7 @@ struct WorkerFacts {
   std::string host;
   std::string device;
   uint64_t memory_bytes = 0;
-  std::string model;
+  std::string model;  // Name that clients see.
   std::string weights_digest;
   std::string fingerprint;
   WorkerLimits limits;
@@ -60,22 +59,10 @@ struct WorkerFacts {
   std::string device_kind;  // "cpu", "cuda-sm90".
   std::string dtype;        // Of computing.
   int32_t recipe = 0;       // docs/NUMERICS.md
+  bool operator==(const WorkerFacts&) const = default;
 };
 
-// First on Route and Control.
-struct PeerHello {
-  std::string process_id;
-  Role role = Role::kUnspecified;
-  uint32_t protocol_min = 0;
-  uint32_t protocol_max = 0;
-  std::vector<std::string> features;
-  std::string build;
-  TermId term_seen;
-  std::string config_digest;
-  std::optional<WorkerFacts> worker;
-};
-
-// What routers are told about the cluster, in Hello; empty until a worker was here.
+// What the scheduler tells routers of the workers' model; empty until a worker was here.
 struct ClusterFacts {
   std::string model;
   std::string config_digest;
@@ -85,10 +72,37 @@ struct ClusterFacts {
   int32_t pool_blocks = 0;  // Of one group, without the padding block.
   int32_t groups = 0;       // That can take work now.
   int32_t vocab = 0;
-  std::string device_kind;
-  std::string dtype;
+  std::string device_kind;  // "cpu", "cuda-sm90".
+  std::string dtype;        // Of computing.
   bool operator==(const ClusterFacts&) const = default;
 };
+
+struct SchedulerFacts {
+  bool leader = false;
+  TermId term;
+  ClusterFacts cluster;
+  bool operator==(const SchedulerFacts&) const = default;
+};
+
+// First on Route and Control, in both directions; a scheduler repeats it when its facts change.
+struct Hello {
+  std::string process_id;
+  Role role = Role::kUnspecified;
+  uint32_t protocol_min = kProtocolMin;
+  uint32_t protocol_max = kProtocolMax;
+  std::vector<std::string> features;
+  std::string build;
+  TermId term_seen;                         // The highest.
+  std::string config_digest;                // From a router or a worker.
+  std::optional<WorkerFacts> worker;        // From a worker.
+  std::optional<SchedulerFacts> scheduler;  // From a scheduler.
+  bool operator==(const Hello&) const = default;
+};
+
+// Whether the sender speaks a version of the protocol that this build speaks too.
+inline bool SpeaksProtocol(const Hello& hello) {
+  return hello.protocol_min <= kProtocolMax && hello.protocol_max >= kProtocolMin;
+}
 
 struct Heartbeat {
   TermId term;  // The highest the peer has seen.
@@ -98,58 +112,13 @@ struct Heartbeat {
   uint64_t op = 0;
   uint64_t collective = 0;
   uint64_t progress = 0;  // Any change means life.
+  bool operator==(const Heartbeat&) const = default;
 };
 
-struct GroupPeer {
-  std::string process_id;
-  std::string host;
-};
-
-// One rank's seat in a group. Peers by rank.
-struct GroupSeat {
-  GroupId group;
+// The leader of `term` leads no more.
+struct Resign {
   TermId term;
-  EpochId epoch;
-  int32_t tp = 1;
-  int32_t pp = 1;
-  int32_t rank = 0;
-  std::vector<GroupPeer> peers;
-  int32_t blocks = 0;  // The least of the ranks' pools; ids run from 1 to blocks - 1.
-  WorkerLimits limits;
+  bool operator==(const Resign&) const = default;
 };
 
-struct GroupExchange {
-  EpochId epoch;
-  int32_t round = 0;
-  int32_t rank = 0;
-  std::string bytes;
-};
-
-struct GroupReady {
-  TermId term;
-  EpochId epoch;
-  int32_t rank = 0;
-};
-
-struct GroupFailed {
-  TermId term;
-  EpochId epoch;
-  int32_t rank = 0;
-  std::string message;
-};
-
-// First on Steps.
-struct StepsHello {
-  TermId term;
-  EpochId epoch;
-  int32_t rank = 0;
-  std::string process_id;
-};
-
-struct Abort {
-  TermId term;
-  EpochId epoch;
-  std::string reason;
-};
-
-}  // namespace fathom::scheduler
+}  // namespace fathom

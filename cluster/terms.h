@@ -19,4 +19,26 @@ constexpr bool IsCredible(TermId said, TermId known) {
   return said.value <= known.value || said.value - known.value <= kTermLeadMax;
 }
 
+// What a term that a scheduler says makes of its message.
+enum class TermVerdict {
+  kObeyed,       // The highest one; it is the one known now.
+  kStale,        // Lower than one known: the message is void, and the sender is to be told.
+  kNotCredible,  // Nothing of the message is believed.
+};
+
+// The highest term that a router or a worker has believed. Not thread-safe.
+class KnownTerm {
+ public:
+  TermVerdict Hear(TermId said) {
+    if (!IsCredible(said, term_)) return TermVerdict::kNotCredible;
+    if (said < term_) return TermVerdict::kStale;
+    term_ = said;
+    return TermVerdict::kObeyed;
+  }
+  TermId term() const { return term_; }
+
+ private:
+  TermId term_{0};
+};
+
 }  // namespace fathom

@@ -1,56 +1,74 @@
-// cluster/wire.h: the one place where the cluster's plain types (cluster/request.h, cluster/plan.h)
-// and their messages (cluster.proto) are turned into each other. Pure functions; a ToWire replaces
-// what the message held, so that one may be used again and again. A FromWire checks what a peer may
-// get wrong (enums out of range, missing oneofs, unequal lengths) and answers INVALID_ARGUMENT
-// naming the message and field; it does not check what the receiver's own state decides (terms,
-// slots, positions).
+// cluster/wire.h: the one place where the messages of a stream (route_messages.h,
+// control_messages.h, plan.h) and those of cluster.proto are turned into each other. Pure
+// functions.
+//
+// A ToWire replaces what the message held, so that one may be used again and again; which message a
+// stream may carry is which overload there is. A FromWire checks the whole message by
+// CheckRanges (wire_ranges.h) before anything of it is used, then what a peer may get wrong beyond
+// ranges (missing oneofs, unequal lengths, fields of a newer build), and answers INVALID_ARGUMENT
+// naming message and field; it does not check what the receiver's own state decides (terms, slots,
+// positions). It takes the message by && because it moves long texts out of it.
 #pragma once
 
+#include "cluster/control_messages.h"
 #include "cluster/plan.h"
-#include "cluster/request.h"
+#include "cluster/route_messages.h"
 #include "common/status.h"
 
-namespace google::protobuf {
-class Message;
-}  // namespace google::protobuf
-
 namespace fathom::cluster::v1 {
-class Record;
-class StepPlan;
-class StepResult;
-class TokenLogprob;
-class PromptLogprobs;
-class Request;
-class SessionKey;
-class ComputeKind;
+class RouteUp;
+class RouteDown;
+class ControlUp;
+class ControlDown;
+class StepsUp;
+class StepsDown;
 }  // namespace fathom::cluster::v1
 
 namespace fathom {
 
-void ToWire(const Request& from, cluster::v1::Request* to);
-void ToWire(const Record& from, cluster::v1::Record* to);
-void ToWire(const StepPlan& from, cluster::v1::StepPlan* to);
-void ToWire(const StepResult& from, cluster::v1::StepResult* to);
-void ToWire(const TokenLogprob& from, cluster::v1::TokenLogprob* to);
-void ToWire(const PromptLogprobs& from, cluster::v1::PromptLogprobs* to);
+// ---- Route (route_wire.cc) ----
 
-void ToWire(const ComputeKind& from, cluster::v1::ComputeKind* to);
-ComputeKind FromWire(const cluster::v1::ComputeKind& from);
+void ToWire(const Hello& from, cluster::v1::RouteUp* to);
+void ToWire(const Heartbeat& from, cluster::v1::RouteUp* to);
+void ToWire(const Submit& from, cluster::v1::RouteUp* to);
+void ToWire(const Suspend& from, cluster::v1::RouteUp* to);
+void ToWire(const Close& from, cluster::v1::RouteUp* to);
+// A Submit that cannot be read is a SubmitUnreadable, for it harms only itself.
+absl::StatusOr<RouteUpMessage> FromWire(cluster::v1::RouteUp&& from);
 
-absl::StatusOr<Request> FromWire(const cluster::v1::Request& from);
-absl::StatusOr<Record> FromWire(const cluster::v1::Record& from);
-absl::StatusOr<StepPlan> FromWire(const cluster::v1::StepPlan& from);
-absl::StatusOr<StepResult> FromWire(const cluster::v1::StepResult& from);
-absl::StatusOr<TokenLogprob> FromWire(const cluster::v1::TokenLogprob& from);
-absl::StatusOr<PromptLogprobs> FromWire(const cluster::v1::PromptLogprobs& from);
+void ToWire(const Hello& from, cluster::v1::RouteDown* to);
+void ToWire(const Heartbeat& from, cluster::v1::RouteDown* to);
+void ToWire(const Accepted& from, cluster::v1::RouteDown* to);
+void ToWire(const Refused& from, cluster::v1::RouteDown* to);
+void ToWire(const Frames& from, cluster::v1::RouteDown* to);
+void ToWire(const ClusterStats& from, cluster::v1::RouteDown* to);
+void ToWire(const Resign& from, cluster::v1::RouteDown* to);
+absl::StatusOr<RouteDownMessage> FromWire(cluster::v1::RouteDown&& from);
 
-// INVALID_ARGUMENT naming the message and the field's number when the peer's build set a field that
-// this one does not know: proto3 would drop it silently, and it may decide tokens. FromWire checks
-// what decides them by this.
-absl::Status CheckKnownFields(const google::protobuf::Message& message);
+// ---- Control (control_wire.cc) ----
 
-// Enum numbers on the wire. REQUIRES for ToWire*: nothing. FromWire: kNone for unknown numbers.
-int FinishReasonToWire(FinishReason reason);
-FinishReason FinishReasonFromWire(int reason);
+void ToWire(const Hello& from, cluster::v1::ControlUp* to);
+void ToWire(const Heartbeat& from, cluster::v1::ControlUp* to);
+void ToWire(const GroupExchange& from, cluster::v1::ControlUp* to);
+void ToWire(const GroupReady& from, cluster::v1::ControlUp* to);
+void ToWire(const GroupFailed& from, cluster::v1::ControlUp* to);
+absl::StatusOr<ControlUpMessage> FromWire(cluster::v1::ControlUp&& from);
+
+void ToWire(const Hello& from, cluster::v1::ControlDown* to);
+void ToWire(const Heartbeat& from, cluster::v1::ControlDown* to);
+void ToWire(const GroupSeat& from, cluster::v1::ControlDown* to);
+void ToWire(const GroupExchange& from, cluster::v1::ControlDown* to);
+void ToWire(const Abort& from, cluster::v1::ControlDown* to);
+void ToWire(const Resign& from, cluster::v1::ControlDown* to);
+absl::StatusOr<ControlDownMessage> FromWire(cluster::v1::ControlDown&& from);
+
+// ---- Steps (step_wire.cc) ----
+
+void ToWire(const StepsHello& from, cluster::v1::StepsUp* to);
+void ToWire(const StepResult& from, cluster::v1::StepsUp* to);
+absl::StatusOr<StepsUpMessage> FromWire(cluster::v1::StepsUp&& from);
+
+void ToWire(const StepPlan& from, cluster::v1::StepsDown* to);
+absl::StatusOr<StepPlan> FromWire(cluster::v1::StepsDown&& from);
 
 }  // namespace fathom

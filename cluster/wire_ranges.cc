@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cluster.pb.h"
+#include "cluster/protocol.h"
 #include "common/check.h"
 
 namespace fathom {
@@ -36,8 +37,8 @@ constexpr double kTimeUsMax = 9007199254740992.0;  // 2^53.
 constexpr double kNameBytes = 256;
 constexpr double kTextBytes = 64 << 10;  // Messages for people.
 constexpr double kDigestBytes = 128;
-constexpr double kBlobBytes = 64 << 20;  // As a whole message.
-constexpr double kSuppressed = -1e30f;   // kSuppressedBias (cluster/request.h).
+constexpr double kBlobBytes = kClusterMessageBytesMax;
+constexpr double kSuppressed = -1e30f;  // kSuppressedBias (cluster/request.h).
 constexpr double kLeast = std::numeric_limits<float>::denorm_min();
 constexpr int32_t kListMax = 1 << 27;
 

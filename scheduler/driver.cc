@@ -90,7 +90,7 @@ void Driver::OnFirst(TransportEvent& event, TimeUs now) {
     groups_.OnStepsHello(peer, *hello, now, &actions);
     return Carry(std::move(actions), now);
   }
-  auto* hello = std::get_if<PeerHello>(&event.message);
+  auto* hello = std::get_if<Hello>(&event.message);
   if (hello == nullptr) {
     return Refuse(peer,
                   Invalid("{}: the first message on {} must be Hello", NameOf(event.message),
@@ -114,14 +114,14 @@ void Driver::OnFirst(TransportEvent& event, TimeUs now) {
   Carry(std::move(actions), now);
 }
 
-absl::Status Driver::CheckHello(StreamKind stream, const PeerHello& hello) const {
+absl::Status Driver::CheckHello(StreamKind stream, const Hello& hello) const {
   const Role expected = stream == StreamKind::kRoute ? Role::kRouter : Role::kWorker;
   if (hello.role != expected) {
     return Invalid("Hello.role: {} is for {}s", StreamKindName(stream),
                    expected == Role::kRouter ? "router" : "worker");
   }
   if (hello.process_id.empty()) return Invalid("Hello.process_id: empty");
-  if (hello.protocol_min > kProtocolMax || hello.protocol_max < kProtocolMin) {
+  if (!SpeaksProtocol(hello)) {
     return FailedPrecondition(
         "Hello.protocol: {} speaks {} to {}, this scheduler (build {}) {} to {}; run builds that "
         "are closer to each other",
@@ -182,15 +182,20 @@ void Driver::OnResult(PeerId peer, StepResult result, TimeUs now) {
 }
 
 void Driver::OnRoute(TransportEvent& event, TimeUs now) {
-  if (auto* submitted = std::get_if<Submitted>(&event.message))
-    return StepCore(std::move(*submitted), now);
-  if (auto* suspended = std::get_if<Suspended>(&event.message))
-    return StepCore(std::move(*suspended), now);
-  if (auto* closed = std::get_if<Closed>(&event.message)) return StepCore(std::move(*closed), now);
-  if (auto* bad = std::get_if<SubmitUnreadable>(&event.message)) {
-    return transport_.Send(event.peer, RefusedOut{event.peer, bad->attempt, bad->status});
+  const PeerId peer = event.peer;
+  if (auto* submit = std::get_if<Submit>(&event.message)) {
+    return StepCore(Routed<Submit>{peer, std::move(*submit)}, now);
   }
-  Refuse(event.peer, Invalid("{}: not expected here on Route", NameOf(event.message)), now);
+  if (auto* suspend = std::get_if<Suspend>(&event.message)) {
+    return StepCore(Routed<Suspend>{peer, std::move(*suspend)}, now);
+  }
+  if (auto* close = std::get_if<Close>(&event.message)) {
+    return StepCore(Routed<Close>{peer, std::move(*close)}, now);
+  }
+  if (auto* bad = std::get_if<SubmitUnreadable>(&event.message)) {
+    return transport_.Send(peer, Refused{bad->attempt, bad->status});
+  }
+  Refuse(peer, Invalid("{}: not expected here on Route", NameOf(event.message)), now);
 }
 
 void Driver::OnControl(TransportEvent& event, TimeUs now) {
@@ -218,9 +223,9 @@ void Driver::Refuse(PeerId peer, const absl::Status& status, TimeUs now) {
 
 // ---- What goes out ----
 
-void Driver::StepCore(const Event& event, TimeUs now) {
+void Driver::StepCore(Event event, TimeUs now) {
   metrics_stale_ = true;
-  Carry(core_.Step(event, now), now);
+  Carry(core_.Step(std::move(event), now), now);
 }
 
 void Driver::Carry(Actions actions, TimeUs now) {
@@ -229,8 +234,8 @@ void Driver::Carry(Actions actions, TimeUs now) {
     const std::vector<PeerId> ranks = groups_.OnPlan(out.group, out.plan, now);
     if (!ranks.empty()) transport_.Send(ranks, out.plan);
   }
-  for (const AcceptedOut& accepted : actions.accepted) transport_.Send(accepted.router, accepted);
-  for (const RefusedOut& refused : actions.refused) transport_.Send(refused.router, refused);
+  for (auto& [router, accepted] : actions.accepted) transport_.Send(router, std::move(accepted));
+  for (auto& [router, refused] : actions.refused) transport_.Send(router, std::move(refused));
   SendFrames(std::move(actions.frames));
   for (const std::string& line : actions.log) LogWarn("{}", line);
   for (const GroupAbort& abort : actions.aborts) {
@@ -240,24 +245,26 @@ void Driver::Carry(Actions actions, TimeUs now) {
   }
 }
 
-void Driver::SendFrames(std::vector<Frame> frames) {
+void Driver::SendFrames(std::vector<Routed<Frame>> frames) {
   // One message for each router; a router's own order stays.
-  std::stable_sort(frames.begin(), frames.end(),
-                   [](const Frame& a, const Frame& b) { return a.router < b.router; });
+  std::stable_sort(
+      frames.begin(), frames.end(),
+      [](const Routed<Frame>& a, const Routed<Frame>& b) { return a.router < b.router; });
   for (size_t first = 0; first < frames.size();) {
     const PeerId peer = frames[first].router;
     size_t end = first;
     const auto router = routers_.find(peer);
-    FrameBatch batch{term_, {}};
+    Frames batch{term_, {}};
     for (; end < frames.size() && frames[end].router == peer; ++end) {
       if (router == routers_.end()) continue;  // Gone; its sessions go on for a while.
-      RouterStats& own = router->second.own;
-      own.generation_tokens_total += frames[end].ids.size();
-      if (frames[end].finish) {
-        own.prompt_tokens_total += frames[end].finish->usage.prompt_tokens;
-        own.suspensions_total += frames[end].finish->timings.suspensions;
+      Frame& frame = frames[end].message;
+      ClusterStats& own = router->second.own;
+      own.generation_tokens_total += frame.ids.size();
+      if (frame.finish) {
+        own.prompt_tokens_total += frame.finish->usage.prompt_tokens;
+        own.suspensions_total += frame.finish->timings.suspensions;
       }
-      batch.frames.push_back(std::move(frames[end]));
+      batch.frames.push_back(std::move(frame));
     }
     if (!batch.frames.empty()) transport_.Send(peer, std::move(batch));
     frames_since_stats_ = true;
@@ -285,8 +292,13 @@ void Driver::Carry(GroupActions actions, TimeUs now) {
 
 void Driver::SendHello(std::span<const PeerId> peers) {
   if (peers.empty()) return;
-  transport_.Send(
-      peers, SchedulerHello{options_.process_id, options_.build, term_, true, groups_.facts()});
+  Hello hello;
+  hello.process_id = options_.process_id;
+  hello.role = Role::kScheduler;
+  hello.build = options_.build;
+  hello.term_seen = term_;
+  hello.scheduler = SchedulerFacts{.leader = true, .term = term_, .cluster = groups_.facts()};
+  transport_.Send(peers, std::move(hello));
 }
 
 std::vector<PeerId> Driver::RouterPeers() const {
@@ -355,7 +367,7 @@ void Driver::SendStats(const CoreStats& stats) {
   frames_since_stats_ = false;
   const WorkerGroupStats groups = groups_.Stats();
   for (const auto& [peer, router] : routers_) {
-    RouterStats own = router.own;
+    ClusterStats own = router.own;
     own.requests_running = stats.requests_running;
     own.requests_waiting = stats.requests_waiting;
     own.blocks_total = stats.blocks_total;

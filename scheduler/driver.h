@@ -26,10 +26,10 @@ struct DriverOptions {
   WorkerGroupOptions groups;
   std::string process_id;
   std::string build;
-  int64_t heartbeat_us = 250'000;  // Between ours, and between two Stats.
-  int64_t hello_us = 5'000'000;    // A stream without its first message is closed after this.
-  int64_t drain_us = 2'000'000;    // After Stop: longest wait for steps in flight.
-  int64_t metrics_us = 50'000;     // Between two updates of /metrics while steps run.
+  int64_t heartbeat_us = kHeartbeatUs;  // Between ours, and between two Stats.
+  int64_t hello_us = kFirstMessageUs;   // A stream without its first message is closed after this.
+  int64_t drain_us = 2'000'000;         // After Stop: longest wait for steps in flight.
+  int64_t metrics_us = 50'000;          // Between two updates of /metrics while steps run.
 };
 
 class Driver {
@@ -51,9 +51,9 @@ class Driver {
 
  private:
   struct Router {
-    PeerHello hello;
+    Hello hello;
     TimeUs beat_us = 0;
-    RouterStats own;  // Its own counters; gauges are filled in when sent.
+    ClusterStats own;  // Its own counters; gauges are filled in when sent.
   };
   struct Silent {
     StreamKind stream;
@@ -66,13 +66,13 @@ class Driver {
   void OnControl(TransportEvent& event, TimeUs now);
   void OnDown(PeerId peer, StreamKind stream, const std::string& reason, TimeUs now);
   void OnResult(PeerId peer, StepResult result, TimeUs now);
-  absl::Status CheckHello(StreamKind stream, const PeerHello& hello) const;
+  absl::Status CheckHello(StreamKind stream, const Hello& hello) const;
   // `peer` has seen this term. False: it was refused, for there is no such term.
   bool SeeTerm(PeerId peer, TermId seen, TimeUs now);
 
-  void StepCore(const Event& event, TimeUs now);
+  void StepCore(Event event, TimeUs now);
   void Carry(Actions actions, TimeUs now);
-  void SendFrames(std::vector<Frame> frames);
+  void SendFrames(std::vector<Routed<Frame>> frames);
   void Carry(GroupActions actions, TimeUs now);
   void Refuse(PeerId peer, const absl::Status& status, TimeUs now);
 

@@ -123,6 +123,8 @@ def check_includes(name, lines, report):
             continue  # Generated code and other libraries: the link line decides.
         if not any(path == a or path.startswith(a + "/") for a in allowed):
             report.add(name, number, f"{name.split('/')[0]} must not include {path}; see docs/STYLE.md, dependencies")
+        if path == "cluster/wire_parts.h" and not name.startswith(("cluster/", "tests/cluster/")):
+            report.add(name, number, "cluster/wire.h, which checks ranges before it converts")
         if name.startswith(PURE) and path in COMMON_HOST:
             report.add(name, number, f"pure code must not include {path}")
 

@@ -118,16 +118,17 @@ struct Compute {
   BackendForRank backend_for_rank;
 };
 
-WorkerFacts FactsOf(const Options& options, const Model& model, const Compute& compute,
-                    int health_port) {
-  WorkerFacts facts;
-  facts.process_id = RandomId();
-  facts.build = BuildVersion();
+Hello HelloOf(const Options& options, const Model& model, const Compute& compute, int health_port) {
+  Hello hello;
+  hello.process_id = RandomId();
+  hello.role = Role::kWorker;
+  hello.build = BuildVersion();
+  hello.config_digest = model.config_digest;
+  WorkerFacts& facts = hello.worker.emplace();
   facts.host = HostName();
   facts.device = options.device;
   facts.model =
       std::filesystem::canonical(model.folder).filename().string();  // It was read: it is there.
-  facts.config_digest = model.config_digest;
   facts.weights_digest = model.checkpoint->weights_digest();
   facts.fingerprint = Fingerprint(
       {facts.weights_digest, compute.dtype, compute.device_kind, options.tp, kRecipeVersion});
@@ -136,10 +137,12 @@ WorkerFacts FactsOf(const Options& options, const Model& model, const Compute& c
   facts.recipe = kRecipeVersion;
   facts.health_address = FormatHostPort(options.host, health_port);
   facts.memory_bytes = static_cast<uint64_t>(compute.memory_bytes);
-  facts.limits = compute.limits;
+  const EngineLimits& limits = compute.limits;
+  facts.limits = {limits.context_tokens, limits.block_tokens, limits.pool_blocks,      limits.slots,
+                  limits.step_tokens,    limits.vocab,        limits.mixed_step_tokens};
   facts.tp = options.tp;
   facts.preferred_rank = options.rank_hint;
-  return facts;
+  return hello;
 }
 
 // Ends the epoch after its step in flight.
@@ -238,7 +241,7 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   std::atomic<bool> was_registered{false};
   const TimeUs register_from = clock.Now();
   Membership membership;
-  SchedulerClient client(options.schedulers, FactsOf(options, model, *compute, port), &membership,
+  SchedulerClient client(options.schedulers, HelloOf(options, model, *compute, port), &membership,
                          &progress, &stop, &clock, [&](int schedulers) {
                            if (!was_registered.exchange(true))
                              PrintPhase("register", clock.Now() - register_from);

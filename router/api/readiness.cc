@@ -22,7 +22,7 @@ absl::Status CanAdmit(const ModelFolder& folder, const Sessions::View& view) {
             "no scheduler has answered yet; see whether the process that --scheduler names runs"),
         "NO_SCHEDULER", view);
   }
-  const SchedulerFacts& facts = *view.facts;
+  const ClusterFacts& facts = *view.facts;
   if (facts.config_digest.empty() || facts.context_tokens <= 0 || facts.pool_blocks <= 0) {
     return NotReady(
         Unavailable(

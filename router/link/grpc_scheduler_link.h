@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "cluster/leader_link.h"
 #include "common/clock.h"
 #include "router/sessions/scheduler_link.h"
 
@@ -20,11 +21,8 @@ struct GrpcSchedulerLinkOptions {
   std::vector<std::string> addresses;  // host:port each.
   std::string config_digest;           // Of this router's model folder.
   size_t outbox_bytes_max = 8 << 20;
-  int64_t heartbeat_us = 250'000;
-  int64_t silence_us = 2'000'000;   // A leader that says nothing for so long is dead.
-  int64_t hello_us = 5'000'000;     // A stream is answered within this.
-  int64_t backoff_min_us = 50'000;  // Before a stream that broke is dialled again.
-  int64_t backoff_max_us = 100'000;
+  int64_t heartbeat_us = kHeartbeatUs;
+  LeaderLinkOptions link;
 };
 
 class GrpcSchedulerLink final : public SchedulerLink {
@@ -39,10 +37,9 @@ class GrpcSchedulerLink final : public SchedulerLink {
   // Ends all streams and waits for their last callbacks. No event comes after it.
   void Stop();
 
-  bool Submit(StreamId stream, const SubmitUp& submit) override;
-  void Suspend(StreamId stream, AttemptId attempt, const SessionKey& key) override;
-  void Close(StreamId stream, const SessionKey& key, int32_t sequence, int32_t length,
-             FinishReason reason) override;
+  bool SendSubmit(StreamId stream, const Submit& submit) override;
+  void SendSuspend(StreamId stream, const Suspend& suspend) override;
+  void SendClose(StreamId stream, const Close& close) override;
   void Reset(StreamId stream) override;
 
  private:

@@ -69,17 +69,17 @@ std::shared_ptr<ClientSink> Session::sink() const {
 
 // ---- Submitting ----
 
-std::optional<SubmitUp> Session::BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now) {
+std::optional<Submit> Session::BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now) {
   std::lock_guard lock(mutex_);
   if (phase_ == Phase::kOver || attempt <= attempt_) return std::nullopt;
   phase_ = Phase::kSending;
   stream_ = stream;
   attempt_ = attempt;
-  SubmitUp submit;
+  Submit submit;
   submit.attempt = attempt;
   submit.key = key_;
   submit.replay = accepted_ || replay_;
-  submit.age_ms = (now - created_us_) / 1000;
+  submit.age_us = now - created_us_;
   if (have_record_) {
     submit.record = record_;
     submit.router_blob = EncodeBlob(text_);
@@ -90,7 +90,7 @@ std::optional<SubmitUp> Session::BeginSubmit(StreamId stream, AttemptId attempt,
     }
     if (!any) submit.record->sequences.clear();
   }
-  if (deadline_us_ > 0) submit.deadline_ms = std::max<int64_t>(1, (deadline_us_ - now) / 1000);
+  if (deadline_us_ > 0) submit.deadline_us = std::max<int64_t>(1, deadline_us_ - now);
   return submit;
 }
 
@@ -102,8 +102,7 @@ bool Session::EndSubmit(AttemptId attempt) {
   return !hung_up_;
 }
 
-absl::Status Session::Accepted(const AcceptedDown& accepted, const std::string& fingerprint,
-                               TimeUs now) {
+absl::Status Session::OnAccepted(Accepted accepted, const std::string& fingerprint, TimeUs now) {
   std::lock_guard lock(mutex_);
   if (phase_ == Phase::kOver || accepted.attempt != attempt_) return absl::OkStatus();
   if (!have_record_) {
@@ -120,7 +119,7 @@ absl::Status Session::Accepted(const AcceptedDown& accepted, const std::string& 
       end_status_ = status;
       return status;
     }
-    record_ = *accepted.record;
+    record_ = *std::move(accepted.record);
     for (SequenceRecord& sequence : record_.sequences) sequence.finish = FinishReason::kNone;
     text_ = *std::move(text);
     have_record_ = true;
@@ -158,17 +157,17 @@ std::optional<Session::Subscription> Session::HangUp(absl::Status status) {
 
 // ---- Frames ----
 
-std::string Session::CheckFrame(const FrameDown& frame) const {
+std::string Session::CheckFrame(const Frame& frame) const {
   if (!accepted_) return "a frame came before Accepted";
   if (frame.sequence < 0 || frame.sequence >= static_cast<int32_t>(sequences_.size())) {
     return fmt::format("a frame of sequence {}, of {}", frame.sequence, sequences_.size());
   }
   const int64_t length = static_cast<int64_t>(record_.sequences[frame.sequence].ids.size());
   const int64_t end = int64_t{frame.position} + static_cast<int64_t>(frame.ids.size());
-  if (frame.position < 0 || (frame.position > length && !(frame.ids.empty() && !frame.end))) {
+  if (frame.position < 0 || (frame.position > length && !(frame.ids.empty() && !frame.finish))) {
     return fmt::format("a frame of position {} where {} is next", frame.position, length);
   }
-  if (frame.end && end < length) return fmt::format("an end at {} after {} tokens", end, length);
+  if (frame.finish && end < length) return fmt::format("an end at {} after {} tokens", end, length);
   if (record_.request.output.logprobs && frame.logprobs.size() != frame.ids.size()) {
     return fmt::format("{} log-probabilities for {} tokens", frame.logprobs.size(),
                        frame.ids.size());
@@ -176,7 +175,7 @@ std::string Session::CheckFrame(const FrameDown& frame) const {
   return {};
 }
 
-void Session::AppendIds(FrameDown& frame, FrameEffects* effects, TimeUs now) {
+void Session::AppendIds(Frame& frame, FrameEffects* effects, TimeUs now) {
   SequenceRecord& record = record_.sequences[frame.sequence];
   const auto length = static_cast<int64_t>(record.ids.size());
   const int64_t known =
@@ -204,7 +203,7 @@ void Session::AppendPromptLogprobs(PromptLogprobs& logprobs) {
   }
 }
 
-Session::FrameEffects Session::Frame(FrameDown& frame, TimeUs now) {
+Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
   FrameEffects effects;
   std::lock_guard lock(mutex_);
   if (phase_ == Phase::kOver || frame.attempt != attempt_) return effects;
@@ -226,9 +225,10 @@ Session::FrameEffects Session::Frame(FrameDown& frame, TimeUs now) {
     sequence_failed_ = true;
     end_status_ = frame.error;
     phase_ = Phase::kOver;
-  } else if (frame.end) {
+  } else if (frame.finish) {
     sequence.upstream_over = true;
-    EndSequence(frame.sequence, frame.end->reason, frame.end->usage, frame.end->timings, now);
+    EndSequence(frame.sequence, frame.finish->reason, frame.finish->usage, frame.finish->timings,
+                now);
   }
   Render(frame.sequence, now);
   effects.close = std::exchange(cut_, std::nullopt);

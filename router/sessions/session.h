@@ -124,12 +124,12 @@ class Session {
   bool begun() const { return begun_.load(std::memory_order_acquire); }
 
   // What to submit under `attempt`; nullopt when it is over or a newer attempt was begun.
-  std::optional<SubmitUp> BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now);
+  std::optional<Submit> BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now);
   // The Submit was handed over. False: the client left meanwhile, so that a Suspend must follow.
   [[nodiscard]] bool EndSubmit(AttemptId attempt);
 
   // INTERNAL when a resume's record cannot be used; the session has failed then.
-  absl::Status Accepted(const AcceptedDown& accepted, const std::string& fingerprint, TimeUs now);
+  absl::Status OnAccepted(Accepted accepted, const std::string& fingerprint, TimeUs now);
   // What the cluster says ends it: a refusal, a failed sequence, waiting in vain.
   void Fail(absl::Status status);
 
@@ -146,7 +146,7 @@ class Session {
     };
     std::optional<Cut> close;  // A stop string: Close this upstream.
   };
-  FrameEffects Frame(FrameDown& frame, TimeUs now);
+  FrameEffects OnFrame(Frame& frame, TimeUs now);
 
   // The client left or is stuck; `status` is for the one that still listens. Whom to tell upstream,
   // if anybody.
@@ -213,8 +213,8 @@ class Session {
   void Render(int32_t index, TimeUs now);
   void CutAtStop(int32_t index, const StopMatch& stop, TimeUs now);
   void AppendPromptLogprobs(PromptLogprobs& logprobs);
-  std::string CheckFrame(const FrameDown& frame) const;
-  void AppendIds(FrameDown& frame, FrameEffects* effects, TimeUs now);
+  std::string CheckFrame(const Frame& frame) const;
+  void AppendIds(Frame& frame, FrameEffects* effects, TimeUs now);
   void EndSequence(int32_t index, FinishReason reason, const Usage& usage,
                    const SequenceTimings& timings, TimeUs now);
   bool AllFinished() const;

@@ -175,14 +175,14 @@ bool Sessions::SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId 
     std::lock_guard lock(mutex_);
     room_count = room_count_;
   }
-  const std::optional<SubmitUp> submit = session->BeginSubmit(stream, attempt, clock_->Now());
+  const auto submit = session->BeginSubmit(stream, attempt, clock_->Now());
   if (!submit) {
     Forget(attempt);
     return true;
   }
-  const bool sent = link_->Submit(stream, *submit);
+  const bool sent = link_->SendSubmit(stream, *submit);
   if (!session->EndSubmit(attempt)) {  // The client left meanwhile.
-    if (sent) link_->Suspend(stream, attempt, session->key());
+    if (sent) link_->SendSuspend(stream, {attempt, session->key()});
     Forget(attempt);
     return true;
   }
@@ -212,7 +212,8 @@ void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts) {
     stream_ = stream;
     up_ = true;
     room_ = true;
-    facts_ = facts;
+    term_ = facts.term;
+    facts_ = facts.cluster;
     NoteAbleLocked();
     by_attempt_.clear();
     waiting_.clear();
@@ -228,7 +229,8 @@ void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts) {
 void Sessions::OnFacts(StreamId stream, const SchedulerFacts& facts) {
   std::lock_guard lock(mutex_);
   if (stream != stream_) return;
-  facts_ = facts;
+  term_ = facts.term;
+  facts_ = facts.cluster;
   NoteAbleLocked();
 }
 
@@ -265,7 +267,7 @@ Sessions::SessionPtr Sessions::FindByAttempt(AttemptId attempt) const {
   return it == by_attempt_.end() ? nullptr : it->second;
 }
 
-void Sessions::OnAccepted(AcceptedDown accepted) {
+void Sessions::OnAccepted(Accepted accepted) {
   SessionPtr session;
   std::string fingerprint;
   {
@@ -275,7 +277,7 @@ void Sessions::OnAccepted(AcceptedDown accepted) {
     session = it->second;
     if (facts_) fingerprint = facts_->fingerprint;
   }
-  const absl::Status status = session->Accepted(accepted, fingerprint, clock_->Now());
+  const absl::Status status = session->OnAccepted(std::move(accepted), fingerprint, clock_->Now());
   if (!status.ok()) LogError("{}", ToString(status));
   if (status.ok() && session->has_record()) {  // A resume's record came with it.
     std::lock_guard lock(mutex_);
@@ -284,15 +286,15 @@ void Sessions::OnAccepted(AcceptedDown accepted) {
   Wake(session);
 }
 
-void Sessions::OnRefused(AttemptId attempt, const absl::Status& status) {
-  const SessionPtr session = FindByAttempt(attempt);
+void Sessions::OnRefused(const Refused& refused) {
+  const SessionPtr session = FindByAttempt(refused.attempt);
   if (session == nullptr) return;
-  Forget(attempt);
-  session->Fail(status);
+  Forget(refused.attempt);
+  session->Fail(refused.status);
   Wake(session);
 }
 
-void Sessions::OnFrames(StreamId stream, std::span<FrameDown> frames) {
+void Sessions::OnFrames(StreamId stream, std::span<Frame> frames) {
   std::vector<SessionPtr> sessions(frames.size());
   {
     std::lock_guard lock(mutex_);
@@ -304,7 +306,7 @@ void Sessions::OnFrames(StreamId stream, std::span<FrameDown> frames) {
   const TimeUs now = clock_->Now();
   for (size_t i = 0; i < frames.size(); ++i) {
     if (sessions[i] == nullptr) continue;  // An attempt that is over; its words are not wanted.
-    const Session::FrameEffects effects = sessions[i]->Frame(frames[i], now);
+    const Session::FrameEffects effects = sessions[i]->OnFrame(frames[i], now);
     if (!effects.broken.empty()) {
       LogError("scheduler stream {}: {} (request {}); the stream starts again", stream.value,
                effects.broken, sessions[i]->key().request_id);
@@ -330,7 +332,7 @@ void Sessions::TellCut(const SessionPtr& session, const Session::FrameEffects::C
     std::lock_guard lock(mutex_);
     stream = stream_;
   }
-  link_->Close(stream, session->key(), cut.sequence, cut.length, FinishReason::kStopString);
+  link_->SendClose(stream, {.key = session->key(), .sequence = cut.sequence, .length = cut.length});
 }
 
 void Sessions::OnStats(const ClusterStats& stats) {
@@ -360,7 +362,7 @@ void Sessions::HangUp(const SessionPtr& session) {
   session->set_begun();  // The client may leave before its first Submit.
   const auto subscription = session->HangUp(Cancelled("the client left"));
   if (subscription) {
-    link_->Suspend(subscription->stream, subscription->attempt, session->key());
+    link_->SendSuspend(subscription->stream, {subscription->attempt, session->key()});
     Forget(subscription->attempt);
   }
   Wake(session);
@@ -369,7 +371,7 @@ void Sessions::HangUp(const SessionPtr& session) {
 void Sessions::Gone(const SessionPtr& session) {
   session->Detach();
   if (const auto subscription = session->HangUp(Cancelled("the client left"))) {
-    link_->Suspend(subscription->stream, subscription->attempt, session->key());
+    link_->SendSuspend(subscription->stream, {subscription->attempt, session->key()});
     Forget(subscription->attempt);
   }
   observer_->Ended(session->outcome());
@@ -440,8 +442,13 @@ void Sessions::Tick() {
 
 Sessions::View Sessions::view() const {
   std::lock_guard lock(mutex_);
-  return {up_,          facts_,       stats_,
-          open_.size(), kept_.size(), able_ ? 0 : clock_->Now() - unable_since_us_,
+  return {up_,
+          term_,
+          facts_,
+          stats_,
+          open_.size(),
+          kept_.size(),
+          able_ ? 0 : clock_->Now() - unable_since_us_,
           ++views_};
 }
 

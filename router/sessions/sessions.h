@@ -84,7 +84,8 @@ class Sessions final : public SchedulerEvents {
 
   struct View {
     bool up = false;
-    std::optional<SchedulerFacts> facts;  // The last that were heard.
+    TermId term;                        // Of the last leader.
+    std::optional<ClusterFacts> facts;  // The last that were heard.
     ClusterStats stats;
     size_t open = 0;
     size_t kept = 0;
@@ -97,9 +98,9 @@ class Sessions final : public SchedulerEvents {
   void OnFacts(StreamId stream, const SchedulerFacts& facts) override;
   void OnDown(StreamId stream) override;
   void OnWritable(StreamId stream) override;
-  void OnAccepted(AcceptedDown accepted) override;
-  void OnRefused(AttemptId attempt, const absl::Status& status) override;
-  void OnFrames(StreamId stream, std::span<FrameDown> frames) override;
+  void OnAccepted(Accepted accepted) override;
+  void OnRefused(const Refused& refused) override;
+  void OnFrames(StreamId stream, std::span<Frame> frames) override;
   void OnStats(const ClusterStats& stats) override;
 
  private:
@@ -150,7 +151,8 @@ class Sessions final : public SchedulerEvents {
   TimeUs unable_since_us_;
   mutable uint64_t views_ = 0;
   RetryLine open_line_;
-  std::optional<SchedulerFacts> facts_;
+  TermId term_;
+  std::optional<ClusterFacts> facts_;
   ClusterStats stats_;
   uint64_t next_attempt_ = 1;
   absl::flat_hash_set<SessionPtr> open_;                   // Have a client stream.

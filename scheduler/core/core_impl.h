@@ -32,7 +32,7 @@ class SchedulerCore::Impl {
  public:
   explicit Impl(const CoreOptions& options);
 
-  Actions Step(const Event& event, TimeUs now);
+  Actions Step(Event event, TimeUs now);
   TimeUs NextWakeup() const;
   CoreStats Stats() const;
   absl::Status CheckInvariants() const;
@@ -57,19 +57,21 @@ class SchedulerCore::Impl {
   absl::Status CheckSession(const Session& session) const;
 
   // ---- submit.cc
-  void On(const Submitted& event);
-  void On(const Suspended& event);
-  void On(const Closed& event);
+  void On(Routed<Submit> event);
+  void On(const Routed<Suspend>& event);
+  void On(const Routed<Close>& event);
   void On(const RouterLost& event);
   void On(const Tick&) {}
-  void Refuse(const Submitted& event, const absl::Status& status);
+  void Refuse(const Routed<Submit>& event, const absl::Status& status);
   // It is over, a sequence of it failed, and nobody is still to be told.
   static bool Failed(const Session& session);
-  absl::Status CheckNew(const Submitted& event);
+  absl::Status CheckNew(const Submit& submit);
   absl::Status CheckLimitsOfQueue(const Record& record);
-  Session& CreateSession(const Submitted& event);
-  void AdoptLonger(Session& session, const Record& submitted);
-  void Accept(Session& session, const Submitted& event);
+  // Takes record and blob out of `submit`. REQUIRES: submit->record.
+  Session& CreateSession(Submit* submit);
+  void AdoptLonger(Session& session, Record submitted);
+  // `prompt_logprobs_known`: how many the router has, or has when Accepted is there.
+  void Accept(Session& session, const Routed<Submit>& event, size_t prompt_logprobs_known);
 
   // ---- lifecycle.cc
   void Enqueue(Sequence& sequence);                 // From suspended.

@@ -9,7 +9,7 @@ namespace {
 
 class AttemptWriter {
  public:
-  AttemptWriter(const Session& session, Subscriber& subscriber, std::vector<Frame>* frames)
+  AttemptWriter(const Session& session, Subscriber& subscriber, std::vector<Routed<Frame>>* frames)
       : session_(session), subscriber_(subscriber), frames_(*frames) {}
 
   void Write(const Sequence& sequence) {
@@ -27,8 +27,9 @@ class AttemptWriter {
  private:
   // A new frame at `position`.
   Frame& FrameAt(int32_t sequence, int32_t position) {
-    Frame& frame = frames_.emplace_back();
-    frame.router = subscriber_.router;
+    Routed<Frame>& out = frames_.emplace_back();
+    out.router = subscriber_.router;
+    Frame& frame = out.message;
     frame.attempt = subscriber_.attempt;
     frame.sequence = sequence;
     frame.position = position;
@@ -69,7 +70,7 @@ class AttemptWriter {
   void WriteEnd(const Sequence& sequence, const FinishedState& finished, int32_t length) {
     Frame& frame = open_ != nullptr ? *open_ : FrameAt(sequence.index, length);
     if (finished.error.ok()) {
-      frame.finish = finished.end;
+      frame.finish = finished.finish;
     } else {
       frame.error = finished.error;
     }
@@ -77,13 +78,13 @@ class AttemptWriter {
 
   const Session& session_;
   Subscriber& subscriber_;
-  std::vector<Frame>& frames_;
+  std::vector<Routed<Frame>>& frames_;
   Frame* open_ = nullptr;  // The last frame written by this object; it is made for one sequence.
 };
 
 }  // namespace
 
-void Deliver(Session& session, std::vector<Frame>* frames) {
+void Deliver(Session& session, std::vector<Routed<Frame>>* frames) {
   for (Subscriber& subscriber : session.subscribers) {
     if (subscriber.lost) continue;
     for (const Sequence& sequence : session.sequences) {

@@ -11,6 +11,6 @@
 namespace fathom::scheduler {
 
 // Appends to `frames` and moves the subscribers' cursors. Lost subscribers are passed over.
-void Deliver(Session& session, std::vector<Frame>* frames);
+void Deliver(Session& session, std::vector<Routed<Frame>>* frames);
 
 }  // namespace fathom::scheduler

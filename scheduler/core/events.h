@@ -3,47 +3,24 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "cluster/plan.h"
 #include "cluster/request.h"
-#include "common/status.h"
+#include "cluster/route_messages.h"
 #include "common/types.h"
 
 namespace fathom::scheduler {
 
 // ---- Events ----
 
-// A router's Submit: first try, retry, resume and takeover alike. An upsert by key.
-struct Submitted {
+// A message of a router's Route stream, up or down, and whose stream it is.
+template <class M>
+struct Routed {
   PeerId router;
-  AttemptId attempt;
-  SessionKey key;
-  std::optional<Record> record;  // Absent: the Submit named only the key.
-  std::string router_blob;
-  std::vector<int32_t> have;  // Per sequence, frames start from here; missing ones from 0.
-  int64_t deadline_us = 0;    // What is left; 0: none.
-  bool replay = false;        // Accepted before: exempt from queue limits.
-  int64_t age_us = 0;         // Since its first acceptance.
-};
-
-// Ends this attempt's subscription; the session is suspended when the last one is gone.
-struct Suspended {
-  PeerId router;
-  AttemptId attempt;
-  SessionKey key;
-};
-
-// A router cuts a sequence at `length` tokens; it is finished.
-struct Closed {
-  PeerId router;
-  SessionKey key;
-  int32_t sequence = 0;
-  int32_t length = 0;
-  FinishReason reason = FinishReason::kStopString;
+  M message;
 };
 
 // The router's stream broke; its sessions run `router_grace_us` more, then suspend.
@@ -93,46 +70,10 @@ struct StepDone {
 // Time passed. The driver sends one at least each 50 ms while anything waits on time.
 struct Tick {};
 
-using Event =
-    std::variant<Submitted, Suspended, Closed, RouterLost, GroupUp, GroupLost, StepDone, Tick>;
+using Event = std::variant<Routed<Submit>, Routed<Suspend>, Routed<Close>, RouterLost, GroupUp,
+                           GroupLost, StepDone, Tick>;
 
 // ---- Actions ----
-
-struct AcceptedOut {
-  PeerId router;
-  AttemptId attempt;
-  std::string request_id;
-  uint64_t seed = 0;
-  int32_t cached_tokens = 0;
-  std::optional<Record> record;  // When the Submit had only a key.
-  std::string router_blob;       // Likewise.
-};
-
-struct RefusedOut {
-  PeerId router;
-  AttemptId attempt;
-  absl::Status status;  // With ErrorDetail.
-};
-
-struct FrameEnd {
-  FinishReason reason = FinishReason::kNone;
-  Usage usage;
-  SequenceTimings timings;
-};
-
-struct Frame {
-  PeerId router;
-  AttemptId attempt;
-  int32_t sequence = 0;
-  int32_t position = 0;  // Of ids[0]; with no ids, the next one.
-  std::vector<TokenId> ids;
-  std::vector<TokenLogprob> logprobs;
-  std::optional<PromptLogprobs> prompt_logprobs;
-  std::string fingerprint;  // With an attempt's first frame and when it changes.
-  ComputeKind kind = {};    // Likewise.
-  std::optional<FrameEnd> finish;
-  absl::Status error;  // Not OK: the sequence failed; no finish then.
-};
 
 struct PlanOut {
   GroupId group;
@@ -149,9 +90,9 @@ struct GroupAbort {
 // The driver carries them out as follows: plans first (a device waits for them, a client only for a
 // frame), then accepted, refused, frames, aborts.
 struct Actions {
-  std::vector<AcceptedOut> accepted;
-  std::vector<RefusedOut> refused;
-  std::vector<Frame> frames;
+  std::vector<Routed<Accepted>> accepted;
+  std::vector<Routed<Refused>> refused;
+  std::vector<Routed<Frame>> frames;
   std::vector<PlanOut> plans;
   std::vector<GroupAbort> aborts;
   std::vector<std::string> log;  // Lines for people, a few of one step.

@@ -119,10 +119,10 @@ SequenceTimings SchedulerCore::Impl::TimingsOf(const Sequence& sequence) const {
 
 void SchedulerCore::Impl::Finish(Sequence& sequence, FinishReason reason) {
   FinishedState state;
-  state.end.reason = reason;
-  state.end.usage.prompt_tokens = sequence.session->prompt_tokens();
-  state.end.usage.completion_tokens = static_cast<int32_t>(sequence.record().ids.size());
-  state.end.timings = TimingsOf(sequence);
+  state.finish.reason = reason;
+  state.finish.usage.prompt_tokens = sequence.session->prompt_tokens();
+  state.finish.usage.completion_tokens = static_cast<int32_t>(sequence.record().ids.size());
+  state.finish.timings = TimingsOf(sequence);
   ++counters_.finished_total;
   End(sequence, std::move(state));
 }
@@ -130,7 +130,7 @@ void SchedulerCore::Impl::Finish(Sequence& sequence, FinishReason reason) {
 void SchedulerCore::Impl::Fail(Sequence& sequence, absl::Status error) {
   ++counters_.failed_total;
   FinishedState state;
-  state.end.reason = FinishReason::kError;
+  state.finish.reason = FinishReason::kError;
   state.error = std::move(error);
   End(sequence, std::move(state));
 }
@@ -139,7 +139,7 @@ void SchedulerCore::Impl::End(Sequence& sequence, FinishedState state) {
   FATHOM_CHECK(!sequence.finished(), "sequence {} ended before", sequence.number);
   if (sequence.running() != nullptr) Vacate(sequence);
   Dequeue(sequence, false);
-  sequence.record().finish = state.end.reason;
+  sequence.record().finish = state.finish.reason;
   sequence.state = std::move(state);
   Session& session = *sequence.session;
   if (session.finished()) {

@@ -22,7 +22,7 @@ std::unique_ptr<Policy> PolicyNamed(const std::string& name) {
 
 SchedulerCore::SchedulerCore(const CoreOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 SchedulerCore::~SchedulerCore() = default;
-Actions SchedulerCore::Step(const Event& event, TimeUs now) { return impl_->Step(event, now); }
+Actions SchedulerCore::Step(Event event, TimeUs now) { return impl_->Step(std::move(event), now); }
 TimeUs SchedulerCore::NextWakeup() const { return impl_->NextWakeup(); }
 CoreStats SchedulerCore::Stats() const { return impl_->Stats(); }
 absl::Status SchedulerCore::CheckInvariants() const { return impl_->CheckInvariants(); }
@@ -30,11 +30,11 @@ absl::Status SchedulerCore::CheckInvariants() const { return impl_->CheckInvaria
 SchedulerCore::Impl::Impl(const CoreOptions& options)
     : options_(options), policy_(PolicyNamed(options.policy)), waiting_(options.model_wait_us) {}
 
-Actions SchedulerCore::Impl::Step(const Event& event, TimeUs now) {
+Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
   FATHOM_CHECK(now >= now_, "time went back from {} to {}", now_, now);
   now_ = now;
   ExpireTimers();
-  std::visit([this](const auto& e) { On(e); }, event);
+  std::visit([this](auto& e) { On(std::move(e)); }, event);
   DeliverAll();
   PlanAll();
   EvictOverLimit();

@@ -56,9 +56,10 @@ class SchedulerCore {
   explicit SchedulerCore(const CoreOptions& options);
   ~SchedulerCore();
 
-  // Applies one event and returns what the driver must do. Never blocks.
+  // Applies one event and returns what the driver must do. Never blocks. A Submit's record and blob
+  // are moved into the session, so that a caller that gives its event away copies no prompt.
   // REQUIRES: now >= the previous now.
-  Actions Step(const Event& event, TimeUs now);
+  Actions Step(Event event, TimeUs now);
 
   // When the next Tick is due at the latest, or INT64_MAX.
   TimeUs NextWakeup() const;

@@ -47,7 +47,7 @@ struct RunningState {
 struct SuspendedState {};
 
 struct FinishedState {
-  FrameEnd end;        // When `error` is OK.
+  FrameFinish finish;  // When `error` is OK.
   absl::Status error;  // Otherwise why it failed.
 };
 

@@ -7,33 +7,35 @@
 
 namespace fathom::scheduler {
 
-void SchedulerCore::Impl::On(const Submitted& event) {
-  Session* session = sessions_.Find(event.key);
-  if (!event.record) {
-    if (session != nullptr) return Accept(*session, event);
+void SchedulerCore::Impl::On(Routed<Submit> event) {
+  Submit& submit = event.message;
+  Session* session = sessions_.Find(submit.key);
+  if (!submit.record) {
+    if (session != nullptr) return Accept(*session, event, session->record.prompt_logprobs.size());
     return Refuse(event,
                   Refusal(NotFound("request {}: no record is held here (they are kept {} s); "
                                    "submit the whole request",
-                                   event.key.request_id, options_.record_keep_us / 1'000'000),
+                                   submit.key.request_id, options_.record_keep_us / 1'000'000),
                           "SESSION_NOT_FOUND", "request_id"));
   }
-  absl::Status status = CheckRecord(event.key, *event.record, options_.sequences_max);
-  if (status.ok() && session != nullptr && !event.replay && Failed(*session)) {
+  absl::Status status = CheckRecord(submit.key, *submit.record, options_.sequences_max);
+  if (status.ok() && session != nullptr && !submit.replay && Failed(*session)) {
     sessions_.Remove(*session);  // A client repeats what failed: that is a new try.
     session = nullptr;
   }
   if (status.ok() && session != nullptr) {
-    status = CheckSameSession(session->record, *event.record);
+    status = CheckSameSession(session->record, *submit.record);
   } else if (status.ok()) {
-    status = CheckNew(event);
+    status = CheckNew(submit);
   }
   if (!status.ok()) return Refuse(event, status);
+  const size_t prompt_logprobs_known = submit.record->prompt_logprobs.size();
   if (session == nullptr) {
-    session = &CreateSession(event);
+    session = &CreateSession(&submit);
   } else {
-    AdoptLonger(*session, *event.record);
+    AdoptLonger(*session, *std::move(submit.record));
   }
-  Accept(*session, event);
+  Accept(*session, event, prompt_logprobs_known);
 }
 
 bool SchedulerCore::Impl::Failed(const Session& session) {
@@ -44,27 +46,27 @@ bool SchedulerCore::Impl::Failed(const Session& session) {
          });
 }
 
-void SchedulerCore::Impl::Refuse(const Submitted& event, const absl::Status& status) {
+void SchedulerCore::Impl::Refuse(const Routed<Submit>& event, const absl::Status& status) {
   ++counters_.refused_total;
-  actions_.refused.push_back({event.router, event.attempt, status});
+  actions_.refused.push_back({event.router, {event.message.attempt, status}});
 }
 
-absl::Status SchedulerCore::Impl::CheckNew(const Submitted& event) {
-  const Record& record = *event.record;
+absl::Status SchedulerCore::Impl::CheckNew(const Submit& submit) {
+  const Record& record = *submit.record;
   // A request that was accepted before fitted then: it waits for the group that it fits, as it
   // does while that group is being replaced.
-  if (!event.replay) {
+  if (!submit.replay) {
     FATHOM_RETURN_IF_ERROR(FitsSomewhere(record));
     FATHOM_RETURN_IF_ERROR(CheckLimitsOfQueue(record));
   }
-  const int64_t bytes = SessionTable::BytesOf(record, event.router_blob);
+  const int64_t bytes = SessionTable::BytesOf(record, submit.router_blob);
   while (sessions_.total_bytes() + bytes > options_.session_memory_bytes_max) {
     Session* oldest = sessions_.OldestKept();
     if (oldest == nullptr) {
       return Refusal(
           Exhausted("request {}: {} bytes of session memory are held by live requests, of "
                     "--session-memory {}; try again later or raise it",
-                    event.key.request_id, sessions_.total_bytes(),
+                    submit.key.request_id, sessions_.total_bytes(),
                     options_.session_memory_bytes_max),
           "SESSION_MEMORY_FULL", "", memory_line_.OnRefused(now_));
     }
@@ -92,15 +94,15 @@ absl::Status SchedulerCore::Impl::CheckLimitsOfQueue(const Record& record) {
   return absl::OkStatus();
 }
 
-Session& SchedulerCore::Impl::CreateSession(const Submitted& event) {
-  Session& session = sessions_.Create(*event.record, event.router_blob);
+Session& SchedulerCore::Impl::CreateSession(Submit* submit) {
+  Session& session = sessions_.Create(*std::move(submit->record), std::move(submit->router_blob));
   session.submitted_us = now_;
-  session.arrival_us = now_ - std::max<int64_t>(event.age_us, 0);
+  session.arrival_us = now_ - std::max<int64_t>(submit->age_us, 0);
   for (Sequence& sequence : session.sequences) {
-    sequence.seated_before = event.replay;
+    sequence.seated_before = submit->replay;
     if (const FinishReason finish = sequence.record().finish; finish == FinishReason::kError) {
       Fail(sequence, Refusal(Internal("request {}: it failed under an earlier scheduler",
-                                      event.key.request_id),
+                                      submit->key.request_id),
                              "FAILED_BEFORE"));
     } else if (finish != FinishReason::kNone) {
       Finish(sequence, finish);
@@ -111,20 +113,21 @@ Session& SchedulerCore::Impl::CreateSession(const Submitted& event) {
   return session;
 }
 
-void SchedulerCore::Impl::AdoptLonger(Session& session, const Record& submitted) {
+void SchedulerCore::Impl::AdoptLonger(Session& session, Record submitted) {
   for (size_t i = 0; i < submitted.sequences.size(); ++i) {
     Sequence& sequence = session.sequences[i];
-    const SequenceRecord& theirs = submitted.sequences[i];
+    SequenceRecord& theirs = submitted.sequences[i];
     if (sequence.finished()) continue;
-    if (theirs.ids.size() > sequence.record().ids.size()) {
+    const size_t their_length = theirs.ids.size();
+    if (their_length > sequence.record().ids.size()) {
       // Its slot is behind now; a prefill catches up faster, and surely with the same kind of
       // group.
       if (sequence.running() != nullptr) Vacate(sequence);
       Dequeue(sequence, false);
-      sequence.record() = {theirs.ids, theirs.logprobs, FinishReason::kNone};
+      sequence.record() = {std::move(theirs.ids), std::move(theirs.logprobs), FinishReason::kNone};
       if (!submitted.fingerprints.empty()) session.record.fingerprints = submitted.fingerprints;
     }
-    const bool same_length = theirs.ids.size() == sequence.record().ids.size();
+    const bool same_length = their_length == sequence.record().ids.size();
     if (same_length && theirs.finish != FinishReason::kNone &&
         theirs.finish != FinishReason::kError) {
       Finish(sequence, theirs.finish);
@@ -133,58 +136,58 @@ void SchedulerCore::Impl::AdoptLonger(Session& session, const Record& submitted)
     }
   }
   if (submitted.prompt_logprobs.size() > session.record.prompt_logprobs.size()) {
-    session.record.prompt_logprobs = submitted.prompt_logprobs;
+    session.record.prompt_logprobs = std::move(submitted.prompt_logprobs);
   }
   const int64_t bytes = SessionTable::BytesOf(session.record, session.router_blob);
   sessions_.AddBytes(session, bytes - session.bytes);
   MarkDirty(session);
 }
 
-void SchedulerCore::Impl::Accept(Session& session, const Submitted& event) {
-  AcceptedOut accepted{.router = event.router,
-                       .attempt = event.attempt,
-                       .request_id = event.key.request_id,
-                       .seed = session.record.seed};
-  if (!event.record) {
+void SchedulerCore::Impl::Accept(Session& session, const Routed<Submit>& event,
+                                 size_t prompt_logprobs_known) {
+  const Submit& submit = event.message;
+  Accepted accepted{
+      .attempt = submit.attempt, .request_id = submit.key.request_id, .seed = session.record.seed};
+  if (!submit.record) {
     accepted.record = session.record;
     accepted.router_blob = session.router_blob;
   }
-  actions_.accepted.push_back(std::move(accepted));
+  actions_.accepted.push_back({event.router, std::move(accepted)});
 
-  Subscriber subscriber{.router = event.router, .attempt = event.attempt};
+  Subscriber subscriber{.router = event.router, .attempt = submit.attempt};
   subscriber.cursors.resize(session.sequences.size());
-  // The router has those of the record that it sent, or of the one that Accepted brings it.
-  subscriber.prompt_logprobs_sent = static_cast<int32_t>(
-      (event.record ? event.record->prompt_logprobs : session.record.prompt_logprobs).size());
-  for (size_t i = 0; i < std::min(event.have.size(), subscriber.cursors.size()); ++i) {
-    subscriber.cursors[i].next = std::max(event.have[i], 0);
+  subscriber.prompt_logprobs_sent = static_cast<int32_t>(prompt_logprobs_known);
+  for (size_t i = 0; i < std::min(submit.have.size(), subscriber.cursors.size()); ++i) {
+    subscriber.cursors[i].next = std::max(submit.have[i], 0);
   }
   sessions_.Subscribe(session, std::move(subscriber));
   MarkDirty(session);
   if (session.finished()) return;
   sessions_.SetKeepUntil(session, 0);
-  sessions_.SetDeadline(session, event.deadline_us > 0 ? now_ + event.deadline_us : 0);
+  sessions_.SetDeadline(session, submit.deadline_us > 0 ? now_ + submit.deadline_us : 0);
   for (Sequence& sequence : session.sequences) {
     if (sequence.suspended()) Enqueue(sequence);
   }
 }
 
-void SchedulerCore::Impl::On(const Suspended& event) {
-  Session* session = sessions_.Find(event.key);
-  if (session == nullptr || !sessions_.Unsubscribe(*session, event.router, event.attempt)) return;
+void SchedulerCore::Impl::On(const Routed<Suspend>& event) {
+  const Suspend& suspend = event.message;
+  Session* session = sessions_.Find(suspend.key);
+  if (session == nullptr || !sessions_.Unsubscribe(*session, event.router, suspend.attempt)) return;
   if (session->subscribers.empty()) SuspendSession(*session);
 }
 
-void SchedulerCore::Impl::On(const Closed& event) {
-  Session* session = sessions_.Find(event.key);
-  if (session == nullptr || event.sequence < 0 ||
-      static_cast<size_t>(event.sequence) >= session->sequences.size()) {
+void SchedulerCore::Impl::On(const Routed<Close>& event) {
+  const Close& close = event.message;
+  Session* session = sessions_.Find(close.key);
+  if (session == nullptr || close.sequence < 0 ||
+      static_cast<size_t>(close.sequence) >= session->sequences.size()) {
     return;  // Its record is gone: nothing is left to cut.
   }
-  Sequence& sequence = session->sequences[static_cast<size_t>(event.sequence)];
+  Sequence& sequence = session->sequences[static_cast<size_t>(close.sequence)];
   if (sequence.finished()) return;
   SequenceRecord& record = sequence.record();
-  const size_t length = std::min(static_cast<size_t>(std::max(event.length, 0)), record.ids.size());
+  const size_t length = std::min(static_cast<size_t>(std::max(close.length, 0)), record.ids.size());
   int64_t bytes = static_cast<int64_t>((record.ids.size() - length) * sizeof(TokenId));
   for (size_t i = length; i < record.logprobs.size(); ++i) {
     bytes += SessionTable::BytesOf(record.logprobs[i]);
@@ -192,8 +195,8 @@ void SchedulerCore::Impl::On(const Closed& event) {
   record.ids.resize(length);
   record.logprobs.resize(std::min(length, record.logprobs.size()));
   sessions_.AddBytes(*session, -bytes);
-  const bool known = event.reason != FinishReason::kNone && event.reason != FinishReason::kError;
-  Finish(sequence, known ? event.reason : FinishReason::kStopString);
+  const bool known = close.reason != FinishReason::kNone && close.reason != FinishReason::kError;
+  Finish(sequence, known ? close.reason : FinishReason::kStopString);
 }
 
 void SchedulerCore::Impl::On(const RouterLost& event) {

@@ -14,8 +14,6 @@ bool IsLoading(Phase phase) { return phase == Phase::kLoading || phase == Phase:
 
 int64_t Ms(int64_t us) { return us / 1000; }
 
-}  // namespace
-
 const char* PhaseName(Phase phase) {
   switch (phase) {
     case Phase::kUnspecified:
@@ -38,7 +36,9 @@ const char* PhaseName(Phase phase) {
   return "UNKNOWN";
 }
 
-absl::Status WorkerGroups::CheckFacts(const PeerHello& hello) const {
+}  // namespace
+
+absl::Status WorkerGroups::CheckFacts(const Hello& hello) const {
   if (!hello.worker) return Invalid("Hello.worker: missing; a worker says what it is");
   const WorkerFacts& facts = *hello.worker;
   const std::pair<const char*, std::pair<int32_t, int32_t>> least[] = {
@@ -80,7 +80,7 @@ absl::Status WorkerGroups::CheckFacts(const PeerHello& hello) const {
   return absl::OkStatus();
 }
 
-void WorkerGroups::OnHello(PeerId control, PeerHello hello, TimeUs now, GroupActions* out) {
+void WorkerGroups::OnHello(PeerId control, Hello hello, TimeUs now, GroupActions* out) {
   const auto same = std::find_if(workers_.begin(), workers_.end(), [&](const auto& entry) {
     return entry.second.hello.process_id == hello.process_id;
   });
@@ -323,7 +323,7 @@ int32_t WorkerGroups::StepsInFlight() const {
 void WorkerGroups::UpdateFacts() {
   facts_.groups = Stats().groups_up;
   if (workers_.empty()) return;  // What it was: routers go on checking against it.
-  const PeerHello& hello = workers_.begin()->second.hello;
+  const Hello& hello = workers_.begin()->second.hello;
   facts_.model = hello.worker->model;
   facts_.config_digest = hello.config_digest;
   facts_.fingerprint = hello.worker->fingerprint;

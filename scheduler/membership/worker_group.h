@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "cluster/control_messages.h"
 #include "cluster/messages.h"
 #include "cluster/plan.h"
 #include "common/status.h"
@@ -23,7 +24,7 @@
 namespace fathom::scheduler {
 
 struct WorkerGroupOptions {
-  int64_t heartbeat_silence_us = 2'000'000;
+  int64_t heartbeat_silence_us = kSilenceUs;
   int64_t stall_us = 10'000'000;       // The progress word stands still inside a step.
   int64_t loading_us = 600'000'000;    // Longest time in LOADING or CAPTURING.
   int64_t connecting_us = 30'000'000;  // Longest time in any other phase before the group is up.
@@ -62,7 +63,7 @@ class WorkerGroups {
 
   // A worker's first message on Control. Refused (closed, with the reason) when its facts cannot be
   // or it has another model than the workers that are here.
-  void OnHello(PeerId control, PeerHello hello, TimeUs now, GroupActions* out);
+  void OnHello(PeerId control, Hello hello, TimeUs now, GroupActions* out);
   void OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now);
   void OnExchange(PeerId control, GroupExchange exchange, GroupActions* out);
   void OnReady(PeerId control, const GroupReady& ready, TimeUs now, GroupActions* out);
@@ -94,7 +95,7 @@ class WorkerGroups {
 
  private:
   struct Worker {
-    PeerHello hello;
+    Hello hello;
     std::optional<GroupId> group;
     int32_t rank = 0;
     Phase phase = Phase::kUnspecified;
@@ -122,7 +123,7 @@ class WorkerGroups {
     std::deque<TimeUs> sent_us;  // Of the plans whose result rank 0 owes.
   };
 
-  absl::Status CheckFacts(const PeerHello& hello) const;
+  absl::Status CheckFacts(const Hello& hello) const;
   void FormGroups(TimeUs now, GroupActions* out);
   void Form(const std::vector<PeerId>& controls, TimeUs now, GroupActions* out);
   void ComeUp(GroupId id, TimeUs now, GroupActions* out);

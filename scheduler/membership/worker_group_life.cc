@@ -68,7 +68,7 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
   GroupSeat seat{
       id, term_, group.epoch, 0, 0, 0, {}, 0, workers_.at(controls[0]).hello.worker->limits};
   for (const PeerId control : controls) {
-    const PeerHello& hello = workers_.at(control).hello;
+    const Hello& hello = workers_.at(control).hello;
     const WorkerLimits& limits = hello.worker->limits;
     seat.tp = hello.worker->tp;
     seat.pp = hello.worker->pp;

@@ -15,10 +15,10 @@
 #include "cluster.grpc.pb.h"
 #include "rpc/connections.h"
 #include "rpc/port_limits.h"
-#include "scheduler/transport/codec.h"
 #include "scheduler/transport/grpc_health.h"
 #include "scheduler/transport/grpc_reflection.h"
 #include "scheduler/transport/grpc_stream.h"
+#include "scheduler/transport/stream_bytes.h"
 
 namespace fathom::scheduler {
 namespace {
@@ -125,7 +125,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
       if (it == streams_.end() || it->second->closed()) continue;
       GrpcStream& stream = *it->second;
       if (!bytes) {
-        bytes = Serialize(Encode(stream.kind(), message, &arena_));
+        bytes = Serialize(DownToWire(stream.kind(), message, &arena_));
         arena_.Reset();
       }
       if (!stream.Send(*bytes)) NotRead(stream, "outbox full");
@@ -175,8 +175,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
     grpc::Slice slice;
     if (!bytes->TrySingleSlice(&slice).ok() && !bytes->DumpToSingleSlice(&slice).ok())
       slice = grpc::Slice();
-    absl::StatusOr<UpMessage> message =
-        Decode(stream->kind(), stream->peer(), slice.begin(), slice.size());
+    absl::StatusOr<UpMessage> message = UpFromBytes(stream->kind(), slice.begin(), slice.size());
     if (message.ok()) {
       events_.push_back({stream->peer(), stream->kind(), *std::move(message)});
       return;

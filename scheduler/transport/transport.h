@@ -12,11 +12,12 @@
 #include <variant>
 #include <vector>
 
-#include "cluster/messages.h"
+#include "cluster/control_messages.h"
 #include "cluster/plan.h"
+#include "cluster/protocol.h"
+#include "cluster/route_messages.h"
 #include "common/status.h"
 #include "common/types.h"
-#include "scheduler/core/events.h"
 
 namespace fathom::scheduler {
 
@@ -30,20 +31,14 @@ inline const char* StreamKindName(StreamKind kind) {
 // A stream was opened; its first message is still to come.
 struct PeerUp {};
 
-// A Submit that cannot be read; only this attempt is refused, the stream goes on.
-struct SubmitUnreadable {
-  AttemptId attempt;
-  absl::Status status;
-};
-
 // The stream is gone. Not sent for a stream that the driver closed itself.
 struct PeerDown {
   std::string reason;
 };
 
 using UpMessage =
-    std::variant<PeerUp, PeerHello, Heartbeat, Submitted, SubmitUnreadable, Suspended, Closed,
-                 GroupExchange, GroupReady, GroupFailed, StepsHello, StepResult, PeerDown>;
+    std::variant<PeerUp, Hello, Heartbeat, Submit, SubmitUnreadable, Suspend, Close, GroupExchange,
+                 GroupReady, GroupFailed, StepsHello, StepResult, PeerDown>;
 
 struct TransportEvent {
   PeerId peer;
@@ -53,40 +48,9 @@ struct TransportEvent {
 
 // ---- Messages ----
 
-// On Route and Control: who leads, and what the cluster is.
-struct SchedulerHello {
-  std::string process_id;
-  std::string build;
-  TermId term;
-  bool leader = true;
-  ClusterFacts facts;
-};
-
-// One step's frames for one router.
-struct FrameBatch {
-  TermId term;
-  std::vector<Frame> frames;
-};
-
-struct RouterStats {
-  int32_t requests_running = 0;
-  int32_t requests_waiting = 0;
-  int32_t blocks_total = 0;
-  int32_t blocks_used = 0;
-  int32_t groups = 0;
-  uint64_t suspensions_total = 0;  // These three: of the router's own finished or running requests.
-  uint64_t prompt_tokens_total = 0;
-  uint64_t generation_tokens_total = 0;
-  std::string last_loss;  // As in WorkerGroupStats; likewise the next.
-  int32_t losses_alike = 0;
-};
-
-struct Resign {
-  TermId term;
-};
-
-using DownMessage = std::variant<SchedulerHello, Heartbeat, AcceptedOut, RefusedOut, FrameBatch,
-                                 RouterStats, GroupSeat, GroupExchange, Abort, Resign, StepPlan>;
+// What the driver sends; each stream carries some of them (cluster/wire.h).
+using DownMessage = std::variant<Hello, Heartbeat, Accepted, Refused, Frames, ClusterStats,
+                                 GroupSeat, GroupExchange, Abort, Resign, StepPlan>;
 
 // ---- Transport ----
 
@@ -94,7 +58,7 @@ struct TransportLimits {
   int64_t outbox_bytes_max =
       int64_t{8} << 20;  // What may wait for one peer, beside the message being written.
   int64_t write_stall_us_max = 2'000'000;  // One write's longest time.
-  int32_t message_bytes_max = 64 << 20;
+  int32_t message_bytes_max = kClusterMessageBytesMax;
   int32_t streams_max = 4096;
 };
 

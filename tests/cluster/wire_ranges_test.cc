@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "cluster.pb.h"
-#include "cluster/wire.h"
+#include "cluster/wire_parts.h"
 #include "tests/cluster/message_walk.h"
 
 namespace fathom {

@@ -1,5 +1,5 @@
 // Round trips of random values through the wire, and the refusals of cluster/wire.h.
-#include "cluster/wire.h"
+#include "cluster/wire_parts.h"
 
 #include <gtest/gtest.h>
 

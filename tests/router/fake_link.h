@@ -15,13 +15,7 @@ namespace fathom::router {
 
 class FakeLink final : public SchedulerLink {
  public:
-  struct Cut {
-    SessionKey key;
-    int32_t sequence;
-    int32_t length;
-  };
-
-  bool Submit(StreamId stream, const SubmitUp& submit) override {
+  bool SendSubmit(StreamId stream, const Submit& submit) override {
     std::lock_guard lock(mutex_);
     if (stream != current_ || room_ == 0) return false;
     if (room_ > 0) --room_;
@@ -29,15 +23,14 @@ class FakeLink final : public SchedulerLink {
     changed_.notify_all();
     return true;
   }
-  void Suspend(StreamId, AttemptId attempt, const SessionKey&) override {
+  void SendSuspend(StreamId, const Suspend& suspend) override {
     std::lock_guard lock(mutex_);
-    suspends_.push_back(attempt);
+    suspends_.push_back(suspend.attempt);
     changed_.notify_all();
   }
-  void Close(StreamId, const SessionKey& key, int32_t sequence, int32_t length,
-             FinishReason) override {
+  void SendClose(StreamId, const Close& close) override {
     std::lock_guard lock(mutex_);
-    cuts_.push_back({key, sequence, length});
+    closes_.push_back(close);
   }
   void Reset(StreamId stream) override {
     std::lock_guard lock(mutex_);
@@ -54,12 +47,12 @@ class FakeLink final : public SchedulerLink {
     std::lock_guard lock(mutex_);
     room_ = room;
   }
-  std::vector<SubmitUp> TakeSubmits() {
+  std::vector<Submit> TakeSubmits() {
     std::lock_guard lock(mutex_);
     return std::exchange(submits_, {});
   }
   // Waits until something was submitted; empty only when nothing was for a minute.
-  std::vector<SubmitUp> WaitForSubmits() {
+  std::vector<Submit> WaitForSubmits() {
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, std::chrono::minutes(1), [this] { return !submits_.empty(); });
     return std::exchange(submits_, {});
@@ -74,9 +67,9 @@ class FakeLink final : public SchedulerLink {
     std::lock_guard lock(mutex_);
     return suspends_;
   }
-  std::vector<Cut> cuts() const {
+  std::vector<Close> closes() const {
     std::lock_guard lock(mutex_);
-    return cuts_;
+    return closes_;
   }
   std::vector<StreamId> resets() const {
     std::lock_guard lock(mutex_);
@@ -88,9 +81,9 @@ class FakeLink final : public SchedulerLink {
   std::condition_variable changed_;
   StreamId current_;
   int room_ = -1;
-  std::vector<SubmitUp> submits_;
+  std::vector<Submit> submits_;
   std::vector<AttemptId> suspends_;
-  std::vector<Cut> cuts_;
+  std::vector<Close> closes_;
   std::vector<StreamId> resets_;
 };
 

@@ -110,13 +110,13 @@ class Heard final : public SchedulerEvents {
     Note([&] { downs_.push_back(stream); });
   }
   void OnWritable(StreamId) override {}
-  void OnAccepted(AcceptedDown accepted) override {
+  void OnAccepted(Accepted accepted) override {
     Note([&] { accepted_.push_back(std::move(accepted)); });
   }
-  void OnRefused(AttemptId, const absl::Status& status) override {
-    Note([&] { refused_.push_back(status); });
+  void OnRefused(const Refused& refused) override {
+    Note([&] { refused_.push_back(refused.status); });
   }
-  void OnFrames(StreamId, std::span<FrameDown> frames) override {
+  void OnFrames(StreamId, std::span<Frame> frames) override {
     Note([&] { frames_.insert(frames_.end(), frames.begin(), frames.end()); });
   }
   void OnStats(const ClusterStats&) override {
@@ -134,9 +134,9 @@ class Heard final : public SchedulerEvents {
   };
   std::vector<Up> ups_;
   std::vector<StreamId> downs_;
-  std::vector<AcceptedDown> accepted_;
+  std::vector<Accepted> accepted_;
   std::vector<absl::Status> refused_;
-  std::vector<FrameDown> frames_;
+  std::vector<Frame> frames_;
   int facts_ = 0;
   int stats_ = 0;
 
@@ -184,8 +184,8 @@ class Linked {
   std::thread ticker_;
 };
 
-SubmitUp SomeSubmit(uint64_t attempt) {
-  SubmitUp submit;
+Submit SomeSubmit(uint64_t attempt) {
+  Submit submit;
   submit.attempt = AttemptId{attempt};
   submit.key = {"default", "r"};
   submit.record.emplace();
@@ -212,11 +212,11 @@ TEST(GrpcSchedulerLink, CarriesBothWays) {
   Heard& heard = linked.heard();
   heard.Wait([](const Heard& h) { return h.ups_.size() == 1; });
   EXPECT_EQ(heard.ups_[0].facts.term, TermId{5});
-  EXPECT_EQ(heard.ups_[0].facts.config_digest, "digest");
+  EXPECT_EQ(heard.ups_[0].facts.cluster.config_digest, "digest");
   const StreamId stream = heard.ups_[0].stream;
 
-  ASSERT_TRUE(linked.link().Submit(stream, SomeSubmit(4)));
-  EXPECT_FALSE(linked.link().Submit(StreamId{stream.value + 1}, SomeSubmit(5)));
+  ASSERT_TRUE(linked.link().SendSubmit(stream, SomeSubmit(4)));
+  EXPECT_FALSE(linked.link().SendSubmit(StreamId{stream.value + 1}, SomeSubmit(5)));
   const wire::Submit submit = scheduler.WaitForSubmit();
   EXPECT_EQ(submit.attempt(), 4u);
   EXPECT_EQ(submit.record().prompt_ids_size(), 3);
@@ -248,7 +248,7 @@ TEST(GrpcSchedulerLink, DialsAgainUnderANewName) {
   heard.Wait([](const Heard& h) { return h.ups_.size() == 2; });
   EXPECT_EQ(heard.downs_, std::vector<StreamId>{heard.ups_[0].stream});
   EXPECT_GT(heard.ups_[1].stream, heard.ups_[0].stream);
-  EXPECT_FALSE(linked.link().Submit(heard.ups_[0].stream, SomeSubmit(1)));
+  EXPECT_FALSE(linked.link().SendSubmit(heard.ups_[0].stream, SomeSubmit(1)));
   linked.link().Reset(heard.ups_[1].stream);
   heard.Wait([](const Heard& h) { return h.ups_.size() == 3; });
 }

@@ -53,33 +53,31 @@ class ServiceTest : public ::testing::Test {
     link_.set_current(stream_);
     SchedulerFacts facts;
     facts.term = TermId{3};
-    facts.config_digest = digest;
-    facts.fingerprint = "fp";
-    facts.context_tokens = 4096;
-    facts.block_tokens = 16;
-    facts.pool_blocks = 512;
-    facts.groups = 1;
-    facts.vocab = 4096;
+    facts.cluster.config_digest = digest;
+    facts.cluster.fingerprint = "fp";
+    facts.cluster.context_tokens = 4096;
+    facts.cluster.block_tokens = 16;
+    facts.cluster.pool_blocks = 512;
+    facts.cluster.groups = 1;
+    facts.cluster.vocab = 4096;
     sessions_.OnUp(stream_, facts);
     service_->UpdateHealth();
   }
-  SubmitUp AcceptOne() {
-    std::vector<SubmitUp> submits = link_.WaitForSubmits();
+  Submit AcceptOne() {
+    std::vector<Submit> submits = link_.WaitForSubmits();
     EXPECT_EQ(submits.size(), 1u);
     Accept(submits.at(0));
     return submits.at(0);
   }
-  void Accept(const SubmitUp& submit) {
-    AcceptedDown accepted;
-    accepted.attempt = submit.attempt;
-    accepted.seed = submit.record->seed;
-    sessions_.OnAccepted(accepted);
+  void Accept(const Submit& submit) {
+    sessions_.OnAccepted({.attempt = submit.attempt, .seed = submit.record->seed});
   }
-  void Answer(const SubmitUp& submit, std::vector<TokenId> ids) {
-    FrameDown frame;
+  void Answer(const Submit& submit, std::vector<TokenId> ids) {
+    Frame frame;
     frame.attempt = submit.attempt;
     frame.ids = std::move(ids);
-    frame.end = FrameEnd{FinishReason::kLength, {3, static_cast<int32_t>(frame.ids.size()), 0}, {}};
+    frame.finish =
+        FrameFinish{FinishReason::kLength, {3, static_cast<int32_t>(frame.ids.size()), 0}, {}};
     sessions_.OnFrames(stream_, {&frame, 1});
   }
   absl::Status Generate(const v1::GenerateRequest& request) {
@@ -136,7 +134,7 @@ TEST_F(ServiceTest, GenerateStreamsIdsAndText) {
   request.mutable_sampling()->set_temperature(0);
   grpc::ClientContext context;
   auto reader = stub_->Generate(&context, request);
-  const SubmitUp submit = AcceptOne();
+  const Submit submit = AcceptOne();
   EXPECT_EQ(submit.record->prompt_ids.at(0), 0);  // BOS, as the tokenizer's configuration asks.
   Answer(submit, Ids(" of France"));
   std::string text;
@@ -165,7 +163,7 @@ TEST_F(ServiceTest, ChatRendersTheTemplate) {
   request.mutable_messages(0)->set_content("Hello");
   grpc::ClientContext context;
   auto reader = stub_->Chat(&context, request);
-  const SubmitUp submit = AcceptOne();
+  const Submit submit = AcceptOne();
   EXPECT_EQ(submit.record->prompt_ids, (std::vector<TokenId>{0, 3, 3626, 4, 6}));
   Answer(submit, Ids("Hi"));
   v1::GenerateResponse response;
@@ -298,7 +296,7 @@ TEST_F(ServiceTest, CancelSuspendsAtOnce) {
   request.mutable_token_ids()->add_ids(5);
   grpc::ClientContext context;
   auto reader = stub_->Generate(&context, request);
-  const SubmitUp submit = AcceptOne();
+  const Submit submit = AcceptOne();
   v1::GenerateResponse response;
   ASSERT_TRUE(reader->Read(&response));
   context.TryCancel();
@@ -314,9 +312,9 @@ TEST_F(ServiceTest, TheCallsDeadlineTravels) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(2));
   auto reader = stub_->Generate(&context, request);
-  const SubmitUp submit = AcceptOne();
-  EXPECT_GT(submit.deadline_ms, 0);
-  EXPECT_LT(submit.deadline_ms, 3'600'000);  // gRPC rounds its own up.
+  const Submit submit = AcceptOne();
+  EXPECT_GT(submit.deadline_us, 0);
+  EXPECT_LT(submit.deadline_us, 3'600'000'000);  // gRPC rounds its own up.
   context.TryCancel();
   EXPECT_FALSE(reader->Finish().ok());
 }
@@ -402,7 +400,7 @@ TEST_F(ServiceTest, StopStringsThatSpellASpecialToken) {
   const auto submitted = [&](auto call, const auto& message) {
     grpc::ClientContext context;
     auto reader = call(&context, message);
-    const SubmitUp submit = AcceptOne();
+    const Submit submit = AcceptOne();
     context.TryCancel();
     reader->Finish();
     return submit.record->request.stop.stop_token_ids;
@@ -479,9 +477,9 @@ TEST_F(ServiceTest, ManyStreamsEachReadTheirOwn) {
     calls[i].reader = stub_->Generate(&calls[i].context, request);
   }
   for (int answered = 0; answered < kStreams;) {
-    const std::vector<SubmitUp> submits = link_.WaitForSubmits();
+    const std::vector<Submit> submits = link_.WaitForSubmits();
     ASSERT_FALSE(submits.empty());
-    for (const SubmitUp& submit : submits) {
+    for (const Submit& submit : submits) {
       Accept(submit);
       Answer(submit, Ids("answer " + submit.key.request_id));
       ++answered;

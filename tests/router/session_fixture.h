@@ -151,10 +151,10 @@ class SessionsTest : public ::testing::Test {
   SchedulerFacts Facts() const {
     SchedulerFacts facts;
     facts.term = TermId{1};
-    facts.model = "tiny";
-    facts.fingerprint = "fp";
-    facts.context_tokens = 4096;
-    facts.groups = 1;
+    facts.cluster.model = "tiny";
+    facts.cluster.fingerprint = "fp";
+    facts.cluster.context_tokens = 4096;
+    facts.cluster.groups = 1;
     return facts;
   }
   // A new leader's stream.
@@ -194,10 +194,10 @@ class SessionsTest : public ::testing::Test {
     return client;
   }
   // Accepts everything that was submitted; the submits.
-  std::vector<SubmitUp> AcceptAll() {
-    std::vector<SubmitUp> submits = link_.TakeSubmits();
-    for (const SubmitUp& submit : submits) {
-      AcceptedDown accepted;
+  std::vector<fathom::Submit> AcceptAll() {
+    std::vector<fathom::Submit> submits = link_.TakeSubmits();
+    for (const fathom::Submit& submit : submits) {
+      Accepted accepted;
       accepted.attempt = submit.attempt;
       accepted.request_id = submit.key.request_id;
       accepted.seed = submit.record ? submit.record->seed : 7;
@@ -205,21 +205,21 @@ class SessionsTest : public ::testing::Test {
     }
     return submits;
   }
-  static FrameDown Frame(AttemptId attempt, int32_t position, std::vector<TokenId> ids) {
-    FrameDown frame;
+  static fathom::Frame Frame(AttemptId attempt, int32_t position, std::vector<TokenId> ids) {
+    fathom::Frame frame;
     frame.attempt = attempt;
     frame.position = position;
     frame.ids = std::move(ids);
     return frame;
   }
-  static FrameDown End(FrameDown frame, FinishReason reason) {
-    FrameEnd end;
+  static fathom::Frame End(fathom::Frame frame, FinishReason reason) {
+    FrameFinish end;
     end.reason = reason;
     end.usage.completion_tokens = frame.position + static_cast<int32_t>(frame.ids.size());
-    frame.end = end;
+    frame.finish = end;
     return frame;
   }
-  void Send(FrameDown frame) { sessions_.OnFrames(stream_, {&frame, 1}); }
+  void Send(fathom::Frame frame) { sessions_.OnFrames(stream_, {&frame, 1}); }
   void Leave(const std::shared_ptr<TestClient>& client) {
     sessions_.HangUp(client->session());
     sessions_.Gone(client->session());

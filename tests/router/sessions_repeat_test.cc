@@ -15,8 +15,8 @@ TEST_F(SessionsTest, AResumeThatNobodyKnowsLeavesNothingBehind) {
   const auto lost = Resume("a", {5});
   // Neither while it is asked, nor after it was refused, nor once its stream is over.
   const auto during = Start(Request("a"));
-  for (const SubmitUp& submit : link_.TakeSubmits()) {
-    if (!submit.record) sessions_.OnRefused(submit.attempt, Unknown());
+  for (const fathom::Submit& submit : link_.TakeSubmits()) {
+    if (!submit.record) sessions_.OnRefused({submit.attempt, Unknown()});
   }
   ASSERT_TRUE(lost->seen().end.has_value());
   Leave(during);
@@ -41,7 +41,7 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
   // It goes on with the living session's record instead of asking for it.
   const auto second = Resume("a", {1});
   Up();
-  for (const SubmitUp& submit : AcceptAll()) {
+  for (const fathom::Submit& submit : AcceptAll()) {
     ASSERT_TRUE(submit.record.has_value());
     EXPECT_EQ(submit.record->sequences.at(0).ids, (std::vector<TokenId>{10, 11}));
     EXPECT_TRUE(submit.replay);
@@ -52,13 +52,13 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
   Start(Request("new"));
   Resume("new", {});
   Up();
-  for (const SubmitUp& submit : link_.TakeSubmits()) EXPECT_TRUE(submit.record.has_value());
+  for (const fathom::Submit& submit : link_.TakeSubmits()) EXPECT_TRUE(submit.record.has_value());
 }
 
 TEST_F(SessionsTest, ARecordThatCameWithAResumeIsFoundByTheNext) {
   Up();
   const auto first = Resume("b", {});
-  AcceptedDown accepted;
+  Accepted accepted;
   accepted.attempt = link_.TakeSubmits().at(0).attempt;
   accepted.seed = 7;
   accepted.record = Request("b").record;
@@ -77,8 +77,8 @@ TEST_F(SessionsTest, ARefusedRequestMayBeRepeatedWithAnotherBody) {
   AdmittedRequest admitted = Request("a");
   admitted.idempotency_key = "k";
   const auto refused = Start(admitted);
-  sessions_.OnRefused(link_.TakeSubmits().at(0).attempt,
-                      WithDetail(Invalid("lower max_tokens"), {.reason = "KV_POOL_EXCEEDED"}));
+  sessions_.OnRefused({link_.TakeSubmits().at(0).attempt,
+                       WithDetail(Invalid("lower max_tokens"), {.reason = "KV_POOL_EXCEEDED"})});
   sessions_.Gone(refused->session());
   admitted.record.request.stop.max_tokens = 10;  // As the refusal proposed, under the same id.
   const auto lower = Start(admitted);
@@ -130,7 +130,7 @@ TEST_F(SessionsTest, WhatWaitedInVainForASchedulerGoesOnFromItsRecord) {
 TEST_F(SessionsTest, AFailedSequenceIsTriedAgainFromTheStart) {
   Up();
   const auto client = Start(Request("a"));
-  FrameDown frame = Frame(AcceptAll()[0].attempt, 0, {10});
+  fathom::Frame frame = Frame(AcceptAll()[0].attempt, 0, {10});
   frame.error = Internal("NaN");
   Send(frame);
   sessions_.Gone(client->session());
@@ -164,7 +164,7 @@ TEST_F(SessionsTest, AFinishedAnswerComesAgainWithItsPromptsLogprobs) {
   AdmittedRequest admitted = Request("a");
   admitted.record.request.output.prompt_logprobs = 0;
   const auto client = Start(admitted);
-  FrameDown frame = End(Frame(AcceptAll()[0].attempt, 0, {10, 1}), FinishReason::kEndToken);
+  fathom::Frame frame = End(Frame(AcceptAll()[0].attempt, 0, {10, 1}), FinishReason::kEndToken);
   frame.prompt_logprobs = PromptLogprobs{1, {{.id = 3, .logprob = -1}, {.id = 4, .logprob = -2}}};
   Send(frame);
   sessions_.Gone(client->session());
@@ -177,7 +177,7 @@ TEST_F(SessionsTest, AnotherRouterTellsWhichStringStopped) {
   Up();
   const std::vector<TokenId> ids = Ids("the quick brown fox");
   const auto client = Resume("b", {});
-  AcceptedDown accepted;
+  Accepted accepted;
   accepted.attempt = link_.TakeSubmits().at(0).attempt;
   accepted.record = Request("b").record;
   accepted.router_blob = EncodeBlob({.stop_strings = {"dog", "fox"}});

@@ -34,8 +34,8 @@ TEST_F(SessionsTest, RefusalIsTheStatus) {
   Up();
   const auto client = Start(Request("a"));
   sessions_.OnRefused(
-      link_.TakeSubmits().at(0).attempt,
-      WithDetail(Exhausted("full"), {.reason = "QUEUE_FULL", .field = {}, .retry_after_ms = 5}));
+      {link_.TakeSubmits().at(0).attempt,
+       WithDetail(Exhausted("full"), {.reason = "QUEUE_FULL", .field = {}, .retry_after_ms = 5})});
   EXPECT_FALSE(client->seen().started);
   ASSERT_TRUE(client->seen().end.has_value());
   EXPECT_EQ(DetailOf(*client->seen().end)->reason, "QUEUE_FULL");
@@ -110,8 +110,8 @@ TEST_F(SessionsTest, StopStringCutsAndTellsUpstream) {
   EXPECT_EQ(seen.finishes[0].stop_string, "fox");
   EXPECT_EQ(seen.finishes[0].usage.completion_tokens, static_cast<int32_t>(seen.ids.size()));
   EXPECT_LT(seen.ids.size(), ids.size());
-  ASSERT_EQ(link_.cuts().size(), 1u);
-  EXPECT_EQ(link_.cuts()[0].length, static_cast<int32_t>(seen.ids.size()));
+  ASSERT_EQ(link_.closes().size(), 1u);
+  EXPECT_EQ(link_.closes()[0].length, static_cast<int32_t>(seen.ids.size()));
   Send(Frame(attempt, static_cast<int32_t>(ids.size()), {5}));
   EXPECT_EQ(client->seen().ids, seen.ids);
 }
@@ -202,7 +202,7 @@ TEST_F(SessionsTest, ResumeOfAnotherRoutersSession) {
   ASSERT_EQ(submits.size(), 1u);
   EXPECT_FALSE(submits[0].record.has_value());
   EXPECT_EQ(submits[0].key.request_id, "b");
-  AcceptedDown accepted;
+  Accepted accepted;
   accepted.attempt = submits[0].attempt;
   accepted.seed = 7;
   accepted.record = Request("b").record;
@@ -270,7 +270,7 @@ TEST_F(SessionsTest, ReplaysGoOldestFirst) {
   Down();
   Up();
   std::string order;
-  for (const SubmitUp& submit : link_.TakeSubmits()) order += submit.key.request_id;
+  for (const fathom::Submit& submit : link_.TakeSubmits()) order += submit.key.request_id;
   EXPECT_EQ(order, "abcd");
 }
 
@@ -312,12 +312,12 @@ TEST_F(SessionsTest, DeadlineTravelsAsWhatIsLeftAndEndsWithoutScheduler) {
   admitted.deadline_ms = 5000;
   const auto client = Start(admitted);
   const auto first = AcceptAll();
-  EXPECT_EQ(first[0].deadline_ms, 5000);
+  EXPECT_EQ(first[0].deadline_us, 5'000'000);
   Send(Frame(first[0].attempt, 0, {10}));
   Down();
   clock_.Advance(2'000'000);
   Up();
-  EXPECT_EQ(AcceptAll()[0].deadline_ms, 3000);
+  EXPECT_EQ(AcceptAll()[0].deadline_us, 3'000'000);
   Down();
   clock_.Advance(4'500'000);
   sessions_.Tick();
@@ -332,7 +332,7 @@ TEST_F(SessionsTest, FailedSequenceEndsAfterItsTokens) {
   const auto client = Start(Request("a"));
   const AttemptId attempt = AcceptAll()[0].attempt;
   Send(Frame(attempt, 0, {10}));
-  FrameDown frame = Frame(attempt, 1, {11});
+  fathom::Frame frame = Frame(attempt, 1, {11});
   frame.error = WithDetail(Internal("NaN"), {.reason = "NON_FINITE_LOGITS", .field = {}});
   Send(frame);
   EXPECT_EQ(client->seen().ids, (std::vector<TokenId>{10, 11}));
@@ -365,7 +365,7 @@ TEST_F(SessionsTest, AViewSaysHowLongNobodyCouldAnswer) {
   clock_.Advance(1'000'000);
   EXPECT_EQ(sessions_.view().unable_us, 0);
   SchedulerFacts facts = Facts();
-  facts.groups = 0;
+  facts.cluster.groups = 0;
   sessions_.OnFacts(stream_, facts);
   clock_.Advance(2'000'000);
   Down();  // Still the same time without an answer.
@@ -380,7 +380,7 @@ TEST_F(SessionsTest, PromptLogprobsArriveOnceAcrossAReplay) {
   admitted.record.request.output.prompt_logprobs = 0;
   const auto client = Start(admitted);
   for (int round = 0; round < 2; ++round) {
-    FrameDown frame = Frame(AcceptAll().at(0).attempt, 0, {});
+    fathom::Frame frame = Frame(AcceptAll().at(0).attempt, 0, {});
     frame.prompt_logprobs = PromptLogprobs{1, {{3, -1.0f, {}, {}}, {4, -2.0f, {}, {}}}};
     Send(frame);
     Down();
@@ -410,7 +410,7 @@ TEST_F(SessionsTest, EveryClientReadsExactlyTheAnswer) {
         case 0:  // A new leader: everything is submitted again.
           Down();
           Up();
-          for (const SubmitUp& submit : AcceptAll()) {
+          for (const fathom::Submit& submit : AcceptAll()) {
             if (submit.key.request_id != admitted.record.key.request_id) continue;
             attempt = submit.attempt;
             sent = static_cast<size_t>(submit.have.at(0));
@@ -425,7 +425,7 @@ TEST_F(SessionsTest, EveryClientReadsExactlyTheAnswer) {
         default: {
           const size_t from = rng() % 3 == 0 ? rng() % (sent + 1) : sent;  // Some of it again.
           const size_t to = std::max(sent, std::min(ids.size(), from + rng() % 6));
-          FrameDown frame =
+          fathom::Frame frame =
               Frame(attempt, static_cast<int32_t>(from), {ids.begin() + from, ids.begin() + to});
           for (const TokenId id : frame.ids) frame.logprobs.push_back({id, -0.5f, {}, {}});
           sent = to;

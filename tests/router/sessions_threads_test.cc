@@ -34,27 +34,27 @@ class Scheduler {
     stream_ = StreamId{stream_.value + 1};
     link_->set_current(stream_);
     SchedulerFacts facts;
-    facts.groups = 1;
+    facts.cluster.groups = 1;
     sessions_->OnUp(stream_, facts);
   }
 
   void Step() {
-    for (const SubmitUp& submit : link_->TakeSubmits()) {
-      AcceptedDown accepted;
+    for (const fathom::Submit& submit : link_->TakeSubmits()) {
+      Accepted accepted;
       accepted.attempt = submit.attempt;
       sessions_->OnAccepted(accepted);
       live_.push_back(
           {submit.attempt, submit.have.empty() ? 0 : submit.have[0], AnswerOf(submit.key)});
     }
-    std::vector<FrameDown> frames;
+    std::vector<fathom::Frame> frames;
     for (Live& live : live_) {
-      FrameDown frame;
+      fathom::Frame frame;
       frame.attempt = live.attempt;
       frame.position = live.next;
       const int32_t to = std::min(kTokens, live.next + 3);
       frame.ids.assign(live.ids.begin() + live.next, live.ids.begin() + to);
       live.next = to;
-      if (to == kTokens) frame.end = FrameEnd{FinishReason::kLength, {}, {}};
+      if (to == kTokens) frame.finish = FrameFinish{FinishReason::kLength, {}, {}};
       frames.push_back(std::move(frame));
     }
     std::erase_if(live_, [](const Live& live) { return live.next == kTokens; });

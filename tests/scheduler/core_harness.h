@@ -83,14 +83,16 @@ class CoreHarness {
             .plans_in_flight = 2};
   }
 
-  static Submitted SubmitEvent(Record record, uint64_t attempt, PeerId router = kRouter) {
-    Submitted event{.router = router, .attempt = AttemptId{attempt}, .key = record.key};
-    event.router_blob = "blob";
-    event.record = std::move(record);
+  static Routed<fathom::Submit> SubmitEvent(Record record, uint64_t attempt,
+                                            PeerId router = kRouter) {
+    Routed<fathom::Submit> event{router, {.attempt = AttemptId{attempt}, .key = record.key}};
+    event.message.router_blob = "blob";
+    event.message.record = std::move(record);
     return event;
   }
-  static Submitted KeyOnly(const SessionKey& key, uint64_t attempt, PeerId router = kRouter) {
-    return {.router = router, .attempt = AttemptId{attempt}, .key = key, .record = std::nullopt};
+  static Routed<fathom::Submit> KeyOnly(const SessionKey& key, uint64_t attempt,
+                                        PeerId router = kRouter) {
+    return {router, {.attempt = AttemptId{attempt}, .key = key}};
   }
   Actions Submit(Record record, uint64_t attempt, PeerId router = kRouter) {
     return Step(SubmitEvent(std::move(record), attempt, router));
@@ -110,14 +112,14 @@ class CoreHarness {
 // All ids of an attempt's frames, in order; fails where a frame leaves a gap.
 struct Ledger {
   std::vector<TokenId> ids;
-  std::optional<FrameEnd> end;
+  std::optional<FrameFinish> end;
   absl::Status error;
   std::vector<std::string> fingerprints;
   std::vector<float> prompt_logprobs;
   int frames = 0;
 
   void Take(const Actions& actions, uint64_t attempt) {
-    for (const Frame& frame : actions.frames) {
+    for (const auto& [router, frame] : actions.frames) {
       if (frame.attempt.value != attempt) continue;
       ++frames;
       EXPECT_FALSE(end.has_value()) << "a frame after the end";

@@ -11,7 +11,7 @@ TEST(CorePlanning, TwoPlansInFlightAndDecodesFedByTheStepBefore) {
   harness.Up();
   const Actions actions = harness.Submit(MakeRecord("r", 3, 4), 1);
   ASSERT_EQ(actions.accepted.size(), 1u);
-  EXPECT_EQ(actions.accepted[0].seed, 1000u);
+  EXPECT_EQ(actions.accepted[0].message.seed, 1000u);
   ASSERT_EQ(actions.plans.size(), 2u);
   const StepPlan& first = actions.plans[0].plan;
   EXPECT_EQ(first.step, StepId{0});
@@ -186,10 +186,11 @@ TEST(CorePlanning, ARequestThatFillsThePoolRunsAndOneMoreTokenIsRefused) {
   EXPECT_EQ(runner.ledger(1).ids, Expected(record));
   const Actions actions = harness.Submit(MakeRecord("over", 30, 4), 2);
   ASSERT_EQ(actions.refused.size(), 1u);
-  EXPECT_EQ(DetailOf(actions.refused[0].status)->reason, "KV_POOL_EXCEEDED");
-  EXPECT_EQ(DetailOf(actions.refused[0].status)->field, "stop.max_tokens");
-  EXPECT_NE(Message(actions.refused[0].status).find("lower max_tokens to 3"), std::string::npos)
-      << ToString(actions.refused[0].status);
+  EXPECT_EQ(DetailOf(actions.refused[0].message.status)->reason, "KV_POOL_EXCEEDED");
+  EXPECT_EQ(DetailOf(actions.refused[0].message.status)->field, "stop.max_tokens");
+  EXPECT_NE(Message(actions.refused[0].message.status).find("lower max_tokens to 3"),
+            std::string::npos)
+      << ToString(actions.refused[0].message.status);
 }
 
 TEST(CorePlanning, AGroupOfASecondKindTakesNewWorkOnly) {
@@ -210,14 +211,14 @@ TEST(CorePlanning, AGroupOfASecondKindTakesNewWorkOnly) {
   EXPECT_EQ(b.ledger(1).ids.size(), 9u);
   EXPECT_EQ(b.ledger(1).fingerprints, std::vector<std::string>{"kind-b"});
   const Actions again = harness.Step(CoreHarness::KeyOnly(record.key, 2));
-  EXPECT_EQ(again.accepted[0].record->fingerprints,
+  EXPECT_EQ(again.accepted[0].message.record->fingerprints,
             (std::vector<FingerprintSpan>{{0, "kind-a", KindOf("kind-a")},
                                           {1, "kind-b", KindOf("kind-b")}}));
   ASSERT_EQ(again.frames.size(), 2u);  // One for each kind.
-  EXPECT_EQ(again.frames[0].fingerprint, "kind-a");
-  EXPECT_EQ(again.frames[1].fingerprint, "kind-b");
-  EXPECT_EQ(again.frames[1].position, 1);
-  EXPECT_EQ(again.frames[1].kind, KindOf("kind-b"));
+  EXPECT_EQ(again.frames[0].message.fingerprint, "kind-a");
+  EXPECT_EQ(again.frames[1].message.fingerprint, "kind-b");
+  EXPECT_EQ(again.frames[1].message.position, 1);
+  EXPECT_EQ(again.frames[1].message.kind, KindOf("kind-b"));
   EXPECT_EQ(harness.core.Stats().kind_changes_total, 1u);
 }
 
@@ -237,8 +238,8 @@ TEST(CorePlanning, AnAnswerIsOfOneModel) {
   EXPECT_TRUE(harness.Tick(29'999'999).frames.empty());
   const Actions over = harness.Tick(1);
   ASSERT_EQ(over.frames.size(), 1u);
-  EXPECT_EQ(DetailOf(over.frames[0].error)->reason, "MODEL_CHANGED");
-  EXPECT_TRUE(over.frames[0].ids.empty());
+  EXPECT_EQ(DetailOf(over.frames[0].message.error)->reason, "MODEL_CHANGED");
+  EXPECT_TRUE(over.frames[0].message.ids.empty());
   EXPECT_EQ(harness.core.Stats().model_changes_total, 1u);
   EXPECT_EQ(harness.core.Stats().kind_changes_total, 0u);
   // A new request is the new model's.

@@ -8,7 +8,7 @@ namespace {
 
 std::string ReasonOf(const Actions& actions) {
   if (actions.refused.size() != 1) return "not refused";
-  return DetailOf(actions.refused[0].status)->reason;
+  return DetailOf(actions.refused[0].message.status)->reason;
 }
 
 class CoreSessions : public testing::Test {
@@ -29,8 +29,8 @@ class CoreSessions : public testing::Test {
 
 TEST_F(CoreSessions, ASecondAttemptGetsWhatItLacksAndThenLives) {
   Start(4);
-  Submitted again = CoreHarness::SubmitEvent(record_, 2, kOtherRouter);
-  again.have = {2};
+  auto again = CoreHarness::SubmitEvent(record_, 2, kOtherRouter);
+  again.message.have = {2};
   runner_.Follow(2, 2);
   runner_.Take(harness_.Step(again));
   EXPECT_EQ(runner_.ledger(2).ids.size(), 2u);  // Of the 4 there are.
@@ -46,9 +46,9 @@ TEST_F(CoreSessions, AKeyAloneIsAnsweredWithRecordAndBlob) {
   Start(3);
   const Actions actions = harness_.Step(CoreHarness::KeyOnly(record_.key, 2));
   ASSERT_EQ(actions.accepted.size(), 1u);
-  EXPECT_EQ(actions.accepted[0].router_blob, "blob");
-  EXPECT_EQ(actions.accepted[0].record->prompt_ids, record_.prompt_ids);
-  EXPECT_EQ(actions.accepted[0].record->sequences[0].ids.size(), 3u);
+  EXPECT_EQ(actions.accepted[0].message.router_blob, "blob");
+  EXPECT_EQ(actions.accepted[0].message.record->prompt_ids, record_.prompt_ids);
+  EXPECT_EQ(actions.accepted[0].message.record->sequences[0].ids.size(), 3u);
   EXPECT_EQ(ReasonOf(harness_.Step(CoreHarness::KeyOnly({"", "nobody"}, 3))), "SESSION_NOT_FOUND");
   EXPECT_EQ(ReasonOf(harness_.Step(CoreHarness::KeyOnly({"other tenant", "r"}, 4))),
             "SESSION_NOT_FOUND");
@@ -87,8 +87,8 @@ TEST_F(CoreSessions, LongerIdsAreTakenOver) {
   const std::vector<TokenId> expected = Expected(record_);
   longer.sequences = {{.ids = {expected.begin(), expected.begin() + 9}}};
   longer.fingerprints = {{0, "kind", KindOf("kind")}};
-  Submitted event = CoreHarness::SubmitEvent(longer, 2, kOtherRouter);
-  event.have = {9};
+  auto event = CoreHarness::SubmitEvent(longer, 2, kOtherRouter);
+  event.message.have = {9};
   runner_.Follow(2, 9);
   runner_.Take(harness_.Step(event));
   EXPECT_EQ(runner_.ledger(1).ids.size(), 9u);  // The first listener gets them too.
@@ -102,9 +102,9 @@ TEST_F(CoreSessions, AReplayedRecordGoesOnWhereItWas) {
   const std::vector<TokenId> expected = Expected(record_);
   replayed.sequences = {{.ids = {expected.begin(), expected.begin() + 7}}};
   replayed.fingerprints = {{0, "kind", KindOf("kind")}};
-  Submitted event = CoreHarness::SubmitEvent(replayed, 1);
-  event.replay = true;
-  event.have = {7};
+  auto event = CoreHarness::SubmitEvent(replayed, 1);
+  event.message.replay = true;
+  event.message.have = {7};
   runner_.Follow(1, 7);
   const Actions actions = harness_.Step(event);
   EXPECT_EQ(actions.plans[0].plan.admits[0].prompt_tokens, 5);
@@ -117,15 +117,16 @@ TEST_F(CoreSessions, AReplayedRecordGoesOnWhereItWas) {
 TEST_F(CoreSessions, ASuspensionFreesBlocksAtOnceAndLateTokensStillCount) {
   Start(3);
   ASSERT_EQ(runner_.plans().size(), 2u);  // Tokens 3 and 4 are in flight.
-  runner_.Take(harness_.Step(Suspended{kRouter, AttemptId{9}, record_.key}));  // Not its attempt.
+  runner_.Take(
+      harness_.Step(Routed<Suspend>{kRouter, {AttemptId{9}, record_.key}}));  // Not its attempt.
   EXPECT_GT(harness_.core.Stats().blocks_used, 0);
-  runner_.Take(harness_.Step(Suspended{kRouter, AttemptId{1}, record_.key}));
+  runner_.Take(harness_.Step(Routed<Suspend>{kRouter, {AttemptId{1}, record_.key}}));
   EXPECT_EQ(harness_.core.Stats().blocks_used, 0);
   EXPECT_EQ(harness_.core.Stats().requests_running, 0);
   // Submitted again with 3 ids while rows 3 and 4 are in flight: both stays give token 3, one is
   // dropped.
-  Submitted again = CoreHarness::SubmitEvent(record_, 2);
-  again.have = {3};
+  auto again = CoreHarness::SubmitEvent(record_, 2);
+  again.message.have = {3};
   runner_.Follow(2, 3);
   runner_.Take(harness_.Step(again));
   runner_.RunAll();
@@ -139,7 +140,7 @@ TEST_F(CoreSessions, ASuspensionFreesBlocksAtOnceAndLateTokensStillCount) {
 TEST_F(CoreSessions, OneOfTwoListenersMayLeave) {
   Start(2);
   runner_.Take(harness_.Submit(record_, 2, kOtherRouter));
-  runner_.Take(harness_.Step(Suspended{kRouter, AttemptId{1}, record_.key}));
+  runner_.Take(harness_.Step(Routed<Suspend>{kRouter, {AttemptId{1}, record_.key}}));
   EXPECT_EQ(harness_.core.Stats().requests_running, 1);
   runner_.RunAll();
   EXPECT_EQ(runner_.ledger(2).ids, Expected(record_));
@@ -167,7 +168,8 @@ TEST_F(CoreSessions, ALostRoutersSessionsRunFiveSecondsMore) {
 TEST_F(CoreSessions, CloseCutsAndLaterTokensAreDropped) {
   Start(6);
   ASSERT_EQ(runner_.ledger(1).ids.size(), 6u);
-  runner_.Take(harness_.Step(Closed{kRouter, record_.key, 0, 4, FinishReason::kStopString}));
+  runner_.Take(
+      harness_.Step(Routed<Close>{kRouter, {record_.key, 0, 4, FinishReason::kStopString}}));
   ASSERT_TRUE(runner_.ledger(1).end.has_value());
   EXPECT_EQ(runner_.ledger(1).end->reason, FinishReason::kStopString);
   EXPECT_EQ(runner_.ledger(1).end->usage.completion_tokens, 4);
@@ -175,8 +177,8 @@ TEST_F(CoreSessions, CloseCutsAndLaterTokensAreDropped) {
   runner_.RunAll();
   EXPECT_EQ(harness_.core.Stats().tokens_dropped_total, 2u);
   const Actions actions = harness_.Step(CoreHarness::KeyOnly(record_.key, 2));
-  EXPECT_EQ(actions.accepted[0].record->sequences[0].ids.size(), 4u);
-  EXPECT_EQ(actions.accepted[0].record->sequences[0].finish, FinishReason::kStopString);
+  EXPECT_EQ(actions.accepted[0].message.record->sequences[0].ids.size(), 4u);
+  EXPECT_EQ(actions.accepted[0].message.record->sequences[0].finish, FinishReason::kStopString);
 }
 
 TEST_F(CoreSessions, EndAndStopTokensEndASequenceAndAreItsLast) {
@@ -196,8 +198,8 @@ TEST_F(CoreSessions, EndAndStopTokensEndASequenceAndAreItsLast) {
 }
 
 TEST_F(CoreSessions, ADeadlineEndsWhatRunsAndWhatWaits) {
-  Submitted event = CoreHarness::SubmitEvent(record_, 1);
-  event.deadline_us = 1000;
+  auto event = CoreHarness::SubmitEvent(record_, 1);
+  event.message.deadline_us = 1000;
   runner_.Take(harness_.Step(event));
   ASSERT_TRUE(runner_.RunOne());
   EXPECT_EQ(harness_.core.NextWakeup(), harness_.now + 1000);
@@ -208,11 +210,11 @@ TEST_F(CoreSessions, ADeadlineEndsWhatRunsAndWhatWaits) {
   EXPECT_EQ(harness_.core.Stats().blocks_used, 0);
 
   CoreHarness idle;  // No group: it waits.
-  event.deadline_us = 5;
+  event.message.deadline_us = 5;
   idle.Step(event);
   const Actions actions = idle.Tick(5);
   ASSERT_EQ(actions.frames.size(), 1u);
-  EXPECT_EQ(actions.frames[0].finish->reason, FinishReason::kDeadline);
+  EXPECT_EQ(actions.frames[0].message.finish->reason, FinishReason::kDeadline);
 }
 
 TEST_F(CoreSessions, AFaultHarmsItsRowOnly) {
@@ -253,7 +255,7 @@ TEST_F(CoreSessions, PromptLogprobsComeOnceInOrderToEachAttempt) {
   record_.prompt_ids = MakeRecord("", 40, 1).prompt_ids;
   record_.request.output.prompt_logprobs = 0;
   Start(1);
-  runner_.Take(harness_.Step(Suspended{kRouter, AttemptId{1}, record_.key}));
+  runner_.Take(harness_.Step(Routed<Suspend>{kRouter, {AttemptId{1}, record_.key}}));
   EXPECT_EQ(runner_.ledger(1).prompt_logprobs.size(), 16u);
   runner_.Take(harness_.Submit(record_, 2));
   runner_.RunAll();
@@ -276,18 +278,19 @@ TEST_F(CoreSessions, PromptLogprobsOfARecordReachEveryRouter) {
     whole.fingerprints = {{0, "kind", KindOf("kind")}};
     for (size_t i = 0; i < scored; ++i)
       whole.prompt_logprobs.push_back({.id = record_.prompt_ids[i + 1], .logprob = -1.0f});
-    Submitted first = CoreHarness::SubmitEvent(whole, 1);
-    first.have = {static_cast<int32_t>(tokens)};
-    first.replay = true;
-    for (const Frame& frame : harness.Step(first).frames) EXPECT_FALSE(frame.prompt_logprobs);
+    auto first = CoreHarness::SubmitEvent(whole, 1);
+    first.message.have = {static_cast<int32_t>(tokens)};
+    first.message.replay = true;
+    for (const auto& [router, frame] : harness.Step(first).frames)
+      EXPECT_FALSE(frame.prompt_logprobs);
     const Actions known = harness.Step(CoreHarness::KeyOnly(record_.key, 2, kOtherRouter));
-    EXPECT_EQ(known.accepted.at(0).record->prompt_logprobs, whole.prompt_logprobs);
-    for (const Frame& frame : known.frames) EXPECT_FALSE(frame.prompt_logprobs);
+    EXPECT_EQ(known.accepted.at(0).message.record->prompt_logprobs, whole.prompt_logprobs);
+    for (const auto& [router, frame] : known.frames) EXPECT_FALSE(frame.prompt_logprobs);
     // A third has the request alone, as a client's repetition gives it.
     const Actions repeated = harness.Submit(record_, 3, kOtherRouter);
     ASSERT_FALSE(repeated.frames.empty());
-    ASSERT_TRUE(repeated.frames[0].prompt_logprobs);
-    EXPECT_EQ(repeated.frames[0].prompt_logprobs->logprobs, whole.prompt_logprobs);
+    ASSERT_TRUE(repeated.frames[0].message.prompt_logprobs);
+    EXPECT_EQ(repeated.frames[0].message.prompt_logprobs->logprobs, whole.prompt_logprobs);
   }
 }
 
@@ -317,13 +320,13 @@ TEST(CoreRepeats, WhatFailedIsTriedAgainByARepetitionAndToldToAReplay) {
   harness.Up();
   const Actions failed = harness.Tick(30'000'000);
   ASSERT_EQ(failed.frames.size(), 1u);
-  ASSERT_FALSE(failed.frames[0].error.ok());
+  ASSERT_FALSE(failed.frames[0].message.error.ok());
   // A router that missed the end asks again for the same answer.
-  Submitted replay = CoreHarness::SubmitEvent(MakeRecord("r", 100, 100), 2, kOtherRouter);
-  replay.replay = true;
+  auto replay = CoreHarness::SubmitEvent(MakeRecord("r", 100, 100), 2, kOtherRouter);
+  replay.message.replay = true;
   const Actions told = harness.Step(replay);
   ASSERT_EQ(told.frames.size(), 1u);
-  EXPECT_EQ(told.frames[0].error, failed.frames[0].error);
+  EXPECT_EQ(told.frames[0].message.error, failed.frames[0].message.error);
   // A client repeats it with what the error proposed, under the same id.
   const Record shorter = MakeRecord("r", 100, 20);
   const GroupUp up = harness.UpEvent(CoreHarness::Limits());
@@ -341,8 +344,8 @@ TEST(CoreRepeats, AReplayWaitsForTheGroupThatItFits) {
   harness.Step(harness.UpEvent(small));
   const Record record = MakeRecord("r", 5, 40);
   EXPECT_EQ(ReasonOf(harness.Submit(record, 1)), "CONTEXT_LENGTH_EXCEEDED");
-  Submitted replay = CoreHarness::SubmitEvent(record, 2);
-  replay.replay = true;
+  auto replay = CoreHarness::SubmitEvent(record, 2);
+  replay.message.replay = true;
   EXPECT_EQ(harness.Step(replay).accepted.size(), 1u);
   const GroupUp large = harness.UpEvent(CoreHarness::Limits(), 1, "kind", GroupId{1});
   Runner runner(harness, large);
@@ -361,10 +364,10 @@ TEST(CoreLimits, TheQueueIsBoundedForFirstTimersOnly) {
   second.Submit(MakeRecord("b", 3, 2), 2);
   const Actions full = second.Submit(MakeRecord("c", 3, 2), 3);
   EXPECT_EQ(ReasonOf(full), "QUEUE_FULL");
-  EXPECT_EQ(full.refused[0].status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_GT(DetailOf(full.refused[0].status)->retry_after_ms, 0);
-  Submitted replay = CoreHarness::SubmitEvent(MakeRecord("c", 3, 2), 4);
-  replay.replay = true;
+  EXPECT_EQ(full.refused[0].message.status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_GT(DetailOf(full.refused[0].message.status)->retry_after_ms, 0);
+  auto replay = CoreHarness::SubmitEvent(MakeRecord("c", 3, 2), 4);
+  replay.message.replay = true;
   EXPECT_EQ(second.Step(replay).accepted.size(), 1u);
 }
 
@@ -374,9 +377,9 @@ TEST(CoreLimits, SessionMemoryDropsTheOldestKeptAndRefusesWhenAllAreLive) {
   harness.Submit(MakeRecord("b", 3, 2), 2);
   harness.Submit(MakeRecord("c", 3, 2), 3);
   EXPECT_EQ(ReasonOf(harness.Submit(MakeRecord("d", 3, 2), 4)), "SESSION_MEMORY_FULL");
-  harness.Step(Suspended{kRouter, AttemptId{2}, {"", "b"}});
+  harness.Step(Routed<Suspend>{kRouter, {AttemptId{2}, {"", "b"}}});
   harness.Tick(1);
-  harness.Step(Suspended{kRouter, AttemptId{1}, {"", "a"}});
+  harness.Step(Routed<Suspend>{kRouter, {AttemptId{1}, {"", "a"}}});
   EXPECT_EQ(harness.Submit(MakeRecord("d", 3, 2), 5).accepted.size(), 1u);
   EXPECT_EQ(ReasonOf(harness.Step(CoreHarness::KeyOnly({"", "b"}, 6))), "SESSION_NOT_FOUND");
   EXPECT_EQ(harness.Step(CoreHarness::KeyOnly({"", "a"}, 7)).accepted.size(), 1u);
@@ -388,10 +391,10 @@ TEST(CoreLimits, WhatARecordMustBe) {
   auto refused = [&](auto change) {
     Record record = MakeRecord("r", 5, 4);
     change(record);
-    Submitted event = CoreHarness::SubmitEvent(record, 1);
-    event.key = {"", "r"};
+    auto event = CoreHarness::SubmitEvent(record, 1);
+    event.message.key = {"", "r"};
     const Actions actions = harness.Step(event);
-    return actions.refused.size() == 1 ? actions.refused[0].status : absl::OkStatus();
+    return actions.refused.size() == 1 ? actions.refused[0].message.status : absl::OkStatus();
   };
   const absl::Status forks = refused([](Record& r) { r.request.sequences = 2; });
   EXPECT_EQ(forks.code(), absl::StatusCode::kUnimplemented);
@@ -417,7 +420,7 @@ TEST(CoreLimits, WhatWaitsAndFitsNoGroupFailsByNameAfterHalfAMinute) {
   EXPECT_TRUE(harness.Up().frames.empty());
   const Actions actions = harness.Tick(30'000'000);
   ASSERT_EQ(actions.frames.size(), 1u);
-  EXPECT_EQ(DetailOf(actions.frames[0].error)->reason, "CONTEXT_LENGTH_EXCEEDED");
+  EXPECT_EQ(DetailOf(actions.frames[0].message.error)->reason, "CONTEXT_LENGTH_EXCEEDED");
 }
 
 }  // namespace

@@ -83,14 +83,14 @@ TEST_F(DriverTest, ARequestStreamsToItsEnd) {
   Settle();
   ASSERT_EQ(router.hellos.size(), 1u);
   EXPECT_EQ(router.hellos[0].term, TermId{1});
-  EXPECT_EQ(router.hellos[0].facts, ClusterFacts{});
+  EXPECT_EQ(router.hellos[0].cluster, ClusterFacts{});
 
   AddWorker("a", 2, 0);
   AddWorker("b", 2, 1);
   Settle();
-  EXPECT_EQ(router.hellos.back().facts.groups, 1);
-  EXPECT_EQ(router.hellos.back().facts.pool_blocks, 32);
-  EXPECT_EQ(router.hellos.back().facts.config_digest, "config");
+  EXPECT_EQ(router.hellos.back().cluster.groups, 1);
+  EXPECT_EQ(router.hellos.back().cluster.pool_blocks, 32);
+  EXPECT_EQ(router.hellos.back().cluster.config_digest, "config");
 
   const Record record = MakeRecord("r", 21, 12);
   router.Submit(record, 7);
@@ -118,7 +118,7 @@ TEST_F(DriverTest, APlanLeavesBeforeTheFramesOfTheSameResult) {
   router.Submit(MakeRecord("r", 5, 30), 1);
   Settle();
   const std::vector<size_t> sent = transport_.sent();
-  const size_t plan = DownMessage(StepPlan{}).index(), frames = DownMessage(FrameBatch{}).index();
+  const size_t plan = DownMessage(StepPlan{}).index(), frames = DownMessage(Frames{}).index();
   const auto first = std::find(sent.begin(), sent.end(), frames);
   // With two plans in flight, two left before the first result, and each result brings the next.
   EXPECT_EQ(std::count(sent.begin(), first, plan), 3);
@@ -137,7 +137,7 @@ TEST_F(DriverTest, ASuspendFreesTheBlocksWithinAStep) {
     ASSERT_TRUE(worker->TakePlan());
     Settle();
   }
-  transport_.Say(router.peer(), Suspended{router.peer(), AttemptId{1}, record.key});
+  transport_.Say(router.peer(), Suspend{AttemptId{1}, record.key});
   stepping_ = true;
   Settle();
   EXPECT_FALSE(router.ended(1));
@@ -165,7 +165,7 @@ TEST_F(DriverTest, AKilledWorkerDisturbsNoToken) {
   second->Die();
   Remove(second);
   Settle();
-  EXPECT_EQ(router.hellos.back().facts.groups, 0);
+  EXPECT_EQ(router.hellos.back().cluster.groups, 0);
   EXPECT_TRUE(Shows("fathom_scheduler_groups 0"));
   second = AddWorker("c", 2, 1);
   stepping_ = true;
@@ -191,9 +191,9 @@ TEST_F(DriverTest, ALostRoutersSessionsGoOnForAWhileAndAnotherOneTakesThem) {
 }
 
 TEST_F(DriverTest, RefusesByNameWhatMayNotComeFirst) {
-  PeerHello wrong_role = RouterHello("r");
+  Hello wrong_role = RouterHello("r");
   wrong_role.role = Role::kWorker;
-  PeerHello newer = RouterHello("r");
+  Hello newer = RouterHello("r");
   newer.protocol_min = newer.protocol_max = kProtocolMax + 1;
   const std::tuple<StreamKind, UpMessage, const char*> cases[] = {
       {StreamKind::kRoute, Heartbeat{}, "first message on Route must be Hello"},

@@ -17,18 +17,16 @@
 
 namespace fathom::scheduler {
 
-inline PeerHello RouterHello(const std::string& process, uint64_t term_seen = 0) {
-  PeerHello hello;
+inline Hello RouterHello(const std::string& process, uint64_t term_seen = 0) {
+  Hello hello;
   hello.process_id = process;
   hello.role = Role::kRouter;
-  hello.protocol_min = kProtocolMin;
-  hello.protocol_max = kProtocolMax;
   hello.term_seen = TermId{term_seen};
   return hello;
 }
 
-inline PeerHello WorkerHello(const std::string& process, int32_t tp, int32_t preferred_rank) {
-  PeerHello hello = RouterHello(process);
+inline Hello WorkerHello(const std::string& process, int32_t tp, int32_t preferred_rank) {
+  Hello hello = RouterHello(process);
   hello.role = Role::kWorker;
   hello.config_digest = "config";
   const GroupLimits limits = CoreHarness::Limits();
@@ -124,20 +122,20 @@ class FakeRouter {
 
   void Submit(const Record& record, uint64_t attempt) {
     requests_[attempt];
-    transport_.Say(peer_, CoreHarness::SubmitEvent(record, attempt, peer_));
+    transport_.Say(peer_, CoreHarness::SubmitEvent(record, attempt).message);
   }
 
   // Takes one message. False: none waits, or the stream is over.
   bool Take() {
     std::optional<DownMessage> message = transport_.Hear(peer_);
     if (!message) return false;
-    if (auto* hello = std::get_if<SchedulerHello>(&*message)) hellos.push_back(*hello);
-    if (auto* accepted = std::get_if<AcceptedOut>(&*message))
+    if (auto* hello = std::get_if<Hello>(&*message)) hellos.push_back(*hello->scheduler);
+    if (auto* accepted = std::get_if<Accepted>(&*message))
       requests_[accepted->attempt.value].accepted = true;
-    if (auto* refused = std::get_if<RefusedOut>(&*message)) refusals.push_back(*refused);
-    if (auto* stats = std::get_if<RouterStats>(&*message)) last_stats = *stats;
+    if (auto* refused = std::get_if<Refused>(&*message)) refusals.push_back(*refused);
+    if (auto* stats = std::get_if<ClusterStats>(&*message)) last_stats = *stats;
     if (std::holds_alternative<Resign>(*message)) resigned = true;
-    if (auto* batch = std::get_if<FrameBatch>(&*message)) {
+    if (auto* batch = std::get_if<Frames>(&*message)) {
       last_frames_term = batch->term;
       for (const Frame& frame : batch->frames) TakeFrame(frame);
     }
@@ -148,9 +146,9 @@ class FakeRouter {
   const std::vector<TokenId>& ids(uint64_t attempt) { return requests_[attempt].ledger.ids; }
   PeerId peer() const { return peer_; }
 
-  std::vector<SchedulerHello> hellos;
-  std::vector<RefusedOut> refusals;
-  RouterStats last_stats;
+  std::vector<SchedulerFacts> hellos;
+  std::vector<Refused> refusals;
+  ClusterStats last_stats;
   TermId last_frames_term;
   bool resigned = false;
 
@@ -163,9 +161,8 @@ class FakeRouter {
   void TakeFrame(const Frame& frame) {
     Request& request = requests_[frame.attempt.value];
     EXPECT_TRUE(request.accepted) << "a frame before Accepted";
-    EXPECT_EQ(frame.router, peer_);
     Actions one;
-    one.frames.push_back(frame);
+    one.frames.push_back({peer_, frame});
     request.ledger.Take(one, frame.attempt.value);
   }
 

@@ -80,7 +80,7 @@ TEST_F(GrpcTransportTest, CarriesMessagesBothWaysInOrder) {
   up.mutable_hello()->set_term_seen(3);
   ASSERT_TRUE(stream->Write(up));
   NextIs<PeerUp>();
-  const PeerHello hello = NextIs<PeerHello>();
+  const Hello hello = NextIs<Hello>();
   EXPECT_EQ(hello.process_id, "router-1");
   EXPECT_EQ(hello.role, Role::kRouter);
   EXPECT_EQ(hello.term_seen, TermId{3});
@@ -90,11 +90,11 @@ TEST_F(GrpcTransportTest, CarriesMessagesBothWaysInOrder) {
     up.mutable_submit()->set_attempt(i);
     up.mutable_submit()->mutable_key()->set_request_id("r");
     ASSERT_TRUE(stream->Write(up));
-    FrameBatch batch{TermId{1}, {}};
-    batch.frames.push_back({peer, AttemptId{i}, 0, static_cast<int32_t>(i), {1, 2, 3}});
+    Frames batch{TermId{1}, {}};
+    batch.frames.push_back({AttemptId{i}, 0, static_cast<int32_t>(i), {1, 2, 3}});
     transport_->Send(peer, batch);
   }
-  for (uint64_t i = 0; i < 100; ++i) EXPECT_EQ(NextIs<Submitted>().attempt, AttemptId{i});
+  for (uint64_t i = 0; i < 100; ++i) EXPECT_EQ(NextIs<Submit>().attempt, AttemptId{i});
   PollWhile([&] {
     pb::RouteDown down;
     for (uint64_t i = 0; i < 100; ++i) {
@@ -184,8 +184,8 @@ TEST_F(GrpcTransportTest, APeerThatDoesNotReadIsClosedAndCounted) {
   NextIs<PeerUp>();
   NextIs<Heartbeat>();
   const PeerId peer = last_peer_;
-  FrameBatch batch{TermId{1}, {}};
-  batch.frames.push_back({.router = peer, .ids = std::vector<TokenId>(100'000, 1 << 20)});
+  Frames batch{TermId{1}, {}};
+  batch.frames.push_back({.ids = std::vector<TokenId>(100'000, 1 << 20)});
   std::optional<TransportEvent> event;
   for (int i = 0; i < 1'000 && !event; ++i) {  // Look-ahead and sockets hold some.
     transport_->Send(peer, batch);

@@ -16,7 +16,7 @@
 #include "cluster/wire.h"
 #include "cluster/wire_ranges.h"
 #include "scheduler/driver.h"
-#include "scheduler/transport/codec.h"
+#include "scheduler/transport/stream_bytes.h"
 #include "tests/cluster/message_walk.h"
 #include "tests/scheduler/driver_world.h"
 #include "worker/engine/slots.h"
@@ -36,11 +36,9 @@ int64_t PeakBytes() {
 class PlanReader {
  public:
   void Read(const StepPlan& plan) {
-    pb::StepPlan wire;
+    pb::StepsDown wire;
     ToWire(plan, &wire);
-    const absl::Status status = CheckRanges(wire);
-    EXPECT_TRUE(status.ok()) << ToString(status);
-    const absl::StatusOr<StepPlan> read = FromWire(wire);
+    const absl::StatusOr<StepPlan> read = FromWire(std::move(wire));
     ASSERT_TRUE(read.ok()) << ToString(read.status());
     for (const SlotId slot : read->releases) Expect(slots_.Release(slot));
     for (const Admit& admit : read->admits) Expect(slots_.Seat(admit));
@@ -106,7 +104,7 @@ class HostileMessages : public testing::Test {
     const std::string bytes = up.SerializeAsString();
     const PeerId peer = transport_.Open(kind);
     if (hello) transport_.Say(peer, *hello);
-    absl::StatusOr<UpMessage> message = Decode(kind, peer, bytes.data(), bytes.size());
+    absl::StatusOr<UpMessage> message = UpFromBytes(kind, bytes.data(), bytes.size());
     if (message.ok()) transport_.Say(peer, *std::move(message));
     Settle();
     transport_.Break(peer);
@@ -189,7 +187,7 @@ TEST_F(HostileMessages, OnControl) {
   hello->mutable_worker()->mutable_limits()->set_block_tokens(4);
   hello->mutable_worker()->mutable_limits()->set_vocab(1000);
   Walk(StreamKind::kControl, std::nullopt, &up);
-  const PeerHello worker = WorkerHello("rogue", 2, 0);
+  const Hello worker = WorkerHello("rogue", 2, 0);
   FillMessage(up.mutable_heartbeat());
   Walk(StreamKind::kControl, worker, &up);
   FillMessage(up.mutable_exchange());

@@ -11,8 +11,8 @@ namespace {
 
 constexpr TermId kTerm{5};
 
-PeerHello HelloOf(const std::string& process, int32_t preferred_rank = -1, int32_t tp = 2) {
-  PeerHello hello;
+Hello HelloOf(const std::string& process, int32_t preferred_rank = -1, int32_t tp = 2) {
+  Hello hello;
   hello.process_id = process;
   hello.role = Role::kWorker;
   hello.config_digest = "config";
@@ -34,7 +34,7 @@ class WorkerGroupTest : public testing::Test {
   static PeerId Control(int i) { return PeerId{100 + i}; }
   PeerId Steps(int rank) const { return PeerId{static_cast<int64_t>(1000 * epoch_.value + rank)}; }
 
-  void Join(int i, const PeerHello& hello) { groups_.OnHello(Control(i), hello, now_, &out_); }
+  void Join(int i, const Hello& hello) { groups_.OnHello(Control(i), hello, now_, &out_); }
   void Beat(int i, Phase phase = Phase::kIdle) {
     groups_.OnHeartbeat(Control(i), {.phase = phase, .progress = progress_}, now_);
   }
@@ -106,7 +106,7 @@ class WorkerGroupTest : public testing::Test {
 TEST_F(WorkerGroupTest, ComesUpWhenEveryRankIsReadyAndListens) {
   Join(1, HelloOf("b", 1));
   EXPECT_TRUE(out_.messages.empty());
-  PeerHello smaller = HelloOf("a", 0);
+  Hello smaller = HelloOf("a", 0);
   smaller.worker->limits.pool_blocks = 51;
   smaller.worker->limits.slots = 4;
   Join(0, smaller);
@@ -139,18 +139,18 @@ TEST_F(WorkerGroupTest, ComesUpWhenEveryRankIsReadyAndListens) {
 }
 
 TEST_F(WorkerGroupTest, RefusesFactsThatCannotBe) {
-  const std::pair<const char*, std::function<void(PeerHello&)>> cases[] = {
-      {"Hello.worker", [](PeerHello& h) { h.worker.reset(); }},
-      {"tp", [](PeerHello& h) { h.worker->tp = 0; }},
-      {"pp", [](PeerHello& h) { h.worker->pp = -1; }},
-      {"ranks", [](PeerHello& h) { h.worker->tp = 1 << 20; }},
-      {"pool_blocks", [](PeerHello& h) { h.worker->limits.pool_blocks = 1; }},
-      {"block_tokens", [](PeerHello& h) { h.worker->limits.block_tokens = 0; }},
-      {"slots", [](PeerHello& h) { h.worker->limits.slots = 0; }},
-      {"vocab", [](PeerHello& h) { h.worker->limits.vocab = 0; }},
+  const std::pair<const char*, std::function<void(Hello&)>> cases[] = {
+      {"Hello.worker", [](Hello& h) { h.worker.reset(); }},
+      {"tp", [](Hello& h) { h.worker->tp = 0; }},
+      {"pp", [](Hello& h) { h.worker->pp = -1; }},
+      {"ranks", [](Hello& h) { h.worker->tp = 1 << 20; }},
+      {"pool_blocks", [](Hello& h) { h.worker->limits.pool_blocks = 1; }},
+      {"block_tokens", [](Hello& h) { h.worker->limits.block_tokens = 0; }},
+      {"slots", [](Hello& h) { h.worker->limits.slots = 0; }},
+      {"vocab", [](Hello& h) { h.worker->limits.vocab = 0; }},
   };
   for (const auto& [what, change] : cases) {
-    PeerHello hello = HelloOf("a");
+    Hello hello = HelloOf("a");
     change(hello);
     out_ = {};
     Join(0, hello);
@@ -163,7 +163,7 @@ TEST_F(WorkerGroupTest, RefusesFactsThatCannotBe) {
 
 TEST_F(WorkerGroupTest, RefusesAnotherModelWhileWorkersServeOne) {
   Join(0, HelloOf("a"));
-  PeerHello other = HelloOf("b");
+  Hello other = HelloOf("b");
   other.worker->weights_digest = "others";
   Join(1, other);
   ASSERT_EQ(out_.closes.size(), 1u);
@@ -177,15 +177,15 @@ TEST_F(WorkerGroupTest, RefusesAnotherModelWhileWorkersServeOne) {
 }
 
 TEST_F(WorkerGroupTest, MixesNeitherHostsNorShapesNorFingerprints) {
-  const std::function<void(PeerHello&)> cases[] = {
-      [](PeerHello& h) { h.worker->host = "other"; },
-      [](PeerHello& h) { h.worker->tp = 4; },
-      [](PeerHello& h) { h.worker->fingerprint = "other"; },
+  const std::function<void(Hello&)> cases[] = {
+      [](Hello& h) { h.worker->host = "other"; },
+      [](Hello& h) { h.worker->tp = 4; },
+      [](Hello& h) { h.worker->fingerprint = "other"; },
   };
   Join(0, HelloOf("a"));
   int i = 1;
   for (const auto& change : cases) {
-    PeerHello hello = HelloOf("p" + std::to_string(i));
+    Hello hello = HelloOf("p" + std::to_string(i));
     change(hello);
     Join(i++, hello);
     EXPECT_TRUE(out_.messages.empty());

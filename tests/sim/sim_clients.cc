@@ -66,11 +66,10 @@ void World::Submit(size_t index, bool key_only) {
   listener.attempt = AttemptId{next_attempt_++};
   listener.attached = true;
   attempts_[listener.attempt] = index;
-  scheduler::Submitted submit{.router = listener.router,
-                              .attempt = listener.attempt,
-                              .key = listener.record.key,
-                              .record = std::nullopt,
-                              .router_blob = "blob"};
+  fathom::Submit submit{.attempt = listener.attempt,
+                        .key = listener.record.key,
+                        .record = std::nullopt,
+                        .router_blob = "blob"};
   if (!key_only) {
     submit.record = listener.record;
   } else {
@@ -82,8 +81,8 @@ void World::Submit(size_t index, bool key_only) {
     submit.deadline_us = std::max<int64_t>(1, listener.deadline_at_us - now_);
   }
   Send(static_cast<uint64_t>(listener.router.value) * 2 + 1,
-       [this, term = term_, submit = std::move(submit)] {
-         if (term == term_) Feed(submit);
+       [this, term = term_, router = listener.router, submit = std::move(submit)] {
+         if (term == term_) Feed(scheduler::Routed<fathom::Submit>{router, submit});
        });
   if (listener.hang_up_at == 0u) {
     listener.hang_up_at.reset();
@@ -108,7 +107,7 @@ void World::HangUp(size_t index) {
   Send(static_cast<uint64_t>(listener.router.value) * 2 + 1,
        [this, term = term_, router = listener.router, attempt = listener.attempt,
         key = listener.record.key] {
-         if (term == term_) Feed(scheduler::Suspended{router, attempt, key});
+         if (term == term_) Feed(scheduler::Routed<Suspend>{router, {attempt, key}});
        });
   if (listener.abandoned) {
     listener.over = true;
@@ -128,32 +127,34 @@ World::Listener* World::Attached(PeerId router, AttemptId attempt) {
   return current ? &listener : nullptr;
 }
 
-void World::OnRefused(const scheduler::RefusedOut& out) {
-  Listener* listener = Attached(out.router, out.attempt);
+void World::OnRefused(const scheduler::Routed<Refused>& out) {
+  const auto& [router, refused] = out;
+  Listener* listener = Attached(router, refused.attempt);
   if (listener == nullptr) return;
   listener->attached = false;
-  const size_t index = attempts_.at(out.attempt);
-  const std::string reason = DetailOf(out.status)->reason;
+  const size_t index = attempts_.at(refused.attempt);
+  const std::string reason = DetailOf(refused.status)->reason;
   if (reason == "SESSION_NOT_FOUND") {
     After(1000, [this, index] {
       if (!listeners_[index].attached && !listeners_[index].over) Submit(index, false);
     });
-  } else if (out.status.code() == absl::StatusCode::kResourceExhausted) {
+  } else if (refused.status.code() == absl::StatusCode::kResourceExhausted) {
     Reattach(index, 500'000 + static_cast<TimeUs>(Draw(1'000'000)));
   } else {
     const bool too_long = specs_[listener->spec].too_long && reason == "CONTEXT_LENGTH_EXCEEDED";
     // Two clients went on with tokens of different kinds of groups: both cannot be right.
     const bool mismatch = report_.fingerprints_changed > 0 &&
                           (reason == "RECORD_MISMATCH" || reason == "FINGERPRINT_MISMATCH");
-    if (!too_long && !mismatch) Fail("refused: " + ToString(out.status));
+    if (!too_long && !mismatch) Fail("refused: " + ToString(refused.status));
     ++(too_long ? report_.refused : report_.mismatched);
     listener->over = true;
     --open_;
   }
 }
 
-void World::OnFrame(const scheduler::Frame& frame) {
-  Listener* listener = Attached(frame.router, frame.attempt);
+void World::OnFrame(const scheduler::Routed<Frame>& out) {
+  const Frame& frame = out.message;
+  Listener* listener = Attached(out.router, frame.attempt);
   if (listener == nullptr) return;
   const std::string& id = listener->record.key.request_id;
   if (!listener->accepted) Fail(id + ": a frame before Accepted");
@@ -181,11 +182,11 @@ void World::OnFrame(const scheduler::Frame& frame) {
   const auto length = static_cast<int32_t>(listener->record.sequences[0].ids.size());
   if (spec.close_at && length >= *spec.close_at && !listener->close_sent) {
     listener->close_sent = true;
-    Send(static_cast<uint64_t>(frame.router.value) * 2 + 1,
-         [this, term = term_, router = frame.router, key = listener->record.key,
+    Send(static_cast<uint64_t>(out.router.value) * 2 + 1,
+         [this, term = term_, router = out.router, key = listener->record.key,
           length_at = *spec.close_at] {
-           const scheduler::Closed close{router, key, 0, length_at, FinishReason::kStopString};
-           if (term == term_) Feed(close);
+           if (term != term_) return;
+           Feed(scheduler::Routed<Close>{router, {key, 0, length_at, FinishReason::kStopString}});
          });
   }
   if (listener->hang_up_at && static_cast<size_t>(length) >= *listener->hang_up_at) {
@@ -194,7 +195,7 @@ void World::OnFrame(const scheduler::Frame& frame) {
   }
 }
 
-void World::TakeTokens(Listener& listener, const scheduler::Frame& frame) {
+void World::TakeTokens(Listener& listener, const Frame& frame) {
   SequenceRecord& record = listener.record.sequences[0];
   const std::string& id = listener.record.key.request_id;
   for (size_t i = 0; i < frame.ids.size(); ++i) {
@@ -224,7 +225,7 @@ void World::TakeTokens(Listener& listener, const scheduler::Frame& frame) {
   }
 }
 
-void World::TakeEnd(Listener& listener, const scheduler::Frame& frame) {
+void World::TakeEnd(Listener& listener, const Frame& frame) {
   const Spec& spec = specs_[listener.spec];
   const Request& request = spec.record.request;
   const std::vector<TokenId>& ids = listener.record.sequences[0].ids;

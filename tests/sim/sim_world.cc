@@ -112,10 +112,11 @@ void World::Carry(const scheduler::Actions& actions) {
   };
   for (const auto& out : actions.accepted) {
     to_router(out.router, [this, out] {
-      Listener* listener = Attached(out.router, out.attempt);
+      const auto& [router, accepted] = out;
+      Listener* listener = Attached(router, accepted.attempt);
       if (listener == nullptr) return;
       listener->accepted = true;
-      if (out.record) listener->record.prompt_logprobs = out.record->prompt_logprobs;
+      if (accepted.record) listener->record.prompt_logprobs = accepted.record->prompt_logprobs;
     });
   }
   for (const auto& out : actions.refused) to_router(out.router, [this, out] { OnRefused(out); });
@@ -127,12 +128,16 @@ void World::Carry(const scheduler::Actions& actions) {
 void World::HashActions(const scheduler::Actions& actions) {
   uint64_t h = action_hash_;
   auto mix = [&](uint64_t value) { h = Mix(h, value); };
-  for (const auto& out : actions.accepted) mix(out.attempt.value), mix(out.seed);
-  for (const auto& out : actions.refused) mix(out.attempt.value), h = Mix(h, Message(out.status));
-  for (const auto& out : actions.frames) {
-    mix(out.attempt.value), mix(static_cast<uint64_t>(out.position));
-    for (TokenId id : out.ids) mix(static_cast<uint64_t>(id));
-    if (out.finish) mix(static_cast<uint64_t>(out.finish->reason));
+  for (const auto& [router, accepted] : actions.accepted) {
+    mix(accepted.attempt.value), mix(accepted.seed);
+  }
+  for (const auto& [router, refused] : actions.refused) {
+    mix(refused.attempt.value), h = Mix(h, Message(refused.status));
+  }
+  for (const auto& [router, frame] : actions.frames) {
+    mix(frame.attempt.value), mix(static_cast<uint64_t>(frame.position));
+    for (TokenId id : frame.ids) mix(static_cast<uint64_t>(id));
+    if (frame.finish) mix(static_cast<uint64_t>(frame.finish->reason));
   }
   for (const auto& [group, plan] : actions.plans) {
     mix(static_cast<uint64_t>(group.value)), mix(plan.epoch.value), mix(plan.step.value);

@@ -137,10 +137,10 @@ class World {
   void AddListener(size_t spec);
   void Submit(size_t listener, bool key_only);
   void Reattach(size_t listener, TimeUs delay_us);
-  void OnRefused(const scheduler::RefusedOut& out);
-  void OnFrame(const scheduler::Frame& frame);
-  void TakeTokens(Listener& listener, const scheduler::Frame& frame);
-  void TakeEnd(Listener& listener, const scheduler::Frame& frame);
+  void OnRefused(const scheduler::Routed<Refused>& out);
+  void OnFrame(const scheduler::Routed<Frame>& out);
+  void TakeTokens(Listener& listener, const Frame& frame);
+  void TakeEnd(Listener& listener, const Frame& frame);
   void HangUp(size_t listener);
   // The listener whose present attempt this is, if it still listens.
   Listener* Attached(PeerId router, AttemptId attempt);

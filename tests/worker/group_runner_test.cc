@@ -43,7 +43,7 @@ class FakeScheduler {
       seat.tp = kRanks;
       seat.hosts = {"here", "here"};
       seat.limits = limits;
-      ASSERT_TRUE(ranks_[static_cast<size_t>(rank)]->Hear({1}));
+      ASSERT_EQ(ranks_[static_cast<size_t>(rank)]->Hear({1}), TermVerdict::kObeyed);
       ranks_[static_cast<size_t>(rank)]->Join(seat);
     }
   }

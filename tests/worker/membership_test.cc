@@ -19,11 +19,11 @@ Seat SeatOf(uint64_t term, uint64_t epoch, int source = 0) {
 
 TEST(Membership, TheTermNeverGoesBack) {
   Membership membership;
-  EXPECT_TRUE(membership.Hear({4}));
-  EXPECT_TRUE(membership.Hear({4}));
-  EXPECT_FALSE(membership.Hear({3}));
+  EXPECT_EQ(membership.Hear({4}), TermVerdict::kObeyed);
+  EXPECT_EQ(membership.Hear({4}), TermVerdict::kObeyed);
+  EXPECT_EQ(membership.Hear({3}), TermVerdict::kStale);
   EXPECT_EQ(membership.term(), TermId{4});
-  EXPECT_TRUE(membership.Hear({7}));
+  EXPECT_EQ(membership.Hear({7}), TermVerdict::kObeyed);
   membership.Join(SeatOf(4, 1));  // Heard before, overtaken since.
   membership.Join(SeatOf(7, 2));
   EXPECT_EQ(membership.Next()->seat().epoch, EpochId{2});
@@ -31,7 +31,7 @@ TEST(Membership, TheTermNeverGoesBack) {
 
 TEST(Membership, AHigherTermANewSeatAnAbortAndALostStreamEndTheEpoch) {
   Membership membership;
-  ASSERT_TRUE(membership.Hear({1}));
+  ASSERT_EQ(membership.Hear({1}), TermVerdict::kObeyed);
   membership.Join(SeatOf(1, 1));
   const auto first = membership.Next();
   membership.Join(SeatOf(1, 2));
@@ -51,13 +51,13 @@ TEST(Membership, AHigherTermANewSeatAnAbortAndALostStreamEndTheEpoch) {
   EXPECT_TRUE(third->aborted());
   membership.Join(SeatOf(1, 4));
   const auto fourth = membership.Next();
-  ASSERT_TRUE(membership.Hear({2}));
+  ASSERT_EQ(membership.Hear({2}), TermVerdict::kObeyed);
   EXPECT_TRUE(fourth->aborted());
 }
 
 TEST(Membership, NextSkipsWhatWasReplacedAndEndsWithClose) {
   Membership membership;
-  ASSERT_TRUE(membership.Hear({1}));
+  ASSERT_EQ(membership.Hear({1}), TermVerdict::kObeyed);
   membership.Join(SeatOf(1, 1));
   membership.Join(SeatOf(1, 2));
   EXPECT_EQ(membership.Next()->seat().epoch, EpochId{2});
@@ -84,7 +84,7 @@ TEST(Epoch, CallbacksRunOnceAndAtOnceWhenItIsOver) {
 
 TEST(Epoch, ExchangesAreFoundByRoundAndRankWhateverTheirOrder) {
   Membership membership;
-  ASSERT_TRUE(membership.Hear({1}));
+  ASSERT_EQ(membership.Hear({1}), TermVerdict::kObeyed);
   membership.Join(SeatOf(1, 5));
   const auto epoch = membership.Next();
   membership.PushExchange({4}, {0, 0, "old"});

@@ -160,9 +160,11 @@ wire::ControlDown GroupDown(uint64_t term, uint64_t epoch) {
 
 class SchedulerClientTest : public testing::Test {
  protected:
-  static WorkerFacts Facts() {
-    WorkerFacts facts;
-    facts.process_id = "me";
+  static Hello MakeHello() {
+    Hello hello;
+    hello.process_id = "me";
+    hello.role = Role::kWorker;
+    WorkerFacts& facts = hello.worker.emplace();
     facts.model = "tiny";
     facts.fingerprint = "print";
     facts.device_kind = "cuda-sm90";
@@ -170,7 +172,7 @@ class SchedulerClientTest : public testing::Test {
     facts.limits = {100, 16, 20, 4, 32, 50};
     facts.tp = 2;
     facts.preferred_rank = 1;
-    return facts;
+    return hello;
   }
 
   RealClock clock_;
@@ -180,7 +182,7 @@ class SchedulerClientTest : public testing::Test {
   std::atomic<bool> draining_{false};
   std::atomic<int> registered_{0};
   SchedulerClient client_{{scheduler_.address()},
-                          Facts(),
+                          MakeHello(),
                           &membership_,
                           &progress_,
                           &draining_,

@@ -2,10 +2,11 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <utility>
+
 #include "cluster.grpc.pb.h"
 #include "cluster/channel.h"
 #include "cluster/wire.h"
-#include "cluster/wire_ranges.h"
 
 namespace fathom::worker {
 namespace {
@@ -19,11 +20,8 @@ class GrpcStepChannel final : public StepChannel {
         stub_(wire::Scheduler::NewStub(MakeChannel(address))),
         stream_(stub_->Steps(&context_)),
         cancel_(epoch.OnAbort([this] { context_.TryCancel(); })) {
-    wire::StepsHello* hello = up_.mutable_hello();
-    hello->set_term(epoch.seat().term.value);
-    hello->set_epoch(epoch.seat().epoch.value);
-    hello->set_rank(epoch.seat().rank);
-    hello->set_process_id(process_id);
+    const Seat& seat = epoch.seat();
+    ToWire(StepsHello{seat.term, seat.epoch, seat.rank, process_id}, &up_);
     stream_->Write(up_);  // A failure shows at the first Read.
   }
 
@@ -35,12 +33,11 @@ class GrpcStepChannel final : public StepChannel {
 
   absl::StatusOr<StepPlan> Read() override {
     if (!stream_->Read(&down_)) return Ended();
-    FATHOM_RETURN_IF_ERROR(CheckRanges(down_));
-    return FromWire(down_.plan());
+    return FromWire(std::move(down_));
   }
 
   absl::Status Write(const StepResult& result) override {
-    ToWire(result, up_.mutable_result());
+    ToWire(result, &up_);
     return stream_->Write(up_) ? absl::OkStatus() : Ended();
   }
 

@@ -9,24 +9,26 @@ void Membership::EndLocked(const absl::Status& reason) {
   current_.reset();
 }
 
-bool Membership::Hear(TermId term) {
+TermVerdict Membership::Hear(TermId term) {
   std::lock_guard lock(mutex_);
-  if (term < term_) return false;
-  if (term > term_) EndLocked(Aborted("a scheduler leads with the higher term {}", term.value));
-  term_ = term;
-  return true;
+  const TermId before = term_.term();
+  const TermVerdict verdict = term_.Hear(term);
+  if (term_.term() > before) {
+    EndLocked(Aborted("a scheduler leads with the higher term {}", term.value));
+  }
+  return verdict;
 }
 
 TermId Membership::term() const {
   std::lock_guard lock(mutex_);
-  return term_;
+  return term_.term();
 }
 
 void Membership::Join(const Seat& seat) {
   {
     std::lock_guard lock(mutex_);
     EndLocked(Aborted("epoch {} follows", seat.epoch.value));
-    if (closed_ || seat.term != term_) return;
+    if (closed_ || seat.term != term_.term()) return;
     current_ = std::make_shared<Epoch>(seat);
     taken_ = false;
   }

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 
+#include "cluster/terms.h"
 #include "common/status.h"
 #include "common/types.h"
 #include "worker/engine/epoch.h"
@@ -18,13 +19,13 @@ namespace fathom::worker {
 
 class Membership {
  public:
-  // A scheduler said `term`. False: it is lower than one heard before; the message is void and is
-  // to be answered with term(). A higher one ends the epoch of the old.
-  [[nodiscard]] bool Hear(TermId term);
+  // A scheduler said `term`. A stale one is to be answered with term(); a higher one ends the epoch
+  // of the old.
+  [[nodiscard]] TermVerdict Hear(TermId term);
   TermId term() const;
 
   // The leader gave this worker a seat; the epoch before is over. REQUIRES: Hear(seat.term) was
-  // true.
+  // kObeyed.
   void Join(const Seat& seat);
   void PushExchange(EpochId epoch, Epoch::Exchange exchange);
   void Abort(TermId term, EpochId epoch, const std::string& reason);
@@ -42,7 +43,7 @@ class Membership {
 
   mutable std::mutex mutex_;  // Guards what follows.
   std::condition_variable changed_;
-  TermId term_{0};
+  KnownTerm term_;
   std::shared_ptr<Epoch> current_;
   bool taken_ = false;  // Next has given current_ out.
   bool closed_ = false;

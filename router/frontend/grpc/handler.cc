@@ -307,7 +307,7 @@ absl::Status RouterService::Handler::GetStatus(const std::string& bytes, const C
   response->set_last_loss(view.stats.last_loss);
   response->set_losses_alike(view.stats.losses_alike);
   if (!view.facts) return absl::OkStatus();
-  response->set_term(view.facts->term.value);
+  response->set_term(view.term.value);
   response->set_groups(view.facts->groups);
   response->set_fingerprint(view.facts->fingerprint);
   response->set_context_tokens(view.facts->context_tokens);

@@ -1,6 +1,6 @@
 // What goes down is what was said, on the stream it belongs to; what comes up wrong is refused by
 // name.
-#include "scheduler/transport/codec.h"
+#include "scheduler/transport/stream_bytes.h"
 
 #include <google/protobuf/arena.h>
 #include <gtest/gtest.h>
@@ -19,21 +19,25 @@ template <class Message>
 Message Down(StreamKind stream, const DownMessage& message) {
   google::protobuf::Arena arena;
   Message parsed;
-  EXPECT_TRUE(parsed.ParseFromString(Encode(stream, message, &arena).SerializeAsString()));
+  EXPECT_TRUE(parsed.ParseFromString(DownToWire(stream, message, &arena).SerializeAsString()));
   return parsed;
 }
 
 template <class Message>
 absl::StatusOr<UpMessage> Up(StreamKind stream, const Message& message) {
   const std::string bytes = message.SerializeAsString();
-  return Decode(stream, PeerId{3}, bytes.data(), bytes.size());
+  return UpFromBytes(stream, bytes.data(), bytes.size());
 }
 
-TEST(Codec, HelloSaysWhoLeadsAndWhatTheClusterIs) {
+TEST(StreamBytes, HelloSaysWhoLeadsAndWhatTheClusterIs) {
   const ClusterFacts facts{"tiny", "config", "print", 1024,        16,
                            100,    2,        1000,    "cuda-sm90", "bfloat16"};
-  const auto down =
-      Down<pb::RouteDown>(StreamKind::kRoute, SchedulerHello{"s", "b", TermId{4}, true, facts});
+  Hello scheduler;
+  scheduler.process_id = "s";
+  scheduler.role = Role::kScheduler;
+  scheduler.term_seen = TermId{4};
+  scheduler.scheduler = SchedulerFacts{true, TermId{4}, facts};
+  const auto down = Down<pb::RouteDown>(StreamKind::kRoute, scheduler);
   EXPECT_EQ(down.hello().role(), pb::ROLE_SCHEDULER);
   EXPECT_EQ(down.hello().term_seen(), 4u);
   EXPECT_EQ(down.hello().protocol_max(), kProtocolMax);
@@ -50,12 +54,11 @@ TEST(Codec, HelloSaysWhoLeadsAndWhatTheClusterIs) {
   EXPECT_EQ(hello.dtype(), "bfloat16");
 }
 
-TEST(Codec, RefusalsAndErrorsKeepTheirDetail) {
+TEST(StreamBytes, RefusalsAndErrorsKeepTheirDetail) {
   const absl::Status status = WithDetail(
       Exhausted("full"), {.reason = "QUEUE_FULL", .field = "prompt", .retry_after_ms = 250});
   const auto refused =
-      Down<pb::RouteDown>(StreamKind::kRoute, RefusedOut{PeerId{1}, AttemptId{7}, status})
-          .refused();
+      Down<pb::RouteDown>(StreamKind::kRoute, Refused{AttemptId{7}, status}).refused();
   EXPECT_EQ(refused.attempt(), 7u);
   EXPECT_EQ(refused.code(), static_cast<int>(absl::StatusCode::kResourceExhausted));
   EXPECT_EQ(refused.reason(), "QUEUE_FULL");
@@ -63,14 +66,15 @@ TEST(Codec, RefusalsAndErrorsKeepTheirDetail) {
   EXPECT_EQ(refused.message(), "full");
   EXPECT_EQ(refused.retry_after_ms(), 250);
 
-  FrameBatch batch{TermId{2}, {}};
+  Frames batch{TermId{2}, {}};
   batch.frames.push_back({.attempt = AttemptId{7}, .position = 5, .error = status});
-  batch.frames.push_back({.attempt = AttemptId{8},
-                          .sequence = 1,
-                          .position = 6,
-                          .ids = {9, 10},
-                          .fingerprint = "print",
-                          .finish = FrameEnd{FinishReason::kLength, {3, 8, 1}, {10, 20, 30, 2}}});
+  batch.frames.push_back(
+      {.attempt = AttemptId{8},
+       .sequence = 1,
+       .position = 6,
+       .ids = {9, 10},
+       .fingerprint = "print",
+       .finish = FrameFinish{FinishReason::kLength, {3, 8, 1}, {10, 20, 30, 2}}});
   const auto frames = Down<pb::RouteDown>(StreamKind::kRoute, batch).frames();
   EXPECT_EQ(frames.term(), 2u);
   ASSERT_EQ(frames.frames_size(), 2);
@@ -82,7 +86,7 @@ TEST(Codec, RefusalsAndErrorsKeepTheirDetail) {
   EXPECT_EQ(frames.frames(1).ids(1), 10);
 }
 
-TEST(Codec, ControlCarriesSeatsExchangesAndAborts) {
+TEST(StreamBytes, ControlCarriesSeatsExchangesAndAborts) {
   const GroupSeat seat{GroupId{1},
                        TermId{2},
                        EpochId{3},
@@ -111,13 +115,13 @@ TEST(Codec, ControlCarriesSeatsExchangesAndAborts) {
   EXPECT_EQ(Down<pb::ControlDown>(StreamKind::kControl, Resign{TermId{2}}).resign().term(), 2u);
 }
 
-TEST(CodecDeathTest, AMessageOnTheWrongStreamIsOurBug) {
+TEST(StreamBytesDeathTest, AMessageOnTheWrongStreamIsOurBug) {
   google::protobuf::Arena arena;
-  EXPECT_DEATH(Encode(StreamKind::kRoute, StepPlan{}, &arena), "not a message of Route");
-  EXPECT_DEATH(Encode(StreamKind::kSteps, Resign{}, &arena), "not a message of Steps");
+  EXPECT_DEATH(DownToWire(StreamKind::kRoute, StepPlan{}, &arena), "not a message of Route");
+  EXPECT_DEATH(DownToWire(StreamKind::kSteps, Resign{}, &arena), "not a message of Steps");
 }
 
-TEST(Codec, AnUnreadableSubmitNamesItsFieldAndAttempt) {
+TEST(StreamBytes, AnUnreadableSubmitNamesItsFieldAndAttempt) {
   const std::pair<const char*, std::function<void(pb::Submit*)>> cases[] = {
       {"Submit.subject", [](pb::Submit* s) { s->clear_key(); }},
       {"request_id", [](pb::Submit* s) { s->mutable_key()->clear_request_id(); }},
@@ -131,7 +135,7 @@ TEST(Codec, AnUnreadableSubmitNamesItsFieldAndAttempt) {
     pb::RouteUp up;
     up.mutable_submit()->set_attempt(9);
     up.mutable_submit()->mutable_key()->set_request_id("r");
-    ASSERT_TRUE(std::holds_alternative<Submitted>(Up(StreamKind::kRoute, up).value()));
+    ASSERT_TRUE(std::holds_alternative<Submit>(Up(StreamKind::kRoute, up).value()));
     spoil(up.mutable_submit());
     const UpMessage message = Up(StreamKind::kRoute, up).value();
     ASSERT_TRUE(std::holds_alternative<SubmitUnreadable>(message)) << field;
@@ -141,18 +145,17 @@ TEST(Codec, AnUnreadableSubmitNamesItsFieldAndAttempt) {
   }
 }
 
-TEST(Codec, SubmitsDurationsBecomeMicroseconds) {
+TEST(StreamBytes, SubmitsDurationsBecomeMicroseconds) {
   pb::RouteUp up;
   up.mutable_submit()->mutable_key()->set_request_id("r");
   up.mutable_submit()->set_deadline_ms(1500);
   up.mutable_submit()->set_age_ms(3);
-  const auto submitted = std::get<Submitted>(Up(StreamKind::kRoute, up).value());
-  EXPECT_EQ(submitted.router, PeerId{3});
+  const auto submitted = std::get<Submit>(Up(StreamKind::kRoute, up).value());
   EXPECT_EQ(submitted.deadline_us, 1'500'000);
   EXPECT_EQ(submitted.age_us, 3'000);
 }
 
-TEST(Codec, RefusesWhatIsNoMessageOfTheStream) {
+TEST(StreamBytes, RefusesWhatIsNoMessageOfTheStream) {
   pb::RouteUp close;
   close.mutable_close()->set_reason(pb::FINISH_REASON_UNSPECIFIED);
   EXPECT_NE(Message(Up(StreamKind::kRoute, close).status()).find("Close"), std::string_view::npos);
@@ -160,7 +163,7 @@ TEST(Codec, RefusesWhatIsNoMessageOfTheStream) {
     const absl::Status empty = Up(stream, pb::RouteUp()).status();
     EXPECT_EQ(empty.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_NE(Message(empty).find(StreamKindName(stream)), std::string_view::npos);
-    EXPECT_EQ(Decode(stream, PeerId{3}, "\xff\xff", 2).status().code(),
+    EXPECT_EQ(UpFromBytes(stream, "\xff\xff", 2).status().code(),
               absl::StatusCode::kInvalidArgument);
   }
 }

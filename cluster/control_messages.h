@@ -1,0 +1,89 @@
+// cluster/control_messages.h: what workers and the scheduler say to each other about groups, and
+// the first message of Steps. Plain data with the fields of cluster.proto; no IO.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cluster/messages.h"
+#include "cluster/plan.h"
+#include "common/types.h"
+
+namespace fathom {
+
+struct GroupPeer {
+  std::string process_id;
+  std::string host;
+  bool operator==(const GroupPeer&) const = default;
+};
+
+// One rank's seat in a group. Peers by rank.
+struct GroupSeat {
+  GroupId group;
+  TermId term;
+  EpochId epoch;
+  int32_t tp = 1;
+  int32_t pp = 1;
+  int32_t rank = 0;
+  std::vector<GroupPeer> peers;
+  int32_t blocks = 0;  // The least of the ranks' pools; ids run from 1 to blocks - 1.
+  WorkerLimits limits;
+  bool operator==(const GroupSeat&) const = default;
+};
+
+// Set-up data of one rank, relayed by the scheduler to the other ranks of the epoch.
+struct GroupExchange {
+  EpochId epoch;
+  int32_t round = 0;
+  int32_t rank = 0;
+  std::string bytes;
+  bool operator==(const GroupExchange&) const = default;
+};
+
+// Loaded and connected: the rank's engine thread will dial Steps.
+struct GroupReady {
+  TermId term;
+  EpochId epoch;
+  int32_t rank = 0;
+  bool operator==(const GroupReady&) const = default;
+};
+
+struct GroupFailed {
+  TermId term;
+  EpochId epoch;
+  int32_t rank = 0;
+  std::string message;
+  bool operator==(const GroupFailed&) const = default;
+};
+
+struct Abort {
+  TermId term;
+  EpochId epoch;
+  std::string reason;
+  bool operator==(const Abort&) const = default;
+};
+
+// Asks a worker to finish its steps and leave. No scheduler of this build sends it.
+struct Drain {
+  int64_t grace_us = 0;
+  bool operator==(const Drain&) const = default;
+};
+
+using ControlUpMessage = std::variant<Hello, Heartbeat, GroupExchange, GroupReady, GroupFailed>;
+using ControlDownMessage =
+    std::variant<Hello, Heartbeat, GroupSeat, GroupExchange, Abort, Drain, Resign>;
+
+// First on Steps.
+struct StepsHello {
+  TermId term;
+  EpochId epoch;
+  int32_t rank = 0;
+  std::string process_id;
+  bool operator==(const StepsHello&) const = default;
+};
+
+using StepsUpMessage = std::variant<StepsHello, StepResult>;
+
+}  // namespace fathom

@@ -1,0 +1,224 @@
+// A request and its record, and what they consist of.
+#include <google/protobuf/unknown_field_set.h>
+
+#include <utility>
+
+#include "cluster/wire_parts.h"
+
+namespace fathom {
+
+namespace pb = cluster::v1;
+
+void ToWire(const SessionKey& from, pb::SessionKey* to) {
+  to->set_tenant(from.tenant);
+  to->set_request_id(from.request_id);
+}
+
+SessionKey FromWire(const pb::SessionKey& from) { return {from.tenant(), from.request_id()}; }
+
+static void ToWire(const SequenceRecord& from, pb::SequenceRecord* to) {
+  CopyOut(from.ids, to->mutable_ids());
+  ListToWire(from.logprobs, to->mutable_logprobs());
+  to->set_finish(FinishReasonToWire(from.finish));
+}
+
+absl::StatusOr<SequenceRecord> FromWire(const pb::SequenceRecord& from) {
+  FATHOM_RETURN_IF_ERROR(
+      CheckPerId("SequenceRecord.logprobs", from.logprobs_size(), from.ids_size()));
+  SequenceRecord to;
+  to.ids = CopyIn(from.ids());
+  FATHOM_RETURN_IF_ERROR(ListFromWire(from.logprobs(), &to.logprobs));
+  to.finish = FinishReasonFromWire(from.finish());
+  if (to.finish == FinishReason::kNone && from.finish() != pb::FINISH_REASON_UNSPECIFIED) {
+    return Invalid("SequenceRecord.finish: {} is not a reason this build knows; run one version",
+                   static_cast<int>(from.finish()));
+  }
+  return to;
+}
+
+static void ToWire(const FingerprintSpan& from, pb::FingerprintSpan* to) {
+  to->set_position(from.position);
+  to->set_fingerprint(from.fingerprint);
+  ToWire(from.kind, to->mutable_kind());
+}
+
+absl::Status CheckPerId(const char* field, int logprobs, int ids) {
+  if (logprobs == 0 || logprobs == ids) return absl::OkStatus();
+  return Invalid("{}: {} log-probabilities for {} ids; one per id or none", field, logprobs, ids);
+}
+
+absl::Status CheckKnownFields(const google::protobuf::Message& message) {
+  const google::protobuf::UnknownFieldSet& unknown =
+      message.GetReflection()->GetUnknownFields(message);
+  if (unknown.empty()) return absl::OkStatus();
+  return Invalid("{}: field number {} is not known to this build; run builds that are closer",
+                 message.GetTypeName(), unknown.field(0).number());
+}
+
+pb::FinishReason FinishReasonToWire(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return pb::FINISH_REASON_UNSPECIFIED;
+    case FinishReason::kEndToken:
+      return pb::FINISH_REASON_END_TOKEN;
+    case FinishReason::kStopToken:
+      return pb::FINISH_REASON_STOP_TOKEN;
+    case FinishReason::kStopString:
+      return pb::FINISH_REASON_STOP_STRING;
+    case FinishReason::kLength:
+      return pb::FINISH_REASON_LENGTH;
+    case FinishReason::kDeadline:
+      return pb::FINISH_REASON_DEADLINE;
+    case FinishReason::kError:
+      return pb::FINISH_REASON_ERROR;
+  }
+  return pb::FINISH_REASON_UNSPECIFIED;
+}
+
+FinishReason FinishReasonFromWire(int reason) {
+  for (const FinishReason known :
+       {FinishReason::kEndToken, FinishReason::kStopToken, FinishReason::kStopString,
+        FinishReason::kLength, FinishReason::kDeadline, FinishReason::kError}) {
+    if (FinishReasonToWire(known) == reason) return known;
+  }
+  return FinishReason::kNone;
+}
+
+void ToWire(const ComputeKind& from, pb::ComputeKind* to) {
+  to->set_model_digest(from.model_digest);
+  to->set_dtype(from.dtype);
+  to->set_device_kind(from.device_kind);
+  to->set_tp(from.tp);
+  to->set_recipe(from.recipe);
+}
+
+ComputeKind FromWire(const pb::ComputeKind& from) {
+  return {from.model_digest(), from.dtype(), from.device_kind(), from.tp(), from.recipe()};
+}
+
+void ToWire(const TokenLogprob& from, pb::TokenLogprob* to) {
+  to->Clear();
+  to->set_id(from.id);
+  to->set_logprob(from.logprob);
+  CopyOut(from.top_ids, to->mutable_top_ids());
+  CopyOut(from.top_logprobs, to->mutable_top_logprobs());
+}
+
+absl::StatusOr<TokenLogprob> FromWire(const pb::TokenLogprob& from) {
+  if (from.top_ids_size() != from.top_logprobs_size()) {
+    return Invalid("TokenLogprob.top_logprobs: {} values for {} top_ids; one per id",
+                   from.top_logprobs_size(), from.top_ids_size());
+  }
+  return TokenLogprob{from.id(), from.logprob(), CopyIn(from.top_ids()),
+                      CopyIn(from.top_logprobs())};
+}
+
+void ToWire(const PromptLogprobs& from, pb::PromptLogprobs* to) {
+  to->Clear();
+  to->set_start(from.start);
+  ListToWire(from.logprobs, to->mutable_logprobs());
+}
+
+absl::StatusOr<PromptLogprobs> FromWire(const pb::PromptLogprobs& from) {
+  if (from.start() < 1) {
+    return Invalid("PromptLogprobs.start: {} is not at least 1; prompt token 0 has none",
+                   from.start());
+  }
+  PromptLogprobs to;
+  to.start = from.start();
+  FATHOM_RETURN_IF_ERROR(ListFromWire(from.logprobs(), &to.logprobs));
+  return to;
+}
+
+void ToWire(const Request& from, pb::Request* to) {
+  to->Clear();
+  pb::Sampling* sampling = to->mutable_sampling();
+  sampling->set_temperature(from.sampling.temperature);
+  sampling->set_top_k(from.sampling.top_k);
+  sampling->set_top_p(from.sampling.top_p);
+  sampling->set_min_p(from.sampling.min_p);
+  sampling->set_repetition_penalty(from.sampling.repetition_penalty);
+  sampling->set_presence_penalty(from.sampling.presence_penalty);
+  sampling->set_frequency_penalty(from.sampling.frequency_penalty);
+  for (const auto& [id, bias] : from.sampling.logit_bias) {
+    pb::LogitBias* entry = sampling->add_logit_bias();
+    entry->set_id(id);
+    entry->set_bias(bias);
+  }
+  to->set_max_tokens(from.stop.max_tokens);
+  to->set_min_tokens(from.stop.min_tokens);
+  CopyOut(from.stop.end_token_ids, to->mutable_end_token_ids());
+  CopyOut(from.stop.stop_token_ids, to->mutable_stop_token_ids());
+  if (from.output.logprobs) to->set_logprobs(*from.output.logprobs);
+  if (from.output.prompt_logprobs) to->set_prompt_logprobs(*from.output.prompt_logprobs);
+  to->set_n(from.sequences);
+}
+
+absl::StatusOr<Request> FromWire(const pb::Request& from) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from.sampling()));
+  if (from.n() < 1) return Invalid("Request.n: {} is not at least 1", from.n());
+  Request to;
+  const pb::Sampling& sampling = from.sampling();
+  if (sampling.has_temperature()) to.sampling.temperature = sampling.temperature();
+  if (sampling.has_top_k()) to.sampling.top_k = sampling.top_k();
+  if (sampling.has_top_p()) to.sampling.top_p = sampling.top_p();
+  if (sampling.has_min_p()) to.sampling.min_p = sampling.min_p();
+  if (sampling.has_repetition_penalty()) {
+    to.sampling.repetition_penalty = sampling.repetition_penalty();
+  }
+  if (sampling.has_presence_penalty()) to.sampling.presence_penalty = sampling.presence_penalty();
+  if (sampling.has_frequency_penalty()) {
+    to.sampling.frequency_penalty = sampling.frequency_penalty();
+  }
+  to.sampling.logit_bias.reserve(sampling.logit_bias_size());
+  for (const pb::LogitBias& entry : sampling.logit_bias()) {
+    if (!to.sampling.logit_bias.empty() && entry.id() <= to.sampling.logit_bias.back().first) {
+      return Invalid("Request.sampling.logit_bias: id {} after id {}; ids ascend, each once",
+                     entry.id(), to.sampling.logit_bias.back().first);
+    }
+    to.sampling.logit_bias.emplace_back(entry.id(), entry.bias());
+  }
+  to.stop = {from.max_tokens(), from.min_tokens(), CopyIn(from.end_token_ids()),
+             CopyIn(from.stop_token_ids())};
+  if (from.has_logprobs()) to.output.logprobs = from.logprobs();
+  if (from.has_prompt_logprobs()) to.output.prompt_logprobs = from.prompt_logprobs();
+  to.sequences = from.n();
+  return to;
+}
+
+void ToWire(const Record& from, pb::Record* to) {
+  to->Clear();
+  ToWire(from.key, to->mutable_key());
+  to->set_model(from.model);
+  ToWire(from.request, to->mutable_request());
+  to->set_seed(from.seed);
+  CopyOut(from.prompt_ids, to->mutable_prompt_ids());
+  ListToWire(from.sequences, to->mutable_sequences());
+  ListToWire(from.fingerprints, to->mutable_fingerprints());
+  ListToWire(from.prompt_logprobs, to->mutable_prompt_logprobs());
+}
+
+absl::StatusOr<Record> FromWire(const pb::Record& from) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
+  if (!from.has_key()) return Invalid("Record.key: missing");
+  if (!from.has_request()) return Invalid("Record.request: missing");
+  Record to;
+  to.key = FromWire(from.key());
+  to.model = from.model();
+  FATHOM_ASSIGN_OR_RETURN(to.request, FromWire(from.request()));
+  if (from.sequences_size() != 0 && from.sequences_size() != to.request.sequences) {
+    return Invalid("Record.sequences: {} of them, the request has n = {}; all or none",
+                   from.sequences_size(), to.request.sequences);
+  }
+  to.seed = from.seed();
+  to.prompt_ids = CopyIn(from.prompt_ids());
+  FATHOM_RETURN_IF_ERROR(ListFromWire(from.sequences(), &to.sequences));
+  for (const pb::FingerprintSpan& span : from.fingerprints()) {
+    to.fingerprints.push_back({span.position(), span.fingerprint(), FromWire(span.kind())});
+  }
+  FATHOM_RETURN_IF_ERROR(ListFromWire(from.prompt_logprobs(), &to.prompt_logprobs));
+  return to;
+}
+
+}  // namespace fathom

@@ -1,0 +1,103 @@
+// cluster/wire_parts.h: the parts of a stream's messages and their values, for the codec alone
+// (cluster/wire.h): these FromWire do not check ranges; the message as a whole was checked before.
+// Pure functions; a ToWire replaces what the message held.
+#pragma once
+
+#include <google/protobuf/repeated_field.h>
+#include <google/protobuf/repeated_ptr_field.h>
+
+#include <utility>
+#include <vector>
+
+#include "cluster.pb.h"
+#include "cluster/messages.h"
+#include "cluster/plan.h"
+#include "cluster/request.h"
+#include "common/status.h"
+
+namespace fathom {
+
+// ---- record_wire.cc ----
+
+void ToWire(const SessionKey& from, cluster::v1::SessionKey* to);
+void ToWire(const ComputeKind& from, cluster::v1::ComputeKind* to);
+void ToWire(const TokenLogprob& from, cluster::v1::TokenLogprob* to);
+void ToWire(const PromptLogprobs& from, cluster::v1::PromptLogprobs* to);
+void ToWire(const Request& from, cluster::v1::Request* to);
+void ToWire(const Record& from, cluster::v1::Record* to);
+
+SessionKey FromWire(const cluster::v1::SessionKey& from);
+ComputeKind FromWire(const cluster::v1::ComputeKind& from);
+absl::StatusOr<TokenLogprob> FromWire(const cluster::v1::TokenLogprob& from);
+absl::StatusOr<PromptLogprobs> FromWire(const cluster::v1::PromptLogprobs& from);
+absl::StatusOr<Request> FromWire(const cluster::v1::Request& from);
+absl::StatusOr<SequenceRecord> FromWire(const cluster::v1::SequenceRecord& from);
+absl::StatusOr<Record> FromWire(const cluster::v1::Record& from);
+
+cluster::v1::FinishReason FinishReasonToWire(FinishReason reason);
+// kNone for a number that this build does not know.
+FinishReason FinishReasonFromWire(int reason);
+
+// INVALID_ARGUMENT naming the message and the field's number when the peer's build set a field that
+// this one does not know: proto3 would drop it silently, and it may decide tokens. FromWire checks
+// what decides them by this.
+absl::Status CheckKnownFields(const google::protobuf::Message& message);
+// One log-probability per id, or none at all.
+absl::Status CheckPerId(const char* field, int logprobs, int ids);
+
+// ---- hello_wire.cc ----
+
+// INVALID_ARGUMENT: a message of `stream` that is empty or of a kind that this build does not know.
+absl::Status UnknownMessage(const char* stream);
+
+void ToWire(const WorkerLimits& from, cluster::v1::WorkerLimits* to);
+void ToWire(const Hello& from, cluster::v1::Hello* to);
+void ToWire(const Heartbeat& from, cluster::v1::Heartbeat* to);
+
+WorkerLimits FromWire(const cluster::v1::WorkerLimits& from);
+Hello FromWire(const cluster::v1::Hello& from);
+Heartbeat FromWire(const cluster::v1::Heartbeat& from);
+
+// ---- step_wire.cc ----
+
+void ToWire(const StepPlan& from, cluster::v1::StepPlan* to);
+void ToWire(const StepResult& from, cluster::v1::StepResult* to);
+absl::StatusOr<BlockCopy> FromWire(const cluster::v1::BlockCopy& from);
+absl::StatusOr<Admit> FromWire(const cluster::v1::Admit& from);
+absl::StatusOr<Extend> FromWire(const cluster::v1::Extend& from);
+absl::StatusOr<Chunk> FromWire(const cluster::v1::Chunk& from);
+absl::StatusOr<ResultRow> FromWire(const cluster::v1::ResultRow& from);
+absl::StatusOr<StepPlan> FromWire(const cluster::v1::StepPlan& from);
+absl::StatusOr<StepResult> FromWire(const cluster::v1::StepResult& from);
+
+// ---- Lists. After all FromWire, which the template would not find otherwise. ----
+
+template <class Int>
+void CopyOut(const std::vector<Int>& from, google::protobuf::RepeatedField<Int>* to) {
+  to->Add(from.begin(), from.end());
+}
+
+template <class Int>
+std::vector<Int> CopyIn(const google::protobuf::RepeatedField<Int>& from) {
+  return {from.begin(), from.end()};
+}
+
+template <class From, class To>
+void ListToWire(const std::vector<From>& from, google::protobuf::RepeatedPtrField<To>* to) {
+  to->Reserve(static_cast<int>(from.size()));
+  for (const From& item : from) ToWire(item, to->Add());
+}
+
+// Appends each message turned into a plain value; stops at the first that cannot be.
+template <class From, class To>
+absl::Status ListFromWire(const google::protobuf::RepeatedPtrField<From>& from,
+                          std::vector<To>* to) {
+  to->reserve(from.size());
+  for (const From& item : from) {
+    FATHOM_ASSIGN_OR_RETURN(To value, FromWire(item));
+    to->push_back(std::move(value));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace fathom
