@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cluster/request.h"
+#include "common/request_limits.h"
 #include "common/types.h"
 
 namespace fathom {
@@ -37,7 +38,6 @@ struct Admit {
   std::string grammar_digest;  // Later work; empty.
   bool operator==(const Admit&) const = default;
 };
-inline constexpr int32_t kAdmitIdsMax = 32 * 1024;
 
 // Appends blocks to a slot's table.
 struct Extend {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/request_limits.h"
 #include "common/types.h"
 
 namespace fathom {
@@ -26,7 +27,7 @@ struct SamplingParams {
   float repetition_penalty = 1.0f;                    // 1: off. Counts prompt and output.
   float presence_penalty = 0.0f;                      // Output only.
   float frequency_penalty = 0.0f;                     // Output only.
-  std::vector<std::pair<TokenId, float>> logit_bias;  // Ascending ids, each once.
+  std::vector<std::pair<TokenId, float>> logit_bias;  // Ascending, each once; kLogitBiasMax.
   bool operator==(const SamplingParams&) const = default;
 };
 
@@ -38,14 +39,14 @@ inline constexpr float kSuppressedBias = -1e30f;
 struct StopParams {
   int32_t max_tokens = 0;  // > 0: resolved by the router.
   int32_t min_tokens = 0;  // Before this many tokens, end and stop tokens are masked (logit -inf).
-  std::vector<TokenId> end_token_ids;   // The model's; empty with ignore_eos.
-  std::vector<TokenId> stop_token_ids;  // The request's.
+  std::vector<TokenId> end_token_ids;   // The model's (kEndTokensMax); none with ignore_eos.
+  std::vector<TokenId> stop_token_ids;  // The request's (kStopTokensMax).
   bool operator==(const StopParams&) const = default;
 };
 
 struct OutputParams {
   std::optional<int32_t>
-      logprobs;  // Top-n beside the chosen token's log-probability; 0 = only that.
+      logprobs;  // Top-n (kTopLogprobsMax) beside the token's log-probability; 0 = only that.
   std::optional<int32_t> prompt_logprobs;  // The same for prompt tokens 1...
   bool operator==(const OutputParams&) const = default;
 };
@@ -54,7 +55,7 @@ struct Request {
   SamplingParams sampling;
   StopParams stop;
   OutputParams output;
-  int32_t sequences = 1;  // n.
+  int32_t sequences = 1;  // n (kSequencesMax).
   bool operator==(const Request&) const = default;
 };
 

@@ -11,6 +11,7 @@
 
 #include "cluster.pb.h"
 #include "cluster/protocol.h"
+#include "cluster/request.h"
 #include "common/check.h"
 
 namespace fathom {
@@ -27,7 +28,7 @@ constexpr double kTokenIdMax = (1 << 24) - 1;
 constexpr double kBlocksMax = 1 << 24;
 constexpr double kSlotsMax = 1 << 16;
 constexpr double kRowsMax = 1 << 20;  // Of a step.
-constexpr double kSequenceMax = 127;
+constexpr double kSequenceMax = kSequencesMax - 1;
 constexpr double kRanksMax = 1024;
 constexpr double kRankMax = 4095;
 constexpr double kIndexMax = std::numeric_limits<int32_t>::max();
@@ -38,7 +39,6 @@ constexpr double kNameBytes = 256;
 constexpr double kTextBytes = 64 << 10;  // Messages for people.
 constexpr double kDigestBytes = 128;
 constexpr double kBlobBytes = kClusterMessageBytesMax;
-constexpr double kSuppressed = -1e30f;  // kSuppressedBias (cluster/request.h).
 constexpr double kLeast = std::numeric_limits<float>::denorm_min();
 constexpr int32_t kListMax = 1 << 27;
 
@@ -106,20 +106,20 @@ constexpr WireRange kRanges[] = {
     {"Sampling.repetition_penalty", 0.001, 2},
     {"Sampling.presence_penalty", -2, 2},
     {"Sampling.frequency_penalty", -2, 2},
-    {"Sampling.logit_bias", 0, 0, 1024},
+    {"Sampling.logit_bias", 0, 0, kLogitBiasMax},
     {"LogitBias.id", 0, kTokenIdMax},
-    {"LogitBias.bias", kSuppressed, 100},
+    {"LogitBias.bias", kSuppressedBias, 100},
     {"Request.max_tokens", 0, kTokensMax},
     {"Request.min_tokens", 0, kTokensMax},
-    {"Request.end_token_ids", 0, kTokenIdMax, 64},
-    {"Request.stop_token_ids", 0, kTokenIdMax, 128},
-    {"Request.logprobs", 0, 20},
-    {"Request.prompt_logprobs", 0, 20},
-    {"Request.n", 0, kSequenceMax + 1},
+    {"Request.end_token_ids", 0, kTokenIdMax, kEndTokensMax},
+    {"Request.stop_token_ids", 0, kTokenIdMax, kStopTokensMax},
+    {"Request.logprobs", 0, kTopLogprobsMax},
+    {"Request.prompt_logprobs", 0, kTopLogprobsMax},
+    {"Request.n", 0, kSequencesMax},
     {"TokenLogprob.id", 0, kTokenIdMax},
     {"TokenLogprob.logprob", -kAny, 1},
-    {"TokenLogprob.top_ids", 0, kTokenIdMax, 20},
-    {"TokenLogprob.top_logprobs", -kAny, 1, 20},
+    {"TokenLogprob.top_ids", 0, kTokenIdMax, kTopLogprobsMax},
+    {"TokenLogprob.top_logprobs", -kAny, 1, kTopLogprobsMax},
     {"PromptLogprobs.start", 1, kTokensMax},
     {"PromptLogprobs.logprobs", 0, 0, kListMax},
     {"SequenceRecord.ids", 0, kTokenIdMax, kListMax},
@@ -135,12 +135,12 @@ constexpr WireRange kRanges[] = {
     {"Record.model", 0, kNameBytes},
     {"Record.seed", -kAny, kAny},
     {"Record.prompt_ids", 0, kTokenIdMax, kListMax},
-    {"Record.sequences", 0, 0, 128},
+    {"Record.sequences", 0, 0, kSequencesMax},
     {"Record.fingerprints", 0, 0, 4096},
     {"Record.prompt_logprobs", 0, 0, kListMax},
     {"Submit.attempt", -kAny, kAny},
     {"Submit.router_blob", 0, kBlobBytes},
-    {"Submit.have", 0, kTokensMax, 128},
+    {"Submit.have", 0, kTokensMax, kSequencesMax},
     {"Submit.deadline_ms", 0, kDurationMsMax},
     {"Submit.age_ms", 0, kDurationMsMax},
     {"Suspend.attempt", -kAny, kAny},
@@ -219,7 +219,7 @@ constexpr WireRange kRanges[] = {
     {"Admit.sequence", 0, kSequenceMax},
     {"Admit.prompt_tokens", 0, kTokensMax},
     {"Admit.computed_tokens", 0, kTokensMax},
-    {"Admit.ids", 0, kTokenIdMax, 32 * 1024},
+    {"Admit.ids", 0, kTokenIdMax, kAdmitIdsMax},
     {"Admit.grammar_digest", 0, kDigestBytes},
     {"Extend.slot", 0, kSlotsMax},
     {"Extend.block_ids", 0, kBlocksMax, static_cast<int32_t>(kBlocksMax)},

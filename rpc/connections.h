@@ -18,6 +18,7 @@
 #include <string>
 
 #include "common/listener.h"
+#include "rpc/port_limits.h"
 
 namespace fathom::rpc {
 
@@ -39,7 +40,7 @@ struct ConnectionLimits {
   int64_t stray_bytes_per_answer = 1 << 10;
   // A call that waits for its message may have so much of it on the way, for so many calls, unless
   // the connection gives up many calls before their messages.
-  int64_t message_bytes_max = 4 << 20;
+  int64_t message_bytes_max = PortLimits{}.message_bytes_max;
   int64_t messages_on_the_way_max = 8;
   // Calls of one connection. A client that has learned the port's limit of streams has fewer.
   int64_t calls_max = 2048;

@@ -5,16 +5,13 @@
 #include <limits>
 
 #include "common/check.h"
+#include "common/request_limits.h"
 #include "common/status.h"
 #include "modeling/config/config_fields.h"
 
 namespace fathom::worker {
 namespace {
 
-constexpr size_t kStopStringsMax = 16;   // As of a request (router/api/field_limits.cc).
-constexpr size_t kStopBytesMax = 256;    // Likewise.
-constexpr size_t kEndIdsMax = 64;        // As many as workers keep (cluster/wire_ranges.cc).
-constexpr size_t kSuppressedMax = 1024;  // As many as a request may bias.
 
 constexpr HarmlessKey kHarmlessGenerationKeys[] = {
     // Where the file comes from.
@@ -144,9 +141,9 @@ void ReadFilters(ConfigFields& fields, int32_t vocab, GenerationConfig& config) 
 void ReadStops(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
   config.end_ids = fields.Ids("eos_token_id", vocab);
   std::sort(config.end_ids.begin(), config.end_ids.end());
-  if (config.end_ids.size() > kEndIdsMax) {
+  if (config.end_ids.size() > kEndTokensMax) {
     fields.Refuse("eos_token_id", fmt::format("has {} ids; at most {} are supported",
-                                              config.end_ids.size(), kEndIdsMax));
+                                              config.end_ids.size(), kEndTokensMax));
   }
   if (fields.Take("min_new_tokens") != nullptr) {
     config.min_new_tokens = fields.IntOr("min_new_tokens", 0, 0, 1 << 27);
@@ -157,11 +154,11 @@ void ReadStops(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
   const JsonValue::Array& items = stops->AsArray() != nullptr ? *stops->AsArray() : one;
   for (const JsonValue& item : items) {
     const std::string* text = item.AsString();
-    if (text == nullptr || text->empty() || text->size() > kStopBytesMax ||
+    if (text == nullptr || text->empty() || text->size() > kStopStringBytesMax ||
         items.size() > kStopStringsMax) {
       fields.Refuse("stop_strings",
                     fmt::format("is {}; expected at most {} strings of 1 to {} bytes",
-                                stops->Brief(), kStopStringsMax, kStopBytesMax));
+                                stops->Brief(), kStopStringsMax, kStopStringBytesMax));
       return;
     }
     config.stop_strings.push_back(*text);
@@ -198,11 +195,11 @@ void ReadSuppressed(ConfigFields& fields, int32_t vocab, GenerationConfig& confi
   }
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  if (ids.size() > kSuppressedMax || std::ssize(ids) >= vocab) {
+  if (ids.size() > kLogitBiasMax || std::ssize(ids) >= vocab) {
     fields.Refuse("suppress_tokens",
                   fmt::format("and bad_words_ids have {} ids; the limit is {}, and one id of the "
                               "vocabulary of {} must be left",
-                              ids.size(), kSuppressedMax, vocab));
+                              ids.size(), kLogitBiasMax, vocab));
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/json.h"
+#include "common/request_limits.h"
 #include "common/status.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/config/config_fields.h"
@@ -230,6 +231,10 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   if (bos.size() == 1) config.bos_id = bos[0];
   if (bos.size() > 1) fields.Refuse("bos_token_id", "has several ids; expected one");
   config.end_ids = fields.Ids("eos_token_id", config.vocab);
+  if (config.end_ids.size() > kEndTokensMax) {
+    fields.Refuse("eos_token_id", fmt::format("has {} ids; at most {} are supported",
+                                              config.end_ids.size(), kEndTokensMax));
+  }
   FATHOM_RETURN_IF_ERROR(fields.Finish(HarmlessConfigKeys()));
   return config;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/request_limits.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/device_weight_layout.h"
 
@@ -11,10 +12,7 @@ namespace {
 constexpr int64_t kWordBytes = 4;
 constexpr int32_t kScoredRows = 64;  // Rows with logits that a step of few slots still has.
 constexpr int64_t kRowGroup = 64;    // Of activations, that a kernel may read as one.
-constexpr int64_t kBiasMax = 1024;   // Of a request (router/api/field_limits.cc).
-constexpr int64_t kEndsMax =
-    192;  // 128 of a request (router/api/field_limits.cc), and the model's.
-constexpr int64_t kAdmitIds = 32 * 1024;  // kAdmitIdsMax (cluster/plan.h).
+constexpr int64_t kEndsMax = kStopTokensMax + kEndTokensMax;
 
 int64_t Aligned(int64_t bytes) {
   return (bytes + kCudaBufferAlignment - 1) / kCudaBufferAlignment * kCudaBufferAlignment;
@@ -63,10 +61,10 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
       {"attention", "arrived", slots * widest.kv_heads * kWordBytes},
       {"attention", "work_counter", kCudaBufferAlignment},
       {"sampler", "seen", slots * model.vocab * 2},
-      {"sampler", "seen_ids", kAdmitIds * kWordBytes},
+      {"sampler", "seen_ids", kAdmitIdsMax * kWordBytes},
       {"sampler", "slot_params", slots * kSamplerSlotBytes},
-      {"sampler", "bias_ids", slots * kBiasMax * kWordBytes},
-      {"sampler", "bias_values", slots * kBiasMax * kWordBytes},
+      {"sampler", "bias_ids", slots * kLogitBiasMax * kWordBytes},
+      {"sampler", "bias_values", slots * kLogitBiasMax * kWordBytes},
       {"sampler", "end_ids", slots * kEndsMax * kWordBytes},
       {"sampler", "slot_tokens", slots * kWordBytes},
       {"sampler", "slot_faults", slots * kWordBytes},

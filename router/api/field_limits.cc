@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/check.h"
+#include "common/request_limits.h"
 
 namespace fathom::router {
 namespace {
@@ -31,23 +32,26 @@ constexpr FieldLimit kLimits[] = {
      "Tokenize gives a text's ids"},
     {kLogitBiasValue, "sampling.logit_bias", -100, 100, false, kFixed, "", "",
      "-100 as good as forbids a token, 100 as good as forces it"},
-    {kLogitBiasCount, "sampling.logit_bias", 0, 1024, false, kFixed, "none", "entries",
+    {kLogitBiasCount, "sampling.logit_bias", 0, kLogitBiasMax, false, kFixed, "none", "entries",
      "send fewer"},
-    {kN, "sampling.n", 1, 128, false, kFixed, "1", "sequences", "send several requests instead"},
+    {kN, "sampling.n", 1, kSequencesMax, false, kFixed, "1", "sequences",
+     "send several requests instead"},
     {kMaxTokens, "stop.max_tokens", 1, 1 << 27, false, kFixed,
      "the rest of the context or of the KV pool", "tokens", "leave it out for as many as fit"},
     {kMinTokens, "stop.min_tokens", 0, 1 << 27, false, kFixed, "the model's, else 0", "tokens",
      "leave it out"},
-    {kStopCount, "stop.strings", 0, 16, false, kFixed, "the model's, else none", "strings",
-     "send fewer"},
-    {kStopBytes, "stop.strings", 1, 256, false, kFixed, "", "bytes of UTF-8",
+    {kStopCount, "stop.strings", 0, kStopStringsMax, false, kFixed, "the model's, else none",
+     "strings", "send fewer"},
+    {kStopBytes, "stop.strings", 1, kStopStringBytesMax, false, kFixed, "", "bytes of UTF-8",
      "shorten the string or leave it out"},
     {kStopTokenId, "stop.token_ids", 0, 0, false, kVocab, "", "token id",
      "Tokenize gives a text's ids"},
-    {kStopTokenCount, "stop.token_ids", 0, 128, false, kFixed, "none", "ids", "send fewer"},
-    {kLogprobs, "output.logprobs", 0, 20, false, kFixed, "none", "alternatives", "ask for fewer"},
-    {kPromptLogprobs, "output.prompt_logprobs", 0, 20, false, kFixed, "none", "alternatives",
+    {kStopTokenCount, "stop.token_ids", 0, kStopTokensMax, false, kFixed, "none", "ids",
+     "send fewer"},
+    {kLogprobs, "output.logprobs", 0, kTopLogprobsMax, false, kFixed, "none", "alternatives",
      "ask for fewer"},
+    {kPromptLogprobs, "output.prompt_logprobs", 0, kTopLogprobsMax, false, kFixed, "none",
+     "alternatives", "ask for fewer"},
     {kDeadlineMs, "deadline_ms", 0, 86'400'000, false, kFixed, "none", "milliseconds",
      "0 or nothing for no deadline"},
     {kPromptTokenId, "token_ids", 0, 0, false, kVocab, "", "token id",

@@ -298,6 +298,19 @@ TEST(ModelConfig, SeveralEndIds) {
   EXPECT_THAT(EndIds(config, *generation), ElementsAre(7, 9));
 }
 
+// The router and the workers read it by the same function, so neither starts.
+TEST(ModelConfig, MoreEndIdsThanAnEngineHoldsAreRefused) {
+  const std::string json = WithKey(TinyConfig(), "vocab_size", "100");
+  const auto with_ids = [&](int count) {
+    std::string ids = "[0";
+    for (int i = 1; i < count; ++i) ids += "," + std::to_string(i);
+    return WithKey(json, "eos_token_id", ids + "]");
+  };
+  EXPECT_EQ(Parsed(with_ids(64)).end_ids.size(), 64u);
+  EXPECT_THAT(Refusal(with_ids(65)),
+              AllOf(HasSubstr("eos_token_id"), HasSubstr("has 65 ids; at most 64 are supported")));
+}
+
 TEST(ModelConfig, MessagesNameTheFile) {
   const testing::TempFolder folder;
   const auto missing = ReadModelConfig(folder.path());

@@ -6,8 +6,11 @@
 #include <variant>
 
 #include "common/check.h"
+#include "common/request_limits.h"
 
 namespace fathom::worker {
+
+static_assert(kernels::cuda::kLogprobsMax >= kTopLogprobsMax);
 
 using kernels::cuda::PrefillChunk;
 using kernels::cuda::SampleOut;
