@@ -6,6 +6,7 @@
 #include "cluster/wire.h"
 #include "cluster/wire_parts.h"
 #include "cluster/wire_ranges.h"
+#include "common/reason.h"
 
 namespace fathom {
 
@@ -202,9 +203,8 @@ absl::StatusOr<RouteUpMessage> FromWire(pb::RouteUp&& from) {
     case pb::RouteUp::kSubmit: {
       auto submit = SubmitFromWire(*from.mutable_submit());
       if (submit.ok()) return *std::move(submit);
-      return SubmitUnreadable{
-          AttemptId{from.submit().attempt()},
-          WithDetail(submit.status(), {.reason = "FIELD_OUT_OF_RANGE", .field = "record"})};
+      return SubmitUnreadable{AttemptId{from.submit().attempt()},
+                              WithReason(submit.status(), Reason::kOutOfRange, "record")};
     }
     case pb::RouteUp::kSuspend:
       return Suspend{AttemptId{from.suspend().attempt()}, FromWire(from.suspend().key())};

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <utility>
 
+#include "common/reason.h"
 #include "text/jinja/builtins.h"
 #include "text/jinja/eval.h"
 #include "text/jinja/json.h"
@@ -27,7 +28,7 @@ Value ToValue(const std::string& text, bool literal) {
 }
 
 absl::Status BadJson(const absl::Status& status, std::string_view field) {
-  return WithDetail(status, {"INVALID_JSON", std::string(field), 0});
+  return WithReason(status, Reason::kInvalidJson, field);
 }
 
 absl::StatusOr<Value> ParseJson(const std::string& text, std::string_view field, bool literal) {
@@ -36,9 +37,9 @@ absl::StatusOr<Value> ParseJson(const std::string& text, std::string_view field,
   } catch (const jinja::JsonError& error) {
     if (!error.too_deep)
       return BadJson(Invalid("{} is not valid JSON: {}", field, error.what()), field);
-    return WithDetail(Invalid("{} is nested deeper than {} levels; send a flatter value", field,
+    return WithReason(Invalid("{} is nested deeper than {} levels; send a flatter value", field,
                               jinja::kJsonDepthMax),
-                      {"JSON_TOO_DEEP", std::string(field), 0});
+                      Reason::kJsonTooDeep, field);
   }
 }
 
@@ -73,11 +74,11 @@ class MessageMaker {
     const std::string role = stands_for ? "system" : message_.role;
     const bool checked = role == "system" || role == "tool";  // Others are never left out alone.
     if (!checked || !traits_.roles_left_out.contains(role)) return role;
-    return WithDetail(
+    return WithReason(
         Invalid("messages[{}].role is \"{}\", and this model's chat template leaves such messages "
                 "out; put the text into a message of the user",
                 place_, message_.role),
-        {"ROLE_LEFT_OUT", fmt::format("messages[{}].role", place_), 0});
+        Reason::kRoleLeftOut, fmt::format("messages[{}].role", place_));
   }
 
   Value Content(const std::string& role) const {
@@ -149,10 +150,10 @@ absl::Status AddKwargs(const ChatInput& input, jinja::Variables* variables) {
                      std::end(kOwnVariables);
     const bool given_twice = name == "enable_thinking" && input.enable_thinking.has_value();
     if ((own && name != "enable_thinking") || given_twice || jinja::FindFunction(name) != nullptr) {
-      return WithDetail(Invalid("{} sets \"{}\", which {}", kField, name.substr(0, 64),
+      return WithReason(Invalid("{} sets \"{}\", which {}", kField, name.substr(0, 64),
                                 own ? "is a field of the request; set that instead"
                                     : "is a function of every template; choose another name"),
-                        {"TEMPLATE_VARIABLE", kField, 0});
+                        Reason::kTemplateVariable, kField);
     }
     SetVariable(variables, name, value);
   }
@@ -165,10 +166,10 @@ absl::Status CutBehind(std::string_view content, RenderedText* rendered) {
   const std::string text = jinja::Strip(whole, {}, jinja::kBoth).str();
   const size_t hit = rendered->text.rfind(text);
   if (text.empty() || hit == std::string::npos) {
-    return WithDetail(
+    return WithReason(
         Invalid("continue_final_message: the last message's content does not come to the prompt; "
                 "this model's chat template changes it or leaves it out"),
-        {"CHAT_TEMPLATE", "continue_final_message", 0});
+        Reason::kChatTemplateRefused, "continue_final_message");
   }
   size_t end = hit + text.size();
   const std::string with_rest = jinja::Strip(whole, {}, jinja::kLeft).str();
@@ -182,7 +183,7 @@ absl::Status CutBehind(std::string_view content, RenderedText* rendered) {
 
 absl::Status CheckContinuation(const ChatInput& input) {
   const auto refuse = [](const absl::Status& status) {
-    return WithDetail(status, {"OUT_OF_RANGE", "continue_final_message", 0});
+    return WithReason(status, Reason::kOutOfRange, "continue_final_message");
   };
   if (input.add_generation_prompt.value_or(false)) {
     return refuse(
@@ -230,8 +231,8 @@ class ChatTemplate::Impl {
     } catch (const jinja::RenderCancelled&) {
       return Cancelled("nobody waits for this rendering any more");
     } catch (const jinja::TemplateError& error) {
-      return WithDetail(Invalid("{}: chat template, {}", chosen.name, error.what()),
-                        {"CHAT_TEMPLATE", "messages", 0});
+      return WithReason(Invalid("{}: chat template, {}", chosen.name, error.what()),
+                        Reason::kChatTemplateRefused, "messages");
     }
   }
 

@@ -12,7 +12,6 @@
 namespace fathom::worker {
 namespace {
 
-
 constexpr HarmlessKey kHarmlessGenerationKeys[] = {
     // Where the file comes from.
     {"_from_model_config"},

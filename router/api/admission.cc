@@ -2,14 +2,11 @@
 
 #include <algorithm>
 
+#include "common/reason.h"
 #include "router/api/field_limits.h"
 
 namespace fathom::router {
 namespace {
-
-absl::Status Refuse(absl::Status status, std::string reason, std::string field) {
-  return WithDetail(std::move(status), {.reason = std::move(reason), .field = std::move(field)});
-}
 
 FieldContext ContextOf(const ModelFacts& facts) { return {facts.vocab, facts.name}; }
 
@@ -29,26 +26,27 @@ absl::Status CheckNames(const PublicRequest& request, const ModelFacts& facts) {
   const auto size = [](const std::string& text) { return static_cast<double>(text.size()); };
   FATHOM_RETURN_IF_ERROR(CheckField(Field::kRequestIdBytes, size(request.request_id), context));
   if (!std::ranges::all_of(request.request_id, IsNameCharacter)) {
-    return Refuse(Invalid("request_id '{}' has a character outside of [A-Za-z0-9._:-]; use only "
-                          "those, or leave it out",
-                          request.request_id),
-                  "INVALID_CHARACTER", "request_id");
+    return WithReason(
+        Invalid("request_id '{}' has a character outside of [A-Za-z0-9._:-]; use only "
+                "those, or leave it out",
+                request.request_id),
+        Reason::kInvalidCharacter, "request_id");
   }
   FATHOM_RETURN_IF_ERROR(
       CheckField(Field::kIdempotencyKeyBytes, size(request.idempotency_key), context));
   if (!std::ranges::all_of(request.idempotency_key, [](char c) { return c >= 0x20 && c < 0x7f; })) {
-    return Refuse(
+    return WithReason(
         Invalid(
             "idempotency_key has a character that is not printable ASCII; use a UUID, for example"),
-        "INVALID_CHARACTER", "idempotency_key");
+        Reason::kInvalidCharacter, "idempotency_key");
   }
   FATHOM_RETURN_IF_ERROR(CheckField(Field::kModelBytes, size(request.model), context));
   if (!request.model.empty() && request.model != facts.name) {
-    return Refuse(
+    return WithReason(
         NotFound(
             "model {} is not served here; this cluster serves {}; leave the field out to take it",
             request.model, facts.name),
-        "MODEL_NOT_FOUND", "model");
+        Reason::kModelNotFound, "model");
   }
   return CheckField(Field::kDeadlineMs, static_cast<double>(request.deadline_ms), context);
 }
@@ -73,12 +71,12 @@ absl::Status CheckSampling(const PublicSampling& sampling, const ModelFacts& fac
   }
   FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kN, sampling.n, facts));
   if (sampling.n.value_or(1) > 1) {
-    return Refuse(
+    return WithReason(
         Unimplemented(
             "sampling.n is {}; this version makes 1 sequence of a prompt; send {} requests, "
             "each with a seed of its own",
             *sampling.n, *sampling.n),
-        "NOT_IMPLEMENTED", "sampling.n");
+        Reason::kNotImplemented, "sampling.n");
   }
   return absl::OkStatus();
 }
@@ -88,11 +86,12 @@ absl::Status CheckStop(const PublicStop& stop, const ModelFacts& facts) {
   FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kMaxTokens, stop.max_tokens, facts));
   FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kMinTokens, stop.min_tokens, facts));
   if (stop.max_tokens && stop.min_tokens > stop.max_tokens) {
-    return Refuse(Invalid("stop.min_tokens is {}, more than stop.max_tokens, which is {}; lower "
-                          "the one or raise the "
-                          "other",
-                          *stop.min_tokens, *stop.max_tokens),
-                  "OUT_OF_RANGE", "stop.min_tokens");
+    return WithReason(
+        Invalid("stop.min_tokens is {}, more than stop.max_tokens, which is {}; lower "
+                "the one or raise the "
+                "other",
+                *stop.min_tokens, *stop.max_tokens),
+        Reason::kOutOfRange, "stop.min_tokens");
   }
   FATHOM_RETURN_IF_ERROR(
       CheckField(Field::kStopCount, static_cast<double>(stop.strings.size()), context));
@@ -115,25 +114,25 @@ absl::Status CheckOutput(const PublicRequest& request, const ModelFacts& facts) 
   FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kLogprobs, output.logprobs, facts));
   FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kPromptLogprobs, output.prompt_logprobs, facts));
   if (!output.ids.value_or(true) && !output.text.value_or(facts.has_tokenizer)) {
-    return Refuse(Invalid("output.ids and output.text are both off, so nothing could be sent; "
-                          "leave one of them on"),
-                  "NOTHING_TO_SEND", "output.ids");
+    return WithReason(Invalid("output.ids and output.text are both off, so nothing could be sent; "
+                              "leave one of them on"),
+                      Reason::kNothingToSend, "output.ids");
   }
   if (facts.has_tokenizer) return absl::OkStatus();
   if (output.text.value_or(false)) {
-    return Refuse(
+    return WithReason(
         Invalid(
             "output.text is true, but the folder of model {} has no tokenizer.json; ask for ids",
             facts.name),
-        "NO_TOKENIZER", "output.text");
+        Reason::kNoTokenizer, "output.text");
   }
   if (!request.stop.strings.empty()) {
-    return Refuse(
+    return WithReason(
         Invalid(
             "stop.strings has {} strings, but the folder of model {} has no tokenizer.json; use "
             "stop.token_ids",
             request.stop.strings.size(), facts.name),
-        "NO_TOKENIZER", "stop.strings");
+        Reason::kNoTokenizer, "stop.strings");
   }
   return absl::OkStatus();
 }
@@ -143,22 +142,22 @@ struct TokenLimit {
   int64_t tokens;
   bool pool_binds;
   std::string whose;
-  const char* reason;
+  Reason reason;
 };
 
 TokenLimit LimitOfTokens(const ModelFacts& facts) {
   if (facts.pool_tokens < facts.context_tokens) {
     return {facts.pool_tokens, true,
             fmt::format("the whole KV cache of a group ({} tokens)", facts.pool_tokens),
-            "KV_POOL_EXCEEDED"};
+            Reason::kKvPoolExceeded};
   }
   return {facts.context_tokens, false,
           fmt::format("the context of model {} ({} tokens)", facts.name, facts.context_tokens),
-          "CONTEXT_LENGTH_EXCEEDED"};
+          Reason::kContextLengthExceeded};
 }
 
 absl::Status PromptTooLong(const char* has, int64_t prompt_tokens, const TokenLimit& limit) {
-  return Refuse(
+  return WithReason(
       Invalid("the prompt has {}{} tokens and needs room for one more, which exceeds {}; shorten "
               "the prompt to {} tokens or fewer{}",
               has, prompt_tokens, limit.whose, limit.tokens - 1,
@@ -173,14 +172,14 @@ absl::StatusOr<int32_t> RoomAfter(int64_t prompt_tokens, const PublicStop& stop,
   if (prompt_tokens + 1 > limit.tokens) return PromptTooLong("", prompt_tokens, limit);
   const int64_t room = limit.tokens - prompt_tokens;
   if (stop.max_tokens && *stop.max_tokens > room) {
-    return Refuse(Invalid("stop.max_tokens is {}; with a prompt of {} tokens that exceeds {}; "
-                          "lower it to {}, leave it "
-                          "out for as many as fit, or shorten the prompt",
-                          *stop.max_tokens, prompt_tokens, limit.whose, room),
-                  limit.reason, "stop.max_tokens");
+    return WithReason(Invalid("stop.max_tokens is {}; with a prompt of {} tokens that exceeds {}; "
+                              "lower it to {}, leave it "
+                              "out for as many as fit, or shorten the prompt",
+                              *stop.max_tokens, prompt_tokens, limit.whose, room),
+                      limit.reason, "stop.max_tokens");
   }
   if (stop.min_tokens.value_or(0) > room) {
-    return Refuse(
+    return WithReason(
         Invalid(
             "stop.min_tokens is {}; with a prompt of {} tokens that exceeds {}; lower it to {} or "
             "shorten the prompt",
@@ -195,11 +194,12 @@ absl::Status CheckBiases(const SamplingParams& resolved, const PublicSampling& a
                          const ModelFacts& facts) {
   const auto max = static_cast<size_t>(LimitOf(Field::kLogitBiasCount).max);
   if (resolved.logit_bias.size() <= max) return absl::OkStatus();
-  return Refuse(Invalid("sampling.logit_bias has {} entries; the limit is {} together with the {} "
-                        "tokens that model {} suppresses; send {} entries or fewer",
-                        asked.logit_bias.size(), max, facts.defaults.suppressed_ids.size(),
-                        facts.name, max - facts.defaults.suppressed_ids.size()),
-                "OUT_OF_RANGE", "sampling.logit_bias");
+  return WithReason(
+      Invalid("sampling.logit_bias has {} entries; the limit is {} together with the {} "
+              "tokens that model {} suppresses; send {} entries or fewer",
+              asked.logit_bias.size(), max, facts.defaults.suppressed_ids.size(), facts.name,
+              max - facts.defaults.suppressed_ids.size()),
+      Reason::kOutOfRange, "sampling.logit_bias");
 }
 
 // The request's biases and the model's suppressed tokens, which no request can bring back.
@@ -261,9 +261,9 @@ absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<
                                       const ModelFacts& facts, const Identity& identity) {
   FATHOM_RETURN_IF_ERROR(CheckFields(request, facts));
   if (prompt_ids.empty()) {
-    return Refuse(
+    return WithReason(
         Invalid("the prompt has no tokens; send at least one, for example the model's BOS token"),
-        "EMPTY_PROMPT", "prompt");
+        Reason::kEmptyPrompt, "prompt");
   }
   FATHOM_RETURN_IF_ERROR(CheckTokenIds(prompt_ids, facts, "token_ids"));
   AdmittedRequest admitted;

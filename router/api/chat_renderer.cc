@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "common/reason.h"
 #include "router/api/field_limits.h"
 
 namespace fathom::router {
@@ -15,8 +16,7 @@ absl::Status Refuse(const absl::Status& status, const char* field) {
   const bool theirs = status.code() == absl::StatusCode::kInvalidArgument;
   const std::optional<ErrorDetail> detail = DetailOf(status);
   if (theirs && detail && detail->field != "messages") return status;
-  return WithDetail(status,
-                    {.reason = theirs ? "CHAT_TEMPLATE_REFUSED" : "INTERNAL", .field = field});
+  return WithReason(status, theirs ? Reason::kChatTemplateRefused : Reason::kInternal, field);
 }
 
 // JSON deeper than this is refused before anything recursive sees it.
@@ -77,11 +77,11 @@ absl::Status ChatRenderer::CheckMessages(const std::vector<ChatMessage>& message
     const bool known = role == "system" || role == "developer" || role == "user" ||
                        role == "assistant" || role == "tool";
     if (known) continue;
-    return WithDetail(
+    return WithReason(
         Invalid(
             "messages[{}].role is \"{}\"; it must be system, developer, user, assistant or tool", i,
             role.substr(0, 32)),
-        {.reason = "UNKNOWN_ROLE", .field = fmt::format("messages[{}].role", i)});
+        Reason::kUnknownRole, fmt::format("messages[{}].role", i));
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/check.h"
+#include "common/reason.h"
 #include "common/request_limits.h"
 
 namespace fathom::router {
@@ -103,7 +104,7 @@ absl::Status CheckField(Field field, double value, const FieldContext& context,
       Invalid("{} is {}{}; {} is {}{:.10g} to {:.10g}; {}", path,
               std::isfinite(value) ? fmt::format("{:.10g}", value) : fmt::format("{}", value), unit,
               whose, limit.min_excluded ? "above " : "", limit.min, max, limit.way_out);
-  return WithDetail(std::move(status), {.reason = "OUT_OF_RANGE", .field = std::string(path)});
+  return WithReason(std::move(status), Reason::kOutOfRange, path);
 }
 
 }  // namespace fathom::router

@@ -1,16 +1,14 @@
 #include "router/api/readiness.h"
 
 #include "common/check.h"
+#include "common/reason.h"
 #include "common/retry_delay.h"
 
 namespace fathom::router {
 namespace {
 
-absl::Status NotReady(absl::Status status, const char* reason, const Sessions::View& view) {
-  return WithDetail(std::move(status),
-                    {.reason = reason,
-                     .field = {},
-                     .retry_after_ms = RetryWhileAwayMs(view.unable_us, view.number)});
+absl::Status NotReady(absl::Status status, Reason reason, const Sessions::View& view) {
+  return WithReason(std::move(status), reason, "", RetryWhileAwayMs(view.unable_us, view.number));
 }
 
 }  // namespace
@@ -20,14 +18,14 @@ absl::Status CanAdmit(const ModelFolder& folder, const Sessions::View& view) {
     return NotReady(
         Unavailable(
             "no scheduler has answered yet; see whether the process that --scheduler names runs"),
-        "NO_SCHEDULER", view);
+        Reason::kNoScheduler, view);
   }
   const ClusterFacts& facts = *view.facts;
   if (facts.config_digest.empty() || facts.context_tokens <= 0 || facts.pool_blocks <= 0) {
     return NotReady(
         Unavailable(
             "no worker has registered with the scheduler yet; the model is perhaps still loading"),
-        "NO_WORKERS", view);
+        Reason::kNoWorkers, view);
   }
   if (facts.config_digest != folder.config_digest || facts.vocab != folder.vocab) {
     return NotReady(
@@ -36,7 +34,7 @@ absl::Status CanAdmit(const ModelFolder& folder, const Sessions::View& view) {
                     "folder {} (digest {}..., vocabulary {}); start both on the same model folder",
                     facts.config_digest.substr(0, 12), facts.vocab, folder.path,
                     folder.config_digest.substr(0, 12), folder.vocab),
-        "MODEL_MISMATCH", view);
+        Reason::kModelMismatch, view);
   }
   return absl::OkStatus();
 }
@@ -45,13 +43,13 @@ absl::Status Readiness(const ModelFolder& folder, const Sessions::View& view) {
   if (!view.up) {
     return NotReady(
         Unavailable("no scheduler leads now; see whether the process that --scheduler names runs"),
-        "NO_SCHEDULER", view);
+        Reason::kNoScheduler, view);
   }
   FATHOM_RETURN_IF_ERROR(CanAdmit(folder, view));
   if (view.facts->groups == 0) {
     return NotReady(
         Unavailable("no group of workers can take work now; one is perhaps being replaced"),
-        "NO_WORKERS", view);
+        Reason::kNoWorkers, view);
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "common/reason.h"
 #include "text/reasoning.h"
 
 namespace fathom::router {
@@ -24,12 +25,12 @@ absl::Status ResolveStopStrings(const Tokenizer& tokenizer, bool chat, PublicReq
     }
     if (inside == nullptr) continue;
     if (inside->content != string) {
-      return WithDetail(
+      return WithReason(
           Invalid("stop.strings[{}] has the special token '{}' (id {}) in it, which is left out of "
                   "the text, so that it would never be found; put {} into stop.token_ids{}",
                   i, inside->content, inside->id, inside->id,
                   inside->special ? ", or set output.keep_special" : ""),
-          {.reason = "STOP_NEVER_FOUND", .field = fmt::format("stop.strings[{}]", i)});
+          Reason::kStopNeverFound, fmt::format("stop.strings[{}]", i));
     }
     const auto& ids = stop.token_ids;
     if (std::find(ids.begin(), ids.end(), inside->id) == ids.end()) {

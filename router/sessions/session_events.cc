@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/reason.h"
 #include "router/sessions/session.h"
 
 namespace fathom::router {
@@ -127,8 +128,8 @@ bool Session::EndAtDeadline(TimeUs now, int64_t grace_us) {
     phase_ = Phase::kOver;
     failed_ = true;
     end_status_ =
-        WithDetail(DeadlineExceeded("the deadline passed before a scheduler took the request"),
-                   {.reason = "DEADLINE", .field = "deadline_ms"});
+        WithReason(DeadlineExceeded("the deadline passed before a scheduler took the request"),
+                   Reason::kDeadline, "deadline_ms");
     return true;
   }
   for (int32_t i = 0; i < static_cast<int32_t>(sequences_.size()); ++i) {

@@ -4,19 +4,18 @@
 #include <functional>
 
 #include "common/log.h"
+#include "common/reason.h"
 
 namespace fathom::router {
 namespace {
 
 absl::Status NoScheduler(int64_t waited_us, const std::string& request_id) {
-  return WithDetail(
+  return WithReason(
       Unavailable(
           "no scheduler leads now (waited {} ms); try again, or see whether the process that "
           "--scheduler names runs",
           waited_us / 1000),
-      {.reason = "NO_SCHEDULER",
-       .field = {},
-       .retry_after_ms = RetryWhileAwayMs(waited_us, std::hash<std::string>{}(request_id))});
+      Reason::kNoScheduler, "", RetryWhileAwayMs(waited_us, std::hash<std::string>{}(request_id)));
 }
 
 }  // namespace
@@ -35,12 +34,10 @@ Sessions::Sessions(const SessionsOptions& options, const Clock* clock, Scheduler
 
 absl::Status Sessions::CheckRoomLocked() {
   if (open_.size() < options_.open_max) return absl::OkStatus();
-  return WithDetail(
+  return WithReason(
       Exhausted("{} streams are open, which is this router's limit; try again, or add a router",
                 open_.size()),
-      {.reason = "TOO_MANY_STREAMS",
-       .field = {},
-       .retry_after_ms = open_line_.OnRefused(clock_->Now())});
+      Reason::kTooManyStreams, "", open_line_.OnRefused(clock_->Now()));
 }
 
 absl::Status Sessions::CheckIdempotencyLocked(const Session& session) const {
@@ -48,11 +45,11 @@ absl::Status Sessions::CheckIdempotencyLocked(const Session& session) const {
   const auto it = idempotency_.find(SessionKey{session.key().tenant, session.idempotency_key()});
   if (it == idempotency_.end() || it->second.request_id == session.key().request_id)
     return absl::OkStatus();
-  return WithDetail(
+  return WithReason(
       AlreadyExists(
           "idempotency_key was used with another request body within the last minute; repeat "
           "the same body, or use a new key"),
-      {.reason = "IDEMPOTENCY_KEY_REUSED", .field = "idempotency_key"});
+      Reason::kIdempotencyKeyReused, "idempotency_key");
 }
 
 Sessions::SessionPtr Sessions::FindResumable(const SessionKey& key) const {
@@ -103,11 +100,11 @@ absl::StatusOr<std::shared_ptr<Session>> Sessions::Create(AdmittedRequest admitt
   std::optional<Session::Snapshot> known;
   if (const SessionPtr other = FindResumable(admitted.record.key)) {
     if (!other->SameRequest(admitted)) {
-      return WithDetail(
+      return WithReason(
           AlreadyExists("request_id {} is that of another request; leave the field out to have one "
                         "drawn, or use Resume to go on with that one",
                         admitted.record.key.request_id),
-          {.reason = "REQUEST_ID_IN_USE", .field = "request_id"});
+          Reason::kRequestIdInUse, "request_id");
     }
     known = other->snapshot();
     admitted.record = known->admitted.record;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/reason.h"
+
 namespace fathom::scheduler {
 namespace {
 
@@ -53,42 +55,38 @@ std::vector<FingerprintSpan> SpansBefore(const Record& record, size_t position) 
 
 }  // namespace
 
-absl::Status Refusal(absl::Status status, const char* reason, const char* field,
-                     int64_t retry_after_ms) {
-  return WithDetail(std::move(status), {reason, field, retry_after_ms});
-}
-
 absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t sequences_max) {
   const std::string& id = key.request_id;
   if (record.key != key) {
-    return Refusal(
+    return WithReason(
         Invalid("request {}: its record is of request {}; submit a record under its own key", id,
                 record.key.request_id),
-        "RECORD_INVALID", "record.key");
+        Reason::kRecordInvalid, "record.key");
   }
   const int32_t n = record.request.sequences;
   if (n < 1) {
-    return Refusal(Invalid("request {}: n = {}; ask for 1 sequence", id, n), "FIELD_OUT_OF_RANGE",
-                   "sampling.n");
+    return WithReason(Invalid("request {}: n = {}; ask for 1 sequence", id, n), Reason::kOutOfRange,
+                      "sampling.n");
   }
   if (n > sequences_max) {
-    return Refusal(
+    return WithReason(
         Unimplemented("request {}: n = {} exceeds the {} that this scheduler can do; send "
                       "separate requests with different seeds",
                       id, n, sequences_max),
-        "UNSUPPORTED_FIELD", "sampling.n");
+        Reason::kNotImplemented, "sampling.n");
   }
   if (record.prompt_ids.empty()) {
-    return Refusal(Invalid("request {}: the prompt has no token; give at least 1", id),
-                   "FIELD_OUT_OF_RANGE", "prompt");
+    return WithReason(Invalid("request {}: the prompt has no token; give at least 1", id),
+                      Reason::kEmptyPrompt, "prompt");
   }
   if (record.request.stop.max_tokens < 1) {
-    return Refusal(Invalid("request {}: max_tokens = {}; ask for at least 1", id,
-                           record.request.stop.max_tokens),
-                   "FIELD_OUT_OF_RANGE", "stop.max_tokens");
+    return WithReason(Invalid("request {}: max_tokens = {}; ask for at least 1", id,
+                              record.request.stop.max_tokens),
+                      Reason::kOutOfRange, "stop.max_tokens");
   }
   const absl::Status sequences = CheckSequences(record);
-  return sequences.ok() ? sequences : Refusal(sequences, "RECORD_INVALID", "record.sequences");
+  return sequences.ok() ? sequences
+                        : WithReason(sequences, Reason::kRecordInvalid, "record.sequences");
 }
 
 bool Fits(const Record& record, const GroupLimits& limits) {
@@ -108,22 +106,22 @@ absl::Status CheckFits(const Record& record, const GroupLimits& limits) {
       prompt < limit ? fmt::format("lower max_tokens to {} or shorten the prompt", limit - prompt)
                      : fmt::format("shorten the prompt to {} tokens or fewer", limit - 1);
   const char* pool_hint = context ? "" : ", or start the workers with a larger --kv-cache-memory";
-  return Refusal(Invalid("request {}: prompt {} + max_tokens {} = {} tokens exceed {}; {}{}",
-                         record.key.request_id, prompt, record.request.stop.max_tokens,
-                         Total(record), what, remedy, pool_hint),
-                 context ? "CONTEXT_LENGTH_EXCEEDED" : "KV_POOL_EXCEEDED",
-                 prompt < limit ? "stop.max_tokens" : "prompt");
+  return WithReason(Invalid("request {}: prompt {} + max_tokens {} = {} tokens exceed {}; {}{}",
+                            record.key.request_id, prompt, record.request.stop.max_tokens,
+                            Total(record), what, remedy, pool_hint),
+                    context ? Reason::kContextLengthExceeded : Reason::kKvPoolExceeded,
+                    prompt < limit ? "stop.max_tokens" : "prompt");
 }
 
 absl::Status CheckSameSession(const Record& held, const Record& submitted) {
   const std::string& id = held.key.request_id;
   if (held.model != submitted.model || held.seed != submitted.seed ||
       held.request != submitted.request || held.prompt_ids != submitted.prompt_ids) {
-    return Refusal(
+    return WithReason(
         AlreadyExists("request {}: another request is held under this id; repeat the same "
-                      "request or use another idempotency key",
+                      "request or use another id",
                       id),
-        "IDEMPOTENCY_MISMATCH", "idempotency_key");
+        Reason::kRequestIdInUse, "request_id");
   }
   for (size_t i = 0; i < submitted.sequences.size(); ++i) {
     const std::vector<TokenId>& ours = held.sequences[i].ids;
@@ -134,19 +132,19 @@ absl::Status CheckSameSession(const Record& held, const Record& submitted) {
             .first -
         ours.begin());
     if (at < common) {
-      return Refusal(
+      return WithReason(
           FailedPrecondition("request {}: token {} of sequence {} is {} here and {} in the "
                              "submitted record; send the request under a new id",
                              id, at, i, ours[at], theirs[at]),
-          "RECORD_MISMATCH", "record.sequences");
+          Reason::kRecordMismatch, "record.sequences");
     }
     const auto our_spans = SpansBefore(held, common), their_spans = SpansBefore(submitted, common);
     if (!our_spans.empty() && !their_spans.empty() && our_spans != their_spans) {
-      return Refusal(
+      return WithReason(
           FailedPrecondition("request {}: its first {} tokens have other fingerprints here "
                              "than in the submitted record; send it under a new id",
                              id, common),
-          "FINGERPRINT_MISMATCH", "record.fingerprints");
+          Reason::kFingerprintMismatch, "record.fingerprints");
     }
   }
   return absl::OkStatus();

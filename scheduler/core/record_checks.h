@@ -11,10 +11,6 @@
 
 namespace fathom::scheduler {
 
-// `status` with reason, field and retry delay attached.
-absl::Status Refusal(absl::Status status, const char* reason, const char* field = "",
-                     int64_t retry_after_ms = 0);
-
 // What holds for any record, whatever the groups. n > sequences_max is UNIMPLEMENTED.
 absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t sequences_max);
 

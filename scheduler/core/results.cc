@@ -2,10 +2,28 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/reason.h"
 #include "scheduler/core/core_impl.h"
 #include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
+namespace {
+
+Reason ReasonOf(RowFault fault) {
+  switch (fault) {
+    case RowFault::kNone:
+      break;
+    case RowFault::kNonFiniteLogits:
+      return Reason::kNonFiniteLogits;
+    case RowFault::kTokenOutOfRange:
+      return Reason::kTokenOutOfRange;
+    case RowFault::kBlockOutOfRange:
+      return Reason::kBlockOutOfRange;
+  }
+  return Reason::kInternal;
+}
+
+}  // namespace
 
 void SchedulerCore::Impl::On(const GroupUp& event) {
   if (FindGroup(event.group) != nullptr) LoseGroup(event.group);
@@ -72,13 +90,13 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
     if (running == nullptr || running->seat != flight.seat) return;
     return Fail(
         *sequence,
-        Refusal(Internal("request {}: the worker reports {} at token {}; no token is sent for "
-                         "such a row. {}",
-                         session->record.key.request_id, RowFaultName(row.fault),
-                         sequence->record().ids.size(),
-                         row.fault_detail.empty() ? "Check the model's weights and the device"
-                                                  : row.fault_detail),
-                RowFaultName(row.fault)));
+        WithReason(Internal("request {}: the worker reports {} at token {}; no token is sent for "
+                            "such a row. {}",
+                            session->record.key.request_id, RowFaultName(row.fault),
+                            sequence->record().ids.size(),
+                            row.fault_detail.empty() ? "Check the model's weights and the device"
+                                                     : row.fault_detail),
+                   ReasonOf(row.fault)));
   }
   if (row.prompt_logprobs) AcceptPromptLogprobs(group, *sequence, *row.prompt_logprobs);
   for (size_t i = 0; i < row.ids.size() && !sequence->finished(); ++i) {

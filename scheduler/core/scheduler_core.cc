@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/reason.h"
 #include "scheduler/core/core_impl.h"
 #include "scheduler/core/delivery.h"
 #include "scheduler/core/record_checks.h"
@@ -81,7 +82,7 @@ void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
       session.record.key.request_id, sequence.record().ids.size(), ToText(last.kind),
       ToText(now.kind), options_.model_wait_us / 1'000'000);
   if (actions_.log.size() < kLogLinesMax) actions_.log.emplace_back(Message(status));
-  Fail(sequence, Refusal(std::move(status), "MODEL_CHANGED"));
+  Fail(sequence, WithReason(std::move(status), Reason::kModelChanged));
 }
 
 void SchedulerCore::Impl::DeliverAll() {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/reason.h"
 #include "scheduler/core/core_impl.h"
 #include "scheduler/core/record_checks.h"
 
@@ -13,10 +14,10 @@ void SchedulerCore::Impl::On(Routed<Submit> event) {
   if (!submit.record) {
     if (session != nullptr) return Accept(*session, event, session->record.prompt_logprobs.size());
     return Refuse(event,
-                  Refusal(NotFound("request {}: no record is held here (they are kept {} s); "
-                                   "submit the whole request",
-                                   submit.key.request_id, options_.record_keep_us / 1'000'000),
-                          "SESSION_NOT_FOUND", "request_id"));
+                  WithReason(NotFound("request {}: no record is held here (they are kept {} s); "
+                                      "submit the whole request",
+                                      submit.key.request_id, options_.record_keep_us / 1'000'000),
+                             Reason::kSessionNotFound, "request_id"));
   }
   absl::Status status = CheckRecord(submit.key, *submit.record, options_.sequences_max);
   if (status.ok() && session != nullptr && !submit.replay && Failed(*session)) {
@@ -63,12 +64,12 @@ absl::Status SchedulerCore::Impl::CheckNew(const Submit& submit) {
   while (sessions_.total_bytes() + bytes > options_.session_memory_bytes_max) {
     Session* oldest = sessions_.OldestKept();
     if (oldest == nullptr) {
-      return Refusal(
+      return WithReason(
           Exhausted("request {}: {} bytes of session memory are held by live requests, of "
                     "--session-memory {}; try again later or raise it",
                     submit.key.request_id, sessions_.total_bytes(),
                     options_.session_memory_bytes_max),
-          "SESSION_MEMORY_FULL", "", memory_line_.OnRefused(now_));
+          Reason::kSessionMemoryFull, "", memory_line_.OnRefused(now_));
     }
     sessions_.Remove(*oldest);
   }
@@ -77,19 +78,20 @@ absl::Status SchedulerCore::Impl::CheckNew(const Submit& submit) {
 
 absl::Status SchedulerCore::Impl::CheckLimitsOfQueue(const Record& record) {
   if (waiting_.first_time_requests() >= options_.waiting_requests_max) {
-    return Refusal(Exhausted("request {}: {} requests wait, the queue's limit; try again later",
-                             record.key.request_id, waiting_.first_time_requests()),
-                   "QUEUE_FULL", "", queue_line_.OnRefused(now_));
+    return WithReason(Exhausted("request {}: {} requests wait, the queue's limit; try again later",
+                                record.key.request_id, waiting_.first_time_requests()),
+                      Reason::kQueueFull, "", queue_line_.OnRefused(now_));
   }
   const auto tokens = static_cast<int64_t>(record.prompt_ids.size());
   // One prompt is always taken, or a limit below it would refuse it for ever.
   if (waiting_.first_time_requests() > 0 &&
       waiting_.first_time_tokens() + tokens > options_.waiting_tokens_max) {
-    return Refusal(Exhausted("request {}: {} prompt tokens wait and this prompt has {}, over the "
-                             "queue's limit of {}; try again later",
-                             record.key.request_id, waiting_.first_time_tokens(), tokens,
-                             options_.waiting_tokens_max),
-                   "QUEUE_FULL", "", queue_line_.OnRefused(now_));
+    return WithReason(
+        Exhausted("request {}: {} prompt tokens wait and this prompt has {}, over the "
+                  "queue's limit of {}; try again later",
+                  record.key.request_id, waiting_.first_time_tokens(), tokens,
+                  options_.waiting_tokens_max),
+        Reason::kQueueFull, "", queue_line_.OnRefused(now_));
   }
   return absl::OkStatus();
 }
@@ -101,9 +103,9 @@ Session& SchedulerCore::Impl::CreateSession(Submit* submit) {
   for (Sequence& sequence : session.sequences) {
     sequence.seated_before = submit->replay;
     if (const FinishReason finish = sequence.record().finish; finish == FinishReason::kError) {
-      Fail(sequence, Refusal(Internal("request {}: it failed under an earlier scheduler",
-                                      submit->key.request_id),
-                             "FAILED_BEFORE"));
+      Fail(sequence, WithReason(Internal("request {}: it failed under an earlier scheduler",
+                                         submit->key.request_id),
+                                Reason::kFailedBefore));
     } else if (finish != FinishReason::kNone) {
       Finish(sequence, finish);
     } else {

@@ -69,10 +69,10 @@ TEST_F(CoreSessions, AnotherBodyUnderTheSameKeyIsRefused) {
   Start(1);
   Record other = record_;
   other.request.sampling.temperature = 0.5f;
-  EXPECT_EQ(ReasonOf(harness_.Submit(other, 2)), "IDEMPOTENCY_MISMATCH");
+  EXPECT_EQ(ReasonOf(harness_.Submit(other, 2)), "REQUEST_ID_IN_USE");
   other = record_;
   other.prompt_ids.back() += 1;
-  EXPECT_EQ(ReasonOf(harness_.Submit(other, 2)), "IDEMPOTENCY_MISMATCH");
+  EXPECT_EQ(ReasonOf(harness_.Submit(other, 2)), "REQUEST_ID_IN_USE");
   other = record_;
   other.sequences = {{.ids = {63, 63}}};
   EXPECT_EQ(ReasonOf(harness_.Submit(other, 2)), "RECORD_MISMATCH");

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/process.h"
+#include "common/reason.h"
 #include "common/retry_delay.h"
 #include "router/api/field_limits.h"
 #include "router/api/identity.h"
@@ -14,14 +15,10 @@
 namespace fathom::router {
 namespace {
 
-absl::Status Refuse(absl::Status status, const char* reason, const char* field) {
-  return WithDetail(std::move(status), {.reason = reason, .field = field});
-}
-
 absl::Status NoTokenizer(const ModelFolder& folder, const char* field, const char* way_out) {
-  return Refuse(FailedPrecondition("{} needs a tokenizer, but {} has no tokenizer.json; {}", field,
-                                   folder.path, way_out),
-                "NO_TOKENIZER", field);
+  return WithReason(FailedPrecondition("{} needs a tokenizer, but {} has no tokenizer.json; {}",
+                                       field, folder.path, way_out),
+                    Reason::kNoTokenizer, field);
 }
 
 // The call's own deadline counts when it is the nearer one; both run while the call waits.
@@ -33,10 +30,11 @@ absl::Status ApplyTimeLeft(const CallInfo& call, PublicRequest* request) {
   }
   if (left_ms == 0) return absl::OkStatus();
   if (call.waited_ms >= left_ms) {
-    return Refuse(DeadlineExceeded("the request waited {} ms to be tokenized, and its deadline was "
-                                   "{} ms; try again, or give it more time",
-                                   call.waited_ms, left_ms),
-                  "DEADLINE", "deadline_ms");
+    return WithReason(
+        DeadlineExceeded("the request waited {} ms to be tokenized, and its deadline was "
+                         "{} ms; try again, or give it more time",
+                         call.waited_ms, left_ms),
+        Reason::kDeadline, "deadline_ms");
   }
   request->deadline_ms = left_ms - call.waited_ms;
   return absl::OkStatus();
@@ -75,10 +73,8 @@ ChatInput InputOf(const Message& message) {
 
 absl::Status RouterService::Handler::Ready() const {
   if (draining_) {
-    return WithDetail(Unavailable("this router is shutting down; send the request to another one"),
-                      {.reason = "DRAINING",
-                       .field = {},
-                       .retry_after_ms = JitteredRetryMs(kDrainingRetryMs, ++refused_)});
+    return WithReason(Unavailable("this router is shutting down; send the request to another one"),
+                      Reason::kDraining, "", JitteredRetryMs(kDrainingRetryMs, ++refused_));
   }
   return Readiness(*parts_.folder, parts_.sessions->view());
 }
@@ -105,8 +101,8 @@ absl::StatusOr<std::vector<TokenId>> RouterService::Handler::PromptOf(
           {.parse_special = true, .add_special_tokens = true, .cancelled = call.cancelled});
     }
     default:
-      return Refuse(Invalid("the request has no prompt; set text or token_ids"), "EMPTY_PROMPT",
-                    "prompt");
+      return WithReason(Invalid("the request has no prompt; set text or token_ids"),
+                        Reason::kEmptyPrompt, "prompt");
   }
 }
 
@@ -115,7 +111,7 @@ absl::StatusOr<std::vector<TokenId>> RouterService::Handler::Encode(
     const std::string& text, const EncodeOptions& options) const {
   auto ids = parts_.tokenizer->Encode(text, options);
   if (ids.ok() || absl::IsCancelled(ids.status())) return ids;
-  return Refuse(ids.status(), "INVALID_TEXT", "text");
+  return WithReason(ids.status(), Reason::kInvalidText, "text");
 }
 
 absl::StatusOr<AdmittedRequest> RouterService::Handler::Generate(const std::string& bytes,
@@ -140,13 +136,13 @@ absl::StatusOr<RenderedChat> RouterService::Handler::Render(ChatInput input,
     return NoTokenizer(*parts_.folder, "messages", "use Generate with token_ids instead");
   }
   if (parts_.chat == nullptr) {
-    return Refuse(
+    return WithReason(
         FailedPrecondition(
             "messages need a chat template, but {} has neither chat_template.jinja nor a "
             "chat_template in tokenizer_config.json; use Generate with a text instead, or "
             "start the server with --chat-template FILE",
             parts_.folder->path),
-        "NO_CHAT_TEMPLATE", "messages");
+        Reason::kNoChatTemplate, "messages");
   }
   return parts_.chat->Render(std::move(input), options);
 }
@@ -183,17 +179,17 @@ absl::StatusOr<RouterService::Handler::ResumePoint> RouterService::Handler::Resu
   names.request_id = message.request_id();
   FATHOM_RETURN_IF_ERROR(CheckFields(names, facts));
   if (message.request_id().empty()) {
-    return Refuse(Invalid("request_id is empty; give the one that Started told"), "OUT_OF_RANGE",
-                  "request_id");
+    return WithReason(Invalid("request_id is empty; give the one that Started told"),
+                      Reason::kOutOfRange, "request_id");
   }
   ResumePoint point{{FromProto(v1::GenerateRequest()).tenant, message.request_id()}, {}};
   for (const int32_t position : message.next_positions()) {
     if (position < 0 || message.next_positions_size() > static_cast<int>(LimitOf(Field::kN).max)) {
-      return Refuse(
+      return WithReason(
           Invalid(
               "next_positions has {} entries, one of {}; give one of 0 or more for each sequence",
               message.next_positions_size(), position),
-          "OUT_OF_RANGE", "next_positions");
+          Reason::kOutOfRange, "next_positions");
     }
     point.next_positions.push_back(position);
   }

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 
+#include "common/reason.h"
+
 namespace fathom::router {
 namespace {
 
@@ -214,19 +216,19 @@ absl::Status ParseMessage(const std::string& bytes, pb::Message* message) {
   if (!message->ParseFromString(bytes)) {
     const std::string field = FindBadText(bytes, *message->GetDescriptor(), 0);
     if (!field.empty()) {
-      return WithDetail(Invalid("{} has bytes that are not UTF-8; encode the text as UTF-8", field),
-                        {.reason = "INVALID_UTF8", .field = field});
+      return WithReason(Invalid("{} has bytes that are not UTF-8; encode the text as UTF-8", field),
+                        Reason::kInvalidUtf8, field);
     }
-    return WithDetail(Invalid("{} bytes are not a {}; make the message with proto/inference.proto",
+    return WithReason(Invalid("{} bytes are not a {}; make the message with proto/inference.proto",
                               bytes.size(), type),
-                      {.reason = "MALFORMED_MESSAGE", .field = {}});
+                      Reason::kMalformedMessage);
   }
   const std::string unknown = FindUnknown(*message);
   if (unknown.empty()) return absl::OkStatus();
-  return WithDetail(Invalid("{} has the field {}, which this version does not know; leave it out "
+  return WithReason(Invalid("{} has the field {}, which this version does not know; leave it out "
                             "or upgrade the server",
                             type, unknown),
-                    {.reason = "UNKNOWN_FIELD", .field = unknown});
+                    Reason::kUnknownField, unknown);
 }
 
 std::string SerializeDeterministic(const pb::Message& message) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "common/log.h"
+#include "common/reason.h"
 #include "common/retry_delay.h"
 #include "inference.pb.h"
 #include "router/frontend/grpc/client_address.h"
@@ -34,14 +35,12 @@ absl::Status Dropped(WorkDrop why, int64_t retry_after_ms) {
     case WorkDrop::kCancelled:
       return Cancelled("the call was cancelled, or its deadline passed, before its text's turn");
     case WorkDrop::kStopping:
-      return WithDetail(
+      return WithReason(
           Unavailable("this router is shutting down; send the request to another one"),
-          {.reason = "DRAINING",
-           .field = {},
-           .retry_after_ms = JitteredRetryMs(kDrainingRetryMs, ++refused)});
+          Reason::kDraining, "", JitteredRetryMs(kDrainingRetryMs, ++refused));
   }
-  return WithDetail(Exhausted("this router tokenizes as many long texts as it may; try again"),
-                    {.reason = "TOKENIZER_BUSY", .field = {}, .retry_after_ms = retry_after_ms});
+  return WithReason(Exhausted("this router tokenizes as many long texts as it may; try again"),
+                    Reason::kTokenizerBusy, "", retry_after_ms);
 }
 
 constexpr char kInference[] = "fathom.v1.Inference";
