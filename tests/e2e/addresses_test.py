@@ -46,7 +46,7 @@ class Addresses(unittest.TestCase):
             server = f"[::1]:{router['grpc_port']}"
             wait_until(lambda: tool("status", "--server", server).returncode == 0, "the cluster is ready")
             self.assertTrue(serves(f"[::1]:{scheduler['port']}"))
-            self.assertTrue(serves(server))
+            wait_until(lambda: serves(server), "the router's health follows")
             for host in ("[::1]", "127.0.0.1"):  # The wildcard takes both.
                 wait_until(lambda host=host: serves(f"{host}:{worker['port']}"), f"the worker serves on {host}")
                 self.assertIn(b"fathom_worker_", urllib.request.urlopen(f"http://{host}:{worker['metrics_port']}/metrics").read())
