@@ -7,11 +7,11 @@
 namespace fathom::worker {
 namespace {
 
-Parameter Matrix(Role role, std::string name, int64_t rows, int64_t cols, Split split) {
+Parameter Matrix(ParameterRole role, std::string name, int64_t rows, int64_t cols, Split split) {
   return {.role = role, .name = std::move(name), .shape = {rows, cols}, .split = split};
 }
 
-Parameter Vector(Role role, std::string name, int64_t count, Split split = Split::kWhole) {
+Parameter Vector(ParameterRole role, std::string name, int64_t count, Split split = Split::kWhole) {
   return {.role = role,
           .name = std::move(name),
           .shape = {count},
@@ -39,24 +39,24 @@ LayerSpec LayerOf(const ModelConfig& config, int32_t index) {
     if (parameter.split == Split::kKvRows) parameter.kv_heads = config.kv_heads;
     layer.parameters.push_back(std::move(parameter));
   };
-  add(Vector(Role::kAttentionNorm, prefix + "input_layernorm.weight", hidden));
-  add(Matrix(Role::kQ, attention + "q_proj.weight", q_rows, hidden, Split::kRows));
-  add(Matrix(Role::kK, attention + "k_proj.weight", kv_rows, hidden, Split::kKvRows));
-  add(Matrix(Role::kV, attention + "v_proj.weight", kv_rows, hidden, Split::kKvRows));
+  add(Vector(ParameterRole::kAttentionNorm, prefix + "input_layernorm.weight", hidden));
+  add(Matrix(ParameterRole::kQ, attention + "q_proj.weight", q_rows, hidden, Split::kRows));
+  add(Matrix(ParameterRole::kK, attention + "k_proj.weight", kv_rows, hidden, Split::kKvRows));
+  add(Matrix(ParameterRole::kV, attention + "v_proj.weight", kv_rows, hidden, Split::kKvRows));
   if (config.qkv_bias) {
-    add(Vector(Role::kQBias, attention + "q_proj.bias", q_rows, Split::kRows));
-    add(Vector(Role::kKBias, attention + "k_proj.bias", kv_rows, Split::kKvRows));
-    add(Vector(Role::kVBias, attention + "v_proj.bias", kv_rows, Split::kKvRows));
+    add(Vector(ParameterRole::kQBias, attention + "q_proj.bias", q_rows, Split::kRows));
+    add(Vector(ParameterRole::kKBias, attention + "k_proj.bias", kv_rows, Split::kKvRows));
+    add(Vector(ParameterRole::kVBias, attention + "v_proj.bias", kv_rows, Split::kKvRows));
   }
   if (config.qk_norm) {
-    add(Vector(Role::kQNorm, attention + "q_norm.weight", config.head_dim));
-    add(Vector(Role::kKNorm, attention + "k_norm.weight", config.head_dim));
+    add(Vector(ParameterRole::kQNorm, attention + "q_norm.weight", config.head_dim));
+    add(Vector(ParameterRole::kKNorm, attention + "k_norm.weight", config.head_dim));
   }
-  add(Matrix(Role::kO, attention + "o_proj.weight", hidden, q_rows, Split::kCols));
-  add(Vector(Role::kFfnNorm, prefix + "post_attention_layernorm.weight", hidden));
-  add(Matrix(Role::kGate, mlp + "gate_proj.weight", config.ffn, hidden, Split::kRows));
-  add(Matrix(Role::kUp, mlp + "up_proj.weight", config.ffn, hidden, Split::kRows));
-  add(Matrix(Role::kDown, mlp + "down_proj.weight", hidden, config.ffn, Split::kCols));
+  add(Matrix(ParameterRole::kO, attention + "o_proj.weight", hidden, q_rows, Split::kCols));
+  add(Vector(ParameterRole::kFfnNorm, prefix + "post_attention_layernorm.weight", hidden));
+  add(Matrix(ParameterRole::kGate, mlp + "gate_proj.weight", config.ffn, hidden, Split::kRows));
+  add(Matrix(ParameterRole::kUp, mlp + "up_proj.weight", config.ffn, hidden, Split::kRows));
+  add(Matrix(ParameterRole::kDown, mlp + "down_proj.weight", hidden, config.ffn, Split::kCols));
   return layer;
 }
 
@@ -71,15 +71,15 @@ ModelSpec DecoderSpec(const ModelConfig& config) {
   spec.rms_eps = config.rms_eps;
   spec.rope = config.rope;
   spec.rope_dim = config.head_dim;
-  spec.embedding = Matrix(Role::kEmbedding, "model.embed_tokens.weight", config.vocab,
+  spec.embedding = Matrix(ParameterRole::kEmbedding, "model.embed_tokens.weight", config.vocab,
                           config.hidden, Split::kWhole);
   for (int32_t i = 0; i < config.layers; ++i) spec.layers.push_back(LayerOf(config, i));
-  spec.final_norm = Vector(Role::kFinalNorm, "model.norm.weight", config.hidden);
+  spec.final_norm = Vector(ParameterRole::kFinalNorm, "model.norm.weight", config.hidden);
   constexpr const char* kHead = "lm_head.weight";
   if (config.tied_embeddings) {
     spec.spare_head = kHead;
   } else {
-    spec.lm_head = Matrix(Role::kLmHead, kHead, config.vocab, config.hidden, Split::kRows);
+    spec.lm_head = Matrix(ParameterRole::kLmHead, kHead, config.vocab, config.hidden, Split::kRows);
   }
   return spec;
 }

@@ -89,17 +89,17 @@ std::string WayOut(const Parameter& tensor, const std::vector<int64_t>& found,
   const bool same_cols = found.size() < 2 || found[1] == tensor.shape[1];
   const LayerSpec* layer = LayerOf(spec, tensor);
   switch (tensor.role) {
-    case Role::kEmbedding:
-    case Role::kLmHead:
+    case ParameterRole::kEmbedding:
+    case ParameterRole::kLmHead:
       if (same_cols) return SetKey("vocab_size", found[0]);
       return same_rows ? SetKey("hidden_size", found[1]) : other;
-    case Role::kGate:
-    case Role::kUp:
+    case ParameterRole::kGate:
+    case ParameterRole::kUp:
       return same_cols ? SetKey("intermediate_size", found[0]) : other;
-    case Role::kDown:
+    case ParameterRole::kDown:
       return same_rows ? SetKey("intermediate_size", found[1]) : other;
-    case Role::kK:
-    case Role::kV: {
+    case ParameterRole::kK:
+    case ParameterRole::kV: {
       const int32_t all_heads = layer->attention.heads, head_dim = layer->attention.head_dim;
       const int64_t heads = found[0] / head_dim;
       if (!same_cols || heads == 0 || found[0] % head_dim != 0 || all_heads % heads != 0) {
@@ -108,7 +108,7 @@ std::string WayOut(const Parameter& tensor, const std::vector<int64_t>& found,
       return fmt::format("this file has {} kv heads ({}): {}", heads,
                          heads == all_heads ? "MHA" : "GQA", SetKey("num_key_value_heads", heads));
     }
-    case Role::kQ:
+    case ParameterRole::kQ:
       if (!same_cols || found[0] % layer->attention.heads != 0) return other;
       return SetKey("head_dim", found[0] / layer->attention.heads);
     default:
@@ -120,29 +120,29 @@ std::string WayOut(const Parameter& tensor, const std::vector<int64_t>& found,
 std::string Because(const Parameter& tensor, const ModelSpec& spec) {
   const LayerSpec* layer = LayerOf(spec, tensor);
   switch (tensor.role) {
-    case Role::kEmbedding:
-    case Role::kLmHead:
+    case ParameterRole::kEmbedding:
+    case ParameterRole::kLmHead:
       return fmt::format("vocab_size {}, hidden_size {}", spec.vocab, spec.hidden);
-    case Role::kGate:
-    case Role::kUp:
-    case Role::kDown:
+    case ParameterRole::kGate:
+    case ParameterRole::kUp:
+    case ParameterRole::kDown:
       return fmt::format("intermediate_size {}, hidden_size {}", layer->mlp.width, spec.hidden);
-    case Role::kK:
-    case Role::kV:
-    case Role::kKBias:
-    case Role::kVBias:
+    case ParameterRole::kK:
+    case ParameterRole::kV:
+    case ParameterRole::kKBias:
+    case ParameterRole::kVBias:
       return fmt::format("num_key_value_heads {}, head_dim {}, hidden_size {}",
                          layer->attention.kv_heads, layer->attention.head_dim, spec.hidden);
-    case Role::kQ:
-    case Role::kQBias:
-    case Role::kQNorm:
-    case Role::kKNorm:
-    case Role::kO:
+    case ParameterRole::kQ:
+    case ParameterRole::kQBias:
+    case ParameterRole::kQNorm:
+    case ParameterRole::kKNorm:
+    case ParameterRole::kO:
       return fmt::format("num_attention_heads {}, head_dim {}, hidden_size {}",
                          layer->attention.heads, layer->attention.head_dim, spec.hidden);
-    case Role::kAttentionNorm:
-    case Role::kFfnNorm:
-    case Role::kFinalNorm:
+    case ParameterRole::kAttentionNorm:
+    case ParameterRole::kFfnNorm:
+    case ParameterRole::kFinalNorm:
       break;
   }
   return fmt::format("hidden_size {}", spec.hidden);
@@ -189,7 +189,7 @@ absl::Status Missing(const Parameter& tensor, const ModelSpec& spec,
       shards.size() == 1 ? shards[0].file : fmt::format("{} files", shards.size());
   std::string way_out = fmt::format("the checkpoint is incomplete or not a {} with {} layers",
                                     spec.architecture, spec.layers.size());
-  if (tensor.role == Role::kLmHead) {
+  if (tensor.role == ParameterRole::kLmHead) {
     way_out += "; if it has no head of its own, set tie_word_embeddings=true";
   }
   return Invalid("{}: tensor {} {} is missing; {}", where, tensor.name, ShapeText(tensor.shape),

@@ -14,16 +14,16 @@ using kernels::DType;
 
 // Where the rows of a part go that has `rows_before` above it. Each q and k head is a pairing of
 // its own; gate and up are one pairing.
-RowMap MapOf(Role role, int64_t rows_before, int64_t rows, const RankLayer& layer) {
+RowMap MapOf(ParameterRole role, int64_t rows_before, int64_t rows, const RankLayer& layer) {
   const int64_t head_pairs = layer.attention.head_dim / 2;
   switch (role) {
-    case Role::kQ:
-    case Role::kK:
-    case Role::kQBias:
-    case Role::kKBias:
+    case ParameterRole::kQ:
+    case ParameterRole::kK:
+    case ParameterRole::kQBias:
+    case ParameterRole::kKBias:
       return {.first_row = rows_before, .pairs = head_pairs, .base = 0};
-    case Role::kGate:
-    case Role::kUp:
+    case ParameterRole::kGate:
+    case ParameterRole::kUp:
       return {.first_row = 0, .pairs = rows, .base = rows_before};
     default:
       return {.first_row = rows_before, .pairs = 0, .base = 0};

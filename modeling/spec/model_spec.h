@@ -17,7 +17,7 @@ namespace fathom::worker {
 
 // What a parameter is to the model. Code that needs a certain parameter asks for its role and its
 // layer, never for its name in a file.
-enum class Role {
+enum class ParameterRole {
   kEmbedding,
   kAttentionNorm,
   kQ,
@@ -38,9 +38,10 @@ enum class Role {
 };
 
 // The weight of an RMSNorm, whose neutral value is 1.
-constexpr bool IsNorm(Role role) {
-  return role == Role::kAttentionNorm || role == Role::kQNorm || role == Role::kKNorm ||
-         role == Role::kFfnNorm || role == Role::kFinalNorm;
+constexpr bool IsNorm(ParameterRole role) {
+  return role == ParameterRole::kAttentionNorm || role == ParameterRole::kQNorm ||
+         role == ParameterRole::kKNorm || role == ParameterRole::kFfnNorm ||
+         role == ParameterRole::kFinalNorm;
 }
 
 // How a parameter's elements are shared out to the ranks of a tensor-parallel group.
@@ -62,7 +63,7 @@ enum class Precision {
 
 // A tensor of the checkpoint.
 struct Parameter {
-  Role role = Role::kEmbedding;
+  ParameterRole role = ParameterRole::kEmbedding;
   std::string name;            // In the checkpoint's files.
   std::vector<int64_t> shape;  // [rows, cols] of a product y = W x, or [n].
   Split split = Split::kWhole;

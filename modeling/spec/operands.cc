@@ -37,36 +37,36 @@ std::string_view NameOf(Operand operand) {
   return {};
 }
 
-Operand OperandOf(Role role) {
+Operand OperandOf(ParameterRole role) {
   switch (role) {
-    case Role::kEmbedding:
+    case ParameterRole::kEmbedding:
       return Operand::kEmbedding;
-    case Role::kAttentionNorm:
+    case ParameterRole::kAttentionNorm:
       return Operand::kAttentionNorm;
-    case Role::kQ:
-    case Role::kK:
-    case Role::kV:
+    case ParameterRole::kQ:
+    case ParameterRole::kK:
+    case ParameterRole::kV:
       return Operand::kQkv;
-    case Role::kQBias:
-    case Role::kKBias:
-    case Role::kVBias:
+    case ParameterRole::kQBias:
+    case ParameterRole::kKBias:
+    case ParameterRole::kVBias:
       return Operand::kQkvBias;
-    case Role::kQNorm:
+    case ParameterRole::kQNorm:
       return Operand::kQNorm;
-    case Role::kKNorm:
+    case ParameterRole::kKNorm:
       return Operand::kKNorm;
-    case Role::kO:
+    case ParameterRole::kO:
       return Operand::kO;
-    case Role::kFfnNorm:
+    case ParameterRole::kFfnNorm:
       return Operand::kFfnNorm;
-    case Role::kGate:
-    case Role::kUp:
+    case ParameterRole::kGate:
+    case ParameterRole::kUp:
       return Operand::kGateUp;
-    case Role::kDown:
+    case ParameterRole::kDown:
       return Operand::kDown;
-    case Role::kFinalNorm:
+    case ParameterRole::kFinalNorm:
       return Operand::kFinalNorm;
-    case Role::kLmHead:
+    case ParameterRole::kLmHead:
       return Operand::kHead;
   }
   FATHOM_CHECK(false, "role {}", static_cast<int>(role));

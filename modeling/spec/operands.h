@@ -29,7 +29,7 @@ enum class Operand {
 
 // "qkv", "gate_up", ...
 std::string_view NameOf(Operand operand);
-Operand OperandOf(Role role);
+Operand OperandOf(ParameterRole role);
 
 // The slices of its parameters, one below the other; they have the same columns.
 struct StackedOperand {

@@ -96,7 +96,7 @@ absl::Status CheckTensorParallel(const ModelSpec& spec, int32_t tp) {
       tp, layer.attention.heads, layer.mlp.width, layer.attention.kv_heads, numbers);
 }
 
-bool RankLayer::Has(Role role) const {
+bool RankLayer::Has(ParameterRole role) const {
   return std::any_of(parameters.begin(), parameters.end(),
                      [&](const RankParameter& one) { return one.parameter.role == role; });
 }

@@ -59,7 +59,7 @@ struct RankLayer {
   AttentionSpec attention;
   MlpSpec mlp;
   std::vector<RankParameter> parameters;  // In the order of the forward pass.
-  bool Has(Role role) const;
+  bool Has(ParameterRole role) const;
 };
 
 struct RankModel : ModelTraits {

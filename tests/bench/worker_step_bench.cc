@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/clock.h"
+#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "worker/cpu/model_host.h"
 

@@ -306,8 +306,8 @@ TEST(ModelConfig, MoreEndIdsThanAnEngineHoldsAreRefused) {
     for (int i = 1; i < count; ++i) ids += "," + std::to_string(i);
     return WithKey(json, "eos_token_id", ids + "]");
   };
-  EXPECT_EQ(Parsed(with_ids(64)).end_ids.size(), 64u);
-  EXPECT_THAT(Refusal(with_ids(65)),
+  EXPECT_EQ(ParsedConfig(with_ids(64)).end_ids.size(), 64u);
+  EXPECT_THAT(ConfigRefusal(with_ids(65)),
               AllOf(HasSubstr("eos_token_id"), HasSubstr("has 65 ids; at most 64 are supported")));
 }
 

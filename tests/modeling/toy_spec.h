@@ -33,7 +33,8 @@ inline LayerSpec ToyLayer(size_t index, const ToyLayerSizes& sizes) {
                      .planes = {{"k", kv_heads, kToyHeadDim}, {"v", kv_heads, kToyHeadDim}}};
   if (sizes.has_extra_plane) layer.attention.planes.push_back({"extra", kv_heads, 4});
   layer.mlp.width = sizes.width;
-  const auto add = [&](Role role, std::string_view name, std::vector<int64_t> shape, Split split) {
+  const auto add = [&](ParameterRole role, std::string_view name, std::vector<int64_t> shape,
+                       Split split) {
     const bool is_matrix = shape.size() > 1;
     layer.parameters.push_back({.role = role,
                                 .name = fmt::format("toy.{}.{}", index, name),
@@ -43,15 +44,15 @@ inline LayerSpec ToyLayer(size_t index, const ToyLayerSizes& sizes) {
                                 .kv_heads = split == Split::kKvRows ? kv_heads : 0});
   };
   const int64_t q_rows = layer.attention.q_rows(), kv_rows = layer.attention.kv_rows();
-  add(Role::kAttentionNorm, "n1", {kToyHidden}, Split::kWhole);
-  add(Role::kQ, "q", {q_rows, kToyHidden}, Split::kRows);
-  add(Role::kK, "k", {kv_rows, kToyHidden}, Split::kKvRows);
-  add(Role::kV, "v", {kv_rows, kToyHidden}, Split::kKvRows);
-  add(Role::kO, "o", {kToyHidden, q_rows}, Split::kCols);
-  add(Role::kFfnNorm, "n2", {kToyHidden}, Split::kWhole);
-  add(Role::kGate, "gate", {sizes.width, kToyHidden}, Split::kRows);
-  add(Role::kUp, "up", {sizes.width, kToyHidden}, Split::kRows);
-  add(Role::kDown, "down", {kToyHidden, sizes.width}, Split::kCols);
+  add(ParameterRole::kAttentionNorm, "n1", {kToyHidden}, Split::kWhole);
+  add(ParameterRole::kQ, "q", {q_rows, kToyHidden}, Split::kRows);
+  add(ParameterRole::kK, "k", {kv_rows, kToyHidden}, Split::kKvRows);
+  add(ParameterRole::kV, "v", {kv_rows, kToyHidden}, Split::kKvRows);
+  add(ParameterRole::kO, "o", {kToyHidden, q_rows}, Split::kCols);
+  add(ParameterRole::kFfnNorm, "n2", {kToyHidden}, Split::kWhole);
+  add(ParameterRole::kGate, "gate", {sizes.width, kToyHidden}, Split::kRows);
+  add(ParameterRole::kUp, "up", {sizes.width, kToyHidden}, Split::kRows);
+  add(ParameterRole::kDown, "down", {kToyHidden, sizes.width}, Split::kCols);
   return layer;
 }
 
@@ -64,15 +65,15 @@ inline ModelSpec ToySpec(const std::vector<ToyLayerSizes>& layers) {
   spec.rms_eps = 1e-6;
   spec.rope_dim = kToyHeadDim;
   spec.embedding = {
-      .role = Role::kEmbedding, .name = "toy.embedding", .shape = {kToyVocab, kToyHidden}};
+      .role = ParameterRole::kEmbedding, .name = "toy.embedding", .shape = {kToyVocab, kToyHidden}};
   for (const ToyLayerSizes& sizes : layers) {
     spec.layers.push_back(ToyLayer(spec.layers.size(), sizes));
   }
-  spec.final_norm = {.role = Role::kFinalNorm,
+  spec.final_norm = {.role = ParameterRole::kFinalNorm,
                      .name = "toy.norm",
                      .shape = {kToyHidden},
                      .precision = Precision::kVector};
-  spec.lm_head = {.role = Role::kLmHead,
+  spec.lm_head = {.role = ParameterRole::kLmHead,
                   .name = "toy.head",
                   .shape = {kToyVocab, kToyHidden},
                   .split = Split::kRows};

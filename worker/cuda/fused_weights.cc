@@ -25,7 +25,7 @@ struct LayerShapes {
 };
 
 bool FusesQkv(const RankLayer& layer) {
-  return !layer.Has(Role::kQNorm) && !layer.Has(Role::kKNorm);
+  return !layer.Has(ParameterRole::kQNorm) && !layer.Has(ParameterRole::kKNorm);
 }
 
 // o's ring fills while attention still runs: beside its thread blocks, unless that leaves less than
