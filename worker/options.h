@@ -72,10 +72,10 @@ struct Sizes {
 // would. REQUIRES: CheckTensorParallel of the model and options.tp is OK.
 absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config);
 
-// Threads of this rank: as asked, else the CPUs (of UsableCpus) shared by the workers that run on
 // How many workers, all alike, share this machine's CPUs and a control group's memory; at least 1.
 int32_t LocalWorkers(const Options& options);
 
+// Threads of this rank: as asked, else the CPUs (of UsableCpus) shared by the workers that run on
 // them, one left for other processes.
 int ThreadsFor(const Options& options, int cpus);
 
