@@ -22,6 +22,7 @@ class ControlUp;
 class ControlDown;
 class StepsUp;
 class StepsDown;
+class ComputeKind;
 }  // namespace fathom::cluster::v1
 
 namespace fathom {
@@ -70,5 +71,10 @@ absl::StatusOr<StepsUpMessage> FromWire(cluster::v1::StepsUp&& from);
 
 void ToWire(const StepPlan& from, cluster::v1::StepsDown* to);
 absl::StatusOr<StepPlan> FromWire(cluster::v1::StepsDown&& from);
+
+// ---- A part that recordings have too (record_wire.cc); nothing in it can be wrong ----
+
+void ToWire(const ComputeKind& from, cluster::v1::ComputeKind* to);
+ComputeKind FromWire(const cluster::v1::ComputeKind& from);
 
 }  // namespace fathom

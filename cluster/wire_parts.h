@@ -13,21 +13,20 @@
 #include "cluster/messages.h"
 #include "cluster/plan.h"
 #include "cluster/request.h"
+#include "cluster/wire.h"
 #include "common/status.h"
 
 namespace fathom {
 
-// ---- record_wire.cc ----
+// ---- record_wire.cc (wire.h has ComputeKind) ----
 
 void ToWire(const SessionKey& from, cluster::v1::SessionKey* to);
-void ToWire(const ComputeKind& from, cluster::v1::ComputeKind* to);
 void ToWire(const TokenLogprob& from, cluster::v1::TokenLogprob* to);
 void ToWire(const PromptLogprobs& from, cluster::v1::PromptLogprobs* to);
 void ToWire(const Request& from, cluster::v1::Request* to);
 void ToWire(const Record& from, cluster::v1::Record* to);
 
 SessionKey FromWire(const cluster::v1::SessionKey& from);
-ComputeKind FromWire(const cluster::v1::ComputeKind& from);
 absl::StatusOr<TokenLogprob> FromWire(const cluster::v1::TokenLogprob& from);
 absl::StatusOr<PromptLogprobs> FromWire(const cluster::v1::PromptLogprobs& from);
 absl::StatusOr<Request> FromWire(const cluster::v1::Request& from);

@@ -22,12 +22,13 @@ const char* NameOf(const UpMessage& message) {
 }  // namespace
 
 Driver::Driver(const DriverOptions& options, TermId term, const Clock* clock, Transport* transport,
-               TermStore* terms, DriverMetrics* metrics)
+               TermStore* terms, DriverMetrics* metrics, EventRecorder* recorder)
     : options_(options),
       clock_(*clock),
       transport_(*transport),
       terms_(*terms),
       metrics_(*metrics),
+      recorder_(recorder),
       core_(options.core),
       groups_(options.groups, term),
       term_(term) {
@@ -45,7 +46,11 @@ absl::Status Driver::Run() {
 bool Driver::RunOnce() {
   std::optional<TransportEvent> event = transport_.Next(NextDeadline());
   const TimeUs now = clock_.Now();
-  if (event) Handle(*std::move(event), now);
+  if (event) {
+    Handle(*std::move(event), now);
+  } else if (recorder_ != nullptr) {
+    recorder_->Flush();
+  }
   OnTime(now);
   UpdateMetrics(now);
   return !stop_ && failure_.ok();
@@ -225,6 +230,7 @@ void Driver::Refuse(PeerId peer, const absl::Status& status, TimeUs now) {
 
 void Driver::StepCore(Event event, TimeUs now) {
   metrics_stale_ = true;
+  if (recorder_ != nullptr) recorder_->Record(event, now);
   Carry(core_.Step(std::move(event), now), now);
 }
 
@@ -332,6 +338,7 @@ void Driver::OnTick(TimeUs now) {
   const int64_t tick_us = options_.groups.tick_us;
   const int64_t late_us = now - next_tick_us_;
   next_tick_us_ = now + tick_us;
+  if (recorder_ != nullptr) recorder_->Flush();
   std::vector<std::pair<PeerId, absl::Status>> closes;
   for (auto& [peer, silent] : silent_) {
     if (late_us > tick_us) silent.since_us = std::min(now, silent.since_us + late_us);
@@ -383,6 +390,9 @@ void Driver::UpdateMetrics(TimeUs now) {
   if (!metrics_stale_ || (now < next_metrics_us_ && groups_.StepsInFlight() > 0)) return;
   const CoreStats stats = core_.Stats();
   metrics_.Update(stats, groups_.Stats(), transport_.Stats(), term_, routers_.size());
+  if (recorder_ != nullptr) {
+    metrics_.UpdateRecording(recorder_->recorded(), recorder_->unrecorded());
+  }
   if (frames_since_stats_ && stats.requests_running == 0 && stats.requests_waiting == 0) {
     SendStats(stats);
   }
@@ -404,6 +414,7 @@ void Driver::Drain() {
   while (!transport_.Flushed() && clock_.Now() < flush_end)
     transport_.Next(clock_.Now() + kFlushUs / 20);
   UpdateMetrics(clock_.Now());
+  if (recorder_ != nullptr) recorder_->Flush();
   LogInfo("resigned term {}", term_.value);
 }
 

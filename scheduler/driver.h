@@ -16,6 +16,7 @@
 #include "scheduler/core/scheduler_core.h"
 #include "scheduler/driver_metrics.h"
 #include "scheduler/membership/worker_group.h"
+#include "scheduler/recorder/event_recorder.h"
 #include "scheduler/term_store.h"
 #include "scheduler/transport/transport.h"
 
@@ -34,9 +35,10 @@ struct DriverOptions {
 
 class Driver {
  public:
-  // All must outlive it. `term` is the one to begin with, taken from `terms`.
+  // All must outlive it. `term` is the one to begin with, taken from `terms`. `recorder`, if any,
+  // is given every event of the core.
   Driver(const DriverOptions& options, TermId term, const Clock* clock, Transport* transport,
-         TermStore* terms, DriverMetrics* metrics);
+         TermStore* terms, DriverMetrics* metrics, EventRecorder* recorder = nullptr);
 
   // Until Stop, or until the term store gives no new term although a peer has seen a higher one
   // (UNAVAILABLE: it must not lead). Then: steps in flight are finished, peers are told by Resign.
@@ -95,6 +97,7 @@ class Driver {
   Transport& transport_;
   TermStore& terms_;
   DriverMetrics& metrics_;
+  EventRecorder* const recorder_;  // nullptr: nothing is recorded.
   SchedulerCore core_;
   WorkerGroups groups_;
   TermId term_;

@@ -40,6 +40,9 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   stale_ = total("stale_epoch_rejected_total", "Messages of another term, epoch or rank.");
   overflows_ = total("outbox_overflows_total", "Streams closed because their peer did not read.");
   unreadable_ = total("unreadable_messages_total", "Messages that could not be read.");
+  recorded_ = total("events_recorded_total", "Events recorded by --record-events.");
+  unrecorded_ = total("events_unrecorded_total",
+                      "Events that a recording lacks, since its file could not be written.");
   rows_ = metrics->AddHistogram("step_rows", "Rows of a step.",
                                 {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096});
   step_seconds_ = metrics->AddHistogram("step_seconds", "From a plan's sending to its result.",
@@ -54,6 +57,11 @@ void DriverMetrics::Total::Follow(uint64_t total) {
 void DriverMetrics::ObserveStep(size_t rows, int64_t step_us) {
   rows_.Observe(static_cast<double>(rows));
   step_seconds_.Observe(static_cast<double>(step_us) * 1e-6);
+}
+
+void DriverMetrics::UpdateRecording(uint64_t recorded, uint64_t unrecorded) {
+  recorded_.Follow(recorded);
+  unrecorded_.Follow(unrecorded);
 }
 
 void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups,

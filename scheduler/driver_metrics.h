@@ -23,6 +23,8 @@ class DriverMetrics {
 
   void Update(const CoreStats& core, const WorkerGroupStats& groups,
               const TransportStats& transport, TermId term, size_t routers);
+  // Of an EventRecorder.
+  void UpdateRecording(uint64_t recorded, uint64_t unrecorded);
 
  private:
   // A counter that follows a total kept elsewhere.
@@ -38,7 +40,7 @@ class DriverMetrics {
   Total steps_, step_rows_, prompt_tokens_, generation_tokens_, suspensions_, preemptions_,
       dropped_;
   Total kind_changes_, model_changes_, finished_, failed_, refused_, groups_formed_, groups_lost_,
-      stale_, overflows_, unreadable_;
+      stale_, overflows_, unreadable_, recorded_, unrecorded_;
   Histogram rows_, step_seconds_;
 };
 

@@ -11,6 +11,7 @@
 #include "common/self_dial.h"
 #include "scheduler/core/policy.h"
 #include "scheduler/driver.h"
+#include "scheduler/recorder/file_recorder.h"
 #include "scheduler/transport/grpc_transport.h"
 
 namespace fathom::scheduler {
@@ -25,6 +26,7 @@ struct Settings {
   int32_t port = 8003;
   int32_t metrics_port = 8002;
   std::string term_file;
+  std::string record_events;
   std::string log_level = "info";
   int32_t parent_pid = 0;
   DriverOptions driver;
@@ -74,6 +76,9 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   flags.Add("--drain-ms", &settings->drain_ms, 0, 600'000,
             "Longest wait for steps in flight after SIGTERM.");
   flags.Group("Process");
+  flags.Add("--record-events", &settings->record_events,
+            "File for every event of the scheduler core, for fathom replay. It has prompts and "
+            "answers as token ids. One that is there is renamed to FILE.1.");
   flags.AddChoice("--log-level", &settings->log_level, {"debug", "info", "warn", "error"},
                   "Least level logged");
   flags.Add("--die-with-parent", &settings->parent_pid, 0, INT32_MAX,
@@ -121,6 +126,12 @@ int Main(int argc, char** argv) {
   const int port = grpc->port(), metrics_port = http->port();
   const SelfDial self({{"--port", settings.host, port, OwnPort::Speaks::kHttp2},
                        {"--metrics-port", settings.host, metrics_port, OwnPort::Speaks::kHttp1}});
+  std::unique_ptr<FileRecorder> recorder;
+  if (!settings.record_events.empty()) {
+    auto file = FileRecorder::Create(settings.record_events, {options.build, options.core});
+    if (!file.ok()) return Fail(file.status(), kExitUnavailable);
+    recorder = *std::move(file);
+  }
   RealClock clock;
   Metrics metrics("scheduler");
   DriverMetrics driver_metrics(&metrics);
@@ -128,7 +139,8 @@ int Main(int argc, char** argv) {
   if (!transport.ok()) return Fail(transport.status(), kExitUnavailable);
   metrics.Serve(*std::move(http), [&] { return self.hears(); });
 
-  Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics);
+  Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics,
+                recorder.get());
   PrintListening("scheduler", {{"port", port}, {"metrics_port", metrics_port}});
   // Signals wait in a thread of their own: the driver thread waits for nothing but its queue.
   std::atomic<bool> over = false;

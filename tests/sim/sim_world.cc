@@ -22,10 +22,8 @@ scheduler::CoreOptions CoreOptionsOf(const WorldOptions& options) {
 
 }  // namespace
 
-World::World(const WorldOptions& options)
-    : options_(options),
-      rng_(options.seed),
-      core_(std::make_unique<scheduler::SchedulerCore>(CoreOptionsOf(options))) {
+World::World(const WorldOptions& options) : options_(options), rng_(options.seed) {
+  NewCore();
   for (int32_t i = 0; i < options.routers; ++i) routers_.push_back(PeerId{next_peer_++});
   for (int32_t i = 0; i < options.groups; ++i) {
     groups_.push_back({.id = GroupId{i}, .epoch = {}, .fingerprint = "kind-a", .group = nullptr});
@@ -95,10 +93,17 @@ void World::RunUntil(const std::function<bool()>& done, TimeUs limit_us) {
   now_ = std::max(now_, done() ? now_ : limit_us);
 }
 
+void World::NewCore() {
+  const scheduler::CoreOptions options = CoreOptionsOf(options_);
+  core_ = std::make_unique<scheduler::SchedulerCore>(options);
+  if (options_.observer != nullptr) options_.observer->OnCore(options);
+}
+
 void World::Feed(const scheduler::Event& event) {
   ++report_.events;
   const scheduler::Actions actions = core_->Step(event, now_);
   HashActions(actions);
+  if (options_.observer != nullptr) options_.observer->OnEvent(event, now_, actions);
   if (report_.events % options_.check_every_events == 0) {
     const absl::Status status = core_->CheckInvariants();
     if (!status.ok()) Fail(std::string(Message(status)));
@@ -234,7 +239,7 @@ void World::LoseRouter(size_t index) {
 void World::TakeOver() {
   ++report_.takeovers;
   ++term_.value;
-  core_ = std::make_unique<scheduler::SchedulerCore>(CoreOptionsOf(options_));
+  NewCore();
   for (size_t i = 0; i < groups_.size(); ++i) {
     groups_[i].group = nullptr;
     After(20'000 + static_cast<TimeUs>(Draw(kSecondUs)), [this, i, term = term_] {

@@ -21,7 +21,18 @@
 
 namespace fathom::sim {
 
+// Sees every core of a world and every event that one is given.
+class WorldObserver {
+ public:
+  virtual ~WorldObserver() = default;
+  // A core that knows nothing takes the place of the one before.
+  virtual void OnCore(const scheduler::CoreOptions& options) = 0;
+  virtual void OnEvent(const scheduler::Event& event, TimeUs now,
+                       const scheduler::Actions& actions) = 0;
+};
+
 struct WorldOptions {
+  WorldObserver* observer = nullptr;
   uint64_t seed = 1;
   std::string policy = "fcfs";
   int32_t run_ahead_max = 100;
@@ -118,6 +129,7 @@ class World {
   // Keeps the order of what one peer sends in one direction.
   void Send(uint64_t lane, std::function<void()> run);
   void Fail(std::string what);
+  void NewCore();
   void Feed(const scheduler::Event& event);
   void Carry(const scheduler::Actions& actions);
   void RunUntil(const std::function<bool()>& done, TimeUs limit_us);
