@@ -129,7 +129,10 @@ int Main(int argc, char** argv) {
   std::unique_ptr<FileRecorder> recorder;
   if (!settings.record_events.empty()) {
     auto file = FileRecorder::Create(settings.record_events, {options.build, options.core});
-    if (!file.ok()) return Fail(file.status(), kExitUnavailable);
+    if (!file.ok()) {
+      return Fail(file.status(),
+                  absl::IsInvalidArgument(file.status()) ? kExitUsage : kExitUnavailable);
+    }
     recorder = *std::move(file);
   }
   RealClock clock;

@@ -1,6 +1,8 @@
 #include "scheduler/recorder/event_wire.h"
 
+#include <type_traits>
 #include <utility>
+#include <variant>
 
 #include "cluster/wire.h"
 #include "recording.pb.h"

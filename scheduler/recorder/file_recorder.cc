@@ -1,6 +1,7 @@
 #include "scheduler/recorder/file_recorder.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -26,8 +27,14 @@ absl::Status RecorderError(const char* what, const std::string& path) {
 
 absl::StatusOr<std::unique_ptr<FileRecorder>> FileRecorder::Create(const std::string& path,
                                                                    const RecordingHeader& header) {
-  if (std::rename(path.c_str(), (path + ".1").c_str()) != 0 && errno != ENOENT) {
-    return RecorderError("rename the recording that is there:", path);
+  struct stat there = {};
+  if (lstat(path.c_str(), &there) == 0) {
+    if (!S_ISREG(there.st_mode)) {
+      return Invalid("--record-events: {} is there and no file; give the name of one", path);
+    }
+    if (std::rename(path.c_str(), (path + ".1").c_str()) != 0) {
+      return RecorderError("rename to .1 the file that is there,", path);
+    }
   }
   const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0) return RecorderError("make", path);

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "common/status.h"
 #include "scheduler/recorder/event_recorder.h"
@@ -17,9 +18,9 @@ namespace fathom::scheduler {
 class FileRecorder final : public EventRecorder {
  public:
   // Makes the file, which only its owner may read, for it has prompts and answers as token ids. A
-  // file that is there is renamed to PATH.1, whatever that was: a scheduler that is started again
-  // after a crash must not take away what tells of it. UNAVAILABLE or RESOURCE_EXHAUSTED names the
-  // path.
+  // file that is there is renamed to PATH.1: a scheduler that is started again after a crash must
+  // not take away what tells of it. INVALID_ARGUMENT (there is something else than a file),
+  // UNAVAILABLE or RESOURCE_EXHAUSTED names the path.
   static absl::StatusOr<std::unique_ptr<FileRecorder>> Create(const std::string& path,
                                                               const RecordingHeader& header);
   ~FileRecorder() override;  // Flushes.

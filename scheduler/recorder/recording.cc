@@ -6,6 +6,7 @@
 #include <boost/crc.hpp>
 #include <cstring>
 #include <iterator>
+#include <utility>
 #include <variant>
 
 #include "common/check.h"

@@ -331,6 +331,12 @@ TEST_F(RecorderFile, APathThatCannotBeMadeIsNamed) {
   EXPECT_NE(Message(recorder.status()).find("/no/such"), std::string_view::npos);
 }
 
+TEST_F(RecorderFile, WhatIsNoFileIsLeftAlone) {
+  const auto recorder = FileRecorder::Create(folder_, {"build", {}});
+  EXPECT_EQ(recorder.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(std::filesystem::is_directory(folder_));
+}
+
 TEST_F(RecorderFile, ADriverTellsEveryEventOfItsCore) {
   auto recorder = FileRecorder::Create(path_, {"build", {}});
   ASSERT_TRUE(recorder.ok());
