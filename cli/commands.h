@@ -22,6 +22,7 @@ int RunPlan(int argc, const char* const* argv);
 int RunStatus(int argc, const char* const* argv);
 int RunProfile(int argc, const char* const* argv);
 int RunBench(int argc, const char* const* argv);
+int RunReplay(int argc, const char* const* argv);
 int RunEdge(int argc, const char* const* argv);
 
 // --server and --use-proxy, in every command that talks to a cluster.

@@ -28,6 +28,7 @@ constexpr Command kCommands[] = {
     {"status", "what the cluster does now", fathom::client::RunStatus},
     {"profile", "trace a worker's next steps, host and device", fathom::client::RunProfile},
     {"bench", "measure latency or throughput", fathom::client::RunBench},
+    {"replay", "a recording of the scheduler, through its core again", fathom::client::RunReplay},
     {"edge", "HAProxy in front of a router, for untrusted clients", fathom::client::RunEdge},
 };
 

@@ -87,10 +87,12 @@ int RunServe(int argc, const char* const* argv) {
   flags.Group("GPU");
   flags.Add("--enforce-eager", &enforce_eager, "No CUDA graphs");
   flags.Add("--diagnose-numerics", &diagnose_numerics, "Name the op of a non-finite value; slow");
-  std::optional<std::string> policy, model_wait;
+  std::optional<std::string> policy, model_wait, record_events;
   flags.Group("Scheduling");
   flags.Add("--policy", &policy, "Who is admitted next, who is suspended: as of fathom-scheduler");
   flags.Add("--model-wait", &model_wait, "Seconds that an answer waits for its model to come back");
+  flags.Add("--record-events", &record_events,
+            "File for every event of the scheduler, for fathom replay; it has prompts and answers");
   std::optional<std::string> served_name, override_generation;
   flags.Group("Network");
   flags.Add("--served-model-name", &served_name, "Name that clients see (default: the folder's)");
@@ -113,6 +115,7 @@ int RunServe(int argc, const char* const* argv) {
   }
   if (policy) options.scheduler_flags.emplace_back("--policy", *policy);
   if (model_wait) options.scheduler_flags.emplace_back("--model-wait", *model_wait);
+  if (record_events) options.scheduler_flags.emplace_back("--record-events", *record_events);
   if (served_name) options.router_flags.emplace_back("--served-model-name", *served_name);
   if (override_generation) {
     options.router_flags.emplace_back("--override-generation-config", *override_generation);
