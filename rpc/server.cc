@@ -111,7 +111,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
       grpc::GenericCallbackServerContext* context) override {
     const std::shared_ptr<Call> call = Call::Make(this, context);
     const int64_t calls = connections_->CallBegan(call->peer());
-    if (calls > options_.port.streams_per_connection_max) {
+    if (calls > options_.port.streams_per_connection_max && !options_.connections.of_a_proxy) {
       Refuse(call, fmt::format("this connection has {} calls; the limit is {}", calls,
                                options_.port.streams_per_connection_max));
     } else if (!methods_.contains(call->method())) {
