@@ -46,11 +46,7 @@ absl::Status Driver::Run() {
 bool Driver::RunOnce() {
   std::optional<TransportEvent> event = transport_.Next(NextDeadline());
   const TimeUs now = clock_.Now();
-  if (event) {
-    Handle(*std::move(event), now);
-  } else if (recorder_ != nullptr) {
-    recorder_->Flush();
-  }
+  if (event) Handle(*std::move(event), now);
   OnTime(now);
   UpdateMetrics(now);
   return !stop_ && failure_.ok();
@@ -338,7 +334,6 @@ void Driver::OnTick(TimeUs now) {
   const int64_t tick_us = options_.groups.tick_us;
   const int64_t late_us = now - next_tick_us_;
   next_tick_us_ = now + tick_us;
-  if (recorder_ != nullptr) recorder_->Flush();
   std::vector<std::pair<PeerId, absl::Status>> closes;
   for (auto& [peer, silent] : silent_) {
     if (late_us > tick_us) silent.since_us = std::min(now, silent.since_us + late_us);
@@ -414,7 +409,6 @@ void Driver::Drain() {
   while (!transport_.Flushed() && clock_.Now() < flush_end)
     transport_.Next(clock_.Now() + kFlushUs / 20);
   UpdateMetrics(clock_.Now());
-  if (recorder_ != nullptr) recorder_->Flush();
   LogInfo("resigned term {}", term_.value);
 }
 

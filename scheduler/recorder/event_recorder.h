@@ -13,9 +13,9 @@ class EventRecorder {
   virtual ~EventRecorder() = default;
 
   // Before the core gets the event. Never fails: a recorder that cannot go on counts what it lacks.
+  // When it returns, the recorded event survives the process: the event at which a core breaks is
+  // the one that a recording is made for.
   virtual void Record(const Event& event, TimeUs now) = 0;
-  // Called in every pause of the driver and each tick: what was recorded survives the process.
-  virtual void Flush() = 0;
 
   uint64_t recorded() const { return recorded_; }
   uint64_t unrecorded() const { return unrecorded_; }  // Since the recording had to stop.

@@ -14,7 +14,7 @@
 namespace fathom::scheduler {
 namespace {
 
-constexpr size_t kBufferBytes = 1 << 20;
+constexpr size_t kKeptBytes = 1 << 20;  // Of memory, after a record that was larger.
 
 absl::Status RecorderError(const char* what, const std::string& path) {
   const std::string text =
@@ -39,13 +39,11 @@ absl::StatusOr<std::unique_ptr<FileRecorder>> FileRecorder::Create(const std::st
   const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0) return RecorderError("make", path);
   auto recorder = std::unique_ptr<FileRecorder>(new FileRecorder(path, file));
-  recorder->buffer_ = EncodeHeader(header);
-  FATHOM_RETURN_IF_ERROR(recorder->Write());
+  FATHOM_RETURN_IF_ERROR(recorder->Write(EncodeHeader(header)));
   return recorder;
 }
 
 FileRecorder::~FileRecorder() {
-  Flush();
   if (file_ >= 0) close(file_);
 }
 
@@ -54,47 +52,37 @@ void FileRecorder::Record(const Event& event, TimeUs now) {
     ++unrecorded_;
     return;
   }
-  if (const absl::Status status = EncodeEvent(event, now, &buffer_); !status.ok()) {
-    Flush();
+  record_.clear();
+  absl::Status status = EncodeEvent(event, now, &record_);
+  if (status.ok()) status = Write(record_);
+  if (!status.ok()) {
     ++unrecorded_;
     return Stop(status);
   }
   ++recorded_;
-  ++buffered_;
-  if (buffer_.size() >= kBufferBytes) Flush();
-}
-
-void FileRecorder::Flush() {
-  if (file_ < 0 || buffer_.empty()) return;
-  if (const absl::Status status = Write(); !status.ok()) Stop(status);
+  if (record_.capacity() > kKeptBytes) record_ = {};
 }
 
 void FileRecorder::Stop(const absl::Status& why) {
-  if (file_ < 0) return;
-  recorded_ -= buffered_;
-  unrecorded_ += buffered_;
   LogError("{}; the recording ends with event {}, {} bytes of it are whole", Message(why),
            recorded_, written_bytes_);
   close(file_);
   file_ = -1;
-  buffer_ = {};
+  record_ = {};
 }
 
-absl::Status FileRecorder::Write() {
+absl::Status FileRecorder::Write(std::string_view record) {
   size_t done = 0;
-  while (done < buffer_.size()) {
-    const ssize_t bytes = write(file_, buffer_.data() + done, buffer_.size() - done);
+  while (done < record.size()) {
+    const ssize_t bytes = write(file_, record.data() + done, record.size() - done);
     if (bytes > 0) done += static_cast<size_t>(bytes);
     if (bytes >= 0 || errno == EINTR) continue;
     const absl::Status status = RecorderError("write", path_);
-    // Otherwise the reader sees a record that was cut off, which it can do with.
+    // Where this fails, the reader sees a record that was cut off and reads up to it.
     if (ftruncate(file_, written_bytes_) != 0) LogWarn("{}", Message(RecorderError("cut", path_)));
     return status;
   }
   written_bytes_ += static_cast<int64_t>(done);
-  buffer_.clear();
-  if (buffer_.capacity() > 4 * kBufferBytes) buffer_.shrink_to_fit();
-  buffered_ = 0;
   return absl::OkStatus();
 }
 

@@ -1,12 +1,12 @@
-// scheduler/recorder/file_recorder.h: records into a file (scheduler/recorder/recording.h), through
-// a buffer of 1 MiB that Flush and a full buffer hand to the system. The file ends with a whole
-// record: when it cannot be written (a full disk), what was written of the last buffer is taken
-// back to there as far as that can be done, one line is logged and the recording is over; the
-// scheduler goes on. Thread: one.
+// scheduler/recorder/file_recorder.h: records into a file (scheduler/recorder/recording.h), one
+// write() for each event. The file ends with a whole record: when an event cannot be written (a
+// full disk), the part of it that was written is cut off again, one line is logged and the
+// recording is over; the scheduler goes on. Thread: one.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "common/status.h"
@@ -23,24 +23,21 @@ class FileRecorder final : public EventRecorder {
   // UNAVAILABLE or RESOURCE_EXHAUSTED names the path.
   static absl::StatusOr<std::unique_ptr<FileRecorder>> Create(const std::string& path,
                                                               const RecordingHeader& header);
-  ~FileRecorder() override;  // Flushes.
+  ~FileRecorder() override;
   FileRecorder(const FileRecorder&) = delete;
   FileRecorder& operator=(const FileRecorder&) = delete;
 
   void Record(const Event& event, TimeUs now) override;
-  void Flush() override;
 
  private:
   FileRecorder(std::string path, int file) : path_(std::move(path)), file_(file) {}
   // Ends the recording.
   void Stop(const absl::Status& why);
-  // Writes the buffer and empties it.
-  absl::Status Write();
+  absl::Status Write(std::string_view record);
 
   const std::string path_;
   int file_ = -1;              // -1: stopped.
-  std::string buffer_;         // Whole records.
-  uint64_t buffered_ = 0;      // Events in it.
+  std::string record_;         // The event that is being written.
   int64_t written_bytes_ = 0;  // The file's length up to its last whole record.
 };
 
