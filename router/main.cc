@@ -167,7 +167,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   RouterService service(parts);
 
   rpc::ServerOptions server{.name = "router"};
-  if (options.behind_proxy) server.connections = rpc::TrustedConnections();
+  server.connections.of_a_proxy = options.behind_proxy;
   const absl::Status started = service.Start(*std::move(grpc), server);
   if (!started.ok()) return Fail(kExitUnavailable, started);
   metrics.Serve(*std::move(http), [&] { return self.hears(); });

@@ -48,8 +48,8 @@ class Call final : public grpc::ServerGenericBidiReactor {
 
   const std::string& method() const { return method_; }
   const std::string& peer() const { return peer_; }
-  // The last "x-forwarded-for" header, as it came; empty: there is none. Only where a proxy that
-  // sets it is in front is it more than the client's word.
+  // The last "x-forwarded-for" header, as it came; empty: there is none. A client may send
+  // anything in it; it can be trusted only behind a proxy that sets it.
   const std::string& forwarded_for() const { return forwarded_for_; }
   std::chrono::system_clock::time_point deadline() const { return deadline_; }
   std::chrono::steady_clock::time_point began() const { return began_; }

@@ -363,6 +363,7 @@ class Connections::Impl {
 
   // gRPC sees the end of the connection and cancels its calls.
   void Cut(Connection* connection, const char* why) {
+    if (limits_.of_a_proxy) return;
     if (std::exchange(connection->cut, true)) return;
     ++stats_.cut_total;
     Disconnect(connection->watched_fd);

@@ -44,20 +44,10 @@ struct ConnectionLimits {
   int64_t messages_on_the_way_max = 8;
   // Calls of one connection. A client that has learned the port's limit of streams has fewer.
   int64_t calls_max = 2048;
-  // A proxy's: each carries the calls of many clients, and none is refused for their number.
+  // Only a proxy reaches the port: a connection carries the calls of many clients. None is cut, and
+  // no call is refused for their number.
   bool of_a_proxy = false;
 };
-
-// For a port that only a proxy reaches: its connections carry the calls of many clients, and none
-// is cut.
-inline ConnectionLimits TrustedConnections() {
-  ConnectionLimits limits;
-  limits.abandoned_burst = 1e18;
-  limits.stray_bytes_burst = int64_t{1} << 60;
-  limits.calls_max = int64_t{1} << 60;
-  limits.of_a_proxy = true;
-  return limits;
-}
 
 struct ConnectionStats {
   int64_t open = 0;

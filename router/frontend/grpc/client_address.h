@@ -13,8 +13,8 @@ namespace fathom::router {
 std::string ClientOfPeer(const std::string& peer);
 
 // Of a call that a proxy brings: the last address in its "x-forwarded-for" headers, which is the
-// one that the proxy itself saw; those before it are the client's word. Without a readable one: the
-// proxy, by `peer`.
+// one that the proxy itself saw; the client may have made up those before it. Without a readable
+// one: the proxy, by `peer`.
 std::string ClientBehindProxy(const std::string& peer, std::string_view forwarded_for);
 
 }  // namespace fathom::router
