@@ -33,10 +33,11 @@ class ShortestFirst final : public Policy {
   static constexpr TimeUs kTokenUs = 1000;
 };
 
-// Equal shares for tenants: start-time fair queueing over the tokens that requests may take. A
-// request's place is where its tenant's requests before it end, but never before the place of the
-// request that was admitted last: a tenant that was idle gains nothing by it, and a tenant that
-// sends many requests waits behind its own. The latest arrival makes room.
+// Equal shares for tenants: start-time fair queueing. The cost of a request is the tokens that it
+// asks for, prompt and max_tokens. A request's place is the sum of the costs of its tenant's
+// requests before it, but not less than the place of the request that was admitted last: a tenant
+// that was idle has no credit, and the requests of a tenant that sends many wait behind each other.
+// When blocks run out, the latest arrival is preempted.
 class FairShare final : public Policy {
  public:
   OrderKey Push(const SequenceFacts& facts) override {
@@ -55,10 +56,10 @@ class FairShare final : public Policy {
     if (place == tenant->second.waiting.end()) return;  // It was a resumed one.
     if (admitted) now_ = std::max(now_, place->second);
     tenant->second.waiting.erase(place);
-    if (--waiting_ == 0) {  // All begin anew, behind what was promised to anybody.
+    if (--waiting_ == 0) {  // No request waits: all tenants begin at one place again.
       for (const auto& [name, each] : tenants_) now_ = std::max(now_, each.end);
     }
-    // A tenant that is behind what was admitted begins anew: no state of it is kept.
+    // The next request of such a tenant begins at now_, as that of a tenant that is not known.
     std::erase_if(tenants_, [this](const auto& each) {
       return each.second.waiting.empty() && each.second.end <= now_;
     });

@@ -33,8 +33,8 @@ struct OrderKey {
 };
 
 // One policy at work in one core, with whatever state it keeps of those who wait and run. State
-// must stay bounded by the sequences that wait or run. The core calls it for every sequence: Push,
-// then Pop, as often as it waits; Charge while it runs.
+// must stay bounded by the sequences that wait or run. For every sequence the core calls
+// Push and then Pop, as often as the sequence waits.
 class Policy {
  public:
   virtual ~Policy() = default;
@@ -45,8 +45,6 @@ class Policy {
   virtual OrderKey Push(const SequenceFacts& facts) = 0;
   // It does not wait any more: it was admitted, or left.
   virtual void Pop(const SequenceFacts& /*facts*/, bool /*admitted*/) {}
-  // A step computed `tokens` tokens of it.
-  virtual void Charge(const SequenceFacts& /*facts*/, int32_t /*tokens*/) {}
 
   // When blocks run out, the running sequence with the greatest key is preempted. The key must not
   // change over a sequence's life: then the least one is never disturbed, and every sequence ends.

@@ -66,9 +66,6 @@ void SchedulerCore::Impl::On(const StepDone& event) {
   for (const FlightRow& row : flight.rows) {
     counters_.step_rows_total += static_cast<uint64_t>(row.tokens);
     if (row.prefill) counters_.prompt_tokens_total += static_cast<uint64_t>(row.tokens);
-    if (const Session* session = sessions_.Find(row.session)) {
-      policy_->Charge(FactsOf(session->sequences[static_cast<size_t>(row.sequence)]), row.tokens);
-    }
   }
   for (const ResultRow& row : result.rows) {
     ApplyRow(*group, flight.rows[static_cast<size_t>(row.row)], row);

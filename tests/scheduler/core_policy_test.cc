@@ -50,7 +50,6 @@ TEST(Policy, KeysDifferAndResumedComeFirstAndTheEvictionOrderNeverChanges) {
       const OrderKey eviction = policy->EvictionOrder(a);
       policy->Pop(a, true);
       policy->Pop(b, false);
-      policy->Charge(a, 1 + static_cast<int32_t>(rng() % 5));
       a.resumed = !a.resumed;
       a.generated_tokens += 5;
       ASSERT_EQ(policy->EvictionOrder(a), eviction);
