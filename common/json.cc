@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "common/lfs_pointer.h"
 #include "common/status.h"
+#include "common/utf8.h"
 
 namespace fathom::worker {
 namespace {
@@ -155,8 +156,7 @@ std::string JsonValue::Brief() const {
     }
     text += "}";
   }
-  if (text.size() > kBriefBytes) text = text.substr(0, kBriefBytes) + "...";
-  return text;
+  return Shortened(text, kBriefBytes);
 }
 
 }  // namespace fathom::worker

@@ -148,4 +148,19 @@ void Utf8Stream::Flush(std::string* text) {
   pending_.clear();
 }
 
+std::string Shortened(std::string_view text, size_t bytes_max) {
+  if (text.size() <= bytes_max) return std::string(text);
+  size_t end = bytes_max;
+  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) --end;
+  return std::string(text.substr(0, end)) + "...";
+}
+
+std::string ToUtf8(std::string_view bytes) {
+  std::string text;
+  Utf8Stream stream;
+  stream.Append(bytes, &text);
+  stream.Flush(&text);
+  return text;
+}
+
 }  // namespace fathom

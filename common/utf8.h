@@ -42,6 +42,13 @@ bool IsWordCharacter(char32_t code_point);
 std::string_view TrimLeft(std::string_view text);
 std::string_view TrimRight(std::string_view text);
 
+// For messages: at most `bytes_max` bytes of `text`, whole characters, and "..." where any is left
+// out. What quotes a text of somebody else goes through this: an error whose text is not UTF-8
+// loses its details on the way to a client. REQUIRES: `text` is UTF-8.
+std::string Shortened(std::string_view text, size_t bytes_max);
+// The bytes as UTF-8, each maximal invalid subpart as one U+FFFD.
+std::string ToUtf8(std::string_view bytes);
+
 // Bytes to UTF-8, each maximal invalid subpart as one U+FFFD. Keeps back the at most 3 bytes of a
 // character that is not complete yet. The concatenation does not depend on how the bytes were cut.
 class Utf8Stream {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/reason.h"
+#include "common/utf8.h"
 #include "text/jinja/builtins.h"
 #include "text/jinja/eval.h"
 #include "text/jinja/json.h"
@@ -150,7 +151,7 @@ absl::Status AddKwargs(const ChatInput& input, jinja::Variables* variables) {
                      std::end(kOwnVariables);
     const bool given_twice = name == "enable_thinking" && input.enable_thinking.has_value();
     if ((own && name != "enable_thinking") || given_twice || jinja::FindFunction(name) != nullptr) {
-      return WithReason(Invalid("{} sets \"{}\", which {}", kField, name.substr(0, 64),
+      return WithReason(Invalid("{} sets \"{}\", which {}", kField, Shortened(name, 64),
                                 own ? "is a field of the request; set that instead"
                                     : "is a function of every template; choose another name"),
                         Reason::kTemplateVariable, kField);

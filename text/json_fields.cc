@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "common/lfs_pointer.h"
+#include "common/utf8.h"
 
 namespace fathom::router {
 namespace {
@@ -11,9 +12,7 @@ namespace {
 constexpr size_t kShownBytes = 80;
 
 std::string Shown(const Json& value) {
-  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (text.size() > kShownBytes) text = text.substr(0, kShownBytes) + "...";
-  return text;
+  return Shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace), kShownBytes);
 }
 
 }  // namespace

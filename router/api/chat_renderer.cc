@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/reason.h"
+#include "common/utf8.h"
 #include "router/api/field_limits.h"
 
 namespace fathom::router {
@@ -80,7 +81,7 @@ absl::Status ChatRenderer::CheckMessages(const std::vector<ChatMessage>& message
     return WithReason(
         Invalid(
             "messages[{}].role is \"{}\"; it must be system, developer, user, assistant or tool", i,
-            role.substr(0, 32)),
+            Shortened(role, 32)),
         Reason::kUnknownRole, fmt::format("messages[{}].role", i));
   }
   return absl::OkStatus();

@@ -12,15 +12,6 @@ namespace {
 
 const EvalLimits kLimits = {.steps_max = 5'000, .bytes_max = 1 << 16};
 
-// Messages are UTF-8 wherever they come from (protobuf, JSON); any bytes must do for the source.
-std::string AsUtf8(std::string_view bytes) {
-  std::string text;
-  Utf8Stream stream;
-  stream.Append(bytes, &text);
-  stream.Flush(&text);
-  return text;
-}
-
 // One message for each line of `text`.
 Variables Messages(std::string_view text, bool literal) {
   List messages;
@@ -36,7 +27,8 @@ Variables Messages(std::string_view text, bool literal) {
 
 void FuzzTemplate(std::string_view input) {
   const size_t cut = std::min(input.find('\0'), input.size());
-  const std::string contents = AsUtf8(input.substr(std::min(cut + 1, input.size())));
+  // Messages are UTF-8 wherever they come from (protobuf, JSON); any bytes must do for the source.
+  const std::string contents = ToUtf8(input.substr(std::min(cut + 1, input.size())));
   try {
     const Block block = Parse(input.substr(0, cut));
     const Str text = Render(block, Messages(contents, true), 0, kLimits);

@@ -40,6 +40,15 @@ TEST(RpcError, ClientsFindTheStandardDetails) {
   EXPECT_EQ(info.reason(), "QUEUE_FULL");
 }
 
+// A client that cannot parse the details would have no reason and no field.
+TEST(RpcError, ATextThatIsNotUtf8KeepsItsDetails) {
+  const absl::Status back = FromGrpcStatus(
+      ToGrpcStatus(WithDetail(Invalid("half a letter: \xC3"), {"A_REASON", "f", 0})));
+  ASSERT_TRUE(DetailOf(back).has_value());
+  EXPECT_EQ(DetailOf(back)->reason, "A_REASON");
+  EXPECT_EQ(Message(back), "half a letter: \uFFFD");
+}
+
 TEST(RpcError, WithoutDetailTheCodeIsTheReason) {
   EXPECT_EQ(DetailOf(FromGrpcStatus(ToGrpcStatus(Internal("bug"))))->reason, "INTERNAL");
 }

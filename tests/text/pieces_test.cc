@@ -52,6 +52,21 @@ TEST(Utf8, StreamDoesNotDependOnTheCuts) {
   }
 }
 
+TEST(Utf8, ShortenedTextsAreWholeCharacters) {
+  const std::string text = "a\u00E9\u4E2D\U0001F600z\u00E9";
+  for (size_t bytes = 0; bytes <= text.size() + 1; ++bytes) {
+    const std::string shown = Shortened(text, bytes);
+    ASSERT_EQ(FirstInvalidUtf8(shown), std::string::npos) << bytes;
+    if (bytes >= text.size()) {
+      ASSERT_EQ(shown, text);
+      continue;
+    }
+    ASSERT_TRUE(shown.ends_with("..."));
+    const std::string kept = shown.substr(0, shown.size() - 3);
+    ASSERT_TRUE(text.starts_with(kept) && kept.size() <= bytes && bytes - kept.size() < 4) << bytes;
+  }
+}
+
 TEST(Utf8, MaximalSubpartsAsInTheUnicodeStandard) {  // Chapter 3, tables 3-8 and 3-11.
   const auto decode = [](const std::string& bytes) {
     Utf8Stream stream;

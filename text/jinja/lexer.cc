@@ -6,6 +6,8 @@
 #include <charconv>
 #include <cstring>
 
+#include "common/utf8.h"
+
 namespace fathom::router::jinja {
 namespace {
 
@@ -307,7 +309,7 @@ class Lexer {
       }
     }
     if (std::strchr("+-*/%~<>=()[]{}.,:|", rest[0]) == nullptr)
-      Fail(fmt::format("unexpected character '{}'", CodePoints(rest.substr(0, 4)).front()));
+      Fail(fmt::format("unexpected character '{}'", rest.substr(0, NextCharacter(rest, 0))));
     if (std::strchr("([{", rest[0]) != nullptr) ++depth_;
     if (std::strchr(")]}", rest[0]) != nullptr) depth_ = std::max(0, depth_ - 1);
     Push(TokenKind::kOperator, std::string(1, rest[0]));

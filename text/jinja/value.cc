@@ -9,27 +9,12 @@
 #include <functional>
 
 #include "common/check.h"
+#include "common/utf8.h"
 
 namespace fathom::router::jinja {
 namespace {
 
 constexpr size_t kIndexedEntriesMin = 16;  // Smaller maps are searched from end to end.
-
-size_t SequenceLength(unsigned char lead) {
-  if (lead < 0x80) return 1;
-  if (lead < 0xE0) return 2;
-  return lead < 0xF0 ? 3 : 4;
-}
-
-uint32_t Decode(std::string_view text, size_t* size) {
-  const auto lead = static_cast<unsigned char>(text[0]);
-  *size = std::min(SequenceLength(lead), text.size());
-  if (*size == 1) return lead;
-  uint32_t code = lead & (0xFFu >> (*size + 1));
-  for (size_t i = 1; i < *size; ++i)
-    code = code << 6 | (static_cast<unsigned char>(text[i]) & 0x3Fu);
-  return code;
-}
 
 // str.isprintable of a character beyond ASCII.
 bool Printable(uint32_t code) {
@@ -140,7 +125,7 @@ std::vector<std::string_view> CodePoints(std::string_view text) {
   std::vector<std::string_view> points;
   points.reserve(text.size());
   while (!text.empty()) {
-    const size_t size = std::min(SequenceLength(static_cast<unsigned char>(text[0])), text.size());
+    const size_t size = NextCharacter(text, 0);
     points.push_back(text.substr(0, size));
     text.remove_prefix(size);
   }
@@ -148,16 +133,15 @@ std::vector<std::string_view> CodePoints(std::string_view text) {
 }
 
 bool IsSpaceAt(std::string_view text, size_t* size) {
-  const uint32_t c = Decode(text, size);
+  const Utf8Step step = ScanUtf8(text);
+  *size = step.bytes;
+  const char32_t c = step.code_point;
   return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
          c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
          c == 0x205F || c == 0x3000;
 }
 
-uint32_t CodePointAt(std::string_view text) {
-  size_t size = 0;
-  return Decode(text, &size);
-}
+uint32_t CodePointAt(std::string_view text) { return FirstCodePoint(text); }
 
 void AppendUtf8(uint32_t code, std::string* out) {
   const auto tail = [&](int shift) { *out += static_cast<char>(0x80 | (code >> shift & 0x3F)); };

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "common/utf8.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 
@@ -11,7 +12,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   const ErrorDetail detail =
       DetailOf(status).value_or(ErrorDetail{std::string(CodeName(status.code())), "", 0});
-  const std::string message(Message(status));
+  const std::string message = ToUtf8(Message(status));  // A protobuf string holds nothing else.
   google::rpc::Status rpc;
   rpc.set_code(static_cast<int>(status.code()));
   rpc.set_message(message);
