@@ -142,8 +142,8 @@ struct Record {
   std::vector<TokenId> prompt_ids;
   std::vector<SequenceRecord> sequences;  // request.sequences of them; empty in a first Submit.
   std::vector<FingerprintSpan> fingerprints;
-  // With output.prompt_logprobs: those known so far; [i] is prompt position i + 1. They precede the
-  // first token, so that whoever has a token has all of them.
+  // With output.prompt_logprobs: those known so far; [i] is prompt position i + 1. A worker sends
+  // them before the first token, so that a record with a token has all of them.
   std::vector<TokenLogprob> prompt_logprobs;
   bool operator==(const Record&) const = default;
 };
