@@ -38,6 +38,12 @@ constexpr double kForgivenPerSecond = 0.5;
 constexpr double kForgivenBurst = 4;
 // A busy process learns late that a call has begun to which bytes belong: 2 s.
 constexpr int kLooksOverMax = 8;
+// gRPC 1.51 bounds one frame of a header and not the header, and hands over a header of gigabytes
+// when its connection ends. So many bytes since the last look are looked at as they come.
+constexpr int64_t kLookAtOnceBytes = 1 << 20;
+// What gRPC's flow control lets in for calls that it has not told us of yet: its window of one
+// connection grows to 16 MiB.
+constexpr int64_t kUnknownCallsBytesMax = 32 << 20;
 // Calls that may be given up between two looks by a client that also sends large messages.
 constexpr int64_t kGaveUpMax = 16;
 constexpr uint64_t kWake = 0;
@@ -251,8 +257,10 @@ class Connections::Impl {
         if (id == kWake) return;
         if (id == kListen) {
           Accept();
-        } else {
+        } else if ((events[static_cast<size_t>(i)].events & (EPOLLHUP | EPOLLERR)) != 0) {
           Forget(id);
+        } else {
+          BytesCame(id);
         }
       }
       if (steady_clock::now() < next_tick) continue;
@@ -333,7 +341,18 @@ class Connections::Impl {
     by_peer_[connection.peer] = connection.id;
     Connection& placed = connections_.emplace(connection.id, std::move(connection)).first->second;
     SetIdle(&placed);
-    Watch(placed.watched_fd, placed.id, 0);  // EPOLLHUP and EPOLLERR: gRPC or the peer closed it.
+    // EPOLLHUP and EPOLLERR come unasked: gRPC or the peer closed it.
+    Watch(placed.watched_fd, placed.id, EPOLLIN | EPOLLET);
+  }
+
+  void BytesCame(uint64_t id) {
+    std::lock_guard lock(mutex_);
+    const auto it = connections_.find(id);
+    if (it == connections_.end() || it->second.cut) return;
+    const int64_t bytes = BytesReceived(it->second.watched_fd);
+    if (bytes - it->second.seen_bytes < kLookAtOnceBytes) return;
+    const int64_t excess = StrayExcess(&it->second, bytes);
+    if (excess > EndlessBytes(it->second)) Cut(&it->second, "it sends a header without end");
   }
 
   void Forget(uint64_t id) {
@@ -370,21 +389,36 @@ class Connections::Impl {
     LogWarn("cut the connection of {}: {}", connection->peer, why);
   }
 
+  // Counts what has come until now: `bytes` in all. Returns how much of it belongs to no call, less
+  // what the connection may have.
+  int64_t StrayExcess(Connection* connection, int64_t bytes) const {
+    const int64_t expected = std::exchange(connection->expected_bytes, 0);
+    const int64_t stray = bytes - std::exchange(connection->seen_bytes, bytes) - expected;
+    const double level = connection->stray.Add(static_cast<double>(stray),
+                                               static_cast<double>(limits_.stray_bytes_per_second),
+                                               steady_clock::now());
+    const int64_t on_the_way =
+        GivesUpMany(*connection) ? 0
+                                 : std::min(connection->awaited, limits_.messages_on_the_way_max) *
+                                       limits_.message_bytes_max;
+    return static_cast<int64_t>(level) - limits_.stray_bytes_burst - on_the_way;
+  }
+
+  // Whoever gives up many calls has no messages on the way.
+  static bool GivesUpMany(const Connection& connection) { return connection.gave_up > kGaveUpMax; }
+
+  // An excess beyond it is no message of a call that we do not know of yet.
+  int64_t EndlessBytes(const Connection& connection) const {
+    return connection.calls == 0 ? 2 * limits_.message_bytes_max : kUnknownCallsBytesMax;
+  }
+
   void LookForStrayBytes() {
     std::lock_guard lock(mutex_);
-    const auto now = steady_clock::now();
     for (auto& [id, connection] : connections_) {
-      const int64_t bytes = BytesReceived(connection.watched_fd);
-      const int64_t expected = std::exchange(connection.expected_bytes, 0);
-      const int64_t stray = bytes - std::exchange(connection.seen_bytes, bytes) - expected;
-      const double level = connection.stray.Add(
-          static_cast<double>(stray), static_cast<double>(limits_.stray_bytes_per_second), now);
-      // Whoever gives up many calls has no messages on the way.
-      const bool resets = std::exchange(connection.gave_up, 0) > kGaveUpMax;
-      const int64_t awaited = resets ? 0 : connection.awaited;
-      const int64_t on_the_way =
-          std::min(awaited, limits_.messages_on_the_way_max) * limits_.message_bytes_max;
-      if (level <= static_cast<double>(limits_.stray_bytes_burst + on_the_way)) {
+      const int64_t excess = StrayExcess(&connection, BytesReceived(connection.watched_fd));
+      const bool resets = GivesUpMany(connection);
+      connection.gave_up = 0;
+      if (excess <= 0) {
         connection.looks_over = 0;
       } else if (++connection.looks_over >= kLooksOverMax || resets) {
         Cut(&connection, "it sends bytes that belong to no call");
