@@ -1,11 +1,30 @@
 #include "cli/verify/golden.h"
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 namespace fathom::client {
 namespace {
 
 using nlohmann::ordered_json;
+
+bool HasWideNumber(const ordered_json& value) {
+  if (value.is_number_float()) return std::abs(value.get<double>()) >= 0x1p63;
+  return value.is_structured() && std::any_of(value.begin(), value.end(), HasWideNumber);
+}
+
+// The text that a request carries for a JSON value of `field`: a string is that text already.
+absl::StatusOr<std::string> JsonText(const char* field, const ordered_json& from) {
+  if (from.is_string()) return from.get<std::string>();
+  if (HasWideNumber(from)) {
+    return Invalid(
+        "{}: a number beyond 64 bits would lose digits here; write {} as a string of JSON", field,
+        field);
+  }
+  return from.dump();
+}
 
 absl::StatusOr<ChatMessage> ParseMessage(const ordered_json& from) {
   if (!from.is_object() || !from.contains("role")) return Invalid("messages: one has no role");
@@ -19,11 +38,10 @@ absl::StatusOr<ChatMessage> ParseMessage(const ordered_json& from) {
   to.name = from.value("name", "");
   for (const ordered_json& call : from.value("tool_calls", ordered_json::array())) {
     const ordered_json& function = call.at("function");
-    const ordered_json& arguments = function.at("arguments");
+    FATHOM_ASSIGN_OR_RETURN(std::string arguments, JsonText("arguments", function.at("arguments")));
     to.tool_calls.push_back({.id = call.value("id", ""),
                              .name = function.at("name"),
-                             .arguments_json = arguments.is_string() ? arguments.get<std::string>()
-                                                                     : arguments.dump()});
+                             .arguments_json = std::move(arguments)});
   }
   return to;
 }
@@ -35,7 +53,9 @@ absl::Status ParseQuestion(const ordered_json& from, Golden* to) {
       FATHOM_ASSIGN_OR_RETURN(ChatMessage parsed, ParseMessage(message));
       to->conversation->messages.push_back(std::move(parsed));
     }
-    if (from.contains("tools")) to->conversation->tools_json = from["tools"].dump();
+    if (from.contains("tools")) {
+      FATHOM_ASSIGN_OR_RETURN(to->conversation->tools_json, JsonText("tools", from["tools"]));
+    }
     if (from.contains("enable_thinking")) {
       to->conversation->enable_thinking = from["enable_thinking"].get<bool>();
     }

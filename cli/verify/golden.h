@@ -25,7 +25,8 @@ struct TopTokens {
 struct Golden {
   std::string name;
   int32_t line = 0;
-  std::optional<Conversation> conversation;  // Of "messages", "tools" and "enable_thinking".
+  // Of "messages", "tools" and "enable_thinking". Tools and arguments are JSON, or a string of it.
+  std::optional<Conversation> conversation;
   std::optional<std::string> prompt;
   std::optional<std::string> rendered;
   std::vector<TokenId> prompt_ids;

@@ -45,6 +45,26 @@ TEST(GoldenTest, ToolsKeepTheOrderOfKeys) {
   EXPECT_EQ((*goldens)[0].conversation->tools_json, R"([{"z":1,"a":2}])");
 }
 
+TEST(GoldenTest, NoDigitOfToolsIsLost) {
+  const auto parse = [](const std::string& tools) {
+    return ParseGoldens(R"({"messages":[{"role":"user","content":"x"}],"rendered":null,)"
+                        R"("prompt_ids":[1],"output_ids":[2],"tools":)" +
+                            tools + "}",
+                        "f");
+  };
+  const auto whole = parse(R"([{"max":18446744073709551615,"min":-9223372036854775808}])");
+  ASSERT_TRUE(whole.ok()) << ToString(whole.status());
+  EXPECT_EQ((*whole)[0].conversation->tools_json,
+            R"([{"max":18446744073709551615,"min":-9223372036854775808}])");
+  const absl::Status lost = parse(R"([{"max":18446744073709551616}])").status();
+  ASSERT_TRUE(absl::IsInvalidArgument(lost));
+  EXPECT_NE(Message(lost).find("tools: a number beyond 64 bits"), std::string::npos)
+      << Message(lost);
+  const auto text = parse(R"("[{\"max\":18446744073709551616}]")");
+  ASSERT_TRUE(text.ok()) << ToString(text.status());
+  EXPECT_EQ((*text)[0].conversation->tools_json, R"([{"max":18446744073709551616}])");
+}
+
 TEST(GoldenTest, FixtureHasNoRendering) {
   const auto goldens = ParseGoldens(
       "{\"prompt_ids\":[0,81],\"prompt_logprobs\":[null,-1.5],\"output_ids\":[7],"
