@@ -1,12 +1,10 @@
 #include "rpc/connections.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <grpcpp/security/server_credentials.h>
 #include <linux/tcp.h>
+#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,6 +23,8 @@
 #include "common/check.h"
 #include "common/log.h"
 #include "common/process.h"
+#include "rpc/handover.h"
+#include "rpc/sockets.h"
 
 namespace fathom::rpc {
 namespace {
@@ -39,59 +39,24 @@ constexpr double kForgivenBurst = 4;
 // A busy process learns late that a call has begun to which bytes belong: 2 s.
 constexpr int kLooksOverMax = 8;
 // gRPC 1.51 bounds one frame of a header and not the header, and hands over a header of gigabytes
-// when its connection ends. So many bytes since the last look are looked at as they come.
-constexpr int64_t kLookAtOnceBytes = 1 << 20;
+// when its connection ends. A look takes 1 us for each connection: 1 % of a core for 200 of them.
+constexpr std::chrono::milliseconds kGlance{20};
+constexpr int64_t kConnectionsPerGlance = 200;
+// Fewer since the last look are left to the next tick.
+constexpr int64_t kManyBytes = 256 << 10;
 // What gRPC's flow control lets in for calls that it has not told us of yet: its window of one
 // connection grows to 16 MiB.
 constexpr int64_t kUnknownCallsBytesMax = 32 << 20;
+// A connection whose bytes are calls, so many for each kManyBytes and so many times in a row,
+// has no messages on the way: gRPC hands over calls late, and holds 7 KB for each until then.
+constexpr int64_t kBegunMax = 64;
+constexpr int kLooksOfCallsMax = 2;
 // Calls that may be given up between two looks by a client that also sends large messages.
 constexpr int64_t kGaveUpMax = 16;
+constexpr size_t kBarredMax = 4096;
 constexpr uint64_t kWake = 0;
 constexpr uint64_t kListen = 1;
 constexpr uint64_t kFirstConnection = 2;
-
-size_t DescriptorLimit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
-  return static_cast<size_t>(std::min<rlim_t>(limit.rlim_cur, 1 << 24));
-}
-
-// As grpc::ServerContext::peer() spells it: ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000. "": the peer
-// is gone already.
-std::string PeerOf(int fd) {
-  sockaddr_storage peer{};
-  socklen_t size = sizeof peer;
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) return "";
-  std::array<char, INET6_ADDRSTRLEN> text{};
-  if (peer.ss_family == AF_INET) {
-    const auto* v4 = reinterpret_cast<const sockaddr_in*>(&peer);
-    inet_ntop(AF_INET, &v4->sin_addr, text.data(), text.size());
-    return fmt::format("ipv4:{}:{}", text.data(), ntohs(v4->sin_port));
-  }
-  const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&peer);
-  if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-    inet_ntop(AF_INET, v6->sin6_addr.s6_addr + 12, text.data(), text.size());
-    return fmt::format("ipv4:{}:{}", text.data(), ntohs(v6->sin6_port));
-  }
-  inet_ntop(AF_INET6, &v6->sin6_addr, text.data(), text.size());
-  // An address with a zone is spelled in more than one way; it is not watched by its calls.
-  return fmt::format("ipv6:%5B{}%5D:{}", text.data(), ntohs(v6->sin6_port));
-}
-
-int64_t BytesReceived(int fd) {
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
-  return static_cast<int64_t>(info.tcpi_bytes_received);
-}
-
-// What has come and what is to go is thrown away, and the peer gets a reset. After shutdown() gRPC
-// would still read and parse megabytes.
-void Disconnect(int fd) {
-  sockaddr nobody{};
-  nobody.sa_family = AF_UNSPEC;
-  if (connect(fd, &nobody, sizeof nobody) != 0) shutdown(fd, SHUT_RDWR);
-}
 
 double Seconds(steady_clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
@@ -141,14 +106,11 @@ class Connections::Impl {
 
   int port() const { return listener_.port(); }
 
-  void AddTo(grpc::ServerBuilder* builder) {
-    acceptor_ = builder->experimental().AddExternalConnectionAcceptor(
-        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-        grpc::InsecureServerCredentials());
-  }
+  void AddTo(grpc::ServerBuilder* builder) { handover_.AddTo(builder); }
 
   void Start(std::function<void()> tick) {
     tick_ = std::move(tick);
+    handover_.Start();
     Watch(listener_.fd(), kListen, EPOLLIN);
     thread_ = std::thread([this] { Run(); });
   }
@@ -158,6 +120,7 @@ class Connections::Impl {
     const uint64_t one = 1;
     static_cast<void>(!write(wake_, &one, sizeof one));
     thread_.join();
+    handover_.Stop();
   }
 
   int64_t CallBegan(const std::string& peer) {
@@ -165,6 +128,7 @@ class Connections::Impl {
     Connection* connection = Find(peer);
     if (connection == nullptr) return 1;
     connection->calls += 1;
+    connection->begun += 1;
     if (connection->idle_place) idle_.erase(*std::exchange(connection->idle_place, std::nullopt));
     if (connection->calls > limits_.calls_max) Cut(connection, "it has too many calls");
     return connection->calls;
@@ -228,7 +192,9 @@ class Connections::Impl {
     int64_t expected_bytes = 0;  // Of messages and answered calls since the last look.
     int64_t awaited = 0;         // Calls that wait for their message.
     int64_t gave_up = 0;         // Calls without a message that ended since the last look.
+    int64_t begun = 0;           // Calls since the last time that many bytes came.
     int looks_over = 0;          // In a row, with too many stray bytes.
+    int looks_of_calls = 0;      // In a row, with many bytes that are many calls.
     int64_t seen_bytes = 0;
     Bucket abandoned;
     Bucket stray;
@@ -246,10 +212,11 @@ class Connections::Impl {
 
   void Run() {
     auto next_tick = steady_clock::now() + kTick;
+    auto next_glance = next_tick;
     std::array<epoll_event, 64> events{};
     for (;;) {
-      const auto left =
-          std::chrono::ceil<std::chrono::milliseconds>(next_tick - steady_clock::now());
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+          std::min(next_tick, next_glance) - steady_clock::now());
       const int count = epoll_wait(epoll_, events.data(), events.size(),
                                    static_cast<int>(std::max<int64_t>(0, left.count())));
       for (int i = 0; i < count; ++i) {
@@ -257,12 +224,11 @@ class Connections::Impl {
         if (id == kWake) return;
         if (id == kListen) {
           Accept();
-        } else if ((events[static_cast<size_t>(i)].events & (EPOLLHUP | EPOLLERR)) != 0) {
-          Forget(id);
         } else {
-          BytesCame(id);
+          Forget(id);
         }
       }
+      if (steady_clock::now() >= next_glance) next_glance = steady_clock::now() + LookForFloods();
       if (steady_clock::now() < next_tick) continue;
       next_tick = steady_clock::now() + kTick;
       SetListening(true);
@@ -296,6 +262,10 @@ class Connections::Impl {
   }
 
   void Admit(int fd) {
+    if (IsBarred(fd)) {
+      close(fd);
+      return;
+    }
     if (fd >= fd_max_ || IsFull()) {
       const bool found = MakeRoom();
       if (fd >= fd_max_ || !found) {
@@ -308,10 +278,24 @@ class Connections::Impl {
     const int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     Remember(fd);
-    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
-    connection.listener_fd = listener_.fd();
-    connection.fd = fd;
-    acceptor_->HandleNewConnection(&connection);
+    if (handover_.Give(fd)) return;
+    close(fd);
+    std::lock_guard lock(mutex_);
+    ++stats_.refused_total;
+  }
+
+  // An address whose connection was cut comes back at once, with as many calls again.
+  bool IsBarred(int fd) {
+    std::lock_guard lock(mutex_);
+    if (barred_.empty()) return false;
+    const auto it = barred_.find(AddressOf(PeerOf(fd)));
+    if (it == barred_.end()) return false;
+    if (steady_clock::now() < it->second) {
+      ++stats_.refused_total;
+      return true;
+    }
+    barred_.erase(it);
+    return false;
   }
 
   bool IsFull() const {
@@ -341,18 +325,31 @@ class Connections::Impl {
     by_peer_[connection.peer] = connection.id;
     Connection& placed = connections_.emplace(connection.id, std::move(connection)).first->second;
     SetIdle(&placed);
-    // EPOLLHUP and EPOLLERR come unasked: gRPC or the peer closed it.
-    Watch(placed.watched_fd, placed.id, EPOLLIN | EPOLLET);
+    Watch(placed.watched_fd, placed.id, 0);  // EPOLLHUP and EPOLLERR: gRPC or the peer closed it.
   }
 
-  void BytesCame(uint64_t id) {
+  // Returns when to look again.
+  std::chrono::milliseconds LookForFloods() {
     std::lock_guard lock(mutex_);
-    const auto it = connections_.find(id);
-    if (it == connections_.end() || it->second.cut) return;
-    const int64_t bytes = BytesReceived(it->second.watched_fd);
-    if (bytes - it->second.seen_bytes < kLookAtOnceBytes) return;
-    const int64_t excess = StrayExcess(&it->second, bytes);
-    if (excess > EndlessBytes(it->second)) Cut(&it->second, "it sends a header without end");
+    for (auto& [id, connection] : connections_) LookForFlood(&connection);
+    const auto many = static_cast<int64_t>(connections_.size()) / kConnectionsPerGlance;
+    return connections_.empty() ? kTick : std::min(kTick, kGlance * (many + 1));
+  }
+
+  void LookForFlood(Connection* connection) {
+    if (connection->cut || limits_.of_a_proxy) return;
+    const int64_t bytes = BytesReceived(connection->watched_fd);
+    if (bytes - connection->seen_bytes < kManyBytes) return;
+    const int64_t excess = StrayLevel(connection, bytes) - limits_.stray_bytes_burst;
+    if (excess - OnTheWay(*connection) > EndlessBytes(*connection)) {
+      return Cut(connection, "it sends a header without end");
+    }
+    // Messages make many bytes of few calls.
+    const bool begins_many = std::exchange(connection->begun, 0) > kBegunMax;
+    connection->looks_of_calls = excess > 0 && begins_many ? connection->looks_of_calls + 1 : 0;
+    if (connection->looks_of_calls >= kLooksOfCallsMax) {
+      Cut(connection, "it begins calls without end");
+    }
   }
 
   void Forget(uint64_t id) {
@@ -385,23 +382,26 @@ class Connections::Impl {
     if (limits_.of_a_proxy) return;
     if (std::exchange(connection->cut, true)) return;
     ++stats_.cut_total;
+    if (barred_.size() >= kBarredMax) barred_.clear();
+    barred_[AddressOf(connection->peer)] = steady_clock::now() + limits_.barred_after_cut;
     Disconnect(connection->watched_fd);
     LogWarn("cut the connection of {}: {}", connection->peer, why);
   }
 
-  // Counts what has come until now: `bytes` in all. Returns how much of it belongs to no call, less
-  // what the connection may have.
-  int64_t StrayExcess(Connection* connection, int64_t bytes) const {
+  // Counts what has come until now: `bytes` in all. Returns how much of it belongs to no call.
+  int64_t StrayLevel(Connection* connection, int64_t bytes) const {
     const int64_t expected = std::exchange(connection->expected_bytes, 0);
     const int64_t stray = bytes - std::exchange(connection->seen_bytes, bytes) - expected;
-    const double level = connection->stray.Add(static_cast<double>(stray),
-                                               static_cast<double>(limits_.stray_bytes_per_second),
-                                               steady_clock::now());
-    const int64_t on_the_way =
-        GivesUpMany(*connection) ? 0
-                                 : std::min(connection->awaited, limits_.messages_on_the_way_max) *
-                                       limits_.message_bytes_max;
-    return static_cast<int64_t>(level) - limits_.stray_bytes_burst - on_the_way;
+    return static_cast<int64_t>(connection->stray.Add(
+        static_cast<double>(stray), static_cast<double>(limits_.stray_bytes_per_second),
+        steady_clock::now()));
+  }
+
+  // What may be of messages that have not come whole.
+  int64_t OnTheWay(const Connection& connection) const {
+    if (GivesUpMany(connection)) return 0;
+    return std::min(connection.awaited, limits_.messages_on_the_way_max) *
+           limits_.message_bytes_max;
   }
 
   // Whoever gives up many calls has no messages on the way.
@@ -415,7 +415,8 @@ class Connections::Impl {
   void LookForStrayBytes() {
     std::lock_guard lock(mutex_);
     for (auto& [id, connection] : connections_) {
-      const int64_t excess = StrayExcess(&connection, BytesReceived(connection.watched_fd));
+      const int64_t excess = StrayLevel(&connection, BytesReceived(connection.watched_fd)) -
+                             limits_.stray_bytes_burst - OnTheWay(connection);
       const bool resets = GivesUpMany(connection);
       connection.gave_up = 0;
       if (excess <= 0) {
@@ -436,13 +437,15 @@ class Connections::Impl {
   std::function<void()> tick_;
   int64_t ticks_ = 0;
   MemoryReturner memory_;
-  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
+  Handover handover_;
   std::thread thread_;
 
   mutable std::mutex mutex_;  // Guards what follows.
   uint64_t next_id_ = kFirstConnection;
   std::unordered_map<uint64_t, Connection> connections_;
   std::unordered_map<std::string, uint64_t> by_peer_;
+  // Addresses, and until when they get no connection.
+  std::unordered_map<std::string, steady_clock::time_point> barred_;
   std::list<uint64_t> idle_;  // Ids of connections without calls, the longest idle first.
   ConnectionStats stats_;
 };

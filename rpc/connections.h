@@ -11,6 +11,7 @@
 
 #include <grpcpp/server_builder.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -44,6 +45,8 @@ struct ConnectionLimits {
   int64_t messages_on_the_way_max = 8;
   // Calls of one connection. A client that has learned the port's limit of streams has fewer.
   int64_t calls_max = 2048;
+  // An address whose connection was cut gets none for so long.
+  std::chrono::milliseconds barred_after_cut{5000};
   // Only a proxy reaches the port: a connection carries the calls of many clients. None is cut, and
   // no call is refused for their number.
   bool of_a_proxy = false;
@@ -53,7 +56,7 @@ struct ConnectionStats {
   int64_t open = 0;
   int64_t accepted_total = 0;
   int64_t evicted_total = 0;  // Idle ones closed in favour of new ones.
-  int64_t refused_total = 0;  // Closed at once: all are taken and none is idle.
+  int64_t refused_total = 0;  // Closed at once: all are taken and none is idle, or after a cut.
   int64_t cut_total = 0;      // Hostile ones.
 };
 

@@ -99,6 +99,11 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     return connections_ == nullptr ? ConnectionStats() : connections_->stats();
   }
 
+  size_t calls_without_message() const {
+    std::lock_guard lock(mutex_);
+    return waiting_.size();
+  }
+
   void Stop(int64_t grace_ms) {
     if (server_ == nullptr) return;
     connections_->Stop();
@@ -211,7 +216,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
   std::unique_ptr<Connections> connections_;
   std::unique_ptr<grpc::Server> server_;
 
-  std::mutex mutex_;  // Guards what follows.
+  mutable std::mutex mutex_;  // Guards what follows.
   WaitingCalls<Call> waiting_{options_.calls_without_message_max};
 };
 
@@ -227,5 +232,6 @@ int Server::port() const { return impl_->port(); }
 void Server::SetServing(bool serving) { impl_->health().SetServing(serving); }
 void Server::Stop(int64_t grace_ms) { impl_->Stop(grace_ms); }
 ConnectionStats Server::stats() const { return impl_->stats(); }
+size_t Server::calls_without_message() const { return impl_->calls_without_message(); }
 
 }  // namespace fathom::rpc

@@ -54,6 +54,8 @@ class Server {
   void Stop(int64_t grace_ms);
 
   ConnectionStats stats() const;
+  // Calls that wait for their first message.
+  size_t calls_without_message() const;
 
  private:
   class Impl;

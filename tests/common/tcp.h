@@ -2,6 +2,7 @@
 // every wait.
 #pragma once
 
+#include <arpa/inet.h>
 #include <netdb.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -17,7 +18,8 @@ namespace fathom {
 
 class TcpClient {
  public:
-  TcpClient(std::string_view host, int port) {
+  // `source`: the IPv4 address to come from, where it matters.
+  TcpClient(std::string_view host, int port, const char* source = nullptr) {
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
@@ -25,6 +27,12 @@ class TcpClient {
       return;
     }
     fd_ = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (source != nullptr) {
+      sockaddr_in from{};
+      from.sin_family = AF_INET;
+      inet_pton(AF_INET, source, &from.sin_addr);
+      if (bind(fd_, reinterpret_cast<sockaddr*>(&from), sizeof from) != 0) return;
+    }
     connected_ = fd_ >= 0 && connect(fd_, found->ai_addr, found->ai_addrlen) == 0;
     freeaddrinfo(found);
   }

@@ -4,6 +4,7 @@
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <memory>
 #include <string>
@@ -28,6 +29,12 @@ class ServerTest : public ::testing::Test {
     ASSERT_TRUE(listener.ok()) << ToString(listener.status());
     const absl::Status started = server_->Start(*std::move(listener));
     ASSERT_TRUE(started.ok()) << ToString(started);
+  }
+
+  // The server learns of calls in any order, also of those of one connection.
+  void WaitForSilentCalls(size_t count) const {
+    for (int i = 0; i < 30'000 && server_->calls_without_message() != count; ++i) usleep(1000);
+    ASSERT_EQ(server_->calls_without_message(), count);
   }
 
   // Each has a connection of its own.

@@ -114,9 +114,13 @@ TEST_F(ServerTest, CallsWhoseMessageNeverComesTimeOut) {
 TEST_F(ServerTest, TheConnectionWithTheMostSilentCallsGivesWay) {
   Start({.name = "test", .message_timeout_ms = 600'000, .calls_without_message_max = 4});
   OpenCall slow(Dial(), kEcho);  // The oldest of all.
+  WaitForSilentCalls(1);
   const auto flood = Dial();
   std::vector<std::unique_ptr<OpenCall>> silent;
-  for (int i = 0; i < 4; ++i) silent.push_back(std::make_unique<OpenCall>(flood, kEcho));
+  for (size_t i = 0; i < 4; ++i) {
+    silent.push_back(std::make_unique<OpenCall>(flood, kEcho));
+    WaitForSilentCalls(std::min<size_t>(i + 2, 4));
+  }
   EXPECT_EQ(silent[0]->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   std::string message;
   ASSERT_TRUE(slow.Write("at last"));
@@ -129,8 +133,10 @@ TEST_F(ServerTest, CallsWhoseMessageNeverComesAreBounded) {
   Start({.name = "test", .message_timeout_ms = 600'000, .calls_without_message_max = 4});
   const auto channel = Dial();
   std::vector<std::unique_ptr<OpenCall>> silent;
-  // They reach the server in their order: one connection.
-  for (int i = 0; i < 5; ++i) silent.push_back(std::make_unique<OpenCall>(channel, kEcho));
+  for (size_t i = 0; i < 5; ++i) {
+    silent.push_back(std::make_unique<OpenCall>(channel, kEcho));
+    WaitForSilentCalls(std::min<size_t>(i + 1, 4));
+  }
   EXPECT_EQ(silent[0]->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(Ask(Dial(), kEcho, "hello").message, "hello");
   std::string message;

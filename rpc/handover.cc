@@ -1,0 +1,49 @@
+#include "rpc/handover.h"
+
+#include <grpcpp/security/server_credentials.h>
+#include <unistd.h>
+
+#include <optional>
+
+namespace fathom::rpc {
+namespace {
+
+// As many floods may begin at one moment before a new connection waits for the end of one.
+constexpr size_t kThreads = 4;
+constexpr size_t kWaitingMax = 1024;
+
+}  // namespace
+
+Handover::Handover() : waiting_(kWaitingMax) {}
+Handover::~Handover() { Stop(); }
+
+void Handover::AddTo(grpc::ServerBuilder* builder) {
+  for (size_t i = 0; i < kThreads; ++i) {
+    acceptors_.push_back(builder->experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+        grpc::InsecureServerCredentials()));
+  }
+}
+
+void Handover::Start() {
+  for (size_t i = 0; i < kThreads; ++i) threads_.emplace_back([this, i] { Run(i); });
+}
+
+void Handover::Stop() {
+  waiting_.Close();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  while (const std::optional<int> fd = waiting_.Pop()) close(*fd);
+}
+
+bool Handover::Give(int fd) { return waiting_.TryPush(std::move(fd)); }
+
+void Handover::Run(size_t i) {
+  while (const std::optional<int> fd = waiting_.Pop()) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+    connection.fd = *fd;
+    acceptors_[i]->HandleNewConnection(&connection);
+  }
+}
+
+}  // namespace fathom::rpc
