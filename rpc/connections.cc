@@ -32,19 +32,20 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{250};
-constexpr int kReceiveBufferBytes = 128 << 10;  // The kernel takes twice as much.
+constexpr int kReceiveBufferBytes = 128 << 10;  // The kernel allocates twice as much.
 constexpr int64_t kTicksToLookAtMemory = 20;
 constexpr double kForgivenPerSecond = 0.5;
 constexpr double kForgivenBurst = 4;
-// A busy process learns late that a call has begun to which bytes belong: 2 s.
+// A busy process may learn up to 2 s late of the call to which bytes belong.
 constexpr int kLooksOverMax = 8;
-// gRPC 1.51 bounds one frame of a header and not the header, and hands over a header of gigabytes
-// when its connection ends. So many bytes since the last look are looked at as they come.
+// gRPC 1.51 limits one frame of a header but not the whole header, and delivers a header of
+// gigabytes when its connection ends. A connection that received this many bytes since its last
+// check is checked at once.
 constexpr int64_t kLookAtOnceBytes = 1 << 20;
-// What gRPC's flow control lets in for calls that it has not told us of yet: its window of one
-// connection grows to 16 MiB.
+// The bytes that gRPC's flow control accepts for calls that it has not reported yet: the window of
+// one connection grows to 16 MiB.
 constexpr int64_t kUnknownCallsBytesMax = 32 << 20;
-// Calls that may be given up between two looks by a client that also sends large messages.
+// The calls that a client which also sends large messages may give up between two checks.
 constexpr int64_t kGaveUpMax = 16;
 constexpr uint64_t kWake = 0;
 constexpr uint64_t kListen = 1;
@@ -56,8 +57,8 @@ size_t DescriptorLimit() {
   return static_cast<size_t>(std::min<rlim_t>(limit.rlim_cur, 1 << 24));
 }
 
-// As grpc::ServerContext::peer() spells it: ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000. "": the peer
-// is gone already.
+// The peer's address as grpc::ServerContext::peer() spells it: ipv4:127.0.0.1:5000,
+// ipv6:%5B::1%5D:5000. "": the peer has already disconnected.
 std::string PeerOf(int fd) {
   sockaddr_storage peer{};
   socklen_t size = sizeof peer;
@@ -74,7 +75,8 @@ std::string PeerOf(int fd) {
     return fmt::format("ipv4:{}:{}", text.data(), ntohs(v6->sin6_port));
   }
   inet_ntop(AF_INET6, &v6->sin6_addr, text.data(), text.size());
-  // An address with a zone is spelled in more than one way; it is not watched by its calls.
+  // An address with a zone has more than one spelling, so its connection is not watched by its
+  // calls.
   return fmt::format("ipv6:%5B{}%5D:{}", text.data(), ntohs(v6->sin6_port));
 }
 
@@ -85,8 +87,8 @@ int64_t BytesReceived(int fd) {
   return static_cast<int64_t>(info.tcpi_bytes_received);
 }
 
-// What has come and what is to go is thrown away, and the peer gets a reset. After shutdown() gRPC
-// would still read and parse megabytes.
+// Drops received and queued bytes and sends a reset to the peer. After a shutdown(), gRPC would
+// still read and parse megabytes.
 void Disconnect(int fd) {
   sockaddr nobody{};
   nobody.sa_family = AF_UNSPEC;
@@ -95,10 +97,10 @@ void Disconnect(int fd) {
 
 double Seconds(steady_clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
-// What has flowed in, less what flows out all the time.
+// A leaky bucket: the amount that was added minus the amount that flows out over time.
 class Bucket {
  public:
-  // Returns what is in it now.
+  // Returns the present amount.
   double Add(double amount, double per_second, steady_clock::time_point now) {
     level_ = std::max(0.0, level_ - per_second * Seconds(now - at_) + amount);
     at_ = now;
@@ -121,13 +123,14 @@ class Connections::Impl {
     connections_max_ = limits.connections_max > 0
                            ? limits.connections_max
                            : std::max<size_t>(1, (descriptors - reserved) / 2);
-    // Beyond this number a descriptor is not given to a client, whoever holds the others.
+    // A descriptor above this number is not given to a client, whichever part of the process has
+    // the others.
     fd_max_ = static_cast<int>(descriptors - reserved / 2);
     epoll_ = epoll_create1(EPOLL_CLOEXEC);
     wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     FATHOM_CHECK(epoll_ >= 0 && wake_ >= 0, "epoll, eventfd: {}", strerror(errno));
     Watch(wake_, kWake, EPOLLIN);
-    // Connections inherit it. What a flood has sent waits in its own machine, and not in ours.
+    // Connections inherit this option. With it, the bytes of a flood wait on the sender's machine.
     setsockopt(listener_.fd(), SOL_SOCKET, SO_RCVBUF, &kReceiveBufferBytes,
                sizeof kReceiveBufferBytes);
   }
@@ -189,7 +192,8 @@ class Connections::Impl {
     if (connection == nullptr) return;
     connection->awaited = std::max<int64_t>(0, connection->awaited - 1);
     connection->gave_up += 1;
-    // It may have been one message that was too large. Not each time: a flood would hide so.
+    // The bytes may have been one message that was too large. This is accepted only sometimes;
+    // otherwise a flood could hide behind it.
     if (connection->forgiven.Add(1, kForgivenPerSecond, steady_clock::now()) <= kForgivenBurst) {
       connection->expected_bytes += 2 * limits_.message_bytes_max;
     }
@@ -221,20 +225,22 @@ class Connections::Impl {
  private:
   struct Connection {
     uint64_t id = 0;
-    // A duplicate: gRPC owns the connection, this one is for shutting it down and for its counts.
+    // A duplicate: gRPC owns the connection; this descriptor is used to shut it down and to read
+    // its counters.
     int watched_fd = -1;
     std::string peer;
     int64_t calls = 0;
-    int64_t expected_bytes = 0;  // Of messages and answered calls since the last look.
+    int64_t expected_bytes = 0;  // Of messages and answered calls since the last check.
     int64_t awaited = 0;         // Calls that wait for their message.
-    int64_t gave_up = 0;         // Calls without a message that ended since the last look.
-    int looks_over = 0;          // In a row, with too many stray bytes.
+    int64_t gave_up = 0;         // Calls that ended without a message since the last check.
+    int looks_over = 0;          // Consecutive checks with too many stray bytes.
     int64_t seen_bytes = 0;
     Bucket abandoned;
     Bucket stray;
     Bucket forgiven;
     bool cut = false;
-    std::optional<std::list<uint64_t>::iterator> idle_place;  // In idle_, when it has no calls.
+    std::optional<std::list<uint64_t>::iterator>
+        idle_place;  // The place in idle_; set if it has no calls.
   };
 
   void Watch(int fd, uint64_t id, uint32_t events) const {
@@ -319,7 +325,8 @@ class Connections::Impl {
     return connections_.size() >= connections_max_;
   }
 
-  // Closes the connection that has been without calls for the longest. False: all have calls.
+  // Closes the connection that has had no calls for the longest time. Returns false if all have
+  // calls.
   bool MakeRoom() {
     std::lock_guard lock(mutex_);
     if (idle_.empty()) return false;
@@ -341,7 +348,7 @@ class Connections::Impl {
     by_peer_[connection.peer] = connection.id;
     Connection& placed = connections_.emplace(connection.id, std::move(connection)).first->second;
     SetIdle(&placed);
-    // EPOLLHUP and EPOLLERR come unasked: gRPC or the peer closed it.
+    // EPOLLHUP and EPOLLERR are always reported: gRPC or the peer closed the connection.
     Watch(placed.watched_fd, placed.id, EPOLLIN | EPOLLET);
   }
 
@@ -389,8 +396,8 @@ class Connections::Impl {
     LogWarn("cut the connection of {}: {}", connection->peer, why);
   }
 
-  // Counts what has come until now: `bytes` in all. Returns how much of it belongs to no call, less
-  // what the connection may have.
+  // Counts the bytes received so far (`bytes`). Returns the stray bytes (those that belong to no
+  // call) beyond what the connection may have.
   int64_t StrayExcess(Connection* connection, int64_t bytes) const {
     const int64_t expected = std::exchange(connection->expected_bytes, 0);
     const int64_t stray = bytes - std::exchange(connection->seen_bytes, bytes) - expected;
@@ -404,10 +411,10 @@ class Connections::Impl {
     return static_cast<int64_t>(level) - limits_.stray_bytes_burst - on_the_way;
   }
 
-  // Whoever gives up many calls has no messages on the way.
+  // A client that gives up many calls has no messages on the way.
   static bool GivesUpMany(const Connection& connection) { return connection.gave_up > kGaveUpMax; }
 
-  // An excess beyond it is no message of a call that we do not know of yet.
+  // An excess above this number cannot be the message of a call that gRPC has not reported yet.
   int64_t EndlessBytes(const Connection& connection) const {
     return connection.calls == 0 ? 2 * limits_.message_bytes_max : kUnknownCallsBytesMax;
   }
