@@ -134,7 +134,8 @@ struct SessionKey {
   }
 };
 
-// Everything that a process needs to continue a session (docs/ARCHITECTURE.md, invariant 4).
+// Everything that a process needs to continue a session (docs/ARCHITECTURE.md, "Any owner of a
+// record").
 struct Record {
   SessionKey key;
   std::string model;
