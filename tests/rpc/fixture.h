@@ -30,7 +30,7 @@ class ServerTest : public ::testing::Test {
     ASSERT_TRUE(started.ok()) << ToString(started);
   }
 
-  // Each has a connection of its own.
+  // Each channel has a connection of its own.
   std::shared_ptr<grpc::Channel> Dial(bool compress = false) const {
     grpc::ChannelArguments args;
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);

@@ -1,4 +1,4 @@
-// The server with clients that no library would be, in raw HTTP/2 frames.
+// The server with hostile clients, in raw HTTP/2 frames that no library would send.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -22,7 +22,7 @@ std::string Frame(char kind, char flags, uint32_t stream, const std::string& pay
          payload;
 }
 
-// A header that enters no table.
+// A header that is not added to the compression table.
 std::string Header(const std::string& name, const std::string& value) {
   return std::string(1, '\0') + static_cast<char>(name.size()) + name +
          static_cast<char>(value.size()) + value;
@@ -43,7 +43,7 @@ int64_t Threads() {
 class HostileTest : public ServerTest {
  protected:
   TcpClient Connect() const { return {"127.0.0.1", server_->port()}; }
-  // Asks over a connection of its own.
+  // Asks over a separate connection.
   ::testing::AssertionResult AnswersOthers() {
     const Answer answer = Ask(Dial(), kEcho, "hello");
     if (answer.message == "hello") return ::testing::AssertionSuccess();
@@ -87,8 +87,8 @@ TEST_F(HostileTest, StreamsWithoutEndAreCutAndOthersGoOn) {
   EXPECT_TRUE(AnswersOthers());
 }
 
-// gRPC bounds a header frame and not a header: without the watch the flood takes gigabytes, and the
-// server answers nobody for seconds after its end.
+// gRPC limits a header frame but not a header. Without the watching thread the flood would take
+// gigabytes, and the server would answer no client for seconds after the end of the flood.
 TEST_F(HostileTest, AHeaderWithoutEndIsCutAndOthersGoOn) {
   Start();
   const std::string headers = CallHeaders(kEcho);
@@ -105,13 +105,13 @@ TEST_F(HostileTest, AHeaderWithoutEndIsCutAndOthersGoOn) {
           return Frame(kHeaders, stream == endless ? 0 : kEndHeaders, stream, headers);
         },
         100'000));
-    EXPECT_LT(frames, 10'000);  // 100 MB; what was sent and not read is lost.
+    EXPECT_LT(frames, 10'000);  // 100 MB; bytes that were sent and not read are lost.
     EXPECT_TRUE(AnswersOthers());
   }
   EXPECT_EQ(server_->stats().cut_total, 2);
 }
 
-// A connection that only sends messages, for long, is no hostile one.
+// A connection that only sends messages, for a long time, is not hostile.
 TEST_F(HostileTest, ManyMessagesAreNoStrayBytes) {
   Start({.name = "test", .connections = {.stray_bytes_per_second = 1 << 10}});
   const auto channel = Dial();
@@ -127,8 +127,8 @@ TEST_F(HostileTest, ManyMessagesAreNoStrayBytes) {
 TEST_F(HostileTest, IdleConnectionsGiveWayToNewOnes) {
   Start({.name = "test", .connections = {.connections_max = 16}});
   const auto busy = Dial();
-  OpenCall open(busy, kEcho);                             // It has a call: it stays.
-  ASSERT_EQ(Ask(busy, kEcho, "hello").message, "hello");  // The server knows of it now.
+  OpenCall open(busy, kEcho);                             // It has a call, so it stays.
+  ASSERT_EQ(Ask(busy, kEcho, "hello").message, "hello");  // Now the server has seen the call.
   std::vector<TcpClient> idle;
   for (int i = 0; i < 200; ++i) {
     idle.push_back(Connect());
@@ -139,7 +139,7 @@ TEST_F(HostileTest, IdleConnectionsGiveWayToNewOnes) {
   }
   EXPECT_TRUE(idle.front().WaitClosed());
   EXPECT_GE(server_->stats().evicted_total, 100);
-  EXPECT_LE(server_->stats().open, 18);  // One may be accepted while another one is closed.
+  EXPECT_LE(server_->stats().open, 18);  // One may be accepted while another one is being closed.
   ASSERT_TRUE(open.Write("still there"));
   std::string message;
   ASSERT_TRUE(open.Read(&message));
@@ -155,7 +155,7 @@ TEST_F(HostileTest, ConnectionsThatCloseAreForgotten) {
   }
   EXPECT_TRUE(AnswersOthers());
   for (int i = 0; i < 3000 && server_->stats().open > 1; ++i) EXPECT_TRUE(AnswersOthers());
-  EXPECT_LE(server_->stats().open, 2);  // The last client's may still be closing.
+  EXPECT_LE(server_->stats().open, 2);  // The connection of the last client may still be closing.
 }
 
 TEST_F(HostileTest, StreamsOfReflectionHoldNoThread) {
