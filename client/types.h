@@ -127,8 +127,8 @@ struct Timings {
 struct Finish {
   int32_t sequence = 0;
   FinishKind kind = FinishKind::kStop;
-  std::variant<std::monostate, TokenId, std::string>
-      stop;  // The stop token or stop string that matched.
+  // The stop token or stop string that matched.
+  std::variant<std::monostate, TokenId, std::string> stop;
   Usage usage;
   Timings timings;
   int32_t position = 0;  // The number of tokens in the sequence.

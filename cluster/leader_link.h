@@ -35,7 +35,8 @@ class LeaderLink {
   bool open() const { return open_; }
   // When to dial. REQUIRES: not open.
   TimeUs next_dial_us() const { return next_dial_us_; }
-  // Whether at least two streams have ended since the last Hello.
+  // Whether a stream has ended since the last Hello. Asked before Ended, it says that this end is a
+  // repeated failure, which is not logged again.
   bool failing() const { return redial_us_ != 0; }
 
   // ---- Messages of the peer.

@@ -327,8 +327,8 @@ class Flags::Impl {
   std::string group_;
   std::string config_;
   std::vector<Entry> entries_;
-  std::map<std::string, std::string>
-      known_;  // Spelling to canonical name; "" for CLI11's own flags.
+  // Spelling to canonical name; "" for CLI11's own flags.
+  std::map<std::string, std::string> known_;
 };
 
 Flags::Flags(std::string program, std::string description)

@@ -87,8 +87,8 @@ void Uncaught() {
                                          : ": ended by an exception that nobody caught: ");
   WriteDiagnostic(text);
   WriteDiagnostic("\n");
-  if (code == kExitInternal)
-    std::abort();  // Our bug: abort, so that the system writes a core file if it is set up to.
+  // Our bug: abort, so that the system writes a core file if it is set up to.
+  if (code == kExitInternal) std::abort();
   _exit(code);
 }
 

@@ -138,8 +138,8 @@ void MemoryReturner::Look() {
   const int64_t now_bytes = resident_bytes();
   if (least_bytes_ < 0 || now_bytes < least_bytes_) least_bytes_ = now_bytes;
   if (now_bytes < least_bytes_ + kWorthwhileBytes) return;
-  if (static_cast<int64_t>(mallinfo2().fordblks) < kWorthwhileBytes)
-    return;  // The memory is in use.
+  // The memory is in use.
+  if (static_cast<int64_t>(mallinfo2().fordblks) < kWorthwhileBytes) return;
   if (skip_-- > 0) return;
   malloc_trim(0);
   const bool little = now_bytes - resident_bytes() < kWorthwhileBytes / 4;

@@ -73,8 +73,8 @@ FATHOM_CANON float Exp(float x) {
   x = -105.0f > x ? -105.0f : x;
   const float shifted = Fma(x, kLog2E, kRoundMagic);
   const float n = shifted - kRoundMagic;
-  float r = Fma(n, -0.693359375f,
-                x);  // ln 2 in two parts; the first part has 9 bits, so its product is exact.
+  // ln 2 in two parts; the first part has 9 bits, so its product is exact.
+  float r = Fma(n, -0.693359375f, x);
   r = Fma(n, 2.12194440e-4f, r);
   float q = 0.0013814636040478945f;
   q = Fma(q, r, 0.008368710055947304f);

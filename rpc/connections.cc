@@ -239,8 +239,8 @@ class Connections::Impl {
     Bucket stray;
     Bucket forgiven;
     bool cut = false;
-    std::optional<std::list<uint64_t>::iterator>
-        idle_place;  // The place in idle_; set if it has no calls.
+    // The place in idle_; set if it has no calls.
+    std::optional<std::list<uint64_t>::iterator> idle_place;
   };
 
   void Watch(int fd, uint64_t id, uint32_t events) const {

@@ -44,8 +44,8 @@ class WaitingCalls {
   void Remove(const Call* call) {
     const auto place = places_.find(call);
     if (place == places_.end()) return;
-    const std::shared_ptr<Call> held =
-        *place->second.by_age;  // Its peer() is needed until the end.
+    // Its peer() is needed until the end.
+    const std::shared_ptr<Call> held = *place->second.by_age;
     const auto connection = connections_.find(held->peer());
     Recount(connection, [&](Calls& calls) { calls.erase(place->second.by_connection); });
     if (connection->second.empty()) connections_.erase(connection);

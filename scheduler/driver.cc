@@ -258,8 +258,8 @@ void Driver::SendFrames(std::vector<Routed<Frame>> frames) {
     const auto router = routers_.find(peer);
     Frames batch{term_, {}};
     for (; end < frames.size() && frames[end].router == peer; ++end) {
-      if (router == routers_.end())
-        continue;  // The router is gone; its sessions continue for a while.
+      // The router is gone; its sessions continue for a while.
+      if (router == routers_.end()) continue;
       Frame& frame = frames[end].message;
       ClusterStats& own = router->second.own;
       own.generation_tokens_total += frame.ids.size();

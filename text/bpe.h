@@ -32,8 +32,8 @@ struct BpeSpec {
   // Tokens of one character. If there are any, a word starts from the tokens of its characters, and
   // from byte_tokens for a character without a token; otherwise it starts from byte_tokens alone.
   absl::flat_hash_map<char32_t, TokenId> characters;
-  std::vector<BpeMerge>
-      merges;                  // The first has the lowest rank. Of equal pairs the last one counts.
+  // The first has the lowest rank. Of equal pairs the last one counts.
+  std::vector<BpeMerge> merges;
   bool ignore_merges = false;  // A word that is a token becomes that token without merging.
 };
 
@@ -80,8 +80,8 @@ class Bpe {
   std::array<TokenId, 256> byte_tokens_;
   absl::flat_hash_map<char32_t, TokenId> characters_;
   std::vector<PairSlot> pairs_;  // The size is a power of two; at most half full.
-  std::vector<TokenId>
-      words_;  // A hash table too: ids of tokens that their own bytes make; -1: free.
+  // A hash table too: ids of tokens that their own bytes make; -1: free.
+  std::vector<TokenId> words_;
 };
 
 }  // namespace fathom::router

@@ -73,9 +73,8 @@ class MessageMaker {
   absl::StatusOr<std::string> Role() const {
     const bool stands_for = message_.role == "developer" && !traits_.knows_developer;
     const std::string role = stands_for ? "system" : message_.role;
-    const bool checked =
-        role == "system" ||
-        role == "tool";  // Only these roles are checked for content that is dropped.
+    // Only these roles are checked for content that is dropped.
+    const bool checked = role == "system" || role == "tool";
     if (!checked || !traits_.roles_left_out.contains(role)) return role;
     return WithReason(
         Invalid("messages[{}].role is \"{}\", and this model's chat template leaves such messages "

@@ -57,8 +57,8 @@ struct ChatInput {
 
 struct RenderedText {
   std::string text;
-  std::vector<ByteSpan>
-      literal_spans;  // The bytes that came from literal texts, for EncodeOptions.
+  // The bytes that came from literal texts, for EncodeOptions.
+  std::vector<ByteSpan> literal_spans;
 };
 
 class ChatTemplate {

@@ -47,8 +47,8 @@ class GroupComposer {
  private:
   static constexpr auto kCompose =
       static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-  static constexpr size_t kDecomposedMax =
-      32;  // The longest canonical decomposition has 4 code points.
+  // The longest canonical decomposition has 4 code points.
+  static constexpr size_t kDecomposedMax = 32;
 
   // A code point that utf8proc cannot decompose stays unchanged (utf8proc knows all of them).
   void AppendDecomposed(utf8proc_int32_t code_point) {

@@ -23,13 +23,13 @@ constexpr int32_t kBlocksPerSlotMin = 4;  // For the default number of slots.
 constexpr int32_t kStepTokensMin = 256;   // For the default.
 constexpr int32_t kStepTokensMax = 8192;
 constexpr int32_t kStepTokensUnit = 64;
-constexpr double kStepSeconds =
-    0.040;                           // The time between two tokens that a prefill chunk may cause.
+// The time between two tokens that a prefill chunk may cause.
+constexpr double kStepSeconds = 0.040;
 constexpr int32_t kAloneFactor = 2;  // A step without decode rows may take this many times as long.
-constexpr double kReadShare =
-    0.4;  // The share of a chunk's reading that its computing does not hide.
-constexpr double kMatrixShare =
-    0.83;  // The share of the card's rate that a chunk's computing reaches.
+// The share of a chunk's reading that its computing does not hide.
+constexpr double kReadShare = 0.4;
+// The share of the card's rate that a chunk's computing reaches.
+constexpr double kMatrixShare = 0.83;
 constexpr int32_t kContextAutoMin = 1024;    // A shorter context must be asked for.
 constexpr int64_t kPoolBlocksMax = 1 << 24;  // The KV indices of the pool's tokens are int32.
 constexpr double kUtilizationMax = 0.98;     // The largest value that a message proposes.

@@ -40,8 +40,8 @@ struct CudaMemoryRequest {
   kernels::DType dtype = kernels::DType::kBf16;
   int32_t tp = 1;
   int32_t block_tokens = 64;
-  int32_t context_tokens =
-      0;                    // --max-model-len; 0: the model's context, or what the pool can hold.
+  // --max-model-len; 0: the model's context, or what the pool can hold.
+  int32_t context_tokens = 0;
   int32_t slots = 0;        // --max-num-seqs; 0: default.
   int32_t step_tokens = 0;  // --max-num-batched-tokens; 0: a default by model and card.
   // The rates of the card, for that default (modeling/layout/gpu_cards.h).
@@ -54,8 +54,8 @@ struct CudaMemoryPlan {
   std::vector<CudaBuffer> buffers;  // The buffers of the arenas with `ours`.
   EngineLimits limits;
   int32_t logits_rows = 0;  // The most rows with logits in a step.
-  int32_t model_context_tokens =
-      0;                       // limits.context_tokens is less if asked for or if memory is short.
+  // limits.context_tokens is less if asked for or if memory is short.
+  int32_t model_context_tokens = 0;
   bool context_asked = false;  // --max-model-len was a number.
   int64_t kv_bytes_per_block = 0;
   int64_t capacity_bytes = 0;

@@ -44,8 +44,8 @@ absl::Status WorkerGroups::CheckFacts(const Hello& hello) const {
   const std::pair<const char*, std::pair<int32_t, int32_t>> least[] = {
       {"tp", {facts.tp, 1}},
       {"pp", {facts.pp, 1}},
-      {"limits.context_tokens",
-       {facts.limits.context_tokens, 2}},  // Room for one token of a prompt and one of an answer.
+      // Room for one token of a prompt and one of an answer.
+      {"limits.context_tokens", {facts.limits.context_tokens, 2}},
       {"limits.block_tokens", {facts.limits.block_tokens, 1}},
       {"limits.pool_blocks", {facts.limits.pool_blocks, 2}},
       {"limits.slots", {facts.limits.slots, 1}},
@@ -85,8 +85,8 @@ void WorkerGroups::OnHello(PeerId control, Hello hello, TimeUs now, GroupActions
   const auto same = std::find_if(workers_.begin(), workers_.end(), [&](const auto& entry) {
     return entry.second.hello.process_id == hello.process_id;
   });
-  if (same !=
-      workers_.end()) {  // The worker reconnected before the break of its older stream was seen.
+  // The worker reconnected before the break of its older stream was seen.
+  if (same != workers_.end()) {
     const PeerId older = same->first;
     out->closes.emplace_back(older, Aborted("replaced by a newer stream of the same process"));
     OnControlDown(older, "replaced by a newer stream of the same process", now, out);
@@ -286,8 +286,8 @@ std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now
 void WorkerGroups::OnTick(TimeUs now, GroupActions* out) {
   const int64_t late_us = last_tick_us_ == 0 ? 0 : now - last_tick_us_ - options_.tick_us;
   last_tick_us_ = now;
-  if (late_us >
-      options_.tick_us) {  // This process did not run, so its peers' silence means nothing.
+  // This process did not run, so its peers' silence means nothing.
+  if (late_us > options_.tick_us) {
     const auto shift = [&](TimeUs& time) { time = std::min(now, time + late_us); };
     for (auto& [peer, worker] : workers_) {
       shift(worker.beat_us);

@@ -153,8 +153,8 @@ class WorkerGroups {
   int64_t last_step_us_ = 0;
   std::map<PeerId, Worker> workers_;  // By Control peer, in the order of arrival.
   std::map<GroupId, Group> groups_;   // Groups that are forming and groups that are up.
-  std::map<PeerId, std::pair<GroupId, int32_t>>
-      steps_peers_;  // In live epochs: group and rank of each Steps peer.
+  // In live epochs: group and rank of each Steps peer.
+  std::map<PeerId, std::pair<GroupId, int32_t>> steps_peers_;
   ClusterFacts facts_;
   WorkerGroupStats stats_;
   std::string loss_kind_;  // The reason of the last loss without its numbers.

@@ -25,8 +25,8 @@ std::string WithoutNumbers(const std::string& text) {
 
 void WorkerGroups::SetTerm(TermId term, TimeUs now, GroupActions* out) {
   const std::string reason = fmt::format("term {} begins", term.value);
-  for (; !groups_.empty();
-       groups_.erase(groups_.begin())) {  // Not counted as a failure of a worker.
+  // Not counted as a failure of a worker.
+  for (; !groups_.empty(); groups_.erase(groups_.begin())) {
     const auto& [id, group] = *groups_.begin();
     Dissolve(group, reason, now, out);
     out->log.push_back(fmt::format("group {} ends: {}", id.value, reason));

@@ -14,8 +14,8 @@
 namespace fathom::scheduler {
 namespace {
 
-constexpr size_t kKeptBytes =
-    1 << 20;  // The buffer keeps at most this much memory after a larger record.
+// The buffer keeps at most this much memory after a larger record.
+constexpr size_t kKeptBytes = 1 << 20;
 
 absl::Status RecorderError(const char* what, const std::string& path) {
   const std::string text =

@@ -260,8 +260,8 @@ TEST(VerifyRulesTest, RequestOfAGolden) {
   Golden golden = Recorded();
   const std::vector<TokenId> end = {1};
   RequestOptions options = ReplayOptions(golden, end);
-  EXPECT_EQ(options.stop.max_tokens,
-            3 + 8);  // The recorded answer ended by itself, so this one must too.
+  // The recorded answer ended by itself, so this one must too.
+  EXPECT_EQ(options.stop.max_tokens, 3 + 8);
   EXPECT_FALSE(options.stop.ignore_eos);
   EXPECT_EQ(options.sampling.temperature, 0.0f);
   EXPECT_EQ(options.output.logprobs, 2);

@@ -27,9 +27,8 @@ TEST(SessionTest, TakesTokensInOrderAndEndsWithFinish) {
   ASSERT_TRUE(session.Apply(Some(0, {5, 6}, "ab")).value().has_value());
   EXPECT_EQ(session.next_positions(), std::vector<int32_t>{2});
   EXPECT_FALSE(session.finished());
-  ASSERT_TRUE(session.Apply(Some(2, {}, "c"))
-                  .value()
-                  .has_value());  // Only text, which was held back until now.
+  // Only text, which was held back until now.
+  ASSERT_TRUE(session.Apply(Some(2, {}, "c")).value().has_value());
   ASSERT_TRUE(session.Apply(End(2)).value().has_value());
   EXPECT_TRUE(session.finished());
   EXPECT_EQ(session.next_positions(), std::vector<int32_t>{3});  // The end counts as one more.
@@ -141,8 +140,8 @@ TEST(SessionTest, PropertyAnyBrokenStreamsGiveTheSameAnswer) {
       session.BeginStream(again ? Session::From::kStart : Session::From::kNextPositions);
       const auto next = static_cast<size_t>(again ? 0 : session.next_positions()[0]);
       std::vector<Event> frames = FramesFrom(truth, next, rng);
-      frames.resize(rng() % 4 == 0 ? frames.size()
-                                   : rng() % (frames.size() + 1));  // The stream breaks.
+      // The stream breaks.
+      frames.resize(rng() % 4 == 0 ? frames.size() : rng() % (frames.size() + 1));
       for (Event& frame : frames) {
         const auto fresh = session.Apply(std::move(frame));
         ASSERT_TRUE(fresh.ok()) << ToString(fresh.status());

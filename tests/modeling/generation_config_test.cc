@@ -53,8 +53,8 @@ TEST(GenerationConfig, ValuesThatKeepEverythingAreOff) {
   EXPECT_EQ(Parsed(R"({"top_p": 1})").top_p, 1.0f);
   EXPECT_EQ(Parsed(R"({"top_p": 0})").top_p, std::numeric_limits<float>::min());
   EXPECT_EQ(Parsed(R"({"top_p": 1e-300})").top_p, std::numeric_limits<float>::min());
-  EXPECT_EQ(Parsed(R"({"temperature": 2.5})").temperature,
-            2.5f);  // The router applies its limits later.
+  // The router applies its limits later.
+  EXPECT_EQ(Parsed(R"({"temperature": 2.5})").temperature, 2.5f);
   EXPECT_EQ(Parsed(R"({"repetition_penalty": 7})").repetition_penalty, 7.0f);
   EXPECT_EQ(Parsed(R"({"presence_penalty": 1.5})").presence_penalty, 1.5f);
 }

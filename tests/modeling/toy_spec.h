@@ -21,8 +21,8 @@ struct ToyLayerSizes {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t width = 0;
-  bool has_extra_plane =
-      false;  // A plane of 4 elements for each head, in addition to keys and values.
+  // A plane of 4 elements for each head, in addition to keys and values.
+  bool has_extra_plane = false;
 };
 
 inline LayerSpec ToyLayer(size_t index, const ToyLayerSizes& sizes) {

@@ -187,8 +187,8 @@ TEST_F(GrpcTransportTest, APeerThatDoesNotReadIsClosedAndCounted) {
   Frames batch{TermId{1}, {}};
   batch.frames.push_back({.ids = std::vector<TokenId>(100'000, 1 << 20)});
   std::optional<TransportEvent> event;
-  for (int i = 0; i < 1'000 && !event;
-       ++i) {  // gRPC's look-ahead and the sockets hold some messages.
+  // gRPC's look-ahead and the sockets hold some messages.
+  for (int i = 0; i < 1'000 && !event; ++i) {
     transport_->Send(peer, batch);
     event = transport_->Next(clock_.Now());
   }

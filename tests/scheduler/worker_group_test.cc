@@ -293,8 +293,8 @@ TEST_F(WorkerGroupTest, AnyLossEndsTheEpochAndTheSurvivorSitsInANewOne) {
     EXPECT_TRUE(groups_.OnPlan(group_, StepPlan{kTerm, old, StepId{1}}, now_).empty());
     out_.lost.clear();
     if (groups_.Stats().workers == 1) Join(1, HelloOf("b", 1));
-    Pass((options_.retry_us << std::size(cases)) + 200'000,
-         {0, 1});  // None of the groups did a step.
+    // None of the groups did a step.
+    Pass((options_.retry_us << std::size(cases)) + 200'000, {0, 1});
     ASSERT_TRUE(SeatOf(0));
     EXPECT_GT(SeatOf(0)->epoch, old);
     out_.up.clear();

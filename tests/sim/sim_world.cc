@@ -164,8 +164,8 @@ void World::HashActions(const scheduler::Actions& actions) {
 
 void World::OnPlan(const scheduler::PlanOut& out) {
   SimGroup& group = groups_[static_cast<size_t>(out.group.value)];
-  if (group.group == nullptr || out.plan.term != term_)
-    return;  // The group is gone, so the plan is lost.
+  // The group is gone, so the plan is lost.
+  if (group.group == nullptr || out.plan.term != term_) return;
   absl::StatusOr<StepResult> result = group.group->Execute(out.plan);
   if (!result.ok()) return Fail("a plan breaks a rule: " + std::string(Message(result.status())));
   ++report_.steps;

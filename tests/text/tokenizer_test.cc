@@ -55,8 +55,8 @@ TEST(TokenizerVectors, Variants) {
 }
 
 TEST(TokenizerVectors, PublishedWhereTheyAre) {
-  if (!std::filesystem::exists(PublishedTokenizers()))
-    return;  // BundledModel and Variants still run.
+  // BundledModel and Variants still run.
+  if (!std::filesystem::exists(PublishedTokenizers())) return;
   int families = 0;
   for (const auto& entry : std::filesystem::directory_iterator(PublishedTokenizers())) {
     if (!std::filesystem::exists(entry.path() / "tokenizer.json")) continue;

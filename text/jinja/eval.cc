@@ -15,8 +15,8 @@ namespace fathom::router::jinja {
 // `filter`, `call` and block `set` have a scope of their own; an `if` has none.
 struct Scope {
   std::shared_ptr<Scope> parent;  // The enclosing scope in the source, searched next.
-  std::vector<std::pair<std::string_view, Value>>
-      names;  // The texts belong to the AST or the caller.
+  // The texts belong to the AST or the caller.
+  std::vector<std::pair<std::string_view, Value>> names;
 
   void Set(std::string_view name, Value value) {
     const auto found = std::find_if(names.begin(), names.end(),

@@ -154,8 +154,8 @@ class Parser {
       block->push_back(FilterBlock());
     } else if (word == "call") {
       block->push_back(Call());
-    } else if (word ==
-               "generation") {  // Marks assistant text for training; only its body is rendered.
+    } else if (word == "generation") {
+      // Marks assistant text for training; only its body is rendered.
       auto node = MakeNode(NodeKind::kWith);
       WantBlockEnd();
       node->body = BodyUpTo("endgeneration");
@@ -442,8 +442,8 @@ class Parser {
       case TokenKind::kString: {
         auto expr = Make(ExprKind::kLiteral);
         std::string text = Next().text;
-        while (Peek().kind == TokenKind::kString)
-          text += Next().text;  // Adjacent literals are joined.
+        // Adjacent literals are joined.
+        while (Peek().kind == TokenKind::kString) text += Next().text;
         expr->value = Value(std::move(text));
         return expr;
       }

@@ -12,8 +12,8 @@ namespace fathom::router::jinja {
 
 inline constexpr int kParseDepthMax = 200;
 inline constexpr int kExprHeightMax = 400;
-inline constexpr size_t kArgumentsMax =
-    100;  // In one call. It is limited because filters can call one another.
+// In one call. It is limited because filters can call one another.
+inline constexpr size_t kArgumentsMax = 100;
 
 Block Parse(std::string_view source);
 

@@ -185,8 +185,8 @@ class Formatter {
     }
     const bool negative = digits.starts_with('-');
     if (negative) digits.erase(0, 1);
-    if (negative && digits == "0")
-      return Digits(spec, false, "", digits, true);  // The result of -0.5.
+    // The result of -0.5.
+    if (negative && digits == "0") return Digits(spec, false, "", digits, true);
     std::string prefix;
     if (!decimal) {
       const auto size = static_cast<uint64_t>(std::strtoull(digits.c_str(), nullptr, 10));

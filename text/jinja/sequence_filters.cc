@@ -192,8 +192,8 @@ Value Sum(const Value& input, const CallArgs& args) {
   if (start.is_string()) throw TemplateError("sum adds no texts; join them");
   const List items = Iterate(input);
   if (const List* list = start.list(); list != nullptr && !start.is_tuple()) {
-    List all =
-        *list;  // In one step: adding the lists one by one would copy the first ones each time.
+    // In one step: adding the lists one by one would copy the first ones each time.
+    List all = *list;
     for (const Value& item : items) {
       const Value part = path.Of(item);
       if (part.list() == nullptr || part.is_tuple())

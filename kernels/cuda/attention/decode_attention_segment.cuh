@@ -15,8 +15,8 @@ namespace fathom::kernels::cuda::attention {
 struct Unit {
   int row = 0, head = 0, segment = 0;
   int partial = 0;  // The index of the segment in the partials.
-  int left =
-      0;  // The row's tokens from the segment's first token on; <= 0: the row has no such segment.
+  // The row's tokens from the segment's first token on; <= 0: the row has no such segment.
+  int left = 0;
 
   __device__ bool Exists() const { return left > 0; }
   __device__ int Pages() const {

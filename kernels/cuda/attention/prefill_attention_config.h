@@ -11,8 +11,8 @@ enum class PrefillKernel { kGeneric, kWgmma };
 
 struct PrefillConfig {
   PrefillKernel kernel = PrefillKernel::kGeneric;
-  int tile_rows =
-      64;  // Query rows of one chunk and one head that a thread block computes at a time.
+  // Query rows of one chunk and one head that a thread block computes at a time.
+  int tile_rows = 64;
 
   // The tiles of one chunk. The launch's work is the sum over all chunks.
   constexpr int64_t Tiles(int rows, int heads) const {

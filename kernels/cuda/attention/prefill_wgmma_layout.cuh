@@ -59,8 +59,8 @@ enum Barrier {
   kKeyFree = kKeyFull + kKeyStages,    // [stage]
   kValueFull = kKeyFree + kKeyStages,  // [slot]
   kValueFree = kValueFull + kValueSlots,  // [slot]
-  kValueTail =
-      kValueFree + kValueSlots,  // A slot whose tail the producer has yet to fill with zeros.
+  // A slot whose tail the producer has yet to fill with zeros.
+  kValueTail = kValueFree + kValueSlots,
   kBarrierCount,
 };
 
@@ -74,8 +74,8 @@ struct ConsumerTile {
   int head;
 };
 inline constexpr uint32_t kTiles = kBarriers + 8 * kBarrierCount;  // [consumer][2]
-inline constexpr uint32_t kFaultRows =
-    kTiles + 4 * sizeof(ConsumerTile);                   // The number of rows comes first.
+// The number of rows comes first.
+inline constexpr uint32_t kFaultRows = kTiles + 4 * sizeof(ConsumerTile);
 inline constexpr uint32_t kTailParity = kFaultRows + 8;  // Parity of kValueTail; 0 at first.
 inline constexpr uint32_t kSharedBytes =
     kTailParity + 4 + 1024;  // The kernel aligns the base to 1024.

@@ -22,8 +22,8 @@ struct MediumDevice {
   int sm = 90;
   int sms = 132;
   int shared_bytes = 232448;  // The maximum of one thread block.
-  int blocks_of_four =
-      0;  // Thread blocks that run at the same time in clusters of four; 0: no such clusters.
+  // Thread blocks that run at the same time in clusters of four; 0: no such clusters.
+  int blocks_of_four = 0;
 };
 
 // A thread block computes `n_tile` weight rows over the whole of k for all rows of x. `cluster`

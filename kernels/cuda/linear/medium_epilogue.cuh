@@ -126,9 +126,8 @@ struct QkvEpilogue {
       StorePair(to + 8, high.x, high.y);
       return;
     }
-    const int pair =
-        in_head / 16 * 8 +
-        in_head % 16;  // In natural order the two halves are at `pair` and pair + half.
+    // In natural order the two halves are at `pair` and pair + half.
+    const int pair = in_head / 16 * 8 + in_head % 16;
     const int64_t angle = int64_t{position} * half + pair;
     const float2 cos = *reinterpret_cast<const float2*>(kv.cos + angle);
     const float2 sin = *reinterpret_cast<const float2*>(kv.sin + angle);

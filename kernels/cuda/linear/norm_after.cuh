@@ -7,8 +7,8 @@
 
 namespace fathom::kernels::cuda {
 
-inline constexpr int kNormAfterVectors =
-    kNormAfterWidthMax / 8 / kNormLanes;  // Vectors of one lane.
+// Vectors of one lane.
+inline constexpr int kNormAfterVectors = kNormAfterWidthMax / 8 / kNormLanes;
 // The layout of the shared memory of NormWrittenRows, aligned to 16 bytes: the sums of groups, then
 // each lane's weights.
 inline constexpr int kNormAfterSumsBytes = 32;

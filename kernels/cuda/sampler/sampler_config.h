@@ -24,8 +24,8 @@ namespace fathom::kernels::cuda {
 inline constexpr int kSampleBlocks = 8;    // Thread blocks of a cluster, which holds one row.
 inline constexpr int kSampleLanes = 1024;  // Lanes of a sum over the vocabulary.
 inline constexpr int kBlockLanes = kSampleLanes / kSampleBlocks;
-inline constexpr int kSampleVocabMax =
-    1 << 18;  // Limited by the bits of an id and the room in a bin's limbs.
+// Limited by the bits of an id and the room in a bin's limbs.
+inline constexpr int kSampleVocabMax = 1 << 18;
 inline constexpr int kSelectBins = 512;  // 9 bits of a key.
 
 FATHOM_PURE int LocalCount(int vocab, int block) {
