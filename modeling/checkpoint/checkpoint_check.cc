@@ -218,14 +218,14 @@ absl::Status CheckOne(const Parameter& expected, const std::string& file, const 
   return absl::OkStatus();
 }
 
-// The one type of all matrices: `said` if any matrix has it, else the type of the first one.
+// The one type of all matrices: `config_type` if any matrix has it, else the type of the first one.
 // Vectors are not checked, because they are widened to fp32.
-absl::StatusOr<StoredType> CommonType(const Places& places, std::optional<StoredType> said,
+absl::StatusOr<StoredType> CommonType(const Places& places, std::optional<StoredType> config_type,
                                       const std::vector<ShardHeader>& shards) {
   std::optional<StoredType> common;
   for (const auto& [name, place] : places) {
     if (place.precision != Precision::kMatrix) continue;
-    if (!common || place.type == said) common = place.type;
+    if (!common || place.type == config_type) common = place.type;
   }
   for (const auto& [name, place] : places) {
     if (place.precision == Precision::kMatrix && place.type != *common) {
@@ -275,7 +275,8 @@ absl::StatusOr<WeightMap> ParseWeightMap(std::string_view json) {
   return map;
 }
 
-absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec, std::optional<StoredType> said,
+absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec,
+                                            std::optional<StoredType> config_type,
                                             const std::vector<ShardHeader>& shards,
                                             const WeightMap* index) {
   FATHOM_ASSIGN_OR_RETURN(Places found, CollectTensors(shards, index));
@@ -287,7 +288,7 @@ absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec, std::optional
     FATHOM_RETURN_IF_ERROR(CheckOne(expected, shards[place.shard].file, spec, place));
     checked.places.insert(std::move(node));
   }
-  FATHOM_ASSIGN_OR_RETURN(checked.type, CommonType(checked.places, said, shards));
+  FATHOM_ASSIGN_OR_RETURN(checked.type, CommonType(checked.places, config_type, shards));
   for (const auto& [name, place] : found) {
     if (IsLeftover(name)) continue;
     const SafetensorsTensor& embedding = *checked.places.find(spec.embedding.name)->second.tensor;

@@ -45,9 +45,10 @@ struct CheckedTensors {
   std::optional<TensorPlace> spare_head;
 };
 
-// `shards` outlive the result. `said` is the type that config.json names, if any. Without an index
-// there is one shard and `index` is null.
-absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec, std::optional<StoredType> said,
+// `shards` outlive the result. `config_type` is the type that config.json names, if any. Without an
+// index there is one shard and `index` is null.
+absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec,
+                                            std::optional<StoredType> config_type,
                                             const std::vector<ShardHeader>& shards,
                                             const WeightMap* index);
 
