@@ -10,12 +10,12 @@
 namespace fathom::client {
 namespace {
 
-// One question of the conversation; its answer becomes part of it.
+// Asks one question; question and answer become part of the conversation.
 absl::Status Ask(Client& client, const RequestFlags& flags, ChatRequest* request) {
   AnswerPrinter printer(flags.json);
   auto answer = client.Chat(*request, [&](const Event& event) { return printer.OnEvent(event); });
   printer.Finish();
-  if (!FlushAnswer()) return absl::OkStatus();  // Nobody reads: the call was ended.
+  if (!FlushAnswer()) return absl::OkStatus();  // The reader is gone, so the call was ended.
   if (!answer.ok()) return answer.status();
   WarnOfKinds(*answer);
   if (flags.json) PrintAnswer("{}\n", AnswerJson(*answer));
@@ -29,7 +29,7 @@ int Converse(Client& client, const RequestFlags& flags, ChatRequest* request) {
   if (terminal) PrintAnswer("An empty line or Ctrl-D ends the conversation.\n");
   for (;;) {
     if (terminal) PrintAnswer("> ");
-    if (!FlushAnswer()) return kExitOk;  // EndAnswer knows.
+    if (!FlushAnswer()) return kExitOk;  // EndAnswer reports it.
     std::string line;
     if (!std::getline(std::cin, line) || line.empty()) return kExitOk;
     request->conversation.messages.push_back({.role = "user", .content = line});

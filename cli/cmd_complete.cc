@@ -40,13 +40,15 @@ int RunComplete(int argc, const char* const* argv) {
   const auto answer =
       (*client)->Generate(request, [&](const Event& event) { return printer.OnEvent(event); });
   printer.Finish();
-  if (!FlushAnswer()) return kExitOk;  // Nobody reads: the call was ended. EndAnswer says it.
+  // The reader is gone, so the call was ended; EndAnswer reports it.
+  if (!FlushAnswer()) return kExitOk;
   if (!answer.ok()) return Fail("complete", answer.status());
   WarnOfKinds(*answer);
   if (request_flags.json) {
     PrintAnswer("{}\n", AnswerJson(*answer));
   } else if (answer->sequences[0].text.empty() && !answer->sequences[0].ids.empty()) {
-    PrintAnswer("{}\n", fmt::join(answer->sequences[0].ids, ","));  // No tokenizer: the ids.
+    // There is no tokenizer, so the ids are printed.
+    PrintAnswer("{}\n", fmt::join(answer->sequences[0].ids, ","));
   }
   return kExitOk;
 }

@@ -19,7 +19,7 @@
 namespace fathom::client {
 namespace {
 
-// What a reply may take on its way.
+// The time that the transfer of a reply may take.
 constexpr std::chrono::seconds kReplySlack{10};
 
 absl::StatusOr<std::vector<StepTrace>> Trace(const std::string& address, int32_t steps,

@@ -14,13 +14,13 @@ namespace {
 
 constexpr int64_t kTemplateBytesMax = 1 << 20;
 
-// A string is JSON text, whose integers may have any number of digits.
+// A string is taken as JSON text, whose integers may have any number of digits.
 std::string JsonTextOf(const nlohmann::ordered_json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-// Vectors have messages and the text, or the error that the template raises; `template` names a
-// file.
+// A vector has messages and either the text or the error that the template raises; `template` names
+// a file.
 std::optional<std::string> Compare(const router::ChatTemplate& chat_template,
                                    const std::string& file, const nlohmann::ordered_json& vector) {
   if (vector.contains("template") && vector["template"] != file) return std::nullopt;

@@ -10,7 +10,7 @@
 namespace fathom::client {
 namespace {
 
-// Vectors have text and ids, some also what decoding gives, with and without special tokens.
+// A vector has text and ids; some also have the decoded text with and without special tokens.
 std::string Compare(const router::Tokenizer& tokenizer, const nlohmann::ordered_json& vector) {
   const auto text = vector.at("text").get<std::string>();
   const auto want = vector.at("ids").get<std::vector<TokenId>>();

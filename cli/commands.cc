@@ -22,7 +22,7 @@ absl::StatusOr<std::unique_ptr<Client>> ServerFlag::Dial() const {
   ClientOptions options;
   FATHOM_ASSIGN_OR_RETURN(options.servers, ParseAddresses("--server", {servers}));
   options.use_proxy = use_proxy;
-  options.first_budget_ms = 3000;  // Long enough for a router that restarts.
+  options.first_budget_ms = 3000;  // Long enough for a router to restart.
   return std::make_unique<Client>(std::move(options));
 }
 

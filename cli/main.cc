@@ -1,4 +1,4 @@
-// fathom: the command line. Each command is a file; this is the table.
+// fathom: the command line. Each command has a file; this file has the table of commands.
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +32,7 @@ constexpr Command kCommands[] = {
     {"edge", "HAProxy in front of a router, for untrusted clients", fathom::client::RunEdge},
 };
 
-// Of a command that talks to a cluster; `serve` needs more and says so itself.
+// The needs of a command that talks to a cluster; `serve` needs more and checks that itself.
 constexpr fathom::HostNeeds kNeeds{.descriptors = 12};
 
 void PrintHelp() {

@@ -1,5 +1,5 @@
-// cli/progress_bar.h: a bar on stderr, drawn only on a terminal, from a thread of its own.
-// Thread: Add from any thread; the destructor wipes the bar.
+// cli/progress_bar.h: a progress bar on stderr, drawn only on a terminal, by a thread of its own.
+// Thread: any thread may call Add; the destructor removes the bar.
 #pragma once
 
 #include <atomic>
@@ -22,7 +22,7 @@ class ProgressBar {
   const int64_t total_;
   const std::string label_;
   std::atomic<int64_t> done_ = 0;
-  std::jthread thread_;  // Last: it uses the rest.
+  std::jthread thread_;  // Last, because it uses the members above.
 };
 
 }  // namespace fathom::client

@@ -77,7 +77,7 @@ void AnswerPrinter::Style(bool dimmed) {
 
 namespace {
 
-// Which kinds of group made the tokens, from which position on.
+// The kinds of group that made the tokens, each with its first position.
 ordered_json KindsJson(const Finish& finish) {
   ordered_json kinds = ordered_json::array();
   for (const FingerprintSpan& span : finish.fingerprints) {

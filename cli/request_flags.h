@@ -1,5 +1,5 @@
-// cli/request_flags.h: what `chat` and `complete` share: the flags of a request, and how an
-// answer is shown.
+// cli/request_flags.h: the common parts of `chat` and `complete`: the flags of a request, and the
+// output of an answer.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace fathom::client {
 struct RequestFlags {
   int32_t max_tokens = 0;   // 0: the rest of the context.
   double temperature = -1;  // Negative: the model's default.
-  std::string seed;         // Empty: drawn.
+  std::string seed;         // Empty: the router draws one.
   std::string idempotency_key;
   bool json = false;
 
@@ -22,11 +22,13 @@ struct RequestFlags {
   absl::Status Apply(RequestOptions* request) const;
 };
 
-// Streams an answer to stdout as it comes; reasoning dimmed on a terminal, else left out.
+// Streams an answer to stdout. On a terminal, reasoning is printed dimmed; otherwise it is left
+// out.
 class AnswerPrinter {
  public:
   explicit AnswerPrinter(bool quiet);
-  // For Client::Generate and Chat. Always true.
+  // The callback for Client::Generate and Chat. Always returns true while the answer can be
+  // written.
   bool OnEvent(const Event& event);
   void Finish();
 
@@ -39,7 +41,7 @@ class AnswerPrinter {
   bool line_open_ = false;
 };
 
-// Says on stderr when an answer's tokens are of more than one kind of group.
+// Prints a warning on stderr if the tokens of an answer come from more than one kind of group.
 void WarnOfKinds(const Answer& answer);
 
 // One line of JSON: text, ids, finish, usage, timings, seed, fingerprint.

@@ -21,7 +21,7 @@ struct Span {
   int64_t us() const { return to_us - from_us; }
 };
 
-// When the device computed each step: as early as the one after it demands.
+// When the device computed each step: moved earlier if it would overlap the next step.
 std::vector<Span> DeviceSpans(const std::vector<StepTrace>& steps) {
   std::vector<Span> spans(steps.size());
   for (size_t i = steps.size(); i-- > 0;) {
@@ -64,7 +64,7 @@ Json Metadata(const char* what, int row, const std::string& name) {
   return {{"ph", "M"}, {"name", what}, {"pid", 1}, {"tid", row}, {"args", {{"name", name}}}};
 }
 
-// The slices of one row, cut so that each begins at or after the end of the one before.
+// The slices of one row. A slice is cut to begin at or after the end of the previous one.
 class Slices {
  public:
   Slices(Row row, TimeUs origin_us) : row_(row), origin_us_(origin_us), end_us_(origin_us) {}

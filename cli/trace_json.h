@@ -1,9 +1,10 @@
-// cli/trace_json.h: a worker's steps as a trace of Chrome's format, which ui.perfetto.dev and
-// chrome://tracing show, and in one line of text. Pure.
+// cli/trace_json.h: a worker's steps as a trace in Chrome's format (for ui.perfetto.dev and
+// chrome://tracing), and as one line of text. Pure.
 //
-// Three rows share the worker's time axis, from the first step's wait on: "engine" waits for plans
-// and submits them, "device" computes, a slice a step named by its rows, "result" turns what was
-// computed into a result and writes it. Slices of a row are in order and never overlap.
+// Three rows share the worker's time axis, from the first step's wait on. "engine" waits for plans
+// and submits them. "device" computes; it has one slice for each step, named by the step's rows.
+// "result" turns the outputs into a result and writes it. The slices of a row are in order and do
+// not overlap.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -14,12 +15,12 @@
 
 namespace fathom::client {
 
-// `steps` in the order of their results; `worker` is the name shown. Durations on the device are
-// kept as they were measured. Its ends are only known not to be later than the host saw them, so
-// a slice that would run into the next one is moved before it.
+// `steps` are in the order of their results; `worker` is the displayed name. Durations on the
+// device are kept as measured. The end of a step on the device is only known not to be later than
+// the host saw it, so a slice that would overlap the next one is moved before it.
 nlohmann::ordered_json TraceJson(const std::vector<StepTrace>& steps, const std::string& worker);
 
-// For people: how many steps in what time, the share of it that the device worked, medians.
+// For people: the number of steps and their time, the share of it that the device worked, medians.
 std::string TraceText(const std::vector<StepTrace>& steps);
 
 }  // namespace fathom::client

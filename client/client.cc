@@ -32,7 +32,7 @@ struct Server {
   std::unique_ptr<v1::Admin::Stub> admin;
 };
 
-// Makes the call of one stream; the request must outlive the call.
+// Opens the call of one stream; the request must outlive the call.
 using Opener =
     std::function<std::unique_ptr<Reader>(Server&, grpc::ClientContext*, grpc::CompletionQueue*)>;
 
@@ -42,7 +42,7 @@ bool IsLocal(const std::string& address) {
 }
 
 Server Dial(const std::string& address, bool use_proxy) {
-  // A router of this machine that is started again is there within tenths of a second.
+  // A restarted router on this machine accepts again within tenths of a second.
   auto channel = MakeChannel(
       address, {.reconnect_ms_max = IsLocal(address) ? 100 : 1000, .use_proxy = use_proxy});
   return {address, channel, v1::Inference::NewStub(channel), v1::Admin::NewStub(channel)};
@@ -52,8 +52,8 @@ std::chrono::system_clock::time_point In(int64_t ms) {
   return std::chrono::system_clock::now() + std::chrono::milliseconds(ms);
 }
 
-// One server stream, read by the calling thread with a bound on silence: the queue is polled by
-// nobody else.
+// One server stream that the calling thread reads with a limit on silence. No other thread polls
+// the queue.
 class Stream {
  public:
   Stream(const Opener& open, Server& server) : reader_(open(server, &context_, &queue_)) {
@@ -62,7 +62,7 @@ class Stream {
   ~Stream() { queue_.Shutdown(); }
 
   enum class Read { kFrame, kEnd, kSilent };
-  // REQUIRES: the last one was kFrame, or there was none.
+  // REQUIRES: the last result was kFrame, or this is the first call.
   Read Next(Response* frame, int64_t silence_ms) {
     const auto deadline = In(silence_ms);
     if (!opened_) {
@@ -73,7 +73,7 @@ class Stream {
     return Wait(deadline);
   }
 
-  // Ends the call and says how it went. `cancel`: without waiting for the rest.
+  // Ends the call and returns its status. `cancel`: does not wait for the remaining frames.
   grpc::Status Finish(bool cancel) {
     if (cancel) context_.TryCancel();
     if (pending_) Drain();
@@ -84,7 +84,7 @@ class Stream {
   }
 
  private:
-  // Waits for the one operation that is under way.
+  // Waits for the one pending operation.
   Read Wait(std::chrono::system_clock::time_point deadline) {
     void* tag = nullptr;
     bool ok = false;
@@ -106,9 +106,9 @@ class Stream {
   bool pending_ = false;  // An operation did not end before its deadline.
 };
 
-// True for what another try, perhaps elsewhere, may heal: a lost connection, or a router that has
-// no room now for an answer that has begun; not a router's verdict. The request may always be
-// repeated: its id and seed are fixed before it is sent.
+// True if another try, perhaps at another router, may succeed: a lost connection, or a router
+// without room for an answer that has begun. False for a decision of a router. Repeating a request
+// is always safe, because its id and seed are fixed before it is sent.
 bool Retryable(const absl::Status& status, bool started) {
   const auto detail = DetailOf(status);
   switch (status.code()) {
@@ -117,10 +117,11 @@ bool Retryable(const absl::Status& status, bool started) {
       return true;
     case absl::StatusCode::kResourceExhausted:
       return started && detail && detail->retry_after_ms > 0;
-    case absl::StatusCode::kCancelled:  // A router that ends cancels its calls; we did not.
+    case absl::StatusCode::kCancelled:  // A router that ends cancels its calls; this client did not
+                                        // cancel.
     case absl::StatusCode::kUnknown:
     case absl::StatusCode::kInternal:
-      return !detail;  // A reset stream; a router's own error has a detail.
+      return !detail;  // A reset stream; an error of a router has a detail.
     default:
       return false;
   }
@@ -137,8 +138,8 @@ class Client::Impl {
     }
   }
 
-  // `send(server, context, queue, request)` opens the stream of `request`, an owned message of type
-  // Wire.
+  // `send(server, context, queue, request)` opens the stream of `request`, a message of type Wire
+  // that the caller owns.
   template <class Wire, class Send>
   absl::StatusOr<Answer> Run(Wire request, int32_t sequences, const Send& send,
                              const EventFn& on_event) {
@@ -175,7 +176,7 @@ class Client::Impl {
       if (clock_.Now() - progress_at >= budget_ms * 1000) return status;
       resuming = session.started() && !forgotten;
       if (session.started()) Pin(session, &request, &resume);
-      if (forgotten) continue;  // This server answers: ask it again from the start.
+      if (forgotten) continue;  // This server answers: start again with the whole request.
       MoveOn(index);
       const auto detail = DetailOf(status);
       Pause(std::max(backoff_ms, detail ? std::min(detail->retry_after_ms, kBackoffMaxMs) : 0));
@@ -231,7 +232,7 @@ class Client::Impl {
     return Unavailable("{} ended the stream without a Finish", server.address);
   }
 
-  // From now on the request is the same wherever it is asked.
+  // Fixes the id and the seed, so that the request is the same at every router.
   template <class Wire>
   static void Pin(const Session& session, Wire* request, v1::ResumeRequest* resume) {
     const Started& started = session.answer().started;
@@ -242,15 +243,15 @@ class Client::Impl {
     resume->mutable_next_positions()->Assign(next.begin(), next.end());
   }
 
-  // gRPC's text for a refused connection names no address of ours.
+  // gRPC's text for a refused connection does not name our address, so it is added.
   static absl::Status At(const Server& server, const grpc::Status& status) {
     absl::Status result = FromGrpc(status);
     if (result.code() != absl::StatusCode::kUnavailable || DetailOf(result)) return result;
     return Annotate(result, fmt::format("router {}", server.address));
   }
 
-  // Waits, at most until the next server is connected. Without a call under way gRPC connects only
-  // while somebody polls the channel, so this is not a plain sleep.
+  // Waits until the next server is connected, at most `ms`. It is not a plain sleep, because
+  // without a call gRPC connects only while a thread polls the channel.
   void Pause(int64_t ms) {
     const auto until = In(ms);
     grpc::Channel& channel = *servers_[current_.load()].channel;
@@ -274,8 +275,8 @@ Client::~Client() = default;
 
 namespace {
 
-// The client owns request and seed from the first byte on, so that a try whose answer was lost can
-// be repeated anywhere. With an idempotency key both follow from the key.
+// The client sets id and seed before the first send, so that a try whose answer was lost can be
+// repeated at any router. With an idempotency key both follow from the key.
 template <class Wire>
 Wire Complete(Wire request) {
   if (!request.idempotency_key().empty()) return request;

@@ -1,13 +1,14 @@
-// client/client.h: the C++ client of a Fathom router (target fathom::client; no Protobuf or gRPC in
-// its headers).
+// client/client.h: the C++ client of a Fathom router (target fathom::client; its headers include no
+// Protobuf and no gRPC).
 //
-// An answer survives the death of any one process: when a stream breaks, says nothing for
-// `silence_ms` or skips a position, the client goes on at the next address with Resume, or, where
-// nobody knows the request any more, asks again from request and seed; tokens it has are dropped.
-// It is a success only when every sequence has its Finish. Errors are absl::Status with the
-// router's message; DetailOf(status) gives reason, field and retry delay.
+// An answer survives the end of any one process. If a stream breaks, is silent for `silence_ms` or
+// skips a position, the client continues at the next address with Resume. If no router knows the
+// request any more, the client sends the whole request with the same seed again. Tokens that it
+// already has are dropped. A call succeeds only if every sequence has its Finish. Errors are
+// absl::Status with the router's message; DetailOf(status) gives the reason, the field and the
+// retry delay.
 //
-// Thread: any number of threads may share a Client; each call blocks its own thread, and calls its
+// Thread: any number of threads may share a Client. A call blocks its own thread and calls its
 // callback there.
 #pragma once
 
@@ -25,18 +26,17 @@ namespace fathom::client {
 
 struct ClientOptions {
   std::vector<std::string> servers;  // host:port of routers, tried in turn; at least one.
-  int64_t silence_ms =
-      3000;  // A stream is given up after so long without a frame (routers send one a second).
-  int64_t first_frame_ms = 10000;  // The same before a stream's first frame.
-  int64_t retry_budget_ms =
-      30000;  // A call ends UNAVAILABLE after so long without any progress; 0: no retry.
-  int64_t first_budget_ms = 5000;  // The same before anything of an answer came.
+  // A stream is given up after this time without a frame (routers send one each second).
+  int64_t silence_ms = 3000;
+  int64_t first_frame_ms = 10000;  // The same limit before the first frame of a stream.
+  // A call ends with UNAVAILABLE after this time without progress; 0: no retry.
+  int64_t retry_budget_ms = 30000;
+  int64_t first_budget_ms = 5000;  // The same limit before the first event of an answer.
   int64_t unary_deadline_ms = 30000;
-  bool use_proxy = false;  // The one that http_proxy names in the environment.
+  bool use_proxy = false;  // Use the proxy that http_proxy in the environment names.
 };
 
-// Called for each new event, in order. False: the caller has enough; the call is cancelled
-// (CANCELLED).
+// Called for each new event, in order. Returning false cancels the call (CANCELLED).
 using EventFn = std::function<bool(const Event&)>;
 
 class Client {
@@ -53,7 +53,7 @@ class Client {
   absl::StatusOr<TokenizeResult> Tokenize(const Conversation& conversation);
   absl::StatusOr<std::string> Detokenize(const std::vector<TokenId>& ids, bool skip_special);
   absl::StatusOr<Model> GetModel();
-  // One attempt at each address, at most `deadline_ms` each: for polling.
+  // One attempt at each address, at most `deadline_ms` each, for polling.
   absl::StatusOr<ClusterStatus> GetStatus(int64_t deadline_ms);
 
  private:

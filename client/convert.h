@@ -1,5 +1,6 @@
-// client/convert.h: plain types <-> messages of inference.proto, and gRPC's status -> absl::Status
-// with detail. Pure functions. FromWire refuses what it does not know (DATA_LOSS naming the field).
+// client/convert.h: converts plain types to messages of inference.proto and back, and gRPC's status
+// to absl::Status with detail. Pure functions. FromWire refuses unknown values (DATA_LOSS with the
+// name of the field).
 #pragma once
 
 #include <optional>
@@ -25,13 +26,12 @@ void ToWire(const GenerateRequest& from, v1::GenerateRequest* to);
 void ToWire(const ChatRequest& from, v1::ChatRequest* to);
 void ToWire(const Conversation& from, v1::ChatMessages* to);
 
-// nullopt: a KeepAlive.
+// nullopt: the message is a KeepAlive.
 absl::StatusOr<std::optional<Event>> FromWire(v1::GenerateResponse& from);
 Model FromWire(const v1::Model& from);
 ClusterStatus FromWire(const v1::ClusterStatus& from);
 
-// Code and message as they are; google.rpc's ErrorInfo, BadRequest and RetryInfo become the
-// ErrorDetail.
+// Keeps code and message; google.rpc's ErrorInfo, BadRequest and RetryInfo become the ErrorDetail.
 absl::Status FromGrpc(const grpc::Status& status);
 
 }  // namespace fathom::client

@@ -8,7 +8,8 @@
 namespace fathom::client {
 namespace {
 
-// Appends what `text`, said at byte `*at` of the stream, adds to `held`; returns the new part.
+// Appends the part of `text` (which starts at byte `*at` of the stream) that `held` does not have
+// yet; returns that part.
 std::string AppendNew(std::string text, size_t* at, std::string* held) {
   const size_t known = std::min(text.size(), held->size() - std::min(*at, held->size()));
   *at += text.size();
@@ -57,7 +58,7 @@ absl::StatusOr<std::optional<Event>> Session::Take(PromptLogprobs prompt) {
   auto& all = answer_.prompt_logprobs;
   if (!all) {
     all.emplace();
-    all->start = 1;  // The first prompt token has none.
+    all->start = 1;  // The first prompt token has no log-probability.
   }
   const int32_t next = all->start + static_cast<int32_t>(all->logprobs.size());
   if (prompt.start > next) return Gap(-1, prompt.start, next);

@@ -1,10 +1,10 @@
-// client/session.h: what a client holds of one request, and the rule that each token is taken once
+// client/session.h: the client's state of one request, and the rule that each token is taken once
 // and in order. Pure: no IO, no clock. Not thread-safe: one call owns it.
 //
-// A stream tells positions from a start it was asked for (0, or the next positions of a resume).
-// Text is a pure function of the ids, so a stream that starts at position p says again exactly the
-// bytes that follow text(p); what the session already has is dropped byte by byte. Invariant: ids,
-// text and reasoning only grow, and Finish is taken at position == ids.size() only.
+// A stream counts positions from the start that it was asked for (0, or the next positions of a
+// resume). Text is a pure function of the ids, so a stream that starts at position p sends exactly
+// the bytes that follow text(p). Bytes that the session already has are dropped. Invariant: ids,
+// text and reasoning only grow, and Finish is taken only at position == ids.size().
 #pragma once
 
 #include <cstdint>
@@ -21,20 +21,20 @@ class Session {
   // REQUIRES: sequences >= 1.
   explicit Session(int32_t sequences);
 
-  // A new stream begins: from scratch, or from next_positions() as they are now.
+  // A new stream starts: from position 0, or from the present next_positions().
   enum class From { kStart, kNextPositions };
   void BeginStream(From from);
 
-  // Applies one event of the current stream. Returns what was new in it: nullopt when nothing was
-  // (it was dropped and counted). DATA_LOSS: a position is missing, or the event contradicts what
-  // is known; the stream must be given up and its tokens asked for again.
+  // Applies one event of the current stream. Returns the new part of it; nullopt if nothing was new
+  // (the event was dropped and counted). DATA_LOSS: a position is missing, or the event contradicts
+  // the session's state. Then the caller must give up the stream and ask for its tokens again.
   absl::StatusOr<std::optional<Event>> Apply(Event event);
 
-  // Per sequence the position of the next token; the end counts as one more.
+  // The position of the next token of each sequence; the end counts as one more.
   std::vector<int32_t> next_positions() const;
   bool started() const { return started_; }
   bool finished() const;  // Every sequence has its Finish.
-  // Grows with everything new.
+  // Increases with everything new.
   uint64_t progress() const { return progress_; }
 
   const Answer& answer() const { return answer_; }
@@ -42,14 +42,14 @@ class Session {
   StreamCounts& counts() { return answer_.counts; }
 
  private:
-  // Where the current stream is, per sequence.
+  // The position of the current stream in each sequence.
   struct Cursor {
     int32_t position = 0;
     size_t text_bytes = 0;
     size_t reasoning_bytes = 0;
     bool ended = false;
   };
-  // Bytes that came with ids, that is text(next position): where a resumed stream's text begins.
+  // The bytes that came with ids, that is text(next position): a resumed stream's text starts here.
   struct Held {
     size_t text_bytes = 0;
     size_t reasoning_bytes = 0;

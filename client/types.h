@@ -1,5 +1,5 @@
-// client/types.h: what a client says and hears, as plain types (proto/inference.proto without
-// Protobuf). Absent optionals are left to the model's defaults; durations are in milliseconds.
+// client/types.h: the requests and answers of a client as plain types (proto/inference.proto
+// without Protobuf). An absent optional means the model's default. Durations are in milliseconds.
 #pragma once
 
 #include <cstdint>
@@ -37,22 +37,22 @@ struct Stop {
 };
 
 struct Output {
-  std::optional<int32_t> logprobs;         // 0: the chosen token's; n: with the n best.
-  std::optional<int32_t> prompt_logprobs;  // Likewise, from the prompt's second token on.
+  std::optional<int32_t> logprobs;  // 0: only of the chosen token; n: also of the n best tokens.
+  std::optional<int32_t> prompt_logprobs;  // The same for the prompt, from its second token on.
   std::optional<bool> text;
   bool keep_special = false;
 };
 
-// What Generate and Chat have in common.
+// The common fields of Generate and Chat.
 struct RequestOptions {
-  std::string request_id;  // Empty: the client draws one, so that it can resume from the start.
-  std::string
-      idempotency_key;  // With one, the router derives request_id and a missing seed from it.
-  std::string model;    // Empty: the one that is served.
+  std::string request_id;  // Empty: the client makes one, so that it can resume from the start.
+  // If set, the router derives request_id and a missing seed from it.
+  std::string idempotency_key;
+  std::string model;  // Empty: the served model.
   Sampling sampling;
   Stop stop;
   Output output;
-  int64_t deadline_ms = 0;  // 0: none. Counted from the router's receipt.
+  int64_t deadline_ms = 0;  // 0: none. Counted from when the router receives the request.
 };
 
 struct GenerateRequest : RequestOptions {
@@ -68,29 +68,29 @@ struct ToolCall {
 struct ChatMessage {
   std::string role;  // system, user, assistant, tool.
   std::optional<std::string> content;
-  std::vector<std::string> content_parts;  // Texts in the place of content.
+  std::vector<std::string> content_parts;  // Texts that replace `content`.
   std::vector<ToolCall> tool_calls;
   std::string tool_call_id;
   std::optional<std::string> reasoning;
   std::string name;
 };
 
-// Messages as the model's template renders them.
+// Messages that the model's chat template renders.
 struct Conversation {
   std::vector<ChatMessage> messages;
-  std::string tools_json;  // A JSON array as text: the order of keys is kept.
+  std::string tools_json;  // A JSON array as text, so that the order of keys is kept.
   std::optional<bool> enable_thinking;
   std::optional<bool> add_generation_prompt;
   bool allow_special_in_content = false;
   std::string chat_template_kwargs_json;  // A JSON object of variables for the template.
-  bool continue_final_message = false;    // The answer goes on with the last message.
+  bool continue_final_message = false;    // The answer continues the last message.
 };
 
 struct ChatRequest : RequestOptions {
   Conversation conversation;
 };
 
-// ---- What comes back ----
+// ---- Answers ----
 
 struct Started {
   std::string request_id;
@@ -106,7 +106,7 @@ struct Started {
 
 struct Tokens {
   int32_t sequence = 0;
-  int32_t position = 0;  // Of ids[0], or of the next token when only text is released.
+  int32_t position = 0;  // Of ids[0], or of the next token if there is only text.
   std::vector<TokenId> ids;
   std::string text;
   std::string reasoning;
@@ -127,10 +127,11 @@ struct Timings {
 struct Finish {
   int32_t sequence = 0;
   FinishKind kind = FinishKind::kStop;
-  std::variant<std::monostate, TokenId, std::string> stop;  // Which stop token or string it was.
+  // The stop token or stop string that matched.
+  std::variant<std::monostate, TokenId, std::string> stop;
   Usage usage;
   Timings timings;
-  int32_t position = 0;  // Number of tokens in the sequence.
+  int32_t position = 0;  // The number of tokens in the sequence.
   std::vector<FingerprintSpan> fingerprints;
 };
 
@@ -142,26 +143,26 @@ struct SequenceResult {
   std::string text;
   std::string reasoning;
   std::vector<TokenLogprob> logprobs;
-  std::optional<Finish> finish;  // There in every answer that is a success.
+  std::optional<Finish> finish;  // Present in every successful answer.
 };
 
-// How much the network was felt.
+// Counts the effects of the network.
 struct StreamCounts {
-  int32_t attempts = 0;        // Calls made for this answer: 1 when nothing broke.
-  int64_t dropped_tokens = 0;  // Received again and dropped.
-  int32_t gaps = 0;            // Streams given up because a position was missing.
+  int32_t attempts = 0;        // Calls made for this answer; 1: nothing broke.
+  int64_t dropped_tokens = 0;  // Received twice and dropped.
+  int32_t gaps = 0;            // Streams that were given up because a position was missing.
 };
 
 struct Answer {
   Started started;
-  std::optional<PromptLogprobs> prompt_logprobs;  // All spans together.
+  std::optional<PromptLogprobs> prompt_logprobs;  // All spans joined.
   std::vector<SequenceResult> sequences;
   StreamCounts counts;
 };
 
 struct TokenizeResult {
   std::vector<TokenId> ids;
-  std::optional<std::string> rendered;  // Of a conversation.
+  std::optional<std::string> rendered;  // For a conversation.
 };
 
 struct Model {
@@ -174,13 +175,13 @@ struct Model {
   bool has_chat_template = false;
   Sampling default_sampling;
   std::vector<TokenId> end_token_ids;
-  std::string device;  // What computes: "cpu", "cuda-sm90"; empty: not known.
-  std::string dtype;   // Of computing: "float32", "bfloat16", "float16".
+  std::string device;  // The computing device: "cpu", "cuda-sm90"; empty: unknown.
+  std::string dtype;   // The type of the computation: "float32", "bfloat16", "float16".
 };
 
 struct ClusterStatus {
   bool ready = false;
-  std::string reason;  // Why not, when not.
+  std::string reason;  // Why the cluster is not ready.
   std::string model;
   std::string build;
   uint64_t term = 0;
@@ -192,8 +193,8 @@ struct ClusterStatus {
   int32_t sessions = 0;
   std::string fingerprint;
   int32_t context_tokens = 0;
-  std::string last_loss;     // Which rank and why, of the last group that was lost; "": none was.
-  int32_t losses_alike = 0;  // Losses in a row for that reason, of groups that never worked.
+  std::string last_loss;     // The last lost group: which rank and why; "": none.
+  int32_t losses_alike = 0;  // Consecutive losses of groups that never worked, for the same reason.
 };
 
 }  // namespace fathom::client

@@ -1,5 +1,5 @@
-// cluster/control_messages.h: what workers and the scheduler say to each other about groups, and
-// the first message of Steps. Plain data with the fields of cluster.proto; no IO.
+// cluster/control_messages.h: the messages between workers and the scheduler about groups, and the
+// first message of Steps. Plain data with the fields of cluster.proto; no IO.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct GroupPeer {
   bool operator==(const GroupPeer&) const = default;
 };
 
-// One rank's seat in a group. Peers by rank.
+// The scheduler gives a worker its rank (its seat) in a group. Peers are ordered by rank.
 struct GroupSeat {
   GroupId group;
   TermId term;
@@ -28,12 +28,12 @@ struct GroupSeat {
   int32_t pp = 1;
   int32_t rank = 0;
   std::vector<GroupPeer> peers;
-  int32_t blocks = 0;  // The least of the ranks' pools; ids run from 1 to blocks - 1.
+  int32_t blocks = 0;  // The least of the ranks' pools; ids are 1 to blocks - 1.
   WorkerLimits limits;
   bool operator==(const GroupSeat&) const = default;
 };
 
-// Set-up data of one rank, relayed by the scheduler to the other ranks of the epoch.
+// The set-up data of one rank, which the scheduler relays to the other ranks of the epoch.
 struct GroupExchange {
   EpochId epoch;
   int32_t round = 0;
@@ -42,7 +42,7 @@ struct GroupExchange {
   bool operator==(const GroupExchange&) const = default;
 };
 
-// Loaded and connected: the rank's engine thread will dial Steps.
+// The worker is loaded and connected to its peers; its engine thread will open Steps.
 struct GroupReady {
   TermId term;
   EpochId epoch;
@@ -65,7 +65,7 @@ struct Abort {
   bool operator==(const Abort&) const = default;
 };
 
-// Asks a worker to finish its steps and leave. No scheduler of this build sends it.
+// Asks a worker to finish its steps and to leave. No scheduler of this build sends it.
 struct Drain {
   int64_t grace_us = 0;
   bool operator==(const Drain&) const = default;
@@ -75,7 +75,7 @@ using ControlUpMessage = std::variant<Hello, Heartbeat, GroupExchange, GroupRead
 using ControlDownMessage =
     std::variant<Hello, Heartbeat, GroupSeat, GroupExchange, Abort, Drain, Resign>;
 
-// First on Steps.
+// The first message on Steps.
 struct StepsHello {
   TermId term;
   EpochId epoch;

@@ -1,4 +1,4 @@
-// The messages of Control.
+// Converts the messages of Control.
 #include <utility>
 
 #include "cluster/wire.h"

@@ -1,4 +1,4 @@
-// What every process says of itself, on Route and Control alike.
+// Converts Hello and the other messages that Route and Control share.
 #include "cluster/wire_parts.h"
 
 namespace fathom {

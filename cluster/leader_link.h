@@ -1,7 +1,7 @@
-// cluster/leader_link.h: one scheduler address as a router or a worker sees it: when to dial it,
-// whether it answered, whether it leads, and when its silence ends the stream. Routers and workers
-// keep one for each address (cluster/terms.h has which of several leaders is obeyed). Pure: time is
-// an argument; no IO. Not thread-safe; the owner of the stream guards it.
+// cluster/leader_link.h: the state of one scheduler address in a router or a worker: when to dial
+// it, whether it answered, whether it leads, and when its silence ends the stream. Routers and
+// workers keep one LeaderLink for each address (cluster/terms.h decides which of several leaders is
+// obeyed). Pure: time is an argument; no IO. Not thread-safe; the owner of the stream guards it.
 #pragma once
 
 #include <cstdint>
@@ -13,49 +13,51 @@
 namespace fathom {
 
 struct LeaderLinkOptions {
-  int64_t silence_us = kSilenceUs;     // A peer that beats and says nothing for so long is dead.
-  int64_t hello_us = kFirstMessageUs;  // A stream is answered within this.
+  int64_t silence_us = kSilenceUs;     // A peer that sends heartbeats is dead after this silence.
+  int64_t hello_us = kFirstMessageUs;  // The first message must come within this time.
   int64_t redial_us_min = kRedialUsMin;
   int64_t redial_us_max = kRedialUsMax;
 };
 
 class LeaderLink {
  public:
-  // `seed` makes the jitter of one process and address differ from another's.
+  // `seed` gives each process and address its own jitter.
   explicit LeaderLink(const LeaderLinkOptions& options = {}, uint64_t seed = 0)
       : options_(options), jitter_(seed) {}
 
-  // ---- The stream's life. Each Dialled is followed by one Ended.
+  // ---- The life of the stream. Each Dialled is followed by one Ended.
 
   void Dialled(TimeUs now);
-  // The stream ended, or there never was one. The wait before the next one begins: it doubles from
-  // the shortest to the longest until a Hello comes, less up to a quarter of jitter.
+  // The stream ended, or could not be opened. The wait before the next one begins. It doubles from
+  // the shortest to the longest value until a Hello comes; up to a quarter of it is subtracted as
+  // jitter.
   void Ended(TimeUs now);
   bool open() const { return open_; }
-  // Meaningful while not open: when to dial.
+  // When to dial. REQUIRES: not open.
   TimeUs next_dial_us() const { return next_dial_us_; }
-  // Whether no Hello came since the last stream but one ended: a repeated failure.
+  // Whether a stream has ended since the last Hello. Asked before Ended, it says that this end is a
+  // repeated failure, which is not logged again.
   bool failing() const { return redial_us_ != 0; }
 
-  // ---- What the peer says.
+  // ---- Messages of the peer.
 
-  // Any message. `beat`: one that comes regularly (a heartbeat, Stats), so that from now on silence
-  // means something.
+  // A message of any kind came. `beat`: the peer sends this kind regularly (a heartbeat, Stats), so
+  // from now on its silence is measured.
   void Heard(bool beat, TimeUs now);
-  // Its Hello. `leads`: it leads, and its term is obeyed.
+  // The peer's Hello came. `leads`: it leads, and its term is obeyed.
   void HeardHello(bool leads, TimeUs now);
-  // It resigned, or told a term that is stale.
+  // The peer resigned or sent a stale term.
   void StepDown() { leads_ = false; }
   bool greeted() const { return greeted_; }
   bool leads() const { return leads_; }
 
   // ---- Time.
 
-  // Whether its silence ends the stream.
+  // Whether the peer's silence ends the stream.
   bool Silent(TimeUs now) const;
-  // Whether it leads and was heard within kLeaderDoubtUs; a heartbeat tells it.
+  // Whether the peer leads and was heard within kLeaderDoubtUs. A worker's heartbeat reports it.
   bool HearsLeader(TimeUs now) const { return leads_ && now - heard_us_ < kLeaderDoubtUs; }
-  // This process itself did not run for `late_us`: no peer is blamed for that time.
+  // This process itself did not run for `late_us`, so this time does not count as a peer's silence.
   void Excuse(int64_t late_us) { heard_us_ += late_us; }
 
  private:
@@ -70,7 +72,7 @@ class LeaderLink {
   bool leads_ = false;
 };
 
-// OK when `hello` is a scheduler's and speaks a protocol that this build speaks too.
+// OK if `hello` comes from a scheduler with a protocol version that this build speaks.
 absl::Status CheckSchedulerHello(const Hello& hello);
 
 }  // namespace fathom

@@ -1,6 +1,6 @@
-// cluster/messages.h: what every process of a cluster says of itself: the first message of Route
-// and Control, heartbeats, and the end of a leadership. Plain data with the fields of
-// cluster.proto; no IO. route_messages.h and control_messages.h have what else the streams carry.
+// cluster/messages.h: what every process of a cluster tells about itself: the first message of
+// Route and Control, heartbeats, and the end of a leadership. Plain data with the fields of
+// cluster.proto; no IO. route_messages.h and control_messages.h have the other messages.
 #pragma once
 
 #include <cstdint>
@@ -35,11 +35,11 @@ struct StepMark {
 struct WorkerLimits {
   int32_t context_tokens = 0;
   int32_t block_tokens = 0;
-  int32_t pool_blocks = 0;  // With the padding block 0.
-  int32_t slots = 0;        // Without the padding slot 0.
+  int32_t pool_blocks = 0;  // Including the padding block 0.
+  int32_t slots = 0;        // Excluding the padding slot 0.
   int32_t step_tokens = 0;
   int32_t vocab = 0;
-  int32_t mixed_step_tokens = 0;  // Of a step that decodes; 0: step_tokens.
+  int32_t mixed_step_tokens = 0;  // The most rows of a step with decode rows; 0: step_tokens.
   bool operator==(const WorkerLimits&) const = default;
 };
 
@@ -47,7 +47,7 @@ struct WorkerFacts {
   std::string host;
   std::string device;
   uint64_t memory_bytes = 0;
-  std::string model;  // Name that clients see.
+  std::string model;  // The name that clients see.
   std::string weights_digest;
   std::string fingerprint;
   WorkerLimits limits;
@@ -57,23 +57,23 @@ struct WorkerFacts {
   int32_t preferred_rank = -1;  // -1: none.
   std::string health_address;
   std::string device_kind;  // "cpu", "cuda-sm90".
-  std::string dtype;        // Of computing.
+  std::string dtype;        // The type of the computation.
   int32_t recipe = 0;       // docs/NUMERICS.md
   bool operator==(const WorkerFacts&) const = default;
 };
 
-// What the scheduler tells routers of the workers' model; empty until a worker was here.
+// What the scheduler tells routers about the workers' model. Empty until a worker has registered.
 struct ClusterFacts {
   std::string model;
   std::string config_digest;
   std::string fingerprint;
   int32_t context_tokens = 0;
   int32_t block_tokens = 0;
-  int32_t pool_blocks = 0;  // Of one group, without the padding block.
-  int32_t groups = 0;       // That can take work now.
+  int32_t pool_blocks = 0;  // Of one group, excluding the padding block.
+  int32_t groups = 0;       // Groups that can take work now.
   int32_t vocab = 0;
   std::string device_kind;  // "cpu", "cuda-sm90".
-  std::string dtype;        // Of computing.
+  std::string dtype;        // The type of the computation.
   bool operator==(const ClusterFacts&) const = default;
 };
 
@@ -84,7 +84,8 @@ struct SchedulerFacts {
   bool operator==(const SchedulerFacts&) const = default;
 };
 
-// First on Route and Control, in both directions; a scheduler repeats it when its facts change.
+// The first message on Route and Control, in both directions. A scheduler sends it again when its
+// facts change.
 struct Hello {
   std::string process_id;
   Role role = Role::kUnspecified;
@@ -92,30 +93,30 @@ struct Hello {
   uint32_t protocol_max = kProtocolMax;
   std::vector<std::string> features;
   std::string build;
-  TermId term_seen;                         // The highest.
+  TermId term_seen;                         // The highest term that the sender has seen.
   std::string config_digest;                // From a router or a worker.
   std::optional<WorkerFacts> worker;        // From a worker.
   std::optional<SchedulerFacts> scheduler;  // From a scheduler.
   bool operator==(const Hello&) const = default;
 };
 
-// Whether the sender speaks a version of the protocol that this build speaks too.
+// Whether the sender and this build have a version of the protocol in common.
 inline bool SpeaksProtocol(const Hello& hello) {
   return hello.protocol_min <= kProtocolMax && hello.protocol_max >= kProtocolMin;
 }
 
 struct Heartbeat {
-  TermId term;  // The highest the peer has seen.
+  TermId term;  // The highest term that the sender has seen.
   bool hears_leader = false;
   Phase phase = Phase::kUnspecified;
   StepId step;
   uint64_t op = 0;
   uint64_t collective = 0;
-  uint64_t progress = 0;  // Any change means life.
+  uint64_t progress = 0;  // Any change shows that the engine thread works.
   bool operator==(const Heartbeat&) const = default;
 };
 
-// The leader of `term` leads no more.
+// The sender, which led with `term`, no longer leads.
 struct Resign {
   TermId term;
   bool operator==(const Resign&) const = default;

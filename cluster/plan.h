@@ -1,6 +1,6 @@
-// cluster/plan.h: what scheduler and workers say to each other in each step (docs/ARCHITECTURE.md,
-// "Plans"). Plans are deltas on slots and are executed strictly in order: copies, releases, admits,
-// extends, chunks.
+// cluster/plan.h: the messages between scheduler and workers in each step (docs/ARCHITECTURE.md,
+// "Plans"). A plan is a list of changes to slots. A worker executes plans strictly in order, and
+// within a plan copies, releases, admits, extends and chunks in this order.
 #pragma once
 
 #include <cstdint>
@@ -23,19 +23,19 @@ struct BlockCopy {
   bool operator==(const BlockCopy&) const = default;
 };
 
-// Seats a sequence: prompt and already generated ids. At most kAdmitIdsMax ids; `more` says that
-// the same slot's next ids follow in a later plan's admit (only slot, ids and more are read from
-// it).
+// Admits a sequence to a slot: its prompt and the ids that are already generated, at most
+// kAdmitIdsMax of them. `more` says that an admit for the same slot in a later plan has the next
+// ids; of such an admit only slot, ids and more are read.
 struct Admit {
   SlotId slot;
   Request request;
   uint64_t seed = 0;
   int32_t sequence = 0;
-  int32_t prompt_tokens = 0;    // ids from here on were generated.
-  int32_t computed_tokens = 0;  // How many tokens the given blocks already hold.
+  int32_t prompt_tokens = 0;    // ids from this index on were generated.
+  int32_t computed_tokens = 0;  // Tokens that the given blocks already hold.
   std::vector<TokenId> ids;
   bool more = false;
-  std::string grammar_digest;  // Later work; empty.
+  std::string grammar_digest;  // For later use; empty.
   bool operator==(const Admit&) const = default;
 };
 
@@ -46,8 +46,9 @@ struct Extend {
   bool operator==(const Extend&) const = default;
 };
 
-// A decode row: the token to compute is the sample of step `fed_by_step`, which the worker has (or
-// knows, when that step is long done); the worker owns the slot's length.
+// A decode row. The token to compute is the sample of step `fed_by_step`. The worker has that
+// sample, or will have it before it runs this row, so the plan carries no token. The worker counts
+// the slot's length.
 struct DecodeRow {
   StepId fed_by_step;
   int32_t draft_max = 0;
@@ -56,10 +57,10 @@ struct DecodeRow {
 
 struct Chunk {
   SlotId slot;
-  // int32_t: that many of the slot's known ids that are not yet computed (prefill); or a decode
+  // int32_t: the number of known ids of the slot to compute now (prefill). DecodeRow: one decode
   // row.
   std::variant<int32_t, DecodeRow> work = 0;
-  bool sample = false;  // Sample the token after this chunk's last one.
+  bool sample = false;  // Whether to sample the token after this chunk.
   bool operator==(const Chunk&) const = default;
 };
 
@@ -71,34 +72,35 @@ struct StepPlan {
   std::vector<SlotId> releases;
   std::vector<Admit> admits;
   std::vector<Extend> extends;
-  std::vector<Chunk> chunks;  // Row i of the result is chunks[i].
+  std::vector<Chunk> chunks;  // Row i of the result belongs to chunks[i].
   bool operator==(const StepPlan&) const = default;
 };
 
-// Why a row has no token. A fault harms its row only.
+// Why a row has no token. A fault affects only its row.
 enum class RowFault { kNone, kNonFiniteLogits, kTokenOutOfRange, kBlockOutOfRange };
 const char* RowFaultName(RowFault fault);
 
 struct ResultRow {
   int32_t row = 0;  // Index into the plan's chunks.
   int32_t sequence = 0;
-  int32_t position = 0;                // Of ids[0] in the sequence; generated tokens count from 0.
-  std::vector<TokenId> ids;            // Empty when the chunk did not sample.
-  std::vector<TokenLogprob> logprobs;  // One per id when asked for.
+  int32_t position = 0;                // Position of ids[0]; generated tokens count from 0.
+  std::vector<TokenId> ids;            // Empty if the chunk did not sample.
+  std::vector<TokenLogprob> logprobs;  // One for each id if asked for.
   std::optional<PromptLogprobs> prompt_logprobs;
   RowFault fault = RowFault::kNone;
-  std::string fault_detail;  // What the worker knows beyond that: where it arose, the way out.
+  std::string fault_detail;  // More from the worker: where the fault arose, the way out.
   bool operator==(const ResultRow&) const = default;
 };
 
 struct StepTimings {
-  int64_t read_to_write_us = 0;  // Plan read to result ready to be written.
+  int64_t read_to_write_us = 0;  // From the plan read to the result ready.
   int64_t compute_us = 0;        // Forward pass and sampler.
-  int64_t collective_us = 0;     // Of that, waiting in collectives.
+  int64_t collective_us = 0;     // The part of it spent in collectives.
   bool operator==(const StepTimings&) const = default;
 };
 
-// Rank 0 of the last stage answers with rows; every rank with step, collectives and timings.
+// The result of a step. Rank 0 of the last stage sends rows; every rank sends step, collectives and
+// timings.
 struct StepResult {
   TermId term;
   EpochId epoch;
@@ -106,7 +108,7 @@ struct StepResult {
   int32_t rank = 0;
   std::vector<ResultRow> rows;
   StepTimings timings;
-  uint64_t collectives = 0;  // Done in this epoch.
+  uint64_t collectives = 0;  // Collectives done in this epoch.
   bool operator==(const StepResult&) const = default;
 };
 

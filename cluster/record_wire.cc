@@ -1,4 +1,4 @@
-// A request and its record, and what they consist of.
+// Converts a request, its record and their parts.
 #include <google/protobuf/unknown_field_set.h>
 
 #include <utility>

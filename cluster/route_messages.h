@@ -1,6 +1,6 @@
-// cluster/route_messages.h: what routers and the scheduler say to each other about sessions. Plain
-// data with the fields of cluster.proto; no IO. Durations are in microseconds; on the wire they are
-// in milliseconds (cluster/wire.h).
+// cluster/route_messages.h: the messages between routers and the scheduler about sessions. Plain
+// data with the fields of cluster.proto; no IO. Durations are in microseconds here and in
+// milliseconds on the wire (cluster/wire.h).
 #pragma once
 
 #include <cstdint>
@@ -18,33 +18,33 @@ namespace fathom {
 
 // ---- Up ----
 
-// First try, retry, resume and takeover alike: an upsert by key.
+// An upsert by key. A first try, a retry, a resume and a takeover are the same message.
 struct Submit {
-  AttemptId attempt;  // New for each Submit of a router; frames are matched by it alone.
+  AttemptId attempt;  // New for each Submit of a router; frames are matched by it.
   SessionKey key;
   std::optional<Record> record;  // Absent: a resume at a router that knows only the key.
   std::string router_blob;
-  std::vector<int32_t> have;  // Per sequence, frames start from here; missing ones from 0.
-  int64_t deadline_us = 0;    // What is left; 0: none.
-  bool replay = false;        // Accepted before: exempt from queue limits.
-  int64_t age_us = 0;         // Since its first acceptance.
+  std::vector<int32_t> have;  // Frames start here, for each sequence; missing entries are 0.
+  int64_t deadline_us = 0;    // The time that is left; 0: no deadline.
+  bool replay = false;        // It was accepted before, so queue limits do not apply.
+  int64_t age_us = 0;         // Time since its first acceptance.
   bool operator==(const Submit&) const = default;
 };
 
-// A Submit that cannot be read: only this attempt is refused, the stream goes on.
+// A Submit that cannot be parsed. Only this attempt is refused; the stream continues.
 struct SubmitUnreadable {
   AttemptId attempt;
   absl::Status status;  // With ErrorDetail.
 };
 
-// Ends this attempt's subscription; the session is suspended when the last one is gone.
+// Ends the subscription of this attempt. The session is suspended when its last subscription ends.
 struct Suspend {
   AttemptId attempt;
   SessionKey key;
   bool operator==(const Suspend&) const = default;
 };
 
-// A router cuts a sequence at `length` tokens; it is finished.
+// The router ends a sequence after `length` tokens; the sequence is then finished.
 struct Close {
   SessionKey key;
   int32_t sequence = 0;
@@ -62,8 +62,8 @@ struct Accepted {
   std::string request_id;
   uint64_t seed = 0;
   int32_t cached_tokens = 0;
-  std::optional<Record> record;  // When the Submit had only a key.
-  std::string router_blob;       // Likewise.
+  std::optional<Record> record;  // Present if the Submit had only a key.
+  std::string router_blob;       // Present if the Submit had only a key.
   bool operator==(const Accepted&) const = default;
 };
 
@@ -72,7 +72,7 @@ struct Refused {
   absl::Status status;  // With ErrorDetail.
 };
 
-// How a sequence finished.
+// The end of a sequence.
 struct FrameFinish {
   FinishReason reason = FinishReason::kNone;
   Usage usage;
@@ -83,38 +83,38 @@ struct FrameFinish {
 struct Frame {
   AttemptId attempt;
   int32_t sequence = 0;
-  int32_t position = 0;  // Of ids[0]; with no ids, the next one.
+  int32_t position = 0;  // Position of ids[0]; without ids, the next position.
   std::vector<TokenId> ids;
   std::vector<TokenLogprob> logprobs;
   std::optional<PromptLogprobs> prompt_logprobs;
-  std::string fingerprint;  // With an attempt's first frame and when it changes.
-  ComputeKind kind = {};    // Likewise.
+  std::string fingerprint;  // In the first frame of an attempt, and when it changes.
+  ComputeKind kind = {};    // Present when `fingerprint` is.
   std::optional<FrameFinish> finish;
-  absl::Status error;  // Not OK: the sequence failed; no finish then.
+  absl::Status error;  // Not OK: the sequence failed, and `finish` is absent.
 };
 
-// One step's frames for one router.
+// The frames of one step for one router.
 struct Frames {
   TermId term;
   std::vector<Frame> frames;
 };
 
-// Gauges of the cluster, and counters of one router's own requests.
+// Gauges of the cluster, and counters of the requests of the router that receives them.
 struct ClusterStats {
   int32_t requests_running = 0;
   int32_t requests_waiting = 0;
   int32_t blocks_total = 0;
   int32_t blocks_used = 0;
   int32_t groups = 0;
-  uint64_t suspensions_total = 0;  // These three: of the router's own finished or running requests.
+  uint64_t suspensions_total = 0;  // This and the next two: the router's own requests.
   uint64_t prompt_tokens_total = 0;
   uint64_t generation_tokens_total = 0;
-  std::string last_loss;     // Which rank and why, of the last group that was lost; "": none was.
-  int32_t losses_alike = 0;  // Losses in a row for that reason, of groups that never worked.
+  std::string last_loss;     // The last lost group: which rank and why; "": none.
+  int32_t losses_alike = 0;  // Consecutive losses of groups that never worked, for the same reason.
   bool operator==(const ClusterStats&) const = default;
 };
 
-// std::monostate: of a kind that this build does not know; a router ignores it.
+// std::monostate: a kind of message that this build does not know; a router ignores it.
 using RouteDownMessage =
     std::variant<std::monostate, Hello, Heartbeat, Accepted, Refused, Frames, ClusterStats, Resign>;
 

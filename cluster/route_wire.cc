@@ -1,4 +1,5 @@
-// The messages of Route. Durations are in milliseconds here and in microseconds in the structs.
+// Converts the messages of Route. Durations are in milliseconds in the messages and in microseconds
+// in the structs.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -14,7 +15,7 @@ namespace pb = cluster::v1;
 
 namespace {
 
-// A code of google.rpc.Code as a peer sent it.
+// Checks a code of google.rpc.Code that a peer sent.
 absl::StatusCode CodeFromWire(int32_t code) {
   return code > 0 && code <= 16 ? static_cast<absl::StatusCode>(code) : absl::StatusCode::kInternal;
 }
@@ -172,7 +173,7 @@ void ToWire(const Submit& from, pb::RouteUp* to) {
   }
   submit->set_router_blob(from.router_blob);
   CopyOut(from.have, submit->mutable_have());
-  // A deadline of less than a millisecond is not none.
+  // A deadline of less than a millisecond becomes one, because 0 means none.
   submit->set_deadline_ms(from.deadline_us == 0 ? 0
                                                 : std::max<int64_t>(1, from.deadline_us / 1000));
   submit->set_replay(from.replay);
@@ -193,7 +194,7 @@ void ToWire(const Close& from, pb::RouteUp* to) {
 }
 
 absl::StatusOr<RouteUpMessage> FromWire(pb::RouteUp&& from) {
-  // Of a bad Submit only its attempt is refused.
+  // The ranges of a Submit are checked later, because a bad Submit refuses only its own attempt.
   if (!from.has_submit()) FATHOM_RETURN_IF_ERROR(CheckRanges(from));
   switch (from.message_case()) {
     case pb::RouteUp::kHello:

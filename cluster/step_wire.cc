@@ -1,4 +1,4 @@
-// Plans and results, and the messages of Steps.
+// Converts plans and results, and the messages of Steps.
 #include <string>
 #include <utility>
 
@@ -45,7 +45,7 @@ absl::StatusOr<RowFault> FaultFromWire(pb::RowFault fault) {
 }  // namespace
 
 static void ToWire(const BlockCopy& from, pb::BlockCopy* to) {
-  to->set_kind(pb::COPY_KIND_BLOCK);  // The only CopyKind there is.
+  to->set_kind(pb::COPY_KIND_BLOCK);  // The only CopyKind.
   to->set_from(from.from.value);
   to->set_to(from.to.value);
 }

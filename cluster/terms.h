@@ -1,6 +1,7 @@
 // cluster/terms.h: which terms a process believes. Terms rise by one with each new leader and never
-// go back, so that a peer that tells a far higher one is wrong or hostile: a process that believed
-// it would obey no true leader any more, and a scheduler would use up the numbers. Pure.
+// fall. A peer with a far higher term is therefore wrong or hostile. If a process believed it, a
+// router or worker would obey no true leader any more, and a scheduler would use up the numbers.
+// Pure.
 #pragma once
 
 #include <cstdint>
@@ -9,21 +10,21 @@
 
 namespace fathom {
 
-// How far beyond the highest term that it knows a process believes a peer.
+// A process believes a term up to this far above the highest one that it knows.
 inline constexpr uint64_t kTermLeadMax = uint64_t{1} << 20;
-// No cluster comes so far; the term after it still has a number.
+// No cluster reaches this term in practice, so there is always a next term.
 inline constexpr uint64_t kTermMax = uint64_t{1} << 62;
 
-// `known`: the highest term that the process has stored or believed; 0 where it knows none.
+// `known` is the highest term that the process has stored or believed; 0: none.
 constexpr bool IsCredible(TermId said, TermId known) {
   return said.value <= known.value || said.value - known.value <= kTermLeadMax;
 }
 
-// What a term that a scheduler says makes of its message.
+// What the receiver does with a message of a scheduler, by the message's term.
 enum class TermVerdict {
-  kObeyed,       // The highest one; it is the one known now.
-  kStale,        // Lower than one known: the message is void, and the sender is to be told.
-  kNotCredible,  // Nothing of the message is believed.
+  kObeyed,       // The highest term; the receiver now knows it.
+  kStale,        // Lower than the known term: the message is ignored, and the sender must be told.
+  kNotCredible,  // Nothing in the message is believed.
 };
 
 // The highest term that a router or a worker has believed. Not thread-safe.

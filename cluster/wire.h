@@ -1,13 +1,12 @@
-// cluster/wire.h: the one place where the messages of a stream (route_messages.h,
-// control_messages.h, plan.h) and those of cluster.proto are turned into each other. Pure
-// functions.
+// cluster/wire.h: the only code that converts the plain messages of a stream (route_messages.h,
+// control_messages.h, plan.h) to messages of cluster.proto and back. Pure functions.
 //
-// A ToWire replaces what the message held, so that one may be used again and again; which message a
-// stream may carry is which overload there is. A FromWire checks the whole message by
-// CheckRanges (wire_ranges.h) before anything of it is used, then what a peer may get wrong beyond
-// ranges (missing oneofs, unequal lengths, fields of a newer build), and answers INVALID_ARGUMENT
-// naming message and field; it does not check what the receiver's own state decides (terms, slots,
-// positions). It takes the message by && because it moves long texts out of it.
+// A ToWire replaces the content of the message, so a message can be reused. The overloads say which
+// messages each stream may carry. A FromWire first checks the whole message with CheckRanges
+// (wire_ranges.h), then the errors of a peer that ranges do not cover (missing oneofs, unequal
+// lengths, fields of a newer build). It returns INVALID_ARGUMENT with the message's and the field's
+// name. It does not check what depends on the receiver's state (terms, slots, positions). It takes
+// the message by &&, because it moves long texts out of it.
 #pragma once
 
 #include "cluster/control_messages.h"
@@ -34,7 +33,8 @@ void ToWire(const Heartbeat& from, cluster::v1::RouteUp* to);
 void ToWire(const Submit& from, cluster::v1::RouteUp* to);
 void ToWire(const Suspend& from, cluster::v1::RouteUp* to);
 void ToWire(const Close& from, cluster::v1::RouteUp* to);
-// A Submit that cannot be read is a SubmitUnreadable, for it harms only itself.
+// A Submit that cannot be parsed becomes a SubmitUnreadable, because it must not end the stream for
+// other requests.
 absl::StatusOr<RouteUpMessage> FromWire(cluster::v1::RouteUp&& from);
 
 void ToWire(const Hello& from, cluster::v1::RouteDown* to);
@@ -72,7 +72,7 @@ absl::StatusOr<StepsUpMessage> FromWire(cluster::v1::StepsUp&& from);
 void ToWire(const StepPlan& from, cluster::v1::StepsDown* to);
 absl::StatusOr<StepPlan> FromWire(cluster::v1::StepsDown&& from);
 
-// ---- A part that recordings have too (record_wire.cc); nothing in it can be wrong ----
+// ---- ComputeKind, which recordings contain too (record_wire.cc). No value of it is invalid ----
 
 void ToWire(const ComputeKind& from, cluster::v1::ComputeKind* to);
 ComputeKind FromWire(const cluster::v1::ComputeKind& from);

@@ -1,6 +1,6 @@
-// cluster/wire_parts.h: the parts of a stream's messages and their values, for the codec alone
-// (cluster/wire.h): these FromWire do not check ranges; the message as a whole was checked before.
-// Pure functions; a ToWire replaces what the message held.
+// cluster/wire_parts.h: converts the parts of a stream's messages. Only cluster/wire.h's
+// implementation includes this header: these FromWire functions do not check ranges, because the
+// whole message was checked before. Pure functions; a ToWire replaces the content of the message.
 #pragma once
 
 #include <google/protobuf/repeated_field.h>
@@ -34,19 +34,19 @@ absl::StatusOr<SequenceRecord> FromWire(const cluster::v1::SequenceRecord& from)
 absl::StatusOr<Record> FromWire(const cluster::v1::Record& from);
 
 cluster::v1::FinishReason FinishReasonToWire(FinishReason reason);
-// kNone for a number that this build does not know.
+// Returns kNone for a number that this build does not know.
 FinishReason FinishReasonFromWire(int reason);
 
-// INVALID_ARGUMENT naming the message and the field's number when the peer's build set a field that
-// this one does not know: proto3 would drop it silently, and it may decide tokens. FromWire checks
-// what decides them by this.
+// INVALID_ARGUMENT, with the message's name and the field's number, if the peer's build set a field
+// that this build does not know. proto3 would drop such a field silently, although it may decide
+// tokens. FromWire calls this function for the messages that decide tokens.
 absl::Status CheckKnownFields(const google::protobuf::Message& message);
-// One log-probability per id, or none at all.
+// Checks that there is one log-probability for each id, or none.
 absl::Status CheckPerId(const char* field, int logprobs, int ids);
 
 // ---- hello_wire.cc ----
 
-// INVALID_ARGUMENT: a message of `stream` that is empty or of a kind that this build does not know.
+// INVALID_ARGUMENT: a message of `stream` is empty or of a kind that this build does not know.
 absl::Status UnknownMessage(const char* stream);
 
 void ToWire(const WorkerLimits& from, cluster::v1::WorkerLimits* to);
@@ -69,7 +69,7 @@ absl::StatusOr<ResultRow> FromWire(const cluster::v1::ResultRow& from);
 absl::StatusOr<StepPlan> FromWire(const cluster::v1::StepPlan& from);
 absl::StatusOr<StepResult> FromWire(const cluster::v1::StepResult& from);
 
-// ---- Lists. After all FromWire, which the template would not find otherwise. ----
+// ---- Lists. They follow all FromWire, because the template would not find later ones ----
 
 template <class Int>
 void CopyOut(const std::vector<Int>& from, google::protobuf::RepeatedField<Int>* to) {
@@ -87,7 +87,7 @@ void ListToWire(const std::vector<From>& from, google::protobuf::RepeatedPtrFiel
   for (const From& item : from) ToWire(item, to->Add());
 }
 
-// Appends each message turned into a plain value; stops at the first that cannot be.
+// Appends the plain value of each message; stops at the first one that cannot be converted.
 template <class From, class To>
 absl::Status ListFromWire(const google::protobuf::RepeatedPtrField<From>& from,
                           std::vector<To>* to) {

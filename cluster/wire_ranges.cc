@@ -23,17 +23,17 @@ using google::protobuf::Reflection;
 
 constexpr double kAny = std::numeric_limits<double>::infinity();  // With -kAny: every number.
 constexpr double kNumberMax = 4611686018427387904.0;              // 2^62: terms, epochs, steps.
-constexpr double kTokensMax = 1 << 27;  // As a public request's (router/api/field_limits.cc).
+constexpr double kTokensMax = 1 << 27;  // As in a public request (router/api/field_limits.cc).
 constexpr double kTokenIdMax = (1 << 24) - 1;
 constexpr double kBlocksMax = 1 << 24;
 constexpr double kSlotsMax = 1 << 16;
-constexpr double kRowsMax = 1 << 20;  // Of a step.
+constexpr double kRowsMax = 1 << 20;  // Rows of a step.
 constexpr double kSequenceMax = kSequencesMax - 1;
 constexpr double kRanksMax = 1024;
 constexpr double kRankMax = 4095;
 constexpr double kIndexMax = std::numeric_limits<int32_t>::max();
 constexpr double kDurationMsMax =
-    1099511627776.0;                               // 2^40, 35 years: what is longer is no duration.
+    1099511627776.0;  // 2^40 ms are 35 years; a longer value is invalid.
 constexpr double kTimeUsMax = 9007199254740992.0;  // 2^53.
 constexpr double kNameBytes = 256;
 constexpr double kTextBytes = 64 << 10;  // Messages for people.
@@ -254,7 +254,7 @@ constexpr WireRange kRanges[] = {
     {"StepResult.collectives", -kAny, kAny},
 };
 
-// A field and its row, looked up once for the whole process.
+// A field and its row of the table; looked up once per process.
 struct Rule {
   const FieldDescriptor* field;
   WireRange range;
@@ -270,7 +270,8 @@ absl::Status Outside(const Rule& rule, const std::string& value, const char* wha
 
 template <class T>
 absl::Status CheckNumber(const Rule& rule, T value) {
-  // Written so that NaN fails. No integer beyond 2^53 is near a limit, but for 2^62 itself.
+  // The comparison is written so that NaN fails. No integer beyond 2^53 is close to a limit, except
+  // 2^62 itself.
   const auto number = static_cast<double>(value);
   if (number >= rule.range.min && number <= rule.range.max) return absl::OkStatus();
   return Outside(rule, fmt::format("{}", value));

@@ -1,5 +1,5 @@
-// cluster/worker_wire.h: steps as a worker recorded them <-> messages of worker.proto. Pure
-// functions.
+// cluster/worker_wire.h: converts a worker's recorded steps to messages of worker.proto and back.
+// Pure functions.
 #pragma once
 
 #include "cluster/step_trace.h"

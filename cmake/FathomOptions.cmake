@@ -1,4 +1,4 @@
-# Compiler options that hold for every target of ours.
+# Compiler options of all our targets.
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
@@ -25,7 +25,7 @@ set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")  # Tests themselves are compiled with -O0 (
 set(CMAKE_UNITY_BUILD ${FATHOM_UNITY})
 set(CMAKE_UNITY_BUILD_BATCH_SIZE 0)
 if(FATHOM_UNITY)
-  # It warns of anonymous types outside the main file, which no source is then.
+  # It warns of anonymous types outside the main file; in a unity build every source is outside.
   add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
 endif()
 
@@ -35,20 +35,20 @@ if(FATHOM_SANITIZE)
   if(FATHOM_SANITIZE MATCHES undefined)
     add_compile_options(-fno-sanitize-recover=undefined)
     if(FATHOM_SANITIZE MATCHES address)
-      # What goes through a null pointer ends in ASan's report anyway; the checks are a tenth of the compiling.
+      # An access through a null pointer ends in ASan's report anyway, and these checks take a tenth of the compile time.
       add_compile_options(-fno-sanitize=null)
     endif()
   endif()
 endif()
 
-# mold links in 0.03 s what bfd links in 0.4 s; a cached compile costs 0.01 s. Both are optional.
+# mold links in 0.03 s, bfd in 0.4 s; a cached compile takes 0.01 s. Both tools are optional.
 find_program(FATHOM_MOLD mold)
 if(FATHOM_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 find_program(FATHOM_CCACHE ccache)
 if(FATHOM_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  # One cache for all presets of this checkout; paths relative, so that presets share what they can.
+  # One cache for all presets of this checkout; its paths are relative, so that presets share entries.
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DIR=${CMAKE_SOURCE_DIR}/build/ccache
       CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=3G
       CCACHE_SLOPPINESS=pch_defines,time_macros ${FATHOM_CCACHE})

@@ -1,4 +1,4 @@
-# What comes from the distribution. Order matters: Protobuf in module mode before gRPC's config.
+# Packages of the distribution. The order matters: Protobuf in module mode must come before gRPC's config.
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
@@ -9,13 +9,13 @@ find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(yaml-cpp REQUIRED)
 if(NOT TARGET yaml-cpp::yaml-cpp)
-  add_library(yaml-cpp::yaml-cpp ALIAS yaml-cpp)  # 0.7 (Debian 12) has the bare name only.
+  add_library(yaml-cpp::yaml-cpp ALIAS yaml-cpp)  # Version 0.7 (Debian 12) has only this name.
 endif()
 find_package(CLI11 REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(OpenSSL REQUIRED)
 find_package(prometheus-cpp CONFIG REQUIRED)
-find_package(Boost 1.74 CONFIG REQUIRED)  # Headers alone: Asio and Beast.
+find_package(Boost 1.74 CONFIG REQUIRED)  # Only headers: Asio and Beast.
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 if(FATHOM_TESTS)
@@ -25,7 +25,7 @@ if(FATHOM_STATIC)
   include(FathomStatic)
 endif()
 
-# CUDA is optional: without it the kernels' references and CPU versions are the whole backend.
+# CUDA is optional: without it the backend is the kernels' references and CPU versions.
 set(FATHOM_HAVE_CUDA OFF)
 if(NOT FATHOM_CUDA STREQUAL "OFF")
   include(CheckLanguage)
@@ -35,7 +35,7 @@ if(NOT FATHOM_CUDA STREQUAL "OFF")
     set(FATHOM_HAVE_CUDA ON)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
-    # CMake 3.25 does not know nvcc's C++20. No contraction, as on the CPU.
+    # CMake 3.25 does not know nvcc's C++20 flag. Contraction is off, as on the CPU.
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA_STANDARD 20)

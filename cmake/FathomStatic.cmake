@@ -1,9 +1,9 @@
-# FATHOM_STATIC: programs for a host that has none of these packages (the bundle of tests/gpu). The distribution's
-# imported targets name shared libraries; where the archive lies beside one, the target is pointed at it. What has no
-# archive (fmt, spdlog, prometheus-cpp) stays shared and travels in lib/ beside bin/, where the run path finds it.
-# glibc and libstdc++ stay the host's.
+# FATHOM_STATIC: programs for a host without these packages (the bundle of tests/gpu). The distribution's imported targets
+# name shared libraries. If an archive lies beside a shared library, its target is changed to the archive. Libraries
+# without an archive (fmt, spdlog, prometheus-cpp) stay shared; they are copied to lib/ beside bin/, where the run path
+# finds them. glibc and libstdc++ are the host's.
 
-# The archive that stands for a shared library, or nothing.
+# The archive of a shared library, or nothing.
 function(fathom_archive_of shared result)
   set(${result} "" PARENT_SCOPE)
   if(shared MATCHES "^(/.*/lib[^/]+)\\.so[.0-9]*$")
@@ -36,7 +36,7 @@ function(fathom_prefer_archives)
         math(EXPR swapped "${swapped} + 1")
       endif()
     elseif(type STREQUAL "INTERFACE_LIBRARY")
-      # Targets of pkg-config and of find modules carry paths, or names that the linker would find shared.
+      # Targets of pkg-config and of find modules have paths, or names for which the linker would find the shared library.
       get_target_property(links ${target} INTERFACE_LINK_LIBRARIES)
       set(new)
       foreach(link ${links})

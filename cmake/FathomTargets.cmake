@@ -1,6 +1,6 @@
 # fathom_library(NAME name SRCS ... [DEPS ...] [PRIVATE_DEPS ...] [COPTS ...])
-#   A static library fathom_<name> with the alias fathom::<name>. DEPS is the dependency rule: what is not
-#   linked is not included. Without SRCS it is header-only (INTERFACE).
+#   A static library fathom_<name> with the alias fathom::<name>. DEPS is the dependency rule: a source may include only
+#   what is linked. Without SRCS it is header-only (INTERFACE).
 function(fathom_library)
   cmake_parse_arguments(A "" "NAME" "SRCS;DEPS;PRIVATE_DEPS;COPTS" ${ARGN})
   set(target fathom_${A_NAME})
@@ -42,7 +42,7 @@ function(fathom_label_test name)
 endfunction()
 
 # The headers that nearly every test includes, parsed once for each build folder: GoogleTest and Abseil take longer to parse
-# than most tests take to compile. A program whose options differ from these would not use it, so such a one is left out.
+# than most tests take to compile. A program with other compile options could not use them, so it is left out.
 function(fathom_test_headers)
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/gen/test_headers.cc CONTENT "int main() { return 0; }\n")
   add_executable(test_headers ${CMAKE_BINARY_DIR}/gen/test_headers.cc)
@@ -57,10 +57,10 @@ function(fathom_test_headers)
 endfunction()
 
 # fathom_test(NAME name SRCS ... DEPS ... [LABELS ...] [TIMEOUT s] [ARGS ...] [HOT])
-#   A GoogleTest program, one ctest entry. Labels: `pure` runs under ASan and UBSan in every run, and in the release build
-#   only if it is `exact` too: one whose values depend on what the optimizer makes of the arithmetic; `threads` runs under
-#   TSan; `e2e` needs the binaries. HOT: its time passes in its own sources, which are then optimized;
-#   the others are not, for compiling them takes longer than running them.
+#   A GoogleTest program, one ctest entry. Labels: `pure` runs under ASan and UBSan in every run; it runs in the release
+#   build only if it is also `exact` (its values depend on how the optimizer compiles the arithmetic). `threads` runs under
+#   TSan. `e2e` needs the binaries. HOT: the program spends its time in its own sources, so these are optimized. The
+#   sources of other tests are not, because compiling them takes longer than running them.
 function(fathom_test)
   cmake_parse_arguments(A "HOT" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ARGS" ${ARGN})
   if(NOT FATHOM_TESTS OR (NOT FATHOM_PURE_TESTS AND "pure" IN_LIST A_LABELS AND NOT "exact" IN_LIST A_LABELS))
@@ -76,8 +76,8 @@ function(fathom_test)
       fathom_test_headers()
     endif()
     target_precompile_headers(${A_NAME} REUSE_FROM test_headers)
-    # A program whose macros differ (without fmt) parses the headers itself, which is slow and not wrong. -pthread, for gRPC
-    # brings it along, and clang takes no headers that were parsed without it.
+    # A program with other macros (without fmt) parses the headers itself, which is slower but correct. -pthread is needed,
+    # because gRPC adds it and clang refuses headers that were parsed without it.
     target_compile_options(${A_NAME} PRIVATE -pthread -Winvalid-pch -Wno-error=invalid-pch)
   endif()
   target_compile_options(${A_NAME} PRIVATE ${FATHOM_WARNINGS} ${optimization})
@@ -91,11 +91,11 @@ function(fathom_test)
   fathom_label_test(${A_NAME} TIMEOUT ${A_TIMEOUT} LABELS ${A_LABELS})
 endfunction()
 
-# fathom_cuda_library(NAME name ARCH generic|sm_90a SRCS ... [DEPS ...]): a static library of .cu files. The path is
-# chosen on the host (PickConfig): wgmma and tensor maps have no forward-compatible PTX, so those files are built for
-# sm_90a alone; the others for sm_80 and sm_90, with PTX for what comes later. FATHOM_CUDA_ONE_ARCH builds all for
-# sm_90a only, which is what the tests do. Never one source with FATHOM_UNITY, as CMake makes them since 3.31: what nvcc
-# makes of a kernel must not depend on that option.
+# fathom_cuda_library(NAME name ARCH generic|sm_90a SRCS ... [DEPS ...]): a static library of .cu files. The host chooses
+# between the files (PickConfig). wgmma and tensor maps have no forward-compatible PTX, so files that use them are built
+# for sm_90a only; the others for sm_80 and sm_90, with PTX for later devices. FATHOM_CUDA_ONE_ARCH builds all of them for
+# sm_90a only, as the tests do. The files are never joined into one source with FATHOM_UNITY (CMake does that since 3.31),
+# because the code that nvcc makes of a kernel must not depend on that option.
 function(fathom_cuda_library)
   cmake_parse_arguments(A "" "NAME;ARCH" "SRCS;DEPS" ${ARGN})
   if(NOT A_SRCS)
@@ -110,8 +110,8 @@ function(fathom_cuda_library)
     CUDA_SEPARABLE_COMPILATION OFF UNITY_BUILD OFF)
 endfunction()
 
-# fathom_gpu_test(NAME name SRCS ... DEPS ...): a GoogleTest program that needs a GPU. Part of the target gpu_programs;
-# run by tests/gpu on a GPU host, never counted where there is none.
+# fathom_gpu_test(NAME name SRCS ... DEPS ...): a GoogleTest program that needs a GPU. It is part of the target
+# gpu_programs. tests/gpu runs it on a GPU host; on other hosts it is not a test.
 function(fathom_gpu_test)
   cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
   if(NOT FATHOM_TESTS OR NOT FATHOM_HAVE_CUDA)

@@ -1,6 +1,7 @@
 #!/bin/sh
-# refuse_serialized_wgmma.sh COMPILER ARGS...: a compiler launcher. ptxas says only as "info" that it serialized wgmma
-# (C7510 to C7520: a thirtieth of the speed) or ignored setmaxnreg (C7508), and -Werror does not see it: here it fails.
+# refuse_serialized_wgmma.sh COMPILER ARGS...: a compiler launcher. ptxas reports only as "info" that it serialized wgmma
+# (C7510 to C7520: a thirtieth of the speed) or ignored setmaxnreg (C7508), and -Werror ignores an info. This script
+# fails the build in these cases.
 output=$("$@" 2>&1)
 status=$?
 [ -z "$output" ] || printf '%s\n' "$output" >&2

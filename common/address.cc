@@ -12,7 +12,7 @@ bool IsBracketed(std::string_view host) {
   return host.size() >= 2 && host.front() == '[' && host.back() == ']';
 }
 
-// The port behind the last colon, or -1.
+// The port after the last colon, or -1.
 int32_t PortOf(std::string_view text) {
   int32_t port = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);

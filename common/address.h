@@ -1,5 +1,5 @@
-// common/address.h: the one way to read and to print network addresses, host:port. An IPv6 host
-// stands in brackets before a port, [::1]:8001, and may stand in brackets alone. Pure: nothing is
+// common/address.h: parses and prints all network addresses of the form host:port. An IPv6 host
+// needs brackets before a port ([::1]:8001) and may have them without a port. Pure: nothing is
 // resolved here.
 #pragma once
 
@@ -17,19 +17,19 @@ struct HostPort {
   int32_t port = 0;
 };
 
-// "[::1]" and "::1" are "::1"; any other text stays as it is.
+// Removes the brackets: "[::1]" and "::1" give "::1". Any other text is not changed.
 std::string BareHost(std::string_view host);
 
-// "127.0.0.1:8001", "[::1]:8001". `host` may have brackets already.
+// "127.0.0.1:8001", "[::1]:8001". `host` may already have brackets.
 std::string FormatHostPort(std::string_view host, int32_t port);
 
-// INVALID_ARGUMENT says what is missing: the port, the brackets of an IPv6 host, a number from 1 to
-// 65535.
+// INVALID_ARGUMENT says what is missing: the port, the brackets of an IPv6 host, or a number from 1
+// to 65535.
 absl::StatusOr<HostPort> ParseHostPort(std::string_view text);
 
-// The addresses in `values`, each of which may hold several with commas between them, as
-// FormatHostPort prints them. INVALID_ARGUMENT names `flag`, the value and the address; none at all
-// is an error too.
+// The addresses in `values`, formatted by FormatHostPort. Each value may have several addresses
+// separated by commas. INVALID_ARGUMENT names `flag`, the value and the address; an empty list is
+// an error too.
 absl::StatusOr<std::vector<std::string>> ParseAddresses(std::string_view flag,
                                                         const std::vector<std::string>& values);
 

@@ -1,4 +1,4 @@
-// common/byte_span.h: a stretch of a text.
+// common/byte_span.h: a range of bytes of a text.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// common/cancel.h: how long work learns that nobody wants its result any more.
-// Thread: the function is called by the thread that works; what it reads must be safe from there.
+// common/cancel.h: the function by which long work checks whether its result is still wanted.
+// Thread: the thread that works calls the function, so what the function reads must be thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -7,17 +7,18 @@
 
 namespace fathom {
 
-// True: the work may stop. An empty function: it may never.
+// Returns true if the work may stop. An empty function never cancels.
 using CancelFn = std::function<bool()>;
 
-// Asks once for each `every` units of work (bytes, steps), so that an answer may cost a lock.
+// Calls the function once for each `every` units of work (bytes, steps), so the function may take a
+// lock.
 class CancelCheck {
  public:
-  // `cancelled` outlives this.
+  // `cancelled` must outlive this object.
   CancelCheck(const CancelFn& cancelled, int64_t every)
       : cancelled_(cancelled), every_(every), left_(every) {}
 
-  // Whether to stop. `units`: done since the last call.
+  // Whether to stop. `units` is the work done since the last call.
   bool After(int64_t units) {
     left_ -= units;
     if (left_ > 0) return false;

@@ -1,6 +1,7 @@
-// common/check.h: FATHOM_CHECK is for our own bugs, never for what a user, a file or a peer may
-// cause. On in every build. A failure prints file, line, expression and message to stderr and
-// aborts: restarts are cheap, and sessions survive any process.
+// common/check.h: FATHOM_CHECK is for our own bugs, never for errors that a user, a file or a peer
+// can cause. It is on in every build. A failure prints file, line, expression and message to stderr
+// and aborts the process; this is acceptable because restarts are cheap and sessions survive the
+// end of any process.
 #pragma once
 
 #include <fmt/format.h>

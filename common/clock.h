@@ -1,5 +1,5 @@
-// common/clock.h: time is an argument. Only main.cc files and transports make a RealClock;
-// everything else is given `now` or a Clock&. Thread: Now() may be called from any thread.
+// common/clock.h: time is an argument. Only main.cc files and transports make a RealClock; all
+// other code gets `now` or a Clock&. Thread: any thread may call Now().
 #pragma once
 
 #include <atomic>
@@ -24,7 +24,7 @@ class RealClock final : public Clock {
   }
 };
 
-// Moves only by hand.
+// A clock for tests that moves only when Advance is called.
 class ManualClock final : public Clock {
  public:
   TimeUs Now() const override { return now_us_.load(); }

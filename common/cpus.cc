@@ -13,8 +13,8 @@ namespace {
 // A mounted hierarchy that may limit CPUs.
 struct Hierarchy {
   bool unified = false;  // cgroup2.
-  std::string subtree;   // The part of the hierarchy that is mounted, e.g. "/" or "/docker/1f".
-  std::string at;        // Where.
+  std::string subtree;   // The mounted part of the hierarchy, e.g. "/" or "/docker/1f".
+  std::string at;        // The mount point.
 };
 
 std::vector<std::string> Split(const std::string& text, char separator) {
@@ -46,7 +46,8 @@ std::vector<Hierarchy> Mounted(const std::string& root) {
   return found;
 }
 
-// This process' group in the hierarchy, e.g. "/user.slice"; lines are "number:controllers:path".
+// The group of this process in the hierarchy, e.g. "/user.slice". A line is
+// "number:controllers:path".
 std::string GroupIn(bool unified, const std::string& root) {
   std::ifstream file(root + "/proc/self/cgroup");
   for (std::string line; std::getline(file, line);) {
@@ -66,7 +67,7 @@ std::optional<double> UnifiedQuota(const std::string& folder) {
   return quota / period;
 }
 
-// -1: none.
+// -1: no quota.
 std::optional<double> FirstVersionQuota(const std::string& folder) {
   std::ifstream quota_file(folder + "/cpu.cfs_quota_us");
   std::ifstream period_file(folder + "/cpu.cfs_period_us");
@@ -83,8 +84,8 @@ std::optional<double> CpuQuota(const std::string& root) {
   std::optional<double> least;
   for (const Hierarchy& hierarchy : Mounted(root)) {
     std::string path = GroupIn(hierarchy.unified, root);
-    // Where only a part of the hierarchy is mounted, its path is that of the part. A container may
-    // see a path of its host instead: then the mount is its own group.
+    // If only a part of the hierarchy is mounted, the path is made relative to that part. In a
+    // container the path may be the host's; then the mount itself is the group of the container.
     if (hierarchy.subtree != "/") {
       path = path.starts_with(hierarchy.subtree) ? path.substr(hierarchy.subtree.size()) : "";
     }
@@ -103,7 +104,7 @@ std::optional<double> CpuQuota(const std::string& root) {
 int UsableCpus(const std::string& root) {
   cpu_set_t mask;
   CPU_ZERO(&mask);
-  // EINVAL: more CPUs than the mask has room for.
+  // EINVAL: the host has more CPUs than the mask can hold.
   int cpus = sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : CPU_SETSIZE;
   if (const auto quota = CpuQuota(root)) cpus = std::min(cpus, static_cast<int>(*quota));
   return std::max(cpus, 1);

@@ -19,7 +19,7 @@
 namespace fathom {
 namespace {
 
-// nullopt: fine; else what is wrong with the value.
+// Returns nullopt, or what is wrong with the value.
 using Setter = std::function<std::optional<std::string>(const std::string&)>;
 
 template <class T>
@@ -69,7 +69,8 @@ std::string EnvironmentName(std::string_view canonical) {
   return name;
 }
 
-// A pod gets FATHOM_PORT=tcp://10.0.0.1:8001 when its namespace has a Service named "fathom".
+// Whether the value was set by Kubernetes: a pod gets FATHOM_PORT=tcp://10.0.0.1:8001 if its
+// namespace has a Service named "fathom".
 bool IsServiceLink(std::string_view value) {
   return value.starts_with("tcp://") || value.starts_with("udp://") || value.starts_with("sctp://");
 }
@@ -102,7 +103,7 @@ class Flags::Impl {
     CLI::Option* option = nullptr;
     Setter set;
     bool repeatable = false;
-    CLI::Option* off = nullptr;  // A switch's --no-x.
+    CLI::Option* off = nullptr;  // The --no-x of a switch.
 
     bool given() const { return option->count() > 0 || (off != nullptr && off->count() > 0); }
   };
@@ -132,7 +133,7 @@ class Flags::Impl {
     auto* option =
         app_.add_flag("--" + bare, *value, Described(spellings, help, *value ? "on" : "off"));
     if (!group_.empty()) option->group(group_);
-    // --no-x works and is not listed: the help would be twice as long.
+    // --no-x works but is not listed, because the help would be twice as long.
     auto* off = app_.add_flag_callback("--no-" + bare, [value] { *value = false; })->group("");
     entries_.push_back({spellings[0], option, BoolSetter(value), false, off});
   }
@@ -148,7 +149,7 @@ class Flags::Impl {
     for (int i = 1; i < argc; ++i) words.emplace_back(argv[i]);
     if (auto wrong = CanonicalWords(&words)) return Fail(*wrong);
     try {
-      std::reverse(words.begin(), words.end());  // CLI11 takes them from the back.
+      std::reverse(words.begin(), words.end());  // CLI11 takes the words from the back.
       app_.parse(words);
     } catch (const CLI::CallForHelp&) {
       WriteAnswer(app_.help());
@@ -179,7 +180,7 @@ class Flags::Impl {
     return option->expected(-1);
   }
 
-  // All spellings lead to the first; CLI11 itself sees only that one.
+  // All spellings map to the first one; CLI11 sees only that one.
   void Remember(const std::vector<std::string>& spellings) {
     for (const std::string& spelling : spellings) {
       FATHOM_CHECK(spelling.starts_with("-"), "flag {}", spelling);
@@ -201,7 +202,7 @@ class Flags::Impl {
     if (auto wrong = set(text)) throw CLI::ValidationError(fmt::format("{}: {}", name, *wrong));
   }
 
-  // Rewrites every flag to its canonical name; or says what is wrong with one.
+  // Rewrites every flag to its canonical name. Returns what is wrong with a flag, or nullopt.
   std::optional<std::string> CanonicalWords(std::vector<std::string>* words) {
     for (std::string& word : *words) {
       if (word == "--") return std::nullopt;
@@ -219,7 +220,7 @@ class Flags::Impl {
 
   struct Resolved {
     bool ok;
-    std::string text;  // The canonical name, or what is wrong.
+    std::string text;  // The canonical name, or the error.
   };
 
   Resolved Resolve(const std::string& name) const {
@@ -264,7 +265,7 @@ class Flags::Impl {
     return std::nullopt;
   }
 
-  // What the environment says about a flag; nullopt: nothing.
+  // The value of a flag in the environment; nullopt: not set.
   std::optional<std::string> FromEnvironment(const std::string& canonical) const {
     const std::string variable = EnvironmentName(canonical);
     const char* text = std::getenv(variable.c_str());
@@ -303,7 +304,7 @@ class Flags::Impl {
         const auto key = pair.first.as<std::string>();
         const Resolved resolved = Resolve("--" + key);
         if (!resolved.ok) {
-          std::string text = resolved.text;  // The same answer, spoken of keys.
+          std::string text = resolved.text;  // The same answer, for a key instead of a flag.
           return fmt::format("{}: key '{}': {}", config_, key, text);
         }
         if (!file->emplace(resolved.text, pair.second).second) {
@@ -326,7 +327,8 @@ class Flags::Impl {
   std::string group_;
   std::string config_;
   std::vector<Entry> entries_;
-  std::map<std::string, std::string> known_;  // Spelling to canonical name; "" for CLI11's own.
+  // Spelling to canonical name; "" for CLI11's own flags.
+  std::map<std::string, std::string> known_;
 };
 
 Flags::Flags(std::string program, std::string description)
@@ -350,7 +352,7 @@ void Flags::Add(const std::string& names, std::optional<std::string>* value,
 }
 void Flags::Add(const std::string& names, std::vector<std::string>* values,
                 const std::string& help) {
-  // What is given replaces the default and adds up among itself.
+  // The first given value replaces the default; the others are appended.
   impl_->Add(
       names,
       [values, given = false](const std::string& text) mutable {

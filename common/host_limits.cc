@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// v1 says "no limit" with a number near 2^63.
+// cgroups v1 writes "no limit" as a number near 2^63.
 constexpr int64_t kUnlimited = int64_t{1} << 60;
 constexpr size_t kProgramCharsMax = 64;
 
@@ -38,8 +38,8 @@ void Tighten(std::optional<int64_t> value, std::optional<int64_t>* tightest) {
   if (value) *tightest = std::min(*value, tightest->value_or(*value));
 }
 
-// Reads one control group and all above it. In a container the path in /proc is often the host's,
-// of which only the top is to be seen, and the top is then the container's own group.
+// Reads one control group and all its parents. In a container the path in /proc is often the
+// host's. Then only the top of the mount can be read, which is the container's own group.
 void ReadGroups(const fs::path& mount, fs::path group, const char* memory, CgroupLimits* limits) {
   group = group.relative_path();
   while (true) {
@@ -75,7 +75,7 @@ void Uncaught() {
   const char* text = "an unknown exception";
   try {
     if (const std::exception_ptr now = std::current_exception()) std::rethrow_exception(now);
-  } catch (const std::system_error& error) {  // A thread that cannot be made.
+  } catch (const std::system_error& error) {  // A thread could not be created.
     if (error.code() == std::errc::resource_unavailable_try_again) code = kExitResources;
     text = error.what();
   } catch (const std::exception& error) {
@@ -87,7 +87,8 @@ void Uncaught() {
                                          : ": ended by an exception that nobody caught: ");
   WriteDiagnostic(text);
   WriteDiagnostic("\n");
-  if (code == kExitInternal) std::abort();  // Our bug, with a core where the system keeps one.
+  // Our bug: abort, so that the system writes a core file if it is set up to.
+  if (code == kExitInternal) std::abort();
   _exit(code);
 }
 

@@ -26,7 +26,7 @@ namespace beast = boost::beast;
 namespace http = boost::beast::http;
 using boost::system::error_code;
 
-// After a failed accept, which means that descriptors or memory are short.
+// The pause after a failed accept, which means that descriptors or memory are short.
 constexpr std::chrono::milliseconds kAcceptPause{50};
 
 }  // namespace
@@ -70,7 +70,8 @@ class HttpServer::Impl {
 
   const Handler handler_;
   const HttpLimits limits_;
-  // Oldest first. Before the context, whose end destroys the connections.
+  // Oldest first. Declared before the context, because the context's destructor destroys the
+  // connections.
   std::list<std::weak_ptr<Connection>> connections_;
   asio::io_context context_{1};
   asio::ip::tcp::acceptor acceptor_{context_};
@@ -78,7 +79,7 @@ class HttpServer::Impl {
   std::thread thread_;
 };
 
-// Held by the operation in flight; without one it is gone.
+// The operation in flight owns the connection; without an operation the connection is destroyed.
 class HttpServer::Impl::Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(Impl* impl, asio::ip::tcp::socket socket) : impl_(*impl), stream_(std::move(socket)) {}

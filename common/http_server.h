@@ -1,7 +1,7 @@
 // common/http_server.h: a small HTTP/1.1 server for GET: /metrics and /livez of every process. One
-// thread of its own serves all connections; a connection that is silent or does not read keeps
-// nobody waiting and is closed after `timeout_ms`; beyond `connections_max` the oldest connection
-// is closed. The handler runs on that thread.
+// thread of its own serves all connections. A connection that is silent or does not read delays no
+// other connection and is closed after `timeout_ms`. Beyond `connections_max` the oldest connection
+// is closed. The handler runs on the server's thread.
 #pragma once
 
 #include <cstddef>
@@ -21,14 +21,14 @@ struct HttpAnswer {
 };
 
 struct HttpLimits {
-  int timeout_ms = 5'000;  // For a whole request to come, and for its answer to be taken.
+  int timeout_ms = 5'000;  // For receiving a whole request, and for sending its answer.
   size_t connections_max = 64;
   size_t header_bytes_max = 16 << 10;
 };
 
 class HttpServer {
  public:
-  // The path of a GET (without its query) to the answer.
+  // Maps the path of a GET (without its query) to the answer.
   using Handler = std::function<HttpAnswer(std::string_view path)>;
 
   HttpServer(Listener listener, Handler handler, const HttpLimits& limits = {});

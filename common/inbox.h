@@ -1,7 +1,8 @@
-// common/inbox.h: the way into a thread that owns state: a bounded many-to-one queue.
-// Thread: TryPush and Close from any thread; Pop and PopFor from the one owner.
-// Invariant: at most `capacity` elements wait; a full inbox says so at once and never blocks a
-// sender.
+// common/inbox.h: a bounded many-to-one queue: the only way to send work to a thread that owns
+// state.
+// Thread: any thread may call TryPush and Close; only the owner calls Pop and PopFor.
+// Invariant: at most `capacity` elements wait. TryPush on a full inbox returns false and never
+// blocks.
 #pragma once
 
 #include <chrono>
@@ -22,7 +23,7 @@ class Inbox {
   // REQUIRES: capacity > 0.
   explicit Inbox(size_t capacity) : capacity_(capacity) { FATHOM_CHECK(capacity > 0); }
 
-  // False when full or closed; `item` is untouched then.
+  // Returns false if the inbox is full or closed; `item` is then unchanged.
   [[nodiscard]] bool TryPush(T&& item) {
     {
       std::lock_guard lock(mutex_);
@@ -33,21 +34,21 @@ class Inbox {
     return true;
   }
 
-  // The oldest element; waits for one. nullopt: closed and empty.
+  // Waits for the oldest element and returns it. nullopt: closed and empty.
   std::optional<T> Pop() {
     std::unique_lock lock(mutex_);
     ready_.wait(lock, [this] { return closed_ || !items_.empty(); });
     return TakeLocked();
   }
 
-  // As Pop, but also nullopt when `timeout` passes first.
+  // Like Pop, but also returns nullopt after `timeout`.
   std::optional<T> PopFor(std::chrono::microseconds timeout) {
     std::unique_lock lock(mutex_);
     ready_.wait_for(lock, timeout, [this] { return closed_ || !items_.empty(); });
     return TakeLocked();
   }
 
-  // Wakes the owner; what waits may still be popped, nothing more gets in.
+  // Wakes the owner. Waiting elements may still be popped; new ones are refused.
   void Close() {
     {
       std::lock_guard lock(mutex_);
@@ -76,7 +77,7 @@ class Inbox {
   const size_t capacity_;
   mutable std::mutex mutex_;
   std::condition_variable ready_;
-  std::deque<T> items_;  // Guarded by mutex_, as is closed_.
+  std::deque<T> items_;  // Guarded by mutex_, like closed_.
   bool closed_ = false;
 };
 

@@ -13,7 +13,8 @@ namespace {
 
 constexpr size_t kBriefBytes = 60;
 
-// Builds the tree from nlohmann's events; returning false stops the parser with `error_` set.
+// Builds the tree from nlohmann's events. A handler that returns false stops the parser; `error_`
+// is then set.
 class TreeBuilder {
  public:
   using number_integer_t = nlohmann::json::number_integer_t;
@@ -62,7 +63,8 @@ class TreeBuilder {
     return false;
   }
 
-  // Puts `value` where the document is and returns its place; nullptr after a failure.
+  // Stores `value` at the current place of the document and returns a pointer to it; nullptr after
+  // an error.
   JsonValue* Place(JsonValue&& value) {
     if (++values_ > limits_.values_max) {
       Fail(Invalid("more than {} values", limits_.values_max));

@@ -1,7 +1,7 @@
-// common/json.h: strict JSON into a small tree, for configurations, indexes and safetensors
-// headers. Refused (INVALID_ARGUMENT): duplicate keys in one object, numbers outside of int64 or
-// double, invalid UTF-8, and whatever is above the limits, checked while parsing. Pure; any thread.
-// The parser is nlohmann's, behind json.cc.
+// common/json.h: parses strict JSON into a small tree, for configurations, indexes and safetensors
+// headers. Refused (INVALID_ARGUMENT): duplicate keys in one object, numbers outside int64 or
+// double, invalid UTF-8, and anything above the limits, which are checked while parsing. Pure; any
+// thread. The parser is nlohmann's; only json.cc includes it.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@ namespace fathom::worker {
 struct JsonLimits {
   size_t bytes_max = 1 << 20;
   int32_t depth_max = 16;        // Nested objects and arrays.
-  int64_t values_max = 100'000;  // All values of the document together.
+  int64_t values_max = 100'000;  // All values of the document.
 };
 
 class JsonValue {
@@ -32,8 +32,8 @@ class JsonValue {
   explicit JsonValue(T value) : value_(std::move(value)) {}
 
   bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
-  // Each: nullptr when the value is of another kind. An integer is written without fraction and
-  // exponent.
+  // Each returns nullptr if the value is of another kind. A number is an integer if it has no
+  // fraction and no exponent.
   const bool* AsBool() const { return std::get_if<bool>(&value_); }
   const int64_t* AsInt() const { return std::get_if<int64_t>(&value_); }
   const double* AsReal() const { return std::get_if<double>(&value_); }
@@ -43,18 +43,18 @@ class JsonValue {
   Array* AsArray() { return std::get_if<Array>(&value_); }
   Object* AsObject() { return std::get_if<Object>(&value_); }
 
-  // For messages: the value as JSON, shortened to about 60 characters.
+  // The value as JSON, shortened to about 60 characters, for messages.
   std::string Brief() const;
 
  private:
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;
 };
 
-// A Git LFS pointer in place of the file is named as such.
+// For a Git LFS pointer instead of the file, the error says so.
 absl::StatusOr<JsonValue> ParseJson(std::string_view text, const JsonLimits& limits);
 
 // `text` changed by `patch`, a merge patch (RFC 7396), as one line of JSON with the keys in their
-// order. Both are parsed as ParseJson does it; errors are those of the first that fails.
+// order. Both are parsed like in ParseJson; the first error is returned.
 absl::StatusOr<std::string> MergePatch(std::string_view text, std::string_view patch,
                                        const JsonLimits& limits);
 

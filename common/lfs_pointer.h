@@ -1,4 +1,4 @@
-// common/lfs_pointer.h: a Git LFS pointer, the small text that stands for a large file where a
+// common/lfs_pointer.h: a Git LFS pointer: the small text that is in the place of a large file if a
 // repository was cloned without Git LFS. Pure.
 #pragma once
 
@@ -11,7 +11,7 @@ inline bool IsLfsPointer(std::string_view begin) {
   return begin.starts_with("version https://git-lfs.github.com/spec/");
 }
 
-// What to say of such a file, behind its name.
+// The message for such a file; the file's name precedes it.
 inline constexpr char kLfsPointerMessage[] =
     "is a Git LFS pointer, not the file itself; fetch it: `git lfs install && git lfs pull` in the "
     "model folder, or download the folder again";

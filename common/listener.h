@@ -1,5 +1,5 @@
-// common/listener.h: a TCP port that listens, on IPv4 or IPv6. The wildcard "::" takes both, as
-// 0.0.0.0 takes IPv4 alone. Thread: any, one at a time.
+// common/listener.h: a listening TCP port on IPv4 or IPv6. The wildcard "::" accepts both; 0.0.0.0
+// accepts only IPv4. Thread: any, one at a time.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,9 @@ namespace fathom {
 
 class Listener {
  public:
-  // Binds and listens; port 0: any free one. `port_flag` is named in errors. UNAVAILABLE: another
-  // process has the port. INVALID_ARGUMENT: the host is no address of this machine or cannot be
-  // resolved, or the port is one that only root may take.
+  // Binds and listens; port 0: any free port. Errors name `port_flag`. UNAVAILABLE: another process
+  // has the port. INVALID_ARGUMENT: the host is not an address of this machine or cannot be
+  // resolved, or only root may use the port.
   static absl::StatusOr<Listener> Bind(const std::string& host, int32_t port,
                                        std::string_view port_flag);
   Listener(Listener&& other) noexcept;
@@ -24,11 +24,11 @@ class Listener {
   Listener& operator=(const Listener&) = delete;
   ~Listener();
 
-  // It does not block, and it closes on exec.
+  // A non-blocking socket that is closed on exec.
   int fd() const { return fd_; }
   int32_t port() const { return port_; }
   bool is_ipv6() const { return is_ipv6_; }
-  // The caller closes fd() from now on.
+  // The caller must close fd() from now on.
   void Release() { fd_ = -1; }
 
  private:

@@ -50,8 +50,8 @@ std::string JsonEscaped(const std::string& text) {
   return out;
 }
 
-// The log's lines are diagnostics. The base takes a mutex because the library may call from several
-// threads; here it is the log's one thread that calls.
+// A sink that writes the log's lines as diagnostics. The base has a mutex, because in general
+// several threads may call a sink; here only the log's own thread does.
 class DiagnosticSink final : public spdlog::sinks::base_sink<std::mutex> {
  public:
   // `pool` calls this sink, so it outlives all calls.
@@ -69,7 +69,7 @@ class DiagnosticSink final : public spdlog::sinks::base_sink<std::mutex> {
   void flush_() override {}
 
   spdlog::details::thread_pool* const pool_;
-  size_t overrun_ = 0;  // Lines that the queue dropped so far.
+  size_t overrun_ = 0;  // Lines that the queue has dropped so far.
 };
 
 }  // namespace

@@ -1,7 +1,8 @@
-// common/log.h: the process log: one JSON object a line on stderr (ts, level, role, msg), or plain
-// text on a terminal. Asynchronous, bounded, drops the oldest under pressure (common/output.h
-// counts what was dropped). Never logs prompts or outputs. Thread: Init once from main; the rest
-// from any thread. Before Init, lines go to stderr as plain text.
+// common/log.h: the log of the process: one JSON object per line on stderr (ts, level, role, pid,
+// msg), or plain text on a terminal. The log is asynchronous and bounded; under load it drops the
+// oldest lines, and common/output.h counts them. Prompts and outputs are never logged. Thread: main
+// calls LogInit once; any thread may call the other functions. Before LogInit, lines go to stderr
+// as plain text.
 #pragma once
 
 #include <fmt/format.h>

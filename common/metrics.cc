@@ -30,7 +30,7 @@ class Metrics::Impl {
  public:
   explicit Impl(const std::string& role) : prefix("fathom_" + role + "_") {}
 
-  // prometheus-cpp throws on a name it does not like; names are ours, so that is our bug.
+  // prometheus-cpp throws on an invalid name. All names are ours, so this is our bug.
   template <class Make>
   auto Register(const std::string& name, Make make) {
     try {
@@ -43,12 +43,12 @@ class Metrics::Impl {
 
   const std::string prefix;
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
-  std::unique_ptr<HttpServer> server;  // Ends before what it shows.
+  std::unique_ptr<HttpServer> server;  // Destroyed before the registry that it reads.
 };
 
 namespace {
 
-// Lines for people that could not be written, counted where they are written.
+// The counter of diagnostic lines that could not be written (common/output.h counts them).
 prometheus::MetricFamily DroppedLines(const std::string& prefix) {
   prometheus::MetricFamily family;
   family.name = prefix + "diagnostics_dropped_total";

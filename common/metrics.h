@@ -1,7 +1,7 @@
-// common/metrics.h: the only way to prometheus-cpp. Names are fathom_<role>_<noun>_<unit>; counters
-// end in _total. Metrics are registered by main's wiring only (a bad name is our bug:
-// FATHOM_CHECK), and live as long as the Metrics object. Thread: registration from one thread;
-// updates from any (9-23 ns each).
+// common/metrics.h: the only code that uses prometheus-cpp. Names are fathom_<role>_<noun>_<unit>;
+// counters end in _total. Only main's wiring registers metrics (an invalid name is our bug:
+// FATHOM_CHECK). They live as long as the Metrics object. Thread: one thread registers; any thread
+// updates (9-23 ns each).
 #pragma once
 
 #include <functional>
@@ -43,7 +43,7 @@ class Histogram {
   void* impl_ = nullptr;
 };
 
-// Upper bounds in seconds, 50 us to 60 s.
+// Upper bounds in seconds, from 50 us to 60 s.
 std::vector<double> LatencyBucketsSeconds();
 
 class Metrics {
@@ -53,14 +53,15 @@ class Metrics {
   explicit Metrics(const std::string& role);
   ~Metrics();
 
-  // The name without its prefix: AddCounter("requests_total", ...) is fathom_router_requests_total.
-  // Returned by value: a handle; the Metrics object owns the metric.
+  // The name has no prefix: AddCounter("requests_total", ...) makes fathom_router_requests_total.
+  // The returned value is a handle; the Metrics object owns the metric.
   Counter AddCounter(const std::string& name, const std::string& help, const Labels& labels = {});
   Gauge AddGauge(const std::string& name, const std::string& help, const Labels& labels = {});
   Histogram AddHistogram(const std::string& name, const std::string& help,
                          std::vector<double> buckets, const Labels& labels = {});
 
-  // Serves GET /metrics, and GET /livez (200, or 503 when `live` says false), until this ends.
+  // Serves GET /metrics and GET /livez (200, or 503 if `live` returns false) until this object is
+  // destroyed.
   void Serve(Listener listener, std::function<bool()> live);
 
   // The text of /metrics. Every role also has diagnostics_dropped_total (common/output.h).

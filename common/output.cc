@@ -21,19 +21,19 @@ constexpr int kSlowReaderMs = 100;
 
 std::atomic<uint64_t> dropped{0};
 
-// One of the two streams as diagnostics use it: without a buffer, and never waiting for long.
+// stdout or stderr for diagnostics: without a buffer, and with a bounded wait.
 class Stream {
  public:
   explicit Stream(int fd) : fd_(fd) {}
 
-  // False: `text` was dropped or cut short.
+  // Returns false if `text` was dropped or cut short.
   bool Write(std::string_view text) {
-    if (cut_.load()) {  // The last line that got through has no end.
+    if (cut_.load()) {  // The last line that was written has no end.
       if (WritePart("\n") == 0) return Drop();
       cut_ = false;
     }
     for (size_t done = 0; done < text.size();) {
-      // Up to so many bytes a pipe that is ready takes without waiting.
+      // A pipe that is ready takes up to this many bytes without blocking.
       const size_t written = WritePart(text.substr(done, PIPE_BUF));
       if (written == 0) {
         if (done > 0) cut_ = true;
@@ -52,7 +52,7 @@ class Stream {
     return false;
   }
 
-  // The bytes that the system took; 0: none.
+  // Returns the number of bytes written; 0: none.
   size_t WritePart(std::string_view part) {
     pollfd ready{fd_, POLLOUT, 0};
     int got = 0;
@@ -75,7 +75,7 @@ class Stream {
 Stream errors(STDERR_FILENO);
 Stream announcements(STDOUT_FILENO);
 
-// Of the first write of the answer that failed; 0: none did.
+// The errno of the first failed write of the answer; 0: no write failed.
 int answer_error = 0;
 
 }  // namespace
@@ -84,7 +84,8 @@ void PrepareOutput() {
   signal(SIGPIPE, SIG_IGN);
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (fcntl(fd, F_GETFD) != -1 || errno != EBADF) continue;
-    // The lowest free number is this one, as those below it are open by now.
+    // open returns the lowest free number, which is this one, because all lower ones are open by
+    // now.
     (void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }
 }

@@ -1,18 +1,18 @@
-// common/output.h: the only way by which a program writes to its stdout and stderr.
+// common/output.h: the only code that writes to a program's stdout and stderr.
 //
-// A diagnostic (stderr: log lines, warnings, errors, progress) is for whoever looks on. One that
-// cannot be written is dropped and counted, and the program goes on: a full disk, a closed stderr
-// or a reader that went away never end a process. A diagnostic waits at most 100 ms for a reader
-// that is slow, and not at all while the line before it was dropped.
+// A diagnostic (stderr: log lines, warnings, errors, progress) informs a person. If it cannot be
+// written, it is dropped and counted, and the program continues: a full disk, a closed stderr or a
+// reader that went away never ends a process. A diagnostic waits at most 100 ms for a slow reader,
+// and not at all while the line before it was dropped.
 //
-// An answer (stdout of a command: tokens, a report, help) is what the program was called for. One
-// that cannot be written is an error: EndAnswer says so and the program ends with 74.
+// An answer (stdout of a command: tokens, a report, help) is the purpose of the program. If it
+// cannot be written, EndAnswer reports an error and the program ends with 74.
 //
-// An announcement (stdout of a server: where it listens, how its start goes) is a diagnostic on
-// stdout, since a server without a reader still serves.
+// An announcement (stdout of a server: where it listens, the progress of its start) is a diagnostic
+// on stdout, because a server without a reader still serves.
 //
-// No call throws. Thread: any; answers come from one thread at a time. A diagnostic of more than
-// 4 KiB may be cut apart by another thread's.
+// No call throws. Thread: any; answers come from one thread at a time. A diagnostic of more than 4
+// KiB may be interrupted by another thread's.
 #pragma once
 
 #include <fmt/format.h>
@@ -24,35 +24,36 @@
 
 namespace fathom {
 
-// Call first in main. Opens /dev/null, the wrong way round, in place of a closed stdin, stdout or
-// stderr: a file or socket that is opened later cannot take its number and be written to by
-// mistake, and writing fails as it does on a closed descriptor. A reader that went away is an error
-// of the write and no longer a signal (SIGPIPE).
+// Must be the first call in main. Opens /dev/null with the wrong access mode in place of a closed
+// stdin, stdout or stderr. Otherwise a file or socket that is opened later would get the number and
+// be written to by mistake; with the wrong mode, writing still fails as on a closed descriptor.
+// Also ignores SIGPIPE: if the reader went away, the write returns an error.
 void PrepareOutput();
 
-// As it is: `text` has its own line end.
+// Writes `text` unchanged; the caller adds the line end.
 void WriteDiagnostic(std::string_view text);
-// False: it was dropped or cut short.
+// Returns false if the text was dropped or cut short.
 bool WriteAnnouncement(std::string_view text);
-// Counts what was dropped elsewhere, e.g. by the log's queue.
+// Adds lines that were dropped elsewhere, e.g. by the log's queue.
 void CountDroppedDiagnostics(uint64_t lines);
-// Diagnostics and announcements of this process that were dropped or cut short.
+// The number of diagnostics and announcements of this process that were dropped or cut short.
 uint64_t DroppedDiagnostics();
 
-// Buffered; after the first failure nothing more is written.
+// Buffered. After the first failure nothing more is written.
 void WriteAnswer(std::string_view text);
-// Hands to the system what was written so far. False: this answer cannot be written.
+// Writes the buffer. Returns false if the answer cannot be written.
 bool FlushAnswer();
-// At the end of a command: `code`, or 74 instead of 0 when the answer could not be written. A line
-// on stderr says why, but for a reader that went away on purpose (`fathom plan ... | head -n 1`).
+// Called at the end of a command. Returns `code`, or 74 instead of 0 if the answer could not be
+// written. A line on stderr gives the reason, except if the reader closed the pipe on purpose
+// (`fathom plan ... | head -n 1`).
 int EndAnswer(std::string_view program, int code);
 
-// A line each: the line end is added.
+// Writes one line; the line end is added.
 template <class... Args>
 void Diagnose(fmt::format_string<Args...> text, Args&&... args) {
   WriteDiagnostic(fmt::format(text, std::forward<Args>(args)...) + '\n');
 }
-// As it is: no line end is added.
+// Writes the text unchanged; no line end is added.
 template <class... Args>
 void PrintAnswer(fmt::format_string<Args...> text, Args&&... args) {
   WriteAnswer(fmt::format(text, std::forward<Args>(args)...));

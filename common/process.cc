@@ -33,13 +33,13 @@ std::string Hex(const Bytes& bytes, size_t count) {
   return text;
 }
 
-// What a stop signal does. Handlers run in any thread.
+// The effect of a stop signal. Handlers run in any thread.
 enum class OnStop : int { kExit, kWake, kExitStopping };
 std::atomic<OnStop> g_on_stop{OnStop::kExit};
 static_assert(std::atomic<OnStop>::is_always_lock_free, "used in a signal handler");
-int g_stop_fd = -1;  // An eventfd; set before the handlers are.
+int g_stop_fd = -1;  // An eventfd; set before the handlers are installed.
 
-// True: this call is the first stop since somebody waits for one.
+// Returns true for the first stop after a WaitForStopSignal began.
 bool TakeStop() {
   OnStop expected = OnStop::kWake;
   if (!g_on_stop.compare_exchange_strong(expected, OnStop::kExitStopping)) return false;
@@ -112,7 +112,7 @@ void RequestStop() {
 
 void DieWithParent(int32_t parent_pid) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent_pid) raise(SIGKILL);  // The parent died before the call above.
+  if (getppid() != parent_pid) raise(SIGKILL);  // The parent died before the prctl.
 }
 
 void RaiseDescriptorLimit() {
@@ -122,7 +122,7 @@ void RaiseDescriptorLimit() {
   const rlim_t wanted = std::min(limit.rlim_max, kMost);
   if (limit.rlim_cur >= wanted) return;
   limit.rlim_cur = wanted;
-  setrlimit(RLIMIT_NOFILE, &limit);  // Without it the limits of connections are lower.
+  setrlimit(RLIMIT_NOFILE, &limit);  // If it fails, the limits of connections are lower.
 }
 
 void MemoryReturner::Look() {
@@ -138,7 +138,8 @@ void MemoryReturner::Look() {
   const int64_t now_bytes = resident_bytes();
   if (least_bytes_ < 0 || now_bytes < least_bytes_) least_bytes_ = now_bytes;
   if (now_bytes < least_bytes_ + kWorthwhileBytes) return;
-  if (static_cast<int64_t>(mallinfo2().fordblks) < kWorthwhileBytes) return;  // It is in use.
+  // The memory is in use.
+  if (static_cast<int64_t>(mallinfo2().fordblks) < kWorthwhileBytes) return;
   if (skip_-- > 0) return;
   malloc_trim(0);
   const bool little = now_bytes - resident_bytes() < kWorthwhileBytes / 4;

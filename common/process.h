@@ -1,5 +1,5 @@
-// common/process.h: what every main does the same way: signals, the one line that says where it
-// listens, and following its parent to the grave.
+// common/process.h: what every main does: stop signals, the line that says where the process
+// listens, and the end together with the parent process.
 #pragma once
 
 #include <cstdint>
@@ -10,61 +10,61 @@
 namespace fathom {
 
 // Prints {"role":"router","pid":123,"grpc_port":8001,...} and a newline on stdout, flushed. `fathom
-// serve` reads it.
+// serve` reads this line.
 void PrintListening(const std::string& role,
                     const std::vector<std::pair<std::string, int64_t>>& ports);
 
-// Prints {"event":"phase","name":"load","us":5} and a newline on stdout: how long a part of the
-// start took. `fathom serve` puts it on its timeline.
+// Prints {"event":"phase","name":"load","us":5} and a newline on stdout: the duration of a part of
+// the start. `fathom serve` shows it on its timeline.
 void PrintPhase(const char* name, int64_t us);
 
-// For a program that waits for SIGTERM and SIGINT on a signalfd: blocks them in this thread and
-// those it starts. Call first in main.
+// For a program that waits for SIGTERM and SIGINT on a signalfd. Blocks them in this thread and in
+// the threads that it starts. Must be called first in main.
 void BlockStopSignals();
 
-// For all other servers, first in main: SIGTERM and SIGINT are never blocked. As long as nobody has
-// called WaitForStopSignal there is nothing to drain, and one of them ends the process at once with
-// exit 0, whatever it waits for: a lock, a file, weights that are being read.
+// For all other servers; must be called first in main. SIGTERM and SIGINT are never blocked. Before
+// the first WaitForStopSignal there is nothing to drain, so a signal ends the process at once with
+// exit 0, even while it waits for a lock or a file or reads weights.
 void HandleStopSignals();
-// Waits for SIGTERM or SIGINT, at most timeout_ms (-1: without end). True: one came, or RequestStop
-// was called. A second one while the process drains ends it at once with exit 0.
-// REQUIRES: HandleStopSignals was called.
+// Waits for SIGTERM or SIGINT, at most timeout_ms (-1: without limit). Returns true if a signal
+// came or RequestStop was called. A second signal, while the process drains, ends it at once with
+// exit 0. REQUIRES: HandleStopSignals was called.
 bool WaitForStopSignal(int timeout_ms);
-// Wakes WaitForStopSignal as a signal would.
+// Wakes WaitForStopSignal like a signal.
 void RequestStop();
 
-// The process is killed when its parent dies (Linux): by SIGKILL, which nothing blocks or delays.
-// Nobody would start it again, its peers end at the same moment, and its ports must be free for the
-// next cluster. All of its state may be lost by design. `parent_pid` is the parent's process id as
-// the parent knows it, so that a parent that died before this call is noticed too. Process 1 is a
-// parent like any other: in a container `fathom serve` is process 1. REQUIRES: the parent starts
-// children without a new pid namespace.
+// The kernel sends SIGKILL to this process when its parent dies (Linux). SIGKILL is right, because
+// it cannot be blocked or delayed: no supervisor would restart this process, its peers end at the
+// same moment, its ports must be free for the next cluster, and by design it may lose all of its
+// state. `parent_pid` is the parent's own process id; with it the call also notices a parent that
+// died before the call. The parent may be process 1: in a container `fathom serve` is. REQUIRES:
+// the parent starts its children in its own pid namespace.
 void DieWithParent(int32_t parent_pid);
 
-// Raises the soft limit of descriptors to the hard one, at most 1,048,576. Call it before anything
-// that counts descriptors.
+// Raises the soft limit of descriptors to the hard limit, at most 1,048,576. Must be called before
+// code that derives a limit from the number of descriptors.
 void RaiseDescriptorLimit();
 
-// Gives memory that is free in the allocator back to the system, when a flood has left much of it.
-// Call it now and then from one thread.
+// Returns free memory of the allocator to the system if a flood of requests left much of it. One
+// thread calls Look now and then.
 class MemoryReturner {
  public:
   void Look();
 
  private:
-  int64_t least_bytes_ = -1;  // Resident, ever.
-  // Looks to be left out, and how many more each time that there was little to return.
+  int64_t least_bytes_ = -1;  // The least resident size so far.
+  // The number of calls to skip, and its growth each time there was little to return.
   int skip_ = 0;
   int pause_ = 0;
 };
 
-// 128 random bits from the system as 32 hex digits.
+// 128 random bits of the system as 32 hex digits.
 std::string RandomId();
 uint64_t RandomSeed();
 // Lower-case hex SHA-256.
 std::string Sha256Hex(const std::string& bytes);
 
-// "0.1.0+<git hash>" as built.
+// "<version>+<git hash>" of the build.
 std::string BuildVersion();
 
 }  // namespace fathom

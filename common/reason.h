@@ -1,6 +1,6 @@
-// common/reason.h: every stable reason that an error can carry, in one table. Clients see the text
-// (ErrorInfo.reason, and its like on the cluster's streams); docs/API.md shows the table. A text
-// never changes its meaning and is never used again for another one. Pure.
+// common/reason.h: the table of all stable reasons that an error can carry. Clients see the text
+// (ErrorInfo.reason, and the same field on the cluster's streams); docs/API.md shows the table. The
+// meaning of a text never changes, and a text is never reused, because clients compare it. Pure.
 #pragma once
 
 #include <cstdint>
@@ -70,7 +70,7 @@ struct ReasonRow {
   Reason reason;
   std::string_view text;  // "QUEUE_FULL"
   absl::StatusCode code;
-  absl::StatusCode other_code;  // That it may have as well; kOk: none.
+  absl::StatusCode other_code;  // Another code that it may have; kOk: none.
   std::string_view meaning;     // One line of docs/API.md.
 };
 
@@ -80,7 +80,7 @@ std::span<const ReasonRow> Reasons();
 // "QUEUE_FULL"
 std::string ReasonText(Reason reason);
 
-// `status` with reason, field ("": none) and retry delay (0: trying again does not help) attached.
+// `status` with reason, field ("": none) and retry delay (0: a retry does not help) attached.
 // REQUIRES: !status.ok().
 absl::Status WithReason(absl::Status status, Reason reason, std::string_view field = {},
                         int64_t retry_after_ms = 0);

@@ -7,12 +7,12 @@ namespace {
 
 constexpr int64_t kAwayMinMs = 100;
 constexpr int64_t kAwayMaxMs = 5'000;
-// A burst of freed places does not make the interval nothing, a quiet hour does not make it an
-// hour.
+// Bounds of the interval: many places that become free at once must not make it zero, and a quiet
+// hour must not make it an hour.
 constexpr double kIntervalMinUs = 100;
 constexpr double kIntervalMaxUs = 10'000'000;
 
-// SplitMix64: each salt has a number of its own.
+// SplitMix64: turns each salt into a different number.
 uint64_t Scrambled(uint64_t salt) {
   uint64_t z = salt + 0x9e3779b97f4a7c15;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
@@ -43,7 +43,7 @@ void RetryLine::OnFreed(TimeUs now) {
 }
 
 int64_t RetryLine::OnRefused(TimeUs now) {
-  const TimeUs last = now + kRetryMaxMs * 1000;  // A line that is longer goes on from there.
+  const TimeUs last = now + kRetryMaxMs * 1000;  // A longer line continues from this time.
   end_us_ = std::min(std::max(end_us_, now) + static_cast<int64_t>(interval_us_), last);
   return JitteredRetryMs((end_us_ - now) / 1000, ++refused_);
 }

@@ -27,7 +27,7 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr std::string_view kHttp1Greeting = "GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n";
-// The client's preface and an empty SETTINGS frame.
+// The preface of an HTTP/2 client and an empty SETTINGS frame.
 constexpr std::string_view kHttp2Greeting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
                                           24 + 9);
 
@@ -46,7 +46,7 @@ bool IsWant(int error) {
          error == EADDRNOTAVAIL;
 }
 
-// `fd` is a socket that does not block.
+// `fd` is a non-blocking socket.
 bool Greet(int fd, const addrinfo& address, std::string_view greeting,
            steady_clock::time_point deadline) {
   if (connect(fd, address.ai_addr, address.ai_addrlen) != 0 && errno != EINPROGRESS) {
@@ -56,7 +56,7 @@ bool Greet(int fd, const addrinfo& address, std::string_view greeting,
   int error = 0;
   socklen_t size = sizeof error;
   if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0) return IsWant(error);
-  // A connection that is closed already fails here, and that is an answer.
+  // If the connection is closed already, the send fails; that is an answer too.
   static_cast<void>(send(fd, greeting.data(), greeting.size(), MSG_NOSIGNAL));
   return WaitFor(fd, POLLIN, deadline);
 }
@@ -104,7 +104,7 @@ class SelfDial::Impl {
   bool hears() const { return hears_; }
 
  private:
-  // False: it is over.
+  // Returns false if the object is being destroyed.
   bool Pause() {
     std::unique_lock lock(mutex_);
     return !changed_.wait_for(lock, milliseconds(options_.interval_ms), [this] { return over_; });

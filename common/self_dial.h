@@ -1,8 +1,8 @@
-// common/self_dial.h: dials this process' own ports now and then, each time on a new connection. A
-// port that takes connections and never says a word, or takes none, is deaf, whatever the health
-// service says on old connections; a process with a deaf port is of no use and ends, so that its
-// supervisor starts it again. A connection that is closed at once is an answer: the process is full
-// and says so. Thread: one of its own.
+// common/self_dial.h: dials this process' own ports regularly, each time on a new connection. A
+// port that accepts no connections, or accepts them and sends nothing, is deaf, even if the health
+// service still answers on old connections. A process with a deaf port cannot serve, so it ends and
+// its supervisor restarts it. A connection that is closed at once counts as an answer: the process
+// is full. Thread: one of its own.
 #pragma once
 
 #include <cstdint>
@@ -16,30 +16,30 @@ namespace fathom {
 struct OwnPort {
   enum class Speaks { kHttp1, kHttp2 };
   std::string flag;  // Named in the log, e.g. "--grpc-port".
-  std::string host;  // As it listens.
+  std::string host;  // The host that it listens on.
   int32_t port = 0;
   Speaks speaks = Speaks::kHttp2;
 };
 
-// Whether something comes back on a new connection within timeout_ms: a byte, or its end. True too
-// when no connection can be tried, for want of descriptors or of local ports.
+// Whether a new connection gets a byte, or is closed, within timeout_ms. Also true if no connection
+// can be tried because descriptors or local ports are short.
 bool Answers(const OwnPort& port, int timeout_ms);
 
 struct SelfDialOptions {
   int interval_ms = 10'000;
   int timeout_ms = 5'000;
-  int failures_max = 3;  // In a row.
+  int failures_max = 3;  // Consecutive failures.
 };
 
 class SelfDial {
  public:
-  // `deaf` is called once at most, on the dialling thread, with what is to be logged. Without it
+  // `deaf` is called at most once, on the dialling thread, with the text to log. If it is empty,
   // the process ends with exit 70.
   explicit SelfDial(std::vector<OwnPort> ports, const SelfDialOptions& options = {},
                     std::function<void(const std::string&)> deaf = {});
   ~SelfDial();
 
-  // The last dial of each port was answered.
+  // Whether the last dial of each port was answered.
   bool hears() const;
 
  private:

@@ -1,10 +1,10 @@
-// common/status.h: what others cause is an absl::Status made here and read here.
-// Debian's Abseil has a string_view of its own, so nothing else in the tree makes or reads a
-// Status' text directly (docs/STYLE.md, "Errors").
+// common/status.h: absl::Status for errors that others cause. Only this header and status.cc make
+// and read the text of a Status, because Debian's Abseil has its own string_view (docs/STYLE.md,
+// "Errors").
 //
-// A message says what was given, the limit, whose limit it is, and what to do.
-// A Status may carry an ErrorDetail: a stable reason code, the request's field it concerns and, for
-// what may be tried again, after how long. gRPC replies turn it into google.rpc details.
+// A message says what was given, the limit, whose limit it is, and what to do. A Status may carry
+// an ErrorDetail: a stable reason, the field of the request, and the delay before a retry. gRPC
+// replies turn it into google.rpc details.
 #pragma once
 
 #include <fmt/format.h>
@@ -20,7 +20,7 @@
 
 namespace fathom {
 
-// The message as a std::string_view; valid while `status` lives.
+// The message as a std::string_view, which is valid while `status` lives.
 inline std::string_view Message(const absl::Status& status) {
   return {status.message().data(), status.message().size()};
 }
@@ -29,7 +29,7 @@ inline absl::Status MakeStatus(absl::StatusCode code, std::string_view message) 
   return absl::Status(code, absl::string_view(message.data(), message.size()));
 }
 
-// Name of a code as gRPC spells it, e.g. "INVALID_ARGUMENT".
+// The name of a code in gRPC, e.g. "INVALID_ARGUMENT".
 std::string_view CodeName(absl::StatusCode code);
 // "INVALID_ARGUMENT: message", for logs.
 std::string ToString(const absl::Status& status);
@@ -54,17 +54,17 @@ FATHOM_STATUS_MAKER(Cancelled, absl::StatusCode::kCancelled)
 FATHOM_STATUS_MAKER(DataLoss, absl::StatusCode::kDataLoss)
 #undef FATHOM_STATUS_MAKER
 
-// What a program can act on, beside the text for people.
+// The part of an error that a program can use, in addition to the text for people.
 struct ErrorDetail {
-  std::string
-      reason;  // Stable, UPPER_SNAKE_CASE, e.g. "CONTEXT_LENGTH_EXCEEDED". docs/API.md lists them.
+  // Stable, UPPER_SNAKE_CASE, e.g. "CONTEXT_LENGTH_EXCEEDED". docs/API.md lists them.
+  std::string reason;
   std::string field;  // Path of the request's field, e.g. "sampling.temperature"; empty: none.
-  int64_t retry_after_ms = 0;  // 0: trying again will not help.
+  int64_t retry_after_ms = 0;  // 0: a retry does not help.
 };
 
-// `status` with `detail` attached (replacing one that was there). REQUIRES: !status.ok().
+// `status` with `detail` attached, which replaces an existing one. REQUIRES: !status.ok().
 absl::Status WithDetail(absl::Status status, const ErrorDetail& detail);
-// The detail, or nullopt when there is none.
+// The detail; nullopt: none.
 std::optional<ErrorDetail> DetailOf(const absl::Status& status);
 
 // The same code and detail, with "context: " before the message; OK stays OK.

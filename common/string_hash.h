@@ -1,5 +1,5 @@
-// common/string_hash.h: transparent hash and equality, so that maps keyed by std::string are looked
-// up by std::string_view: absl::flat_hash_map<std::string, V, StringHash, StringEq>.
+// common/string_hash.h: transparent hash and equality, so that a map with std::string keys can be
+// searched by std::string_view: absl::flat_hash_map<std::string, V, StringHash, StringEq>.
 #pragma once
 
 #include <functional>

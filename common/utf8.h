@@ -1,6 +1,5 @@
-// common/utf8.h: what is a character and what is not.
-// Pure. "Invalid" follows Unicode's table 3-7: no overlong forms, no surrogates, nothing above
-// U+10FFFF.
+// common/utf8.h: the characters of a text. Pure. "Invalid" follows table 3-7 of Unicode: no
+// overlong forms, no surrogates, nothing above U+10FFFF.
 #pragma once
 
 #include <cstddef>
@@ -10,12 +9,12 @@
 
 namespace fathom {
 
-// How a text begins.
+// The first part of a text.
 struct Utf8Step {
   enum Kind {
-    kCharacter,   // `bytes` of a whole character, which is `code_point`.
-    kInvalid,     // `bytes` that can be in no character: a maximal subpart, one U+FFFD.
-    kIncomplete,  // All of the text, `bytes`, is a proper prefix of a character.
+    kCharacter,   // The first `bytes` bytes are the character `code_point`.
+    kInvalid,     // The first `bytes` bytes fit into no character: a maximal subpart, one U+FFFD.
+    kIncomplete,  // The whole text (`bytes`) is a proper prefix of a character.
   };
   Kind kind = kInvalid;
   size_t bytes = 0;
@@ -25,36 +24,36 @@ struct Utf8Step {
 // REQUIRES: !text.empty().
 Utf8Step ScanUtf8(std::string_view text);
 
-// Offset of the first byte that starts no whole character; npos if there is none.
+// The offset of the first byte that does not start a whole character; npos: none.
 size_t FirstInvalidUtf8(std::string_view text);
 
-// The character that begins (ends) a text. REQUIRES: `text` is UTF-8 and not empty.
+// The first (last) character of a text. REQUIRES: `text` is UTF-8 and not empty.
 char32_t FirstCodePoint(std::string_view text);
 char32_t LastCodePoint(std::string_view text);
-// Offset behind the character at `offset`. REQUIRES: `text` is UTF-8; offset < text.size().
+// The offset after the character at `offset`. REQUIRES: `text` is UTF-8; offset < text.size().
 size_t NextCharacter(std::string_view text, size_t offset);
 
 // Unicode's White_Space.
 bool IsWhiteSpace(char32_t code_point);
-// What \w matches in Unicode's sense: letters, marks, decimal digits, connectors, joiners.
+// Whether \w of Unicode matches: letters, marks, decimal digits, connectors, joiners.
 bool IsWordCharacter(char32_t code_point);
-// `text` without white space at its begin (end).
+// `text` without white space at its start (end).
 std::string_view TrimLeft(std::string_view text);
 std::string_view TrimRight(std::string_view text);
 
-// For messages: at most `bytes_max` bytes of `text`, whole characters, and "..." where any is left
-// out. What quotes a text of somebody else goes through this: an error whose text is not UTF-8
-// loses its details on the way to a client. REQUIRES: `text` is UTF-8.
+// At most `bytes_max` bytes of `text`, in whole characters, with "..." if something was cut. Every
+// message that quotes foreign text must use it, because an error whose text is not UTF-8 loses its
+// details on the way to a client. REQUIRES: `text` is UTF-8.
 std::string Shortened(std::string_view text, size_t bytes_max);
-// The bytes as UTF-8, each maximal invalid subpart as one U+FFFD.
+// The bytes as UTF-8, with one U+FFFD for each maximal invalid subpart.
 std::string ToUtf8(std::string_view bytes);
 
-// Bytes to UTF-8, each maximal invalid subpart as one U+FFFD. Keeps back the at most 3 bytes of a
-// character that is not complete yet. The concatenation does not depend on how the bytes were cut.
+// Converts bytes to UTF-8, with one U+FFFD for each maximal invalid subpart. It keeps up to 3 bytes
+// of an incomplete character. The concatenated text does not depend on how the bytes were cut.
 class Utf8Stream {
  public:
   void Append(std::string_view bytes, std::string* text);
-  // What is kept back becomes U+FFFD. The stream is then as new.
+  // The kept bytes become U+FFFD. The stream is then like new.
   void Flush(std::string* text);
 
  private:

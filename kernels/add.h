@@ -1,4 +1,4 @@
-// kernels/add.h: y[i] += x[i] for i below `count`: the residual after an all-reduce.
+// kernels/add.h: computes y[i] += x[i] for i < `count`. It adds the residual after an all-reduce.
 #pragma once
 
 #include <cstdint>

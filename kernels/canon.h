@@ -1,9 +1,11 @@
-// kernels/canon.h: each scalar formula of the CPU recipe, and of the sampler on every device, once
-// (docs/NUMERICS.md). Everything else in kernels calls these and no libm function, so that a plain
-// loop, AVX2, AVX-512 and a GPU give equal bits. The formulas have no branches: the compiler turns
-// a loop over them into vector code that rounds alike. They are always inlined, for this header is
-// compiled for several instruction sets and the linker must not pick one. Never built with
-// contraction, fast-math or flush-to-zero. Error bounds against libm: tests/kernels/canon_test.cc.
+// kernels/canon.h: the one definition of each scalar formula of the CPU recipe, and of the sampler
+// on every device (docs/NUMERICS.md). All code in kernels/ calls these functions and no libm
+// function, so a plain loop, AVX2, AVX-512 and a GPU give equal bits. The formulas have no
+// branches, so the compiler can turn a loop over them into vector code that rounds in the same way.
+// All functions are always inlined: this header is compiled for several instruction sets, and
+// without inlining the linker would keep one set's copy for all. Code that includes this header
+// must not be built with contraction, fast-math or flush-to-zero, because each of them changes
+// bits. tests/kernels/canon_test.cc has the error bounds against libm.
 #pragma once
 
 #include <cstdint>
@@ -34,13 +36,15 @@ FATHOM_CANON double Ceil(double x) { return __builtin_ceil(x); }
 FATHOM_CANON float FromBits(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 FATHOM_CANON uint32_t Bits(float x) { return __builtin_bit_cast(uint32_t, x); }
 
-// The nearest integer, ties to even, of |x| < 2^22: adding 1.5 * 2^23 leaves no fraction bits.
+// Rounds |x| < 2^22 to the nearest integer, ties to even. `shifted` is x + kRoundMagic: the sum
+// with 1.5 * 2^23 has no fraction bits.
 inline constexpr float kRoundMagic = 12582912.0f;
 FATHOM_CANON int32_t RoundedInt(float shifted) {
   return static_cast<int32_t>(Bits(shifted) - Bits(kRoundMagic));
 }
 
-// y * 2^n for y in [0.5, 2], rounded once (also to a denormal), 0 and +inf beyond; |n| < 250.
+// y * 2^n for y in [0.5, 2] and |n| < 250, rounded once (also when the result is a denormal). The
+// result is 0 below the range of floats and +inf above it.
 FATHOM_CANON float ScaleByPowerOf2(float y, int32_t n) {
   const int32_t half = n >> 1;
   const float a = FromBits(static_cast<uint32_t>(half + 127) << 23);
@@ -69,7 +73,8 @@ FATHOM_CANON float Exp(float x) {
   x = -105.0f > x ? -105.0f : x;
   const float shifted = Fma(x, kLog2E, kRoundMagic);
   const float n = shifted - kRoundMagic;
-  float r = Fma(n, -0.693359375f, x);  // ln 2 in two parts, the first of 9 bits: exact.
+  // ln 2 in two parts; the first part has 9 bits, so its product is exact.
+  float r = Fma(n, -0.693359375f, x);
   r = Fma(n, 2.12194440e-4f, r);
   float q = 0.0013814636040478945f;
   q = Fma(q, r, 0.008368710055947304f);
@@ -79,11 +84,11 @@ FATHOM_CANON float Exp(float x) {
   return ScaleByPowerOf2(Fma(Fma(q, r, 1.0f), r, 1.0f), RoundedInt(shifted));
 }
 
-// The natural logarithm of x >= 0; -inf at 0, +inf at +inf, NaN below 0 and of NaN.
+// The natural logarithm. x = 0 gives -inf, +inf gives +inf, x < 0 and NaN give NaN.
 FATHOM_CANON float Log(float x) {
   const bool denormal = x < 1.17549435e-38f;
   const float scaled = denormal ? x * 8388608.0f : x;
-  // Mantissa into [sqrt(1/2), sqrt(2)).
+  // Moves the mantissa into [sqrt(1/2), sqrt(2)).
   const uint32_t shifted = Bits(scaled) + (0x3F800000u - 0x3F3504F3u);
   const int32_t exponent = static_cast<int32_t>(shifted >> 23) - 127 - (denormal ? 23 : 0);
   const float f = FromBits((shifted & 0x007FFFFFu) + 0x3F3504F3u) - 1.0f;
@@ -107,7 +112,8 @@ FATHOM_CANON float Log(float x) {
   return x >= 0.0f ? y : FromBits(0x7FC00000u);
 }
 
-// log(1 + x) for -1 < x <= 1: the logarithm of the rounded sum and a correction for what it lost.
+// log(1 + x) for -1 < x <= 1: the logarithm of the rounded sum plus a correction for the rounding
+// error of the sum.
 FATHOM_CANON float Log1p(float x) {
   const float u = 1.0f + x;
   return Log(u) + (x - (u - 1.0f)) / u;
@@ -115,7 +121,7 @@ FATHOM_CANON float Log1p(float x) {
 
 FATHOM_CANON float Silu(float x) { return x / (1.0f + Exp(-x)); }
 
-// a and b rotated by the angle whose cosine and sine are given.
+// The pair (a, b) rotated by the angle whose cosine and sine are given.
 FATHOM_CANON float RotateFirst(float a, float b, float cos, float sin) {
   return Fma(a, cos, -(b * sin));
 }
@@ -123,7 +129,7 @@ FATHOM_CANON float RotateSecond(float a, float b, float cos, float sin) {
   return Fma(b, cos, a * sin);
 }
 
-// lanes j += j+8, j+4, j+2, j+1.
+// Adds 16 lanes as a tree: lane j += lane j + 8, then j + 4, j + 2, j + 1.
 FATHOM_CANON float ReduceLanes(const float* lanes) {
   float s[8];
   for (int j = 0; j < 8; ++j) s[j] = lanes[j] + lanes[j + 8];
@@ -132,7 +138,7 @@ FATHOM_CANON float ReduceLanes(const float* lanes) {
   return s[0] + s[1];
 }
 
-// The dot product: lane j takes i = j, j + 16, ... ascending.
+// The dot product. Lane j adds the products of i = j, j + 16, j + 32, ... in this order.
 FATHOM_CANON float Dot(const float* a, const float* b, int64_t n) {
   float lanes[kLanes] = {};
   for (int64_t i = 0; i < n; ++i) lanes[i % kLanes] = Fma(a[i], b[i], lanes[i % kLanes]);
@@ -144,8 +150,8 @@ FATHOM_CANON float WidenBf16(uint16_t bits) { return FromBits(static_cast<uint32
 FATHOM_CANON float WidenF16(uint16_t bits) {
   const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
   const uint32_t magnitude = bits & 0x7FFFu;
-  // Normal: move the exponent's bias. Inf, NaN: all exponent bits. Denormal: the mantissa counts
-  // 2^-24.
+  // A normal number gets the exponent bias of fp32. Inf and NaN get an exponent of all ones. A
+  // denormal is its mantissa times 2^-24.
   const float normal = FromBits((magnitude << 13) + (112u << 23));
   const float special = FromBits((magnitude << 13) | 0x7F800000u);
   const float denormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f;
@@ -153,7 +159,7 @@ FATHOM_CANON float WidenF16(uint16_t bits) {
   return FromBits(Bits(value) | sign);
 }
 
-// Element `index` of an array of `dtype`.
+// The value of element `index` of an array of type `dtype`.
 FATHOM_CANON float Widen(DType dtype, const void* data, int64_t index) {
   if (dtype == DType::kF32) return static_cast<const float*>(data)[index];
   const uint16_t bits = static_cast<const uint16_t*>(data)[index];
@@ -163,7 +169,7 @@ FATHOM_CANON float Widen(DType dtype, const void* data, int64_t index) {
 FATHOM_CANON bool IsFinite(float x) { return (Bits(x) & 0x7F800000u) != 0x7F800000u; }
 FATHOM_CANON float Max(float a, float b) { return a < b ? b : a; }
 
-// Attention's table: one entry holds for every head_dim so far.
+// The sizes of the attention recipe. The same values hold for every head_dim in use.
 inline constexpr int kSegmentTokens = 512;
 inline constexpr int kSubBlockTokens = 64;
 inline constexpr float kRescaleThreshold = 8.0f;
@@ -171,15 +177,16 @@ FATHOM_CANON float AttentionScale(int head_dim) {
   return static_cast<float>(kLog2EDouble / __builtin_sqrt(static_cast<double>(head_dim)));
 }
 
-// 1 / sqrt(mean + eps), square root and division each IEEE; sum_of_squares is a dot.
+// 1 / sqrt(mean + eps), with a square root and a division that are rounded as IEEE says.
+// sum_of_squares is the result of Dot(x, x).
 FATHOM_CANON float NormFactor(float sum_of_squares, int64_t dim, float eps) {
   return 1.0f / Sqrt(sum_of_squares * static_cast<float>(1.0 / static_cast<double>(dim)) + eps);
 }
 
 // --- The sampler's scores ---
 // A score is finite or -inf (masked). No penalty and no temperature turns a finite score into an
-// infinite one: products and quotients saturate, so that a row keeps a best token and differences
-// of scores are never NaN.
+// infinite one, because products and quotients saturate at the largest float. So a row always keeps
+// a best token, and a difference of two scores is never NaN.
 inline constexpr float kScoreMax = 3.40282346638528859812e38f;  // The largest float.
 FATHOM_CANON float Saturated(float z, float changed) {
   const float bounded = changed > kScoreMax ? kScoreMax : changed;
@@ -187,8 +194,8 @@ FATHOM_CANON float Saturated(float z, float changed) {
   return z < -kScoreMax ? z : finite;
 }
 
-// Below it a temperature is 0: the most likely token, without noise. No logit up to 3.4e33
-// saturates above it.
+// A temperature below this limit counts as 0: the most likely token is taken, without noise. With a
+// temperature above the limit, no logit up to 3.4e33 saturates.
 inline constexpr float kTemperatureMin = 1e-5f;
 FATHOM_CANON bool IsGreedy(float temperature) { return !(temperature >= kTemperatureMin); }
 // z / T. REQUIRES: not IsGreedy(temperature).
@@ -196,8 +203,9 @@ FATHOM_CANON float Tempered(float z, float temperature) { return Saturated(z, z 
 
 FATHOM_CANON float Repetition(float z, float r) { return Saturated(z, z < 0.0f ? z * r : z / r); }
 
-// Penalties on a token of prompt or output that is `count` times in the output: counted up to
-// kSeenCountMax, what a GPU's table can hold.
+// The penalties of a token that is in the prompt or in the output. `count` says how often the
+// output has the token. Counts above kSeenCountMax are cut to it, because a GPU's table holds no
+// larger count.
 inline constexpr int32_t kSeenCountMax = 0x7FFF;
 FATHOM_CANON float Penalized(float z, int32_t count, float repetition, float frequency,
                              float presence) {
@@ -207,17 +215,18 @@ FATHOM_CANON float Penalized(float z, int32_t count, float repetition, float fre
   return z - frequency * times - presence;
 }
 
-// A token's mass for top_k, top_p and min_p: round(2^((z - best) log2 e) * 2^40). `best` itself has
-// 2^40.
+// The mass of a token for top_k, top_p and min_p: round(2^((z - best) log2 e) * 2^40). The best
+// token has a mass of 2^40.
 inline constexpr uint64_t kMassOne = uint64_t{1} << 40;
 FATHOM_CANON uint64_t Mass(float z, float best) {
   const float x = z == best ? 0.0f : z - best;
   const double scaled = static_cast<double>(Ex2(x * kLog2E)) * static_cast<double>(kMassOne);
-  // Adding 2^52 leaves no fraction bits: the mantissa is the nearest integer, ties to even.
+  // Adding 2^52 leaves no fraction bits, so the mantissa is the nearest integer, ties to even.
   return __builtin_bit_cast(uint64_t, scaled + 4503599627370496.0) & 0x000FFFFFFFFFFFFFull;
 }
 
-// What the masses of top_p's prefix must reach, and whether a mass passes min_p.
+// TopPTarget is the sum that the masses of the tokens kept by top_p must reach. HasMinP says
+// whether min_p keeps a token of this mass.
 FATHOM_CANON uint64_t TopPTarget(float top_p, uint64_t total) {
   return static_cast<uint64_t>(Ceil(static_cast<double>(top_p) * static_cast<double>(total)));
 }
@@ -225,7 +234,7 @@ FATHOM_CANON bool HasMinP(uint64_t mass, float min_p) {
   return static_cast<double>(mass) >= static_cast<double>(min_p) * static_cast<double>(kMassOne);
 }
 
-// Philox4x32-10 (Salmon et al. 2011): ten rounds on `counter` in place.
+// Philox4x32-10 (Salmon et al. 2011): applies ten rounds to `counter` in place.
 FATHOM_CANON void Philox(uint64_t key, uint32_t* counter) {
   uint32_t k0 = static_cast<uint32_t>(key);
   uint32_t k1 = static_cast<uint32_t>(key >> 32);
@@ -243,9 +252,10 @@ FATHOM_CANON void Philox(uint64_t key, uint32_t* counter) {
   counter[0] = c0, counter[1] = c1, counter[2] = c2, counter[3] = c3;
 }
 
-// Gumbel noise from a random word, precise in the tail that wins.
+// Makes Gumbel noise from a random word. It is most precise for large noise, which decides the
+// argmax.
 FATHOM_CANON float NoiseOfWord(uint32_t word) {
-  // The word as the nearest float, from two exact halves (one rounding, in the addition).
+  // The word as the nearest float: both halves are exact, so only the addition rounds.
   const float high = static_cast<float>(static_cast<int32_t>(word >> 16)) * 65536.0f;
   const float low = static_cast<float>(static_cast<int32_t>(word & 0xFFFFu));
   float v = Fma(high + low, 0x1p-32f, 0x1p-33f);

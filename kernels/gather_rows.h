@@ -1,8 +1,9 @@
-// kernels/gather_rows.h: y[i] = x[index[i]], rows of `dim` floats: keeps the rows that go on.
-// x: rows x_stride floats apart; y: [rows, dim], y_stride apart. y may be x (then x_stride ==
-// y_stride) if index ascends strictly: row i is written after row i was read. No other overlap.
-// Bandwidth bound: 8 * rows * dim bytes. Copies have no arithmetic, so there is one vector version
-// for every instruction set: the C library's.
+// kernels/gather_rows.h: copies rows of `dim` floats: y[i] = x[index[i]]. It keeps the rows that
+// need logits. x: rows x_stride floats apart; y: [rows, dim], rows y_stride floats apart. y may be
+// x if x_stride == y_stride and `index` ascends strictly: then row i is written after row i was
+// read. No other overlap is allowed.
+// The op is bound by memory bandwidth: 8 * rows * dim bytes. It has no arithmetic, so one version
+// (memcpy of the C library) serves every instruction set.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
-// kernels/gemm.h: y[r][n] = dot(x[r], weight[n]), then + bias[n], then + residual[r][n], each one
-// rounded addition. weight: [n, k] in its stored type, widened in a register. x: [rows, k] fp32;
-// rows are x_stride, y_stride and residual_stride floats apart. bias and residual may be null;
-// residual may be y, no other overlap. The weight is packed for the CPU version (PackWeight); the
-// reference reads both layouts. Cost at few rows: the weight's bytes, once, as one sequential
-// stream.
+// kernels/gemm.h: y[r][n] = dot(x[r], weight[n]), then + bias[n], then + residual[r][n]; each
+// addition is rounded once. weight: [n, k] in its stored type, widened in a register. x: [rows, k]
+// fp32; rows are x_stride, y_stride and residual_stride floats apart. bias and residual may be
+// null. residual may be y; no other overlap is allowed. The CPU version needs a packed weight
+// (PackWeight); the reference reads both layouts. With few rows the cost is reading the weight's
+// bytes once, as one sequential stream.
 #pragma once
 
 #include <cstddef>
@@ -14,18 +14,19 @@
 
 namespace fathom::kernels {
 
-// The packed layout: tiles of 8 outputs; in a tile, steps of 32 elements of k; in a step, output by
-// output, its 32 elements. Rows and elements beyond the matrix are zero. fp32 and fp16 keep the
-// order of the elements; of bf16, 32-bit word w holds elements w (low half) and w + 16, so that a
-// shift and a mask widen them without moving lanes.
+// The packed layout has tiles of 8 outputs. A tile has steps of 32 elements of k. A step has the 32
+// elements of output 0, then those of output 1, and so on. Rows and elements beyond the matrix are
+// zero. fp32 and fp16 keep the order of the elements. For bf16, 32-bit word w holds elements w (low
+// half) and w + 16 (high half), so a shift and a mask widen them without moving values between
+// lanes.
 inline constexpr int64_t kPackRows = 8;
 inline constexpr int64_t kPackCols = 32;
 
 size_t PackedBytes(int64_t rows, int64_t cols, DType dtype);
-// The packed form of `weight`, written to `packed`, which is aligned to 64 bytes and has
-// PackedBytes. REQUIRES: weight is row-major.
+// Writes the packed form of `weight` to `packed`, which has PackedBytes bytes and is aligned to 64
+// bytes. REQUIRES: weight is row-major.
 TensorView PackWeight(const TensorView& weight, void* packed);
-// Element (n, k) of either layout, widened.
+// The value of element (n, k) in either layout.
 float WeightAt(const TensorView& weight, int64_t n, int64_t k);
 
 struct GemmArgs {
@@ -41,7 +42,7 @@ struct GemmArgs {
 };
 
 void GemmRef(const GemmArgs& args);
-// REQUIRES: a packed weight.
+// REQUIRES: the weight is packed.
 void GemmCpu(const GemmArgs& args, ThreadPool& pool);
 
 }  // namespace fathom::kernels

@@ -1,6 +1,7 @@
-// kernels/narrow.h: fp32 to bf16 and fp16, rounded to nearest even, on the host and on a GPU with
-// equal bits: integers, and one fp32 addition for fp16's denormals. What is too large becomes an
-// infinity, a NaN stays one. No branches: loops over these become vector code.
+// kernels/narrow.h: converts fp32 to bf16 and fp16, rounded to nearest even, with equal bits on the
+// host and on a GPU. The code uses integer arithmetic, and one fp32 addition for the denormals of
+// fp16. A value that is too large becomes an infinity; a NaN stays a NaN. The functions have no
+// branches, so loops over them become vector code.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +27,8 @@ FATHOM_NARROW uint16_t NarrowF16(float value) {
   const uint32_t bits = __builtin_bit_cast(uint32_t, value);
   const uint32_t sign = bits >> 16 & 0x8000u;
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
-  // Normal: the exponent's bias moves by 112. Denormal: beside 0.5 a unit in the last place is
-  // 2^-24.
+  // A normal number's exponent bias changes by 112. For a denormal, adding 0.5 makes the last place
+  // worth 2^-24, which is the step of fp16's denormals.
   const uint32_t normal = (magnitude + 0xFFFu + (magnitude >> 13 & 1u) - (112u << 23)) >> 13;
   const float beside = __builtin_bit_cast(float, magnitude) + 0.5f;
   const uint32_t denormal = __builtin_bit_cast(uint32_t, beside) - 0x3F000000u;
@@ -37,7 +38,7 @@ FATHOM_NARROW uint16_t NarrowF16(float value) {
   return static_cast<uint16_t>(sign | half);
 }
 
-// `value` as `dtype` stores it, in the low bits.
+// `value` in the representation of `dtype`, in the low bits.
 FATHOM_NARROW uint32_t Narrow(DType dtype, float value) {
   if (dtype == DType::kF32) return __builtin_bit_cast(uint32_t, value);
   return dtype == DType::kBf16 ? NarrowBf16(value) : NarrowF16(value);

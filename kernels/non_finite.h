@@ -1,5 +1,5 @@
-// kernels/non_finite.h: whether a row has a value that is NaN or infinite. One pass; the fault of a
-// row is found here before anything is sampled from it.
+// kernels/non_finite.h: says whether a row has a NaN or an infinite value, in one pass. The engine
+// calls it before it samples from a row; a row with such a value is a row fault.
 #pragma once
 
 #include <span>

@@ -1,10 +1,12 @@
 // kernels/paged_attention.h: y[r] = softmax(q k / sqrt(head_dim)) v over tokens 0...position of the
-// row's sequence, read from the paged cache. Prefill and decode are this one op: a row attends to
-// what is before it, also to rows of its own batch. Query head h uses kv head h / (heads /
-// kv_heads). q, y: [rows][heads][head_dim], rows q_stride and y_stride floats apart. Segments of
-// 512 tokens, sub-blocks of 64, rescaling above a threshold and the merge: docs/NUMERICS.md,
-// "Attention". REQUIRES: the rows' keys and values are written; kv_heads divides heads; head_dim is
-// even (the vectorized version wants a multiple of 32 and leaves others to the reference).
+// row's sequence, whose keys and values are read from the paged KV cache. Prefill and decode are
+// the same op: a row attends to all earlier tokens of its sequence, also to those that are rows of
+// the same batch. Query head h uses kv head h / (heads / kv_heads). q, y: [rows][heads][head_dim],
+// rows q_stride and y_stride floats apart. docs/NUMERICS.md, "Attention" defines the segments of
+// 512 tokens, the sub-blocks of 64, the rescaling above a threshold and the merge.
+// REQUIRES: the keys and values of all rows are written before the call; kv_heads divides heads;
+// head_dim is even. The vectorized version needs a multiple of 32 and calls the reference for any
+// other head_dim.
 #pragma once
 
 #include <cstdint>

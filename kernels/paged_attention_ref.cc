@@ -9,7 +9,7 @@ namespace {
 
 constexpr float kNone = -INFINITY;
 
-// A maximum, the sum of weights relative to it, and the weighted sum of values.
+// The running maximum m, the sum of weights relative to m, and the weighted sum of values.
 struct Accumulator {
   explicit Accumulator(int32_t dim) : o(static_cast<size_t>(dim), 0.0f) {}
   float m = kNone;
@@ -17,7 +17,7 @@ struct Accumulator {
   std::vector<float> o;
 };
 
-// One query against the keys and values of its sequence.
+// One query head of one row, with the keys and values of its sequence.
 class Query {
  public:
   Query(const PagedAttentionArgs& args, int64_t row, int32_t head)
@@ -42,14 +42,15 @@ class Query {
   }
 
  private:
-  // Of token t in a plane.
+  // The offset of token t's head in a plane.
   int64_t Offset(int32_t t) const {
     const int64_t block = blocks_[t / kv_.block_tokens];
     return ((block * kv_.kv_heads + kv_head_) * kv_.block_tokens + t % kv_.block_tokens) *
            kv_.head_dim;
   }
 
-  // Tokens [start, start + 64) up to the row's own; a later one weighs +0 and is not read.
+  // Adds tokens [start, start + 64) up to the row's own position. A later token has a weight of +0
+  // and is not read.
   void AddSubBlock(int32_t start, Accumulator& a) const {
     const int32_t end = std::min(start + canon::kSubBlockTokens, position_ + 1);
     float s[canon::kSubBlockTokens];

@@ -1,7 +1,7 @@
 // kernels/rmsnorm.h: y = (x * r) * weight with r = 1 / sqrt(mean(x^2) + eps), for each group of
-// `dim` values. A row has `groups` groups one after another: 1 for a layer's norm, the heads for a
-// norm per head; all share the weight [dim]. Rows are x_stride and y_stride floats apart; y may be
-// x, no other overlap.
+// `dim` values. A row has `groups` groups one after another: one group for a layer's norm, one
+// group for each head for a norm per head. All groups use the same weight [dim]. Rows are x_stride
+// and y_stride floats apart. y may be x; no other overlap is allowed.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,10 @@
-// kernels/rope_kv_write.h: rotates q in place and writes rotated k, and v, into the cache.
-// Rotate-half form: of a head, element i is paired with i + head_dim / 2. q:
+// kernels/rope_kv_write.h: rotates q in place and writes the rotated k, and v, into the KV cache.
+// It uses the rotate-half form: element i of a head is paired with element i + head_dim / 2. q:
 // [rows][heads][head_dim]; k, v: [rows][kv_heads][head_dim]; rows are `stride` floats apart in all
-// three. Planes: [block][kv_head][token][head_dim]; row r's token t = position lies in block
-// blocks[t / block_tokens]. REQUIRES: positions are below the tables' length and inside the block
-// tables; no two rows write one place.
+// three. Planes: [block][kv_head][token][head_dim]. The token of row r at position t lies in block
+// blocks[t / block_tokens].
+// REQUIRES: every position is below the length of the cos and sin tables and inside its block
+// table; no two rows write the same place.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +14,14 @@
 
 namespace fathom::kernels {
 
-// One row of a batch: a token at an absolute position of a sequence whose blocks are given.
+// One row of a batch: the token at the absolute position `position` of a sequence, and the block
+// table of the sequence.
 struct SequenceRow {
   const int32_t* blocks = nullptr;
   int32_t position = 0;
 };
 
-// One rank's K and V of a layer.
+// The keys and the values of one layer on one rank.
 struct KvPlanes {
   float* keys = nullptr;
   float* values = nullptr;
@@ -28,7 +30,7 @@ struct KvPlanes {
   int32_t block_tokens = 0;  // A multiple of 16.
 };
 
-// Inverse frequencies and their scaling, as a model's configuration gives them.
+// The inverse frequencies and their scaling, as the model's configuration gives them.
 struct RopeSpec {
   enum class Scaling { kNone, kLinear, kLlama3, kYarn };
   int32_t head_dim = 0;
@@ -38,17 +40,17 @@ struct RopeSpec {
   double low_freq_factor = 1.0;
   double high_freq_factor = 4.0;
   double original_context = 0;
-  // kYarn: pairs that turn more than beta_fast times in the original context keep their frequency,
-  // those that turn less than beta_slow times have it divided by `factor`, and those between are
-  // blended; `truncate` rounds both ends of the blend to whole pairs, outwards.
+  // kYarn: a pair that turns more than beta_fast times in the original context keeps its frequency.
+  // A pair that turns less than beta_slow times has its frequency divided by `factor`. Between the
+  // two limits the frequencies are blended. `truncate` rounds both limits outwards to whole pairs.
   double beta_fast = 32.0;
   double beta_slow = 1.0;
   bool truncate = true;
-  double attention_factor = 1.0;  // Of every cos and sin.
+  double attention_factor = 1.0;  // Multiplies every cos and sin.
 };
 
-// cos and sin of [positions][head_dim / 2] times attention_factor, computed in double, stored in
-// fp32.
+// cos and sin: [positions][head_dim / 2], multiplied by attention_factor, computed in double and
+// stored in fp32.
 struct RopeTable {
   std::vector<float> cos, sin;
 };

@@ -1,5 +1,6 @@
-// The tables of kernels/rope_kv_write.h. In double through libm: computed once per process, and
-// rounded to fp32, which hides a libm's last bit but for ties nobody has seen.
+// The tables of kernels/rope_kv_write.h. They are computed once per process in double with libm and
+// rounded to fp32. So the last bit of a libm does not matter, except at a tie in this rounding; no
+// such tie was found.
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -9,8 +10,8 @@
 namespace fathom::kernels {
 namespace {
 
-// Llama 3's rule: long wavelengths are stretched by `factor`, short ones kept, those between are
-// blended.
+// Llama 3's rule: `factor` stretches long wavelengths, short wavelengths stay, and those between
+// are blended.
 double ScaleLlama3(const RopeSpec& spec, double frequency) {
   const double wavelength = 2.0 * std::numbers::pi / frequency;
   if (wavelength < spec.original_context / spec.high_freq_factor) return frequency;
@@ -20,8 +21,8 @@ double ScaleLlama3(const RopeSpec& spec, double frequency) {
   return (1.0 - blend) * frequency / spec.factor + blend * frequency;
 }
 
-// YaRN (Peng et al. 2023, section 3.2). The pair, as a fraction, that turns `turns` times in the
-// original context.
+// YaRN (Peng et al. 2023, section 3.2): the index, as a fraction, of the pair that turns `turns`
+// times in the original context.
 double PairOfTurns(const RopeSpec& spec, double turns) {
   return spec.head_dim * std::log(spec.original_context / (turns * 2.0 * std::numbers::pi)) /
          (2.0 * std::log(spec.theta));
@@ -36,9 +37,10 @@ double ScaleYarn(const RopeSpec& spec, int32_t pair, double frequency) {
   }
   first = std::max(first, 0.0);
   last = std::min(last, spec.head_dim - 1.0);
-  if (first == last) last += 0.001;  // As the published code has it: no division by 0.
+  if (first == last) last += 0.001;  // As in the published code; avoids a division by 0.
   const double keep = 1.0 - std::clamp((pair - first) / (last - first), 0.0, 1.0);
-  // In this form a factor of 1 is exactly the plain frequency: keep + (1 - keep) rounds to 1.
+  // With a factor of 1 this form gives exactly the plain frequency, because keep + (1 - keep)
+  // rounds to 1.
   return frequency * (keep + (1.0 - keep) / spec.factor);
 }
 

@@ -1,7 +1,7 @@
-// kernels/sample.h: the next token of one row (docs/NUMERICS.md, "Sampler"): bias, masks,
-// penalties, temperature, top_k, top_p, min_p, then the argmax of z + noise, the noise being Philox
-// at (seed, sequence, position, id). A pure function of its arguments; the same on every rank and
-// every instruction set.
+// kernels/sample.h: draws the next token of one row (docs/NUMERICS.md, "Sampler"): bias, masks,
+// penalties, temperature, top_k, top_p, min_p, then the argmax of z + noise. The noise is Philox at
+// (seed, sequence, position, id). The result is a pure function of the arguments and is the same on
+// every rank and every instruction set.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,11 @@ namespace fathom::kernels {
 // A token of the prompt or of the output so far.
 struct SeenToken {
   int32_t id = 0;
-  int32_t output_count = 0;  // How often in the output; 0: in the prompt only.
+  int32_t output_count = 0;  // How often the output has the id; 0: it is in the prompt only.
 };
 
-// Working memory of one caller at a time; grows to the vocabulary and stays.
+// Working memory. One call uses it at a time; it grows to the vocabulary's size and stays
+// allocated.
 struct SampleScratch {
   std::vector<float> z;
   std::vector<uint64_t> mass;
@@ -25,7 +26,7 @@ struct SampleScratch {
 };
 
 struct SampleArgs {
-  std::span<const float> logits;    // [vocab], none NaN or +inf.
+  std::span<const float> logits;    // [vocab], no NaN and no +inf.
   float temperature = 1.0f;         // Below canon::kTemperatureMin: argmax, without noise.
   int32_t top_k = 0;                // 0: off.
   float top_p = 1.0f;               // 1: off.
@@ -33,17 +34,17 @@ struct SampleArgs {
   float repetition_penalty = 1.0f;  // 1: off.
   float presence_penalty = 0.0f;
   float frequency_penalty = 0.0f;
-  std::span<const std::pair<int32_t, float>> bias;  // Each id once.
+  std::span<const std::pair<int32_t, float>> bias;  // Each id at most once.
   std::span<const int32_t> banned;  // Masked: end and stop tokens before min_tokens.
-  std::span<const SeenToken> seen;  // Each id once, any order. Read only where a penalty is on.
+  std::span<const SeenToken> seen;  // Each id once, in any order. Read only if a penalty is on.
   uint64_t seed = 0;
   int32_t sequence = 0;
-  int32_t position = 0;  // Of the token to draw, among the generated.
+  int32_t position = 0;  // Position of the token to draw, from 0 in the output.
   SampleScratch* scratch = nullptr;
 };
 
-// The token's id; -1 when no token is left (all are masked). REQUIRES: ids below the vocabulary,
-// scratch.
+// Returns the token's id, or -1 if every token is masked. REQUIRES: all ids are below the
+// vocabulary's size; scratch is not null.
 int32_t SampleRef(const SampleArgs& args);
 int32_t SampleCpu(const SampleArgs& args);
 

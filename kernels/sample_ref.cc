@@ -8,7 +8,8 @@
 namespace fathom::kernels {
 namespace {
 
-// The row's z and which tokens are still kept, step by step as docs/NUMERICS.md has them.
+// The row's scores z and the set of kept tokens, changed step by step in the order of
+// docs/NUMERICS.md.
 class RefSampler {
  public:
   explicit RefSampler(const SampleArgs& args)
@@ -36,7 +37,7 @@ class RefSampler {
  private:
   float& z(int32_t id) { return z_[static_cast<size_t>(id)]; }
 
-  // Ties to the lower id.
+  // The lower id wins a tie.
   static int32_t BestOf(const std::vector<float>& values) {
     return static_cast<int32_t>(std::max_element(values.begin(), values.end()) - values.begin());
   }

@@ -1,6 +1,6 @@
-// kernels/silu_mul.h: y = silu(gate) * up, silu(x) = x / (1 + exp(-x)).
-// gate, up, y: [rows, dim]; gate and up are `stride` floats apart from row to row, y y_stride. y
-// may be gate.
+// kernels/silu_mul.h: y = silu(gate) * up with silu(x) = x / (1 + exp(-x)). gate, up, y: [rows,
+// dim]. Rows of gate and up are `stride` floats apart, rows of y are y_stride floats apart. y may
+// be gate.
 #pragma once
 
 #include <cstdint>

@@ -21,8 +21,9 @@ enum class Layout : uint8_t {
   kPacked,    // Made by PackWeight (kernels/gemm.h), read by Gemm only.
 };
 
-// A weight matrix [rows, cols]: for a product y = W x, `rows` outputs and the reduction over
-// `cols`. Does not own `data`, which is aligned to 64 bytes and outlives the view.
+// A weight matrix [rows, cols]. In a GEMM y = W x, `rows` is the number of outputs and the
+// reduction goes over `cols`. The view does not own `data`, which is aligned to 64 bytes and
+// outlives the view.
 struct TensorView {
   const void* data = nullptr;
   int64_t rows = 0;

@@ -1,8 +1,8 @@
-// rpc/call.h: one gRPC call of rpc/server.h, of any shape (unary, a stream of answers, streams both
-// ways), in bytes. It ends by exactly one of Finish, Reply and WriteAndFinish.
+// rpc/call.h: one gRPC call of rpc/server.h of any kind (unary, server stream, bidirectional
+// stream), in bytes. Exactly one of Finish, Reply and WriteAndFinish ends it.
 //
-// Thread: any. One write and one read at a time. The call lives until gRPC is done with it, and as
-// long as somebody holds it.
+// Thread: any. At most one write and one read at a time. The call lives until gRPC has finished it
+// and no shared_ptr to it is left.
 #pragma once
 
 #include <grpcpp/generic/async_generic_service.h>
@@ -21,7 +21,7 @@ namespace fathom::rpc {
 std::string Dump(const grpc::ByteBuffer& buffer);
 grpc::ByteBuffer ToBuffer(const std::string& bytes);
 
-// Whoever serves a call beyond its first message. Never called with a lock held.
+// Handles the events of a call after its first message. Never called with a lock held.
 class CallSink {
  public:
   virtual ~CallSink() = default;
@@ -29,18 +29,18 @@ class CallSink {
   virtual void OnMessagesEnd() {}              // After Call::Read: the client sends no more.
   virtual void OnWriteDone(bool /*ok*/) {}
   virtual void OnCancel() {}  // The call must still be finished.
-  virtual void OnDone() {}    // The last one.
+  virtual void OnDone() {}    // The last event.
 };
 
 class Call final : public grpc::ServerGenericBidiReactor {
  public:
-  // What the server does at a call's events. Outlives all calls.
+  // The server's part of a call's events. Outlives all calls.
   struct Owner {
     virtual ~Owner() = default;
     virtual void OnFirstMessage(const std::shared_ptr<Call>& call, grpc::ByteBuffer message) = 0;
     // No message will come: the client cancelled, or closed its side.
     virtual void OnNoMessage(const std::shared_ptr<Call>& call) = 0;
-    // The call is over. `abandoned`: it was cancelled before anything was answered.
+    // The call has ended. `abandoned`: it was cancelled before an answer was written.
     virtual void OnEnd(const std::shared_ptr<Call>& call, bool abandoned) = 0;
   };
 
@@ -48,14 +48,14 @@ class Call final : public grpc::ServerGenericBidiReactor {
 
   const std::string& method() const { return method_; }
   const std::string& peer() const { return peer_; }
-  // The last "x-forwarded-for" header, as it came; empty: there is none. A client may send
-  // anything in it; it can be trusted only behind a proxy that sets it.
+  // The last "x-forwarded-for" header, unchanged; empty: none. A client may send any text, so it
+  // can be trusted only behind a proxy that sets it.
   const std::string& forwarded_for() const { return forwarded_for_; }
   std::chrono::system_clock::time_point deadline() const { return deadline_; }
   std::chrono::steady_clock::time_point began() const { return began_; }
   bool cancelled() const { return cancelled_; }
 
-  // A call that was cancelled already has OnCancel called at once. REQUIRES: called once at most,
+  // If the call is already cancelled, OnCancel is called at once. REQUIRES: called at most once,
   // before the call ends.
   void SetSink(std::shared_ptr<CallSink> sink);
 
@@ -67,9 +67,9 @@ class Call final : public grpc::ServerGenericBidiReactor {
   // Ends the call for the client at once. The sink's OnCancel follows.
   void Break();
 
-  // For the server: true for the first who asks, who then decides about the call.
+  // For the server: true only for the first caller, which then decides how the call continues.
   bool Take() { return !taken_.exchange(true); }
-  // For the server: counts as abandoned, whatever the client does.
+  // For the server: the call counts as abandoned.
   void set_refused() { refused_ = true; }
 
   void OnReadDone(bool ok) override;
@@ -87,7 +87,7 @@ class Call final : public grpc::ServerGenericBidiReactor {
   const std::string forwarded_for_;
   const std::chrono::system_clock::time_point deadline_;
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
-  std::shared_ptr<Call> self_;  // Until OnDone.
+  std::shared_ptr<Call> self_;  // Set until OnDone.
   grpc::ByteBuffer incoming_;   // Owned by the read in flight.
   grpc::ByteBuffer outgoing_;   // Owned by the write in flight.
   std::atomic<bool> taken_{false};
@@ -98,8 +98,8 @@ class Call final : public grpc::ServerGenericBidiReactor {
 
   std::mutex mutex_;  // Guards sink_.
   std::shared_ptr<CallSink> sink_;
-  // Guards context_, which ends with OnDone. Recursive, for a cancelled call may end within
-  // TryCancel.
+  // Guards context_, which is valid until OnDone. The mutex is recursive, because a cancelled call
+  // may end inside TryCancel.
   std::recursive_mutex context_mutex_;
   grpc::GenericCallbackServerContext* context_;
 };

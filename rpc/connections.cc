@@ -32,26 +32,28 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{250};
-constexpr int kReceiveBufferBytes = 128 << 10;  // The kernel takes twice as much.
+constexpr int kReceiveBufferBytes = 128 << 10;  // The kernel allocates twice as much.
 constexpr int64_t kTicksToLookAtMemory = 20;
 constexpr double kForgivenPerSecond = 0.5;
 constexpr double kForgivenBurst = 4;
-// A busy process learns late that a call has begun to which bytes belong: 2 s.
+// A busy process may learn up to 2 s late of the call to which bytes belong.
 constexpr int kLooksOverMax = 8;
-// gRPC 1.51 bounds one frame of a header and not the header, and hands over a header of gigabytes
-// when its connection ends. A look takes 1 us for each connection: 1 % of a core for 200 of them.
+// gRPC 1.51 limits one frame of a header but not the whole header, and delivers a header of
+// gigabytes when its connection ends. So all connections are checked for floods at this interval,
+// which grows with their number: a check takes 1 us for each connection.
 constexpr std::chrono::milliseconds kGlance{20};
 constexpr int64_t kConnectionsPerGlance = 200;
-// Fewer since the last look are left to the next tick.
+// A connection that received fewer bytes since its last check is left to the next tick.
 constexpr int64_t kManyBytes = 256 << 10;
-// What gRPC's flow control lets in for calls that it has not told us of yet: its window of one
-// connection grows to 16 MiB.
+// The bytes that gRPC's flow control accepts for calls that it has not reported yet: the window of
+// one connection grows to 16 MiB.
 constexpr int64_t kUnknownCallsBytesMax = 32 << 20;
-// A connection whose bytes are calls, so many for each kManyBytes and so many times in a row,
-// has no messages on the way: gRPC hands over calls late, and holds 7 KB for each until then.
+// A connection that begins more than kBegunMax calls for each kManyBytes, in kLooksOfCallsMax
+// consecutive checks, sends no messages. gRPC reports calls late and holds 7 KB for each until
+// then.
 constexpr int64_t kBegunMax = 64;
 constexpr int kLooksOfCallsMax = 2;
-// Calls that may be given up between two looks by a client that also sends large messages.
+// The calls that a client which also sends large messages may give up between two checks.
 constexpr int64_t kGaveUpMax = 16;
 constexpr size_t kBarredMax = 4096;
 constexpr uint64_t kWake = 0;
@@ -60,10 +62,10 @@ constexpr uint64_t kFirstConnection = 2;
 
 double Seconds(steady_clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
-// What has flowed in, less what flows out all the time.
+// A leaky bucket: the amount that was added minus the amount that flows out over time.
 class Bucket {
  public:
-  // Returns what is in it now.
+  // Returns the present amount.
   double Add(double amount, double per_second, steady_clock::time_point now) {
     level_ = std::max(0.0, level_ - per_second * Seconds(now - at_) + amount);
     at_ = now;
@@ -86,13 +88,14 @@ class Connections::Impl {
     connections_max_ = limits.connections_max > 0
                            ? limits.connections_max
                            : std::max<size_t>(1, (descriptors - reserved) / 2);
-    // Beyond this number a descriptor is not given to a client, whoever holds the others.
+    // A descriptor above this number is not given to a client, whichever part of the process has
+    // the others.
     fd_max_ = static_cast<int>(descriptors - reserved / 2);
     epoll_ = epoll_create1(EPOLL_CLOEXEC);
     wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     FATHOM_CHECK(epoll_ >= 0 && wake_ >= 0, "epoll, eventfd: {}", strerror(errno));
     Watch(wake_, kWake, EPOLLIN);
-    // Connections inherit it. What a flood has sent waits in its own machine, and not in ours.
+    // Connections inherit this option. With it, the bytes of a flood wait on the sender's machine.
     setsockopt(listener_.fd(), SOL_SOCKET, SO_RCVBUF, &kReceiveBufferBytes,
                sizeof kReceiveBufferBytes);
   }
@@ -153,7 +156,8 @@ class Connections::Impl {
     if (connection == nullptr) return;
     connection->awaited = std::max<int64_t>(0, connection->awaited - 1);
     connection->gave_up += 1;
-    // It may have been one message that was too large. Not each time: a flood would hide so.
+    // The bytes may have been one message that was too large. This is accepted only sometimes;
+    // otherwise a flood could hide behind it.
     if (connection->forgiven.Add(1, kForgivenPerSecond, steady_clock::now()) <= kForgivenBurst) {
       connection->expected_bytes += 2 * limits_.message_bytes_max;
     }
@@ -185,22 +189,24 @@ class Connections::Impl {
  private:
   struct Connection {
     uint64_t id = 0;
-    // A duplicate: gRPC owns the connection, this one is for shutting it down and for its counts.
+    // A duplicate: gRPC owns the connection; this descriptor is used to shut it down and to read
+    // its counters.
     int watched_fd = -1;
     std::string peer;
     int64_t calls = 0;
-    int64_t expected_bytes = 0;  // Of messages and answered calls since the last look.
+    int64_t expected_bytes = 0;  // Of messages and answered calls since the last check.
     int64_t awaited = 0;         // Calls that wait for their message.
-    int64_t gave_up = 0;         // Calls without a message that ended since the last look.
-    int64_t begun = 0;           // Calls since the last time that many bytes came.
-    int looks_over = 0;          // In a row, with too many stray bytes.
-    int looks_of_calls = 0;      // In a row, with many bytes that are many calls.
+    int64_t gave_up = 0;         // Calls that ended without a message since the last check.
+    int64_t begun = 0;           // Calls that began since the last check for floods.
+    int looks_over = 0;          // Consecutive checks with too many stray bytes.
+    int looks_of_calls = 0;      // Consecutive checks whose bytes are the headers of many calls.
     int64_t seen_bytes = 0;
     Bucket abandoned;
     Bucket stray;
     Bucket forgiven;
     bool cut = false;
-    std::optional<std::list<uint64_t>::iterator> idle_place;  // In idle_, when it has no calls.
+    // The place in idle_; set if it has no calls.
+    std::optional<std::list<uint64_t>::iterator> idle_place;
   };
 
   void Watch(int fd, uint64_t id, uint32_t events) const {
@@ -284,7 +290,8 @@ class Connections::Impl {
     ++stats_.refused_total;
   }
 
-  // An address whose connection was cut comes back at once, with as many calls again.
+  // A client whose connection was cut reconnects at once and sends as many calls again, so its
+  // address waits.
   bool IsBarred(int fd) {
     std::lock_guard lock(mutex_);
     if (barred_.empty()) return false;
@@ -303,7 +310,8 @@ class Connections::Impl {
     return connections_.size() >= connections_max_;
   }
 
-  // Closes the connection that has been without calls for the longest. False: all have calls.
+  // Closes the connection that has had no calls for the longest time. Returns false if all have
+  // calls.
   bool MakeRoom() {
     std::lock_guard lock(mutex_);
     if (idle_.empty()) return false;
@@ -325,10 +333,11 @@ class Connections::Impl {
     by_peer_[connection.peer] = connection.id;
     Connection& placed = connections_.emplace(connection.id, std::move(connection)).first->second;
     SetIdle(&placed);
-    Watch(placed.watched_fd, placed.id, 0);  // EPOLLHUP and EPOLLERR: gRPC or the peer closed it.
+    // EPOLLHUP and EPOLLERR are always reported: gRPC or the peer closed the connection.
+    Watch(placed.watched_fd, placed.id, 0);
   }
 
-  // Returns when to look again.
+  // Checks every connection. Returns the time until the next check.
   std::chrono::milliseconds LookForFloods() {
     std::lock_guard lock(mutex_);
     for (auto& [id, connection] : connections_) LookForFlood(&connection);
@@ -344,7 +353,7 @@ class Connections::Impl {
     if (excess - OnTheWay(*connection) > EndlessBytes(*connection)) {
       return Cut(connection, "it sends a header without end");
     }
-    // Messages make many bytes of few calls.
+    // A client with messages sends many bytes for few calls.
     const bool begins_many = std::exchange(connection->begun, 0) > kBegunMax;
     connection->looks_of_calls = excess > 0 && begins_many ? connection->looks_of_calls + 1 : 0;
     if (connection->looks_of_calls >= kLooksOfCallsMax) {
@@ -388,7 +397,8 @@ class Connections::Impl {
     LogWarn("cut the connection of {}: {}", connection->peer, why);
   }
 
-  // Counts what has come until now: `bytes` in all. Returns how much of it belongs to no call.
+  // Counts the bytes received so far (`bytes`). Returns the level of the stray bytes: those that
+  // belong to no call, minus what limits_ forgives over time.
   int64_t StrayLevel(Connection* connection, int64_t bytes) const {
     const int64_t expected = std::exchange(connection->expected_bytes, 0);
     const int64_t stray = bytes - std::exchange(connection->seen_bytes, bytes) - expected;
@@ -397,17 +407,17 @@ class Connections::Impl {
         steady_clock::now()));
   }
 
-  // What may be of messages that have not come whole.
+  // The bytes that may be parts of messages which are not complete yet.
   int64_t OnTheWay(const Connection& connection) const {
     if (GivesUpMany(connection)) return 0;
     return std::min(connection.awaited, limits_.messages_on_the_way_max) *
            limits_.message_bytes_max;
   }
 
-  // Whoever gives up many calls has no messages on the way.
+  // A client that gives up many calls has no messages on the way.
   static bool GivesUpMany(const Connection& connection) { return connection.gave_up > kGaveUpMax; }
 
-  // An excess beyond it is no message of a call that we do not know of yet.
+  // An excess above this number cannot be the message of a call that gRPC has not reported yet.
   int64_t EndlessBytes(const Connection& connection) const {
     return connection.calls == 0 ? 2 * limits_.message_bytes_max : kUnknownCallsBytesMax;
   }
@@ -444,7 +454,7 @@ class Connections::Impl {
   uint64_t next_id_ = kFirstConnection;
   std::unordered_map<uint64_t, Connection> connections_;
   std::unordered_map<std::string, uint64_t> by_peer_;
-  // Addresses, and until when they get no connection.
+  // Addresses that get no connection, each with the end of that time.
   std::unordered_map<std::string, steady_clock::time_point> barred_;
   std::list<uint64_t> idle_;  // Ids of connections without calls, the longest idle first.
   ConnectionStats stats_;

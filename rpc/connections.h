@@ -1,12 +1,12 @@
-// rpc/connections.h: accepts a gRPC server's connections and watches over them, for gRPC 1.51 does
-// neither well: its own acceptor is deaf for ever once the process ran out of descriptors once, it
-// does not bound connections, and it lets a client open streams and cancel them without end. Here a
-// full process closes the connection that has been idle for the longest and takes the new one, and
-// a connection that only costs (many calls that end before anything was answered, many bytes that
-// belong to no call) is cut.
+// rpc/connections.h: accepts the connections of a gRPC server and watches them. gRPC 1.51 does
+// neither well: after the process once ran out of descriptors, gRPC's acceptor never accepts again;
+// gRPC does not limit the number of connections; and it lets a client open and cancel streams
+// without limit. With this class a full process closes the connection that has been idle for the
+// longest time and accepts the new one. It cuts a connection that only causes cost: many calls that
+// end before an answer, or many bytes that belong to no call.
 //
-// Thread: one of its own accepts and watches. CallBegan, CallEnded and the other calls come from
-// any thread; one mutex guards the table.
+// Thread: a thread of its own accepts and watches. Any thread may call the methods; one mutex
+// guards the table.
 #pragma once
 
 #include <grpcpp/server_builder.h>
@@ -24,40 +24,42 @@
 namespace fathom::rpc {
 
 struct ConnectionLimits {
-  // 0: half of what the descriptor limit leaves after `descriptors_reserved` (a connection takes
-  // two descriptors while it is watched).
+  // 0: half of the descriptors that the limit leaves after `descriptors_reserved` (a watched
+  // connection takes two descriptors).
   size_t connections_max = 0;
-  // For the process' own files and for the connections that it opens itself.
+  // For the process' own files and for the connections that it opens.
   size_t descriptors_reserved = 256;
-  // Calls of one connection that were cancelled before anything was answered, or refused because
-  // the connection has too many: so many a second, and so many at once.
+  // Calls of one connection that were cancelled before an answer, or refused because the connection
+  // has too many: the limit per second, and at once.
   double abandoned_per_second_max = 200;
   double abandoned_burst = 2048;
-  // Bytes of one connection that belong to no message: headers, resets, settings. A call that was
-  // answered may have cost so many. A connection is cut after 2 s beyond it, for a busy process
-  // learns late that bytes belong to a call, and at once when it gives up many calls.
+  // Bytes of one connection that belong to no message: headers, resets, settings. An answered call
+  // may have cost stray_bytes_per_answer of them. A connection beyond the limits is cut after 2 s,
+  // because a busy process learns late that bytes belong to a call; if it gives up many calls, it
+  // is cut at once.
   int64_t stray_bytes_burst = 1 << 20;
   int64_t stray_bytes_per_second = 128 << 10;
   int64_t stray_bytes_per_answer = 1 << 10;
-  // A call that waits for its message may have so much of it on the way, for so many calls, unless
-  // the connection gives up many calls before their messages.
+  // A call that waits for its message may have this many bytes of it on the way, for up to
+  // messages_on_the_way_max calls, unless the connection gives up many calls before their messages.
   int64_t message_bytes_max = PortLimits{}.message_bytes_max;
   int64_t messages_on_the_way_max = 8;
-  // Calls of one connection. A client that has learned the port's limit of streams has fewer.
+  // Calls of one connection. A client that knows the port's limit of streams has fewer.
   int64_t calls_max = 2048;
-  // An address whose connection was cut gets none for so long.
+  // The time for which an address whose connection was cut gets no new connection.
   std::chrono::milliseconds barred_after_cut{5000};
-  // Only a proxy reaches the port: a connection carries the calls of many clients. None is cut, and
-  // no call is refused for their number.
+  // Only a proxy reaches the port, so a connection carries the calls of many clients. Then no
+  // connection is cut, and no call is refused because of their number.
   bool of_a_proxy = false;
 };
 
 struct ConnectionStats {
   int64_t open = 0;
   int64_t accepted_total = 0;
-  int64_t evicted_total = 0;  // Idle ones closed in favour of new ones.
-  int64_t refused_total = 0;  // Closed at once: all are taken and none is idle, or after a cut.
-  int64_t cut_total = 0;      // Hostile ones.
+  int64_t evicted_total = 0;  // Idle connections that were closed for new ones.
+  // Closed at once: all places are taken and none is idle, or the address was cut a moment ago.
+  int64_t refused_total = 0;
+  int64_t cut_total = 0;  // Cut because of their cost.
 };
 
 enum class CallEnd { kAnswered, kAbandoned };
@@ -69,19 +71,18 @@ class Connections {
 
   int port() const;
 
-  // Once, before the server is built: the server gets its connections from here.
+  // Called once, before the server is built. The server then gets its connections from this object.
   void AddTo(grpc::ServerBuilder* builder);
-  // After the server has started. `tick` is called about four times a second on the watching
-  // thread.
+  // Called after the server has started. The watching thread calls `tick` about four times a
+  // second.
   void Start(std::function<void()> tick = {});
-  // No connection is accepted any more. REQUIRES: called before the server is shut down.
+  // Stops accepting. REQUIRES: called before the server is shut down.
   void Stop();
 
-  // `peer` is grpc::ServerContext::peer(), which names the connection.
-  // Returns how many calls the connection has with this one.
+  // `peer` is grpc::ServerContext::peer(), which names the connection. Returns the number of the
+  // connection's calls, this one included.
   int64_t CallBegan(const std::string& peer);
-  // A call's message has begun to be awaited; it has come, and its bytes are no stray ones; it will
-  // not come.
+  // The call waits for its message; the message came, so its bytes are not stray; it will not come.
   void MessageAwaited(const std::string& peer);
   void MessageCame(const std::string& peer, size_t bytes);
   void NoMessageCame(const std::string& peer);

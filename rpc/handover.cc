@@ -8,7 +8,7 @@
 namespace fathom::rpc {
 namespace {
 
-// As many floods may begin at one moment before a new connection waits for the end of one.
+// With this many floods at one moment, a new connection waits until one of them ends or is cut.
 constexpr size_t kThreads = 4;
 constexpr size_t kWaitingMax = 1024;
 

@@ -1,10 +1,10 @@
-// rpc/handover.h: gives accepted connections to a gRPC server. gRPC reads and parses what a new
-// connection has sent on the thread that gives it, for as long as more bytes are there: a flood
-// keeps that thread. So each connection is given by one of several threads, which do nothing else,
-// and whoever accepts and watches connections is never kept.
+// rpc/handover.h: passes accepted connections to a gRPC server. gRPC reads and parses the bytes of
+// a new connection on the thread that passes the connection, for as long as more bytes arrive, so a
+// flood occupies that thread. The threads of this object do nothing but pass connections. The
+// thread that accepts and watches connections is therefore never occupied.
 //
-// Thread: Give by one thread; the object has threads of its own. An acceptor of gRPC holds a mutex
-// while it works on a connection, so each thread has its own acceptor.
+// Thread: one thread calls Give. An acceptor of gRPC holds a mutex while it works on a connection,
+// so each thread of this object has its own acceptor.
 #pragma once
 
 #include <grpcpp/server_builder.h>

@@ -21,7 +21,7 @@ grpc::ByteBuffer Encode(HealthCheckResponse::ServingStatus status) {
   return ToBuffer(response.SerializeAsString());
 }
 
-// The service that is asked about. False: the bytes are no request.
+// Parses the service of the request. Returns false if the bytes are no request.
 bool ParseService(const grpc::ByteBuffer& bytes, std::string* service) {
   HealthCheckRequest request;
   if (!request.ParseFromString(Dump(bytes))) return false;
@@ -33,7 +33,7 @@ const grpc::Status kBadRequest(grpc::StatusCode::INVALID_ARGUMENT, "not a Health
 
 }  // namespace
 
-// The present status, then each change, one write at a time.
+// Writes the present status, then each change, one write at a time.
 class Health::Watcher final : public CallSink, public std::enable_shared_from_this<Watcher> {
  public:
   Watcher(Health* health, std::shared_ptr<Call> call, bool known)

@@ -1,5 +1,5 @@
-// rpc/health.h: grpc.health.v1 for rpc/server.h: Check, and Watch without a thread for each
-// watcher. Thread: any; one mutex guards the watchers.
+// rpc/health.h: grpc.health.v1 for rpc/server.h. Watch needs no thread for each watching client.
+// Thread: any; one mutex guards the watchers.
 #pragma once
 
 #include <cstddef>
@@ -19,11 +19,11 @@ class Health {
   ~Health();
 
   void AddService(const std::string& service) { services_.insert(service); }
-  // Tells watchers too.
+  // Also tells the watching clients.
   void SetServing(bool serving);
 
   void Check(const std::shared_ptr<Call>& call, const grpc::ByteBuffer& request);
-  // RESOURCE_EXHAUSTED beyond the limit of watchers.
+  // RESOURCE_EXHAUSTED if there are too many watching clients.
   void Watch(const std::shared_ptr<Call>& call, const grpc::ByteBuffer& request);
 
  private:

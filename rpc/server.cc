@@ -20,7 +20,7 @@ namespace {
 
 using grpc::StatusCode;
 
-// One stream of reflection: each question is answered before the next one is read.
+// One stream of reflection. It answers each question before it reads the next one.
 class ReflectionStream final : public CallSink {
  public:
   ReflectionStream(std::shared_ptr<Call> call, const std::vector<std::string>& services,
@@ -38,7 +38,7 @@ class ReflectionStream final : public CallSink {
   void OnDone() override { open_ -= 1; }
 
  private:
-  // A cancelled call fails its read or its write, which leads here.
+  // If the call is cancelled, its read or its write fails, which ends here.
   void End() {
     if (!ended_.exchange(true)) call_->End(grpc::Status::OK);
   }
@@ -54,7 +54,7 @@ class ReflectionStream final : public CallSink {
 class Server::Impl final : public grpc::CallbackGenericService, public Call::Owner {
  public:
   explicit Impl(const ServerOptions& options) : options_(options), health_(options.watchers_max) {
-    // Links the messages in, so that reflection can describe them.
+    // Links the messages into the program, so that reflection can describe them.
     AddService(grpc::health::v1::HealthCheckRequest::descriptor()->file()->service(0)->full_name());
     AddService(grpc::reflection::v1::ServerReflectionRequest::descriptor()
                    ->file()
@@ -165,7 +165,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     call->End({StatusCode::RESOURCE_EXHAUSTED, why});
   }
 
-  // Returns the call that gives way where as many wait as may.
+  // Adds a call that waits for its message. Returns the call that must end if too many wait.
   std::shared_ptr<Call> Wait(const std::shared_ptr<Call>& call) {
     std::lock_guard lock(mutex_);
     return waiting_.Add(call);
@@ -176,7 +176,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     waiting_.Remove(call.get());
   }
 
-  // On the watching thread.
+  // Runs on the watching thread.
   void EndLateCalls() {
     const auto limit = std::chrono::milliseconds(options_.message_timeout_ms);
     const auto now = std::chrono::steady_clock::now();

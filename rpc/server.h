@@ -1,8 +1,9 @@
-// rpc/server.h: a gRPC server of one port, of calls in bytes: every call is seen when its headers
-// come, so that calls whose message never comes are bounded and time out, and no stream holds a
-// thread. Health (grpc.health.v1) and reflection (v1 and v1alpha) are part of it.
+// rpc/server.h: a gRPC server of one port that handles calls as bytes. It sees every call when its
+// headers come, so calls whose message never comes are limited and time out, and no stream holds a
+// thread. Health (grpc.health.v1) and reflection (v1 and v1alpha) are built in.
 //
-// Thread: handlers run on gRPC's callback threads and must not block. Methods from any thread.
+// Thread: handlers run on gRPC's callback threads and must not block, or other calls wait. Any
+// thread may call the methods.
 #pragma once
 
 #include <cstddef>
@@ -25,13 +26,13 @@ struct ServerOptions {
   ConnectionLimits connections;
   // A call's message must come within this time after its headers.
   int64_t message_timeout_ms = 10'000;
-  // Calls that wait for their message, of all connections together; beyond it the oldest ends.
+  // Calls of all connections that wait for their message. Beyond it the oldest one is ended.
   size_t calls_without_message_max = 4096;
   size_t watchers_max = 256;            // Of health.
-  size_t reflection_streams_max = 256;  // Streams; a thread is held by none of them.
+  size_t reflection_streams_max = 256;  // Streams; none of them holds a thread.
 };
 
-// Gets a call and its first message, and sees to it that the call ends.
+// Gets a call and its first message. The handler must make sure that the call ends.
 using CallHandler = std::function<void(std::shared_ptr<Call>, grpc::ByteBuffer)>;
 
 class Server {
@@ -39,18 +40,18 @@ class Server {
   explicit Server(const ServerOptions& options);
   ~Server();  // Stops.
 
-  // Before Start. `service` is listed by reflection and answered for by health.
+  // Called before Start. Reflection lists `service`, and health answers for it.
   void AddService(const std::string& service);
   void AddMethod(const std::string& path, CallHandler handler);  // "/fathom.v1.Inference/Generate"
 
-  // UNAVAILABLE: gRPC does not start.
+  // UNAVAILABLE: gRPC did not start.
   absl::Status Start(Listener listener);
   int port() const;
 
-  // What health says of the server and of each service; not serving at first.
+  // Sets the health status of the server and of each service, which is "not serving" at first.
   void SetServing(bool serving);
 
-  // Calls get until `grace_ms` is over, then they are cancelled; returns when all are gone.
+  // Calls may continue for `grace_ms` and are then cancelled. Returns when all have ended.
   void Stop(int64_t grace_ms);
 
   ConnectionStats stats() const;

@@ -34,7 +34,8 @@ std::string PeerOf(int fd) {
     return fmt::format("ipv4:{}:{}", text.data(), ntohs(v6->sin6_port));
   }
   inet_ntop(AF_INET6, &v6->sin6_addr, text.data(), text.size());
-  // An address with a zone is spelled in more than one way; it is not watched by its calls.
+  // An address with a zone has more than one spelling, so its connection is not watched by its
+  // calls.
   return fmt::format("ipv6:%5B{}%5D:{}", text.data(), ntohs(v6->sin6_port));
 }
 

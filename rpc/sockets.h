@@ -1,5 +1,5 @@
-// rpc/sockets.h: what a socket says of its connection, and the process of its descriptors. Any
-// thread.
+// rpc/sockets.h: facts about a connection's socket and about the descriptors of this process. Any
+// thread may call these functions.
 #pragma once
 
 #include <cstddef>
@@ -10,16 +10,16 @@ namespace fathom::rpc {
 
 size_t DescriptorLimit();
 
-// As grpc::ServerContext::peer() spells it: ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000. "": the peer
-// is gone already.
+// The peer's address as grpc::ServerContext::peer() spells it: ipv4:127.0.0.1:5000,
+// ipv6:%5B::1%5D:5000. "": the peer has already disconnected.
 std::string PeerOf(int fd);
 // `peer` without its port.
 std::string AddressOf(const std::string& peer);
 
 int64_t BytesReceived(int fd);
 
-// What has come and what is to go is thrown away, and the peer gets a reset. After shutdown() gRPC
-// would still read and parse megabytes.
+// Drops received and queued bytes and sends a reset to the peer. After a shutdown(), gRPC would
+// still read and parse megabytes.
 void Disconnect(int fd);
 
 }  // namespace fathom::rpc

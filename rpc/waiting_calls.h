@@ -1,7 +1,7 @@
-// rpc/waiting_calls.h: the calls of a port whose first message has not come, oldest first and by
-// connection. Where more wait than may, the oldest call of the connection with the most of them
-// gives way: one hostile connection uses up its own places, and a client with a call or two keeps
-// them. Each operation takes time logarithmic in the number of connections. Thread: the owner
+// rpc/waiting_calls.h: the calls of a port whose first message has not come, ordered by age and by
+// connection. If there are too many, the oldest call of the connection with the most of them must
+// end. So a hostile connection uses up only its own places, and a client with one or two calls
+// keeps them. Each operation takes time logarithmic in the number of connections. Thread: the owner
 // locks.
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace fathom::rpc {
 
-// `Call` has peer(), the connection, and began().
+// `Call` must have peer(), which names the connection, and began().
 template <class Call>
 class WaitingCalls {
  public:
@@ -24,8 +24,8 @@ class WaitingCalls {
 
   size_t size() const { return calls_.size(); }
 
-  // The call that gives way, which no longer waits; null: there is room. It may be `call` itself,
-  // where no connection has more than its own.
+  // Returns the call that must end and no longer waits; null: there was room. It may be `call`
+  // itself, if no connection has more calls than the connection of `call`.
   std::shared_ptr<Call> Add(const std::shared_ptr<Call>& call) {
     const auto connection = connections_.try_emplace(call->peer()).first;
     Place place;
@@ -40,11 +40,12 @@ class WaitingCalls {
     return gives_way;
   }
 
-  // Does nothing for a call that does not wait.
+  // Does nothing if the call does not wait.
   void Remove(const Call* call) {
     const auto place = places_.find(call);
     if (place == places_.end()) return;
-    const std::shared_ptr<Call> held = *place->second.by_age;  // Its peer() is needed to the end.
+    // Its peer() is needed until the end.
+    const std::shared_ptr<Call> held = *place->second.by_age;
     const auto connection = connections_.find(held->peer());
     Recount(connection, [&](Calls& calls) { calls.erase(place->second.by_connection); });
     if (connection->second.empty()) connections_.erase(connection);
@@ -79,7 +80,7 @@ class WaitingCalls {
   const size_t calls_max_;
   Calls calls_;  // The oldest first.
   Connections connections_;
-  std::set<std::pair<size_t, std::string>> by_count_;  // Of each connection.
+  std::set<std::pair<size_t, std::string>> by_count_;  // The number of calls of each connection.
   std::unordered_map<const Call*, Place> places_;
 };
 

@@ -8,9 +8,9 @@
 namespace fathom::scheduler {
 namespace {
 
-constexpr int64_t kFlushUs = 200'000;  // For the last messages to leave.
+constexpr int64_t kFlushUs = 200'000;  // Time for the last messages to be sent.
 
-// What a message in the wrong place is called.
+// The name of a message, for the error about a message on the wrong stream.
 const char* NameOf(const UpMessage& message) {
   constexpr const char* kNames[] = {
       "PeerUp",        "Hello",      "Heartbeat",   "Submit",     "Submit",     "Suspend", "Close",
@@ -52,7 +52,7 @@ bool Driver::RunOnce() {
   return !stop_ && failure_.ok();
 }
 
-// ---- What comes in ----
+// ---- Incoming events ----
 
 void Driver::Handle(TransportEvent event, TimeUs now) {
   const PeerId peer = event.peer;
@@ -222,7 +222,7 @@ void Driver::Refuse(PeerId peer, const absl::Status& status, TimeUs now) {
          std::string(Message(status)), now);
 }
 
-// ---- What goes out ----
+// ---- Actions of the two pure parts ----
 
 void Driver::StepCore(Event event, TimeUs now) {
   metrics_stale_ = true;
@@ -248,7 +248,7 @@ void Driver::Carry(Actions actions, TimeUs now) {
 }
 
 void Driver::SendFrames(std::vector<Routed<Frame>> frames) {
-  // One message for each router; a router's own order stays.
+  // Sends one message to each router; a stable sort keeps the order of a router's frames.
   std::stable_sort(
       frames.begin(), frames.end(),
       [](const Routed<Frame>& a, const Routed<Frame>& b) { return a.router < b.router; });
@@ -258,7 +258,8 @@ void Driver::SendFrames(std::vector<Routed<Frame>> frames) {
     const auto router = routers_.find(peer);
     Frames batch{term_, {}};
     for (; end < frames.size() && frames[end].router == peer; ++end) {
-      if (router == routers_.end()) continue;  // Gone; its sessions go on for a while.
+      // The router is gone; its sessions continue for a while.
+      if (router == routers_.end()) continue;
       Frame& frame = frames[end].message;
       ClusterStats& own = router->second.own;
       own.generation_tokens_total += frame.ids.size();
@@ -274,7 +275,7 @@ void Driver::SendFrames(std::vector<Routed<Frame>> frames) {
   }
 }
 
-// NOLINTNEXTLINE(performance-unnecessary-value-param): its messages are moved from.
+// NOLINTNEXTLINE(performance-unnecessary-value-param): messages are moved out of the argument.
 void Driver::Carry(GroupActions actions, TimeUs now) {
   for (auto& [peer, message] : actions.messages) {
     std::visit([&, to = peer](auto& what) { transport_.Send(to, std::move(what)); }, message);
@@ -397,7 +398,7 @@ void Driver::UpdateMetrics(TimeUs now) {
 
 void Driver::Drain() {
   transport_.StopServing();
-  draining_ = true;  // Results and frames still pass; no plan leaves.
+  draining_ = true;  // Results and frames are still handled; no plan is sent.
   const TimeUs steps_end = clock_.Now() + options_.drain_us;
   while (failure_.ok() && groups_.StepsInFlight() > 0 && clock_.Now() < steps_end) {
     if (auto event = transport_.Next(steps_end)) Handle(*std::move(event), clock_.Now());

@@ -1,8 +1,8 @@
-// scheduler/driver.h: THE thread of the scheduler: transport.Next -> worker groups or core.Step ->
-// transport.Send. Converts what streams bring into events of the two pure parts and carries out
-// their actions; holds no policy. Obeys the highest term: a peer that has seen a higher one makes
-// it take a new term above that. Thread: everything from one thread, but for Stop.
-// docs/ARCHITECTURE.md, "Life of a request".
+// scheduler/driver.h: the only thread of the scheduler: transport.Next -> worker groups or
+// core.Step -> transport.Send. It converts the messages of the streams into events of the two pure
+// parts and carries out their actions; it has no policy of its own. It obeys the highest term: if a
+// peer has seen a higher term, the driver takes a new term above that. Thread: all calls come from
+// one thread, except Stop. docs/ARCHITECTURE.md, "Life of a request".
 #pragma once
 
 #include <atomic>
@@ -27,35 +27,36 @@ struct DriverOptions {
   WorkerGroupOptions groups;
   std::string process_id;
   std::string build;
-  int64_t heartbeat_us = kHeartbeatUs;  // Between ours, and between two Stats.
-  int64_t hello_us = kFirstMessageUs;   // A stream without its first message is closed after this.
-  int64_t drain_us = 2'000'000;         // After Stop: longest wait for steps in flight.
+  int64_t heartbeat_us = kHeartbeatUs;  // Between two heartbeats, and between two Stats.
+  int64_t hello_us = kFirstMessageUs;   // A stream is closed if its first message takes longer.
+  int64_t drain_us = 2'000'000;         // After Stop: the longest wait for steps in flight.
   int64_t metrics_us = 50'000;          // Between two updates of /metrics while steps run.
 };
 
 class Driver {
  public:
-  // All must outlive it. `term` is the one to begin with, taken from `terms`. `recorder`, if any,
-  // is given every event of the core.
+  // All pointers must outlive the driver. `term` is the first term, taken from `terms`. `recorder`,
+  // if not null, gets every event of the core.
   Driver(const DriverOptions& options, TermId term, const Clock* clock, Transport* transport,
          TermStore* terms, DriverMetrics* metrics, EventRecorder* recorder = nullptr);
 
-  // Until Stop, or until the term store gives no new term although a peer has seen a higher one
-  // (UNAVAILABLE: it must not lead). Then: steps in flight are finished, peers are told by Resign.
+  // Returns after Stop. Returns UNAVAILABLE if a peer has seen a higher term and the term store
+  // gives no new one, because the scheduler must not lead then. In both cases the steps in flight
+  // are finished and the peers get a Resign.
   absl::Status Run();
 
-  // One turn of Run: waits for an event or the next deadline and deals with it. False: Run would
-  // end.
+  // One iteration of Run: waits for an event or the next deadline and handles it. Returns false
+  // when Run would return.
   bool RunOnce();
 
-  // Any thread, async-signal-safe; noticed within heartbeat_us.
+  // Any thread; async-signal-safe. Noticed within heartbeat_us.
   void Stop() { stop_ = true; }
 
  private:
   struct Router {
     Hello hello;
     TimeUs beat_us = 0;
-    ClusterStats own;  // Its own counters; gauges are filled in when sent.
+    ClusterStats own;  // The router's own counters; gauges are set when it is sent.
   };
   struct Silent {
     StreamKind stream;
@@ -69,7 +70,8 @@ class Driver {
   void OnDown(PeerId peer, StreamKind stream, const std::string& reason, TimeUs now);
   void OnResult(PeerId peer, StepResult result, TimeUs now);
   absl::Status CheckHello(StreamKind stream, const Hello& hello) const;
-  // `peer` has seen this term. False: it was refused, for there is no such term.
+  // Handles that `peer` has seen this term. Returns false if the term is not credible and the peer
+  // was refused.
   bool SeeTerm(PeerId peer, TermId seen, TimeUs now);
 
   void StepCore(Event event, TimeUs now);
@@ -82,11 +84,11 @@ class Driver {
   void OnTime(TimeUs now);
   void OnTick(TimeUs now);
   void Beat(TimeUs now);
-  // With every heartbeat, and when the last request has ended: who asks a router after an answer
-  // does not find it still running.
+  // Sent with every heartbeat, and when the last request has ended, so that a router's statistics
+  // do not show a finished request as running.
   void SendStats(const CoreStats& stats);
   void SendHello(std::span<const PeerId> peers);
-  // Routers, and workers' Control streams, that said hello.
+  // The routers, and the Control streams of workers, that have sent a Hello.
   std::vector<PeerId> RouterPeers() const;
   std::vector<PeerId> ControlPeers() const;
   void UpdateMetrics(TimeUs now);
@@ -97,17 +99,17 @@ class Driver {
   Transport& transport_;
   TermStore& terms_;
   DriverMetrics& metrics_;
-  EventRecorder* const recorder_;  // nullptr: nothing is recorded.
+  EventRecorder* const recorder_;  // nullptr: recording is off.
   SchedulerCore core_;
   WorkerGroups groups_;
   TermId term_;
-  absl::Status failure_;  // Why Run must end.
+  absl::Status failure_;  // The error with which Run must return.
   std::atomic<bool> stop_ = false;
   bool draining_ = false;            // Plans are no longer sent.
-  std::map<PeerId, Silent> silent_;  // Streams without their first message.
+  std::map<PeerId, Silent> silent_;  // Streams whose first message has not come.
   std::map<PeerId, Router> routers_;
-  std::map<PeerId, StreamKind> workers_;  // Control and Steps peers that said hello.
-  ClusterFacts told_;                     // What routers were told last.
+  std::map<PeerId, StreamKind> workers_;  // Control and Steps peers whose first message came.
+  ClusterFacts told_;                     // The facts that routers were sent last.
   TimeUs next_beat_us_ = 0;
   TimeUs next_tick_us_ = 0;
   TimeUs next_metrics_us_ = 0;

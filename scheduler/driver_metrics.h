@@ -1,5 +1,5 @@
-// scheduler/driver_metrics.h: what the scheduler shows on /metrics. Names are in
-// docs/OPERATIONS.md. Thread: the driver's.
+// scheduler/driver_metrics.h: the scheduler's metrics on /metrics. docs/OPERATIONS.md lists the
+// names. Thread: the driver's.
 #pragma once
 
 #include <cstdint>
@@ -15,19 +15,19 @@ namespace fathom::scheduler {
 
 class DriverMetrics {
  public:
-  // Registers everything. `metrics` must outlive it.
+  // Registers all metrics. `metrics` must outlive this object.
   explicit DriverMetrics(Metrics* metrics);
 
-  // Rank 0's result of a step with `rows` chunks came `step_us` after its plan was sent.
+  // Rank 0's result of a step with `rows` chunks came `step_us` after the plan was sent.
   void ObserveStep(size_t rows, int64_t step_us);
 
   void Update(const CoreStats& core, const WorkerGroupStats& groups,
               const TransportStats& transport, TermId term, size_t routers);
-  // Of an EventRecorder.
+  // The counters of an EventRecorder.
   void UpdateRecording(uint64_t recorded, uint64_t unrecorded);
 
  private:
-  // A counter that follows a total kept elsewhere.
+  // A counter that follows a total which other code counts.
   struct Total {
     Counter counter;
     uint64_t shown = 0;

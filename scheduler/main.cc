@@ -1,5 +1,5 @@
-// fathom-scheduler: decides every batch and owns every KV block; routers and workers dial it.
-// Wiring only.
+// fathom-scheduler: decides every batch and owns every KV block; routers and workers dial it. This
+// file only connects the parts.
 #include <thread>
 
 #include "common/flags.h"
@@ -17,7 +17,8 @@
 namespace fathom::scheduler {
 namespace {
 
-// Measured idle (docs/OPERATIONS.md, "Limits of the system"), with room for a few connections.
+// Measured on an idle scheduler (docs/OPERATIONS.md, "Limits of the system"), plus a few
+// connections.
 constexpr HostNeeds kNeeds{
     .descriptors = 48, .address_space_bytes = int64_t{1} << 30, .threads = 24};
 
@@ -145,7 +146,7 @@ int Main(int argc, char** argv) {
   Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics,
                 recorder.get());
   PrintListening("scheduler", {{"port", port}, {"metrics_port", metrics_port}});
-  // Signals wait in a thread of their own: the driver thread waits for nothing but its queue.
+  // Signals have a thread of their own, because the driver thread waits only for its queue.
   std::atomic<bool> over = false;
   std::thread signals([&] {
     while (!over) {

@@ -1,5 +1,6 @@
-// fathom-replay: a recording of a scheduler (fathom-scheduler --record-events) through a new core.
-// `fathom replay` starts it, for the command line includes no process.
+// fathom-replay: replays a recording of a scheduler (fathom-scheduler --record-events) through a
+// new core. `fathom replay` starts this program, because the command line must not include a
+// process.
 #include <fstream>
 #include <utility>
 
@@ -21,7 +22,7 @@ struct Settings {
   bool verbose = false;
 };
 
-// What of an event finds its place in logs; no prompts.
+// The parts of an event that are logged; prompts are not.
 std::string DetailsOf(const Event& event) {
   struct Visitor {
     std::string operator()(const Routed<Submit>& e) const {
@@ -93,7 +94,7 @@ int ReplayFile(const Settings& settings) {
     const int64_t index = replay.events();
     const char* const name = EventName(event.index());
     if (settings.verbose) {
-      // Before the event, so that one which ends the core is seen.
+      // Printed before the event is replayed, so that an event that aborts the core is visible.
       PrintAnswer("{} {} us {} {}", index, time_us, name, DetailsOf(event));
       FlushAnswer();
     }

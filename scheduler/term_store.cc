@@ -54,7 +54,7 @@ class FileTermStore final : public TermStore {
   explicit FileTermStore(std::string path) : path_(std::move(path)) {}
 
   absl::StatusOr<TermId> Take(TermId reported) override {
-    // The lock has a file of its own: the term's file is replaced, and a lock goes with the inode.
+    // The lock has its own file: the term's file is replaced, and a lock belongs to the inode.
     const std::string lock_path = path_ + ".lock";
     const int lock = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (lock < 0) return Error("open", lock_path);
@@ -64,14 +64,14 @@ class FileTermStore final : public TermStore {
     FATHOM_ASSIGN_OR_RETURN(const TermId term, NextTerm(stored, reported));
     const std::string text = fmt::format("{}\n", term.value);
     absl::Status written = Replace(text);
-    // A scheduler that died must come back on a full disk too.
+    // A scheduler that died must be able to restart on a full disk.
     if (absl::IsResourceExhausted(written) && Overwrite(text).ok()) written = absl::OkStatus();
     FATHOM_RETURN_IF_ERROR(written);
     return term;
   }
 
  private:
-  // RESOURCE_EXHAUSTED: no room on the disk, or in the user's quota.
+  // RESOURCE_EXHAUSTED: there is no room on the disk or in the user's quota.
   absl::Status Error(const char* what, const std::string& path) const {
     const std::string text =
         fmt::format("term file: cannot {} {}: {}", what, path, std::strerror(errno));
@@ -81,8 +81,8 @@ class FileTermStore final : public TermStore {
     return Unavailable("{}; give --term-file a path in a writable folder", text);
   }
 
-  // The lock is held for one replacement of the file, so whoever holds it for long is stopped or
-  // broken. Polled, because flock itself cannot be given a bound.
+  // A process holds the lock only while it replaces the file. A process that holds it for long is
+  // stopped or broken. The lock is polled, because flock has no time-out.
   absl::Status Lock(int lock, const std::string& path) const {
     const auto until = std::chrono::steady_clock::now() + kLockWait;
     while (flock(lock, LOCK_EX | LOCK_NB) != 0) {
@@ -118,7 +118,7 @@ class FileTermStore final : public TermStore {
     return stored;
   }
 
-  // Whole or not at all, also across a loss of power.
+  // Replaces the file completely or not at all, even if power is lost.
   absl::Status Replace(const std::string& text) const {
     const std::string temporary = path_ + ".new";
     const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -137,8 +137,9 @@ class FileTermStore final : public TermStore {
     return fsync(directory) == 0 ? absl::OkStatus() : Error("sync", folder);
   }
 
-  // In the block that the file has: needs no room. A number of at most 20 bytes at the file's start
-  // lies in one sector, which a disk writes whole or not at all.
+  // Writes into the existing block of the file, so it needs no free space. A number of at most 20
+  // bytes at the start of the file lies in one sector, which a disk writes completely or not at
+  // all.
   absl::Status Overwrite(const std::string& text) const {
     const int file = open(path_.c_str(), O_WRONLY | O_CLOEXEC);
     if (file < 0) return Error("open", path_);

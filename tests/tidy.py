@@ -4,6 +4,7 @@
 Prints one line for each breach (file:line: what, and what to do instead) and exits 1 if there is any.
 """
 import pathlib
+import posixpath
 import re
 import subprocess
 import sys
@@ -149,13 +150,31 @@ def check_functions(name, lines, report):
             report.add(name, number, f"a function of {length} lines; {FUNCTION_LINES_MAX} is the limit")
 
 
+SOURCE_NAME = re.compile(r"[\w./${}-]+\.(?:cc|cu)\b")
+
+
 def check_built(names, report):
-    """Every source is named in a CMakeLists.txt: nothing lies dead."""
-    cmake = "\n".join((ROOT / n).read_text() for n in names if n.endswith("CMakeLists.txt"))
+    """A CMakeLists.txt of the source's folder (or of a folder around it) names every source by its path, so none is dead."""
+    built = set()
+    for name in (n for n in names if pathlib.PurePath(n).name == "CMakeLists.txt"):
+        folder = pathlib.PurePath(name).parent
+        for source in SOURCE_NAME.findall(re.sub(r"(^|\s)#.*", "", (ROOT / name).read_text(), flags=re.M)):
+            # kernels/cpu lists its files for the target of the folder around it.
+            built.update({posixpath.normpath(folder / source), posixpath.normpath(folder.parent / source)})
     for name in names:
-        path = pathlib.PurePath(name)
-        if path.suffix in {".cc", ".cu"} and not re.search(rf"(?<![\w.]){re.escape(path.name)}\b", cmake):
+        if pathlib.PurePath(name).suffix in {".cc", ".cu"} and name not in built:
             report.add(name, 1, "in no CMakeLists.txt; build it or delete it")
+
+
+def check_included(names, report):
+    """Some file includes every header, by its path from the root or from the file's folder."""
+    included = set()
+    for name in (n for n in names if pathlib.PurePath(n).suffix in CPP):
+        for path in re.findall(r'#include "([^"]+)"', (ROOT / name).read_text()):
+            included.update({path, posixpath.normpath(pathlib.PurePath(name).parent / path)})
+    for name in names:
+        if pathlib.PurePath(name).suffix in {".h", ".cuh", ".inc"} and name not in included:
+            report.add(name, 1, "no file includes it; use it or delete it")
 
 
 def check_links(name, text, report):
@@ -167,18 +186,28 @@ def check_links(name, text, report):
             report.add(name, text[: match.start()].count("\n") + 1, f"the link {target} leads nowhere")
 
 
+PAGE = re.compile(r"docs/([A-Z]+)\.md")
 SECTION = re.compile(r"docs/([A-Z]+)\.md(?:,|'s)?\s*\(?\"([^\";]{1,60})\"")
+FILE_IN_DOCS = re.compile(r"`((?:[\w-]+/)+[\w-]+\.(?:h|cc|cu|cuh|py|proto|cfg|cmake|md))`")
 
 
 def check_sections(name, text, report):
-    """docs/NAME.md, "Section" in a comment names a heading, a bold word or the first words of a list item of that page."""
+    """A docs/NAME.md in a file exists; "Section" behind it is a heading or the first bold words of a list item there."""
     flat = re.sub(r"\n\s*(//|#)? ?", " ", text)
+    for page in sorted(set(PAGE.findall(flat))):
+        if not (ROOT / "docs" / f"{page}.md").exists():
+            report.add(name, 1, f"docs/{page}.md does not exist")
     for page, section in SECTION.findall(flat):
         path = ROOT / "docs" / f"{page}.md"
-        if not path.exists():
-            report.add(name, 1, f"docs/{page}.md does not exist")
-        elif not re.search(rf"^(#+ |\d+\. \*\*|\*\*|- \*\*){re.escape(section)}", path.read_text(), re.M):
+        if path.exists() and not re.search(rf"^(#+ |\d+\. \*\*|\*\*|- \*\*){re.escape(section)}", path.read_text(), re.M):
             report.add(name, 1, f"docs/{page}.md has no section \"{section}\"")
+
+
+def check_files_in_docs(name, text, report):
+    """A path in backquotes in a page, from one of our folders on, is a file of this tree."""
+    for match in FILE_IN_DOCS.finditer(text):
+        if (ROOT / match.group(1).split("/")[0]).is_dir() and not (ROOT / match.group(1)).exists():
+            report.add(name, text[: match.start()].count("\n") + 1, f"{match.group(1)} does not exist")
 
 
 def main():
@@ -201,12 +230,16 @@ def main():
             check_text(name, lines, report)
             check_includes(name, lines, report)
             check_functions(name, lines, report)
-            check_sections(name, text, report)
             if path.suffix in {".h", ".cuh"}:
                 check_header(name, lines, report)
+        if name != "tests/tidy.py":
+            check_sections(name, text, report)
         if path.suffix == ".md":
             check_links(name, text, report)
+            if name != "CHANGELOG.md":
+                check_files_in_docs(name, text, report)
     check_built(names, report)
+    check_included(names, report)
     print("\n".join(report.lines) if report.lines else f"tidy: {len(names)} files, nothing to say")
     return 1 if report.lines else 0
 

@@ -33,7 +33,7 @@ AddedTokenMatcher::Hit AddedTokenMatcher::Longest(std::string_view text,
 
 void AddedTokenMatcher::Split(std::string_view text, std::span<const ByteSpan> literal_spans,
                               std::vector<Piece>* pieces) const {
-  size_t done = 0;  // Up to here the text is in pieces.
+  size_t done = 0;  // The text before this offset is already in pieces.
   size_t literal = 0;
   size_t at = tokens_.empty() ? text.size() : 0;
   while (at < text.size()) {

@@ -63,7 +63,8 @@ void Bpe::BuildPairs(const std::vector<BpeMerge>& merges) {
   }
 }
 
-// A token is a word of its own if BPE of its bytes gives just it (or always, with ignore_merges).
+// A token is a word of its own if BPE of its bytes gives exactly this token (with ignore_merges:
+// always).
 void Bpe::BuildWords(bool all) {
   words_.assign(TableSize(tokens_.size()), -1);
   const size_t mask = words_.size() - 1;
@@ -140,10 +141,10 @@ void Bpe::ForEachSymbol(std::string_view word, const Take& take) const {
   }
 }
 
-// Quadratic, but in a few cache lines.
+// Quadratic, but all data is in a few cache lines.
 void Bpe::MergeShort(std::string_view word, std::vector<TokenId>* ids) const {
   TokenId parts[kShortBytes];
-  Merged merges[kShortBytes];  // Of parts i and i + 1.
+  Merged merges[kShortBytes];  // Merge i joins parts i and i + 1.
   size_t count = 0;
   ForEachSymbol(word, [&](TokenId id) { parts[count++] = id; });
   for (size_t i = 0; i + 1 < count; ++i) merges[i] = Find(parts[i], parts[i + 1]);
@@ -163,10 +164,10 @@ void Bpe::MergeShort(std::string_view word, std::vector<TokenId>* ids) const {
   ids->insert(ids->end(), parts, parts + count);
 }
 
-// Merges a long word. Every merge that is possible somewhere has a bucket with the places where it
-// may be, in their order; the bucket of the lowest rank is emptied first. Thus a place costs a push
-// to a vector, where one queue of all places would cost a logarithm of the word's length (a run of
-// a million spaces has three million places of a handful of merges).
+// Merges a long word. Every possible merge has a bucket of the offsets where it may apply, in
+// order. The bucket of the lowest rank is emptied first. So an offset costs one push to a vector. A
+// single priority queue of all offsets would cost a logarithm of the word's length for each (a run
+// of a million spaces has three million offsets for a handful of merges).
 class Bpe::LongMerger {
  public:
   LongMerger(const Bpe& bpe, std::string_view word) : bpe_(bpe) {
@@ -198,8 +199,8 @@ class Bpe::LongMerger {
     TokenId id;
     int32_t previous, next;  // -1: none.
   };
-  // One merge and its places. They are pushed in ascending order, unless a merge makes possible one
-  // of a lower rank; then the places are a heap.
+  // One merge and its offsets. They are normally added in ascending order. If a merge makes a merge
+  // of lower rank possible, they are not, and the vector becomes a heap.
   struct Bucket {
     TokenId left, right, merged;
     std::vector<int32_t> places;
@@ -217,7 +218,7 @@ class Bpe::LongMerger {
       places.push_back(at);
       if (heap) std::push_heap(places.begin(), places.end(), std::greater<>());
     }
-    // The lowest place. REQUIRES: there is one.
+    // Removes and returns the lowest offset. REQUIRES: there is one.
     int32_t Take() {
       int32_t at = 0;
       if (heap) {
@@ -235,7 +236,7 @@ class Bpe::LongMerger {
     }
   };
 
-  // Notes that the part at `at` may be merged with the one behind it.
+  // Records that the part at `at` can be merged with the next part.
   void Offer(int32_t at) {
     if (at < 0 || parts_[at].next < 0) return;
     const TokenId left = parts_[at].id, right = parts_[parts_[at].next].id;
@@ -249,7 +250,7 @@ class Bpe::LongMerger {
     if (!std::exchange(bucket.queued, true)) ranks_.emplace(merge.rank, found->second);
   }
 
-  // Passes over a place whose pair is no more there.
+  // Does nothing at an offset whose pair no longer exists.
   void Merge(TokenId left, TokenId right, TokenId merged, int32_t at) {
     PartNode& part = parts_[at];
     if (part.id != left || part.next < 0 || parts_[part.next].id != right) return;

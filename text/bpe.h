@@ -1,7 +1,6 @@
-// text/bpe.h: BPE of one word.
-// Starts from the word's bytes (or characters) and joins, again and again, the leftmost of the
-// pairs with the lowest rank. Words that are one token after all are looked up instead (decided
-// once, at construction). Thread: constant after construction.
+// text/bpe.h: BPE of one word. It starts from the bytes (or characters) of the word. Repeatedly,
+// among the pairs with the lowest rank, it joins the leftmost one. A word that is a single token is
+// found by a table, which is built once at construction. Thread: constant after construction.
 #pragma once
 
 #include <array>
@@ -26,14 +25,16 @@ struct BpeMerge {
 struct BpeSpec {
   // Bytes of each token, by id; empty for ids that are not used.
   std::vector<std::string> tokens;
-  // Tokens that are no sequence of the alphabet's characters: decoded, never made from bytes.
+  // Tokens that are not made of the alphabet's characters: they are decoded, but never made from
+  // bytes.
   absl::flat_hash_set<TokenId> foreign;
-  std::array<TokenId, 256> byte_tokens{};  // -1 for bytes that are in no UTF-8 text.
-  // Tokens of one character. If there are any, a word starts from its characters' tokens, and from
-  // byte_tokens where a character has none; else from byte_tokens alone.
+  std::array<TokenId, 256> byte_tokens{};  // -1 for bytes that occur in no UTF-8 text.
+  // Tokens of one character. If there are any, a word starts from the tokens of its characters, and
+  // from byte_tokens for a character without a token; otherwise it starts from byte_tokens alone.
   absl::flat_hash_map<char32_t, TokenId> characters;
-  std::vector<BpeMerge> merges;  // The first has the lowest rank. Of equal pairs the last counts.
-  bool ignore_merges = false;    // A word that is a token becomes that token, merges or not.
+  // The first has the lowest rank. Of equal pairs the last one counts.
+  std::vector<BpeMerge> merges;
+  bool ignore_merges = false;  // A word that is a token becomes that token without merging.
 };
 
 class Bpe {
@@ -44,10 +45,11 @@ class Bpe {
   // REQUIRES: every byte of the word has a token; a word has less than 2^31 bytes.
   void Encode(std::string_view word, std::vector<TokenId>* ids) const;
 
-  // Whether Encode may give the token.
+  // Whether Encode can produce the token.
   bool MadeFromBytes(TokenId id) const { return !foreign_.contains(id); }
   std::string_view TokenBytes(TokenId id) const { return tokens_[id]; }
-  // The token of these bytes, among the foreign ones or the others. Looks at all of them.
+  // Finds the token with these bytes, among the foreign tokens or among the others, by a linear
+  // search.
   std::optional<TokenId> FindToken(std::string_view bytes, bool foreign) const;
 
  private:
@@ -60,14 +62,14 @@ class Bpe {
     uint64_t key;
     Merged value;
   };
-  static constexpr uint32_t kNone = UINT32_MAX;  // No merge, worse than any rank.
+  static constexpr uint32_t kNone = UINT32_MAX;  // No merge; larger than any rank.
 
   void BuildPairs(const std::vector<BpeMerge>& merges);
   void BuildWords(bool all);
   Merged Find(TokenId left, TokenId right) const;
   TokenId FindWord(std::string_view word) const;
   class LongMerger;
-  // The tokens that merging starts from; at most one for each byte.
+  // Calls `take` for the tokens from which merging starts; at most one for each byte.
   template <class Take>
   void ForEachSymbol(std::string_view word, const Take& take) const;
   void MergeShort(std::string_view word, std::vector<TokenId>* ids) const;
@@ -77,8 +79,9 @@ class Bpe {
   absl::flat_hash_set<TokenId> foreign_;
   std::array<TokenId, 256> byte_tokens_;
   absl::flat_hash_map<char32_t, TokenId> characters_;
-  std::vector<PairSlot> pairs_;  // A power of two of them, at most half full.
-  std::vector<TokenId> words_;   // Likewise: ids of tokens that their own bytes make; -1: free.
+  std::vector<PairSlot> pairs_;  // The size is a power of two; at most half full.
+  // A hash table too: ids of tokens that their own bytes make; -1: free.
+  std::vector<TokenId> words_;
 };
 
 }  // namespace fathom::router

@@ -7,7 +7,8 @@
 namespace fathom::router {
 namespace {
 
-// Printable Latin-1 stands for itself; the 68 other bytes, in order, are U+0100 and up.
+// A printable Latin-1 character stands for its own byte. The 68 other bytes, in order, have the
+// characters from U+0100 on.
 constexpr size_t kOthers = 68;
 constexpr size_t kAlphabet = 0x100 + kOthers;
 

@@ -1,5 +1,5 @@
-// text/byte_level.h: the alphabet in which byte-level vocabularies are written: one
-// printable character for each byte (GPT-2's). Pure.
+// text/byte_level.h: the alphabet of byte-level vocabularies: one printable character for each byte
+// (GPT-2's). Pure.
 #pragma once
 
 #include <cstdint>

@@ -14,7 +14,8 @@ class ByteTrie {
  public:
   static constexpr int32_t kRoot = 0;
 
-  // REQUIRES: value >= 0, key not empty. Of equal keys the first one's value stays; false then.
+  // REQUIRES: value >= 0, key not empty. Returns false for a key that already exists; its value
+  // stays.
   bool Insert(std::string_view key, int32_t value) {
     FATHOM_CHECK(value >= 0 && !key.empty());
     int32_t node = kRoot;
@@ -32,7 +33,7 @@ class ByteTrie {
     return true;
   }
 
-  // The node behind `byte`, or -1.
+  // The child of `node` for `byte`, or -1.
   int32_t Child(int32_t node, char byte) const {
     for (const Edge& edge : nodes_[node].edges) {
       if (edge.byte == byte) return edge.node;
@@ -40,7 +41,7 @@ class ByteTrie {
     return -1;
   }
 
-  // Of the key that ends at `node`, or -1.
+  // The value of the key that ends at `node`, or -1.
   int32_t Value(int32_t node) const { return nodes_[node].value; }
 
  private:

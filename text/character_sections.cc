@@ -1,4 +1,4 @@
-// The sections of a tokenizer.json whose vocabulary is one of characters.
+// Reads the sections of a tokenizer.json whose vocabulary consists of characters.
 #include <string>
 
 #include "text/tokenizer_sections.h"
@@ -43,7 +43,7 @@ absl::Status ReadNormalizer(const JsonAt& at, Seen* seen, CharacterVocabulary* v
   return fields.Done();
 }
 
-// A pre-tokenizer or a decoder: both have the same fields.
+// Reads a pre-tokenizer or a decoder; both have the same fields.
 absl::StatusOr<CharacterVocabulary::Prefix> ReadMetaspace(JsonFields* fields, bool* split) {
   fields->Ignore("str_rep");
   FATHOM_ASSIGN_OR_RETURN(const std::string replacement, fields->String("replacement"));

@@ -31,7 +31,7 @@ void PrepareCharacters(const CharacterVocabulary& vocabulary, std::string_view t
       (missing && at_begin && prefix == Prefix::kFirst)) {
     out->push_back(' ');
   }
-  // Borders of spans, in order, move to where their bytes go.
+  // Moves the borders of spans, in order, to the offsets of their bytes in the output.
   size_t border = 0;
   const auto move_borders = [&](size_t up_to) {
     for (; out_spans != nullptr && border < 2 * spans.size(); ++border) {

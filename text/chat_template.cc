@@ -20,7 +20,7 @@ namespace {
 
 using jinja::Value;
 
-// Variables that have fields of their own in a request.
+// Variables for which a request has its own fields.
 constexpr std::string_view kOwnVariables[] = {"messages", "tools", "add_generation_prompt",
                                               "enable_thinking"};
 
@@ -44,7 +44,7 @@ absl::StatusOr<Value> ParseJson(const std::string& text, std::string_view field,
   }
 }
 
-// Of one message.
+// Makes the template's value of one message.
 class MessageMaker {
  public:
   MessageMaker(const ChatMessage& message, size_t place, const TemplateTraits& traits)
@@ -73,7 +73,8 @@ class MessageMaker {
   absl::StatusOr<std::string> Role() const {
     const bool stands_for = message_.role == "developer" && !traits_.knows_developer;
     const std::string role = stands_for ? "system" : message_.role;
-    const bool checked = role == "system" || role == "tool";  // Others are never left out alone.
+    // Only these roles are checked for content that is dropped.
+    const bool checked = role == "system" || role == "tool";
     if (!checked || !traits_.roles_left_out.contains(role)) return role;
     return WithReason(
         Invalid("messages[{}].role is \"{}\", and this model's chat template leaves such messages "
@@ -85,8 +86,8 @@ class MessageMaker {
   Value Content(const std::string& role) const {
     const std::vector<std::string>& parts = message_.content_parts;
     if (parts.empty() && message_.content) return Text(*message_.content);
-    // Content that is null is the empty text, but for calls: templates ask whether it is none
-    // there.
+    // Content that is null becomes the empty text. In a message with tool calls it stays None,
+    // because templates test for that.
     if (parts.empty()) return message_.tool_calls.empty() ? Value("") : Value(jinja::None{});
     if (!traits_.roles_with_parts.contains(role)) {
       std::string joined = parts[0];
@@ -126,7 +127,7 @@ class MessageMaker {
   const TemplateTraits& traits_;
 };
 
-// Sets a variable, also one that is there.
+// Sets a variable, also if it already exists.
 void SetVariable(jinja::Variables* variables, const std::string& name, Value value) {
   const auto found = std::find_if(variables->begin(), variables->end(),
                                   [&](const auto& entry) { return entry.first == name; });
@@ -161,7 +162,8 @@ absl::Status AddKwargs(const ChatInput& input, jinja::Variables* variables) {
   return absl::OkStatus();
 }
 
-// The text up to the end of `content`, which the template wrote last, or of what it left of that.
+// Cuts the text after the end of `content`, which the template wrote last (the template may have
+// changed the white space around it).
 absl::Status CutBehind(std::string_view content, RenderedText* rendered) {
   const jinja::Str whole{std::string(content)};
   const std::string text = jinja::Strip(whole, {}, jinja::kBoth).str();
@@ -200,16 +202,16 @@ absl::Status CheckContinuation(const ChatInput& input) {
 
 }  // namespace
 
-// One parsed template with what it wants.
+// One parsed template with its properties.
 struct ParsedTemplate {
   jinja::Block block;
-  std::string name;  // Of its file, as clients are told.
+  std::string name;  // The name of its file, for messages to clients.
   TemplateTraits traits;
 };
 
 class ChatTemplate::Impl {
  public:
-  jinja::Variables tokens;  // Special ones.
+  jinja::Variables tokens;  // The special tokens.
   ParsedTemplate main;
   std::optional<ParsedTemplate> tool_use;
 
@@ -217,7 +219,7 @@ class ChatTemplate::Impl {
     return tool_use && !input.tools_json.empty() ? *tool_use : main;
   }
 
-  // `make_messages` makes the variable of this name for a template.
+  // `make_messages` makes the value of `messages` for a template.
   template <class MakeMessages>
   absl::StatusOr<RenderedText> Render(const MakeMessages& make_messages,
                                       const ChatInput& input) const {
@@ -237,7 +239,7 @@ class ChatTemplate::Impl {
     }
   }
 
-  // All variables but `messages`.
+  // All variables except `messages`.
   absl::StatusOr<jinja::Variables> VariablesOf(const ChatInput& input) const {
     jinja::Variables variables = tokens;
     if (!input.bos_token.empty()) SetVariable(&variables, "bos_token", input.bos_token);
@@ -261,7 +263,7 @@ class ChatTemplate::Impl {
     return variables;
   }
 
-  // `origin`: a file, for messages to those who start the router.
+  // `origin` is a file, for messages to the operator of the router.
   absl::Status Parse(std::string_view source, const std::string& origin, ParsedTemplate* to) const {
     std::string text;
     for (size_t i = 0; i < source.size(); ++i) {  // "\r\n" and "\r" are newlines too.

@@ -1,5 +1,5 @@
-// text/json_fields.h: reads a JSON object key by key and refuses what nobody asked for.
-// Only for .cc files that parse configuration: includes nlohmann.
+// text/json_fields.h: reads a JSON object key by key and refuses keys that were not read. Only for
+// .cc files that parse configuration, because it includes nlohmann.
 #pragma once
 
 #include <fmt/format.h>
@@ -18,31 +18,32 @@ namespace fathom::router {
 
 using Json = nlohmann::json;
 
-// A value where it was found, for messages: file and path of keys.
+// A value and the place where it was found, for messages.
 struct JsonAt {
   const Json& value;
   std::string where;  // "tokenizer.json: model.vocab"
 
-  // "<where> is <value>, <expected>". A long value is cut.
+  // The error "<where> is <value>, <expected>"; a long value is cut.
   absl::Status Refuse(std::string_view expected) const;
   JsonAt Child(std::string_view key, const Json& child) const;
   JsonAt Element(size_t index) const;
 };
 
-// An object whose keys are taken one by one; Done refuses the ones left.
+// An object whose keys are read one by one. Done refuses the remaining keys.
 class JsonFields {
  public:
   static absl::StatusOr<JsonFields> Open(const JsonAt& at);
 
   // The value; nullopt if the key is missing or null.
   std::optional<JsonAt> Find(const std::string& key);
-  // Typed values. Missing or null: `fallback`, or an error without one.
+  // A value of a type. If the key is missing or null: `fallback`, or an error if there is no
+  // fallback.
   absl::StatusOr<bool> Bool(const std::string& key, std::optional<bool> fallback = std::nullopt);
   absl::StatusOr<std::string> String(const std::string& key,
                                      std::optional<std::string> fallback = std::nullopt);
-  // The key may be there with any value.
+  // Accepts the key with any value.
   void Ignore(const std::string& key) { seen_.insert(key); }
-  // An error if any key was not asked for.
+  // Returns an error if a key was not read.
   absl::Status Done() const;
 
   const JsonAt& at() const { return at_; }
@@ -55,8 +56,8 @@ class JsonFields {
   std::set<std::string> seen_;
 };
 
-// Parses a whole file. NOT_FOUND if it is not there, INVALID_ARGUMENT if it is not JSON; both name
-// the file.
+// Parses a whole file. NOT_FOUND if the file does not exist, INVALID_ARGUMENT if it is not JSON;
+// both name the file.
 absl::StatusOr<Json> ReadJsonFile(const std::string& path);
 
 }  // namespace fathom::router

@@ -11,11 +11,11 @@
 namespace fathom::router {
 namespace {
 
-// Whether the character could change, or take part in a change of the one before it. A character
-// that is not such starts a group of its own: NFC of the text is the groups' NFC, one after the
-// other.
+// Whether NFC could change this character, or combine it with the one before it. A character for
+// which this is false starts a new group; NFC of a text is the concatenation of the NFC of its
+// groups.
 bool MayCompose(char32_t c) {
-  if (c < 0x300) return false;                  // Composed Latin decomposes, but composes back.
+  if (c < 0x300) return false;                  // Composed Latin is decomposed, but composed again.
   if (c >= 0x1160 && c <= 0x11FF) return true;  // Hangul vowels and finals.
   const utf8proc_property_t* property = utf8proc_get_property(static_cast<utf8proc_int32_t>(c));
   return property->category == UTF8PROC_CATEGORY_MN || property->category == UTF8PROC_CATEGORY_MC ||
@@ -23,8 +23,8 @@ bool MayCompose(char32_t c) {
          (property->decomp_seqindex != UINT16_MAX && property->decomp_type == 0);
 }
 
-// One group: decomposed, ordered by combining class, composed. A group may be the whole text (a
-// letter with a million marks), so each of the three takes no more than O(n log n).
+// Processes one group: decompose, order by combining class, compose. A group may be the whole text
+// (a letter with a million marks), so each of the three steps takes at most O(n log n).
 class GroupComposer {
  public:
   void Append(std::string_view group, std::string* out) {
@@ -47,9 +47,10 @@ class GroupComposer {
  private:
   static constexpr auto kCompose =
       static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-  static constexpr size_t kDecomposedMax = 32;  // The longest canonical one has 4 code points.
+  // The longest canonical decomposition has 4 code points.
+  static constexpr size_t kDecomposedMax = 32;
 
-  // A code point that utf8proc does not decompose (it knows all of them) stays as it is.
+  // A code point that utf8proc cannot decompose stays unchanged (utf8proc knows all of them).
   void AppendDecomposed(utf8proc_int32_t code_point) {
     utf8proc_int32_t parts[kDecomposedMax];
     int boundary_class = 0;
@@ -62,8 +63,8 @@ class GroupComposer {
     }
   }
 
-  // The canonical ordering algorithm: runs of marks, sorted by class, equal ones as they came.
-  // (utf8proc's own swaps neighbours, which is quadratic.)
+  // The canonical ordering algorithm: sorts each run of marks by class and keeps the order of equal
+  // ones. (utf8proc's own version swaps neighbours, which is quadratic.)
   void OrderMarks() {
     for (size_t begin = 0; begin < code_points_.size();) {
       if (ClassOf(code_points_[begin]) == 0) {
@@ -92,7 +93,7 @@ class GroupComposer {
   std::vector<Mark> marks_;
 };
 
-// Offset of the first character that may compose; npos if there is none.
+// The offset of the first character that may compose; npos: none.
 size_t FirstComposing(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     if (static_cast<uint8_t>(text[at]) < 0xCC) {  // Below U+0300.
@@ -117,7 +118,7 @@ bool NormalizeNfc(std::string_view text, std::span<const ByteSpan> spans, std::s
   out_spans->clear();
   GroupComposer composer;
   size_t next_span = 0;
-  bool open = false;  // spans[next_span] has begun.
+  bool open = false;  // spans[next_span] has started.
   for (size_t at = 0; at < text.size();) {
     size_t end = NextCharacter(text, at);
     bool composes = MayCompose(FirstCodePoint(text.substr(at)));

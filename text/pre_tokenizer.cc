@@ -24,8 +24,8 @@ absl::Status TooHard(std::string_view word) {
 
 absl::Status Stopped() { return Cancelled("nobody waits for these tokens any more"); }
 
-// Every part of `word` in order, matches and what is between them. An empty match is a part too,
-// unless it touches the match before it.
+// Finds all parts of `word` in order: the matches and the texts between them. An empty match is a
+// part too, unless it touches the previous match.
 absl::Status FindParts(const Regex& regex, std::string_view word, bool invert, CancelCheck* cancel,
                        std::vector<Part>* parts) {
   size_t from = 0, done = 0;
@@ -49,7 +49,7 @@ absl::Status FindParts(const Regex& regex, std::string_view word, bool invert, C
   return absl::OkStatus();
 }
 
-// Joins parts as the behaviour says.
+// Joins the parts according to `behavior`.
 void Merge(SplitBehavior behavior, std::vector<Part>* parts) {
   if (behavior == SplitBehavior::kMergedWithNext) std::reverse(parts->begin(), parts->end());
   size_t kept = 0;
@@ -69,7 +69,8 @@ void Merge(SplitBehavior behavior, std::vector<Part>* parts) {
   if (behavior == SplitBehavior::kMergedWithNext) std::reverse(parts->begin(), parts->end());
 }
 
-// The common case without the list of parts: matches and gaps alike become words.
+// The common case, without a list of parts: each match and each text between matches becomes a
+// word.
 absl::Status Isolate(const Regex& regex, std::string_view word, CancelCheck* cancel,
                      std::vector<std::string_view>* words) {
   size_t from = 0, done = 0;
@@ -145,7 +146,7 @@ absl::Status PreTokenizer::Split(std::string_view text, CancelCheck* cancel, std
   for (const Step& step : steps_) FATHOM_RETURN_IF_ERROR(Apply(step, cancel, words));
   if (add_prefix_space_) {
     buffer->clear();
-    buffer->reserve(text.size() + words->size());  // No word grows by more than one byte.
+    buffer->reserve(text.size() + words->size());  // Each word grows by at most one byte.
     for (std::string_view& word : *words) {
       const size_t begin = buffer->size();
       if (word.front() != ' ') buffer->push_back(' ');

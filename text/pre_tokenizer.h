@@ -1,5 +1,4 @@
-// text/pre_tokenizer.h: cuts a text into the words that BPE works on.
-// Thread: constant after Make.
+// text/pre_tokenizer.h: splits a text into the words for BPE. Thread: constant after Make.
 #pragma once
 
 #include <optional>
@@ -15,36 +14,36 @@
 
 namespace fathom::router {
 
-// What becomes of a match, and of the text between matches.
+// What happens to a match, and to the text between matches.
 enum class SplitBehavior {
-  kIsolated,            // Each a word of its own.
+  kIsolated,            // Each becomes a word.
   kRemoved,             // Matches are dropped.
-  kMergedWithPrevious,  // A match belongs to the text before it,
-  kMergedWithNext,      // or behind it.
-  kContiguous,          // Matches in a row are one word.
+  kMergedWithPrevious,  // A match is joined to the text before it.
+  kMergedWithNext,      // A match is joined to the text after it.
+  kContiguous,          // Consecutive matches become one word.
 };
 
 struct SplitSpec {
   std::string pattern;
-  bool is_regex = true;  // Else the text itself.
+  bool is_regex = true;  // False: the pattern is a plain text.
   SplitBehavior behavior = SplitBehavior::kIsolated;
-  bool invert = false;  // Matches are what lies between the pattern's.
+  bool invert = false;  // The texts between matches count as the matches.
 };
 
 struct PreTokenizerSpec {
-  std::vector<SplitSpec> splits;  // In order; each acts on every word of the one before.
-  // Then ByteLevel: a space before each word that has none, then its own split.
+  std::vector<SplitSpec> splits;  // In order; each splits every word that the previous one made.
+  // After the splits, ByteLevel: adds a space before each word that has none, then its own split.
   bool add_prefix_space = false;
   std::optional<SplitSpec> byte_level_split;
 };
 
 class PreTokenizer {
  public:
-  // The error of a pattern says which one.
+  // The error of a pattern names it.
   static absl::StatusOr<PreTokenizer> Make(const PreTokenizerSpec& spec);
 
-  // Words of `text`, in order, none empty: views into `text` or, where spaces were added, into
-  // *buffer. INVALID_ARGUMENT if a pattern backtracks without end; CANCELLED as *cancel says.
+  // The words of `text`, in order, none empty. They are views into `text` or, if spaces were added,
+  // into *buffer. INVALID_ARGUMENT if a pattern backtracks too much; CANCELLED if *cancel says so.
   // REQUIRES: `text` is UTF-8.
   absl::Status Split(std::string_view text, CancelCheck* cancel, std::string* buffer,
                      std::vector<std::string_view>* words) const;

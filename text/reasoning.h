@@ -1,8 +1,8 @@
-// text/reasoning.h: which generated tokens are thinking and which are the answer.
-// A function of the ids alone. Thinking is open from the start when the prompt ends with the token
-// that starts it, or from the first generated token when that is the one (white space aside, in
-// both); it ends with the token that ends thinking. After that, and without thinking, everything is
-// the answer.
+// text/reasoning.h: separates generated tokens into reasoning and answer. The result depends on the
+// ids alone. Reasoning starts at once if the prompt ends with the token that starts thinking, or at
+// the first generated token if it is that token (in both cases white space is ignored). It ends
+// with the token that ends thinking. All tokens after it, or all tokens if there is no reasoning,
+// are the answer.
 #pragma once
 
 #include <optional>
@@ -18,19 +18,19 @@ struct ThinkingTokens {
   TokenId end = 0;    // </think>
 };
 
-// nullopt if the tokenizer lacks one of the two.
+// nullopt: the tokenizer lacks one of the two tokens.
 std::optional<ThinkingTokens> FindThinkingTokens(const Tokenizer& tokenizer);
 
-// Whether generation after this prompt starts inside thinking.
+// Whether generation after this prompt starts inside reasoning.
 bool PromptOpensThinking(const Tokenizer& tokenizer, const ThinkingTokens& thinking,
                          std::span<const TokenId> prompt_ids);
 
 enum class Channel {
   kReasoning,
   kText,
-  kNone,  // The token that starts or ends thinking: in neither text.
-  // White space before anything else: in neither text if the token that starts thinking follows,
-  // else the answer's.
+  kNone,  // The token that starts or ends thinking; in neither text.
+  // White space before any other token. If the token that starts thinking follows, it is in neither
+  // text; otherwise it belongs to the answer.
   kHeld,
 };
 

@@ -11,12 +11,13 @@
 namespace fathom::router {
 namespace {
 
-// Far above what a published pattern needs for any text, far below what would be felt.
+// Far above what a published pattern needs for any text, and low enough that a match takes no
+// noticeable time.
 constexpr uint32_t kMatchLimit = 10'000'000;
 constexpr size_t kJitStackMinBytes = 32 * 1024;
 constexpr size_t kJitStackMaxBytes = 8 * 1024 * 1024;
 
-// Unicode's White_Space, without brackets; PCRE2's own \s has U+180E as well.
+// Unicode's White_Space, without brackets. PCRE2's own \s also has U+180E.
 constexpr std::string_view kSpaceClass = "\\t-\\r\\x{85}\\p{Z}";
 
 class OnigRewriter {
@@ -124,7 +125,7 @@ class OnigRewriter {
         return absl::OkStatus();
       }
     }
-    // Further inside, the two disagree on how far it reaches.
+    // Inside a pattern, the two libraries give it a different reach.
     if (Sees("(?i)") && at_ == 0) {
       Copy(4);
       return absl::OkStatus();
@@ -132,8 +133,8 @@ class OnigRewriter {
     return Refuse(fmt::format("a group '{}'", in_.substr(at_, 4)));
   }
 
-  // {n}, {n,} and {n,m}: the same in both unless a + follows (possessive in one, repeated in the
-  // other).
+  // {n}, {n,} and {n,m} mean the same in both, unless a + follows (possessive in one library,
+  // repeated in the other).
   absl::Status Interval() {
     const size_t close = in_.find('}', at_);
     if (close == std::string_view::npos || close == at_ + 1 || in_[at_ + 1] == ',') {
@@ -155,7 +156,7 @@ class OnigRewriter {
   std::string out_;
 };
 
-// What a match needs beside the pattern; one for each thread.
+// The state that a match needs besides the pattern; each thread has one.
 struct MatchState {
   MatchState()
       : data(pcre2_match_data_create(1, nullptr)),
@@ -163,7 +164,7 @@ struct MatchState {
         stack(pcre2_jit_stack_create(kJitStackMinBytes, kJitStackMaxBytes, nullptr)) {
     FATHOM_CHECK(data != nullptr && context != nullptr, "out of memory");
     pcre2_set_match_limit(context, kMatchLimit);
-    // Without a stack of its own (no executable memory, no JIT) PCRE2 uses 32 KiB of the thread's.
+    // Without its own stack (no executable memory, no JIT) PCRE2 uses 32 KiB of the thread's stack.
     if (stack != nullptr) pcre2_jit_stack_assign(context, nullptr, stack);
   }
   ~MatchState() {
@@ -218,8 +219,8 @@ absl::StatusOr<Regex> Regex::Make(std::string_view pattern, uint32_t options) {
 Regex::Result Regex::Find(std::string_view subject, size_t offset, ByteSpan* match) const {
   thread_local MatchState state;
   const auto* text = reinterpret_cast<PCRE2_SPTR>(subject.data());
-  // The JIT never checks the subject's UTF-8, and the other must not: a check per call is
-  // quadratic.
+  // Neither call checks that the subject is UTF-8: the JIT never does, and in the other a check at
+  // every call would make the total time quadratic.
   const int rc = jit_ ? pcre2_jit_match(code_.get(), text, subject.size(), offset, 0, state.data,
                                         state.context)
                       : pcre2_match(code_.get(), text, subject.size(), offset, PCRE2_NO_UTF_CHECK,

@@ -1,8 +1,8 @@
-// text/regex.h: the regular expressions of pre-tokenizers, by PCRE2 with its JIT.
-// Published patterns were written for Oniguruma. What the two read differently is rewritten (\s,
-// \S, \d, ^, $) or refused by name (\w, nested classes, possessive intervals...), so that a pattern
-// that compiles matches what it was meant to. Thread: constant after Compile; Find may be called by
-// any thread (each has a match stack of its own).
+// text/regex.h: the regular expressions of pre-tokenizers, with PCRE2 and its JIT. Published
+// patterns were written for Oniguruma. Syntax with a different meaning in PCRE2 is rewritten (\s,
+// \S, \d, ^, $) or refused by name (\w, nested classes, possessive intervals, ...), so a pattern
+// that compiles matches as its author meant. Thread: constant after Compile; any thread may call
+// Find (each has its own match stack).
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@ struct pcre2_real_code_8;
 
 namespace fathom::router {
 
-// An Oniguruma pattern in PCRE2's words (options UTF and MULTILINE). INVALID_ARGUMENT names what is
-// not understood.
+// Rewrites an Oniguruma pattern for PCRE2 (options UTF and MULTILINE). INVALID_ARGUMENT names the
+// unsupported part.
 absl::StatusOr<std::string> RewriteOnigPattern(std::string_view pattern);
 
 class Regex {
@@ -26,15 +26,15 @@ class Regex {
   enum class Result {
     kMatch,
     kNoMatch,
-    kTooHard,  // Backtracks more than kMatchLimit allows.
+    kTooHard,  // The match needs more backtracking than kMatchLimit.
   };
 
   static absl::StatusOr<Regex> Compile(std::string_view pattern);
-  // Matches `text` itself.
+  // A regex that matches `text` literally.
   static absl::StatusOr<Regex> CompileLiteral(std::string_view text);
 
-  // The first match in `subject` that starts at `offset` or later; what lies before `offset` is
-  // seen by lookbehinds. REQUIRES: `subject` is UTF-8, `offset` a character's begin or the end.
+  // Finds the first match in `subject` that starts at `offset` or later. Lookbehinds see the text
+  // before `offset`. REQUIRES: `subject` is UTF-8; `offset` is the start of a character or the end.
   Result Find(std::string_view subject, size_t offset, ByteSpan* match) const;
 
  private:
@@ -45,7 +45,7 @@ class Regex {
   static absl::StatusOr<Regex> Make(std::string_view pattern, uint32_t options);
 
   std::unique_ptr<pcre2_real_code_8, Free> code_;
-  bool jit_;  // False where the system forbids executable memory: slower, same matches.
+  bool jit_;  // False if the system forbids executable memory; matching is then slower.
 };
 
 }  // namespace fathom::router

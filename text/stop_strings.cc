@@ -8,7 +8,8 @@
 namespace fathom::router {
 namespace {
 
-// fallback[n]: the longest proper prefix of `string` that its first n bytes end with.
+// fallback[n]: the length of the longest proper prefix of `string` with which its first n bytes
+// end.
 std::vector<uint32_t> FallbackTable(std::string_view string) {
   std::vector<uint32_t> fallback(string.size() + 1, 0);
   uint32_t length = 0;
@@ -30,7 +31,7 @@ StopStrings::StopStrings(std::vector<std::string> strings, bool include_stop)
   }
 }
 
-// Bytes of strings_[index] that the text ends with, `byte` included.
+// Returns how many bytes of strings_[index] the text ends with, including `byte`.
 size_t StopStrings::Advance(size_t index, char byte) {
   const std::string& string = strings_[index];
   size_t& length = matched_[index];

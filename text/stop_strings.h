@@ -1,7 +1,7 @@
-// text/stop_strings.h: finds stop strings in a text that comes in pieces, and holds back
-// what may still become one. Owner: one sequence. The match is the one that ends first; of several
-// ending there, the first in the list. It is a function of the whole text, however that was cut
-// into pieces. Held back is at most the longest stop string less one byte.
+// text/stop_strings.h: finds stop strings in a text that comes in pieces, and holds back text that
+// may still become part of one. Owner: one sequence. The match that ends first counts; of several
+// that end at the same byte, the first in the list. The result depends on the whole text only, not
+// on how it was divided into pieces. The held text is always shorter than the longest stop string.
 #pragma once
 
 #include <cstddef>
@@ -19,12 +19,13 @@ class StopStrings {
   // include_stop: the matched string stays in the text.
   StopStrings(std::vector<std::string> strings, bool include_stop);
 
-  // Appends to *released what can be part of no match any more. Returns the index of the string
-  // that matched; *released then ends before it (or after it, with include_stop), and the text
-  // behind it is dropped. While !armed (min_tokens is not reached), a match that ends in this piece
-  // does not count. REQUIRES: `text` is whole UTF-8 characters; no match yet.
+  // Appends to *released the text that can no longer be part of a match. Returns the index of the
+  // string that matched; then *released ends before the match (or after it, with include_stop), and
+  // the text after it is dropped. If `armed` is false (min_tokens is not reached), a match that
+  // ends in this piece does not count. REQUIRES: `text` consists of whole UTF-8 characters; there
+  // was no match yet.
   std::optional<int32_t> Append(std::string_view text, bool armed, std::string* released);
-  // No more text: releases what was held back.
+  // Ends the text: releases the held text.
   void Flush(std::string* released);
 
   const std::string& string(int32_t index) const { return strings_[index]; }
@@ -33,8 +34,8 @@ class StopStrings {
   size_t Advance(size_t index, char byte);
 
   std::vector<std::string> strings_;
-  std::vector<std::vector<uint32_t>> fallback_;  // Per string: Knuth-Morris-Pratt's table.
-  std::vector<size_t> matched_;  // Per string: bytes of it that the text so far ends with.
+  std::vector<std::vector<uint32_t>> fallback_;  // The table of Knuth-Morris-Pratt for each string.
+  std::vector<size_t> matched_;  // For each string: how many bytes of it the text ends with.
   bool include_stop_;
   std::string held_;  // Invariant after each call: size() == max of matched_.
 };

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kTemplateBytesMax = 1 << 20;
 
-// NOT_FOUND: there is no such file.
+// NOT_FOUND: the file does not exist.
 absl::StatusOr<std::string> ReadText(const std::string& path) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return NotFound("{}: no such file", path);
@@ -28,7 +28,7 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
   return text;
 }
 
-// The value of `chat_template` in a JSON file.
+// Reads the value of `chat_template` in a JSON file.
 absl::StatusOr<TemplateFiles> FromJson(const JsonAt& at, const std::string& path) {
   TemplateFiles files;
   if (at.value.is_string()) {
@@ -61,7 +61,7 @@ absl::StatusOr<TemplateFiles> FromJson(const JsonAt& at, const std::string& path
   return files;
 }
 
-// NOT_FOUND: the file or the key is not there.
+// NOT_FOUND: the file or the key does not exist.
 absl::StatusOr<TemplateFiles> FromJsonFile(const std::string& path) {
   FATHOM_ASSIGN_OR_RETURN(const Json json, ReadJsonFile(path));
   const std::string name = std::filesystem::path(path).filename();

@@ -12,7 +12,7 @@ using jinja::List;
 using jinja::Map;
 using jinja::Value;
 
-// What no template has by itself.
+// Texts that no real template contains.
 constexpr const char* kText = "probe-text-7401";
 constexpr const char* kKey = "probe_key_7402";
 constexpr const char* kPythonMap = "{'probe_key_7402'";
@@ -26,7 +26,7 @@ Value Parts() { return Value(List{Value(Map{{"type", "text"}, {"text", kText}})}
 
 Value ToolCall(Value content, Value arguments) {
   const Value function(Map{{"name", "probe"}, {"arguments", std::move(arguments)}});
-  // Some templates want ids of nine letters and digits.
+  // The id has nine letters and digits, because some templates require that.
   const Value call(Map{{"id", "probe7403"}, {"type", "function"}, {"function", function}});
   return Value(
       Map{{"role", "assistant"}, {"content", std::move(content)}, {"tool_calls", List{call}}});
@@ -44,7 +44,7 @@ class Prober {
   Prober(const jinja::Block& block, const jinja::Variables& globals)
       : block_(block), globals_(globals) {}
 
-  // Nothing where the template refuses the conversation. `tools`: replaces the variable.
+  // Returns nullopt if the template refuses the conversation. `tools` replaces the variable.
   std::optional<std::string> Render(List messages, const Value& tools = jinja::None{}) const {
     jinja::Variables variables = globals_;
     for (auto& [name, value] : variables) {
@@ -68,8 +68,8 @@ bool Has(const std::optional<std::string>& text, std::string_view part) {
   return text && text->find(part) != std::string::npos;
 }
 
-// Text, unless a map is rendered and is not printed in Python's form. The first conversation that
-// the template renders in one of both ways tells.
+// True if the template prints a map, but not in Python's form. The first conversation that the
+// template renders in one of the two ways decides.
 bool WantsMap(const Prober& prober) {
   const Value map(Map{{kKey, "v"}});
   const Value text(std::string("{\"") + kKey + "\": \"v\"}");

@@ -1,5 +1,5 @@
-// text/template_traits.h: in which form a chat template wants what a client sends, found out by
-// rendering small conversations with it. Pure.
+// text/template_traits.h: finds the form of client data that a chat template expects, by rendering
+// small conversations. Pure.
 #pragma once
 
 #include <set>
@@ -11,17 +11,18 @@
 namespace fathom::router {
 
 struct TemplateTraits {
-  // Tool calls' arguments as a map; else as JSON text.
+  // The arguments of tool calls are a map; false: JSON text.
   bool arguments_as_map = false;
-  // Roles whose content may be a list of parts; the other roles' parts are joined to one text.
+  // Roles whose content may be a list of parts. For other roles the parts are joined to one text.
   std::set<std::string, std::less<>> roles_with_parts;
-  // Roles whose content never comes to the prompt, although the template renders them.
+  // Roles whose content never reaches the prompt, although the template renders the conversation.
   std::set<std::string, std::less<>> roles_left_out;
-  // Whether the template has words for the role `developer`.
+  // Whether the template handles the role `developer`.
   bool knows_developer = false;
 };
 
-// `globals`: all variables but `messages`. The template's `source` is searched for "developer".
+// `globals` has all variables except `messages`. The template's `source` is searched for
+// "developer".
 TemplateTraits FindTraits(const jinja::Block& block, std::string_view source,
                           const jinja::Variables& globals);
 

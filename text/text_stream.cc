@@ -44,7 +44,7 @@ void TextStream::GiveHeld(TextDelta* delta) {
 }
 
 void TextStream::AppendTo(Channel channel, TokenId id, TextDelta* delta) {
-  if (channel != channel_) {  // A character does not go on in another text.
+  if (channel != channel_) {  // A character never continues in the other text.
     FlushCharacter(delta);
     channel_ = channel;
   }

@@ -8,7 +8,8 @@
 namespace fathom::router {
 namespace {
 
-// The most bytes that NFC makes one of, e.g. U+212A (3 bytes) to K, or three jamos to a syllable.
+// NFC turns at most this many bytes into one, e.g. U+212A (3 bytes) into K, or three jamos into a
+// syllable.
 constexpr double kNfcShrinkMax = 3;
 
 bool IsAscii(char byte) { return static_cast<uint8_t>(byte) < 0x80; }
@@ -32,13 +33,13 @@ int64_t TokenBound::MinTokens(std::string_view text) const {
   for (size_t at = 0; at < text.size(); ++at) {
     const bool ascii = IsAscii(text[at]);
     if (strips_ && (!ascii || IsWhiteSpace(static_cast<char32_t>(text[at])))) continue;
-    // An ASCII character changes only together with a mark behind it.
+    // NFC changes an ASCII character only together with a mark after it.
     const bool stays = !composes || (ascii && (at + 1 == text.size() || IsAscii(text[at + 1])));
     ++(stays ? counts[static_cast<uint8_t>(text[at])] : changing);
   }
   double tokens = static_cast<double>(changing) / kNfcShrinkMax / longest_any_;
   for (size_t byte = 0; byte < counts.size(); ++byte) {
-    // A byte that is in no token cannot be in a text that Encode takes; it counts for nothing.
+    // A byte that is in no token cannot occur in a text that Encode accepts, so it is not counted.
     if (longest_[byte] > 0) tokens += static_cast<double>(counts[byte]) / longest_[byte];
   }
   return static_cast<int64_t>(tokens * (1 - 1e-9));

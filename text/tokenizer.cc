@@ -21,7 +21,7 @@ namespace {
 
 constexpr int64_t kCancelCheckBytes = 16 << 10;
 
-// What one Encode needs again and again.
+// Memory that one Encode reuses.
 struct Scratch {
   std::string normalized;
   std::string prefixed;
@@ -29,7 +29,7 @@ struct Scratch {
   CancelCheck cancel;
 };
 
-// The parts of `spans` within `piece`, counted from its begin.
+// The parts of `spans` inside `piece`, with offsets from the start of `piece`.
 std::vector<ByteSpan> Clip(std::span<const ByteSpan> spans, ByteSpan piece) {
   std::vector<ByteSpan> inside;
   auto span = std::partition_point(spans.begin(), spans.end(),
@@ -58,7 +58,7 @@ std::vector<AddedToken> NormalizedTokens(const TokenizerSpec& spec) {
   for (AddedToken& token : tokens) {
     if (NormalizeNfc(token.content, {}, &out, &none)) token.content = out;
   }
-  // Two that became one: the lower id is it.
+  // If normalization made two tokens equal, the lower id counts.
   std::stable_sort(tokens.begin(), tokens.end(),
                    [](const AddedToken& a, const AddedToken& b) { return a.content < b.content; });
   tokens.erase(
@@ -73,16 +73,16 @@ std::vector<AddedToken> NormalizedTokens(const TokenizerSpec& spec) {
 struct Tokenizer::Impl {
   std::vector<AddedToken> added_tokens;
   absl::flat_hash_map<std::string, TokenId, StringHash, StringEq> added_ids;
-  AddedTokenMatcher plain_matcher;       // In the text as it came,
-  AddedTokenMatcher normalized_matcher;  // then between those tokens, in the normalized text.
+  AddedTokenMatcher plain_matcher;       // Searches the original text.
+  AddedTokenMatcher normalized_matcher;  // Then searches the normalized text between those tokens.
   bool nfc = false;
   std::optional<CharacterVocabulary> characters;
   PreTokenizer pre_tokenizer;
   Bpe bpe;
   std::vector<std::string> added_bytes;  // By index in added_tokens.
-  std::vector<int32_t> added_index;      // By id: index in added_tokens, or -1.
+  std::vector<int32_t> added_index;      // By id: the index in added_tokens, or -1.
   std::vector<TokenId> prefix_ids, suffix_ids;
-  int32_t bpe_size = 0;  // Ids below it are the BPE's.
+  int32_t bpe_size = 0;  // Ids below it belong to BPE.
   std::string bos_token, eos_token;
   std::optional<TokenId> bos_id, eos_id;
   TokenBound bound;
@@ -100,8 +100,7 @@ struct Tokenizer::Impl {
     return absl::OkStatus();
   }
 
-  // `text` has no tokens of plain_matcher.
-  // `at_begin`: of the whole text.
+  // REQUIRES: `text` contains no token of plain_matcher. `at_begin`: it starts the whole text.
   absl::Status EncodePiece(std::string_view text, bool at_begin,
                            std::vector<ByteSpan> literal_spans, Scratch* scratch,
                            std::vector<TokenId>* ids) const {
@@ -168,7 +167,8 @@ absl::StatusOr<std::optional<TokenId>> FindNamed(const std::optional<TokenId>& i
                  key, token);
 }
 
-// tokenizer_config.json's add_*_token, where it is there, decides; else the post-processor.
+// add_bos_token or add_eos_token of tokenizer_config.json decides if it is set, otherwise the
+// post-processor.
 absl::Status Surround(const std::optional<bool>& add, const std::optional<TokenId>& id,
                       const std::string& folder, std::string_view key, std::vector<TokenId>* ids) {
   if (!add) return absl::OkStatus();

@@ -1,4 +1,4 @@
-// tokenizer_config.json: what of it is used here.
+// Reads the parts of tokenizer_config.json that are used here.
 #include <algorithm>
 #include <charconv>
 #include <utility>
@@ -10,7 +10,7 @@
 namespace fathom::router {
 namespace {
 
-// A special token of tokenizer_config.json: a string or an object with `content`.
+// Reads a special token of tokenizer_config.json: a string or an object with `content`.
 absl::StatusOr<std::string> ReadTokenText(JsonFields* fields, const std::string& key) {
   const auto found = fields->Find(key);
   if (!found) return std::string();
@@ -23,7 +23,7 @@ absl::StatusOr<std::string> ReadTokenText(JsonFields* fields, const std::string&
 }
 
 // Tokens that only tokenizer_config.json lists (added_tokens_decoder: id to token) are added tokens
-// as well. One that tokenizer.json lists too is as that file says.
+// too. For a token in both files, tokenizer.json counts.
 absl::Status ReadTokensOfConfig(const JsonAt& at, TokenizerSpec* spec) {
   if (!at.value.is_object()) return at.Refuse("expected an object of tokens by id");
   absl::flat_hash_map<std::string, TokenId> ids;

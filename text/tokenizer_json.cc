@@ -18,7 +18,7 @@ namespace {
 
 using Vocab = absl::flat_hash_map<std::string, TokenId, StringHash, StringEq>;
 
-// What `use_regex` of ByteLevel splits by.
+// The pattern that ByteLevel's `use_regex` splits by.
 constexpr std::string_view kByteLevelPattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
@@ -94,7 +94,7 @@ absl::StatusOr<SplitSpec> ReadSplit(JsonFields* fields) {
   }
   split.behavior = found->second;
   FATHOM_ASSIGN_OR_RETURN(split.invert, fields->Bool("invert", false));
-  // A bad pattern is named here, where its place is known.
+  // A bad pattern is refused here, where its place in the file is known.
   const absl::Status status =
       (split.is_regex ? Regex::Compile(split.pattern) : Regex::CompileLiteral(split.pattern))
           .status();
@@ -120,7 +120,7 @@ absl::Status ReadPreTokenizer(const JsonAt& at, bool* byte_level, PreTokenizerSp
     spec->splits.push_back({.pattern = individual ? "\\p{N}" : "\\p{N}+"});
   } else if (type == "ByteLevel") {
     *byte_level = true;
-    fields.Ignore("trim_offsets");  // Moves offsets, which nobody asks for, and no ids.
+    fields.Ignore("trim_offsets");  // It moves offsets, which are not used, and no ids.
     FATHOM_ASSIGN_OR_RETURN(spec->add_prefix_space, fields.Bool("add_prefix_space", true));
     FATHOM_ASSIGN_OR_RETURN(const bool use_regex, fields.Bool("use_regex", true));
     if (use_regex) spec->byte_level_split = SplitSpec{.pattern = std::string(kByteLevelPattern)};
@@ -131,7 +131,8 @@ absl::Status ReadPreTokenizer(const JsonAt& at, bool* byte_level, PreTokenizerSp
   return fields.Done();
 }
 
-// Sets *byte_level at ByteLevel; what else is accepted (Fuse) changes nothing behind it.
+// Sets *byte_level if the decoder is ByteLevel. Other accepted decoders (Fuse) change nothing after
+// it.
 absl::Status ReadDecoder(const JsonAt& at, bool* byte_level) {
   FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));
   FATHOM_ASSIGN_OR_RETURN(const std::string type, fields.String("type"));
@@ -153,7 +154,7 @@ absl::Status ReadDecoder(const JsonAt& at, bool* byte_level) {
 // ---- post_processor ----
 
 absl::Status ReadTemplate(JsonFields* fields, TokenizerSpec* spec) {
-  fields->Ignore("pair");  // One text at a time.
+  fields->Ignore("pair");  // Only one text is encoded at a time.
   const std::optional<JsonAt> specials = fields->Find("special_tokens");
   const std::optional<JsonAt> single = fields->Find("single");
   if (!single || !single->value.is_array()) return fields->at().Refuse("expected a list `single`");
@@ -194,7 +195,7 @@ absl::Status ReadPostProcessor(const JsonAt& at, bool* template_seen, TokenizerS
     for (size_t i = 0; i < list->value.size(); ++i) {
       FATHOM_RETURN_IF_ERROR(ReadPostProcessor(list->Element(i), template_seen, spec));
     }
-  } else if (type == "ByteLevel") {  // Moves offsets only.
+  } else if (type == "ByteLevel") {  // It moves offsets only.
     for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) fields.Ignore(key);
   } else if (type == "TemplateProcessing" && !*template_seen) {
     *template_seen = true;
@@ -225,7 +226,7 @@ absl::StatusOr<Vocab> ReadVocab(const JsonAt& at) {
   return vocab;
 }
 
-// A merge's two tokens: "a b" or ["a", "b"].
+// The two tokens of a merge: "a b" or ["a", "b"].
 absl::StatusOr<std::pair<std::string_view, std::string_view>> MergeParts(const JsonAt& merges,
                                                                          size_t index) {
   const Json& value = merges.value[index];
@@ -264,7 +265,7 @@ absl::Status ReadMerges(const JsonAt& at, const Vocab& vocab, BpeSpec* bpe) {
   return absl::OkStatus();
 }
 
-// Every byte that UTF-8 can have needs a token, so that no text is ever unknown.
+// Every byte that can occur in UTF-8 needs a token, so that every text can be encoded.
 absl::Status FindByteTokens(const JsonAt& at, const Vocab& vocab, BpeSpec* bpe) {
   for (int byte = 0; byte < 256; ++byte) {
     const auto found = vocab.find(ByteLevelCharacter(static_cast<uint8_t>(byte)));
@@ -281,13 +282,13 @@ absl::Status FindByteTokens(const JsonAt& at, const Vocab& vocab, BpeSpec* bpe) 
   return absl::OkStatus();
 }
 
-// Tokens of characters, and "<0xNN>" for each byte, so that no text is ever unknown here either.
+// Finds the tokens of characters, and "<0xNN>" for each byte, so that every text can be encoded.
 absl::Status ReadCharacterTokens(const JsonAt& at, const Vocab& vocab, BpeSpec* bpe) {
   bpe->byte_tokens.fill(-1);
   for (const auto& [spelling, id] : vocab) {
     CharacterToken token = ReadCharacterToken(spelling);
     if (token.is_byte) bpe->byte_tokens[static_cast<uint8_t>(token.bytes[0])] = id;
-    // A space of its own is in no prepared text.
+    // A prepared text contains no token with a plain space in its spelling.
     if (token.is_byte || spelling.find(' ') != std::string::npos) {
       bpe->foreign.insert(id);
     } else if (!token.bytes.empty() && NextCharacter(token.bytes, 0) == token.bytes.size()) {
@@ -317,7 +318,7 @@ absl::Status ReadModel(const JsonAt& at, Vocab* vocab, TokenizerSpec* spec) {
       return affix->Refuse("supported is none (null or \"\")");
     }
   }
-  // What to do with unknown characters: there are none, see FindByteTokens.
+  // The treatment of unknown characters; there are none (FindByteTokens).
   for (const char* key : {"unk_token", "fuse_unk"}) fields.Ignore(key);
   FATHOM_ASSIGN_OR_RETURN(const bool byte_fallback, fields.Bool("byte_fallback", false));
   FATHOM_ASSIGN_OR_RETURN(bpe->ignore_merges, fields.Bool("ignore_merges", false));
@@ -325,7 +326,7 @@ absl::Status ReadModel(const JsonAt& at, Vocab* vocab, TokenizerSpec* spec) {
   if (!vocab_at || !merges_at) return at.Refuse("expected `vocab` and `merges`");
   FATHOM_RETURN_IF_ERROR(fields.Done());
   FATHOM_ASSIGN_OR_RETURN(*vocab, ReadVocab(*vocab_at));
-  // Byte-level vocabularies are known by their tokens for bytes, whatever byte_fallback says there.
+  // A vocabulary with tokens for all bytes is byte-level, whatever byte_fallback says.
   const absl::Status byte_level = FindByteTokens(*vocab_at, *vocab, bpe);
   if (!byte_level.ok() && !byte_fallback) return byte_level;
   FATHOM_RETURN_IF_ERROR(ReadMerges(*merges_at, *vocab, bpe));
@@ -365,7 +366,7 @@ absl::Status ReadByteLevelSections(const std::optional<JsonAt>& normalizer,
 
 absl::Status ReadTokenizerJson(const JsonAt& at, TokenizerSpec* spec) {
   FATHOM_ASSIGN_OR_RETURN(JsonFields fields, JsonFields::Open(at));
-  // What training left there: a server neither cuts a text off nor fills one up.
+  // Settings of training: a server neither truncates nor pads a text.
   for (const char* key : {"version", "truncation", "padding"}) fields.Ignore(key);
   Vocab vocab;
   const auto model = fields.Find("model");

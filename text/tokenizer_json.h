@@ -1,7 +1,7 @@
-// text/tokenizer_json.h: tokenizer.json and tokenizer_config.json, checked and turned into
-// plain data. Every key of tokenizer.json is honoured or refused by name; a refusal is
-// INVALID_ARGUMENT and names file, key, value and what is supported. Of tokenizer_config.json only
-// what is used here is checked. Pure apart from reading the files.
+// text/tokenizer_json.h: reads tokenizer.json and tokenizer_config.json, checks them and turns them
+// into plain data. Every key of tokenizer.json is used or refused by name: INVALID_ARGUMENT with
+// the file, the key, the value and what is supported. Of tokenizer_config.json only the keys that
+// are used are checked. Pure, except for reading the files.
 #pragma once
 
 #include <optional>
@@ -18,15 +18,15 @@ namespace fathom::router {
 
 struct TokenizerSpec {
   // tokenizer.json
-  std::vector<AddedToken> added_tokens;  // Ascending by id; ids and contents distinct.
+  std::vector<AddedToken> added_tokens;  // Ascending by id; ids and contents are distinct.
   bool nfc = false;
-  std::optional<CharacterVocabulary> characters;  // Else the vocabulary is byte-level.
+  std::optional<CharacterVocabulary> characters;  // nullopt: the vocabulary is byte-level.
   PreTokenizerSpec pre_tokenizer;
-  std::vector<std::string> vocab_spellings;  // model.vocab by id; empty: no such token.
+  std::vector<std::string> vocab_spellings;  // model.vocab by id; empty: there is no such token.
   BpeSpec bpe;
   std::vector<TokenId> prefix_ids, suffix_ids;  // The post-processor's special tokens.
 
-  // tokenizer_config.json; its added_tokens_decoder is among added_tokens.
+  // tokenizer_config.json. The tokens of its added_tokens_decoder are in added_tokens.
   std::string bos_token, eos_token;
   std::optional<bool> add_bos_token, add_eos_token;
 };

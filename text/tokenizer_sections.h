@@ -1,5 +1,5 @@
-// text/tokenizer_sections.h: what reading tokenizer.json and tokenizer_config.json is made of,
-// where it fills files of its own. Refusals as in tokenizer_json.h. Only for the .cc files of that.
+// text/tokenizer_sections.h: the parts of reading tokenizer.json and tokenizer_config.json that
+// have .cc files of their own. Errors as in tokenizer_json.h. Only for those .cc files.
 #pragma once
 
 #include <optional>
@@ -11,7 +11,7 @@
 
 namespace fathom::router {
 
-// Far above any vocabulary; bounds what a broken file allocates.
+// Far above any vocabulary; limits what a broken file can allocate.
 inline constexpr TokenId kTokenIdMax = (1 << 24) - 1;
 
 // tokenizer_json.cc
@@ -21,8 +21,8 @@ absl::StatusOr<AddedToken> ReadAddedToken(const JsonAt& at);
 // tokenizer_config.cc
 absl::Status ReadTokenizerConfig(const JsonAt& at, TokenizerSpec* spec);
 
-// character_sections.cc: of a vocabulary of characters (character_vocabulary.h). Sections that are
-// missing or null are nullopt.
+// character_sections.cc, for a vocabulary of characters (character_vocabulary.h). A section that is
+// missing or null is nullopt.
 absl::Status ReadCharacterSections(const std::optional<JsonAt>& normalizer,
                                    const std::optional<JsonAt>& pre_tokenizer,
                                    const std::optional<JsonAt>& decoder, const JsonAt& file,

@@ -1,5 +1,5 @@
-// cli/bench/bench_json.h: a run of `fathom bench` as one JSON object, and its metrics read back as
-// the baseline of a later run. Pure.
+// cli/bench/bench_json.h: writes a run of `fathom bench` as one JSON object, and reads the metrics
+// of such an object as the baseline of a later run. Pure.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -19,20 +19,21 @@ nlohmann::ordered_json DistributionJson(const Distribution& d);
 // {"model", "fathom-tiny"}, {"input_len", "128"}.
 using RunKey = std::vector<std::pair<std::string, std::string>>;
 
-// The metrics in what --json printed (the last line that is a JSON object). INVALID_ARGUMENT: it is
-// no such output, or of a run of another kind; the message names the key that differs.
+// Reads the metrics from the output of --json (the last line that is a JSON object).
+// INVALID_ARGUMENT: the text is no such output, or the run had another key; the message names the
+// key.
 absl::StatusOr<std::vector<Metric>> ParseBaseline(const std::string& text, const RunKey& run);
 
-// A start of `fathom serve` by its ready line.
+// The times of a start of `fathom serve`, from its ready line.
 struct StartReport {
   int64_t start_us = 0;
   std::vector<Part> parts;
 };
-// INVALID_ARGUMENT: not a ready line.
+// INVALID_ARGUMENT: the line is not a ready line.
 absl::StatusOr<StartReport> ParseReady(const std::string& line);
 
-// Medians over several starts: the whole ("start_ms"), the time of its worker 0 ("worker_ms": from
-// its process' start until nothing of it is left), then every part. REQUIRES: at least one.
+// Medians over several starts: the whole ("start_ms"), the time of worker 0 ("worker_ms": from its
+// process' start until its last part ended), then each part. REQUIRES: at least one start.
 std::vector<Metric> StartMetrics(const std::vector<StartReport>& starts);
 
 }  // namespace fathom::client

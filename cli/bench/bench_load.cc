@@ -56,7 +56,7 @@ absl::StatusOr<LoadTrace> RunLoad(Client& client, const Load& load, int32_t voca
   absl::Status failure;
   std::mutex mutex;  // Guards all.requests and failure.
   std::atomic<int32_t> next = 0;
-  std::latch ready(load.concurrency);  // Starting threads is not part of the wall.
+  std::latch ready(load.concurrency);  // The measured time excludes the start of threads.
   {
     ProgressBar bar(int64_t{load.requests} * load.output_len, label);
     std::vector<std::jthread> threads;

@@ -15,7 +15,7 @@ constexpr int kServe = 0;
 constexpr int kStartupPollMs = 100;
 constexpr int64_t kStopUs = 60'000'000;
 
-// What happened to the one child until `done` says so, it ended, or the time is over.
+// Runs one child until `done` is true, the child ends, or the time is over.
 class OneStart {
  public:
   absl::StatusOr<StartReport> Run(const std::vector<std::string>& argv, int32_t timeout_s) {

@@ -1,11 +1,12 @@
-// cli/bench/bench_stats.h: what a measured load says, by the usual definitions. Pure.
+// cli/bench/bench_stats.h: the metrics of a measured load, by the usual definitions. Pure.
 //   TTFT  first token received - request sent (client's clock, queueing included)
-//   TPOT  (last token - first token) / (tokens - 1), per request
-//   ITL   gap between two tokens, all requests' together; a frame of k tokens counts as k gaps of a
-//         k-th each
+//   TPOT  (last token - first token) / (tokens - 1), for each request
+//   ITL   time between two tokens, over all requests; a frame of k tokens counts as k gaps of one
+//         k-th of its time each
 //   E2E   end of the stream - request sent
-//   step  (wall(long) - wall(short)) / (long - short), where wall(n) is from the first request sent
-//         to the last one's end, n tokens each, all at once; the least of some repeats each
+//   step  (wall(long) - wall(short)) / (long - short), where wall(n) is the time from sending the
+//         first request to the end of the last one, with n tokens each, all at once; the least of
+//         several repeats
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,7 @@ struct Distribution {
   double min = 0, mean = 0, median = 0, p90 = 0, p99 = 0, max = 0;
 };
 
-// By nearest rank; all 0 for no values.
+// Percentiles by nearest rank; all 0 if there are no values.
 Distribution Distribute(std::vector<double> values);
 
 struct BenchSummary {
@@ -42,7 +43,7 @@ struct BenchSummary {
   double wall_s = 0;
   double requests_per_s = 0;
   double output_tokens_per_s = 0;
-  double total_tokens_per_s = 0;  // Prompts too.
+  double total_tokens_per_s = 0;  // Includes prompt tokens.
   Distribution ttft_ms, tpot_ms, itl_ms, e2e_ms;
 };
 
@@ -50,31 +51,31 @@ BenchSummary Summarize(const std::vector<RequestTrace>& traces, int64_t wall_us)
 
 std::string SummaryText(const BenchSummary& summary);
 
-// One figure of a run, with what its repeats tell of its noise.
+// One metric of a run, with the noise of its repeats.
 struct Metric {
   std::string name;
   double value = 0;
   std::string unit;
   bool higher_is_better = false;
   double noise = 0;      // (largest - least) / value of the repeats; 0 for one repeat.
-  double floor = 0;      // What the card allows at best (cli/plan/roofline.h); 0: not known.
-  double share() const;  // Of the floor that was reached, 0 to 1; 0: not known.
+  double floor = 0;      // The best value that the card allows (cli/plan/roofline.h); 0: unknown.
+  double share() const;  // The share of the floor that was reached, 0 to 1; 0: unknown.
 };
 
 // The median of the repeats. REQUIRES: at least one.
 Metric MedianMetric(std::string name, std::string unit, bool higher_is_better,
                     const std::vector<double>& repeats);
 
-// Milliseconds of a step, from walls in seconds. REQUIRES: at least one wall each; long > short.
+// Milliseconds per step, from walls in seconds. REQUIRES: at least one wall of each; long > short.
 Metric StepMetric(const std::vector<double>& short_walls_s, int32_t short_tokens,
                   const std::vector<double>& long_walls_s, int32_t long_tokens);
 
-// One line a metric.
+// One line for each metric.
 std::string MetricsText(const std::vector<Metric>& metrics);
 
-// What got worse than in `baseline` by more than noise: 2 %, or one and a half times what the
-// repeats of both runs spread if that is more. One sentence a metric; metrics that only one of the
-// two has are no loss.
+// The metrics that are worse than in `baseline` by more than the noise: 2 %, or one and a half
+// times the spread of both runs' repeats if that is more. One sentence for each metric. A metric
+// that only one run has does not count.
 std::vector<std::string> Losses(const std::vector<Metric>& metrics,
                                 const std::vector<Metric>& baseline);
 

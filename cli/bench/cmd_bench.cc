@@ -23,10 +23,10 @@ struct BenchOptions {
   Load load;
   int32_t warmup = 1;
   int32_t repeats = 1;
-  int32_t long_output_len = 193;  // Of step; the short one is load.output_len.
-  std::string model;              // A shape for floors; of startup the model that is served.
+  int32_t long_output_len = 193;  // For `step`; the short length is load.output_len.
+  std::string model;              // A shape for floors; for `startup` the served model.
   std::string gpu = "none";
-  CardLimits card;  // Given numbers go before the card's.
+  CardLimits card;  // Given numbers replace the card's.
   std::string device = "auto";
   std::vector<std::string> serve_args;
   int32_t start_timeout_s = 1800;
@@ -51,14 +51,14 @@ BenchOptions DefaultsOf(const std::string& kind) {
   return options;
 }
 
-// What a run says: the figures that a baseline holds, and the rest for the JSON and for people.
+// The result of a run: the metrics of the baseline, and the other fields for JSON and for people.
 struct BenchReport {
   nlohmann::ordered_json fields;
   std::vector<Metric> metrics;
   std::string text;
 };
 
-// The floors of a model's shape on a card, where both are known.
+// The floors of a model's shape on a card, if both are known.
 class Floors {
  public:
   static absl::StatusOr<Floors> Of(const BenchOptions& options) {
@@ -163,7 +163,7 @@ absl::StatusOr<BenchReport> MeasureStep(Client& client, const BenchOptions& opti
   const RealClock clock;
   Load load = options.load;
   load.requests = load.concurrency;
-  std::vector<double> walls[2];  // Of the short and the long answers.
+  std::vector<double> walls[2];  // Of the short and of the long answers.
   const int32_t lengths[2] = {load.output_len, options.long_output_len};
   for (int32_t round = -options.warmup; round < options.repeats; ++round) {
     for (int which = 0; which < 2; ++which) {

@@ -12,7 +12,7 @@
 namespace fathom::client {
 namespace {
 
-// The folder's name, or the file's: "deepseek-llm-7b".
+// The name of the folder or of the file: "deepseek-llm-7b".
 std::string NameOf(const std::string& model) {
   std::filesystem::path path = std::filesystem::path(model).lexically_normal();
   if (!path.has_filename()) path = path.parent_path();
@@ -69,7 +69,7 @@ int RunPlan(int argc, const char* const* argv) {
   const auto report = MakePlanReport(NameOf(model), *config, plan);
   if (!report.ok()) {
     Fail("plan", report.status());
-    return kExitUsage;  // As the worker does: other flags, or another GPU.
+    return kExitUsage;  // As in the worker: other flags or another GPU are needed.
   }
   PrintAnswer("{}", json ? ToJson(*report).dump() + "\n" : ToText(*report));
   return kExitOk;

@@ -42,7 +42,7 @@ absl::Status SetDevice(const std::string& gpu, PlanReport* report) {
   return absl::OkStatus();
 }
 
-// Shared out to the ranks, without the sums between them.
+// Work is divided among the ranks; the sums between ranks are not counted.
 void AddFloors(const worker::ModelSpec& spec, PlanReport* report) {
   report->floor_context = std::min(kFloorContext, report->plan.limits.context_tokens);
   if (report->card == nullptr) return;

@@ -1,4 +1,4 @@
-// cli/plan/plan_report.h: what `fathom plan` says of a model on a GPU, from config.json alone:
+// cli/plan/plan_report.h: the report of `fathom plan` for a model on a GPU, from config.json alone:
 // where every byte goes, how many tokens and sequences fit, and the least time of a decode step.
 // Pure.
 #pragma once
@@ -15,7 +15,7 @@
 
 namespace fathom::client {
 
-// The command's flags; zeros and "auto" are the worker's defaults.
+// The flags of the command; zeros and "auto" mean the worker's defaults.
 struct PlanFlags {
   std::string gpu = "h100";  // A name of modeling/layout/gpu_cards.h, or bytes: "80G".
   std::string dtype = "auto";
@@ -29,21 +29,22 @@ struct PlanFlags {
 };
 
 struct PlanReport {
-  std::string model;                      // As the reader knows it.
+  std::string model;                      // As the user typed it.
   const worker::GpuCard* card = nullptr;  // Null: the GPU was given as bytes.
   worker::CudaMemoryRequest request;
   worker::CudaMemoryPlan plan;
-  // Tokens of each sequence in the floors below: 1,024, or the context if that is less.
+  // Tokens of each sequence in the floors below: 1,024, or the context if it is shorter.
   int32_t floor_context = 0;
   struct Floor {
     int32_t sequences = 0;
     double ms = 0;
   };
-  std::vector<Floor> floors;  // Of 1, 8 and 64 sequences that fit; empty without a card.
+  std::vector<Floor> floors;  // For 1, 8 and 64 sequences that fit; empty without a card.
 };
 
-// INVALID_ARGUMENT: flags that fit no model or no memory at all; RESOURCE_EXHAUSTED: it does not
-// fit, with what would. REQUIRES: CheckTensorParallel of the model and flags.tp is OK.
+// INVALID_ARGUMENT: the flags fit no model or no memory at all. RESOURCE_EXHAUSTED: the model does
+// not fit; the message says what would. REQUIRES: CheckTensorParallel of the model and flags.tp is
+// OK.
 absl::StatusOr<PlanReport> MakePlanReport(const std::string& model,
                                           const worker::ModelConfig& config,
                                           const PlanFlags& flags);

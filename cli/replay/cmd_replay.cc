@@ -1,5 +1,5 @@
-// `fathom replay`: runs the program fathom-replay beside this one in its place, for the command
-// line includes no process, and the scheduler's core is part of one.
+// `fathom replay`: replaces itself by the program fathom-replay in the same folder, because the
+// command line must not include a process, and the scheduler's core is part of one.
 #include <unistd.h>
 
 #include <cerrno>
@@ -16,7 +16,7 @@ int RunReplay(int argc, const char* const* argv) {
   const std::string program =
       std::filesystem::read_symlink("/proc/self/exe").parent_path() / "fathom-replay";
   std::vector<char*> words;
-  // execv takes them as they are and changes none.
+  // execv does not change its arguments.
   for (int i = 0; i < argc; ++i) words.push_back(const_cast<char*>(argv[i]));
   words.push_back(nullptr);
   execv(program.c_str(), words.data());

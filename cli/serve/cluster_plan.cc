@@ -21,17 +21,17 @@ std::vector<std::string> Argv(const ServeOptions& options, const std::string& pr
   return argv;
 }
 
-// Ports of worker `index` by the first one's; 0 stays "any free one".
+// The port of worker `index`, given the first worker's; 0 stays 0 (any free port).
 int32_t PortOf(int32_t first, int32_t index) { return first == 0 ? 0 : first + index; }
 
-// The GPU that worker `index` sees; "": none is left for it.
+// The GPU of worker `index`; "": there is none for it.
 std::string GpuOf(const ServeOptions& options, int32_t index) {
   if (!options.visible_gpus) return std::to_string(index);
   const auto at = static_cast<size_t>(index);
   return at < options.visible_gpus->size() ? (*options.visible_gpus)[at] : std::string();
 }
 
-// Router and workers read one configuration.
+// Router and workers must read the same configuration.
 void AddOverrides(const ServeOptions& options, ChildSpec* spec) {
   if (options.hf_overrides.empty()) return;
   spec->argv.insert(spec->argv.end(), {"--hf-overrides", options.hf_overrides});
@@ -68,7 +68,7 @@ absl::Status CheckOptions(const ServeOptions& options) {
 }
 
 std::string RunDirName(const ServeOptions& options) {
-  // Letters, digits, '.' and '-' stand for themselves; the rest (of ::1, say) for '_'.
+  // Letters, digits, '.' and '-' are kept; other characters (of ::1, for example) become '_'.
   std::string host = BareHost(options.host);
   for (char& c : host) {
     const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
@@ -151,7 +151,7 @@ ChildSpec EdgeSpec(const ServeOptions& options, const std::string& bin_dir, int3
                "--host",
                options.host};
   spec.ports = {{"grpc_port", {"--grpc-port", options.grpc_port}}};
-  spec.stop_stage = kStopEdge;  // After the router, which drains its streams through it.
+  spec.stop_stage = kStopEdge;  // After the router, whose streams drain through it.
   return spec;
 }
 

@@ -1,4 +1,4 @@
-// cli/serve/cluster_plan.h: which processes `fathom serve` runs, with which flags. Pure.
+// cli/serve/cluster_plan.h: the processes of `fathom serve` and their flags. Pure.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,13 @@
 
 namespace fathom::client {
 
-// Where scheduler and workers listen: the cluster's own traffic stays on this machine.
+// The address of scheduler and workers: the traffic inside the cluster stays on this machine.
 inline constexpr char kInsideHost[] = "127.0.0.1";
 
 struct ServeOptions {
   std::string model;
-  std::string hf_overrides;   // Handed to router and workers alike.
-  std::string chat_template;  // Handed to the router.
+  std::string hf_overrides;   // Passed to router and workers.
+  std::string chat_template;  // Passed to the router.
   std::string device = "auto";
   int32_t tp = 1;
   int32_t pp = 1;
@@ -28,49 +28,49 @@ struct ServeOptions {
   int32_t grpc_port = 8001;
   int32_t scheduler_metrics_port = 8002;
   int32_t scheduler_port = 8003;
-  int32_t worker_port = 8010;          // Worker i has worker_port + i; 0: any free one each.
-  int32_t worker_metrics_port = 8110;  // Likewise.
+  int32_t worker_port = 8010;          // Worker i has worker_port + i; 0: any free port for each.
+  int32_t worker_metrics_port = 8110;  // The same rule.
   std::string log_level = "info";
   std::string run_dir;
-  bool edge = false;    // HAProxy has grpc_port, and the router any free one behind it.
-  int32_t own_pid = 0;  // Of the process that starts the others.
+  bool edge = false;    // HAProxy has grpc_port, and the router has any free port behind it.
+  int32_t own_pid = 0;  // The process that starts the others.
   bool json = false;
   bool verbose = false;
   int32_t start_timeout_s = 1800;
   int32_t drain_timeout_s = 30;
-  // Flag and value, handed to the process as they are.
+  // Flags and values that are passed to the process unchanged.
   std::vector<std::pair<std::string, std::string>> worker_flags;
   std::vector<std::string> worker_switches;  // Flags without a value.
   std::vector<std::pair<std::string, std::string>> router_flags;
   std::vector<std::pair<std::string, std::string>> scheduler_flags;
 
-  // The GPUs that the workers may use (CUDA_VISIBLE_DEVICES); nullopt: all of the machine. With
-  // several workers each one sees one of them.
+  // The GPUs that the workers may use (CUDA_VISIBLE_DEVICES); nullopt: all GPUs of the machine.
+  // Each of several workers sees one of them.
   std::optional<std::vector<std::string>> visible_gpus;
 
   int32_t workers() const { return tp * dp; }
 };
 
-// What this build cannot do, and values that exclude each other.
+// Refuses what this build cannot do, and values that exclude each other.
 absl::Status CheckOptions(const ServeOptions& options);
 
-// Name of the run directory of the cluster at this address, e.g. "fathom-127.0.0.1-8001": clusters
-// that can run beside each other have different ones. REQUIRES: grpc_port is not 0.
+// The name of the run directory of the cluster at this address, e.g. "fathom-127.0.0.1-8001".
+// Clusters that can run at the same time have different names. REQUIRES: grpc_port is not 0.
 std::string RunDirName(const ServeOptions& options);
 
-// Order of stopping: who brings work in stops first.
+// The order of stopping: processes that bring work in stop first.
 inline constexpr int kStopRouter = 0;
 inline constexpr int kStopEdge = 1;
 inline constexpr int kStopWorkers = 1;
 inline constexpr int kStopScheduler = 2;
 
-// `bin_dir` holds the binaries. REQUIRES for workers and router: the scheduler's port is known.
+// `bin_dir` has the programs. REQUIRES for workers and router: the scheduler's port is known.
 ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir);
 ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                      int32_t scheduler_port, int32_t index);
 ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
                      int32_t scheduler_port);
-// HAProxy in front of the router, by `fathom edge`. REQUIRES: the router's port is known.
+// HAProxy in front of the router, run by `fathom edge`. REQUIRES: the router's port is known.
 ChildSpec EdgeSpec(const ServeOptions& options, const std::string& bin_dir, int32_t router_port);
 
 }  // namespace fathom::client

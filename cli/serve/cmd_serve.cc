@@ -10,7 +10,7 @@ namespace {
 constexpr int32_t kWorkerPort = 8010;
 constexpr int32_t kWorkerMetricsPort = 8110;
 
-// Flags that only the workers understand, handed to them as they are.
+// Flags that only the workers know, passed to them unchanged.
 struct Handed {
   const char* flag;
   const char* help;

@@ -27,7 +27,8 @@ absl::StatusOr<std::string> FindHaproxy() {
 
 absl::Status ExecHaproxy(const std::string& program, const Listener& listener,
                          const std::string& router) {
-  // HAProxy reads its configuration by name: a file in memory, which ends with it.
+  // HAProxy reads its configuration from a path, so the text is put into a memory file, which ends
+  // with HAProxy.
   const int file = memfd_create("haproxy.cfg", 0);
   constexpr std::string_view kText(kHaproxyCfg);
   if (file < 0 || write(file, kText.data(), kText.size()) != static_cast<ssize_t>(kText.size())) {

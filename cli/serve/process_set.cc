@@ -32,7 +32,7 @@ sigset_t StopSet() {
   return set;
 }
 
-// A pipe whose ends close on exec; the end that we read does not block. An errno, or 0.
+// Makes a pipe whose ends close on exec; the read end does not block. Returns 0 or an errno.
 int MakePipe(int* read_end, int* write_end) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return errno;
@@ -75,8 +75,8 @@ std::vector<std::string> Merged(const std::map<std::string, std::string>& change
   return merged;
 }
 
-// posix_spawn with stdin from /dev/null, both outputs into our pipes, no blocked signal, a group of
-// its own.
+// posix_spawn with stdin from /dev/null, both outputs into our pipes, no blocked signal, and a
+// process group of its own.
 int Spawn(pid_t* pid, const std::vector<std::string>& argv,
           const std::map<std::string, std::string>& environment, int out, int err) {
   posix_spawn_file_actions_t actions;
@@ -154,7 +154,7 @@ absl::StatusOr<pid_t> ProcessSet::Start(int child, const std::vector<std::string
   Close(&err);
   if (error == 0) {
     process.pidfd = static_cast<int>(syscall(SYS_pidfd_open, process.pid, 0));
-    if (process.pidfd < 0) {  // Nobody would hear of its end.
+    if (process.pidfd < 0) {  // Without a pidfd the end of the child would not be noticed.
       error = errno;
       kill(process.pid, SIGKILL);
       waitpid(process.pid, nullptr, 0);
@@ -210,7 +210,7 @@ void ProcessSet::ReadLines(int child, bool is_error, Pipe* pipe,
   while (pipe->fd >= 0) {
     const ssize_t n = read(pipe->fd, buffer, sizeof buffer);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) break;  // EAGAIN: all is read for now.
+    if (n < 0) break;  // EAGAIN: everything was read.
     if (n == 0) {
       Close(&pipe->fd);
       break;
@@ -242,8 +242,7 @@ void ProcessSet::Reap(int child, std::vector<ProcessEvent>* events) {
   events->emplace_back(ChildExit{child, code});
 }
 
-// One SIGCHLD may stand for several ended children, our own among them, so each zombie is looked
-// at.
+// One SIGCHLD may stand for several ended children, including ours, so each zombie is checked.
 void ProcessSet::ReapOrphans(std::vector<ProcessEvent>* events) {
   siginfo_t ended{};
   while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid != 0) {

@@ -42,7 +42,7 @@ bool RotatingFile::Write(std::string_view bytes) {
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) return false;
     bytes_ += written;
-    torn_ = true;  // Until its newline is there.
+    torn_ = true;  // True until the newline is written.
     bytes.remove_prefix(static_cast<size_t>(written));
   }
   return true;
@@ -50,12 +50,12 @@ bool RotatingFile::Write(std::string_view bytes) {
 
 void RotatingFile::Append(std::string_view line) {
   if (bytes_ > 0 && bytes_ + static_cast<int64_t>(line.size()) >= bytes_max_) {
-    // Where it cannot be kept beside the new one, it is given up: the bound holds.
+    // If the old file cannot be renamed, its content is dropped, so that the size limit holds.
     if (std::rename(path_.c_str(), (path_ + ".1").c_str()) != 0 && fd_ >= 0) {
       [[maybe_unused]] const int emptied = ftruncate(fd_, 0);
     }
-    // Without a new file (no descriptor, a folder that was removed) lines are dropped; each one
-    // tries again.
+    // If a new file cannot be opened (no descriptor, a removed folder), lines are dropped; each
+    // line tries to open it again.
     if (Reopen().ok()) torn_ = false;
   }
   if (fd_ < 0 && !Reopen().ok()) {

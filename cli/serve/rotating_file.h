@@ -1,6 +1,6 @@
-// cli/serve/rotating_file.h: a text file that lines are appended to, over any number of lives of
-// its writers, and that never grows without bound: when it is full it becomes PATH.1 (replacing the
-// former one) and a new one begins. Thread: one owner.
+// cli/serve/rotating_file.h: a bounded text file to which lines are appended, also over several
+// lives of its writers. A full file becomes PATH.1 (replacing the old one), and a new file begins.
+// Thread: one owner.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ namespace fathom::client {
 
 class RotatingFile {
  public:
-  // Opens or makes `path`. FAILED_PRECONDITION with the system's reason. Together with PATH.1 it
-  // takes at most 2 * bytes_max, and one line more.
+  // Opens or creates `path`. FAILED_PRECONDITION with the system's reason. The file and PATH.1
+  // together take at most 2 * bytes_max plus one line.
   static absl::StatusOr<std::unique_ptr<RotatingFile>> Open(std::string path, int64_t bytes_max);
   ~RotatingFile();
   RotatingFile(const RotatingFile&) = delete;
@@ -35,7 +35,7 @@ class RotatingFile {
   const int64_t bytes_max_;
   int fd_ = -1;
   int64_t bytes_ = 0;
-  bool torn_ = false;  // The last line was written in part.
+  bool torn_ = false;  // The last line was written only in part.
   int64_t dropped_lines_ = 0;
 };
 

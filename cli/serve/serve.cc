@@ -32,26 +32,26 @@ namespace fathom::client {
 namespace {
 
 constexpr int kServePollMs = 5;
-// Measured (docs/OPERATIONS.md, "Limits of the system"), with some room.
+// Measured (docs/OPERATIONS.md, "Limits of the system"), with some reserve.
 constexpr int64_t kOwnDescriptors = 24;
-constexpr int64_t kDescriptorsOfChild =
-    8;  // Two pipes, a pidfd, a log, and all of them at a start.
+// Two pipes, a pidfd and a log; at a start all of them.
+constexpr int64_t kDescriptorsOfChild = 8;
 constexpr int64_t kOwnThreads = 8;
 constexpr int64_t kThreadsOfChild = 20;
 constexpr int64_t kOwnAddressSpaceBytes = int64_t{512} << 20;
 constexpr int64_t kStatusDeadlineMs = 1000;
-// Groups of workers lost one after another for the same reason, before the cluster was ever ready:
-// the next one would be lost like them.
+// If so many groups in a row are lost for the same reason before the cluster was ever ready, the
+// next one would be lost too, so the start fails.
 constexpr int32_t kLossesAlikeMax = 5;
 constexpr int64_t kFailureGraceUs = 1'000'000;
-constexpr int64_t kDrainMarginUs =
-    5'000'000;  // A process that drains ends by itself before we end it.
+// A draining process should end by itself before we end it.
+constexpr int64_t kDrainMarginUs = 5'000'000;
 
 void Say(const std::string& text) { Diagnose("fathom serve: {}", text); }
 
 std::string BinDir() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
 
-// What can be known of the model before any process is started.
+// Checks of the model that are possible before any process is started.
 absl::Status CheckModel(const ServeOptions& options) {
   FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config,
                           worker::ReadModelConfig(options.model, options.hf_overrides));
@@ -79,7 +79,7 @@ absl::Status CheckPorts(const ServeOptions& options) {
   return absl::OkStatus();
 }
 
-// Of this process, and of all it starts where the system counts them together.
+// Checks the limits for this process, and for its children where the system counts them together.
 absl::Status CheckHost(const ServeOptions& options) {
   const int64_t children = options.workers() + 2;
   return CheckHostLimits({.descriptors = kOwnDescriptors + kDescriptorsOfChild * children,
@@ -88,8 +88,8 @@ absl::Status CheckHost(const ServeOptions& options) {
                          TakeHostLimits());
 }
 
-// Clusters on fixed ports keep their directory (and with it their term and logs) over restarts; one
-// on any free port has a directory of its own.
+// A cluster on fixed ports keeps its directory (and so its term and logs) over restarts. A cluster
+// on any free port gets a new directory.
 absl::Status ChooseRunDir(ServeOptions* options) {
   if (!options->run_dir.empty()) return absl::OkStatus();
   const char* runtime = std::getenv("XDG_RUNTIME_DIR");
@@ -111,7 +111,7 @@ absl::Status ChooseRunDir(ServeOptions* options) {
   return absl::OkStatus();
 }
 
-// Makes the directory and holds it, by a lock on a descriptor of `*held`, until this process ends.
+// Creates the directory and locks it, with a descriptor in `*held`, until this process ends.
 absl::Status HoldRunDir(const std::string& run_dir, int* held) {
   std::error_code error;
   const bool created = std::filesystem::create_directories(run_dir, error);
@@ -142,7 +142,7 @@ absl::Status HoldRunDir(const std::string& run_dir, int* held) {
   return absl::OkStatus();
 }
 
-// A process' phases, with the time that its ports took among them.
+// The phases of a process, with the time until its ports listened inserted.
 std::vector<PhaseMark> WithListening(const ChildState& state) {
   std::vector<PhaseMark> phases = state.phases;
   if (!state.listening_at_us) return phases;
@@ -153,7 +153,7 @@ std::vector<PhaseMark> WithListening(const ChildState& state) {
   return phases;
 }
 
-// A cluster from its first process to its last.
+// One cluster, from its first process to its last.
 class Cluster {
  public:
   Cluster(ServeOptions options, const Clock& clock, TimeUs begin_us)
@@ -164,7 +164,7 @@ class Cluster {
 
   using Verdict = Supervisor::Verdict;
 
-  // nullopt: it can answer.
+  // nullopt: the cluster can answer.
   std::optional<Verdict> Start(TimeUs checked_at_us) {
     checked_at_us_ = checked_at_us;
     deadline_us_ = begin_us_ + options_.start_timeout_s * int64_t{1'000'000};
@@ -231,7 +231,7 @@ class Cluster {
 
  private:
   int router() const { return options_.workers() + 1; }
-  // Whose gRPC port clients dial.
+  // The process whose gRPC port clients dial.
   int front() const { return router() + (options_.edge ? 1 : 0); }
 
   std::optional<Verdict> Add(ChildSpec spec) {
@@ -282,7 +282,7 @@ class Cluster {
     for (const std::string& note : supervisor_.TakeNotes()) Say(note);
   }
 
-  // The path that the start had to wait for: scheduler, slowest worker, then router and group.
+  // The critical path of the start: the scheduler, the slowest worker, then router and group.
   std::vector<Interval> Intervals() const {
     const ChildState& scheduler = supervisor_.child(0);
     std::vector<Interval> all = {
@@ -338,7 +338,7 @@ class Cluster {
     const auto it = ports.find(key);
     return it == ports.end() ? 0 : static_cast<int32_t>(it->second);
   }
-  // As a client on this machine dials it.
+  // The address that a client on this machine dials.
   std::string Address(int32_t port) const { return FormatHostPort(DialHost(options_.host), port); }
 
   const ServeOptions options_;
@@ -390,7 +390,7 @@ int Serve(ServeOptions options, const Clock& clock) {
   Say(verdict->message);
   cluster.Stop(verdict->code == kExitOk ? drain_us : kFailureGraceUs);
   const bool explained = verdict->code != kExitUnavailable && verdict->code != kExitInternal;
-  if (own_dir && explained) {  // Else the logs may tell why.
+  if (own_dir && explained) {  // If the end is not explained, the logs are kept.
     std::error_code ignored;
     std::filesystem::remove_all(run_dir, ignored);
   }

@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-// A log line is a JSON object with the text in "msg"; anything else is the text itself.
+// A log line is a JSON object with the text in "msg"; any other line is the text itself.
 std::string TextOf(const std::string& line) {
   const json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (parsed.is_object() && parsed.contains("msg") && parsed["msg"].is_string()) {
@@ -81,7 +81,7 @@ std::optional<Supervisor::Verdict> Supervisor::Poll(int timeout_ms) {
   return std::nullopt;
 }
 
-// No longer than until the next restart is due.
+// At most until the next restart is due.
 int Supervisor::WaitMs(int timeout_ms) const {
   for (const Child& child : children_) {
     if (child.state.pid != 0) continue;
@@ -111,7 +111,8 @@ std::optional<Supervisor::Verdict> Supervisor::OnExit(const ChildExit& exit) {
   state.last_code = exit.code;
   if (stopping_) return std::nullopt;
   const std::string said = state.last_error.empty() ? "without a word" : state.last_error;
-  // The system's limits are the same for the next try; once they sufficed, they may again.
+  // The limits of the system will be the same at the next try. After the cluster was ready once,
+  // they were sufficient, so a later try may succeed.
   const bool fatal = exit.code == kExitUsage || exit.code == kExitBadModel ||
                      (exit.code == kExitResources && !ready_);
   if (fatal) return Verdict{exit.code, fmt::format("{}: {}", child.spec.name, said)};

@@ -1,11 +1,12 @@
-// cli/serve/supervisor.h: keeps a set of processes alive: starts them, reads the JSON lines by
-// which they say where they listen and how their start goes, restarts what dies, and stops them in
-// order. A child that ends with 64 (bad usage), 66 (bad model) or, before MarkReady, 71 (the
-// system's limits) is not started again: the whole ends with that code. A restart that fails (the
-// program is being replaced, the system has no process or memory to give) counts as a death and is
-// tried again. Only deaths during the start, or soon after it, delay the next one: whoever is
-// killed now and then is back at once. A child's stderr is appended to RUN_DIR/<name>.log, which is
-// bounded (cli/serve/rotating_file.h). Thread: one owner, as ProcessSet.
+// cli/serve/supervisor.h: keeps a set of processes alive. It starts them, reads their JSON lines
+// (where they listen, the progress of their start), restarts those that die, and stops them in
+// order. A child that ends with 64 (bad usage), 66 (bad model) or, before MarkReady, 71 (limits of
+// the system) is not restarted: the supervisor ends with that code. A restart that fails (the
+// program file is being replaced, or the system has no process or memory) counts as a death and is
+// tried again. A restart is delayed only if the child died during its start or soon after it; a
+// child that dies later is restarted at once. The stderr of a child is appended to
+// RUN_DIR/<name>.log, which is bounded (cli/serve/rotating_file.h). Thread: one owner, as in
+// ProcessSet.
 #pragma once
 
 #include <cstdint>
@@ -25,29 +26,29 @@
 namespace fathom::client {
 
 struct ChildState {
-  pid_t pid = 0;   // Of the living process, else 0.
-  int deaths = 0;  // In a row, without a healthy life between them.
+  pid_t pid = 0;   // Of the living process; 0: it is down.
+  int deaths = 0;  // Consecutive deaths without a healthy life between them.
   TimeUs started_at_us = 0;
-  TimeUs restart_at_us = 0;               // While it is down.
-  std::optional<TimeUs> listening_at_us;  // Of this life.
-  std::optional<TimeUs> up_at_us;         // Likewise: the end of its start.
-  std::map<std::string, int64_t> ports;   // As it said.
-  std::vector<PhaseMark> phases;          // Of this life.
-  std::string last_error;                 // Its last line on stderr, of any life.
+  TimeUs restart_at_us = 0;               // Valid while it is down.
+  std::optional<TimeUs> listening_at_us;  // In this life.
+  std::optional<TimeUs> up_at_us;         // In this life: the end of its start.
+  std::map<std::string, int64_t> ports;   // The ports of its listening line.
+  std::vector<PhaseMark> phases;          // In this life.
+  std::string last_error;                 // Its last line on stderr, in any life.
   int last_code = 0;
 };
 
 struct SupervisorOptions {
-  std::string run_dir;                        // Exists.
-  bool verbose = false;                       // Children's stderr also goes to ours.
+  std::string run_dir;                        // Must exist.
+  bool verbose = false;                       // The children's stderr is also copied to ours.
   int64_t log_bytes_max = int64_t{16} << 20;  // Of one file; a child has at most two.
   int64_t backoff_first_us = 100'000;
   int64_t backoff_max_us = 5'000'000;
-  int64_t healthy_us = 1'000'000;   // So long after its start a life forgets the deaths before it.
-  int deaths_before_ready_max = 3;  // Of one child, until MarkReady: then the start has failed.
+  int64_t healthy_us = 1'000'000;   // After this time, earlier deaths are forgotten.
+  int deaths_before_ready_max = 3;  // Of one child before MarkReady; then the start has failed.
 };
 
-// The wait before the next start after so many deaths in a row: none after the first one.
+// The delay before the next start after `deaths` consecutive deaths; 0 after the first one.
 // REQUIRES: deaths >= 1.
 int64_t RestartDelayUs(const SupervisorOptions& options, int deaths);
 
@@ -55,8 +56,8 @@ class Supervisor {
  public:
   Supervisor(SupervisorOptions options, const Clock* clock);
 
-  // Starts a child; its number is its order. NOT_FOUND when there is no such program; another
-  // failure to start it is tried again by Poll.
+  // Starts a child. Returns its number, which counts from 0. NOT_FOUND if there is no such program;
+  // after another failure Poll tries again.
   absl::StatusOr<int> Add(ChildSpec spec);
 
   // The end of the supervision: the exit code and one line for people.
@@ -64,20 +65,19 @@ class Supervisor {
     int code = 0;
     std::string message;
   };
-  // Handles what happens within timeout_ms. A verdict: a child ended for good, or a stop signal
+  // Handles the events of timeout_ms. Returns a verdict if a child ended for good or a stop signal
   // came (code 0).
   std::optional<Verdict> Poll(int timeout_ms);
 
-  // From now on deaths do not end the start.
+  // From now on, deaths do not fail the start.
   void MarkReady() { ready_ = true; }
 
-  // Stops all, stage by stage, each with SIGTERM and at most `grace_us` before SIGKILL; a stop
-  // signal meanwhile ends the rest at once. False: something had to be killed.
+  // Stops all children, stage by stage: SIGTERM, then SIGKILL after at most `grace_us`. A stop
+  // signal during this time kills the rest at once. Returns false if a child had to be killed.
   bool Stop(int64_t grace_us);
 
   const ChildState& child(int index) const { return children_[index].state; }
-  // Lines that something happened to the cluster ("worker-0 died (137); starting it again"), since
-  // the last call.
+  // Lines about the cluster ("worker-0 died (137); starting it again") since the last call.
   std::vector<std::string> TakeNotes();
 
  private:
@@ -91,7 +91,7 @@ class Supervisor {
   std::optional<Verdict> Handle(const ProcessEvent& event);
   std::optional<Verdict> OnExit(const ChildExit& exit);
   std::optional<Verdict> OnStartFailed(int index, const absl::Status& status);
-  // It is down; says when it starts again. `what` is how it ended.
+  // The child is down; sets when it starts again. `what` says how it ended.
   std::optional<Verdict> OnDown(int index, const std::string& what, int code);
   void OnLine(const ChildLine& line);
   bool StopStage(int stage, int64_t grace_us);

@@ -19,12 +19,12 @@ constexpr int64_t kGoldenBytesMax = 256 << 20;
 struct Case {
   std::string file;
   Golden golden;
-  absl::Status status;  // Of the calls.
+  absl::Status status;  // The status of the calls.
   Comparison comparison;
-  bool passed = false;  // By the rule; its file's means too.
+  bool passed = false;  // By the rule, including the means of the file.
 };
 
-// What the rule finds of a whole file.
+// The differences that the rule finds in a whole file.
 struct FileReport {
   std::string file;
   std::vector<std::string> differences;
@@ -32,9 +32,9 @@ struct FileReport {
 
 struct VerifyReport {
   VerifyRule rule = VerifyRule::kCpu;
-  std::vector<FileReport> files;  // That break a bound on a mean.
+  std::vector<FileReport> files;  // Files that break a bound on a mean.
   size_t passed = 0;
-  size_t exact = 0;  // Of these: answered with exactly the recorded ids.
+  size_t exact = 0;  // Passed cases whose ids equal the recorded ones.
   Distances outputs, prompts;
   double distance_max = 0;
 };
@@ -74,7 +74,7 @@ absl::Status ReplayCase(Client& client, const Model& model, VerifyRule rule, Cas
   return absl::OkStatus();
 }
 
-// All cases, `concurrency` at a time.
+// Replays all cases, `concurrency` at a time.
 void ReplayAll(Client& client, const Model& model, VerifyRule rule, int concurrency,
                std::vector<Case>* cases) {
   std::atomic<size_t> next = 0;
@@ -98,8 +98,8 @@ absl::StatusOr<std::vector<Case>> ReadCases(const std::vector<std::string>& file
   return cases;
 }
 
-// No case of a file passes whose means are out of bounds: they say that something is wrong, not
-// with which case.
+// If the means of a file are out of bounds, no case of the file passes: the means show that
+// something is wrong, but not in which case.
 VerifyReport Judge(VerifyRule rule, std::vector<Case>* cases) {
   VerifyReport report{.rule = rule};
   for (auto begin = cases->begin(); begin != cases->end();) {

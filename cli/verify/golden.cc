@@ -67,7 +67,7 @@ absl::Status ParseQuestion(const ordered_json& from, Golden* to) {
   return absl::OkStatus();
 }
 
-// Empty where a position has less than two tokens.
+// Empty if a position has fewer than two tokens.
 std::vector<double> GapsOf(const std::vector<TopTokens>& top) {
   std::vector<double> gaps;
   for (const TopTokens& one : top) {

@@ -1,5 +1,5 @@
 // cli/verify/golden.h: recorded answers (goldens/*.jsonl, fixtures/*/goldens.jsonl), one JSON
-// object a line. Pure.
+// object in each line. Pure.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,10 @@ struct TopTokens {
   std::vector<double> logprobs;
 };
 
-// Recorded greedily by another implementation in fp32. Invariants of a parsed one: prompt_ids and
-// output_ids are not empty; logprobs, top and gaps (where there are any) have one entry per output
-// id; prompt_logprobs (where there are any) one per prompt id, the first of which says nothing.
+// An answer that another implementation gave greedily in fp32. Invariants of a parsed one:
+// prompt_ids and output_ids are not empty; logprobs, top and gaps, if present, have one entry for
+// each output id; prompt_logprobs, if present, has one entry for each prompt id, and the first one
+// has no meaning.
 struct Golden {
   std::string name;
   int32_t line = 0;
@@ -34,12 +35,12 @@ struct Golden {
   std::optional<std::string> text;
   std::vector<double> logprobs;
   std::vector<TopTokens> top;
-  std::vector<double> gaps;  // Between the two best tokens, of "margins" or the top.
+  std::vector<double> gaps;  // Between the two best tokens, from "margins" or the top.
   std::vector<double> prompt_logprobs;
-  bool fixture = false;  // Without "rendered": by ids, the end token ignored.
+  bool fixture = false;  // Without "rendered": sent as ids, the end token ignored.
 };
 
-// INVALID_ARGUMENT naming `origin`, line and key.
+// INVALID_ARGUMENT names `origin`, the line and the key.
 absl::StatusOr<std::vector<Golden>> ParseGoldens(std::string_view jsonl, const std::string& origin);
 
 }  // namespace fathom::client

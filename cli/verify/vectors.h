@@ -1,5 +1,5 @@
-// cli/verify/vectors.h: recorded vectors of tokenizers and chat templates, one JSON object a line,
-// and how a check of them ends. Pure.
+// cli/verify/vectors.h: checks recorded vectors of tokenizers and chat templates, one JSON object
+// in each line. Pure.
 #pragma once
 
 #include <functional>
@@ -12,16 +12,16 @@
 
 namespace fathom::client {
 
-inline constexpr int64_t kVectorsBytesMax = 256 << 20;  // Of a file of them.
+inline constexpr int64_t kVectorsBytesMax = 256 << 20;  // The limit of a file of vectors.
 
 struct VectorCounts {
   int64_t total = 0;
   int64_t exact = 0;
 };
 
-// Calls `check` for each line: nullopt = not meant, "" = exact, else what differs. `tell` gets
-// "origin:line: ..." of each difference. INVALID_ARGUMENT for a line that is no JSON object or
-// lacks a key, and when none was meant.
+// Calls `check` for each line. nullopt: the vector does not apply; "": equal; otherwise the
+// difference. `tell` gets "origin:line: ..." for each difference. INVALID_ARGUMENT for a line that
+// is no JSON object or lacks a key, and if no vector applied.
 absl::StatusOr<VectorCounts> CheckVectors(
     std::string_view jsonl, const std::string& origin,
     const std::function<std::optional<std::string>(const nlohmann::ordered_json&)>& check,

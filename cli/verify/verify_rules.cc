@@ -31,7 +31,7 @@ class Comparer {
             show(g, got.end()), show(w, want.end()), got.size(), want.size());
   }
 
-  // False: they differ too much.
+  // Returns false if the values differ too much.
   bool Logprob(const std::string& what, double got, double want, Distances* distances) {
     const double distance = std::abs(got - want);
     distances->Add(distance);
@@ -40,7 +40,8 @@ class Comparer {
     return false;
   }
 
-  // Ranks agree in value; tokens agree except where neighbours are too close to be told apart.
+  // The values at each rank must agree. The tokens must agree, except where the values of
+  // neighbours are too close to distinguish.
   bool Top(const std::string& what, const TokenLogprob& got, const TopTokens& want) {
     if (got.top_ids.size() < want.ids.size()) {
       Differs("{} has {} tokens, recorded {}", what, got.top_ids.size(), want.ids.size());
@@ -75,7 +76,7 @@ class Comparer {
   Comparison result_;
 };
 
-// What no arithmetic changes.
+// Compares what does not depend on arithmetic.
 void CompareTexts(const Golden& golden, const Replay& replay, Comparer* compare) {
   if (replay.tokenized) {
     if (golden.conversation && golden.rendered) {
@@ -86,8 +87,8 @@ void CompareTexts(const Golden& golden, const Replay& replay, Comparer* compare)
   if (replay.decoded && golden.text) compare->Text("text", *replay.decoded, *golden.text);
 }
 
-// A conversation's stream parts reasoning and keeps tool markers; a plain text is streamed as it
-// is.
+// The stream of a conversation separates reasoning and keeps tool markers. A plain text is streamed
+// unchanged.
 void CompareStreamedText(const Golden& golden, const Replay& replay, Comparer* compare) {
   if (!replay.decoded || !golden.text || golden.conversation) return;
   compare->Text("streamed text", replay.answer.sequences[0].text, *golden.text);
@@ -131,12 +132,12 @@ void ComparePromptLogprobs(const Golden& golden, const std::optional<PromptLogpr
   }
 }
 
-// Where the gap was not recorded, nothing excuses another token.
+// If the gap was not recorded, another token is always a difference.
 bool IsNearTie(const Golden& golden, size_t position) {
   return !golden.gaps.empty() && golden.gaps[position] <= kCudaNearTie;
 }
 
-// Equal up to the first near tie, where another token may begin another answer.
+// Equal up to the first near tie; after it another token may start another answer.
 void CompareFreeRun(const Golden& golden, const std::vector<TokenId>& got, Comparer* compare) {
   compare->result()->ids_equal = got == golden.output_ids;
   size_t tie = 0;
@@ -149,8 +150,8 @@ void CompareFreeRun(const Golden& golden, const std::vector<TokenId>& got, Compa
   if (got.size() == tie) compare->Differs("output_ids has {} tokens: none at the near tie", tie);
 }
 
-// The recorded ids, fed one after the other: every position counts. Lines for the first wrong token
-// and the first wrong log-probability; all distances are added up.
+// Compares the recorded ids, scored as a prompt, so every position counts. Adds one line for the
+// first wrong token and one for the first wrong log-probability; all distances are summed.
 void CompareScored(const Golden& golden, const std::optional<PromptLogprobs>& scored,
                    Comparer* compare) {
   const size_t prompt = golden.prompt_ids.size(), outputs = golden.output_ids.size();

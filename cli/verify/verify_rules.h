@@ -1,11 +1,11 @@
-// cli/verify/verify_rules.h: when an answer is the recorded one. Pure.
-// The CPU rule: rendered text, prompt ids and output ids equal; each log-probability within 2e-3 of
-// the recorded one (the recorder had another order of sums, so bits cannot be compared).
-// The CUDA rule, for 16-bit activations: rendered text and prompt ids equal; output ids equal up to
-// the first near tie (a position whose two best tokens the recorder saw 0.15 or less apart); and
-// the recorded ids scored as a prompt: at each position without a near tie the recorded token is
-// the best, each output's log-probability is within 0.25, and over a file the differences of
-// outputs are within 0.03 on average, those of prompts within 0.08.
+// cli/verify/verify_rules.h: the rules by which an answer equals the recorded one. Pure.
+// The CPU rule: rendered text, prompt ids and output ids are equal; each log-probability is within
+// 2e-3 of the recorded one (the recorder added in another order, so bits cannot be compared).
+// The CUDA rule, for 16-bit activations: rendered text and prompt ids are equal; output ids are
+// equal up to the first near tie (a position where the recorder's two best tokens are at most 0.15
+// apart). Then the recorded ids are scored as a prompt: at each position without a near tie the
+// recorded token is the best; the log-probability of each output is within 0.25; over a file, the
+// differences of outputs are at most 0.03 on average, those of prompts at most 0.08.
 #pragma once
 
 #include <algorithm>
@@ -28,15 +28,15 @@ inline constexpr double kCudaPromptMeanMax = 0.08;
 
 enum class VerifyRule { kCpu, kCuda };
 const char* NameOf(VerifyRule rule);  // "cpu", "cuda".
-// Of what the cluster says it computes on.
+// Chooses the rule by the device that the cluster reports.
 VerifyRule RuleFor(const Model& model);
 
-// What the cluster gave for one golden. Parts that were not asked for are absent.
+// The cluster's answers for one golden. Parts that were not asked for are absent.
 struct Replay {
-  std::optional<TokenizeResult> tokenized;  // Of the conversation or the prompt.
-  std::optional<std::string> decoded;  // Detokenize(recorded output ids), special tokens left out.
+  std::optional<TokenizeResult> tokenized;  // For the conversation or the prompt.
+  std::optional<std::string> decoded;  // Detokenize(recorded output ids) without special tokens.
   Answer answer;
-  std::optional<PromptLogprobs> scored;  // Of ScoreRequest.
+  std::optional<PromptLogprobs> scored;  // The answer to ScoreRequest.
 };
 
 // Distances of log-probabilities from the recorded ones.
@@ -55,23 +55,23 @@ struct Distances {
 };
 
 struct Comparison {
-  std::vector<std::string> differences;  // Empty: by the rule. Each a line for people.
-  bool ids_equal = false;                // All output ids of the free run.
+  std::vector<std::string> differences;  // Empty: passed. Each is a line for people.
+  bool ids_equal = false;                // All output ids of the free run are equal.
   Distances outputs;                     // Of the recorded tokens.
   Distances prompts;
   Distances alternatives;  // Of the best tokens of each position; CPU rule only.
 };
 
 Comparison CompareCpu(const Golden& golden, const Replay& replay);
-// What of the CUDA rule is of one golden; CheckMeansCuda is the rest of it.
+// The part of the CUDA rule for one golden; CheckMeansCuda is the rest.
 Comparison CompareCuda(const Golden& golden, const Replay& replay);
 
-// Of the comparisons of one file's goldens, added up. A line for each bound that is broken.
+// Checks the sums over the goldens of one file. Returns a line for each broken bound.
 std::vector<std::string> CheckMeansCuda(const Distances& outputs, const Distances& prompts);
 
-// The request that replays a golden: greedy, as many tokens as recorded (8 more if the last is one
-// of the model's end tokens: then it must end there by itself), with the log-probabilities that
-// were recorded.
+// The request that replays a golden: greedy, with as many tokens as recorded, and with the
+// log-probabilities that were recorded. If the last token is one of the model's end tokens, 8 more
+// tokens are allowed, because the sequence must end there by itself.
 RequestOptions ReplayOptions(const Golden& golden, std::span<const TokenId> end_token_ids);
 
 // The request that scores a golden's prompt and outputs as one prompt, with the best token of each

@@ -25,7 +25,7 @@ extern const CpuKernels kKernels;
 
 namespace {
 
-// About the work that is worth waking a second thread for, in multiply-adds.
+// The work, in multiply-adds, from which a second thread is faster than one.
 constexpr int64_t kGrainWork = 16 * 1024;
 
 int64_t GrainOf(int64_t work_per_unit) {
@@ -38,7 +38,7 @@ struct Supported {
 };
 
 #if defined(__x86_64__)
-// By hand, for clang 16 has no name for it.
+// clang 16 has no name for this feature in __builtin_cpu_supports, so the bit is read by hand.
 bool HasF16c() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;

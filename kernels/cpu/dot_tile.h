@@ -1,6 +1,6 @@
-// kernels/cpu/dot_tile.h: the register-blocked dot of the recipe, for files compiled per
-// instruction set: kRows vectors x against kCols weight rows. Each (row, column) keeps its own 16
-// lanes, so blocking changes no bits.
+// kernels/cpu/dot_tile.h: the register-blocked dot product of the recipe: kRows vectors x against
+// kCols weight rows, for files that are compiled once per instruction set. Each (row, column) pair
+// keeps its own 16 lanes, so blocking changes no bits.
 #pragma once
 
 #include "kernels/cpu/simd.h"
@@ -9,11 +9,12 @@
 namespace fathom::kernels {
 namespace FATHOM_ISA {
 
-// Accumulators of a tile: half of the registers. More were slower, g++ 12 spills them.
+// A tile's accumulators use half of the registers. More of them were slower, because g++ 12 spills
+// them.
 inline constexpr int kAccumulatorsMax = 16 / kHalves;
 inline constexpr int kStep = 32;  // Elements of k in a step.
 
-// Lanes of half `half` of elements 0 to 15 (kLow) or 16 to 31 of the step at `p`.
+// Lanes of half `half` (a register) of elements 0 to 15 (kLow) or 16 to 31 of the step at `p`.
 template <DType kType, bool kLow>
 FATHOM_SIMD Vec LoadLanes(const char* p, int half) {
   if constexpr (kType == DType::kF32) {
@@ -38,7 +39,8 @@ FATHOM_SIMD void HalfStep(const float* x, int64_t x_stride, const char* w, int64
   }
 }
 
-// What is left of `rows` vectors after their last whole step, zero-filled: [rows][kStep].
+// Copies the elements of `rows` vectors after their last whole step, filled up with zeros:
+// [rows][kStep].
 __attribute__((noinline)) static void FillTail(const float* x, int64_t x_stride, int rows,
                                                int64_t k, float* tail) {
   const int64_t whole = k / kStep * kStep;
@@ -49,9 +51,9 @@ __attribute__((noinline)) static void FillTail(const float* x, int64_t x_stride,
   }
 }
 
-// sums[r * kCols + c] = dot(x[r], w[c]) over k elements. `w`: the first step of column 0; columns
-// are w_row_bytes apart, steps w_step_bytes. Where k is no multiple of 32, w is zero beyond it and
-// `tail` is FillTail's. sums has room for a multiple of 8.
+// sums[r * kCols + c] = dot(x[r], w[c]) over k elements. `w` points to the first step of column 0;
+// columns are w_row_bytes apart, steps w_step_bytes. If k is no multiple of 32, w must be zero
+// beyond k and `tail` comes from FillTail. sums has room for a multiple of 8 values.
 template <DType kType, int kRows, int kCols>
 FATHOM_SIMD void DotTile(const float* x, int64_t x_stride, const char* w, int64_t w_row_bytes,
                          int64_t w_step_bytes, int64_t k, const float* tail, float* sums) {

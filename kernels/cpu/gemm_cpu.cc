@@ -5,11 +5,12 @@ namespace fathom::kernels {
 namespace FATHOM_ISA {
 namespace {
 
-// A block of rows of x stays in the first cache while the weight streams by.
+// A block of rows of x of this size stays in the L1 cache while the weight is streamed.
 constexpr int64_t kBlockFloats = 6144;
 constexpr int kRowsMax = kAccumulatorsMax / 4;
 
-// y[0...count) = sums, + bias, + residual. `count` is kCols but at the matrix's end.
+// Writes y[0...count) = sums, + bias, + residual. `count` is below kCols only at the end of the
+// matrix.
 template <int kCols>
 FATHOM_SIMD void Finish(const float* sums, const float* bias, const float* residual, float* y,
                         int64_t count) {
@@ -36,7 +37,7 @@ FATHOM_SIMD void FinishWhole(const float* sums, const float* bias, const float* 
   for (int c = 0; c < kCols; ++c) y[c] = values[c];
 }
 
-// Rows [row, row + kRows) against a tile's 8 outputs, kCols at a time.
+// Multiplies rows [row, row + kRows) with a tile's 8 outputs, kCols outputs at a time.
 template <DType kType, int kRows>
 void Tile(const GemmArgs& args, int64_t row, int64_t tile) {
   constexpr int kCols = kRows * 8 <= kAccumulatorsMax ? 8 : 4;
@@ -91,7 +92,7 @@ void GemmTiles(const GemmArgs& args, int64_t tile_begin, int64_t tile_end) {
     const int64_t end = first + block < args.rows ? first + block : args.rows;
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
       for (int64_t row = first; row < end;) {
-        // As even as they go: 7 rows as 4, 3.
+        // The parts are as equal as possible: 7 rows become 4 and 3.
         const int64_t left = end - row;
         const int64_t parts = (left + kRowsMax - 1) / kRowsMax;
         const int64_t rows = (left + parts - 1) / parts;

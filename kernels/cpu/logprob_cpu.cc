@@ -19,7 +19,7 @@ float LogSumExp(const CpuKernels& kernels, std::span<const float> z, int32_t sli
   return best + canon::Log(sum);
 }
 
-// Keeps the best so far in order; ids ascend, so an equal later one goes behind.
+// Keeps the best tokens so far in order. Ids ascend, so a later id with an equal logit goes behind.
 void FillTop(std::span<const float> z, std::span<int32_t> ids, std::span<float> best) {
   size_t filled = 0;
   for (size_t id = 0; id < z.size(); ++id) {

@@ -11,11 +11,11 @@ using canon::kSubBlockTokens;
 
 constexpr int kQueriesMax = 4;
 constexpr int kHeadDimMax = 256;
-constexpr int kGroup = 16;  // Tokens that lie together whatever the block size.
+constexpr int kGroup = 16;  // Tokens that are contiguous for every block size.
 constexpr float kNone = -__builtin_inff();
 
-// Queries that share a kv head, the sequence and the 64-token sub-block of their position: what one
-// read of keys and values serves.
+// Queries that share a kv head, a sequence and the 64-token sub-block of their position. One read
+// of keys and values serves all of them.
 struct QueryTile {
   int count = 0;
   int32_t position[kQueriesMax];
@@ -23,7 +23,7 @@ struct QueryTile {
   int64_t kv_head = 0;
   float* y[kQueriesMax];
   alignas(64) float q[kQueriesMax * kHeadDimMax];
-  // Of the segment, and of all segments before it.
+  // m, l and o belong to the current segment; all_m, all_l and all_o to all segments before it.
   float m[kQueriesMax], l[kQueriesMax], all_m[kQueriesMax], all_l[kQueriesMax];
   alignas(64) float o[kQueriesMax][kHeadDimMax];
   alignas(64) float all_o[kQueriesMax][kHeadDimMax];
@@ -42,7 +42,7 @@ FATHOM_SIMD int32_t Visible(const QueryTile& tile, int i, int32_t start) {
   return tokens < kSubBlockTokens ? tokens : kSubBlockTokens;
 }
 
-// Scores of all queries against the 16 tokens at `start` + `first`.
+// Computes the scores of all queries for the 16 tokens from `start` + `first`.
 template <int kQueries>
 FATHOM_SIMD void ScoreGroup(const KvPlanes& kv, QueryTile& tile, int32_t start, int32_t first) {
   constexpr int kCols = kQueries * 8 <= kAccumulatorsMax   ? 8
@@ -60,7 +60,7 @@ FATHOM_SIMD void ScoreGroup(const KvPlanes& kv, QueryTile& tile, int32_t start, 
   }
 }
 
-// o and l of queries [first, first + kQueries) over tokens [begin, end) of the sub-block.
+// Adds tokens [begin, end) of the sub-block to o and l of queries [first, first + kQueries).
 template <int kQueries, int kVecs>
 void AddValues(const KvPlanes& kv, QueryTile& tile, int first, int32_t start, int32_t begin,
                int32_t end) {
@@ -68,7 +68,7 @@ void AddValues(const KvPlanes& kv, QueryTile& tile, int first, int32_t start, in
   for (int32_t dim = 0; dim < kv.head_dim; dim += kVecs * kVecFloats) {
     Vec o[kQueries][kVecs];
     for (int i = 0; i < kQueries; ++i) {
-      l[i] = tile.l[first + i];  // Summed anew with each part of the dimensions, to the same bits.
+      l[i] = tile.l[first + i];  // Each part of the dimensions computes the same sum again.
       for (int v = 0; v < kVecs; ++v) o[i][v] = Load(&tile.o[first + i][dim + v * kVecFloats]);
     }
     for (int32_t t = begin; t < end;) {
@@ -92,7 +92,7 @@ void AddValues(const KvPlanes& kv, QueryTile& tile, int first, int32_t start, in
   for (int i = 0; i < kQueries; ++i) tile.l[first + i] = l[i];
 }
 
-// The registers hold kQueries * kVecs sums; head_dim is a multiple of 32.
+// REQUIRES: the registers hold kQueries * kVecs sums; head_dim is a multiple of 32.
 template <int kQueries>
 void AddValuesOf(const KvPlanes& kv, QueryTile& tile, int first, int32_t start, int32_t begin,
                  int32_t end) {
@@ -104,7 +104,8 @@ void AddValuesOf(const KvPlanes& kv, QueryTile& tile, int first, int32_t start, 
   }
 }
 
-// Scores to weights: the running maximum, the rescaling above the threshold, and 2^((s - m) scale).
+// Turns scores into weights: updates the running maximum, rescales above the threshold, and
+// computes 2^((s - m) scale).
 FATHOM_SIMD void Weigh(const KvPlanes& kv, QueryTile& tile, int i, int32_t visible, float scale) {
   float* s = tile.s[i];
   const int32_t padded = (visible + kGroup - 1) / kGroup * kGroup;
@@ -132,7 +133,7 @@ FATHOM_SIMD void Weigh(const KvPlanes& kv, QueryTile& tile, int i, int32_t visib
 
 template <int kQueries>
 void SubBlock(const KvPlanes& kv, QueryTile& tile, int32_t start, float scale) {
-  // Positions ascend in a tile, so the first query sees least.
+  // Positions ascend in a tile, so the first query attends to the fewest tokens.
   const int32_t least = Visible(tile, 0, start);
   const int32_t most = Visible(tile, kQueries - 1, start);
   for (int32_t first = 0; first < most; first += kGroup) {
@@ -196,8 +197,8 @@ void AttendTile(const KvPlanes& kv, QueryTile& tile) {
   }
 }
 
-// How many rows from `row` on make one tile: consecutive positions of one sequence inside one
-// sub-block.
+// How many rows, starting at `row`, make one tile: rows of one sequence with consecutive positions
+// inside one sub-block.
 int64_t RowsOfTile(const PagedAttentionArgs& args, int64_t row, int64_t end, int64_t most) {
   int64_t count = 1;
   const SequenceRow& first = args.rows[row];
@@ -212,8 +213,8 @@ int64_t RowsOfTile(const PagedAttentionArgs& args, int64_t row, int64_t end, int
   return count;
 }
 
-// Rows [row, row + rows) with query heads [head, head + heads) of one kv head; rows * heads is at
-// most kQueriesMax.
+// Fills a tile with query heads [head, head + heads) of one kv head of rows [row, row + rows).
+// REQUIRES: rows * heads <= kQueriesMax.
 void FillTile(const PagedAttentionArgs& args, int64_t row, int64_t rows, int64_t kv_head,
               int64_t head, int64_t heads, QueryTile& tile) {
   const int32_t dim = args.planes.head_dim;

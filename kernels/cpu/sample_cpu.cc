@@ -9,10 +9,11 @@
 namespace fathom::kernels {
 namespace {
 
-// Below this share of the vocabulary the noise of the kept ones is made one by one.
+// If fewer than one in kFewKept tokens is kept, noise is computed for the kept tokens one by one.
 constexpr size_t kFewKept = 16;
 
-// As SampleRef, with passes over the vocabulary by vectors and selections instead of sorts.
+// Does the same as SampleRef, with vector passes over the vocabulary, and with selections instead
+// of sorts.
 class CpuSampler {
  public:
   CpuSampler(const SampleArgs& args, const CpuKernels& kernels)
@@ -60,7 +61,8 @@ class CpuSampler {
     }
   }
 
-  // Leaves in kept_ what top_k, top_p and min_p keep; false when all of them are off.
+  // Leaves in kept_ the tokens that top_k, top_p and min_p keep. Returns false if all three are
+  // off.
   bool Narrow() {
     const bool top_k = args_.top_k > 0 && args_.top_k < count();
     const bool masses = args_.top_p < 1.0f || args_.min_p > 0.0f;
@@ -86,8 +88,9 @@ class CpuSampler {
     kept_.resize(static_cast<size_t>(args_.top_k));
   }
 
-  // The smallest prefix by (mass descending, id ascending) whose sum reaches the target, by
-  // halving: each turn puts the heavier half of what is undecided in front and looks at its sum.
+  // Keeps the shortest prefix by (mass descending, id ascending) whose sum reaches the target. The
+  // prefix is found by halving: each turn moves the heavier half of the undecided tokens to the
+  // front and compares its sum.
   void KeepTopP() {
     const auto heavier = [this](int32_t a, int32_t b) {
       return mass(a) != mass(b) ? mass(a) > mass(b) : a < b;
@@ -96,7 +99,7 @@ class CpuSampler {
     for (const int32_t id : kept_) total += mass(id);
     const uint64_t target = canon::TopPTarget(args_.top_p, total);
     std::erase_if(kept_, [this](int32_t id) { return mass(id) == 0; });
-    uint64_t sum = 0;  // Of [0, begin), which is kept; from `end` on all is dropped.
+    uint64_t sum = 0;  // The sum of [0, begin), which is kept. Tokens from `end` on are dropped.
     size_t begin = 0, end = kept_.size();
     while (end - begin > 1) {
       const size_t middle = begin + (end - begin) / 2;

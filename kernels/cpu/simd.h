@@ -1,8 +1,9 @@
 // kernels/cpu/simd.h: vectors for the files that are compiled once per instruction set
-// (<op>_cpu.cc). Vec is what one register holds: all 16 lanes of the recipe with AVX-512 (kHalves
-// == 1), one half of them with AVX2 (kHalves == 2: lanes 8 h to 8 h + 7). Such a file has
-// everything in namespace FATHOM_ISA or inlined by force, and calls no inline function of the
-// standard library: the linker would pick one instruction set's copy for all.
+// (<op>_cpu.cc). A Vec is one register: all 16 lanes of the recipe with AVX-512 (kHalves == 1), one
+// half of the lanes with AVX2 (kHalves == 2: lanes 8 h to 8 h + 7). In such a file every function
+// is in namespace FATHOM_ISA or always inlined, and the file calls no inline function of the
+// standard library. Otherwise the linker would keep one instruction set's copy for all of them, and
+// a host without that set would crash.
 #pragma once
 
 #include <immintrin.h>
@@ -26,7 +27,7 @@ FATHOM_SIMD Vec Broadcast(float x) { return _mm512_set1_ps(x); }
 FATHOM_SIMD Vec Fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 FATHOM_SIMD Vec Add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 
-// 16 halves in order.
+// Loads 16 fp16 values in order.
 FATHOM_SIMD Vec LoadF16(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
@@ -38,7 +39,8 @@ FATHOM_SIMD Vec LoadBf16(const void* p) {
                                   : _mm512_and_si512(words, _mm512_set1_epi32(-65536)));
 }
 
-// The sums of eight dots in order, by the lanes' tree: j += j+8, j+4, j+2, j+1.
+// The sums of eight dot products in order. Each adds its lanes as a tree: j += j + 8, j + 4, j + 2,
+// j + 1.
 FATHOM_SIMD __m256 Reduce8(const Vec* a) {
   __m512 two[4], four[2];
   for (int i = 0; i < 4; ++i) {  // Lanes j + 8: two dots in one register.
@@ -70,7 +72,7 @@ FATHOM_SIMD Vec Broadcast(float x) { return _mm256_set1_ps(x); }
 FATHOM_SIMD Vec Fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 FATHOM_SIMD Vec Add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 
-// 8 halves in order.
+// Loads 8 fp16 values in order.
 FATHOM_SIMD Vec LoadF16(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
@@ -82,8 +84,8 @@ FATHOM_SIMD Vec LoadBf16(const void* p) {
                                   : _mm256_and_si256(words, _mm256_set1_epi32(-65536)));
 }
 
-// The sums of eight dots in order, given the sums of their halves (lanes j + 8): j += j+4, j+2,
-// j+1.
+// The sums of eight dot products in order, given the sums of their halves (lanes j and j + 8). Each
+// adds its lanes as a tree: j += j + 4, j + 2, j + 1.
 FATHOM_SIMD __m256 Reduce8(const Vec* a) {
   __m256 two[4], four[2];
   for (int i = 0; i < 4; ++i) {

@@ -1,4 +1,4 @@
-// One instruction set's row of kernels/cpu/kernels.h.
+// The CpuKernels (kernels/cpu/kernels.h) of one instruction set.
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/simd.h"
 

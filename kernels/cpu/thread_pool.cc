@@ -5,9 +5,10 @@
 namespace fathom::kernels {
 namespace {
 
-// About 5 us on current cores: longer than the owner's work between two jobs of a step.
+// About 5 us on current cores. This is longer than the owner's work between two jobs of a step, so
+// the threads do not sleep within a step.
 constexpr int kSpins = 200;
-// More parts than threads, so that a thread that was interrupted does not hold up the rest.
+// There are more parts than threads, so that one interrupted thread does not delay the whole job.
 constexpr int64_t kPartsPerThread = 2;
 
 void Pause() {

@@ -1,7 +1,7 @@
-// kernels/cpu/thread_pool.h: the threads of one rank. A job is cut into parts by index and threads
-// claim parts; each output is made by one of them, so no result depends on how many threads there
-// are or who came first. Thread: Run is called by one thread, the owner, which claims parts too and
-// never waits for a thread that has not begun one. `threads` == 1 starts none. A thread without
+// kernels/cpu/thread_pool.h: the threads of one rank. A job is cut into parts by index, and threads
+// claim parts. Each output is made by one part, so no result depends on the number of threads or on
+// their order. Thread: one thread, the owner, calls Run. The owner claims parts too and never waits
+// for a thread that has not begun one. With `threads` == 1 no thread is started. A thread without
 // work spins for a few microseconds, then sleeps.
 #pragma once
 
@@ -24,9 +24,9 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(begin, end) for parts that cover [0, count), each about `grain` or longer, and
-  // returns when all are done. Work of one grain or less runs in the caller alone. `body` must not
-  // throw.
+  // Calls body(begin, end) for parts that cover [0, count), each of about `grain` or more, and
+  // returns when all of them are done. Work of one grain or less runs in the calling thread alone.
+  // `body` must not throw.
   template <class Body>
   void Run(int64_t count, int64_t grain, Body&& body) {
     if (count <= grain || workers_.empty()) {
@@ -53,12 +53,12 @@ class ThreadPool {
   void Work();
 
   std::vector<std::thread> workers_;
-  Job job_;  // Written by the owner while no part is open; read after claiming one.
-  // round << 32 | parts << 16 | parts claimed. A claim is a compare-and-swap, so it fails on an old
-  // round.
+  Job job_;  // Written by the owner while no part is open; read after a claim.
+  // round << 32 | parts << 16 | parts claimed. A claim is a compare-and-swap, so a claim with an
+  // old round fails.
   std::atomic<uint64_t> state_{0};
   std::atomic<uint32_t> done_{0};   // Parts finished in this round.
-  std::atomic<uint32_t> round_{0};  // What sleepers wait on.
+  std::atomic<uint32_t> round_{0};  // Sleeping threads wait for this word to change.
   std::atomic<bool> stop_{false};
 };
 

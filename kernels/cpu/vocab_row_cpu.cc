@@ -47,7 +47,8 @@ void Masses(const float* z, int64_t count, float best, uint64_t* mass) {
 }
 
 void AddNoise(float* z, int64_t count, uint64_t seed, int32_t sequence, int32_t position) {
-  // A counter gives the words of four ids; 16 counters at a time, by lanes.
+  // One Philox counter gives the words of four ids. 16 counters are computed at a time, one per
+  // lane.
   constexpr int kCounters = 16;
   uint32_t words[4][kCounters];
   float noise[4][kCounters];

@@ -1,4 +1,4 @@
-// The model that most architectures are: equal layers of grouped attention and a gated MLP.
+// The spec that most architectures use: equal layers of grouped attention and a gated MLP.
 #include <utility>
 
 #include "common/status.h"

@@ -1,14 +1,14 @@
-// modeling/checkpoint/checkpoint.h: a model folder's weights, validated as a whole before a byte of
-// data is read, then loaded slice by slice. OpenCheckpoint() reads the headers of model.safetensors
-// or, where there is none, of the shards that model.safetensors.index.json names, or the manifest
-// of a flat file (modeling/checkpoint/raw_checkpoint.h), and compares each tensor with what the
-// configuration's architecture expects; Load() copies a slice out and refuses values that are not
+// modeling/checkpoint/checkpoint.h: the weights of a model folder. They are checked as a whole
+// before any data is read, and then loaded slice by slice. OpenCheckpoint() reads the headers: of
+// model.safetensors, else of the shards that model.safetensors.index.json names, or the manifest of
+// a flat file (modeling/checkpoint/raw_checkpoint.h). It compares each tensor with those that the
+// configuration's architecture expects. Load() copies a slice and refuses values that are not
 // finite. Thread: const functions may run in several threads.
 //
-// Errors, all of the model folder's making (main exits 66): NOT_FOUND for a missing file,
+// The model folder causes every error (main exits with 66): NOT_FOUND for a missing file,
 // INVALID_ARGUMENT for a header, index or configuration that does not fit, DATA_LOSS for a value
-// that is not finite and a file that is shorter than its header says. Each names file, tensor,
-// found, expected and the way out.
+// that is not finite and for a file that is shorter than its header says. Each message names the
+// file, the tensor, what was found, what was expected and what to do.
 #pragma once
 
 #include <cstddef>
@@ -27,12 +27,12 @@ namespace fathom::worker {
 
 class WeightFile;
 
-// An owned copy of a tensor's slice: [rows][cols] row-major in the stored type, no padding. 64-byte
-// aligned.
+// An owned copy of a tensor's slice: [rows][cols], row-major in the stored type, without padding,
+// aligned to 64 bytes.
 class HostTensor {
  public:
   HostTensor() = default;
-  // Zero-filled is not promised.
+  // The memory is not initialized.
   HostTensor(StoredType type, int64_t rows, int64_t cols);
   StoredType type() const { return type_; }
   int64_t rows() const { return rows_; }
@@ -52,7 +52,7 @@ class HostTensor {
 
 // A tensor's bytes in a file, row-major in the stored type.
 struct FileRange {
-  const WeightFile* file = nullptr;  // The checkpoint's.
+  const WeightFile* file = nullptr;  // Owned by the checkpoint.
   StoredType type = StoredType::kF32;
   uint64_t offset = 0;
   uint64_t bytes = 0;
@@ -68,30 +68,30 @@ class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
 
-  // Element type of every matrix. Vectors (norms and biases), which are computed with in fp32, may
-  // each have a type of their own.
+  // The element type of every matrix. Vectors (norms and biases) are widened to fp32, so each may
+  // have its own type.
   virtual StoredType stored_type() const = 0;
   // Hex SHA-256 that stands for the weights in fingerprints (docs/ARCHITECTURE.md, "Fingerprints").
   virtual const std::string& weights_digest() const = 0;
-  // Slice of the tensor called `name` in the model's ExpectedTensors. REQUIRES: it is one
-  // of them and the slice lies inside of it, not empty.
+  // A slice of the tensor `name`. REQUIRES: ExpectedTensors of the model has the name; the slice is
+  // not empty and lies inside the tensor.
   virtual absl::StatusOr<HostTensor> Load(std::string_view name,
                                           const TensorSlice& slice) const = 0;
-  // For loaders that bring weights to a device by another way than Load, one of these is given for
-  // each expected tensor. Neither looks at values.
+  // For loaders that do not use Load: for each expected tensor, one of the two functions gives a
+  // value. Neither of them checks the tensor's values.
   virtual std::optional<FileRange> Locate(std::string_view /*name*/) const { return std::nullopt; }
   virtual std::optional<DummyTensor> Dummy(std::string_view /*name*/) const { return std::nullopt; }
 };
 
-// kAuto: what the folder has; two checkpoints are refused.
+// kAuto: the format that the folder has; a folder with two checkpoints is refused.
 enum class LoadFormat { kAuto, kSafetensors, kRaw, kDummy };
-// "auto", "safetensors", "raw" and "dummy"; others are refused by name.
+// Accepts "auto", "safetensors", "raw" and "dummy"; the message for any other text repeats it.
 absl::StatusOr<LoadFormat> ParseLoadFormat(std::string_view name);
 
-// `model` is a model folder, or for kDummy also a configuration file alone. kDummy reads no
-// weights: values are N(0, 0.02) by a counter-based generator (norm weights 1), a function of
-// (tensor, element, seed) whatever the slice, stored as config.stored_type (bf16 without one).
-// REQUIRES: `config` was parsed from `model`.
+// `model` is a model folder; for kDummy it may also be only a configuration file. kDummy reads no
+// weights: the values are N(0, 0.02) from a counter-based generator (norm weights are 1), a
+// function of (tensor, element, seed) that does not depend on the slice, stored as
+// config.stored_type (bf16 if it has none). REQUIRES: `config` was parsed from `model`.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::filesystem::path& model,
                                                            const ModelConfig& config,
                                                            LoadFormat format = LoadFormat::kAuto,

@@ -29,7 +29,8 @@ std::optional<StoredType> ParseStoredType(std::string_view dtype) {
   return std::nullopt;
 }
 
-// Every tensor of the files by name, each once and where the index says.
+// Collects every tensor of the files by name, and checks that each is there once and in the file
+// that the index names.
 absl::StatusOr<Places> CollectTensors(const std::vector<ShardHeader>& shards,
                                       const WeightMap* index) {
   Places found;
@@ -63,7 +64,7 @@ absl::StatusOr<Places> CollectTensors(const std::vector<ShardHeader>& shards,
   return found;
 }
 
-// The layer that has `tensor`; one of the others belongs to all layers.
+// The layer that has `tensor`; nullptr for a tensor that is in no layer.
 const LayerSpec* LayerOf(const ModelSpec& spec, const Parameter& tensor) {
   const auto has = [&](const LayerSpec& layer) {
     return std::find(layer.parameters.begin(), layer.parameters.end(), tensor) !=
@@ -80,7 +81,7 @@ std::string SetKey(std::string_view key, int64_t value) {
   return fmt::format("set {}={} in config.json if the weights are right", key, value);
 }
 
-// What would make a shape fit, where one key of config.json explains the difference.
+// The way out if one key of config.json explains the difference between the shapes.
 std::string WayOut(const Parameter& tensor, const std::vector<int64_t>& found,
                    const ModelSpec& spec) {
   std::string other = "the weights are of another model than config.json";
@@ -148,9 +149,9 @@ std::string Because(const Parameter& tensor, const ModelSpec& spec) {
   return fmt::format("hidden_size {}", spec.hidden);
 }
 
-// What stands before the names of all tensors beside what config.json's architecture calls them:
-// "module." of a training wrapper, "language_model." of a larger model; or, as `lacks`, what is
-// missing there ("model.", in a checkpoint of the model without its head).
+// How the names of all tensors in the files differ from the expected ones. `surplus`: a prefix
+// before all of them ("module." of a training wrapper, "language_model." of a larger model).
+// `lacks`: a prefix that is missing ("model.", in a checkpoint of the model without its LM head).
 struct NamePrefix {
   std::string surplus;
   std::string lacks;
@@ -196,7 +197,7 @@ absl::Status Missing(const Parameter& tensor, const ModelSpec& spec,
                  way_out);
 }
 
-// Fills in type and precision of `place`.
+// Checks one tensor and sets type and precision of `place`.
 absl::Status CheckOne(const Parameter& expected, const std::string& file, const ModelSpec& spec,
                       TensorPlace& place) {
   const SafetensorsTensor& tensor = *place.tensor;
@@ -217,14 +218,14 @@ absl::Status CheckOne(const Parameter& expected, const std::string& file, const 
   return absl::OkStatus();
 }
 
-// One type for all matrices: the one `said` if any of them has it, else the first one's. Vectors
-// are widened to fp32 whatever their type is.
-absl::StatusOr<StoredType> CommonType(const Places& places, std::optional<StoredType> said,
+// The one type of all matrices: `config_type` if any matrix has it, else the type of the first one.
+// Vectors are not checked, because they are widened to fp32.
+absl::StatusOr<StoredType> CommonType(const Places& places, std::optional<StoredType> config_type,
                                       const std::vector<ShardHeader>& shards) {
   std::optional<StoredType> common;
   for (const auto& [name, place] : places) {
     if (place.precision != Precision::kMatrix) continue;
-    if (!common || place.type == said) common = place.type;
+    if (!common || place.type == config_type) common = place.type;
   }
   for (const auto& [name, place] : places) {
     if (place.precision == Precision::kMatrix && place.type != *common) {
@@ -241,7 +242,7 @@ absl::StatusOr<StoredType> CommonType(const Places& places, std::optional<Stored
   return *common;
 }
 
-// Whether nobody needs the tensor: tables of the rotary embedding that old checkpoints carry.
+// Whether the tensor is not used: a table of the rotary embedding, which old checkpoints contain.
 bool IsLeftover(std::string_view name) { return EndsWith(name, ".rotary_emb.inv_freq"); }
 
 }  // namespace
@@ -274,7 +275,8 @@ absl::StatusOr<WeightMap> ParseWeightMap(std::string_view json) {
   return map;
 }
 
-absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec, std::optional<StoredType> said,
+absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec,
+                                            std::optional<StoredType> config_type,
                                             const std::vector<ShardHeader>& shards,
                                             const WeightMap* index) {
   FATHOM_ASSIGN_OR_RETURN(Places found, CollectTensors(shards, index));
@@ -286,7 +288,7 @@ absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec, std::optional
     FATHOM_RETURN_IF_ERROR(CheckOne(expected, shards[place.shard].file, spec, place));
     checked.places.insert(std::move(node));
   }
-  FATHOM_ASSIGN_OR_RETURN(checked.type, CommonType(checked.places, said, shards));
+  FATHOM_ASSIGN_OR_RETURN(checked.type, CommonType(checked.places, config_type, shards));
   for (const auto& [name, place] : found) {
     if (IsLeftover(name)) continue;
     const SafetensorsTensor& embedding = *checked.places.find(spec.embedding.name)->second.tensor;

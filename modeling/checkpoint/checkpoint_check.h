@@ -1,6 +1,6 @@
-// modeling/checkpoint/checkpoint_check.h: do these files' headers hold exactly the tensors of a
-// model? Pure: headers in, places out; every message names file, tensor, found,
-// expected and the way out. Any thread.
+// modeling/checkpoint/checkpoint_check.h: checks that the headers of a checkpoint's files hold
+// exactly the tensors of a model. Pure: headers in, places out. Every message names the file, the
+// tensor, what was found, what was expected and what to do. Any thread.
 #pragma once
 
 #include <cstddef>
@@ -27,26 +27,28 @@ inline constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 // Tensor name -> file name, from an index.
 using WeightMap = std::map<std::string, std::string, std::less<>>;
 
-// Parses an index. File names must be plain names that end with .safetensors.
+// Parses an index. Every file name must be a plain name that ends with .safetensors.
 absl::StatusOr<WeightMap> ParseWeightMap(std::string_view json);
 
 struct TensorPlace {
   size_t shard = 0;
   const SafetensorsTensor* tensor = nullptr;  // In the shard's header.
-  StoredType type = StoredType::kF32;         // Of a checked one, like the next.
+  StoredType type = StoredType::kF32;         // Set, like `precision`, once the tensor is checked.
   Precision precision = Precision::kMatrix;
 };
 
 struct CheckedTensors {
   StoredType type = StoredType::kF32;                      // Of every matrix.
   std::map<std::string, TensorPlace, std::less<>> places;  // Of exactly the expected tensors.
-  // A head stored beside tied embeddings: it fits if its bytes are the embedding's.
+  // An LM head that is stored although the embeddings are tied. It is accepted if its bytes are the
+  // embedding's.
   std::optional<TensorPlace> spare_head;
 };
 
-// `shards` outlive the result. `said`: the type that config.json names, if any. Without an index
-// there is one shard and `index` is null.
-absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec, std::optional<StoredType> said,
+// `shards` outlive the result. `config_type` is the type that config.json names, if any. Without an
+// index there is one shard and `index` is null.
+absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec,
+                                            std::optional<StoredType> config_type,
                                             const std::vector<ShardHeader>& shards,
                                             const WeightMap* index);
 

@@ -1,5 +1,5 @@
-// modeling/checkpoint/checkpoint_impl.h: the kinds of checkpoints behind OpenCheckpoint. For
-// checkpoint.cc and tests only.
+// modeling/checkpoint/checkpoint_impl.h: the kinds of checkpoints that OpenCheckpoint chooses from.
+// For checkpoint.cc and tests only.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// Random weights for planning and benchmarks: nothing is read but config.json.
+// Random weights for planning and benchmarks. Only config.json is read.
 #include <cstring>
 #include <map>
 

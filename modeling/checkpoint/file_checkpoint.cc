@@ -12,11 +12,11 @@
 namespace fathom::worker {
 namespace {
 
-constexpr uint64_t kDigestBytes = 4096;     // Of each tensor, for the weights' digest.
-constexpr int64_t kScratchBytes = 4 << 20;  // Whole rows on their way to a slice of columns.
+constexpr uint64_t kDigestBytes = 4096;     // Read from each tensor for the digest of the weights.
+constexpr int64_t kScratchBytes = 4 << 20;  // For whole rows before their columns are copied.
 
-// The weights' digest of docs/ARCHITECTURE.md, "Fingerprints". It does not read every byte, and it
-// differs wherever a file was replaced by another one.
+// The digest of the weights of docs/ARCHITECTURE.md, "Fingerprints". It does not read every byte,
+// but a tensor that was replaced by another one changes it.
 absl::StatusOr<std::string> DigestOf(const std::string& config_text, const CheckpointFiles& files) {
   DigestBuilder digest;
   digest.Add(config_text);
@@ -105,7 +105,8 @@ class FileCheckpoint : public Checkpoint {
   const std::string digest_;
 };
 
-// A head stored beside tied embeddings must be the embedding, or config.json is wrong.
+// An LM head that is stored beside tied embeddings must equal the embedding; otherwise config.json
+// is wrong.
 absl::Status CheckSpareHead(const ModelSpec& spec, const CheckpointFiles& files,
                             const CheckedTensors& tensors) {
   if (!tensors.spare_head) return absl::OkStatus();

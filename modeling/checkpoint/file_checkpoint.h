@@ -1,5 +1,6 @@
-// modeling/checkpoint/file_checkpoint.h: a checkpoint whose tensors lie in files, whatever says
-// where: headers of safetensors or a raw file's manifest. For checkpoint.cc's openers only.
+// modeling/checkpoint/file_checkpoint.h: a checkpoint whose tensors are in files. Their places come
+// from the headers of safetensors or from a raw file's manifest. Only checkpoint.cc's open
+// functions use it.
 #pragma once
 
 #include <filesystem>
@@ -16,11 +17,12 @@ namespace fathom::worker {
 struct CheckpointFiles {
   std::vector<WeightFile> files;
   std::vector<ShardHeader> headers;       // One per file.
-  std::vector<std::string> header_texts;  // As stored, for the digest.
+  std::vector<std::string> header_texts;  // As stored; part of the digest.
 };
 
-// Compares the headers with the configuration. Reads 4 KiB of each tensor for the digest: about a
-// MB of a model of 7 billion. Without an index there is one file and `index` is null.
+// Compares the headers with the configuration. For the digest it reads 4 KiB of each tensor: about
+// one MB for a model of 7 billion parameters. Without an index there is one file and `index` is
+// null.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFiles(const ModelConfig& config,
                                                       CheckpointFiles files,
                                                       const WeightMap* index);

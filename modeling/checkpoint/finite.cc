@@ -6,9 +6,9 @@
 namespace fathom::worker {
 namespace {
 
-// An element is not finite when its exponent is all ones. In a word of several elements, `exponent`
-// selects the exponents; adding `carry`, one unit of each, moves exactly those of all ones into the
-// `sign` bits.
+// An element is not finite if all bits of its exponent are one. In a word of several elements,
+// `exponent` selects the exponents. Adding `carry` (the lowest exponent bit of each element)
+// carries into the `sign` bits of exactly those elements whose exponent is all ones.
 struct Lanes {
   uint64_t exponent, carry, sign;
 };
@@ -25,7 +25,7 @@ Lanes LanesOf(StoredType type) {
   return {};
 }
 
-// Sign bits of a word's elements that are not finite, among bits that mean nothing.
+// The sign bits of the result mark the elements that are not finite; other bits have no meaning.
 uint64_t Marks(uint64_t word, const Lanes& lanes) { return (word & lanes.exponent) + lanes.carry; }
 
 }  // namespace
@@ -44,8 +44,10 @@ std::optional<int64_t> FindNonFinite(StoredType type, const std::byte* data, int
     }
     if ((marks & lanes.sign) != 0) break;
   }
-  for (; at < bytes; at += BytesOf(type)) {  // The block that has one, or the rest.
-    uint64_t element = 0;                    // Beside it zeros, which are finite.
+  // Finds the element in the block that has one, or checks the rest. The other bytes of the word
+  // are zeros, which are finite.
+  for (; at < bytes; at += BytesOf(type)) {
+    uint64_t element = 0;
     std::memcpy(&element, data + at, static_cast<size_t>(BytesOf(type)));
     if ((Marks(element, lanes) & lanes.sign) != 0) return at / BytesOf(type);
   }

@@ -1,5 +1,5 @@
-// modeling/checkpoint/finite.h: where an array of stored values holds an infinity or a NaN. Pure;
-// any thread.
+// modeling/checkpoint/finite.h: finds an infinity or a NaN in an array of stored values. Pure; any
+// thread.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@
 
 namespace fathom::worker {
 
-// Index of the first element that is not finite; nullopt: all are. `data`: `count` elements,
-// About 20 bytes a nanosecond from cache.
+// The index of the first element that is not finite; nullopt: all are finite. `data` has `count`
+// elements. The speed is about 20 bytes a nanosecond from cache.
 std::optional<int64_t> FindNonFinite(StoredType type, const std::byte* data, int64_t count);
 
 }  // namespace fathom::worker

@@ -12,7 +12,7 @@
 namespace fathom::worker {
 namespace {
 
-// Half of a SHA-256: enough to tell fingerprints apart, short enough for every reply.
+// Half of a SHA-256: long enough to tell fingerprints apart, and short enough for every reply.
 constexpr size_t kFingerprintDigits = 32;
 
 std::string Hex(std::string_view bytes) {

@@ -2,11 +2,11 @@
 // weights.json that says where each tensor lies in it:
 //   {"alignment": 4096, "tensors": [{"name": "lm_head.weight", "dtype": "BF16",
 //                                    "shape": [102400, 4096], "offset": 0}, ...]}
-// Tensors lie in the order of their offsets; each begins at the first multiple of `alignment` after
-// the one before, and the file ends with the last one: without gap and overlap, as in safetensors,
-// but for the alignment, which lets a reader that goes around the page cache have whole pages.
-// tests/tools/make_raw.py writes one. Pure; any thread. Errors as
-// modeling/checkpoint/safetensors.h.
+// Tensors are stored in the order of their offsets. Each begins at the first multiple of
+// `alignment` after the end of the previous tensor, and the file ends with the last tensor. So
+// there are no gaps and overlaps, as in safetensors, except for the alignment; it allows reads of
+// whole pages that bypass the page cache. tests/tools/make_raw.py writes such a file. Pure; any
+// thread. Errors as in modeling/checkpoint/safetensors.h.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ namespace fathom::worker {
 inline constexpr std::string_view kRawFile = "weights.raw";
 inline constexpr std::string_view kRawManifest = "weights.json";
 
-// The tensors by ascending offset. `file_bytes`: of weights.raw.
+// The tensors by ascending offset. `file_bytes` is the size of weights.raw.
 absl::StatusOr<std::vector<SafetensorsTensor>> ParseRawManifest(std::string_view json,
                                                                 uint64_t file_bytes);
 

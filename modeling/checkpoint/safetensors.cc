@@ -13,7 +13,7 @@ namespace {
 constexpr JsonLimits kHeaderLimits = {
     .bytes_max = kSafetensorsHeaderBytesMax, .depth_max = 3, .values_max = 4'000'000};
 
-// 0: not a dtype of the format.
+// 0: the format has no such dtype.
 uint64_t DtypeBytes(std::string_view dtype) {
   static constexpr std::pair<std::string_view, uint64_t> kTable[] = {
       {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1},
@@ -26,7 +26,8 @@ uint64_t DtypeBytes(std::string_view dtype) {
   return 0;
 }
 
-// The integers >= 0 of a JSON array of at most `count_max`; false when it is anything else.
+// Reads a JSON array of at most `count_max` integers >= 0; returns false if the value is anything
+// else.
 bool ReadCounts(const JsonValue& value, size_t count_max, std::vector<int64_t>& counts) {
   const JsonValue::Array* items = value.AsArray();
   if (items == nullptr || items->size() > count_max) return false;
@@ -47,7 +48,7 @@ absl::Status CheckMetadata(const JsonValue& value) {
   return absl::OkStatus();
 }
 
-// `data_begin` is where offsets count from.
+// `data_begin` is the position in the file from which offsets count.
 absl::StatusOr<SafetensorsTensor> ReadTensor(const std::string& name, const JsonValue& value,
                                              uint64_t data_begin, uint64_t data_bytes) {
   const JsonValue::Object* fields = value.AsObject();

@@ -1,9 +1,9 @@
 // modeling/checkpoint/safetensors.h: the header of a safetensors file, checked so that its offsets
 // can be trusted. A file is 8 bytes of header length (little-endian), the header (JSON, padded with
-// spaces), then data. Accepted only when tensors lie in the data without gap or overlap, end with
-// the file, and each has the bytes of its shape and dtype. Free text in __metadata__ is all that
-// may differ unnoticed. Pure; any thread. Errors: INVALID_ARGUMENT; DATA_LOSS when the file is
-// shorter than its header says.
+// spaces), then data. A header is accepted only if its tensors fill the data without gap or
+// overlap, end with the file, and each has the number of bytes of its shape and dtype. Only the
+// free text in __metadata__ is not checked. Pure; any thread. Errors: INVALID_ARGUMENT; DATA_LOSS
+// if the file is shorter than its header says.
 #pragma once
 
 #include <cstddef>
@@ -29,15 +29,15 @@ struct SafetensorsTensor {
   uint64_t begin = 0, end = 0;  // Bytes in the file.
 };
 
-// The header's length by the file's first 8 bytes. It fits into the file.
+// The header's length, from the file's first 8 bytes. It is checked against the size of the file.
 absl::StatusOr<uint64_t> SafetensorsHeaderBytes(std::string_view prefix, uint64_t file_bytes);
 
 // The tensors by ascending offset. REQUIRES: `header` is the file's header without the prefix.
 absl::StatusOr<std::vector<SafetensorsTensor>> ParseSafetensorsHeader(std::string_view header,
                                                                       uint64_t file_bytes);
 
-// Bytes of a tensor. INVALID_ARGUMENT for a dtype that the format does not know and a size beyond
-// 64 bits; the message names the tensor.
+// The bytes of a tensor. INVALID_ARGUMENT for an unknown dtype and for a size beyond 64 bits; the
+// message names the tensor.
 absl::StatusOr<uint64_t> TensorBytes(const SafetensorsTensor& tensor);
 
 // "[4096, 256]", for messages.

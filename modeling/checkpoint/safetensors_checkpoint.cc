@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::string_view kSingleFile = "model.safetensors";
 constexpr uint64_t kIndexBytesMax = 64 << 20;
-constexpr uint64_t kLfsPointerBytes = 128;  // Enough to know one.
+constexpr uint64_t kLfsPointerBytes = 128;  // Enough to recognize a pointer file of Git LFS.
 
 absl::Status AddFile(const std::filesystem::path& path, CheckpointFiles& files) {
   FATHOM_ASSIGN_OR_RETURN(WeightFile file, WeightFile::Open(path));
@@ -44,8 +44,8 @@ absl::StatusOr<WeightMap> ReadIndex(const std::filesystem::path& path) {
   return map;
 }
 
-// A single file and shards beside it are two checkpoints, and which one is meant is not ours to
-// guess. An index that lists the single file alone is of the same checkpoint.
+// A single file and shards beside it are two checkpoints. They are refused, because the code cannot
+// know which one is meant. An index that lists only the single file belongs to the same checkpoint.
 absl::Status CheckOneCheckpoint(const std::filesystem::path& folder) {
   FATHOM_ASSIGN_OR_RETURN(const WeightMap index, ReadIndex(folder / kIndexFile));
   std::error_code error;
@@ -65,7 +65,7 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesyste
                                                             const ModelConfig& config) {
   CheckpointFiles files;
   WeightMap index;
-  std::error_code error;  // What cannot be looked at is not there.
+  std::error_code error;  // A path that cannot be read counts as missing.
   if (std::filesystem::exists(folder / kSingleFile, error)) {
     if (std::filesystem::exists(folder / kIndexFile, error)) {
       FATHOM_RETURN_IF_ERROR(CheckOneCheckpoint(folder));

@@ -1,5 +1,5 @@
-// modeling/checkpoint/weight_convert.h: a stored weight in the device's type, rounded to nearest
-// even. Pure; any thread.
+// modeling/checkpoint/weight_convert.h: converts stored weights to the device's type, rounded to
+// nearest even. Pure; any thread.
 #pragma once
 
 #include <cstddef>
@@ -13,9 +13,9 @@ namespace fathom::worker {
 
 kernels::DType DTypeOfStored(StoredType type);
 
-// Writes `count` values of `from` as `type` to `target`; the arrays do not overlap. NaN and
-// infinities stay what they are. Returns the index of the first value that is finite and becomes an
-// infinity, which is what `type` cannot hold; nullopt: none. Some bytes a nanosecond.
+// Writes `count` values of type `from` to `target` as `type`; the arrays do not overlap. NaN and
+// infinities are kept. Returns the index of the first finite value that becomes an infinity because
+// `type` cannot hold it; nullopt: none. The speed is some bytes a nanosecond.
 std::optional<int64_t> ConvertWeights(StoredType from, const std::byte* source, kernels::DType type,
                                       std::byte* target, int64_t count);
 

@@ -16,7 +16,7 @@
 namespace fathom::worker {
 namespace {
 
-constexpr size_t kReadBytesMax = 1 << 30;  // Linux reads less than 2 GiB at once.
+constexpr size_t kReadBytesMax = 1 << 30;  // One read of Linux returns less than 2 GiB.
 
 std::string ErrorText(int error) { return std::generic_category().message(error); }
 
@@ -35,7 +35,7 @@ WeightFile::~WeightFile() {
 }
 
 absl::StatusOr<WeightFile> WeightFile::Open(const std::filesystem::path& path) {
-  // O_NONBLOCK: a pipe in the place of a file is refused, not waited for.
+  // With O_NONBLOCK a pipe instead of a file is refused; without it the open would wait.
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) {
     return NotFound("{}: cannot be opened ({}); the model folder is incomplete", path.string(),
@@ -64,7 +64,7 @@ absl::Status WeightFile::Read(uint64_t offset, std::byte* target, size_t count) 
 }
 
 absl::Status WeightFile::ReadScattered(uint64_t offset, std::span<const Place> places) const {
-  constexpr size_t kPlacesMax = 256;  // Linux takes 1,024 at once.
+  constexpr size_t kPlacesMax = 256;  // Linux allows 1,024 in one call.
   while (!places.empty()) {
     std::array<iovec, kPlacesMax> vectors;
     const size_t wanted = std::min(places.size(), kPlacesMax);
@@ -88,7 +88,7 @@ absl::Status WeightFile::ReadScattered(uint64_t offset, std::span<const Place> p
       places = places.subspan(1);
     }
     if (left == 0) continue;
-    // Read in part: the rest of this place by itself.
+    // The read ended inside this place; its rest is read separately.
     const Place& place = places.front();
     FATHOM_RETURN_IF_ERROR(Read(offset, place.target + left, place.bytes - left));
     offset += place.bytes - left;

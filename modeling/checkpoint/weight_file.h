@@ -1,6 +1,6 @@
-// modeling/checkpoint/weight_file.h: a file of weights that is read by offset. Reads, not a
-// mapping: a file that shrinks or a disk that fails is a Status, not a signal. Thread: reads may
-// run at the same time.
+// modeling/checkpoint/weight_file.h: a file of weights that is read by offset. It is read and not
+// mapped, so that a file that shrinks or a disk that fails gives a Status and not a signal. Thread:
+// reads may run at the same time.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ namespace fathom::worker {
 
 class WeightFile {
  public:
-  // NOT_FOUND when it cannot be opened or is no file.
+  // NOT_FOUND if the file cannot be opened or is not a regular file.
   static absl::StatusOr<WeightFile> Open(const std::filesystem::path& path);
   ~WeightFile();
   WeightFile(WeightFile&& other) noexcept;
@@ -25,9 +25,9 @@ class WeightFile {
   const std::string& name() const { return name_; }  // Without the folder.
   uint64_t bytes() const { return bytes_; }
 
-  // Exactly `count` bytes from `offset`. DATA_LOSS when the file does not give them.
+  // Reads exactly `count` bytes from `offset`. DATA_LOSS if the file does not give them.
   absl::Status Read(uint64_t offset, std::byte* target, size_t count) const;
-  // Neighbouring bytes from `offset` into several places, in order. Errors are Read's.
+  // Reads contiguous bytes from `offset` into several places, in order. Errors as in Read.
   struct Place {
     std::byte* target = nullptr;
     size_t bytes = 0;

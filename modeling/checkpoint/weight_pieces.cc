@@ -22,7 +22,7 @@ int64_t NowUs() {
 
 int64_t TensorCols(const WeightPart& part) { return part.parameter.cols(); }
 
-// Rows of one part that follow each other in the file and in the piece.
+// Rows of one part that are contiguous both in the file and in the piece.
 struct Run {
   const WeightPart* part = nullptr;
   int64_t source_row = 0;
@@ -30,7 +30,7 @@ struct Run {
   int64_t rows = 0;
 };
 
-// In the order of parts and their rows.
+// The runs of a piece, in the order of parts and their rows.
 std::vector<Run> RunsOf(const WeightPiece& piece) {
   std::vector<Run> runs;
   for (int64_t row = 0; row < piece.rows; ++row) {
@@ -54,7 +54,7 @@ WeightPieces::WeightPieces(const DeviceWeightLayout* layout, const Checkpoint* c
                            int64_t piece_bytes)
     : checkpoint_(checkpoint) {
   for (const WeightRegion& region : layout->regions) {
-    // Of one row: of a vector's parts the widest.
+    // The bytes of one row; for a vector, of its widest part.
     int64_t read_bytes = 0;
     for (const WeightPart& part : region.parts) {
       read_bytes = std::max(read_bytes, TensorCols(part) * BytesOf(TypeOf(part)));
@@ -78,7 +78,7 @@ StoredType WeightPieces::TypeOf(const WeightPart& part) const {
   return range->type;
 }
 
-// The parts of a matrix have one type; a vector is converted where any part needs it.
+// All parts of a matrix have one type. A vector is converted if any of its parts needs it.
 bool WeightPieces::Converts(const WeightRegion& region) const {
   return std::any_of(region.parts.begin(), region.parts.end(), [&](const WeightPart& part) {
     return DTypeOfStored(TypeOf(part)) != region.dtype;
@@ -110,7 +110,8 @@ absl::Status WeightPieces::ReadRows(const WeightPiece& piece, std::byte* target)
   return absl::OkStatus();
 }
 
-// A vector's elements are read and widened run by run, since each part may have a type of its own.
+// The elements of a vector are read and widened run by run, because each part may have its own
+// type.
 absl::Status WeightPieces::ReadVector(const WeightPiece& piece, std::byte* staging,
                                       std::byte* scratch) const {
   for (const Run& run : RunsOf(piece)) {
@@ -135,7 +136,7 @@ absl::Status WeightPieces::Convert(const WeightPiece& piece, const std::byte* ro
   const StoredType stored = TypeOf(region.parts.front());
   const int64_t tensor_cols = TensorCols(region.parts.front());
   const int64_t col_begin = region.parts.front().slice.col_begin;
-  // All at once where the rows are whole.
+  // If the rows are whole, all of them are converted in one step.
   const bool whole = tensor_cols == region.cols;
   const int64_t count = whole ? piece.rows * region.cols : region.cols;
   const int64_t steps = whole ? 1 : piece.rows;

@@ -1,7 +1,7 @@
-// modeling/checkpoint/weight_pieces.h: the way of weights from files to the GPU, cut into pieces of
-// some MiB that any thread may carry: a piece is neighbouring rows of a region of the arena, read
-// into one buffer in their final order and, where stored and wanted type differ, converted. Reads
-// are scattered: one call for all rows that follow each other in the file. No CUDA here. Any
+// modeling/checkpoint/weight_pieces.h: the transfer of weights from files to the GPU, cut into
+// pieces of some MiB that any thread may process. A piece is contiguous rows of a region of the
+// arena. It is read into one buffer in its final row order and converted if the stored type is not
+// the wanted one. One read call covers all rows that are contiguous in the file. No CUDA here. Any
 // thread; reading is const.
 #pragma once
 
@@ -22,7 +22,7 @@ struct WeightPiece {
   int64_t rows = 0;
 };
 
-// A piece in a buffer: the wanted columns of row r are `width` bytes at `offset` + r * `pitch`.
+// A piece in a buffer: the wanted columns of row r are the `width` bytes at `offset` + r * `pitch`.
 struct StagedPiece {
   int64_t offset = 0;
   int64_t pitch = 0;
@@ -31,17 +31,17 @@ struct StagedPiece {
 
 class WeightPieces {
  public:
-  // `layout` and `checkpoint` outlive it. REQUIRES: the checkpoint locates every tensor.
+  // `layout` and `checkpoint` outlive this object. REQUIRES: checkpoint->Locate finds every tensor.
   WeightPieces(const DeviceWeightLayout* layout, const Checkpoint* checkpoint, int64_t piece_bytes);
 
   const std::vector<WeightPiece>& pieces() const { return pieces_; }
-  // What `Read` needs: the largest piece.
+  // The buffer size that `Read` needs for the largest piece.
   int64_t staging_bytes() const { return staging_bytes_; }
   int64_t scratch_bytes() const { return scratch_bytes_; }
 
-  // Reads a piece into `staging`; `scratch` is for conversion. Adds the time of reads and of
-  // conversion to the counters, in microseconds of `now`. Errors: DATA_LOSS when a file does not
-  // give its bytes, INVALID_ARGUMENT for a value that the wanted type cannot hold.
+  // Reads a piece into `staging`; `scratch` is used for conversion. Adds the time of reading and of
+  // conversion to the counters, in microseconds measured with `now`. Errors: DATA_LOSS if a file
+  // does not give its bytes, INVALID_ARGUMENT for a value that the wanted type cannot hold.
   struct Times {
     int64_t read_us = 0;
     int64_t convert_us = 0;
@@ -49,7 +49,8 @@ class WeightPieces {
   absl::StatusOr<StagedPiece> Read(const WeightPiece& piece, std::byte* staging, std::byte* scratch,
                                    Times* times) const;
 
-  // That the value at (row, column) of a region is not finite, in terms of the file.
+  // The error that the value at (row, column) of a region is not finite; it names the place in the
+  // file.
   absl::Status NotFinite(const WeightRegion& region, int64_t row, int64_t column) const;
 
  private:

@@ -4,7 +4,7 @@ namespace fathom::worker {
 namespace {
 
 constexpr HarmlessKey kConfigKeys[] = {
-    // Where the file comes from.
+    // The origin of the file.
     {"_name_or_path"},
     {"_commit_hash"},
     {"transformers_version"},
@@ -12,7 +12,7 @@ constexpr HarmlessKey kConfigKeys[] = {
     {"unsloth_fixed"},
     {"unsloth_version"},
     {"is_llama_config"},
-    // Training, and the dropout that inference never applies.
+    // Training, and dropout, which inference never applies.
     {"initializer_range"},
     {"attention_dropout"},
     {"attn_pdrop"},
@@ -23,9 +23,9 @@ constexpr HarmlessKey kConfigKeys[] = {
     {"attention_probs_dropout_prob"},
     {"gradient_checkpointing"},
     {"neftune_noise_alpha"},
-    // Splits training's products; the sums are the same.
+    // Splits GEMMs during training; the sums are the same.
     {"pretraining_tp"},
-    // How another program runs the model, or what it returns beside the logits.
+    // How another program runs the model, or what it returns in addition to the logits.
     {"use_cache"},
     {"use_bfloat16"},
     {"tf_legacy_loss"},
@@ -42,24 +42,25 @@ constexpr HarmlessKey kConfigKeys[] = {
     {"_attn_implementation_internal"},
     {"_attn_implementation_autoset"},
     {"attn_implementation"},
-    // Of classifiers.
+    // For classifiers.
     {"finetuning_task"},
     {"id2label"},
     {"label2id"},
     {"problem_type"},
     {"task_specific_params"},
-    // The tokenizer's; sequences are never padded with a token, and nothing is encoded first.
+    // For the tokenizer. Sequences are never padded with a token, and there is no encoder.
     {"tokenizer_class"},
     {"pad_token_id"},
     {"sep_token_id"},
     {"decoder_start_token_id"},
-    // Other names for a length that transformers does not read either, and lengths that are the
-    // request's.
+    // Other names of a length that transformers does not read either, and lengths that a request
+    // sets.
     {"max_sequence_length"},
     {"model_max_length"},
     {"max_length"},
     {"max_new_tokens"},
-    // Change the model, except with these values: the defaults of transformers' PretrainedConfig.
+    // These change the model, unless they have these values: the defaults of transformers'
+    // PretrainedConfig.
     {"partial_rotary_factor", 1.0},
     {"rope_interleaved", false},
     {"is_encoder_decoder", false},
@@ -69,8 +70,8 @@ constexpr HarmlessKey kConfigKeys[] = {
     {"pruned_heads", EmptyValue{}},
     {"chunk_size_feed_forward", 0.0},
     {"prefix", EmptyValue{}},
-    // Change the tokens, except with these values: of a configuration older than
-    // generation_config.json, where they belong.
+    // These change the tokens, unless they have these values. They are in configurations that are
+    // older than generation_config.json.
     {"do_sample", false},
     {"temperature", 1.0},
     {"top_k", 50.0},

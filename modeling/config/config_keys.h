@@ -1,4 +1,4 @@
-// modeling/config/config_keys.h: keys of configurations that are known not to change a result. Pure
+// modeling/config/config_keys.h: keys of configurations that do not change a result. Pure
 // constants.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace fathom::worker {
 
-// Of config.json; those of generation_config.json stand in generation_config.cc.
+// For config.json. generation_config.cc has the list for generation_config.json.
 std::span<const HarmlessKey> HarmlessConfigKeys();
 
 }  // namespace fathom::worker

@@ -12,19 +12,20 @@ namespace {
 constexpr double kThetaMax = 1e12;
 constexpr double kFactorMax = 1e6;
 
-// Keys that no kind of scaling reads, and what the kinds that do not read a key may have in it.
+// Keys that no kind of scaling reads, and the values that a key may have for the kinds that do not
+// read it.
 constexpr HarmlessKey kHarmlessScalingKeys[] = {
     {"partial_rotary_factor", 1.0}, {"factor", 1.0}, {"attention_factor", 1.0},
     {"extrapolation_factor", 1.0},  {"finetuned"},
 };
 
-// The factor that YaRN's authors fitted for attention over `factor` times the context.
+// YaRN's attention factor for `factor` times the context, as fitted by its authors.
 double YarnScale(double factor, double weight) {
   return factor <= 1.0 ? 1.0 : 0.1 * weight * std::log(factor) + 1.0;
 }
 
-// attention_factor is the factor itself. Otherwise it is that of `factor`, or the quotient of those
-// that mscale and mscale_all_dim weigh; attn_factor multiplies it.
+// attention_factor is the factor itself. Without it the factor follows from `factor`, or it is the
+// quotient of the factors that mscale and mscale_all_dim give; attn_factor multiplies it.
 double ReadAttentionFactor(ConfigFields& fields, double factor) {
   constexpr double kMin = 1e-3, kMax = 1e3;
   const bool is_given = fields.Take("attention_factor") != nullptr;
@@ -44,7 +45,7 @@ double ReadAttentionFactor(ConfigFields& fields, double factor) {
 void ReadYarn(ConfigFields& fields, int32_t context, RopeConfig& rope) {
   rope.scaling = RopeScaling::kYarn;
   rope.original_context = fields.IntOr("original_max_position_embeddings", context, 1, kContextMax);
-  // As DeepSeek V3's configuration means it where the factor is missing.
+  // The meaning of DeepSeek V3's configuration if the factor is missing.
   const double ratio = static_cast<double>(context) / rope.original_context;
   if (fields.Take("factor") == nullptr && ratio < 1.0) {
     fields.Refuse("factor", fmt::format("is missing; expected a number from 1 to {}", kFactorMax));
@@ -77,8 +78,8 @@ void ReadLlama3(ConfigFields& fields, RopeConfig& rope) {
   }
 }
 
-// Raises theta for sequences longer than max_position_embeddings, and no sequence here is: up to
-// there it is the plain embedding.
+// Dynamic scaling raises theta only for sequences longer than max_position_embeddings. No sequence
+// here is longer, so the plain embedding is used.
 void ReadDynamic(ConfigFields& fields, int32_t context) {
   fields.Real("factor", 1.0, kFactorMax);
   const int32_t original =
@@ -125,7 +126,7 @@ void ReadScaling(ConfigFields& fields, int32_t context, RopeConfig& rope) {
   }
 }
 
-// One of the two objects; nullopt: it is absent, or it was refused.
+// Reads one of the two objects; nullopt: it is absent or was refused.
 std::optional<RopeConfig> ReadObject(ConfigFields& fields, std::string_view key, int32_t context,
                                      const RopeConfig& plain) {
   const JsonValue* value = fields.Take(key);
@@ -153,7 +154,7 @@ void ReadRope(ConfigFields& fields, int32_t context, RopeConfig& rope) {
   const auto older = ReadObject(fields, "rope_scaling", context, rope);
   const auto newer = ReadObject(fields, "rope_parameters", context, rope);
   if (older && newer) {
-    // Programs that write both forms repeat themselves; theta may stand in one of them alone.
+    // Programs that write both forms repeat the values. theta may be in only one of them.
     RopeConfig same = *newer;
     if (older->theta == rope.theta) same.theta = rope.theta;
     if (same != *older) {

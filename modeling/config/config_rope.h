@@ -1,6 +1,6 @@
-// modeling/config/config_rope.h: the rotary embedding of a config.json, in its older form
-// (rope_theta and rope_scaling) and its newer one (rope_parameters). What each kind means:
-// docs/MODELS.md, "Rotary embedding". Pure; any thread.
+// modeling/config/config_rope.h: the rotary embedding of a config.json, in the older form
+// (rope_theta and rope_scaling) and in the newer form (rope_parameters). docs/MODELS.md, "Rotary
+// embedding" explains each kind. Pure; any thread.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace fathom::worker {
 
-// Reads rope_theta, rope_scaling and rope_parameters of `fields`; errors stick to it. `context` is
-// the model's max_position_embeddings.
+// Reads rope_theta, rope_scaling and rope_parameters of `fields`, which keeps the first error.
+// `context` is the model's max_position_embeddings.
 void ReadRope(ConfigFields& fields, int32_t context, RopeConfig& rope);
 
 }  // namespace fathom::worker

@@ -13,11 +13,11 @@ namespace fathom::worker {
 namespace {
 
 constexpr HarmlessKey kHarmlessGenerationKeys[] = {
-    // Where the file comes from.
+    // The origin of the file.
     {"_from_model_config"},
     {"transformers_version"},
     {"trust_remote_code"},  // Code of a model folder is never run here.
-    // What another program returns beside the tokens, or how it keeps what it computed.
+    // What another program returns in addition to the tokens, or how it stores its results.
     {"use_cache"},
     {"cache_implementation"},
     {"cache_config"},
@@ -31,7 +31,7 @@ constexpr HarmlessKey kHarmlessGenerationKeys[] = {
     {"output_scores"},
     {"output_logits"},
     {"return_dict_in_generate"},
-    // Lengths, durations and the number of answers are the request's.
+    // A request sets lengths, durations and the number of answers.
     {"max_length"},
     {"max_new_tokens"},
     {"max_time"},
@@ -40,11 +40,12 @@ constexpr HarmlessKey kHarmlessGenerationKeys[] = {
     {"bos_token_id"},
     {"pad_token_id"},
     {"decoder_start_token_id"},
-    // Of beam search, which num_beams 1 does not do.
+    // For beam search, which num_beams 1 does not use.
     {"length_penalty"},
     {"early_stopping"},
     {"diversity_penalty"},
-    // Of speculation by another model or from the prompt: it changes the speed, not the tokens.
+    // For speculation by another model or from the prompt, which changes the speed but not the
+    // tokens.
     {"is_assistant"},
     {"num_assistant_tokens"},
     {"num_assistant_tokens_schedule"},
@@ -54,11 +55,11 @@ constexpr HarmlessKey kHarmlessGenerationKeys[] = {
     {"target_lookbehind"},
     {"prompt_lookup_num_tokens"},
     {"max_matching_ngram_size"},
-    // Probabilities are always those of what the filters left, and a row whose logits are not
-    // finite is refused by name.
+    // Probabilities are always those of the tokens that the filters keep, and a row whose logits
+    // are not finite is refused by name.
     {"renormalize_logits"},
     {"remove_invalid_values"},
-    // Change the tokens, except with these values.
+    // These change the tokens, unless they have these values.
     {"num_beams", 1.0},
     {"num_beam_groups", 1.0},
     {"penalty_alpha", 0.0},
@@ -77,13 +78,15 @@ constexpr HarmlessKey kHarmlessGenerationKeys[] = {
 constexpr std::string_view kEmptyLists[] = {"begin_suppress_tokens", "force_words_ids",
                                             "constraints", "forced_decoder_ids"};
 
-// The number at `key`, at least `min` (above it when `excluded`); nullopt when absent or refused.
+// The number at `key`, which must be at least `min` (above it if `excluded`); nullopt if it is
+// absent or refused.
 std::optional<float> Number(ConfigFields& fields, std::string_view key, double min, bool excluded) {
   if (fields.Take(key) == nullptr) return std::nullopt;
   const double value =
       fields.RealOr(key, 0, -std::numeric_limits<float>::max(), std::numeric_limits<float>::max());
   if (excluded ? value > min : value >= min) {
-    // A value between 0 and the least float stays above 0.
+    // A value above 0 that a float cannot hold is rounded up to the least float, so that it stays
+    // above 0.
     const auto real = static_cast<float>(value);
     return value > 0 ? std::max(real, std::numeric_limits<float>::min()) : real;
   }
@@ -164,7 +167,7 @@ void ReadStops(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
   }
 }
 
-// The one id of an entry of bad_words_ids; nullopt when it is no list of one id.
+// The id of an entry of bad_words_ids; nullopt if the entry is not a list of one id.
 std::optional<TokenId> OneId(const JsonValue& entry, int32_t vocab) {
   const JsonValue::Array* ids = entry.AsArray();
   if (ids == nullptr || ids->size() != 1) return std::nullopt;
@@ -220,7 +223,7 @@ void RefuseWhatIsNotBuilt(ConfigFields& fields) {
   }
 }
 
-// The file's text with the keys of --override-generation-config.
+// The text of the file after --override-generation-config is applied.
 absl::StatusOr<std::string> Overridden(std::string_view json, std::string_view overrides) {
   const auto patch = ParseJson(overrides, kConfigLimits);
   if (!patch.ok()) return Annotate(patch.status(), kOverrideGenerationFlag);

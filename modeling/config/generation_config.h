@@ -1,11 +1,11 @@
-// modeling/config/generation_config.h: what a model folder's generation_config.json says, checked.
-// It holds what a router takes where a request says nothing; the record then decides the tokens,
-// so that workers never read this file. Pure: text in, values or a Status out; Read...() beside
-// them reads the file. Any thread.
+// modeling/config/generation_config.h: the checked content of a model folder's
+// generation_config.json. The router uses it for parameters that a request does not set. Then the
+// session's record has every parameter, so workers never read this file. Pure: text in, values or a
+// Status out; ReadGenerationConfig also reads the file. Any thread.
 //
-// Each key is honoured, harmless (the reason stands in the list of generation_config.cc), or
-// refused by name with the way out (INVALID_ARGUMENT; main exits 66). A number that only switches a
-// filter off under another name is read as "off", and `notes` says so.
+// Each key is used, harmless (generation_config.cc gives the reason), or refused by name with a way
+// out (INVALID_ARGUMENT; main exits with 66). A number that in other programs means "filter off" is
+// read as "off", and `notes` says so.
 #pragma once
 
 #include <cstdint>
@@ -23,11 +23,11 @@ namespace fathom::worker {
 
 inline constexpr char kOverrideGenerationFlag[] = "--override-generation-config";
 
-// nullopt: the file says nothing. Values are finite and meaningful, but only the router knows its
-// limits for a request (router/api/model_folder.h).
+// nullopt: the file does not set the parameter. Values are finite and valid in principle; only the
+// router checks them against its limits for requests (router/api/model_folder.h).
 struct GenerationConfig {
   std::vector<TokenId> end_ids;
-  std::optional<float> temperature;  // 0 where do_sample is false.
+  std::optional<float> temperature;  // 0 if do_sample is false.
   std::optional<int32_t> top_k;      // 0: off.
   std::optional<float> top_p;        // Above 0; 1: off.
   std::optional<float> min_p;
@@ -36,24 +36,25 @@ struct GenerationConfig {
   std::optional<float> frequency_penalty;
   std::optional<int32_t> min_new_tokens;
   std::vector<std::string> stop_strings;
-  std::vector<TokenId> suppressed_ids;  // May never be drawn; ascending, each once.
-  std::vector<std::string> notes;       // Values that are read as another one, for the log.
+  std::vector<TokenId> suppressed_ids;  // Never drawn; ascending, each once.
+  std::vector<std::string> notes;       // For the log: values that are read as another one.
   bool operator==(const GenerationConfig&) const = default;
 };
 
-// `overrides` is the text of --override-generation-config, a merge patch as of ReadModelConfig;
-// empty: nothing is changed.
-// REQUIRES: vocab > 0; ids are checked against it.
+// `overrides` is the text of --override-generation-config, a merge patch as in ReadModelConfig;
+// empty: nothing is changed. REQUIRES: vocab > 0; ids are checked against it.
 absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, int32_t vocab,
                                                        std::string_view overrides = {});
 
-// generation_config.json of a model folder; the overrides alone where there is no such file, or
-// where `model` is a configuration file. Messages begin with the file's name or the flag's.
+// Reads generation_config.json of a model folder. If there is no such file, or `model` is a
+// configuration file, only the overrides count. Messages begin with the name of the file or of the
+// flag.
 absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::path& model,
                                                       int32_t vocab,
                                                       std::string_view overrides = {});
 
-// The ids that end a sequence: the generation configuration's if it names any, else the model's.
+// The ids that end a sequence: those of the generation configuration if it has any, else those of
+// the model.
 std::vector<TokenId> EndIds(const ModelConfig& config, const GenerationConfig& generation);
 
 }  // namespace fathom::worker

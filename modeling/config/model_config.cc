@@ -16,7 +16,8 @@
 namespace fathom::worker {
 namespace {
 
-// Far above every published model, and small enough that no product of sizes overflows int64.
+// The limits are far above every published model, and so small that no product of sizes overflows
+// int64.
 constexpr int32_t kLayersMax = 1024;
 constexpr int32_t kHiddenMax = 1 << 18;
 constexpr int32_t kHeadsMax = 1 << 12;
@@ -40,7 +41,7 @@ std::string KnownArchitectures() {
   return names;
 }
 
-// nullptr after a refusal.
+// Returns nullptr after an error.
 const Architecture* ReadArchitecture(ConfigFields& fields) {
   const JsonValue* value = fields.Take("architectures");
   const JsonValue::Array* names = value != nullptr ? value->AsArray() : nullptr;
@@ -98,7 +99,7 @@ void ReadSizes(ConfigFields& fields, const ConfigDefaults& defaults, ModelConfig
   }
 }
 
-// A type's name as transformers or torch spells it; nullopt: another.
+// Parses a type's name as transformers or torch spells it; nullopt: another name.
 std::optional<StoredType> StoredTypeOf(std::string_view name) {
   constexpr std::string_view kTorch = "torch.";
   if (name.starts_with(kTorch)) name.remove_prefix(kTorch.size());
@@ -126,13 +127,13 @@ void ReadStoredType(ConfigFields& fields, ModelConfig& config) {
 
 void ReadActivation(ConfigFields& fields) {
   const std::string activation = fields.StringOr("hidden_act", "silu");
-  if (activation != "silu" && activation != "swish") {  // Two names of one function.
+  if (activation != "silu" && activation != "swish") {  // Two names of the same function.
     fields.Refuse("hidden_act", fmt::format("is \"{}\"; only \"silu\" is supported", activation));
   }
 }
 
-// Which layers a configuration gives a window: of its layer_types, else by max_window_layers.
-// Errors stick to `fields`.
+// The layers to which a configuration gives a sliding window: by its layer_types, else by
+// max_window_layers. `fields` keeps the first error.
 std::vector<bool> WindowedLayers(ConfigFields& fields, const ConfigDefaults& defaults,
                                  const ModelConfig& config) {
   const auto count = static_cast<size_t>(config.layers);
@@ -164,8 +165,8 @@ std::vector<bool> WindowedLayers(ConfigFields& fields, const ConfigDefaults& def
   return windowed;
 }
 
-// A layer with a window sees that many of the last tokens: all of them, where the window is as long
-// as the context. Anything shorter is refused.
+// A layer with a sliding window attends to that many of the last tokens. A window as long as the
+// context changes nothing and is accepted; a shorter one is refused.
 void ReadWindows(ConfigFields& fields, const ConfigDefaults& defaults, const ModelConfig& config) {
   constexpr int32_t kWindowDefault = 4096;  // Of the classes that have windows.
   const std::vector<bool> windowed = WindowedLayers(fields, defaults, config);
@@ -212,7 +213,8 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   config.source.text = json;
   const Architecture* architecture = ReadArchitecture(fields);
   if (architecture == nullptr) return fields.Finish({});
-  // Before other keys, since with such weights or code no message about them would help.
+  // These keys are checked first: with quantized weights or with code in the folder, a message
+  // about another key would not help.
   for (const std::string_view key : {"quantization_config", "auto_map"}) {
     if (fields.Take(key) != nullptr) {
       fields.Refuse(key, key == "auto_map" ? "is set: code of a model folder is never run here"
@@ -240,7 +242,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
 }
 
 std::filesystem::path ConfigPath(const std::filesystem::path& model) {
-  std::error_code error;  // What cannot be looked at is no folder.
+  std::error_code error;  // A path that cannot be read is not a folder.
   const bool is_file = model.extension() == ".json" && !std::filesystem::is_directory(model, error);
   return is_file ? model : model / "config.json";
 }

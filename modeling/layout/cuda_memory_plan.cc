@@ -19,22 +19,26 @@ namespace {
 constexpr int64_t kMiB = 1 << 20;
 constexpr int32_t kSlotsDefault = 256;
 constexpr int32_t kSlotsDefaultMin = 8;
-constexpr int32_t kBlocksPerSlotMin = 4;  // Of the default number of slots.
-constexpr int32_t kStepTokensMin = 256;   // Of the default.
+constexpr int32_t kBlocksPerSlotMin = 4;  // For the default number of slots.
+constexpr int32_t kStepTokensMin = 256;   // For the default.
 constexpr int32_t kStepTokensMax = 8192;
 constexpr int32_t kStepTokensUnit = 64;
-constexpr double kStepSeconds = 0.040;     // Time between two tokens that a chunk may take.
-constexpr int32_t kAloneFactor = 2;        // Where nothing decodes a step may take as much longer.
-constexpr double kReadShare = 0.4;         // Of a chunk's reading that its computing does not hide.
-constexpr double kMatrixShare = 0.83;      // Of the card's rate that a chunk's computing reaches.
-constexpr int32_t kContextAutoMin = 1024;  // A shorter context is to be asked for.
-constexpr int64_t kPoolBlocksMax = 1 << 24;  // Indices of the pool's tokens are int32.
-constexpr double kUtilizationMax = 0.98;     // That a message proposes.
+// The time between two tokens that a prefill chunk may cause.
+constexpr double kStepSeconds = 0.040;
+constexpr int32_t kAloneFactor = 2;  // A step without decode rows may take this many times as long.
+// The share of a chunk's reading that its computing does not hide.
+constexpr double kReadShare = 0.4;
+// The share of the card's rate that a chunk's computing reaches.
+constexpr double kMatrixShare = 0.83;
+constexpr int32_t kContextAutoMin = 1024;    // A shorter context must be asked for.
+constexpr int64_t kPoolBlocksMax = 1 << 24;  // The KV indices of the pool's tokens are int32.
+constexpr double kUtilizationMax = 0.98;     // The largest value that a message proposes.
 constexpr int32_t kRanksMax = 64;
 
-// The driver's own on an H100: context and loaded kernels.
+// Memory of the driver on an H100: the CUDA context and loaded kernels.
 constexpr int64_t kContextBytes = 480 * kMiB;
-// What captured graphs may take: capture stops there (worker/cuda/graph_cache.h).
+// The limit of captured graphs: the graph cache captures no more beyond it
+// (worker/cuda/graph_cache.h).
 constexpr int64_t kGraphBytes = 64 * kMiB;
 
 double InGib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
@@ -44,9 +48,9 @@ int32_t BlocksOf(int64_t tokens) {
   return static_cast<int32_t>((tokens + kCudaBlockTokens - 1) / kCudaBlockTokens);
 }
 
-// A step reads all weights, and computes 2 operations for each parameter and row. The shares are of
-// an H100 (docs/PERFORMANCE.md): 2,048 rows of the 7B shape take 43.8 ms and 512 take 11.4, of
-// which the products' operations are 35.4 and 8.8 at the card's rate when hot.
+// A step reads all weights and computes 2 operations for each parameter and row. The shares are
+// measured on an H100 (docs/PERFORMANCE.md): 2,048 rows of the 7B shape take 43.8 ms and 512 rows
+// take 11.4 ms, of which the GEMMs' operations take 35.4 and 8.8 ms at the rate of a hot card.
 int32_t DefaultMixedTokens(const ModelSpec& spec, const CudaMemoryRequest& request,
                            int64_t weights_bytes) {
   const double parameters = static_cast<double>(LayerMatrixElements(spec)) / request.tp;
@@ -74,7 +78,7 @@ class Planner {
                                      static_cast<double>(request.capacity_bytes)) -
                 request.taken_bytes) {}
 
-  // Fills everything of `limits`.
+  // Sets every field of `limits`.
   absl::Status Fit(EngineLimits* limits) const {
     *limits = FirstLimits();
     Shrink(limits);
@@ -82,7 +86,7 @@ class Planner {
     const int32_t blocks_min = BlocksMin(*limits);
     if (room < KvMin(*limits)) return DoesNotFit(*limits);
     const int64_t kv = request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes : room;
-    // No more than every slot can use.
+    // No more blocks than all slots together can use.
     const int64_t useful = int64_t{limits->slots} * BlocksOf(limits->context_tokens) + 1;
     const int64_t blocks = std::min({kv / block_bytes_, useful, kPoolBlocksMax});
     if (blocks < blocks_min) return PoolTooSmall(*limits, blocks);
@@ -136,7 +140,7 @@ class Planner {
     return limits;
   }
 
-  // Defaults, where the pool is small: fewer sequences, then a smaller step.
+  // Reduces the defaults if the pool is small: fewer sequences, then a smaller step.
   void Shrink(EngineLimits* limits) const {
     if (request_.slots == 0) {
       const int64_t slots = std::max<int64_t>(KvRoom(*limits), 0) / block_bytes_ /
@@ -150,13 +154,14 @@ class Planner {
     }
   }
 
-  // Everything but weights and KV.
+  // Bytes of everything except weights and KV.
   int64_t Rest(const EngineLimits& limits) const {
     return SumOf(CudaStepBuffers(rank_, limits)) + kGraphBytes + kContextBytes;
   }
 
-  // Bytes that are left for KV under these limits; negative: not even the rest fits. A larger pool
-  // needs a larger workspace of the attention: the one for the pool that there was without one.
+  // Bytes that are left for KV under these limits; negative: even the rest does not fit. The
+  // attention workspace grows with the pool, so it is computed for the pool that would fit without
+  // a workspace.
   int64_t KvRoom(EngineLimits limits) const {
     limits.pool_blocks = 0;
     const int64_t pool =
@@ -166,7 +171,7 @@ class Planner {
     return budget_ - weights_ - Rest(limits);
   }
 
-  // Padding, and the blocks of one sequence.
+  // The padding block, and the blocks of one sequence.
   int32_t BlocksMin(const EngineLimits& limits) const {
     return 1 + BlocksOf(request_.context_tokens > 0
                             ? limits.context_tokens
@@ -177,7 +182,7 @@ class Planner {
   }
   bool Fits(const EngineLimits& limits) const { return KvRoom(limits) >= KvMin(limits); }
 
-  // Tokens that the blocks hold, for --max-model-len; nullopt: none.
+  // The tokens that the blocks hold, as a value for --max-model-len; nullopt: none.
   static std::optional<int64_t> ContextOf(int64_t blocks) {
     if (blocks < 2) return std::nullopt;
     return (blocks - 1) * kCudaBlockTokens;
@@ -214,7 +219,7 @@ class Planner {
         Gib(needed - budget_), ways);
   }
 
-  // Each changes one setting, if one is enough.
+  // Each way changes one setting, if one setting is enough.
   std::vector<std::string> WaysOut(const EngineLimits& limits, int64_t needed) const {
     std::vector<std::string> ways;
     EngineLimits smaller = limits;
@@ -252,7 +257,7 @@ class Planner {
     return ways;
   }
 
-  // The largest multiple of 64 below that fits; 0: none.
+  // The largest smaller multiple of 64 that fits; 0: none.
   int32_t SmallerStep(EngineLimits limits) const {
     const int32_t least = std::max(kStepTokensUnit, limits.slots);
     limits.step_tokens = (limits.step_tokens - 1) / kStepTokensUnit * kStepTokensUnit;
@@ -260,7 +265,7 @@ class Planner {
     return limits.step_tokens >= least ? limits.step_tokens : 0;
   }
 
-  // The least number of ranks, more than now, on which the same request fits; 0: none.
+  // The least number of ranks above the current one with which the same request fits; 0: none.
   int32_t MoreRanks() const {
     for (int32_t tp = request_.tp + 1; tp <= kRanksMax; ++tp) {
       if (!CheckRanks(spec_, tp).ok()) continue;

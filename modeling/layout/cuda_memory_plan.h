@@ -1,9 +1,10 @@
-// modeling/layout/cuda_memory_plan.h: every byte that a rank takes on a GPU, before anything is
-// loaded: one list of buffers, each in a named arena, from which both the plan's table and the
-// allocation follow (worker/cuda/device_arenas.h). Pure; any thread; no CUDA needed.
+// modeling/layout/cuda_memory_plan.h: every byte that a rank takes on a GPU, computed before
+// anything is loaded. The plan is one list of buffers, each in a named arena; the printed table and
+// the allocation (worker/cuda/device_arenas.h) both follow from it. Pure; any thread; no CUDA
+// needed.
 //
 // gpu_memory_utilization * capacity = weights + activations + logits + attention + sampler + inputs
-// + graphs + context + kv, unless --kv-cache-memory fixes kv. What is left goes to kv.
+// + graphs + context + kv. The memory that is left goes to kv, unless --kv-cache-memory fixes it.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,7 @@
 
 namespace fathom::worker {
 
-// Allocated once at start, 256-byte aligned inside of its arena.
+// A buffer is allocated once at start, aligned to 256 bytes in its arena.
 struct CudaBuffer {
   std::string arena;
   std::string name;
@@ -28,35 +29,37 @@ struct CudaBuffer {
 struct CudaArena {
   std::string name;
   int64_t bytes = 0;
-  bool ours = true;  // False: taken by the driver (context, graphs), predicted only.
+  bool ours = true;  // False: the driver takes it (context, graphs), so the size is a prediction.
 };
 
 struct CudaMemoryRequest {
   int64_t capacity_bytes = 0;  // Of the device.
-  int64_t taken_bytes = 0;     // By other processes, at start.
+  int64_t taken_bytes = 0;     // Taken by other processes at start.
   double utilization = 0.92;   // --gpu-memory-utilization
-  int64_t kv_cache_bytes = 0;  // --kv-cache-memory; 0: what is left.
+  int64_t kv_cache_bytes = 0;  // --kv-cache-memory; 0: the memory that is left.
   kernels::DType dtype = kernels::DType::kBf16;
   int32_t tp = 1;
   int32_t block_tokens = 64;
-  int32_t context_tokens = 0;  // --max-model-len; 0: auto: the model's, or what the pool can hold.
-  int32_t slots = 0;           // --max-num-seqs; 0: default.
-  int32_t step_tokens = 0;     // --max-num-batched-tokens; 0: default for the model and the card.
-  // Of the card, for that default (modeling/layout/gpu_cards.h).
+  // --max-model-len; 0: the model's context, or what the pool can hold.
+  int32_t context_tokens = 0;
+  int32_t slots = 0;        // --max-num-seqs; 0: default.
+  int32_t step_tokens = 0;  // --max-num-batched-tokens; 0: a default by model and card.
+  // The rates of the card, for that default (modeling/layout/gpu_cards.h).
   double matrix_tflops = 700;
   double read_tbs = 3.0;  // 1e12 bytes a second.
 };
 
 struct CudaMemoryPlan {
-  std::vector<CudaArena> arenas;    // In the order above; sums to total_bytes.
-  std::vector<CudaBuffer> buffers;  // Of the arenas that are ours.
+  std::vector<CudaArena> arenas;    // In the order above; their sum is total_bytes.
+  std::vector<CudaBuffer> buffers;  // The buffers of the arenas with `ours`.
   EngineLimits limits;
-  int32_t logits_rows = 0;           // Rows with logits of one step.
-  int32_t model_context_tokens = 0;  // limits.context_tokens is less where asked for or forced.
-  bool context_asked = false;        // --max-model-len was a number.
+  int32_t logits_rows = 0;  // The most rows with logits in a step.
+  // limits.context_tokens is less if asked for or if memory is short.
+  int32_t model_context_tokens = 0;
+  bool context_asked = false;  // --max-model-len was a number.
   int64_t kv_bytes_per_block = 0;
   int64_t capacity_bytes = 0;
-  int64_t budget_bytes = 0;  // utilization * capacity, less what others take.
+  int64_t budget_bytes = 0;  // utilization * capacity, minus what other processes take.
   int64_t total_bytes = 0;   // At most budget_bytes.
   int64_t pool_tokens() const {
     return (int64_t{limits.pool_blocks} - 1) * limits.block_tokens;  // Block 0 is padding.
@@ -64,10 +67,10 @@ struct CudaMemoryPlan {
   int64_t Bytes(std::string_view arena) const;
 };
 
-// RESOURCE_EXHAUSTED with the arithmetic and the nearest settings that would fit; INVALID_ARGUMENT
-// for a value that no memory would make right, and for a model that a GPU does not compute.
-// Defaults: 256 sequences, fewer where the pool has less than 4 blocks for each; as many tokens a
-// step as keep it under 40 ms (256 to 8,192); the model's context, or what the pool can hold, if
+// RESOURCE_EXHAUSTED with the arithmetic and the nearest settings that would fit. INVALID_ARGUMENT
+// for a value that no amount of memory would make valid, and for a model that a GPU cannot compute.
+// Defaults: 256 sequences, fewer if the pool has less than 4 blocks for each; as many tokens per
+// step as keep a step below 40 ms (256 to 8,192); the model's context, or what the pool can hold if
 // that is at least 1,024 tokens. REQUIRES: capacity_bytes > 0, tp > 0.
 absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelSpec& spec,
                                               const CudaMemoryRequest& request);

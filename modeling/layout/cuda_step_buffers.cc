@@ -10,16 +10,16 @@ namespace fathom::worker {
 namespace {
 
 constexpr int64_t kWordBytes = 4;
-constexpr int32_t kScoredRows = 64;  // Rows with logits that a step of few slots still has.
-constexpr int64_t kRowGroup = 64;    // Of activations, that a kernel may read as one.
+constexpr int32_t kScoredRows = 64;  // Rows with logits that a step always has room for.
+constexpr int64_t kRowGroup = 64;    // Rows of activations that a kernel may read at once.
 constexpr int64_t kEndsMax = kStopTokensMax + kEndTokensMax;
 
 int64_t Aligned(int64_t bytes) {
   return (bytes + kCudaBufferAlignment - 1) / kCudaBufferAlignment * kCudaBufferAlignment;
 }
 
-// Segments of 512 tokens of all decode rows of a step. While no block belongs to two sequences, all
-// full segments are in the pool, and each sequence has one that is not full.
+// The segments of 512 tokens of all decode rows of a step. No block belongs to two sequences, so
+// all full segments are in the pool, and each sequence has at most one segment that is not full.
 int64_t SegmentsMax(const EngineLimits& limits) {
   const int64_t each = (int64_t{limits.context_tokens} + kSegmentTokens - 1) / kSegmentTokens;
   return std::min(int64_t{limits.pool_blocks} / kBlocksPerSegment + limits.slots + 1,
@@ -39,8 +39,8 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
   const int64_t slots = int64_t{limits.slots} + 1;  // Ids begin at 1.
   const int64_t segments = SegmentsMax(limits);
   const int64_t rope = int64_t{limits.context_tokens} * model.rope_dim / 2 * kWordBytes;
-  // Products of up to 128 rows read them in groups (kernels/cuda/linear/medium.h), to the group's
-  // end.
+  // GEMMs of up to 128 rows read activations in groups of rows (kernels/cuda/linear/medium.h), up
+  // to the end of the last group.
   const int64_t grouped = (tokens + kRowGroup - 1) / kRowGroup * kRowGroup;
   const auto rows = [&](int64_t width) { return grouped * width * kCudaElementBytes; };
   return {
@@ -68,7 +68,7 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
       {"sampler", "end_ids", slots * kEndsMax * kWordBytes},
       {"sampler", "slot_tokens", slots * kWordBytes},
       {"sampler", "slot_faults", slots * kWordBytes},
-      // One copy on the device: the stream orders the steps in flight.
+      // One copy on the device is enough: the stream orders the steps in flight.
       {"inputs", "step_inputs", CudaStepBytesMax(limits)},
       {"inputs", "step_outputs", tokens * kSampleOutBytes},
       {"inputs", "diagnosis", tokens * kWordBytes},

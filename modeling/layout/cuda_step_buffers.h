@@ -1,6 +1,6 @@
-// modeling/layout/cuda_step_buffers.h: what a rank on a GPU allocates beside its weights and its KV
-// blocks, by the limits of its steps; the names are those that worker/cuda/ looks up. Pure; any
-// thread; no CUDA needed.
+// modeling/layout/cuda_step_buffers.h: the buffers of a rank on a GPU besides its weights and its
+// KV blocks, by the limits of a step. worker/cuda/ looks a buffer up by its name. Pure; any thread;
+// no CUDA needed.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +15,19 @@ namespace fathom::worker {
 
 inline constexpr int64_t kCudaBufferAlignment = 256;
 
-// Rows with logits of one step: a row for each sequence, and some for scored prompts.
+// The most rows with logits in a step: one row for each sequence, and some rows for scored prompts.
 int32_t CudaLogitsRows(const EngineLimits& limits);
 
-// Bytes of an activation and of an element of a KV block.
+// Bytes of an element of an activation and of a KV block.
 inline constexpr int64_t kCudaElementBytes = 2;
 
-// In the order of the arenas activations, logits, attention, sampler, inputs. Buffers that all
-// layers use have the widest one's size. REQUIRES: every limit > 0 but pool_blocks, which may be 0.
+// The buffers in the order of the arenas activations, logits, attention, sampler, inputs. A buffer
+// that all layers use has the size of the widest layer. REQUIRES: every limit > 0, except
+// pool_blocks, which may be 0.
 std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimits& limits);
 
-// Of an arena ("" for all), each buffer at a multiple of kCudaBufferAlignment.
+// The bytes of an arena ("" for all arenas), with each buffer at a multiple of
+// kCudaBufferAlignment.
 int64_t SumOf(const std::vector<CudaBuffer>& buffers, std::string_view arena = {});
 
 }  // namespace fathom::worker

@@ -40,11 +40,11 @@ int64_t CudaStepBytesMax(const EngineLimits& limits) {
   shape.rows = limits.step_tokens;
   shape.samples = limits.step_tokens;
   shape.decode_rows = std::min(limits.slots, limits.step_tokens);
-  shape.chunks = shape.decode_rows;  // Generous: a slot has one or the other.
+  shape.chunks = shape.decode_rows;  // An upper bound: a slot has a decode row or a chunk.
   const int32_t blocks = (limits.context_tokens + kCudaBlockTokens - 1) / kCudaBlockTokens;
   const int32_t segments = (blocks + kBlocksPerSegment - 1) / kBlocksPerSegment;
   shape.table_stride = SegmentBucket(segments) * kBlocksPerSegment;
-  // Block tables dominate with long contexts, and a slot has one row of them.
+  // With long contexts the block tables take most of the bytes, and a slot has one row of them.
   const int64_t tables = int64_t{shape.decode_rows} * shape.table_stride * sizeof(int32_t);
   return LayoutOf(shape).bytes - tables;
 }
@@ -52,7 +52,7 @@ int64_t CudaStepBytesMax(const EngineLimits& limits) {
 int32_t RowBucket(int32_t rows, int32_t slots) {
   FATHOM_CHECK(rows > 0 && rows <= slots, "{} rows of {}", rows, slots);
   int32_t step = 1;
-  while (step * 16 <= rows) step *= 2;  // 16 to 31: by 2; 32 to 63: by 4; ...
+  while (step * 16 <= rows) step *= 2;  // 16 to 31 rows: by 2; 32 to 63: by 4; ...
   return std::min((rows + step - 1) / step * step, slots);
 }
 

@@ -12,8 +12,8 @@ namespace {
 
 using kernels::DType;
 
-// Where the rows of a part go that has `rows_before` above it. Each q and k head is a pairing of
-// its own; gate and up are one pairing.
+// Where the rows of a part go that has `rows_before` rows above it. Each q and k head is a pairing
+// of its own; gate and up are one pairing.
 RowMap MapOf(ParameterRole role, int64_t rows_before, int64_t rows, const RankLayer& layer) {
   const int64_t head_pairs = layer.attention.head_dim / 2;
   switch (role) {
@@ -46,7 +46,7 @@ class Layout {
   }
 
  private:
-  // What the last rank's head reads behind the embedding, whose rows it has.
+  // With tied embeddings the last rank's LM head reads these rows behind the embedding.
   int64_t EmbeddingPadding() const {
     const int64_t last = int64_t{model_.vocab_rows} * (model_.place.tp - 1);
     return std::max<int64_t>(0, last + HeadRows(model_.vocab_rows) - model_.vocab);
@@ -76,7 +76,7 @@ class Layout {
     }
   }
 
-  // Sizes and place of a region whose parts and padding are there.
+  // Sets the sizes and the place of a region whose parts and padding are set.
   void Add(WeightRegion region) {
     const WeightPart& first = region.parts.front();
     region.dtype = first.parameter.precision == Precision::kMatrix ? dtype_ : DType::kF32;

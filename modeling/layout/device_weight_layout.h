@@ -1,8 +1,8 @@
 // modeling/layout/device_weight_layout.h: where each weight of one rank lies in the GPU's "weights"
-// arena, and which rows of which stored tensors it is made of. Matrices are row-major [n][k] in the
-// device's type, norms and biases fp32; each begins at a multiple of 256 bytes. Rows that one
-// thread needs together lie 8 apart (kernels/cuda/linear/paired_rows.h). Pure; any thread; no CUDA
-// needed.
+// arena, and from which rows of which stored tensors it is made. Matrices are row-major [n][k] in
+// the device's type, norms and biases are fp32; each begins at a multiple of 256 bytes. Rows that
+// one thread needs together are 8 apart (kernels/cuda/linear/paired_rows.h). Pure; any thread; no
+// CUDA needed.
 #pragma once
 
 #include <cstdint>
@@ -16,29 +16,29 @@
 namespace fathom::worker {
 
 inline constexpr int64_t kDeviceWeightAlignment = 256;
-// The head's product has whole tiles of weight rows: the vocabulary's rows are followed by rows of
-// zeros, and nobody reads their logits.
+// The GEMM of the LM head computes whole tiles of weight rows. So rows of zeros follow the rows of
+// the vocabulary, and their logits are never read.
 inline constexpr int64_t kHeadRowsUnit = 16;
-// Rows of the head's product that has `vocab_rows` of the vocabulary, and floats of a row of
-// logits.
+// The rows of the LM head's matrix for `vocab_rows` rows of the vocabulary; also the floats in a
+// row of logits.
 constexpr int64_t HeadRows(int64_t vocab_rows) {
   return (vocab_rows + kHeadRowsUnit - 1) / kHeadRowsUnit * kHeadRowsUnit;
 }
 
-// Where the rows of a stored tensor's slice go: a sequence of pairings of 2 * pairs rows, of which
-// the slice is the rows from `base`; or, with pairs 0, the rows as they are.
+// Where the rows of a stored tensor's slice go: into a sequence of pairings of 2 * pairs rows, of
+// which the slice is the rows from `base`; with pairs 0 the rows keep their order.
 struct RowMap {
-  int64_t first_row = 0;  // In the region: of the first pairing, or of the slice.
+  int64_t first_row = 0;  // Row of the region where the first pairing, or the slice, begins.
   int64_t pairs = 0;
   int64_t base = 0;
-  // Row of the region for the slice's row `row`.
+  // The region's row of the slice's row `row`.
   int64_t ToRegion(int64_t row) const;
-  // The slice's row that is the region's row `row`; outside of [0, rows of the slice) when that
-  // belongs to another part.
+  // The slice's row of the region's row `row`. It is outside [0, rows of the slice) if the region's
+  // row belongs to another part.
   int64_t FromRegion(int64_t row) const;
 };
 
-inline constexpr int32_t kNoLayer = -1;  // Of what is in no layer.
+inline constexpr int32_t kNoLayer = -1;  // For parameters outside the layers.
 
 // A slice of a stored tensor.
 struct WeightPart {
@@ -49,11 +49,11 @@ struct WeightPart {
 
 struct WeightRegion {
   Operand operand = Operand::kEmbedding;
-  int32_t layer = kNoLayer;  // In the model.
+  int32_t layer = kNoLayer;  // Index in the model.
   std::string name;          // For messages: "embedding", "layers.3.qkv", ...
   int64_t rows = 0;
   int64_t cols = 0;
-  int64_t padding_rows = 0;  // Of zeros, behind the rows.
+  int64_t padding_rows = 0;  // Rows of zeros after the rows.
   kernels::DType dtype = kernels::DType::kF32;
   int64_t offset = 0;  // In the arena.
   std::vector<WeightPart> parts;
@@ -62,7 +62,7 @@ struct WeightRegion {
   int64_t padding_bytes() const { return padding_rows * row_bytes(); }
 };
 
-// The region's row `row`: a row of the whole stored tensor of a part.
+// The source of a region's row: a row of the whole stored tensor of a part.
 struct SourceRow {
   const WeightPart* part = nullptr;
   int64_t row = 0;
@@ -70,19 +70,19 @@ struct SourceRow {
 SourceRow SourceOf(const WeightRegion& region, int64_t row);
 
 struct DeviceWeightLayout {
-  // In the order of the forward pass: the rank's operands (modeling/spec/operands.h), of a
-  // Llama-like model embedding; per layer attention_norm, qkv, qkv_bias, q_norm, k_norm, o,
-  // ffn_norm, gate_up, down; final_norm; head (not with tied embeddings).
+  // The rank's operands (modeling/spec/operands.h) in the order of the forward pass. A Llama-like
+  // model has embedding; in each layer attention_norm, qkv, qkv_bias, q_norm, k_norm, o, ffn_norm,
+  // gate_up, down; then final_norm and head (not with tied embeddings).
   std::vector<WeightRegion> regions;
   int64_t bytes = 0;
-  // nullptr: the model has none.
+  // nullptr: the model has no such region.
   const WeightRegion* Find(Operand operand, int32_t layer = kNoLayer) const;
 };
 
-// INVALID_ARGUMENT for sizes that the GPU's kernels do not do.
+// INVALID_ARGUMENT for sizes that the GPU's kernels do not support.
 absl::Status CheckDeviceWeights(const RankModel& model);
-// REQUIRES: CheckDeviceWeights(model) is OK; `dtype` is kBf16 or kF16. Its bytes are the same for
-// each rank of a group.
+// REQUIRES: CheckDeviceWeights(model) is OK; `dtype` is kBf16 or kF16. `bytes` is the same for
+// every rank of a group.
 DeviceWeightLayout LayOutDeviceWeights(const RankModel& model, kernels::DType dtype);
 
 }  // namespace fathom::worker

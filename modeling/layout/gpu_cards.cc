@@ -5,8 +5,8 @@ namespace {
 
 constexpr int64_t Mib(int64_t mib) { return mib << 20; }
 
-// Measured: reading and 8,192 x 8,192 x 8,192 products on cards of this kind. The others: data
-// sheets. A vendor's bandwidth is about 1.08 times what a kernel reaches.
+// Measured by us on cards of this kind: reading, and GEMMs of 8,192 x 8,192 x 8,192. The other
+// rates are from data sheets; a vendor's bandwidth is about 1.08 times what a kernel reaches.
 constexpr GpuCard kCards[] = {
     {"h200", "H200", Mib(143'150), 4.53, 790, true},
     {"h100-nvl", "H100 NVL", Mib(95'300), 3.9, 835, false},

@@ -15,10 +15,10 @@ namespace {
 constexpr int64_t kFloatBytes = 4;
 constexpr int32_t kContextMin = 2;
 
-// fp32 arrays of one step (worker/cpu/decoder.cc): per token the residual, a norm or product of it,
-// q, k and v, the heads' result, gate and up; per row with logits the vocabulary, with several
-// ranks also this rank's part and all parts as they come. And the rotary tables, which end with the
-// pool of `pool_tokens`.
+// The fp32 arrays of one step (worker/cpu/decoder.cc). Per token: the residual, a norm or GEMM of
+// it, q, k and v, the result of attention, gate and up. Per row with logits: the vocabulary, and
+// with several ranks also this rank's part and the parts of all ranks. Then the rotary tables,
+// which end with the pool of `pool_tokens`.
 int64_t ActivationBytes(const RankModel& model, const MemoryRequest& request, int64_t pool_tokens) {
   const LayerWidths widest = WidestOf(model);
   const int64_t per_token =
@@ -30,7 +30,7 @@ int64_t ActivationBytes(const RankModel& model, const MemoryRequest& request, in
                         std::min(context, pool_tokens) * model.rope_dim);
 }
 
-// Matrices as stored, vectors widened.
+// Matrices are stored as in the checkpoint, vectors are widened.
 int64_t WeightsBytes(const RankModel& model, const MemoryRequest& request) {
   const int64_t matrix_element = BytesOf(request.stored_type);
   int64_t bytes = 0;
@@ -38,7 +38,7 @@ int64_t WeightsBytes(const RankModel& model, const MemoryRequest& request) {
     const bool is_matrix = one->parameter.precision == Precision::kMatrix;
     bytes += one->slice.elements() * (is_matrix ? matrix_element : kFloatBytes);
   }
-  if (model.tied()) {  // The head's product has a packed copy of its rows.
+  if (model.tied()) {  // The LM head uses a packed copy of its rows.
     bytes += int64_t{model.vocab_rows} * model.hidden * matrix_element;
   }
   return bytes;

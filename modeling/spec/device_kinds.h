@@ -1,6 +1,6 @@
 // modeling/spec/device_kinds.h: which kinds of attention and MLP a device computes. Both memory
-// plans ask before they count a byte, so that the worker's refusal and `fathom plan` say the same.
-// Pure; any thread.
+// plans check this first, so a worker and `fathom plan` refuse a model with the same message. Pure;
+// any thread.
 #pragma once
 
 #include <span>
@@ -15,10 +15,10 @@ struct DeviceKinds {
   std::string_view device;  // "the CPU", "a GPU"
   std::span<const AttentionKind> attention;
   std::span<const MlpKind> mlp;
-  std::string_view way_out;  // For a model that the device does not compute.
+  std::string_view way_out;  // The advice for a model that the device cannot compute.
 };
 
-// What worker/cpu and worker/cuda compute.
+// What worker/cpu and worker/cuda can compute.
 const DeviceKinds& CpuKinds();
 const DeviceKinds& GpuKinds();
 
@@ -26,8 +26,8 @@ const DeviceKinds& GpuKinds();
 std::string_view NameOf(AttentionKind kind);
 std::string_view NameOf(MlpKind kind);
 
-// INVALID_ARGUMENT for a layer of a kind that `device` does not compute, with architecture, layer,
-// kind, device and the way out.
+// INVALID_ARGUMENT for a layer of a kind that `device` cannot compute. The message names the
+// architecture, the layer, the kind, the device and the way out.
 absl::Status CheckDeviceRuns(const ModelSpec& spec, const DeviceKinds& device);
 
 }  // namespace fathom::worker

@@ -1,8 +1,8 @@
-// modeling/spec/model_spec.h: a model as data: its layers, what each computes, and every tensor
-// that a checkpoint of it has. An architecture's file makes it from a configuration
+// modeling/spec/model_spec.h: a model as data: its layers, what each layer computes, and every
+// tensor that a checkpoint of it has. The file of an architecture makes it from a configuration
 // (modeling/architectures/architecture.h). Expected tensors, slices, weight layouts, KV blocks,
-// buffers, memory plans, parameter counts and floors follow from it by iteration, and what one rank
-// of a group holds is modeling/spec/rank_model.h. Plain data; any thread.
+// buffers, memory plans, parameter counts and floors follow from it by iteration.
+// modeling/spec/rank_model.h says what one rank of a group holds. Plain data; any thread.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@
 
 namespace fathom::worker {
 
-// What a parameter is to the model. Code that needs a certain parameter asks for its role and its
-// layer, never for its name in a file.
+// What a parameter is in the model. Code that needs a certain parameter looks it up by its role and
+// layer, never by its name in a file, because names differ between checkpoints.
 enum class ParameterRole {
   kEmbedding,
   kAttentionNorm,
@@ -37,57 +37,59 @@ enum class ParameterRole {
   kLmHead,
 };
 
-// The weight of an RMSNorm, whose neutral value is 1.
+// Whether the parameter is the weight of an RMSNorm, whose neutral value is 1.
 constexpr bool IsNorm(ParameterRole role) {
   return role == ParameterRole::kAttentionNorm || role == ParameterRole::kQNorm ||
          role == ParameterRole::kKNorm || role == ParameterRole::kFfnNorm ||
          role == ParameterRole::kFinalNorm;
 }
 
-// How a parameter's elements are shared out to the ranks of a tensor-parallel group.
+// How a parameter's elements are divided among the ranks of a tensor-parallel group.
 enum class Split {
-  kWhole,  // Every rank has all of it: norms and the embedding (which saves its collective).
-  kRows,   // Rank r has the r-th of tp equal ranges of dimension 0: q, gate, up, head and q's bias.
-           // Of a vocabulary that tp does not divide (RowsOfRank) the last rank has fewer rows.
-  kKvRows,  // As kRows by kv heads; with tp > kv_heads, tp / kv_heads neighbours share a head: k, v
-            // and their biases.
-  kCols,    // Rank r has the r-th range of dimension 1: o and down, whose products are summed over
-            // ranks.
+  kWhole,  // Every rank has all of it: norms, and the embedding (which saves a collective).
+  // Rank r has the r-th of tp equal ranges of dimension 0: q, gate, up, LM head and the bias of q.
+  // If tp does not divide the vocabulary, the last rank has fewer rows (RowsOfRank).
+  kRows,
+  // Like kRows, by kv heads. With tp > kv_heads, tp / kv_heads neighbouring ranks have the same
+  // head: k, v and their biases.
+  kKvRows,
+  // Rank r has the r-th range of dimension 1: o and down, whose GEMMs are summed over ranks.
+  kCols,
 };
 
-// Which element types of a checkpoint are accepted, and what becomes of them.
+// Which element types of a checkpoint are accepted, and how they are used.
 enum class Precision {
-  kMatrix,  // The checkpoint's one type, which all matrices share, or what a device makes of it.
-  kVector,  // Any float type, each tensor its own; widened to fp32 and computed with in it.
+  kMatrix,  // One type for all matrices of the checkpoint; a device may convert it.
+  kVector,  // Any float type, each tensor its own; widened to fp32.
 };
 
 // A tensor of the checkpoint.
 struct Parameter {
   ParameterRole role = ParameterRole::kEmbedding;
   std::string name;            // In the checkpoint's files.
-  std::vector<int64_t> shape;  // [rows, cols] of a product y = W x, or [n].
+  std::vector<int64_t> shape;  // [rows, cols] of a GEMM y = W x, or [n].
   Split split = Split::kWhole;
   Precision precision = Precision::kMatrix;
-  int32_t kv_heads = 0;  // Of kKvRows: the heads that dimension 0 is made of.
+  int32_t kv_heads = 0;  // For kKvRows: the heads that dimension 0 consists of.
   int64_t rows() const { return shape[0]; }
   int64_t cols() const { return shape.size() > 1 ? shape[1] : 1; }
   int64_t elements() const { return rows() * cols(); }
   bool operator==(const Parameter&) const = default;
 };
 
-// What a cached block of a plane holds. kTokens: each of its tokens' vectors.
+// What a cached block of a plane holds. kTokens: a vector for each of its tokens.
 enum class BlockKind { kTokens };
 
 // One plane of a layer's KV blocks: [block][head][token][width].
 struct KvPlane {
-  std::string_view name;  // "k", "v": a literal.
+  std::string_view name;  // "k" or "v"; a string literal.
   int32_t heads = 0;
   int32_t width = 0;
   BlockKind kind = BlockKind::kTokens;
   bool operator==(const KvPlane&) const = default;
 };
 
-// kGrouped: each of kv_heads key and value heads serves heads / kv_heads query heads (MHA: one).
+// kGrouped: each key and value head serves heads / kv_heads query heads (with MHA: one).
 enum class AttentionKind { kGrouped };
 struct AttentionSpec {
   AttentionKind kind = AttentionKind::kGrouped;
@@ -121,25 +123,25 @@ struct ModelTraits {
   int32_t context = 0;  // Tokens.
   double rms_eps = 0;
   RopeConfig rope;
-  int32_t rope_dim = 0;  // Elements of a head that the rotary embedding turns.
+  int32_t rope_dim = 0;  // Elements of a head that the rotary embedding rotates.
 };
 
 struct ModelSpec : ModelTraits {
   std::vector<LayerSpec> layers;
   Parameter embedding;
   Parameter final_norm;
-  std::optional<Parameter> lm_head;  // None: tied, the head's product uses the embedding.
-  // Tied: the name of a head that a checkpoint may store all the same, equal to the embedding.
+  std::optional<Parameter> lm_head;  // nullopt: tied; the LM head uses the embedding.
+  // Tied: the name of an LM head that a checkpoint may store although it equals the embedding.
   std::optional<std::string> spare_head;
-  std::vector<LayerSpec> draft_layers;  // That propose tokens; no architecture has any today.
+  std::vector<LayerSpec> draft_layers;  // Layers that propose tokens. No architecture has them yet.
 };
 
-// Every tensor of the model in the order of the forward pass: the embedding, the layers', the final
-// norm, the head; then the draft layers'.
+// Every tensor of the model in the order of the forward pass: the embedding, the layers, the final
+// norm, the LM head; then the draft layers.
 std::vector<Parameter> ExpectedTensors(const ModelSpec& spec);
 
-// Elements of the matrices that every token's products read: of all layers, and of the head (also
-// where it is the embedding).
+// The elements of the matrices that are read for every token: of all layers, and of the LM head
+// (also if it is the embedding).
 int64_t LayerMatrixElements(const ModelSpec& spec);
 int64_t HeadMatrixElements(const ModelSpec& spec);
 

@@ -1,6 +1,6 @@
 // modeling/spec/operands.h: which parameters an op of the forward pass reads as one matrix or one
-// vector. Products of one input are one product, on every device: q, k and v; gate and up. Both
-// weight layouts follow from it. Pure; any thread.
+// vector. On every device, GEMMs with the same input are one GEMM: q, k and v; gate and up. Both
+// weight layouts follow from this. Pure; any thread.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ enum class Operand {
 std::string_view NameOf(Operand operand);
 Operand OperandOf(ParameterRole role);
 
-// The slices of its parameters, one below the other; they have the same columns.
+// The slices of an operand's parameters, one below the other. All have the same number of columns.
 struct StackedOperand {
   Operand operand = Operand::kEmbedding;
   std::vector<const RankParameter*> parts;
@@ -40,7 +40,7 @@ struct StackedOperand {
   int64_t cols() const { return parts.front()->slice.cols(); }
 };
 
-// The operands that `parameters` make, in the order of their first parts. The result points into
+// The operands that `parameters` form, in the order of their first parts. The result points into
 // `parameters`.
 std::vector<StackedOperand> OperandsOf(std::span<const RankParameter> parameters);
 

@@ -9,7 +9,7 @@
 namespace fathom::worker {
 namespace {
 
-// Of the kv heads or of a plane's heads on one rank: a share, or one that several ranks have.
+// The kv heads (or a plane's heads) of one rank: its share, or one head that several ranks have.
 int32_t HeadsOfRank(int32_t heads, int32_t tp) { return std::max(1, heads / tp); }
 
 bool LayerFits(const LayerSpec& layer, int32_t tp) {
@@ -18,7 +18,7 @@ bool LayerFits(const LayerSpec& layer, int32_t tp) {
          (kv_heads % tp == 0 || tp % kv_heads == 0);
 }
 
-// The first layer that does not fit, else the first one.
+// The first layer that does not fit; the first layer if all fit.
 const LayerSpec& LayerToBlame(const ModelSpec& spec, int32_t tp) {
   const auto found = std::find_if(spec.layers.begin(), spec.layers.end(),
                                   [&](const LayerSpec& l) { return tp < 1 || !LayerFits(l, tp); });
@@ -78,7 +78,7 @@ TensorSlice SliceOf(const Parameter& parameter, int32_t tp, int32_t rank) {
 
 absl::Status CheckTensorParallel(const ModelSpec& spec, int32_t tp) {
   const auto fits = [&](int32_t n) {
-    // Every rank has a row of the vocabulary.
+    // Every rank must have a row of the vocabulary.
     const bool vocab = RowsOfRank(spec.vocab, n) * (n - 1) < spec.vocab;
     return vocab && std::all_of(spec.layers.begin(), spec.layers.end(),
                                 [&](const LayerSpec& layer) { return LayerFits(layer, n); });

@@ -1,6 +1,6 @@
 // modeling/spec/rank_model.h: what one rank of a tensor-parallel group holds of a model, or of one
 // stage of its layers: every size and every slice, computed once. Loaders, layouts, memory plans
-// and decoders read it and divide nothing themselves. Pure; any thread.
+// and decoders read the result and compute no share themselves. Pure; any thread.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,9 @@
 
 namespace fathom::worker {
 
-// Rows of each of `tp` ranks: rank r has [r * that, (r + 1) * that), cut at `rows`. Only a
-// vocabulary's are cut; the last rank computes as many logits as the others, and what lies behind
-// the vocabulary is never read.
+// The rows of each of `tp` ranks: rank r has [r * that, (r + 1) * that), cut at `rows`. Only a
+// vocabulary is cut. The last rank then computes as many logits as the others; the logits beyond
+// the vocabulary are never read.
 constexpr int64_t RowsOfRank(int64_t rows, int32_t tp) { return (rows + tp - 1) / tp; }
 
 // Half-open ranges of a tensor's rows and columns (a vector has one column).
@@ -28,18 +28,19 @@ struct TensorSlice {
   bool operator==(const TensorSlice&) const = default;
 };
 
-// All of the tensor.
+// The slice that is the whole tensor.
 TensorSlice WholeOf(const Parameter& parameter);
-// What rank `rank` of `tp` holds. REQUIRES: CheckTensorParallel is OK of the parameter's model;
-// 0 <= rank < tp.
+// The slice of rank `rank` of `tp`. REQUIRES: CheckTensorParallel of the parameter's model is OK; 0
+// <= rank < tp.
 TensorSlice SliceOf(const Parameter& parameter, int32_t tp, int32_t rank);
 
-// OK when `tp` ranks can share the model: tp divides the heads and MLP widths of each layer, and
-// divides its kv heads or is a multiple of them (kv heads are then replicated), and each rank has a
-// row of the vocabulary. Else INVALID_ARGUMENT with the numbers that would do.
+// OK if `tp` ranks can share the model: tp divides the heads and MLP widths of each layer; it
+// divides the kv heads or is a multiple of them (the kv heads are then replicated); and each rank
+// has a row of the vocabulary. Otherwise INVALID_ARGUMENT with the numbers that are possible.
 absl::Status CheckTensorParallel(const ModelSpec& spec, int32_t tp);
 
-// Where a rank is: one of `tp` that share a layer, in one of `stages` that follow each other.
+// The place of a rank: one of `tp` ranks that share a layer, in one of `stages` that follow each
+// other.
 struct RankPlace {
   int32_t tp = 1;
   int32_t tp_rank = 0;
@@ -49,13 +50,13 @@ struct RankPlace {
 };
 
 struct RankParameter {
-  Parameter parameter;  // Of the whole model.
+  Parameter parameter;  // The parameter of the whole model.
   TensorSlice slice;
 };
 
-// A layer on one rank: the heads, KV planes and MLP width are the rank's.
+// A layer on one rank: its heads, KV planes and MLP width are those of the rank.
 struct RankLayer {
-  int32_t index = 0;  // In the model.
+  int32_t index = 0;  // Index in the model.
   AttentionSpec attention;
   MlpSpec mlp;
   std::vector<RankParameter> parameters;  // In the order of the forward pass.
@@ -64,11 +65,11 @@ struct RankLayer {
 
 struct RankModel : ModelTraits {
   RankPlace place;
-  std::vector<RankLayer> layers;            // Of the stage.
-  std::optional<RankParameter> embedding;   // In the first stage; tied, in the last one too.
-  std::optional<RankParameter> final_norm;  // In the last stage, like the head.
-  std::optional<RankParameter> lm_head;     // None in the last stage: tied.
-  int32_t vocab_rows = 0;  // Of the head, on all ranks but the last, which may have fewer.
+  std::vector<RankLayer> layers;            // The layers of the stage.
+  std::optional<RankParameter> embedding;   // In the first stage; if tied, also in the last one.
+  std::optional<RankParameter> final_norm;  // In the last stage, like the LM head.
+  std::optional<RankParameter> lm_head;     // nullopt in the last stage: tied.
+  int32_t vocab_rows = 0;  // Rows of the LM head on every rank; the last one may have fewer.
 
   bool is_first_stage() const { return place.stage == 0; }
   bool is_last_stage() const { return place.stage + 1 == place.stages; }
@@ -77,11 +78,12 @@ struct RankModel : ModelTraits {
   std::vector<const RankParameter*> Parameters() const;
 };
 
-// REQUIRES: CheckTensorParallel(spec, place.tp) is OK; the place is within its numbers; stages are
-// no more than layers. Layers are shared out to stages evenly, the first stages have one more.
+// REQUIRES: CheckTensorParallel(spec, place.tp) is OK; the place is within its numbers; there are
+// at most as many stages as layers. Layers are divided evenly among stages; the first stages have
+// one more.
 RankModel RankOf(const ModelSpec& spec, const RankPlace& place = {});
 
-// The largest of a rank's layers: what buffers that serve all of them are made for.
+// The largest sizes of a rank's layers, for buffers that all layers use.
 struct LayerWidths {
   int64_t heads = 0, kv_heads = 0;
   int64_t q_rows = 0, qkv_rows = 0;
@@ -89,8 +91,9 @@ struct LayerWidths {
 };
 LayerWidths WidestOf(const RankModel& model);
 
-// Bytes of `tokens` tokens in these planes, or in all planes of the rank's layers: of a block with
-// its tokens, of a token with 1. The one place where KV bytes are counted.
+// The bytes of `tokens` tokens in these planes, or in all planes of the rank's layers. With a
+// block's tokens it gives the bytes of a block, with 1 those of a token. No other code counts KV
+// bytes.
 int64_t KvBytes(std::span<const KvPlane> planes, int64_t element_bytes, int64_t tokens);
 int64_t KvBytes(const RankModel& model, int64_t element_bytes, int64_t tokens);
 

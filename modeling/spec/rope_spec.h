@@ -1,5 +1,4 @@
-// modeling/spec/rope_spec.h: the rotary embedding of a model, as the kernels' tables take it.
-// Pure.
+// modeling/spec/rope_spec.h: converts a model's rotary embedding into the kernels' RopeSpec. Pure.
 #pragma once
 
 #include "kernels/rope_kv_write.h"
@@ -7,7 +6,7 @@
 
 namespace fathom::worker {
 
-// `rope_dim`: the elements of a head that it turns.
+// `rope_dim` is the number of elements of a head that are rotated.
 inline kernels::RopeSpec RopeSpecOf(const RopeConfig& rope, int32_t rope_dim) {
   kernels::RopeSpec spec{.head_dim = rope_dim, .theta = rope.theta};
   switch (rope.scaling) {

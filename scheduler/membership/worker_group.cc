@@ -44,7 +44,8 @@ absl::Status WorkerGroups::CheckFacts(const Hello& hello) const {
   const std::pair<const char*, std::pair<int32_t, int32_t>> least[] = {
       {"tp", {facts.tp, 1}},
       {"pp", {facts.pp, 1}},
-      {"limits.context_tokens", {facts.limits.context_tokens, 2}},  // A prompt's and an answer's.
+      // Room for one token of a prompt and one of an answer.
+      {"limits.context_tokens", {facts.limits.context_tokens, 2}},
       {"limits.block_tokens", {facts.limits.block_tokens, 1}},
       {"limits.pool_blocks", {facts.limits.pool_blocks, 2}},
       {"limits.slots", {facts.limits.slots, 1}},
@@ -84,7 +85,8 @@ void WorkerGroups::OnHello(PeerId control, Hello hello, TimeUs now, GroupActions
   const auto same = std::find_if(workers_.begin(), workers_.end(), [&](const auto& entry) {
     return entry.second.hello.process_id == hello.process_id;
   });
-  if (same != workers_.end()) {  // Its older stream is dead; the break was not seen yet.
+  // The worker reconnected before the break of its older stream was seen.
+  if (same != workers_.end()) {
     const PeerId older = same->first;
     out->closes.emplace_back(older, Aborted("replaced by a newer stream of the same process"));
     OnControlDown(older, "replaced by a newer stream of the same process", now, out);
@@ -221,7 +223,7 @@ std::optional<StepDone> WorkerGroups::OnResult(PeerId steps, StepResult result, 
   Worker& worker = workers_.at(rank.control);
   worker.progress_us = now;
   const int32_t answering = static_cast<int32_t>(group.ranks.size()) - worker.hello.worker->tp;
-  if (index != answering) return std::nullopt;  // Rank 0 of the last stage has the rows.
+  if (index != answering) return std::nullopt;  // Only rank 0 of the last stage sends rows.
   last_step_us_ = now - group.sent_us.front();
   group.sent_us.pop_front();
   return StepDone{id, std::move(result)};
@@ -270,7 +272,7 @@ std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now
     return fmt::format("{} for {} ms", PhaseName(worker.phase), Ms(now - worker.phase_us));
   }
   if (rank.ready && rank.steps) return std::nullopt;
-  // Connecting takes all ranks: its time runs from when the last one has loaded.
+  // Connecting needs all ranks, so its time starts when the last rank has loaded.
   TimeUs since = group.formed_us;
   for (const Rank& other : group.ranks) {
     const Worker& there = workers_.at(other.control);
@@ -284,7 +286,8 @@ std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now
 void WorkerGroups::OnTick(TimeUs now, GroupActions* out) {
   const int64_t late_us = last_tick_us_ == 0 ? 0 : now - last_tick_us_ - options_.tick_us;
   last_tick_us_ = now;
-  if (late_us > options_.tick_us) {  // We slept, not they.
+  // This process did not run, so its peers' silence means nothing.
+  if (late_us > options_.tick_us) {
     const auto shift = [&](TimeUs& time) { time = std::min(now, time + late_us); };
     for (auto& [peer, worker] : workers_) {
       shift(worker.beat_us);
@@ -299,7 +302,7 @@ void WorkerGroups::OnTick(TimeUs now, GroupActions* out) {
   }
   for (const auto& [peer, why] : losses) {
     const auto it = workers_.find(peer);
-    // Of two ranks that wait for each other the first found ends the group; both are free then.
+    // If two ranks wait for each other, the first one found ends the group; both are free then.
     if (it->second.group) Lose(*it->second.group, it->second.rank, why, now, out);
     if (now - it->second.beat_us > options_.heartbeat_silence_us) {
       out->closes.emplace_back(peer, DeadlineExceeded("{}", why));
@@ -322,7 +325,7 @@ int32_t WorkerGroups::StepsInFlight() const {
 
 void WorkerGroups::UpdateFacts() {
   facts_.groups = Stats().groups_up;
-  if (workers_.empty()) return;  // What it was: routers go on checking against it.
+  if (workers_.empty()) return;  // Routers keep checking against the last known facts.
   const Hello& hello = workers_.begin()->second.hello;
   facts_.model = hello.worker->model;
   facts_.config_digest = hello.config_digest;

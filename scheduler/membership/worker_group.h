@@ -1,8 +1,9 @@
-// scheduler/membership/worker_group.h: which workers there are, which group each sits in, and
-// whether it lives. Forms a group when tp * pp matching workers of one host are free, gives it an
-// epoch never used before in the term, waits until every rank is ready and listens, watches it, and
-// ends it at the first sign of a loss; the survivors are free for a new group with a new epoch.
-// Pure: no IO, no clock. Thread: owned by the driver thread. REQUIRES: `now` never goes back.
+// scheduler/membership/worker_group.h: the workers, the group that each is placed in (its seat),
+// and whether they are alive. The class forms a group when tp * pp matching workers of one host are
+// free, gives it an epoch that was never used in the term, waits until every rank is ready and
+// listens, watches it, and ends it at the first sign of a loss. The surviving workers are then free
+// for a new group with a new epoch. Pure: no IO, no clock. Thread: the driver's. REQUIRES: `now`
+// never decreases.
 #pragma once
 
 #include <cstdint>
@@ -25,26 +26,26 @@ namespace fathom::scheduler {
 
 struct WorkerGroupOptions {
   int64_t heartbeat_silence_us = kSilenceUs;
-  int64_t stall_us = 10'000'000;       // The progress word stands still inside a step.
-  int64_t loading_us = 600'000'000;    // Longest time in LOADING or CAPTURING.
-  int64_t connecting_us = 30'000'000;  // Longest time in any other phase before the group is up.
-  // A rank that ended its group is not seated again for so long. Groups that are lost one after
-  // another, none of which worked, make all their ranks wait, twice as long each time; a single
-  // loss costs the survivors nothing.
+  int64_t stall_us = 10'000'000;     // The progress word did not change for so long inside a step.
+  int64_t loading_us = 600'000'000;  // The longest time in LOADING or CAPTURING.
+  int64_t connecting_us = 30'000'000;  // The longest time in another phase before the group is up.
+  // A rank that ended its group waits this long before it is placed in a group again. If several
+  // groups in a row are lost and none of them worked, all their ranks wait, twice as long each
+  // time. After a single loss the surviving ranks do not wait.
   int64_t retry_us = 200'000;
   int64_t retry_max_us = 30'000'000;
-  int64_t healthy_us = 10'000'000;  // A group that was up for so long, or did a step, has worked.
-  int64_t tick_us =
-      100'000;  // How often OnTick is called; one that comes later moves all deadlines.
+  int64_t healthy_us = 10'000'000;  // A group has worked if it was up this long or did a step.
+  // How often OnTick is called. A late call moves all deadlines by its delay.
+  int64_t tick_us = 100'000;
 };
 
-// What the driver must do, in this order of members.
+// What the driver must do, in the order of the members.
 struct GroupActions {
   std::vector<std::pair<PeerId, std::variant<GroupSeat, GroupExchange, Abort>>> messages;
   std::vector<std::pair<PeerId, absl::Status>> closes;
   std::vector<GroupLost> lost;
   std::vector<GroupUp> up;
-  std::vector<std::string> log;  // One line for each group that comes or goes.
+  std::vector<std::string> log;  // One line for each group that is formed or ends.
 };
 
 struct WorkerGroupStats {
@@ -53,16 +54,16 @@ struct WorkerGroupStats {
   uint64_t groups_formed_total = 0;
   uint64_t groups_lost_total = 0;
   uint64_t stale_epoch_rejected_total = 0;  // Results and messages of another term, epoch or rank.
-  std::string last_loss;                    // Which rank and why, of the last group that was lost.
-  int32_t losses_alike = 0;  // Losses in a row for that reason, of groups that never worked.
+  std::string last_loss;                    // The last lost group: which rank and why.
+  int32_t losses_alike = 0;  // Consecutive losses of groups that never worked, for the same reason.
 };
 
 class WorkerGroups {
  public:
   WorkerGroups(const WorkerGroupOptions& options, TermId term) : options_(options), term_(term) {}
 
-  // A worker's first message on Control. Refused (closed, with the reason) when its facts cannot be
-  // or it has another model than the workers that are here.
+  // The first message of a worker on Control. The worker is refused (closed, with the reason) if
+  // its facts are impossible or if its model differs from that of the registered workers.
   void OnHello(PeerId control, Hello hello, TimeUs now, GroupActions* out);
   void OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now);
   void OnExchange(PeerId control, GroupExchange exchange, GroupActions* out);
@@ -72,23 +73,25 @@ class WorkerGroups {
 
   void OnStepsHello(PeerId steps, const StepsHello& hello, TimeUs now, GroupActions* out);
   void OnStepsDown(PeerId steps, const std::string& reason, TimeUs now, GroupActions* out);
-  // Checks a rank's result. Rank 0's goes to the core; the others only show that their rank lives.
+  // Checks the result of a rank. Rank 0's result is returned for the core; the others only show
+  // that their rank is alive.
   std::optional<StepDone> OnResult(PeerId steps, StepResult result, TimeUs now, GroupActions* out);
 
-  // The core sends this plan: the Steps streams of all ranks, by rank; empty when the epoch is
-  // over.
+  // The core sends this plan. Returns the Steps streams of all ranks, ordered by rank; empty if the
+  // epoch has ended.
   std::vector<PeerId> OnPlan(GroupId group, const StepPlan& plan, TimeUs now);
   // The core ends an epoch.
   void OnAbort(const GroupAbort& abort, TimeUs now, GroupActions* out);
-  // Heartbeats, stalls and set-up limits. Call each tick_us.
+  // Checks heartbeats, stalls and the limits of set-up. Must be called every tick_us.
   void OnTick(TimeUs now, GroupActions* out);
 
-  // Another term: every group ends and forms again with epochs from 1.
+  // A new term: every group ends, and groups form again with epochs from 1.
   void SetTerm(TermId term, TimeUs now, GroupActions* out);
 
-  // Steps whose result of any rank is missing.
+  // Steps for which the result of at least one rank is missing.
   int32_t StepsInFlight() const;
-  // From the plan's sending to rank 0's result, of the last OnResult that returned a StepDone.
+  // The time from sending the plan to rank 0's result, for the last OnResult that returned a
+  // StepDone.
   int64_t last_step_us() const { return last_step_us_; }
   const ClusterFacts& facts() const { return facts_; }
   WorkerGroupStats Stats() const;
@@ -100,17 +103,17 @@ class WorkerGroups {
     int32_t rank = 0;
     Phase phase = Phase::kUnspecified;
     uint64_t progress = 0;
-    TimeUs beat_us = 0;       // Last heartbeat.
-    TimeUs phase_us = 0;      // Since when in this phase.
-    TimeUs progress_us = 0;   // Last sign of progress.
-    TimeUs free_from_us = 0;  // Not seated before.
-    int32_t failures = 0;     // Groups in a row that it was in and that never worked.
+    TimeUs beat_us = 0;       // Time of the last heartbeat.
+    TimeUs phase_us = 0;      // Start of the present phase.
+    TimeUs progress_us = 0;   // Time of the last sign of progress.
+    TimeUs free_from_us = 0;  // The worker is placed in no group before this time.
+    int32_t failures = 0;     // Consecutive groups of this worker that never worked.
   };
   struct Rank {
     PeerId control;
     std::optional<PeerId> steps;
     bool ready = false;
-    StepId next_result;  // The step whose result comes next.
+    StepId next_result;  // The step of the next result.
   };
   struct Group {
     EpochId epoch;
@@ -120,23 +123,25 @@ class WorkerGroups {
     TimeUs formed_us = 0;
     TimeUs up_us = 0;
     StepId next_plan;            // Plans sent so far.
-    std::deque<TimeUs> sent_us;  // Of the plans whose result rank 0 owes.
+    std::deque<TimeUs> sent_us;  // Send times of the plans whose result rank 0 has not sent.
   };
 
   absl::Status CheckFacts(const Hello& hello) const;
   void FormGroups(TimeUs now, GroupActions* out);
   void Form(const std::vector<PeerId>& controls, TimeUs now, GroupActions* out);
   void ComeUp(GroupId id, TimeUs now, GroupActions* out);
-  // `rank` -1: no one in particular.
+  // `rank` -1: no particular rank.
   void Lose(GroupId id, int32_t rank, const std::string& reason, TimeUs now, GroupActions* out);
-  // What every end of a group does: its streams and ranks learn of it, its workers are free.
+  // The common part of every end of a group: its streams and ranks are told, and its workers are
+  // free.
   void Dissolve(const Group& group, const std::string& reason, TimeUs now, GroupActions* out);
-  // Counts the loss of a group against its workers, and when they may be seated again.
+  // Counts the loss of a group for its workers and sets when they may be placed in a group again.
   void HoldBack(const Group& group, int32_t lost_rank, bool worked, TimeUs now);
   void NoteLoss(const std::string& who, const std::string& reason, bool worked);
-  // The seat of a Control peer if (term, epoch, rank) are its own; else counts a stale message.
+  // The group of a Control peer if (term, epoch, rank) match its seat. Otherwise counts a stale
+  // message.
   std::optional<GroupId> SeatOf(PeerId control, TermId term, EpochId epoch, int32_t rank);
-  // Why this worker is taken for lost, or nullopt.
+  // The reason why this worker counts as lost, or nullopt.
   std::optional<std::string> LossOf(const Worker& worker, TimeUs now) const;
   void UpdateFacts();
 
@@ -146,12 +151,13 @@ class WorkerGroups {
   int32_t group_ids_ = 0;
   TimeUs last_tick_us_ = 0;
   int64_t last_step_us_ = 0;
-  std::map<PeerId, Worker> workers_;  // By Control peer: in order of arrival.
-  std::map<GroupId, Group> groups_;   // Forming and up.
-  std::map<PeerId, std::pair<GroupId, int32_t>> steps_peers_;  // Of live epochs: group and rank.
+  std::map<PeerId, Worker> workers_;  // By Control peer, in the order of arrival.
+  std::map<GroupId, Group> groups_;   // Groups that are forming and groups that are up.
+  // In live epochs: group and rank of each Steps peer.
+  std::map<PeerId, std::pair<GroupId, int32_t>> steps_peers_;
   ClusterFacts facts_;
   WorkerGroupStats stats_;
-  std::string loss_kind_;  // The last loss' reason without its numbers.
+  std::string loss_kind_;  // The reason of the last loss without its numbers.
 };
 
 }  // namespace fathom::scheduler

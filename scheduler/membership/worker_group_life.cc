@@ -1,4 +1,4 @@
-// How groups come and go: which free workers sit together, what the end of a group costs them.
+// The life of groups: which free workers form one, and how long its workers wait after it is lost.
 #include <algorithm>
 #include <map>
 #include <tuple>
@@ -9,10 +9,10 @@
 namespace fathom::scheduler {
 namespace {
 
-constexpr int32_t kFailuresMax = 16;  // Enough for any retry_max_us; bounds the shift.
+constexpr int32_t kFailuresMax = 16;  // Enough for any retry_max_us; limits the shift.
 constexpr int kLossCharsMax = 1024;
 
-// Two losses are alike when only times and ids in their reasons differ.
+// Two losses have the same reason if only times and ids differ in the text.
 std::string WithoutNumbers(const std::string& text) {
   std::string kept;
   for (const char c : text) {
@@ -25,7 +25,8 @@ std::string WithoutNumbers(const std::string& text) {
 
 void WorkerGroups::SetTerm(TermId term, TimeUs now, GroupActions* out) {
   const std::string reason = fmt::format("term {} begins", term.value);
-  for (; !groups_.empty(); groups_.erase(groups_.begin())) {  // Nobody's failure.
+  // Not counted as a failure of a worker.
+  for (; !groups_.empty(); groups_.erase(groups_.begin())) {
     const auto& [id, group] = *groups_.begin();
     Dissolve(group, reason, now, out);
     out->log.push_back(fmt::format("group {} ends: {}", id.value, reason));
@@ -39,7 +40,7 @@ void WorkerGroups::SetTerm(TermId term, TimeUs now, GroupActions* out) {
 }
 
 void WorkerGroups::FormGroups(TimeUs now, GroupActions* out) {
-  // Ranks of one group answer as one: same numbers (fingerprint), same shape, same host.
+  // All ranks of a group must compute the same bits (fingerprint) and have the same shape and host.
   using Kind = std::tuple<std::string, std::string, int32_t, int32_t>;
   std::map<Kind, std::vector<PeerId>> free;
   for (const auto& [peer, worker] : workers_) {
@@ -50,7 +51,7 @@ void WorkerGroups::FormGroups(TimeUs now, GroupActions* out) {
   for (auto& [kind, peers] : free) {
     const auto ranks = static_cast<size_t>(std::get<2>(kind)) * std::get<3>(kind);
     std::stable_sort(peers.begin(), peers.end(), [&](PeerId a, PeerId b) {
-      // -1 (none) comes last.
+      // -1 (no preference) sorts last.
       return static_cast<uint32_t>(workers_.at(a).hello.worker->preferred_rank) <
              static_cast<uint32_t>(workers_.at(b).hello.worker->preferred_rank);
     });

@@ -1,5 +1,5 @@
-// scheduler/recorder/event_recorder.h: what the driver tells of every event that it gives the core.
-// An interface, so that the driver sees no protobuf. Thread: the driver's.
+// scheduler/recorder/event_recorder.h: receives every event that the driver gives to the core. It
+// is an interface, so that the driver does not see protobuf. Thread: the driver's.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,13 @@ class EventRecorder {
  public:
   virtual ~EventRecorder() = default;
 
-  // Before the core gets the event. Never fails: a recorder that cannot go on counts what it lacks.
-  // When it returns, the recorded event survives the process: the event at which a core breaks is
-  // the one that a recording is made for.
+  // Called before the core gets the event. Never fails: a recorder that cannot write counts the
+  // missing events. When the call returns, the recorded event survives a crash of the process; a
+  // recording exists to show the event that broke the core.
   virtual void Record(const Event& event, TimeUs now) = 0;
 
   uint64_t recorded() const { return recorded_; }
-  uint64_t unrecorded() const { return unrecorded_; }  // Since the recording had to stop.
+  uint64_t unrecorded() const { return unrecorded_; }  // Events since the recording had to stop.
 
  protected:
   uint64_t recorded_ = 0;

@@ -1,5 +1,6 @@
-// scheduler/recorder/event_wire.h: events of the scheduler core <-> messages of
-// proto/recording.proto. What a stream carries is converted by cluster/wire.h. Pure functions.
+// scheduler/recorder/event_wire.h: converts events of the scheduler core to messages of
+// proto/recording.proto and back. cluster/wire.h converts the parts that streams carry too. Pure
+// functions.
 #pragma once
 
 #include "common/status.h"
@@ -11,9 +12,9 @@ class Event;
 
 namespace fathom::scheduler {
 
-// Sets all but the time.
+// Sets everything except the time.
 void EventToWire(const Event& event, recording::v1::Event* to);
-// INVALID_ARGUMENT: a message without an event, or with values that no driver gives the core.
+// INVALID_ARGUMENT: a message without an event, or with values that no driver gives to the core.
 absl::StatusOr<Event> EventFromWire(recording::v1::Event&& from);
 
 }  // namespace fathom::scheduler

@@ -14,7 +14,8 @@
 namespace fathom::scheduler {
 namespace {
 
-constexpr size_t kKeptBytes = 1 << 20;  // Of memory, after a record that was larger.
+// The buffer keeps at most this much memory after a larger record.
+constexpr size_t kKeptBytes = 1 << 20;
 
 absl::Status RecorderError(const char* what, const std::string& path) {
   const std::string text =
@@ -78,7 +79,7 @@ absl::Status FileRecorder::Write(std::string_view record) {
     if (bytes > 0) done += static_cast<size_t>(bytes);
     if (bytes >= 0 || errno == EINTR) continue;
     const absl::Status status = RecorderError("write", path_);
-    // Where this fails, the reader sees a record that was cut off and reads up to it.
+    // If this fails, a reader sees a record that was cut off, and reads up to it.
     if (ftruncate(file_, written_bytes_) != 0) LogWarn("{}", Message(RecorderError("cut", path_)));
     return status;
   }

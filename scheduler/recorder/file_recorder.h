@@ -1,7 +1,7 @@
-// scheduler/recorder/file_recorder.h: records into a file (scheduler/recorder/recording.h), one
-// write() for each event. The file ends with a whole record: when an event cannot be written (a
-// full disk), the part of it that was written is cut off again, one line is logged and the
-// recording is over; the scheduler goes on. Thread: one.
+// scheduler/recorder/file_recorder.h: records into a file (scheduler/recorder/recording.h), with
+// one write() for each event. The file always ends with a whole record: if an event cannot be
+// written (a full disk), the part that was written is cut off, one line is logged, and the
+// recording stops; the scheduler continues. Thread: one.
 #pragma once
 
 #include <memory>
@@ -17,10 +17,10 @@ namespace fathom::scheduler {
 
 class FileRecorder final : public EventRecorder {
  public:
-  // Makes the file, which only its owner may read, for it has prompts and answers as token ids. A
-  // file that is there is renamed to PATH.1: a scheduler that is started again after a crash must
-  // not take away what tells of it. INVALID_ARGUMENT (there is something else than a file),
-  // UNAVAILABLE or RESOURCE_EXHAUSTED names the path.
+  // Creates the file. Only its owner may read it, because it contains prompts and answers as token
+  // ids. An existing file is renamed to PATH.1, so that a scheduler that is restarted after a crash
+  // does not overwrite the recording of the crash. The error names the path: INVALID_ARGUMENT (the
+  // path is not a regular file), UNAVAILABLE or RESOURCE_EXHAUSTED.
   static absl::StatusOr<std::unique_ptr<FileRecorder>> Create(const std::string& path,
                                                               const RecordingHeader& header);
   ~FileRecorder() override;
@@ -31,14 +31,14 @@ class FileRecorder final : public EventRecorder {
 
  private:
   FileRecorder(std::string path, int file) : path_(std::move(path)), file_(file) {}
-  // Ends the recording.
+  // Stops the recording.
   void Stop(const absl::Status& why);
   absl::Status Write(std::string_view record);
 
   const std::string path_;
-  int file_ = -1;              // -1: stopped.
+  int file_ = -1;              // -1: the recording has stopped.
   std::string record_;         // The event that is being written.
-  int64_t written_bytes_ = 0;  // The file's length up to its last whole record.
+  int64_t written_bytes_ = 0;  // The length of the file up to its last whole record.
 };
 
 }  // namespace fathom::scheduler

@@ -11,7 +11,7 @@
 namespace fathom::scheduler {
 namespace {
 
-// All fields of a message, in the order of their numbers.
+// Serializes all fields of a message, in the order of their numbers.
 std::string BytesOfMessage(const google::protobuf::Message& message) {
   std::string bytes;
   google::protobuf::io::StringOutputStream stream(&bytes);
@@ -33,7 +33,7 @@ std::string BytesToRouter(const M& message) {
 
 void ActionsHash::AddBytes(const std::string& bytes) {
   const auto add = [this](uint64_t byte) { value_ = (value_ ^ byte) * 0x100000001b3; };
-  // The length before it, so that two texts are not one.
+  // The length is hashed before the bytes, so that two texts do not hash like their concatenation.
   for (int shift = 0; shift < 64; shift += 8) add((bytes.size() >> shift) & 0xff);
   for (const char c : bytes) add(static_cast<uint8_t>(c));
 }

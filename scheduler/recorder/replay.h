@@ -1,5 +1,5 @@
-// scheduler/recorder/replay.h: gives the events of a recording to a new core, checks what must hold
-// after each of them, and sums up what the core did. Pure. Thread: one.
+// scheduler/recorder/replay.h: gives the events of a recording to a new core, checks the core's
+// invariants after each event, and counts what the core did. Pure. Thread: one.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@
 
 namespace fathom::scheduler {
 
-// A 64-bit hash of all that a core did, in order: equal for equal actions.
+// A 64-bit hash of all actions of a core, in order. Equal actions give equal hashes.
 class ActionsHash {
  public:
   void Add(const Actions& actions);
@@ -34,8 +34,8 @@ class Replay {
  public:
   explicit Replay(const CoreOptions& options) : core_(options) {}
 
-  // INTERNAL: the first broken invariant; `actions`, if given, is what this event caused.
-  // REQUIRES: no earlier Step found one; time_us is not lower than before.
+  // INTERNAL: the first broken invariant. `actions`, if not null, gets what this event caused.
+  // REQUIRES: no earlier Step returned an error; time_us is not lower than before.
   absl::Status Step(Event event, TimeUs time_us, ActionCounts* actions = nullptr);
 
   int64_t events() const { return events_; }

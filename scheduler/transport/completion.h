@@ -1,5 +1,5 @@
-// scheduler/transport/completion.h: what waits in the completion queue: a tag is a pointer to one
-// of these.
+// scheduler/transport/completion.h: an entry of the completion queue. A tag is a pointer to a
+// Completion.
 #pragma once
 
 namespace fathom::scheduler {
@@ -7,7 +7,7 @@ namespace fathom::scheduler {
 class Completion {
  public:
   virtual ~Completion() = default;
-  // The operation is over; `ok` as gRPC means it. May delete this. Thread: the driver's.
+  // The operation has ended; `ok` has gRPC's meaning. May delete this object. Thread: the driver's.
   virtual void Done(bool ok) = 0;
 };
 

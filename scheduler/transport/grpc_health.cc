@@ -33,7 +33,7 @@ class GrpcHealth::Impl {
     return serving ? HealthCheckResponse::SERVING : HealthCheckResponse::NOT_SERVING;
   }
 
-  // Owns calls that wait or run; they remove themselves.
+  // Owns the calls that wait or run. A call removes itself when it ends.
   template <class T>
   void Accept() {
     auto call = std::make_unique<T>(this);
@@ -50,7 +50,7 @@ class GrpcHealth::Impl {
   std::unordered_map<Completion*, Watch*> watchers;
 };
 
-// One unary call: accepted, answered, gone.
+// One unary call: it is accepted, answered and removed.
 class GrpcHealth::Impl::Check final : public Completion {
  public:
   explicit Check(Impl* impl) : impl_(*impl) {}
@@ -81,7 +81,7 @@ class GrpcHealth::Impl::Check final : public Completion {
   bool answered_ = false;
 };
 
-// One watcher: the present status, then each change, until it goes.
+// One watching client: it gets the present status, then each change, until it disconnects.
 class GrpcHealth::Impl::Watch final : public Completion {
  public:
   explicit Watch(Impl* impl) : impl_(*impl) {}
@@ -93,7 +93,7 @@ class GrpcHealth::Impl::Watch final : public Completion {
 
   void Done(bool ok) override {
     busy_ = false;
-    if (!accepted_ && !ok) return Remove();  // No call came, so none ends.
+    if (!accepted_ && !ok) return Remove();  // No call was accepted, so none ends.
     if (is_gone_) return Remove();
     if (!accepted_) {
       accepted_ = true;
@@ -107,7 +107,7 @@ class GrpcHealth::Impl::Watch final : public Completion {
     if (ok && impl_.watchers.contains(this)) Tell();
   }
 
-  // Writes the status if it is not what was told last and no write is in flight.
+  // Writes the status if it differs from the last one sent and no write is in flight.
   void Tell() {
     const auto status = impl_.StatusOf(request_.service());
     if (busy_ || status == told_) return;

@@ -33,10 +33,11 @@ class GrpcReflection::Impl {
   std::vector<std::string> services;
   grpc::AsyncGenericService service;
   grpc::ServerCompletionQueue* queue = nullptr;
-  std::unordered_map<Completion*, std::unique_ptr<Stream>> streams;  // They remove themselves.
+  std::unordered_map<Completion*, std::unique_ptr<Stream>> streams;  // Streams remove themselves.
 };
 
-// Accepted; then read and answer in turns; then finished. One operation is pending at any time.
+// A stream is accepted, then reads and answers in turn, then is finished. One operation is always
+// pending.
 class GrpcReflection::Impl::Stream final : public Completion {
  public:
   explicit Stream(Impl* impl) : impl_(*impl) {}

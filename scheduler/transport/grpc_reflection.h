@@ -1,7 +1,7 @@
-// scheduler/transport/grpc_reflection.h: reflection as a service of the driver's completion queue,
-// for the reason that scheduler/transport/grpc_health.h gives; calls of methods that nobody has end
-// here too. No stream holds a thread. Thread: the driver's. It must outlive the draining of the
-// queue.
+// scheduler/transport/grpc_reflection.h: server reflection as a service on the driver's completion
+// queue, for the reason given in scheduler/transport/grpc_health.h. It also answers calls of
+// unknown methods. No stream holds a thread. Thread: the driver's. The object must outlive the
+// draining of the queue.
 #pragma once
 
 #include <grpcpp/completion_queue.h>
@@ -15,12 +15,12 @@ namespace fathom::scheduler {
 
 class GrpcReflection {
  public:
-  // Full names of the services to be listed, besides its own.
+  // The full names of the services to list besides reflection itself.
   explicit GrpcReflection(std::vector<std::string> services);
   ~GrpcReflection();
 
   void Register(grpc::ServerBuilder* builder);
-  // After the server has started: takes calls from `queue`.
+  // Called after the server has started: accepts calls from `queue`.
   void Start(grpc::ServerCompletionQueue* queue);
 
  private:

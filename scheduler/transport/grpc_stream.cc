@@ -33,7 +33,8 @@ void GrpcStream::OnRead(bool ok) {
     return Drop();
   }
   if (!closed_) owner_.OnMessage(this, &incoming_);
-  // After Close too: only the end of the call ends the reading, and that it comes is seen here.
+  // Reading continues after Close: only the end of the call ends it, and this read reports that
+  // end.
   call_.Read(&incoming_, &read_);
 }
 

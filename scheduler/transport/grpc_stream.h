@@ -1,7 +1,7 @@
-// scheduler/transport/grpc_stream.h: one bidirectional call on the completion queue, whichever of
-// the three it is: bytes in, bytes out, one read always pending, one write at a time, a bounded
-// outbox. Thread: the driver's. Life: from Accept until the owner hears OnGone, which comes once,
-// when no operation is pending any more; it may be deleted then.
+// scheduler/transport/grpc_stream.h: one bidirectional call (Route, Control or Steps) on the
+// completion queue: bytes in, bytes out, one read always pending, at most one write at a time, a
+// bounded outbox. Thread: the driver's. Life: the owner creates a stream, calls Accept and must
+// keep it until OnGone, which comes once, when no operation is pending any more.
 #pragma once
 
 #include <grpcpp/impl/codegen/async_stream.h>
@@ -27,10 +27,10 @@ class GrpcStream {
   class Owner {
    public:
     virtual ~Owner() = default;
-    virtual void OnOpen(
-        GrpcStream* stream) = 0;  // A call came; nothing is read before StartReading.
+    // A call came. Nothing is read before StartReading.
+    virtual void OnOpen(GrpcStream* stream) = 0;
     virtual void OnMessage(GrpcStream* stream, grpc::ByteBuffer* bytes) = 0;
-    virtual void OnEnd(GrpcStream* stream, const std::string& why) = 0;  // Not after Close.
+    virtual void OnEnd(GrpcStream* stream, const std::string& why) = 0;  // Not called after Close.
     virtual void OnGone(GrpcStream* stream) = 0;
   };
 
@@ -38,20 +38,21 @@ class GrpcStream {
              Owner* owner)
       : peer_(peer), kind_(kind), limits_(limits), clock_(*clock), owner_(*owner) {}
 
-  // Waits for a call: request(context, call, tag) is the service's RequestX.
+  // Waits for a call. request(context, call, tag) calls the service's RequestX.
   void Accept(const std::function<void(grpc::ServerContext*, Call*, void*)>& request);
   void StartReading();
 
-  // Writes or queues `bytes`. False: it does not fit; the stream was ended (the owner does not hear
-  // OnEnd).
+  // Writes or queues `bytes`. Returns false if they do not fit; the stream was then ended, and the
+  // owner does not get OnEnd.
   bool Send(const grpc::ByteBuffer& bytes);
-  // Ends the call with `status` after what is queued. The owner hears nothing more but OnGone.
+  // Ends the call with `status` after the queued messages. Of the later events the owner gets only
+  // OnGone.
   void Close(const grpc::Status& status);
-  // Ends it at once.
+  // Ends the call at once.
   void Cancel();
 
   PeerId peer() const { return peer_; }
-  // The connection that the call came on, as grpc::ServerContext::peer() names it; empty before.
+  // The connection of the call, as grpc::ServerContext::peer() names it; empty before a call came.
   const std::string& connection() const { return connection_; }
   StreamKind kind() const { return kind_; }
   bool closed() const { return closed_.has_value(); }
@@ -68,7 +69,7 @@ class GrpcStream {
   void OnFinished(bool ok);
   void Write(const grpc::ByteBuffer& bytes);
   void FinishWhenWritten();
-  void Drop();  // One operation less.
+  void Drop();  // Counts one pending operation less.
 
   const PeerId peer_;
   const StreamKind kind_;
@@ -89,7 +90,7 @@ class GrpcStream {
   int pending_ = 0;  // Operations in the completion queue.
   bool writing_ = false;
   bool finishing_ = false;
-  std::optional<grpc::Status> closed_;  // Set: no more events; with what the call ends.
+  std::optional<grpc::Status> closed_;  // Set: no more events; the status with which the call ends.
 };
 
 }  // namespace fathom::scheduler

@@ -24,7 +24,8 @@ namespace fathom::scheduler {
 namespace {
 
 using Service = cluster::v1::Scheduler;
-// Bytes instead of messages: a plan is encoded once for all ranks, and the outbox knows its size.
+// Streams carry bytes and not messages, so that a plan is encoded once for all ranks and the outbox
+// knows its size.
 using RawService = Service::WithRawMethod_Route<
     Service::WithRawMethod_Control<Service::WithRawMethod_Steps<Service::Service>>>;
 
@@ -41,7 +42,7 @@ grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message) {
   return grpc::ByteBuffer(&slice, 1);
 }
 
-// Peers of the cluster hold streams, so an idle connection is none of theirs.
+// Routers and workers hold streams, so an idle connection belongs to neither.
 rpc::PortLimits LimitsOfPort(const TransportLimits& limits) {
   rpc::PortLimits port;
   port.message_bytes_max = limits.message_bytes_max;
@@ -73,7 +74,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
     port_ = listener.port();
     const rpc::PortLimits port = LimitsOfPort(limits_);
     rpc::ConnectionLimits watched;
-    // Messages that are on their way are not told to `connections_`.
+    // Messages that are being received are not reported to `connections_`.
     watched.stray_bytes_burst = int64_t{2} * port.message_bytes_max;
     connections_.emplace(std::move(listener), watched);
     grpc::ServerBuilder builder;
@@ -136,7 +137,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
     const auto it = streams_.find(peer);
     if (it == streams_.end()) return;
     it->second->Close(ToGrpc(status));
-    // What it said before and nobody has looked at.
+    // Drops the events of this peer that the driver has not handled yet.
     std::erase_if(events_, [peer](const TransportEvent& event) { return event.peer == peer; });
   }
 
@@ -214,7 +215,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
     });
   }
 
-  // The stream was, or is to be, cancelled because its peer does not read.
+  // The stream was cancelled, or will be, because its peer does not read.
   void NotRead(GrpcStream& stream, const char* why) {
     ++stats_.outbox_overflows_total;
     OnEnd(&stream, fmt::format("the peer does not read: {}", why));

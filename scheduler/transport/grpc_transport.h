@@ -1,6 +1,6 @@
-// scheduler/transport/grpc_transport.h: the streams over gRPC: one server, one completion queue,
-// polled by the driver thread in Next and by nobody else, so that a message costs no hop between
-// threads. Also serves grpc.health.v1 (on the same queue) and reflection (gRPC's own idle thread).
+// scheduler/transport/grpc_transport.h: the streams over gRPC: one server and one completion queue.
+// Only the driver thread polls the queue (in Next), so a message needs no hop between threads. Also
+// serves grpc.health.v1 and reflection on the same queue.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +16,11 @@ namespace fathom::scheduler {
 
 class GrpcTransport final : public Transport {
  public:
-  // UNAVAILABLE: gRPC does not start. `clock` must be a RealClock.
+  // UNAVAILABLE: gRPC did not start. `clock` must be a RealClock.
   static absl::StatusOr<std::unique_ptr<GrpcTransport>> Serve(Listener listener,
                                                               const TransportLimits& limits,
                                                               const Clock* clock);
-  // Cancels what is still open.
+  // Cancels the open streams.
   ~GrpcTransport() override;
 
   int32_t port() const;

@@ -1,5 +1,5 @@
-// scheduler/transport/stream_bytes.h: the messages of transport.h as the bytes of the stream that
-// carries them, and back; cluster/wire.h has what they mean. No gRPC, no state.
+// scheduler/transport/stream_bytes.h: converts the messages of transport.h to the bytes of their
+// stream and back; cluster/wire.h defines the messages. No gRPC, no state.
 #pragma once
 
 #include <cstddef>
@@ -14,11 +14,11 @@ class MessageLite;
 
 namespace fathom::scheduler {
 
-// One message that came up on `stream`. INVALID_ARGUMENT naming the message and field when it
-// cannot be read or says what this build does not know.
+// Parses one message that came on `stream`. INVALID_ARGUMENT, with the message's and the field's
+// name, if it cannot be parsed or has a value that this build does not know.
 absl::StatusOr<UpMessage> UpFromBytes(StreamKind stream, const void* data, size_t size);
 
-// The message as it goes down on `stream`; lives in `arena`. REQUIRES: the stream has such a
+// The message of `stream` for `message`, allocated in `arena`. REQUIRES: the stream has such a
 // message.
 const google::protobuf::MessageLite& DownToWire(StreamKind stream, const DownMessage& message,
                                                 google::protobuf::Arena* arena);

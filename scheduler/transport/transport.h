@@ -1,8 +1,8 @@
-// scheduler/transport/transport.h: the streams to routers and workers as the driver sees them:
-// events in, messages out. grpc_transport.h is the real one; tests use an in-process fake
-// (tests/scheduler/fake_transport.h). Thread: owned by the driver thread, which waits in Next and
-// nowhere else. Each stream is a peer with an id of its own, never used twice: a process that comes
-// back is another peer.
+// scheduler/transport/transport.h: the streams to routers and workers, as the driver uses them:
+// events in, messages out. grpc_transport.h is the real implementation; tests use an in-process
+// fake (tests/scheduler/fake_transport.h). Thread: the driver's, which waits only in Next. Each
+// stream is a peer with its own id, which is never reused: a process that reconnects is another
+// peer.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,10 @@ inline const char* StreamKindName(StreamKind kind) {
 
 // ---- Events ----
 
-// A stream was opened; its first message is still to come.
+// A stream was opened. Its first message is still to come.
 struct PeerUp {};
 
-// The stream is gone. Not sent for a stream that the driver closed itself.
+// The stream has ended. Not sent for a stream that the driver closed.
 struct PeerDown {
   std::string reason;
 };
@@ -48,23 +48,23 @@ struct TransportEvent {
 
 // ---- Messages ----
 
-// What the driver sends; each stream carries some of them (cluster/wire.h).
+// The messages that the driver sends. cluster/wire.h says which stream carries which of them.
 using DownMessage = std::variant<Hello, Heartbeat, Accepted, Refused, Frames, ClusterStats,
                                  GroupSeat, GroupExchange, Abort, Resign, StepPlan>;
 
 // ---- Transport ----
 
 struct TransportLimits {
-  int64_t outbox_bytes_max =
-      int64_t{8} << 20;  // What may wait for one peer, beside the message being written.
-  int64_t write_stall_us_max = 2'000'000;  // One write's longest time.
+  // Bytes that may wait for one peer, in addition to the message that is being written.
+  int64_t outbox_bytes_max = int64_t{8} << 20;
+  int64_t write_stall_us_max = 2'000'000;  // The longest time of one write.
   int32_t message_bytes_max = kClusterMessageBytesMax;
   int32_t streams_max = 4096;
 };
 
 struct TransportStats {
   int32_t streams = 0;
-  uint64_t outbox_overflows_total = 0;  // Streams closed because their peer did not read.
+  uint64_t outbox_overflows_total = 0;  // Streams that were closed because their peer did not read.
   uint64_t unreadable_messages_total = 0;
 };
 
@@ -72,21 +72,22 @@ class Transport {
  public:
   virtual ~Transport() = default;
 
-  // The next event, at the latest at `deadline` (nullopt then). A deadline in the past only looks.
+  // Returns the next event, or nullopt at `deadline`. With a deadline in the past it does not wait.
   virtual std::optional<TransportEvent> Next(TimeUs deadline) = 0;
 
-  // Sends to each of `peers`, in order with what was sent to it before; encodes once. Never blocks.
-  // A peer that is gone is skipped; one whose outbox is full is closed and reported by PeerDown.
+  // Sends a message to each of `peers`, after everything sent to that peer before. Encodes it once.
+  // Never blocks. A peer that is gone is skipped. A peer whose outbox is full is closed and
+  // reported by PeerDown.
   virtual void Send(std::span<const PeerId> peers, const DownMessage& message) = 0;
   void Send(PeerId peer, const DownMessage& message) { Send(std::span(&peer, 1), message); }
 
-  // Ends the stream with this status after what was sent. Nothing more comes from it.
+  // Ends the stream with this status after the messages already sent. No more events come from it.
   virtual void Close(PeerId peer, const absl::Status& status) = 0;
 
-  // Health answers NOT_SERVING from now on.
+  // From now on health answers NOT_SERVING.
   virtual void StopServing() = 0;
 
-  // Whether all that was sent has left (or its stream is gone).
+  // Whether everything sent has been written (or its stream has ended).
   virtual bool Flushed() const = 0;
 
   virtual TransportStats Stats() const = 0;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fathom's CPU worker and whole cluster against llama.cpp, in one run on one machine, in interleaved blocks.
+"""Compares Fathom's CPU worker and whole cluster with llama.cpp, in one run on one machine, in alternating blocks.
 
     python3 -m venv build/oracles/llama && build/oracles/llama/bin/pip install llama-cpp-python gguf safetensors numpy
     build/oracles/llama/bin/python tests/bench/compare_llama.py [--pairs 40] [--json build/compare.json]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Where the time of a token goes: one stream, from the processes' own metrics and their CPU time.
+"""The parts of the time of a token: one stream, from the processes' metrics and their CPU time.
 
     python3 tests/bench/token_time.py [-tp N]       (standard library only; uses build/release)
 Prints a row for each part, in microseconds per token: means over 10 answers of 300 tokens.

@@ -1,9 +1,9 @@
-// Times decode steps of the worker's engine, without transport: for comparing with a peer in
-// interleaved blocks.
+// Times decode steps of the worker's engine without transport, for comparisons with another engine
+// in alternating blocks.
 //   worker_step_bench MODEL_DIR THREADS
-// Reads lines "ROWS STEPS" and answers with a JSON list of microseconds per step: ROWS sequences,
-// one token each, from contexts of 32 tokens on, greedy. A step is what a worker does between plan
-// read and result written: deltas, forward pass, sampler, result.
+// It reads lines "ROWS STEPS" and answers with a JSON list of microseconds for each step: ROWS
+// sequences with one token each, from contexts of 32 tokens on, greedy. A step is the worker's work
+// between reading a plan and writing the result: deltas, forward pass, sampler, result.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

@@ -1,4 +1,4 @@
-"""tests/chaos/client.py: runs one request to its end through whatever happens, by the rules of docs/API.md, and counts how."""
+"""tests/chaos/client.py: runs one request to its end in spite of all faults, by the rules of docs/API.md, and counts the retries."""
 import collections
 import random
 import threading
@@ -11,13 +11,13 @@ from google.rpc import error_details_pb2
 from cluster import SLOW, pb, pb_grpc
 from ledger import Answer, Fault
 
-SILENCE_S = 3 * SLOW        # A stream that says nothing for so long is given up (a router says something each second).
-FIRST_S = 10 * SLOW         # The same before its first event.
-PATIENCE_S = 90 * SLOW      # Without any new token for so long the answer counts as lost.
+SILENCE_S = 3 * SLOW        # A stream is given up after this silence (a router sends a message each second).
+FIRST_S = 10 * SLOW         # The same limit before its first event.
+PATIENCE_S = 90 * SLOW      # After this time without a new token the answer counts as lost.
 
 
 def reason_of(error):
-    """The stable reason of a router's own verdict, or "" for what gRPC said."""
+    """The stable reason of a router's own error, or "" for an error of gRPC."""
     status = rpc_status.from_call(error)
     for detail in status.details if status else []:
         info = error_details_pb2.ErrorInfo()
@@ -58,7 +58,7 @@ class Watch(threading.Thread):
 
 
 class Client:
-    """Any number of threads run requests on it, over the same routers."""
+    """Any number of threads may run requests on it; all use the same routers."""
 
     def __init__(self, ports, on_tokens):
         self.on_tokens = on_tokens  # Called with (execution, new tokens).
@@ -80,7 +80,7 @@ class Client:
             self.counts[what] += number
 
     def run(self, work, execution, rng):
-        """The whole answer. Fault: it cannot be had, or something in it is wrong."""
+        """The whole answer. Fault: it cannot be obtained, or a part of it is wrong."""
         message = type(work.message)()
         message.CopyFrom(work.message)
         message.request_id = execution
@@ -123,7 +123,7 @@ class Client:
         return "an end without a Finish" if error is None else f"{error.code().name} {reason_of(error)} {error.details()}"
 
     def _check(self, error, forgotten, resume, execution):
-        """Fault when the docs promise that this is not answered to a repetition."""
+        """Raises Fault if the docs promise that a repetition never gets this error."""
         if error is None:
             raise Fault("the stream ended OK without a Finish")
         code, reason = error.code(), reason_of(error)
@@ -176,7 +176,7 @@ class Crowd:
             thread.start()
 
     def stop(self):
-        """No new requests; those under way run to their end."""
+        """Starts no new requests; running ones continue to their end."""
         self.over.set()
         for thread in self.threads:
             thread.join(PATIENCE_S + 60)
@@ -200,6 +200,6 @@ class Crowd:
                         raise Fault(difference)
                 except Fault as fault:
                     self.faults.append(f"{execution} (request {work.number}, {work.kind}): {fault}")
-                except Exception as error:  # A bug of this program must not pass for quiet.
+                except Exception as error:  # A bug of this program must not look like a quiet run.
                     self.faults.append(f"{execution}: {error!r}")
                 self.on_end(execution)

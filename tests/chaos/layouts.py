@@ -1,7 +1,7 @@
-"""tests/chaos/layouts.py: clusters whose processes can be told apart and killed: under `fathom serve`, and started by hand.
+"""tests/chaos/layouts.py: clusters whose single processes can be identified and killed: under `fathom serve`, and started by hand.
 
-`roles()` maps a role to its living process: "scheduler", "worker-0", "worker-1", "router-0", "router-1". What dies comes back: serve's
-children by serve, all others by `keep()`.
+`roles()` maps a role to its living process: "scheduler", "worker-0", "worker-1", "router-0", "router-1". A process that
+dies is restarted: a child of `fathom serve` by serve, all others by `keep()`.
 """
 import json
 import os
@@ -15,11 +15,11 @@ import time
 
 from cluster import BIN, SLOW, TINY, Client, Cluster, pb, wait_until
 
-KV = str(200 * 16 * 8 * 2 * 2 * 64 * 4)  # 200 blocks of 16 tokens: too few for all streams, so some are suspended and come back.
+KV = str(200 * 16 * 8 * 2 * 2 * 64 * 4)  # 200 blocks of 16 tokens: too few for all streams, so some are suspended and replayed.
 
 
 def start_time(pid):
-    """With the pid the identity of a process; None: it is gone."""
+    """The start time, which together with the pid identifies a process; None: it has ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             fields = file.read().rsplit(")", 1)[1].split()
@@ -58,7 +58,7 @@ class Hand:
         wait_until(lambda: all(self.ports.values()), f"{self.program} listens", 30)
 
     def keep(self, rng):
-        """Starts it again some time after it died."""
+        """Restarts the process some time after it died."""
         if self.process.poll() is None:
             return
         if not self.restart_at:
@@ -79,10 +79,10 @@ class Hand:
 
 class Layout:
     def __init__(self):
-        self.seen = {}  # (pid, start time) to role: every process that there ever was.
+        self.seen = {}  # (pid, start time) to role, for every process that ever existed.
 
     def note(self):
-        """Remembers who lives; their number by role."""
+        """Records the living processes and returns their number by role."""
         roles = self.roles()
         for role, pid in roles.items():
             born = start_time(pid)
@@ -200,7 +200,7 @@ class ByHand(Layout):
 
 
 def send(pid, what):
-    """False: it is gone already."""
+    """Returns False if the process has already ended."""
     try:
         os.kill(pid, what)
     except ProcessLookupError:

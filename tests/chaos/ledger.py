@@ -1,7 +1,7 @@
-"""tests/chaos/ledger.py: what a client asks for, what it holds of an answer, and the rule that each token comes once and in order.
+"""tests/chaos/ledger.py: the requests of a client, its state of an answer, and the rule that each token comes once and in order.
 
-A client that is not ours: it knows the protocol's words (docs/API.md) and nothing else. What it has already is compared with what comes
-again, instead of being dropped unseen.
+It is an independent client: it uses only the documented protocol (docs/API.md). Tokens that come again are compared with those that it
+already has; our own client drops them without a comparison.
 """
 import dataclasses
 import pathlib
@@ -18,12 +18,12 @@ QUESTIONS = ["What is the capital of France?", "Count to twenty.", "Write a poem
 
 
 class Fault(Exception):
-    """Something that must never happen: a token that is wrong, missing or doubled, an end too early, a refusal of a repetition."""
+    """An error that must never happen: a wrong, missing or repeated token, an early end, a refused repetition."""
 
 
 @dataclasses.dataclass
 class Work:
-    """One request of the pool, how often the client leaves it, and what it gives undisturbed."""
+    """One request of the pool, when the client leaves it, and its undisturbed answer."""
     number: int
     kind: str
     message: object  # A GenerateRequest or ChatRequest.
@@ -42,7 +42,7 @@ def _chat(rng, **kw):
 
 
 def make_pool(seed, count, tokens_max):
-    """`count` requests, mixed in every way that the answer depends on; each has its seed."""
+    """`count` requests with all kinds of parameters that change an answer; each has a seed of its own."""
     rng = random.Random(f"pool {seed}")
     pool = []
     for number in range(count):
@@ -81,13 +81,13 @@ def make_pool(seed, count, tokens_max):
 
 
 def _bits(logprob):
-    """Equal exactly when every bit is."""
+    """A value that is equal if and only if all bits are equal."""
     values = [logprob.logprob, *logprob.top_logprobs]
     return (logprob.id, tuple(logprob.top_ids), struct.pack(f"<{len(values)}f", *values))
 
 
 class Answer:
-    """What the client has of one answer, over all of its streams."""
+    """The client's state of one answer, over all of its streams."""
 
     def __init__(self):
         self.started = None
@@ -97,7 +97,7 @@ class Answer:
         self.text = ""
         self.reasoning = ""
         self.finish = None
-        self._held = (0, 0)  # Lengths of text and reasoning that came with ids: where a resumed stream's text begins.
+        self._held = (0, 0)  # Lengths of the text and reasoning that came with ids; a resumed stream's text begins there.
 
     def begin_stream(self, resume):
         """A new stream begins, from the start or from next_position()."""
@@ -111,7 +111,7 @@ class Answer:
         return len(self.ids) + (self.finish is not None)
 
     def take(self, message):
-        """One event of the current stream; the number of tokens that are new. Fault: it cannot be."""
+        """Applies one event of the current stream and returns the number of new tokens. Fault: the event is impossible."""
         event = message.WhichOneof("event")
         if event == "keep_alive":
             return 0
@@ -137,7 +137,7 @@ class Answer:
 
     @staticmethod
     def _merge(held, at, new, what):
-        """`new` is said at index `at`: equal where it is known, appended where it is not."""
+        """Applies `new` at index `at`: the known part must be equal, the rest is appended."""
         known = held[at:at + len(new)]
         if list(known) != list(new[:len(known)]):
             raise Fault(f"{what} differ from what came before, from {at}: {new[:len(known)]} instead of {list(known)}")
@@ -193,7 +193,7 @@ class Answer:
                 finish.usage.completion_tokens)
 
     def differs_from(self, want):
-        """What is not equal to the undisturbed answer; None: nothing."""
+        """The difference from the undisturbed answer; None: there is none."""
         for what in ("ids", "logprobs", "prompt_logprobs", "text", "reasoning"):
             got, expected = getattr(self, what), getattr(want, what)
             if got == expected:

@@ -1,8 +1,8 @@
-"""tests/chaos/nemesis.py: a seeded nemesis with a ledger (run by tests/chaos/run).
+"""tests/chaos/nemesis.py: kills and stops processes by a seed while clients check every token (run by tests/chaos/run).
 
 First every request of a pool runs undisturbed. Then streams run them again and again on two kinds of cluster while processes are killed
 (SIGKILL) and stopped (SIGSTOP, SIGCONT). Each answer must equal the undisturbed one in tokens, bits of log-probabilities, text and end;
-afterwards no KV block, shared memory, descriptor or process may be left over. The exit code is 0 only then.
+afterwards no KV block, shared memory, descriptor or process may be left over. Otherwise the exit code is not 0.
 """
 import argparse
 import collections
@@ -26,7 +26,7 @@ OVERLAPPING = "any of these within 2 s after another"
 
 
 class Tokens:
-    """When tokens came, by stream: what a pause is measured from."""
+    """The times at which tokens came, by stream; pauses are computed from them."""
 
     def __init__(self):
         self.times = collections.defaultdict(list)
@@ -42,19 +42,19 @@ class Tokens:
             self.over.add(execution)
 
     def recovered(self, since):
-        """Every stream that had begun by then has new tokens or has ended."""
+        """Whether every stream that had begun by then has new tokens or has ended."""
         with self.lock:
             return all(t[0] > since or t[-1] > since for execution, t in self.times.items() if execution not in self.over)
 
     def pauses(self, begin, end):
-        """For each stream that had begun by `begin` and went on: its longest time without a token that reaches into [begin, end)."""
+        """For each stream that had begun by `begin` and continued: its longest time without a token that overlaps [begin, end)."""
         with self.lock:
             times = [list(t) for t in self.times.values() if t[0] < begin < t[-1]]
         return [max((b - a for a, b in zip(t, t[1:]) if b > begin and a < end), default=0.0) for t in times]
 
 
 class Nemesis:
-    """Does one thing after the other to the processes of a layout."""
+    """Kills or stops processes of a layout, one fault after the other."""
 
     def __init__(self, layout, tokens, rng):
         self.layout, self.tokens, self.rng = layout, tokens, rng
@@ -62,7 +62,7 @@ class Nemesis:
         self.stopped = {}
 
     def pid_of(self, role, seconds=15.0):
-        """Waits for the role's process, so that the next blow comes at its start; None: it did not come back."""
+        """Waits for the process of the role, so that the next fault hits its start; None: it did not come back."""
         end = time.monotonic() + seconds * SLOW
         while time.monotonic() < end:
             pid = self.layout.note().get(role)
@@ -99,7 +99,7 @@ class Nemesis:
             send(pid, CONT)
             del self.stopped[pid]
 
-    # ---- What it does
+    # ---- The faults
 
     def kill_one(self):
         role = self.rng.choice(VICTIMS)
@@ -114,7 +114,7 @@ class Nemesis:
         return "two at once: " + " and ".join(names)
 
     def kill_both_owners(self):
-        """The scheduler and every router: nobody holds the records any more."""
+        """Kills the scheduler and every router, so no process holds the records any more."""
         for role in ("scheduler", *ROUTERS):
             self.kill(role)
         return "scheduler and all routers at once"
@@ -147,7 +147,7 @@ class Nemesis:
             self.wait(0.02)
 
     def one_round(self):
-        """A blow alone, from and to a cluster that makes tokens for every stream; or one that may fall into the pause after the last."""
+        """A single fault, with tokens for every stream before and after it; or a fault that may fall into the pause after the last one."""
         alone = self.rng.random() < 0.6
         if alone:
             self.wait_recovered()
@@ -191,7 +191,7 @@ class Run:
         print(f"[{time.monotonic() - self.begin:6.1f} s] {text}", flush=True)
 
     def undisturbed(self):
-        """Every answer as it must be, each request alone on its stream."""
+        """The expected answers: each request runs alone on its stream."""
         layout = Served(self.options.seed)
         try:
             layout.wait_ready()
@@ -266,7 +266,7 @@ class Run:
                  f"{len(crowd.faults)} faults")
 
     def leaks(self, layout, client, serve, serve_descriptors):
-        """The cluster is whole and idle again, with nothing held that it did not hold before."""
+        """Checks that the cluster is complete and idle again and holds no resource that it did not hold before."""
         try:
             layout.wait_ready()
             wait_until(lambda: layout.metrics()["fathom_scheduler_blocks_used"] == 0, "all KV blocks are free", 30)
@@ -276,7 +276,7 @@ class Run:
         rng = random.Random(0)
 
         def quiet():
-            """A few answers, then the descriptors of each process once nothing runs."""
+            """Runs a few requests, then counts the descriptors of each process when nothing runs."""
             for work in sorted(self.pool, key=lambda work: len(work.want.ids))[:4]:
                 client.run(work, f"quiet-{time.monotonic_ns()}", rng)
             counts = {}

@@ -28,7 +28,8 @@ TEST(BenchStatsTest, NearestRank) {
 }
 
 TEST(BenchStatsTest, DefinitionsCountTokensNotFrames) {
-  // First token after 10 ms, then a frame of two tokens 4 ms later, then one 3 ms later.
+  // The first token comes after 10 ms, a frame of two tokens 4 ms later, and one token 3 ms after
+  // that.
   RequestTrace trace{.sent_us = 1000,
                      .end_us = 20'000,
                      .frames = {{11'000, 1}, {15'000, 2}, {18'000, 1}},
@@ -116,7 +117,7 @@ TEST(BenchJsonTest, StartsAreMediansOfTheirParts) {
   EXPECT_FALSE(ParseReady(R"({"event":"phase"})").ok());
 }
 
-// The figures that were worked out by hand for an H100 (3.10 TB/s, 781 TFLOP/s).
+// The floors that were computed by hand for an H100 (3.10 TB/s, 781 TFLOP/s).
 TEST(RooflineTest, PublishedShapes) {
   const CardLimits card = *LimitsOf("h100");
   const worker::ModelConfig llm_7b = Shape("deepseek-llm-7b");
@@ -126,7 +127,7 @@ TEST(RooflineTest, PublishedShapes) {
   EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 8, 290), 4.55, 0.01);
   EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 64, 290), 7.13, 0.01);
   EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 128, 290), 10.07, 0.01);
-  EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 512, 0), 8.51, 0.01);  // Products.
+  EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 512, 0), 8.51, 0.01);  // GEMMs.
   EXPECT_NEAR(StepFloorMs(SpecOf(Shape("deepseek-coder-33b")), card, 1, 0), 21.36, 0.05);
   EXPECT_NEAR(PrefillFloorMs(SpecOf(llm_7b), card, 128), 4.19, 0.005);
   EXPECT_NEAR(PrefillFloorMs(SpecOf(llm_7b), card, 2048), 33.2, 0.2);

@@ -47,7 +47,7 @@ TEST(ClusterPlanTest, BehindAnEdgeTheRouterListensInside) {
   EXPECT_TRUE(HasPair(edge, "--host", "::"));
   EXPECT_TRUE(HasPair(edge, "--router", "127.0.0.1:5000"));
   EXPECT_EQ(edge.ports.at("grpc_port").port, 9001);
-  EXPECT_GT(edge.stop_stage, router.stop_stage);  // Streams drain through it.
+  EXPECT_GT(edge.stop_stage, router.stop_stage);  // Streams drain through the edge.
 }
 
 TEST(ClusterPlanTest, RouterAndWorkersHaveTheSameOverrides) {

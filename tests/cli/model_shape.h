@@ -1,4 +1,4 @@
-// tests/cli/model_shape.h: the published models' configurations, by name.
+// tests/cli/model_shape.h: loads the configurations of published models by name.
 #pragma once
 
 #include <string>

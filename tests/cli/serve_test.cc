@@ -33,10 +33,10 @@ std::string Binary(const char* name) {
   return fs::read_symlink("/proc/self/exe").parent_path().parent_path() / "bin" / name;
 }
 
-// One run of `fathom`; its lines so far.
+// One run of `fathom`, and the lines that it has printed so far.
 class Program {
  public:
-  // `wrapper`: the words of a program that starts it; none: it is started itself.
+  // `wrapper`: the words of a program that starts it; empty: it is started directly.
   explicit Program(std::vector<std::string> words, const std::vector<std::string>& wrapper = {}) {
     words.insert(words.begin(), Binary("fathom"));
     words.insert(words.begin(), wrapper.begin(), wrapper.end());
@@ -44,7 +44,7 @@ class Program {
     if (pid.ok()) pid_ = *pid;
   }
 
-  // The first line on stdout of this event; null when the program ends without it.
+  // The first line of this event on stdout; null if the program ends without one.
   json WaitForEvent(const std::string& event) {
     while (!exit_) {
       for (const ProcessEvent& happened : processes_.Wait(-1)) {
@@ -98,7 +98,7 @@ class ServeTest : public ::testing::Test {
     return words;
   }
 
-  // A copy of the bundled model, to be broken.
+  // A copy of the bundled model, which a test then breaks.
   std::string CopyModel() const {
     fs::copy(kModel, dir_ + "/model");
     for (const auto& entry : fs::directory_iterator(dir_ + "/model")) {
@@ -134,13 +134,13 @@ TEST_F(ServeTest, StartsAnswersOutlivesItsChildrenAndStops) {
     if (part["name"] == "other") other_us += part["us"].get<int64_t>();
   }
   EXPECT_EQ(parts_us, ready["start_us"].get<int64_t>());
-  // A twentieth, and what a busy machine may add to parts that take milliseconds.
+  // A twentieth, plus the delay that a busy machine may add to parts that take milliseconds.
   EXPECT_LE(other_us, parts_us / 20 + 100'000) << ready["timeline"].dump();
 
   const std::string address = "127.0.0.1:" + std::to_string(ready["grpc_port"].get<int>());
   Client client({.servers = {address}, .retry_budget_ms = 60'000, .first_budget_ms = 60'000});
   ExpectParis(client);
-  // Each comes again on its old port, and the same client is answered.
+  // Each process returns on its old port, and the same client gets an answer.
   ASSERT_EQ(ready["workers"].size(), 2u);
   for (const int64_t pid :
        {ready["router_pid"].get<int64_t>(), ready["scheduler_pid"].get<int64_t>(),
@@ -152,13 +152,13 @@ TEST_F(ServeTest, StartsAnswersOutlivesItsChildrenAndStops) {
   EXPECT_EQ(serve.WaitForExit(), kExitOk);
 }
 
-// The pids of this process' grandchildren: serve's children.
+// The pids of the children of `parent`.
 std::vector<pid_t> ChildrenOf(pid_t parent) {
   std::ifstream file(fmt::format("/proc/{}/task/{}/children", parent, parent));
   return {std::istream_iterator<pid_t>(file), std::istream_iterator<pid_t>()};
 }
 
-// Its children are there and wait; then serve is gone, and so are they.
+// The children exist; after `signal`, serve has ended and its children too.
 void ExpectGoneWith(Program& serve, int signal, const std::vector<pid_t>& children) {
   std::vector<int> fds;
   for (const pid_t child : children) {
@@ -208,7 +208,7 @@ TEST_F(ServeTest, TwoAddressesAreTwoClustersAndARunDirectoryIsOnes) {
                                     "--policy",
                                     "shortest-first"};
   };
-  // A port that is free on both addresses: the kernel chose it for the first.
+  // A port that is free on both addresses: the kernel chose it for the first one.
   std::string port;
   {
     Program any(at("127.0.0.1", "0"));
@@ -262,7 +262,8 @@ TEST_F(ServeTest, KilledWithAllOfItsChildrenItCanBeStartedOnItsPortsAtOnce) {
   EXPECT_EQ(second.WaitForExit(), kExitOk);
 }
 
-// The words that start a program as process 1 of its own pid namespace; none: not allowed here.
+// The words that start a program as process 1 of a new pid namespace; empty: not allowed on this
+// host.
 std::vector<std::string> AsProcessOne() {
   const std::vector<std::string> plain = {"/usr/bin/unshare", "--pid", "--fork", "--mount-proc",
                                           "--kill-child"};
@@ -283,7 +284,7 @@ std::vector<std::string> AsProcessOne() {
   return {};
 }
 
-// As the entry point of a container.
+// Started like the entry point of a container.
 TEST_F(ServeTest, ServesAsProcessOne) {
   const std::vector<std::string> unshare = AsProcessOne();
   if (unshare.empty()) GTEST_SKIP() << "this system does not let us make a pid namespace";
@@ -293,7 +294,7 @@ TEST_F(ServeTest, ServesAsProcessOne) {
   EXPECT_EQ(ready["pid"], 1);
   Client client({.servers = {"127.0.0.1:" + std::to_string(ready["grpc_port"].get<int>())}});
   ExpectParis(client);
-  const std::vector<pid_t> children = ChildrenOf(serve.pid());  // Of unshare.
+  const std::vector<pid_t> children = ChildrenOf(serve.pid());  // The children of `unshare`.
   ASSERT_EQ(children.size(), 1u);
   ASSERT_EQ(kill(children[0], SIGTERM), 0);
   EXPECT_EQ(serve.WaitForExit(), kExitOk);
@@ -303,8 +304,8 @@ std::vector<std::string> UnderShell(const std::string& redirections) {
   return {"/bin/bash", "-c", "exec \"$@\" " + redirections, "bash"};
 }
 
-// A stderr that takes nothing, or ends its reading after a line: the cluster serves, outlives its
-// children and stops as ever.
+// stderr accepts nothing, or its reader ends after one line: the cluster serves, restarts its
+// children and stops as usual.
 TEST_F(ServeTest, NobodyNeedsToHearIt) {
   for (const char* errors : {"2>/dev/full", "2>&-", "2> >(head -n 1 >/dev/null)"}) {
     SCOPED_TRACE(errors);

@@ -1,5 +1,5 @@
-// The supervisor with children that are shell scripts: restarts, last words, order of stopping.
-// Nothing here waits for a time to pass; each wait is for an event.
+// The supervisor with shell scripts as children: restarts, final exit codes, the order of stopping.
+// No test waits for a time to pass; each wait is for an event.
 #include "cli/serve/supervisor.h"
 
 #include <fcntl.h>
@@ -160,7 +160,7 @@ TEST_F(SupervisorTest, StopsStageByStage) {
 
 TEST_F(SupervisorTest, ASecondStopSignalEndsAtOnce) {
   Supervisor supervisor(Options(), &clock_);
-  // Does not obey SIGTERM, but answers it with a signal of impatience to the supervisor.
+  // The child ignores SIGTERM and answers it with a stop signal to the supervisor.
   ASSERT_TRUE(supervisor
                   .Add(Shell("router", R"(
     trap 'kill -INT $PPID' TERM
@@ -193,7 +193,7 @@ TEST_F(SupervisorTest, ChildrenHaveNoBlockedSignalsAndAGroupOfTheirOwn) {
   EXPECT_EQ(pgrp, pid);
 }
 
-// A subreaper inherits orphans as process 1 of a container does.
+// A subreaper inherits orphans like process 1 of a container.
 TEST_F(SupervisorTest, InheritedOrphansAreReaped) {
   ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
   ASSERT_EQ(mkfifo((dir_ + "/fifo").c_str(), 0600), 0);
@@ -206,7 +206,7 @@ TEST_F(SupervisorTest, InheritedOrphansAreReaped) {
     const pid_t orphan = std::stoi(ReadFile("orphan"));
     ASSERT_EQ(kill(orphan, 0), 0) << "it waits";
     kill(orphan, SIGKILL);
-    // Whatever else happens meanwhile; a zombie would still be found by kill.
+    // Other events may come meanwhile; kill would still find a zombie.
     for (int i = 0; i < 1000 && kill(orphan, 0) == 0; ++i) supervisor.Poll(10);
     EXPECT_EQ(kill(orphan, 0), -1);
     EXPECT_EQ(errno, ESRCH);
@@ -262,7 +262,7 @@ TEST_F(SupervisorTest, WithoutDescriptorsItWaitsForSome) {
   const rlimit few{64, usual.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
   for (int fd = 0; (fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) taken.push_back(fd);
-  // The child's three are free again; two pipes need four.
+  // The three descriptors of the child are free again; two pipes need four.
   kill(supervisor.child(0).pid, SIGKILL);
   EXPECT_FALSE(PollUntil(supervisor, [&] { return supervisor.child(0).deaths >= 3; }));
   for (const int fd : taken) close(fd);
@@ -271,7 +271,7 @@ TEST_F(SupervisorTest, WithoutDescriptorsItWaitsForSome) {
   supervisor.Stop(/*grace_us=*/0);
 }
 
-// A clock of its own: nothing but its lives' lengths decides.
+// With a clock of its own, only the lengths of the child's lives decide.
 TEST_F(SupervisorTest, OnlyDeathsDuringOrSoonAfterTheStartDelayTheNext) {
   ManualClock clock;
   SupervisorOptions options = Options();
@@ -330,7 +330,8 @@ TEST_F(SupervisorTest, LogsAreAppendedAndBounded) {
 TEST_F(SupervisorTest, ALineThatCannotBeWrittenIsDroppedAndTheNextOnesAreWhole) {
   auto file = RotatingFile::Open(dir_ + "/a.log", 1 << 20);
   ASSERT_TRUE(file.ok());
-  // A full disk, for this process: writes beyond 150 bytes fail, the one across them is cut.
+  // Simulates a full disk for this process: writes beyond 150 bytes fail, and a write across the
+  // limit is cut.
   rlimit usual{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &usual), 0);
   signal(SIGXFSZ, SIG_IGN);

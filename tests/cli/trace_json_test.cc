@@ -1,5 +1,5 @@
-// A trace as Perfetto reads it: valid JSON, rows whose slices are in order and apart, whatever the
-// worker's stamps were.
+// A trace in the form that Perfetto reads: valid JSON, rows whose slices are in order and do not
+// overlap, for any time stamps of the worker.
 #include "cli/trace_json.h"
 
 #include <gtest/gtest.h>
@@ -31,7 +31,7 @@ StepTrace DecodeStep(uint64_t step, TimeUs read_at_us) {
   return trace;
 }
 
-// Slices by row name; every event is checked on the way.
+// The slices of each row; every event is checked too.
 std::map<std::string, std::vector<Json>> RowsOf(const std::string& text) {
   const Json all = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   EXPECT_TRUE(all.is_object());
@@ -65,7 +65,7 @@ TEST(TraceJsonTest, AStepInThreeRows) {
   ASSERT_EQ(rows.size(), 3u);
   ASSERT_EQ(rows["engine"].size(), 2u);
   EXPECT_EQ(rows["engine"][0]["name"], "read");
-  EXPECT_EQ(rows["engine"][0]["ts"], 0);  // The axis begins with the first wait.
+  EXPECT_EQ(rows["engine"][0]["ts"], 0);  // The axis starts with the first wait.
   EXPECT_EQ(rows["engine"][0]["dur"], 40);
   EXPECT_EQ(rows["engine"][1]["name"], "submit");
   ASSERT_EQ(rows["device"].size(), 1u);
@@ -98,7 +98,8 @@ TEST(TraceJsonTest, NamesTellTheRows) {
   EXPECT_EQ(rows["device"][2]["name"], "no rows");
 }
 
-// The host saw the first step's end 20 us late: it cannot have ended after the second began.
+// The host saw the end of the first step 20 us late: it cannot have ended after the second step
+// began.
 TEST(TraceJsonTest, AnEndThatWasSeenLateIsMovedAndKeepsItsDuration) {
   StepTrace first = DecodeStep(1, 100);
   first.device_from_us = 150;
@@ -124,7 +125,7 @@ TEST(TraceJsonTest, TextSumsUp) {
             "write 15 us");
 }
 
-// Pipelined steps with jitter in what the host saw, stamps that lie, restarts of the step count.
+// Pipelined steps with jitter in what the host saw, wrong stamps, and restarts of the step count.
 TEST(TraceJsonTest, PropertyRowsAreInOrderAndEveryStepIsThere) {
   const char* text = std::getenv("FATHOM_SEED");
   const uint64_t seed = text != nullptr ? std::strtoull(text, nullptr, 10) : 29;

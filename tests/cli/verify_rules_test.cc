@@ -21,7 +21,7 @@ Golden Recorded() {
   return golden;
 }
 
-// An answer that is exactly the recorded one.
+// An answer that equals the recorded one.
 Replay Same(const Golden& golden) {
   Replay replay;
   replay.tokenized = TokenizeResult{golden.prompt_ids, golden.rendered};
@@ -107,7 +107,7 @@ TEST(VerifyRulesTest, PlainTextIsComparedAsStreamed) {
   EXPECT_EQ(CompareCpu(golden, replay).differences.size(), 1u);
 }
 
-// What a CUDA cluster gives that computes exactly as the recorder. Position 1 is a near tie.
+// The answer of a CUDA cluster that computes exactly like the recorder. Position 1 is a near tie.
 Replay SameScored(const Golden& golden) {
   Replay replay = Same(golden);
   replay.scored = PromptLogprobs{.start = 1};
@@ -154,7 +154,7 @@ TEST(VerifyRulesTest, CudaFreeRunEqualsUpToTheFirstNearTie) {
   EXPECT_EQ(differences(golden, {5, 8, 3, 3}), 0u);
   EXPECT_EQ(differences(golden, {5, 8}), 0u);
   EXPECT_EQ(differences(golden, {4, 6, 1}), 1u);  // Before the tie.
-  EXPECT_EQ(differences(golden, {5}), 1u);        // It must have gone on to the tie.
+  EXPECT_EQ(differences(golden, {5}), 1u);        // It must continue to the near tie.
   EXPECT_EQ(differences(golden, {}), 1u);
 
   Golden clear = golden;
@@ -260,7 +260,8 @@ TEST(VerifyRulesTest, RequestOfAGolden) {
   Golden golden = Recorded();
   const std::vector<TokenId> end = {1};
   RequestOptions options = ReplayOptions(golden, end);
-  EXPECT_EQ(options.stop.max_tokens, 3 + 8);  // It ended by itself, and must again.
+  // The recorded answer ended by itself, so this one must too.
+  EXPECT_EQ(options.stop.max_tokens, 3 + 8);
   EXPECT_FALSE(options.stop.ignore_eos);
   EXPECT_EQ(options.sampling.temperature, 0.0f);
   EXPECT_EQ(options.output.logprobs, 2);

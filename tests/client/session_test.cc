@@ -1,4 +1,4 @@
-// The rule that every token is taken once and in order, whatever the streams do.
+// The rule that every token is taken once and in order, for any behaviour of the streams.
 #include "client/session.h"
 
 #include <gtest/gtest.h>
@@ -27,8 +27,8 @@ TEST(SessionTest, TakesTokensInOrderAndEndsWithFinish) {
   ASSERT_TRUE(session.Apply(Some(0, {5, 6}, "ab")).value().has_value());
   EXPECT_EQ(session.next_positions(), std::vector<int32_t>{2});
   EXPECT_FALSE(session.finished());
-  ASSERT_TRUE(
-      session.Apply(Some(2, {}, "c")).value().has_value());  // Text alone: held back until now.
+  // Only text, which was held back until now.
+  ASSERT_TRUE(session.Apply(Some(2, {}, "c")).value().has_value());
   ASSERT_TRUE(session.Apply(End(2)).value().has_value());
   EXPECT_TRUE(session.finished());
   EXPECT_EQ(session.next_positions(), std::vector<int32_t>{3});  // The end counts as one more.
@@ -81,11 +81,11 @@ TEST(SessionTest, PromptLogprobsJoinAndOverlapIsDropped) {
   EXPECT_EQ(session.answer().prompt_logprobs->logprobs[2].id, 30);
 }
 
-// What a cluster computes: ids, and the text that each of them completes (some complete nothing).
+// The true result: ids, and the text that each of them completes (some complete nothing).
 struct Truth {
   std::vector<TokenId> ids;
   std::vector<std::string> pieces;
-  std::string flush;  // Said alone before the end.
+  std::string flush;  // Sent without ids before the end.
 
   std::string Text(size_t count) const {
     std::string text;
@@ -105,7 +105,7 @@ Truth RandomTruth(std::mt19937_64& rng) {
   return truth;
 }
 
-// Frames from `next` on, in random sizes, some of them twice; ids and text as text(n) prescribes.
+// Frames from `next` on, in random sizes, some of them twice. Ids and text are those of text(n).
 std::vector<Event> FramesFrom(const Truth& truth, size_t next, std::mt19937_64& rng) {
   std::vector<Event> frames = {Started{.request_id = "r"}};
   const size_t length = truth.ids.size();
@@ -133,14 +133,15 @@ TEST(SessionTest, PropertyAnyBrokenStreamsGiveTheSameAnswer) {
   for (int round = 0; round < 5000; ++round) {
     const Truth truth = RandomTruth(rng);
     Session session(1);
-    Tokens heard;  // What the callback saw, joined.
+    Tokens heard;  // Everything that the callback got, joined.
     for (int streams = 0; !session.finished(); ++streams) {
       ASSERT_LT(streams, 1000);
       const bool again = rng() % 3 == 0;
       session.BeginStream(again ? Session::From::kStart : Session::From::kNextPositions);
       const auto next = static_cast<size_t>(again ? 0 : session.next_positions()[0]);
       std::vector<Event> frames = FramesFrom(truth, next, rng);
-      frames.resize(rng() % 4 == 0 ? frames.size() : rng() % (frames.size() + 1));  // It breaks.
+      // The stream breaks.
+      frames.resize(rng() % 4 == 0 ? frames.size() : rng() % (frames.size() + 1));
       for (Event& frame : frames) {
         const auto fresh = session.Apply(std::move(frame));
         ASSERT_TRUE(fresh.ok()) << ToString(fresh.status());

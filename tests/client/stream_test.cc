@@ -1,4 +1,5 @@
-// The client against routers in this process that break, fall silent, skip positions and forget.
+// The client against routers in this process that break, are silent, skip positions and forget
+// sessions.
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
@@ -15,7 +16,7 @@ namespace fathom::client {
 namespace {
 
 using Writer = grpc::ServerWriter<v1::GenerateResponse>;
-// What one stream does: from the asked position on; the status it ends with.
+// The behaviour of one stream: what it sends from the asked position on, and its final status.
 using Behaviour = std::function<grpc::Status(grpc::ServerContext*, int32_t from, Writer*)>;
 
 constexpr int kLength = 20;
@@ -39,14 +40,14 @@ void SendFinish(Writer* writer) {
   frame.mutable_finish()->set_position(kLength);
   writer->Write(frame);
 }
-// All that is left, as it should be.
+// Sends the rest correctly.
 grpc::Status Rest(grpc::ServerContext*, int32_t from, Writer* writer) {
   SendStarted(writer);
   for (int32_t i = from; i < kLength; ++i) SendToken(i, writer);
   SendFinish(writer);
   return grpc::Status::OK;
 }
-// Dies after some tokens.
+// Breaks after some tokens.
 grpc::Status BreakAfter7(grpc::ServerContext*, int32_t from, Writer* writer) {
   SendStarted(writer);
   for (int32_t i = from; i < from + 7; ++i) SendToken(i, writer);
@@ -235,7 +236,7 @@ grpc::Status Refusal(grpc::StatusCode code, const std::string& reason, int retry
   return {code, reason, rpc.SerializeAsString()};
 }
 
-// What a router may answer to an answer that has begun, and that another try heals.
+// Answers of a router to a retry of an answer that has begun, after which another try succeeds.
 TEST(ClientStreamTest, AnAnswerThatHasBegunOutlivesFullQueuesAndCancelledCalls) {
   const grpc::Status hurdles[] = {
       Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", 1),

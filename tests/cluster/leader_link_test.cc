@@ -1,4 +1,4 @@
-// When a scheduler address is dialled, taken for the leader, and taken for dead; and which terms
+// When a scheduler address is dialled, counts as the leader, and counts as dead; and which terms
 // are believed.
 #include "cluster/leader_link.h"
 

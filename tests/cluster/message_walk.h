@@ -1,5 +1,5 @@
-// tests/cluster/message_walk.h: walks every field of a message by reflection and gives it, one
-// after the other, its extremes. Thread: any.
+// tests/cluster/message_walk.h: visits every field of a message by reflection and sets it to each
+// of its extremes, one after the other. Thread: any.
 #pragma once
 
 #include <google/protobuf/descriptor.h>
@@ -21,8 +21,8 @@ using ProtoMessage = google::protobuf::Message;
 constexpr int kManyNumbers = 70'000;
 constexpr int kManyMessages = 3'000;
 
-// Every field of the message and of those in it has a small value, lists have one item; of a oneof
-// the last alternative is set.
+// Gives every field of the message and of the messages in it a small value. Lists get one item; of
+// a oneof the last alternative is set.
 inline void FillMessage(ProtoMessage* message, int depth = 0) {
   const auto* type = message->GetDescriptor();
   const auto& reflection = *message->GetReflection();
@@ -67,8 +67,8 @@ inline void FillMessage(ProtoMessage* message, int depth = 0) {
   }
 }
 
-// Calls `visit`, which reads the whole message that `node` is part of, for each extreme of each
-// field of `node` and of the messages in it; afterwards everything is as before.
+// Calls `visit`, which reads the whole message that contains `node`, for each extreme of each field
+// of `node` and of the messages in it. Afterwards the message is unchanged.
 class ExtremesWalk {
  public:
   explicit ExtremesWalk(std::function<void(const std::string& what)> visit)

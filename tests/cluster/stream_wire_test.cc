@@ -1,5 +1,5 @@
-// Each message of each stream through bytes and back; every FromWire checks the ranges; what a peer
-// says wrong is refused by name.
+// Each message of each stream is converted to bytes and back. Every FromWire checks the ranges and
+// refuses a peer's wrong values by name.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -15,7 +15,7 @@ namespace {
 namespace pb = cluster::v1;
 using ::testing::HasSubstr;
 
-// `value` as the stream's message, through bytes.
+// `value` as the message of the stream, converted to bytes and back.
 template <class Stream, class Value>
 auto Through(const Value& value) {
   Stream sent;

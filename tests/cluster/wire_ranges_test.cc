@@ -1,4 +1,4 @@
-// Every value of cluster.proto has a range, and the check refuses what lies outside by name.
+// Every value of cluster.proto has a range, and the check refuses values outside it by name.
 #include "cluster/wire_ranges.h"
 
 #include <gmock/gmock.h>
@@ -30,7 +30,7 @@ const FieldDescriptor* FieldOf(std::string_view name) {
   return type == nullptr ? nullptr : type->FindFieldByName(std::string(name.substr(dot + 1)));
 }
 
-// A message with small values everywhere is taken, so that each refusal below is by its one value.
+// A message with small values everywhere passes, so each refusal below is caused by one value.
 std::unique_ptr<ProtoMessage> Small(const google::protobuf::Descriptor* type) {
   auto* factory = google::protobuf::MessageFactory::generated_factory();
   std::unique_ptr<ProtoMessage> message(factory->GetPrototype(type)->New());
@@ -38,7 +38,7 @@ std::unique_ptr<ProtoMessage> Small(const google::protobuf::Descriptor* type) {
   return message;
 }
 
-// Sets a number; false for a value that the field's type does not have.
+// Sets a number; returns false if the field's type cannot have this value.
 bool SetNumber(ProtoMessage* message, const FieldDescriptor* field, double value) {
   const auto& reflection = *message->GetReflection();
   switch (field->cpp_type()) {
@@ -73,7 +73,7 @@ TEST(WireRanges, EveryRowIsOfAField) {
   for (const WireRange& row : WireRanges()) EXPECT_NE(FieldOf(row.field), nullptr) << row.field;
 }
 
-// That every field has a row is checked when the table is first used.
+// The table itself checks at its first use that every field has a row.
 TEST(WireRanges, SmallValuesAreTakenInEveryMessage) {
   for (int m = 0; m < File().message_type_count(); ++m) {
     const absl::Status status = CheckRanges(*Small(File().message_type(m)));
@@ -117,7 +117,7 @@ TEST(WireRanges, LongTextsAndListsAreRefusedByName) {
   EXPECT_THAT(std::string(Message(CheckRanges(up))), HasSubstr("Hello.features: 257 items"));
 }
 
-// What passes the check can be read, or is refused by name; nothing of it ends the process.
+// A message that passes the check is converted, or refused by name; no value ends the process.
 TEST(WireRanges, ExtremesOfEveryFieldAreReadOrRefused) {
   int64_t variants = 0;
   pb::Record record;

@@ -1,4 +1,4 @@
-// Round trips of random values through the wire, and the refusals of cluster/wire.h.
+// Random values converted to messages and back, and the refusals of cluster/wire.h.
 #include "cluster/wire_parts.h"
 
 #include <gtest/gtest.h>
@@ -113,7 +113,7 @@ class Random {
   std::mt19937_64 rng_;
 };
 
-// Through bytes, as between processes; the message is used again and again, as streams do.
+// Converts to bytes and back, as between processes. The message is reused, as in streams.
 template <class Message, class Value>
 void ExpectRoundTrip(const Value& value) {
   static Message message;

@@ -1,4 +1,5 @@
-// A recorded step survives its message: every field has a value of its own, so a swap shows.
+// A recorded step is converted to its message and back. Every field has a different value, so that
+// swapped fields are found.
 #include "cluster/worker_wire.h"
 
 #include <gtest/gtest.h>

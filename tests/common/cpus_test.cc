@@ -1,4 +1,4 @@
-// CPU quotas as files of made-up control groups.
+// CPU quotas in the files of invented control groups.
 #include "common/cpus.h"
 
 #include <gtest/gtest.h>
@@ -59,7 +59,7 @@ TEST_F(CpusTest, FirstVersionByTheMountThatHasTheCpuController) {
   EXPECT_EQ(CpuQuota(root_), 3.0);
 }
 
-// A container sees its own group as the mount, and may see the path that the host has for it.
+// A container sees its own group as the mount, and may see the host's path of the group.
 TEST_F(CpusTest, AContainersMountIsItsGroup) {
   Write("/proc/self/mountinfo",
         "32 31 0:29 /docker/1f /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n");

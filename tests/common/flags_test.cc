@@ -11,7 +11,7 @@
 namespace fathom {
 namespace {
 
-// The flags of an imaginary server, parsed from `words`.
+// The flags of an invented server, parsed from `words`.
 struct Parsed {
   std::string model = "none";
   int32_t seqs = 64, tp = 1, port = 8000;
@@ -118,7 +118,7 @@ TEST(Flags, FlagOverEnvironmentOverFile) {
   EXPECT_EQ(p.files, (std::vector<std::string>{"x", "y"}));
 }
 
-// A Service named "fathom-http" in the pod's namespace, and a deployment that leaves a value empty.
+// The pod's namespace has a Service named "fathom-http", and a deployment leaves a value empty.
 TEST(Flags, ServiceLinksAndEmptyVariablesAreNoSettings) {
   for (const char* link : {"tcp://10.0.0.1:8001", "udp://10.0.0.1:53", "sctp://[fd00::1]:9"}) {
     setenv("FATHOM_HTTP_PORT", link, 1);

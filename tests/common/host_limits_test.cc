@@ -53,7 +53,8 @@ TEST_F(CgroupTest, TheTightestOfAGroupAndItsParentsCounts) {
   EXPECT_EQ(ReadCgroupLimits(root_).threads_left, 1);
 }
 
-// Of v1, in a container: the path is the host's, and the container sees its own group as the top.
+// cgroups v1 in a container: the path is the host's, and the container sees its own group as the
+// top.
 TEST_F(CgroupTest, VersionOneAndAContainersTop) {
   Write("proc/self/cgroup", "7:cpu,cpuacct:/docker/1\n5:pids:/docker/1\n4:memory:/docker/1\n");
   Write("sys/fs/cgroup/memory/memory.limit_in_bytes", "2000\n");

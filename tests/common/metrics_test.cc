@@ -59,8 +59,8 @@ TEST(Metrics, ServesItsText) {
   }
 }
 
-// More silent, slow and half-spoken connections than the server keeps: the next one is answered,
-// without waiting for any time-out, and the oldest are closed.
+// There are more silent, slow and incomplete connections than the server keeps. The next one is
+// answered without waiting for a time-out, and the oldest ones are closed.
 TEST(Metrics, SilentConnectionsKeepNobodyWaiting) {
   Metrics metrics("router");
   const int port = Serve(&metrics, "127.0.0.1");

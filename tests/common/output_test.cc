@@ -1,5 +1,5 @@
-// What a program says when nobody can hear it: full devices, closed descriptors, readers that left
-// or sleep. Each case has a process of its own, for it spoils its stdout or stderr.
+// Output when it cannot be written: full devices, closed descriptors, readers that left or do not
+// read. Each case runs in a process of its own, because it breaks its stdout or stderr.
 #include "common/output.h"
 
 #include <fcntl.h>
@@ -17,7 +17,7 @@
 namespace fathom {
 namespace {
 
-// What `work` returns in a child process; -1 when a signal ended it.
+// The result of `work` in a child process; -1 if a signal ended it.
 int InChild(const std::function<int()>& work) {
   const pid_t pid = fork();
   if (pid == 0) _exit(work());
@@ -32,7 +32,7 @@ void Redirect(int fd, const char* path) {
   close(file);
 }
 
-// `fd` becomes the end to write to of a pipe; returns the other end, which does not block.
+// Makes `fd` the write end of a pipe; returns the read end, which does not block.
 int ToPipe(int fd) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) _exit(99);
@@ -84,7 +84,7 @@ TEST(Output, AFileNeverTakesTheNumberOfAClosedStream) {
               char byte = 0;
               if (read(STDIN_FILENO, &byte, 1) != -1) return 1;
               if (file <= STDERR_FILENO || lseek(file, 0, SEEK_END) != 0) return 2;
-              // The line above and that of EndAnswer.
+              // Counted are the line above and the line of EndAnswer.
               return code == kExitOutput && DroppedDiagnostics() == 2 ? 0 : 3;
             }),
             0);
@@ -96,7 +96,8 @@ TEST(Output, ASlowReaderGetsWholeLinesAgain) {
               PrepareOutput();
               const int reader = ToPipe(STDERR_FILENO);
               const int room = fcntl(reader, F_GETPIPE_SZ);
-              // All but one page, then a line of three: its first page goes through.
+              // Fills the pipe up to one page, then writes a line of three pages, of which the
+              // first fits.
               WriteDiagnostic(std::string(room - PIPE_BUF, 'x'));
               WriteDiagnostic(std::string(3 * PIPE_BUF, 'y') + "\n");
               Diagnose("dropped");

@@ -8,7 +8,7 @@
 namespace fathom {
 namespace {
 
-// How a child ends that runs `work`: its exit code, or 128 + signal.
+// The end of a child that runs `work`: its exit code, or 128 + signal.
 template <class Work>
 int ExitOf(const Work& work) {
   const pid_t pid = fork();

@@ -1,4 +1,5 @@
-// One table of reasons: in the enumeration's order, each text once, and the manual's table is it.
+// The table of reasons is in the order of the enumeration, has each text once, and equals the table
+// of docs/API.md.
 #include "common/reason.h"
 
 #include <fmt/format.h>
@@ -35,7 +36,7 @@ TEST(Reasons, WithReasonAttachesTheDetail) {
   EXPECT_EQ(DetailOf(WithReason(Invalid("no"), Reason::kEmptyPrompt))->field, "");
 }
 
-// Both ways: a line that is missing, and a line of no row, are printed.
+// Prints the rows that the manual lacks, and the manual's lines that have no row.
 TEST(Reasons, TheManualShowsTheTable) {
   std::ifstream file(FATHOM_SOURCE_DIR "/docs/API.md");
   std::set<std::string> shown;

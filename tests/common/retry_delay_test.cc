@@ -19,7 +19,7 @@ TEST(RetryDelay, JitterStaysWithinAQuarterAndDiffers) {
       EXPECT_EQ(delay, JitteredRetryMs(ms, salt)) << "pure";
       seen.insert(delay);
     }
-    EXPECT_GT(seen.size(), 40u) << ms;  // Of 51 values where there are so few.
+    EXPECT_GT(seen.size(), 40u) << ms;  // Of 51 values for the shortest delays.
   }
   for (const int64_t ms : {int64_t{-5}, int64_t{0}, int64_t{1}}) {
     EXPECT_GE(JitteredRetryMs(ms, 3), kRetryMinMs);
@@ -33,8 +33,8 @@ TEST(RetryDelay, WhatIsLongAwayIsAskedForLessOften) {
   EXPECT_LE(RetryWhileAwayMs(int64_t{3600} * 1'000'000, 1), 6250);
 }
 
-// 100 are refused at once while a place becomes free every 20 ms: they come back as fast as places
-// do, neither together nor long after the last one was free.
+// 100 clients are refused at once, and a place becomes free every 20 ms. They come back at the rate
+// of the places, neither all at once nor long after the last place was free.
 TEST(RetryDelay, ALineComesBackAsFastAsPlacesBecomeFree) {
   RetryLine line;
   TimeUs now = 1'000'000;
@@ -45,7 +45,7 @@ TEST(RetryDelay, ALineComesBackAsFastAsPlacesBecomeFree) {
   for (int i = 10; i < 100; ++i) {
     EXPECT_NEAR(static_cast<double>(delays[i]), 20.0 * (i + 1), 20.0 * (i + 1) * 0.26 + 20) << i;
   }
-  // When all have come, the line is as short as at first.
+  // When all have come back, the line is as short as at first.
   EXPECT_LE(line.OnRefused(now + 10'000'000), kRetryMinMs * 5 / 4);
 }
 

@@ -22,7 +22,7 @@ OwnPort PortOf(const Listener& listener, const char* host, OwnPort::Speaks speak
   return {"--port", host, listener.port(), speaks};
 }
 
-// The kernel takes the connections of a process that accepts none.
+// The kernel completes the connections of a process that accepts none.
 TEST(SelfDial, APortThatTakesConnectionsAndSaysNothingIsDeaf) {
   const Listener silent = Listen("127.0.0.1");
   std::promise<std::string> deaf;

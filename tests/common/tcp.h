@@ -1,5 +1,5 @@
-// tests/common/tcp.h: a TCP client for tests: connects, writes and reads bytes, with a bound on
-// every wait.
+// tests/common/tcp.h: a TCP client for tests: connects, writes and reads bytes; every wait is
+// bounded.
 #pragma once
 
 #include <arpa/inet.h>
@@ -45,7 +45,8 @@ class TcpClient {
 
   bool connected() const { return connected_; }
 
-  // All of it. False: the other side has closed the connection, or does not read for 30 s.
+  // Writes all bytes. Returns false if the peer has closed the connection or does not read for 30
+  // s.
   bool Write(std::string_view bytes) {
     while (!bytes.empty()) {
       pollfd wait{fd_, POLLOUT, 0};
@@ -57,7 +58,7 @@ class TcpClient {
     return true;
   }
 
-  // All that comes until the other side closes or `enough` is in it; at most 30 s.
+  // Reads until the peer closes or the text contains `enough`; at most 30 s.
   std::string ReadUntil(std::string_view enough) {
     std::string all;
     char buffer[4096];
@@ -70,7 +71,7 @@ class TcpClient {
     return all;
   }
 
-  // True: the other side has closed the connection; it waits at most 30 s for that.
+  // Waits at most 30 s for the peer to close the connection; returns whether it did.
   bool WaitClosed() {
     char buffer[4096];
     pollfd wait{fd_, POLLIN, 0};

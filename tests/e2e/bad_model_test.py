@@ -1,4 +1,4 @@
-"""`fathom serve` with what it must refuse: one line that says what to do, the right exit code, no restart."""
+"""`fathom serve` with models that it must refuse: one line that says what to do, the right exit code, no restart."""
 import json
 import os
 import pathlib
@@ -122,7 +122,7 @@ class BadModel(unittest.TestCase):
         self.refused("3", args=("-tp", "3"))
 
     def test_no_gpu(self):
-        """With no device to see, whatever the machine has."""
+        """No GPU is visible to the process, whatever the machine has."""
         run = subprocess.run([BIN / "fathom-worker", "--model", self.folder, "--device", "cuda", "--port", "0", "--metrics-port", "0"],
                              capture_output=True, text=True, timeout=60, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
         self.assertEqual(run.returncode, 64, run.stderr)

@@ -1,4 +1,4 @@
-"""tests/e2e/cluster.py: starts real clusters on free ports and speaks to them with grpcio, a client that is not ours.
+"""tests/e2e/cluster.py: starts real clusters on free ports and uses them through grpcio, an independent client.
 
     with Cluster("-tp", "2") as c:
         result = c.generate(ids=[0, 3, 5], max_tokens=8)
@@ -20,12 +20,12 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("FATHOM_BIN", ROOT / "build/release/bin"))
 TINY = ROOT / "models/fathom-tiny"
-# Sanitized builds are slower by up to this much; waits scale with it.
+# Sanitized builds are up to this many times slower; time limits are multiplied by it.
 SLOW = float(os.environ.get("FATHOM_TEST_SLOWDOWN", "1"))
 
 
 def _stubs():
-    """Generates the Python stubs once for each state of the protos and imports them; FATHOM_STUBS has them ready-made."""
+    """Generates the Python stubs once for each state of the protos and imports them; FATHOM_STUBS is a folder that already has them."""
     if "FATHOM_STUBS" in os.environ:
         sys.path.insert(0, os.environ["FATHOM_STUBS"])
         return
@@ -62,12 +62,12 @@ class Result:
     error: object = None  # grpc.RpcError.
 
     def bits(self):
-        """What must be equal to the last bit: tokens and the bits of their log-probabilities."""
+        """The values that must be equal to the last bit: tokens and the bits of their log-probabilities."""
         return (tuple(self.ids), self.text, self.reasoning, tuple((p.id, p.logprob) for p in self.logprobs))
 
 
 def collect(stream, on_tokens=None):
-    """Reads a stream to its end, checking that positions are gapless and the order of events is right."""
+    """Reads a stream to its end and checks that positions have no gaps and events have the right order."""
     result = Result()
     try:
         for message in stream:
@@ -137,7 +137,7 @@ class Client:
         return collect(self.stub.Generate(request(**kw), timeout=timeout * SLOW))
 
     def many(self, requests, timeout=120):
-        """All requests at once; their results in order."""
+        """Sends all requests at once; returns their results in order."""
         results = [None] * len(requests)
 
         def one(i):
@@ -155,7 +155,7 @@ class Client:
 
 
 class Cluster:
-    """`fathom serve` on free ports; `with` stops it and checks that it ended well."""
+    """`fathom serve` on free ports; `with` stops it and checks its exit code."""
 
     def __init__(self, *args, model=TINY, expect_exit=0, device="cpu", descriptors=None, before=None):
         self.args = ["serve", "--model", str(model), "--device", device, "--http-port", "0", "--grpc-port", "0", "--scheduler-port", "0",
@@ -230,13 +230,13 @@ class Cluster:
         return {m.group(1): float(m.group(2)) for m in re.finditer(r"^(\S+(?:\{.*?\})?) (\S+)$", text, re.M) if not m.group(0).startswith("#")}
 
     def wait_idle(self):
-        """Until every KV block is free again."""
+        """Waits until every KV block is free again."""
         wait_until(lambda: self.metrics()["fathom_scheduler_blocks_used"] == 0 and self.metrics()["fathom_scheduler_requests_running"] == 0,
                    "all blocks are free")
 
 
 def wait_until(condition, what, seconds=20):
-    """Waits for a state, bounded; the state is what is tested, never how long it took."""
+    """Waits for a state, with a limit. The test checks the state, never the time."""
     end = time.monotonic() + seconds * SLOW
     while time.monotonic() < end:
         if condition():

@@ -58,7 +58,7 @@ class Equalities(unittest.TestCase):
             got = collect(c.client.stub.Generate(long, timeout=120))
             self.same([got], [want_long], "a long prompt in chunks of 7")
             self.assertEqual([(p.id, p.logprob) for p in got.prompt_logprobs], [(p.id, p.logprob) for p in want_long.prompt_logprobs])
-        # A pool of 20 blocks of 16: 12 requests of up to 100 tokens must be suspended and come back.
+        # A pool of 20 blocks of 16: of 12 requests of up to 100 tokens, some must be suspended and replayed.
         with Cluster("--kv-cache-memory", str(21 * 16 * 8 * 2 * 2 * 64 * 4), "--max-model-len", "256") as c:
             self.same(c.client.many(reqs), want, "suspended by a small pool")
             self.assertGreater(c.metrics()["fathom_scheduler_preemptions_total"], 0)
@@ -145,7 +145,7 @@ class Equalities(unittest.TestCase):
 
             want = json.loads(complete().communicate(timeout=120)[0])["sequences"][0]
             self.assertEqual(len(want["ids"]), 2000)
-            # Without router and scheduler nobody holds the record: the client asks again under the same id.
+            # Without router and scheduler no process holds the record, so the client sends the request again with the same id.
             for victims in (["fathom-router"], ["fathom-router", "fathom-scheduler"]):
                 disturbed = complete()
                 wait_until(lambda: c.metrics()["fathom_scheduler_blocks_used"] > 10, "the answer is under way")

@@ -30,7 +30,7 @@ class Generate(unittest.TestCase):
         cls.cluster.__exit__()
 
     def refused(self, call, code, reason, field, *says):
-        """The call fails with code and google.rpc details, and the message names what it must."""
+        """The call fails with code and google.rpc details, and the message has the expected texts."""
         with self.assertRaises(grpc.RpcError) as caught:
             list(call)
         error = caught.exception
@@ -173,7 +173,7 @@ class Generate(unittest.TestCase):
         self.refused(self.stub.Generate(request(ids=[0, 3], n=2), timeout=10), grpc.StatusCode.UNIMPLEMENTED, None, "sampling.n", "2")
 
     def test_invalid_utf8_is_refused(self):
-        # protobuf refuses it for a proto3 string on the way in; the raw bytes go over a generic call.
+        # The client's protobuf refuses such a proto3 string, so a generic call sends the raw bytes.
         raw = b"\x22\x03a\xff\xfe"  # Field 4 (text), three bytes, not UTF-8.
         call = self.cluster.client.channel.unary_stream("/fathom.v1.Inference/Generate", request_serializer=lambda x: x,
                                                         response_deserializer=lambda x: x)
@@ -202,8 +202,8 @@ class Generate(unittest.TestCase):
         self.assertEqual(got.bits(), want.bits())
 
     def test_what_a_repeated_request_may_leave_out_and_change(self):
-        # Through another router, which has seen nothing of the first try: by the told id, with the told seed and without it; by the key,
-        # with less time left.
+        # Through another router, which has not seen the first try: with the id of Started, with and without the seed of Started; with
+        # the key and less time left.
         second = self.cluster.add_router()
 
         def both(**kw):

@@ -33,7 +33,7 @@ class Golden(unittest.TestCase):
                 self.verify(ROOT / "models/fathom-tiny-draft", ROOT / "tests/data/goldens/fathom-tiny-draft.jsonl", "-tp", tp)
 
     def test_fixtures_of_every_architecture(self):
-        """By ids; the folders are not part of the project (18 MB): what is there is tested."""
+        """By ids. The folders are not part of the project (18 MB); those that exist are tested."""
         for folder in sorted([*SHARED.glob("fixtures/*/"), *SHARED.glob("fixtures-next/*/")]):
             with self.subTest(fixture=folder.name):
                 self.verify(folder, folder / "goldens.jsonl")
@@ -53,7 +53,7 @@ class Golden(unittest.TestCase):
         self.assertIn("0 of 1 within the rule", by_cuda_rule.stdout + by_cuda_rule.stderr)
 
     def test_the_rule_for_cuda(self):
-        """Exact arithmetic keeps to it too; log-probabilities recorded too high on average are caught."""
+        """The exact arithmetic satisfies the CUDA rule too; log-probabilities that were recorded too high on average are found."""
         goldens = ROOT / "tests/data/goldens/fathom-tiny.jsonl"
         lines = goldens.read_text(encoding="utf-8").splitlines()
         shifted = ROOT / "build/shifted_golden.jsonl"

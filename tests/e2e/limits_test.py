@@ -1,6 +1,6 @@
-"""tests/e2e/limits_test.py: what every program does where the system gives it too little, and a cluster whose groups can never form.
+"""tests/e2e/limits_test.py: every program with too low limits of the system, and a cluster whose groups can never form.
 
-Never a signal, never silence: a line that names the limit, and the documented exit code.
+A program never ends by a signal or without a message: it prints a line that names the limit and ends with the documented exit code.
 """
 import os
 import pathlib
@@ -17,7 +17,7 @@ WORKER = ["fathom-worker", "--model", str(TINY), "--device", "cpu", "--port", "0
 PROGRAMS = (SERVE, ["fathom", "status", "--server", "127.0.0.1:9"], WORKER,
             ["fathom-router", "--model", str(TINY), "--grpc-port", "0", "--http-port", "0"],
             ["fathom-scheduler", "--port", "0", "--metrics-port", "0"])
-# A mount namespace, where this system lets us have one.
+# A mount namespace, if this system allows one.
 PRIVATE = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
 SANITIZED = SLOW > 1  # ASan alone reserves terabytes of address space.
 
@@ -45,14 +45,14 @@ class Limits(unittest.TestCase):
             for number in (8, 16, 24):
                 with self.subTest(words=words[:2], number=number):
                     if words[1] == "status" and number > 8:
-                        continue  # It can do with so few.
+                        continue  # So few are enough for it.
                     self.check(run(words, lambda n=number: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))), f"{number} file descriptors")
 
     @unittest.skipIf(SANITIZED, "a sanitizer's shadow is address space")
     def test_address_space(self):
         for words in PROGRAMS:
             if words[1] == "status":
-                continue  # It can do with so little.
+                continue  # So little is enough for it.
             with self.subTest(words=words[:2]):
                 self.check(run(words, lambda: resource.setrlimit(resource.RLIMIT_AS, (100 << 20, 100 << 20))), "address space", "ulimit -v")
 
@@ -66,7 +66,7 @@ class Limits(unittest.TestCase):
                     self.check(result, "/dev/shm", "shared memory")
 
     def test_a_group_that_can_never_form(self):
-        """Each worker has a /dev/shm of its own, so no rank ever finds rank 0's memory: serve tells the loss and ends after a few."""
+        """Each worker has its own /dev/shm, so no rank finds rank 0's memory: serve reports each loss and ends after a few."""
         if private_mounts("mount -t tmpfs none /dev/shm").returncode != 0:
             self.skipTest("this system does not let us mount")
         with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ class Limits(unittest.TestCase):
             self.assertIn("must see the same /dev/shm", line)
 
     def test_few_will_do(self):
-        """What is asked for is enough: a cluster starts and answers at exactly these limits."""
+        """The documented limits are enough: a cluster starts and answers with exactly these limits."""
         def least():
             resource.setrlimit(resource.RLIMIT_NOFILE, (56, 56))
             if not SANITIZED:

@@ -1,5 +1,5 @@
-"""Long texts at a real router: cancelled ones cost nobody anything, and no drain waits for running ones. Times are compared
-with that of one such text in the same run."""
+"""Long texts at a real router: cancelled texts take no time of other clients, and a drain does not wait for running ones. Times
+are compared with the time of one such text in the same run."""
 import json
 import signal
 import subprocess
@@ -8,7 +8,7 @@ import unittest
 
 from cluster import BIN, SLOW, TINY, grpc, pb, pb_grpc
 
-BIG = pb.TokenizeRequest(text=" " * ((4 << 20) - 100))  # A run of spaces, the slowest text that there was.
+BIG = pb.TokenizeRequest(text=" " * ((4 << 20) - 100))  # A run of spaces, the slowest known text.
 
 
 class LongTexts(unittest.TestCase):

@@ -1,5 +1,5 @@
-"""Weights that are replaced in place while an answer runs: it ends with MODEL_CHANGED and is never of two models; with the
-same weights it goes on, equal to the last bit. And proxies in the environment, which the cluster's own channels ignore."""
+"""The weights are replaced in place while an answer runs: it ends with MODEL_CHANGED and is never made by two models. With the
+same weights it continues, equal to the last bit. And proxies in the environment, which the cluster's own channels ignore."""
 import os
 import pathlib
 import shutil
@@ -15,7 +15,7 @@ LONG = 1500
 
 
 def flip_weights(folder):
-    """Other values at the begin of the first tensor, put in place by a rename as a deployment does it."""
+    """Other values at the start of the first tensor, put in place by a rename, like in a deployment."""
     path = min(folder.glob("*.safetensors"))
     data = bytearray(path.read_bytes())
     begin = 8 + int.from_bytes(data[:8], "little")
@@ -74,7 +74,7 @@ class ModelChange(unittest.TestCase):
 class Proxies(unittest.TestCase):
     def test_a_proxy_of_the_environment_is_not_used(self):
         names = ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY")
-        os.environ.update({name: "http://127.0.0.1:9" for name in names})  # Port 9: nobody answers.
+        os.environ.update({name: "http://127.0.0.1:9" for name in names})  # No process answers on port 9.
         self.addCleanup(lambda: [os.environ.pop(name) for name in names])
         with Cluster("-tp", "2") as c:
             tool = [BIN / "fathom", "complete", "--server", f"127.0.0.1:{c.ready['grpc_port']}", "--token-ids", "0,3,5", "--max-tokens", "4"]

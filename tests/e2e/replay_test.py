@@ -1,4 +1,4 @@
-"""tests/e2e/replay_test.py: a cluster that records, a worker killed in the middle, and the recording through a core again."""
+"""tests/e2e/replay_test.py: a cluster that records, a worker that is killed in the middle, and a replay of the recording."""
 import os
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""Chat templates as Python's Jinja renders them: random conversations through small templates that use what published ones use."""
+"""Chat templates give the text of Python's Jinja: random conversations with small templates that use the features of published ones."""
 import os
 import pathlib
 import subprocess

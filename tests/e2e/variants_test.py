@@ -1,4 +1,4 @@
-"""Models that no data here has, as rewritten copies of the bundled draft model: equal answers, to the last bit."""
+"""Variants of models, made as rewritten copies of the bundled draft model: their answers are equal to the last bit."""
 import json
 import pathlib
 import shutil

@@ -1,6 +1,6 @@
-// Chat messages and tools as clients send them, over the bundled model's template and a few that
-// look at everything: what is refused is refused with a status; what is rendered is UTF-8, has its
-// literal bytes in order, and is encoded without a special token that the template did not write.
+// Chat messages and tools of a client, with the bundled model's template and some templates that
+// use every field. A refusal is a Status. A rendered text is UTF-8, has its literal bytes in order,
+// and is encoded without a special token that the template did not write.
 #include <algorithm>
 #include <memory>
 
@@ -40,8 +40,8 @@ std::vector<std::unique_ptr<const ChatTemplate>> Templates() {
   return templates;
 }
 
-// Lines: role, content, role, content...; behind a zero byte the tools. `literal` as the renderer
-// sets it for everything that is not the model's own.
+// Lines: role, content, role, content, ...; the tools follow a zero byte. `literal` as the renderer
+// sets it for everything that does not come from the model's folder.
 ChatInput InputOf(std::string_view input, bool literal) {
   const size_t cut = std::min(input.find('\0'), input.size());
   ChatInput chat;
@@ -65,7 +65,7 @@ ChatInput InputOf(std::string_view input, bool literal) {
 }
 
 void FuzzChat(std::string_view input) {
-  // Fields of a message are UTF-8 by the protocol.
+  // The protocol guarantees that the fields of a message are UTF-8.
   if (FirstInvalidUtf8(input) != std::string_view::npos) return;
   static const auto kTemplates = Templates();
   for (const auto& chat_template : kTemplates) {
@@ -76,7 +76,7 @@ void FuzzChat(std::string_view input) {
     }
     FATHOM_CHECK(FirstInvalidUtf8(rendered->text) == std::string::npos);
     FATHOM_CHECK(rendered->text == chat_template->Render(InputOf(input, false))->text);
-    std::string own;  // What the template wrote.
+    std::string own;  // The text that the template wrote.
     size_t done = 0;
     for (const ByteSpan& span : rendered->literal_spans) {
       FATHOM_CHECK(done <= span.begin && span.begin < span.end &&

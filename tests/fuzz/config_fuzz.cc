@@ -1,5 +1,5 @@
-// config.json, generation_config.json and an index: what is accepted keeps the invariants of its
-// type.
+// config.json, generation_config.json and an index: an accepted input satisfies the invariants of
+// its type.
 #include <cmath>
 
 #include "common/check.h"
@@ -17,7 +17,8 @@
 namespace fathom::worker {
 namespace {
 
-// No admitted configuration makes a rotary table of anything but numbers up to its factor.
+// Every rotary table of an accepted configuration has finite numbers, at most as large as its
+// factor.
 void CheckRope(const ModelConfig& config) {
   const kernels::RopeTable table =
       kernels::MakeRopeTable(RopeSpecOf(config.rope, config.head_dim), 3);
@@ -27,7 +28,7 @@ void CheckRope(const ModelConfig& config) {
   }
 }
 
-// The text with itself as overrides is itself, but for nulls, which are taken away.
+// A text that is merged with itself stays the same, except that nulls are removed.
 void CheckMerge(std::string_view text, const ModelConfig& config) {
   const auto merged = MergePatch(text, text, {});
   FATHOM_CHECK(merged.ok());
@@ -49,7 +50,7 @@ void CheckInvariants(const ModelConfig& config) {
   request.block_tokens = 128;
   request.step_tokens = request.logits_rows = INT32_MAX;
   request.kv_cache_bytes = INT64_MAX;
-  if (config.layers > 8) return;  // The list of tensors is long and says no more.
+  if (config.layers > 8) return;  // The list of tensors is long and tests nothing more.
   FATHOM_CHECK(CheckTensorParallel(SpecOf(config), 1).ok());
   const auto plan = PlanMemory(SpecOf(config), request);
   FATHOM_CHECK(plan.ok() && plan->weights_bytes > 0 && plan->activation_bytes > 0);

@@ -1,7 +1,7 @@
-// Feeds a fuzz target its seeds and then seeded mutations of them, for compilers without libFuzzer.
-// FATHOM_FUZZ_RUNS (20,000) inputs, or as many as FATHOM_FUZZ_SECONDS have time for; input i is a
-// function of (FATHOM_SEED, i), which are printed when the target aborts, so that
-// FATHOM_SEED=<seed> FATHOM_FUZZ_RUNS=<i + 1> runs into it again.
+// Runs a fuzz target with its seeds and then with mutations of them, for compilers without
+// libFuzzer. The number of inputs is FATHOM_FUZZ_RUNS (20,000), or as many as fit into
+// FATHOM_FUZZ_SECONDS. Input i is a function of (FATHOM_SEED, i). Both are printed when the target
+// aborts, so FATHOM_SEED=<seed> FATHOM_FUZZ_RUNS=<i + 1> repeats the failure.
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -31,7 +31,7 @@ uint64_t Environment(const char* name, uint64_t fallback) {
 
 size_t Below(std::mt19937_64& rng, size_t limit) { return limit == 0 ? 0 : rng() % limit; }
 
-// Bytes and words that parsers stumble over.
+// Bytes and words that are difficult for parsers.
 constexpr const char* kTokens[] = {
     "0",
     "-1",
@@ -75,12 +75,12 @@ void Mutate(std::mt19937_64& rng, const std::vector<std::string>& seeds, std::st
     case 3:
       input->insert(at, kTokens[rng() % std::size(kTokens)]);
       break;
-    case 4: {  // A token in the place of what is there.
+    case 4: {  // Replaces bytes by a token.
       const std::string token = kTokens[rng() % std::size(kTokens)];
       input->replace(at, std::min(input->size() - at, count), token);
       break;
     }
-    case 5: {  // A piece of another seed.
+    case 5: {  // Inserts a piece of another seed.
       const std::string& other = seeds[rng() % seeds.size()];
       const size_t from = Below(rng, other.size());
       input->insert(at, other.substr(from, Below(rng, 64)));
@@ -106,7 +106,7 @@ int main() {
     std::string input = seeds[run % seeds.size()];
     std::seed_seq sequence = {seed, run};
     std::mt19937_64 rng(sequence);
-    // The seeds themselves first, then one to eight mutations.
+    // The seeds come first without a mutation, then with one to eight mutations.
     for (uint64_t i = run < seeds.size() ? 0 : 1 + rng() % 8; i > 0; --i) {
       Mutate(rng, seeds, &input);
     }

@@ -1,6 +1,6 @@
-// tests/fuzz/fuzz.h: what a fuzz target defines: LLVMFuzzerTestOneInput, as libFuzzer calls it, and
-// seeds to mutate. A target aborts (FATHOM_CHECK, a sanitizer) on a bug; that an input is refused
-// is none.
+// tests/fuzz/fuzz.h: the functions that a fuzz target defines: LLVMFuzzerTestOneInput, which
+// libFuzzer calls, and seeds to mutate. A target aborts (FATHOM_CHECK, a sanitizer) on a bug;
+// refusing an input is not a bug.
 #pragma once
 
 #include <cstddef>
@@ -10,5 +10,5 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
-// Valid inputs, and near ones, that driver.cc mutates.
+// Valid and nearly valid inputs, which driver.cc mutates.
 std::vector<std::string> FuzzSeeds();

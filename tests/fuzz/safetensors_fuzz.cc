@@ -1,4 +1,5 @@
-// A safetensors file: what the parser accepts lies inside of the file, without gap or overlap.
+// A safetensors file: the tensors of an accepted header lie inside the file, without gap or
+// overlap.
 #include <algorithm>
 
 #include "common/check.h"
@@ -63,7 +64,7 @@ void FuzzHeader(std::string_view header, uint64_t file_bytes) {
   FATHOM_CHECK(checked->places.size() == ExpectedTensors(SpecOf(SmallConfig())).size());
 }
 
-// The input as a file, and as the header of one that has the right length and data.
+// Uses the input as a file, and as the header of a file with the right length and data.
 void FuzzFile(std::string_view input) {
   FuzzHeader(input, kSafetensorsPrefixBytes + input.size() + ValidDataBytes());
   const size_t prefix = std::min<size_t>(input.size(), kSafetensorsPrefixBytes);

@@ -1,6 +1,6 @@
-// The template language: any source, any messages. What parses and renders has its literal bytes in
-// order and within the text, is UTF-8, and renders to the same text whether or not the messages are
-// literal.
+// The template language with any source and any messages. A template that parses and renders gives
+// UTF-8 text whose literal spans are in order and within the text, and the text does not depend on
+// whether the messages are literal.
 #include "common/check.h"
 #include "common/utf8.h"
 #include "tests/fuzz/fuzz.h"
@@ -27,7 +27,7 @@ Variables Messages(std::string_view text, bool literal) {
 
 void FuzzTemplate(std::string_view input) {
   const size_t cut = std::min(input.find('\0'), input.size());
-  // Messages are UTF-8 wherever they come from (protobuf, JSON); any bytes must do for the source.
+  // Messages are always UTF-8 (protobuf, JSON); the source may have any bytes.
   const std::string contents = ToUtf8(input.substr(std::min(cut + 1, input.size())));
   try {
     const Block block = Parse(input.substr(0, cut));

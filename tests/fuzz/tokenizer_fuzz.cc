@@ -1,5 +1,5 @@
-// tokenizer.json and tokenizer_config.json: what loads encodes any text, and decodes what it
-// encodes to the text where nothing changes or drops characters.
+// tokenizer.json and tokenizer_config.json: a tokenizer that loads can encode any text; decoding
+// gives the text again unless the tokenizer changes or drops characters.
 #include <unistd.h>
 
 #include <filesystem>
@@ -14,9 +14,9 @@
 namespace fathom::router {
 namespace {
 
-// In memory where there is such a folder: the files are written for each input.
+// In a memory file system if there is one, because the files are written for each input.
 std::filesystem::path Folder() {
-  static const auto* const kFolder = [] {  // Outlives what runs at exit.
+  static const auto* const kFolder = [] {  // Not destroyed before the code that runs at exit.
     const std::filesystem::path shm = "/dev/shm";
     std::error_code error;
     auto folder =
@@ -42,7 +42,7 @@ void FuzzTokenizer(std::string_view input) {
   for (const std::string_view text :
        {"", "ab ba  abab\n<x> \xC3\xA9 e\xCC\x81 \xE4\xB8\xAD\xF0\x9F\x98\x80 12 <s>a</s>"}) {
     const auto ids = (*tokenizer)->Encode(text, {.add_special_tokens = true});
-    if (!ids.ok()) continue;  // A pattern that gives up.
+    if (!ids.ok()) continue;  // A pattern backtracked too much.
     FATHOM_CHECK((*tokenizer)->MinTokens(text) <= static_cast<int64_t>(ids->size()));
     for (const TokenId id : *ids) FATHOM_CHECK(id >= 0 && id < (*tokenizer)->vocab_size());
     FATHOM_CHECK((*tokenizer)->Decode(*ids, true).ok() && (*tokenizer)->Decode(*ids, false).ok());

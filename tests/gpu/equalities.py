@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Exact equalities through real processes, tokens and the bits of their log-probabilities: alone = among 63; twice; one chunk =
-many; prefilled = decoded; two starts. Prints one line a check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
+"""Exact equalities of tokens and of the bits of their log-probabilities, through real processes: alone = among 63; twice; one
+chunk = many; prefilled = decoded; two starts. Prints one line for each check and a JSON object at the end. Needs grpcio and
+FATHOM_STUBS."""
 import argparse
 import json
 import os
@@ -40,12 +41,12 @@ def one(cluster, r):
 
 
 def logprobs(points):
-    """Ids, and floats as they came: equal floats of one sign are equal bits, and NaN equals nothing."""
+    """The ids and floats of the answer: equal floats of one sign have equal bits, and NaN equals nothing."""
     return [(p.id, p.logprob, list(p.top_ids), list(p.top_logprobs)) for p in points]
 
 
 def difference(a, b, what):
-    """What differs between two answers, or None."""
+    """The difference between two answers, or None."""
     for result in (a, b):
         if result.error is not None:
             return f"{what}: {result.error.code()}: {result.error.details()}"
@@ -78,7 +79,7 @@ class Checks:
 
 
 def prefilled_is_decoded(cluster, asked, answers):
-    """Each answer's ids as a prompt: their log-probabilities are those that they were generated with."""
+    """Scores the ids of each answer as a prompt: the log-probabilities equal those of the generation."""
     found = []
     for i, (r, answer) in enumerate(zip(asked, answers)):
         prompt = list(r.token_ids.ids)

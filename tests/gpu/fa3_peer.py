@@ -1,6 +1,6 @@
-"""FlashAttention 3 of the peer's bundle at the shapes of attention_bench and prefill_bench, over pages of 64 in random order:
-fa3_peer.py; lines of JSON. Decode: launches in a CUDA graph that take their sequences in turn from a pool larger than L2, the
-least of five runs, and the best of what a caller can choose (scheduler metadata made before, as vLLM does once a step, or not;
+"""Measures FlashAttention 3 of the peer's bundle at the shapes of attention_bench and prefill_bench, over pages of 64 in random
+order; prints lines of JSON. Decode: launches in a CUDA graph that use sequences in turn from a pool larger than L2; the least of
+five runs, with the best settings that a caller can choose (scheduler metadata made before, as vLLM does once per step, or not;
 numbers of splits). Prefill: one causal sequence, the best of three short bursts after a pause, with and without metadata."""
 import json
 import random
@@ -11,7 +11,7 @@ from vllm.vllm_flash_attn import flash_attn_varlen_func, get_scheduler_metadata
 
 PAGE, DIM = 64, 128
 ROTATE_BYTES = 512 << 20  # At least, of all launches' pages.
-# id, sequences, tokens, heads, kv heads. The first two are rows of the table, in TB/s; the others microseconds.
+# id, sequences, tokens, heads, kv heads. The first two are rows of the table in TB/s, the others in microseconds.
 DECODE = [("attn_decode_mha_tbs", 32, 4096, 32, 32), ("attn_decode_gqa_tbs", 32, 4096, 56, 8)]
 DECODE += [(f"fa3_decode_{n}_us", n, 290, 32, 32) for n in (1, 8, 64, 128, 256)]
 DECODE += [(f"fa3_decode_{n}x{tokens}_us", n, tokens, 32, 32) for n, tokens in ((1, 256), (1, 4096), (256, 256))]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""One bad row harms only itself: a token whose values overflow, in the midst of others. Its request fails with a reason
-that names the way out, its neighbours' tokens and log-probability bits do not change, and what it left in the cache reaches
-nobody. Prints one line a check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
+"""A bad row harms no other row. A token whose values overflow runs among others: its request fails with a reason that names the
+way out, the tokens and log-probability bits of its neighbours do not change, and its values in the cache reach no other request.
+Prints one line for each check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
 import argparse
 import json
 import pathlib
@@ -69,7 +69,7 @@ def fails_with(result, *words):
 
 
 def neighbours(cluster, checks, asked, want, words):
-    """The bad request among the others, twice: the second finds the blocks that it used."""
+    """The bad request among the others, twice: the second run gets the blocks of the first one."""
     for turn in ("once", "again"):
         together = cluster.client.many([*asked[:10], bad_request(), *asked[10:], bad_request()], timeout=300)
         checks.add(f"the bad rows fail ({turn})", [fails_with(together[10], *words), fails_with(together[-1], *words)])

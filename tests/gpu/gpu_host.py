@@ -1,5 +1,5 @@
-"""tests/gpu/gpu_host.py: what the parts of tests/gpu/run stand on: the unpacked bundle, child processes, the GPU's facts, a
-served model. Only the standard library."""
+"""tests/gpu/gpu_host.py: helpers for the parts of tests/gpu/run: the unpacked bundle, child processes, facts about the GPU, a
+served model. Uses only the standard library."""
 import glob
 import importlib.util
 import json
@@ -22,7 +22,7 @@ SMI = "name,uuid,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.
 
 
 class PartTimeout(BaseException):
-    """A part's time is over; nothing but the part's caller may catch it."""
+    """The time of a part is over; only the caller of the part may catch it."""
 
 
 class Failed(Exception):
@@ -30,7 +30,7 @@ class Failed(Exception):
 
 
 def library_folders():
-    """Where cuBLASLt and NCCL lie: beside PyTorch, or in the toolkit."""
+    """The folders of cuBLASLt and NCCL: beside PyTorch, or in the toolkit."""
     folders = []
     spec = importlib.util.find_spec("nvidia")
     for place in (spec.submodule_search_locations or []) if spec else []:
@@ -46,7 +46,7 @@ def unpack(archives, work):
 
 
 class Host:
-    """One run: the unpacked bundle, the log of the part under way, and what was found."""
+    """One run: the unpacked bundle, the log of the present part, and the results."""
 
     def __init__(self, work, out, options):
         self.work, self.out, self.options = work, out, options
@@ -76,7 +76,7 @@ class Host:
         return dict(zip(SMI.split(","), (word.strip() for word in line.split(","))))
 
     def write(self, text):
-        """Into the part's log."""
+        """Writes into the log of the part."""
         if self.log is not None:
             self.log.write(text if text.endswith("\n") else text + "\n")
             self.log.flush()
@@ -114,7 +114,7 @@ class Host:
         self.write(f"ROW {name} {value} {unit}, floor {floor}")
 
     def check(self, name, passed, total, notes=()):
-        """A count of N of N; what failed is shown."""
+        """Records N passed of N; prints the failed ones."""
         self.checks.append({"id": name, "passed": passed, "total": total, "notes": list(notes)[:20]})
         self.say(f"{'ok  ' if passed == total and total > 0 else 'FAIL'} {name}: {passed} of {total}")
         for note in list(notes)[:6]:
@@ -209,13 +209,13 @@ class Serve:
         try:
             self.process.wait(60 if self.ready else 5)
         except subprocess.TimeoutExpired:
-            self.process.kill()  # Its children follow it to the grave.
+            self.process.kill()  # Its children are killed with it.
             self.process.wait()
         self.reader.join(5)
         self.host.write("".join(self.lines[-60:]))
 
     def bench(self, *args, timeout=600):
-        """The JSON of `fathom bench` against this cluster, and the command as it is to be repeated."""
+        """The JSON of `fathom bench` with this cluster, and the command that repeats it."""
         words = ["bench", *[str(a) for a in args]]
         text, _ = self.host.run([self.host.bin / "fathom", *words, "--server", self.server, "--json"], timeout)
         found = gpu_rows.last_json(text)
@@ -224,7 +224,7 @@ class Serve:
         return found, "fathom " + " ".join(words)
 
     def metrics(self):
-        """Of worker 0."""
+        """The metrics of worker 0."""
         port = self.ready["workers"][0]["metrics_port"]
         return gpu_rows.metrics(urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode())
 
@@ -243,5 +243,5 @@ def python():
 
 
 def plain_environment():
-    """For programs that bring their own CUDA libraries: without ours before them."""
+    """The environment for programs with their own CUDA libraries: ours do not come before theirs."""
     return {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}

@@ -17,7 +17,7 @@ SHAPE_FILES = {key: ROOT / f"models/shapes/{name}.json" for key, name in gpu_row
 
 
 def limits(host):
-    """What the card can do at best, and its name: the first rows of each run."""
+    """The limits of the card and its name: the first rows of each run."""
     program = host.gpu / "card_bench"
     found = {}
     with Clocks(host, "limits"):
@@ -56,7 +56,7 @@ def tests(host):
 
 
 def failure_lines(text, count=4):
-    """The first lines of the first failure that say what differed."""
+    """The lines of the first failure that show the difference."""
     lines = [line.strip() for line in text.splitlines()]
     first = next((i for i, line in enumerate(lines) if "Failure" in line or "rror" in line), max(len(lines) - count, 0))
     return [line[:160] for line in lines[first:first + count] if line]
@@ -71,7 +71,7 @@ def bench(host):
     """All benchmark programs: lines of JSON; ids of the table become rows."""
     count = 0
     for program in programs(host, "_bench"):
-        if program.name in ("card_bench", "canonical_cost_bench"):  # Parts of their own.
+        if program.name in ("card_bench", "canonical_cost_bench"):  # They are parts of their own.
             continue
         with Clocks(host, program.name):
             text, code = host.run([program], host.options.test_timeout, check=False)
@@ -94,7 +94,7 @@ def goldens(host):
     cases += [(pathlib.Path(f).parent, pathlib.Path(f)) for f in sorted(glob.glob(str(host.work / "fixtures*/*/goldens.jsonl")))]
     if len(cases) == 2:
         host.say("goldens: no fixtures (tests/gpu/bundle --data)")
-    # A vocabulary that is no multiple of the head's tiles: three more tokens, which lose every tie.
+    # A vocabulary that is no multiple of the LM head's tiles: three more tokens, which lose every tie.
     odd = host.work / "fathom-tiny-4099"
     shutil.rmtree(odd, ignore_errors=True)
     host.run([python(), ROOT / "tests/tools/rewrite_model.py", ROOT / "models/fathom-tiny", odd, "--vocab", "4099"], 60)
@@ -127,7 +127,7 @@ def equalities(host):
 
 
 def faults(host):
-    """A row whose values overflow fails alone, and says why."""
+    """A row whose values overflow fails alone, with the reason."""
     text, code = host.run([python(), HERE / "faults.py", "--device", host.options.device], 300, check=False)
     found = gpu_rows.last_json(text)
     if found is None:
@@ -155,7 +155,7 @@ def measure_first_token(host, served, key):
         host.row(f"ttft_{key}_{tokens}_ms", run["ttft_ms"]["median"], command)
 
 
-# As the peer has it when it is called as a library: prompts in large steps, whatever waits for its next token meanwhile.
+# The peer's setting when it is called as a library: prompts in large steps, although other sequences wait for their next token meanwhile.
 THROUGHPUT_FLAGS = ("--max-num-batched-tokens", "8192")
 
 
@@ -167,7 +167,7 @@ def measure_throughput(host, served, key, requests, input_len, output_len):
 
 
 def measure_idle(host, served, key):
-    """Between the device's own events, while one sequence decodes."""
+    """The idle time between the device's own events while one sequence decodes."""
     words = ["latency", "--requests", 1, "--warmup", 0, "--input-len", 128, "--output-len", 1500]
     worker = threading.Thread(target=lambda: served.bench(*words))
     before = served.metrics()
@@ -195,7 +195,7 @@ def perf(host, key, measures, *flags):
         for measure in measures:
             try:
                 measure(host, served, key)
-            except Exception as failure:  # The other rows are still worth having.
+            except Exception as failure:  # The other rows are still useful.
                 host.check(f"perf-{key}", 0, 1, [f"{type(failure).__name__}: {failure}"])
 
 
@@ -244,7 +244,7 @@ def load(host):
 
 
 def gpu_bytes_of(pids):
-    """What the driver says that these processes hold; None where it cannot tell."""
+    """The memory of these processes as the driver reports it; None if it cannot."""
     out = subprocess.run(["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"], capture_output=True,
                          text=True, timeout=30).stdout
     used = {int(a): float(b) * 2**20 for a, b in re.findall(r"^(\d+), *(\d+)$", out, re.M)}
@@ -258,7 +258,7 @@ def device_bytes():
 
 
 def plan_error(host):
-    """The worker's peak memory under load, as the driver says, against the total of its plan."""
+    """The worker's peak memory under load, as the driver reports it, against the total of its plan."""
     idle = device_bytes()
     with Serve(host, SHAPE_FILES["7b"], "--load-format", "dummy") as served:
         pids = [one["pid"] for one in served.ready["workers"]]
@@ -277,7 +277,7 @@ def plan_error(host):
     if not plan:
         raise Failed("the worker's metrics have no arena_bytes")
     total, peak = sum(plan.values()), max(samples)
-    # What we allocate is exact; the driver's context and the graphs are what a plan can be wrong about.
+    # Our allocations are exact; only the driver's context and the graphs are predictions of the plan.
     context = peak - graphs - (total - sum(plan.get(name, 0) for name in ("context", "graphs")))
     host.row("plan_error_pct", abs(peak - total) / total * 100, "tests/gpu/run plan-error")
     host.measurements.append({"id": "plan_arenas", "value": total, "unit": "B", "peak": peak, "by_process": by_process, "arenas": plan,
@@ -296,7 +296,7 @@ PEER_PARTS = {"7b": "b1,ttft,bs:8:160,bs:64:160,bs:128:160,tp:1024:128:128,tp:30
 
 
 def peer(host):
-    """vLLM by peer_vllm.py, in this run, on this card."""
+    """vLLM, measured by peer_vllm.py in this run on this card."""
     if not host.options.peer_site or not host.options.peer_script:
         raise Failed("--peer-site and --peer-script are missing")
     env = {**plain_environment(), "PYTHONPATH": host.options.peer_site, "VLLM_USE_FLASHINFER_SAMPLER": "0"}
@@ -332,7 +332,7 @@ def peer_attention(host):
 
 
 def canonical_cost(host):
-    """Canonical kernels against the fastest others, in one run: cuBLASLt's best of 16 with split-K, FlashAttention 3."""
+    """Canonical kernels against the fastest other ones in one run: cuBLASLt's best of 16 with split-K, FlashAttention 3."""
     if not any(one["id"].startswith("fa3_decode_") for one in host.measurements):
         peer_attention(host)
     fa3 = {one["id"]: one["value"] for one in host.measurements if one["id"].startswith("fa3_")}
@@ -356,7 +356,7 @@ def fault_flag_cost(host):
     unflagged = host.bin / "fathom-worker-unflagged"
     if not unflagged.exists():
         raise Failed("the bundle has no bin/fathom-worker-unflagged (tests/gpu/bundle --unflagged)")
-    # `fathom serve` takes its binaries from the folder it lies in itself: copies, for it follows links.
+    # `fathom serve` takes its binaries from its own folder and follows links, so the files are copied.
     other = host.work / "bin-unflagged"
     other.mkdir(exist_ok=True)
     for name in ("fathom", "fathom-router", "fathom-scheduler"):
@@ -365,7 +365,7 @@ def fault_flag_cost(host):
     found = {}
     with Clocks(host, "fault-flag-cost"):
         for turn in range(FAULT_FLAG_ROUNDS):
-            # A B, B A, A B: neither always has the warmer card.
+            # A B, B A, A B, so that neither always runs on the warmer card.
             for flagged in ((True, False), (False, True))[turn % 2]:
                 with Serve(host, SHAPE_FILES["7b"], "--load-format", "dummy", folder=host.bin if flagged else other) as served:
                     for sequences, words in ((1, ("--input-len", 128, "--short-output-len", 1, "--long-output-len", 129)),
@@ -381,7 +381,7 @@ def fault_flag_cost(host):
 
 
 def peer_transformers(host):
-    """PyTorch transformers, static cache and compile: a second peer, kept among the measurements."""
+    """PyTorch transformers with static cache and compile: a second peer, only recorded."""
     with Clocks(host, "peer-transformers"):
         text, _ = host.run([python(), HERE / "transformers_peer.py", SHAPE_FILES["7b"]], 900, env=plain_environment())
     for one in gpu_rows.json_lines(text):
@@ -400,10 +400,10 @@ def power(host):
 
 
 def table(host):
-    """Nothing but the table, which every run ends with."""
+    """Only prints the table, as every run does at its end."""
 
 
-# name -> (function, seconds it may take, whether it needs the card's limits first).
+# name -> (function, its time limit in seconds, whether it needs the limits of the card).
 PARTS = {
     "limits": (limits, 240, False), "tests": (tests, 590, False), "sanitizer": (sanitizer, 590, False), "goldens": (goldens, 400, False),
     "equalities": (equalities, 590, False), "faults": (faults, 300, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),

@@ -34,7 +34,7 @@ class Shape:
 
 
 class Card:
-    """What the card was measured to do: read_tbs, matrix_tflops, memory_gib."""
+    """The measured limits of the card: read_tbs, matrix_tflops, memory_gib."""
 
     def __init__(self, read_tbs, matrix_tflops, memory_gib):
         self.read_tbs, self.matrix_tflops, self.memory_gib = read_tbs, matrix_tflops, memory_gib
@@ -105,7 +105,7 @@ def last_json(text, marker=""):
 
 
 def json_lines(text):
-    """Objects with an id and a value, one a line, among other output."""
+    """The objects with an id and a value, one per line, among other output."""
     found = []
     for line in text.splitlines():
         if line.startswith("{"):
@@ -161,7 +161,7 @@ def arenas(page):
     return {m[1]: v for k, v in page.items() if (m := re.search(r'arena_bytes\{.*?arena="([^"]+)"', k))}
 
 
-# What a 7B step has of each op.
+# The number of each op in a 7B step.
 CANONICAL_OPS = {"qkv": 30, "o": 30, "gate_up": 30, "down": 30, "attention": 30, "head": 1}
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A checkpoint of safetensors with small random bf16 weights for a config.json of a Llama: make_checkpoint.py CONFIG FOLDER.
+"""Writes a safetensors checkpoint with small random bf16 weights for the config.json of a Llama: make_checkpoint.py CONFIG FOLDER.
 
-For measuring how long loading takes: the values repeat every 64 MiB. The files are left in the page cache.
+It is used to measure the time of loading. The values repeat every 64 MiB. The files stay in the page cache.
 """
 import json
 import os

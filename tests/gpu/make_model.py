@@ -4,8 +4,8 @@
     make_model.py models/shapes/deepseek-llm-7b.json /some/folder [--tokenizer models/fathom-tiny]
 
 bf16 safetensors in shards of about 5 GB with their index, and config.json: 13.8 GB for 7 billion, in seconds. Weights are
-about N(0, 0.02): windows of one pool of 2^24 values, each row block at another place, so that it is writing memory that
-takes the time. Norms are 1. Equal arguments give equal files. Needs numpy.
+about N(0, 0.02): windows of one pool of 2^24 values, with another place for each row block, so that writing takes most of the
+time. Norms are 1. Equal arguments give equal files. Needs numpy.
 """
 import argparse
 import concurrent.futures
@@ -70,7 +70,7 @@ def shards_of(tensors, shard_bytes):
 
 
 def make_pool(seed):
-    """The pool twice, so that a window may begin anywhere."""
+    """The pool two times, so that a window may begin anywhere."""
     rng = numpy.random.Generator(numpy.random.SFC64(seed))
     bits = (rng.standard_normal(POOL, dtype=numpy.float32) * numpy.float32(DEVIATION)).view(numpy.uint32)
     bf16 = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")

@@ -1,4 +1,4 @@
-"""The card's rate of large bf16 products by PyTorch, cool (short bursts) and at the power limit; lines of JSON."""
+"""Measures the card's rate of large bf16 GEMMs with PyTorch, cool (short bursts) and at the power limit; prints lines of JSON."""
 import json
 import time
 
@@ -8,7 +8,7 @@ N = 8192
 
 
 def milliseconds(f, count):
-    """Of one call, the least of five bursts."""
+    """The time of one call: the least of five bursts."""
     f()
     torch.cuda.synchronize()
     least = float("inf")
@@ -24,7 +24,7 @@ def milliseconds(f, count):
 
 
 def read_tbs():
-    """A reduction as a kernel that only reads, where the bundle has no better one."""
+    """A reduction, used as a kernel that only reads if the bundle has no better one."""
     x = torch.ones(1 << 30, device="cuda", dtype=torch.int32)
     return x.numel() * 4 / milliseconds(lambda: torch.max(x), 8) / 1e9
 

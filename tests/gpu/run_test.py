@@ -1,5 +1,5 @@
-"""tests/gpu/run without a GPU: what it reads from the programs' output, how it computes rows, and that a part's fault costs only
-that part. The programs are small scripts that print what the real ones print."""
+"""tests/gpu/run without a GPU: how it reads the output of the programs and computes rows, and that a failed part does not stop the
+others. The programs are small scripts with the output of the real ones."""
 import argparse
 import contextlib
 import importlib.machinery

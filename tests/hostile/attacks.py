@@ -1,7 +1,7 @@
-"""tests/hostile/attacks.py: what a hostile client does to a gRPC port, in raw HTTP/2 frames: no client library would send them.
+"""tests/hostile/attacks.py: attacks on a gRPC port, in raw HTTP/2 frames that no client library would send.
 
-Each attack is a function (target, seconds, rng) -> {what was done: how often}. It runs at full speed for so long, or until the server
-has cut it off and new connections are cut off too; it is bounded in connections and in bytes. Targets are of this machine alone.
+Each attack is a function (target, seconds, rng) -> {action: count}. It runs at full speed for `seconds`, or until the server cuts its
+connections and new ones too. Connections and bytes are bounded. The targets must be on this machine.
 """
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ class Target:
     host: str
     grpc_port: int
     http_port: int
-    message: bytes = b""  # A GenerateRequest that runs for long.
+    message: bytes = b""  # A GenerateRequest that takes long.
 
     def __post_init__(self):
         assert self.host in ("127.0.0.1", "::1"), "attacks stay on this machine"
@@ -35,7 +35,7 @@ def frame(kind, flags, stream, payload=b""):
 
 
 def literal(name, value):
-    """A header that enters no table."""
+    """A header that is not added to the compression table."""
     name, value = name.encode(), value.encode()
     assert len(name) < 127 and len(value) < 127
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
@@ -59,10 +59,10 @@ class Connection:
     """One raw connection. `ack`: whether the server's SETTINGS are acknowledged."""
 
     def __init__(self, target, settings=b"", ack=True, speak=True):
-        # From another address than the checked client's where there is one, as an attacker's is.
+        # From another address than the checked client's if there is one, like a real attacker.
         source = ("127.0.0.2", 0) if target.host == "127.0.0.1" else None
         self.socket = socket.create_connection((target.host, target.grpc_port), timeout=5, source_address=source)
-        self.poll = select.poll()  # Not select, which knows 1,024 descriptors.
+        self.poll = select.poll()  # Not select, which is limited to 1,024 descriptors.
         self.poll.register(self.socket, select.POLLIN)
         self.next_stream = 1
         self.ack = ack
@@ -77,7 +77,7 @@ class Connection:
         self.drain()
 
     def drain(self, seconds=0.0):
-        """Takes what has come; returns whole frames as (kind, flags, stream, payload)."""
+        """Reads the received bytes; returns whole frames as (kind, flags, stream, payload)."""
         frames = []
         end = time.monotonic() + seconds
         while self.poll.poll(1000 * max(0.0, end - time.monotonic())):
@@ -109,7 +109,7 @@ class Connection:
 
 
 def repeatedly(target, seconds, connections, open_one, act):
-    """`connections` at a time, each used by act(connection) in turn; one that was cut is opened anew, and counted."""
+    """Uses `connections` connections in turn by act(connection); a connection that was cut is counted and opened again."""
     counts = {"connections": 0, "cut": 0, "acts": 0}
     alive = []
     end = time.monotonic() + seconds
@@ -189,7 +189,7 @@ def endless_continuation(target, seconds, rng):
 
 
 def calls_without_message(target, seconds, rng):
-    """As many calls as a connection may have, and none says anything."""
+    """As many calls as a connection may have, without any message."""
     headers = call_headers()
 
     def act(c):
@@ -216,7 +216,7 @@ def gzip_bombs(target, seconds, rng):
     def act(c):
         s = c.stream()
         c.send(frame(HEADERS, END_HEADERS, s, headers))
-        for i in range(0, len(bomb), 16384):  # As flow control lets: the window is 64 KiB at first.
+        for i in range(0, len(bomb), 16384):  # As flow control allows: the window is 64 KiB at first.
             c.send(frame(DATA, END_STREAM if i + 16384 >= len(bomb) else 0, s, bomb[i:i + 16384]))
         c.drain(0.05)
 
@@ -224,7 +224,7 @@ def gzip_bombs(target, seconds, rng):
 
 
 def idle_connections(target, seconds, rng, count=1012):
-    """Every other one says its preface and no more."""
+    """Idle connections; every other one sends only its preface."""
     counts = {"connections": 0, "refused": 0}
     held = []
     end = time.monotonic() + seconds
@@ -243,7 +243,7 @@ def idle_connections(target, seconds, rng, count=1012):
 
 
 def slow_readers(target, seconds, rng):
-    """Long answers asked for and never read: the window is 0."""
+    """Requests long answers and never reads them: the window is 0."""
     settings = struct.pack(">HI", 4, 0)  # INITIAL_WINDOW_SIZE
     headers = call_headers()
 
@@ -292,7 +292,7 @@ def noise(target, seconds, rng):
 
 
 def slow_http(target, seconds, rng, count=200):
-    """Connections to the port of /metrics that are silent, or never end their request."""
+    """Connections to the port of /metrics that are silent or never finish their request."""
     held = []
     counts = {"connections": 0}
     end = time.monotonic() + seconds

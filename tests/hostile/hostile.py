@@ -1,7 +1,7 @@
-"""tests/hostile/hostile.py: runs the attacks of attacks.py against a real cluster while a well-behaved client goes on beside them.
+"""tests/hostile/hostile.py: runs the attacks of attacks.py against a real cluster while a well-behaved client uses it.
 
-The client's answers must be equal to those of a quiet cluster, to the last bit; no process may end; memory, threads and descriptors stay
-within bounds and come back. Prints one line for each attack, and the figures as one line of JSON.
+The client's answers must be equal to those of a quiet cluster, to the last bit. No process may end. Memory, threads and descriptors
+stay within bounds and return to their old values. Prints one line for each attack, and all figures as one line of JSON.
 """
 import argparse
 import json
@@ -21,14 +21,14 @@ import attacks  # noqa: E402
 
 PROMPT = [0, 3, 5, 8, 13, 21]
 ANSWER_TOKENS = 48
-# The library itself takes memory for streams before anybody can refuse them; HAProxy keeps such streams from it.
+# The library allocates memory for streams before our code can refuse them; HAProxy stops such streams before.
 RSS_GROWTH_MAX_MIB = 2000
 RSS_GROWTH_MAX_BEHIND_EDGE_MIB = 100
 THREADS_GROWTH_MAX = 64
 
 
 class Checked:
-    """A client that asks the same, again and again, half of the time on a new connection."""
+    """A client that repeats the same request, half of the time on a new connection."""
 
     def __init__(self, port):
         self.port = port
@@ -99,7 +99,7 @@ class Watch:
 
 
 def attack(one, target, seconds, rng, pid, checked, growth_max):
-    """Runs one attack; its figures. Afterwards a new connection must be answered, and memory comes back."""
+    """Runs one attack and returns its figures. Afterwards a new connection must be answered, and memory must be returned."""
     checked.take()
     with Watch(pid) as watch:
         counts = one(target, seconds, rng)
@@ -122,7 +122,7 @@ def attack(one, target, seconds, rng, pid, checked, growth_max):
 
 
 def run(seconds, seed, only=None, say=print, cluster_args=()):
-    """All attacks in a random order, `seconds` in all; (figures, problems)."""
+    """All attacks in a random order, `seconds` in total; returns (figures, problems)."""
     rng = random.Random(seed)
     say(f"seed {seed}")
     chosen = [a for a in attacks.ALL if only is None or a.__name__ == only]

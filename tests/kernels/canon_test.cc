@@ -1,4 +1,4 @@
-// canon.h against libm in double: an error bound for each formula, and the published vectors of
+// canon.h against libm in double: an error bound for each formula; and the published vectors of
 // Philox.
 #include "kernels/canon.h"
 
@@ -13,8 +13,8 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// The distance of `got` from `want` in units of want's last place (of the smallest denormal below
-// it).
+// The distance of `got` from `want` in units of the last place of `want` (of the smallest denormal
+// below it).
 double Ulps(float got, double want) {
   const float rounded = static_cast<float>(want);
   if (got == rounded) return 0;
@@ -120,7 +120,7 @@ TEST(CanonTest, NoiseIsFiniteAndPreciseInTheTailThatWins) {
   // Word 0 is the largest: v = 2^-33, noise = -log(2^-33) to the last bits.
   EXPECT_NEAR(canon::NoiseOfWord(0), 33 * std::log(2.0), 1e-5);
   EXPECT_GT(canon::NoiseOfWord(0), canon::NoiseOfWord(1));
-  // Its mean is Euler's constant.
+  // The mean of the noise is Euler's constant.
   double sum = 0;
   constexpr int kDraws = 200'000;
   for (int i = 0; i < kDraws; ++i) sum += canon::Noise(7, 0, i / 1000, i % 1000);

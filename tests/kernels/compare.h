@@ -1,5 +1,5 @@
-// tests/kernels/compare.h: what the ops' tests share: seeded inputs with ordinary and hard values,
-// and equality by == over outputs with the first difference named.
+// tests/kernels/compare.h: helpers for the tests of ops: seeded inputs with ordinary and difficult
+// values, and equality by == over outputs, which names the first difference.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -19,8 +19,8 @@ inline uint64_t TestSeed() {
   return seed == nullptr ? 20260 : std::strtoull(seed, nullptr, 10);
 }
 
-// kNormal: N(0, 1). kHard: also zeros, denormals and wide exponents, whose products round and
-// underflow.
+// kNormal: N(0, 1). kHard: also zeros, denormals and large and small exponents, whose products
+// round and underflow.
 enum class Values { kNormal, kHard };
 
 inline std::vector<float> MakeValues(size_t count, Values kind, std::mt19937_64& random) {
@@ -61,7 +61,7 @@ inline testing::AssertionResult SameValues(const std::vector<float>& got,
   return testing::AssertionSuccess();
 }
 
-// Runs `body` under each vector instruction set of this host.
+// Runs `body` with each vector instruction set of this host.
 template <class Body>
 void ForEachIsa(Body&& body) {
   for (const CpuIsa isa : SupportedCpuIsas()) {

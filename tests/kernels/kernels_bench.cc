@@ -1,6 +1,5 @@
-// Times of the decoder's parts on this machine, for people: kernels_bench [model folder] [threads].
-// Not a test: nothing is asserted, and the figures are medians of a quiet machine or they mean
-// nothing.
+// Prints the times of the decoder's parts on this machine: kernels_bench [model folder] [threads].
+// Not a test: nothing is asserted. The medians are meaningful only on a quiet machine.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -39,7 +38,7 @@ double BestUs(int rounds, const std::function<void()>& body) {
   return best;
 }
 
-// `sequences` rows at `position` each, or a chunk of one sequence.
+// `sequences` rows at `position` each, or one chunk of a sequence.
 std::vector<ForwardRow> Decodes(int32_t sequences, int32_t position) {
   std::vector<ForwardRow> rows;
   for (int32_t s = 0; s < sequences; ++s) rows.push_back({17 + s, position, s, true});

@@ -40,7 +40,8 @@ struct Pick {
   MediumOp op;
   int rows, n, k, tile, cluster, passes;
 };
-// The fastest of each shape as measured (docs/PERFORMANCE.md); 7B's, then 33B's.
+// The fastest configuration of each measured shape (docs/PERFORMANCE.md); those of the 7B model,
+// then of the 33B model.
 constexpr Pick kPicks[] = {
     {MediumOp::kQkv, 64, 12288, 4096, 96, 2, 1},
     {MediumOp::kQkv, 128, 12288, 4096, 96, 2, 1},
@@ -75,7 +76,8 @@ TEST(MediumConfig, PublishedShapesTakeTheFastest) {
   }
 }
 
-// What L2 delivers bounds o and down at 128 rows: x goes to four blocks at once where they all run.
+// L2 bandwidth limits o and down at 128 rows, so x is sent to four thread blocks at once if four
+// run at the same time.
 TEST(MediumConfig, ClustersOfFourWhereTheyRunAtOnce) {
   MediumDevice device = kH100;
   for (const int blocks : {112, 120, 128, 132}) {

@@ -1,4 +1,4 @@
-// Each op's vector versions against its reference, bit for bit, over shapes with all kinds of
+// The vector versions of each op against its reference, bit for bit, over shapes with all kinds of
 // tails.
 #include <gtest/gtest.h>
 
@@ -27,7 +27,7 @@ struct Weight {
     const auto values = MakeValues(static_cast<size_t>(rows * cols), kind, random);
     for (size_t i = 0; i < values.size(); ++i) {
       const uint32_t bits = canon::Bits(values[i]);
-      // Any finite half will do for fp16; bf16 is the upper half of an fp32.
+      // For fp16 any finite half is valid; bf16 is the upper half of an fp32.
       const uint16_t half = dtype == DType::kBf16 ? static_cast<uint16_t>(bits >> 16)
                                                   : static_cast<uint16_t>(random() & 0xBFFF);
       if (dtype == DType::kF32) {

@@ -1,5 +1,5 @@
-// Attention's vector versions against the reference, bit for bit; the reference against softmax in
-// double.
+// The vector versions of attention against the reference, bit for bit; the reference against
+// softmax in double.
 #include "kernels/paged_attention.h"
 
 #include <gtest/gtest.h>
@@ -107,7 +107,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PagedAttentionTest,
                                          Shape{3, 1, 96, 128}, Shape{6, 3, 32, 16},
                                          Shape{2, 1, 80, 16}));
 
-// What lies after a row's own position, NaN even, does not reach it.
+// Values after a row's own position, even NaN, have no effect.
 TEST(PagedAttentionMaskTest, LaterTokensAreNotRead) {
   ThreadPool pool(1);
   Case clean({4, 2, 64, 16}, {70, 71, 72, 73}, Values::kNormal, 1.0f);

@@ -8,7 +8,7 @@
 namespace fathom::kernels::cuda {
 namespace {
 
-// Every (row tile, head) of a chunk once.
+// Checks that every (row tile, head) of a chunk occurs once.
 void ExpectCovers(const PrefillPlanChunk& chunk, int heads) {
   const int tiles = PrefillRowTiles(chunk.rows) * heads;
   std::vector<int> seen(tiles);

@@ -1,5 +1,5 @@
-// ProductGeneric's tiles and the table of compared cuBLASLt algorithms: index arithmetic and
-// choices, without a GPU.
+// The tiles of ProductGeneric and the table of compared cuBLASLt algorithms: index arithmetic and
+// choices, tested without a GPU.
 #include "kernels/cuda/linear/product_config.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ TEST(ProductTile, EachFitsItsThreadsAndMemory) {
     EXPECT_EQ(s.rows % (16 * s.warps_rows), 0);
     EXPECT_EQ(s.n % (16 * s.warps_n), 0);
     EXPECT_LE(s.shared_bytes(), 99 * 1024) << "sm_86 and sm_89 have no more";
-    // What Loader asserts, in numbers.
+    // The conditions that Loader asserts.
     EXPECT_EQ(s.rows * 8 % s.threads(), 0);
     EXPECT_EQ(s.n * 8 % s.threads(), 0);
     EXPECT_EQ(s.threads() / 8 % 8, 0);

@@ -1,5 +1,5 @@
-"""The rotary tables against the published formulas in numpy's float64, at every position from 0 to 131,071, and a scaling
-by 1 against the plain table, to the bit."""
+"""Compares the rotary tables with the published formulas in numpy's float64, at every position from 0 to 131,071, and a scaling
+by 1 with the plain table, bit for bit."""
 import math
 import os
 import subprocess
@@ -47,7 +47,7 @@ def llama3_frequencies(head_dim, theta, factor, original, low, high, **_):
 
 class RopeTables(unittest.TestCase):
     def check(self, frequencies, attention, got):
-        """Within one unit of the last place of the largest value there is, and nearly all of them equal."""
+        """Within one unit in the last place of the largest value, and nearly all values equal."""
         equal = 0
         for begin in range(0, POSITIONS, 8192):
             angles = np.arange(begin, begin + 8192, dtype=np.float64)[:, None] * frequencies

@@ -1,5 +1,6 @@
 // For rope_oracle_test.py: writes the cos table and then the sin table of a RopeSpec to stdout, as
-// [positions][head_dim / 2] fp32. Arguments in the order of the fields below, then positions.
+// [positions][head_dim / 2] fp32. The arguments are the fields below in their order, then
+// positions.
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>

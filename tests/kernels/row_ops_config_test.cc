@@ -18,7 +18,7 @@ TEST(RowOpsConfig, ANormKeepsTheWholeRowWhereItCan) {
     const int kept = config->variant * 8 * config->threads;
     if (width <= 8192) {
       EXPECT_GE(kept, width);
-      // No more than the next smaller instance would miss.
+      // The next smaller instance would not have enough vectors.
       EXPECT_TRUE(config->variant == 1 || kept < 2 * width) << ToString(*config);
     } else {
       EXPECT_EQ(config->variant, 0) << width;
@@ -74,7 +74,7 @@ TEST(DecodeAttentionConfig, HeadsOfOneKvHeadAreColumns) {
       const auto config = DecodeAttentionPickConfig(group, 1, head_dim);
       ASSERT_TRUE(config);
       EXPECT_GE(config->columns, group);
-      // Three thread blocks on a multiprocessor of Hopper, where a head has 128.
+      // Three thread blocks fit on a multiprocessor of Hopper if a head has 128 dimensions.
       EXPECT_LE(3 * (config->shared_bytes + 1024), 228 * 1024) << ToString(*config);
     }
   }

@@ -1,5 +1,5 @@
-// Sampler and log-probabilities: vector versions equal the reference; the reference draws from the
-// distribution.
+// Sampler and log-probabilities: the vector versions equal the reference; the reference draws from
+// the right distribution.
 #include "kernels/sample.h"
 
 #include <gtest/gtest.h>
@@ -56,8 +56,8 @@ TEST(SampleTest, VectorsEqualTheReference) {
   }
 }
 
-// Values at the ends of what requests may have, and beyond: no score becomes infinite or NaN, so
-// the reference and the vectors agree, what is masked is never drawn, and something is drawn.
+// Values at the limits of requests and beyond. No score becomes infinite or NaN, so the reference
+// and the vector versions agree, a masked token is never drawn, and a token is always drawn.
 TEST(SampleTest, HardValuesKeepARowWhole) {
   std::mt19937_64 random(TestSeed());
   SampleScratch scratch;
@@ -108,7 +108,8 @@ TEST(SampleTest, HardValuesKeepARowWhole) {
   }
 }
 
-// A temperature close above the threshold draws what a tiny one takes, where one token leads.
+// A temperature slightly above the threshold draws the same token as a tiny one, if one token
+// leads.
 TEST(SampleTest, TinyTemperaturesTakeTheBest) {
   SampleScratch scratch;
   std::vector<float> logits(1000, -3.0f);
@@ -122,8 +123,8 @@ TEST(SampleTest, TinyTemperaturesTakeTheBest) {
       ForEachIsa([&] { ASSERT_EQ(SampleCpu(args), 700) << temperature; });
     }
   }
-  // The smallest penalty that requests may have makes of a seen token with a positive score the
-  // best, and keeps the order of several.
+  // The smallest penalty of a request makes a seen token with a positive score the best one, and
+  // keeps the order of several such tokens.
   const std::vector<SeenToken> seen = {{3, 1}, {700, 0}, {701, 2}};
   const SampleArgs args{.logits = logits,
                         .temperature = 0.7f,
@@ -133,7 +134,7 @@ TEST(SampleTest, TinyTemperaturesTakeTheBest) {
   EXPECT_EQ(SampleRef(args), 700);
 }
 
-// A GPU's table counts to 32,767; the CPU stops there too.
+// A GPU's table counts up to 32,767; the CPU uses the same limit.
 TEST(SampleTest, CountsInTheOutputSaturate) {
   SampleScratch scratch;
   const std::vector<float> logits = {70'000, 0, 4'400};
@@ -166,7 +167,7 @@ TEST(SampleTest, GreedyTakesTheLowestOfEquals) {
   EXPECT_EQ(SampleCpu({.logits = logits, .temperature = 0, .scratch = &scratch}), 1);
 }
 
-// Frequencies over many positions are the softmax: chi-squared with 7 degrees of freedom.
+// The frequencies over many positions match the softmax: chi-squared with 7 degrees of freedom.
 TEST(SampleTest, FollowsTheDistribution) {
   SampleScratch scratch;
   const std::vector<float> logits = {0, 0.5f, 1, -1, 2, -2, 0.1f, 1.3f};

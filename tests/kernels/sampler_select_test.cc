@@ -1,5 +1,6 @@
-// The arithmetic by which the sampler's CUDA kernel selects tokens, run on the host: where ids lie,
-// keys in the order they stand for, spans narrowed to what a sort keeps, and the bounds on noise.
+// The arithmetic by which the sampler's CUDA kernel selects tokens, run on the host: the places of
+// ids, the order of keys, spans narrowed to the tokens that a sort keeps, and the bounds of the
+// noise.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,14 +15,14 @@
 namespace fathom::kernels::cuda {
 namespace {
 
-// A token of which `weight` counts; by (key descending, id ascending).
+// A token with its key and its weight; ordered by (key descending, id ascending).
 struct Candidate {
   uint64_t key = 0;
   uint64_t weight = 0;
   int32_t id = 0;
 };
 
-// As the kernel's Narrow, with bins filled by a loop. Returns whether all keys from low on are
+// Like the kernel's Narrow, but a loop fills the bins. Returns whether all keys from `low` on are
 // kept.
 template <class Tighten>
 bool Narrow(const std::vector<Candidate>& all, KeySpan* span, int* passes, Tighten tighten) {
@@ -55,7 +56,7 @@ bool Narrow(const std::vector<Candidate>& all, KeySpan* span, int* passes, Tight
   return false;
 }
 
-// The ids that are kept, ascending, as the kernel's Select decides.
+// The kept ids, ascending, by the rule of the kernel's Select.
 template <class Tighten>
 std::vector<int32_t> Select(const std::vector<Candidate>& all, KeySpan span, int* passes,
                             Tighten tighten) {

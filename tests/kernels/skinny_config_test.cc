@@ -1,5 +1,5 @@
-// The choice of tiles of skinny products: every pick fits its multiprocessor and covers all weight
-// rows; published shapes get what they were measured to want.
+// The choice of tiles of skinny GEMMs: every choice fits its multiprocessor and covers all weight
+// rows; published shapes get the tiles that were measured to be the fastest.
 #include "kernels/cuda/linear/skinny_config.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ void Check(const SkinnyShape& shape, const SkinnyDevice& device) {
   EXPECT_LE(c.tiles, kSkinnyTilesMax);
   EXPECT_LE(32 * (SkinnyWorkers(c) + 1), kSkinnyThreadsMax);
   EXPECT_EQ(c.chunk % 64, 0);
-  EXPECT_LE(c.tiles * kSkinnyTileRows, 256);  // Of a box of TMA.
+  EXPECT_LE(c.tiles * kSkinnyTileRows, 256);  // The limit of a TMA box.
   EXPECT_GE(c.stages, 2);
   EXPECT_LE(c.shared_bytes, device.shared_bytes);
   EXPECT_EQ(c.shared_bytes, SkinnySharedBytes(c, shape.k));
@@ -82,7 +82,8 @@ TEST(SkinnyConfig, LeavesRoomForABlockOfTheKernelBefore) {
   for (const int rows : {1, 8, 16}) {
     const auto config = SkinnyPickConfig({rows, 4096, 4096}, SkinnyBeside(kDevice, kOther));
     ASSERT_TRUE(config);
-    // A multiprocessor has 1 KiB more than a block may take, and each block costs 1 KiB.
+    // A multiprocessor has 1 KiB more than a thread block may take, and each thread block costs 1
+    // KiB.
     EXPECT_LE(config->shared_bytes + kOther + 2 * 1024, kDevice.shared_bytes + 1024);
     EXPECT_GT(config->shared_bytes, 128 * 1024);
   }

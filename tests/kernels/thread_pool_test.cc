@@ -22,7 +22,7 @@ TEST(ThreadPoolTest, EachIndexIsDoneOnce) {
   }
 }
 
-// Jobs of all sizes back to back: a late thread must not touch the next job by mistake.
+// Jobs of all sizes without a pause: a late thread must not work on the next job.
 TEST(ThreadPoolTest, JobsFollowEachOther) {
   ThreadPool pool(3);
   std::vector<int64_t> sums(64);

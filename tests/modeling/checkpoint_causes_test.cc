@@ -1,4 +1,5 @@
-// Folders whose fault is not where it shows first: each message names the cause.
+// Folders in which the cause of an error is not where the error appears: each message names the
+// cause.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -23,7 +24,7 @@ using testing::TempFolder;
 using testing::WriteFile;
 using testing::WriteModel;
 
-// Where a repository was cloned without Git LFS; each file says so of itself.
+// The repository was cloned without Git LFS; the message about each file says so.
 TEST(CheckpointCauses, GitLfsPointersAreNamed) {
   constexpr char kPointer[] =
       "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 14483498224\n";

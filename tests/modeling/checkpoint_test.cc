@@ -33,7 +33,7 @@ using testing::WithKey;
 using testing::WriteFile;
 using testing::WriteModel;
 
-// Writes the model into a folder of its own and tries it.
+// Writes the model into a new folder, opens it, and returns the error message.
 std::string Refusal(const ModelFiles& model, int files = 1) {
   const TempFolder folder;
   WriteModel(folder.path(), model, files);
@@ -44,7 +44,7 @@ std::string BytesOfTensor(const HostTensor& tensor) {
   return {reinterpret_cast<const char*>(tensor.data()), static_cast<size_t>(tensor.bytes())};
 }
 
-// Every expected tensor of the folder, loaded whole; the first error.
+// Loads every expected tensor of the folder completely; returns the first error.
 absl::StatusOr<std::map<std::string, std::string>> LoadAll(const std::filesystem::path& folder) {
   FATHOM_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(folder));
   FATHOM_ASSIGN_OR_RETURN(const auto checkpoint, OpenCheckpoint(folder, config));
@@ -104,10 +104,10 @@ TEST(Checkpoint, ShardsDoNotMatter) {
   EXPECT_EQ(*a, *b);
 }
 
-// The rewritten copies of a bundled model that no published data here has.
+// Rewritten copies of a bundled model, in types that no bundled model has.
 TEST(Checkpoint, StoredTypes) {
   ModelFiles model = ReadModel(BundledModel("fathom-tiny-draft"));
-  Retype(model, StoredType::kF16);  // From here on every value fits all three but bf16.
+  Retype(model, StoredType::kF16);  // From here on every value fits fp16 and fp32.
   std::map<std::string, std::vector<float>> values;
   for (const StoredTensor& tensor : model.tensors) {
     values[tensor.name] = ToFloats(tensor.dtype, tensor.bytes);
@@ -125,8 +125,9 @@ TEST(Checkpoint, StoredTypes) {
   }
 }
 
-// Norms in fp32 in a bf16 checkpoint, as trainers store them, and any other mixture of vectors: the
-// matrices say the checkpoint's type, whatever config.json and the vectors say.
+// Norms in fp32 in a bf16 checkpoint, as training programs store them, and every other mixture of
+// vector types. The matrices decide the checkpoint's type, whatever the types of config.json and of
+// the vectors are.
 TEST(Checkpoint, VectorsMayHaveAnyType) {
   ModelFiles model = ReadModel(BundledModel("fathom-tiny-draft"));
   const StoredType kTypes[] = {StoredType::kF32, StoredType::kF16, StoredType::kBf16};
@@ -180,7 +181,7 @@ TEST(Checkpoint, TiedEmbeddings) {
   const TempFolder folder;
   WriteModel(folder.path(), model);
   EXPECT_TRUE(LoadAll(folder.path()).ok());
-  // A head that is stored all the same must be the embedding.
+  // An LM head that is stored although the embeddings are tied must equal the embedding.
   model.tensors.push_back(embedding);
   model.tensors.back().name = "lm_head.weight";
   WriteModel(folder.path(), model);
@@ -254,7 +255,7 @@ TEST(Checkpoint, MissingUnexpectedAndMistypedTensors) {
       EXPECT_THAT(Refusal(changed),
                   AllOf(HasSubstr("tensor " + tensor.name + ", a matrix, is F16"),
                         HasSubstr("other matrices are F32"), HasSubstr("torch.float32")));
-    } else {  // Computed with in fp32 whatever its type is.
+    } else {  // It is widened to fp32, so any type is accepted.
       const TempFolder folder;
       WriteModel(folder.path(), changed);
       EXPECT_TRUE(LoadAll(folder.path()).ok()) << tensor.name;
@@ -270,7 +271,7 @@ TEST(Checkpoint, MissingUnexpectedAndMistypedTensors) {
   extra.tensors.back().name = "model.layers.0.self_attn.rotary_emb.inv_freq";
   const TempFolder folder;
   WriteModel(folder.path(), extra);
-  EXPECT_TRUE(LoadAll(folder.path()).ok());  // Old checkpoints carry it.
+  EXPECT_TRUE(LoadAll(folder.path()).ok());  // Old checkpoints contain it.
 }
 
 void PutByte(const std::filesystem::path& path, size_t at, char byte) {
@@ -384,7 +385,7 @@ TEST(Checkpoint, ValuesThatAreNotFinite) {
       EXPECT_THAT(std::string(Message(loaded.status())),
                   AllOf(HasSubstr("model.safetensors: tensor model.layers.1.mlp.down_proj.weight"),
                         HasSubstr("not finite at [3, 7]")));
-      // A slice names the place in the whole tensor; the other half is clean.
+      // An error in a slice names the place in the whole tensor; the other half has no error.
       const auto checkpoint = OpenFolder(folder.path());
       ASSERT_TRUE(checkpoint.ok());
       const auto right =

@@ -1,4 +1,4 @@
-// What an architecture makes of keys that are there, missing, or changed by overrides: rotary
+// How an architecture reads keys that are present, missing, or changed by overrides: rotary
 // embedding, windows, defaults.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ using testing::SourcePath;
 using testing::TinyConfig;
 using testing::WithKey;
 
-// `layer_types` of as many layers.
+// `layer_types` for `layers` layers.
 std::string Types(int32_t layers, std::string_view type) {
   std::string list;
   for (int32_t i = 0; i < layers; ++i) list += fmt::format("{}\"{}\"", i == 0 ? "" : ", ", type);
@@ -41,7 +41,8 @@ TEST(ModelConfig, UnknownKeysAreNamedAtOnce) {
                     R"("embedding_multiplier": null}')")));
 }
 
-// The window of a layer as the architecture reads it; one as long as the context is none.
+// The sliding window of a layer as the architecture reads it; a window as long as the context
+// counts as none.
 TEST(ModelConfig, SlidingWindows) {
   const auto with = [](std::string_view name,
                        std::initializer_list<std::pair<const char*, const char*>> keys) {
@@ -59,7 +60,7 @@ TEST(ModelConfig, SlidingWindows) {
     const std::string less = std::to_string(plain.context - 1);
     const std::string layers = std::to_string(plain.layers);
     const std::string last = std::to_string(plain.layers - 1);
-    // Published forms that give no layer a window.
+    // Published forms in which no layer has a window.
     EXPECT_EQ(ParsedConfig(with(name, {{"sliding_window", "16"}})), plain);
     EXPECT_EQ(ParsedConfig(with(name, {{"use_sliding_window", "false"}, {"sliding_window", "16"}})),
               plain);
@@ -74,7 +75,7 @@ TEST(ModelConfig, SlidingWindows) {
                                        {"sliding_window", "null"},
                                        {"max_window_layers", "0"}})),
               plain);
-    // Windows of the whole context.
+    // Windows as long as the context.
     EXPECT_EQ(ParsedConfig(with(name, {{"use_sliding_window", "true"},
                                        {"sliding_window", context.c_str()},
                                        {"max_window_layers", "0"}})),
@@ -109,7 +110,7 @@ TEST(ModelConfig, SlidingWindows) {
   EXPECT_EQ(ParsedConfig(WithKey(llama, "sliding_window", "4096")), ParsedConfig(TinyConfig()));
 }
 
-// What is missing has the value of the architecture's class in transformers.
+// A missing key has the value of the architecture's class in transformers.
 TEST(ModelConfig, MissingKeysHaveTheArchitecturesDefaults) {
   const auto without = [](std::string json) {
     for (const char* key :
@@ -195,13 +196,13 @@ TEST(ModelConfig, Yarn) {
   const auto factor = [&](std::string_view keys) { return rope(keys).attention_factor; };
   EXPECT_EQ(factor(R"(, "attention_factor": 1.25)"), 1.25);
   EXPECT_EQ(factor(R"(, "attention_factor": 1.25, "mscale": 3)"), 1.25);
-  // DeepSeek-R1-0528-Qwen3-8B: the factor is taken back.
+  // DeepSeek-R1-0528-Qwen3-8B: attn_factor makes the factor 1.
   EXPECT_NEAR(factor(R"(, "attn_factor": 0.8782488562869419)"), 1.0, 1e-15);
   EXPECT_EQ(factor(R"(, "mscale": 1.0, "mscale_all_dim": 1.0)"), 1.0);
   EXPECT_DOUBLE_EQ(factor(R"(, "mscale": 0.707, "mscale_all_dim": 0.5)"),
                    (0.0707 * std::log(4.0) + 1) / (0.05 * std::log(4.0) + 1));
   EXPECT_DOUBLE_EQ(factor(R"(, "mscale": 0.5)"), 0.05 * std::log(4.0) + 1);
-  // Without a factor it is the quotient of the two contexts.
+  // Without a factor, the factor is the quotient of the two contexts.
   const ModelConfig quotient =
       ParsedConfig(WithKey(TinyConfig(), "rope_scaling",
                            R"({"rope_type": "yarn", "original_max_position_embeddings": 1024})"));
@@ -215,7 +216,7 @@ TEST(ModelConfig, Yarn) {
   EXPECT_EQ(newer.rope.factor, 4);
 }
 
-// Up to max_position_embeddings, which no sequence exceeds, dynamic scaling changes nothing.
+// Dynamic scaling changes nothing up to max_position_embeddings, and no sequence is longer.
 TEST(ModelConfig, DynamicIsPlain) {
   const ModelConfig plain = ParsedConfig(TinyConfig());
   for (const char* value :

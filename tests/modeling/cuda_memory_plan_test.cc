@@ -23,8 +23,8 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr int64_t kGib = int64_t{1} << 30;
-constexpr int64_t k80Gb = 79 * kGib + kGib / 5;    // As an H100's driver says.
-constexpr int64_t k141Gb = 139 * kGib + kGib / 2;  // An H200's.
+constexpr int64_t k80Gb = 79 * kGib + kGib / 5;    // As an H100's driver reports it.
+constexpr int64_t k141Gb = 139 * kGib + kGib / 2;  // An H200.
 constexpr const char* kShapes[] = {
     "deepseek-coder-33b", "deepseek-coder-6.7b", "deepseek-llm-67b",  "deepseek-llm-7b",
     "llama-2-13b",        "r1-distill-llama-8b", "r1-distill-qwen-7b"};
@@ -43,7 +43,7 @@ std::map<std::string, int64_t> BuffersOf(const CudaMemoryPlan& plan) {
   return buffers;
 }
 
-// What holds of every plan.
+// The properties of every plan.
 void ExpectSound(const ModelConfig& config, const CudaMemoryRequest& request,
                  const CudaMemoryPlan& plan) {
   std::map<std::string, int64_t> by_arena;
@@ -73,8 +73,8 @@ void ExpectSound(const ModelConfig& config, const CudaMemoryRequest& request,
   EXPECT_LE(plan.limits.context_tokens, config.context);
   EXPECT_LE(plan.limits.slots, plan.limits.step_tokens);
   EXPECT_EQ(plan.logits_rows, std::min(plan.limits.step_tokens, std::max(plan.limits.slots, 64)));
-  // Nothing useful is left over: the pool serves every slot in full, or one more block is too much
-  // (a context that is cut to the pool then needs less beside it).
+  // No useful memory is left: the pool serves every slot completely, or one more block does not fit
+  // (if the context was cut to the pool, a larger pool would also need a larger context).
   const int64_t blocks_each = (plan.limits.context_tokens + 63) / 64;
   if (plan.limits.pool_blocks < plan.limits.slots * blocks_each + 1 &&
       request.kv_cache_bytes == 0) {
@@ -118,7 +118,7 @@ TEST(CudaMemoryPlan, FiguresOfTheSevenBillion) {
   request.step_tokens = 1024;
   const auto plan = PlanCudaMemory(SpecOf(config), request);
   ASSERT_TRUE(plan.ok()) << ToString(plan.status());
-  // All parameters in two bytes, and the norms' other two.
+  // All parameters in two bytes, and two more for each element of a norm.
   EXPECT_EQ(plan->Bytes("weights"), 2 * int64_t{6'910'365'696} + 2 * (2 * 30 + 1) * 4096);
   EXPECT_EQ(plan->kv_bytes_per_block, int64_t{64} * 2 * 30 * 32 * 128 * 2);
   auto bytes = BuffersOf(*plan);
@@ -131,7 +131,7 @@ TEST(CudaMemoryPlan, FiguresOfTheSevenBillion) {
   EXPECT_EQ(bytes["arrived"], 129 * 32 * 4);
   EXPECT_EQ(bytes["step_outputs"], 1024 * kSampleOutBytes);
   EXPECT_EQ(bytes["step_inputs"], CudaStepBytesMax(plan->limits));
-  // Every decode row's segments have a place: the pool's full ones, and one of each slot.
+  // The segments of every decode row have a place: the full ones of the pool, and one of each slot.
   EXPECT_EQ(bytes["partial_o"] / (32 * 128 * 4), bytes["partial_ml"] / (32 * 2 * 4));
   EXPECT_EQ(bytes["partial_ml"] / (32 * 2 * 4), plan->limits.pool_blocks / 8 + 129);
 }
@@ -143,11 +143,11 @@ TEST(CudaMemoryPlan, SegmentsOfFewShortSequencesAreBoundByTheirContext) {
   request.context_tokens = 1000;  // Two segments.
   const auto plan = PlanCudaMemory(SpecOf(Shape("deepseek-llm-7b")), request);
   ASSERT_TRUE(plan.ok()) << ToString(plan.status());
-  EXPECT_EQ(plan->limits.pool_blocks, 4 * 16 + 1);  // No more than they can use.
+  EXPECT_EQ(plan->limits.pool_blocks, 4 * 16 + 1);  // No more than the slots can use.
   EXPECT_EQ(BuffersOf(*plan)["partial_ml"], 4 * 2 * 32 * 2 * 4);
 }
 
-// Whole groups of 64 rows are read, also by a step of fewer.
+// Whole groups of 64 rows are read, also in a smaller step.
 TEST(CudaMemoryPlan, ActivationsHaveWholeGroupsOfRows) {
   CudaMemoryRequest request;
   request.capacity_bytes = k80Gb;
@@ -172,7 +172,7 @@ TEST(CudaMemoryPlan, DefaultsFollowTheModelAndTheCard) {
   EXPECT_EQ(seven->limits.mixed_step_tokens, 1792);  // 2,048 take 43.8 ms on an H100.
   EXPECT_EQ(seven->limits.step_tokens, 3584);
   EXPECT_EQ(seven->limits.context_tokens, 4096);
-  // 33 B leave few blocks on 80 GB.
+  // A 33B model leaves few blocks on 80 GB.
   const auto large = PlanCudaMemory(SpecOf(Shape("deepseek-coder-33b")), request);
   ASSERT_TRUE(large.ok()) << ToString(large.status());
   EXPECT_LT(large->limits.slots, 256);
@@ -243,7 +243,7 @@ TEST(CudaMemoryPlan, EachWantTakesFromThePool) {
             (10 * kGib / (int64_t{64} * 2 * 40 * 40 * 128 * 2) - 1) * 64);
 }
 
-// Applies a message's ways out, one at a time; each must be enough.
+// Applies the ways out of a message, one at a time; each must be enough.
 void ExpectWaysWork(const ModelConfig& config, const CudaMemoryRequest& request,
                     const std::string& message, std::set<std::string>* seen) {
   const size_t begin = message.find("What would fit: ");

@@ -1,5 +1,5 @@
-// tests/modeling/device_weight_rig.h: what tests of weights on a GPU share: small models of every
-// variant, and what each element of the arena must be, found through Checkpoint::Load and
+// tests/modeling/device_weight_rig.h: helpers for tests of weights on a GPU: small models of every
+// variant, and the expected value of each element of the arena, computed with Checkpoint::Load and
 // PairedRow, which the loaders do not use.
 #pragma once
 
@@ -29,20 +29,20 @@ struct WeightVariant {
   bool tied = false;
 };
 // Multi-head and grouped, with biases, with q and k norms, tied, odd multiples of 16 and 8, and
-// vocabularies that are no multiple of anything.
+// vocabularies that are no multiple of a tile.
 const std::vector<WeightVariant>& WeightVariants();
 
-// Random values of deviation 0.1 that `type` holds.
+// Random values with a deviation of 0.1 that `type` can hold.
 ModelFiles MakeModel(const WeightVariant& variant, StoredType type, uint64_t seed);
 
-// Stores norms and biases in fp32, fp16 and bf16 in turns.
+// Stores norms and biases alternately in fp32, fp16 and bf16.
 void MixVectorTypes(ModelFiles& model);
 
 // The bits of a region's elements, row-major.
 std::vector<uint32_t> WantedBits(const ModelConfig& config, const Checkpoint& checkpoint,
                                  std::string_view region, kernels::DType dtype, int32_t tp = 1,
                                  int32_t rank = 0);
-// The bits that lie at the region's place in a copy of the arena.
+// The bits at the place of the region in a copy of the arena.
 std::vector<uint32_t> BitsIn(const WeightRegion& region, const std::vector<std::byte>& arena);
 
 }  // namespace fathom::worker::testing

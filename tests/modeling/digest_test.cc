@@ -45,7 +45,8 @@ TEST(Digest, FieldsDoNotRunTogether) {
   EXPECT_EQ(digest("ab", "c"), digest("ab", "c"));
 }
 
-// Without overrides it is the file's own SHA-256; with them that of the text that is read.
+// Without overrides the digest is the SHA-256 of the file; with overrides it is that of the changed
+// text.
 TEST(Digest, ConfigDigestIsOfTheTextThatIsRead) {
   const TempFolder folder;
   const std::string text = SmallModel(1).config;

@@ -1,5 +1,5 @@
-// generation_config.json: every key that transformers writes is honoured, harmless or refused by
-// name, and --override-generation-config changes each of them.
+// generation_config.json: every key that transformers writes is used, harmless or refused by name,
+// and --override-generation-config changes each of them.
 #include "modeling/config/generation_config.h"
 
 #include <gmock/gmock.h>
@@ -41,7 +41,7 @@ TEST(GenerationConfig, DoSampleDecidesTheTemperatureOnlyWhenItIsFalse) {
   EXPECT_THAT(greedy.notes, ElementsAre(HasSubstr("temperature 0.6 is not used")));
 }
 
-// What only switches a filter off under another name does not keep a model from starting.
+// Values that mean "off" in other programs are accepted at the start.
 TEST(GenerationConfig, ValuesThatKeepEverythingAreOff) {
   for (const char* top_k : {"0", "-1", "16", "17", "5000000000", "-5000000000", "50.0"}) {
     EXPECT_EQ(Parsed(fmt::format(R"({{"top_k": {}}})", top_k)).top_k, 0) << top_k;
@@ -53,7 +53,8 @@ TEST(GenerationConfig, ValuesThatKeepEverythingAreOff) {
   EXPECT_EQ(Parsed(R"({"top_p": 1})").top_p, 1.0f);
   EXPECT_EQ(Parsed(R"({"top_p": 0})").top_p, std::numeric_limits<float>::min());
   EXPECT_EQ(Parsed(R"({"top_p": 1e-300})").top_p, std::numeric_limits<float>::min());
-  EXPECT_EQ(Parsed(R"({"temperature": 2.5})").temperature, 2.5f);  // The router's limits follow.
+  // The router applies its limits later.
+  EXPECT_EQ(Parsed(R"({"temperature": 2.5})").temperature, 2.5f);
   EXPECT_EQ(Parsed(R"({"repetition_penalty": 7})").repetition_penalty, 7.0f);
   EXPECT_EQ(Parsed(R"({"presence_penalty": 1.5})").presence_penalty, 1.5f);
 }
@@ -81,7 +82,7 @@ TEST(GenerationConfig, HarmlessKeysChangeNothing) {
             GenerationConfig{});
 }
 
-// Each with the key, what was found and the way out; with the key overridden the model starts.
+// Each error has the key, the value and the way out; with the key overridden the model starts.
 TEST(GenerationConfig, RefusesByNameWithTheWayOut) {
   const std::pair<const char*, const char*> kCases[] = {
       {"eos_token_id", "16"},

@@ -71,7 +71,7 @@ TEST(MemoryPlan, RanksShareWeightsAndKvHeads) {
     EXPECT_EQ((plan->weights_bytes - shared) * tp, one->weights_bytes - shared);
     EXPECT_EQ(plan->kv_bytes_per_token * tp, one->kv_bytes_per_token);
   }
-  // More ranks than kv heads: a head is held by several.
+  // With more ranks than kv heads, several ranks hold the same head.
   ModelConfig few = config;
   few.kv_heads = 2;
   EXPECT_EQ(PlanMemory(SpecOf(few), Request(2))->kv_bytes_per_token,

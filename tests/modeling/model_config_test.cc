@@ -149,7 +149,7 @@ TEST(ModelConfig, Defaults) {
 struct RefusedKey {
   const char* key;
   const char* value;  // Empty: the key is missing.
-  const char* says;   // Beside the key.
+  const char* says;   // The message after the key.
 };
 
 TEST(ModelConfig, RefusesByName) {
@@ -241,7 +241,7 @@ TEST(ModelConfig, HarmlessKeysAreAccepted) {
       {"max_window_layers", "28"},
       {"initializer_range", "0.5"},
       {"use_sliding_window", "false"},
-      {"sliding_window", "2048"},  // Llama has no windows, whatever these say.
+      {"sliding_window", "2048"},  // Llama has no windows, so these keys have no effect.
       {"use_sliding_window", "true"},
       {"max_sequence_length", "2048"},
       {"is_llama_config", "true"},
@@ -298,7 +298,7 @@ TEST(ModelConfig, SeveralEndIds) {
   EXPECT_THAT(EndIds(config, *generation), ElementsAre(7, 9));
 }
 
-// The router and the workers read it by the same function, so neither starts.
+// Router and workers read it with the same function, so neither starts.
 TEST(ModelConfig, MoreEndIdsThanAnEngineHoldsAreRefused) {
   const std::string json = WithKey(TinyConfig(), "vocab_size", "100");
   const auto with_ids = [&](int count) {
@@ -332,7 +332,7 @@ TEST(TensorParallel, NamesTheNumbersThatWouldDo) {
   }
 }
 
-// A vocabulary need not divide; each rank has a row of it, though.
+// The vocabulary need not be divisible, but each rank needs a row of it.
 TEST(TensorParallel, Vocabularies) {
   ModelConfig config = ParsedConfig(TinyConfig());
   for (const int32_t vocab : {32001, 151669, 513, 4095, 10}) {
@@ -351,19 +351,19 @@ TEST(TensorParallel, Vocabularies) {
       EXPECT_EQ(next, vocab);
     }
   }
-  config.vocab = 5;  // 2, 2, 1 and none.
+  config.vocab = 5;  // 2, 2, 1 and 0 rows.
   EXPECT_TRUE(CheckTensorParallel(SpecOf(config), 2).ok());
   EXPECT_FALSE(CheckTensorParallel(SpecOf(config), 4).ok());
 }
 
-// Every element is held by the same number of ranks: one, or all for whole tensors, or the ranks
-// that share a kv head. And a rank's query heads find their kv head on it.
+// Each element is held by the same number of ranks: one; all, for whole tensors; or the ranks that
+// share a kv head. And a rank has the kv head of each of its query heads.
 TEST(TensorParallel, SlicesCoverEachTensor) {
   ModelConfig config = ParsedConfig(TinyConfig());
   config.layers = 1;
   config.heads = 16;
   config.ffn = 64;
-  config.vocab = 61;  // The last rank has what is left.
+  config.vocab = 61;  // The last rank has the rest.
   config.hidden = 8;
   config.head_dim = 2;
   config.qkv_bias = config.qk_norm = true;

@@ -71,7 +71,8 @@ TempFolder::~TempFolder() {
 }
 
 std::filesystem::path SourcePath(std::string_view path) {
-  // Where this runs need not be where it was built (tests/gpu/run says where the tree is).
+  // A test may run on another machine than the build; then tests/gpu/run gives the path of the
+  // tree.
   const char* const tree = std::getenv("FATHOM_SOURCE_DIR");
   const bool given = tree != nullptr && *tree != '\0';
   return std::filesystem::path(given ? tree : FATHOM_SOURCE_DIR) / path;

@@ -1,5 +1,6 @@
-// tests/modeling/model_files.h: model folders made by tests: small random ones and rewritten copies
-// of a bundled one. GoogleTest failures (not Status) where a file cannot be read or written.
+// tests/modeling/model_files.h: model folders made by tests: small random models and rewritten
+// copies of a bundled one. If a file cannot be read or written, the functions fail the test (they
+// return no Status).
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,7 @@ struct ModelFiles {
   void Remove(std::string_view name);
 };
 
-// A folder of this test, gone with it.
+// A temporary folder that is removed at the end of the test.
 class TempFolder {
  public:
   TempFolder();
@@ -52,33 +53,35 @@ void WriteFile(const std::filesystem::path& path, std::string_view bytes);
 
 std::string TinyConfig();  // The config.json of fathom-tiny.
 ModelConfig ParsedConfig(std::string_view json);
-// The message of the refusal; empty (and a failure) when it was accepted.
+// The message of the refusal; if the text is accepted, the test fails and the result is empty.
 std::string ConfigRefusal(std::string_view json);
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFolder(const std::filesystem::path& folder);
-// As ConfigRefusal.
+// The same for a folder.
 std::string FolderRefusal(const std::filesystem::path& folder);
 
 // Llama of 2 layers, hidden 8, 2 heads, 1 kv head, ffn 12, vocab 16; random weights, F32.
 ModelFiles SmallModel(uint64_t seed);
-// All of a folder's configurations and tensors.
+// All configurations and tensors of a folder.
 ModelFiles ReadModel(const std::filesystem::path& folder);
 
 // A safetensors file of these tensors.
 std::string Safetensors(const std::vector<StoredTensor>& tensors);
-// config.json, generation_config.json and the tensors, in order, in `files` shards of about equal
-// count with an index; 1: model.safetensors. Other files of the folder stay.
+// Writes config.json, generation_config.json and the tensors, in order: as model.safetensors
+// (`files` 1), or as `files` shards of about equal count with an index. Other files of the folder
+// are kept.
 void WriteModel(const std::filesystem::path& folder, const ModelFiles& model, int files = 1);
 
-// Sets `key` of a JSON object to the JSON `value`; an empty value takes the key out.
+// Sets `key` of a JSON object to the JSON `value`; an empty value removes the key.
 std::string WithKey(std::string_view json, std::string_view key, std::string_view value);
 
-// Stores all weights in another type, rounded to nearest even, and says so in the configuration.
+// Stores all weights in another type, rounded to nearest even, and changes the configuration
+// accordingly.
 void Retype(ModelFiles& model, StoredType type);
-// Drops the head and ties it to the embedding.
+// Removes the LM head and ties it to the embedding.
 void Tie(ModelFiles& model);
 
-// Values of BF16, F16 or F32 bytes.
+// The values of BF16, F16 or F32 bytes.
 std::vector<float> ToFloats(std::string_view dtype, std::string_view bytes);
 std::string FromFloats(StoredType type, const std::vector<float>& values);
 

@@ -1,5 +1,5 @@
-// A model as data: what follows from it follows by iteration. Two models: each published shape, and
-// a toy whose layers all differ, which no architecture makes.
+// The model as data, and what follows from it by iteration. Two kinds of models: each published
+// shape, and a toy model whose layers all differ, which no architecture makes.
 #include "modeling/spec/model_spec.h"
 
 #include <gmock/gmock.h>
@@ -49,7 +49,7 @@ std::vector<std::pair<std::string, ModelSpec>> PublishedSpecs() {
   return specs;
 }
 
-// Of all ranks: each element is held once, or by the ranks that share it.
+// Over all ranks, each element is held once, or by the ranks that share it.
 void ExpectTiles(const Parameter& tensor, int32_t tp) {
   std::map<std::pair<int64_t, int64_t>, int> rows, cols;
   int64_t held = 0;
@@ -89,7 +89,7 @@ TEST(RankModel, SlicesTileEveryPublishedTensor) {
   }
 }
 
-// Weights of both plans are the sums of what the ranks hold.
+// The weights of both memory plans are the sums of what the ranks hold.
 TEST(RankModel, BytesOfTheRanksAreThePlans) {
   for (const auto& [name, spec] : PublishedSpecs()) {
     for (const int32_t tp : {1, 2, 4, 8}) {
@@ -110,7 +110,7 @@ TEST(RankModel, BytesOfTheRanksAreThePlans) {
         }
         EXPECT_EQ(laid_out, bytes);
         EXPECT_EQ(parts, std::ssize(ExpectedTensors(spec)));
-        if (rank > 0) continue;  // The plan's rank.
+        if (rank > 0) continue;  // The plan is for rank 0.
         const auto plan = PlanMemory(spec, {.tp = tp,
                                             .block_tokens = 16,
                                             .step_tokens = 8,
@@ -171,7 +171,7 @@ TEST(ToySpec, TensorsAndSlicesOfEachLayer) {
   const LayerWidths widest = WidestOf(last);
   EXPECT_EQ(widest.qkv_rows, (2 + 2 * 2) * kToyHeadDim);
   EXPECT_EQ(widest.mlp, 40);
-  // The layer that does not fit is the one that is named.
+  // The message names the layer that does not fit.
   const auto refused = CheckTensorParallel(spec, 8);
   EXPECT_THAT(std::string(Message(refused)),
               AllOf(HasSubstr("num_attention_heads 4"), HasSubstr("intermediate_size 160"),
@@ -191,7 +191,7 @@ TEST(ToySpec, ParametersAndKvBytesAreSumsOverLayers) {
   // Two planes of 8, 2 and 1 heads, and one of 2 heads of 4 elements.
   EXPECT_EQ(KvBytes(RankOf(spec), 2, 1), 2 * (2 * 11 * kToyHeadDim + 2 * 4));
   EXPECT_EQ(KvBytes(RankOf(spec), 4, 64), 64 * 4 * (2 * 11 * kToyHeadDim + 2 * 4));
-  // Heads that several ranks share are held by each: 2, 1 and 1.
+  // Heads that several ranks share are counted on each: 2, 1 and 1.
   EXPECT_EQ(KvBytes(RankOf(spec, {.tp = 4}), 2, 1), 2 * (2 * 4 * kToyHeadDim + 4));
 }
 
@@ -271,7 +271,7 @@ TEST(ToySpec, ItsCheckpointIsChecked) {
     return *std::find_if(shards[0].tensors.begin(), shards[0].tensors.end(),
                          [&](const SafetensorsTensor& one) { return one.name == name; });
   };
-  // The numbers are those of the tensor's own layer.
+  // The numbers in the message are those of the tensor's own layer.
   tensor("toy.1.down").shape = {kToyHidden, 96};
   EXPECT_THAT(std::string(Message(CheckTensors(spec, std::nullopt, shards, nullptr).status())),
               AllOf(HasSubstr("intermediate_size 160"), HasSubstr("set intermediate_size=96")));
@@ -281,7 +281,7 @@ TEST(ToySpec, ItsCheckpointIsChecked) {
               AllOf(HasSubstr("num_key_value_heads 1"), HasSubstr("set num_key_value_heads=4")));
 }
 
-// A device says what it computes, and a model of another kind is refused by name.
+// A device lists what it can compute, and another kind of model is refused by name.
 TEST(DeviceKinds, RefusalNamesLayerKindAndWayOut) {
   const ModelSpec spec = Toy();
   EXPECT_TRUE(CheckDeviceRuns(spec, CpuKinds()).ok());

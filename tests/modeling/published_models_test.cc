@@ -1,5 +1,5 @@
-// docs/MODELS.md's table of published models, made of small configurations of our own that have
-// the published keys (tests/data/configs/published), by what the parser says to each.
+// Checks docs/MODELS.md's table of published models. The table is made by the parser from small
+// configurations that have the published keys (tests/data/configs/published).
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -33,7 +33,7 @@ std::string RopeText(const RopeConfig& rope) {
   return "";
 }
 
-// A cell's text: no bars, and not longer than a reader bears.
+// The text of a cell: without bars, and cut to a readable length.
 std::string Cell(std::string text) {
   constexpr size_t kBytesMax = 240;
   std::replace(text.begin(), text.end(), '|', '/');

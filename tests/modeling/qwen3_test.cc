@@ -1,4 +1,4 @@
-// Qwen3's row: features of a configuration in the newer form, and tensors with q and k norms.
+// The row of Qwen3: features of a configuration in the newer form, and tensors with q and k norms.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -152,7 +152,7 @@ TEST(RawCheckpoint, ManifestsThatLie) {
               HasSubstr("is listed twice"));
   EXPECT_THAT(first("name", "model.other.weight"),
               HasSubstr("weights.raw: tensor model.embed_tokens.weight [16, 8] is missing"));
-  // The whole of it once more, unchanged.
+  // Writes everything again, unchanged.
   WriteRaw(folder.path(), model, good);
   EXPECT_TRUE(Open(folder.path()).ok());
   for (size_t cut = 0; cut < good.manifest.dump().size(); cut += 11) {

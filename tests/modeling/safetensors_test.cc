@@ -13,7 +13,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// What ReadModel's path does: prefix, then header.
+// The same steps as in opening a file: prefix, then header.
 absl::StatusOr<std::vector<SafetensorsTensor>> Parse(const std::string& file) {
   const size_t prefix = std::min<size_t>(file.size(), kSafetensorsPrefixBytes);
   FATHOM_ASSIGN_OR_RETURN(const uint64_t header_bytes,
@@ -59,7 +59,7 @@ TEST(Safetensors, ReadsTensorsByOffset) {
   EXPECT_EQ((*tensors)[1].shape, std::vector<int64_t>({5}));
   EXPECT_EQ(SmallFile().substr((*tensors)[1].begin, 20), std::string(20, 'b'));
   EXPECT_EQ((*tensors)[3].begin, (*tensors)[3].end);
-  // The order of keys in the header does not count.
+  // The order of keys in the header has no meaning.
   const auto swapped = Parse(FileOf(R"({"y":{"shape":[1],"dtype":"U8","data_offsets":[1,2]},)"
                                     R"("x":{"data_offsets":[0,1],"dtype":"U8","shape":[1]}}  )",
                                     2));
@@ -88,7 +88,7 @@ TEST(Safetensors, EveryFlippedBitOfTheHeaderIsSeen) {
       file[at] = static_cast<char>(file[at] ^ (1 << bit));
       const auto tensors = Parse(file);
       if (!tensors.ok()) continue;
-      // Either free text, or a name or dtype whose comparison is the checkpoint's.
+      // Only free text, or a name or dtype, which the checkpoint compares, may differ.
       ++accepted;
       if (at >= text && at < text_end) {
         EXPECT_TRUE(Same(*tensors, *original)) << at << "." << bit;

@@ -1,5 +1,5 @@
 // tests/modeling/toy_spec.h: a model as data that no architecture makes: its layers differ in
-// heads, widths and KV planes, and its tensors have names of their own.
+// heads, widths and KV planes, and its tensors have unusual names.
 #pragma once
 
 #include <fmt/format.h>
@@ -21,7 +21,8 @@ struct ToyLayerSizes {
   int32_t heads = 0;
   int32_t kv_heads = 0;
   int32_t width = 0;
-  bool has_extra_plane = false;  // Of 4 elements a head, beside keys and values.
+  // A plane of 4 elements for each head, in addition to keys and values.
+  bool has_extra_plane = false;
 };
 
 inline LayerSpec ToyLayer(size_t index, const ToyLayerSizes& sizes) {

@@ -32,7 +32,7 @@ using testing::WriteModel;
 constexpr StoredType kStoredTypes[] = {StoredType::kBf16, StoredType::kF16, StoredType::kF32};
 constexpr DType kDeviceTypes[] = {DType::kBf16, DType::kF16};
 
-// All pieces into an arena on the host.
+// Copies all pieces into an arena on the host.
 absl::StatusOr<std::vector<std::byte>> LoadOnHost(const DeviceWeightLayout& layout,
                                                   const Checkpoint& checkpoint,
                                                   int64_t piece_bytes) {
@@ -92,7 +92,7 @@ TEST(WeightPieces, EveryElementIsWhereTheKernelsReadIt) {
   }
 }
 
-// Norms and biases in types of their own, also within what is one region on the GPU.
+// Norms and biases with different types, also within one region on the GPU.
 TEST(WeightPieces, VectorsOfAnyType) {
   for (const WeightVariant& variant : WeightVariants()) {
     for (const StoredType stored : kStoredTypes) {
@@ -210,7 +210,7 @@ TEST(DeviceWeightLayout, RegionsAreAlignedAndApart) {
   }
 }
 
-// The head's product has whole tiles of weight rows, on each rank as many.
+// The GEMM of the LM head has whole tiles of weight rows, equally many on each rank.
 TEST(DeviceWeightLayout, TheHeadIsPaddedToWholeTiles) {
   for (const WeightVariant& variant : WeightVariants()) {
     const auto config = ParseModelConfig(MakeModel(variant, StoredType::kBf16, 1).config);
@@ -242,7 +242,7 @@ TEST(DeviceWeightLayout, TheHeadIsPaddedToWholeTiles) {
 TEST(DeviceWeightLayout, PublishedShape) {
   const auto config = ReadModelConfig(testing::BundledModel("shapes") / "deepseek-llm-7b.json");
   ASSERT_TRUE(config.ok());
-  // Every parameter in 2 bytes, and 2 more for each of the norms' elements.
+  // Every parameter in 2 bytes, and 2 more for each element of a norm.
   const int64_t layer = 4 * 4096 * int64_t{4096} + 3 * 4096 * int64_t{11008} + 2 * 4096;
   const int64_t parameters = 30 * layer + 2 * 102400 * int64_t{4096} + 4096;
   EXPECT_EQ(LayOutDeviceWeights(RankOf(SpecOf(*config)), DType::kBf16).bytes,
@@ -265,7 +265,8 @@ float FloatOf(uint32_t bits) {
 }
 
 TEST(Narrow, IsTheNearestEven) {
-  // Around every value of the narrow types: itself, the middle to the next one, and its neighbours.
+  // Around every value of the narrow types: the value, the middle to the next one, and their
+  // neighbours.
   for (uint32_t half = 0; half < 65536; ++half) {
     _Float16 f16 = 0;
     const auto half_bits = static_cast<uint16_t>(half);
@@ -296,7 +297,8 @@ TEST(Narrow, IsTheNearestEven) {
 TEST(ConvertWeights, FindsTheFirstThatOverflows) {
   for (const int64_t bad : {0, 1, 511, 512, 1300, 1999}) {
     std::vector<float> values(2000, 1.0f);
-    values[3] = std::numeric_limits<float>::infinity();  // Infinite before: not ours to say.
+    values[3] = std::numeric_limits<float>::infinity();  // Infinite in the checkpoint, so it is not
+                                                         // reported here.
     values[700] = std::numeric_limits<float>::quiet_NaN();
     values[static_cast<size_t>(bad)] = 65520.0f;  // 65504 is the largest of fp16.
     std::vector<uint16_t> out(2000);

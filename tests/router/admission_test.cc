@@ -1,5 +1,5 @@
-// Admission: every row of the table of limits, inside and outside of its range; the rest by
-// example.
+// Admission: every row of the table of limits, inside and outside its range; other rules by
+// examples.
 #include "router/api/admission.h"
 
 #include <gmock/gmock.h>
@@ -58,7 +58,7 @@ struct Case {
   std::vector<TokenId> ids = {0, 5, 7};
 };
 
-// How a row's value gets into a request. `integer`: the field cannot hold fractions or NaN.
+// How the value of a row gets into a request. `integer`: the field cannot hold fractions or NaN.
 struct Setter {
   bool integer = true;
   std::function<void(double, Case*)> set;
@@ -135,14 +135,14 @@ const std::map<Field, Setter>& Setters() {
   return setters;
 }
 
-// Rows that Admit does not see, or whose legal values are refused for another reason; each has a
-// test of its own.
+// Rows that Admit does not check, or whose valid values are refused for another reason; each has
+// its own test.
 bool HasOwnTest(Field field) {
   return field == Field::kN || field == Field::kModelBytes || field == Field::kMessages ||
          field == Field::kDetokenizeIds || field == Field::kTemplateKwargsBytes;
 }
 
-// Counts and sizes below 0 cannot be made.
+// A count or a size cannot be below 0.
 bool IsSize(Field field) {
   return field == Field::kLogitBiasCount || field == Field::kStopCount ||
          field == Field::kStopTokenCount || field == Field::kRequestIdBytes ||
@@ -195,7 +195,7 @@ TEST(AdmissionTable, InsideOfItsRangeEachFieldIsTaken) {
     if (HasOwnTest(row.field)) continue;
     const Setter& setter = Setters().at(row.field);
     double max = row.upper == UpperBound::kVocabulary ? Facts().vocab - 1 : row.max;
-    // These two meet the model's context first.
+    // The model's context refuses these two first.
     if (row.field == Field::kMaxTokens || row.field == Field::kMinTokens)
       max = Facts().context_tokens - 3;
     std::vector<double> good = {row.min_excluded ? row.min + 0.01 : row.min, max};
@@ -214,7 +214,7 @@ TEST(AdmissionTable, InsideOfItsRangeEachFieldIsTaken) {
   }
 }
 
-// docs/API.md shows the table; a row that is missing there is printed.
+// Prints the rows that docs/API.md lacks.
 TEST(AdmissionTable, TheManualShowsEveryRow) {
   std::ifstream file(FATHOM_SOURCE_DIR "/docs/API.md");
   std::stringstream manual;
@@ -324,7 +324,7 @@ TEST(Admission, MinTokensIsAtMostMaxTokens) {
   EXPECT_EQ(DetailOf(AdmitIds(request).status())->reason, "CONTEXT_LENGTH_EXCEEDED");
 }
 
-// do_sample false is a default of temperature 0, which a request's own temperature replaces.
+// do_sample false means a default temperature of 0, which a request's own temperature replaces.
 TEST(Admission, TheModelsDefaultsHoldWhereTheRequestSaysNothing) {
   ModelFacts facts = Facts();
   facts.defaults = {.temperature = 0.0f,

@@ -1,4 +1,4 @@
-// Whom a call is counted for.
+// The address by which a call is counted.
 #include "router/frontend/grpc/client_address.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// tests/router/fake_link.h: an in-process scheduler link: remembers what was sent, and lets the
-// test speak as the scheduler. Thread: any; what it remembers is behind a mutex.
+// tests/router/fake_link.h: an in-process scheduler link: it remembers what was sent, and the test
+// uses it to play the scheduler. Thread: any; a mutex guards what it remembers.
 #pragma once
 
 #include <chrono>
@@ -42,7 +42,7 @@ class FakeLink final : public SchedulerLink {
     std::lock_guard lock(mutex_);
     current_ = stream;
   }
-  // Submits taken before the outbox is full; below 0: all.
+  // The number of Submits that are accepted before the outbox is full; below 0: all.
   void set_room(int room) {
     std::lock_guard lock(mutex_);
     room_ = room;
@@ -51,13 +51,13 @@ class FakeLink final : public SchedulerLink {
     std::lock_guard lock(mutex_);
     return std::exchange(submits_, {});
   }
-  // Waits until something was submitted; empty only when nothing was for a minute.
+  // Waits until something was submitted; empty only if nothing came for a minute.
   std::vector<Submit> WaitForSubmits() {
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, std::chrono::minutes(1), [this] { return !submits_.empty(); });
     return std::exchange(submits_, {});
   }
-  // Likewise, for `count` Suspends since the start.
+  // The same for `count` Suspends since the start.
   std::vector<AttemptId> WaitForSuspends(size_t count) {
     std::unique_lock lock(mutex_);
     changed_.wait_for(lock, std::chrono::minutes(1), [&] { return suspends_.size() >= count; });

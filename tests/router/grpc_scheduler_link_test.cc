@@ -1,5 +1,5 @@
-// The scheduler link against scheduler servers of the test: who leads, what is obeyed, what happens
-// when streams end.
+// The scheduler link against scheduler servers of the test: which scheduler leads, which messages
+// are obeyed, and what happens when streams end.
 #include "router/link/grpc_scheduler_link.h"
 
 #include <grpcpp/server.h>
@@ -21,7 +21,7 @@ namespace {
 namespace wire = cluster::v1;
 using Stream = grpc::ServerReaderWriter<wire::RouteDown, wire::RouteUp>;
 
-// A scheduler of the test: greets, keeps what it hears, says what the test has it say.
+// A scheduler of the test: sends a Hello, keeps what it receives, and sends what the test wants.
 class FakeScheduler final : public wire::Scheduler::Service {
  public:
   FakeScheduler(uint64_t term, bool leader) : term_(term), leader_(leader) {
@@ -97,7 +97,7 @@ class FakeScheduler final : public wire::Scheduler::Service {
   std::vector<wire::Submit> submits_;
 };
 
-// Keeps what the link tells.
+// Keeps the events of the link.
 class Heard final : public SchedulerEvents {
  public:
   void OnUp(StreamId stream, const SchedulerFacts& facts) override {
@@ -260,7 +260,7 @@ TEST(GrpcSchedulerLink, TheHighestTermIsObeyed) {
   Heard& heard = linked.heard();
   heard.Wait([](const Heard& h) { return h.ups_.size() == 1; });
   EXPECT_EQ(heard.ups_[0].facts.term, TermId{5});
-  standby.Say(standby.Hello(true));  // It takes over; nobody asks the old one.
+  standby.Say(standby.Hello(true));  // It takes over without an answer of the old one.
   heard.Wait([](const Heard& h) { return h.ups_.size() == 2; });
   EXPECT_EQ(heard.ups_[1].facts.term, TermId{6});
   leader.Say(FramesOf(5));
@@ -280,7 +280,7 @@ TEST(GrpcSchedulerLink, ATermFarBeyondTheHighestOneIsNotObeyed) {
   heard.Wait([](const Heard& h) { return h.ups_.size() == 1; });
   wire::RouteDown beat;
   beat.mutable_heartbeat()->set_term(5 + kTermLeadMax + 1);
-  leader.Say(beat);  // Believed, it would make all that the leader says void.
+  leader.Say(beat);  // If the link believed it, all messages of the leader would be ignored.
   heard.Wait([](const Heard& h) { return h.ups_.size() == 2; });  // The stream starts again.
   EXPECT_EQ(heard.ups_[1].facts.term, TermId{5});
   leader.Say(FramesOf(5));

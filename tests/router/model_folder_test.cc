@@ -1,4 +1,4 @@
-// The model folder's configuration, and identities drawn from idempotency keys.
+// The configuration of the model folder, and identities derived from idempotency keys.
 #include "router/api/model_folder.h"
 
 #include <gmock/gmock.h>
@@ -34,7 +34,7 @@ class Folder {
   fs::path path_;
 };
 
-// A configuration with `keys` at its end.
+// A configuration that ends with `keys`.
 std::string Config(const std::string& keys) {
   return R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2,
              "num_attention_heads": 4, "intermediate_size": 96)" +
@@ -57,7 +57,7 @@ TEST(ModelFolder, ReadsTheBundledModel) {
   EXPECT_EQ(folder->config_digest.size(), 64u);
 }
 
-// The configuration with its overrides is what is read, and what the digest is of.
+// The configuration with its overrides is parsed, and the digest covers it.
 TEST(ModelFolder, Overrides) {
   const Folder folder;
   folder.Write("config.json", kConfig);
@@ -88,7 +88,8 @@ TEST(ModelFolder, GenerationConfigDecidesEndTokens) {
   EXPECT_FALSE(read->has_tokenizer);
 }
 
-// The authors' recommendations beyond what a request may have are clamped, with a note.
+// Recommendations of a model's authors beyond the limits of a request become the limits, with a
+// note.
 TEST(ModelFolder, DefaultsStayWithinTheLimitsOfARequest) {
   const Folder folder;
   folder.Write("config.json", kConfig);
@@ -120,7 +121,7 @@ TEST(ModelFolder, StopStringsNeedATokenizer) {
 }
 
 TEST(ModelFolder, BadFilesAreNamed) {
-  // As the workers say it (modeling_model_config_test has the rest).
+  // The same messages as in the workers (modeling_model_config_test has the other cases).
   const std::pair<std::string, const char*> configs[] = {
       {"", "not valid JSON"},
       {"[1]", "expected a JSON object"},
@@ -154,7 +155,7 @@ TEST(Identity, KeyDecidesTheIdAndTheIdTheSeed) {
   const std::string id = IdFromKey("t", "key", "body");
   EXPECT_EQ(IdFromKey("t", "key", "body"), id);
   EXPECT_EQ(id.size(), 32u);
-  // Lengths stand before the parts, so that moving a byte from one to the next makes another
+  // The length of each part precedes it, so moving a byte from one part to the next changes the
   // digest.
   EXPECT_NE(IdFromKey("tk", "ey", "body"), id);
   EXPECT_NE(IdFromKey("t", "key", "bodY"), id);
@@ -184,7 +185,7 @@ TEST(Identity, WhatTheRequestSaysTakesPrecedence) {
   EXPECT_EQ(IdentityOf(request, "body").seed, 5u);
 }
 
-// Whichever of id, key and seed a client repeats, it asks for the same answer.
+// A client that repeats the id, the key or the seed asks for the same answer.
 TEST(Identity, ARepetitionUnderTheToldIdHasTheSameSeed) {
   for (const char* key : {"", "once"}) {
     PublicRequest request;

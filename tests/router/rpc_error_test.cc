@@ -1,4 +1,4 @@
-// A Status and its details to gRPC and back.
+// Converts a Status and its details to gRPC and back.
 #include "router/frontend/grpc/rpc_error.h"
 
 #include <gtest/gtest.h>
@@ -40,7 +40,7 @@ TEST(RpcError, ClientsFindTheStandardDetails) {
   EXPECT_EQ(info.reason(), "QUEUE_FULL");
 }
 
-// A client that cannot parse the details would have no reason and no field.
+// If a client could not parse the details, it would have no reason and no field.
 TEST(RpcError, ATextThatIsNotUtf8KeepsItsDetails) {
   const absl::Status back = FromGrpcStatus(
       ToGrpcStatus(WithDetail(Invalid("half a letter: \xC3"), {"A_REASON", "f", 0})));

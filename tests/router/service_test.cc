@@ -1,5 +1,5 @@
-// The public services in one process: a real gRPC client and server, sessions over a fake link, the
-// test as the scheduler.
+// The public services in one process: a real gRPC client and server, sessions over a fake link; the
+// test plays the scheduler.
 #include "router/frontend/grpc/service.h"
 #include "router/api/field_limits.h"
 
@@ -207,7 +207,7 @@ TEST_F(ServiceTest, UserTextIsNotMarkup) {
   EXPECT_EQ(std::count(special.ids().begin(), special.ids().end(), assistant), 2);
 }
 
-// Variables of the template, parts, roles and a message to go on with, as clients send them.
+// Variables of the template, parts, roles and a message to continue, in the form that clients send.
 TEST_F(ServiceTest, ChatsTakeVariablesPartsAndContinuations) {
   const auto rendered = [&](const std::function<void(v1::ChatMessages*)>& change) {
     v1::TokenizeRequest request;
@@ -320,7 +320,7 @@ TEST_F(ServiceTest, TheCallsDeadlineTravels) {
 }
 
 TEST_F(ServiceTest, TokenizeAndDetokenizeGoRound) {
-  const std::string text(20'000, 'a');  // Beyond what is done inline.
+  const std::string text(20'000, 'a');  // Longer than the texts that are tokenized inline.
   v1::TokenizeRequest tokenize;
   tokenize.set_text(text + "你好");
   v1::TokenizeResponse ids;
@@ -333,8 +333,8 @@ TEST_F(ServiceTest, TokenizeAndDetokenizeGoRound) {
   EXPECT_EQ(back.text(), tokenize.text());
 }
 
-// While the one thread for long texts is busy: calls that are cancelled or expire take no time of
-// it afterwards, and become no requests.
+// While the only thread for long texts is busy, calls that are cancelled or expire take none of its
+// time later and become no requests.
 TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
   Up();
   std::latch occupied(1), release(1);
@@ -372,7 +372,7 @@ TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
   EXPECT_TRUE(link_.TakeSubmits().empty());
 }
 
-// More than the context can hold is told from the bytes alone.
+// A text that is longer than the context is refused by its bytes alone.
 TEST_F(ServiceTest, ATextThatCanNeverFitIsNotTokenized) {
   Up();
   v1::GenerateRequest request;
@@ -388,8 +388,8 @@ TEST_F(ServiceTest, ATextThatCanNeverFitIsNotTokenized) {
   EXPECT_EQ(DetailOf(FromGrpcStatus(reader->Finish()))->reason, "CONTEXT_LENGTH_EXCEEDED");
 }
 
-// Special tokens are left out of the text, so a stop string that is one is its id, and one that
-// could never be found is refused.
+// Special tokens are left out of the text. So a stop string that is one becomes its id, and a stop
+// string that can never be found is refused.
 TEST_F(ServiceTest, StopStringsThatSpellASpecialToken) {
   Up();
   const TokenId end = *TinyTokenizer().eos_id(), think = *TinyTokenizer().FindToken("</think>");

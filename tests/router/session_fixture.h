@@ -1,5 +1,5 @@
 // tests/router/session_fixture.h: Sessions over a fake link, a manual clock and the bundled model's
-// tokenizer, and a client that reads when it is told to.
+// tokenizer, and a client that reads when the test tells it to.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -28,7 +28,7 @@ inline const Tokenizer& TinyTokenizer() {
 
 inline std::vector<TokenId> Ids(const std::string& text) { return *TinyTokenizer().Encode(text); }
 
-// What a client saw.
+// What a client received.
 struct Seen {
   bool started = false;
   std::vector<TokenId> ids;
@@ -70,7 +70,7 @@ class TestClient final : public ClientSink, public std::enable_shared_from_this<
     }
     Unstall();
   }
-  // Until Unstall a write that begins does not end.
+  // A write that begins does not end until Unstall.
   void Stall() {
     std::lock_guard lock(mutex_);
     stalled_ = true;
@@ -142,7 +142,7 @@ struct Counts final : SessionObserver {
 
 class SessionsTest : public ::testing::Test {
  protected:
-  // Session and client hold each other until the client is gone.
+  // Session and client hold each other until the client has left.
   ~SessionsTest() override {
     for (const auto& client : clients_) client->session()->Detach();
   }
@@ -157,7 +157,7 @@ class SessionsTest : public ::testing::Test {
     facts.cluster.groups = 1;
     return facts;
   }
-  // A new leader's stream.
+  // The stream of a new leader.
   void Up() {
     stream_ = StreamId{stream_.value + 1};
     link_.set_current(stream_);
@@ -193,7 +193,7 @@ class SessionsTest : public ::testing::Test {
     client->Begin(*session);
     return client;
   }
-  // Accepts everything that was submitted; the submits.
+  // Accepts everything that was submitted and returns the Submits.
   std::vector<fathom::Submit> AcceptAll() {
     std::vector<fathom::Submit> submits = link_.TakeSubmits();
     for (const fathom::Submit& submit : submits) {

@@ -1,5 +1,5 @@
-// What a repetition of a request and a resume may meet: nothing that the docs promise is refused
-// (docs/API.md, "Seeds and ids").
+// The states in which a repeated request or a resume may arrive: nothing that the docs promise is
+// refused (docs/API.md, "Seeds and ids").
 #include "router/sessions/session_blob.h"
 #include "tests/router/session_fixture.h"
 
@@ -38,7 +38,7 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
   const AttemptId attempt = AcceptAll()[0].attempt;
   Send(Frame(attempt, 0, {10, 11}));
   Down();
-  // It goes on with the living session's record instead of asking for it.
+  // It uses the record of the living session and does not ask for it.
   const auto second = Resume("a", {1});
   Up();
   for (const fathom::Submit& submit : AcceptAll()) {
@@ -47,7 +47,7 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
     EXPECT_TRUE(submit.replay);
   }
   EXPECT_EQ(second->seen().ids, std::vector<TokenId>{11});
-  // One that was not accepted yet, likewise.
+  // The same with a session that was not accepted yet.
   Down();
   Start(Request("new"));
   Resume("new", {});

@@ -1,5 +1,5 @@
-// Sessions over a fake link: each rule of docs/ARCHITECTURE.md's "Sessions" that is the router's,
-// and all of them together under random cuts, duplicates, new leaders and slow readers.
+// Sessions over a fake link: each rule of docs/ARCHITECTURE.md's "Sessions" for the router, and all
+// of them together with random breaks, duplicates, new leaders and slow readers.
 #include "router/sessions/sessions.h"
 
 #include <gmock/gmock.h>
@@ -89,7 +89,7 @@ TEST_F(SessionsTest, GapResetsTheStreamAndSubmitsAgain) {
   EXPECT_TRUE(submits[0].replay);
   EXPECT_EQ(submits[0].record->sequences.at(0).ids, (std::vector<TokenId>{10, 11}));
   EXPECT_EQ(submits[0].have, std::vector<int32_t>{2});
-  Send(Frame(first, 2, {99}));  // An old attempt's word.
+  Send(Frame(first, 2, {99}));  // A frame of an old attempt.
   Send(Frame(submits[0].attempt, 2, {12}));
   EXPECT_EQ(client->seen().ids, (std::vector<TokenId>{10, 11, 12}));
   EXPECT_EQ(counts_.resubmitted, 1);
@@ -148,7 +148,7 @@ TEST_F(SessionsTest, ResumeAfterHangUpGoesOn) {
   Up();
   const std::string answer = "The capital of France is Paris, 首都是巴黎。";
   const std::vector<TokenId> ids = Ids(answer);
-  // What any client had after n ids, and what a resume at n gives, make the whole.
+  // What any client had after n ids, and what a resume at n gives, are together the whole answer.
   for (int32_t n = 0; n <= 4; ++n) {
     const std::string id = "r" + std::to_string(n);
     const auto first = Start(Request(id));
@@ -212,7 +212,7 @@ TEST_F(SessionsTest, ResumeOfAnotherRoutersSession) {
   Send(Frame(submits[0].attempt, 0, ids));
   EXPECT_EQ(client->seen().ids, std::vector<TokenId>(ids.begin() + 2, ids.end()));
   EXPECT_EQ(counts_.dropped, 3);
-  // A record that cannot be read ends the stream by name.
+  // A record that cannot be parsed ends the stream with an error that names it.
   const auto other = Resume("c", {});
   accepted.attempt = link_.TakeSubmits().at(0).attempt;
   accepted.router_blob = "{";
@@ -348,7 +348,8 @@ TEST_F(SessionsTest, TooManyStreamsSayWhenToTryAgain) {
   const auto refused = small.Create(Request("b"), client);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_GT(DetailOf(refused.status())->retry_after_ms, 0);
-  // Who comes later is told to come back later: they do not all return at one moment.
+  // Clients that are refused later get longer delays, so that they do not all return at the same
+  // moment.
   std::set<int64_t> delays;
   for (int i = 0; i < 40; ++i) {
     delays.insert(DetailOf(small.Create(Request("c"), client).status())->retry_after_ms);
@@ -357,7 +358,7 @@ TEST_F(SessionsTest, TooManyStreamsSayWhenToTryAgain) {
   EXPECT_GT(*delays.rbegin(), 2'000);
 }
 
-// What readiness tells clients to wait comes from these two.
+// Readiness computes the delay for clients from these two values.
 TEST_F(SessionsTest, AViewSaysHowLongNobodyCouldAnswer) {
   clock_.Advance(1'000'000);
   EXPECT_EQ(sessions_.view().unable_us, 1'000'000);
@@ -368,7 +369,7 @@ TEST_F(SessionsTest, AViewSaysHowLongNobodyCouldAnswer) {
   facts.cluster.groups = 0;
   sessions_.OnFacts(stream_, facts);
   clock_.Advance(2'000'000);
-  Down();  // Still the same time without an answer.
+  Down();  // The time without an answer continues.
   clock_.Advance(1'000'000);
   EXPECT_EQ(sessions_.view().unable_us, 3'000'000);
   EXPECT_NE(sessions_.view().number, sessions_.view().number);
@@ -389,8 +390,8 @@ TEST_F(SessionsTest, PromptLogprobsArriveOnceAcrossAReplay) {
   EXPECT_EQ(client->seen().prompt_logprobs.size(), 2u);
 }
 
-// The whole of it at random: whatever is cut, repeated, lost or slow, each client reads exactly the
-// answer.
+// Everything at random: in spite of breaks, repetitions, losses and delays, each client reads
+// exactly the answer.
 TEST_F(SessionsTest, EveryClientReadsExactlyTheAnswer) {
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
   std::mt19937_64 rng(TestSeed());

@@ -1,6 +1,6 @@
-// Sessions under threads, for TSan: a scheduler that sends, a leader that changes, a clock that
-// ticks, clients that come, read, leave and resume, all at once. Every answer that a client read to
-// its end is exact.
+// Sessions with threads, for TSan: a scheduler that sends, a leader that changes, a clock that
+// ticks, and clients that come, read, leave and resume, all at the same time. Every answer that a
+// client reads to its end is exact.
 #include <atomic>
 #include <random>
 #include <thread>
@@ -21,8 +21,8 @@ std::vector<TokenId> AnswerOf(const SessionKey& key) {
   return ids;
 }
 
-// Plays the scheduler: accepts, then sends each attempt's tokens from where the router is, a few at
-// a time.
+// Plays the scheduler: accepts, then sends the tokens of each attempt from the router's position
+// on, a few at a time.
 class Scheduler {
  public:
   Scheduler(Sessions* sessions, FakeLink* link) : sessions_(sessions), link_(link) {}
@@ -131,8 +131,8 @@ TEST(SessionsThreads, EveryAnswerIsExact) {
   EXPECT_TRUE(link.resets().empty());
 }
 
-// Threads that make streams at the same moment: never one more than the limit, and of different
-// bodies under one idempotency key never more than one.
+// Threads make streams at the same moment: never more than the limit, and of different bodies with
+// one idempotency key never more than one.
 TEST(SessionsThreads, TheStreamLimitAndAnIdempotencyKeyHoldForCallsAtOneMoment) {
   constexpr int kThreads = 4;
   constexpr int kRounds = 400;

@@ -1,4 +1,4 @@
-// Tokenizer time: shared fairly between clients, and none for what nobody waits for.
+// Tokenizer time is shared fairly between clients, and ended calls take none.
 #include "router/api/work_pool.h"
 
 #include <gtest/gtest.h>
@@ -27,8 +27,8 @@ TEST(FairQueue, OneClientIsServedInOrder) {
   EXPECT_EQ(queue.clients(), 0u);
 }
 
-// However many items the one client has and however long they are: while both have something
-// waiting, neither gets ahead of the other by more than the two longest items.
+// For any number and length of the items of a client: while both clients have waiting items,
+// neither gets ahead of the other by more than the two longest items.
 TEST(FairQueue, TimeIsSharedWhateverTheItemsCost) {
   Random random(TestSeed());
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
@@ -106,7 +106,7 @@ TEST(FairQueue, ManyClientsLeaveNothingBehind) {
 
 class Pool : public ::testing::Test {
  protected:
-  // Keeps the pool's one thread busy until `release_` counts down.
+  // Keeps the only thread of the pool busy until `release_` counts down.
   void Occupy(WorkPool* pool) {
     pool->Run({.client = "busy",
                .cancelled = {},

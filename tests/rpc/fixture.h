@@ -31,13 +31,14 @@ class ServerTest : public ::testing::Test {
     ASSERT_TRUE(started.ok()) << ToString(started);
   }
 
-  // The server learns of calls in any order, also of those of one connection.
+  // Waits until the server has seen this many calls without a message. Calls reach the server in
+  // any order, also the calls of one connection.
   void WaitForSilentCalls(size_t count) const {
     for (int i = 0; i < 30'000 && server_->calls_without_message() != count; ++i) usleep(1000);
     ASSERT_EQ(server_->calls_without_message(), count);
   }
 
-  // Each has a connection of its own.
+  // Each channel has a connection of its own.
   std::shared_ptr<grpc::Channel> Dial(bool compress = false) const {
     grpc::ChannelArguments args;
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);

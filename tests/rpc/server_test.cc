@@ -1,4 +1,4 @@
-// The server with well-behaved clients: calls, health, reflection, and what is refused by name.
+// The server with well-behaved clients: calls, health, reflection, and refusals by name.
 #include "rpc/server.h"
 
 #include <gtest/gtest.h>
@@ -29,7 +29,7 @@ TEST_F(ServerTest, AnswersAndRefusesByName) {
             grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
-// Nothing is unpacked: the message would be refused by its unpacked size otherwise.
+// The message is not unpacked; otherwise it would be refused because of its unpacked size.
 TEST_F(ServerTest, CompressedMessagesAreRefusedByName) {
   Start();
   for (const char* method : {kEcho, "/grpc.health.v1.Health/Check"}) {
@@ -68,7 +68,7 @@ TEST_F(ServerTest, HealthIsToldAndWatched) {
   EXPECT_EQ(
       Ask(channel, "/grpc.health.v1.Health/Check", request.SerializeAsString()).status.error_code(),
       grpc::StatusCode::NOT_FOUND);
-  server_->Stop(0);  // The watcher is still there.
+  server_->Stop(0);  // The watching client is still connected.
   EXPECT_FALSE(watch.Read(&bytes));
 }
 
@@ -110,7 +110,7 @@ TEST_F(ServerTest, CallsWhoseMessageNeverComesTimeOut) {
   EXPECT_NE(status.error_message().find("50 ms"), std::string::npos) << status.error_message();
 }
 
-// Another connection's silent calls do not cost a client its own.
+// Silent calls of another connection do not end a client's own call.
 TEST_F(ServerTest, TheConnectionWithTheMostSilentCallsGivesWay) {
   Start({.name = "test", .message_timeout_ms = 600'000, .calls_without_message_max = 4});
   OpenCall slow(Dial(), kEcho);  // The oldest of all.
@@ -128,7 +128,7 @@ TEST_F(ServerTest, TheConnectionWithTheMostSilentCallsGivesWay) {
   EXPECT_EQ(message, "at last");
 }
 
-// The one that has waited for the longest gives way, so that others are served.
+// The call that has waited the longest is ended, so that other calls are served.
 TEST_F(ServerTest, CallsWhoseMessageNeverComesAreBounded) {
   Start({.name = "test", .message_timeout_ms = 600'000, .calls_without_message_max = 4});
   const auto channel = Dial();

@@ -1,4 +1,4 @@
-// Which call gives way: against a model that looks at every call.
+// Which call is ended, compared with a model that searches all calls.
 #include "rpc/waiting_calls.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ class FakeCall {
 };
 using CallPtr = std::shared_ptr<FakeCall>;
 
-// The calls in their order, and nothing else.
+// A model: a list of the calls in their order.
 class Model {
  public:
   CallPtr Add(const CallPtr& call, size_t calls_max) {
@@ -73,7 +73,7 @@ TEST(WaitingCalls, AreAsTheModelHasThem) {
         made.push_back(std::make_shared<FakeCall>(std::to_string(peer), now_us));
         ASSERT_EQ(waiting.Add(made.back()), model.Add(made.back(), calls_max));
       } else if (what < 9 && !made.empty()) {
-        const CallPtr& call = made[rng() % made.size()];  // It may have left already.
+        const CallPtr& call = made[rng() % made.size()];  // It may have been removed already.
         waiting.Remove(call.get());
         model.Remove(call);
       } else {

@@ -42,7 +42,7 @@ TEST(BlockPoolDeathTest, DoubleFreeAndPaddingAreOurBugs) {
   EXPECT_DEATH(pool.Release(padding), "block 0");
 }
 
-// Against a map of counts.
+// Compared with a map of reference counts.
 TEST(BlockPool, EqualsTheNaiveModel) {
   const uint64_t seed = sim::TestSeed(1);
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
@@ -81,7 +81,7 @@ TEST(BlockPool, EqualsTheNaiveModel) {
   }
 }
 
-// A sequence's blocks by its tokens, for every size of a block.
+// The blocks of a sequence for its tokens, for every block size.
 TEST(KvAllocator, BlocksHoldTheTokensAndNoMore) {
   for (const int32_t block_tokens : {1, 3, 16}) {
     for (int32_t tokens = 1; tokens <= 40; ++tokens) {

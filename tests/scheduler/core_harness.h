@@ -1,5 +1,5 @@
-// tests/scheduler/core_harness.h: a core with manual time, one call per event, and invariants
-// checked after each.
+// tests/scheduler/core_harness.h: a core with manual time: one call for each event, and a check of
+// the invariants after each.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -29,7 +29,7 @@ inline Record MakeRecord(const std::string& id, int32_t prompt_tokens, int32_t m
   return record;
 }
 
-// The ids that a request gets when nothing disturbs it.
+// The ids that a request gets if nothing disturbs it.
 inline std::vector<TokenId> Expected(const Record& record,
                                      const std::string& fingerprint = "kind") {
   std::vector<TokenId> ids;
@@ -42,7 +42,8 @@ inline std::vector<TokenId> Expected(const Record& record,
   return ids;
 }
 
-// Groups of different fingerprints are of one model, unless the fingerprint begins with "model".
+// Groups with different fingerprints have the same model, unless the fingerprint begins with
+// "model".
 inline ComputeKind KindOf(const std::string& fingerprint) {
   const std::string model = fingerprint.starts_with("model") ? fingerprint : "model";
   return {.model_digest = model,
@@ -98,7 +99,7 @@ class CoreHarness {
     return Step(SubmitEvent(std::move(record), attempt, router));
   }
 
-  // Executes a plan and feeds its result.
+  // Executes a plan and gives its result to the core.
   Actions Answer(sim::FakeGroup& group, const StepPlan& plan, GroupId id = kGroup) {
     absl::StatusOr<StepResult> result = group.Execute(plan);
     EXPECT_TRUE(result.ok()) << ToString(result.status());
@@ -109,7 +110,7 @@ class CoreHarness {
   TimeUs now = 1;
 };
 
-// All ids of an attempt's frames, in order; fails where a frame leaves a gap.
+// All ids in the frames of an attempt, in order; fails if a frame leaves a gap.
 struct Ledger {
   std::vector<TokenId> ids;
   std::optional<FrameFinish> end;
@@ -139,7 +140,8 @@ struct Ledger {
   int32_t start = 0;  // The attempt's `have`.
 };
 
-// Answers plans in order until none is left; every actions' frames go to the ledgers of `attempts`.
+// Answers plans in order until none is left, and gives the frames of all actions to the ledgers of
+// `attempts`.
 class Runner {
  public:
   Runner(CoreHarness& harness, const GroupUp& up) : harness_(harness), group_(up), id_(up.group) {}
@@ -154,7 +156,7 @@ class Runner {
     }
     EXPECT_TRUE(actions.aborts.empty());
   }
-  // False: no plan waits.
+  // Returns false if no plan waits.
   bool RunOne() {
     if (plans_.empty()) return false;
     const StepPlan plan = plans_.front();

@@ -1,4 +1,4 @@
-// What plans hold: run-ahead, budget, admission, blocks.
+// The content of plans: run-ahead, budget, admission, blocks.
 #include <gtest/gtest.h>
 
 #include "tests/scheduler/core_harness.h"
@@ -56,8 +56,8 @@ TEST(CorePlanning, ASlotIsReleasedByTheNextPlanThatHasWork) {
   runner.RunAll();
 }
 
-// A prompt alone has all rows of a step; beside a sequence that decodes no more than keeps its
-// pace.
+// A prompt alone may use all rows of a step. In a step with decode rows it may use only as many as
+// keep the pace of those sequences.
 TEST(CorePlanning, APromptBesideDecodesHasFewerRows) {
   CoreHarness harness;
   GroupLimits limits = CoreHarness::Limits();
@@ -71,7 +71,7 @@ TEST(CorePlanning, APromptBesideDecodesHasFewerRows) {
   EXPECT_EQ(runner.plans()[0].chunks, (std::vector<Chunk>{{SlotId{1}, 16, false}}));
   runner.Take(harness.Submit(MakeRecord("second", 20, 2), 2));
   ASSERT_TRUE(runner.RunOne());
-  // The first one's last 4, and 12 of the second one: nothing decodes yet.
+  // The last 4 rows of the first prompt, and 12 of the second one: no sequence decodes yet.
   EXPECT_EQ(runner.plans()[0].chunks,
             (std::vector<Chunk>{{SlotId{1}, 4, true}, {SlotId{2}, 12, false}}));
   ASSERT_TRUE(runner.RunOne());
@@ -82,7 +82,7 @@ TEST(CorePlanning, APromptBesideDecodesHasFewerRows) {
   runner.RunAll();
 }
 
-// Less than a row for each seat would let prompts starve: each gets on, if by one row.
+// If there were less than a row for each slot, prompts could starve: each gets at least one row.
 TEST(CorePlanning, DecodesNeverKeepAPromptFromARow) {
   CoreHarness harness;
   GroupLimits limits = CoreHarness::Limits();
@@ -119,7 +119,7 @@ TEST(CorePlanning, DecodesThenRunningPromptsThenNewOnes) {
   ASSERT_TRUE(runner.RunOne());
   EXPECT_EQ(runner.plans()[0].chunks[1], (Chunk{SlotId{2}, 15, false}));
   ASSERT_TRUE(runner.RunOne());
-  // The last 10 of it, and the 5 of the new one fill the 16 rows.
+  // The last 10 rows of it, and the 5 of the new prompt fill the 16 rows.
   ASSERT_EQ(runner.plans()[0].chunks.size(), 3u);
   EXPECT_EQ(runner.plans()[0].chunks[1], (Chunk{SlotId{2}, 10, true}));
   EXPECT_EQ(runner.plans()[0].chunks[2], (Chunk{SlotId{3}, 5, true}));
@@ -222,7 +222,8 @@ TEST(CorePlanning, AGroupOfASecondKindTakesNewWorkOnly) {
   EXPECT_EQ(harness.core.Stats().kind_changes_total, 1u);
 }
 
-// Weights replaced in place: the answer waits for its own, and is never of two models.
+// The weights were replaced in place: the answer waits for its own model and is never made by two
+// models.
 TEST(CorePlanning, AnAnswerIsOfOneModel) {
   CoreHarness harness;
   Runner first(harness, harness.UpEvent(CoreHarness::Limits(), 1, "model-1", GroupId{0}));
@@ -231,7 +232,7 @@ TEST(CorePlanning, AnAnswerIsOfOneModel) {
   first.Take(harness.Submit(MakeRecord("r", 3, 10), 1));
   ASSERT_TRUE(first.RunOne());
   harness.Step(GroupLost{GroupId{0}, EpochId{1}});
-  // Without any group it waits for ever, and a model that comes back takes it.
+  // Without any group it waits without limit, and continues when its model comes back.
   EXPECT_TRUE(harness.Tick(120'000'000).frames.empty());
   const Actions up = harness.Step(harness.UpEvent(CoreHarness::Limits(), 2, "model-2", GroupId{1}));
   EXPECT_TRUE(up.plans.empty());
@@ -242,7 +243,7 @@ TEST(CorePlanning, AnAnswerIsOfOneModel) {
   EXPECT_TRUE(over.frames[0].message.ids.empty());
   EXPECT_EQ(harness.core.Stats().model_changes_total, 1u);
   EXPECT_EQ(harness.core.Stats().kind_changes_total, 0u);
-  // A new request is the new model's.
+  // A new request is served by the new model.
   EXPECT_FALSE(harness.Submit(MakeRecord("s", 3, 10), 2).plans.empty());
 }
 
@@ -308,7 +309,8 @@ TEST(CorePlanning, RunAheadIsHowManyStepsMayWaitForATokensResult) {
     runner.Follow(1);
     const Record record = MakeRecord("r", 3, 10);
     runner.Take(harness.Submit(record, 1));
-    // The prompt's step samples the first token; behind it so many more, and no more than fit.
+    // The step of the prompt samples the first token; after it this many more steps are planned,
+    // but no more than fit.
     EXPECT_EQ(runner.plans().size(), static_cast<size_t>(1 + std::min(run_ahead, 3)));
     runner.RunAll();
     EXPECT_EQ(runner.ledger(1).ids, Expected(record));

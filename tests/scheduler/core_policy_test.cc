@@ -31,7 +31,7 @@ TEST(Policy, TheDefaultIsFirst) {
   EXPECT_EQ(MakePolicy("no-such"), nullptr);
 }
 
-// What the core rests on, for every row.
+// The properties that the core relies on, for every policy.
 TEST(Policy, KeysDifferAndResumedComeFirstAndTheEvictionOrderNeverChanges) {
   const uint64_t seed = sim::TestSeed(2);
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
@@ -76,7 +76,7 @@ TEST(Policy, ShortestFirstOvertakesWithinItsLengthOnly) {
   EXPECT_LT(shortest->EvictionOrder(lengthy), shortest->EvictionOrder(brief));
 }
 
-// The queue as the core has it: the least key is admitted.
+// The queue of the core: the sequence with the least key is admitted.
 TEST(Policy, FairShareTakesTurnsByTokens) {
   const std::unique_ptr<Policy> fair = MakePolicy("fair-share");
   std::map<OrderKey, SequenceFacts> queue;
@@ -94,17 +94,17 @@ TEST(Policy, FairShareTakesTurnsByTokens) {
     served[facts.tenant] += facts.prompt_tokens + facts.max_tokens;
     return facts.tenant;
   };
-  // A flood, and two that come after it with requests of other sizes.
+  // A flood of one tenant, and two tenants that come later with requests of other sizes.
   for (int i = 0; i < 1000; ++i) push("flood", 100);
   for (int i = 0; i < 30; ++i) push("a", 100);
   for (int i = 0; i < 15; ++i) push("b", 200);
   while (served["a"] < 3000 || served["b"] < 3000) {
     admit();
-    // Never further apart than the largest request.
+    // The difference never exceeds the largest request.
     ASSERT_LE(std::abs(served["a"] - served["b"]), 200);
     ASSERT_LE(std::abs(served["a"] - served["flood"]), 200);
   }
-  // Who was idle has no credit: its requests take turns with the flood's.
+  // A tenant that was idle has no credit: its requests take turns with those of the flood.
   for (int i = 0; i < 100; ++i) admit();
   for (int i = 0; i < 10; ++i) push("a", 100);
   int of_a = 0;

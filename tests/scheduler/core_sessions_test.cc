@@ -123,8 +123,8 @@ TEST_F(CoreSessions, ASuspensionFreesBlocksAtOnceAndLateTokensStillCount) {
   runner_.Take(harness_.Step(Routed<Suspend>{kRouter, {AttemptId{1}, record_.key}}));
   EXPECT_EQ(harness_.core.Stats().blocks_used, 0);
   EXPECT_EQ(harness_.core.Stats().requests_running, 0);
-  // Submitted again with 3 ids while rows 3 and 4 are in flight: both stays give token 3, one is
-  // dropped.
+  // The session is submitted again with 3 ids while rows 3 and 4 are in flight. Token 3 is computed
+  // before and after the suspension; one of the two is dropped.
   auto again = CoreHarness::SubmitEvent(record_, 2);
   again.message.have = {3};
   runner_.Follow(2, 3);
@@ -263,8 +263,8 @@ TEST_F(CoreSessions, PromptLogprobsComeOnceInOrderToEachAttempt) {
   EXPECT_EQ(runner_.ledger(2).ids, Expected(record_));
 }
 
-// A leader that has only what routers bring it: an answer that is complete in one router's record
-// is never computed again, so that record is all that another router can get.
+// A leader that has only the records of routers. An answer that is complete in one router's record
+// is never computed again, so another router can get it only from that record.
 TEST_F(CoreSessions, PromptLogprobsOfARecordReachEveryRouter) {
   record_.request.output.prompt_logprobs = 0;
   const size_t scored = record_.prompt_ids.size() - 1;
@@ -286,7 +286,7 @@ TEST_F(CoreSessions, PromptLogprobsOfARecordReachEveryRouter) {
     const Actions known = harness.Step(CoreHarness::KeyOnly(record_.key, 2, kOtherRouter));
     EXPECT_EQ(known.accepted.at(0).message.record->prompt_logprobs, whole.prompt_logprobs);
     for (const auto& [router, frame] : known.frames) EXPECT_FALSE(frame.prompt_logprobs);
-    // A third has the request alone, as a client's repetition gives it.
+    // A third router has only the request, as when a client repeats it.
     const Actions repeated = harness.Submit(record_, 3, kOtherRouter);
     ASSERT_FALSE(repeated.frames.empty());
     ASSERT_TRUE(repeated.frames[0].message.prompt_logprobs);
@@ -327,7 +327,7 @@ TEST(CoreRepeats, WhatFailedIsTriedAgainByARepetitionAndToldToAReplay) {
   const Actions told = harness.Step(replay);
   ASSERT_EQ(told.frames.size(), 1u);
   EXPECT_EQ(told.frames[0].message.error, failed.frames[0].message.error);
-  // A client repeats it with what the error proposed, under the same id.
+  // A client repeats the request with the values that the error proposed, under the same id.
   const Record shorter = MakeRecord("r", 100, 20);
   const GroupUp up = harness.UpEvent(CoreHarness::Limits());
   Runner runner(harness, up);

@@ -17,7 +17,7 @@ constexpr auto kAnybody = [](const Sequence&) { return true; };
 
 class WaitQueueTest : public testing::Test {
  protected:
-  // Kinds "a", "b" are of one model, "x" is of another.
+  // Kinds "a" and "b" have the same model, "x" has another one.
   static WaitQueue::Kind KindOf(const std::string& fingerprint) {
     if (fingerprint.empty()) return {};
     return {fingerprint, fingerprint == "x" ? "other" : "model"};

@@ -1,5 +1,5 @@
-// The driver between a fake transport and the real pure parts: with manual time for what must
-// happen, and with threads for TSan.
+// The driver between a fake transport and the real pure parts: with manual time for exact sequences
+// of events, and with threads for TSan.
 #include "scheduler/driver.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@
 namespace fathom::scheduler {
 namespace {
 
-// A term store that has gone.
+// A term store that cannot be reached.
 class NoTermStore final : public TermStore {
  public:
   absl::StatusOr<TermId> Take(TermId) override { return Unavailable("the store is away"); }
@@ -22,7 +22,7 @@ class NoTermStore final : public TermStore {
 
 class DriverTest : public testing::Test {
  protected:
-  // Everything that can happen without time passing.
+  // Handles everything that can happen without time passing.
   void Settle() {
     for (bool busy = true; busy;) {
       busy = false;
@@ -41,14 +41,14 @@ class DriverTest : public testing::Test {
     while (take()) any = true;
     return any;
   }
-  // Time passes; peers keep sending heartbeats.
+  // Lets time pass; peers keep sending heartbeats.
   void Pass(int64_t us) {
     for (const TimeUs end = clock_.Now() + us; clock_.Now() < end;) {
       for (FakeWorker* worker : workers_)
         transport_.Say(worker->control(), Heartbeat{.phase = Phase::kIdle});
       for (FakeRouter* router : routers_) transport_.Say(router->peer(), Heartbeat{});
       Settle();
-      running_ = driver_.RunOnce();  // Nothing waits: the clock moves to the next deadline.
+      running_ = driver_.RunOnce();  // No event waits, so the clock moves to the next deadline.
     }
     Settle();
   }
@@ -73,7 +73,7 @@ class DriverTest : public testing::Test {
   std::vector<std::unique_ptr<FakeWorker>> owned_workers_;
   std::vector<FakeWorker*> workers_;
   std::vector<FakeRouter*> routers_;
-  bool stepping_ = true;  // Workers take plans.
+  bool stepping_ = true;  // Workers execute plans.
   bool running_ = true;
 };
 
@@ -100,7 +100,7 @@ TEST_F(DriverTest, ARequestStreamsToItsEnd) {
   EXPECT_TRUE(Shows("fathom_scheduler_blocks_used 0"));
   EXPECT_TRUE(Shows("fathom_scheduler_generation_tokens_total 12"));
   EXPECT_TRUE(Shows("fathom_scheduler_requests_finished_total 1"));
-  // Before any heartbeat: nothing runs any more.
+  // Before any heartbeat, because no request runs any more.
   EXPECT_EQ(router.last_stats.generation_tokens_total, 12u);
   EXPECT_EQ(router.last_stats.requests_running, 0);
   EXPECT_EQ(router.last_stats.blocks_used, 0);
@@ -120,7 +120,8 @@ TEST_F(DriverTest, APlanLeavesBeforeTheFramesOfTheSameResult) {
   const std::vector<size_t> sent = transport_.sent();
   const size_t plan = DownMessage(StepPlan{}).index(), frames = DownMessage(Frames{}).index();
   const auto first = std::find(sent.begin(), sent.end(), frames);
-  // With two plans in flight, two left before the first result, and each result brings the next.
+  // With two plans in flight, two were sent before the first result, and each result brings the
+  // next one.
   EXPECT_EQ(std::count(sent.begin(), first, plan), 3);
 }
 
@@ -278,7 +279,7 @@ TEST_F(DriverTest, WithoutANewTermItDoesNotLead) {
   EXPECT_TRUE(router.resigned);
 }
 
-// Everything at once, each peer a thread: what TSan is to see.
+// Everything at the same time, with a thread for each peer, for TSan.
 TEST(DriverThreadsTest, TwoRoutersTwoRanksAndAStop) {
   constexpr int kRequests = 40;
   FakeTransport transport;
@@ -287,7 +288,7 @@ TEST(DriverThreadsTest, TwoRoutersTwoRanksAndAStop) {
   Metrics metrics("scheduler");
   DriverMetrics driver_metrics(&metrics);
   DriverOptions options;
-  options.groups.heartbeat_silence_us = 600'000'000;  // Nobody here sends any.
+  options.groups.heartbeat_silence_us = 600'000'000;  // The peers here send no heartbeats.
   Driver driver(options, TermId{1}, &clock, &transport, terms.get(), &driver_metrics);
   std::thread driving([&] { EXPECT_TRUE(driver.Run().ok()); });
 

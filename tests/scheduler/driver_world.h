@@ -1,5 +1,5 @@
-// tests/scheduler/driver_world.h: peers of a driver under test: workers that execute plans with the
-// simulation's fake group, and routers that collect frames. Thread: each object has one.
+// tests/scheduler/driver_world.h: the peers of a driver under test: workers that execute plans with
+// the simulation's fake group, and routers that collect frames. Thread: one for each object.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -42,7 +42,7 @@ inline Hello WorkerHello(const std::string& process, int32_t tp, int32_t preferr
   return hello;
 }
 
-// One rank. Every rank executes the plans; only rank 0 answers with rows.
+// One rank. Every rank executes the plans; only rank 0 sends rows.
 class FakeWorker {
  public:
   FakeWorker(FakeTransport* transport, std::string process, int32_t tp, int32_t rank)
@@ -52,7 +52,7 @@ class FakeWorker {
     transport_.Say(control_, WorkerHello(process_, tp, rank));
   }
 
-  // Takes one message of Control. False: none waits, or the stream is over.
+  // Handles one message of Control. Returns false if none waits or the stream has ended.
   bool TakeControl() {
     const std::optional<DownMessage> message = transport_.Hear(control_);
     if (!message) return false;
@@ -76,7 +76,7 @@ class FakeWorker {
     return true;
   }
 
-  // Takes one plan and answers it. False: none waits, or the stream is over.
+  // Executes one plan and sends its result. Returns false if none waits or the stream has ended.
   bool TakePlan() {
     if (!steps_) return false;
     const std::optional<DownMessage> message = transport_.Hear(*steps_);
@@ -101,7 +101,7 @@ class FakeWorker {
   PeerId control() const { return control_; }
   const std::optional<GroupSeat>& seat() const { return seat_; }
 
-  std::function<void(const StepPlan&)> on_plan;  // Told of each plan before it is executed.
+  std::function<void(const StepPlan&)> on_plan;  // Called with each plan before it is executed.
 
  private:
   FakeTransport& transport_;
@@ -112,7 +112,7 @@ class FakeWorker {
   std::unique_ptr<sim::FakeGroup> group_;
 };
 
-// Submits and checks what comes: Accepted first, frames without gaps, one end.
+// Submits and checks the answers: Accepted first, frames without gaps, one end.
 class FakeRouter {
  public:
   explicit FakeRouter(FakeTransport* transport, const std::string& process = "router")
@@ -125,7 +125,7 @@ class FakeRouter {
     transport_.Say(peer_, CoreHarness::SubmitEvent(record, attempt).message);
   }
 
-  // Takes one message. False: none waits, or the stream is over.
+  // Handles one message. Returns false if none waits or the stream has ended.
   bool Take() {
     std::optional<DownMessage> message = transport_.Hear(peer_);
     if (!message) return false;

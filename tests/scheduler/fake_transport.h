@@ -1,6 +1,6 @@
-// tests/scheduler/fake_transport.h: an in-process Transport. With a ManualClock it is a
-// deterministic single thread: when nothing waits, Next moves the clock to its deadline. Without,
-// Next waits, and peers may be other threads.
+// tests/scheduler/fake_transport.h: an in-process Transport. With a ManualClock everything runs
+// deterministically in one thread: if no event waits, Next moves the clock to its deadline.
+// Otherwise Next waits, and peers may be other threads.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@ class FakeTransport final : public Transport {
  public:
   explicit FakeTransport(ManualClock* manual = nullptr) : manual_(manual) {}
 
-  // ---- The peers' side; any thread --------------------------------------------------------------
+  // ---- Functions for the peers; any thread ------------------------------------------------------
 
   PeerId Open(StreamKind kind) {
     std::lock_guard lock(mutex_);
@@ -45,8 +45,8 @@ class FakeTransport final : public Transport {
     for (auto& [peer, stream] : open_) stream.broken = true;
     said_.notify_all();
   }
-  // The next message to `peer`, which waits for it (not with a ManualClock). nullopt: the stream is
-  // over or empty.
+  // Waits for the next message to `peer` (with a ManualClock it does not wait). nullopt: the stream
+  // has ended or is empty.
   std::optional<DownMessage> Hear(PeerId peer) {
     std::unique_lock lock(mutex_);
     Stream& stream = open_[peer];
@@ -57,7 +57,7 @@ class FakeTransport final : public Transport {
     stream.outbox.pop_front();
     return message;
   }
-  // The next of one kind; the others before it are skipped.
+  // The next message of one kind; messages of other kinds before it are dropped.
   template <class T>
   std::optional<T> HearA(PeerId peer) {
     while (auto message = Hear(peer)) {
@@ -69,7 +69,8 @@ class FakeTransport final : public Transport {
     std::lock_guard lock(mutex_);
     return open_[peer].closed;
   }
-  // Kinds of message (index in DownMessage) in the order in which they were sent, to whomever.
+  // The kinds of all messages (index in DownMessage) in the order in which they were sent, to any
+  // peer.
   std::vector<size_t> sent() {
     std::lock_guard lock(mutex_);
     return sent_;

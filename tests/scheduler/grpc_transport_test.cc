@@ -1,4 +1,4 @@
-// Real streams in one process: order, refusals, bounds, health, reflection's presence.
+// Real streams in one process: order, refusals, limits, health, and that reflection is there.
 #include "scheduler/transport/grpc_transport.h"
 
 #include <grpcpp/create_channel.h>
@@ -32,7 +32,7 @@ class GrpcTransportTest : public testing::Test {
     stub_ = pb::Scheduler::NewStub(channel_);
   }
 
-  // The next event, which must come.
+  // Waits for the next event; fails if none comes.
   TransportEvent Next() {
     auto event = transport_->Next(clock_.Now() + 10'000'000);
     EXPECT_TRUE(event.has_value()) << "no event within 10 s";
@@ -45,7 +45,7 @@ class GrpcTransportTest : public testing::Test {
     EXPECT_TRUE(std::holds_alternative<T>(event.message)) << "index " << event.message.index();
     return std::holds_alternative<T>(event.message) ? std::get<T>(event.message) : T{};
   }
-  // Polls until `done`: what a blocking call of a client needs.
+  // Polls until `done`, because a blocking call of a client needs the transport to run.
   template <class Call>
   void PollWhile(Call call) {
     std::atomic<bool> done = false;
@@ -187,7 +187,8 @@ TEST_F(GrpcTransportTest, APeerThatDoesNotReadIsClosedAndCounted) {
   Frames batch{TermId{1}, {}};
   batch.frames.push_back({.ids = std::vector<TokenId>(100'000, 1 << 20)});
   std::optional<TransportEvent> event;
-  for (int i = 0; i < 1'000 && !event; ++i) {  // Look-ahead and sockets hold some.
+  // gRPC's look-ahead and the sockets hold some messages.
+  for (int i = 0; i < 1'000 && !event; ++i) {
     transport_->Send(peer, batch);
     event = transport_->Next(clock_.Now());
   }

@@ -1,6 +1,6 @@
-// A peer that is no process of the cluster sends every message with every field at its extremes,
-// as bytes, to a driver whose group serves a router: nothing ends the process or the group, and
-// nothing is allocated without a bound.
+// A hostile peer sends every message with every field at its extremes, as bytes, to a driver whose
+// group serves a router. No message may end the process or the group, and none may cause an
+// unbounded allocation.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
@@ -32,7 +32,7 @@ int64_t PeakBytes() {
   return usage.ru_maxrss * 1024;
 }
 
-// What a worker makes of a plan before it computes: an error here would end the epoch.
+// The checks that a worker makes before it computes a plan; an error here would end the epoch.
 class PlanReader {
  public:
   void Read(const StepPlan& plan) {
@@ -96,7 +96,7 @@ class HostileMessages : public testing::Test {
     }
   }
 
-  // Says `hello`, if there is one, and then the message, on a stream of its own, which breaks.
+  // Sends `hello`, if given, and then the message, on a stream of its own, which then breaks.
   template <class Up>
   void Attack(StreamKind kind, const std::optional<UpMessage>& hello, const Up& up,
               const std::string& what) {
@@ -151,7 +151,7 @@ TEST_F(HostileMessages, OnRoute) {
   Walk(StreamKind::kRoute, RouterHello("rogue"), &up);
 }
 
-// Each under a key of its own, so that each is a new session.
+// Each Submit has its own key, so that each is a new session.
 TEST_F(HostileMessages, InASubmit) {
   pb::RouteUp up;
   FillMessage(up.mutable_submit());
@@ -160,7 +160,7 @@ TEST_F(HostileMessages, InASubmit) {
   FillMessage(submit->mutable_record());
   submit->mutable_record()->clear_fingerprints();
   submit->mutable_record()->mutable_request()->set_n(1);
-  // Once with tokens of before, once as a new request, which runs.
+  // Sent once with earlier tokens, and once as a new request, which runs.
   const auto attack = [&](const std::string& what) {
     if (HasFatalFailure()) return;
     pb::RouteUp one = up;
@@ -206,7 +206,7 @@ TEST_F(HostileMessages, OnSteps) {
   Walk(StreamKind::kSteps, StepsHello{term_, epoch_, 0, "rogue"}, &up);
 }
 
-// A term far above every known one is refused, and the store keeps what it had.
+// A term far above every known one is refused, and the store is not changed.
 TEST_F(HostileMessages, ATermFarAheadIsNotStored) {
   for (const uint64_t term : {kTermLeadMax + 2, (uint64_t{1} << 62) - 1, uint64_t{1} << 62}) {
     const PeerId peer = transport_.Open(StreamKind::kRoute);

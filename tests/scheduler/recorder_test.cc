@@ -1,5 +1,5 @@
-// Recordings: a core that is given a recording does what the recorded one did; a file is read up to
-// its last whole record, and damage is named with its offset.
+// Recordings: a core that replays a recording takes the actions of the recorded core. A file is
+// read up to its last whole record, and an error about damage has its offset.
 #include <gtest/gtest.h>
 
 #include <sys/resource.h>
@@ -55,7 +55,7 @@ std::string BytesOfFile(const std::string& path) {
   return bytes.str();
 }
 
-// One recording for each core of a world.
+// Makes one recording for each core of a world.
 class WorldRecorder final : public sim::WorldObserver {
  public:
   struct Part {
@@ -88,7 +88,7 @@ TEST(Recorder, ASimulationReplayedDoesTheSame) {
     sim::World world(options);
     world.Run();
     ASSERT_TRUE(world.failures().empty()) << world.failures()[0];
-    ASSERT_GE(recorder.parts.size(), 2u);  // There is a takeover in each run.
+    ASSERT_GE(recorder.parts.size(), 2u);  // Each run has a takeover.
     for (const WorldRecorder::Part& part : recorder.parts) {
       const ReadBack back = ReadRecording(part.bytes);
       ASSERT_TRUE(back.status.ok()) << ToString(back.status);
@@ -105,7 +105,7 @@ TEST(Recorder, ASimulationReplayedDoesTheSame) {
   }
 }
 
-// An event of each kind, with what a conversion might lose.
+// An event of each kind, with values that a wrong conversion would lose.
 std::vector<Event> EachKind() {
   CoreHarness harness;
   Submit submit{.attempt = AttemptId{7},
@@ -289,7 +289,7 @@ TEST_F(RecorderFile, IsItsOwnersAloneAndTheOneBeforeIsKept) {
   EXPECT_EQ(ReadRecording(BytesOfFile(path_ + ".1")).events.size(), 1u);
 }
 
-// The core may end the process at an event, and that event must be there.
+// The core may end the process at an event, and the file must have that event.
 TEST_F(RecorderFile, AnEventIsInTheFileBeforeTheCoreHasIt) {
   auto recorder = FileRecorder::Create(path_, {"build", {}});
   ASSERT_TRUE(recorder.ok());
@@ -299,7 +299,7 @@ TEST_F(RecorderFile, AnEventIsInTheFileBeforeTheCoreHasIt) {
   }
 }
 
-// As a full disk does, the limit of a file's size takes part of a write and refuses the next.
+// Like a full disk, the limit of a file's size cuts one write and refuses the next.
 TEST_F(RecorderFile, AFullDiskEndsTheRecordingAndNothingElse) {
   auto recorder = FileRecorder::Create(path_, {"build", {}});
   ASSERT_TRUE(recorder.ok());
@@ -361,7 +361,7 @@ TEST_F(RecorderFile, ADriverTellsEveryEventOfItsCore) {
   first.Die();
   FakeWorker second(&transport, "second", 1, 0);
   settle(&second);
-  driver.RunOnce();  // Nothing waits: the figures are told.
+  driver.RunOnce();  // No event waits, so the metrics are updated.
   EXPECT_NE(metrics.Text().find(fmt::format("fathom_scheduler_events_recorded_total {}\n",
                                             (*recorder)->recorded())),
             std::string::npos);

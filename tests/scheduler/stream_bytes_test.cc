@@ -1,5 +1,5 @@
-// What goes down is what was said, on the stream it belongs to; what comes up wrong is refused by
-// name.
+// A message that is sent down arrives unchanged on its stream; a wrong message from a peer is
+// refused by name.
 #include "scheduler/transport/stream_bytes.h"
 
 #include <google/protobuf/arena.h>

@@ -59,8 +59,8 @@ TEST_F(FileTermStoreTest, RefusesWhatIsNoTerm) {
   EXPECT_EQ(MakeFileTermStore(path_)->Take(TermId{0})->value, 6u);
 }
 
-// A disk of four pages that a process of its own mounts and fills: 0: all went well, 77: not
-// allowed to mount here.
+// Mounts a disk of four pages in a process of its own and fills it. Returns 0: success; 77:
+// mounting is not allowed here.
 int TakeTermsOnAFullDisk(const std::string& folder) {
   const uid_t uid = getuid();
   if (unshare(uid == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) != 0) return 77;
@@ -77,7 +77,7 @@ int TakeTermsOnAFullDisk(const std::string& folder) {
     const auto taken = MakeFileTermStore(path)->Take(TermId{0});
     if (!taken.ok() || taken->value != term) return 3;
   }
-  // The first one has no block to be written in: it says that the disk is full.
+  // A new file has no block to write to, so the error says that the disk is full.
   const auto first = MakeFileTermStore(folder + "/other")->Take(TermId{0});
   if (!absl::IsResourceExhausted(first.status())) return 4;
   if (Message(first.status()).find("make room") == std::string_view::npos) return 5;

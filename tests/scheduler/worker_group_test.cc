@@ -1,5 +1,5 @@
-// Groups come up only when all ranks are there, ready and listening; any loss ends the epoch for
-// all of them.
+// A group comes up only if all its ranks are there, ready and listening; the loss of any rank ends
+// the epoch for all.
 #include "scheduler/membership/worker_group.h"
 
 #include <gtest/gtest.h>
@@ -38,7 +38,7 @@ class WorkerGroupTest : public testing::Test {
   void Beat(int i, Phase phase = Phase::kIdle) {
     groups_.OnHeartbeat(Control(i), {.phase = phase, .progress = progress_}, now_);
   }
-  // Moves time by ticks; `alive` workers send heartbeats before each.
+  // Moves time by ticks; the workers in `alive` send heartbeats before each tick.
   void Pass(int64_t us, const std::vector<int>& alive, Phase phase = Phase::kIdle) {
     for (int64_t end = now_ + us; now_ < end;) {
       now_ += options_.tick_us;
@@ -46,7 +46,7 @@ class WorkerGroupTest : public testing::Test {
       groups_.OnTick(now_, &out_);
     }
   }
-  // The seat that worker i was told last.
+  // The last seat that worker i was told.
   std::optional<GroupSeat> SeatOf(int i) {
     std::optional<GroupSeat> seat;
     for (const auto& [peer, message] : out_.messages) {
@@ -63,7 +63,7 @@ class WorkerGroupTest : public testing::Test {
     }
     return reason;
   }
-  // Two workers of one group, up.
+  // Brings up a group of two workers.
   void BringUp() {
     Join(0, HelloOf("a", 0));
     Join(1, HelloOf("b", 1));
@@ -112,7 +112,7 @@ TEST_F(WorkerGroupTest, ComesUpWhenEveryRankIsReadyAndListens) {
   Join(0, smaller);
   const std::optional<GroupSeat> first = SeatOf(0), second = SeatOf(1);
   ASSERT_TRUE(first && second);
-  EXPECT_EQ(first->rank, 0);  // By preference, not by arrival.
+  EXPECT_EQ(first->rank, 0);  // By preference, not by order of arrival.
   EXPECT_EQ(second->rank, 1);
   EXPECT_EQ(first->term, kTerm);
   EXPECT_EQ(first->epoch, second->epoch);
@@ -171,7 +171,7 @@ TEST_F(WorkerGroupTest, RefusesAnotherModelWhileWorkersServeOne) {
   EXPECT_EQ(out_.closes[0].second.code(), absl::StatusCode::kFailedPrecondition);
   groups_.OnControlDown(Control(0), "left", now_, &out_);
   out_ = {};
-  Join(1, other);  // Nobody else is here.
+  Join(1, other);  // No other worker is registered.
   EXPECT_TRUE(out_.closes.empty());
   EXPECT_EQ(groups_.Stats().workers, 1);
 }
@@ -260,8 +260,8 @@ TEST_F(WorkerGroupTest, ExchangesGoToTheOtherRanksOfTheEpoch) {
   EXPECT_EQ(out_.closes.size(), 1u);
 }
 
-// Each way to lose a rank: the epoch ends, the others hear an Abort, and with the lost one back
-// there is a new group in an epoch that was never used.
+// For each way to lose a rank: the epoch ends, the other ranks get an Abort, and when the lost rank
+// is back there is a new group in an epoch that was never used.
 TEST_F(WorkerGroupTest, AnyLossEndsTheEpochAndTheSurvivorSitsInANewOne) {
   struct Case {
     const char* why;
@@ -293,7 +293,8 @@ TEST_F(WorkerGroupTest, AnyLossEndsTheEpochAndTheSurvivorSitsInANewOne) {
     EXPECT_TRUE(groups_.OnPlan(group_, StepPlan{kTerm, old, StepId{1}}, now_).empty());
     out_.lost.clear();
     if (groups_.Stats().workers == 1) Join(1, HelloOf("b", 1));
-    Pass((options_.retry_us << std::size(cases)) + 200'000, {0, 1});  // None of them did a step.
+    // None of the groups did a step.
+    Pass((options_.retry_us << std::size(cases)) + 200'000, {0, 1});
     ASSERT_TRUE(SeatOf(0));
     EXPECT_GT(SeatOf(0)->epoch, old);
     out_.up.clear();
@@ -305,8 +306,9 @@ TEST_F(WorkerGroupTest, AnyLossEndsTheEpochAndTheSurvivorSitsInANewOne) {
   EXPECT_EQ(groups_.Stats().groups_lost_total, std::size(cases));
 }
 
-// Whatever ends them: groups that never work are made again ever more slowly, and the first that
-// works ends that. The loss is told with its reason, and how often in a row it was the same.
+// For any cause of the losses: groups that never work are formed more and more slowly, until one
+// works. Each loss is reported with its reason and the number of consecutive losses for this
+// reason.
 TEST_F(WorkerGroupTest, GroupsThatNeverWorkAreMadeMoreAndMoreSlowly) {
   const std::function<void(int)> ways[] = {
       [&](int i) {
@@ -331,7 +333,7 @@ TEST_F(WorkerGroupTest, GroupsThatNeverWorkAreMadeMoreAndMoreSlowly) {
       Ready();
       group_ = out_.up.back().group;
     }
-    // The first may be at once, for the survivors of one kill lose nothing by it.
+    // The first new group may form at once, because survivors of a single loss do not wait.
     for (int i = 1; i < 12; ++i) {
       EXPECT_EQ(waits[i], std::min(options_.retry_us << i, options_.retry_max_us)) << i;
     }
@@ -368,11 +370,11 @@ TEST_F(WorkerGroupTest, AGroupThatWasUpForLongHasWorkedAndANewTermIsNobodysFailu
 
 TEST_F(WorkerGroupTest, AStandingProgressWordInsideAStepIsALoss) {
   BringUp();
-  Pass(60'000'000, {0, 1});  // Idle: nothing has to move.
+  Pass(60'000'000, {0, 1});  // Idle workers make no progress.
   EXPECT_TRUE(out_.lost.empty());
   Plan(0);
   Pass(options_.stall_us - 1'000'000, {0, 1}, Phase::kStepping);
-  ++progress_;  // A sign of life.
+  ++progress_;  // Progress of the engine.
   Pass(options_.stall_us - 1'000'000, {0, 1}, Phase::kStepping);
   EXPECT_TRUE(out_.lost.empty());
   Result(0, 0);
@@ -384,7 +386,7 @@ TEST_F(WorkerGroupTest, ALateTickAccusesNobody) {
   BringUp();
   Plan(0);
   Pass(1'000'000, {0, 1});
-  now_ += 30'000'000;  // This process slept.
+  now_ += 30'000'000;  // This process did not run.
   groups_.OnTick(now_, &out_);
   Pass(500'000, {});
   EXPECT_TRUE(out_.lost.empty());
@@ -395,7 +397,7 @@ TEST_F(WorkerGroupTest, ALateTickAccusesNobody) {
 TEST_F(WorkerGroupTest, LoadingAndConnectingHaveLimitsOfTheirOwn) {
   Join(0, HelloOf("a", 0));
   Join(1, HelloOf("b", 1));
-  // Rank 1 loads for minutes; rank 0 waits for it and is not blamed.
+  // Rank 1 loads for minutes; rank 0 waits for it and does not count as lost.
   for (int64_t passed = 0; passed < options_.loading_us / 2; passed += options_.tick_us) {
     now_ += options_.tick_us;
     Beat(0, Phase::kConnecting);

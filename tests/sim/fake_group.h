@@ -1,6 +1,6 @@
-// tests/sim/fake_group.h: a group that executes plans literally and refuses one that breaks a rule.
-// Its KV cache is real: each token's hash of all ids so far lies in a block and is read back from
-// there, so a block that two slots write, or one that came too late, makes wrong tokens.
+// tests/sim/fake_group.h: a group that executes plans literally and refuses a plan that breaks a
+// rule. Its KV cache holds data: the hash of all ids up to each token is stored in a block and read
+// from there. So a block that two slots write, or that comes too late, gives wrong tokens.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ class FakeGroup {
  public:
   explicit FakeGroup(const scheduler::GroupUp& up);
 
-  // Not OK: the plan breaks a rule; the message says which.
+  // Not OK: the plan breaks a rule, which the message names.
   absl::StatusOr<StepResult> Execute(const StepPlan& plan);
 
   int64_t rows_most() const { return rows_most_; }
@@ -28,7 +28,7 @@ class FakeGroup {
     uint64_t seed = 0;
     int32_t sequence = 0;
     int32_t prompt_tokens = 0;
-    std::vector<TokenId> ids;  // Known ones, samples included.
+    std::vector<TokenId> ids;  // Known ids, samples included.
     bool more = false;
     int32_t computed = 0;
     std::vector<BlockId> blocks;

@@ -1,6 +1,6 @@
-// tests/sim/model.h: the simulation's language model: a token is a hash of the seed, its position,
-// all ids before it and the kind of group, so that every expected output is known. And the seed of
-// a run.
+// tests/sim/model.h: the language model of the simulation: a token is a hash of the seed, its
+// position, all ids before it and the kind of group, so every expected output is known. Also the
+// seed of a run.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ inline uint64_t Mix(uint64_t a, std::string_view text) {
   return Mix(a, text.size());
 }
 
-// Hash of all ids up to and with `id`; 0 before the first.
+// The hash of all ids up to and including `id`; 0 before the first.
 inline uint64_t PrefixWith(uint64_t prefix, TokenId id) {
   return Mix(prefix, static_cast<uint64_t>(id));
 }
@@ -48,7 +48,7 @@ inline TokenLogprob LogprobAt(uint64_t prefix, TokenId id) {
   return {.id = id, .logprob = -static_cast<float>(PrefixWith(prefix, id) % 1000)};
 }
 
-// The position at which this request's logits are not finite; -1: never (99 of 100).
+// The position at which the logits of this request are not finite; -1: never (99 of 100 requests).
 inline int32_t FaultAt(uint64_t seed) {
   const uint64_t h = Mix(seed, 77);
   return h % 100 == 0 ? static_cast<int32_t>(h / 100 % 12) : -1;

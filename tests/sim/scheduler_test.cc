@@ -1,6 +1,6 @@
-// 10,000 requests a run through the scheduler core, with clients that leave and come back, lost
-// routers, lost groups and new leaders: each ends exactly once with exactly the expected tokens,
-// nothing leaks, and the same seed gives the same actions.
+// Each run sends 10,000 requests through the scheduler core, with clients that leave and come back,
+// lost routers, lost groups and new leaders. Each request ends exactly once with exactly the
+// expected tokens, nothing leaks, and the same seed gives the same actions.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -21,7 +21,7 @@ void ExpectClean(const World& world, const WorldOptions& options) {
   const WorldReport& report = world.report();
   EXPECT_EQ(report.ended + report.abandoned + report.refused + report.mismatched, report.listeners);
   EXPECT_EQ(world.stats().blocks_used, 0);
-  // The faults were there.
+  // The faults did occur.
   EXPECT_GT(report.group_losses, 0);
   EXPECT_GT(report.router_losses, 0);
   EXPECT_GT(report.resumes, options.requests / 10);
@@ -58,7 +58,7 @@ TEST_P(SchedulerSimSeeds, TenThousandRequestsEndOnceUnderEveryPolicy) {
 }
 INSTANTIATE_TEST_SUITE_P(Run, SchedulerSimSeeds, testing::Range(0, 3));
 
-// Sequences whose next step waits for their last token, through all that can happen.
+// Sequences whose next step must wait for their last token, with all faults.
 TEST(SchedulerSim, WithoutRunAheadEveryRequestEndsOnceToo) {
   WorldOptions options;
   options.seed = TestSeed(60);
@@ -96,8 +96,8 @@ TEST(SchedulerSim, APoolThatOneRequestFills) {
   options.groups = 1;
   options.arrival_us_max = 150'000;
   options.check_every_events = 8;
-  // The longest request (40 + 30 - 1 tokens) takes all 18 blocks: everybody else is suspended for
-  // it.
+  // The longest request (40 + 30 - 1 tokens) takes all 18 blocks, so all other sequences are
+  // suspended for it.
   options.limits = {.blocks = 19,
                     .block_tokens = 4,
                     .slots = 4,

@@ -1,4 +1,4 @@
-// Clients: what they ask, their ledgers, and how they leave and come back.
+// Clients: their requests, their ledgers, and how they leave and come back.
 #include <algorithm>
 #include <utility>
 
@@ -11,7 +11,7 @@ void World::Arrive() {
   if (specs_.size() == static_cast<size_t>(options_.requests)) return;
   const size_t index = specs_.size();
   specs_.push_back(MakeSpec(index));
-  // Each kind of fault at least once, whatever the seed.
+  // Each kind of fault occurs at least once, for every seed.
   const auto half = static_cast<size_t>(options_.requests / 2);
   if (index == half / 2) LoseGroup(0);
   if (index == half / 2 + 1) LoseRouter(0);
@@ -73,7 +73,7 @@ void World::Submit(size_t index, bool key_only) {
   if (!key_only) {
     submit.record = listener.record;
   } else {
-    listener.record.prompt_logprobs.clear();  // A router that knows nothing: Accepted brings them.
+    listener.record.prompt_logprobs.clear();  // A router that knows nothing; Accepted brings them.
   }
   submit.have = {static_cast<int32_t>(listener.record.sequences[0].ids.size())};
   submit.replay = listener.accepted && !key_only;
@@ -142,7 +142,7 @@ void World::OnRefused(const scheduler::Routed<Refused>& out) {
     Reattach(index, 500'000 + static_cast<TimeUs>(Draw(1'000'000)));
   } else {
     const bool too_long = specs_[listener->spec].too_long && reason == "CONTEXT_LENGTH_EXCEEDED";
-    // Two clients went on with tokens of different kinds of groups: both cannot be right.
+    // Two clients continued with tokens of different kinds of groups; both cannot be right.
     const bool mismatch = report_.fingerprints_changed > 0 &&
                           (reason == "RECORD_MISMATCH" || reason == "FINGERPRINT_MISMATCH");
     if (!too_long && !mismatch) Fail("refused: " + ToString(refused.status));
@@ -245,14 +245,15 @@ void World::TakeEnd(Listener& listener, const Frame& frame) {
     case FinishReason::kLength:
       right = length == request.stop.max_tokens && !ends && !stops;
       break;
-    case FinishReason::kStopString:  // Another listener may have cut what this one has already.
+    case FinishReason::kStopString:  // Another listener may have cut tokens that this one already
+                                     // has.
       right = spec.close_at && length >= *spec.close_at &&
               frame.finish->usage.completion_tokens == *spec.close_at;
       break;
     case FinishReason::kDeadline:
       right = spec.deadline_us > 0;
       break;
-    case FinishReason::kError:  // A new leader learns its groups' limits late.
+    case FinishReason::kError:  // A new leader learns the limits of its groups late.
       right = DetailOf(frame.error).has_value() &&
               (length == FaultAt(spec.record.seed) ||
                DetailOf(frame.error)->reason == "FAILED_BEFORE" ||

@@ -40,7 +40,7 @@ void World::Run() {
   faults_ = false;
   RunUntil([this] { return open_ == 0; }, now_ + 600 * kSecondUs);
   if (open_ != 0) Fail(fmt::format("{} clients have no end after the faults stopped", open_));
-  // Late steps and resumes of abandoned ones, then the records' time.
+  // Waits for late steps and resumes of abandoned sessions, then until the records expire.
   RunUntil([] { return false; }, now_ + 30 * kSecondUs);
   CheckEmpty();
 }
@@ -164,7 +164,8 @@ void World::HashActions(const scheduler::Actions& actions) {
 
 void World::OnPlan(const scheduler::PlanOut& out) {
   SimGroup& group = groups_[static_cast<size_t>(out.group.value)];
-  if (group.group == nullptr || out.plan.term != term_) return;  // Sent into the void.
+  // The group is gone, so the plan is lost.
+  if (group.group == nullptr || out.plan.term != term_) return;
   absl::StatusOr<StepResult> result = group.group->Execute(out.plan);
   if (!result.ok()) return Fail("a plan breaks a rule: " + std::string(Message(result.status())));
   ++report_.steps;

@@ -1,6 +1,6 @@
 // tests/sim/sim_world.h: a seeded cluster around the scheduler core: groups that execute plans
-// literally, routers and clients with ledgers, delays, and whatever goes wrong. Time is simulated.
-// The same options give the same actions, whose hash is `action_hash()`.
+// literally, routers and clients with ledgers, delays, and faults. Time is simulated. The same
+// options give the same actions; their hash is `action_hash()`.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +21,11 @@
 
 namespace fathom::sim {
 
-// Sees every core of a world and every event that one is given.
+// Gets every core of a world and every event that a core is given.
 class WorldObserver {
  public:
   virtual ~WorldObserver() = default;
-  // A core that knows nothing takes the place of the one before.
+  // A new core without state replaces the previous one.
   virtual void OnCore(const scheduler::CoreOptions& options) = 0;
   virtual void OnEvent(const scheduler::Event& event, TimeUs now,
                        const scheduler::Actions& actions) = 0;
@@ -47,7 +47,7 @@ struct WorldOptions {
                                 .plans_in_flight = 2};
   int32_t arrival_us_max = 18'000;    // Between two requests.
   int32_t check_every_events = 2048;  // CheckInvariants.
-  // In a thousand: of requests, or of the faults drawn each simulated second.
+  // In thousandths: of requests, or of the faults drawn in each simulated second.
   int32_t hang_up_permille = 250;
   int32_t abandon_permille = 50;
   int32_t close_permille = 100;
@@ -70,11 +70,11 @@ class World {
  public:
   explicit World(const WorldOptions& options);
 
-  // Runs until every request was sent and every client has its end; faults stop after the last
-  // arrival. Then until the last record expired.
+  // Runs until every request was sent and every client has its end (faults stop after the last
+  // arrival), and then until the last record has expired.
   void Run();
 
-  // What went wrong, in order; empty: nothing.
+  // The failures, in order; empty: none.
   const std::vector<std::string>& failures() const { return failures_; }
   uint64_t action_hash() const { return action_hash_; }
   const WorldReport& report() const { return report_; }
@@ -87,7 +87,8 @@ class World {
     int64_t deadline_us = 0;
     bool too_long = false;
   };
-  // A client with what it holds: the router that serves it and its record are one here.
+  // A client with its state. The router that serves it and that router's record are part of it
+  // here.
   struct Listener {
     size_t spec = 0;
     PeerId router;
@@ -96,7 +97,7 @@ class World {
     uint64_t prefix = 0;
     std::string fingerprint;
     ComputeKind kind;
-    bool accepted = false;  // Once, by anybody.
+    bool accepted = false;  // Set at the first Accepted, from any attempt.
     bool attached = false;
     bool over = false;
     bool abandoned = false;
@@ -126,7 +127,7 @@ class World {
   uint64_t Draw(uint64_t below) { return rng_() % below; }
   bool Chance(int32_t permille) { return Draw(1000) < static_cast<uint64_t>(permille); }
   void After(TimeUs delay_us, std::function<void()> run);
-  // Keeps the order of what one peer sends in one direction.
+  // Keeps the order of the messages that one peer sends in one direction.
   void Send(uint64_t lane, std::function<void()> run);
   void Fail(std::string what);
   void NewCore();

@@ -1,5 +1,5 @@
-// What comes between a client's request and the template: which template, which variables, in which
-// form messages reach it.
+// The steps between a client's request and the template: which template is used, which variables it
+// gets, and in which form it gets messages.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -66,7 +66,7 @@ TEST(ChatForms, ToolCallArgumentsAsTheTemplateWantsThem) {
             "<user>q<assistant>[{]");
 }
 
-// A template may want an id of nine letters, tools, or a result after each call.
+// A template may require an id of nine letters, tools, or a result after each call.
 TEST(ChatForms, TheProbeFindsArgumentsInStrictTemplates) {
   const auto strict = Parsed(
       "{% if not tools %}{{ raise_exception('no tools') }}{% endif %}"
@@ -92,7 +92,7 @@ TEST(ChatForms, PartsAsAListOrJoined) {
                     "%}{% for p in m.content %}({{ p.text }}){% endfor %}{% endif %}{% endfor %}")
                  ->Render(input)),
       "(one)(two)");
-  // Parts are a client's text as much as content is.
+  // The text of parts comes from a client, like content.
   input.messages[0].literal = true;
   const auto rendered = Parsed("{% for m in messages %}{{ m.content }}{% endfor %}")->Render(input);
   EXPECT_EQ(rendered->literal_spans, (std::vector<ByteSpan>{{0, 7}}));
@@ -185,7 +185,7 @@ class Files : public ::testing::Test {
   void Write(const std::string& name, const std::string& text) const {
     std::ofstream(folder_ / name) << text;
   }
-  // What the folder's template makes of no messages, without and with tools.
+  // The output of the folder's template for no messages, without and with tools.
   std::string Rendered(bool tools, const std::string& file = "") const {
     const auto chat = ChatTemplate::Load(folder_.string(), file);
     if (!chat.ok()) return std::string(Message(chat.status()));

@@ -25,7 +25,7 @@ absl::StatusOr<std::string> RenderSource(const std::string& source,
   return parsed->RenderJson(messages_json, rest);
 }
 
-// Every snippet gives what Python's Jinja gives, and fails where that fails.
+// Every snippet gives the result of Python's Jinja, and fails where Python's Jinja fails.
 TEST(ChatTemplate, SnippetsAsPythonRendersThem) {
   const auto rows = Lines(kRoot + "/tests/data/chat/vectors.jsonl");
   ASSERT_GT(rows.size(), 80u);
@@ -40,7 +40,7 @@ TEST(ChatTemplate, SnippetsAsPythonRendersThem) {
   }
 }
 
-// Published templates, when their copies are at hand.
+// Published templates, if copies of them are available.
 TEST(ChatTemplate, PublishedTemplates) {
   const std::string folder = kRoot + "/../shared/tokenizers/chat/";
   if (!std::filesystem::exists(folder + "vectors.jsonl")) {
@@ -66,7 +66,7 @@ TEST(ChatTemplate, PublishedTemplates) {
   }
 }
 
-// The bundled model's template from structured messages: the prompts of the recorded goldens.
+// The bundled model's template with structured messages gives the prompts of the recorded goldens.
 TEST(ChatTemplate, BundledModelsGoldens) {
   const auto chat = ChatTemplate::Load(kRoot + "/models/fathom-tiny");
   ASSERT_TRUE(chat.ok()) << ToString(chat.status());
@@ -128,7 +128,7 @@ TEST(ChatTemplate, ErrorsOfARequestNameTheFileAndNotTheFolder) {
   EXPECT_EQ(message.find("/srv"), std::string::npos) << message;
 }
 
-// Hostile templates and messages end with an error that says which limit, quickly and without a
+// Hostile templates and messages end quickly with an error that names the limit, and without a
 // crash.
 TEST(ChatTemplate, LimitsHold) {
   const std::string deep_brackets =
@@ -160,8 +160,8 @@ TEST(ChatTemplate, LimitsHold) {
   EXPECT_EQ(DetailOf(refused.status())->field, "tools_json");
 }
 
-// What a template names and what it gives as arguments is checked before anything is rendered, also
-// in branches that no conversation may ever take.
+// The names in a template and their arguments are checked before anything is rendered, also in
+// branches that no conversation reaches.
 TEST(ChatTemplate, WhatIsNotThereIsRefusedAtStartWithItsLine) {
   const std::pair<const char*, const char*> cases[] = {
       {"{{ x | nosuch }}", "the filter 'nosuch' is not supported in chat templates"},
@@ -195,7 +195,7 @@ TEST(ChatTemplate, WhatIsNotThereIsRefusedAtStartWithItsLine) {
     EXPECT_TRUE(message.starts_with("file: chat template, line 3: ")) << message;
     EXPECT_NE(message.find(says), std::string::npos) << message;
   }
-  // What a template makes itself may have any name.
+  // Names that a template defines itself may be anything.
   for (const char* source :
        {"{% macro f() %}1{% endmacro %}{% set ns = namespace(run=f) %}{{ ns.run() }}",
         "{% macro f() %}1{% endmacro %}{{ {'run': f}.run() }}",
@@ -204,7 +204,7 @@ TEST(ChatTemplate, WhatIsNotThereIsRefusedAtStartWithItsLine) {
   }
 }
 
-// Values that would be printed for ever, although they take little memory.
+// Values that take little memory but whose printing would never end.
 TEST(ChatTemplate, AValueThatHoldsItselfTwiceManyTimesIsRefused) {
   for (const char* twice : {"[ns.x, ns.x]", "(ns.x, ns.x)", "{'a': ns.x, 'b': ns.x}"}) {
     const auto text =
@@ -217,7 +217,7 @@ TEST(ChatTemplate, AValueThatHoldsItselfTwiceManyTimesIsRefused) {
   }
 }
 
-// Integers of any size keep their digits; maps of many keys are found in constant time.
+// Integers of any size keep their digits; entries of large maps are found in constant time.
 TEST(ChatTemplate, JsonKeepsDigitsOrderAndTheLastOfEqualKeys) {
   ChatInput input;
   input.tools_json = R"([{"a": 18446744073709551615, "b": -99999999999999999999999, "c": 1.0, )"

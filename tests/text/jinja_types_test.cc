@@ -1,6 +1,6 @@
-// No template and no value ends the process: each filter, test, method and operator meets values of
-// every type in the place of every operand and argument. What is refused is refused with an error;
-// that results are Python's is shown elsewhere.
+// No template and no value ends the process: each filter, test, method and operator gets values of
+// every type for every operand and argument. Unsupported combinations give an error. Other tests
+// show that results equal Python's.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -42,7 +42,7 @@ constexpr const char* kValues[] = {
     "range",
 };
 
-// Renders; an error of the template is as good as a result.
+// Renders; an error of the template is accepted too.
 void Render(const std::string& source) {
   static const Variables kVariables = {{"user", Value(Str::Literal("use<r>"))}};
   try {
@@ -61,7 +61,7 @@ void Render(const std::string& source) {
 
 std::string Any(Random& random) { return kValues[random() % std::size(kValues)]; }
 
-// Arguments at random, some of them by name.
+// Random arguments, some of them by name.
 std::string Arguments(Random& random, size_t count) {
   constexpr const char* kNames[] = {"attribute", "default", "boolean", "count", "width",
                                     "first",     "indent",  "sep",     "chars", "maxsplit"};
@@ -78,7 +78,8 @@ class Types : public ::testing::Test {
  protected:
   Types() { RecordProperty("FATHOM_SEED", std::to_string(TestSeed())); }
 
-  // `make(value, arguments)` with no argument, each single one, and some lists of two and three.
+  // Calls `make(value, arguments)` without an argument, with each single one, and with some lists
+  // of two and three.
   template <class Make>
   void ForAllArguments(const Make& make) {
     for (const char* value : kValues) {
@@ -96,7 +97,7 @@ TEST_F(Types, Filters) {
     ForAllArguments([&](const std::string& value, const std::string& arguments) {
       return fmt::format("{{{{ {} | {}({}) }}}}", value, name, arguments);
     });
-    // As filters apply filters and tests by name.
+    // In the form in which filters apply filters and tests by name.
     for (const char* value : kValues) {
       Render(fmt::format("{{{{ [{}] | map('{}', {}) | list }}}}", value, name, Any(random_)));
     }
@@ -174,7 +175,7 @@ TEST_F(Types, ItemsSlicesAndStatements) {
   }
 }
 
-// What holds itself, or nests without end, ends with an error and leaves nothing behind.
+// A value that contains itself, or nests without end, gives an error and leaves no memory behind.
 TEST_F(Types, NestingHasAnEnd) {
   for (const char* deeper : {"[ns.x]", "{'a': ns.x}", "{'a': ns.x}.items", "[[ns.x], ns]",
                              "namespace(x=ns.x)", "[ns]", "ns"}) {

@@ -1,6 +1,6 @@
-// User text is not markup: whatever a client writes, and whatever a template does with it, no
-// special token comes of it; the template's own markers stay what they are; and the template sees
-// the text as it is.
+// A client's text is never markup: whatever a client writes and whatever a template does with it,
+// no special token is made of it. The template's own markers stay markers, and the template sees
+// the text unchanged.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -35,7 +35,7 @@ class Literal : public ::testing::TestWithParam<std::filesystem::path> {
   Random random_{TestSeed()};
 };
 
-// Values that are cut anywhere into a token's text, stripped or not, side by side and between
+// Values that are pieces of the text of a token, stripped or not, next to each other and between
 // markers.
 TEST_P(Literal, NoValueBecomesAToken) {
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
@@ -91,7 +91,7 @@ INSTANTIATE_TEST_SUITE_P(Tokenizers, Literal,
                            return name;
                          });
 
-// Operations whose own text is ASCII, or Greek that they take out again.
+// Operations whose own text is ASCII, or Greek letters that the template removes again.
 constexpr const char* kOperations[] = {
     "<a>{{ c }}</a>",
     "{{ c ~ '|' ~ c }}{{ '-' + c + '-' }}{{ c * 3 }}",
@@ -132,7 +132,7 @@ std::string GreekText(Random& random, bool spaces) {
   return text;
 }
 
-// What came from the client, and nothing else, is literal, whatever was done to it.
+// After any operation, exactly the text of the client is literal.
 TEST(LiteralStrings, FollowTheirText) {
   Random random(TestSeed());
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
@@ -148,7 +148,7 @@ TEST(LiteralStrings, FollowTheirText) {
   }
 }
 
-// Whether a text is literal changes no rendering.
+// The result of a rendering does not depend on whether a text is literal.
 TEST(LiteralStrings, TemplatesDoNotSeeThem) {
   Random random(TestSeed());
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
@@ -190,14 +190,15 @@ TEST(LiteralStrings, PartsAndSums) {
   EXPECT_EQ(other.LiteralSpans(), (std::vector<ByteSpan>{{3, 11}}));
   EXPECT_EQ(longer.Slice(5, 9).LiteralSpans(), (std::vector<ByteSpan>{{0, 2}}));
   EXPECT_EQ(Concat(Str(), user).LiteralSpans(), (std::vector<ByteSpan>{{0, 4}}));
-  for (int i = 0; i < 10; ++i) sum = Concat(sum, sum);  // Of its own buffer.
+  for (int i = 0; i < 10; ++i) sum = Concat(sum, sum);  // Appends to its own buffer.
   EXPECT_EQ(sum.size(), 7u << 10);
   EXPECT_EQ(sum.Slice(7 * 1023, 7 * 1024).view(), "ownuser");
   EXPECT_EQ(sum.LiteralSpans().size(), 1024u);
 }
 
-// A template that collects a text piece by piece moves each byte a few times, not once a piece: it
-// takes little longer than one that writes the pieces, where copies would take 40 times as long.
+// A template that collects a text piece by piece copies each byte a few times, not once for each
+// piece. It takes little longer than a template that writes the pieces; copying each time would
+// take 40 times as long.
 TEST(LiteralStrings, CollectingIsNotQuadratic) {
   const std::vector<std::string> contents(6000, std::string(1000, 'x'));
   const auto seconds = [&](const std::string& source) {

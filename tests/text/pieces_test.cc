@@ -1,4 +1,4 @@
-// The tokenizer's parts: UTF-8, patterns, NFC, and what a tokenizer.json may not hold.
+// The parts of the tokenizer: UTF-8, patterns, NFC, and refusals of tokenizer.json.
 #include <gtest/gtest.h>
 #include <utf8proc.h>
 
@@ -158,8 +158,7 @@ TEST(Normalizer, EqualsUtf8procAndKeepsSpans) {
   Random random(TestSeed());
   int changed = 0;
   for (int i = 0; i < 30000; ++i) {
-    // The span's text stands between what cannot compose, so that its NFC must be found in the
-    // span.
+    // Characters that do not compose surround the span, so that its NFC must be found in the span.
     const std::string before = ComposingText(random) + "(", inside = ComposingText(random),
                       after = ")" + ComposingText(random);
     const ByteSpan span{before.size(), before.size() + inside.size()};
@@ -182,8 +181,7 @@ TEST(Normalizer, EqualsUtf8procAndKeepsSpans) {
   EXPECT_GT(changed, 1000);
 }
 
-// One key of a good tokenizer.json changed; the message names it.
-// A letter with a million marks: canonical ordering by exchange of neighbours would take an hour.
+// A letter with a million marks; an ordering that exchanges neighbours would take an hour.
 TEST(Normalizer, MarksWithoutEnd) {
   constexpr int kPairs = 500'000;
   std::string text = "a", expected = "\xC3\xA1";
@@ -233,7 +231,8 @@ class Refusals : public ::testing::Test {
   nlohmann::json good_;
 };
 
-// A letter among the added tokens is found in literal text, alone and beside markup that is not.
+// A letter among the added tokens is matched in literal text, alone and next to markup, which is
+// not matched.
 TEST_F(Refusals, ALetterIsTextAndAMarkerIsNot) {
   const auto next = static_cast<TokenId>(good_["model"]["vocab"].size()) + 100;
   for (const char* content : {"ж", "<mark>", "ж>"}) {
@@ -250,7 +249,7 @@ TEST_F(Refusals, ALetterIsTextAndAMarkerIsNot) {
     return std::count(ids.begin(), ids.end(), id);
   };
   const std::string text = "a<mark>ж>ж<mark>";
-  const ByteSpan literal = {0, text.size() - 6};  // All but the last marker.
+  const ByteSpan literal = {0, text.size() - 6};  // Everything except the last marker.
   const auto ids = tokenizer.Encode(text, {.literal_spans = {&literal, 1}}).value();
   EXPECT_EQ(has(ids, letter), 2);
   EXPECT_EQ(has(ids, mark), 1);
@@ -258,8 +257,7 @@ TEST_F(Refusals, ALetterIsTextAndAMarkerIsNot) {
   EXPECT_EQ(has(tokenizer.Encode(text).value(), *tokenizer.FindToken("ж>")), 1);
 }
 
-// What training leaves in published files: sections that no server follows.
-// Vocabularies of characters: what the others' vectors do not show.
+// Vocabularies of characters: the cases that the recorded vectors do not have.
 TEST_F(Refusals, CharacterVocabularies) {
   nlohmann::json json;
   std::ifstream(TokenizerData() / "characters/tokenizer.json") >> json;
@@ -269,7 +267,7 @@ TEST_F(Refusals, CharacterVocabularies) {
   const TokenId newline = *tokenizer->FindToken("<0x0A>");
   EXPECT_EQ(tokenizer->TokenBytes(newline), "\n");
   EXPECT_EQ(tokenizer->TokenBytes(*tokenizer->FindToken("\xE2\x96\x81the")), " the");
-  // U+2581 of a text is a space; spans move with their text.
+  // A U+2581 in a text becomes a space; spans move with their text.
   EXPECT_EQ(tokenizer->Encode("a\xE2\x96\x81the").value(), tokenizer->Encode("a the").value());
   EXPECT_LE(tokenizer->MinTokens("\xE2\x96\x81\xE2\x96\x81\xE2\x96\x81\xE2\x96\x81"), 1);
   const ByteSpan literal = {0, 3};
@@ -296,6 +294,7 @@ TEST_F(Refusals, CharacterVocabularies) {
   }
 }
 
+// Training leaves these sections in published files; a server ignores them.
 TEST_F(Refusals, TruncationAndPaddingChangeNothing) {
   ASSERT_TRUE(Load(good_.dump()).ok());
   const std::string text = "a text of more than five tokens, surely";
@@ -331,10 +330,11 @@ TEST_F(Refusals, TokensThatOnlyTheConfigurationLists) {
 
 TEST_F(Refusals, TheGoodOneLoads) { EXPECT_TRUE(Load(good_.dump()).ok()); }
 
+// Changes one key of a good tokenizer.json; the message must name it.
 TEST_F(Refusals, EachKeyIsNamed) {
   struct Case {
     const char* pointer;
-    const char* value;  // Empty: the key is taken away.
+    const char* value;  // Empty: the key is removed.
     const char* named;
   };
   for (const Case& c : std::vector<Case>{

@@ -1,4 +1,4 @@
-// What turns ids into text piece by piece: the whole must not depend on the pieces.
+// The classes that turn ids into text piece by piece: the whole text must not depend on the pieces.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -21,7 +21,7 @@ class Streams : public ::testing::Test {
     trace_.emplace(__FILE__, __LINE__, "FATHOM_SEED=" + std::to_string(TestSeed()));
   }
 
-  // Ids of some text, or any ids at all (then mostly no UTF-8).
+  // The ids of some text, or random ids (which mostly give no UTF-8).
   std::vector<TokenId> RandomIds() {
     if (random_() % 2 == 0) {
       return tokenizer_->Encode(RandomText(random_, 30, AddedContents(*tokenizer_))).value();
@@ -69,7 +69,7 @@ struct Found {
   bool operator==(const Found&) const = default;
 };
 
-// By the definition: the first end of a match, then the first of the list.
+// By the definition: the match that ends first, then the first in the list.
 Found Naive(const std::string& text, const std::vector<std::string>& stops, bool include_stop) {
   for (size_t end = 1; end <= text.size(); ++end) {
     for (size_t i = 0; i < stops.size(); ++i) {
@@ -113,7 +113,7 @@ TEST_F(Streams, UnarmedMatchesDoNotCount) {
   StopStrings matcher({"aa"}, false);
   std::string text;
   EXPECT_EQ(matcher.Append("xaa", false, &text), std::nullopt);
-  EXPECT_EQ(text, "xa");  // The second a may begin one that counts.
+  EXPECT_EQ(text, "xa");  // The second a may begin a match that counts.
   EXPECT_EQ(matcher.Append("a", true, &text), 0);
   EXPECT_EQ(text, "xa");
 }
@@ -140,7 +140,7 @@ TEST_F(Streams, ThinkingOpensInThePromptOrWithTheFirstToken) {
     return letters;
   };
   EXPECT_EQ(channels(false), "-R-TTT");
-  EXPECT_EQ(channels(true), "RR-TTT");  // A second begin is thought, too.
+  EXPECT_EQ(channels(true), "RR-TTT");  // A second begin token belongs to the reasoning too.
 }
 
 TextDelta RunAll(const Tokenizer* tokenizer, const TextStreamOptions& options,
@@ -220,7 +220,7 @@ TEST_F(Streams, WhiteSpaceBeforeThinkingIsNoAnswer) {
   options.stop_strings = {"\nno"};
   EXPECT_EQ(run("\n<think>so</think>yes\nno"), "so|yes");
   EXPECT_EQ(run("\nno"), "|");
-  options.stop_strings = {"\n"};  // Is looked for at once.
+  options.stop_strings = {"\n"};  // Searched at once.
   EXPECT_EQ(run("\n<think>so"), "|");
   EXPECT_EQ(run(" <think>so</think>yes"), "so| yes");
 }

@@ -1,5 +1,5 @@
-// tests/text/text_support.h: what the tests of text/ share: seeds, folders, recorded
-// vectors, random text.
+// tests/text/text_support.h: helpers for the tests of text/: seeds, folders, recorded vectors,
+// random text.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ using Random = std::mt19937_64;
 inline std::filesystem::path SourceDir() { return FATHOM_SOURCE_DIR; }
 inline std::filesystem::path TinyModel() { return SourceDir() / "models/fathom-tiny"; }
 inline std::filesystem::path TokenizerData() { return SourceDir() / "tests/data/tokenizers"; }
-// Published vocabularies, beside the project; may be missing.
+// The folder of published vocabularies beside the project; it may be missing.
 inline std::filesystem::path PublishedTokenizers() {
   return SourceDir().parent_path() / "shared/tokenizers";
 }
@@ -86,7 +86,7 @@ inline void AppendCodePoint(char32_t c, std::string* text) {
   }
 }
 
-// Up to `characters` of them: mostly ASCII, some of everything, and bits of `pieces`.
+// At most `characters` characters: mostly ASCII, some of all kinds, and parts of `pieces`.
 inline std::string RandomText(Random& random, int characters,
                               const std::vector<std::string>& pieces = {}) {
   std::string text;

@@ -1,6 +1,6 @@
-// tokenizer_bench MODEL_FOLDER [TEXT_FILE...]: megabytes per second of Encode on one thread, and
-// the time to load. Without a file: this project's own pages (English and some code). Best of
-// several passes, so that what else runs on the machine counts little.
+// tokenizer_bench MODEL_FOLDER [TEXT_FILE...]: prints the megabytes per second of Encode on one
+// thread, and the time to load. Without a file it uses this project's own docs (English and some
+// code). The best of several passes counts, so that other load on the machine matters little.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

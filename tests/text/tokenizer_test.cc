@@ -1,4 +1,4 @@
-// Tokenizer against recorded results of Hugging Face's library, and properties of its own.
+// The tokenizer against recorded results of Hugging Face's library, and its own properties.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -42,8 +42,8 @@ TEST(TokenizerVectors, BundledModel) {
   CheckVectors(*LoadTokenizer(TinyModel()), TokenizerData() / "fathom-tiny.jsonl", 400);
 }
 
-// Each exercises some keys of tokenizer.json: behaviours, prefix spaces, kinds of added tokens,
-// NFC...
+// Each tests some keys of tokenizer.json: behaviours, prefix spaces, kinds of added tokens, NFC,
+// ...
 TEST(TokenizerVectors, Variants) {
   int variants = 0;
   for (const auto& entry : std::filesystem::directory_iterator(TokenizerData())) {
@@ -55,7 +55,8 @@ TEST(TokenizerVectors, Variants) {
 }
 
 TEST(TokenizerVectors, PublishedWhereTheyAre) {
-  if (!std::filesystem::exists(PublishedTokenizers())) return;  // BundledModel and Variants remain.
+  // BundledModel and Variants still run.
+  if (!std::filesystem::exists(PublishedTokenizers())) return;
   int families = 0;
   for (const auto& entry : std::filesystem::directory_iterator(PublishedTokenizers())) {
     if (!std::filesystem::exists(entry.path() / "tokenizer.json")) continue;
@@ -139,11 +140,8 @@ TEST_F(TinyTokenizer, EveryThreadGetsTheSame) {
   }
 }
 
-// A literal span over the whole text is the same as no parsing; over none of it, as plain parsing.
-// In between, text outside of spans keeps its tokens and no token touches a span.
-// Long runs of few kinds of characters, which BPE merges in another way than short words: by a
-// property that needs no second tokenizer. The ids of a word are those of BPE's rule, taken
-// literally.
+// Long runs of few kinds of characters, which BPE merges in another way than short words. The test
+// needs no second tokenizer: the ids of a word must be those that BPE's rule gives literally.
 TEST_F(TinyTokenizer, LongWordsFollowTheRule) {
   Random random(TestSeed());
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
@@ -184,7 +182,8 @@ TEST_F(TinyTokenizer, LongWordsFollowTheRule) {
   }
 }
 
-// Spaces take about as long as text; ten times as long, and a few such texts stop everybody's.
+// Spaces take about as long as text. If they took ten times as long, a few such texts would stop
+// the texts of all clients.
 TEST_F(TinyTokenizer, RunsOfOneCharacterAreNotSlow) {
   const auto seconds = [&](const std::string& text) {
     double best = 1e9;
@@ -210,7 +209,7 @@ TEST_F(TinyTokenizer, NobodyWaitsForIt) {
   int asked = 0;
   const auto status =
       tokenizer_->Encode(text, {.cancelled = [&] { return ++asked == 2; }}).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);  // One word: asked before and behind it.
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);  // One word: checked before and after it.
   EXPECT_EQ(asked, 2);
   asked = 0;
   std::string words;
@@ -220,10 +219,11 @@ TEST_F(TinyTokenizer, NobodyWaitsForIt) {
   EXPECT_EQ(asked, 3);
   asked = 0;
   EXPECT_TRUE(tokenizer_->Encode(words, {.cancelled = [&] { return ++asked < 0; }}).ok());
-  EXPECT_LT(asked, 1000);  // Asking may cost a lock.
+  EXPECT_LT(asked, 1000);  // A check may cost a lock.
 }
 
-// The bound that refuses a text untokenized is never above what tokenizing gives.
+// The lower bound that refuses a text without tokenizing it is never above the real number of
+// tokens.
 TEST(MinTokens, IsALowerBound) {
   Random random(TestSeed());
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
@@ -242,7 +242,7 @@ TEST(MinTokens, IsALowerBound) {
     }
     for (int i = 0; i < 2000; ++i) {
       std::string text = RandomText(random, 40, pieces);
-      if (i % 3 == 0) {  // The tightest: one long token again and again.
+      if (i % 3 == 0) {  // The tightest case: one long token, repeated.
         const std::string& piece = pieces[random() % pieces.size()];
         text.clear();
         for (int repeat = 0; repeat < 20; ++repeat) text += piece;
@@ -255,6 +255,9 @@ TEST(MinTokens, IsALowerBound) {
   }
 }
 
+// A literal span over the whole text gives the same ids as no parsing; no span gives the same ids
+// as plain parsing. With other spans, text outside them keeps its tokens and no token touches a
+// span.
 TEST(LiteralSpans, BetweenAllAndNothing) {
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
   for (const auto& folder :
@@ -274,7 +277,7 @@ TEST(LiteralSpans, BetweenAllAndNothing) {
   }
 }
 
-// In published vocabularies a few letters are added tokens: they are text, also in a user's words.
+// In published vocabularies a few letters are added tokens: they are text, also in a client's text.
 TEST(LiteralSpans, LettersAreTextWhereTheyAre) {
   const struct {
     const char* folder;
@@ -289,7 +292,7 @@ TEST(LiteralSpans, LettersAreTextWhereTheyAre) {
       continue;
     }
     const auto tokenizer = LoadTokenizer(folder);
-    const auto expected = tokenizer->Encode(text).value();  // As markup would be read.
+    const auto expected = tokenizer->Encode(text).value();  // The ids with markup parsed.
     EXPECT_TRUE(ids.empty() || ids == expected);
     EXPECT_EQ(tokenizer->Encode(text, {.literal_spans = {&all, 1}}).value(), expected) << name;
     EXPECT_EQ(tokenizer->Encode(text, {.parse_special = false}).value(), expected) << name;
@@ -328,7 +331,7 @@ TEST(LiteralSpans, OnlyTheOneOutsideIsAToken) {
   }
 }
 
-// The template's text and the span may touch: "<think>" right behind a literal "<".
+// The template's text and a span may touch: "<think>" directly after a literal "<".
 TEST(LiteralSpans, ATokenMayTouchASpanFromOutside) {
   const auto tokenizer = LoadTokenizer(TinyModel());
   const TokenId think = *tokenizer->FindToken("<think>");

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/data/chat/vectors.jsonl: template snippets with what Python's Jinja makes of them.
+"""Writes tests/data/chat/vectors.jsonl: template snippets with the results of Python's Jinja.
 
 The environment is the one chat templates are written for: sandboxed, trim_blocks, lstrip_blocks, loop controls, tojson as
 json.dumps. Run after changing SNIPPETS: python3 tests/tools/make_chat_vectors.py (needs the jinja2 package).
@@ -113,7 +113,7 @@ SNIPPETS = [
     "{{ [1, 2, 3, 4, 5] | batch(2) | list }}{{ [1, 2, 3] | batch(2, 'x') | list }}{{ {'a': {'b': [5, 6]}} | attr('items') is callable }}{{ [{'a': {'b': [5, 6]}}] | map(attribute='a.b.1') | list }}{{ [{}, {'a': 1}] | map(attribute='a', default='z') | list }}",
     "{{ [1, 2, 1].count(1) }}{{ [1, 2].index(2) }}{{ 'b' | default(default_value='q') }}{{ x | default('q', boolean=true) }}{{ ['a'] | join(d='-') }}{{ ['b'] | map('replace', 'b', 'c') | first }}{{ [1, 2] | map('string') | map('upper') | list }}",
     "{{ 'a\r\nb\n' | indent }}|{{ 'a\nb' | indent('>', first=true, blank=true) }}|{{ '' | indent(2, true) }}|{{ 'a\n\nb' | indent(width=1, blank=true) }}",
-    # Errors: the reason is ours, that there is one is Python's.
+    # Errors: Python decides whether there is one; the text is ours.
     "{{ x.y }}", "{{ x + 'a' }}", "{{ none + 'a' }}", "{{ 'a' + 1 }}", "{{ raise_exception('no system role') }}", "{{ x() }}", "{{ 'a'.nope() }}",
     "{% if %}", "{{ 1 + }}", "{% for x %}", "{{ 'a", "{% if 1 %}", "{{ 1 | nosuch }}", "{{ 1 is nosuch }}", "{% nosuch %}", "{{ 1 // 0 }}",
     "{% for i in 5 %}{% endfor %}", "{{ 1 in 'a' }}", "{% set x.y = 1 %}", "{{ 'a' < 1 }}", "{{ none | length }}", "{{ (1 }}", "{# open",
@@ -161,7 +161,7 @@ def main():
             row = {"source": source, "messages": MESSAGES}
             try:
                 row["text"] = env.from_string(source).render(messages=MESSAGES)
-            except Exception as error:  # Whatever Python raises, ours must be an error too.
+            except Exception as error:  # For any exception of Python, our engine must give an error too.
                 row["error"] = type(error).__name__
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rewrites a model folder into a variant that no published data here has; standard library only.
+"""Rewrites a model folder into a variant that the published test data does not have; uses only the standard library.
 
     rewrite_model.py models/fathom-tiny /some/folder --dtype float32 --shards 3
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Random conversations and what Python's Jinja makes of them, for templates that use what published ones use.
+"""Random conversations and the results of Python's Jinja, for templates that use the features of published ones.
 
 Prints lines as `fathom render --vectors` reads them: python3 tests/tools/template_oracle.py TEMPLATE COUNT SEED
 """
@@ -91,7 +91,7 @@ def main():
         try:
             row["text"] = template.render(messages=messages, tools=tools, documents=None, bos_token="<s>", eos_token="</s>",
                                           add_generation_prompt=row["add_generation_prompt"], **options)
-        except Exception as error:  # Whatever Python raises, ours must be an error too.
+        except Exception as error:  # For any exception of Python, our engine must give an error too.
             row["error"] = f"{type(error).__name__}: {error}"
         print(json.dumps(row))
 

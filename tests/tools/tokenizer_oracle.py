@@ -1,4 +1,4 @@
-"""Writes tests/data/tokenizers/: small tokenizers and what Hugging Face's `tokenizers` makes of texts and ids.
+"""Writes tests/data/tokenizers/: small tokenizers and the results of Hugging Face's `tokenizers` for texts and ids.
 
 The tests compare text/tokenizer with it. Run again after a change of the cases:
     python3 -m venv build/oracles && build/oracles/bin/pip install tokenizers

@@ -1,5 +1,5 @@
-// tests/worker/decoder_rig.h: a model folder loaded as the ranks of one group in this process, each
-// rank a thread, and the scripts that the decoder's tests run on them.
+// tests/worker/decoder_rig.h: loads a model folder as the ranks of one group in this process, each
+// rank a thread, and runs the scripts of the decoder's tests on them.
 #pragma once
 
 #include <condition_variable>
@@ -58,7 +58,7 @@ struct RigOptions {
   int32_t block_tokens = 16;
 };
 
-// One rank with its cache; what a script works with.
+// One rank with its cache, for a script.
 struct Rank {
   std::unique_ptr<Comm> comm;
   std::unique_ptr<kernels::ThreadPool> pool;
@@ -66,7 +66,7 @@ struct Rank {
   std::unique_ptr<Decoder> decoder;
 };
 
-// A sequence with its blocks; `first_block` apart by at least its length from others'.
+// A sequence with its blocks. `first_block` values of sequences are at least their length apart.
 struct Sequence {
   Sequence(int32_t first_block, int32_t blocks);
   std::vector<BlockId> table;
@@ -77,8 +77,8 @@ struct Sequence {
 void RunRanks(const std::filesystem::path& folder, const RigOptions& options,
               const std::function<void(Rank&)>& script);
 
-// Feeds `ids` as one chunk and returns the logits of those that `wanted` names by their index (by
-// default of all), [ids][vocab].
+// Computes `ids` as one chunk and returns the logits of the ids whose index is in `wanted` (by
+// default all): [ids][vocab].
 std::vector<float> Feed(
     Rank& rank, Sequence& sequence, std::span<const TokenId> ids,
     const std::function<bool(size_t)>& wanted = [](size_t) { return true; });

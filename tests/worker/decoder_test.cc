@@ -1,5 +1,5 @@
-// The forward pass against recorded outputs of another implementation, and against itself: however
-// a sequence is fed, its logits have the same bits.
+// The forward pass against recorded outputs of another implementation, and against itself: the
+// logits of a sequence have the same bits for every way to divide it into chunks and steps.
 #include "worker/cpu/decoder.h"
 
 #include <gtest/gtest.h>
@@ -54,7 +54,7 @@ float Logprob(std::span<const float> logits, int tp, TokenId id) {
       {.logits = logits, .slices = tp, .id = id, .top_ids = {}, .top_logprobs = {}});
 }
 
-// Scores the prompt and generates greedily; compares only on rank 0.
+// Scores the prompt and generates greedily; only rank 0 compares.
 void ReplayGolden(Rank& rank, const Golden& golden) {
   const bool check = rank.comm->rank() == 0;
   const int tp = rank.comm->size();
@@ -91,7 +91,7 @@ struct GoldenCase {
 
 void PrintTo(const GoldenCase& c, std::ostream* out) { *out << c.name; }
 
-// The bundled models, and each fixture that is beside the checkout.
+// The bundled models, and each fixture that lies beside the checkout.
 std::vector<GoldenCase> GoldenCases() {
   std::vector<GoldenCase> cases;
   const auto add = [&cases](const std::string& name, const fs::path& folder, const fs::path& file) {
@@ -157,8 +157,8 @@ TEST(DecoderTest, ChunksOfAnySizeGiveTheBitsOfOneChunk) {
   EXPECT_TRUE(LogitsOf({}, 1) == whole) << "decoded is not prefilled";
 }
 
-// The last layer works on the rows with logits alone; which ones they are changes no bit of them,
-// nor of what follows a chunk that wants none.
+// The last layer computes only the rows with logits. Which rows they are changes no bit of them,
+// and no bit of what follows a chunk without logits.
 TEST(DecoderTest, RowsWithoutLogitsDoNotMatter) {
   constexpr size_t kVocab = 4096;
   const std::vector<size_t> some = {0, 3, 7, 511, 512, 598};
@@ -209,7 +209,8 @@ TEST(DecoderTest, ASequenceAloneIsTheSequenceAmongOthers) {
       alone.push_back(Feed(rank, sequence, ids.back()));
       for (const BlockId block : sequence.table) ASSERT_TRUE(rank.kv->Zero(block).ok());
     }
-    // All prompts but their last tokens in one step, the last ones as a step of decode rows.
+    // All tokens of all prompts except the last ones in one step, then the last ones in a step of
+    // decode rows.
     std::vector<Sequence> sequences;
     std::vector<std::span<const BlockId>> tables;
     std::vector<ForwardRow> prompts, lasts;

@@ -1,4 +1,4 @@
-// Wrong plans end the epoch; what harms one sequence is its row's fault and nobody else's.
+// A wrong plan ends the epoch; an error in one sequence is a fault of its row only.
 #include "worker/engine/engine.h"
 
 #include <gtest/gtest.h>
@@ -23,7 +23,7 @@ TEST(Engine, AFaultHarmsItsRowOnly) {
   plan.chunks = {{{1}, 3, true}, {{2}, 3, true}, {{3}, 3, true}, {{4}, 20, true}, {{5}, 3, true}};
   const auto first = world.engine->Execute(plan);
   ASSERT_TRUE(first.ok()) << ToString(first.status());
-  // Planned before the faults were known: void rows, no crash, the same faults.
+  // Planned before the faults were known: the rows are ignored, no crash, the same faults.
   plan = world.Plan();
   for (int32_t slot = 1; slot <= 5; ++slot) plan.chunks.push_back({{slot}, DecodeRow{{0}}, true});
   const auto second = world.engine->Execute(plan);
@@ -40,7 +40,7 @@ TEST(Engine, AFaultHarmsItsRowOnly) {
     EXPECT_EQ((*result)->rows[4].ids, std::vector{naive.Next()});
     naive.ids.push_back(naive.Next());
   }
-  // The seats are good again for others.
+  // Other sequences can use the slots again.
   plan = world.Plan();
   for (int32_t slot = 1; slot <= 4; ++slot) plan.releases.push_back({slot});
   for (int32_t slot = 1; slot <= 4; ++slot) {
@@ -86,8 +86,8 @@ TEST(Engine, NothingLeftToDrawIsAFault) {
   EXPECT_EQ(result->rows[0].fault, RowFault::kTokenOutOfRange);
 }
 
-// Each makes one plan wrong; the engine has slot 1 seated, computed and sampled by step 0, slot 2
-// with 3 of 5 ids.
+// Each changes one plan into a wrong one. Before it, the engine has slot 1, computed and sampled by
+// step 0, and slot 2 with 3 of its 5 ids.
 struct WrongPlan {
   const char* name;
   void (*spoil)(StepPlan* plan);

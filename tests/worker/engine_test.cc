@@ -1,5 +1,6 @@
-// The engine against a naive model of each sequence alone: whatever the batch, the chunks, the
-// blocks and the order of seats, a sequence's tokens and log-probabilities are the same.
+// The engine against a naive model that computes each sequence alone: the tokens and
+// log-probabilities of a sequence do not depend on the batch, the chunks, the blocks and the order
+// of admission.
 #include "worker/engine/engine.h"
 
 #include <gtest/gtest.h>
@@ -20,7 +21,7 @@ uint64_t TestSeed() {
   return seed != nullptr ? std::strtoull(seed, nullptr, 10) : 1;
 }
 
-// Plays a scheduler: random seats, chunks and releases, two plans ahead of the results.
+// Plays a scheduler: random admissions, chunks and releases, two plans ahead of the results.
 class RandomRun {
  public:
   explicit RandomRun(uint64_t seed) : rng_(seed) {
@@ -81,7 +82,7 @@ class RandomRun {
     naive.seed = rng_();
     naive.prompt_tokens = 1 + Below(40);
     for (int32_t i = 0; i < naive.prompt_tokens; ++i) naive.ids.push_back(Below(kFakeVocab - 1));
-    // Suspended before with some tokens: replayed as a prefill.
+    // The sequence was suspended with some tokens, which are replayed as a prefill.
     for (int32_t i = Below(3) == 0 ? Below(12) : 0; i > 0; --i) naive.ids.push_back(naive.Next());
     seated.until = static_cast<int32_t>(naive.ids.size()) + 1 + Below(20);
     Admit admit;

@@ -1,5 +1,5 @@
-// tests/worker/engine_world.h: an engine with a fake decoder, and the naive model of one sequence
-// by itself that it is compared with.
+// tests/worker/engine_world.h: an engine with a fake decoder, and the naive model of a single
+// sequence to compare with.
 #pragma once
 
 #include <algorithm>
@@ -51,7 +51,7 @@ struct World {
     plan.step = {step++};
     return plan;
   }
-  // Seats ids as a prompt with enough blocks for the context, from block 1 + 6 * (slot - 1) on.
+  // Admits ids as a prompt, with enough blocks for the context, from block 1 + 6 * (slot - 1) on.
   void Seat1(StepPlan* plan, int32_t slot, std::vector<TokenId> ids, Request request = Greedy()) {
     Admit admit;
     admit.slot = {slot};
@@ -80,7 +80,7 @@ struct World {
   uint64_t step = 0;
 };
 
-// One sequence by itself: what its tokens must be.
+// A single sequence: its expected tokens.
 struct Naive {
   Request request;
   uint64_t seed = 0;

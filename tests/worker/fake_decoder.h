@@ -1,5 +1,5 @@
-// tests/worker/fake_decoder.h: a Decoder whose logits are a hash of all tokens that the row's block
-// table holds, so that a wrong block, position, copy or batch gives another answer. Keeps the
+// tests/worker/fake_decoder.h: a Decoder whose logits are a hash of all tokens in the blocks of the
+// row's block table, so a wrong block, position, copy or batch changes the answer. It keeps the
 // tokens in a real KvCache.
 #pragma once
 
@@ -17,7 +17,7 @@
 namespace fathom::worker {
 
 inline constexpr int32_t kFakeVocab = 40;
-// A sequence with this token has logits that are not finite from there on.
+// A sequence that contains this token has non-finite logits from there on.
 inline constexpr TokenId kPoison = 39;
 
 inline std::vector<float> FakeLogits(std::span<const TokenId> ids) {

@@ -1,5 +1,5 @@
-// Two ranks of one group as threads, with a scheduler in this process: they connect through shared
-// memory, run the same plans, fall out of a collective when the epoch ends, and take the next seat.
+// Two ranks of one group as threads, with a scheduler in this process. They connect through shared
+// memory, run the same plans, leave a collective when the epoch ends, and take the next seat.
 #include "worker/cluster/group_runner.h"
 
 #include <gtest/gtest.h>
@@ -27,12 +27,12 @@ constexpr EngineLimits kLimits{.context_tokens = 96,
                                .vocab = kFakeVocab};
 constexpr int kRanks = 2;
 
-// What the ranks hear and say, under one lock.
+// The messages to and from the ranks, under one lock.
 class FakeScheduler {
  public:
   explicit FakeScheduler(std::vector<Membership*> ranks) : ranks_(std::move(ranks)) {}
 
-  // Seats every rank in a new epoch.
+  // Gives every rank a seat in a new epoch.
   void Seat(uint64_t epoch, EngineLimits limits = kLimits) {
     std::lock_guard lock(seating_);
     for (int rank = 0; rank < kRanks; ++rank) {
@@ -85,7 +85,7 @@ class FakeScheduler {
   using Key = std::pair<uint64_t, int>;  // Epoch, rank.
 
   const std::vector<Membership*> ranks_;
-  std::mutex seating_;  // All ranks have their seats before a word of one reaches another.
+  std::mutex seating_;  // All ranks have their seats before a message of one reaches another.
   std::mutex mutex_;    // Guards what follows.
   std::condition_variable changed_;
   std::map<Key, std::deque<StepPlan>> plans_;
@@ -222,7 +222,7 @@ class GroupRunnerTest : public testing::Test {
     return plan;
   }
 
-  // A whole answer of `tokens` tokens with two plans in flight; both ranks at the same steps.
+  // A whole answer of `tokens` tokens with two plans in flight; both ranks execute the same steps.
   std::vector<TokenId> Answer(uint64_t epoch, uint64_t tokens) {
     std::vector<TokenId> ids;
     for (uint64_t sent = 0, done = 0; done < tokens; ++done) {

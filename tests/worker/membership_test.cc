@@ -1,5 +1,5 @@
-// Epochs and who may begin and end them: the highest term is obeyed, one epoch is alive, and its
-// end reaches everybody who waits in it.
+// Which terms may begin and end epochs: the highest term is obeyed, one epoch is alive, and every
+// thread that waits in an epoch learns of its end.
 #include "worker/cluster/membership.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// The CPU's decoder on a model whose layers differ: its logits are those of a model of equal layers
-// that computes the same.
+// The CPU's decoder with a model whose layers differ: its logits equal those of a model of equal
+// layers that computes the same function.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -50,7 +50,7 @@ float Random(std::string_view name, int64_t row, int64_t col) {
   return 8 * kernels::DummyValue(std::hash<std::string_view>()(name), row * 1024 + col);
 }
 
-// Layer 1 made as wide as layer 0: each of its two kv heads twice, and rows of zeros.
+// Layer 1 as wide as layer 0: each of its two kv heads twice, and rows of zeros.
 float Widened(std::string_view name, int64_t row, int64_t col) {
   if (name == "toy.1.k" || name == "toy.1.v") {
     const int64_t head = row / testing::kToyHeadDim, in_head = row % testing::kToyHeadDim;
@@ -71,7 +71,7 @@ ModelSpec Equal() {
                            {.heads = kHeads, .kv_heads = 4, .width = kWide}});
 }
 
-// Logits of every position, of rank 0.
+// The logits of every position, from rank 0.
 std::vector<float> LogitsOf(const ModelSpec& spec, const Values& values, int32_t tp, size_t chunk) {
   const ToyCheckpoint checkpoint(values);
   ThreadRanks ranks(tp);
@@ -120,7 +120,7 @@ TEST(MixedLayers, ChunksChangeNoBitAndRanksChangeLittle) {
   }
 }
 
-// Copies and zeroes reach planes of every size, and no block beside.
+// Copying and zeroing affect the planes of every size, and no other block.
 TEST(MixedLayers, BlocksOfEveryPlane) {
   const auto kv = KvCache::Allocate(KvShapeOf(RankOf(Mixed()), 16, 4)).value();
   const auto fill = [&](int32_t layer, int32_t plane, int32_t block) {

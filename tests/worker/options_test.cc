@@ -11,7 +11,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// The exit code, or nullopt with `options` filled.
+// Returns the exit code, or nullopt with `options` filled in.
 std::optional<int> Parse(std::vector<std::string> words, Options* options) {
   words.insert(words.begin(), {"fathom-worker", "--model", "m"});
   std::vector<char*> argv;

@@ -1,5 +1,5 @@
-// Control and Steps over real gRPC against a scheduler written for the test: what the worker says,
-// whom it obeys, and that it comes back.
+// Control and Steps over real gRPC against a scheduler of the test: what the worker sends, which
+// scheduler it obeys, and that it reconnects.
 #include "worker/cluster/scheduler_client.h"
 
 #include <grpcpp/grpcpp.h>
@@ -20,7 +20,7 @@ namespace {
 
 namespace wire = cluster::v1;
 
-// One Control and one Steps stream at a time; the test waits for what came and sends what it likes.
+// One Control and one Steps stream at a time. The test waits for messages and sends its own.
 class FakeScheduler final : public wire::Scheduler::Service {
  public:
   using ControlStream = grpc::ServerReaderWriter<wire::ControlDown, wire::ControlUp>;
@@ -73,7 +73,7 @@ class FakeScheduler final : public wire::Scheduler::Service {
     return grpc::Status::OK;
   }
 
-  // The first message from now on that `wanted` accepts; older ones are dropped.
+  // The first message from now on that `wanted` accepts; older messages are dropped.
   wire::ControlUp WaitUp(const std::function<bool(const wire::ControlUp&)>& wanted) {
     std::unique_lock lock(mutex_);
     while (true) {
@@ -251,7 +251,7 @@ TEST_F(SchedulerClientTest, AnEpochFromSeatToAbort) {
   ASSERT_TRUE(steps->Write({{2}, {7}, {0}, 1, {}, {}, 4}).ok());
   EXPECT_EQ(scheduler_.WaitSteps().result().collectives(), 4u);
 
-  // A Read that waits falls out when the scheduler ends the epoch.
+  // A waiting Read returns when the scheduler ends the epoch.
   std::thread engine([&] { EXPECT_FALSE(steps->Read().ok()); });
   wire::ControlDown abort;
   abort.mutable_abort()->set_term(2);

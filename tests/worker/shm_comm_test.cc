@@ -1,5 +1,5 @@
-// Collectives over shared memory: exact sums in rank order, between threads and between processes,
-// and out of every wait within a bound once the epoch is aborted.
+// Collectives over shared memory: exact sums in rank order, between threads and between processes;
+// and once the epoch is aborted, every wait ends within a bound.
 #include "worker/comm/shm_comm.h"
 
 #include <fcntl.h>
@@ -28,14 +28,14 @@ float Part(int rank, int round, size_t i) {
   return static_cast<float>(rng()) / 1e9f - 1.0f;
 }
 
-// The sum as the header says it.
+// The sum as the header defines it.
 float Expected(int size, int round, size_t i) {
   float sum = Part(0, round, i);
   for (int rank = 1; rank < size; ++rank) sum += Part(rank, round, i);
   return sum;
 }
 
-// Rounds of collectives of many sizes; true when every value is right.
+// Runs rounds of collectives of many sizes; returns true if every value is right.
 bool RunRank(ShmComm& comm, int rounds) {
   for (int round = 0; round < rounds; ++round) {
     std::minstd_rand rng(static_cast<uint32_t>(kSeed + static_cast<uint64_t>(round)));
@@ -53,7 +53,7 @@ bool RunRank(ShmComm& comm, int rounds) {
   return true;
 }
 
-// Every rank a thread; `body` gets its comm.
+// Runs every rank as a thread; `body` gets the rank's comm.
 void OnThreads(int size, const std::function<void(ShmComm&)>& body) {
   auto root = ShmComm::Create(size, 256);
   ASSERT_TRUE(root.ok()) << Message(root.status());
@@ -155,8 +155,8 @@ bool IsThere(const std::string& name) {
   return file >= 0;
 }
 
-// Both ranks die before the last one attached: the next group of this user removes what they left,
-// and nothing that somebody still uses.
+// Both ranks die before the last one attached. The next group of this user removes the region that
+// they left, and no region that is still in use.
 TEST(ShmComm, WhatKilledRanksLeftIsRemovedByTheNextGroup) {
   auto living = ShmComm::Create(2, 256);
   ASSERT_TRUE(living.ok());
@@ -190,7 +190,7 @@ TEST(ShmComm, WhatKilledRanksLeftIsRemovedByTheNextGroup) {
   shm_unlink(other);
 }
 
-// Groups that form at one moment never take each other's new region for a left one.
+// Groups that form at the same moment never mistake each other's new region for a dead one.
 TEST(ShmComm, GroupsThatFormAtOneMomentLeaveEachOtherAlone) {
   std::vector<std::thread> threads;
   std::atomic<int> failures = 0;

@@ -1,5 +1,4 @@
-// Steps recorded on demand: the next ones, as many as asked, never more, and a wait that always
-// ends.
+// Steps recorded on demand: the next ones, at most as many as asked, and a wait that always ends.
 #include "worker/engine/step_trace.h"
 
 #include <gtest/gtest.h>
@@ -38,7 +37,7 @@ Step StepOf(uint64_t id) {
   return step;
 }
 
-// Steps until told to stop, as an engine thread does them.
+// Runs steps until it is stopped, like an engine thread.
 class Engine {
  public:
   explicit Engine(StepRecorder* recorder)

@@ -1,5 +1,6 @@
-// Variants of a model that no published data here has, as rewritten copies of a bundled one: their
-// logits have the same bits. And the memory that a decoder takes is what the plan says.
+// Variants of a model that the published test data does not have, made as rewritten copies of a
+// bundled model: their logits have the same bits. Also, the memory of a decoder is the planned
+// memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -27,7 +28,7 @@ constexpr int32_t kPoolBlocks = 6;  // They hold 80 tokens, more than the contex
 
 ModelFiles Draft() { return testing::ReadModel(testing::BundledModel("fathom-tiny-draft")); }
 
-// One decoder with all that it needs, of a folder's model.
+// A decoder and everything that it needs, for the model of a folder.
 struct Loaded {
   explicit Loaded(const std::filesystem::path& folder, const DecoderLimits& limits = kLimits)
       : config(*ReadModelConfig(folder)),
@@ -76,7 +77,8 @@ TEST(Variants, Float16IsTheFloat32OfItsValues) {
   EXPECT_EQ(Logits(half), Logits(single));
 }
 
-// Norms and biases in fp32 beside matrices in bf16 have the bits of the bf16 that they came from.
+// Norms and biases in fp32, beside matrices in bf16, give the bits of the bf16 values from which
+// they were made.
 TEST(Variants, VectorsInFloat32AreTheBfloat16TheyCameFrom) {
   const auto with_vectors = [](ModelFiles model, std::initializer_list<StoredType> types) {
     size_t next = 0;
@@ -102,7 +104,7 @@ TEST(Variants, TiedIsAHeadEqualToTheEmbedding) {
   EXPECT_NE(Logits(tied), Logits(Draft()));
 }
 
-// Logits of a prompt from `tp` ranks, each a thread; every rank has the same ones.
+// The logits of a prompt from `tp` ranks, each a thread; every rank has the same logits.
 std::vector<float> LogitsOfRanks(const ModelFiles& model, int tp) {
   const TempFolder folder;
   testing::WriteModel(folder.path(), model);
@@ -128,8 +130,8 @@ ModelFiles Cut(ModelFiles model, int64_t vocab) {
   return model;
 }
 
-// A vocabulary that the ranks cannot share equally: each id has the bits of the whole one, and no
-// others are there.
+// A vocabulary that the ranks cannot share equally: each id has the bits that it has with the whole
+// vocabulary, and there are no other ids.
 TEST(Variants, VocabulariesThatRanksDoNotDivide) {
   constexpr size_t kWhole = 4096, kPositions = 6;
   const ModelFiles tiny = testing::ReadModel(testing::BundledModel("fathom-tiny"));
@@ -152,7 +154,7 @@ TEST(Variants, VocabulariesThatRanksDoNotDivide) {
   }
 }
 
-// With a context that the pool holds, and with one of which it holds a small part.
+// With a context that the pool can hold, and with one of which it can hold only a small part.
 TEST(Variants, DecoderTakesWhatThePlanSays) {
   for (const char* name : {"fathom-tiny", "fathom-tiny-draft"}) {
     for (const int32_t context : {kLimits.context_tokens, 1 << 24}) {

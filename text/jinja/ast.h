@@ -1,4 +1,4 @@
-// text/jinja/ast.h: a parsed template. Nodes are immutable after parsing and shared between
+// text/jinja/ast.h: a parsed template. Nodes do not change after parsing and are shared between
 // threads.
 #pragma once
 
@@ -32,7 +32,7 @@ enum class ExprKind {
   kBinary,     // name: + - * / // % ** ~ and or
   kCompare,    // args[0] ops[0] args[1] ops[1] args[2]...
   kIf,         // args[0] if args[1] else args[2] (may be null)
-  kCaptured,   // What the statement around it captured of its body
+  kCaptured,   // The rendered body that the enclosing statement captured.
 };
 
 struct Expr {
@@ -44,7 +44,7 @@ struct Expr {
   std::vector<std::pair<std::string, ExprPtr>> named;
   std::vector<std::string> ops;
   bool negate = false;
-  int height = 1;  // Of the tree below, itself included.
+  int height = 1;  // The height of the tree, this node included.
 };
 
 struct Node;
@@ -80,8 +80,8 @@ struct Node {
   std::vector<ExprPtr> defaults;  // A macro's, by parameter; null: none.
   Block body, otherwise;
   bool captures = false;
-  // Whether a macro's body has these names, which then take what no parameter takes.
-  bool takes_loop = false;  // Whether a loop's body has this name.
+  // Whether the body of a macro uses these names, which get the arguments that no parameter takes.
+  bool takes_loop = false;  // Whether the body of a loop uses `loop`.
   bool takes_varargs = false, takes_kwargs = false, takes_caller = false;
 };
 

@@ -1,4 +1,4 @@
-// Filters and what all built-ins share: arguments and their checks.
+// Filters, and the checks of arguments that all built-ins share.
 #include "text/jinja/builtins.h"
 
 #include <fmt/format.h>
@@ -60,7 +60,7 @@ Value Format(const Value& input, const CallArgs& args) {
 }
 
 Value Attr(const Value& input, const CallArgs& args) {
-  // Python finds attributes only, and what is ours has none but methods.
+  // Python's `attr` finds only attributes, and our values have no attributes except methods.
   const Str name = WantString(args.Get(0, "name"), "attr");
   if (HasMethod(input, name.view()))
     return Value(Callable{name.str(), std::make_shared<const Value>(input)});

@@ -17,25 +17,25 @@ namespace fathom::router::jinja {
 struct CallArgs {
   std::vector<Value> args;
   std::vector<std::pair<std::string, Value>> named;
-  int64_t bytes_max = 0;  // Of any one string that is made.
+  int64_t bytes_max = 0;  // The limit of each string that is made.
 
-  // Argument `index`, or the named one, or `fallback`.
+  // The positional argument `index`, or the argument with this name, or `fallback`.
   Value Get(size_t index, std::string_view name, Value fallback = {}) const;
-  // Likewise, where None means the same as no argument.
+  // The same, but None counts as no argument.
   Value GetSome(size_t index, std::string_view name) const;
-  // Without the first `count` positional arguments.
+  // The arguments without the first `count` positional ones.
   CallArgs After(size_t count) const;
 };
 
-// Throws unless the signature takes the arguments; `kind` ("filter", "test", ...) is for the
-// message.
+// Throws if the signature does not accept the arguments. `kind` ("filter", "test", ...) is used in
+// the message.
 void CheckCall(std::string_view kind, const Signature& signature, const CallArgs& args);
 
-// What there is, by name. Null or empty: nothing of this name.
+// Finds a built-in by name. Null or empty: there is none.
 const Signature* FindFilter(std::string_view name);
 const Signature* FindTest(std::string_view name);
 std::vector<const Signature*> FindMethods(std::string_view name);  // One for each type that has it.
-// Methods that would change their object, which the sandbox of chat templates refuses.
+// Methods that would change their object; the sandbox of chat templates refuses them.
 bool ChangesItsObject(std::string_view method);
 std::vector<std::string_view> FilterNames();
 std::vector<std::string_view> TestNames();
@@ -46,16 +46,16 @@ Value CallMethod(const Value& self, const std::string& name, const CallArgs& arg
 Value ApplyFilter(std::string_view name, const Value& input, const CallArgs& args);
 bool ApplyTest(std::string_view name, const Value& input, const CallArgs& args);
 
-// The functions that every template sees.
+// The functions that every template can call.
 const Signature* FindFunction(std::string_view name);
 std::vector<std::string_view> FunctionNames();
-// `now_unix_s`: what strftime_now formats, in UTC.
+// `now_unix_s` is the time that strftime_now formats, in UTC.
 Value CallFunction(std::string_view name, const CallArgs& args, int64_t now_unix_s);
 
 // ---- Operators (operators.cc) ----
 
-// The items that a loop or filter walks: a list's items, a map's keys, a string's characters,
-// nothing of undefined.
+// The items over which a loop or filter iterates: the items of a list, the keys of a map, the
+// characters of a string; none for undefined.
 List Iterate(const Value& value);
 Value Item(const Value& object, const Value& key);
 Value Slice(const Value& object, const Value& start, const Value& stop, const Value& step);
@@ -75,11 +75,12 @@ struct FilterRow {
 std::span<const FilterRow> NumberFilters();    // number_filters.cc
 std::span<const FilterRow> SequenceFilters();  // sequence_filters.cc
 
-// The value as what is asked for, or an error that names `what` (a filter, a method) and the type.
+// Returns the value as the wanted type, or throws an error that names `what` (a filter, a method)
+// and the type.
 Str WantString(const Value& value, std::string_view what);
 int64_t WantInt(const Value& value, std::string_view what);
 
-// format % args, as Python formats a string. `args`: a tuple's items, a map's entries, or one
+// format % args, with Python's result. `args` is the items of a tuple, the entries of a map, or one
 // value.
 Str PercentFormat(const Str& format, const Value& args, int64_t bytes_max);
 

@@ -11,11 +11,12 @@
 
 namespace fathom::router::jinja {
 
-// Names and their values. A loop's pass, a macro's call and the bodies of `with`, `filter`, `call`
-// and block `set` have a scope of their own; an `if` has not.
+// Names and their values. Each iteration of a loop, each call of a macro, and the bodies of `with`,
+// `filter`, `call` and block `set` have a scope of their own; an `if` has none.
 struct Scope {
-  std::shared_ptr<Scope> parent;  // Where else to look: the scope around it in the source.
-  std::vector<std::pair<std::string_view, Value>> names;  // The AST or the caller has the texts.
+  std::shared_ptr<Scope> parent;  // The enclosing scope in the source, searched next.
+  // The texts belong to the AST or the caller.
+  std::vector<std::pair<std::string_view, Value>> names;
 
   void Set(std::string_view name, Value value) {
     const auto found = std::find_if(names.begin(), names.end(),
@@ -46,7 +47,8 @@ class Evaluator {
 
   Evaluator(const Evaluator&) = delete;
   Evaluator& operator=(const Evaluator&) = delete;
-  // Namespaces may hold each other, or themselves, and a scope its macros, which hold it.
+  // Breaks reference cycles: namespaces may hold each other or themselves, and a scope holds its
+  // macros, which hold the scope.
   ~Evaluator() {
     for (const auto& space : spaces_) space.name_space()->clear();
     for (const auto& scope : with_macros_) scope->names.clear();
@@ -63,7 +65,7 @@ class Evaluator {
   }
 
  private:
-  // Counts every evaluation and bounds nesting.
+  // Counts every evaluation and limits nesting.
   struct Entered {
     Entered(Evaluator* e, int line) : evaluator(e) {
       if (++e->steps_ > e->limits_.steps_max) {
@@ -80,7 +82,7 @@ class Evaluator {
     Evaluator* evaluator;
   };
 
-  // A scope within `outer`, for the time of this object.
+  // Makes a scope inside `outer` for the lifetime of this object.
   struct Inner {
     Inner(Evaluator* e, std::shared_ptr<Scope> outer) : evaluator(e), before(std::move(e->scope_)) {
       e->scope_ = std::make_shared<Scope>(Scope{std::move(outer), {}});
@@ -162,7 +164,7 @@ class Evaluator {
     return Flow::kNext;
   }
 
-  // Binds one loop item or one set value to its names, unpacking a list where there are several.
+  // Binds one loop item or one set value to its names; several names unpack a list.
   void Bind(const std::vector<std::string>& names, const Value& value) {
     if (names.size() == 1) {
       scope_->Set(names[0], value);
@@ -202,14 +204,14 @@ class Evaluator {
   }
 
   Flow With(const Node& node) {
-    List values;  // They do not see each other.
+    List values;  // The values do not see each other.
     for (const ExprPtr& value : node.defaults) values.push_back(Eval(*value));
     const Inner inner(this);
     for (size_t i = 0; i < values.size(); ++i) scope_->Set(node.targets[i], std::move(values[i]));
     return Execute(node.body);
   }
 
-  // Keys are made once: a loop has one of these for each item.
+  // The keys are made only once, because each item of a loop has such a map.
   static Value Loop(const List& items, size_t i) {
     static const Value kIndex0("index0"), kIndex("index"), kFirst("first"), kLast("last"),
         kLength("length"), kRevindex("revindex"), kRevindex0("revindex0"), kPrevitem("previtem"),
@@ -323,7 +325,8 @@ class Evaluator {
   static Value Method(const Value& object, std::string_view name) {
     return Value(Callable{std::string(name), std::make_shared<const Value>(object)});
   }
-  // x.name: methods first, then entries, as in Jinja; x["name"] the other way round.
+  // x.name looks for a method first, then for an entry, as in Jinja; x["name"] looks in the
+  // opposite order.
   static Value Attribute(const Value& object, const Expr& e) {
     return HasMethod(object, e.name) ? Method(object, e.name) : Item(object, e.value);
   }
@@ -360,7 +363,7 @@ class Evaluator {
     return Call(callee, std::move(args));
   }
 
-  // Moves the named argument of this name out of `args`.
+  // Removes the named argument with this name from `args` and returns it.
   static std::optional<Value> Take(CallArgs* args, const std::string& name) {
     const auto found = std::find_if(args->named.begin(), args->named.end(),
                                     [&](const auto& entry) { return entry.first == name; });

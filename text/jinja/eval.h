@@ -1,6 +1,6 @@
-// text/jinja/eval.h: renders a parsed template. Bounded in steps, nesting and bytes, so that
-// no template and no message can hold a thread: a template that goes on for ever ends with an
-// error. Pure; throws TemplateError.
+// text/jinja/eval.h: renders a parsed template. Steps, nesting and bytes are limited, so no
+// template and no message can block a thread: an endless template ends with an error. Pure; throws
+// TemplateError.
 #pragma once
 
 #include <string>
@@ -12,20 +12,20 @@
 
 namespace fathom::router::jinja {
 
-// Not a TemplateError: no template is at fault.
+// Not a TemplateError, because the template has no error.
 struct RenderCancelled {};
 
 struct EvalLimits {
-  int64_t steps_max = 2'000'000;         // Expressions and statements evaluated.
+  int64_t steps_max = 2'000'000;         // Evaluated expressions and statements.
   int depth_max = 400;                   // Nested evaluations.
-  int64_t bytes_max = int64_t{8} << 20;  // Of the output and of any one string.
-  CancelFn cancelled = {};  // Asked now and then; when true, RenderCancelled is thrown.
+  int64_t bytes_max = int64_t{8} << 20;  // Of the output, and of each string.
+  CancelFn cancelled = {};  // Called now and then; if it returns true, RenderCancelled is thrown.
 };
 
 // The template's variables, by name.
 using Variables = std::vector<std::pair<std::string, Value>>;
 
-// `now_unix_s`: what strftime_now formats, in UTC.
+// `now_unix_s` is the time that strftime_now formats, in UTC.
 Str Render(const Block& block, const Variables& globals, int64_t now_unix_s,
            const EvalLimits& limits);
 

@@ -1,4 +1,4 @@
-// The functions that every template sees.
+// The functions that every template can call.
 #include <fmt/format.h>
 
 #include <ctime>
@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t kRangeMax = 100'000;
 
-// What `dict` and `namespace` are made of: a mapping or pairs, then what is named.
+// The entries of `dict` and `namespace`: from a mapping or pairs, then from the named arguments.
 Map Entries(const CallArgs& args) {
   MapBuilder entries;
   if (!args.args.empty()) {

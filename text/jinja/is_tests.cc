@@ -29,7 +29,8 @@ bool GreaterEqual(const Value& v, const CallArgs& a) {
   return CompareOp(">=", v, a.Get(0, "other"));
 }
 
-// Python's `is`: of one type and equal, for those values that it keeps once (True, None).
+// Python's `is`: true for values of one type that are equal and that Python stores once (True,
+// None).
 bool SameAs(const Value& v, const CallArgs& a) {
   const Value other = a.Get(0, "other");
   return v.TypeName() == other.TypeName() && v == other;

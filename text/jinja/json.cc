@@ -11,7 +11,7 @@
 namespace fathom::router::jinja {
 namespace {
 
-// The escape of a JSON string's character; empty: it stands for itself.
+// The escape of a character in a JSON string; empty: the character needs none.
 std::string Escape(std::string_view point, bool ensure_ascii) {
   static constexpr std::string_view kFrom = "\"\\\n\r\t\b\f", kTo = "\"\\nrtbf";
   if (const size_t known = kFrom.find(point[0]); known != kFrom.npos) return {'\\', kTo[known]};
@@ -22,7 +22,7 @@ std::string Escape(std::string_view point, bool ensure_ascii) {
                      0xDC00 + ((code - 0x10000) & 0x3FF));
 }
 
-// json.dumps has other words than repr for what is no number.
+// json.dumps spells non-finite numbers differently from repr.
 std::string JsonFloat(double value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";
@@ -66,7 +66,7 @@ class Writer {
     out_.Append('"');
   }
 
-  // The items of a list or map, `write` with the place of each.
+  // Writes the items of a list or map; `write` gets the index of each.
   template <class WriteItem>
   void Items(size_t count, int level, const char* brackets, const WriteItem& write) {
     out_.Append(brackets[0]);
@@ -113,7 +113,7 @@ class Writer {
   StrBuilder out_;
 };
 
-// Makes values of nlohmann's events, which tell the digits of every number.
+// Makes values from nlohmann's events, which include the digits of every number.
 class Reader : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit Reader(bool literal) : literal_(literal) {}
@@ -128,7 +128,7 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
     return Add(static_cast<int64_t>(value));
   }
   bool number_float(double value, const std::string& text) override {
-    // An integer too large for 64 bits comes here too.
+    // Integers that are too large for 64 bits also come here.
     if (text.find_first_of(".eE") == text.npos) return Add(BigInt{text});
     return Add(value);
   }

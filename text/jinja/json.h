@@ -1,5 +1,5 @@
-// text/jinja/json.h: values as JSON text and back, as Python's json module does it. Literal bytes
-// stay literal (str.h): escapes are as literal as what they stand for. Pure; throws TemplateError.
+// text/jinja/json.h: converts values to JSON text and back, like Python's json module. Literal
+// bytes stay literal (str.h): an escape is literal if its character is. Pure; throws TemplateError.
 #pragma once
 
 #include <optional>
@@ -10,18 +10,18 @@
 
 namespace fathom::router::jinja {
 
-inline constexpr int kJsonDepthMax = 64;  // Of JSON that is read.
+inline constexpr int kJsonDepthMax = 64;  // The depth limit for JSON that is read.
 
 // The arguments of json.dumps.
 struct JsonFormat {
   bool ensure_ascii = false;
   bool sort_keys = false;
-  std::optional<Str> indent = std::nullopt;  // Of each level; absent: all in one line.
+  std::optional<Str> indent = std::nullopt;  // The indent of each level; absent: one line.
   Str item_separator = Str(", ");
   Str key_separator = Str(": ");
 };
 
-// Throws where a value has no JSON form, or where the text would be longer than `bytes_max`.
+// Throws if a value has no JSON form or if the text would be longer than `bytes_max`.
 Str WriteJson(const Value& value, const JsonFormat& format, int64_t bytes_max);
 
 struct JsonError : TemplateError {
@@ -29,8 +29,8 @@ struct JsonError : TemplateError {
   bool too_deep;  // Deeper than kJsonDepthMax; else it is not JSON.
 };
 
-// Keeps the order of keys (of equal ones: the place of the first, the value of the last) and every
-// digit of an integer. `literal`: strings and keys are a client's. Throws JsonError.
+// Keeps the order of keys and every digit of an integer. Of equal keys, the first gives the place
+// and the last gives the value. `literal`: strings and keys come from a client. Throws JsonError.
 Value ReadJson(std::string_view text, bool literal);
 
 }  // namespace fathom::router::jinja

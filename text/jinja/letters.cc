@@ -1,4 +1,4 @@
-// What Unicode says of letters, as Python's strings use it.
+// Properties of letters in Unicode, as Python's strings use them.
 #include <utf8proc.h>
 
 #include <algorithm>
@@ -10,7 +10,8 @@
 namespace fathom::router::jinja {
 namespace {
 
-// Letters whose upper or title case is several: letter, upper, title (SpecialCasing of Unicode).
+// Letters whose upper or title case has several characters: letter, upper, title (SpecialCasing of
+// Unicode).
 constexpr std::string_view kSeveral =
     "\u00DF SS Ss \u0149 \u02BCN \u02BCN \u01F0 J\u030C J\u030C "
     "\u0390 \u0399\u0308\u0301 \u0399\u0308\u0301 \u03B0 \u03A5\u0308\u0301 \u03A5\u0308\u0301 "
@@ -97,7 +98,7 @@ bool CaseIgnorable(std::string_view point) {
          point == "\u2019" || point == "\u00B7";
 }
 
-// Whether the sigma at `at` ends a word: its small form differs then.
+// Whether the sigma at `at` ends a word; its lower case is then different.
 bool FinalSigma(const std::vector<std::string_view>& points, size_t at) {
   size_t before = at, after = at + 1;
   while (before > 0 && CaseIgnorable(points[before - 1])) --before;
@@ -130,7 +131,7 @@ std::string Lower(const std::vector<std::string_view>& points, size_t at) {
   return Encoded(utf8proc_tolower(CodeOf(points[at])));
 }
 
-// Each character of `text` as `change` gives it, as literal as it was.
+// Applies `change` to each character of `text`; the result of a literal character is literal.
 template <class Change>
 Str Changed(const Str& text, const Change& change) {
   StrBuilder out;
@@ -202,8 +203,8 @@ Str ChangeCase(const Str& text, Case to) {
 }
 
 Str TitleFilter(const Str& text) {
-  // Words end at white space and these; each word's letters but the first become small by
-  // themselves.
+  // Words end at white space and at these characters. In each word all letters after the first
+  // become lower case.
   StrBuilder out;
   const std::string_view view = text.view();
   const auto separates = [&](size_t at, size_t* size) {

@@ -14,7 +14,8 @@ namespace {
 bool IsNameStart(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 bool IsNamePart(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 
-// Bytes of the white space, as Python knows it, at the end and at the begin of a text.
+// The number of bytes of white space (by Python's definition) at the end and at the start of a
+// text.
 size_t SpaceBehind(std::string_view text) {
   size_t end = text.size();
   while (end > 0) {
@@ -65,7 +66,7 @@ class Lexer {
     at_ = to;
   }
 
-  // Plain text up to the next tag, then that tag.
+  // Reads plain text up to the next tag, then the tag.
   void Text() {
     size_t open = at_;
     while (true) {
@@ -100,7 +101,7 @@ class Lexer {
     }
   }
 
-  // lstrip_blocks: white space between the start of the line and the tag goes.
+  // lstrip_blocks: removes white space between the start of the line and the tag.
   std::string_view WithoutIndent(std::string_view text, size_t text_start) const {
     const size_t newline = text.rfind('\n');
     const size_t begin = newline == std::string_view::npos ? 0 : newline + 1;
@@ -113,8 +114,8 @@ class Lexer {
     if (!text.empty()) Push(TokenKind::kText, std::string(text));
   }
 
-  // After a tag: "-" eats all white space; else trim_blocks eats one newline after blocks and
-  // comments.
+  // After a tag: "-" removes all white space; otherwise trim_blocks removes one newline after
+  // blocks and comments.
   void AfterTag(char sign, bool block) {
     if (sign == '-') {
       Advance(at_ + SpaceBefore(source_.substr(at_)));
@@ -141,8 +142,8 @@ class Lexer {
       const std::string_view close = output ? "}}" : "%}";
       const bool signed_close =
           (rest[0] == '-' || (rest[0] == '+' && !output)) && rest.substr(1).starts_with(close);
-      // "}}" inside a dict literal cannot be told apart by looking ahead; braces are counted
-      // instead.
+      // Looking ahead cannot distinguish this from "}}" inside a dict literal, so braces are
+      // counted.
       if (signed_close || (depth_ == 0 && rest.starts_with(close))) {
         const char sign = signed_close ? rest[0] : '\0';
         Push(output ? TokenKind::kOutputEnd : TokenKind::kBlockEnd, "");
@@ -200,7 +201,7 @@ class Lexer {
     }
   }
 
-  // Where digits with single "_" between them end.
+  // The end of digits that may have single "_" between them.
   static size_t DigitsEnd(std::string_view rest, size_t at, int base) {
     while (at < rest.size() && IsDigitOf(rest[at], base)) {
       ++at;
@@ -250,7 +251,8 @@ class Lexer {
     Advance(at_ + text.size());
   }
 
-  // The character of an escape with so many digits at rest[*at...], which moves behind them.
+  // Reads the character of an escape with this many digits at rest[*at...] and moves *at after
+  // them.
   void CodeEscape(std::string_view rest, size_t* at, size_t digits, std::string* text) const {
     uint32_t code = 0;
     const char* begin = rest.data() + *at;
@@ -263,8 +265,8 @@ class Lexer {
     *at += digits;
   }
 
-  // An escape of Python's strings; *at is at the character behind the backslash and moves behind
-  // the escape.
+  // Reads an escape of Python's strings. *at points to the character after the backslash and moves
+  // after the escape.
   void Escape(std::string_view rest, size_t* at, std::string* text) const {
     const char c = rest[(*at)++];
     static constexpr std::string_view kFrom = "ntr\\'\"bfva", kTo = "\n\t\r\\'\"\b\f\v\a";

@@ -1,5 +1,5 @@
-// text/jinja/lexer.h: template source to tokens, with Jinja's whitespace rules as chat
-// templates use them: trim_blocks, lstrip_blocks, one final newline dropped. Pure; throws
+// text/jinja/lexer.h: splits the source of a template into tokens, with Jinja's rules for white
+// space in chat templates: trim_blocks, lstrip_blocks, one final newline dropped. Pure; throws
 // TemplateError.
 #pragma once
 
@@ -26,7 +26,7 @@ enum class TokenKind {
 
 struct Token {
   TokenKind kind = TokenKind::kEnd;
-  std::string text;  // Text, name or operator; a string's value, unescaped.
+  std::string text;  // A text, a name or an operator; for a string, its unescaped value.
   Value number;
   int line = 0;
 };

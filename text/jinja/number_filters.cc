@@ -1,4 +1,4 @@
-// Filters that make numbers.
+// Filters that return numbers.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,7 +21,7 @@ int DigitOf(char c) {
   return lower >= 'a' && lower <= 'z' ? lower - 'a' + 10 : 99;
 }
 
-// Takes "_" out where it stands between two digits; nullopt where it stands elsewhere.
+// Removes each "_" that is between two digits; nullopt if one is elsewhere.
 std::optional<std::string> WithoutUnderscores(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -36,7 +36,7 @@ std::optional<std::string> WithoutUnderscores(std::string_view text) {
   return out;
 }
 
-// int(text, base) of Python; nullopt where it raises ValueError. Digits are ASCII ones.
+// Python's int(text, base); nullopt where Python raises ValueError. Only ASCII digits count.
 std::optional<Value> ParseInt(std::string_view text, int64_t base) {
   const bool negative = text.starts_with('-');
   if (negative || text.starts_with('+')) text.remove_prefix(1);
@@ -64,7 +64,7 @@ std::optional<Value> ParseInt(std::string_view text, int64_t base) {
   return Value(BigInt{sign + digits->substr(digits->find_first_not_of('0'))});
 }
 
-// float(text) of Python; nullopt where it raises ValueError.
+// Python's float(text); nullopt where Python raises ValueError.
 std::optional<double> ParseFloat(std::string_view text) {
   const std::optional<std::string> plain = WithoutUnderscores(text);
   if (!plain) return std::nullopt;
@@ -83,7 +83,7 @@ std::optional<double> ParseFloat(std::string_view text) {
   return value;
 }
 
-// int(value) of a float; nullopt for NaN.
+// Python's int(value) of a float; nullopt for NaN.
 std::optional<Value> Truncated(double value) {
   if (std::isnan(value)) return std::nullopt;
   const double whole = std::trunc(value);
@@ -161,7 +161,7 @@ Value RoundInt(int64_t value, int64_t precision) {
 Value RoundFloat(double value, int64_t precision) {
   if (!std::isfinite(value) || precision > kRoundPrecisionMax) return Value(value);
   if (precision < -kRoundPrecisionMax) return Value(std::copysign(0.0, value));
-  if (precision >= 0)  // Exactly half to even on the value that there is, as Python does.
+  if (precision >= 0)  // Exact half to even on the stored value, like Python.
     return Value(std::strtod(fmt::format("{:.{}f}", value, precision).c_str(), nullptr));
   const double unit = std::pow(10.0, static_cast<double>(-precision));
   return Value(std::nearbyint(value / unit) * unit);

@@ -21,7 +21,7 @@ int64_t FloorDivide(int64_t a, int64_t b) {
   return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
 }
 
-// Has the divisor's sign, as in Python. REQUIRES: b != 0.
+// The remainder has the sign of the divisor, as in Python. REQUIRES: b != 0.
 int64_t Modulo(int64_t a, int64_t b) {
   if (b == -1) return 0;  // a % b would overflow for one a.
   const int64_t rest = a % b;
@@ -41,7 +41,7 @@ Value IntegerOp(const std::string& op, int64_t a, int64_t b) {
   }
   if (op == "**") {
     out = 1;
-    const bool never_grows = a >= -1 && a <= 1;  // The power's parity decides.
+    const bool never_grows = a >= -1 && a <= 1;  // The parity of the power decides.
     const int64_t times = never_grows ? std::min(b, 2 + b % 2) : b;
     for (int64_t i = 0; i < times && !overflow; ++i)
       overflow = i > 64 || __builtin_mul_overflow(out, a, &out);
@@ -50,7 +50,7 @@ Value IntegerOp(const std::string& op, int64_t a, int64_t b) {
   return Value(out);
 }
 
-// The remainder has the sign of the divisor, and the quotient is the whole number that fits it.
+// The remainder has the sign of the divisor, and the quotient is the matching whole number.
 Value DivideWhole(const std::string& op, double a, double b) {
   double rest = std::fmod(a, b);
   double quotient = (a - rest) / b;
@@ -112,7 +112,7 @@ Str Join(const Str& left, const Str& right, int64_t bytes_max) {
   return Concat(left, right);
 }
 
-// The one character of a text at an index that counts from the end where it is negative.
+// The character of a text at an index; a negative index counts from the end.
 Value CharacterAt(const Str& text, int64_t index) {
   const std::vector<std::string_view> points = CodePoints(text.view());
   const auto size = static_cast<int64_t>(points.size());
@@ -123,11 +123,11 @@ Value CharacterAt(const Str& text, int64_t index) {
   return Value(text.Slice(begin, begin + point.size()));
 }
 
-// The places [0, size) that a slice takes, in their order.
+// The indices in [0, size) that a slice takes, in order.
 struct SliceRange {
   int64_t from, to, by;
   bool Has(int64_t i) const { return by > 0 ? i < to : i > to; }
-  // Behind the last place, without overflow.
+  // The index after `i`, without overflow.
   int64_t After(int64_t i) const {
     return by > 0 ? i + std::min(by, to - i) : i + std::max(by, to - i);
   }
@@ -231,7 +231,7 @@ bool Contains(const Value& container, const Value& item) {
   if (const List* list = container.list()) {
     return std::find(list->begin(), list->end(), item) != list->end();
   }
-  Iterate(container);  // Throws, unless it is undefined, which holds nothing.
+  Iterate(container);  // Throws, unless it is undefined, which contains nothing.
   return false;
 }
 

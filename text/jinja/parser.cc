@@ -62,7 +62,8 @@ class Parser {
     Next();
   }
 
-  // Bounds the parser's own recursion: a template of a million brackets is an error, not a crash.
+  // Limits the recursion of the parser, so that a template with a million brackets gives an error
+  // and not a crash.
   struct Deeper {
     explicit Deeper(Parser* parser) : parser_(parser) {
       if (++parser_->depth_ > kParseDepthMax)
@@ -78,8 +79,8 @@ class Parser {
     expr->line = Peek().line;
     return expr;
   }
-  // Bounds how deep an expression is, also where no brackets nest ("a.b.b.b"): whatever walks it
-  // may recurse.
+  // Limits the height of an expression, also without nested brackets ("a.b.b.b"), because code that
+  // visits it may recurse.
   void Grow(Expr* parent, const Expr& child) const {
     parent->height = std::max(parent->height, child.height + 1);
     if (parent->height > kExprHeightMax) {
@@ -98,8 +99,8 @@ class Parser {
   }
 
   // ---- Statements ----
-  // Nodes up to a block tag whose word is one of `ends` (left unread, after its {%), or the end of
-  // the source.
+  // Parses nodes up to a block tag whose word is one of `ends` (not consumed, but its {% is), or up
+  // to the end of the source.
   Block Body(std::initializer_list<std::string_view> ends) {
     const Deeper deeper(this);
     Block block;
@@ -153,7 +154,8 @@ class Parser {
       block->push_back(FilterBlock());
     } else if (word == "call") {
       block->push_back(Call());
-    } else if (word == "generation") {  // Marks assistant text for training; renders its body.
+    } else if (word == "generation") {
+      // Marks assistant text for training; only its body is rendered.
       auto node = MakeNode(NodeKind::kWith);
       WantBlockEnd();
       node->body = BodyUpTo("endgeneration");
@@ -163,7 +165,7 @@ class Parser {
     }
   }
 
-  // A body and the tag that closes it.
+  // Parses a body and the tag that closes it.
   Block BodyUpTo(std::string_view end) {
     Block body = Body({end});
     Next();
@@ -286,7 +288,7 @@ class Parser {
     loops_ = loops;
   }
 
-  // The names and defaults of a macro, behind its "(".
+  // Parses the names and defaults of a macro after its "(".
   void Parameters(Node* node) {
     while (!TakeOp(")")) {
       node->targets.push_back(WantName());
@@ -440,7 +442,8 @@ class Parser {
       case TokenKind::kString: {
         auto expr = Make(ExprKind::kLiteral);
         std::string text = Next().text;
-        while (Peek().kind == TokenKind::kString) text += Next().text;  // Adjacent literals join.
+        // Adjacent literals are joined.
+        while (Peek().kind == TokenKind::kString) text += Next().text;
         expr->value = Value(std::move(text));
         return expr;
       }
@@ -591,7 +594,7 @@ class Parser {
     }
   }
 
-  // `x is divisibleby 3`: one argument may follow without brackets.
+  // `x is divisibleby 3`: one argument may follow without parentheses.
   bool StartsTestArgument() const {
     const Token& token = Peek();
     if (token.kind == TokenKind::kString || token.kind == TokenKind::kNumber) return true;
@@ -603,8 +606,8 @@ class Parser {
   std::vector<Token> tokens_;
   size_t at_ = 0;
   int depth_ = 0;
-  std::set<std::string> names_;  // That were read so far.
-  int loops_ = 0;                // Around what is read, within one macro.
+  std::set<std::string> names_;  // The names that were read so far.
+  int loops_ = 0;                // Loops around the current position, within one macro.
 };
 
 }  // namespace

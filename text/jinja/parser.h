@@ -1,7 +1,7 @@
-// text/jinja/parser.h: tokens to a tree. The grammar is the subset of Jinja that published
-// chat templates use (docs/API.md, "Chat templates"); anything else is refused by name and line,
-// also calls of what is not there or does not take the arguments (resolve.h). Pure; throws
-// TemplateError.
+// text/jinja/parser.h: parses tokens into a tree. The grammar is the subset of Jinja that published
+// chat templates use (docs/API.md, "Chat templates"). Anything else is refused with its name and
+// line, including calls of unknown functions and calls with wrong arguments (resolve.h). Pure;
+// throws TemplateError.
 #pragma once
 
 #include <string_view>
@@ -12,7 +12,8 @@ namespace fathom::router::jinja {
 
 inline constexpr int kParseDepthMax = 200;
 inline constexpr int kExprHeightMax = 400;
-inline constexpr size_t kArgumentsMax = 100;  // Of one call; filters may apply one another.
+// In one call. It is limited because filters can call one another.
+inline constexpr size_t kArgumentsMax = 100;
 
 Block Parse(std::string_view source);
 

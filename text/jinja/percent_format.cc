@@ -71,7 +71,7 @@ class Formatter {
     return number;
   }
 
-  // The place behind a '%'.
+  // Formats one specifier, after its '%'.
   void One() {
     Spec spec;
     std::optional<Value> named;
@@ -154,7 +154,8 @@ class Formatter {
     out_.Append(Pad(text, spec.width, Str(" "), spec.left ? kRight : kLeft, bytes_max_));
   }
 
-  // A sign, a prefix and digits, filled up with zeros between them or with spaces around.
+  // Appends a sign, a prefix and digits, with zeros between them or spaces around them up to the
+  // width.
   void Digits(const Spec& spec, bool negative, const std::string& prefix, std::string digits,
               bool may_fill) {
     const std::string sign = negative ? "-" : spec.plus ? "+" : spec.space ? " " : "";
@@ -184,7 +185,8 @@ class Formatter {
     }
     const bool negative = digits.starts_with('-');
     if (negative) digits.erase(0, 1);
-    if (negative && digits == "0") return Digits(spec, false, "", digits, true);  // Of -0.5.
+    // The result of -0.5.
+    if (negative && digits == "0") return Digits(spec, false, "", digits, true);
     std::string prefix;
     if (!decimal) {
       const auto size = static_cast<uint64_t>(std::strtoull(digits.c_str(), nullptr, 10));

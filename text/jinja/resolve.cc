@@ -19,14 +19,15 @@ std::vector<std::string_view> NamesOf(const Expr& call) {
   return names;
 }
 
-// What a template defines itself, wherever: a call of it is checked when it is made.
+// The names that a template defines anywhere. A call of such a name is checked when it is
+// evaluated.
 struct Defined {
-  std::set<std::string, std::less<>> variables;  // Set, looped over, parameters.
-  std::set<std::string, std::less<>> entries;    // Of maps and namespaces.
+  std::set<std::string, std::less<>> variables;  // Names that are set, looped over, or parameters.
+  std::set<std::string, std::less<>> entries;    // Entries of maps and namespaces.
   std::map<std::string, std::vector<const Node*>, std::less<>> macros;
 };
 
-// Calls `visit` for the expressions and nodes right below.
+// Calls `visit` for the direct children (expressions and nodes).
 template <class Visit>
 void ForEachExpr(const Node& node, const Visit& visit) {
   if (node.expr != nullptr) visit(*node.expr);
@@ -94,13 +95,13 @@ class Resolver {
     for (const auto& node : block) Visit(*node);
   }
 
-  // After all was visited.
+  // Called after all nodes were visited.
   void CheckMacroCalls() const {
     for (const MacroCall& at : calls_) {
       const Node& macro = *at.macro;
       std::string parameters;
       for (size_t i = 0; i < macro.targets.size(); ++i)
-        parameters += macro.targets[i] + "? ";  // What is left out is undefined.
+        parameters += macro.targets[i] + "? ";  // A missing argument is undefined.
       if (macro.takes_caller) parameters += "caller? ";
       if (macro.takes_varargs) parameters += "* ";
       if (macro.takes_kwargs) parameters += "** ";
@@ -119,7 +120,7 @@ class Resolver {
 
   void Visit(const Node& node) {
     ForEachExpr(node, [&](const Expr& expr) {
-      // The call of a `call` block has one argument more.
+      // The call of a `call` block has one more argument, `caller`.
       Visit(expr, node.kind == NodeKind::kCall && &expr == node.expr.get());
     });
     ForEachBlock(node, [&](const Block& block) { Visit(block); });
@@ -143,7 +144,7 @@ class Resolver {
     ForEachExpr(expr, [&](const Expr& below) { Visit(below); });
   }
 
-  // The first `skipped` of the expression's arguments are no arguments of the call.
+  // The first `skipped` arguments of the expression are not arguments of the call.
   static void Check(const Expr& call, std::string_view kind, std::string_view name,
                     const Signature* signature, size_t skipped) {
     if (signature == nullptr)
@@ -152,7 +153,7 @@ class Resolver {
     if (!error.empty()) Fail(call, fmt::format("the {} '{}' {}", kind, name, error));
   }
 
-  // Filters that are given the name of a filter or test: `map('upper')`, `select('odd')`.
+  // Checks filters that take the name of a filter or test: `map('upper')`, `select('odd')`.
   static void CheckNamed(const Expr& filter) {
     const bool by_attribute = filter.name == "selectattr" || filter.name == "rejectattr";
     const bool selects = by_attribute || filter.name == "select" || filter.name == "reject";

@@ -1,7 +1,7 @@
-// text/jinja/resolve.h: checks a parsed template before anything is rendered: every filter, test,
-// method and function that it names is there and takes the arguments. What depends on a value (a
-// method of a value that has no such method) is found while rendering. Pure; throws TemplateError
-// with the line.
+// text/jinja/resolve.h: checks a parsed template before it is rendered: every filter, test, method
+// and function in it must exist and accept its arguments. Errors that depend on a value (a method
+// that the value does not have) are found while rendering. Pure; throws TemplateError with the
+// line.
 #pragma once
 
 #include "text/jinja/ast.h"

@@ -1,4 +1,4 @@
-// Filters that walk lists, maps and texts.
+// Filters that iterate over lists, maps and texts.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -29,7 +29,8 @@ class Path {
     }
   }
 
-  // `fallback` stands for what is undefined on the way, unless it is undefined itself.
+  // Follows the path. `fallback` replaces an undefined value on the way, unless `fallback` is
+  // undefined.
   Value Of(const Value& object, const Value& fallback = {}) const {
     Value at = object;
     for (const Value& part : parts_) {
@@ -43,7 +44,7 @@ class Path {
   List parts_;
 };
 
-// What filters compare: strings without their case, unless that counts.
+// The value that filters compare: strings in lower case, unless case counts.
 Value Comparable(const Value& value, bool case_sensitive) {
   if (case_sensitive || !value.is_string()) return value;
   return Value(ChangeCase(*value.string(), Case::kLower));
@@ -112,7 +113,7 @@ Value Reverse(const Value& input, const CallArgs& /*args*/) {
   return Value(std::move(items));
 }
 
-// Sorts by keys that were made before; equal ones keep their order, also in reverse.
+// Sorts by keys that were computed before. Items with equal keys keep their order, also in reverse.
 List SortedBy(List keys, const List& items, bool reverse) {
   std::vector<size_t> places(items.size());
   for (size_t i = 0; i < places.size(); ++i) places[i] = i;
@@ -191,7 +192,8 @@ Value Sum(const Value& input, const CallArgs& args) {
   if (start.is_string()) throw TemplateError("sum adds no texts; join them");
   const List items = Iterate(input);
   if (const List* list = start.list(); list != nullptr && !start.is_tuple()) {
-    List all = *list;  // In one step: list by list would copy the first ones each time.
+    // In one step: adding the lists one by one would copy the first ones each time.
+    List all = *list;
     for (const Value& item : items) {
       const Value part = path.Of(item);
       if (part.list() == nullptr || part.is_tuple())
@@ -205,7 +207,7 @@ Value Sum(const Value& input, const CallArgs& args) {
   return total;
 }
 
-// Lists of `linecount` items each; the last one filled up.
+// Lists of `linecount` items each; the last one is filled up.
 Value Batch(const Value& input, const CallArgs& args) {
   const int64_t count = WantInt(args.Get(0, "linecount"), "batch");
   const Value fill = args.GetSome(1, "fill_with");

@@ -1,6 +1,6 @@
-// text/jinja/signature.h: which arguments a filter, test, method or function takes. Calls that a
-// template spells out are checked when it is parsed (resolve.h), all others when they are made.
-// Pure.
+// text/jinja/signature.h: the arguments that a filter, test, method or function accepts. A call
+// that a template names directly is checked when the template is parsed (resolve.h), all other
+// calls when they are evaluated. Pure.
 #pragma once
 
 #include <iterator>
@@ -12,13 +12,13 @@ namespace fathom::router::jinja {
 
 struct Signature {
   std::string_view name;
-  // Names of parameters in their order, with a space between. "x?": may be left out; "*": any
-  // further ones; "**": any further named ones; "/" at the end: none of them by name, as with most
-  // methods of Python's strings.
+  // The names of the parameters in order, separated by spaces. "x?": may be left out. "*": any
+  // further positional arguments. "**": any further named arguments. "/" at the end: no parameter
+  // may be given by name, as in most methods of Python's strings.
   std::string_view parameters;
 };
 
-// The row of this name in a table whose rows have a `signature`; nullptr: it has none.
+// The row with this name in a table whose rows have a `signature`; nullptr: none.
 template <typename Table>
 auto FindRow(const Table& rows, std::string_view name) -> decltype(std::data(rows)) {
   for (const auto& row : rows) {
@@ -27,8 +27,8 @@ auto FindRow(const Table& rows, std::string_view name) -> decltype(std::data(row
   return nullptr;
 }
 
-// What is wrong with a call that has so many positional arguments and these named ones; empty:
-// nothing. Begins with "takes" or "has", so that the caller may write its subject in front.
+// What is wrong with a call that has this many positional arguments and these named ones; empty:
+// nothing. The text begins with "takes" or "has", so that the caller can put the subject before it.
 std::string CallError(const Signature& signature, size_t positional,
                       const std::vector<std::string_view>& named);
 

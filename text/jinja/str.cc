@@ -59,7 +59,7 @@ void Str::Buffer::MarkLiteral(ByteSpan span) {
 void Str::Buffer::Append(const Str& str) {
   const size_t at = text.size();
   const std::vector<ByteSpan> spans = str.LiteralSpans();
-  text.append(str.view());  // Of this very buffer, perhaps: append minds that.
+  text.append(str.view());  // view() may point into this buffer; append handles that.
   for (const ByteSpan& span : spans) MarkLiteral({at + span.begin, at + span.end});
 }
 

@@ -1,20 +1,20 @@
-// text/jinja/str.h: a string of a template: UTF-8 text, and which bytes of it are
-// literal. Literal bytes come from a client: whatever they spell, no special token may be made of
-// them (EncodeOptions::literal_spans). What a template does with a string (compare, measure,
-// search, slice, print) sees the text alone; what it makes of a string keeps the literal bytes
-// literal.
+// text/jinja/str.h: a string of a template: UTF-8 text, with a record of which bytes are literal.
+// Literal bytes come from a client: no special token may be made of them, whatever they spell
+// (EncodeOptions::literal_spans). Operations that inspect a string (compare, measure, search,
+// slice, print) see only the text. Operations that make a string keep literal bytes literal.
 //
-// How strings are made:
-//   Str("text")          the template's own text: nothing of it is literal;
+// Ways to make a string:
+//   Str("text")          the template's own text: no byte of it is literal;
 //   Str::Literal(text)   a client's text: all of it is literal;
-//   s.Slice(begin, end)  a part, with its share of the literal bytes;
-//   Concat(a, b)         both, one behind the other;
-//   StrBuilder           everything else: parts of strings, and text put between or in their place.
+//   s.Slice(begin, end)  a part, with its literal bytes;
+//   Concat(a, b)         a followed by b;
+//   StrBuilder           everything else: parts of strings, and text inserted or replaced.
 //
-// A Str is a view of a shared buffer. Copies and slices copy no text, and Concat adds to the end of
-// the left string's buffer where that string ends there, so that a template which collects a text
-// piece by piece ("ns.text = ns.text + x") moves each byte a constant number of times.
-// Thread: a Str made by the first two ways may be shared between threads; all others belong to the
+// A Str is a view of a shared buffer. Copies and slices copy no text. Concat appends to the buffer
+// of the left string if that string ends at the end of the buffer. So a template that collects a
+// text piece by piece ("ns.text = ns.text + x") copies each byte a constant number of times.
+// Thread: a Str made in one of the first two ways may be shared between threads; all others belong
+// to the rendering that made them.
 // one rendering that made them.
 #pragma once
 
@@ -40,15 +40,16 @@ class Str {
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
 
-  // Bytes [begin, end). REQUIRES: begin <= end <= size(), both at the begin of a character.
+  // Bytes [begin, end). REQUIRES: begin <= end <= size(); both are at the start of a character.
   Str Slice(size_t begin, size_t end) const;
   Str From(size_t begin) const { return Slice(begin, size_); }
   // The code points, each as a string.
   std::vector<Str> CodePoints() const;
 
-  // The literal bytes: ascending, disjoint, none touches the next.
+  // The literal bytes: ascending, disjoint, and no span touches the next one.
   std::vector<ByteSpan> LiteralSpans() const;
-  // Calls visit(text, literal) for stretches that are wholly literal or not at all, in order.
+  // Calls visit(text, literal), in order, for ranges that are completely literal or not literal at
+  // all.
   template <class Visit>
   void ForEachRun(const Visit& visit) const {
     size_t done = 0;
@@ -60,7 +61,7 @@ class Str {
     if (done < size_) visit(view().substr(done), false);
   }
 
-  // Of the texts alone.
+  // Compares only the texts.
   bool operator==(const Str& other) const { return view() == other.view(); }
 
  private:
@@ -70,7 +71,7 @@ class Str {
   struct Buffer {
     std::string text;
     std::vector<ByteSpan> literal;  // As LiteralSpans.
-    bool may_grow = false;          // Belongs to one rendering.
+    bool may_grow = false;          // The buffer belongs to one rendering.
 
     void MarkLiteral(ByteSpan span);
     void Append(const Str& str);
@@ -87,7 +88,7 @@ class Str {
 
 Str Concat(const Str& left, const Str& right);
 
-// Makes a string of parts.
+// Makes a string from parts.
 class StrBuilder {
  public:
   StrBuilder() : buffer_(std::make_shared<Str::Buffer>()) {}
@@ -96,11 +97,11 @@ class StrBuilder {
   // The template's own text.
   void Append(std::string_view text) { buffer_->text.append(text); }
   void Append(char c) { buffer_->text.push_back(c); }
-  // Text in the place of other text that was literal, or was not.
+  // Appends text that replaces other text, which was literal or not.
   void AppendAs(std::string_view text, bool literal);
 
   size_t size() const { return buffer_->text.size(); }
-  // The string; the builder is then as new.
+  // Returns the string; the builder is then like new.
   Str Take();
 
  private:

@@ -40,7 +40,7 @@ List SplitAtSpace(const Str& text, int64_t most) {
 
 List SplitRightAtSpace(const Str& text, int64_t most) {
   const std::vector<std::string_view> points = CodePoints(text.view());
-  size_t at = points.size(), end = text.size();  // Where the last point that is left ends.
+  size_t at = points.size(), end = text.size();  // The end of the last code point that is left.
   const auto take_while = [&](bool space) {
     size_t size = 0;
     while (at > 0 && IsSpaceAt(points[at - 1], &size) == space) end -= points[--at].size();
@@ -59,8 +59,8 @@ List SplitRightAtSpace(const Str& text, int64_t most) {
   return parts;
 }
 
-// The part of a text that the arguments `start` and `end` leave, as places of bytes; nullopt where
-// the start lies behind the end, so that not even the empty text is there.
+// The byte range that the arguments `start` and `end` select; nullopt if the start is after the
+// end, because then not even the empty text is found.
 std::optional<ByteSpan> Window(std::string_view text, const CallArgs& args, size_t first) {
   const Value start = args.GetSome(first, ""), end = args.GetSome(first + 1, "");
   if (start.is_undefined() && end.is_undefined()) return ByteSpan{0, text.size()};
@@ -79,7 +79,7 @@ std::optional<ByteSpan> Window(std::string_view text, const CallArgs& args, size
   return ByteSpan{offset(from), offset(to)};
 }
 
-// startswith and endswith: one text or a tuple of several.
+// startswith and endswith with one text or a tuple of texts.
 bool Affix(std::string_view text, const Value& affix, bool front) {
   if (const List* several = affix.list(); several != nullptr && affix.is_tuple()) {
     return std::any_of(several->begin(), several->end(), [&](const Value& v) {
@@ -99,7 +99,7 @@ Value HasAffix(const Str& text, const CallArgs& args) {
   return Value(has && window);
 }
 
-// find, rfind; index, rindex where nothing found is an error.
+// find and rfind; index and rindex, which raise an error if nothing is found.
 template <bool kLast, bool kMust>
 Value Find(const Str& text, const CallArgs& args) {
   const Str sub = WantString(args.Get(0, "sub"), "find");
@@ -139,7 +139,7 @@ Value RemoveSuffix(const Str& text, const CallArgs& args) {
                                                     : text);
 }
 
-// partition, rpartition: before, separator, behind.
+// partition, rpartition: the text before, the separator, the text after.
 template <bool kLast>
 Value Partition(const Str& text, const CallArgs& args) {
   const Str by = WantString(args.Get(0, "sep"), "partition");
@@ -169,7 +169,7 @@ Value StripMethod(const Str& text, const CallArgs& args) {
   return Value(Strip(text, chars, static_cast<Sides>(kSides)));
 }
 
-// ljust fills on the right, and so on.
+// ljust fills on the right, rjust on the left, center on both sides.
 template <int kSides>
 Value PadMethod(const Str& text, const CallArgs& args) {
   const Str fill = WantString(args.Get(1, "fillchar", Value(" ")), "fillchar");
@@ -341,7 +341,7 @@ List SplitRight(const Str& text, const Value& separator, int64_t most) {
 
 namespace {
 
-// At each place between two characters where `from` is empty, as Python does.
+// If `from` is empty, inserts `to` between all characters, like Python.
 Str Interleave(const Str& text, const Str& to, int64_t most, int64_t bytes_max) {
   StrBuilder out;
   int64_t done = 0;
@@ -407,7 +407,7 @@ Str Pad(const Str& text, int64_t width, const Str& fill, Sides sides, int64_t by
   if (width <= size) return text;
   if (width > bytes_max / 4) throw TemplateError(fmt::format("the width {} is too large", width));
   const int64_t missing = width - size;
-  // str.center puts the odd one to the left where the width is odd.
+  // If the width is odd, str.center puts the extra character on the left.
   const int64_t left =
       sides == kBoth ? missing / 2 + (missing & width & 1) : (sides == kLeft ? missing : 0);
   StrBuilder out;

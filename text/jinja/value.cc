@@ -14,7 +14,7 @@
 namespace fathom::router::jinja {
 namespace {
 
-constexpr size_t kIndexedEntriesMin = 16;  // Smaller maps are searched from end to end.
+constexpr size_t kIndexedEntriesMin = 16;  // Smaller maps are searched linearly.
 
 // str.isprintable of a character beyond ASCII.
 bool Printable(uint32_t code) {
@@ -33,7 +33,8 @@ bool Printable(uint32_t code) {
   }
 }
 
-// The escape of a character in Python's repr of a string in `quote`s; empty: it stands for itself.
+// The escape of a character in Python's repr of a string in `quote`s; empty: the character needs
+// none.
 std::string ReprEscape(std::string_view point, char quote) {
   const char c = point[0];
   if (c == '\n') return "\\n";
@@ -47,7 +48,7 @@ std::string ReprEscape(std::string_view point, char quote) {
   return code < 0x10000 ? fmt::format("\\u{:04x}", code) : fmt::format("\\U{:08x}", code);
 }
 
-// The string in quotes; escapes are as literal as what they stand for.
+// Appends the string in quotes; an escape is literal if its character is.
 void AppendReprString(const Str& str, StrBuilder* out) {
   const std::string_view text = str.view();
   const bool double_quoted = text.find('\'') != text.npos && text.find('"') == text.npos;
@@ -62,7 +63,7 @@ void AppendReprString(const Str& str, StrBuilder* out) {
   out->Append(quote);
 }
 
-// Equal keys have equal hashes: numbers are equal across their types.
+// Equal keys have equal hashes; numbers of different types can be equal.
 size_t HashOf(const Value& key) {
   if (const Str* s = key.string()) return std::hash<std::string_view>()(s->view());
   if (key.is_number()) return std::hash<double>()(key.AsDouble());
@@ -380,8 +381,8 @@ Map MapBuilder::Take() {
 int Order(const Value& left, const Value& right) {
   if (left.is_number() && right.is_number()) return OrderOfNumbers(left, right);
   if (left.is_string() && right.is_string()) {
-    return left.string()->view().compare(
-        right.string()->view());  // UTF-8 bytes sort as code points do.
+    // The order of UTF-8 bytes is the order of code points.
+    return left.string()->view().compare(right.string()->view());
   }
   if (left.list() != nullptr && right.list() != nullptr && left.is_tuple() == right.is_tuple()) {
     const List &l = *left.list(), &r = *right.list();

@@ -1,10 +1,9 @@
-// text/jinja/value.h: a value as a chat template sees it, with Python's meaning of truth,
-// equality, order and printing (JSON: json.h). Strings are UTF-8 and know which of their bytes are
-// a client's (str.h); lengths and indices count code points. Lists and maps are shared, as in
-// Python, and never change after they were made (a namespace is the one mutable thing). Values nest
-// no deeper than kValueDepthMax and weigh no more than kValueWeightMax, so that what walks them may
-// recurse. Errors inside the template
-// engine are thrown as TemplateError and become a Status in chat_template.cc.
+// text/jinja/value.h: a value of a chat template, with Python's meaning of truth, equality, order
+// and printing (JSON: json.h). Strings are UTF-8 with a record of the bytes that come from a client
+// (str.h); lengths and indices count code points. Lists and maps are shared, as in Python, and
+// never change after they were made; only a namespace can change. Values nest at most
+// kValueDepthMax deep and weigh at most kValueWeightMax, so code that visits them may recurse. The
+// template engine throws errors as TemplateError, which chat_template.cc turns into a Status.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +27,7 @@ struct TemplateError : std::runtime_error {
 
 class Value;
 using List = std::vector<Value>;
-// In insertion order: it is part of a rendering. No two keys are equal (MapBuilder). Keys of a
+// In insertion order, which a rendering depends on. No two keys are equal (MapBuilder). Keys from a
 // client keep their literal bytes.
 using Map = std::vector<std::pair<Value, Value>>;
 using Namespace = std::map<std::string, Value, std::less<>>;
@@ -38,31 +37,33 @@ struct Undefined {
 };
 struct None {};
 
-// An integer beyond int64, as JSON may hold one. It can be printed and compared, not computed with.
+// An integer beyond int64, which JSON may contain. It can be printed and compared, but not computed
+// with.
 struct BigInt {
-  std::string digits;  // Decimal, after a "-" where it is negative; no leading zeros.
+  std::string digits;  // Decimal, after a "-" if negative; no leading zeros.
 };
 
 inline constexpr int kValueDepthMax = 200;
-// Bytes and values below one value, each counted as often as it occurs: a list that holds another
-// twice, that holds another twice and so on, takes little memory but would never be printed.
+// The limit of the weight of a value: the bytes and values inside it, each counted as often as it
+// occurs. A list that contains another list twice, which contains another list twice, and so on,
+// takes little memory, but printing it would never end.
 inline constexpr int64_t kValueWeightMax = int64_t{1} << 26;
-// Places of a map's entries by the hash of their keys.
+// The indices of a map's entries by the hash of their keys.
 using KeyIndex = std::unordered_multimap<size_t, size_t>;
 
-struct Closure;  // A macro with the variables in its sight (eval.cc).
+struct Closure;  // A macro with the variables that it sees (eval.cc).
 
-// A method bound to its object ("x".split), a macro, or a global function by its name; called by
-// the evaluator.
+// A method bound to its object ("x".split), a macro, or a global function by its name. The
+// evaluator calls it.
 struct Callable {
   std::string name;
-  std::shared_ptr<const Value> self = nullptr;       // Of a method.
-  std::shared_ptr<const Closure> closure = nullptr;  // Of a macro.
+  std::shared_ptr<const Value> self = nullptr;       // For a method.
+  std::shared_ptr<const Closure> closure = nullptr;  // For a macro.
 };
 
 class Value {
  public:
-  // Implicit on purpose: a value is written as what it is.
+  // Implicit on purpose, so that code can pass a plain text or number as a value.
   // NOLINTBEGIN(google-explicit-constructor)
   Value() : data_(Undefined{}) {}
   Value(Undefined v) : data_(std::move(v)) {}
@@ -74,13 +75,13 @@ class Value {
   Value(Str v) : data_(std::move(v)) {}
   Value(std::string v) : data_(Str(std::move(v))) {}
   Value(const char* v) : data_(Str(v)) {}
-  // These throw TemplateError where values would nest too deep or weigh too much.
+  // Throw TemplateError if the values would nest too deep or weigh too much.
   Value(List v);
   Value(Map v);
   Value(Callable v);
   // NOLINTEND(google-explicit-constructor)
   explicit Value(std::shared_ptr<Namespace> v) : data_(std::move(v)) {}
-  // A list that prints in round brackets and equals no list: Python's tuple.
+  // Python's tuple: a list that prints in parentheses and equals no list.
   static Value Tuple(List items);
 
   bool is_undefined() const { return std::holds_alternative<Undefined>(data_); }
@@ -92,7 +93,7 @@ class Value {
   bool is_number() const { return is_bool() || is_int() || is_float() || big_int() != nullptr; }
   bool is_string() const { return std::holds_alternative<Str>(data_); }
   const Str* string() const { return std::get_if<Str>(&data_); }
-  const List* list() const { return Pointee<List>(); }  // Of a tuple too.
+  const List* list() const { return Pointee<List>(); }  // A tuple is a list too.
   bool is_tuple() const;
   const Map* map() const { return Pointee<Map>(); }
   Namespace* name_space() const {
@@ -109,7 +110,7 @@ class Value {
 
   bool Truthy() const;
   bool operator==(const Value& other) const;
-  // What {{ value }} prints: "" for undefined, "None", "True", a list as Python's repr.
+  // The output of {{ value }}: "" for undefined, "None", "True", Python's repr for a list.
   Str Text() const;
   // Python's repr.
   Str Repr() const;
@@ -124,7 +125,7 @@ class Value {
   struct Extent {
     int depth = 0;
     int64_t weight = 0;
-    // With what `inner` adds as one of the things held.
+    // Adds `inner`, one of the contained values.
     void Add(const Extent& inner);
   };
   template <class T>
@@ -132,7 +133,7 @@ class Value {
     T items;
     Extent extent;
     bool tuple = false;
-    KeyIndex index = {};  // Of a large map.
+    KeyIndex index = {};  // For a large map.
   };
   template <class T>
   const T* Pointee() const {
@@ -150,11 +151,11 @@ class Value {
       data_;
 };
 
-// Makes a map: of equal keys the first keeps its place and the last its value, as in Python. Takes
-// constant time for each entry.
+// Makes a map. Of equal keys, the first gives the place and the last gives the value, as in Python.
+// Each entry takes constant time.
 class MapBuilder {
  public:
-  // Throws TemplateError for a key that Python could not hash (a list, a map).
+  // Throws TemplateError for a key that Python cannot hash (a list, a map).
   void Set(Value key, Value value);
   bool Has(const Value& key) const;
   size_t size() const { return map_.size(); }
@@ -165,18 +166,18 @@ class MapBuilder {
   KeyIndex index_;
 };
 
-// Less than 0, 0, or more, as Python compares two numbers, strings, lists or tuples; throws
-// TemplateError for other pairs. Not for NaN, which has no order (0).
+// Less than 0, 0, or more than 0, as Python compares two numbers, strings, lists or tuples. Throws
+// TemplateError for other pairs. Returns 0 for NaN, which has no order.
 int Order(const Value& left, const Value& right);
 
-// Code points of valid UTF-8, each as its bytes.
+// The code points of valid UTF-8, each as its bytes.
 std::vector<std::string_view> CodePoints(std::string_view text);
 // str.isspace of the code point at text[0...]; `size` gets its length in bytes.
 bool IsSpaceAt(std::string_view text, size_t* size);
-// The one at text[0...]. REQUIRES: text is not empty.
+// The code point at text[0...]. REQUIRES: `text` is not empty.
 uint32_t CodePointAt(std::string_view text);
 void AppendUtf8(uint32_t code, std::string* out);
-// As Python's repr of a float: shortest digits that read back.
+// Python's repr of a float: the shortest digits that give the same float again.
 std::string FloatRepr(double value);
 
 }  // namespace fathom::router::jinja

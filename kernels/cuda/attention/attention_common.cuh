@@ -1,7 +1,8 @@
-// kernels/cuda/attention/attention_common.cuh: what the mma.sync attention kernels share: 64 rows
-// of head_dim 16-bit elements in shared memory, swizzled so that ldmatrix meets no bank twice, and
-// a page of keys or values brought there. Tokens that do not exist are zeros: what lies in their
-// place may be anything, and 0 * NaN is not 0.
+// kernels/cuda/attention/attention_common.cuh: what the mma.sync attention kernels share. In the
+// attention kernels a *page* is the keys or the values of one KV block for one kv head: 64 rows of
+// head_dim 16-bit elements (*block* alone is a thread block there). CopyPage brings a page into
+// shared memory, swizzled so that ldmatrix has no bank conflicts. It zero-fills the rows of tokens
+// that do not exist: the memory of such a row may hold a NaN, and 0 * NaN is not 0.
 #pragma once
 
 #include "kernels/cuda/base/canon.cuh"
@@ -12,7 +13,7 @@ namespace fathom::kernels::cuda::attention {
 inline constexpr int kSegmentBlocks = canon::kSegmentTokens / kBlockTokens;
 inline constexpr int kThreads = 128;
 
-// Byte offset of 16-byte piece `piece` of row `row`.
+// Byte offset of piece `piece` (16 bytes) of row `row`.
 template <int kHeadDim>
 FATHOM_DEVICE uint32_t Swizzled(int row, int piece) {
   return (row * (kHeadDim / 8) + (piece ^ (row & 7))) * 16;
@@ -21,11 +22,11 @@ FATHOM_DEVICE uint32_t Swizzled(int row, int piece) {
 template <int kHeadDim>
 inline constexpr int kPageBytes = kBlockTokens* kHeadDim * 2;
 
-// The first `tokens` rows of a page of keys or of values to shared memory; the rest becomes zero.
+// Copies the first `tokens` rows of a page to shared memory and fills the others with zeros.
 template <int kHeadDim, class T>
 FATHOM_DEVICE void CopyPage(uint32_t to, const T* page, int tokens) {
   constexpr int kPieces = kHeadDim / 8, kRowStep = kThreads / kPieces;
-  static_assert(kRowStep % 8 == 0);  // So a thread's pieces differ by a constant distance.
+  static_assert(kRowStep % 8 == 0);  // The pieces of a thread are at a constant distance.
   const int row = threadIdx.x / kPieces, piece = threadIdx.x % kPieces;
   const uint32_t first = to + Swizzled<kHeadDim>(row, piece);
   const T* const from = page + row * kHeadDim + piece * 8;

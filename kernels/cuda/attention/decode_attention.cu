@@ -14,8 +14,8 @@ using attention::kThreads;
 using attention::SegmentState;
 using attention::Unit;
 
-// Whether this block is the last of its row and head to write: then all partials are there, and the
-// counter is as the next launch wants it.
+// Says whether this thread block is the last one of its row and head to write its partials. If so,
+// all partials are visible, and the counter is reset to 0 for the next launch.
 __device__ bool IsLast(const DecodeAttentionArgs& a, const Unit& unit) {
   __shared__ int before;
   const int segments = unit.Segments();
@@ -31,22 +31,24 @@ __device__ bool IsLast(const DecodeAttentionArgs& a, const Unit& unit) {
   return before == segments - 1;
 }
 
-// The pages of a unit on their way into shared memory, as halves: half 2 i has the keys of page i,
-// 2 i + 1 its values. One is being read while kDecodeHalves - 1 are under way.
+// The ring of halves that copies a unit's pages into shared memory: half 2 i has the keys of page
+// i, half 2 i + 1 its values. One half is read while kDecodeHalves - 1 are being copied.
 template <class T, int kHeadDim>
 class PageRing {
  public:
   __device__ PageRing(const DecodeAttentionArgs& args, uint32_t base, const Unit& unit)
       : a_(args), base_(base), unit_(unit), entry_(Entry()) {}
 
-  // What earlier steps filled: of lengths, tables and such pages the kernels before write nothing.
+  // Loads full pages of earlier steps before the previous kernel has ended. No kernel of this step
+  // writes to them, to the lengths or to the block tables.
   __device__ void LoadEarly() {
     while (next_ < kAhead && (next_ / 2 + 1) * kBlockTokens < unit_.left) Load();
   }
   __device__ void Fill() {
     while (next_ < kAhead) Load();
   }
-  // The next half. One group of copies, also beyond the last page: whoever waits counts groups.
+  // Starts the copy of the next half. It commits one group of copies also beyond the last page,
+  // because the wait counts groups.
   __device__ void Load() {
     const int half = next_++, i = half / 2;
     const int tokens = min(unit_.left - i * kBlockTokens, kBlockTokens);
@@ -67,7 +69,7 @@ class PageRing {
  private:
   static constexpr int kAhead = kDecodeHalves - 1;
 
-  // Of lane i (0 to 7) of each warp: page i of the segment.
+  // Lane i (0 to 7) of each warp gets the block id of page i of the segment.
   __device__ int Entry() const {
     const int lane = threadIdx.x % 32, at = unit_.segment * kSegmentBlocks + lane;
     if (lane >= kSegmentBlocks || at >= a_.table_stride) return 0;
@@ -106,9 +108,10 @@ __global__ void __launch_bounds__(kThreads)
   SegmentState<T, kHeadDim, kColumns> state(a, shared, scale);
   state.LoadQuery(unit);
   ring.Fill();
-  // A page takes three barriers: its keys are there and the values before them read; the maxima are
-  // there and its keys read; its weights and values are there. What was read makes room; copies are
-  // issued where the arithmetic waits anyway.
+  // A page takes three barriers. After the first one its keys are there and the previous values
+  // were read. After the second one the maxima are there and its keys were read. After the third
+  // one its weights and values are there. A half that was read is free, so the next copy is issued
+  // there, where the arithmetic waits anyway.
   const int pages = unit.Pages();
   for (int page = 0; page < pages; ++page) {
     float scores[kColumns / 8][4], factors[kColumns / 8][2];

@@ -1,7 +1,8 @@
 // kernels/cuda/attention/decode_attention_segment.cuh: the arithmetic of decode attention
-// (docs/NUMERICS.md, "Attention"): a segment of one kv head of one row, page by page, in the
-// registers of a thread block. Its four warps take 16 tokens each of a page's scores, and a quarter
-// of the dimensions each of P V. Columns of the products are the query heads of the group.
+// (docs/NUMERICS.md, "Attention"): one segment of one kv head of one row, page by page, in the
+// registers of a thread block. For the scores, each of the four warps takes 16 tokens of a page.
+// For P V, each warp takes a quarter of the dimensions. The columns of both GEMMs are the query
+// heads that share the kv head.
 #pragma once
 
 #include "kernels/cuda/attention/attention_common.cuh"
@@ -10,17 +11,18 @@
 
 namespace fathom::kernels::cuda::attention {
 
-// A thread block's: grid (segments, kv heads, rows).
+// The work of one thread block. The grid is (segments, kv heads, rows).
 struct Unit {
   int row = 0, head = 0, segment = 0;
-  int partial = 0;  // The segment's place among those of all rows.
-  int left = 0;  // Tokens of the row from the segment's first on; none: there is no such segment.
+  int partial = 0;  // The index of the segment in the partials.
+  // The row's tokens from the segment's first token on; <= 0: the row has no such segment.
+  int left = 0;
 
   __device__ bool Exists() const { return left > 0; }
   __device__ int Pages() const {
     return (min(left, canon::kSegmentTokens) + kBlockTokens - 1) / kBlockTokens;
   }
-  // Of the row.
+  // The number of segments of the row.
   __device__ int Segments() const {
     return segment + (left + canon::kSegmentTokens - 1) / canon::kSegmentTokens;
   }
@@ -29,9 +31,9 @@ struct Unit {
 template <class T, int kHeadDim, int kColumns>
 class SegmentState {
   static_assert(kThreads == kDecodeThreads && DecodeHalfBytes(kHeadDim) == kPageBytes<kHeadDim>);
-  static constexpr int kSteps = kHeadDim / 16;  // Of a score's product.
+  static constexpr int kSteps = kHeadDim / 16;  // Of the GEMM that makes scores.
   static constexpr int kColumnTiles = kColumns / 8;
-  static constexpr int kDimTiles = kHeadDim / 64;  // Of 16 dimensions a warp.
+  static constexpr int kDimTiles = kHeadDim / 64;  // Tiles of 16 dimensions of a warp.
 
  public:
   __device__ SegmentState(const DecodeAttentionArgs& args, unsigned char* shared, float scale)
@@ -46,7 +48,8 @@ class SegmentState {
     for (int c = 0; c < kColumnTiles; ++c) m_[c][0] = m_[c][1] = -INFINITY;
   }
 
-  // As a product's second operand: column lane / 4, dimensions lane % 4 * 2 and the next.
+  // Loads the query as the second operand of a GEMM: column lane / 4, dimensions lane % 4 * 2 and
+  // the next one.
   __device__ void LoadQuery(const Unit& unit) {
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
@@ -62,8 +65,8 @@ class SegmentState {
     }
   }
 
-  // scores[c][i]: token lane / 4 (+ 8 for i >= 2) of this warp's 16, column of i % 2. `left`:
-  // tokens of the row from the page's first on.
+  // scores[c][i]: token lane / 4 (+ 8 for i >= 2) of this warp's 16, column i % 2 of tile c. `left`
+  // is the number of tokens of the row from the page's first token on.
   __device__ void Scores(uint32_t keys, int left, float (*scores)[4]) {
 #pragma unroll
     for (int c = 0; c < kColumnTiles; ++c) {
@@ -126,7 +129,7 @@ class SegmentState {
     }
   }
 
-  // o and l of the dimensions of this warp, 16 tokens a step, ascending.
+  // Updates o and l for the dimensions of this warp, 16 tokens at a time, ascending.
   __device__ void Accumulate(uint32_t values, const float (*factors)[2]) {
     constexpr uint32_t kOnes = Element<T>::kOnes;
     const uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
@@ -143,7 +146,7 @@ class SegmentState {
     }
 #pragma unroll
     for (int k = 0; k < kBlockTokens / 16; ++k) {
-      uint32_t v[kDimTiles][4];  // V^T: rows are dimensions, columns tokens.
+      uint32_t v[kDimTiles][4];  // V^T: its rows are dimensions, its columns tokens.
 #pragma unroll
       for (int t = 0; t < kDimTiles; ++t) {
         const int piece = (warp_ * kDimTiles + t) * 2 + lane_ / 8 % 2;
@@ -163,7 +166,7 @@ class SegmentState {
     }
   }
 
-  // Of a row with one segment: merged and written from registers.
+  // Merges and writes, from registers, the result of a row that has only one segment.
   __device__ void WriteOnly(const Unit& unit) {
     ForEachColumn([&](int c, int j, int column) {
       float top = -INFINITY, total = 0;
@@ -187,7 +190,7 @@ class SegmentState {
     });
   }
 
-  // All segments of the row in ascending order, four dimensions a thread.
+  // Merges all segments of the row in ascending order. A thread computes four dimensions.
   __device__ void MergeAll(const Unit& unit) const {
     const int segments = unit.Segments();
     const int64_t first = int64_t{unit.partial - unit.segment} * a_.heads + unit.head * group_;
@@ -219,7 +222,7 @@ class SegmentState {
   __device__ int Dim(int t, int i) const {
     return (warp_ * kDimTiles + t) * 16 + lane_ / 4 + i / 2 * 8;
   }
-  // f(tile, which of the thread's two, column): the columns that are query heads.
+  // Calls f(tile, which of the thread's two columns, column) for each column that is a query head.
   template <class F>
   __device__ void ForEachColumn(F f) const {
 #pragma unroll
@@ -230,7 +233,7 @@ class SegmentState {
       }
     }
   }
-  // f(dimension, o): the thread's own of a column.
+  // Calls f(dimension, o) for the thread's own dimensions of a column.
   template <class F>
   __device__ void ForEachOutput(int c, int j, F f) const {
 #pragma unroll

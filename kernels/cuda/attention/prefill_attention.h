@@ -1,8 +1,8 @@
 // kernels/cuda/attention/prefill_attention.h: attention of chunks of several rows of several
-// sequences in one launch, over KV blocks that already hold the chunks' own keys and values and any
-// prefix before them. Same order and bits as kernels/cuda/attention/decode_attention.h at every
-// position. `PrefillAttention` takes the wgmma kernel (sm_90a, head_dim 128) where
-// PrefillPickConfig says so, else the mma.sync one (sm_80 and later).
+// sequences in one launch. The KV blocks already hold the chunks' own keys and values and those of
+// all earlier tokens. The order and the bits are those of kernels/cuda/attention/decode_attention.h
+// at every position. `PrefillAttention` runs the wgmma kernel (sm_90a, head_dim 128) if
+// PrefillPickConfig says so, else the mma.sync kernel (sm_80 and later).
 #pragma once
 
 #include <cuda.h>
@@ -14,13 +14,13 @@
 
 namespace fathom::kernels::cuda {
 
-// A sequence's chunk: rows [row_begin, row_begin + rows) of q and out, positions from
-// position_begin.
+// One sequence's chunk: rows [row_begin, row_begin + rows) of q and out, with positions from
+// position_begin on.
 struct PrefillChunk {
   int32_t row_begin = 0;
   int32_t rows = 0;
   int32_t position_begin = 0;
-  int32_t table_row = 0;  // Of block_tables.
+  int32_t table_row = 0;  // The row of block_tables.
 };
 
 struct PrefillAttentionArgs {
@@ -29,12 +29,12 @@ struct PrefillAttentionArgs {
   const void* keys = nullptr;  // [pool_blocks][kv_heads][64][head_dim]
   const void* values = nullptr;
   const int32_t* block_tables = nullptr;        // [.][table_stride]
-  std::span<const PrefillChunk> chunks;         // On the host: how much work there is.
-  const PrefillChunk* device_chunks = nullptr;  // The same, on the device.
+  std::span<const PrefillChunk> chunks;         // On the host; it gives the amount of work.
+  const PrefillChunk* device_chunks = nullptr;  // The same chunks on the device.
   int32_t* work_counter = nullptr;              // Two words, zero between launches.
-  int32_t* faults = nullptr;  // [total_rows]: kFaultBlockRange (block beyond the pool).
+  int32_t* faults = nullptr;  // [total_rows]: kFaultBlockRange for a block beyond the pool.
   void* out = nullptr;        // [total_rows][heads][head_dim]
-  int total_rows = 0;         // Rows of q and out: chunks lie inside.
+  int total_rows = 0;         // Rows of q and of out; every chunk lies inside.
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;  // 64 or 128.

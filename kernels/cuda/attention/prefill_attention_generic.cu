@@ -1,5 +1,5 @@
-// Prefill attention by mma.sync: sm_80 and later, head_dim 64 and 128. A thread block has 64 rows
-// of one head of one chunk, 16 rows a warp.
+// Prefill attention by mma.sync: sm_80 and later, head_dim 64 and 128. A thread block computes 64
+// rows of one head of one chunk, each warp 16 of them.
 #include "kernels/cuda/attention/attention_common.cuh"
 #include "kernels/cuda/attention/prefill_attention.h"
 
@@ -15,7 +15,7 @@ using attention::Swizzled;
 constexpr int kTileRows = 64;
 constexpr int kStages = 2;
 
-// What the kernel needs of PrefillAttentionArgs, on the device.
+// The part of PrefillAttentionArgs that the kernel needs on the device.
 struct Work {
   const void *q, *keys, *values;
   const int32_t* block_tables;
@@ -27,10 +27,11 @@ struct Work {
 
 struct Tile {
   PrefillChunk chunk;
-  int row0 = 0;  // In the chunk.
+  int row0 = 0;  // The first row, counted in the chunk.
 };
 
-// Tile `index` of the chunks in a row, the last rows (with the most keys) of each first.
+// Finds tile `index` of all chunks. In each chunk the last rows come first, because they have the
+// most keys.
 __device__ Tile FindTile(const Work& work, int index) {
   for (int i = 0; i < work.chunk_count; ++i) {
     const PrefillChunk chunk = work.chunks[i];
@@ -167,7 +168,7 @@ class PrefillTile {
       x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
       factors[j] = MoveMax(&m_[j], x, scale_);
     }
-    // A factor of 1 changes nothing: skipped or multiplied, the bits are the same.
+    // A factor of 1 changes no bit, so the multiplication may be skipped.
     if (!__any_sync(~0u, factors[0] != 1.0f || factors[1] != 1.0f)) return;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -187,7 +188,7 @@ class PrefillTile {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const int j = i % 4 / 2;
-        // A row with no token in the block: all of its weights are zero.
+        // A row that attends to no token of this block: all of its weights are zero.
         p[i] = m_[j] == -INFINITY
                    ? 0.0f
                    : Ex2(canon::Fma(scores[2 * k + i / 4][i % 4], scale_, -shift[j]));
@@ -252,8 +253,8 @@ class PrefillTile {
   const float scale_;
   const int head_, kv_head_, warp_, lane_;
   uint32_t query_[kSteps][4];
-  float o_[kDims][4] = {};       // Of the segment.
-  float merged_[kDims][4] = {};  // Of the segments before.
+  float o_[kDims][4] = {};       // Of the current segment.
+  float merged_[kDims][4] = {};  // Of the segments before it.
   float l_[4] = {};
   float m_[2], top_[2];
   float total_[2] = {};

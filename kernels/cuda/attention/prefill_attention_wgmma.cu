@@ -6,11 +6,11 @@
 #include "kernels/cuda/attention/prefill_wgmma_producer.cuh"
 #include "kernels/cuda/base/tensor_map.h"
 
-// One persistent thread block per multiprocessor: warpgroup 0 produces (one warp, TMA), warpgroups
-// 1 and 2 consume, 64 query rows each. Tiles come from a counter
-// (kernels/cuda/attention/prefill_plan.h). ptxas is near its limit of registers here (168, which
-// setmaxnreg makes 240 in the consumers): after every change look at -Xptxas -v for spills and for
-// wgmma that it serialized (C7510 to C7520; the build refuses them).
+// One persistent thread block runs on each multiprocessor: warpgroup 0 is the producer (one warp,
+// TMA), warpgroups 1 and 2 are consumers of 64 query rows each. Tiles are handed out by a counter
+// (kernels/cuda/attention/prefill_plan.h). ptxas is near its register limit here (168, which
+// setmaxnreg turns into 240 in the consumers). After every change, check the output of -Xptxas -v
+// for spills and for serialized wgmma (C7510 to C7520; the build refuses those).
 namespace fathom::kernels::cuda {
 namespace prefill {
 namespace {
@@ -67,7 +67,7 @@ struct Maps {
 
 cudaError_t MakeMaps(const PrefillAttentionArgs& a, Maps* maps) {
   constexpr uint64_t kRowBytes = 2 * kHeadDim;
-  const auto rows = [&](const void* base, uint32_t box_rows) {  // Of q and out.
+  const auto rows = [&](const void* base, uint32_t box_rows) {  // For q and out.
     TensorMapSpec spec;
     spec.base = const_cast<void*>(base);
     spec.dtype = a.dtype;
@@ -126,7 +126,8 @@ cudaError_t PrefillAttentionWgmma(const LaunchContext& context, const PrefillAtt
                                     a.kv_heads,
                                     a.heads / a.kv_heads,
                                     canon::AttentionScale(a.head_dim)};
-  // A launch has a table of chunks of bounded size; a step rarely has so many.
+  // The table of chunks in a launch has a fixed size. A step with more chunks, which is rare, takes
+  // several launches.
   for (size_t begin = 0; begin < a.chunks.size(); begin += kPrefillPlanChunks) {
     const size_t count = std::min<size_t>(a.chunks.size() - begin, kPrefillPlanChunks);
     PrefillPlanChunk chunks[kPrefillPlanChunks];

@@ -5,8 +5,8 @@
 namespace fathom::kernels::cuda {
 namespace {
 
-// Part of L2 that a group's keys and values may fill, and what one of them takes: head_dim 128 in
-// two bytes.
+// The part of L2 that the keys and values of a group of heads may fill, and the bytes of one token
+// of one kv head (head_dim 128, two bytes each).
 constexpr int64_t kGroupBytes = int64_t{32} << 20;
 constexpr int64_t kTokenBytes = 2 * 128 * 2;
 

@@ -1,12 +1,14 @@
-// kernels/cuda/attention/prefill_wgmma_consumer.cuh: a warpgroup that owns 64 query rows of a tile.
-// Block j of 128 keys has the sub-blocks a and b; S is its scores. In turn, with what runs in the
-// tensor core in brackets (the other warpgroup fills the rest):
-//   inside a segment: softmax a [P V (j-1, b)] | P V (j, a) starts, then S (j+1) | exponentials b
-//     [P V (j, a)] | P V (j, b) starts | S (j+1) is awaited
-//   last of a segment: ... exponentials b [P V (j, a)] | P V (j, b), S (j+1) start | P V (j, b) is
-//     awaited | the segment (m, l, o) is merged into (M, L, O) [S (j+1)] | S (j+1) is awaited
-// o and l are one accumulator, which a segment restarts by not adding to it. O is a thread's own,
-// in shared memory: it is touched once in 512 keys.
+// kernels/cuda/attention/prefill_wgmma_consumer.cuh: a warpgroup that computes 64 query rows of a
+// tile. A block j of 128 keys has two sub-blocks, a and b; S(j) is its scores. The lists below give
+// the order of a consumer's work. In brackets: what the tensor core computes meanwhile. The other
+// warpgroup uses the tensor core in the remaining time.
+//   Inside a segment: softmax a [P V (j-1, b)] | start P V (j, a), then S(j+1) | exponentials b
+//     [P V (j, a)] | start P V (j, b) | wait for S(j+1)
+//   Last block of a segment: ... exponentials b [P V (j, a)] | start P V (j, b) and S(j+1) | wait
+//     for P V (j, b) | merge the segment (m, l, o) into (M, L, O) [S(j+1)] | wait for S(j+1)
+// o and l share one accumulator. A new segment overwrites it with its first product instead of
+// adding to it. Each thread keeps its part of O in shared memory, because it uses O only once in
+// 512 keys.
 #pragma once
 
 #include <cmath>
@@ -19,16 +21,16 @@
 
 namespace fathom::kernels::cuda::prefill {
 
-// A word of shared memory that only lane 0 reads: the lane whose FreeQueries lets the producer
-// write over it.
+// Reads a word of shared memory in lane 0 and gives it to all lanes. Only lane 0 may read it:
+// FreeQueries of lane 0 lets the producer overwrite the word.
 __device__ __forceinline__ int FromLane0(const volatile int& word) {
   return __shfl_sync(~0u, threadIdx.x % 32 == 0 ? word : 0, 0);
 }
 
-// Where a block lies in its segment.
+// The place of a block in its segment.
 enum class Place { kFirst, kInside, kLast };
 
-// Its work on one tile.
+// The work of a consumer on one tile.
 template <class T>
 struct Consumer {
   const Shared shared;
@@ -36,20 +38,21 @@ struct Consumer {
   const CUtensorMap* out_map;
   const int consumer, lane, warp;
   const float scale;
-  // Descriptors' low words.
+  // The low words of the descriptors.
   const uint32_t queries, query_half, keys, values;
   float4* const merged;  // This thread's part of O, by groups of 8 dims.
-  uint32_t
-      done;  // Blocks of all tiles: block n has key stage n % 2, value slots 2 (n % 2) and + 1.
-  const int blocks;       // Of the tile,
-  const int full_blocks;  // those before the diagonal.
-  const int position;     // Of the warpgroup's first row.
-  // Two rows (see prefill_wgmma_softmax.cuh).
+  // The number of blocks done, over all tiles. Block n uses key stage n % 2 and value slots 2 (n %
+  // 2) and 2 (n % 2) + 1.
+  uint32_t done;
+  const int blocks;       // Blocks of the tile.
+  const int full_blocks;  // Blocks before the diagonal.
+  const int position;     // Position of the warpgroup's first row.
+  // This thread's part of two rows (prefill_wgmma_softmax.cuh says which).
   float scores[64];
   float output[68];  // o, and l twice for each row.
   float rest[kMergedRest];
   float m[2], M[2], L[2];
-  float factor[2];  // Of the last move of m.
+  float factor[2];  // The factors of the last change of m.
   uint32_t weights[32];
 
   __device__ __forceinline__ Consumer(const Shared& s, const KernelArgs& a, const CUtensorMap* out,
@@ -80,9 +83,9 @@ struct Consumer {
     for (int i = 0; i < kMergedRest; ++i) rest[i] = 0.0f;
   }
 
-  // Barriers. A test is made long before its use, the wait only if it failed. The branch of the
-  // wait also ends a basic block: ptxas would else move the waits for wgmma before the exponentials
-  // that are meant to run under it.
+  // Barriers. The code tests a barrier long before it needs the result, and waits only if the test
+  // failed. The branch of the wait also ends a basic block. Without it ptxas would move the waits
+  // for wgmma before the exponentials, which would then not overlap with wgmma.
   __device__ __forceinline__ int TestKeys(uint32_t n) const {
     return ptx::BarrierTest(shared.Bar(kKeyFull) + (n & 1) * 8, n >> 1 & 1);
   }
@@ -110,7 +113,7 @@ struct Consumer {
     if (lane == 0) ptx::BarrierArrive(shared.Bar(kQueryFree + consumer));
   }
 
-  // Starts the scores of block n.
+  // Starts the GEMM of the scores of block n.
   __device__ __forceinline__ void StartScores(uint32_t n) {
     const uint32_t b = keys + (n & 1) * (kKeyBytes >> 4);
     HoldScores(scores);
@@ -141,7 +144,7 @@ struct Consumer {
     FreeValues(n, half);
   }
 
-  // The stripe may still be read by the store of the tile before.
+  // Waits for the store of the previous tile, which may still read the stripe.
   __device__ __forceinline__ void DrainStore() const {
     if (lane == 0) ptx::TmaStoreWaitRead();
     __syncwarp();
@@ -152,7 +155,7 @@ struct Consumer {
     return i < kMergedShared ? merged[i * 32]
                              : make_float4(rest[r], rest[r + 1], rest[r + 2], rest[r + 3]);
   }
-  // kKeep: O back to its place, else it is left in `output`.
+  // kKeep: writes O back to its place in shared memory; otherwise O stays in `output`.
   template <bool kKeep>
   __device__ __forceinline__ void PutMerged(int i, float4 v) {
     const int r = 4 * (i - kMergedShared);
@@ -165,7 +168,8 @@ struct Consumer {
       rest[r] = v.x, rest[r + 1] = v.y, rest[r + 2] = v.z, rest[r + 3] = v.w;
     }
   }
-  // Merges the finished segment (m, l, o) into (M, L, O). `first`: of the tile, so O = 0 * 0 + o.
+  // Merges the finished segment (m, l, o) into (M, L, O). `first`: it is the tile's first segment,
+  // so O = 0 * 0 + o.
   template <bool kKeep>
   __device__ __forceinline__ void MergeSegment(bool first) {
     float fa[2], fb[2];
@@ -201,7 +205,7 @@ struct Consumer {
     }
   }
 
-  // Scores of tokens behind a row's own position.
+  // Masks the scores of tokens after a row's own position.
   __device__ __forceinline__ void MaskDiagonal(int block) {
     const int token = block * kBlockKeys + (lane % 4) * 2;
     const int row_position = position + warp * 16 + lane / 4;
@@ -211,8 +215,8 @@ struct Consumer {
     }
   }
 
-  // kMasked: may be on the diagonal (and kFirst or kInside: the segment's first if it is). kNext:
-  // not the tile's last.
+  // kMasked: the block may contain the diagonal (with kFirst or kInside; at run time a block may
+  // still be the first of its segment). kNext: the block is not the tile's last.
   template <Place kPlace, bool kMasked, bool kNext>
   __device__ __forceinline__ void Block(int block) {
     constexpr bool kLast = kPlace == Place::kLast;
@@ -241,7 +245,7 @@ struct Consumer {
     const int keys_ready = kNext ? TestKeys(done + 1) : 0;
     StartOutput(0, !first);
     if (!kNext && position + kConsumerRows - 1 < block * kBlockKeys + 64) {
-      // All of this half is masked.
+      // This half is completely masked.
       WaitValues(1, 0);
       FreeQueries();
       WaitOutput<0>(done, 0);
@@ -255,7 +259,7 @@ struct Consumer {
     FinishBlock<kLast, kNext>(block, x, moved, keys_ready);
   }
 
-  // From the arguments of sub-block b's exponentials on.
+  // The part of Block after the arguments of sub-block b's exponentials are known.
   template <bool kLast, bool kNext>
   __device__ __forceinline__ void FinishBlock(int block, float* x, bool moved, int keys_ready) {
     int values_ready = 0;
@@ -289,7 +293,7 @@ struct Consumer {
     ++done;
   }
 
-  // All blocks of the tile; the result is in `output`.
+  // Computes all blocks of the tile; the result is in `output`.
   __device__ __forceinline__ void Attend() {
     WaitKeys(done, 0);
     StartScores(done);
@@ -317,8 +321,9 @@ struct Consumer {
     Normalize(output, L);
   }
 
-  // Rounds the warp's 16 rows into its stripe (O is dead) and stores them: by TMA, or row by row
-  // where the chunk ends among them, for the rows after it are another's.
+  // Rounds the warp's 16 rows into its stripe of shared memory (O is no longer needed) and stores
+  // them. The store is one TMA; if the chunk ends among the 16 rows, they are stored row by row,
+  // because the rows after the chunk belong to another sequence.
   __device__ __forceinline__ void Store(int turn) {
     volatile const ConsumerTile* tile = shared.Tile(consumer, turn & 1);
     const int row = FromLane0(tile->row) + warp * 16, rows = FromLane0(tile->rows) - warp * 16,

@@ -1,5 +1,5 @@
-// kernels/cuda/attention/prefill_wgmma_mma.cuh: the two products of the wgmma prefill attention,
-// and how the compiler is kept from moving their registers about while they run.
+// kernels/cuda/attention/prefill_wgmma_mma.cuh: the two GEMMs of the wgmma prefill attention, and
+// the fences that stop the compiler from moving uses of their registers while a GEMM runs.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace fathom::kernels::cuda::prefill {
 
-// Operands and names of an accumulator's registers.
+// The operands and names of an accumulator's registers.
 #define FATHOM_F8(a, i)                                                                       \
   "+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]), "+f"(a[i + 5]), \
       "+f"(a[i + 6]), "+f"(a[i + 7])
@@ -29,12 +29,12 @@ namespace fathom::kernels::cuda::prefill {
   "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63," \
   "%64,%65,%66,%67}"
 
-// High word of every descriptor: 1,024 bytes between groups of 8 rows, 128-byte swizzle. The low
-// word is (address / 16) | (distance of column blocks / 16) << 16.
+// The high word of every descriptor: 1,024 bytes between groups of 8 rows, 128-byte swizzle. The
+// low word is (address / 16) | (distance of column blocks / 16) << 16.
 inline constexpr uint32_t kDescriptorHigh = 0x40000040;
 
-// scores [64 rows][128 keys] (+)= 16 dims of queries x keys, both from shared memory. (64 keys at a
-// time would need 128 bytes of shared memory a clock.)
+// scores [64 rows][128 keys] (+)= 16 dims of queries x keys, both from shared memory. Computing
+// only 64 keys at a time would need 128 bytes of shared memory per clock.
 #define FATHOM_SCORES_STEP(TYPE)                                                          \
   asm volatile(                                                                           \
       "{\n.reg .pred p;\n.reg .b64 x, y;\n"                                               \
@@ -52,7 +52,7 @@ FATHOM_DEVICE void ScoresStep(float* scores, uint32_t queries, uint32_t keys, in
   }
 }
 
-// output [64 rows][128 dims and 8 sums] (+)= weights of 16 tokens, from registers, x values, whose
+// output [64 rows][128 dims and 8 sums] (+)= weights of 16 tokens (from registers) x values, whose
 // dims are contiguous.
 #define FATHOM_OUTPUT_STEP(TYPE)                                                                   \
   asm volatile(                                                                                    \
@@ -72,7 +72,7 @@ FATHOM_DEVICE void OutputStep(float* output, const uint32_t* weights, uint32_t v
   }
 }
 
-// The compiler may not move uses of these registers across.
+// The compiler may not move uses of these registers across a call of these two functions.
 FATHOM_DEVICE void HoldScores(float* scores) { asm volatile("" : FATHOM_F64(scores)::"memory"); }
 FATHOM_DEVICE void HoldOutput(float* output) { asm volatile("" : FATHOM_F68(output)::"memory"); }
 FATHOM_DEVICE void HoldExponents(float* x) { asm volatile("" : FATHOM_F32(x, 0)::"memory"); }

@@ -1,5 +1,5 @@
-// kernels/cuda/attention/prefill_wgmma_producer.cuh: the warp that takes tiles and keeps the
-// consumers fed by TMA. It has 24 registers.
+// kernels/cuda/attention/prefill_wgmma_producer.cuh: the warp that takes tiles from the counter and
+// loads the consumers' data by TMA. Its threads have only 24 registers.
 #pragma once
 
 #include <cstddef>
@@ -11,18 +11,18 @@
 namespace fathom::kernels::cuda::prefill {
 
 struct Producer {
-  const uint32_t base;  // Of shared memory.
+  const uint32_t base;  // The shared-memory base address.
   const KernelArgs& args;
   const CUtensorMap* key_map;
   const CUtensorMap* value_map;
   const int lane;
-  uint32_t done = 0;  // Blocks of all tiles, as the consumers count them.
-  // The tile.
+  uint32_t done = 0;  // Blocks of all tiles, counted as the consumers count them.
+  // The current tile.
   int kv_head = 0;
-  int end = 0;       // Position after the chunk's last.
-  int pages = 0;     // That the tile's rows see.
-  int table = 0;     // Begin of the sequence's row in block_tables.
-  int key_page = 0;  // 32 entries of the table, one a lane.
+  int end = 0;       // The position after the chunk's last token.
+  int pages = 0;     // Pages that the tile's rows attend to.
+  int table = 0;     // Start of the sequence's row in block_tables.
+  int key_page = 0;  // 32 entries of the table, one in each lane.
   int value_page = 0;
 
   __device__ __forceinline__ Producer(uint32_t b, const KernelArgs& a, const CUtensorMap* k,
@@ -33,7 +33,8 @@ struct Producer {
     return base + kBarriers + 8 * barrier;
   }
 
-  // The tile's rows hear of a block id beyond the pool. Rare: what it needs is in shared memory.
+  // Sets a fault in all rows of the tile because of a block id beyond the pool. This is rare, so
+  // the values that it needs are kept in shared memory and not in registers.
   __device__ __forceinline__ void Fault() const {
 #pragma unroll 1
     for (int i = ptx::LoadShared(base + kFaultRows + 4) - 1; i >= 0; --i) {
@@ -41,7 +42,8 @@ struct Producer {
     }
   }
 
-  // The row of a plane at which page `index` of the tile begins; `entries` is refilled every 32.
+  // The row of a plane at which page `index` of the tile begins. `entries` is reloaded every 32
+  // pages.
   template <bool kFaults>
   __device__ __forceinline__ int PageRow(int* entries, int index) const {
     if ((index & 31) == 0) {
@@ -55,7 +57,7 @@ struct Producer {
     return (__shfl_sync(~0u, *entries, index & 31) * args.kv_heads + kv_head) * kBlockTokens;
   }
 
-  // Block `ahead` after `done`.
+  // Loads the keys of the block `ahead` blocks after block number `done`.
   __device__ __forceinline__ void LoadKeys(int block, int ahead) {
     const uint32_t n = done + ahead;
     const int row0 = PageRow<true>(&key_page, 2 * block);
@@ -75,7 +77,7 @@ struct Producer {
   __device__ __forceinline__ void LoadValues(int block, int half) {
     const int page = 2 * block + half;
     const uint32_t slot = (done & 1) * 2 + half;
-    const int row = PageRow<false>(&value_page, page);  // Its faults were the keys' too.
+    const int row = PageRow<false>(&value_page, page);  // The load of the keys reported its faults.
     ptx::BarrierWait(Bar(kValueFree) + slot * 8, (done >> 1 & 1) ^ 1);
     const uint32_t half1 = base + kOnes - ValueDistance(slot) * kUnit;
     const uint32_t half0 = half1 - ValueDistance(slot) * kUnit;
@@ -92,7 +94,7 @@ struct Producer {
     }
   }
 
-  // Tokens past the end are zeros: their weights are 0, but 0 * NaN would not be.
+  // Fills the tokens after the chunk's end with zeros. Their weights are 0, but 0 * NaN is not 0.
   __device__ __forceinline__ void ZeroTail(uint32_t half0, uint32_t half1, int first_token) {
     const int parity = ptx::LoadShared(base + kTailParity);
     ptx::BarrierWait(Bar(kValueTail), parity);
@@ -107,7 +109,8 @@ struct Producer {
     __syncwarp();
   }
 
-  // The tile's description and queries, once the consumer has done with those before.
+  // Loads the tile's description and queries, as soon as the consumer has released the previous
+  // ones.
   __device__ __forceinline__ void LoadQueries(const CUtensorMap* query_map, int consumer, int turn,
                                               const ConsumerTile& tile) {
     ptx::BarrierWait(Bar(kQueryFree + consumer), (turn & 1) ^ 1);
@@ -132,7 +135,7 @@ struct Producer {
   }
 };
 
-// The chunk of a tile.
+// Finds the chunk of a tile.
 __device__ __forceinline__ int FindChunk(const PrefillPlan& plan, int tile, int lane) {
   int before = 0;
 #pragma unroll
@@ -153,7 +156,7 @@ __device__ __forceinline__ void Produce(const Shared& shared, const KernelArgs& 
     const PrefillPlanChunk& chunk = plan.chunk[FindChunk(plan, tile, producer.lane)];
     const PrefillTile at =
         PrefillTileAt(tile - chunk.tile_begin, chunk.rows, args.heads, chunk.group_heads);
-    if (producer.lane == 0) tile = gridDim.x + atomicAdd(args.work_counter, 1);  // The next.
+    if (producer.lane == 0) tile = gridDim.x + atomicAdd(args.work_counter, 1);  // The next tile.
     const int rows = min(chunk.rows - at.row, kPrefillTileRows);
     producer.kv_head = at.head / args.group;
     producer.end = chunk.position_begin + chunk.rows;
@@ -184,7 +187,7 @@ __device__ __forceinline__ void Produce(const Shared& shared, const KernelArgs& 
   }
 #pragma unroll 1
   for (int c = 0; c < 2; ++c) producer.LoadQueries(query_map, c, turn, {});
-  // The last thread block leaves the counters as it found them.
+  // The last thread block resets the counters for the next launch.
   if (producer.lane == 0 &&
       atomicAdd(args.work_counter + 1, 1) == static_cast<int>(gridDim.x) - 1) {
     args.work_counter[0] = 0;

@@ -1,7 +1,7 @@
 // kernels/cuda/attention/prefill_wgmma_softmax.cuh: one sub-block of the recipe (docs/NUMERICS.md,
-// "Attention") as a thread sees it: 32 scores of 64 tokens for two rows. Element i of a wgmma
-// accumulator is column (i / 4) * 8 + (lane % 4) * 2 + i % 2 of row lane / 4 + 8 * (i / 2 % 2): [j]
-// below is the row, lane / 4 + 8 j.
+// "Attention") from the view of one thread, which has 32 scores of 64 tokens for two rows. Element
+// i of a wgmma accumulator is column (i / 4) * 8 + (lane % 4) * 2 + i % 2 of row lane / 4 + 8 * (i
+// / 2 % 2). Below, index [j] stands for row lane / 4 + 8 j.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 
 namespace fathom::kernels::cuda::prefill {
 
-// The rows' maxima over this lane's scores only.
+// The maximum of each row over the scores of this lane only.
 FATHOM_DEVICE void LaneMax(const float* s, float* x) {
 #pragma unroll
   for (int j = 0; j < 2; ++j) {
@@ -25,21 +25,22 @@ FATHOM_DEVICE void LaneMax(const float* s, float* x) {
   }
 }
 
-// Over the four lanes that share a row.
+// The maximum over the four lanes that share a row.
 FATHOM_DEVICE float RowMax(float x) {
   x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
   return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
 }
 
-// Whether a score of this lane is beyond the threshold above its row's maximum m.
+// Says whether a score of this lane exceeds its row's maximum m by more than the threshold.
 FATHOM_DEVICE bool Exceeds(const float* x, const float* m, float scale) {
   return __fmul_rn(__fsub_rn(x[0], m[0]), scale) > canon::kRescaleThreshold ||
          __fmul_rn(__fsub_rn(x[1], m[1]), scale) > canon::kRescaleThreshold;
 }
 
-// A row's maximum moves iff a lane's own maximum exceeds it (subtraction and product are
-// monotonic): one vote of the warp, and only then the row's maximum. Returns whether a row of this
-// warp moved; then `factor` is what l and o are to be multiplied by (1 for a row that did not).
+// A row's maximum moves if and only if the maximum of one of its lanes exceeds the threshold
+// (subtraction and product are monotonic). So one vote of the warp decides whether the row maximum
+// must be computed. Returns whether a row of this warp moved; then `factor` is the factor for l and
+// o (1 for a row that did not move).
 FATHOM_DEVICE bool MoveMaxima(bool exceeds, const float* x, float* m, float* factor, float scale) {
   const bool moves = __any_sync(~0u, exceeds);
   if (__builtin_expect(moves, 0)) {
@@ -56,8 +57,8 @@ FATHOM_DEVICE bool MoveMaxima(bool exceeds, const float* x, float* m, float* fac
   return moves;
 }
 
-// Arguments of the exponentials. A row with no token here has m = -inf: its weights are
-// ex2(-inf) = 0.
+// The arguments of the exponentials. A row without a token in this sub-block has m = -inf, and its
+// weights are ex2(-inf) = 0.
 FATHOM_DEVICE void Exponents(const float* s, float* x, const float* m, float scale) {
   float n[2];
 #pragma unroll
@@ -75,14 +76,14 @@ FATHOM_DEVICE void Weights(const float* x, uint32_t* w) {
   }
 }
 
-// o and l, 68 registers.
+// Rescales o and l: 68 registers.
 FATHOM_DEVICE void Rescale(float* output, const float* factor) {
 #pragma unroll
   for (int i = 0; i < 68; ++i) output[i] = __fmul_rn(output[i], factor[(i >> 1) & 1]);
 }
 
-// O / L, correctly rounded: one reciprocal a row and corrections; values for which that does not
-// hold are divided.
+// O / L, correctly rounded: one reciprocal for each row and two corrections for each value. Values
+// for which this does not give the IEEE result are divided.
 FATHOM_DEVICE void Normalize(float* output, const float* sum) {
   const float reciprocal[2] = {Reciprocal(sum[0]), Reciprocal(sum[1])};
   bool divide = false;

@@ -1,6 +1,6 @@
-// kernels/cuda/base/canon.cuh: the scalar formulas of the CUDA recipe that differ from the CPU's,
-// once (docs/NUMERICS.md, "The CUDA recipe"), and the element types. Device code is built with
-// -fmad=false: a fused multiply-add only where canon::Fma is called.
+// kernels/cuda/base/canon.cuh: the scalar formulas of the CUDA recipe that differ from the CPU's
+// (docs/NUMERICS.md, "The CUDA recipe"), each defined once here, and the element types. Device code
+// is built with -fmad=false, so a fused multiply-add happens only where canon::Fma is called.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -32,8 +32,8 @@ FATHOM_DEVICE float NormValue(float x, float factor, float weight) {
   return __fmul_rn(__fmul_rn(x, factor), weight);
 }
 
-// A sub-block's step of a row's running maximum: it moves only when the sub-block's maximum `x`
-// exceeds it by more than 8 in log2 units. Returns the factor of l and o.
+// Updates a row's running maximum for one sub-block. The maximum changes only when the sub-block's
+// maximum `x` exceeds it by more than 8 in log2 units. Returns the factor of l and o.
 FATHOM_DEVICE float MoveMax(float* m, float x, float scale) {
   if (*m == -INFINITY) {
     *m = x;
@@ -45,7 +45,7 @@ FATHOM_DEVICE float MoveMax(float* m, float x, float scale) {
   return factor;
 }
 
-// Merges a finished segment (m, l) into (M, L). O = O * merged + o * segment by the caller.
+// Merges a finished segment (m, l) into (M, L). The caller computes O = O * merged + o * segment.
 struct MergeFactors {
   float merged = 0, segment = 0;
 };
@@ -58,9 +58,9 @@ FATHOM_DEVICE MergeFactors Merge(float* M, float* L, float m, float l, float sca
   return f;
 }
 
-// a / b as IEEE division gives it, for many a of one b: a quotient and two corrections, which is
-// what division does beside its special cases. Holds for b in [2^-64, 2^40] and a that pass the
-// check, where a / b does not overflow.
+// a / b with the bits of IEEE division, for many values of a with the same b: a quotient and two
+// corrections, which is how division works apart from its special cases. It holds for b in [2^-64,
+// 2^40] and for each a that DividesByReciprocal accepts, if a / b does not overflow.
 FATHOM_DEVICE float Reciprocal(float b) { return __frcp_rn(b); }
 FATHOM_DEVICE bool DividesByReciprocal(float a) {
   return a == 0.0f || (fabsf(a) >= 1e-25f && fabsf(a) <= 1e37f);
@@ -71,13 +71,13 @@ FATHOM_DEVICE float Quotient(float a, float b, float reciprocal) {
   return __fmaf_rn(__fmaf_rn(-b, q, a), reciprocal, q);
 }
 
-// bf16 and fp16 alike.
+// The properties of an element type, bf16 or fp16.
 template <class T>
 struct Element;
 template <>
 struct Element<__nv_bfloat16> {
   static constexpr DType kDType = DType::kBf16;
-  static constexpr uint32_t kOnes = 0x3F803F80u;  // Two of 1.0.
+  static constexpr uint32_t kOnes = 0x3F803F80u;  // Two elements of 1.0.
   FATHOM_DEVICE __nv_bfloat16 Round(float x) { return __float2bfloat16_rn(x); }
   FATHOM_DEVICE float Widen(__nv_bfloat16 x) { return __bfloat162float(x); }
   FATHOM_DEVICE uint32_t Pack(float low, float high) {
@@ -114,7 +114,7 @@ cudaError_t WithType(DType dtype, F f) {
   return cudaErrorInvalidValue;
 }
 
-// The recipe's sum of a group of 32 lanes, to each of them: a warp's.
+// Adds a group of 32 lanes (a warp) in the recipe's order; every lane gets the sum.
 FATHOM_DEVICE float SumGroup(float sum) {
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) {
@@ -135,13 +135,13 @@ FATHOM_DEVICE void LetNextStart() {
 #endif
 }
 
-// Launches `kernel`, chained as the context says.
+// Launches `kernel`, with programmatic dependent launch if the context says so.
 template <class... P, class... A>
 cudaError_t Launch(const LaunchContext& context, dim3 grid, dim3 block, size_t shared_bytes,
                    void (*kernel)(P...), A&&... args) {
   cudaLaunchAttribute attributes[2] = {};
-  // One split of a multiprocessor's memory for all kernels: a kernel that wants another one waits
-  // until the multiprocessor is empty, and nothing overlaps.
+  // All kernels ask for the same split between L1 and shared memory. A kernel that wants another
+  // split waits until the multiprocessor is empty, and then nothing overlaps.
   attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
   attributes[0].val.sharedMemCarveout = 100;
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;

@@ -1,17 +1,19 @@
-// kernels/cuda/base/launch.h: what every CUDA op shares: where it runs, how it is chained to the
-// kernel before it, and what it returns. Host code; needs the CUDA runtime's header only.
+// kernels/cuda/base/launch.h: what every CUDA op needs to launch a kernel: the stream, how the
+// launch is chained to the previous kernel, and the device. Host code; it needs only the header of
+// the CUDA runtime.
 //
-// Every kernel of this folder obeys three rules, so that any of them may follow any other with
-// programmatic dependent launch (LaunchContext::dependent):
-//   1. Before `griddepcontrol.wait` it touches no global memory but what is constant while a step
-//      runs, whose first kernel starts when all before it has ended: weights, rotary tables, the
-//      step's lengths and block tables, KV of earlier steps (and fault words, by atomics). Each
-//      thread block waits before its first other access, always, so that a kernel's end implies
-//      the end of all before it.
-//   2. It calls `griddepcontrol.launch_dependents` as soon as its own loads are under way.
-//   3. It allocates nothing, synchronizes nothing and may be captured into a graph.
-// Functions return what the launch returned; a shape that an op does not do is our bug (PickConfig
-// and the decoder see to it) and comes back as cudaErrorInvalidValue before anything is launched.
+// Every kernel in kernels/cuda follows three rules. Therefore any kernel may follow any other with
+// programmatic dependent launch (LaunchContext::dependent), and a kernel that breaks a rule may
+// read data that is not written yet:
+//   1. Before `griddepcontrol.wait` a kernel touches only global memory that is constant while a
+//      step runs: weights, rotary tables, the step's lengths and block tables, KV of earlier steps
+//      (and fault words, by atomics). A step's first kernel starts when all earlier work has ended.
+//      Each thread block waits before its first other access, always, so the end of a kernel
+//      implies the end of all kernels before it.
+//   2. A kernel calls `griddepcontrol.launch_dependents` as soon as its own loads are issued.
+//   3. A launch allocates nothing, synchronizes nothing and may be captured into a graph.
+// The functions return the error of the launch. An unsupported shape is our bug, because PickConfig
+// and the decoder exclude it; the op returns cudaErrorInvalidValue before it launches anything.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -27,19 +29,19 @@ struct LaunchContext {
   int sm = 0;              // Compute capability: 80, 90.
 };
 
-// Element types of weights, activations and KV blocks on the device: kBf16 or kF16. Accumulators
-// and logits are fp32.
+// The element types of weights, activations and KV blocks on the device are kBf16 and kF16.
+// Accumulators and logits are fp32.
 constexpr bool IsDeviceType(DType dtype) { return dtype == DType::kBf16 || dtype == DType::kF16; }
 
-// Why a row has no token: bits of a row's fault word, which kernels set and never clear.
+// Bits of a row's fault word: why the row has no token. Kernels set bits and never clear them.
 enum FaultBit : int {
   kFaultNonFinite = 1,
   kFaultTokenRange = 2,
   kFaultBlockRange = 4,
 };
 
-// The row fault flag is always on; a build without it (tests/gpu/bundle --unflagged) is there to
-// measure what it costs, and takes ids, positions and blocks as they come.
+// Kernels check for row faults in every normal build. A build without the checks (tests/gpu/bundle
+// --unflagged) exists only to measure their cost; it does not check ids, positions and blocks.
 #ifndef FATHOM_ROW_FAULTS
 #define FATHOM_ROW_FAULTS 1
 #endif

@@ -1,6 +1,6 @@
-// kernels/cuda/base/ptx.cuh: PTX instructions that C++ has no name for, once. Addresses of shared
-// memory are 32-bit (SharedAddress). TMA, mbarriers and wgmma need sm_90a; an instruction is only
-// emitted where it is called.
+// kernels/cuda/base/ptx.cuh: PTX instructions that have no C++ name, each defined once. Addresses
+// of shared memory are 32-bit (SharedAddress). TMA, mbarriers and wgmma need sm_90a. An instruction
+// is emitted only where its function is called, so other kernels can include this header on sm_80.
 #pragma once
 
 #include <cuda.h>
@@ -40,13 +40,13 @@ FATHOM_DEVICE uint4 LoadShared16(uint32_t from) {
   return x;
 }
 
-// Barrier `id` (1 to 15) of `threads` threads of a thread block.
+// A barrier with number `id` (1 to 15) for `threads` threads of a thread block.
 FATHOM_DEVICE void SyncThreads(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// A count that thread blocks share: all that this thread has seen written is visible to whoever
-// sees the count.
+// Adds to a counter that thread blocks share. Every write that this thread has seen is visible to
+// each thread that sees the new count.
 FATHOM_DEVICE void AddRelease(int32_t* to, int32_t value) {
   asm volatile("red.release.gpu.global.add.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
@@ -56,7 +56,7 @@ FATHOM_DEVICE int32_t LoadAcquire(const int32_t* from) {
   return value;
 }
 
-// mbarriers. A waiter asks for the parity of the phase that it waits for.
+// mbarriers. A wait names the parity of the phase that it waits for.
 FATHOM_DEVICE void BarrierInit(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
 }
@@ -66,7 +66,7 @@ FATHOM_DEVICE void BarrierInitFence() {
 FATHOM_DEVICE void BarrierArrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-// Arrives, and the phase also waits for `bytes` of TMA.
+// Arrives at the barrier, and makes its phase also wait for `bytes` bytes of TMA.
 FATHOM_DEVICE void BarrierArriveExpect(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                : "memory");
@@ -103,7 +103,7 @@ FATHOM_DEVICE void FenceAsyncProxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// TMA: a box of a tensor map to shared memory, counted by a barrier, and back.
+// TMA: copies a box of a tensor map to shared memory, counted by an mbarrier; and back.
 FATHOM_DEVICE void TmaLoad2d(uint32_t to, const CUtensorMap* map, uint32_t barrier, int x, int y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
@@ -119,7 +119,7 @@ FATHOM_DEVICE void TmaLoad3d(uint32_t to, const CUtensorMap* map, uint32_t barri
       "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
-// The same with a policy of L2 (EvictFirstPolicy).
+// The same with an L2 cache policy (EvictFirstPolicy).
 FATHOM_DEVICE void TmaLoad3dPolicy(uint32_t to, const CUtensorMap* map, uint32_t barrier, int x,
                                    int y, int z, uint64_t policy) {
   asm volatile(
@@ -144,20 +144,21 @@ FATHOM_DEVICE void TmaStore3d(const CUtensorMap* map, uint32_t from, int x, int 
       : "memory");
 }
 FATHOM_DEVICE void TmaStoreCommit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// Until this thread's stores have read shared memory / are done.
+// Waits until this thread's TMA stores have read shared memory, or are complete.
 FATHOM_DEVICE void TmaStoreWaitRead() {
   asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 FATHOM_DEVICE void TmaStoreWait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-// Four bytes from global to shared memory, as CopyAsync16; until all of this thread's are there.
+// Copies four bytes from global to shared memory, like CopyAsync16. The wait below ends when all
+// copies of this thread have arrived.
 FATHOM_DEVICE void CopyAsync4(uint32_t to, const void* from) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
 }
 FATHOM_DEVICE void CopyAsyncWaitAll() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// The barrier of a cluster's threads, which also orders their accesses to each other's memory; in a
-// warp whose threads may have diverged.
+// The barrier of all threads of a cluster; it also orders their accesses to each other's shared
+// memory. The threads of a warp may have diverged when they call it.
 FATHOM_DEVICE void ClusterArrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
 FATHOM_DEVICE void ClusterWait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
 FATHOM_DEVICE int ClusterBlock() {
@@ -170,9 +171,9 @@ FATHOM_DEVICE int ClusterBlocks() {
   asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(blocks));
   return blocks;
 }
-// Arrives at the same barrier of another thread block of the cluster. Without a scope on purpose: a
-// release at cluster scope orders this thread's writes, of which there are none, at the price of a
-// microsecond a stage.
+// Arrives at the same barrier of another thread block of the cluster. The instruction has no scope
+// on purpose: this thread has no writes to order, and a release at cluster scope would cost a
+// microsecond for each stage.
 FATHOM_DEVICE void ArriveAtBlock(uint32_t barrier, uint32_t block) {
   asm volatile(
       "{\n"
@@ -183,7 +184,7 @@ FATHOM_DEVICE void ArriveAtBlock(uint32_t barrier, uint32_t block) {
       "r"(block)
       : "memory");
 }
-// A box to the same place of every thread block in `mask`, counted by each one's own barrier.
+// Copies a box to the same place in every thread block of `mask`; each one's own barrier counts it.
 FATHOM_DEVICE void TmaMulticast3d(uint32_t to, const CUtensorMap* map, uint32_t barrier,
                                   uint16_t mask, int x, int y, int z) {
   asm volatile(
@@ -192,7 +193,7 @@ FATHOM_DEVICE void TmaMulticast3d(uint32_t to, const CUtensorMap* map, uint32_t 
       "l"(map), "r"(barrier), "h"(mask), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
-// The same object in the shared memory of another thread block of the cluster.
+// A pointer to the same object in the shared memory of another thread block of the cluster.
 template <class T>
 FATHOM_DEVICE T* InBlock(T* p, int block) {
   T* other;
@@ -200,14 +201,15 @@ FATHOM_DEVICE T* InBlock(T* p, int block) {
   return other;
 }
 
-// Four 8x8 matrices of 16-bit elements: lane i has the address of a row of matrix i / 8.
+// Stores four 8x8 matrices of 16-bit elements: lane i has the address of a row of matrix i / 8.
 FATHOM_DEVICE void StoreMatrix4(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(a),
                "r"(b), "r"(c), "r"(d)
                : "memory");
 }
 
-// wgmma's order: fence before a product reads registers, commit, wait until at most N groups run.
+// The order of wgmma: fence before a product reads registers, commit, then wait until at most N
+// groups are running.
 FATHOM_DEVICE void WgmmaFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 FATHOM_DEVICE void WgmmaCommit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N>
@@ -215,7 +217,7 @@ FATHOM_DEVICE void WgmmaWait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-// Moves registers between the warpgroups of a thread block.
+// Moves registers between the warpgroups of a thread block (setmaxnreg).
 template <int N>
 FATHOM_DEVICE void KeepRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
@@ -225,8 +227,8 @@ FATHOM_DEVICE void TakeRegisters() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
 }
 
-// mma.sync and what feeds it (sm_80 and later). Copies of 16 bytes to shared memory, `bytes` of
-// which (16 or 0) are read and the rest zeros.
+// mma.sync and its loads (sm_80 and later). CopyAsync16 copies 16 bytes to shared memory; it reads
+// `bytes` of them (16 or 0) and fills the rest with zeros.
 FATHOM_DEVICE void CopyAsync16(uint32_t to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(bytes)
@@ -237,14 +239,14 @@ template <int kGroups>
 FATHOM_DEVICE void CopyAsyncWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
-// Four 8x8 matrices: lane i has the address of a row of matrix i / 8.
+// Loads four 8x8 matrices: lane i has the address of a row of matrix i / 8.
 FATHOM_DEVICE void LoadMatrix4(uint32_t* to, uint32_t from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(from)
                : "memory");
 }
-// The same, each matrix transposed.
+// The same, with each matrix transposed.
 FATHOM_DEVICE void LoadMatrix4Transposed(uint32_t* to, uint32_t from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])

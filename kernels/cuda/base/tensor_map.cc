@@ -20,7 +20,7 @@ struct Entry {
   TensorMapSpec spec;
   CUtensorMap map;
 };
-// More than the key and value planes of the deepest model and a step's activations.
+// More entries than the key and value planes of the deepest model plus a step's activations.
 constexpr size_t kEntries = 512;
 
 size_t HashOf(const TensorMapSpec& spec) {

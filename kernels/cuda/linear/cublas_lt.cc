@@ -18,7 +18,7 @@ cudaDataType_t CudaType(DType dtype) {
 
 }  // namespace
 
-// Only types of cublasLt.h are used; every function comes from the opened library.
+// Only types of cublasLt.h are used; every function comes from the library that was opened.
 struct CublasLt::Functions {
   decltype(&cublasLtCreate) create;
   decltype(&cublasLtDestroy) destroy;
@@ -35,7 +35,7 @@ struct CublasLt::Functions {
   decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy;
   decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
 
-  // False with the name of what is missing.
+  // Returns false, with the name of the missing function in `error`, if the library is incomplete.
   bool Load(void* library, std::string* error) {
     bool ok = true;
     const auto load = [&](auto* function, const char* name) {
@@ -62,8 +62,8 @@ struct CublasLt::Functions {
   }
 };
 
-// y^T [n x rows] = W x^T in the library's order of columns: our row-major matrices are its
-// transposed ones, so W is its A, transposed, and x its B.
+// y^T [n x rows] = W x^T in cuBLAS' column-major order. A row-major matrix is the transposed one
+// there, so W is the library's A (transposed) and x its B.
 struct CublasLt::Problem {
   Problem(const Functions& with, const ProductArgs& args) : f(with) {
     const cudaDataType_t in = CudaType(args.dtype), out = args.float_out ? CUDA_R_32F : in;
@@ -105,7 +105,7 @@ struct CublasLt::Problem {
 
 std::unique_ptr<CublasLt> CublasLt::Create(void* workspace, size_t workspace_bytes,
                                            std::string* error) {
-  void* library = nullptr;  // Stays open: its code outlives every handle.
+  void* library = nullptr;  // Stays open: its code must outlive every handle.
   for (const char* name : kLibraries) {
     if (library == nullptr) library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
   }

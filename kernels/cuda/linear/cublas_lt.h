@@ -1,6 +1,7 @@
-// kernels/cuda/linear/cublas_lt.h: products by cuBLASLt. The library is opened at run time, for a
-// host without a GPU has none and our binaries are to start there. One owner thread. It allocates
-// no device memory: the workspace is the caller's. Which algorithms are canonical: cublas_table.h.
+// kernels/cuda/linear/cublas_lt.h: GEMMs by cuBLASLt. The library is opened at run time, because a
+// host without a GPU has none and our binaries must start there. One owner thread. The class
+// allocates no device memory; the caller gives the workspace. cublas_table.h says which algorithms
+// are canonical.
 #pragma once
 
 #include <cstddef>
@@ -17,16 +18,16 @@ namespace fathom::kernels::cuda {
 
 class CublasLt {
  public:
-  // Device memory of products of one stream at a time, and its size: canonical algorithms need
-  // none, those that split k do. 256-byte aligned. Null with a reason in `error` where the library
-  // or a function of it is missing; products then run our own kernel.
+  // `workspace` is device memory for GEMMs of one stream at a time, aligned to 256 bytes. Canonical
+  // algorithms need none; algorithms that split k do. Returns null, with a reason in `error`, if
+  // the library or a function of it is missing; ProductGeneric then computes every GEMM.
   static std::unique_ptr<CublasLt> Create(void* workspace, size_t workspace_bytes,
                                           std::string* error);
   ~CublasLt();
   CublasLt(const CublasLt&) = delete;
   CublasLt& operator=(const CublasLt&) = delete;
 
-  int Version() const { return version_; }  // As 130100.
+  int Version() const { return version_; }  // For example 130100.
 
   cudaError_t Matmul(const LaunchContext& context, const ProductArgs& args, const CublasAlgo& algo);
 
@@ -34,11 +35,11 @@ class CublasLt {
     CublasAlgo algo = {};
     size_t workspace_bytes = 0;
     int split_k = 1;
-    int reduction = 0;  // cublasLtReductionScheme_t: 0 none.
+    int reduction = 0;  // cublasLtReductionScheme_t; 0: none.
   };
-  // What the library would take, best first. Without `any`, only algorithms that need no workspace
-  // and neither split k nor reduce: those can be canonical (stream-K keeps its partial sums in the
-  // workspace). Their bits still have to be compared.
+  // The algorithms that the library proposes, best first. Without `any`, only algorithms that need
+  // no workspace and neither split k nor reduce: only those can be canonical (stream-K keeps its
+  // partial sums in the workspace). Their bits must still be compared.
   std::vector<Candidate> Candidates(const ProductArgs& args, bool any, int max);
 
  private:

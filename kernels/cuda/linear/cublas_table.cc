@@ -10,7 +10,7 @@ namespace {
 constexpr DType kBf16 = DType::kBf16;
 [[maybe_unused]] constexpr DType kF16 = DType::kF16;
 
-// The first entry is of no device: the table is never empty.
+// The first entry belongs to no device, so that the table is never empty.
 const CublasEntry kTable[] = {
     {{0, 0, kBf16, 0, 0, false, false}, 0, 0, {}},
 #include "kernels/cuda/linear/cublas_table.inc"
@@ -26,12 +26,12 @@ CublasChoice ChooseCublas(std::span<const CublasEntry> table, const CublasShape&
   CublasEntry key;
   key.shape = shape;
   key.rows_min = rows;
-  // The last entry of the shape that begins at or below `rows`.
+  // Finds the last entry of the shape that begins at or below `rows`.
   auto after = std::upper_bound(table.begin(), table.end(), key, Before);
   if (after == table.begin() || !((after - 1)->shape == shape)) return {nullptr, rows};
   const CublasEntry& entry = *(after - 1);
   if (rows <= entry.rows_max) return {&entry.algo, rows};
-  if (after != table.end() && after->shape == shape) return {nullptr, rows};  // A gap.
+  if (after != table.end() && after->shape == shape) return {nullptr, rows};  // `rows` is in a gap.
   return {&entry.algo, entry.rows_max};
 }
 

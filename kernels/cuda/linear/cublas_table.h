@@ -1,7 +1,7 @@
-// kernels/cuda/linear/cublas_table.h: which cuBLASLt algorithm a product may take: those whose
-// every output bit tests/bench/cuda/cublas_table_tool has compared with ProductGeneric's, by
-// device, library version and shape. The table (cublas_table.inc, written by that tool) changes
-// speed only: what it lacks runs our own kernel. Pure.
+// kernels/cuda/linear/cublas_table.h: which cuBLASLt algorithm a GEMM may use, by device, library
+// version and shape. tests/bench/cuda/cublas_table_tool has compared every output bit of these
+// algorithms with ProductGeneric's and wrote the table (cublas_table.inc). The table changes speed
+// only: a shape that it lacks runs ProductGeneric. Pure.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@
 
 namespace fathom::kernels::cuda {
 
-// An algorithm as the library configures it: opaque.
+// An algorithm as the library stores it; opaque.
 using CublasAlgo = std::array<uint64_t, 8>;
 
 struct CublasShape {
@@ -33,13 +33,13 @@ struct CublasEntry {
   CublasAlgo algo = {};
 };
 
-// What to run first of a product of `rows`: `rows` itself, or, where the table ends earlier, the
-// most rows that it has. `algo` is null where the table lacks them.
+// The first part of a GEMM of `rows` rows: all of them, or, if the table ends earlier, as many rows
+// as the table has. `algo` is null if the table has no entry for them.
 struct CublasChoice {
   const CublasAlgo* algo = nullptr;
   int rows = 0;
 };
-// REQUIRES: `table` is sorted by (shape, rows_min), the entries of a shape do not overlap.
+// REQUIRES: `table` is sorted by (shape, rows_min), and the entries of a shape do not overlap.
 CublasChoice ChooseCublas(std::span<const CublasEntry> table, const CublasShape& shape, int rows);
 
 // The built-in table, sorted.

@@ -11,40 +11,43 @@ constexpr int kQkvTiles[] = {48, 80, 96, 128};
 constexpr int kGateUpTiles[] = {160, 176, 224};
 constexpr int kHeadTiles[] = {128, 160};
 
-constexpr int kColumnBytes = 128;  // Of a stage: 64 elements.
+constexpr int kColumnBytes = 128;  // In a stage: 64 elements.
 constexpr int kMediumStagesMax = 24;
 constexpr int kBarrierBytes = 1024;
 constexpr int kAlignment = 1024;  // Of the swizzle's pattern.
 
-// Elements of 16 bits a microsecond and million, an H100's: what memory and L2 deliver, what one
-// multiprocessor takes in, all of them together, and what the last tile adds. Only their ratios
-// matter. They and the power of Time() are those whose picks come closest to the fastest tile and
-// cluster of the published shapes at 32, 64 and 128 rows, as medium_bench measures them
-// (docs/PERFORMANCE.md says where they miss).
+// Rates of an H100 in millions of 16-bit elements per microsecond: what memory and L2 deliver, what
+// one multiprocessor reads, what all multiprocessors read, and the cost of the last tile. Only
+// their ratios matter. The rates and the power in Time() were fitted so that the choices come
+// closest to the fastest tile and cluster of the published shapes at 32, 64 and 128 rows, measured
+// with medium_bench (docs/PERFORMANCE.md says where they miss).
 constexpr double kMemoryRate = 1.55, kL2Rate = 3.9, kPortRate = 0.056, kPortsRate = 5.5;
 constexpr double kLastTileRate = 0.1;
 
 int WStageBytes(const MediumConfig& c) { return c.n_tile * kColumnBytes * (c.chunk / 64); }
 int XStageBytes(const MediumConfig& c) { return 64 * c.row_groups * kColumnBytes * (c.chunk / 64); }
 
-// How the two rings share the memory. What waits for either is the longer the fewer weights lie
-// ahead of the tensor cores while it is on its way; x, released and sent by all of a cluster, is on
-// its way twice as long, and nothing is gained beyond some bytes (of weights; more rows of x take
-// longer). The numbers are those that come closest to the best split of every published shape
-// (medium_bench on an H100, 2 to 12 stages of x): within 1 % of it.
+// Estimates how long the tensor cores wait for the two rings, which share the memory. The wait
+// grows when fewer weights are loaded ahead. A stage of x takes twice as long as a stage of
+// weights, because all thread blocks of a cluster release and send it. More than `enough` bytes of
+// weights gain nothing (with more rows of x, `enough` is larger). The numbers were fitted to the
+// best split of every published shape (medium_bench on an H100, 2 to 12 stages of x) and come
+// within 1 % of it.
 double Waiting(const MediumConfig& c) {
   const double enough = c.row_groups == 1 ? 100 * 1024 : 150 * 1024;
   const double x_ahead = c.x_stages * WStageBytes(c), w_ahead = c.w_stages * WStageBytes(c);
   return 2 / std::min(x_ahead, enough) + 1 / w_ahead;
 }
-// Thread blocks that run at once: a group of multiprocessors may not be a multiple of four.
+// Thread blocks that run at the same time. With clusters of four this can be fewer than the
+// multiprocessors, because the number of multiprocessors in a GPC may not be a multiple of four.
 int BlocksMax(const MediumDevice& device, int cluster) {
   if (cluster == 4 && device.blocks_of_four > 0) return device.blocks_of_four;
   return device.sms / cluster * cluster;
 }
-// The time of one element of k: the longest of reading the weights, of what L2 delivers (x once a
-// cluster), of what a multiprocessor takes in and of what all of them do, and more where several
-// come near it. A thread block of fewer weight rows is done the sooner after the last of them.
+// The time of one element of k: the longest of reading the weights, of what L2 delivers (x once per
+// cluster), of what one multiprocessor reads and of what all of them read; more if several of these
+// are close to the longest. A thread block with fewer weight rows ends sooner after its last
+// element.
 double Time(const MediumConfig& c, const MediumShape& shape) {
   const double x_rows = 64 * c.row_groups, tiles = c.grid * c.passes;
   double sum = 0;
@@ -100,8 +103,8 @@ std::optional<MediumConfig> MediumWithTile(const MediumShape& shape, const Mediu
   config.grid = (blocks + cluster - 1) / cluster * cluster;
   config.row_groups = shape.rows > 64 ? 2 : 1;
   config.chunk = MediumChunk(n_tile);
-  // All of the memory: half, which would let the next kernel's blocks in beside, is 6 to 40 %
-  // slower (docs/PERFORMANCE.md).
+  // A thread block takes all of the shared memory. With half of it, the next kernel's thread blocks
+  // could start earlier, but this is 6 to 40 % slower (docs/PERFORMANCE.md).
   std::optional<MediumConfig> picked;
   for (int x_stages = 2; x_stages <= kMediumStagesMax; ++x_stages) {
     const auto staged = MediumWithStages(config, device, x_stages);

@@ -1,8 +1,8 @@
-// kernels/cuda/linear/medium_epilogue.cuh: what follows a product of kernels/cuda/linear/medium.h,
-// in registers. Store() gets one row's part of a tile: c[4 i] and c[4 i + 1] are weight rows n0 + 8
-// i and the one after it, of which those of Own are stored. Paired halves
-// (kernels/cuda/linear/paired_rows.h) are the two pieces of 8 of a piece of 16. After(), where
-// there is one, is called by the threads that multiplied, when this thread block has stored
+// kernels/cuda/linear/medium_epilogue.cuh: the operations after a GEMM of
+// kernels/cuda/linear/medium.h, in registers. Store() gets one row's part of a tile: c[4 i] and c[4
+// i + 1] belong to weight rows n0 + 8 i and n0 + 8 i + 1; it stores those that Own names. Of 16
+// weight rows, the first and the last 8 are paired halves (kernels/cuda/linear/paired_rows.h). If
+// an epilogue has After(), the multiplying threads call it when this thread block has stored
 // everything.
 #pragma once
 
@@ -12,10 +12,10 @@
 
 namespace fathom::kernels::cuda::medium {
 
-// The weight rows that a tile stores: from `first` on, below `n`.
+// The weight rows that a tile stores: those from `first` on that are below `n`.
 struct Own {
   int first = 0;
-  int n = 0;  // Of the weight.
+  int n = 0;  // Rows of the weight.
   __device__ __forceinline__ bool Has(int row) const { return row >= first && row < n; }
 };
 
@@ -108,7 +108,7 @@ struct QkvEpilogue {
     }
   }
 
-  // Four results of one head: weight rows at, at + 1, at + 8 and at + 9.
+  // Stores four results of one head: weight rows at, at + 1, at + 8 and at + 9.
   template <class T>
   __device__ __forceinline__ void Place(int row, int position, int block, int token, int at,
                                         float4 v) const {
@@ -126,7 +126,8 @@ struct QkvEpilogue {
       StorePair(to + 8, high.x, high.y);
       return;
     }
-    const int pair = in_head / 16 * 8 + in_head % 16;  // Natural order: pair and pair + half.
+    // In natural order the two halves are at `pair` and pair + half.
+    const int pair = in_head / 16 * 8 + in_head % 16;
     const int64_t angle = int64_t{position} * half + pair;
     const float2 cos = *reinterpret_cast<const float2*>(kv.cos + angle);
     const float2 sin = *reinterpret_cast<const float2*>(kv.sin + angle);

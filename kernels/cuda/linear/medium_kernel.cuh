@@ -1,9 +1,10 @@
 // kernels/cuda/linear/medium_kernel.cuh: the kernel of kernels/cuda/linear/medium.h. Warpgroups 0
-// to kRowGroups - 1 multiply, 64 rows of x each; the last two warps fetch, weights and rows of x,
-// into a ring of stages each: weights come from far and need a deep one, x lies in L2. A stage
-// holds `kChunk` of k: kChunk / 64 columns of kTile weight rows, or as many of 64 * kRowGroups rows
-// of x. A thread block fetches its own weight rows and its share of x, which it sends to all blocks
-// of its cluster; a stage of x may be overwritten when every block of the cluster has released it.
+// to kRowGroups - 1 multiply, 64 rows of x each. The last two warps load the weights and the rows
+// of x into one ring of stages each. The ring of weights is deep, because weights come from memory;
+// x is in L2. A stage holds `kChunk` elements of k: kChunk / 64 columns of kTile weight rows, or as
+// many columns of 64 * kRowGroups rows of x. A thread block loads its own weight rows and its share
+// of x, which it sends to all thread blocks of its cluster. A stage of x may be overwritten only
+// when every thread block of the cluster has released it.
 #pragma once
 
 #include "kernels/cuda/base/ptx.cuh"
@@ -15,7 +16,7 @@ struct Geometry {
   int rows = 0;    // Of x.
   int n = 0;       // Weight rows.
   int chunks = 0;  // Of k.
-  int passes = 0;  // Tiles of this thread block, `grid` apart.
+  int passes = 0;  // Tiles of this thread block; they are `grid` tiles apart.
   int w_stages = 0;
   int x_stages = 0;
 };
@@ -30,7 +31,7 @@ struct Stage {
   static constexpr int kXBytes = kColumns * kXColumnBytes;
 };
 
-// Stages in shared memory, and where a walk over them is.
+// The stages in shared memory and a position in them.
 struct Ring {
   uint32_t base = 0, full = 0, empty = 0;
   int stages = 0, stage = 0, parity = 0;
@@ -39,18 +40,19 @@ struct Ring {
   }
   __device__ __forceinline__ uint32_t Full() const { return full + 8 * stage; }
   __device__ __forceinline__ uint32_t Empty() const { return empty + 8 * stage; }
-  // A fetcher's wait; the first walk's are over at once.
+  // The wait of the warp that loads. In the first round it does not wait.
   __device__ __forceinline__ void WaitEmpty() const { ptx::BarrierWait(Empty(), parity ^ 1); }
   __device__ __forceinline__ void WaitFull() const { ptx::BarrierWait(Full(), parity); }
 };
 
-// Where the fetched weight rows of a tile begin: the last tiles read rows that others store, for
-// TMA takes longer for rows that do not exist.
+// The first weight row that a tile loads. The last tile also loads rows that another tile stores,
+// because TMA takes longer for rows that do not exist.
 FATHOM_DEVICE int FetchedRow(int first, int tile_rows, int n) {
   return max(0, min(first, n - tile_rows));
 }
 
-// One lane of a warp. Weights do not depend on the kernel before: their ring fills while it runs.
+// Runs in one lane of a warp. Weights do not depend on the previous kernel, so their ring is filled
+// while that kernel still runs.
 template <class S>
 FATHOM_DEVICE void FetchWeights(const CUtensorMap* map, const Geometry& g, int tile_rows,
                                 Ring ring) {
@@ -66,11 +68,11 @@ FATHOM_DEVICE void FetchWeights(const CUtensorMap* map, const Geometry& g, int t
   }
 }
 
-// One lane of another warp, when the cluster's blocks have all started.
+// Runs in one lane of another warp, after all thread blocks of the cluster have started.
 template <class S>
 FATHOM_DEVICE void FetchRows(const CUtensorMap* map, const Geometry& g, Ring ring) {
   const int cluster = ptx::ClusterBlocks();
-  const int share = S::kRows / cluster;  // Rows of x that this block fetches.
+  const int share = S::kRows / cluster;  // Rows of x that this thread block loads.
   const int own = ptx::ClusterBlock() * share;
   const auto mask = static_cast<uint16_t>((1u << cluster) - 1);
   WaitForPrevious();
@@ -86,14 +88,15 @@ FATHOM_DEVICE void FetchRows(const CUtensorMap* map, const Geometry& g, Ring rin
   }
 }
 
-// One arrival a warp: for weights at this block, for x at every block of the cluster.
+// Releases a stage, one arrival per warp: for weights at this thread block, for x at every thread
+// block of the cluster.
 FATHOM_DEVICE void Release(const Ring& w, const Ring& x) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   if (lane == 0) ptx::BarrierArrive(w.Empty());
   if (lane < ptx::ClusterBlocks()) ptx::ArriveAtBlock(x.Empty(), lane);
 }
 
-// The product of one tile: kTile / 2 accumulators a thread.
+// The GEMM of one tile: kTile / 2 accumulators in each thread.
 template <class T, class S, int kTile>
 FATHOM_DEVICE void MultiplyChunks(const Geometry& g, int group, Ring* w_ring, Ring* x_ring,
                                   float* c) {
@@ -127,7 +130,7 @@ FATHOM_DEVICE void MultiplyChunks(const Geometry& g, int group, Ring* w_ring, Ri
 }
 
 // `Epilogue` (kernels/cuda/linear/medium_epilogue.cuh) stores a thread's two columns of each 8, for
-// a row below g.rows.
+// rows below g.rows.
 template <class T, int kTile, int kRowGroups, int kChunk, class Epilogue>
 __global__ void __launch_bounds__(kRowGroups * 128 + 64, 1)
     MediumKernel(const __grid_constant__ CUtensorMap w_map,
@@ -160,7 +163,7 @@ __global__ void __launch_bounds__(kRowGroups * 128 + 64, 1)
   ptx::ClusterArrive();
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
   if (warp == kWorkers) {
-    // Its barriers and memory are this block's alone.
+    // The weights' barriers and memory belong to this thread block alone.
     if (threadIdx.x % 32 == 0) FetchWeights<S>(&w_map, g, kTile, w);
     __syncwarp();
     ptx::ClusterWait();
@@ -186,7 +189,7 @@ __global__ void __launch_bounds__(kRowGroups * 128 + 64, 1)
       }
     }
   }
-  // Nobody leaves while another block may still send to it.
+  // No thread block exits while another one may still send data to it.
   ptx::ClusterArrive();
   if constexpr (requires { epilogue.template After<T>(g.rows, g.n, 0, w.base); }) {
     if (warp < kWorkers) epilogue.template After<T>(g.rows, g.n, kRowGroups, w.base);

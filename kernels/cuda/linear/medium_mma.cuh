@@ -1,17 +1,18 @@
-// kernels/cuda/linear/medium_mma.cuh: wgmma with both operands in shared memory, 64 rows of x by a
-// whole tile of weight rows by 16 of k: the tile is one instruction, for each one reads the rows of
-// x anew. Tiles of 64 columns of 16-bit elements, rows of 128 bytes with the 128-byte swizzle,
-// 1,024 bytes between groups of 8 rows.
+// kernels/cuda/linear/medium_mma.cuh: wgmma with both operands in shared memory: 64 rows of x by a
+// whole tile of weight rows by 16 of k. The whole tile is one instruction, because each instruction
+// reads the rows of x again. Operands are stored as columns of 64 16-bit elements: rows of 128
+// bytes with the 128-byte swizzle, 1,024 bytes between groups of 8 rows.
 #pragma once
 
 #include "kernels/cuda/base/ptx.cuh"
 
 namespace fathom::kernels::cuda::medium {
 
-// The high word of every operand's descriptor: distance 1,024 bytes, 128-byte swizzle.
+// The high word of every operand's descriptor: a distance of 1,024 bytes, the 128-byte swizzle.
 inline constexpr uint32_t kDescriptorHigh = 0x40000040;
 
-// Names and accumulators of a tile of 8 * count weight rows: four a thread for each 8.
+// The names and accumulators of a tile of 8 * count weight rows; each 8 rows take four accumulators
+// of a thread.
 #define FATHOM_NAMES4 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
 #define FATHOM_NAMES5 FATHOM_NAMES4 ",%16,%17,%18,%19"
 #define FATHOM_NAMES6 FATHOM_NAMES5 ",%20,%21,%22,%23"
@@ -47,7 +48,8 @@ inline constexpr uint32_t kDescriptorHigh = 0x40000040;
   FATHOM_ACC88X(c), FATHOM_ACC4(c, 88), FATHOM_ACC4(c, 92), FATHOM_ACC4(c, 96), \
       FATHOM_ACC4(c, 100), FATHOM_ACC4(c, 104), FATHOM_ACC4(c, 108)
 
-// `x`, `w` and `high` name the operands behind the accumulators: low words, and the high word.
+// `x`, `w` and `high` name the operands after the accumulators: the two low words and the high
+// word.
 #define FATHOM_WGMMA(rows, type, names, x, w, high, accumulators)                   \
   asm volatile(                                                                     \
       "{\n"                                                                         \
@@ -63,7 +65,7 @@ inline constexpr uint32_t kDescriptorHigh = 0x40000040;
       "}"                                                                           \
       : accumulators                                                                \
       : "r"(x_low), "r"(w_low), "n"(kDescriptorHigh))
-// The tiles that there are (kernels/cuda/linear/medium_config.h).
+// The tiles that MediumTiles (kernels/cuda/linear/medium_config.h) names.
 #define FATHOM_WGMMA_TILES(type)                                                        \
   if constexpr (kTile == 32) {                                                          \
     FATHOM_WGMMA(32, type, FATHOM_NAMES4, "%16", "%17", "%18", FATHOM_ACC16X(c));       \
@@ -91,7 +93,8 @@ inline constexpr uint32_t kDescriptorHigh = 0x40000040;
     static_assert(kTile == 0, "no such tile");                                          \
   }
 
-// All kTile weight rows of a step of 16 of k; a descriptor's low word each.
+// Multiplies all kTile weight rows with one step of 16 of k. Each operand is given by its
+// descriptor's low word.
 template <class T, int kTile>
 FATHOM_DEVICE void MultiplyTile(float* c, uint32_t x_low, uint32_t w_low) {
   if constexpr (Element<T>::kDType == DType::kBf16) {
@@ -127,7 +130,7 @@ FATHOM_DEVICE void MultiplyTile(float* c, uint32_t x_low, uint32_t w_low) {
 #undef FATHOM_NAMES22
 #undef FATHOM_NAMES28
 
-// Keeps the compiler from moving uses of the accumulators across.
+// The compiler may not move uses of the accumulators across this call.
 template <int kCount>
 FATHOM_DEVICE void Hold(float* c) {
 #pragma unroll

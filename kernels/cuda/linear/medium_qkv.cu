@@ -3,7 +3,7 @@
 
 namespace fathom::kernels::cuda {
 
-// By the largest thread blocks that there are.
+// Counts with the largest thread blocks that are compiled.
 cudaError_t MediumClustersAtOnce(int cluster, int* clusters) {
   constexpr int kTile = 128, kRowGroups = 2, kChunk = MediumChunk(kTile);
   const auto kernel =

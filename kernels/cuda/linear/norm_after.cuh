@@ -7,25 +7,27 @@
 
 namespace fathom::kernels::cuda {
 
-inline constexpr int kNormAfterVectors = kNormAfterWidthMax / 8 / kNormLanes;  // Of a lane.
-// Shared memory that NormWrittenRows wants, aligned to 16 bytes: sums of groups, then each lane's
-// weights.
+// Vectors of one lane.
+inline constexpr int kNormAfterVectors = kNormAfterWidthMax / 8 / kNormLanes;
+// The layout of the shared memory of NormWrittenRows, aligned to 16 bytes: the sums of groups, then
+// each lane's weights.
 inline constexpr int kNormAfterSumsBytes = 32;
 static_assert(kNormAfterSharedBytes == kNormAfterSumsBytes + kNormAfterWidthMax * 4);
 
-// Until all thread blocks have counted. The last of `waiting` leaves the counters as they were.
+// Waits until all thread blocks have counted. The last of `waiting` thread blocks resets the
+// counters.
 FATHOM_DEVICE void WaitForBlocks(int32_t* counters, int waiting) {
   while (ptx::LoadAcquire(counters) < static_cast<int>(gridDim.x)) {
   }
   if (atomicAdd(counters + 1, 1) == waiting - 1) counters[0] = counters[1] = 0;
 }
 
-// 128 threads that norm rows first, first + step, … of x [rows][width].
+// 128 threads that norm rows first, first + step, ... of x [rows][width].
 struct NormTeam {
   int team = 0, lane = 0, first = 0, step = 0;
-  uint32_t sums = 0;  // In shared memory; the weights behind.
+  uint32_t sums = 0;  // In shared memory; the weights follow the sums.
   __device__ __forceinline__ void Sync() const { ptx::SyncThreads(2 + team, kNormLanes); }
-  // Where this lane keeps the two halves of the weights of its i-th vector.
+  // The address of the two halves of the weights of this lane's i-th vector.
   __device__ __forceinline__ uint32_t WeightsAt(int i, int half) const {
     return sums + kNormAfterSumsBytes + (2 * i + half) * kNormLanes * 16 + lane * 16;
   }
@@ -38,7 +40,7 @@ FATHOM_DEVICE void NormWrittenRow(const NormAfter& norm, const NormTeam& team, c
 #pragma unroll
   for (int i = 0; i < kNormAfterVectors; ++i) {
     const int v = team.lane + i * kNormLanes;
-    // Past L1, which may hold what other thread blocks have since written.
+    // The load bypasses L1, which may hold values from before other thread blocks wrote them.
     kept[i] = v < vectors ? __ldcg(from + v) : make_uint4(0, 0, 0, 0);
   }
   float sum = 0.0f;
@@ -67,7 +69,7 @@ FATHOM_DEVICE void NormWrittenRow(const NormAfter& norm, const NormTeam& team, c
 template <class T>
 FATHOM_DEVICE void NormWrittenRows(const NormAfter& norm, const NormTeam& team, const void* x,
                                    int rows, int vectors, float inverse_width) {
-  // The weights are fetched while other thread blocks still store.
+  // The weights are loaded while other thread blocks still store.
   const auto* const weights = reinterpret_cast<const uint4*>(norm.weight);
 #pragma unroll
   for (int i = 0; i < kNormAfterVectors; ++i) {
@@ -85,10 +87,10 @@ FATHOM_DEVICE void NormWrittenRows(const NormAfter& norm, const NormTeam& team, 
   }
 }
 
-// After this thread block's last store to x [rows][width]; all of its first `threads` threads call
-// it (a multiple of 32), of which `teams` * 128 norm: few blocks, so that the others leave early.
-// inverse_width = float(1 / width). `shared`: teams * kNormAfterSharedBytes that nothing else uses
-// any more.
+// The first `threads` threads (a multiple of 32) of a thread block call this function after the
+// thread block's last store to x [rows][width]. `teams` * 128 of them norm rows. Only a few thread
+// blocks norm, so that the others can exit early. inverse_width = float(1 / width). `shared` has
+// teams * kNormAfterSharedBytes bytes that nothing else uses any more.
 template <class T>
 FATHOM_DEVICE void NormAfterStores(const NormAfter& norm, const void* x, int rows, int width,
                                    float inverse_width, int threads, int teams, uint32_t shared) {

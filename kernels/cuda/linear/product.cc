@@ -12,7 +12,7 @@ cudaError_t Product(const LaunchContext& context, CublasLt* cublas, const Produc
   const CublasShape shape = {context.sm, cublas->Version(), args.dtype,          args.n,
                              args.k,     args.float_out,    args.bias != nullptr};
   const size_t in_bytes = SizeOf(args.dtype), out_bytes = args.float_out ? 4 : in_bytes;
-  // More rows than the table has run in parts.
+  // If the table has an algorithm for fewer rows only, the GEMM is computed in parts.
   ProductArgs part = args;
   while (part.rows > 0) {
     const int left = part.rows;
@@ -20,7 +20,8 @@ cudaError_t Product(const LaunchContext& context, CublasLt* cublas, const Produc
     if (choice.algo == nullptr) return ProductGeneric(context, part);
     part.rows = choice.rows;
     cudaError_t error = cublas->Matmul(context, part, *choice.algo);
-    // Refused, and nothing launched: by an alignment, say. The bits are the same.
+    // cuBLASLt refused the arguments (an alignment, for example) and launched nothing.
+    // ProductGeneric gives the same bits.
     if (error == cudaErrorInvalidValue) error = ProductGeneric(context, part);
     if (error != cudaSuccess) return error;
     part.x = static_cast<const char*>(part.x) + static_cast<size_t>(part.rows) * args.k * in_bytes;

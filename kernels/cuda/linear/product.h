@@ -1,16 +1,18 @@
-// kernels/cuda/linear/product.h: y = x W^T (+ bias) for any number of rows, in the canonical order:
-// one fp32 accumulator per output from +0, k ascending, 16 a step, in the tensor core, never split;
-// bias added in fp32, rounded once. `ProductGeneric` is our own mma.sync kernel for sm_80 and
-// later; `Product` takes cuBLASLt where the table of compared algorithms
-// (kernels/cuda/linear/cublas_table.h) has the shape, and ours elsewhere. Both have equal bits.
+// kernels/cuda/linear/product.h: the GEMM y = x W^T (+ bias) for any number of rows, in the
+// canonical order: one fp32 accumulator per output from +0, k ascending, 16 at a time, in the
+// tensor core, never split; the bias is added in fp32, and the result is rounded once.
+// `ProductGeneric` is our own mma.sync kernel for sm_80 and later. `Product` uses cuBLASLt if the
+// table of compared algorithms (kernels/cuda/linear/cublas_table.h) has the shape, and
+// ProductGeneric otherwise. Both give the same bits.
 #pragma once
 
 #include "kernels/cuda/base/launch.h"
 
 namespace fathom::kernels::cuda {
 
-class CublasLt;  // kernels/cuda/linear/cublas_lt.h; null: there is none, our kernel does
-                 // everything.
+// kernels/cuda/linear/cublas_lt.h. A null pointer means that the library is missing; then
+// ProductGeneric computes everything.
+class CublasLt;
 
 struct ProductArgs {
   DType dtype = DType::kBf16;

@@ -1,6 +1,7 @@
-// kernels/cuda/linear/product_config.h: which tiles ProductGeneric runs with
-// (kernels/cuda/linear/product.h), and in what order thread blocks walk them. Pure: tested without
-// a GPU. The choice changes speed only, never a bit: every tile walks k in the same order.
+// kernels/cuda/linear/product_config.h: the tiles of ProductGeneric
+// (kernels/cuda/linear/product.h), and the order in which its thread blocks compute them. Pure:
+// tested without a GPU. The choice changes speed only, never a bit: every tile adds k in the same
+// order.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ inline constexpr ProductTile kProductTiles[] = {ProductTile::k128x128, ProductTi
                                                 ProductTile::k64x64,   ProductTile::k32x64,
                                                 ProductTile::k16x64,   ProductTile::k16x32};
 
-// A thread block's outputs, its warps, and its stages.
+// A thread block's outputs, its warps and its stages.
 struct ProductTileShape {
   int rows, n;  // Of x, of w.
   int warps_rows, warps_n;
@@ -45,8 +46,8 @@ constexpr ProductTileShape ShapeOf(ProductTile tile) {
 
 ProductTile PickProductTile(int rows, int n, int sms);
 
-// Which tile thread block `index` has. Row tiles of a group first, so that the blocks that run at
-// one time share few rows of w and few of x.
+// The tile of thread block `index`. The row tiles of a group come first, so that the thread blocks
+// that run at the same time share a few rows of w and of x.
 struct ProductTileAt {
   int row_tile = 0, n_tile = 0;
 };
@@ -58,8 +59,8 @@ constexpr ProductTileAt TileOfBlock(int index, int row_tiles, int n_tiles) {
   return {begin + in_group % size, in_group / size};
 }
 
-// Where 16 bytes lie in a stage's matrix: a row is 8 pieces, exchanged so that the 8 rows that one
-// ldmatrix reads at the same piece touch all banks.
+// The offset of 16 bytes in a stage's matrix. A row has 8 pieces in a swizzled order, so that the 8
+// rows that one ldmatrix reads at the same piece use all banks.
 constexpr int ProductSwizzle(int row, int piece) { return row * 128 + ((piece ^ (row % 8)) * 16); }
 
 }  // namespace fathom::kernels::cuda

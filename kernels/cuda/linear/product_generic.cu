@@ -12,17 +12,17 @@ constexpr int kRowBytes = kProductChunk * 2;
 constexpr int kPieces = kRowBytes / 16;
 constexpr int kStepsPerChunk = kProductChunk / 16;
 
-// A thread block's share of a matrix [rows][k] in the stages: kRows of its rows from `begin`, 64
-// elements of k a stage. Rows and elements past the end are zeros.
+// Loads a thread block's share of a matrix [rows][k] into the stages: kRows rows from `begin`, 64
+// elements of k per stage. Rows and elements past the end become zeros.
 template <class T, int kRows, int kThreads>
 struct Loader {
   static constexpr int kLoads = kRows * kPieces / kThreads;
   static constexpr int kRowStep = kThreads / kPieces;
   static_assert(kRows * kPieces % kThreads == 0 && kRowStep % 8 == 0);
 
-  const T* from;  // This thread's first piece.
+  const T* from;  // The first piece of this thread.
   int64_t row_step;
-  int rows_left;  // Rows from this thread's first on.
+  int rows_left;  // Rows from this thread's first row on.
   int k_left;     // Elements from this thread's piece on.
   uint32_t to;
 
@@ -58,7 +58,7 @@ struct Block {
     uint32_t x[kTilesM][4], w[kTilesN / 2][4];  // w: two tiles of 8 each.
   };
 
-  // One step of 16 elements of k, from a stage to registers.
+  // Loads one step of 16 elements of k from a stage into registers.
   static __device__ __forceinline__ void LoadStep(uint32_t x_stage, uint32_t w_stage, int step,
                                                   Fragments* f) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -83,7 +83,7 @@ struct Block {
     }
   }
 
-  // `steps` of the stage's four are within k; those beyond are not taken.
+  // Multiplies the first `steps` of the stage's four steps; the others are beyond k.
   static __device__ __forceinline__ void Chunk(uint32_t x_stage, uint32_t w_stage, int steps,
                                                float (*c)[kTilesN][4]) {
     Fragments f[2];
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(ShapeOf(kTile).threads())
   const auto w = Loader<T, kShape.n, B::kThreads>::Make(a.w, n0, a.n, a.k, w_base);
   const auto x = Loader<T, kShape.rows, B::kThreads>::Make(a.x, row0, a.rows, a.k, x_base);
   const int chunks = (a.k + kProductChunk - 1) / kProductChunk;
-  // Weights are constant: their first stages are fetched while the previous kernel may still run.
+  // Weights are constant, so their first stages are loaded while the previous kernel may still run.
 #pragma unroll
   for (int s = 0; s < kStages - 1; ++s) {
     if (s < chunks) w.Load(s, s * kStageBytes);
@@ -158,8 +158,9 @@ __global__ void __launch_bounds__(ShapeOf(kTile).threads())
   float c[B::kTilesM][B::kTilesN][4] = {};
   int stage = 0, next = kStages - 1;
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    ptx::CopyAsyncWait<kStages - 2>();  // This chunk is here,
-    __syncthreads();                    // for all threads, and all are done with the one before.
+    // The chunk has arrived for all threads, and no thread reads the previous chunk any more.
+    ptx::CopyAsyncWait<kStages - 2>();
+    __syncthreads();
     if (chunk + kStages - 1 < chunks) {
       w.Load(chunk + kStages - 1, next * kStageBytes);
       x.Load(chunk + kStages - 1, next * kStageBytes);

@@ -1,5 +1,5 @@
-// kernels/cuda/linear/product_tile.h: ProductGeneric with a tile of the caller's choice: for tests,
-// which compare every tile's bits, and for measuring PickProductTile.
+// kernels/cuda/linear/product_tile.h: ProductGeneric with a tile that the caller chooses: for
+// tests, which compare the bits of every tile, and for measuring PickProductTile.
 #pragma once
 
 #include "kernels/cuda/linear/product.h"

@@ -16,8 +16,9 @@ cudaError_t PrepareSkinny(const SkinnyConfig& config, DType dtype, const void* w
   weight->dtype = dtype;
   weight->n = n;
   weight->k = k;
-  // A row of weights is cut into columns of 64 elements, which are the outermost dimension, so that
-  // one box has the rows of a group side by side for each column. Beyond n and k it reads zeros.
+  // The map cuts a row of weights into columns of 64 elements, which are the outermost dimension.
+  // So one box holds, for each column, the rows of a group side by side. Elements beyond n and k
+  // are read as zeros.
   return MakeTensorMap({.base = const_cast<void*>(w),
                         .dtype = dtype,
                         .dims = {64, static_cast<uint64_t>(n), static_cast<uint64_t>(k) / 64},

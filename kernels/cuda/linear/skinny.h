@@ -1,15 +1,16 @@
-// kernels/cuda/linear/skinny.h: products of few rows at the speed of reading their weights
-// (sm_90a): a persistent thread block per multiprocessor streams tiles of weight rows through a
-// ring in shared memory by TMA, starting before the previous kernel ends; what surrounds the
-// product is fused. Bits equal those of the unfused ops
-// (kernels/cuda/{rmsnorm,product,rope_kv_write,silu_mul}.h).
+// kernels/cuda/linear/skinny.h: GEMMs of up to 16 rows at the speed of reading their weights
+// (sm_90a). One persistent thread block per multiprocessor streams tiles of weight rows through a
+// ring in shared memory by TMA, and starts before the previous kernel has ended. The operations
+// around the GEMM are fused into it. The bits equal those of the unfused ops
+// (kernels/cuda/linear/product.h; rmsnorm.h, rope_kv_write.h and silu_mul.h in kernels/cuda/rows).
 //
 //   SkinnyQkv       norm(x) -> qkv + bias -> rotary -> q, and keys and values into their blocks
 //   SkinnyResidual  x = round(x + round(W input))                      (o and down)
 //   SkinnyGateUp    norm(x) -> gate, up -> silu * mul
 //   SkinnyHead      norm(x) -> fp32 logits
 //
-// Which rows, widths and types it does: SkinnyPickConfig (kernels/cuda/linear/skinny_config.h).
+// SkinnyPickConfig (kernels/cuda/linear/skinny_config.h) says which rows, widths and types are
+// supported.
 #pragma once
 
 #include <cuda.h>
@@ -33,10 +34,10 @@ struct SkinnyWeight {
 cudaError_t PrepareSkinny(const SkinnyConfig& config, DType dtype, const void* w, int n, int k,
                           SkinnyWeight* weight);
 
-// The rows that go in. `norm`: null when x is to be taken as it is.
+// The input rows. `norm` is null if x needs no norm.
 struct SkinnyInput {
   const void* x = nullptr;      // [rows][k]
-  const float* norm = nullptr;  // [k]: x is normed first (needs config.fuses_norm).
+  const float* norm = nullptr;  // [k]: the weight of the norm of x (needs config.fuses_norm).
   float eps = 0;
   int rows = 0;
 };
@@ -52,15 +53,15 @@ struct SkinnyQkvArgs {
 };
 cudaError_t SkinnyQkv(const LaunchContext& context, const SkinnyWeight& w, const SkinnyQkvArgs& a);
 
-// residual [rows][n] is read and written. `input.norm` is null. `norm`: of the residual's rows,
-// where the next product does not norm them itself.
+// residual [rows][n] is read and written. `input.norm` is null. `norm` asks for the norm of the
+// residual's rows, for a next GEMM that does not norm its input itself.
 cudaError_t SkinnyResidual(const LaunchContext& context, const SkinnyWeight& w,
                            const SkinnyInput& input, void* residual, const NormAfter& norm = {});
 // y [rows][n / 2]
 cudaError_t SkinnyGateUp(const LaunchContext& context, const SkinnyWeight& w,
                          const SkinnyInput& input, void* y);
-// logits [rows][n] fp32. `gather` [rows] or null: row i is that of x[gather[i]] (needs
-// config.fuses_norm, as a norm does).
+// logits [rows][n] in fp32. `gather` is [rows] or null: row i of the logits belongs to x[gather[i]]
+// (needs config.fuses_norm, as a norm does).
 cudaError_t SkinnyHead(const LaunchContext& context, const SkinnyWeight& w,
                        const SkinnyInput& input, const int32_t* gather, float* logits);
 

@@ -5,24 +5,25 @@
 namespace fathom::kernels::cuda {
 namespace {
 
-// Of an H100, by which configurations are compared; other cards of sm_90 have the same proportions.
+// Memory bandwidth of an H100, used to compare configurations. Other cards of sm_90 have the same
+// proportions.
 constexpr double kReadBytesPerUs = 3.10e6;
-// What one multiprocessor can take at most, in fair shares of the memory's bandwidth.
+// The most that one multiprocessor can read, as a multiple of its fair share of the bandwidth.
 constexpr double kFairShares = 1.3;
-// Loss where all multiprocessors but one are idle: it keeps the others busy where all else is
-// equal.
+// The loss if all multiprocessors but one are idle. It decides between configurations that are
+// otherwise equal.
 constexpr double kIdleLoss = 0.03;
-// A pass more is an epilogue more, and thinner tiles share what is read of x among fewer.
+// The cost of one more pass (one more epilogue), and of thinner tiles, which read x more often.
 constexpr double kPassUs = 0.1;
 constexpr double kXShare = 0.25;
 
-// A ring of at least this much beside the normed rows, or they are normed by another kernel.
+// The smallest ring beside the normed rows. If less is left, another kernel computes the norm.
 constexpr int kRingBesideNormedMin = 96 * 1024;
-// Fewer stages than this make the ring's steps coarse, at some loss for each that is missing.
+// With fewer stages than this the ring's steps are coarse; each missing stage costs some time.
 constexpr int kStagesWanted = 6;
 constexpr double kStageLoss = 0.02;
 constexpr int kSkinnyStagesMax = 24;
-// More warps wait for each other at each step.
+// With more warps than this, warps wait longer for each other at each step.
 constexpr int kTilesFree = 7;
 constexpr double kTileLoss = 0.01;
 
@@ -65,7 +66,8 @@ std::optional<SkinnyConfig> SkinnyMakeConfig(const SkinnyShape& shape, const Ski
   }
   c.shared_bytes = SkinnySharedBytes(c, shape.k);
   if (c.stages < 2 || c.shared_bytes > shared_bytes) return std::nullopt;
-  // As many blocks as make the same number of passes, so that all end together.
+  // The smallest number of thread blocks that gives the same number of passes, so that all end at
+  // the same time.
   const int groups = SkinnyGroups(c, shape.n);
   const int passes = (groups + device.sms - 1) / device.sms;
   c.grid = (groups + passes - 1) / passes;
@@ -78,8 +80,8 @@ double SkinnyPredictUs(const SkinnyShape& shape, const SkinnyDevice& device,
   const int groups = SkinnyGroups(config, shape.n);
   const int passes = (groups + config.grid - 1) / config.grid;
   const double group_bytes = 2.0 * config.tiles * kSkinnyTileRows * shape.k;
-  // Until the last pass all blocks share the bandwidth; then those that still have work do, each
-  // at no more than a multiprocessor's own limit.
+  // Until the last pass all thread blocks share the bandwidth. In the last pass only those with
+  // work share it, each up to the limit of a multiprocessor.
   const double total = 2.0 * shape.n * shape.k;
   const double own_us = group_bytes / (share * kFairShares);
   const double before = group_bytes * (passes - 1) * config.grid;
@@ -95,8 +97,9 @@ double SkinnyPredictUs(const SkinnyShape& shape, const SkinnyDevice& device,
 
 std::optional<SkinnyConfig> SkinnyPickConfig(const SkinnyShape& shape, const SkinnyDevice& device) {
   if (!Possible(shape, device)) return std::nullopt;
-  // All of a multiprocessor's memory: half of it, which lets the next kernel's blocks in beside,
-  // costs 7 % at one row (docs/PERFORMANCE.md); a deep ring hides more than an early start.
+  // A thread block takes all of the shared memory. With half of it, the next kernel's thread blocks
+  // could start earlier, but this costs 7 % at one row (docs/PERFORMANCE.md): a deep ring hides
+  // more latency than an early start.
   const int budget = device.shared_bytes;
   std::optional<SkinnyConfig> best;
   double best_us = 0;

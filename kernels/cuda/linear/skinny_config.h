@@ -1,6 +1,6 @@
-// kernels/cuda/linear/skinny_config.h: which tiles a skinny product runs with
-// (kernels/cuda/linear/skinny.h), and where what lies in a thread block's shared memory. Pure:
-// tested without a GPU. The choice changes speed only, never a bit.
+// kernels/cuda/linear/skinny_config.h: the tiles of a skinny GEMM (kernels/cuda/linear/skinny.h),
+// and the layout of a thread block's shared memory. Pure: tested without a GPU. The choice changes
+// speed only, never a bit.
 #pragma once
 
 #include <cstdint>
@@ -19,16 +19,16 @@ struct SkinnyShape {
 struct SkinnyDevice {
   int sm = 90;
   int sms = 132;
-  int shared_bytes = 232448;  // Of one thread block at most.
+  int shared_bytes = 232448;  // The maximum of one thread block.
 };
 
 struct SkinnyConfig {
-  int row_bucket = 0;  // 1, 8 or 16: rows of x it is built for.
-  int tiles = 0;       // Tiles of 16 weight rows that a thread block works on at once.
+  int row_bucket = 0;  // Rows of x that the kernel is compiled for: 1, 8 or 16.
+  int tiles = 0;       // Tiles of 16 weight rows that a thread block computes at once.
   int chunk = 0;       // Elements of k in a stage.
   int stages = 0;
   bool fuses_norm = false;   // x is normed and kept whole in shared memory; else it is streamed.
-  bool evict_first = false;  // Weights are the first to leave L2.
+  bool evict_first = false;  // Weights are evicted from L2 first.
   int shared_bytes = 0;
   int grid = 0;
   bool operator==(const SkinnyConfig&) const = default;
@@ -37,11 +37,11 @@ struct SkinnyConfig {
 inline constexpr int kSkinnyRowsMax = 16;
 inline constexpr int kSkinnyTilesMax = 12;
 inline constexpr int kSkinnyTileRows = 16;
-// Threads of a thread block at most: a warp for each tile and one that fetches.
+// The most threads of a thread block: a warp for each tile and one warp that loads.
 inline constexpr int kSkinnyThreadsMax = 32 * (kSkinnyTilesMax + 1);
 
-// Shared memory, from a base aligned to 1,024 bytes: the stages (weights, then x where it is
-// streamed), the normed x, the barriers (full and empty of each stage), four partial sums.
+// The layout of shared memory from a base aligned to 1,024 bytes: the stages (weights, then x if it
+// is streamed), the normed x, the barriers (full and empty for each stage), four partial sums.
 constexpr int SkinnyAligned(int bytes) { return (bytes + 1023) / 1024 * 1024; }
 constexpr int SkinnyStageWeightBytes(const SkinnyConfig& c) {
   return c.tiles * kSkinnyTileRows * c.chunk * 2;
@@ -58,28 +58,30 @@ constexpr int SkinnyNormedBytes(const SkinnyConfig& c, int k) {
 constexpr int SkinnySharedBytes(const SkinnyConfig& c, int k) {
   return 1024 + c.stages * (SkinnyStageBytes(c) + 16) + SkinnyNormedBytes(c, k) + 32;
 }
-// Warps that norm and multiply: the norm takes more than one or two tiles have.
+// Warps that norm and multiply. The norm needs more warps than one or two tiles have.
 constexpr int SkinnyWorkers(const SkinnyConfig& c) {
   return c.fuses_norm && c.tiles < 8 ? 8 : c.tiles;
 }
-// Thread blocks' worth of work: groups of `tiles` tiles.
+// The number of groups of `tiles` tiles.
 constexpr int SkinnyGroups(const SkinnyConfig& c, int n) {
   const int rows = c.tiles * kSkinnyTileRows;
   return (n + rows - 1) / rows;
 }
 
-// The same with tiles, chunk and stages of the caller's choice (stages 0: as many as `shared_bytes`
-// holds, 2 at least): for tests and for measuring the choice. nullopt: not possible.
+// The same with tiles, chunk and stages that the caller chooses (stages 0: as many as
+// `shared_bytes` holds, at least 2). For tests and for measuring the choice. nullopt: not possible.
 std::optional<SkinnyConfig> SkinnyMakeConfig(const SkinnyShape& shape, const SkinnyDevice& device,
                                              int tiles, int chunk, int stages, int shared_bytes);
-// The device to a product before which a kernel with thread blocks of `other_bytes` runs: one of
-// them leaves room on a multiprocessor for a block of the product, whose ring fills meanwhile.
+// The device as a GEMM sees it that runs after a kernel with thread blocks of `other_bytes`. One of
+// those leaves room on a multiprocessor for a thread block of the GEMM, whose ring is filled
+// meanwhile.
 SkinnyDevice SkinnyBeside(SkinnyDevice device, int other_bytes);
-// Microseconds as the model that picks has them.
+// The time in microseconds that the cost model of the choice predicts.
 double SkinnyPredictUs(const SkinnyShape& shape, const SkinnyDevice& device,
                        const SkinnyConfig& config);
 
-// nullopt: this op does not do the shape (rows above 16, k not a multiple of 64, no sm_90, ...).
+// nullopt: the op does not support the shape (rows above 16, k not a multiple of 64, no sm_90,
+// ...).
 std::optional<SkinnyConfig> SkinnyPickConfig(const SkinnyShape& shape, const SkinnyDevice& device);
 std::string ToString(const SkinnyConfig& config);
 

@@ -1,9 +1,9 @@
-// kernels/cuda/linear/skinny_epilogue.cuh: what follows a product of kernels/cuda/linear/skinny.h,
-// in registers. A thread has weight rows `at` and at + 8 of a tile of 16, which are the two halves
-// of a pair where the op has pairs (kernels/cuda/linear/paired_rows.h), for some rows of x.
-// LoadTile and LoadRow fetch what Store will need before the product begins; weight rows at or
-// beyond n do not exist. After(), where there is one, is called by all threads but the fetching
-// warp's, when they have stored everything.
+// kernels/cuda/linear/skinny_epilogue.cuh: the operations after a GEMM of
+// kernels/cuda/linear/skinny.h, in registers. A thread has weight rows `at` and at + 8 of a tile of
+// 16, for some rows of x; if the op has pairs, these two rows are the halves of a pair
+// (kernels/cuda/linear/paired_rows.h). LoadTile and LoadRow load what Store needs before the GEMM
+// begins. Weight rows at or beyond n do not exist. If an epilogue has After(), all threads except
+// those of the loading warp call it when they have stored everything.
 #pragma once
 
 #include "kernels/cuda/base/canon.cuh"
@@ -71,7 +71,7 @@ struct GateUpEpilogue {
   struct Tile {};
   struct Row {};
   T* y = nullptr;
-  int n = 0;  // Of gate and up together.
+  int n = 0;  // Rows of gate and up together.
 
   __device__ __forceinline__ Tile LoadTile(int) const { return {}; }
   __device__ __forceinline__ Row LoadRow(int, int) const { return {}; }
@@ -90,7 +90,7 @@ struct QkvEpilogue {
     float bias_low, bias_high;
   };
   struct Row {
-    int slot;  // -1: the row faults.
+    int slot;  // -1: the row has a fault.
     float cos, sin;
   };
   const float* bias = nullptr;
@@ -105,7 +105,7 @@ struct QkvEpilogue {
     if (bias == nullptr) return {0.0f, 0.0f};
     return {__ldg(bias + at), __ldg(bias + at + 8)};
   }
-  // The first half's element of the pair, in natural order.
+  // The index of the pair's first half in natural order.
   __device__ __forceinline__ int PairOf(int in_head) const {
     return in_head / 16 * 8 + in_head % 16;
   }

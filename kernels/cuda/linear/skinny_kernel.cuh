@@ -1,10 +1,11 @@
 // kernels/cuda/linear/skinny_kernel.cuh: the kernel of kernels/cuda/linear/skinny.h. A thread block
-// walks groups of `tiles` tiles of 16 weight rows; its first warps multiply, a tile each over the
-// whole of k, the last one fetches. Weights are the tensor core's A operand, rows of x its 8
-// columns (twice 8 for 16 rows). A stage is a box of the weights: columns of 64 elements, in each
-// all weight rows of the group, 128 bytes each with the 128-byte swizzle; then x likewise, unless
-// it is kept whole (kernels/cuda/linear/skinny_norm.cuh). Rows of x between `rows` and the bucket
-// may hold anything: they touch no other row's result.
+// computes groups of `tiles` tiles of 16 weight rows. Each of its first warps multiplies one tile
+// over the whole of k; the last warp loads. Weights are the tensor core's A operand, rows of x are
+// its 8 columns (two times 8 for 16 rows). A stage is a box of the weights: columns of 64 elements,
+// and in each column all weight rows of the group, 128 bytes each with the 128-byte swizzle. The
+// rows of x follow in the same form, unless x is kept whole (kernels/cuda/linear/skinny_norm.cuh).
+// Rows of x between `rows` and the bucket may hold any value, because they influence no other row's
+// result.
 #pragma once
 
 #include "kernels/cuda/linear/skinny_norm.cuh"
@@ -14,12 +15,12 @@ namespace fathom::kernels::cuda::skinny {
 struct Geometry {
   int rows = 0;           // Of x.
   int n = 0;              // Weight rows.
-  int columns = 0;        // Of 64 elements, of k.
-  int stage_columns = 0;  // Of a stage.
+  int columns = 0;        // Columns of 64 elements in k.
+  int stage_columns = 0;  // Columns in a stage.
   int stages = 0;
   int tiles = 0;
   int groups = 0;
-  int weight_bytes = 0;  // Of a stage.
+  int weight_bytes = 0;  // In a stage.
   int stage_bytes = 0;
   int normed_bytes = 0;  // 0: x comes with the stages.
   int evict_first = 0;
@@ -33,8 +34,8 @@ struct Ring {
   }
 };
 
-// The warp that fetches; one lane does it. Its place in the work: chunk after chunk of group after
-// group, as the multiplying warps take them.
+// The warp that loads; one lane does the work. It loads the chunks of each group in the order in
+// which the multiplying warps use them.
 template <int kBucket>
 struct Fetcher {
   const CUtensorMap* w_map;
@@ -67,7 +68,7 @@ struct Fetcher {
     column += g.stage_columns;
     if (column >= g.columns) column = 0, group += gridDim.x;
   }
-  // The weights of the first stages, which depend on nothing.
+  // Loads the weights of the first stages, which do not depend on the previous kernel.
   __device__ __forceinline__ int Begin() {
     int begun = 0;
     for (; begun < g.stages && !Done(); ++begun) {
@@ -94,16 +95,16 @@ struct Fetcher {
   }
 };
 
-// Operands of 32 elements of k: two steps.
+// The operands of 32 elements of k (two steps).
 template <int kBucket>
 struct Operands {
   uint32_t a[2][4];
   uint32_t b[kBucket == 16 ? 2 : 1][4];
 };
 
-// `half` of a column of 64 elements. `w` is this lane's piece of the first step's weights, `x` of
-// the first two steps' rows; steps are pieces of 32 bytes apart, which the swizzle makes an
-// exclusive or.
+// Loads `half` of a column of 64 elements. `w` is the address of this lane's piece of the first
+// step's weights, `x` of the rows of the first two steps. Steps are 32 bytes apart, which the
+// swizzle turns into an exclusive or.
 template <int kBucket>
 FATHOM_DEVICE void LoadOperands(Operands<kBucket>* o, uint32_t w, uint32_t x, uint32_t half) {
   ptx::LoadMatrix4(o->a[0], w ^ half * 64);
@@ -120,8 +121,8 @@ FATHOM_DEVICE void MultiplyOperands(float (*c)[4], const Operands<kBucket>& o) {
   }
 }
 
-// `columns` columns of a stage for the tile whose lane's pieces begin at `w`. `x` is where its
-// columns of x begin. One row of x is given to all eight columns.
+// Multiplies `columns` columns of a stage for the tile whose pieces for this lane begin at `w`. `x`
+// is where its columns of x begin. A single row of x is used for all eight columns.
 template <class T, int kBucket>
 FATHOM_DEVICE void MultiplyStage(float (*c)[4], uint32_t w, uint32_t w_stride, uint32_t x,
                                  int columns) {
@@ -142,15 +143,15 @@ FATHOM_DEVICE void MultiplyStage(float (*c)[4], uint32_t w, uint32_t w_stride, u
   }
 }
 
-// The tile of this warp in every group of this thread block.
+// Computes this warp's tile in every group of this thread block.
 template <int kBucket, class Epilogue>
 FATHOM_DEVICE void Multiply(const Geometry& g, Ring ring, uint32_t normed, int warp,
                             const Epilogue& epilogue) {
   using T = typename Epilogue::Type;
-  constexpr int kOwn = kBucket == 1 ? 1 : kBucket / 4;  // Rows of x of which a lane has results.
+  constexpr int kOwn = kBucket == 1 ? 1 : kBucket / 4;  // Rows of x whose results this lane has.
   const int lane = threadIdx.x % 32;
   const auto row_of = [&](int i) { return lane % 4 * 2 + i % 2 + i / 2 * 8; };
-  // Only one lane of four has the one row.
+  // If there is a single row of x, only one lane of four has it.
   const auto own = [&](int i) { return row_of(i) < g.rows && (kBucket > 1 || lane % 4 == 0); };
   const uint32_t w_lane = (warp * 16 + lane % 16) * 128 + ((lane / 16 ^ (lane & 7)) << 4);
   const uint32_t w_stride = g.tiles * 2048;
@@ -187,8 +188,8 @@ FATHOM_DEVICE void Multiply(const Geometry& g, Ring ring, uint32_t normed, int w
   }
 }
 
-// Registers for two of its thread blocks a multiprocessor: one may lie beside a block of another
-// kernel while its ring fills (SkinnyBeside).
+// Uses few enough registers for two thread blocks on a multiprocessor, because a thread block may
+// start beside a thread block of another kernel and fill its ring (SkinnyBeside).
 template <int kBucket, class Epilogue>
 __global__ void __launch_bounds__(kSkinnyThreadsMax, 2)
     SkinnyKernel(const __grid_constant__ CUtensorMap w_map,
@@ -222,7 +223,7 @@ __global__ void __launch_bounds__(kSkinnyThreadsMax, 2)
     return;
   }
   if (in.weight != nullptr) {
-    // A line is 32 weights.
+    // A cache line is 32 weights.
     for (int i = threadIdx.x * 32; i < in.k; i += workers * 1024) ptx::PrefetchL2(in.weight + i);
   }
   __syncthreads();

@@ -15,16 +15,16 @@ struct Call {
   const SkinnyWeight& w;
   const SkinnyInput& input;
   const int32_t* gather = nullptr;
-  int workers_min = 1;  // Warps beside the one that fetches, at least.
+  int workers_min = 1;  // The least number of warps beside the one that loads.
 };
 
 template <int kBucket, class Epilogue>
 cudaError_t LaunchBucket(const Call& call, const Epilogue& epilogue) {
   const SkinnyConfig& config = call.w.config;
   const auto k = static_cast<uint64_t>(call.w.k);
-  CUtensorMap x_map = call.w.map;  // Not used where x is kept whole.
+  CUtensorMap x_map = call.w.map;  // Not used if x is kept whole.
   if (!config.fuses_norm) {
-    // Rows beyond the last are read as zero.
+    // Rows beyond the last one are read as zeros.
     const TensorMapSpec spec{
         .base = const_cast<void*>(call.input.x),
         .dtype = call.w.dtype,

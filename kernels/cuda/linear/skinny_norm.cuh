@@ -1,6 +1,6 @@
-// kernels/cuda/linear/skinny_norm.cuh: the norm inside a skinny product: every thread block norms
-// all rows of x for itself, in the recipe's order, and keeps them in shared memory as its tensor
-// cores will read them.
+// kernels/cuda/linear/skinny_norm.cuh: the norm inside a skinny GEMM. Every thread block norms all
+// rows of x for itself, in the recipe's order, and keeps them in shared memory in the form that its
+// tensor cores read.
 #pragma once
 
 #include "kernels/cuda/base/ptx.cuh"
@@ -8,10 +8,11 @@
 
 namespace fathom::kernels::cuda::skinny {
 
-// The rows that go in. Read after the previous kernel's end, but for `weight`.
+// The input rows. `weight` may be read before the end of the previous kernel, the others only after
+// it.
 struct NormInput {
   const void* x = nullptr;
-  const float* weight = nullptr;    // Null: x is taken as it is.
+  const float* weight = nullptr;    // Null: x needs no norm.
   const int32_t* gather = nullptr;  // Null: row i is row i.
   float eps = 0;
   float inverse_width = 0;
@@ -19,19 +20,20 @@ struct NormInput {
   int k = 0;
 };
 
-// Where vector `v` of 8 elements of a row lies: columns of 64 elements, in each the rows of the
-// bucket, 128 bytes each; pieces of 16 bytes are swizzled by address as TMA does it (128 bytes).
-// `base` is aligned to 1,024.
+// The address of vector `v` (8 elements) of a row. Columns of 64 elements follow each other; a
+// column has the rows of the bucket, 128 bytes each; pieces of 16 bytes are swizzled by their
+// address as TMA's 128-byte swizzle does it. `base` is aligned to 1,024.
 template <int kBucket>
 FATHOM_DEVICE uint32_t NormedAt(uint32_t base, int row, int v) {
   const uint32_t line = base + static_cast<uint32_t>(v / 8 * kBucket + row) * 128;
   return line + ((static_cast<uint32_t>(v % 8) ^ (line >> 7 & 7)) << 4);
 }
 
-// All warps but the one that fetches.
+// A barrier of all warps except the one that loads.
 FATHOM_DEVICE void SyncWorkers(int threads) { ptx::SyncThreads(1, threads); }
 
-// Norms in place vectors v, v + step, … of a row, several at a time: their weights come from L2.
+// Norms vectors v, v + step, ... of a row in place. Several are computed at a time, because their
+// weights come from L2.
 template <class T, int kBucket>
 FATHOM_DEVICE void NormRow(uint32_t base, int row, int v, int step, int vectors, float factor,
                            const float* weight) {
@@ -55,7 +57,7 @@ FATHOM_DEVICE void NormRow(uint32_t base, int row, int v, int step, int vectors,
   }
 }
 
-// As NormRow, of all rows: a thread has the same vectors of each.
+// Does the same as NormRow for all rows: a thread has the same vectors of each row.
 template <class T, int kBucket>
 FATHOM_DEVICE void NormRows(uint32_t base, int rows, int threads, int vectors, uint32_t factors,
                             const float* weight) {
@@ -80,12 +82,12 @@ FATHOM_DEVICE void NormRows(uint32_t base, int rows, int threads, int vectors, u
   }
 }
 
-// Copies a row's vectors of `kGroups` of the recipe's four groups of 32 lanes, the first of which
-// is `group`, and adds up their squares: sums[g] is this thread's lane of group + g.
+// Copies the vectors of `kGroups` of the recipe's four groups of 32 lanes in a row, starting with
+// group `group`, and adds their squares: sums[g] is this thread's lane of group + g.
 template <class T, int kBucket, int kGroups>
 FATHOM_DEVICE void CopyRow(const uint4* from, int vectors, uint32_t base, int row, int group,
                            float* sums) {
-  constexpr int kSteps = 8 / kGroups;  // Eight loads in flight.
+  constexpr int kSteps = 8 / kGroups;  // Eight loads are in flight.
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int g = 0; g < kGroups; ++g) sums[g] = 0.0f;
@@ -107,10 +109,11 @@ FATHOM_DEVICE void CopyRow(const uint4* from, int vectors, uint32_t base, int ro
   for (int g = 0; g < kGroups; ++g) sums[g] = SumGroup(sums[g]);
 }
 
-// By `workers` warps (4 at least, all of them call). One row: a warp for each group of lanes, then
-// all warps norm. More rows: a warp for each row, which emulates all 128 lanes, for the
-// sums; then every thread norms its vectors of all rows, so that a weight is read once and all
-// reads are under way together. `scratch` has room for four sums or eight factors.
+// All of the `workers` warps call this function (at least 4). With one row, each group of lanes has
+// a warp for the sums, and then all warps norm. With more rows, each row has a warp, which computes
+// all 128 lanes of the sums; then every thread norms its vectors of all rows, so that a weight is
+// read once and all reads are in flight together. `scratch` has room for four sums or eight
+// factors.
 template <class T, int kBucket>
 FATHOM_DEVICE void StageRows(const NormInput& in, int workers, uint32_t base, uint32_t scratch) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, vectors = in.k / 8;

@@ -11,7 +11,7 @@ struct Pairs {
   BlockPair at[kBlockOpsMax];
 };
 
-// from < 0: the target is zeroed.
+// from < 0: the target block is filled with zeros.
 __global__ void BlockOpsKernel(const BlockOpsArgs a, const Pairs pairs) {
   WaitForPrevious();
   LetNextStart();

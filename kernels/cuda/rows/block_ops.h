@@ -19,11 +19,12 @@ struct BlockOpsArgs {
   int64_t block_bytes = 0;  // Of one block of one plane; a multiple of 16.
 };
 
-// All pairs at once: no block is both a source and a target. At most kBlockOpsMax pairs.
+// All pairs are processed in parallel, so no block may be both a source and a target. At most
+// kBlockOpsMax pairs.
 inline constexpr int kBlockOpsMax = 64;
 cudaError_t CopyBlocks(const LaunchContext& context, const BlockOpsArgs& args,
-                       const BlockPair* pairs, int count);  // Pairs on the host.
+                       const BlockPair* pairs, int count);  // `pairs` is on the host.
 cudaError_t ZeroBlocks(const LaunchContext& context, const BlockOpsArgs& args,
-                       const int32_t* blocks, int count);  // Blocks on the host.
+                       const int32_t* blocks, int count);  // `blocks` is on the host.
 
 }  // namespace fathom::kernels::cuda

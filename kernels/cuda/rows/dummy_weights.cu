@@ -8,7 +8,7 @@ namespace fathom::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kVector = 8;  // Elements of one thread's step.
+constexpr int kVector = 8;  // Elements that a thread makes at a time.
 
 FATHOM_DEVICE int64_t RowOf(const DummyWeightsArgs& a, int64_t row) {
   if (a.pairs == 0) return a.first_row + row;

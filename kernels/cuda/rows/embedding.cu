@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = kRowOpThreads;
 
-// A thread block copies one row in pieces of 16 bytes.
+// A thread block copies one row, 16 bytes per thread at a time.
 __global__ void EmbeddingKernel(const EmbeddingArgs a, int row_pieces) {
   WaitForPrevious();
   LetNextStart();

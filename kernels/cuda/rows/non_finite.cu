@@ -6,11 +6,11 @@ namespace fathom::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kUnroll = 4;  // Loads of 16 bytes in flight per thread.
+constexpr int kUnroll = 4;  // Loads of 16 bytes in flight in each thread.
 constexpr int kBlocksPerSm = 8;
 
-// All exponent bits of an element set: adding the lowest of them carries into the sign's place,
-// which the mask has cleared, and no further.
+// Detects elements whose exponent bits are all set: adding the lowest exponent bit then carries
+// into the place of the sign, which the mask has cleared, and no further.
 struct Pattern {
   uint32_t exponents, lowest, signs;
   int bytes;
@@ -27,7 +27,7 @@ FATHOM_DEVICE uint32_t Found(uint4 x, const Pattern& p) {
   return Found(x.x, p) | Found(x.y, p) | Found(x.z, p) | Found(x.w, p);
 }
 
-// The first non-finite element of 16 bytes that have one.
+// The first non-finite element of 16 bytes that contain one.
 FATHOM_DEVICE int FirstIn(uint4 x, const Pattern& p) {
   const uint32_t words[4] = {x.x, x.y, x.z, x.w};
   const int per_word = 4 / p.bytes;
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads)
       report((begin + i * kThreads + threadIdx.x) * per_piece + FirstIn(x[i], pattern));
     }
   }
-  // The elements after the last whole piece.
+  // The elements after the last whole 16 bytes.
   const int64_t index = pieces * per_piece + threadIdx.x;
   if (blockIdx.x != 0 || index >= count) return;
   const uint32_t bits = pattern.bytes == 4 ? reinterpret_cast<const uint32_t*>(data)[index]

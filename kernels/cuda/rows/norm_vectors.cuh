@@ -1,6 +1,6 @@
-// kernels/cuda/rows/norm_vectors.cuh: the pieces of a norm (kernels/cuda/rows/rmsnorm.h) over
-// vectors of 8 elements, in the recipe's order: 128 lanes add up squares, lane l those of vectors
-// l, l + 128, …; then groups of 32 lanes, then the four groups.
+// kernels/cuda/rows/norm_vectors.cuh: the parts of a norm (kernels/cuda/rows/rmsnorm.h) over
+// vectors of 8 elements, in the recipe's order: 128 lanes add squares, lane l those of vectors l, l
+// + 128, ...; then the lanes of each group of 32 are added, then the four groups.
 #pragma once
 
 #include "kernels/cuda/base/canon.cuh"
@@ -21,12 +21,12 @@ FATHOM_DEVICE float AddSquares(uint4 x, float sum) {
   return sum;
 }
 
-// Of the four groups.
+// Adds the four groups.
 FATHOM_DEVICE float SumGroups(float a, float b, float c, float d) {
   return __fadd_rn(__fadd_rn(__fadd_rn(a, b), c), d);
 }
 
-// `low` and `high`: the norm's weights of the vector.
+// `low` and `high` are the norm's weights for the vector.
 template <class T>
 FATHOM_DEVICE uint4 NormVector(uint4 x, float factor, float4 low, float4 high) {
   const auto two = [&](uint32_t word, float w0, float w1) {

@@ -6,7 +6,7 @@
 namespace fathom::kernels::cuda {
 namespace {
 
-// A thread is a lane of the recipe, a thread block a row.
+// A thread block computes a row; a thread is a lane of the recipe.
 constexpr int kLanes = kNormLanes;
 static_assert(kLanes == kNormThreads);
 
@@ -33,7 +33,8 @@ FATHOM_DEVICE uint4 Normed(uint4 x, float factor, const float* weight, int vecto
   return NormVector<T>(x, factor, __ldg(w), __ldg(w + 1));
 }
 
-// kKept: vectors of a lane, all kept in registers; 0: any number, read twice.
+// kKept: the vectors of a lane, all of which stay in registers. 0: any number of vectors, which are
+// read twice.
 template <class T, int kKept>
 __global__ void __launch_bounds__(kLanes) RmsNormKernel(const RmsNormArgs a, float inverse_width) {
   WaitForPrevious();

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = kRowOpThreads;
 
-struct Pair8 {  // Elements 8 p + j of a head, and those half a head further on.
+struct Pair8 {  // Elements 8 p + j of a head, and those head_dim / 2 later.
   float first[8], second[8];
 };
 
@@ -34,9 +34,10 @@ FATHOM_DEVICE void Load8(const float* from, float* to) {
   to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
 }
 
-// The norm's sum over the head that kPairs neighbouring threads hold. A head has at most 16 vectors
-// of 8, so of the recipe's 128 lanes those beyond are zeros: a lane has one vector, and the first
-// exchange that does anything adds vector v and v + kPairs, which one thread has.
+// The norm's sum over a head that kPairs neighbouring threads hold. A head has at most 16 vectors
+// of 8 elements. So each of the recipe's 128 lanes has at most one vector, the other lanes are
+// zero, and the first exchange that changes a value adds vectors v and v + kPairs, which are in one
+// thread.
 template <int kPairs>
 FATHOM_DEVICE float SumOfSquares(const Pair8& x) {
   float first = 0.0f, second = 0.0f;
@@ -75,8 +76,8 @@ FATHOM_DEVICE void Rotate8(Pair8* x, const float* cos, const float* sin) {
   }
 }
 
-// blockIdx.y is the row; kPairs threads have a head, each a tile of its paired order (of v: two
-// vectors that lie side by side).
+// blockIdx.y is the row. kPairs threads have a head; each has one tile of the head's paired order
+// (of v: two neighbouring vectors).
 template <class T, int kPairs>
 __global__ void __launch_bounds__(kThreads)
     RopeKvWriteKernel(const RopeKvWriteArgs a, float inverse_width) {
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(kThreads)
   LetNextStart();
   const int row = blockIdx.y, heads = a.heads + 2 * a.kv_heads;
   const int unit = blockIdx.x * kThreads + threadIdx.x, head = unit / kPairs, pair = unit % kPairs;
-  const bool active = head < heads;  // Idle threads still take part in the exchanges.
+  const bool active = head < heads;  // Idle threads still take part in the shuffles.
   const int position = a.kv.positions[row], slot = a.kv.kv_slots[row];
   if (kRowFaults && (position < 0 || position >= a.kv.context || slot < 0 ||
                      slot / kBlockTokens >= a.kv.pool_blocks)) {

@@ -4,7 +4,7 @@ namespace fathom::kernels::cuda {
 namespace {
 
 constexpr int kGridYMax = 65535;
-constexpr int kKeptVectors[] = {1, 2, 4, 6, 8};  // That RmsNorm is built for.
+constexpr int kKeptVectors[] = {1, 2, 4, 6, 8};  // The values for which RmsNorm is compiled.
 
 int Ceil(int a, int b) { return (a + b - 1) / b; }
 

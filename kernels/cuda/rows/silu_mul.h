@@ -1,5 +1,5 @@
-// kernels/cuda/rows/silu_mul.h: y[r][j] = round(silu(gate j) * up j) of rounded gate and up, which
-// lie paired in gate_up (kernels/cuda/linear/paired_rows.h).
+// kernels/cuda/rows/silu_mul.h: y[r][j] = round(silu(gate j) * up j) with rounded gate and up,
+// which are paired in gate_up (kernels/cuda/linear/paired_rows.h).
 #pragma once
 
 #include "kernels/cuda/base/launch.h"

@@ -5,12 +5,12 @@
 namespace fathom::kernels::cuda {
 namespace {
 
-// One launch does every row, each by a cluster of 8 thread blocks that hold it in shared memory:
-// the logits are read once, with all loads under way at once, and whatever a row's parameters ask
-// for is passes over shared memory. Nothing depends on the other rows.
+// One launch samples every row. A cluster of 8 thread blocks holds a row in shared memory. The
+// logits are read once, with all loads in flight at the same time; each parameter of the row then
+// costs passes over shared memory only. A row's result does not depend on other rows.
 
-// Brings this block's logits. A thread brings, and until somebody else is to see them alone uses,
-// its own quads.
+// Loads this thread block's logits. A thread loads its own quads and alone uses them until the next
+// barrier.
 FATHOM_DEVICE void Load(const BlockRow& row, const float* logits, bool by_quads) {
   const int first = static_cast<int>(threadIdx.x);
   const uint32_t z = ptx::SharedAddress(row.z);
@@ -30,7 +30,7 @@ FATHOM_DEVICE void Load(const BlockRow& row, const float* logits, bool by_quads)
   }
 }
 
-// The largest of this thread's, or kNotFinite.
+// The largest logit of this thread, or kNotFinite.
 FATHOM_DEVICE uint64_t Check(const BlockRow& row) {
   float best = -INFINITY;
   bool finite = true;
@@ -41,7 +41,7 @@ FATHOM_DEVICE uint64_t Check(const BlockRow& row) {
   return finite ? uint64_t{Orderable(best)} << 32 : kNotFinite;
 }
 
-// Sums exp(z - best) of each group of 32 lanes, into the first block's memory.
+// Writes the sum of exp(z - best) of each group of 32 lanes to the first block's shared memory.
 FATHOM_DEVICE void SumLanes(const BlockRow& row, float best) {
   const int lane = static_cast<int>(threadIdx.x);
   if (lane >= kBlockLanes) return;
@@ -56,7 +56,8 @@ FATHOM_DEVICE void SumLanes(const BlockRow& row, float best) {
   *ptx::InBlock(row.shared->groups + group, 0) = sum;
 }
 
-// The `count` best by (z descending, id ascending), into the first block's memory.
+// Writes the `count` best tokens by (z descending, id ascending) to the first block's shared
+// memory.
 __device__ void FindTops(BlockRow* row, float best, int count) {
   const RowSource source{row};
   ClusterBins bins{row};
@@ -72,7 +73,8 @@ __device__ void FindTops(BlockRow* row, float best, int count) {
   });
 }
 
-// Biases and banned ids, few, each done by one thread of the block that has it.
+// Applies biases and masks the banned ids. Both are few; one thread of the block that holds the id
+// applies each.
 FATHOM_DEVICE void PatchFew(const SamplerArgs& a, const BlockRow& row, int position) {
   const SamplerSlot& slot = row.shared->slot;
   const int first = static_cast<int>(threadIdx.x);
@@ -95,7 +97,7 @@ FATHOM_DEVICE void PatchFew(const SamplerArgs& a, const BlockRow& row, int posit
   __syncthreads();
 }
 
-// Penalties and temperature, in place.
+// Applies penalties and temperature in place.
 FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id) {
   const SamplerSlot& slot = row.shared->slot;
   const bool penalized = slot.penalized != 0;
@@ -109,7 +111,8 @@ FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id
   });
 }
 
-// What is not kept becomes -inf: its mass is 0 and it is never drawn.
+// Sets the scores of the tokens that top_k drops to -inf: their mass is 0, and they are never
+// drawn.
 FATHOM_DEVICE void KeepTopK(BlockRow* row, float best, int top_k) {
   const RowSource source{row};
   ClusterBins bins{row};
@@ -136,9 +139,10 @@ FATHOM_DEVICE void KeepTopP(BlockRow* row, float best, float top_p) {
   });
 }
 
-// The largest z + noise of this thread's, as PlaceKey; 0 where all are -inf. Noise is only made
-// where it could win: not below what is certain to be drawn or better, the warp's best with the
-// least noise there is (where none can be dropped by min_p), then the best so far.
+// The largest z + noise of this thread as a PlaceKey; 0 if all scores are -inf. Noise is computed
+// only where it can win. A token is skipped if its score plus the largest noise of its word is
+// below a lower bound of the winner: the warp's best score plus the least possible noise (only if
+// min_p cannot drop that token), then the best sum so far.
 FATHOM_DEVICE uint64_t DrawWithNoise(const BlockRow& row, int position, float best, bool narrow) {
   const SamplerSlot& slot = row.shared->slot;
   const float min_p = narrow ? slot.min_p : 0.0f;
@@ -177,7 +181,7 @@ FATHOM_DEVICE uint64_t DrawWithNoise(const BlockRow& row, int position, float be
   return drawn;
 }
 
-// This thread's best as PlaceKey, or kNotFinite (`finite` may differ between threads).
+// This thread's best as a PlaceKey, or kNotFinite (`finite` may differ between threads).
 FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow& ask,
                             bool finite) {
   const SamplerSlot& slot = row->shared->slot;
@@ -211,7 +215,7 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
   return finite ? drawn : kNotFinite;
 }
 
-// What the first block's first warp says of the row, and writes for the next step.
+// The first warp of the first block writes the row's result and the token for the next step.
 FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const SampleRow& ask,
                           uint64_t drawn, float best, int tops) {
   const SampleShared& shared = *row.shared;
@@ -282,7 +286,7 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
   }
   ptx::ClusterArrive();
   ptx::CopyAsyncWaitAll();
-  ptx::ClusterWait();  // All have started, and shared.slot is there.
+  ptx::ClusterWait();  // All blocks have started, and shared.slot is loaded.
 
   const bool draws = ask.target < 0;
   const int tops = min(min(ask.logprobs, kLogprobsMax), a.vocab);
@@ -296,7 +300,7 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
     if (all_finite) {
       best = FromOrderable(static_cast<uint32_t>(key >> 32));
       SumLanes(row, best);
-      __syncthreads();  // The lanes are others' elements; Draw changes them.
+      __syncthreads();  // Other threads read these elements as lanes; Draw changes them.
       if (tops > 0) FindTops(&row, best, tops);
     }
   }

@@ -1,10 +1,10 @@
-// kernels/cuda/sampler/sampler.h: the next token of each row and its log-probabilities, on the
-// device. The arithmetic of the sampler is kernels/canon.h's on every device: equal logits give the
-// token that SampleRef gives (kernels/sample.h), to the bit. Sums for log-probabilities have 1,024
-// lanes (docs/NUMERICS.md). A slot's parameters stay on the device while its sequence is seated.
-// `Sample` takes the cluster kernel on sm_90, where a row lies in the shared memory of a cluster of
-// thread blocks, else the generic one (sm_80 and later), of one thread block a row. The bits are
-// the same. vocab <= 262,144 in both.
+// kernels/cuda/sampler/sampler.h: draws the next token of each row and computes its
+// log-probabilities on the device. The sampler uses the formulas of kernels/canon.h on every
+// device, so equal logits give the same token as SampleRef (kernels/sample.h). Sums for
+// log-probabilities have 1,024 lanes (docs/NUMERICS.md). The parameters of a slot stay on the
+// device while a sequence has the slot. On sm_90 `Sample` runs the cluster kernel, which holds a
+// row in the shared memory of a cluster of thread blocks; otherwise the generic kernel (sm_80 and
+// later), with one thread block for each row. Both give the same bits. Both need vocab <= 262,144.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,12 @@ namespace fathom::kernels::cuda {
 
 inline constexpr int kLogprobsMax = 20;  // Alternatives of one token.
 
-// How a seated sequence is sampled: written once, when it is seated.
+// The sampling parameters of a slot. They are written once, when a sequence is admitted to the
+// slot.
 struct SamplerSlot {
   uint64_t seed = 0;
   int32_t sequence = 0;
-  float temperature = 1;  // Below canon::kTemperatureMin: the best score, without noise.
+  float temperature = 1;  // Below canon::kTemperatureMin: the best score wins, without noise.
   float top_p = 1;
   float min_p = 0;
   int32_t top_k = 0;  // 0: off.
@@ -27,68 +28,69 @@ struct SamplerSlot {
   float presence_penalty = 0;
   float frequency_penalty = 0;
   int32_t min_tokens = 0;
-  int32_t bias_begin = 0;  // Into bias_ids and bias_values.
+  int32_t bias_begin = 0;  // First index into bias_ids and bias_values.
   int32_t bias_count = 0;
-  int32_t end_begin = 0;  // Into end_ids: masked while position < min_tokens.
+  int32_t end_begin = 0;  // First index into end_ids, which are masked while position < min_tokens.
   int32_t end_count = 0;
-  int32_t penalized = 0;  // 1: `seen` is kept for it.
+  int32_t penalized = 0;  // 1: `seen` is maintained for the slot.
 };
 
-// A row that samples, or a prompt row that is scored. REQUIRES: one sampling row of a slot in a
-// launch; slot, fault_row and logits_row in range.
+// A row that samples, or a prompt row that is scored. REQUIRES: at most one sampling row of a slot
+// in a launch; slot, fault_row and logits_row are in range.
 struct SampleRow {
   int32_t logits_row = 0;
-  int32_t fault_row = 0;  // Row of the forward pass whose fault word is this one's.
+  int32_t fault_row = 0;  // The row of the forward pass whose fault word belongs to this row.
   int32_t slot = 0;
-  int32_t position = 0;   // Of the token to draw, counted from the first generated one.
-  int32_t target = -1;    // >= 0: no draw; the log-probability of this id is asked for.
-  int32_t logprobs = -1;  // -1: none asked for; else alternatives, at most kLogprobsMax.
+  int32_t position = 0;   // Of the token to draw, counted from the first generated token.
+  int32_t target = -1;    // >= 0: nothing is drawn; the log-probability of this id is computed.
+  int32_t logprobs = -1;  // -1: none; else the number of alternatives, at most kLogprobsMax.
 };
 
-// A row faults that has a logit which is not finite, whose fault word or whose slot's is set, which
-// has no token left (all are -inf) or whose target is no id: its slot's fault word gets the bits,
-// and a sampling row leaves id 0 in slot_tokens.
+// A row faults if a logit is not finite, if its fault word or the slot's fault word is set, if no
+// token is left (all scores are -inf), or if its target is no id. Then the slot's fault word gets
+// the bits, and a sampling row writes id 0 to slot_tokens.
 struct SampleOut {
-  int32_t token = -1;  // The sample, or the target again.
-  int32_t fault = 0;   // FaultBit; token is -1 then.
-  float logprob = 0;   // Of token by the raw logits, where asked for.
-  // The alternatives that were asked for, by (logit descending, id ascending), if there is no
-  // fault; the rest is not written.
+  int32_t token = -1;  // The sample, or the target.
+  int32_t fault = 0;   // FaultBits; then token is -1.
+  float logprob = 0;   // The log-probability of `token` by the raw logits, if asked for.
+  // The alternatives that were asked for, ordered by (logit descending, id ascending), if there is
+  // no fault. Other entries are not written.
   int32_t top_ids[kLogprobsMax];
   float top_logprobs[kLogprobsMax];
 };
 
 struct SamplerArgs {
-  const float* logits = nullptr;       // [.][stride]; read only, and of each row `vocab` alone.
-  const SampleRow* rows = nullptr;     // [count]; logits_row < 0: padding, nothing is done.
+  const float* logits = nullptr;    // [.][stride]; read only, and only the first `vocab` of a row.
+  const SampleRow* rows = nullptr;  // [count]; logits_row < 0 is padding and does nothing.
   const SamplerSlot* slots = nullptr;  // [slots]
-  const int32_t* bias_ids = nullptr;   // A slot's: ascending, each once.
+  const int32_t* bias_ids = nullptr;   // For each slot: ascending ids, each once.
   const float* bias_values = nullptr;
   const int32_t* end_ids = nullptr;
-  // [slots][vocab]: bit 15: in prompt or output; bits 0 to 14: count in the output (saturating).
+  // [slots][vocab]. Bit 15: the id is in the prompt or the output. Bits 0 to 14: its count in the
+  // output (saturating).
   uint16_t* seen = nullptr;
-  int32_t* slot_tokens = nullptr;   // [slots]: the sample goes here, for the next step's gather.
-  int32_t* slot_faults = nullptr;   // [slots]: sticky; a faulted slot's later rows fault too.
+  int32_t* slot_tokens = nullptr;   // [slots]: receives the sample, for the next step's embedding.
+  int32_t* slot_faults = nullptr;   // [slots]: stays set; later rows of a faulted slot fault too.
   const int32_t* faults = nullptr;  // [rows of the forward pass]
-  SampleOut* out = nullptr;         // [count]; device memory, or pinned and mapped.
+  SampleOut* out = nullptr;         // [count]; device memory, or pinned and mapped memory.
   int count = 0;
   int slots_count = 0;
   int vocab = 0;
-  int stride = 0;  // Floats from a row of logits to the next; 0: vocab.
+  int stride = 0;  // Floats from a row of logits to the next one; 0: vocab.
 };
 cudaError_t Sample(const LaunchContext& context, const SamplerArgs& args);
 cudaError_t SampleCluster(const LaunchContext& context, const SamplerArgs& args);
 cudaError_t SampleGeneric(const LaunchContext& context, const SamplerArgs& args);
 
-// Marks ids [0, prompt_tokens) as in the prompt and counts the others as output, in seen[slot],
-// which is cleared first. `ids` on the device.
+// Marks ids [0, prompt_tokens) as prompt and counts the others as output in seen[slot], after
+// clearing it. `ids` is on the device.
 struct SeenArgs {
   const int32_t* ids = nullptr;
   int count = 0;
   int prompt_tokens = 0;
   int slot = 0;
   int vocab = 0;
-  bool clear = true;  // False: these ids go on where an earlier call ended.
+  bool clear = true;  // False: these ids continue an earlier call.
   uint16_t* seen = nullptr;
 };
 cudaError_t MarkSeen(const LaunchContext& context, const SeenArgs& args);

@@ -1,10 +1,11 @@
-// kernels/cuda/sampler/sampler_cluster.cuh: a row of logits held in the shared memory of a cluster
-// of 8 thread blocks, and how they agree on a value or select tokens. Every thread of the cluster
-// calls Exchange and Select in the same order with the same parameters.
+// kernels/cuda/sampler/sampler_cluster.cuh: a row of logits in the shared memory of a cluster of 8
+// thread blocks, and the functions by which the blocks agree on a value or select tokens. Every
+// thread of the cluster must call Exchange and Select in the same order with the same parameters;
+// otherwise the cluster's barriers do not match and the kernel hangs.
 //
-// What a block reads of another's memory, or writes there, is separated from its next use by a
-// cluster barrier, and each buffer is used alternately: between two uses lies a barrier that a
-// block passes only when all have done with the first.
+// A cluster barrier lies between a block's access to another block's memory and the next use of
+// that memory. The buffers are used in turn: between two uses of a buffer there is a barrier that a
+// block passes only when all blocks have finished the first use.
 #pragma once
 
 #include "kernels/cuda/base/canon.cuh"
@@ -18,13 +19,13 @@ inline constexpr int kSampleThreads = kClusterSampleThreads;
 inline constexpr int kSampleWarps = kSampleThreads / 32;
 static_assert(kSampleThreads == kSelectBins, "A thread has a bin.");
 
-// What a cluster agrees on: the largest, the sum, the smallest.
+// The values that a cluster agrees on: a maximum, a sum, a minimum.
 struct Summary {
   uint64_t max = 0;
   uint64_t sum = 0;
   uint64_t min = ~uint64_t{0};
 };
-// As a maximum: some logit is not finite. No token's key is it.
+// As a maximum it says that some logit is not finite. No token has this key.
 inline constexpr uint64_t kNotFinite = ~uint64_t{0};
 
 struct SampleShared {
@@ -32,23 +33,23 @@ struct SampleShared {
   BinSearch search;
   Summary warps[kSampleWarps];
   Summary exchange[2][kSampleBlocks];
-  // Of the cluster's first block.
+  // Used in the cluster's first block only.
   float groups[kSampleLanes / 32];  // Sums of exp of 32 lanes.
-  uint64_t tops[kLogprobsMax];      // PlaceKey of the alternatives, in any order.
+  uint64_t tops[kLogprobsMax];      // PlaceKey of each alternative, in any order.
   int tops_count;
-  // Read early, while the logits come.
+  // Read early, while the logits are loaded.
   int fault;
   SamplerSlot slot;
 };
 
-// A block's part of a row; every thread has its own copy.
+// A thread block's part of a row. Every thread has its own copy of this struct.
 struct BlockRow {
   SampleShared* shared = nullptr;
-  float* z = nullptr;  // [4 * quads]: by local index; past `count` -inf.
-  int block = 0;       // In the cluster.
+  float* z = nullptr;  // [4 * quads], by local index; -inf past `count`.
+  int block = 0;       // Index of the block in the cluster.
   int vocab = 0;
   int count = 0;
-  int quads = 0;  // ceil(count / 4). Thread t alone has the quads t, t + 512, ...
+  int quads = 0;  // ceil(count / 4). Quads t, t + 512, ... belong to thread t.
   int exchange_turn = 0;
   int select_turn = 0;
 };
@@ -65,7 +66,8 @@ FATHOM_DEVICE Summary CombineWarp(Summary s) {
   return s;
 }
 
-// The summary of all threads of the cluster, to all of them. A barrier for all their writes.
+// Combines the summaries of all threads of the cluster and gives the result to all of them. It is a
+// barrier for all their writes.
 FATHOM_DEVICE Summary Exchange(BlockRow* row, Summary mine) {
   SampleShared* shared = row->shared;
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -99,7 +101,8 @@ FATHOM_DEVICE void ForOwn(const BlockRow& row, F f) {
   }
 }
 
-// The row as a source of keys, and the cluster's bins (kernels/cuda/sampler/sampler_select.cuh).
+// The row as a source of keys, and the cluster's histogram
+// (kernels/cuda/sampler/sampler_select.cuh).
 struct RowSource {
   const BlockRow* row;
   template <class F>

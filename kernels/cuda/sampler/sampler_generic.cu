@@ -4,8 +4,8 @@
 namespace fathom::kernels::cuda {
 namespace {
 
-// A row by one thread block, which keeps nothing of the row: each pass over the vocabulary computes
-// the scores that it needs from the logits again. Thread i has the ids i, i + 1,024, ...: reads are
+// One thread block samples a row and stores nothing of the row: each pass over the vocabulary
+// computes the scores from the logits again. Thread i has the ids i, i + 1,024, ..., so reads are
 // coalesced, and a thread is a lane of the sum for log-probabilities.
 
 constexpr int kThreads = kSampleLanes;
@@ -27,7 +27,7 @@ FATHOM_DEVICE void ForIds(int vocab, F f) {
   for (int id = static_cast<int>(threadIdx.x); id < vocab; id += kThreads) f(id);
 }
 
-// `op` of all threads' values, to all of them. A barrier.
+// Reduces all threads' values with `op` and gives the result to all of them. A barrier.
 template <class Op>
 FATHOM_DEVICE uint64_t Reduce(Shared* shared, uint64_t x, Op op) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -35,7 +35,7 @@ FATHOM_DEVICE uint64_t Reduce(Shared* shared, uint64_t x, Op op) {
   for (int distance = 16; distance > 0; distance /= 2) {
     x = op(x, __shfl_xor_sync(~0u, x, distance));
   }
-  __syncthreads();  // All have read what `warps` held before.
+  __syncthreads();  // All threads have read the old values of `warps`.
   if (lane == 0) shared->warps[warp] = x;
   __syncthreads();
   x = shared->warps[lane];
@@ -55,7 +55,7 @@ FATHOM_DEVICE uint64_t ReduceSum(Shared* shared, uint64_t x) {
 
 // --- Scores ---
 
-// A row's scores as docs/NUMERICS.md, "Sampler", has them, up to the temperature.
+// The scores of a row as docs/NUMERICS.md, "Sampler" defines them, up to the temperature.
 struct Scores {
   const float* logits = nullptr;
   const int32_t* bias_ids = nullptr;  // Ascending.
@@ -68,7 +68,7 @@ struct Scores {
   int vocab = 0;
 
   __device__ __forceinline__ float Biased(float z, int32_t id) const {
-    int first = 0, end = bias_count;  // The first that is not below `id` is in [first, end].
+    int first = 0, end = bias_count;  // The first entry not below `id` is in [first, end].
     while (first < end) {
       const int middle = (first + end) / 2;
       if (bias_ids[middle] < id) {
@@ -113,14 +113,14 @@ FATHOM_DEVICE Scores ScoresOf(const SamplerArgs& a, const SampleRow& ask, const 
 
 // --- Selection ---
 
-// The scores of the ids that are kept so far; of the others -inf.
+// The scores of the kept ids; the scores of all other ids are -inf.
 struct Kept {
   Scores scores;
   float best = 0;  // The largest score.
   bool has_k = false;
   bool has_p = false;
   Cut k;            // Of ScoreKey.
-  Cut p;            // Of MassKey; without a mass nothing is kept.
+  Cut p;            // Of MassKey; an id without a mass is not kept.
   float min_p = 0;  // 0: off.
 
   __device__ __forceinline__ float operator()(int32_t id) const {
@@ -138,7 +138,7 @@ struct Kept {
   }
 };
 
-// The thread block's (kernels/cuda/sampler/sampler_select.cuh).
+// The histogram of the thread block (kernels/cuda/sampler/sampler_select.cuh).
 struct BlockBins {
   Shared* shared;
   template <bool kMasses>
@@ -158,7 +158,7 @@ struct BlockBins {
   }
 };
 
-// top_k, top_p and min_p of the slot; false: every score is -inf.
+// Applies top_k, top_p and min_p of the slot. Returns false if every score is -inf.
 FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
   const SamplerSlot& slot = shared->slot;
   const int vocab = kept->scores.vocab;
@@ -188,7 +188,7 @@ FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
 
 // --- The row ---
 
-// The id that is drawn, to all threads; -1 where every score is -inf. A barrier.
+// The id that is drawn, for all threads; -1 if every score is -inf. A barrier.
 FATHOM_DEVICE int32_t Draw(Shared* shared, const Scores& scores, int position) {
   const SamplerSlot& slot = shared->slot;
   uint64_t drawn = 0;
@@ -209,7 +209,7 @@ FATHOM_DEVICE int32_t Draw(Shared* shared, const Scores& scores, int position) {
   return drawn >> 32 > Orderable(-INFINITY) ? IdOfPlace(drawn) : -1;
 }
 
-// log(sum exp(z)) of the raw logits, of which `best` is the largest, to all threads. A barrier.
+// log(sum exp(z)) of the raw logits, for all threads; `best` is the largest logit. A barrier.
 FATHOM_DEVICE float LogSumExp(Shared* shared, const float* logits, int vocab, float best) {
   float sum = 0;
   ForIds(vocab, [&](int id) { sum = __fadd_rn(sum, canon::Exp(__fsub_rn(logits[id], best))); });
@@ -221,7 +221,8 @@ FATHOM_DEVICE float LogSumExp(Shared* shared, const float* logits, int vocab, fl
   return __fadd_rn(best, canon::Log(sum));
 }
 
-// The `count` best by (z descending, id ascending), each the largest below the one before.
+// Writes the `count` best tokens by (z descending, id ascending). Each pass finds the largest key
+// below the previous one.
 FATHOM_DEVICE void WriteTops(Shared* shared, const float* logits, int vocab, int count,
                              float log_sum, SampleOut* out) {
   uint64_t last = ~uint64_t{0};
@@ -238,7 +239,7 @@ FATHOM_DEVICE void WriteTops(Shared* shared, const float* logits, int vocab, int
   }
 }
 
-// The largest logit, to all threads. One that is not finite is a fault.
+// The largest logit, for all threads. A logit that is not finite is a fault.
 FATHOM_DEVICE float Check(Shared* shared, const float* logits, int vocab, int* fault) {
   float best = -INFINITY;
   bool finite = true;
@@ -258,7 +259,8 @@ __global__ void __launch_bounds__(kThreads) SampleGenericKernel(const SamplerArg
   if (ask.logits_row < 0) return;
   if (threadIdx.x == 0) {
     shared.slot = a.slots[ask.slot];
-    // By one thread: other rows of the slot may fault meanwhile.
+    // One thread reads the fault words for all, because they may change meanwhile: other rows of
+    // the slot may fault.
     shared.fault = kRowFaults ? a.faults[ask.fault_row] | a.slot_faults[ask.slot] : 0;
   }
   __syncthreads();

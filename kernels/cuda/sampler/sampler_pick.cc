@@ -7,7 +7,7 @@ namespace fathom::kernels::cuda {
 std::optional<SamplerConfig> SamplerPickConfig(int sm, int vocab) {
   if (sm < 80 || vocab < 1 || vocab > kSampleVocabMax) return std::nullopt;
   if (sm != 90) return SamplerConfig{SamplerKernel::kGeneric, 1, kGenericSampleThreads, 0};
-  // The first block has the most ids; quads of fp32 are whole.
+  // The first block has the most ids. The size is rounded up to whole quads of fp32.
   const int bytes = (LocalCount(vocab, 0) + 3) / 4 * 16;
   return SamplerConfig{SamplerKernel::kCluster, kSampleBlocks, kClusterSampleThreads, bytes};
 }

@@ -5,7 +5,8 @@
 namespace fathom::kernels::cuda {
 namespace {
 
-// Clearing is a launch of its own: other thread blocks may mark ids of what a block clears.
+// Clearing needs its own launch, because other thread blocks may mark ids in the part that a block
+// clears.
 __global__ void ClearSeenKernel(const SeenArgs a) {
   WaitForPrevious();
   LetNextStart();

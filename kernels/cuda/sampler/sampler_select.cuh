@@ -1,13 +1,13 @@
-// kernels/cuda/sampler/sampler_select.cuh: which tokens of a row are its first by an order, exactly
-// and without sorting: the span of keys in which the last kept one lies is narrowed by histograms
-// of 512 bins, whose integer sums need no order. Ties go to the lower id. How a row is held, and by
-// how many thread blocks, is the caller's: all threads that hold a row call Select in the same
-// order with the same parameters.
+// kernels/cuda/sampler/sampler_select.cuh: selects the first tokens of a row by an order, exactly
+// and without sorting. Histograms of 512 bins narrow the span of keys in which the last kept key
+// lies; their sums are integers, so the order of additions does not matter. The lower id wins a
+// tie. The caller decides how a row is held and by how many thread blocks. All threads that hold a
+// row must call Select in the same order with the same parameters.
 //
-// `Bins` is the histogram of those threads: Clear<kMasses>() zeroes it, a barrier; Own() is what
-// this thread block counts into; Find<kMasses>(target) is the bin in which the weights from the
-// highest bin on reach `target`, a barrier before and after. `Source` is the row:
-// ForEach(f(id, z)) for this thread's tokens.
+// `Bins` is the histogram of those threads. Clear<kMasses>() sets it to zero and is a barrier.
+// Own() returns the counters of this thread block. Find<kMasses>(target) returns the bin at which
+// the sum of weights, starting at the highest bin, reaches `target`; there is a barrier before and
+// after it. `Source` is the row: ForEach(f(id, z)) visits this thread's tokens.
 #pragma once
 
 #include "kernels/cuda/base/canon.cuh"
@@ -23,7 +23,7 @@ struct BinCounters {
 struct FoundBin {
   int bin = 0;
   uint32_t count = 0;
-  uint64_t above = 0;  // Weight of the bins above it.
+  uint64_t above = 0;  // The weight of the bins above this one.
   uint64_t weight = 0;
 };
 struct BinSearch {
@@ -31,7 +31,8 @@ struct BinSearch {
   FoundBin found;
 };
 
-// Kept are the keys above `key`, and of those equal to it the ids up to `last_id`.
+// The kept tokens are those with a key above `key`, and those with an equal key and an id up to
+// `last_id`.
 struct Cut {
   uint64_t key = 0;
   int32_t last_id = 0;
@@ -52,7 +53,7 @@ FATHOM_DEVICE float Penalized(float z, uint32_t seen, const SamplerSlot& slot) {
 
 // --- Keys ---
 
-// Keys of every token by score; each weighs 1.
+// The keys of all tokens by score; each key has a weight of 1.
 template <class Source>
 struct ScoreKeys {
   static constexpr bool kMasses = false;
@@ -68,7 +69,7 @@ struct ScoreKeys {
 template <class Source>
 ScoreKeys(const Source*, float) -> ScoreKeys<Source>;
 
-// Keys of the tokens that have a mass; each weighs its mass.
+// The keys of the tokens that have a mass; the weight of a key is the mass.
 template <class Source>
 struct MassKeys {
   static constexpr bool kMasses = true;
@@ -87,7 +88,7 @@ struct MassKeys {
 template <class Source>
 MassKeys(const Source*, float) -> MassKeys<Source>;
 
-// Of the tokens whose key is `tie`, the lower id first.
+// The keys of the tokens whose key is `tie`, ordered so that the lower id comes first.
 template <class Keys>
 struct IdKeys {
   static constexpr bool kMasses = false;
@@ -104,7 +105,7 @@ struct IdKeys {
 
 // --- Bins ---
 
-// To this thread's share of a thread block's counters.
+// Clears this thread's share of a thread block's counters.
 template <bool kMasses>
 FATHOM_DEVICE void ClearBins(BinCounters* bins) {
   for (int bin = static_cast<int>(threadIdx.x); bin < kSelectBins;
@@ -126,7 +127,7 @@ FATHOM_DEVICE void CountKey(BinCounters* bins, uint32_t bin, uint64_t weight) {
     }
   }
 }
-// Adds a thread block's counters of a bin.
+// Adds a thread block's counters for one bin to the given sums.
 template <bool kMasses>
 FATHOM_DEVICE void AddBin(const BinCounters& bins, int bin, uint32_t* count, uint64_t* weight) {
   *count += bins.count[bin];
@@ -137,12 +138,13 @@ FATHOM_DEVICE void AddBin(const BinCounters& bins, int bin, uint32_t* count, uin
   }
 }
 
-// The bin in which the weights from the highest bin on reach `target`, to all threads of the block.
-// Thread t has the count and weight of bin 511 - t, or nothing where that is negative. Barriers.
+// Finds, for all threads of the block, the bin at which the sum of weights, starting at the highest
+// bin, reaches `target`. Thread t passes the count and weight of bin 511 - t (nothing if that is
+// negative). Contains barriers.
 FATHOM_DEVICE FoundBin ScanBins(BinSearch* search, uint32_t count, uint64_t weight,
                                 uint64_t target) {
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
-  uint64_t through = weight;  // Of this bin and all above it.
+  uint64_t through = weight;  // The weight of this bin and all bins above it.
 #pragma unroll
   for (int distance = 1; distance < 32; distance *= 2) {
     const uint64_t before = __shfl_up_sync(~0u, through, distance);
@@ -159,7 +161,7 @@ FATHOM_DEVICE FoundBin ScanBins(BinSearch* search, uint32_t count, uint64_t weig
   return search->found;
 }
 
-// Narrows the span to one key, or to keys that are all kept; returns whether it is the latter.
+// Narrows the span to one key, or to keys that are all kept; returns true in the second case.
 template <class Bins, class Keys>
 __device__ bool Narrow(Bins* bins, const Keys& keys, KeySpan* span) {
   while (span->low < span->high) {
@@ -179,7 +181,7 @@ __device__ bool Narrow(Bins* bins, const Keys& keys, KeySpan* span) {
   return false;
 }
 
-// The first keys, until their weights reach span.target.
+// The first keys in order, until their weights reach span.target.
 template <class Bins, class Keys>
 __device__ Cut Select(Bins* bins, const Keys& keys, KeySpan span) {
   if (Narrow(bins, keys, &span)) return {span.low, kSampleVocabMax};

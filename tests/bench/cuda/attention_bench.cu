@@ -1,7 +1,7 @@
-// Decode attention, merge of the segments included: TB/s of keys and values (each counted once) at
-// the table's shapes, microseconds at those of a 7B step. Launches in a graph take their sequences'
-// pages in turn from a pool that is larger than L2 many times over, in random order.
-// attention_bench: one line of JSON for each shape; `overlapped_us` is that of launches as the
+// Measures decode attention, including the merge of segments: TB/s of keys and values (each counted
+// once) at the shapes of the table, microseconds at those of a 7B step. The launches of a graph use
+// different sequences, whose pages are in random order in a pool that is many times larger than L2.
+// attention_bench prints one line of JSON for each shape; `overlapped_us` is for launches as the
 // engine makes them (programmatic dependent launch).
 #include <numeric>
 #include <random>
@@ -19,12 +19,12 @@ using Element = __nv_bfloat16;
 
 constexpr int kHeadDim = 128;
 constexpr int kSegmentTokens = 512;
-constexpr int64_t kRotateBytes = int64_t{512} << 20;  // At least, of all launches' pages.
+constexpr int64_t kRotateBytes = int64_t{512} << 20;  // The least size of all launches' pages.
 
 struct Case {
   const char* id;
   int sequences, tokens, heads, kv_heads;
-  bool rate;  // The value is TB/s, else microseconds.
+  bool rate;  // The value is TB/s; false: microseconds.
 };
 constexpr Case kCases[] = {
     {"attn_decode_mha_tbs", 32, 4096, 32, 32, true},
@@ -54,7 +54,7 @@ T* Zeros(int64_t count) {
   return memory;
 }
 
-// A case's memory: the pool, and as many sets of sequences in it as there are launches.
+// The memory of a case: the pool, and as many sets of sequences as launches.
 class Problem {
  public:
   explicit Problem(const Case& c) : case_(c) {
@@ -97,7 +97,7 @@ class Problem {
 
   double Microseconds(cudaStream_t stream, bool dependent) const {
     const auto context = MakeContext(stream, dependent);
-    const int launches = sets_ * ((7 + sets_) / sets_);  // 8 at least, each set as often.
+    const int launches = sets_ * ((7 + sets_) / sets_);  // At least 8; each set equally often.
     return BestMicroseconds(stream, launches, 20, [&](int i) {
       DecodeAttentionArgs args = args_;
       args.block_tables = tables_ + int64_t{i % sets_} * args.rows * args.table_stride;
@@ -105,7 +105,7 @@ class Problem {
     });
   }
 
-  // A benchmark whose rows fault measures nothing.
+  // If a row faults, the measurement is meaningless.
   bool Faulted() const {
     std::vector<int32_t> faults(static_cast<size_t>(case_.sequences));
     BENCH_CUDA(cudaMemcpy(faults.data(), args_.faults, faults.size() * 4, cudaMemcpyDeviceToHost));

@@ -1,14 +1,14 @@
-// What canonical arithmetic costs in products: for the 7B shape and steps of 1, 8, 64, 128 and 256
-// rows, and a prompt of 2,048, each product as the decoder makes it (fused up to 16 and up to 128
-// rows, cuBLASLt's compared algorithms or our own kernel above) against the fastest of 16
-// proposals of cuBLASLt that may split k and have 64 MiB of workspace. Where ours is fused, the
-// other side has the product alone: the norm, rotary embedding, KV write, silu * mul and residual
-// that it would still need are not counted, which favours it.
+// Measures what canonical arithmetic costs in GEMMs: for the 7B shape, for steps of 1, 8, 64, 128
+// and 256 rows and a prompt of 2,048. Each GEMM runs as in the decoder (fused up to 16 and up to
+// 128 rows; above that cuBLASLt's compared algorithms or our own kernel) and is compared with the
+// fastest of 16 proposals of cuBLASLt that may split k and have 64 MiB of workspace. If ours is
+// fused, the other side computes only the GEMM. The norm, rotary embedding, KV write, silu * mul
+// and residual that it would still need are not counted, which is in its favour.
 //
-// One line of JSON a product: ours_us is that of launches as the engine makes them (programmatic
-// dependent launch), alone_us of launches one after the other. Weights are taken in turn from more
-// than any L2 holds; ours and the best of the others are timed in turns, the least of all. The rows
-// are formed by tests/gpu/gpu_rows.py (canonical_costs).
+// The output is one line of JSON for each GEMM: ours_us is for launches as the engine makes them
+// (programmatic dependent launch), alone_us for launches one after the other. The weights of the
+// launches together are larger than any L2. Ours and the best proposal are timed alternately, and
+// the least time counts. tests/gpu/gpu_rows.py (canonical_costs) makes the table rows.
 #include <limits>
 #include <numeric>
 #include <string>
@@ -81,7 +81,7 @@ class Bench {
     weights_ = NewRandom<Element>(kWeights, 0.02f, 1);
     x_ = NewRandom<Element>(int64_t{kRowsMax} * kFfn, 1.0f, 2);
     norm_ = NewRandom<float>(kHidden, 1.0f, 3);
-    // Of the widest output: [2048][gate and up], [256][vocabulary] fp32.
+    // The size of the widest output: [2048][gate and up], [256][vocabulary] fp32.
     BENCH_CUDA(cudaMalloc(&y_, int64_t{256} * kVocab * sizeof(float)));
     BENCH_CUDA(cudaMemset(y_, 0, int64_t{256} * kVocab * sizeof(float)));
     const int64_t plane = int64_t{kFusedRowsMax} * kHeads * cuda::kBlockTokens * kHeadDim;
@@ -91,7 +91,7 @@ class Bench {
     kv_.sin = NewRandom<float>(kContext * kHeadDim / 2, 1.0f, 7);
     std::vector<int32_t> slots(kFusedRowsMax), ids(kFusedRowsMax);
     std::iota(ids.begin(), ids.end(), 0);
-    // Each row has a block of its own, as in decoding.
+    // Each row has its own block, as in decoding.
     for (const int i : ids) slots[i] = i * cuda::kBlockTokens + 289 % cuda::kBlockTokens;
     kv_.kv_slots = Upload(slots);
     kv_.positions = Upload(std::vector<int32_t>(kFusedRowsMax, 289));
@@ -141,7 +141,7 @@ class Bench {
     int proposals = 0;
   };
 
-  // A refused launch ends the program: half a sum is none.
+  // A refused launch ends the program, because a sum without it would be wrong.
   static double Least(double before, double us) {
     if (us < 0) {
       std::fprintf(stderr, "a launch was refused\n");
@@ -154,7 +154,8 @@ class Bench {
     return weights_ + int64_t{set} * s.n * s.k;
   }
 
-  // Tensor maps of each set, as the worker makes them after loading. Which way the rows go.
+  // Makes the tensor maps of each set, as the worker does after loading. Returns which kernel the
+  // rows use.
   std::string Prepare(const Shape& s, int rows) {
     skinny_weights_.clear();
     medium_weights_.clear();
@@ -238,7 +239,7 @@ class Bench {
     return cuda::MediumResidual(context, w, x_, rows, y_);
   }
 
-  // Microseconds of launch(set), sets in turn.
+  // Microseconds of launch(set), using the sets in turn.
   template <class F>
   double Time(const Shape& s, int rows, int repeats, F launch) const {
     const double elements = double(s.n) * s.k;

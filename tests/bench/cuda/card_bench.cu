@@ -1,5 +1,5 @@
-// The card's own limits, which floors are made of: how fast a kernel that only reads can read, and
-// a copy beside it. (The rate of matrix products: tests/gpu/matrix_rate.py.)
+// Measures the limits of the card, from which floors are computed: the rate of a kernel that only
+// reads, and of a copy. (tests/gpu/matrix_rate.py measures the rate of GEMMs.)
 #include "tests/bench/cuda/gpu_bench.h"
 
 namespace fathom::gpu_bench {
@@ -7,9 +7,9 @@ namespace {
 
 constexpr int64_t kBytes = int64_t{4} << 30;  // 80 times the L2.
 constexpr int kThreads = 512;
-constexpr int kLoads = 8;  // 16-byte loads in flight a thread.
+constexpr int kLoads = 8;  // 16-byte loads in flight in each thread.
 
-// Reads all of it and writes nothing: the comparison keeps the loads alive.
+// Reads all data and writes nothing; the comparison keeps the compiler from removing the loads.
 __global__ void __launch_bounds__(kThreads)
     ReadKernel(const uint4* from, int64_t count, unsigned* never) {
   uint4 all = {0, 0, 0, 0};
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads)
   if ((all.x ^ all.y ^ all.z ^ all.w) == 0x12345u) *never = 1;
 }
 
-// Milliseconds of one call, the least of five bursts.
+// Milliseconds of one call: the least of five bursts.
 template <class F>
 double BestMs(F launch) {
   constexpr int kBurst = 4;

@@ -1,13 +1,14 @@
-// Finds cuBLASLt's canonical algorithms of the published shapes and writes the table of
+// Finds the canonical algorithms of cuBLASLt for the published shapes and writes the table of
 // kernels/cuda/linear/cublas_table.h:
 //
 //   cublas_table_tool [--shapes 7b,13b,33b] [--dtype bf16|f16] [--inc FILE]
 //
-// For each (n, k) and bucket of rows it takes the library's proposals without split-K, compares
-// every output bit with ProductGeneric's at the bucket's top, its middle and its bottom, and keeps
-// the fastest canonical one that is no slower than ours. FILE gets its lines (for
-// kernels/cuda/linear/cublas_table.inc); standard output one line of JSON a bucket, with the time
-// of the library's best where it may also split k: what being canonical costs.
+// For each (n, k) and bucket of rows it takes the library's proposals without split-K and compares
+// every output bit with ProductGeneric's at the largest, the middle and the smallest number of rows
+// of the bucket. It keeps the fastest canonical algorithm that is no slower than ours. FILE gets
+// the lines for kernels/cuda/linear/cublas_table.inc. Standard output gets one line of JSON for
+// each bucket, with the time of the library's best proposal that may split k: the cost of being
+// canonical.
 #include <cstring>
 #include <string>
 #include <vector>
@@ -27,9 +28,9 @@ using kernels::cuda::LaunchContext;
 using kernels::cuda::ProductArgs;
 
 constexpr int kProposals = 16;
-constexpr int kSplitProposals = 4;  // Of those that may split k: the first ones suffice.
+constexpr int kSplitProposals = 4;  // Proposals that may split k; the first ones suffice.
 constexpr size_t kWorkspaceBytes = 64 << 20;
-constexpr int64_t kRotateBytes = 512 << 20;  // Weights that are taken in turn: beyond any L2.
+constexpr int64_t kRotateBytes = 512 << 20;  // Weights of all launches together: more than any L2.
 
 struct Shape {
   const char* model;
@@ -78,7 +79,7 @@ __global__ void CountDifferentKernel(const uint4* a, const uint4* b, int64_t pie
   unsigned long long mine = 0;
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < pieces; i += stride) {
     const uint4 x = a[i], y = b[i];
-    // By bits, which is stricter than ==.
+    // Compares bits, which is stricter than ==.
     mine += x.x != y.x || x.y != y.y || x.z != y.z || x.w != y.w;
   }
   if (mine != 0) atomicAdd(different, mine);
@@ -95,7 +96,7 @@ class Tool {
       y_bytes = std::max(y_bytes, rows * s.n * (s.float_out ? 4 : 2));
     }
     w_elements_ = w;
-    // The bits of a bf16 are some fp16's too, but not finite ones: each type has its own values.
+    // Not every bf16 bit pattern is a finite fp16, so each type has its own values.
     w_ = dtype == DType::kBf16 ? static_cast<void*>(NewRandom<__nv_bfloat16>(w, 0.05f, 1))
                                : static_cast<void*>(NewRandom<__half>(w, 0.05f, 1));
     x_ = dtype == DType::kBf16 ? static_cast<void*>(NewRandom<__nv_bfloat16>(x, 1.0f, 2))
@@ -135,7 +136,7 @@ class Tool {
     return args;
   }
 
-  // Whether an algorithm's bits are ours at these rows. `want_` has them.
+  // Whether an algorithm gives our bits at these rows; `want_` has ours.
   bool SameBits(const Shape& s, int rows, const kernels::cuda::CublasAlgo& algo) {
     const int64_t bytes = int64_t{rows} * s.n * (s.float_out ? 4 : 2);
     BENCH_CUDA(cudaMemsetAsync(got_, 0xFF, static_cast<size_t>(bytes), stream_));
@@ -151,7 +152,7 @@ class Tool {
     return different == 0;
   }
 
-  // `launch(args)` over weights in turn.
+  // Calls `launch(args)` with different weights in turn.
   template <class F>
   double Time(const Shape& s, int rows, F launch) {
     const double elements = double(s.n) * s.k;

@@ -1,5 +1,5 @@
-// tests/bench/cuda/gpu_bench.h: what programs that measure the CUDA ops share: the device, memory
-// of random values, and the time of launches in a graph. A CUDA error ends the program with 70.
+// tests/bench/cuda/gpu_bench.h: helpers for programs that measure the CUDA ops: the device, memory
+// with random values, and the time of launches in a graph. A CUDA error ends the program with 70.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -37,7 +37,7 @@ inline kernels::cuda::LaunchContext MakeContext(cudaStream_t stream, bool depend
   return context;
 }
 
-// About normal, by index: the same values in every run.
+// About normally distributed, by index: the same values in every run.
 template <class T>
 __global__ void FillKernel(T* to, int64_t count, float deviation, uint64_t seed) {
   const int64_t stride = int64_t{gridDim.x} * blockDim.x;
@@ -61,14 +61,14 @@ T* NewRandom(int64_t count, float deviation, uint64_t seed) {
   return memory;
 }
 
-// Microseconds of one of `launches` calls launch(0), launch(1), … captured into a graph: the best
-// of `repeats` runs of it after one that warms up. Less than 0 where a launch is refused.
+// Microseconds of one of the `launches` calls launch(0), launch(1), ... captured into a graph: the
+// best of `repeats` runs after a warm-up run. Less than 0 if a launch is refused.
 template <class F>
 double BestMicroseconds(cudaStream_t stream, int launches, int repeats, F launch) {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
   cudaError_t error = cudaSuccess;
-  // Once outside: a first call may load code, which a capture does not allow.
+  // A first call may load code, which is not allowed during a capture, so it is made before.
   if (launch(0) != cudaSuccess) return -1;
   BENCH_CUDA(cudaStreamSynchronize(stream));
   BENCH_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));

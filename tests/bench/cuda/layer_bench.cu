@@ -1,8 +1,9 @@
-// tests/bench/cuda/layer_bench.cu: a layer of decoding as the worker launches it: norms, products,
-// and attention over 290 tokens a row. Microseconds by rows, of ways to launch it in turns: norms
-// at the ends of products (kernels/cuda/linear/norm_after.h) or by themselves, o's ring (qkv's too)
-// in all of a multiprocessor's memory or beside a thread block of attention. Launches overlap and
-// are in one graph; weights are distinct, more than L2 holds many times over.
+// tests/bench/cuda/layer_bench.cu: measures a layer of decoding as the worker launches it: norms,
+// GEMMs, and attention over 290 tokens for each row. Prints microseconds by rows for several ways
+// to launch it, measured alternately: norms at the ends of GEMMs
+// (kernels/cuda/linear/norm_after.h) or separate; the ring of o (and of qkv) with all shared memory
+// of a multiprocessor or beside a thread block of attention. Launches overlap and are in one graph;
+// all weights are distinct, many times more than L2 holds.
 //
 //   layer_bench [--model 7B|13B|33B] [--rows N,...]
 #include <cstring>
@@ -34,7 +35,7 @@ struct Model {
 constexpr Model kModels[] = {
     {"7B", 4096, 11008, 32, 32}, {"13B", 5120, 13824, 40, 40}, {"33B", 7168, 19200, 56, 8}};
 constexpr int kHeadDim = 128, kRowsMax = 128, kLength = 290, kContext = 512;
-constexpr int kBlocks = 5;  // Of a row's KV.
+constexpr int kBlocks = 5;  // KV blocks of a row.
 constexpr int64_t kWeightBytes = int64_t{3} << 30;
 constexpr int kRounds = 3;
 

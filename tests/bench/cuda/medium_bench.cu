@@ -1,9 +1,9 @@
-// Products of up to 128 rows (kernels/cuda/linear/medium.h): microseconds a launch in a graph over
-// weights that no cache holds, one line of JSON each.
+// Measures GEMMs of up to 128 rows (kernels/cuda/linear/medium.h): microseconds of a launch in a
+// graph over weights that no cache holds, one line of JSON each.
 //
 //   medium_bench [TILE/CLUSTER[/STAGES],...]
-// Each shape with the configuration that is picked, then with each of these tiles that its op has,
-// clusters, and stages of x (0: as many as are picked).
+// It measures each shape with the picked configuration, then with each of these tiles that its op
+// has, clusters, and stages of x (0: the picked number).
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -38,7 +38,7 @@ constexpr int kHeadDim = 128;
 constexpr int kPoolBlocks = 256;
 constexpr int kContext = 512;
 
-// Tile 0: the pick.
+// Tile 0 stands for the picked configuration.
 struct Variant {
   int tile = 0, cluster = 0, x_stages = 0;
 };

@@ -1,8 +1,10 @@
-// The plain CUDA ops: bytes a second of those that only move memory, and ProductGeneric's tiles.
+// Measures the unfused CUDA ops: bytes per second of those that only move memory, and the tiles of
+// ProductGeneric.
 //
 //   ops_bench
 //
-// One line of JSON a measurement. Norm, rotary and silu * mul at 1 and 2,048 rows of the 7B shape.
+// It prints one line of JSON for each measurement. Norm, rotary embedding and silu * mul are
+// measured at 1 and 2,048 rows of the 7B shape.
 #include <algorithm>
 #include <vector>
 
@@ -23,7 +25,7 @@ using kernels::cuda::LaunchContext;
 using T = __nv_bfloat16;
 
 constexpr int kRowsMost = 2048, kHidden = 4096, kFfn = 11008, kHeads = 32, kHeadDim = 128;
-constexpr int64_t kElements = int64_t{1} << 29;  // 1 GiB, taken in turn.
+constexpr int64_t kElements = int64_t{1} << 29;  // 1 GiB, used in turn.
 constexpr int kLaunches = 24;
 
 void PrintBandwidth(const char* op, int rows, double us, double bytes) {
@@ -39,7 +41,7 @@ struct Memory {
   int32_t *slots = nullptr, *positions = nullptr, *faults = nullptr;
   uint64_t* first = nullptr;
 
-  // Piece i of a size, of those that do not share the L2.
+  // The offset of piece i of a size; the pieces do not fit into L2 together.
   static int64_t Offset(int i, int64_t elements) {
     return i % std::max<int64_t>(1, kElements / elements) * elements;
   }
@@ -95,7 +97,7 @@ void BenchScan(const LaunchContext& context, const Memory& m) {
 void BenchProduct(const LaunchContext& context, const Memory& m, int rows, int n, int k) {
   for (const kernels::cuda::ProductTile tile : kernels::cuda::kProductTiles) {
     const kernels::cuda::ProductTileShape shape = ShapeOf(tile);
-    if (shape.rows > 4 * rows || rows > 16 * shape.rows) continue;  // Of no use.
+    if (shape.rows > 4 * rows || rows > 16 * shape.rows) continue;  // A useless combination.
     const double us = BestMicroseconds(context.stream, 6, 5, [&](int i) {
       kernels::cuda::ProductArgs args;
       args.w = m.in + Memory::Offset(i, int64_t{n} * k);

@@ -1,6 +1,6 @@
-// Prefill attention by wgmma: one causal sequence, or several, 128 dims, bf16, pages of 64 in
-// random order. prefill_bench: one line of JSON for each shape; `value` is that of short bursts on
-// a cool card (the best of three after a pause), `hot` after 0.3 s of load.
+// Measures prefill attention by wgmma: one causal sequence, or several, with 128 dims, bf16, pages
+// of 64 in random order. prefill_bench prints one line of JSON for each shape; `value` is for short
+// bursts on a cool card (the best of three after a pause), `hot` is after 0.3 s of load.
 #include <chrono>
 #include <numeric>
 #include <random>
@@ -31,7 +31,7 @@ T* Upload(const std::vector<T>& values) {
   return memory;
 }
 
-// Milliseconds of a launch, of `count` in a row.
+// Milliseconds of a launch, averaged over `count` launches.
 template <class F>
 double Time(cudaStream_t stream, int count, F launch) {
   cudaEvent_t begin, end;

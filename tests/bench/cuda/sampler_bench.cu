@@ -1,6 +1,6 @@
 // sampler_bench [vocab]: microseconds of one launch of the sampler, by rows and parameters. Logits
-// alternate between sets that together exceed the L2 cache, as they do where a product wrote many
-// rows; with one row a single set, for a decode step leaves it in the cache, is measured too.
+// alternate between sets that together exceed the L2 cache, as after a GEMM that wrote many rows.
+// For one row a single set is measured too, because a decode step leaves it in the cache.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -36,7 +36,7 @@ T* Upload(const std::vector<T>& values) {
   return p;
 }
 
-// About normal, with deviation 3: a model's logits are about that.
+// About normally distributed with deviation 3, like the logits of a model.
 __global__ void FillKernel(float* to, int64_t count) {
   const int64_t stride = int64_t{gridDim.x} * blockDim.x;
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
@@ -71,7 +71,7 @@ class Bench {
     CHECK_CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
     CHECK_CUDA(cudaDeviceGetAttribute(&context_.sms, cudaDevAttrMultiProcessorCount, 0));
     context_.sm = major * 10 + minor;
-    const int64_t logits = int64_t{2} * kRowsMax * vocab;  // Of 256 rows, two sets.
+    const int64_t logits = int64_t{2} * kRowsMax * vocab;  // Two sets of 256 rows.
     args_.vocab = vocab;
     args_.slots_count = kRowsMax;
     float* values = Allocate<float>(logits);

@@ -1,11 +1,12 @@
-// tests/bench/cuda/skinny_bench.cu: products of 1, 8 and 16 rows at the shapes of published models:
-// microseconds and TB/s of weights read, for each op alone and for the layers of a whole model (all
-// products, without attention), with launches that overlap and with such that do not. Weights are
-// distinct, more than L2 holds many times over.
+// tests/bench/cuda/skinny_bench.cu: measures GEMMs of 1, 8 and 16 rows at the shapes of published
+// models: microseconds and TB/s of weights read, for each op alone and for the layers of a whole
+// model (all GEMMs, without attention), with launches that overlap and with launches that do not.
+// All weights are distinct, many times more than L2 holds.
 //
 //   skinny_bench [--sweep] [--rows N] [--model 7B|13B|33B]
 //
-// --sweep measures every sensible (tiles, chunk, shared memory) of each op instead of the pick.
+// --sweep measures every sensible (tiles, chunk, shared memory) of each op instead of the picked
+// one.
 #include "kernels/cuda/linear/skinny.h"
 
 #include <cstring>
@@ -86,7 +87,7 @@ struct Bench {
     gather = Zeros<int32_t>(16);
   }
 
-  // A copy of the op's weights for each `copy`, at a place of its own as far as memory goes.
+  // A copy of the op's weights for each `copy`, each in its own memory as far as there is room.
   SkinnyWeight Prepare(const SkinnyConfig& config, const SkinnyShape& s, int64_t at) const {
     SkinnyWeight weight;
     BENCH_CUDA(PrepareSkinny(config, DType::kBf16, weights + at, s.n, s.k, &weight));
@@ -100,7 +101,7 @@ struct Bench {
       case kQkv: {
         SkinnyQkvArgs args;
         args.input = normed;
-        // All rows write the same token: this is about reading weights.
+        // All rows write the same token, because only the reading of weights is measured.
         args.kv = {
             kv,      kv + int64_t{40} * 64 * kHeadDim, slots, positions, angles, angles, faults, 1,
             kContext};
@@ -135,7 +136,7 @@ struct Bench {
     });
   }
 
-  // Microseconds of a layer's four products, in a chain of layers.
+  // Microseconds of the four GEMMs of a layer, in a chain of layers.
   double LayerUs(const Model& m, int rows, bool dependent, double* bytes) const {
     std::vector<SkinnyWeight> all;
     std::vector<Op> ops;

@@ -1,6 +1,7 @@
-// How fast weights reach the GPU: weight_load_bench MODEL [format] [dtype] [readers] [piece bytes].
-// MODEL is a folder (tests/gpu/make_model.py makes large ones) or, with the format dummy, a
-// configuration file. Three loads, a line of JSON each; the first may find a cold page cache.
+// Measures how fast weights reach the GPU: weight_load_bench MODEL [format] [dtype] [readers]
+// [piece bytes]. MODEL is a folder (tests/gpu/make_model.py makes large ones) or, with the format
+// dummy, a configuration file. The program makes three loads and prints a line of JSON for each;
+// the first one may find a cold page cache.
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 

@@ -1,6 +1,6 @@
-// Attention written three times gives equal bits: decode at every position of a sequence, prefill
-// by mma.sync in chunks of any size, prefill by wgmma. (The last is compared with the recipe
-// spelled out in prefill_wgmma_gpu_test.) Whatever is not a token's is NaN.
+// Three implementations of attention give equal bits: decode at every position of a sequence,
+// prefill by mma.sync in chunks of any size, and prefill by wgmma (prefill_wgmma_gpu_test compares
+// the last one with the reference). All memory that belongs to no token is NaN.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -37,7 +37,7 @@ __global__ void ScaleKernel(T* x, int64_t count, float factor) {
   if (i < count) x[i] = Element<T>::Round(Element<T>::Widen(x[i]) * factor);
 }
 
-// Tokens [tokens][kv_heads][head_dim] into the pages of a plane.
+// Copies tokens [tokens][kv_heads][head_dim] into the pages of a plane.
 template <class T>
 __global__ void ScatterKernel(const T* from, const int32_t* table, int kv_heads, T* plane) {
   const int token = blockIdx.x, head = blockIdx.y, head_dim = blockDim.x;
@@ -81,7 +81,7 @@ class Sequence {
 
   int64_t Elements(int rows) const { return int64_t{rows} * shape_.heads * shape_.head_dim; }
 
-  // Every position as a row of its own.
+  // Computes every position as a decode row.
   void Decode(DeviceBuffer<T>* out, bool dependent = false) {
     std::vector<int32_t> lengths(tokens_), begins(tokens_), tables;
     const std::vector<int32_t> table = table_->Download();
@@ -124,7 +124,7 @@ class Sequence {
     for (const int32_t x : faults.Download()) ASSERT_EQ(x, 0);
   }
 
-  // In chunks of `rows`, all in one launch.
+  // Computes the sequence in chunks of `rows`, all in one launch.
   void Prefill(int rows, bool wgmma, DeviceBuffer<T>* out) {
     std::vector<PrefillChunk> chunks;
     for (int begin = 0; begin < tokens_; begin += rows) {

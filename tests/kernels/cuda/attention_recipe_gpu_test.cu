@@ -1,7 +1,7 @@
-// Decode attention and prefill attention by mma.sync against the recipe spelled out and against
-// float64: several sequences of different lengths in one launch and alone, chunks of any size from
-// any position. Whatever is not a token's is NaN, and entries of block tables past a row's length
-// are no blocks.
+// Decode attention, and prefill attention by mma.sync, against the reference and against float64:
+// several sequences of different lengths in one launch and alone, chunks of any size from any
+// position. All memory that belongs to no token is NaN, and entries of block tables after a row's
+// length are no valid blocks.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -39,7 +39,7 @@ struct Row {
   int length = 0;  // Position + 1; 0: padding.
 };
 
-// Times `factor`; of tokens 3, 100, 197, … of a page-major plane also times `outlier`.
+// Multiplies by `factor`; tokens 3, 100, 197, ... of a page-major plane also by `outlier`.
 template <class T>
 __global__ void ScaleKernel(T* x, int64_t count, int width, float factor, float outlier) {
   for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count;
@@ -48,7 +48,7 @@ __global__ void ScaleKernel(T* x, int64_t count, int width, float factor, float 
     x[i] = kernels::cuda::Element<T>::Round(kernels::cuda::Element<T>::Widen(x[i]) * f);
   }
 }
-// Tokens [begin, 64) of a page become NaN.
+// Sets tokens [begin, 64) of a page to NaN.
 template <class T>
 __global__ void PoisonKernel(T* plane, int page, int begin, int kv_heads, int head_dim) {
   const int token = blockIdx.x, head = blockIdx.y;
@@ -92,7 +92,7 @@ class World {
   DeviceBuffer<int32_t>& faults() { return *faults_; }
   int pool() const { return pool_; }
 
-  // An entry of a row's table; the reference is made anew.
+  // Sets an entry of a row's table; the reference is computed again.
   void SetEntry(int row, int block, int32_t id) {
     tables_host_[static_cast<size_t>(row) * stride_ + block] = id;
     tables_->Upload(tables_host_);
@@ -108,7 +108,7 @@ class World {
     ExpectRows(out, 0, RowCount(), what);
     ExpectArrivedIsZero(what);
   }
-  // Each row in a launch of its own.
+  // Computes each row in a launch of its own.
   void CheckAlone(const std::string& what) {
     DeviceBuffer<T> out(q_.count());
     DeviceBuffer<int32_t> begin(1);
@@ -129,8 +129,8 @@ class World {
     ExpectArrivedIsZero(what);
   }
 
-  // Chunks: rows [row_begin, + rows) are consecutive positions of one sequence. No other row of the
-  // output is written.
+  // In a chunk, rows [row_begin, + rows) are consecutive positions of one sequence. No other row of
+  // the output may be written.
   void CheckPrefill(const std::vector<PrefillChunk>& chunks, const std::string& what) {
     DeviceBuffer<T> out(q_.count());
     DeviceBuffer<PrefillChunk> device_chunks(chunks);
@@ -162,7 +162,7 @@ class World {
     }
     std::vector<T> x(RowElements());
     for (int r = 0; r < RowCount(); ++r) {
-      if (written[r] || rows_[r].length != 0) continue;  // The gaps are enough.
+      if (written[r] || rows_[r].length != 0) continue;  // Checking the gaps is enough.
       EXPECT_CUDA(cudaMemcpy(x.data(), out.get() + r * RowElements(), x.size() * sizeof(T),
                              cudaMemcpyDeviceToHost));
       ASSERT_TRUE(std::all_of(x.begin(), x.end(), [](T v) { return std::isnan(ToFloat(v)); }))
@@ -276,7 +276,7 @@ class World {
     a.kv_heads = shape_.kv_heads;
     a.head_dim = shape_.head_dim;
     a.table_stride = stride_;
-    a.max_segments = max_segments_ + 1;  // A bucket of the engine may be larger.
+    a.max_segments = max_segments_ + 1;  // The bucket of the engine may be larger.
     a.pool_blocks = pool_;
     return a;
   }
@@ -299,7 +299,7 @@ class World {
   const std::vector<Row> rows_;
   const int pool_, stride_;
   int segments_ = 0, max_segments_ = 0;
-  std::vector<std::vector<int32_t>> pages_;  // Of the sequences.
+  std::vector<std::vector<int32_t>> pages_;  // The pages of each sequence.
   std::vector<int32_t> tables_host_;
   DeviceBuffer<T> q_, keys_, values_;
   std::unique_ptr<DeviceBuffer<T>> want_;
@@ -311,7 +311,7 @@ template <class T>
 class AttentionRecipeTest : public testing::Test {};
 TYPED_TEST_SUITE(AttentionRecipeTest, ElementTypes);
 
-// Each length is a sequence of its own; padding rows lie at the end, as the engine's do.
+// Each length is a sequence of its own. Padding rows come last, as in the engine.
 TYPED_TEST(AttentionRecipeTest, DecodeOfManySequencesIsTheRecipe) {
   const std::vector<int> lengths = {1,   2,   7,   63,  1777, 64,  65,  128,  257,
                                     511, 512, 513, 576, 1024, 300, 960, 1025, 1300};
@@ -329,7 +329,7 @@ TYPED_TEST(AttentionRecipeTest, DecodeOfManySequencesIsTheRecipe) {
   }
 }
 
-// More work than thread blocks, at every length of a sequence.
+// More work than thread blocks, with every length of a sequence.
 TYPED_TEST(AttentionRecipeTest, DecodeAtManyPositionsOfOneSequence) {
   std::vector<Row> rows;
   for (int i = 0; i < (Sanitized() ? 150 : 600); ++i) rows.push_back({0, 1 + i * 997 % 1777});
@@ -352,7 +352,7 @@ TYPED_TEST(AttentionRecipeTest, PrefillOfManyChunksIsTheRecipe) {
   std::vector<Row> rows;
   std::vector<PrefillChunk> chunks;
   for (const Cut& c : cuts) {
-    rows.push_back({0, 0});  // Of no chunk.
+    rows.push_back({0, 0});  // In no chunk.
     chunks.push_back({static_cast<int32_t>(rows.size()), c.rows, c.begin,
                       static_cast<int32_t>(rows.size()) + c.rows - 1});
     for (int i = 0; i < c.rows; ++i) rows.push_back({c.sequence, c.begin + i + 1});
@@ -378,7 +378,7 @@ TYPED_TEST(AttentionRecipeTest, NearFloat64) {
   }
 }
 
-// A block beyond the pool is zeros, and the row's own fault.
+// A block beyond the pool counts as zeros and sets a fault of its row only.
 TYPED_TEST(AttentionRecipeTest, BadBlocksAreZerosAndFault) {
   for (const int32_t bad : {-1, -1000000, 0x7FFFFFFF}) {
     World<TypeParam> world({8, 2, 128}, {900}, {{0, 200}, {0, 900}, {0, 900}});

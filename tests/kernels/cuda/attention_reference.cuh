@@ -1,6 +1,7 @@
-// tests/kernels/cuda/attention_reference.cuh: attention of docs/NUMERICS.md ("The CUDA recipe"),
-// spelled out: one warp for one row and head, mma.sync m16n8k16 with the row as the first of 16 and
-// zeros below it, everything from global memory. Lanes 0 to 3 have the row.
+// tests/kernels/cuda/attention_reference.cuh: the reference of attention, which follows
+// docs/NUMERICS.md ("The CUDA recipe") literally: one warp for one row and head, mma.sync m16n8k16
+// with the row as the first of 16 and zeros below it, everything from global memory. Lanes 0 to 3
+// have the row.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,7 @@ struct RefAttentionWarp {
   float o[17][4];      // 8 dimensions each; the last is l.
   float m;
 
-  // A token's keys or values; null past the length and in a block beyond the pool: zeros.
+  // The keys or values of a token; null (zeros) after the length and in a block beyond the pool.
   __device__ const T* Token(const void* plane, int token) const {
     constexpr int kTokens = kernels::cuda::kBlockTokens;
     if (token >= length) return nullptr;
@@ -54,7 +55,7 @@ struct RefAttentionWarp {
     }
   }
 
-  // Weights in place of the scores; o and l rescaled where the maximum moves.
+  // Replaces the scores by weights; rescales o and l if the maximum moves.
   __device__ void Softmax(float scale) {
     float x = -INFINITY;
     for (int n = 0; n < 8; ++n) x = fmaxf(x, fmaxf(scores[n][0], scores[n][1]));

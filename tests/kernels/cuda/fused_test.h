@@ -1,5 +1,5 @@
-// tests/kernels/cuda/fused_test.h: what the tests of fused products share: heads, the residual's
-// sum by its own kernel, and the norm at a product's end. Included by .cu files of GPU tests only.
+// tests/kernels/cuda/fused_test.h: helpers for the tests of fused GEMMs: heads, the residual's sum
+// by its own kernel, and the norm at the end of a GEMM. Only .cu files of GPU tests include it.
 #pragma once
 
 #include "kernels/cuda/base/canon.cuh"
@@ -9,7 +9,7 @@
 
 namespace fathom::gpu_test {
 
-// Of a qkv product.
+// The heads of a qkv GEMM.
 struct Heads {
   int heads = 0, kv_heads = 0, head_dim = 0;
   int Width() const { return (heads + 2 * kv_heads) * head_dim; }
@@ -46,7 +46,8 @@ struct NormAfterCase {
     return width % 8 == 0 && width <= kernels::cuda::kNormAfterWidthMax;
   }
   kernels::cuda::NormAfter Args() const { return {weight.get(), y.get(), kEps, counters.get()}; }
-  // y is the norm of `x`, which the product has written, and the counters are as they were.
+  // Checks that y is the norm of `x`, which the GEMM has written, and that the counters are zero
+  // again.
   void Check(T* x, const std::string& what) {
     ASSERT_CUDA(kernels::cuda::RefRmsNorm(Stream(), {.dtype = DTypeOf<T>(),
                                                      .x = x,

@@ -1,7 +1,7 @@
-// tests/kernels/cuda/gpu_test.h: what tests of device code share: buffers with guard bytes, seeded
+// tests/kernels/cuda/gpu_test.h: helpers for tests of device code: buffers with guard bytes, seeded
 // random values, conversions of elements on the host, comparison by ==, and the launch context.
-// Included by .cu files of GPU tests only. One thread; everything runs on Stream(), which orders
-// itself with the default stream's copies.
+// Only .cu files of GPU tests include it. One thread; everything runs on Stream(), which is ordered
+// with the copies of the default stream.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -42,7 +42,7 @@ namespace fathom::gpu_test {
 using kernels::DType;
 using kernels::cuda::LaunchContext;
 
-// --- Where it runs ---
+// --- Device and launch context ---
 
 inline cudaStream_t Stream() {
   static cudaStream_t stream = [] {
@@ -52,7 +52,7 @@ inline cudaStream_t Stream() {
   }();
   return stream;
 }
-// `dependent`: programmatic dependent launch, to be tried by launching two ops in a row.
+// `dependent`: programmatic dependent launch; a test launches two ops one after the other.
 inline LaunchContext MakeContext(bool dependent = false) {
   LaunchContext context;
   context.stream = Stream();
@@ -108,7 +108,7 @@ using ElementTypes = ::testing::Types<__nv_bfloat16, __half>;
 
 // --- Memory ---
 
-// `count` elements on the device between two guards. Fresh memory is poisoned: 0xFF bytes, a NaN in
+// `count` elements on the device between two guards. New memory is filled with 0xFF bytes, a NaN in
 // every type. The destructor checks the guards.
 template <class T>
 class DeviceBuffer {
@@ -174,7 +174,7 @@ class DeviceBuffer {
 
 // --- Random values ---
 
-// FATHOM_SEED or a fixed one; printed once.
+// FATHOM_SEED or a fixed seed; printed once.
 inline uint64_t Seed() {
   static const uint64_t seed = [] {
     const char* text = std::getenv("FATHOM_SEED");
@@ -185,7 +185,8 @@ inline uint64_t Seed() {
   return seed;
 }
 
-// Normal with the given deviation, on the host. For up to some millions of values.
+// Normally distributed values with the given deviation, made on the host. For up to some millions
+// of values.
 template <class T>
 std::vector<T> RandomNormal(int64_t count, float deviation, uint64_t salt, float mean = 0) {
   std::mt19937_64 generator(Seed() * 1000003 + salt);
@@ -195,7 +196,8 @@ std::vector<T> RandomNormal(int64_t count, float deviation, uint64_t salt, float
   return values;
 }
 
-// About normal (the sum of four uniforms), on the device: for whole weight matrices.
+// About normally distributed values (the sum of four uniform ones), made on the device, for whole
+// weight matrices.
 template <class T>
 __global__ void FillNormalKernel(T* to, int64_t count, float deviation, uint64_t seed) {
   const int64_t stride = int64_t{gridDim.x} * blockDim.x;
@@ -228,9 +230,9 @@ void FillNormal(const DeviceBuffer<T>& to, float deviation, uint64_t salt) {
 
 // --- Under compute-sanitizer ---
 
-// There a launch takes up to some thousand times as long. With FATHOM_SANITIZED in the environment
-// (tests/gpu, part `sanitizer`) tests take fewer and narrower shapes: the same instances,
-// pipelines, tails and waits, on fewer tiles.
+// With compute-sanitizer a launch takes up to a thousand times as long. With FATHOM_SANITIZED in
+// the environment (tests/gpu, part `sanitizer`), tests use fewer and narrower shapes: the same
+// instances, pipelines, tails and waits, on fewer tiles.
 inline bool Sanitized() {
   static const bool sanitized = [] {
     const bool is = std::getenv("FATHOM_SANITIZED") != nullptr;
@@ -239,7 +241,7 @@ inline bool Sanitized() {
   }();
   return sanitized;
 }
-// The entries of a table to be gone through: all, or the first, the middle and the last.
+// The entries of a table to test: all, or the first, the middle and the last one.
 template <class Table, class Entry = std::decay_t<decltype(*std::begin(std::declval<Table&>()))>>
 std::vector<Entry> Cases(const Table& table) {
   const std::vector<Entry> all(std::begin(table), std::end(table));
@@ -250,12 +252,12 @@ template <class Entry>
 std::vector<Entry> Cases(std::initializer_list<Entry> table) {
   return Cases<std::initializer_list<Entry>, Entry>(table);
 }
-// Of a published width: itself or an eighth, a multiple of 128.
+// The width to test for a published width: itself, or an eighth, as a multiple of 128.
 inline int Width(int published) {
   return Sanitized() ? std::max(128, published / 8 / 128 * 128) : published;
 }
 inline int Times(int repetitions) { return Sanitized() ? std::min(repetitions, 4) : repetitions; }
-// Heads and kv heads by one divisor, so that groups stay as they are.
+// Divides heads and kv heads by the same number, so that groups keep their size.
 template <class Shape>
 Shape FewerHeads(Shape shape) {
   for (int i = 0; i < 3 && Sanitized() && shape.heads % 2 == 0 && shape.kv_heads % 2 == 0; ++i) {
@@ -267,7 +269,7 @@ Shape FewerHeads(Shape shape) {
 
 // --- Comparison ---
 
-// Equal by == (the sign of a zero does not count, a NaN never equals): the first differences are
+// Equal by == (the sign of a zero has no meaning, a NaN never equals). The first differences are
 // reported with their index and, with `width`, their row and column.
 template <class T>
 void ExpectSameBits(const std::vector<T>& got, const std::vector<T>& want, const std::string& what,
@@ -294,7 +296,8 @@ void ExpectSameBits(const DeviceBuffer<T>& got, const DeviceBuffer<T>& want,
   ExpectSameBits(got.Download(), want.Download(), what, width);
 }
 
-// How many of `count` differ, on the device: for outputs too large to be brought to the host.
+// The number of different values among `count`, counted on the device, for outputs too large to
+// copy to the host.
 template <class T>
 __global__ void CountDifferentKernel(const T* a, const T* b, int64_t count,
                                      unsigned long long* different) {

@@ -1,5 +1,5 @@
-// Products of up to 128 rows against the recipe spelled out: equal bits for every op, row count and
-// tile, alone and chained.
+// GEMMs of up to 128 rows against the reference: equal bits for every op, row count and tile, alone
+// and chained.
 #include "kernels/cuda/linear/medium.h"
 
 #include <optional>
@@ -39,7 +39,7 @@ class MediumTest : public testing::Test {
  protected:
   static constexpr DType kType = DTypeOf<T>();
 
-  // The weight and x of a shape, and the plain product of them.
+  // The weight and x of a shape, and their GEMM by the reference.
   struct Case {
     Case(int rows_, int n_, int k_)
         : rows(rows_), n(n_), k(k_), w(int64_t{n_} * k_), x(int64_t{(rows_ + 63) / 64 * 64} * k_) {
@@ -61,7 +61,7 @@ class MediumTest : public testing::Test {
     DeviceBuffer<T> w, x;
   };
 
-  // The next weights have this configuration instead of the picked one.
+  // The configuration of the next weights instead of the picked one.
   std::optional<MediumConfig> config_;
 
   MediumWeight Prepare(MediumOp op, const Case& c) {
@@ -149,7 +149,7 @@ class MediumTest : public testing::Test {
     for (auto* buffer : {&got_k, &got_v, &want_k, &want_v}) buffer->Zero();
     DeviceBuffer<T> qkv(int64_t{rows} * n), got_q(int64_t{rows} * heads * head_dim),
         want_q(int64_t{rows} * heads * head_dim);
-    got_q.Zero();  // A faulted row's q is nobody's.
+    got_q.Zero();  // The q of a faulted row is undefined.
     want_q.Zero();
     const auto target = [&](DeviceBuffer<T>& keys, DeviceBuffer<T>& values,
                             DeviceBuffer<int32_t>& faults) {
@@ -180,7 +180,7 @@ class MediumTest : public testing::Test {
     ExpectSameBits(got_v, want_v, name + " values");
     ExpectSameBits(got_faults, want_faults, name + " faults");
     auto got = got_q.Download(), want = want_q.Download();
-    if (rows > 2) {  // Neither promises anything for the faulted row.
+    if (rows > 2) {  // Both leave the faulted row undefined.
       const int64_t width = int64_t{heads} * head_dim;
       std::fill_n(got.begin() + 2 * width, width, FromFloat<T>(0));
       std::fill_n(want.begin() + 2 * width, width, FromFloat<T>(0));
@@ -264,8 +264,8 @@ TYPED_TEST(MediumTest, EveryTileAndCluster) {
   }
 }
 
-// Four layers' ffn, each product starting before the one before it ends and the norms at the ends
-// of products, many times: the bits of one op after the other.
+// The ffn of four layers, many times: each GEMM starts before the previous one has ended, and norms
+// are at the ends of GEMMs. The bits equal those of one op after the other.
 TYPED_TEST(MediumTest, ChainedLaunchesKeepTheirBits) {
   using T = TypeParam;
   const int hidden = Width(4096), ffn_width = Width(2048);
@@ -273,7 +273,7 @@ TYPED_TEST(MediumTest, ChainedLaunchesKeepTheirBits) {
     typename MediumTest<T>::Case up(rows, 2 * ffn_width, hidden), down(rows, hidden, ffn_width);
     const MediumWeight w_up = this->Prepare(MediumOp::kGateUp, up);
     const MediumWeight w_down = this->Prepare(MediumOp::kResidual, down);
-    const int64_t padded = int64_t{(rows + 63) / 64 * 64};  // That products read.
+    const int64_t padded = int64_t{(rows + 63) / 64 * 64};  // The rows that GEMMs read.
     DeviceBuffer<T> ffn(padded * ffn_width), x(padded * hidden);
     NormAfterCase<T> norm(static_cast<int>(padded), hidden, 5);
     std::vector<T> first, first_normed;

@@ -1,4 +1,4 @@
-// The plain CUDA ops against the recipe's slow kernels, bit for bit, and against float64.
+// The unfused CUDA ops against the slow reference kernels, bit for bit, and against float64.
 #include <algorithm>
 #include <numeric>
 
@@ -65,7 +65,7 @@ void CheckNorm(int rows, int width, float deviation, NormMode mode) {
   ExpectSameBits(x1, x2, what + ": x", width);
   if (mode == NormMode::kOnlyAdd) return;
   ExpectSameBits(y1, y2, what + ": y", width);
-  // Two roundings of fp32 products and the sum's, and one to T.
+  // The error of two fp32 roundings, of the sum, and of one rounding to T.
   const auto in = x1.Download();
   std::vector<double> want(y1.count());
   for (int r = 0; r < rows; ++r) {
@@ -117,7 +117,7 @@ constexpr int kRopeRows = 19;
 struct RopeTables {
   std::vector<float> cos, sin;
 };
-// `attention_factor`: YaRN's, which makes rotations longer or shorter.
+// `attention_factor` is YaRN's; it makes rotated vectors longer or shorter.
 RopeTables MakeTables(int head_dim, double attention_factor = 1.0) {
   RopeTables t;
   for (int p = 0; p < kContext; ++p) {
@@ -130,7 +130,7 @@ RopeTables MakeTables(int head_dim, double attention_factor = 1.0) {
   return t;
 }
 
-// The planes and q of one run.
+// The planes and the q of one run.
 template <class T>
 struct RopeOut {
   explicit RopeOut(const RopeShape& s)
@@ -138,14 +138,15 @@ struct RopeOut {
         values(keys.count()),
         q(int64_t{kRopeRows} * s.heads * s.head_dim),
         faults(kRopeRows) {
-    for (DeviceBuffer<T>* b : {&keys, &values, &q}) b->Set(0x3C);  // Finite, unlike the poison.
+    for (DeviceBuffer<T>* b : {&keys, &values, &q}) b->Set(0x3C);  // Finite, unlike new memory.
     faults.Zero();
   }
   DeviceBuffer<T> keys, values, q;
   DeviceBuffer<int32_t> faults;
 };
 
-// Rows 5, 6, 7 have a block beyond the pool, a negative slot, and a position beyond the table.
+// Rows 5, 6 and 7 have a block beyond the pool, a negative KV index, and a position beyond the
+// table.
 template <class T>
 void CheckRope(const RopeShape& s, bool q_norm, bool k_norm) {
   const std::string what = Name("rope", {s.heads, s.kv_heads, s.head_dim, q_norm, k_norm});
@@ -197,7 +198,7 @@ TYPED_TEST(OpsTest, RotaryAndKvWritesEqualTheRecipe) {
   CheckRope<TypeParam>(kRopeShapes[5], false, true);
 }
 
-// One head by hand: the order of the input, the rotation, and where a key lies.
+// One head, by hand: the order of the input, the rotation, and the place of a key.
 TYPED_TEST(OpsTest, RotaryAgainstFloat64) {
   using T = TypeParam;
   constexpr int kDim = 128, kHalf = 64, kPosition = 77, kSlot = 3 * kBlockTokens + 11;
@@ -282,8 +283,8 @@ TYPED_TEST(OpsTest, EmbeddingTakesTokensAndSlots) {
   for (const auto [vocab, hidden] : {Shape{4096, 256}, {100, 224}, {320, 4096}, {64, 8}}) {
     const auto table = RandomNormal<T>(int64_t{vocab} * hidden, 1.0f, hidden);
     const std::vector<int32_t> slots = {5, vocab, vocab - 1, -1};
-    // A first and last id, one past the end, slots, one with an id out of range, one that no
-    // sample was drawn in, one beyond the slots.
+    // The first and the last id, an id past the end, slots, a slot with an id out of range, a slot
+    // without a sample, a slot beyond the slots.
     const std::vector<int32_t> tokens = {0, vocab - 1, vocab, -1, -3, -2, -4, -5, 7, INT32_MIN};
     const std::vector<int32_t> want_ids = {0, vocab - 1, -1, 5, vocab - 1, -1, -1, -1, 7, -1};
     const int rows = static_cast<int>(tokens.size());
@@ -343,7 +344,7 @@ TYPED_TEST(NonFiniteTest, ScanFindsTheFirst) {
     for (const int64_t at :
          {count - 1, count * 2 / 3, count / 3 + 1, count / 3, int64_t{1}, int64_t{0}}) {
       if (at >= count) continue;
-      values[at] = FromFloat<T>(bad[which++ % 3]);  // Each below the one before.
+      values[at] = FromFloat<T>(bad[which++ % 3]);  // Each is at a lower index than the one before.
       data.Upload(values);
       EXPECT_EQ(Scan(data, 5), static_cast<uint64_t>(at + 5)) << "of " << count;
     }
@@ -373,7 +374,7 @@ TYPED_TEST(NonFiniteTest, CheckRowsMarksRowsAndKeepsTheFirstCode) {
 
 // --- Programmatic dependent launch ---
 
-// A chain of ops, each of which may start while the one before still runs.
+// A chain of ops, each of which may start while the previous one still runs.
 TYPED_TEST(OpsTest, ChainedOpsEqualUnchained) {
   using T = TypeParam;
   constexpr int kRows = 64, kWidth = 4096;

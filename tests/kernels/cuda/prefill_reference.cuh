@@ -1,5 +1,6 @@
-// tests/kernels/cuda/prefill_reference.cuh: attention of docs/NUMERICS.md ("The CUDA recipe"),
-// spelled out: one warp for 16 rows of one head, mma.sync m16n8k16, everything from global memory.
+// tests/kernels/cuda/prefill_reference.cuh: the reference of attention, which follows
+// docs/NUMERICS.md ("The CUDA recipe") literally: one warp for 16 rows of one head, mma.sync
+// m16n8k16, everything from global memory.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@ namespace fathom::gpu_test {
 namespace cuda = kernels::cuda;
 namespace canon = kernels::canon;
 
-// c += a b: a [16][16] row by row, b [16][8] column by column.
+// c += a b with a [16][16] row-major and b [16][8] column-major.
 template <class T>
 __device__ __forceinline__ void RefMma(float* c, const uint32_t* a, const uint32_t* b) {
   if constexpr (cuda::Element<T>::kDType == kernels::DType::kBf16) {
@@ -28,7 +29,7 @@ __device__ __forceinline__ void RefMma(float* c, const uint32_t* a, const uint32
   }
 }
 
-// A sequence of `tokens` whose rows are all of q and out, from position 0. head_dim 128.
+// A sequence of `tokens` whose rows are all rows of q and out, from position 0. head_dim 128.
 struct RefSequence {
   const int32_t* table = nullptr;
   int tokens = 0;
@@ -42,12 +43,12 @@ struct RefWarp {
   const T* q;
   const T* keys;
   const T* values;
-  int head, lane, row;  // `row` and `row + 8` are the lane's.
+  int head, lane, row;  // The lane has `row` and `row + 8`.
   float scores[8][4];   // [8 tokens][row j: 2 j, 2 j + 1]
   float o[17][4];       // [8 dims], and the sums of the weights.
   float m[2];
 
-  // Of a plane. A token past the end is in the last page too.
+  // The offset of a token in a plane. A token past the end is in the last page.
   __device__ int64_t Offset(int token) const {
     const int page = s.table[token / cuda::kBlockTokens];
     const int kv_head = head / (s.heads / s.kv_heads);
@@ -76,7 +77,7 @@ struct RefWarp {
     }
   }
 
-  // Weights in place of the scores; o and l rescaled where the maximum moves.
+  // Replaces the scores by weights; rescales o and l if the maximum moves.
   __device__ void Softmax(int begin, float scale) {
     for (int j = 0; j < 2; ++j) {
       float x = -INFINITY;

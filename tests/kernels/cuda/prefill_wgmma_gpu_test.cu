@@ -1,5 +1,5 @@
-// Bits of PrefillAttentionWgmma against the recipe spelled out, for every cut of a sequence into
-// chunks. Whatever is not a token's is NaN: padding of pages, free pages, rows between chunks.
+// The bits of PrefillAttentionWgmma against the reference, for every cut of a sequence into chunks.
+// All memory that belongs to no token is NaN: padding of pages, free pages, rows between chunks.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -25,7 +25,7 @@ __global__ void ScaleKernel(T* x, int64_t count, float factor) {
   }
 }
 
-// Tokens [tokens][kv_heads][kDim] into the pages of a plane.
+// Copies tokens [tokens][kv_heads][kDim] into the pages of a plane.
 template <class T>
 __global__ void ScatterKernel(const T* from, const int32_t* table, int tokens, int kv_heads,
                               T* plane) {
@@ -48,7 +48,7 @@ struct Shape {
   float value_scale = 1;
 };
 
-// Sequences whose keys and values lie in pages in random order, and what the reference says.
+// Sequences whose keys and values are in pages in random order, and the reference's result.
 template <class T>
 class World {
  public:
@@ -67,8 +67,8 @@ class World {
     counter_.Zero();
   }
 
-  // All pieces in one call; `want` bits at their rows, no other row written, no fault. Pieces lie
-  // in q and out in their order with gaps between them.
+  // Computes all pieces in one call: their rows have the bits of `want`, no other row is written,
+  // and there is no fault. The pieces are in q and out in their order, with gaps between them.
   void Check(const std::vector<Piece>& pieces, const LaunchContext& context,
              const std::string& what) {
     std::vector<PrefillChunk> chunks;
@@ -103,7 +103,8 @@ class World {
   void Check(const std::vector<Piece>& pieces, const std::string& what) {
     Check(pieces, MakeContext(), what);
   }
-  // The sequence in chunks of `rows`, each a launch of its own or `together` in one.
+  // Computes the sequence in chunks of `rows`: each in a launch of its own, or `together` of them
+  // in one.
   void CheckCut(int sequence, int rows, int together, const std::string& what) {
     std::vector<Piece> pieces;
     for (int begin = 0; begin < tokens_[sequence]; begin += rows) {
@@ -137,7 +138,7 @@ class World {
     a.table_stride = stride_;
     a.pool_blocks = pool_;
     const cudaError_t error = PrefillAttentionWgmma(context, a);
-    Finish();  // The chunks above live no longer.
+    Finish();  // The chunks above end here.
     return error;
   }
 
@@ -161,7 +162,7 @@ class World {
     std::iota(order.begin(), order.end(), 0);
     std::mt19937_64 random(Seed() + pool_);
     std::shuffle(order.begin(), order.end(), random);
-    table_.assign(tokens_.size() * stride_, -1);  // What is not a page is not to be read.
+    table_.assign(tokens_.size() * stride_, -1);  // An entry that is no page must not be read.
     int next = 0;
     for (size_t s = 0; s < tokens_.size(); ++s) {
       for (int p = 0; p < PagesOf(tokens_[s]); ++p) table_[s * stride_ + p] = order[next++];
@@ -264,7 +265,7 @@ TYPED_TEST(PrefillWgmma, Chunks) {
         world.CheckCut(0, rows, 1000, Name(shape, tokens) + ", all chunks at once");
         if (this->HasFatalFailure()) return;
       }
-      // More chunks than one launch's table has.
+      // More chunks than the table of one launch has.
       world.CheckCut(0, 1, tokens <= 65 ? 1 : 150, Name(shape, tokens) + ", chunks of 1");
     }
   }
@@ -301,7 +302,7 @@ TYPED_TEST(PrefillWgmma, SeveralSequences) {
   }
 }
 
-// A maximum that moves often, tiny and subnormal results, large values, zeros.
+// A maximum that moves often, tiny and denormal results, large values, zeros.
 TYPED_TEST(PrefillWgmma, HardValues) {
   const bool bf16 = DTypeOf<TypeParam>() == DType::kBf16;
   std::vector<Shape> shapes = {{8, 8, 0.001f, 1}, {8, 8, 40, 1}, {8, 8, 300, 1}, {14, 2, 5, 0}};
@@ -325,7 +326,8 @@ TYPED_TEST(PrefillWgmma, RepeatedAndChainedLaunches) {
   }
 }
 
-// Launches without a pause between them: counters and the next one's early start.
+// Launches without a pause between them, which tests the counters and the early start of the next
+// launch.
 TYPED_TEST(PrefillWgmma, BackToBack) {
   World<TypeParam> world({32, 8, 2}, {300});
   const DeviceBuffer<TypeParam>& q = world.q(0);

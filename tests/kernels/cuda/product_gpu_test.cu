@@ -1,5 +1,5 @@
-// Products of any shape: every tile of ProductGeneric, and cuBLASLt's compared algorithms, against
-// one warp of mma.sync that walks k, bit for bit; and against float64.
+// GEMMs of any shape: every tile of ProductGeneric, and cuBLASLt's compared algorithms, against one
+// warp of mma.sync that adds along k, bit for bit; and against float64.
 #include <algorithm>
 
 #include "kernels/cuda/linear/cublas_lt.h"
@@ -28,8 +28,8 @@ using gpu_test::Width;
 struct Shape {
   int n, k;
 };
-// fathom-tiny's qkv, o, gate_up, down and head; those of a model with hidden 224; and odd ones:
-// n no multiple of a tile, k of less than a stage, with every kind of tail.
+// The qkv, o, gate_up, down and LM head of fathom-tiny; those of a model with hidden 224; and
+// unusual shapes: n no multiple of a tile, k shorter than a stage, with every kind of tail.
 constexpr Shape kSmall[] = {{512, 256}, {256, 256}, {1408, 256}, {256, 704}, {4096, 256},
                             {672, 224}, {224, 224}, {8, 16},     {24, 48},   {72, 80},
                             {136, 64},  {200, 112}, {1000, 528}, {56, 1040}};
@@ -61,7 +61,7 @@ struct Inputs {
   ProductArgs args;
 };
 
-// Every tile's output against the reference's, as Out.
+// Compares the output of every tile with the reference's, as Out.
 template <class T, class Out>
 void CheckTiles(Inputs<T>& in, bool bias) {
   ProductArgs args = in.args;
@@ -104,7 +104,7 @@ TYPED_TEST(ProductTest, PublishedShapesEqualTheRecipe) {
   }
 }
 
-// A row's bits with others around it are those it has alone, whatever the others are.
+// The bits of a row are the same alone and with any other rows around it.
 TYPED_TEST(ProductTest, ARowIsAloneAmongNaNs) {
   using T = TypeParam;
   constexpr Shape kShape = {136, 304};
@@ -210,7 +210,7 @@ TEST_F(CublasTest, RunsWhatItProposes) {
   EXPECT_GE(cublas_->Candidates(in.args, true, 8).size(), candidates.size() > 0 ? 1u : 0u);
 }
 
-// Every entry of the table for this device and library, at both ends of its rows and inside.
+// Tests every entry of the table for this device and library, at both ends of its rows and between.
 TEST_F(CublasTest, TheTableIsCanonical) {
   using T = __nv_bfloat16;
   const LaunchContext context = MakeContext();
@@ -259,7 +259,7 @@ TEST_F(CublasTest, TheTableIsCanonical) {
   std::printf("cuBLASLt %d: %zu entries compared\n", cublas_->Version(), entries.size());
 }
 
-// Without the library, and for rows beyond the table.
+// Tests a missing library, and rows beyond the table.
 TEST_F(CublasTest, ProductEqualsGeneric) {
   using T = __nv_bfloat16;
   for (const int rows : {1, 100, 4500}) {

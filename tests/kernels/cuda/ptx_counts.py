@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Holds the arithmetic of every CUDA kernel to a table (docs/NUMERICS.md, "The CUDA recipe"): ctest kernels_ptx_counts_test.
+"""Compares the arithmetic of every CUDA kernel with a table (docs/NUMERICS.md, "The CUDA recipe"): ctest kernels_ptx_counts_test.
 
 Makes PTX of each kernels/cuda/*.cu with the build's flags and counts, per kernel, the instructions whose rounding a
 compiler, a flag or a careless call can change: division, reciprocal, roots, logarithm, ex2, sine, cosine and tanh of
 floats. ptx_counts.json beside this file has the expected counts; any difference fails, and --update rewrites the table,
-so that a change is an edit that a reader sees. No table allows mad on floats or an instruction that flushes
-denormals, but for ex2.approx.ftz.f32 itself. fma is free: canon::Fma writes it, -fmad=false forbids the rest.
+so that a change is visible in the diff. mad on floats and instructions that flush denormals are never allowed, except
+ex2.approx.ftz.f32. fma is not counted: only canon::Fma makes it, because -fmad=false forbids all others.
 
 A template's instances with equal counts are one line of the table. Counts are of the text, after inlining and unrolling,
 so another release of nvcc may change them: the table names its own.

@@ -11,7 +11,8 @@ constexpr int kNormLanes = 128;
 
 int Blocks(int64_t threads) { return static_cast<int>((threads + kThreads - 1) / kThreads); }
 
-// The sum of squares: vector v of 8 elements to lane v mod 128, then the lanes' order.
+// The sum of squares: vector v of 8 elements belongs to lane v mod 128; then the lanes are added in
+// the recipe's order.
 template <class At>
 __device__ float SumOfSquares(int width, At at) {
   float lanes[kNormLanes];
@@ -72,7 +73,7 @@ template <class T>
 __global__ void ProductReference(const ProductArgs a) {
   const int lane = threadIdx.x, group = lane / 4, pair = lane % 4;
   const int row0 = blockIdx.y * 16, n0 = blockIdx.x * 8;
-  // Two elements as the instruction wants them; rows past the end are zeros.
+  // Two elements in the order of the instruction; rows past the end are zeros.
   const auto two = [&](const void* matrix, int row, int rows, int k) {
     if (row >= rows) return 0u;
     return *reinterpret_cast<const uint32_t*>(static_cast<const T*>(matrix) + int64_t{row} * a.k +
@@ -100,7 +101,7 @@ __global__ void ProductReference(const ProductArgs a) {
   }
 }
 
-// Norm (where there is one), rotation and rounding of one paired head, into natural order.
+// Norm (if there is one), rotation and rounding of one paired head, into natural order.
 template <class T>
 __device__ void NormAndRotate(const T* head, const float* norm, float eps, float inverse_width,
                               int dim, const float* cos, const float* sin, T* to) {

@@ -1,6 +1,6 @@
-// tests/kernels/cuda/reference.h: slow kernels that spell docs/NUMERICS.md ("The CUDA recipe") out,
-// with the arguments of the ops. Their bits are what every faster kernel is compared with. They
-// follow no launch rule but stream order.
+// tests/kernels/cuda/reference.h: slow kernels that follow docs/NUMERICS.md ("The CUDA recipe")
+// literally, with the arguments of the ops. The tests compare the bits of every faster kernel with
+// theirs. They follow no launch rule except the order of the stream.
 #pragma once
 
 #include "kernels/cuda/linear/product.h"
@@ -10,13 +10,13 @@
 
 namespace fathom::kernels::cuda {
 
-// One thread a row.
+// One thread for each row.
 cudaError_t RefRmsNorm(cudaStream_t stream, const RmsNormArgs& args);
 // One warp for 16 rows of x and 8 of w, by mma.sync m16n8k16, k ascending.
 cudaError_t RefProduct(cudaStream_t stream, const ProductArgs& args);
-// One thread a (row, head).
+// One thread for each (row, head).
 cudaError_t RefRopeKvWrite(cudaStream_t stream, const RopeKvWriteArgs& args);
-// One thread an output.
+// One thread for each output.
 cudaError_t RefSiluMul(cudaStream_t stream, const SiluMulArgs& args);
 
 }  // namespace fathom::kernels::cuda

@@ -1,5 +1,5 @@
-// Both samplers on the device against the host's: tokens, log-probabilities to the bit, faults, and
-// what rows leave in their slots.
+// Both samplers on the device against the host's: tokens, log-probabilities (bit for bit), faults,
+// and the state that rows leave in their slots.
 #include "kernels/cuda/sampler/sampler.h"
 
 #include <memory>
@@ -104,7 +104,7 @@ std::string Describe(const Batch& batch, size_t index) {
   return text.str();
 }
 
-// Runs the batch and compares all it leaves.
+// Runs the batch and compares everything that it writes.
 void SamplerGpuTest::RunAndCompare(Batch batch) {
   OnDevice device(batch);
   const std::vector<SampleOut> before = device.out.Download();
@@ -145,9 +145,9 @@ TEST_P(SamplerGpuTest, RandomRowsAreTheReferences) {
   }
 }
 
-// Temperatures and penalties at the ends of what requests may have and beyond, and logits up to the
-// largest float: the device draws what the host draws, and no row without a masked-out vocabulary
-// faults.
+// Temperatures and penalties at the limits of requests and beyond, and logits up to the largest
+// float. The device draws the host's tokens, and a row faults only if its whole vocabulary is
+// masked.
 TEST_P(SamplerGpuTest, HardValuesAreTheReferences) {
   std::mt19937_64 random(Seed() + 7);
   for (const Shape shape : {Shape{1003, 64, 10}, {4096, 48, 6}, {4098, 16, 3}, {102400, 8, 2}}) {
@@ -174,7 +174,8 @@ TEST_P(SamplerGpuTest, HardValuesAreTheReferences) {
   }
 }
 
-// Rows of a padded vocabulary: what lies behind its end, be it NaN or larger than all, is not read.
+// Rows of a padded vocabulary: the values beyond its end are not read, even if they are NaN or
+// larger than all others.
 TEST_P(SamplerGpuTest, TheEndOfTheVocabularyIsTheEnd) {
   std::mt19937_64 random(Seed() + 8);
   for (const auto& [vocab, stride] :
@@ -202,7 +203,8 @@ TEST_P(SamplerGpuTest, TheEndOfTheVocabularyIsTheEnd) {
   }
 }
 
-// A large batch whose rows are copies of few: equal rows are equal, whatever is beside them.
+// A large batch whose rows are copies of a few rows: equal rows give equal results, independent of
+// the other rows.
 TEST_P(SamplerGpuTest, RowsDoNotDependOnOthers) {
   std::mt19937_64 random(Seed() + 1);
   Batch batch = RandomBatch(Width(102400), 4, random);
@@ -235,7 +237,7 @@ TEST_P(SamplerGpuTest, RowsDoNotDependOnOthers) {
   }
 }
 
-// As many equal masses as there can be, in one bin: its counters hold them.
+// The most equal masses in one bin; the counters of the bin must not overflow.
 TEST_P(SamplerGpuTest, BinsHoldTheLargestVocabulary) {
   std::mt19937_64 random(Seed() + 6);
   Batch batch = RandomBatch(cuda::kSampleVocabMax, 3, random);
@@ -268,8 +270,8 @@ TEST_P(SamplerGpuTest, FaultsStayInTheirRows) {
     poison(11, vocab / 2, std::copysign(NAN, -1.0f));
     batch.faults[14] = cuda::kFaultBlockRange;
     batch.slot_faults[static_cast<size_t>(batch.rows[15].slot)] = cuda::kFaultNonFinite;
-    batch.rows[16].target = vocab;  // No id.
-    // Nothing left: every id is biased to -inf.
+    batch.rows[16].target = vocab;  // Not an id.
+    // No token is left, because every id has a bias of -inf.
     for (const size_t i : {20, 21}) {
       SamplerSlot& slot = batch.slots[static_cast<size_t>(batch.rows[i].slot)];
       batch.rows[i].target = -1;
@@ -285,8 +287,9 @@ TEST_P(SamplerGpuTest, FaultsStayInTheirRows) {
   }
 }
 
-// Several draws of the same slots, launched in a row with programmatic dependent launch: each sees
-// what the one before left in `seen`, which starts as prompts and outputs marked by MarkSeen.
+// Several draws of the same slots, launched one after the other with programmatic dependent launch.
+// Each sees the state of `seen` after the previous one; at first, MarkSeen marks prompts and
+// outputs there.
 TEST_P(SamplerGpuTest, PenaltiesFollowTheDraws) {
   constexpr int kSlots = 8, kDraws = 12;
   for (const int vocab : {1003, 4096}) {
@@ -299,7 +302,7 @@ TEST_P(SamplerGpuTest, PenaltiesFollowTheDraws) {
     for (int i = 0; i < kSlots * kDraws; ++i) {
       SampleRow& row = batch.rows[static_cast<size_t>(i)];
       row = {i, i, i % kSlots, i / kSlots, -1, row.logprobs};
-      // Of few tokens, so that they come again.
+      // Draws from few tokens, so that they repeat.
       for (float& z : batch.Logits(i).subspan(12)) z -= 200.0f;
     }
     for (SamplerSlot& slot : batch.slots) slot.penalized = 1, slot.bias_count = 0;
@@ -344,7 +347,7 @@ TEST_P(SamplerGpuTest, PenaltiesFollowTheDraws) {
   }
 }
 
-// The lanes' sum is a log-probability: against float64.
+// The sum over lanes is a log-probability; compared with float64.
 TEST_P(SamplerGpuTest, LogProbabilitiesAreTrue) {
   std::mt19937_64 random(Seed() + 4);
   for (const int vocab : {1003, 4096, 102400}) {
@@ -371,7 +374,7 @@ TEST_P(SamplerGpuTest, LogProbabilitiesAreTrue) {
   }
 }
 
-// --- The formulas on the device are the host's ---
+// --- The formulas on the device equal those on the host ---
 
 struct Formulas {
   float noise, exp, ex2, log;
@@ -421,7 +424,7 @@ TEST_P(SamplerGpuTest, RefusesWhatItCannotDo) {
   EXPECT_CUDA(Sample(MakeContext(), args));
 }
 
-// No rows, so nothing is launched; SampleCluster would refuse all but sm_90.
+// There are no rows, so nothing is launched; SampleCluster would refuse every device except sm_90.
 TEST(SamplerPickGpuTest, FromSm80OnThereIsAKernel) {
   cuda::SamplerArgs args;
   args.vocab = 4096;

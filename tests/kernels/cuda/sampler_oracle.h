@@ -1,6 +1,6 @@
-// tests/kernels/cuda/sampler_oracle.h: random rows for the sampler's kernel, and what the host says
-// of them: SampleRef's token, log-probabilities by a plain loop over 1,024 lanes, faults, and what
-// a row leaves in its slot. Included by sampler_gpu_test.cu alone.
+// tests/kernels/cuda/sampler_oracle.h: random rows for the sampler's kernels, and the host's result
+// for them: SampleRef's token, log-probabilities by a plain loop over 1,024 lanes, faults, and the
+// state that a row leaves in its slot. Only sampler_gpu_test.cu includes it.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@ using kernels::cuda::SampleOut;
 using kernels::cuda::SampleRow;
 using kernels::cuda::SamplerSlot;
 
-// max + log(sum exp(z - max)) as docs/NUMERICS.md, "The CUDA recipe", has it.
+// max + log(sum exp(z - max)) as defined in docs/NUMERICS.md, "The CUDA recipe".
 inline float LogSumExpByLanes(std::span<const float> z) {
   namespace canon = kernels::canon;
   const float best = *std::max_element(z.begin(), z.end());
@@ -37,7 +37,7 @@ inline float LogSumExpByLanes(std::span<const float> z) {
   return best + canon::Log(sum);
 }
 
-// Everything that a launch reads, and the slots' state, on the host.
+// Everything that a launch reads, and the state of the slots, on the host.
 struct Batch {
   int vocab = 0;
   std::vector<float> logits;  // [rows][vocab]
@@ -110,7 +110,7 @@ inline SamplerSlot RandomSlot(Batch* batch, int id, std::mt19937_64& random) {
   return slot;
 }
 
-// `count` rows of as many slots, most of which sample, with parameters of all kinds.
+// `count` rows with a slot each; most of them sample; the parameters are of all kinds.
 inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
   Batch batch;
   batch.vocab = vocab;
@@ -136,8 +136,8 @@ inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
   return batch;
 }
 
-// SampleCpu equals SampleRef (tests/kernels/sample_test.cc); it is for vocabularies for which
-// SampleRef, quadratic, is too slow.
+// SampleCpu equals SampleRef (tests/kernels/sample_test.cc). It is used for vocabularies for which
+// SampleRef, which is quadratic, is too slow.
 inline int32_t WantToken(Batch* batch, const SampleRow& row) {
   const SamplerSlot& slot = batch->slots[static_cast<size_t>(row.slot)];
   std::vector<std::pair<int32_t, float>> bias;
@@ -177,8 +177,8 @@ inline int32_t WantToken(Batch* batch, const SampleRow& row) {
   return batch->vocab <= 4096 ? kernels::SampleRef(args) : kernels::SampleCpu(args);
 }
 
-// What the row gives; its slot's state in `batch` becomes what it leaves. Alternatives that are not
-// written stay what they are in `before`.
+// The expected result of the row; the state of its slot in `batch` is updated. Alternatives that
+// are not written keep the values of `before`.
 inline SampleOut Want(Batch* batch, const SampleRow& row, const SampleOut& before) {
   SampleOut want = before;
   if (row.logits_row < 0) return want;

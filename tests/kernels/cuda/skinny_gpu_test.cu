@@ -1,6 +1,5 @@
-// Products of up to 16 rows with all that is fused around them against the recipe spelled out:
-// equal bits for every op, row count and configuration, alone and chained with overlapping
-// launches.
+// GEMMs of up to 16 rows, with everything that is fused around them, against the reference: equal
+// bits for every op, row count and configuration, alone and chained with overlapping launches.
 #include "kernels/cuda/linear/skinny.h"
 
 #include <functional>
@@ -41,7 +40,7 @@ SkinnyDevice Device() {
   return {context.sm, context.sms, gpu_test::SharedBytesMax()};
 }
 
-// What the qkv op writes, and what it needs beside x and weights.
+// The outputs of the qkv op, and its inputs besides x and weights.
 template <class T>
 struct KvCase {
   KvCase(int rows, const Heads& heads, bool fault)
@@ -67,7 +66,7 @@ struct KvCase {
     faults.Zero();
     keys.Zero();
     values.Zero();
-    q.Zero();  // A faulted row's q is nobody's.
+    q.Zero();  // The q of a faulted row is undefined.
   }
   static std::vector<float> Table(int head_dim, bool sine) {
     std::vector<float> table;
@@ -90,7 +89,7 @@ struct KvCase {
   DeviceBuffer<T> keys, values, q;
 };
 
-// Weights of one shape; every op may be tried on them.
+// Weights of one shape; every op can be tested with them.
 template <class T>
 struct Weights {
   Weights(int n_, int k_, uint64_t salt = 1) : n(n_), k(k_), w(int64_t{n_} * k_), norm(k_) {
@@ -128,7 +127,7 @@ struct Weights {
                                       .rows = rows,
                                       .width = k}));
   }
-  // x where the op norms by itself, `normed` where it must have been done before.
+  // x if the op computes the norm itself, otherwise `normed`.
   SkinnyInput Input(const SkinnyWeight& weight, const T* x, const T* normed, int rows) const {
     if (weight.config.fuses_norm) return {x, norm.get(), kEps, rows};
     return {normed, nullptr, 0, rows};
@@ -251,7 +250,7 @@ TYPED_TEST(SkinnyTest, TinyShapesAtEveryRowCount) {
 
 TYPED_TEST(SkinnyTest, OddShapes) {
   for (const int rows : {1, 3, 8, 9, 16}) {
-    this->Residual(Weights<TypeParam>(264, 704), rows);  // Half a tile at the end.
+    this->Residual(Weights<TypeParam>(264, 704), rows);  // The last tile has half of its rows.
     this->Residual(Weights<TypeParam>(8, 64), rows);
     this->Residual(Weights<TypeParam>(4104, 192), rows);
     this->Head(Weights<TypeParam>(1000, 448), rows);
@@ -352,7 +351,7 @@ TYPED_TEST(SkinnyTest, RefusesWhatItDoesNotDo) {
 }
 
 // Two layers of a 7B model without attention (o takes q), replayed from a graph in which every
-// kernel starts while the one before it runs.
+// kernel starts while the previous one runs.
 template <class T>
 struct Chain {
   static constexpr int kLayers = 2;
@@ -408,7 +407,7 @@ struct Chain {
     }
   }
 
-  // Norms are inside of the products where those have room, else at the ends of those before.
+  // Norms are inside the GEMMs if they have room for them, else at the end of the previous GEMM.
   void Launch(bool dependent) {
     LaunchContext context = MakeContext(false);
     ASSERT_CUDA(cudaMemcpyAsync(x.get(), start.get(), start.bytes(), cudaMemcpyDefault, Stream()));
@@ -441,7 +440,7 @@ struct Chain {
       args.kv_heads = kHeads.kv_heads;
       args.head_dim = kHeads.head_dim;
       ASSERT_CUDA(SkinnyQkv(context, l->qkv.Prepare(rows, true), args));
-      context.dependent = dependent;  // The first ones follow a copy.
+      context.dependent = dependent;  // The first one follows a copy.
       ASSERT_CUDA(SkinnyResidual(context, l->o.Prepare(rows, false),
                                  {l->got.q.get(), nullptr, 0, rows}, x.get(), after(&l->gate_up)));
       ASSERT_CUDA(
@@ -471,7 +470,7 @@ TYPED_TEST(SkinnyTest, ChainedLaunchesHaveTheSameBitsEachTime) {
   for (const int rows : {1, 8, 13}) {
     Chain<TypeParam> chain(rows);
     chain.Reference();
-    chain.Launch(false);  // Also loads the kernels, which a capture would not allow.
+    chain.Launch(false);  // Also loads the kernels, which is not possible during a capture.
     chain.Compare("one after the other");
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t exec = nullptr;

@@ -1,4 +1,4 @@
-// Any CUDA error ends the worker with exit 70 and one line. Without a driver every call is one.
+// Any CUDA error ends the worker with exit 70 and one line. Without a driver every call fails.
 #include "worker/cuda/cuda_check.h"
 
 #include <gtest/gtest.h>

@@ -32,7 +32,7 @@ constexpr DType kDeviceTypes[] = {DType::kBf16, DType::kF16};
 
 void ExpectCuda(cudaError_t error) { EXPECT_EQ(error, cudaSuccess) << cudaGetErrorString(error); }
 
-// Device memory full of NaN, with a guard behind it.
+// Device memory filled with NaN, with a guard after it.
 class Arena {
  public:
   static constexpr size_t kGuardBytes = 4096;
@@ -102,7 +102,7 @@ void ExpectPointers(const DeviceWeights& weights, const DeviceWeightLayout& layo
   if (!model.tied()) EXPECT_EQ(weights.head, at(Operand::kHead));
 }
 
-// Loads, and compares every element with what Checkpoint::Load gives.
+// Loads the weights and compares every element with the result of Checkpoint::Load.
 void ExpectLoads(const Opened& model, DType dtype, const LoadOptions& options,
                  const std::string& what, const RankPlace& place = {}) {
   const RankModel rank = RankOf(SpecOf(model.config), place);

@@ -20,7 +20,7 @@ constexpr EngineLimits kLimits{.context_tokens = 2048,
                                .vocab = 1000};
 constexpr int32_t kLogitsRows = 64;
 
-// What the test knows about a seated sequence.
+// What the test knows about a sequence with a slot.
 struct Seated {
   std::vector<TokenId> ids;
   int32_t prompt = 0;
@@ -30,7 +30,7 @@ struct Seated {
   std::optional<StepId> sampled_by;
 };
 
-// Makes random plans as a scheduler would, and checks what the builder makes of each.
+// Makes random plans like a scheduler, and checks the builder's result for each.
 class StepBuilderTest : public testing::Test {
  protected:
   int32_t Draw(int32_t least, int32_t most) {
@@ -97,7 +97,7 @@ void StepBuilderTest::ExpectRows(const StepPlan& plan, const BuiltStep& step,
   const CudaStepLayout& at = step.layout;
   ASSERT_EQ(step.rows.size(), plan.chunks.size());
   std::set<int32_t> rows_seen;
-  // Where a sequence's rows begin, by its table row.
+  // Where the rows of a sequence begin, by its table row.
   std::map<int32_t, int32_t> first_row;
   for (int32_t i = 0; i < step.shape.decode_rows; ++i) first_row[i] = i;
   for (const auto& chunk : step.chunks) {
