@@ -40,6 +40,7 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
   Down();
   // It goes on with the living session's record instead of asking for it.
   const auto second = Resume("a", {1});
+  const auto third = Resume("a", {1});  // From the second's, which no scheduler has accepted yet.
   Up();
   for (const fathom::Submit& submit : AcceptAll()) {
     ASSERT_TRUE(submit.record.has_value());
@@ -47,6 +48,7 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
     EXPECT_TRUE(submit.replay);
   }
   EXPECT_EQ(second->seen().ids, std::vector<TokenId>{11});
+  EXPECT_EQ(third->seen().ids, std::vector<TokenId>{11});
   // One that was not accepted yet, likewise.
   Down();
   Start(Request("new"));
