@@ -12,7 +12,7 @@
 #include "common/retry_delay.h"
 #include "inference.pb.h"
 #include "router/frontend/grpc/client_address.h"
-#include "router/frontend/grpc/client_stream.h"
+#include "router/frontend/grpc/grpc_stream.h"
 #include "router/frontend/grpc/handler.h"
 #include "router/frontend/grpc/rpc_error.h"
 
@@ -96,12 +96,12 @@ class RouterService::Methods {
                       });
   }
 
-  void Refuse(const std::shared_ptr<ClientStream>& stream, const absl::Status& status) {
+  void Refuse(const std::shared_ptr<GrpcStream>& stream, const absl::Status& status) {
     handler_->parts().observer->Refused(status.code());
     stream->Refuse(status);
   }
 
-  void Launch(const std::shared_ptr<ClientStream>& stream,
+  void Launch(const std::shared_ptr<GrpcStream>& stream,
               absl::StatusOr<std::shared_ptr<Session>> session) {
     if (!session.ok()) return Refuse(stream, session.status());
     stream->Begin(*std::move(session));
@@ -131,7 +131,7 @@ class RouterService::Methods {
   }
 
   void Stream(const CallPtr& call, const grpc::ByteBuffer& request, Admission admit) {
-    const auto stream = ClientStream::Make(call, handler_->parts().sessions);
+    const auto stream = GrpcStream::Make(call, handler_->parts().sessions);
     // g++ 12 with UBSan loses `this` in (handler_->*admit)(...) inside a lambda: std::invoke keeps
     // it.
     auto work = [this, stream, bytes = rpc::Dump(request), admit](const CallInfo& info) {
@@ -144,7 +144,7 @@ class RouterService::Methods {
   }
 
   void Resume(const CallPtr& call, const grpc::ByteBuffer& request) {
-    const auto stream = ClientStream::Make(call, handler_->parts().sessions);
+    const auto stream = GrpcStream::Make(call, handler_->parts().sessions);
     auto point = handler_->Resume(rpc::Dump(request));
     if (!point.ok()) return Refuse(stream, point.status());
     Launch(stream, handler_->parts().sessions->Resume(point->key, std::move(point->next_positions),
