@@ -1,5 +1,5 @@
 // Whom a call is counted for.
-#include "router/frontend/grpc/client_address.h"
+#include "router/api/client_address.h"
 
 #include <gtest/gtest.h>
 

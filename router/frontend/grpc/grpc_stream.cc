@@ -1,7 +1,7 @@
 #include "router/frontend/grpc/grpc_stream.h"
 
 #include "inference.pb.h"
-#include "router/frontend/grpc/request_proto.h"
+#include "router/frontend/grpc/answer_proto.h"
 #include "router/frontend/grpc/rpc_error.h"
 
 namespace fathom::router {
