@@ -8,9 +8,17 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "common/http_server.h"
 #include "common/listener.h"
+
+namespace prometheus {
+class Counter;
+class Gauge;
+class Histogram;
+}  // namespace prometheus
 
 namespace fathom {
 
@@ -21,7 +29,7 @@ class Counter {
 
  private:
   friend class Metrics;
-  void* impl_ = nullptr;
+  prometheus::Counter* impl_ = nullptr;
 };
 
 class Gauge {
@@ -31,7 +39,7 @@ class Gauge {
 
  private:
   friend class Metrics;
-  void* impl_ = nullptr;
+  prometheus::Gauge* impl_ = nullptr;
 };
 
 class Histogram {
@@ -40,7 +48,7 @@ class Histogram {
 
  private:
   friend class Metrics;
-  void* impl_ = nullptr;
+  prometheus::Histogram* impl_ = nullptr;
 };
 
 // Upper bounds in seconds, 50 us to 60 s.
@@ -60,11 +68,17 @@ class Metrics {
   Histogram AddHistogram(const std::string& name, const std::string& help,
                          std::vector<double> buckets, const Labels& labels = {});
 
-  // Serves GET /metrics, and GET /livez (200, or 503 when `live` says false), until this ends.
-  void Serve(Listener listener, std::function<bool()> live);
-
-  // The text of /metrics. Every role also has diagnostics_dropped_total (common/output.h).
+  // The text of /metrics in Prometheus' format. Every role also has diagnostics_dropped_total
+  // (common/output.h). From any thread.
   std::string Text() const;
+
+  // What a process' HTTP port answers to a GET of `path`: /metrics, and /livez (200, or 503 when
+  // `live` says false); 404 to another one. For a server that has the port and further paths
+  // itself. From any thread.
+  HttpAnswer Answer(std::string_view path, const std::function<bool()>& live) const;
+
+  // Has the port and answers as Answer, until this ends. `live` is called by a thread of its own.
+  void Serve(Listener listener, std::function<bool()> live);
 
  private:
   class Impl;
