@@ -87,10 +87,10 @@ std::optional<Submit> Session::BeginSubmit(StreamId stream, AttemptId attempt, T
   Submit submit;
   submit.attempt = attempt;
   submit.key = key_;
-  submit.replay = std::holds_alternative<AcceptedRecord>(acceptance_) ||
-                  std::holds_alternative<RecordAcceptedBefore>(acceptance_);
+  submit.replay =
+      IsAccepted(acceptance_) || std::holds_alternative<RecordAcceptedBefore>(acceptance_);
   submit.age_us = now - created_us_;
-  if (!std::holds_alternative<NoRecord>(acceptance_)) {
+  if (HasRecord(acceptance_)) {
     submit.record = record_;
     submit.router_blob = EncodeBlob(text_);
     bool any = false;
@@ -117,7 +117,7 @@ bool Session::EndSubmit(AttemptId attempt) {
 absl::Status Session::OnAccepted(Accepted accepted, const std::string& fingerprint, TimeUs now) {
   std::lock_guard lock(mutex_);
   if (IsOver(submit_state_) || accepted.attempt != attempt_) return absl::OkStatus();
-  const bool had_record = !std::holds_alternative<NoRecord>(acceptance_);
+  const bool had_record = HasRecord(acceptance_);
   if (!had_record) {
     auto text = DecodeBlob(accepted.router_blob);
     absl::Status status = text.status();
@@ -135,7 +135,7 @@ absl::Status Session::OnAccepted(Accepted accepted, const std::string& fingerpri
     text_ = *std::move(text);
   }
   record_.seed = accepted.seed;
-  if (!std::holds_alternative<AcceptedRecord>(acceptance_)) {
+  if (!IsAccepted(acceptance_)) {
     acceptance_ = AcceptedRecord{.cached_tokens = accepted.cached_tokens};
   }
   std::get<AcceptedRecord>(acceptance_).fingerprint =
@@ -169,7 +169,7 @@ std::optional<Session::Subscription> Session::HangUp(absl::Status status) {
 // ---- Frames ----
 
 std::string Session::CheckFrame(const Frame& frame) const {
-  if (!std::holds_alternative<AcceptedRecord>(acceptance_)) return "a frame came before Accepted";
+  if (!IsAccepted(acceptance_)) return "a frame came before Accepted";
   if (frame.sequence < 0 || frame.sequence >= static_cast<int32_t>(sequences_.size())) {
     return fmt::format("a frame of sequence {}, of {}", frame.sequence, sequences_.size());
   }
@@ -355,20 +355,20 @@ bool Session::over() const {
 
 bool Session::resumable() const {
   std::lock_guard lock(mutex_);
-  if (std::holds_alternative<NoRecord>(acceptance_)) return false;
+  if (!HasRecord(acceptance_)) return false;
   const auto* failed = std::get_if<FailedSession>(&submit_state_);
   if (failed == nullptr) return true;
-  return !failed->of_sequence && std::holds_alternative<AcceptedRecord>(acceptance_);
+  return !failed->of_sequence && IsAccepted(acceptance_);
 }
 
 bool Session::has_record() const {
   std::lock_guard lock(mutex_);
-  return !std::holds_alternative<NoRecord>(acceptance_);
+  return HasRecord(acceptance_);
 }
 
 bool Session::accepted() const {
   std::lock_guard lock(mutex_);
-  return std::holds_alternative<AcceptedRecord>(acceptance_);
+  return IsAccepted(acceptance_);
 }
 
 AttemptId Session::attempt() const {
@@ -435,7 +435,7 @@ bool Session::Adopt(Snapshot snapshot) {
 
 bool Session::SameRequest(const AdmittedRequest& other) const {
   std::lock_guard lock(mutex_);
-  if (std::holds_alternative<NoRecord>(acceptance_)) return false;
+  if (!HasRecord(acceptance_)) return false;
   Request request = other.record.request;
   if (!other.max_tokens_given) request.stop.max_tokens = record_.request.stop.max_tokens;
   return record_.request == request && record_.prompt_ids == other.record.prompt_ids &&

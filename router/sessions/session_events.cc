@@ -137,7 +137,7 @@ int64_t Session::StuckFor(TimeUs now) const {
 bool Session::EndAtDeadline(TimeUs now, int64_t grace_us) {
   std::lock_guard lock(mutex_);
   if (IsOver(submit_state_) || deadline_us_ == 0 || now < deadline_us_ + grace_us) return false;
-  if (!std::holds_alternative<AcceptedRecord>(acceptance_)) {
+  if (!IsAccepted(acceptance_)) {
     submit_state_ = FailedSession{
         WithReason(DeadlineExceeded("the deadline passed before a scheduler took the request"),
                    Reason::kDeadline, "deadline_ms")};

@@ -49,6 +49,11 @@ struct AcceptedRecord {
 
 using Acceptance = std::variant<NoRecord, NewRecord, RecordAcceptedBefore, AcceptedRecord>;
 
+inline bool HasRecord(const Acceptance& state) { return !std::holds_alternative<NoRecord>(state); }
+inline bool IsAccepted(const Acceptance& state) {
+  return std::holds_alternative<AcceptedRecord>(state);
+}
+
 // ---- Towards the client.
 
 struct UnbegunClient {};  // The sink does not know the session yet.
