@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/log.h"
 #include "common/process.h"
 #include "common/reason.h"
 #include "common/retry_delay.h"
@@ -145,6 +146,9 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
   FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted,
                           router::Admit(params, std::move(ids), facts, identity));
   admitted.text.chat = chat;
+  LogDebug("request {} of tenant {} has {} prompt tokens; trace {}", identity.key.request_id,
+           call.tenant, admitted.record.prompt_ids.size(),
+           call.trace_id.empty() ? "none" : call.trace_id);
   return admitted;
 }
 

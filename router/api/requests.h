@@ -24,6 +24,7 @@ struct CallContext {
   std::string tenant = kDefaultTenant;
   std::string peer;             // The other end of the connection, as client_address.h has it.
   std::string forwarded_for;    // The last "x-forwarded-for" header, as it came; empty: none.
+  std::string trace_id;         // trace_id.h; empty: the client does not trace.
   int64_t deadline_ms = 0;      // Until the call's own deadline, when it came; 0: it has none.
   int64_t received_unix_s = 0;  // The wall clock when it came, for templates that show the date.
   CancelFn cancelled = {};      // Whether its client has gone.

@@ -6,12 +6,13 @@
 
 #include <latch>
 
+#include "router/api/trace_id.h"
 #include "tests/router/session_fixture.h"
 
 namespace fathom::router {
 namespace {
 
-// Keeps what is written; each write ends at once, on the thread that wakes.
+// Keeps what is written; a write ends when the test drains.
 class PlainStream final : public SessionStream {
  public:
   explicit PlainStream(Sessions* sessions) : SessionStream(sessions) {}
@@ -205,6 +206,17 @@ TEST_F(InferenceApiTest, DeadlinesRunWhileACallWaits) {
   release.count_down();
   EXPECT_EQ(link_.WaitForSubmits().at(0).deadline_us, 200'000);
   EXPECT_EQ(ReasonOf(late->end()), "DEADLINE");  // The pool's one thread had it before the other.
+}
+
+TEST(TraceId, IsThatOfTheHeader) {
+  const std::string id = "4bf92f3577b34da6a3ce929d0e0e4736";
+  EXPECT_EQ(TraceIdOf("00-" + id + "-00f067aa0ba902b7-01"), id);
+  EXPECT_EQ(TraceIdOf("01-" + id + "-00f067aa0ba902b7-01-more"), id);
+  for (const std::string& other :
+       {std::string(), id, "00-" + id + "-00f067aa0ba902b7", "00-" + id + "\n00f067aa0ba902b7-01",
+        "00-" + std::string(32, 'X') + "-00f067aa0ba902b7-01"}) {
+    EXPECT_EQ(TraceIdOf(other), "") << other;
+  }
 }
 
 TEST_F(InferenceApiTest, WhatIsServed) {

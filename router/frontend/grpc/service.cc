@@ -2,10 +2,12 @@
 
 #include <google/protobuf/stubs/logging.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "inference.pb.h"
+#include "router/api/trace_id.h"
 #include "router/frontend/grpc/answer_proto.h"
 #include "router/frontend/grpc/grpc_stream.h"
 #include "router/frontend/grpc/parse_message.h"
@@ -30,6 +32,7 @@ CallContext ContextOf(const CallPtr& call) {
   CallContext context{
       .peer = call->peer(),
       .forwarded_for = call->forwarded_for(),
+      .trace_id = TraceIdOf(call->traceparent()),
       .received_unix_s = duration_cast<std::chrono::seconds>(now.time_since_epoch()).count(),
       .cancelled = [call] { return call->cancelled(); }};
   if (call->deadline() != std::chrono::system_clock::time_point::max()) {
