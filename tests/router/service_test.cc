@@ -12,7 +12,7 @@
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "inference.grpc.pb.h"
-#include "router/frontend/grpc/rpc_error.h"
+#include "tests/router/grpc_status.h"
 #include "tests/router/session_fixture.h"
 
 namespace fathom::router {
