@@ -10,16 +10,15 @@
 #include <utility>
 
 #include "common/check.h"
-#include "common/http_server.h"
 #include "common/output.h"
 
 namespace fathom {
 
-void Counter::Add(double n) { static_cast<prometheus::Counter*>(impl_)->Increment(n); }
-double Counter::value() const { return static_cast<prometheus::Counter*>(impl_)->Value(); }
-void Gauge::Set(double v) { static_cast<prometheus::Gauge*>(impl_)->Set(v); }
-double Gauge::value() const { return static_cast<prometheus::Gauge*>(impl_)->Value(); }
-void Histogram::Observe(double v) { static_cast<prometheus::Histogram*>(impl_)->Observe(v); }
+void Counter::Add(double n) { impl_->Increment(n); }
+double Counter::value() const { return impl_->Value(); }
+void Gauge::Set(double v) { impl_->Set(v); }
+double Gauge::value() const { return impl_->Value(); }
+void Histogram::Observe(double v) { impl_->Observe(v); }
 
 std::vector<double> LatencyBucketsSeconds() {
   return {50e-6, 100e-6, 200e-6, 350e-6, 500e-6, 750e-6, 1e-3, 1.5e-3, 2.5e-3, 5e-3, 10e-3,
@@ -99,14 +98,17 @@ Histogram Metrics::AddHistogram(const std::string& name, const std::string& help
   return handle;
 }
 
+HttpAnswer Metrics::Answer(std::string_view path, const std::function<bool()>& live) const {
+  if (path == "/metrics") return {200, "text/plain; version=0.0.4; charset=utf-8", Text()};
+  if (path != "/livez") return {404, "text/plain", "this port has /metrics and /livez\n"};
+  if (!live()) return {503, "text/plain", "a port of this process is deaf\n"};
+  return {200, "text/plain", "alive\n"};
+}
+
 void Metrics::Serve(Listener listener, std::function<bool()> live) {
-  const auto answer = [this, live = std::move(live)](std::string_view path) -> HttpAnswer {
-    if (path == "/metrics") return {200, "text/plain; version=0.0.4; charset=utf-8", Text()};
-    if (path != "/livez") return {404, "text/plain", "this port has /metrics and /livez\n"};
-    if (!live()) return {503, "text/plain", "a port of this process is deaf\n"};
-    return {200, "text/plain", "alive\n"};
-  };
-  impl_->server = std::make_unique<HttpServer>(std::move(listener), answer);
+  impl_->server = std::make_unique<HttpServer>(
+      std::move(listener),
+      [this, live = std::move(live)](std::string_view path) { return Answer(path, live); });
 }
 
 std::string Metrics::Text() const {

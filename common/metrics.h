@@ -8,9 +8,17 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "common/http_server.h"
 #include "common/listener.h"
+
+namespace prometheus {
+class Counter;
+class Gauge;
+class Histogram;
+}  // namespace prometheus
 
 namespace fathom {
 
@@ -21,7 +29,7 @@ class Counter {
 
  private:
   friend class Metrics;
-  void* impl_ = nullptr;
+  prometheus::Counter* impl_ = nullptr;
 };
 
 class Gauge {
@@ -31,7 +39,7 @@ class Gauge {
 
  private:
   friend class Metrics;
-  void* impl_ = nullptr;
+  prometheus::Gauge* impl_ = nullptr;
 };
 
 class Histogram {
@@ -40,7 +48,7 @@ class Histogram {
 
  private:
   friend class Metrics;
-  void* impl_ = nullptr;
+  prometheus::Histogram* impl_ = nullptr;
 };
 
 // Upper bounds in seconds, from 50 us to 60 s.
@@ -60,12 +68,18 @@ class Metrics {
   Histogram AddHistogram(const std::string& name, const std::string& help,
                          std::vector<double> buckets, const Labels& labels = {});
 
-  // Serves GET /metrics and GET /livez (200, or 503 if `live` returns false) until this object is
-  // destroyed.
-  void Serve(Listener listener, std::function<bool()> live);
-
-  // The text of /metrics. Every role also has diagnostics_dropped_total (common/output.h).
+  // The text of /metrics in Prometheus' format. Every role also has diagnostics_dropped_total
+  // (common/output.h). Any thread may call it.
   std::string Text() const;
+
+  // The answer of a process' HTTP port to a GET of `path`: /metrics, and /livez (200, or 503 if
+  // `live` returns false); 404 for another path. It is for a server that owns the port and has
+  // further paths. Any thread may call it.
+  HttpAnswer Answer(std::string_view path, const std::function<bool()>& live) const;
+
+  // Serves Answer on a port of its own until this object is destroyed. The serving thread calls
+  // `live`.
+  void Serve(Listener listener, std::function<bool()> live);
 
  private:
   class Impl;

@@ -155,16 +155,18 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   GrpcSchedulerLink link(link_options, &clock);
   Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer);
   WorkPool pool(options.tokenizer_threads, 64, &clock);
-  ServiceParts parts;
+  ApiParts parts;
   parts.sessions = &sessions;
   parts.folder = &folder;
   parts.served_name = options.served_model_name.value_or(folder.name);
   parts.tokenizer = text.tokenizer.get();
   parts.chat = text.chat.get();
   parts.pool = &pool;
+  parts.clock = &clock;
   parts.observer = &observer;
   parts.behind_proxy = options.behind_proxy;
-  RouterService service(parts);
+  InferenceApi api(parts);
+  RouterService service(&api);
 
   rpc::ServerOptions server{.name = "router"};
   server.connections.of_a_proxy = options.behind_proxy;
@@ -174,10 +176,17 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   link.Start(&sessions);
   PrintListening("router", {{"grpc_port", grpc_port}, {"http_port", http_port}});
 
+  bool serving = false;
   const auto tick = [&] {
     link.Tick();
     sessions.Tick();
-    service.UpdateHealth();
+    const absl::Status ready = api.Ready();
+    if (ready.ok() != serving) {
+      serving = ready.ok();
+      LogInfo("{}", serving ? "ready: a request would be answered"
+                            : fmt::format("not ready: {}", Message(ready)));
+    }
+    service.SetServing(serving);
     const Sessions::View view = sessions.view();
     observer.Show(view, Readiness(folder, view).ok());
     observer.Show(service.connections());
@@ -186,7 +195,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   while (!WaitForStopSignal(kTickMs)) tick();
 
   LogInfo("draining: {} streams are open", sessions.view().open);
-  service.Drain();
+  api.Drain();
   const TimeUs drain_until = clock.Now() + options.drain_timeout_s * 1'000'000;
   while (tick() > 0 && clock.Now() < drain_until)
     std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));

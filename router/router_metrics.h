@@ -6,12 +6,13 @@
 #include <string>
 
 #include "common/metrics.h"
-#include "router/frontend/grpc/service.h"
+#include "router/api/inference_api.h"
 #include "router/sessions/sessions.h"
+#include "rpc/connections.h"
 
 namespace fathom::router {
 
-class RouterMetrics final : public SessionObserver, public ServiceObserver {
+class RouterMetrics final : public SessionObserver, public ApiObserver {
  public:
   // `metrics` outlives this.
   explicit RouterMetrics(Metrics* metrics);

@@ -33,6 +33,7 @@ Call::Call(Owner* owner, grpc::GenericCallbackServerContext* context)
       method_(context->method()),
       peer_(context->peer()),
       forwarded_for_(HeaderOf(*context, "x-forwarded-for")),
+      traceparent_(HeaderOf(*context, "traceparent")),
       deadline_(context->deadline()),
       context_(context) {}
 

@@ -51,6 +51,8 @@ class Call final : public grpc::ServerGenericBidiReactor {
   // The last "x-forwarded-for" header, unchanged; empty: none. A client may send any text, so it
   // can be trusted only behind a proxy that sets it.
   const std::string& forwarded_for() const { return forwarded_for_; }
+  // The last "traceparent" header, likewise.
+  const std::string& traceparent() const { return traceparent_; }
   std::chrono::system_clock::time_point deadline() const { return deadline_; }
   std::chrono::steady_clock::time_point began() const { return began_; }
   bool cancelled() const { return cancelled_; }
@@ -85,6 +87,7 @@ class Call final : public grpc::ServerGenericBidiReactor {
   const std::string method_;
   const std::string peer_;
   const std::string forwarded_for_;
+  const std::string traceparent_;
   const std::chrono::system_clock::time_point deadline_;
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   std::shared_ptr<Call> self_;  // Set until OnDone.

@@ -38,10 +38,16 @@ MAY_INCLUDE = {
     "router/sessions": {"common", "cluster", "text", "modeling", "router/api", "router/sessions"},
     "router/api": {"common", "cluster", "text", "modeling", "router/api", "router/sessions"},
     "router/link": {"common", "cluster", "router/sessions", "router/link"},
+    "router/frontend": {"common", "rpc", "cluster", "router/api", "router/sessions", "router/frontend"},
     "worker": {"common", "rpc", "cluster", "kernels", "modeling", "worker"},
     "client": {"common", "cluster", "client"},
     "cli": {"common", "cluster", "text", "modeling", "client", "cli"},
 }
+# Where gRPC's and protobuf's headers may be included: the edges. In particular not in router/api and router/sessions, which
+# serve front ends of any protocol.
+EDGES = ("rpc/", "cluster/", "scheduler/transport/", "scheduler/recorder/", "router/frontend/grpc/", "router/link/",
+         "worker/cluster/", "client/", "cli/", "tests/")
+EDGE_HEADER = re.compile(r'#include [<"](grpc|grpcpp|google/(protobuf|rpc))/|#include [<"][\w/.]+\.pb\.h[>"]')
 COMMON_HOST = ("common/flags.h", "common/metrics.h", "common/log.h", "common/process.h")
 PURE = ("scheduler/core/", "scheduler/membership/", "text/", "modeling/spec/", "modeling/config/", "modeling/architectures/",
         "modeling/layout/", "router/api/admission", "router/api/field_limits")
@@ -112,6 +118,9 @@ def allowed_for(name):
 
 
 def check_includes(name, lines, report):
+    for number, line in enumerate(lines, 1):
+        if EDGE_HEADER.match(line) and not name.startswith(EDGES):
+            report.add(name, number, "gRPC and protobuf are for the edges (EDGES above); plain structs here")
     allowed = allowed_for(name)
     if allowed is None:
         return

@@ -270,7 +270,7 @@ absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<
   Record& record = admitted.record;
   FATHOM_ASSIGN_OR_RETURN(record.request.stop.max_tokens,
                           RoomAfter(static_cast<int64_t>(prompt_ids.size()), request.stop, facts));
-  record.key = {request.tenant, identity.request_id};
+  record.key = identity.key;
   record.model = facts.name;
   record.seed = identity.seed;
   record.prompt_ids = std::move(prompt_ids);

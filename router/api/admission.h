@@ -48,7 +48,6 @@ struct PublicOutput {
 
 // Generate and Chat alike, without the prompt: that is token ids by the time of Admit.
 struct PublicRequest {
-  std::string tenant;
   std::string request_id;
   std::string idempotency_key;
   std::string model;
@@ -72,7 +71,7 @@ struct ModelFacts {
 
 // Drawn by the caller (router/api/identity.h), so that admission has no randomness.
 struct Identity {
-  std::string request_id;
+  SessionKey key;
   uint64_t seed = 0;
 };
 

@@ -87,22 +87,30 @@ absl::Status ChatRenderer::CheckMessages(const std::vector<ChatMessage>& message
   return absl::OkStatus();
 }
 
-absl::StatusOr<RenderedChat> ChatRenderer::Render(ChatInput input,
+absl::StatusOr<RenderedChat> ChatRenderer::Render(ChatPrompt chat,
                                                   const RenderOptions& options) const {
-  FATHOM_RETURN_IF_ERROR(CheckMessages(input.messages));
-  for (ChatMessage& message : input.messages) {
+  FATHOM_RETURN_IF_ERROR(CheckMessages(chat.messages));
+  const bool literal = !chat.allow_special;
+  for (ChatMessage& message : chat.messages) {
     // What the model itself wrote may hold its markers.
-    message.literal = !options.allow_special && message.role != "assistant";
+    message.literal = literal && message.role != "assistant";
   }
-  if (!input.tools_json.empty()) {
-    const absl::Status tools = CheckTools(input.tools_json);
+  if (!chat.tools_json.empty()) {
+    const absl::Status tools = CheckTools(chat.tools_json);
     if (!tools.ok()) return Refuse(tools, "tools_json");
-    input.tools_literal = !options.allow_special;
   }
   FATHOM_RETURN_IF_ERROR(
-      CheckField(Field::kTemplateKwargsBytes, static_cast<double>(input.kwargs_json.size()), {}));
-  input.kwargs_literal = !options.allow_special;
-  input.cancelled = options.cancelled;
+      CheckField(Field::kTemplateKwargsBytes, static_cast<double>(chat.kwargs_json.size()), {}));
+  const ChatInput input = {.messages = std::move(chat.messages),
+                           .tools_json = std::move(chat.tools_json),
+                           .tools_literal = literal,
+                           .kwargs_json = std::move(chat.kwargs_json),
+                           .kwargs_literal = literal,
+                           .enable_thinking = chat.enable_thinking,
+                           .add_generation_prompt = chat.add_generation_prompt,
+                           .continue_final_message = chat.continue_final_message,
+                           .now_unix_s = options.now_unix_s,
+                           .cancelled = options.cancelled};
   auto rendered = template_->Render(input);
   if (!rendered.ok()) return Refuse(rendered.status(), "messages");
   if (options.check_tokens_min) {

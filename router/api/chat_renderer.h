@@ -10,6 +10,7 @@
 
 #include "common/cancel.h"
 #include "common/status.h"
+#include "router/api/requests.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -21,8 +22,7 @@ struct RenderedChat {
 };
 
 struct RenderOptions {
-  // Special tokens' text in system, user and tool messages and in tools is markup; else plain text.
-  bool allow_special = false;
+  int64_t now_unix_s = 0;   // The date that a template may show.
   CancelFn cancelled = {};  // Asked now and then; true: CANCELLED.
   // Asked before a text is tokenized: may a prompt of at least so many tokens be used?
   std::function<absl::Status(int64_t tokens_min)> check_tokens_min = {};
@@ -36,9 +36,8 @@ class ChatRenderer {
                                                                   const std::string& file,
                                                                   const Tokenizer* tokenizer);
 
-  // `input` without bos and eos token: those are the model's. INVALID_ARGUMENT (with
-  // the field), or what check_tokens_min gives.
-  absl::StatusOr<RenderedChat> Render(ChatInput input, const RenderOptions& options) const;
+  // INVALID_ARGUMENT (with the field), or what check_tokens_min gives.
+  absl::StatusOr<RenderedChat> Render(ChatPrompt chat, const RenderOptions& options) const;
 
  private:
   ChatRenderer(const Tokenizer* tokenizer, std::unique_ptr<const ChatTemplate> chat_template);

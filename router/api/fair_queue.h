@@ -1,5 +1,5 @@
 // router/api/fair_queue.h: a bounded queue that shares its workers' time fairly between clients.
-// clients. Of the clients that have something waiting, the one that has used the least time comes
+// Of the clients that have something waiting, the one that has used the least time comes
 // next; what runs counts while it runs. A client that comes new, or comes back, starts where the
 // least of the busy ones stands: nobody saves time up. When nothing waits or runs, all is
 // forgotten. Thread: none of its own; its owner locks. Time is an argument.

@@ -2,11 +2,12 @@
 
 #include "common/check.h"
 #include "common/process.h"
+#include "router/api/canonical_encoding.h"
 
 namespace fathom::router {
 namespace {
 
-void AppendSized(std::string* to, const std::string& bytes) {
+void AppendWithSize(std::string* to, const std::string& bytes) {
   for (int shift = 0; shift < 64; shift += 8) {
     to->push_back(static_cast<char>(static_cast<uint64_t>(bytes.size()) >> shift));
   }
@@ -16,18 +17,18 @@ void AppendSized(std::string* to, const std::string& bytes) {
 }  // namespace
 
 std::string IdFromKey(const std::string& tenant, const std::string& key,
-                      const std::string& serialized) {
-  std::string input;
-  AppendSized(&input, tenant);
-  AppendSized(&input, key);
-  AppendSized(&input, serialized);
+                      const GenerateRequest& request) {
+  std::string input(1, kIdentityVersion);
+  AppendWithSize(&input, tenant);
+  AppendWithSize(&input, key);
+  AppendWithSize(&input, CanonicalEncoding(request));
   return Sha256Hex(input).substr(16, 32);
 }
 
 uint64_t SeedFromId(const std::string& tenant, const std::string& request_id) {
   std::string input;
-  AppendSized(&input, tenant);
-  AppendSized(&input, request_id);
+  AppendWithSize(&input, tenant);
+  AppendWithSize(&input, request_id);
   const std::string hex = Sha256Hex(input);
   FATHOM_CHECK(hex.size() == 64);
   uint64_t seed = 0;
@@ -37,16 +38,15 @@ uint64_t SeedFromId(const std::string& tenant, const std::string& request_id) {
   return seed;
 }
 
-Identity IdentityOf(const PublicRequest& request, const std::string& serialized) {
-  Identity identity;
-  identity.request_id = request.request_id;
-  if (identity.request_id.empty()) {
-    identity.request_id = request.idempotency_key.empty()
-                              ? RandomId()
-                              : IdFromKey(request.tenant, request.idempotency_key, serialized);
+Identity IdentityOf(const std::string& tenant, const GenerateRequest& request) {
+  const PublicRequest& params = request.params;
+  std::string id = params.request_id;
+  if (id.empty()) {
+    id = params.idempotency_key.empty() ? RandomId()
+                                        : IdFromKey(tenant, params.idempotency_key, request);
   }
-  identity.seed = request.sampling.seed.value_or(SeedFromId(request.tenant, identity.request_id));
-  return identity;
+  const uint64_t seed = params.sampling.seed.value_or(SeedFromId(tenant, id));
+  return {{tenant, std::move(id)}, seed};
 }
 
 }  // namespace fathom::router

@@ -1,7 +1,7 @@
-// router/api/work_pool.h: a few threads for work that is too long for a gRPC callback (tokenizing a
-// long text). Their time is shared fairly between clients (fair_queue.h), and work that nobody
-// waits for any more is dropped instead of run. Bounded: a full pool says so at once. Thread: Run
-// from any; the destructor waits for what runs and drops the rest.
+// router/api/work_pool.h: a few threads for work that is too long for a front end's own thread
+// (tokenizing a long text). Their time is shared fairly between clients (fair_queue.h), and work
+// that nobody waits for any more is dropped instead of run. Bounded: a full pool says so at once.
+// Thread: Run from any; the destructor waits for what runs and drops the rest.
 #pragma once
 
 #include <condition_variable>

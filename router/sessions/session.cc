@@ -20,9 +20,9 @@ Session::Session(const SessionOptions& options, AdmittedRequest admitted,
       text_(std::move(admitted.text)),
       seed_given_(admitted.seed_given),
       max_tokens_given_(admitted.max_tokens_given),
-      have_record_(true),
       deadline_us_(admitted.deadline_ms > 0 ? now + admitted.deadline_ms * 1000 : 0),
       next_positions_(std::move(next_positions)),
+      acceptance_(NewRecord{}),
       last_write_us_(now) {
   SetUp();
 }
@@ -57,6 +57,16 @@ void Session::SetUp() {
     sequence.text = std::make_unique<TextStream>(tokenizer_, options);
 }
 
+void Session::Begin() {
+  std::lock_guard lock(mutex_);
+  if (std::holds_alternative<UnbegunClient>(client_state_)) client_state_ = StreamingClient{};
+}
+
+bool Session::begun() const {
+  std::lock_guard lock(mutex_);
+  return !std::holds_alternative<UnbegunClient>(client_state_);
+}
+
 void Session::Detach() {
   std::lock_guard lock(mutex_);
   sink_.reset();
@@ -64,23 +74,23 @@ void Session::Detach() {
 
 std::shared_ptr<ClientSink> Session::sink() const {
   std::lock_guard lock(mutex_);
-  return sink_;
+  return std::holds_alternative<UnbegunClient>(client_state_) ? nullptr : sink_;
 }
 
 // ---- Submitting ----
 
 std::optional<Submit> Session::BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now) {
   std::lock_guard lock(mutex_);
-  if (phase_ == Phase::kOver || attempt <= attempt_) return std::nullopt;
-  phase_ = Phase::kSending;
-  stream_ = stream;
+  if (IsOver(submit_state_) || attempt <= attempt_) return std::nullopt;
+  submit_state_ = SendingSubmit{stream};
   attempt_ = attempt;
   Submit submit;
   submit.attempt = attempt;
   submit.key = key_;
-  submit.replay = accepted_ || replay_;
+  submit.replay =
+      IsAccepted(acceptance_) || std::holds_alternative<RecordAcceptedBefore>(acceptance_);
   submit.age_us = now - created_us_;
-  if (have_record_) {
+  if (HasRecord(acceptance_)) {
     submit.record = record_;
     submit.router_blob = EncodeBlob(text_);
     bool any = false;
@@ -98,14 +108,17 @@ bool Session::EndSubmit(AttemptId attempt) {
   std::lock_guard lock(mutex_);
   if (attempt != attempt_)
     return true;  // A newer attempt is under way; that one's EndSubmit looks again.
-  if (phase_ == Phase::kSending) phase_ = Phase::kSubmitted;
-  return !hung_up_;
+  if (const auto* sending = std::get_if<SendingSubmit>(&submit_state_)) {
+    submit_state_ = Subscribed{sending->stream};
+  }
+  return !std::holds_alternative<LeftClient>(client_state_);
 }
 
 absl::Status Session::OnAccepted(Accepted accepted, const std::string& fingerprint, TimeUs now) {
   std::lock_guard lock(mutex_);
-  if (phase_ == Phase::kOver || accepted.attempt != attempt_) return absl::OkStatus();
-  if (!have_record_) {
+  if (IsOver(submit_state_) || accepted.attempt != attempt_) return absl::OkStatus();
+  const bool had_record = HasRecord(acceptance_);
+  if (!had_record) {
     auto text = DecodeBlob(accepted.router_blob);
     absl::Status status = text.status();
     if (status.ok() && (!accepted.record || accepted.record->key != key_)) {
@@ -114,51 +127,49 @@ absl::Status Session::OnAccepted(Accepted accepted, const std::string& fingerpri
           key_.request_id);
     }
     if (!status.ok()) {
-      phase_ = Phase::kOver;
-      failed_ = true;
-      end_status_ = status;
+      submit_state_ = FailedSession{status};
       return status;
     }
     record_ = *std::move(accepted.record);
     for (SequenceRecord& sequence : record_.sequences) sequence.finish = FinishReason::kNone;
     text_ = *std::move(text);
-    have_record_ = true;
-    SetUp();
-    for (size_t i = 0; i < sequences_.size(); ++i) Render(static_cast<int32_t>(i), now);
   }
   record_.seed = accepted.seed;
-  if (!accepted_) cached_tokens_ = accepted.cached_tokens;
-  accepted_ = true;
-  fingerprint_ =
+  if (!IsAccepted(acceptance_)) {
+    acceptance_ = AcceptedRecord{.cached_tokens = accepted.cached_tokens};
+  }
+  std::get<AcceptedRecord>(acceptance_).fingerprint =
       record_.fingerprints.empty() ? fingerprint : record_.fingerprints.front().fingerprint;
+  if (had_record) return absl::OkStatus();
+  SetUp();
+  for (size_t i = 0; i < sequences_.size(); ++i) Render(static_cast<int32_t>(i), now);
   return absl::OkStatus();
 }
 
 void Session::Fail(absl::Status status) {
   std::lock_guard lock(mutex_);
-  if (phase_ == Phase::kOver) return;
-  phase_ = Phase::kOver;
-  failed_ = true;
-  end_status_ = std::move(status);
+  if (!IsOver(submit_state_)) submit_state_ = FailedSession{std::move(status)};
 }
 
 std::optional<Session::Subscription> Session::HangUp(absl::Status status) {
   std::lock_guard lock(mutex_);
-  if (!hung_up_ && !stream_over_) {
-    hung_up_ = true;
-    end_status_ = std::move(status);
+  if (std::holds_alternative<UnbegunClient>(client_state_) ||
+      std::holds_alternative<StreamingClient>(client_state_)) {
+    client_state_ = LeftClient{std::move(status)};
   }
-  const bool subscribed = phase_ == Phase::kSubmitted;
   // While a Submit is being handed over, EndSubmit tells its caller.
-  if (phase_ != Phase::kOver) phase_ = Phase::kOver;
-  if (!subscribed) return std::nullopt;
-  return Subscription{stream_, attempt_};
+  std::optional<Subscription> subscription;
+  if (const auto* subscribed = std::get_if<Subscribed>(&submit_state_)) {
+    subscription = {subscribed->stream, attempt_};
+  }
+  if (!IsOver(submit_state_)) submit_state_ = LeftSession{};
+  return subscription;
 }
 
 // ---- Frames ----
 
 std::string Session::CheckFrame(const Frame& frame) const {
-  if (!accepted_) return "a frame came before Accepted";
+  if (!IsAccepted(acceptance_)) return "a frame came before Accepted";
   if (frame.sequence < 0 || frame.sequence >= static_cast<int32_t>(sequences_.size())) {
     return fmt::format("a frame of sequence {}, of {}", frame.sequence, sequences_.size());
   }
@@ -206,11 +217,11 @@ void Session::AppendPromptLogprobs(PromptLogprobs& logprobs) {
 Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
   FrameEffects effects;
   std::lock_guard lock(mutex_);
-  if (phase_ == Phase::kOver || frame.attempt != attempt_) return effects;
+  if (IsOver(submit_state_) || frame.attempt != attempt_) return effects;
   effects.broken = CheckFrame(frame);
   if (!effects.broken.empty()) return effects;
   Sequence& sequence = sequences_[frame.sequence];
-  if (sequence.finish) return effects;
+  if (sequence.end) return effects;
 
   if (frame.prompt_logprobs) AppendPromptLogprobs(*frame.prompt_logprobs);
   const std::string& last =
@@ -221,18 +232,15 @@ Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
   }
   AppendIds(frame, &effects, now);
   if (!frame.error.ok()) {
-    failed_ = true;
-    sequence_failed_ = true;
-    end_status_ = frame.error;
-    phase_ = Phase::kOver;
+    submit_state_ = FailedSession{frame.error, /*of_sequence=*/true};
   } else if (frame.finish) {
-    sequence.upstream_over = true;
     EndSequence(frame.sequence, frame.finish->reason, frame.finish->usage, frame.finish->timings,
                 now);
+    sequence.end->by_scheduler = true;
   }
   Render(frame.sequence, now);
   effects.close = std::exchange(cut_, std::nullopt);
-  effects.over = phase_ == Phase::kOver;
+  effects.over = IsOver(submit_state_);
   return effects;
 }
 
@@ -251,13 +259,22 @@ void Session::EndSequence(int32_t index, FinishReason reason, const Usage& usage
       !record.ids.empty()) {
     finish.stop_token = record.ids.back();
   }
-  sequences_[index].finish = std::move(finish);
-  if (AllFinished()) phase_ = Phase::kOver;
+  sequences_[index].end = SequenceEnd{std::move(finish)};
+  if (AllFinished() && !IsOver(submit_state_)) submit_state_ = FinishedSession{};
 }
 
 bool Session::AllFinished() const {
   return !sequences_.empty() &&
-         std::ranges::all_of(sequences_, [](const Sequence& s) { return s.finish.has_value(); });
+         std::ranges::all_of(sequences_, [](const Sequence& s) { return s.end.has_value(); });
+}
+
+bool Session::AllSent() const {
+  return !sequences_.empty() &&
+         std::ranges::all_of(sequences_, [](const Sequence& s) { return s.end && s.end->sent; });
+}
+
+int32_t Session::CachedTokens() const {
+  return std::get<AcceptedRecord>(acceptance_).cached_tokens;
 }
 
 // ---- Text ----
@@ -296,7 +313,7 @@ void Session::Render(int32_t index, TimeUs now) {
       break;
     }
   }
-  if (!sequence.finish || sequence.rendered < static_cast<int32_t>(ids.size())) return;
+  if (!sequence.end || sequence.rendered < static_cast<int32_t>(ids.size())) return;
   if (sequence.text) {
     const bool stopped = sequence.text->stop().has_value();
     sequence.text->Finish(&sequence.pending);
@@ -306,50 +323,52 @@ void Session::Render(int32_t index, TimeUs now) {
     sequence.text.reset();
     if (!text_.want_text || has > sequence.rendered) sequence.pending = {};
   }
-  if (has > sequence.rendered) sequence.finish_sent = true;
+  if (has > sequence.rendered) sequence.end->sent = true;
 }
 
 void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
   SequenceRecord& record = record_.sequences[index];
   Sequence& sequence = sequences_[index];
-  if (sequence.finish && sequence.finish->reason == FinishReason::kStopString) {
+  if (sequence.end && sequence.end->event.reason == FinishReason::kStopString) {
     // Known: a resume. Only the router that cut it knew which string it was.
-    sequence.finish->stop_string = text_.stop_strings[stop.index];
+    sequence.end->event.stop_string = text_.stop_strings[stop.index];
     return;
   }
   record.ids.resize(stop.length);
   if (record_.request.output.logprobs) record.logprobs.resize(stop.length);
-  if (!sequence.upstream_over) cut_ = FrameEffects::Cut{index, stop.length};
-  const Usage usage{static_cast<int32_t>(record_.prompt_ids.size()), stop.length, cached_tokens_};
+  if (!sequence.end || !sequence.end->by_scheduler) cut_ = FrameEffects::Cut{index, stop.length};
+  const Usage usage{static_cast<int32_t>(record_.prompt_ids.size()), stop.length, CachedTokens()};
   const TimeUs first = first_token_us_ == 0 ? now : first_token_us_;
   const SequenceTimings timings =
-      sequence.finish
-          ? sequence.finish->timings
-          : SequenceTimings{.prefill_us = first - created_us_, .decode_us = now - first};
+      sequence.end ? sequence.end->event.timings
+                   : SequenceTimings{.prefill_us = first - created_us_, .decode_us = now - first};
   EndSequence(index, FinishReason::kStopString, usage, timings, now);
-  sequence.finish->stop_string = text_.stop_strings[stop.index];
+  sequence.end->event.stop_string = text_.stop_strings[stop.index];
 }
 
 // ---- What it is ----
 
 bool Session::over() const {
   std::lock_guard lock(mutex_);
-  return phase_ == Phase::kOver;
+  return IsOver(submit_state_);
 }
 
 bool Session::resumable() const {
   std::lock_guard lock(mutex_);
-  return have_record_ && !sequence_failed_ && (accepted_ || !failed_);
+  if (!HasRecord(acceptance_)) return false;
+  const auto* failed = std::get_if<FailedSession>(&submit_state_);
+  if (failed == nullptr) return true;
+  return !failed->of_sequence && IsAccepted(acceptance_);
 }
 
 bool Session::has_record() const {
   std::lock_guard lock(mutex_);
-  return have_record_;
+  return HasRecord(acceptance_);
 }
 
 bool Session::accepted() const {
   std::lock_guard lock(mutex_);
-  return accepted_;
+  return IsAccepted(acceptance_);
 }
 
 AttemptId Session::attempt() const {
@@ -375,10 +394,13 @@ size_t Session::bytes() const {
 
 std::string Session::outcome() const {
   std::lock_guard lock(mutex_);
-  if (!sequences_.empty() && sequences_[0].finish)
-    return FinishReasonName(sequences_[0].finish->reason);
-  if (failed_) return std::string(CodeName(end_status_.code()));
-  return "SUSPENDED";
+  if (!sequences_.empty() && sequences_[0].end) {
+    return FinishReasonName(sequences_[0].end->event.reason);
+  }
+  const auto* failed = std::get_if<FailedSession>(&submit_state_);
+  if (failed == nullptr) return "SUSPENDED";
+  const auto* left = std::get_if<LeftClient>(&client_state_);  // It was told this one.
+  return std::string(CodeName((left == nullptr ? failed->status : left->status).code()));
 }
 
 Session::Snapshot Session::snapshot() const {
@@ -389,30 +411,31 @@ Session::Snapshot Session::snapshot() const {
   snapshot.admitted.idempotency_key = idempotency_key_;
   snapshot.admitted.seed_given = seed_given_;
   snapshot.admitted.max_tokens_given = max_tokens_given_;
-  snapshot.accepted = accepted_;
-  snapshot.cached_tokens = cached_tokens_;
-  snapshot.fingerprint = fingerprint_;
-  for (const Sequence& sequence : sequences_) snapshot.finishes.push_back(sequence.finish);
+  snapshot.acceptance = acceptance_;
+  for (const Sequence& sequence : sequences_) {
+    snapshot.finishes.push_back(sequence.end ? std::optional(sequence.end->event) : std::nullopt);
+  }
   return snapshot;
 }
 
 bool Session::Adopt(Snapshot snapshot) {
   std::lock_guard lock(mutex_);
   FATHOM_CHECK(attempt_.value == 0 && snapshot.finishes.size() == sequences_.size());
-  cached_tokens_ = snapshot.cached_tokens;
-  fingerprint_ = std::move(snapshot.fingerprint);
-  replay_ = snapshot.accepted;
-  for (size_t i = 0; i < sequences_.size(); ++i)
-    sequences_[i].finish = std::move(snapshot.finishes[i]);
-  if (!AllFinished()) return false;
-  phase_ = Phase::kOver;
-  accepted_ = true;
-  return true;
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    if (snapshot.finishes[i]) sequences_[i].end = SequenceEnd{*std::move(snapshot.finishes[i])};
+  }
+  if (AllFinished()) {
+    acceptance_ = std::get<AcceptedRecord>(std::move(snapshot.acceptance));
+    submit_state_ = FinishedSession{};
+    return true;
+  }
+  if (!std::holds_alternative<NewRecord>(snapshot.acceptance)) acceptance_ = RecordAcceptedBefore{};
+  return false;
 }
 
 bool Session::SameRequest(const AdmittedRequest& other) const {
   std::lock_guard lock(mutex_);
-  if (!have_record_) return false;
+  if (!HasRecord(acceptance_)) return false;
   Request request = other.record.request;
   if (!other.max_tokens_given) request.stop.max_tokens = record_.request.stop.max_tokens;
   return record_.request == request && record_.prompt_ids == other.record.prompt_ids &&

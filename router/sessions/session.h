@@ -8,87 +8,29 @@
 // nothing is given out. Thread: any; a mutex of its own, a leaf lock, inside.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "cluster/request.h"
 #include "common/status.h"
 #include "router/api/admission.h"
+#include "router/sessions/client_events.h"
 #include "router/sessions/scheduler_link.h"
+#include "router/sessions/session_state.h"
 #include "text/text_stream.h"
 #include "text/tokenizer.h"
 
 namespace fathom::router {
-
-// ---- What a client is told ----
-
-struct StartedEvent {
-  std::string request_id;
-  std::string model;
-  std::string fingerprint;
-  uint64_t seed = 0;
-  int32_t prompt_tokens = 0;
-  int32_t cached_tokens = 0;
-  Request request;  // Effective values.
-  std::vector<std::string> stop_strings;
-  bool include_stop = false;
-};
-
-struct TokensEvent {
-  int32_t sequence = 0;
-  int32_t position = 0;  // Of ids[0]; without ids: the next one.
-  std::vector<TokenId> ids;
-  std::string text;
-  std::string reasoning;
-  std::vector<TokenLogprob> logprobs;
-};
-
-struct FinishEvent {
-  int32_t sequence = 0;
-  int32_t position = 0;  // Tokens of the sequence.
-  FinishReason reason = FinishReason::kNone;
-  std::optional<TokenId> stop_token;
-  std::optional<std::string> stop_string;
-  Usage usage;
-  SequenceTimings timings;
-  int64_t total_us = 0;
-  std::vector<FingerprintSpan> fingerprints;
-  bool last = false;  // The stream ends OK with it; no EndEvent follows.
-};
-
-struct KeepAliveEvent {};
-
-struct EndEvent {
-  absl::Status status;
-};
-
-using ClientEvent =
-    std::variant<StartedEvent, PromptLogprobs, TokensEvent, FinishEvent, KeepAliveEvent, EndEvent>;
-
-// The client's side. Both calls come from any thread, with no lock held; they must not block.
-class ClientSink {
- public:
-  virtual ~ClientSink() = default;
-  // Something may be there to take: call Sessions::Take, write what it gives, call WriteDone,
-  // repeat.
-  virtual void Wake() = 0;
-  // The write in flight must end now, without success (the reader is stuck).
-  virtual void Break() = 0;
-};
 
 struct SessionOptions {
   size_t render_ahead_bytes = 64 << 10;  // Text made before the client took it.
   int32_t prompt_logprobs_per_event = 256;
   int32_t ids_per_event = 4096;
 };
-
-// ---- The session ----
 
 class Session {
  public:
@@ -112,16 +54,15 @@ class Session {
   // The write of what Take gave has ended.
   void WriteDone(TimeUs now);
 
+  // The sink knows this session now. Before, nobody submits it or wakes the sink.
+  void Begin();
+  bool begun() const;
   // The client's stream is gone: its sink is forgotten.
   void Detach();
-  // Null after Detach.
+  // Whom to wake. Null before Begin and after Detach.
   std::shared_ptr<ClientSink> sink() const;
 
   // ---- Towards the scheduler.
-
-  // Its sink knows it now: before, nobody submits it or wakes the sink.
-  void set_begun() { begun_.store(true, std::memory_order_release); }
-  bool begun() const { return begun_.load(std::memory_order_acquire); }
 
   // What to submit under `attempt`; nullopt when it is over or a newer attempt was begun.
   std::optional<Submit> BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now);
@@ -181,10 +122,8 @@ class Session {
   // the prompt, text options, the end if it has one.
   struct Snapshot {
     AdmittedRequest admitted;
-    bool accepted = false;
-    int32_t cached_tokens = 0;
-    std::string fingerprint;
-    std::vector<std::optional<FinishEvent>> finishes;
+    Acceptance acceptance;
+    std::vector<std::optional<FinishEvent>> finishes;  // Of each sequence, if it has ended.
   };
   Snapshot snapshot() const;
   // Before anything else happens to it. True: it is finished already and needs no Submit.
@@ -194,17 +133,17 @@ class Session {
   bool SameRequest(const AdmittedRequest& other) const;
 
  private:
-  std::atomic<bool> begun_{false};
-  enum class Phase { kWaiting, kSending, kSubmitted, kOver };
-
+  struct SequenceEnd {
+    FinishEvent event;
+    bool by_scheduler = false;  // It said so itself. Otherwise it is told of a cut by Close.
+    bool sent = false;          // To the client.
+  };
   struct Sequence {
     std::unique_ptr<TextStream> text;  // Null: no text is wanted, or the end was rendered.
     int32_t rendered = 0;              // Ids that went through `text`.
     int32_t sent = 0;   // Ids given out, with all their text; a resume starts above 0.
     TextDelta pending;  // Text of ids up to `rendered` that was not given out.
-    std::optional<FinishEvent> finish;
-    bool finish_sent = false;
-    bool upstream_over = false;  // The scheduler itself said that it ended.
+    std::optional<SequenceEnd> end;
   };
 
   // The members below assume the lock.
@@ -218,12 +157,15 @@ class Session {
   void EndSequence(int32_t index, FinishReason reason, const Usage& usage,
                    const SequenceTimings& timings, TimeUs now);
   bool AllFinished() const;
+  bool AllSent() const;
+  // Of the request's prompt. REQUIRES: it was accepted.
+  int32_t CachedTokens() const;
   int32_t ClientHas(int32_t index) const;
-  std::optional<ClientEvent> NextEvent(TimeUs now);
-  std::optional<ClientEvent> TakePromptLogprobs();
+  std::optional<ClientEvent> NextEvent(StreamingClient& client, TimeUs now);
+  std::optional<ClientEvent> TakePromptLogprobs(StreamingClient& client);
   std::optional<ClientEvent> TakeTokens(int32_t index, TimeUs now);
   std::optional<ClientEvent> TakeFinish(int32_t index);
-  StartedEvent Started() const;
+  StartedEvent Started(const AcceptedRecord& accepted) const;
 
   const SessionOptions options_;
   const SessionKey key_;
@@ -237,32 +179,21 @@ class Session {
   TextOptions text_;
   bool seed_given_ = false;
   bool max_tokens_given_ = false;
-  bool have_record_ = false;
   TimeUs deadline_us_ = 0;  // 0: none.
   std::vector<int32_t> next_positions_;
-  std::vector<Sequence> sequences_;
+  std::vector<Sequence> sequences_;  // One for each sequence of record_.
 
-  Phase phase_ = Phase::kWaiting;
-  StreamId stream_;
-  AttemptId attempt_;
-  bool accepted_ = false;
-  bool replay_ = false;  // Another session of this record was accepted.
-  int32_t cached_tokens_ = 0;
-  std::string fingerprint_;
+  SubmitState submit_state_;
+  AttemptId attempt_;  // The latest one; 0: none was begun.
+  Acceptance acceptance_;
+  ClientState client_state_;
   TimeUs first_token_us_ = 0;
   TimeUs last_token_us_ = 0;
-
-  bool started_sent_ = false;
-  size_t prompt_logprobs_sent_ = 0;
   std::optional<FrameEffects::Cut> cut_;
-  bool keep_alive_due_ = false;
-  bool hung_up_ = false;          // The client left: what waits is not wanted any more.
-  bool failed_ = false;           // What waits is given out, then the status.
-  bool sequence_failed_ = false;  // By the cluster's word: the record would fail again.
-  absl::Status end_status_;       // With hung_up_ or failed_.
+
+  // The write slot: Take takes it, WriteDone frees it.
   bool writing_ = false;
-  bool stream_over_ = false;
-  TimeUs last_write_us_;
+  TimeUs last_write_us_;  // When the last write began or ended.
 };
 
 }  // namespace fathom::router

@@ -7,17 +7,28 @@
 #include "router/sessions/session.h"
 
 namespace fathom::router {
-// -----------------------------------------------------------------------------------
+namespace {
+
+bool IsLast(const ClientEvent& event) {
+  const auto* finish = std::get_if<FinishEvent>(&event);
+  return (finish != nullptr && finish->last) || std::holds_alternative<EndEvent>(event);
+}
+
+}  // namespace
 
 std::optional<ClientEvent> Session::Take(TimeUs now) {
   std::lock_guard lock(mutex_);
-  if (writing_ || stream_over_) return std::nullopt;
-  std::optional<ClientEvent> event = NextEvent(now);
+  if (writing_) return std::nullopt;
+  std::optional<ClientEvent> event;
+  if (auto* left = std::get_if<LeftClient>(&client_state_)) {
+    if (!std::exchange(left->told, true)) event = EndEvent{left->status};
+  } else if (auto* streaming = std::get_if<StreamingClient>(&client_state_)) {
+    event = NextEvent(*streaming, now);
+    if (event && IsLast(*event)) client_state_ = EndedClient{};
+  }
   if (!event) return event;
   writing_ = true;
   last_write_us_ = now;
-  const auto* finish = std::get_if<FinishEvent>(&*event);
-  stream_over_ = (finish != nullptr && finish->last) || std::holds_alternative<EndEvent>(*event);
   return event;
 }
 
@@ -27,45 +38,45 @@ void Session::WriteDone(TimeUs now) {
   last_write_us_ = now;
 }
 
-std::optional<ClientEvent> Session::NextEvent(TimeUs now) {
-  if (hung_up_) return EndEvent{end_status_};
-  if (accepted_) {
-    if (!std::exchange(started_sent_, true)) return Started();
-    if (auto event = TakePromptLogprobs()) return event;
+std::optional<ClientEvent> Session::NextEvent(StreamingClient& client, TimeUs now) {
+  if (const auto* accepted = std::get_if<AcceptedRecord>(&acceptance_)) {
+    if (!std::exchange(client.started_sent, true)) return Started(*accepted);
+    if (auto event = TakePromptLogprobs(client)) return event;
     for (int32_t i = 0; i < static_cast<int32_t>(sequences_.size()); ++i) {
       if (auto event = TakeTokens(i, now)) return event;
       if (auto event = TakeFinish(i)) return event;
     }
-    const bool all_sent =
-        std::ranges::all_of(sequences_, [](const Sequence& s) { return s.finish_sent; });
-    if (!sequences_.empty() && all_sent) return EndEvent{absl::OkStatus()};
+    if (AllSent()) return EndEvent{absl::OkStatus()};
   }
-  if (failed_) return EndEvent{end_status_};
-  if (std::exchange(keep_alive_due_, false)) return KeepAliveEvent{};
+  if (const auto* failed = std::get_if<FailedSession>(&submit_state_)) {
+    return EndEvent{failed->status};
+  }
+  if (std::exchange(client.keep_alive_due, false)) return KeepAliveEvent{};
   return std::nullopt;
 }
 
-StartedEvent Session::Started() const {
+StartedEvent Session::Started(const AcceptedRecord& accepted) const {
   return {.request_id = key_.request_id,
           .model = record_.model,
-          .fingerprint = fingerprint_,
+          .fingerprint = accepted.fingerprint,
           .seed = record_.seed,
           .prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size()),
-          .cached_tokens = cached_tokens_,
+          .cached_tokens = accepted.cached_tokens,
           .request = record_.request,
           .stop_strings = text_.stop_strings,
           .include_stop = text_.include_stop};
 }
 
-std::optional<ClientEvent> Session::TakePromptLogprobs() {
-  const size_t left = record_.prompt_logprobs.size() - prompt_logprobs_sent_;
+std::optional<ClientEvent> Session::TakePromptLogprobs(StreamingClient& client) {
+  const size_t left = record_.prompt_logprobs.size() - client.prompt_logprobs_sent;
   if (left == 0) return std::nullopt;
   PromptLogprobs event;
-  event.start = static_cast<int32_t>(prompt_logprobs_sent_) + 1;
-  const auto from = record_.prompt_logprobs.begin() + static_cast<ptrdiff_t>(prompt_logprobs_sent_);
+  event.start = static_cast<int32_t>(client.prompt_logprobs_sent) + 1;
+  const auto from =
+      record_.prompt_logprobs.begin() + static_cast<ptrdiff_t>(client.prompt_logprobs_sent);
   const auto count = std::min<size_t>(left, options_.prompt_logprobs_per_event);
   event.logprobs.assign(from, from + static_cast<ptrdiff_t>(count));
-  prompt_logprobs_sent_ += count;
+  client.prompt_logprobs_sent += count;
   return event;
 }
 
@@ -94,11 +105,11 @@ std::optional<ClientEvent> Session::TakeTokens(int32_t index, TimeUs now) {
 
 std::optional<ClientEvent> Session::TakeFinish(int32_t index) {
   Sequence& sequence = sequences_[index];
-  if (!sequence.finish || sequence.finish_sent) return std::nullopt;
-  if (sequence.rendered < sequence.finish->position) return std::nullopt;
-  sequence.finish_sent = true;
-  FinishEvent event = *sequence.finish;
-  event.last = std::ranges::all_of(sequences_, [](const Sequence& s) { return s.finish_sent; });
+  if (!sequence.end || sequence.end->sent) return std::nullopt;
+  if (sequence.rendered < sequence.end->event.position) return std::nullopt;
+  sequence.end->sent = true;
+  FinishEvent event = sequence.end->event;
+  event.last = AllSent();
   return event;
 }
 
@@ -111,8 +122,10 @@ std::optional<Session::FrameEffects::Cut> Session::TakeCut() {
 
 bool Session::KeepAliveDue(TimeUs now, int64_t silence_us) {
   std::lock_guard lock(mutex_);
-  if (!started_sent_ || writing_ || stream_over_ || now - last_write_us_ < silence_us) return false;
-  keep_alive_due_ = true;
+  auto* streaming = std::get_if<StreamingClient>(&client_state_);
+  if (streaming == nullptr || !streaming->started_sent) return false;
+  if (writing_ || now - last_write_us_ < silence_us) return false;
+  streaming->keep_alive_due = true;
   return true;
 }
 
@@ -123,19 +136,17 @@ int64_t Session::StuckFor(TimeUs now) const {
 
 bool Session::EndAtDeadline(TimeUs now, int64_t grace_us) {
   std::lock_guard lock(mutex_);
-  if (phase_ == Phase::kOver || deadline_us_ == 0 || now < deadline_us_ + grace_us) return false;
-  if (!accepted_) {
-    phase_ = Phase::kOver;
-    failed_ = true;
-    end_status_ =
+  if (IsOver(submit_state_) || deadline_us_ == 0 || now < deadline_us_ + grace_us) return false;
+  if (!IsAccepted(acceptance_)) {
+    submit_state_ = FailedSession{
         WithReason(DeadlineExceeded("the deadline passed before a scheduler took the request"),
-                   Reason::kDeadline, "deadline_ms");
+                   Reason::kDeadline, "deadline_ms")};
     return true;
   }
   for (int32_t i = 0; i < static_cast<int32_t>(sequences_.size()); ++i) {
-    if (sequences_[i].finish) continue;
+    if (sequences_[i].end) continue;
     const Usage usage{static_cast<int32_t>(record_.prompt_ids.size()),
-                      static_cast<int32_t>(record_.sequences[i].ids.size()), cached_tokens_};
+                      static_cast<int32_t>(record_.sequences[i].ids.size()), CachedTokens()};
     EndSequence(i, FinishReason::kDeadline, usage, {}, now);
   }
   return true;

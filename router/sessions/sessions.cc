@@ -137,7 +137,7 @@ absl::StatusOr<std::shared_ptr<Session>> Sessions::Resume(const SessionKey& key,
 void Sessions::Submit(const SessionPtr& session) {
   {
     std::lock_guard lock(mutex_);
-    session->set_begun();
+    session->Begin();
     if (!session->over()) waiting_.push_back(session);
   }
   if (session->over()) return Wake(session);  // Adopted a finished record.
@@ -340,7 +340,7 @@ void Sessions::OnStats(const ClusterStats& stats) {
 // ---- Towards clients ----
 
 void Sessions::Wake(const SessionPtr& session) {
-  if (!session->begun()) return;  // Its sink does not know it yet; Submit wakes it.
+  // A sink that does not know its session yet is woken by Submit.
   if (const auto sink = session->sink()) sink->Wake();
 }
 
@@ -356,7 +356,6 @@ std::optional<ClientEvent> Sessions::Take(const SessionPtr& session) {
 void Sessions::WriteDone(const SessionPtr& session) { session->WriteDone(clock_->Now()); }
 
 void Sessions::HangUp(const SessionPtr& session) {
-  session->set_begun();  // The client may leave before its first Submit.
   const auto subscription = session->HangUp(Cancelled("the client left"));
   if (subscription) {
     link_->SendSuspend(subscription->stream, {subscription->attempt, session->key()});

@@ -2,9 +2,9 @@
 // the scheduler for them. It submits, matches frames by attempt, submits everything again when a
 // leader is there again, and keeps what ended or was left for a resume.
 //
-// Thread: any. Tables are guarded by one mutex, each session by its own; neither is held while the
-// link or a sink is called, and the two are never nested. Tokens take no hop: OnFrames runs in the
-// link's read callback.
+// Thread: any. Tables are guarded by one mutex, each session by its own, which may be taken while
+// the tables' is held and never the other way round. Neither is held while the link or a sink is
+// called. Tokens take no hop: OnFrames runs in the link's read callback.
 #pragma once
 
 #include <cstdint>

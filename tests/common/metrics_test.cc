@@ -32,6 +32,33 @@ TEST(Metrics, TextHasNamesLabelsAndValues) {
   EXPECT_EQ(ok.value(), 3);
 }
 
+// Without a server: for whoever has the port.
+TEST(Metrics, AnswersForAServerOfOthers) {
+  Metrics metrics("router");
+  metrics.AddHistogram("ttft_seconds", "Time to first token", {0.1, 1}).Observe(0.5);
+  bool alive = true;
+  const auto get = [&](std::string_view path) {
+    return metrics.Answer(path, [&] { return alive; });
+  };
+  const HttpAnswer answer = get("/metrics");
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.content_type, "text/plain; version=0.0.4; charset=utf-8");
+  EXPECT_EQ(answer.body, metrics.Text());
+  EXPECT_TRUE(
+      answer.body.starts_with("# HELP fathom_router_ttft_seconds Time to first token\n"
+                              "# TYPE fathom_router_ttft_seconds histogram\n"
+                              "fathom_router_ttft_seconds_count 1\n"
+                              "fathom_router_ttft_seconds_sum 0.5\n"
+                              "fathom_router_ttft_seconds_bucket{le=\"0.1\"} 0\n"
+                              "fathom_router_ttft_seconds_bucket{le=\"1\"} 1\n"
+                              "fathom_router_ttft_seconds_bucket{le=\"+Inf\"} 1\n"))
+      << answer.body;
+  EXPECT_EQ(get("/livez").status, 200);
+  alive = false;
+  EXPECT_EQ(get("/livez").status, 503);
+  EXPECT_EQ(get("/v1/models").status, 404);
+}
+
 int Serve(Metrics* metrics, const char* host) {
   auto listener = Listener::Bind(host, 0, "--http-port");
   EXPECT_TRUE(listener.ok()) << ToString(listener.status());

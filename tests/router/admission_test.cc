@@ -45,7 +45,7 @@ ModelFacts Facts() {
 absl::StatusOr<AdmittedRequest> AdmitIds(const PublicRequest& request,
                                          std::vector<TokenId> ids = {0, 5, 7},
                                          const ModelFacts& facts = Facts()) {
-  return Admit(request, std::move(ids), facts, {"req", 42});
+  return Admit(request, std::move(ids), facts, {{"tenant", "req"}, 42});
 }
 
 int32_t ToInt(double value) {

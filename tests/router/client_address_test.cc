@@ -1,5 +1,5 @@
-// The address by which a call is counted.
-#include "router/frontend/grpc/client_address.h"
+// Whom a call is counted for.
+#include "router/api/client_address.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-// The configuration of the model folder, and identities derived from idempotency keys.
+// What a router reads of a model folder.
 #include "router/api/model_folder.h"
 
 #include <gmock/gmock.h>
@@ -8,7 +8,6 @@
 #include <fstream>
 
 #include "common/process.h"
-#include "router/api/identity.h"
 
 namespace fathom::router {
 namespace {
@@ -148,54 +147,6 @@ TEST(ModelFolder, BadFilesAreNamed) {
     folder.Write("generation_config.json", text);
     EXPECT_EQ(ReadModelFolder(folder.path()).status().code(), absl::StatusCode::kInvalidArgument)
         << text;
-  }
-}
-
-TEST(Identity, KeyDecidesTheIdAndTheIdTheSeed) {
-  const std::string id = IdFromKey("t", "key", "body");
-  EXPECT_EQ(IdFromKey("t", "key", "body"), id);
-  EXPECT_EQ(id.size(), 32u);
-  // The length of each part precedes it, so moving a byte from one part to the next changes the
-  // digest.
-  EXPECT_NE(IdFromKey("tk", "ey", "body"), id);
-  EXPECT_NE(IdFromKey("t", "key", "bodY"), id);
-  EXPECT_EQ(SeedFromId("t", id), SeedFromId("t", id));
-  EXPECT_NE(SeedFromId("t", id), SeedFromId("u", id));
-  EXPECT_NE(SeedFromId("t", "1a"), SeedFromId("t1", "a"));
-}
-
-TEST(Identity, BytesAreTakenAsDocumented) {
-  // SHA-256 of 1,0,0,0,0,0,0,0,'t', 1,0,...,'k', 0,0,...: each part after its length.
-  const std::string input =
-      std::string("\x01\0\0\0\0\0\0\0t\x01\0\0\0\0\0\0\0k\0\0\0\0\0\0\0\0", 26);
-  EXPECT_EQ(IdFromKey("t", "k", ""), Sha256Hex(input).substr(16, 32));
-  const std::string hex = Sha256Hex(input.substr(0, 18));
-  std::string little_endian;
-  for (int byte = 7; byte >= 0; --byte) little_endian += hex.substr(2 * byte, 2);
-  EXPECT_EQ(SeedFromId("t", "k"), std::stoull(little_endian, nullptr, 16));
-}
-
-TEST(Identity, WhatTheRequestSaysTakesPrecedence) {
-  PublicRequest request;
-  const Identity drawn = IdentityOf(request, "body");
-  EXPECT_NE(drawn.request_id, IdentityOf(request, "body").request_id);
-  request.request_id = "mine";
-  request.sampling.seed = 5;
-  EXPECT_EQ(IdentityOf(request, "body").request_id, "mine");
-  EXPECT_EQ(IdentityOf(request, "body").seed, 5u);
-}
-
-// A client that repeats the id, the key or the seed asks for the same answer.
-TEST(Identity, ARepetitionUnderTheToldIdHasTheSameSeed) {
-  for (const char* key : {"", "once"}) {
-    PublicRequest request;
-    request.tenant = "default";
-    request.idempotency_key = key;
-    const Identity first = IdentityOf(request, "body");
-    request.request_id = first.request_id;
-    EXPECT_EQ(IdentityOf(request, "body").seed, first.seed) << "with key '" << key << "'";
-    request.idempotency_key.clear();
-    EXPECT_EQ(IdentityOf(request, "body").seed, first.seed) << "by the id alone";
   }
 }
 

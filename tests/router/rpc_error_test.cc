@@ -5,6 +5,7 @@
 
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "tests/router/grpc_status.h"
 
 namespace fathom::router {
 namespace {

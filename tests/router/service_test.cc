@@ -12,7 +12,7 @@
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "inference.grpc.pb.h"
-#include "router/frontend/grpc/rpc_error.h"
+#include "tests/router/grpc_status.h"
 #include "tests/router/session_fixture.h"
 
 namespace fathom::router {
@@ -23,21 +23,21 @@ using ::testing::HasSubstr;
 class ServiceTest : public ::testing::Test {
  protected:
   ServiceTest() : sessions_({}, &clock_, &link_, &TinyTokenizer(), &counts_), pool_(1, 4, &clock_) {
-    auto folder = ReadModelFolder(FATHOM_SOURCE_DIR "/models/fathom-tiny");
-    EXPECT_TRUE(folder.ok());
-    folder_ = *folder;
+    folder_ = *ReadModelFolder(FATHOM_SOURCE_DIR "/models/fathom-tiny");
     auto chat = ChatRenderer::Load(folder_.path, "", &TinyTokenizer());
     EXPECT_TRUE(chat.ok()) << ToString(chat.status());
     chat_ = *std::move(chat);
-    ServiceParts parts;
+    ApiParts parts;
     parts.sessions = &sessions_;
     parts.folder = &folder_;
     parts.served_name = "tiny";
     parts.tokenizer = &TinyTokenizer();
     parts.chat = chat_.get();
     parts.pool = &pool_;
+    parts.clock = &clock_;
     parts.observer = &observer_;
-    service_ = std::make_unique<RouterService>(parts);
+    api_ = std::make_unique<InferenceApi>(parts);
+    service_ = std::make_unique<RouterService>(api_.get());
     auto listener = Listener::Bind("127.0.0.1", 0, "--grpc-port");
     EXPECT_TRUE(listener.ok()) << ToString(listener.status());
     port_ = listener->port();
@@ -61,7 +61,6 @@ class ServiceTest : public ::testing::Test {
     facts.cluster.groups = 1;
     facts.cluster.vocab = 4096;
     sessions_.OnUp(stream_, facts);
-    service_->UpdateHealth();
   }
   Submit AcceptOne() {
     std::vector<Submit> submits = link_.WaitForSubmits();
@@ -105,6 +104,7 @@ class ServiceTest : public ::testing::Test {
     return FromGrpcStatus(status);
   }
   bool Serving() {
+    service_->SetServing(api_->Ready().ok());  // As main does, some times a second.
     auto health = grpc::health::v1::Health::NewStub(channel_);
     grpc::ClientContext context;
     grpc::health::v1::HealthCheckResponse response;
@@ -115,11 +115,12 @@ class ServiceTest : public ::testing::Test {
   RealClock clock_;
   FakeLink link_;
   SessionObserver counts_;
-  ServiceObserver observer_;
+  ApiObserver observer_;
   Sessions sessions_;
   WorkPool pool_;
   ModelFolder folder_;
   std::unique_ptr<const ChatRenderer> chat_;
+  std::unique_ptr<InferenceApi> api_;
   std::unique_ptr<RouterService> service_;
   int port_ = 0;
   std::shared_ptr<grpc::Channel> channel_;
@@ -457,7 +458,7 @@ TEST_F(ServiceTest, HealthAndStatusSayWhy) {
   Up();
   EXPECT_TRUE(Serving());
   EXPECT_EQ(reason(), "");
-  service_->Drain();
+  api_->Drain();
   EXPECT_FALSE(Serving());
   EXPECT_EQ(DetailOf(Generate(request))->reason, "DRAINING");
 }

@@ -40,6 +40,7 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
   Down();
   // It uses the record of the living session and does not ask for it.
   const auto second = Resume("a", {1});
+  const auto third = Resume("a", {1});  // From the second's, which no scheduler has accepted yet.
   Up();
   for (const fathom::Submit& submit : AcceptAll()) {
     ASSERT_TRUE(submit.record.has_value());
@@ -47,7 +48,8 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
     EXPECT_TRUE(submit.replay);
   }
   EXPECT_EQ(second->seen().ids, std::vector<TokenId>{11});
-  // The same with a session that was not accepted yet.
+  EXPECT_EQ(third->seen().ids, std::vector<TokenId>{11});
+  // One that was not accepted yet, likewise.
   Down();
   Start(Request("new"));
   Resume("new", {});

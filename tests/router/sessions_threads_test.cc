@@ -2,9 +2,12 @@
 // ticks, and clients that come, read, leave and resume, all at the same time. Every answer that a
 // client reads to its end is exact.
 #include <atomic>
+#include <condition_variable>
+#include <mutex>
 #include <random>
 #include <thread>
 
+#include "router/sessions/session_stream.h"
 #include "tests/router/session_fixture.h"
 
 namespace fathom::router {
@@ -167,6 +170,92 @@ TEST(SessionsThreads, TheStreamLimitAndAnIdempotencyKeyHoldForCallsAtOneMoment) 
       if (session != nullptr) session->Detach();
     }
   }
+}
+
+// A protocol whose writes end on a thread of its own.
+class ThreadedStream final : public SessionStream {
+ public:
+  explicit ThreadedStream(Sessions* sessions) : SessionStream(sessions) {}
+  ~ThreadedStream() override { thread_.join(); }
+
+  void Break() override {}
+  void Begin(std::shared_ptr<Session> session) {
+    thread_ = std::thread([this] { Serve(); });
+    SessionStream::Begin(std::move(session));
+  }
+  // Of tokens, once the stream has ended.
+  std::vector<TokenId> WaitForIds() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return over_; });
+    return ids_;
+  }
+  using SessionStream::Closed;
+
+ private:
+  void Write(const ClientEvent& event) override {
+    EXPECT_EQ(in_flight_++, 0) << "two writes in flight";
+    std::lock_guard lock(mutex_);
+    if (const auto* tokens = std::get_if<TokensEvent>(&event)) {
+      ids_.insert(ids_.end(), tokens->ids.begin(), tokens->ids.end());
+    }
+    const auto* finish = std::get_if<FinishEvent>(&event);
+    over_ = finish != nullptr && finish->last;
+    written_ = true;
+    changed_.notify_all();
+  }
+  void Serve() {
+    while (true) {
+      bool over = false;
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return written_; });
+        written_ = false;
+        over = over_;
+      }
+      if (over) return;
+      --in_flight_;
+      Written(true);
+    }
+  }
+
+  std::atomic<int> in_flight_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<TokenId> ids_;
+  bool written_ = false;
+  bool over_ = false;
+  std::thread thread_;
+};
+
+// Frames and ticks wake the stream while its writes end elsewhere: never two in flight, and each
+// token is written once and in order.
+TEST(SessionsThreads, OneWriteInFlightWhoeverWakes) {
+  const RealClock clock;
+  FakeLink link;
+  SessionObserver observer;
+  SessionsOptions options;
+  options.keep_alive_us = 0;  // Each tick wakes.
+  Sessions sessions(options, &clock, &link, nullptr, &observer);
+  Scheduler scheduler(&sessions, &link);
+  scheduler.NewLeader();
+  std::atomic<bool> done = false;
+  std::thread ticks([&] {
+    while (!done) sessions.Tick();
+  });
+  for (int i = 0; i < 100; ++i) {
+    AdmittedRequest admitted;
+    admitted.record.key = {"default", fmt::format("{}", i)};
+    admitted.record.prompt_ids = {1};
+    admitted.record.request.stop.max_tokens = kTokens;
+    const std::vector<TokenId> answer = AnswerOf(admitted.record.key);
+    auto stream = std::make_shared<ThreadedStream>(&sessions);
+    stream->Begin(*sessions.Create(std::move(admitted), stream));
+    for (int32_t step = 0; step < kTokens; ++step) scheduler.Step();
+    EXPECT_EQ(stream->WaitForIds(), answer);
+    stream->Closed();
+  }
+  done = true;
+  ticks.join();
 }
 
 }  // namespace

@@ -11,7 +11,5 @@ namespace fathom::router {
 
 // A status without ErrorDetail gets its code's name as the reason. OK stays OK.
 grpc::Status ToGrpcStatus(const absl::Status& status);
-// The way back, for whoever calls a Fathom server. Details that cannot be read are left out.
-absl::Status FromGrpcStatus(const grpc::Status& status);
 
 }  // namespace fathom::router

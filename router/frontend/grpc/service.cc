@@ -2,198 +2,130 @@
 
 #include <google/protobuf/stubs/logging.h>
 
-#include <atomic>
+#include <algorithm>
 #include <chrono>
-#include <functional>
 #include <utility>
 
-#include "common/log.h"
-#include "common/reason.h"
-#include "common/retry_delay.h"
 #include "inference.pb.h"
-#include "router/frontend/grpc/client_address.h"
-#include "router/frontend/grpc/client_stream.h"
-#include "router/frontend/grpc/handler.h"
+#include "router/api/trace_id.h"
+#include "router/frontend/grpc/answer_proto.h"
+#include "router/frontend/grpc/grpc_stream.h"
+#include "router/frontend/grpc/parse_message.h"
+#include "router/frontend/grpc/request_proto.h"
 #include "router/frontend/grpc/rpc_error.h"
 
 namespace fathom::router {
 namespace {
 
-// Until the call's own deadline, at least 1; 0: it has none.
-int64_t TimeLeftMs(const rpc::Call& call) {
-  const auto deadline = call.deadline();
-  if (deadline == std::chrono::system_clock::time_point::max()) return 0;
-  const auto left = deadline - std::chrono::system_clock::now();
-  return std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
-}
-
-absl::Status Dropped(WorkDrop why, int64_t retry_after_ms) {
-  static std::atomic<uint64_t> refused{0};  // Makes retry delays differ.
-  switch (why) {
-    case WorkDrop::kFull:
-      break;
-    case WorkDrop::kCancelled:
-      return Cancelled("the call was cancelled, or its deadline passed, before its text's turn");
-    case WorkDrop::kStopping:
-      return WithReason(
-          Unavailable("this router is shutting down; send the request to another one"),
-          Reason::kDraining, "", JitteredRetryMs(kDrainingRetryMs, ++refused));
-  }
-  return WithReason(Exhausted("this router tokenizes as many long texts as it may; try again"),
-                    Reason::kTokenizerBusy, "", retry_after_ms);
-}
+using CallPtr = std::shared_ptr<rpc::Call>;
 
 constexpr char kInference[] = "fathom.v1.Inference";
 constexpr char kAdmin[] = "fathom.v1.Admin";
 
-}  // namespace
+std::string Path(const char* service, const char* method) {
+  return fmt::format("/{}/{}", service, method);
+}
+
+CallContext ContextOf(const CallPtr& call) {
+  using std::chrono::duration_cast;
+  const auto now = std::chrono::system_clock::now();
+  CallContext context{
+      .peer = call->peer(),
+      .forwarded_for = call->forwarded_for(),
+      .trace_id = TraceIdOf(call->traceparent()),
+      .received_unix_s = duration_cast<std::chrono::seconds>(now.time_since_epoch()).count(),
+      .cancelled = [call] { return call->cancelled(); }};
+  if (call->deadline() != std::chrono::system_clock::time_point::max()) {
+    const auto left = duration_cast<std::chrono::milliseconds>(call->deadline() - now);
+    context.deadline_ms = std::max<int64_t>(1, left.count());
+  }
+  return context;
+}
 
 // The methods take raw bytes, so that a broken message is answered by us, with the field, and not
 // by gRPC.
-class RouterService::Methods {
- public:
-  explicit Methods(const Handler* handler) : handler_(handler) {}
+template <class Message>
+absl::StatusOr<Message> Parse(const std::string& bytes) {
+  Message message;
+  FATHOM_RETURN_IF_ERROR(ParseMessage(bytes, &message));
+  return message;
+}
 
-  void AddTo(rpc::Server* server) {
-    server->AddService(kInference);
-    server->AddService(kAdmin);
-    AddStream(server, "Generate", &Handler::Generate);
-    AddStream(server, "Chat", &Handler::Chat);
-    server->AddMethod(
-        Path(kInference, "Resume"),
-        [this](const CallPtr& call, const grpc::ByteBuffer& request) { Resume(call, request); });
-    AddUnary<v1::TokenizeResponse>(server, kInference, "Tokenize", &Handler::Tokenize);
-    AddUnary<v1::DetokenizeResponse>(server, kInference, "Detokenize", &Handler::Detokenize);
-    AddUnary<v1::Model>(server, kInference, "GetModel", &Handler::GetModel);
-    AddUnary<v1::Limits>(server, kInference, "GetLimits", &Handler::GetLimits);
-    AddUnary<v1::ClusterStatus>(server, kAdmin, "GetStatus", &Handler::GetStatus);
-  }
-
- private:
-  using CallPtr = std::shared_ptr<rpc::Call>;
-  using Admission = absl::StatusOr<AdmittedRequest> (Handler::*)(const std::string&,
-                                                                 const CallInfo&) const;
-  template <class Response>
-  using Answer = absl::Status (Handler::*)(const std::string&, const CallInfo&, Response*) const;
-  using End = std::function<void(const absl::Status&)>;
-
-  static std::string Path(const char* service, const char* method) {
-    return fmt::format("/{}/{}", service, method);
-  }
-
-  void AddStream(rpc::Server* server, const char* method, Admission admit) {
-    server->AddMethod(Path(kInference, method),
-                      [this, admit](const CallPtr& call, const grpc::ByteBuffer& request) {
-                        Stream(call, request, admit);
-                      });
-  }
-  template <class Response>
-  void AddUnary(rpc::Server* server, const char* service, const char* method,
-                Answer<Response> answer) {
-    server->AddMethod(Path(service, method),
-                      [this, answer](const CallPtr& call, const grpc::ByteBuffer& request) {
-                        Unary(call, request, answer);
-                      });
-  }
-
-  void Refuse(const std::shared_ptr<ClientStream>& stream, const absl::Status& status) {
-    handler_->parts().observer->Refused(status.code());
-    stream->Refuse(status);
-  }
-
-  void Launch(const std::shared_ptr<ClientStream>& stream,
-              absl::StatusOr<std::shared_ptr<Session>> session) {
-    if (!session.ok()) return Refuse(stream, session.status());
-    stream->Begin(*std::move(session));
-  }
-
-  // Short work at once, long work on the pool, which may drop it.
-  void Run(const CallPtr& call, size_t bytes, std::function<void(const CallInfo&)> work,
-           End refuse) {
-    CallInfo info{.time_left_ms = TimeLeftMs(*call),
-                  .cancelled = [call] { return call->cancelled(); }};
-    if (bytes < handler_->parts().inline_bytes_max) return work(info);
-    const auto came = std::chrono::steady_clock::now();
-    handler_->parts().pool->Run(
-        {.client = handler_->parts().behind_proxy
-                       ? ClientBehindProxy(call->peer(), call->forwarded_for())
-                       : ClientOfPeer(call->peer()),
-         .cancelled = info.cancelled,
-         .run =
-             [came, info, work = std::move(work)]() mutable {
-               info.waited_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
-                                    std::chrono::steady_clock::now() - came)
-                                    .count();
-               work(info);
-             },
-         .drop = [refuse = std::move(refuse)](WorkDrop why,
-                                              int64_t ms) { refuse(Dropped(why, ms)); }});
-  }
-
-  void Stream(const CallPtr& call, const grpc::ByteBuffer& request, Admission admit) {
-    const auto stream = ClientStream::Make(call, handler_->parts().sessions);
-    // g++ 12 with UBSan loses `this` in (handler_->*admit)(...) inside a lambda: std::invoke keeps
-    // it.
-    auto work = [this, stream, bytes = rpc::Dump(request), admit](const CallInfo& info) {
-      absl::StatusOr<AdmittedRequest> admitted = std::invoke(admit, handler_, bytes, info);
-      if (!admitted.ok()) return Refuse(stream, admitted.status());
-      Launch(stream, handler_->parts().sessions->Create(*std::move(admitted), stream));
+template <class Message>
+void AddStream(rpc::Server* server, const InferenceApi* api, const char* method) {
+  server->AddMethod(Path(kInference, method), [api](const CallPtr& call,
+                                                    const grpc::ByteBuffer& request) {
+    const auto read = [bytes = rpc::Dump(request)]() -> absl::StatusOr<GenerateRequest> {
+      FATHOM_ASSIGN_OR_RETURN(Message message, Parse<Message>(bytes));
+      return FromProto(std::move(message));
     };
-    Run(call, request.Length(), std::move(work),
-        [this, stream](const absl::Status& status) { Refuse(stream, status); });
-  }
+    api->Generate(ContextOf(call), request.Length(), read, GrpcStream::Make(call, api->sessions()));
+  });
+}
 
-  void Resume(const CallPtr& call, const grpc::ByteBuffer& request) {
-    const auto stream = ClientStream::Make(call, handler_->parts().sessions);
-    auto point = handler_->Resume(rpc::Dump(request));
-    if (!point.ok()) return Refuse(stream, point.status());
-    Launch(stream, handler_->parts().sessions->Resume(point->key, std::move(point->next_positions),
-                                                      stream));
-  }
+void AddResume(rpc::Server* server, const InferenceApi* api) {
+  server->AddMethod(
+      Path(kInference, "Resume"), [api](const CallPtr& call, const grpc::ByteBuffer& request) {
+        const auto read = [&]() -> absl::StatusOr<ResumeRequest> {
+          FATHOM_ASSIGN_OR_RETURN(const auto message, Parse<v1::ResumeRequest>(rpc::Dump(request)));
+          return FromProto(message);
+        };
+        api->Resume(ContextOf(call), read(), GrpcStream::Make(call, api->sessions()));
+      });
+}
 
-  template <class Response>
-  void Unary(const CallPtr& call, const grpc::ByteBuffer& request, Answer<Response> answer) {
-    auto work = [this, call, bytes = rpc::Dump(request), answer](const CallInfo& info) {
-      Response message;
-      const absl::Status status = std::invoke(answer, handler_, bytes, info, &message);
-      if (!status.ok()) return call->End(ToGrpcStatus(status));
-      call->Reply(rpc::ToBuffer(message.SerializeAsString()));
+// `ask`: the call and its message to a StatusOr of the API's answer.
+template <class Message, class Ask>
+void AddUnary(rpc::Server* server, const InferenceApi* api, const std::string& path, Ask ask) {
+  server->AddMethod(path, [api, ask](const CallPtr& call, const grpc::ByteBuffer& request) {
+    const auto end = [call](const absl::Status& status) { call->End(ToGrpcStatus(status)); };
+    const CallContext context = ContextOf(call);
+    const auto work = [call, context, end, ask, bytes = rpc::Dump(request)] {
+      absl::StatusOr<Message> message = Parse<Message>(bytes);
+      if (!message.ok()) return end(message.status());
+      const auto answer = ask(context, *std::move(message));
+      if (!answer.ok()) return end(answer.status());
+      call->Reply(rpc::ToBuffer(ToProto(*answer).SerializeAsString()));
     };
-    Run(call, request.Length(), std::move(work),
-        [call](const absl::Status& status) { call->End(ToGrpcStatus(status)); });
-  }
+    api->Run(context, request.Length(), work, end);
+  });
+}
 
-  const Handler* const handler_;
-};
+void AddMethods(rpc::Server* server, const InferenceApi* api) {
+  server->AddService(kInference);
+  server->AddService(kAdmin);
+  AddStream<v1::GenerateRequest>(server, api, "Generate");
+  AddStream<v1::ChatRequest>(server, api, "Chat");
+  AddResume(server, api);
+  AddUnary<v1::TokenizeRequest>(server, api, Path(kInference, "Tokenize"),
+                                [api](const CallContext& call, v1::TokenizeRequest&& message) {
+                                  return api->Tokenize(call, FromProto(std::move(message)));
+                                });
+  AddUnary<v1::DetokenizeRequest>(server, api, Path(kInference, "Detokenize"),
+                                  [api](const CallContext&, const v1::DetokenizeRequest& message) {
+                                    return api->Detokenize(FromProto(message));
+                                  });
+  AddUnary<v1::GetModelRequest>(server, api, Path(kInference, "GetModel"),
+                                [api](const CallContext&, const v1::GetModelRequest& message) {
+                                  return api->GetModel(message.model());
+                                });
+  AddUnary<v1::GetLimitsRequest>(server, api, Path(kInference, "GetLimits"),
+                                 [api](const CallContext&, const v1::GetLimitsRequest&) {
+                                   return absl::StatusOr<std::vector<FieldLimit>>(api->GetLimits());
+                                 });
+  AddUnary<v1::GetStatusRequest>(server, api, Path(kAdmin, "GetStatus"),
+                                 [api](const CallContext&, const v1::GetStatusRequest&) {
+                                   return absl::StatusOr<StatusAnswer>(api->GetStatus());
+                                 });
+}
 
-RouterService::RouterService(ServiceParts parts)
-    : handler_(std::make_unique<Handler>(std::move(parts))),
-      methods_(std::make_unique<Methods>(handler_.get())) {}
-
-RouterService::~RouterService() { Stop(); }
+}  // namespace
 
 absl::Status RouterService::Start(Listener listener, const rpc::ServerOptions& options) {
   google::protobuf::SetLogHandler(nullptr);  // A client's bad UTF-8 is answered, not logged.
   server_ = std::make_unique<rpc::Server>(options);
-  methods_->AddTo(server_.get());
+  AddMethods(server_.get(), api_);
   return server_->Start(std::move(listener));
-}
-
-rpc::ConnectionStats RouterService::connections() const { return server_->stats(); }
-
-void RouterService::UpdateHealth() {
-  const absl::Status ready = handler_->Ready();
-  if (ready.ok() != serving_) {
-    serving_ = ready.ok();
-    LogInfo("{}", serving_ ? "ready: a request would be answered"
-                           : fmt::format("not ready: {}", Message(ready)));
-  }
-  server_->SetServing(serving_);
-}
-
-void RouterService::Drain() {
-  handler_->set_draining();
-  UpdateHealth();
 }
 
 void RouterService::Stop() {

@@ -1,4 +1,4 @@
-// router/frontend/grpc/client_address.h: whom a call is counted for where clients share something
+// router/api/client_address.h: whom a call is counted for where clients share something
 // (tokenizer time): the client's address without its port, of IPv6 the /64 network (one host has a
 // whole one). Pure.
 #pragma once
@@ -8,7 +8,7 @@
 
 namespace fathom::router {
 
-// `peer`: as grpc::ServerContext::peer() spells it: "ipv4:1.2.3.4:5678", "ipv6:%5B::1%5D:5678",
+// `peer`: as gRPC spells it, and so every front end: "ipv4:1.2.3.4:5678", "ipv6:%5B::1%5D:5678",
 // "unix:...". What has another form stands for itself.
 std::string ClientOfPeer(const std::string& peer);
 

@@ -1,4 +1,4 @@
-#include "router/frontend/grpc/client_address.h"
+#include "router/api/client_address.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -1,0 +1,131 @@
+#include "router/api/canonical_encoding.h"
+
+#include <bit>
+
+namespace fathom::router {
+namespace {
+
+// ---- Values
+
+std::string LittleEndian(uint64_t number, int bytes) {
+  std::string value;
+  for (int i = 0; i < bytes; ++i) value.push_back(static_cast<char>(number >> (8 * i)));
+  return value;
+}
+
+std::string Value(const std::string& text) { return text; }
+std::string Value(bool flag) { return LittleEndian(flag ? 1 : 0, 1); }
+std::string Value(int32_t number) {
+  return LittleEndian(static_cast<uint64_t>(int64_t{number}), 8);
+}
+std::string Value(float number) { return LittleEndian(std::bit_cast<uint32_t>(number), 4); }
+std::string Value(const std::pair<TokenId, float>& bias);
+std::string Value(const PublicSampling& sampling);
+std::string Value(const PublicStop& stop);
+std::string Value(const PublicOutput& output);
+std::string Value(const ChatToolCall& call);
+std::string Value(const ChatMessage& message);
+std::string Value(const ChatPrompt& chat);
+
+void AppendSized(std::string* to, const std::string& value) {
+  *to += LittleEndian(value.size(), 8);
+  *to += value;
+}
+
+template <class T>
+std::string Value(const std::vector<T>& list) {
+  std::string value;
+  for (const T& element : list) AppendSized(&value, Value(element));
+  return value;
+}
+
+// ---- Fields
+
+void AppendField(std::string* to, uint8_t tag, const std::string& value) {
+  to->push_back(static_cast<char>(tag));
+  AppendSized(to, value);
+}
+
+// A text, a list or a struct.
+template <class T>
+void Append(std::string* to, uint8_t tag, const T& field) {
+  if (const std::string value = Value(field); !value.empty()) AppendField(to, tag, value);
+}
+void Append(std::string* to, uint8_t tag, bool field) {
+  if (field) AppendField(to, tag, Value(field));
+}
+template <class T>
+void Append(std::string* to, uint8_t tag, const std::optional<T>& field) {
+  if (field) AppendField(to, tag, Value(*field));
+}
+// An alternative of a variant; null: it is another one.
+template <class T>
+void Append(std::string* to, uint8_t tag, const T* field) {
+  if (field != nullptr) AppendField(to, tag, Value(*field));
+}
+
+// Fields with the tags 1, 2, ...
+template <class... Field>
+std::string Struct(const Field&... fields) {
+  std::string bytes;
+  uint8_t tag = 0;
+  (Append(&bytes, ++tag, fields), ...);
+  return bytes;
+}
+
+// ---- Structs
+// Each takes all of the struct's members apart by name, so that a new member does not compile here
+// before it is encoded. What is taken out and not used may differ between repetitions.
+
+std::string Value(const std::pair<TokenId, float>& bias) { return Struct(bias.first, bias.second); }
+
+std::string Value(const PublicSampling& sampling) {
+  const auto& [temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
+               frequency_penalty, logit_bias, seed, n] = sampling;
+  static_cast<void>(seed);
+  return Struct(temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
+                frequency_penalty, logit_bias, n);
+}
+
+std::string Value(const PublicStop& stop) {
+  const auto& [max_tokens, min_tokens, strings, token_ids, ignore_eos, include_stop] = stop;
+  return Struct(max_tokens, min_tokens, strings, token_ids, ignore_eos, include_stop);
+}
+
+std::string Value(const PublicOutput& output) {
+  const auto& [logprobs, prompt_logprobs, ids, text, keep_special] = output;
+  return Struct(logprobs, prompt_logprobs, ids, text, keep_special);
+}
+
+std::string Value(const ChatToolCall& call) {
+  const auto& [id, name, arguments_json] = call;
+  return Struct(id, name, arguments_json);
+}
+
+std::string Value(const ChatMessage& message) {
+  const auto& [role, content, content_parts, tool_calls, tool_call_id, name, reasoning, literal] =
+      message;
+  static_cast<void>(literal);  // Follows from the role and the chat's allow_special.
+  return Struct(role, content, content_parts, tool_calls, tool_call_id, name, reasoning);
+}
+
+std::string Value(const ChatPrompt& chat) {
+  const auto& [messages, tools_json, enable_thinking, add_generation_prompt, allow_special,
+               kwargs_json, continue_final_message] = chat;
+  return Struct(messages, tools_json, enable_thinking, add_generation_prompt, allow_special,
+                kwargs_json, continue_final_message);
+}
+
+}  // namespace
+
+std::string CanonicalEncoding(const GenerateRequest& request) {
+  const auto& [params, prompt] = request;
+  const auto& [request_id, idempotency_key, model, sampling, stop, output, deadline_ms] = params;
+  static_cast<void>(request_id);
+  static_cast<void>(idempotency_key);
+  static_cast<void>(deadline_ms);
+  return Struct(model, sampling, stop, output, std::get_if<std::string>(&prompt),
+                std::get_if<std::vector<TokenId>>(&prompt), std::get_if<ChatPrompt>(&prompt));
+}
+
+}  // namespace fathom::router

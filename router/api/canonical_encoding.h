@@ -1,0 +1,38 @@
+// router/api/canonical_encoding.h: a request as bytes, for its identity (identity.h). Equal
+// requests have equal bytes, and different ones have different bytes. Nothing reads them back.
+// Pure.
+//
+// A struct is its fields in the order of their tags. A field is its tag (1 byte), the length of its
+// value (8 bytes) and its value. A field that has its default value (an optional one that is
+// absent, an empty text or list, false) is left out, so that a request which does not use a new
+// field keeps its bytes. An optional field that is present is written whatever its value. All
+// numbers are little-endian. Values:
+//   text: its bytes; bool: one byte, 0 or 1; integer: 8 bytes, two's complement; float: 4 bytes,
+//   IEEE 754; struct: as above; list: of each element the length (8 bytes) and the value.
+//
+// Tags:
+//   request    1 model, 2 sampling, 3 stop, 4 output, 5 prompt text, 6 prompt token ids, 7 chat
+//   sampling   1 temperature, 2 top_k, 3 top_p, 4 min_p, 5 repetition_penalty, 6 presence_penalty,
+//              7 frequency_penalty, 8 logit_bias (a list of structs: 1 id, 2 bias), 9 n
+//   stop       1 max_tokens, 2 min_tokens, 3 strings, 4 token_ids, 5 ignore_eos, 6 include_stop
+//   output     1 logprobs, 2 prompt_logprobs, 3 ids, 4 text, 5 keep_special
+//   chat       1 messages, 2 tools, 3 enable_thinking, 4 add_generation_prompt, 5 allow_special,
+//              6 kwargs, 7 continue_final_message
+//   message    1 role, 2 content, 3 content_parts, 4 tool_calls, 5 tool_call_id, 6 name, 7
+//   reasoning tool call  1 id, 2 name, 3 arguments
+// A tag is never used again for another field. A change of anything else here needs another
+// kIdentityVersion.
+//
+// Left out is what a repetition of a request may change (docs/API.md, "Seeds and ids"): request_id,
+// seed, deadline_ms. The idempotency key stands beside these bytes in the digest.
+#pragma once
+
+#include <string>
+
+#include "router/api/requests.h"
+
+namespace fathom::router {
+
+std::string CanonicalEncoding(const GenerateRequest& request);
+
+}  // namespace fathom::router

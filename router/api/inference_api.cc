@@ -1,0 +1,302 @@
+#include "router/api/inference_api.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/log.h"
+#include "common/process.h"
+#include "common/reason.h"
+#include "common/retry_delay.h"
+#include "router/api/client_address.h"
+#include "router/api/identity.h"
+#include "router/api/readiness.h"
+#include "router/api/stop_tokens.h"
+
+namespace fathom::router {
+namespace {
+
+// Another router takes the request at once; the delay only keeps clients from coming in one moment.
+constexpr int64_t kDrainingRetryMs = 200;
+
+absl::Status NoTokenizer(const ModelFolder& folder, const char* field, const char* way_out) {
+  return WithReason(FailedPrecondition("{} needs a tokenizer, but {} has no tokenizer.json; {}",
+                                       field, folder.path, way_out),
+                    Reason::kNoTokenizer, field);
+}
+
+// The call's own deadline counts when it is the nearer one; both run while the call waits.
+absl::Status ApplyDeadline(const CallContext& call, int64_t waited_ms, PublicRequest* request) {
+  int64_t left_ms = request->deadline_ms;
+  if (call.deadline_ms > 0 && (left_ms == 0 || call.deadline_ms < left_ms)) {
+    left_ms =
+        std::min<int64_t>(call.deadline_ms, static_cast<int64_t>(LimitOf(Field::kDeadlineMs).max));
+  }
+  if (left_ms == 0) return absl::OkStatus();
+  if (waited_ms >= left_ms) {
+    return WithReason(
+        DeadlineExceeded("the request waited {} ms to be tokenized, and its deadline was "
+                         "{} ms; try again, or give it more time",
+                         waited_ms, left_ms),
+        Reason::kDeadline, "deadline_ms");
+  }
+  request->deadline_ms = left_ms - waited_ms;
+  return absl::OkStatus();
+}
+
+absl::Status CheckPositions(const std::vector<int32_t>& positions) {
+  for (const int32_t position : positions) {
+    if (position >= 0 && positions.size() <= static_cast<size_t>(LimitOf(Field::kN).max)) continue;
+    return WithReason(
+        Invalid("next_positions has {} entries, one of {}; give one of 0 or more for each sequence",
+                positions.size(), position),
+        Reason::kOutOfRange, "next_positions");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// ---- Whether ----
+
+absl::Status InferenceApi::Draining() const {
+  return WithReason(Unavailable("this router is shutting down; send the request to another one"),
+                    Reason::kDraining, "", JitteredRetryMs(kDrainingRetryMs, ++refused_));
+}
+
+absl::Status InferenceApi::Ready() const {
+  if (draining_) return Draining();
+  return Readiness(*parts_.folder, parts_.sessions->view());
+}
+
+absl::StatusOr<ModelFacts> InferenceApi::Facts() const {
+  if (draining_) return Draining();
+  const Sessions::View view = parts_.sessions->view();
+  FATHOM_RETURN_IF_ERROR(CanAdmit(*parts_.folder, view));
+  return FactsOf(*parts_.folder, parts_.served_name, parts_.chat != nullptr, view);
+}
+
+// ---- Streams ----
+
+absl::Status InferenceApi::Dropped(WorkDrop why, int64_t retry_after_ms) const {
+  switch (why) {
+    case WorkDrop::kFull:
+      break;
+    case WorkDrop::kCancelled:
+      return Cancelled("the call was cancelled, or its deadline passed, before its text's turn");
+    case WorkDrop::kStopping:
+      return Draining();
+  }
+  return WithReason(Exhausted("this router tokenizes as many long texts as it may; try again"),
+                    Reason::kTokenizerBusy, "", retry_after_ms);
+}
+
+void InferenceApi::Run(const CallContext& call, size_t bytes, std::function<void()> work,
+                       std::function<void(const absl::Status&)> refuse) const {
+  if (bytes < parts_.inline_bytes_max) return work();
+  parts_.pool->Run({.client = parts_.behind_proxy ? ClientBehindProxy(call.peer, call.forwarded_for)
+                                                  : ClientOfPeer(call.peer),
+                    .cancelled = call.cancelled,
+                    .run = std::move(work),
+                    .drop = [this, refuse = std::move(refuse)](WorkDrop why, int64_t ms) {
+                      refuse(Dropped(why, ms));
+                    }});
+}
+
+void InferenceApi::Refuse(const std::shared_ptr<SessionStream>& stream,
+                          const absl::Status& status) const {
+  parts_.observer->Refused(status.code());
+  stream->Refuse(status);
+}
+
+void InferenceApi::Launch(const std::shared_ptr<SessionStream>& stream,
+                          absl::StatusOr<std::shared_ptr<Session>> session) const {
+  if (!session.ok()) return Refuse(stream, session.status());
+  stream->Begin(*std::move(session));
+}
+
+void InferenceApi::Generate(const CallContext& call, size_t bytes,
+                            std::function<absl::StatusOr<GenerateRequest>()> read,
+                            const std::shared_ptr<SessionStream>& stream) const {
+  auto work = [this, call, stream, read = std::move(read), received_us = parts_.clock->Now()] {
+    absl::StatusOr<GenerateRequest> request = read();
+    if (!request.ok()) return Refuse(stream, request.status());
+    absl::StatusOr<AdmittedRequest> admitted = Admit(call, received_us, *std::move(request));
+    if (!admitted.ok()) return Refuse(stream, admitted.status());
+    Launch(stream, parts_.sessions->Create(*std::move(admitted), stream));
+  };
+  Run(call, bytes, std::move(work),
+      [this, stream](const absl::Status& status) { Refuse(stream, status); });
+}
+
+absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, TimeUs received_us,
+                                                    GenerateRequest request) const {
+  FATHOM_ASSIGN_OR_RETURN(const ModelFacts facts, Facts());
+  PublicRequest& params = request.params;
+  FATHOM_RETURN_IF_ERROR(CheckFields(params, facts));
+  const Identity identity = IdentityOf(call.tenant, request);  // Of what the client asked for.
+  const int64_t waited_ms = (parts_.clock->Now() - received_us) / 1000;
+  FATHOM_RETURN_IF_ERROR(ApplyDeadline(call, waited_ms, &params));
+  const bool chat = std::holds_alternative<ChatPrompt>(request.prompt);
+  if (parts_.tokenizer != nullptr) {
+    if (params.stop.strings.empty()) params.stop.strings = facts.defaults.stop_strings;
+    FATHOM_RETURN_IF_ERROR(ResolveStopStrings(*parts_.tokenizer, chat, &params));
+  }
+  FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
+                          PromptIds(call, std::move(request.prompt), facts));
+  FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted,
+                          router::Admit(params, std::move(ids), facts, identity));
+  admitted.text.chat = chat;
+  LogDebug("request {} of tenant {} has {} prompt tokens; trace {}", identity.key.request_id,
+           call.tenant, admitted.record.prompt_ids.size(),
+           call.trace_id.empty() ? "none" : call.trace_id);
+  return admitted;
+}
+
+void InferenceApi::Resume(const CallContext& call, const absl::StatusOr<ResumeRequest>& request,
+                          const std::shared_ptr<SessionStream>& stream) const {
+  const auto check = [&]() -> absl::Status {
+    FATHOM_RETURN_IF_ERROR(request.status());
+    FATHOM_ASSIGN_OR_RETURN(const ModelFacts facts, Facts());
+    PublicRequest names;
+    names.request_id = request->request_id;
+    FATHOM_RETURN_IF_ERROR(CheckFields(names, facts));
+    if (names.request_id.empty()) {
+      return WithReason(Invalid("request_id is empty; give the one that Started told"),
+                        Reason::kOutOfRange, "request_id");
+    }
+    return CheckPositions(request->next_positions);
+  };
+  if (const absl::Status status = check(); !status.ok()) return Refuse(stream, status);
+  Launch(stream, parts_.sessions->Resume({call.tenant, request->request_id},
+                                         request->next_positions, stream));
+}
+
+// ---- Text ----
+
+absl::StatusOr<std::vector<TokenId>> InferenceApi::PromptIds(const CallContext& call, Prompt prompt,
+                                                             const ModelFacts& facts) const {
+  if (auto* ids = std::get_if<std::vector<TokenId>>(&prompt)) return std::move(*ids);
+  if (const auto* text = std::get_if<std::string>(&prompt)) {
+    if (parts_.tokenizer == nullptr) {
+      return NoTokenizer(*parts_.folder, "text", "send token_ids instead");
+    }
+    FATHOM_RETURN_IF_ERROR(CheckPromptMayFit(parts_.tokenizer->MinTokens(*text), facts));
+    return Encode(*text,
+                  {.parse_special = true, .add_special_tokens = true, .cancelled = call.cancelled});
+  }
+  if (auto* chat = std::get_if<ChatPrompt>(&prompt)) {
+    FATHOM_ASSIGN_OR_RETURN(RenderedChat rendered,
+                            Render(std::move(*chat), {.now_unix_s = call.received_unix_s,
+                                                      .cancelled = call.cancelled,
+                                                      .check_tokens_min = [&](int64_t n) {
+                                                        return CheckPromptMayFit(n, facts);
+                                                      }}));
+    return std::move(rendered.ids);
+  }
+  return WithReason(Invalid("the request has no prompt; set text or token_ids"),
+                    Reason::kEmptyPrompt, "prompt");
+}
+
+// REQUIRES: there is a tokenizer.
+absl::StatusOr<std::vector<TokenId>> InferenceApi::Encode(const std::string& text,
+                                                          const EncodeOptions& options) const {
+  auto ids = parts_.tokenizer->Encode(text, options);
+  if (ids.ok() || absl::IsCancelled(ids.status())) return ids;
+  return WithReason(ids.status(), Reason::kInvalidText, "text");
+}
+
+absl::StatusOr<RenderedChat> InferenceApi::Render(ChatPrompt chat,
+                                                  const RenderOptions& options) const {
+  if (parts_.tokenizer == nullptr) {
+    return NoTokenizer(*parts_.folder, "messages", "use Generate with token_ids instead");
+  }
+  if (parts_.chat == nullptr) {
+    return WithReason(
+        FailedPrecondition(
+            "messages need a chat template, but {} has neither chat_template.jinja nor a "
+            "chat_template in tokenizer_config.json; use Generate with a text instead, or "
+            "start the server with --chat-template FILE",
+            parts_.folder->path),
+        Reason::kNoChatTemplate, "messages");
+  }
+  return parts_.chat->Render(std::move(chat), options);
+}
+
+absl::StatusOr<TokenizeAnswer> InferenceApi::Tokenize(const CallContext& call,
+                                                      TokenizeRequest request) const {
+  if (auto* chat = std::get_if<ChatPrompt>(&request.input)) {
+    FATHOM_ASSIGN_OR_RETURN(RenderedChat rendered,
+                            Render(std::move(*chat), {.now_unix_s = call.received_unix_s,
+                                                      .cancelled = call.cancelled}));
+    return TokenizeAnswer{std::move(rendered.ids), std::move(rendered.text)};
+  }
+  if (parts_.tokenizer == nullptr) {
+    return NoTokenizer(*parts_.folder, "text", "serve a folder that has one");
+  }
+  FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
+                          Encode(std::get<std::string>(request.input),
+                                 {.parse_special = true,
+                                  .add_special_tokens = request.add_special_tokens,
+                                  .cancelled = call.cancelled}));
+  return TokenizeAnswer{std::move(ids), std::nullopt};
+}
+
+absl::StatusOr<std::string> InferenceApi::Detokenize(const DetokenizeRequest& request) const {
+  if (parts_.tokenizer == nullptr) {
+    return NoTokenizer(*parts_.folder, "ids", "serve a folder that has one");
+  }
+  FATHOM_RETURN_IF_ERROR(
+      CheckField(Field::kDetokenizeIds, static_cast<double>(request.ids.size()), {}));
+  ModelFacts facts;
+  facts.vocab = parts_.folder->vocab;
+  facts.name = parts_.served_name;
+  FATHOM_RETURN_IF_ERROR(CheckTokenIds(request.ids, facts, "ids"));
+  Detokenizer detokenizer(parts_.tokenizer, request.skip_special);
+  std::string text;
+  for (const TokenId id : request.ids) detokenizer.Append(id, &text);
+  detokenizer.Flush(&text);
+  return text;
+}
+
+// ---- What is served ----
+
+absl::StatusOr<ModelAnswer> InferenceApi::GetModel(const std::string& name) const {
+  const Sessions::View view = parts_.sessions->view();
+  const bool known = CanAdmit(*parts_.folder, view).ok();
+  ModelFacts facts;  // What the folder alone says, until the cluster is there.
+  facts.name = parts_.served_name;
+  facts.vocab = parts_.folder->vocab;
+  facts.context_tokens = parts_.folder->context_tokens;
+  if (known) facts = FactsOf(*parts_.folder, parts_.served_name, parts_.chat != nullptr, view);
+  PublicRequest names;
+  names.model = name;
+  FATHOM_RETURN_IF_ERROR(CheckFields(names, facts));
+  ModelAnswer answer{.name = facts.name,
+                     .context_tokens = facts.context_tokens,
+                     .pool_tokens = facts.pool_tokens,
+                     .vocab = facts.vocab,
+                     .has_tokenizer = parts_.tokenizer != nullptr,
+                     .has_chat_template = parts_.chat != nullptr,
+                     .default_sampling = ResolveSampling({}, parts_.folder->defaults),
+                     .end_token_ids = parts_.folder->end_token_ids};
+  if (known) {
+    answer.fingerprint = view.facts->fingerprint;
+    answer.device = view.facts->device_kind;
+    answer.dtype = view.facts->dtype;
+  }
+  return answer;
+}
+
+std::vector<FieldLimit> InferenceApi::GetLimits() const {
+  std::vector<FieldLimit> limits(FieldLimits().begin(), FieldLimits().end());
+  for (FieldLimit& limit : limits) {
+    if (limit.upper == UpperBound::kVocabulary) limit.max = parts_.folder->vocab - 1;
+  }
+  return limits;
+}
+
+StatusAnswer InferenceApi::GetStatus() const {
+  return {Ready(), parts_.served_name, BuildVersion(), parts_.sessions->view()};
+}
+
+}  // namespace fathom::router

@@ -1,0 +1,23 @@
+// router/frontend/grpc/answer_proto.h: what the API answers (router/api/requests.h) and what a
+// session tells its client (router/sessions/client_events.h) as public messages; no policy.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "inference.pb.h"
+#include "router/api/field_limits.h"
+#include "router/api/requests.h"
+#include "router/sessions/client_events.h"
+
+namespace fathom::router {
+
+// REQUIRES: not an EndEvent.
+v1::GenerateResponse ToProto(const ClientEvent& event);
+v1::TokenizeResponse ToProto(const TokenizeAnswer& answer);
+v1::DetokenizeResponse ToProto(const std::string& text);
+v1::Model ToProto(const ModelAnswer& answer);
+v1::Limits ToProto(const std::vector<FieldLimit>& limits);
+v1::ClusterStatus ToProto(const StatusAnswer& answer);
+
+}  // namespace fathom::router
