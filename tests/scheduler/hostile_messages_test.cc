@@ -41,7 +41,7 @@ class PlanReader {
     const absl::StatusOr<StepPlan> read = FromWire(std::move(wire));
     ASSERT_TRUE(read.ok()) << ToString(read.status());
     for (const SlotId slot : read->releases) Expect(slots_.Release(slot));
-    for (const Admit& admit : read->admits) Expect(slots_.Seat(admit));
+    for (const Admit& admit : read->admits) Expect(slots_.Admit(admit));
     for (const Extend& extend : read->extends) Expect(slots_.Append(extend));
   }
 

@@ -14,7 +14,7 @@
 #include <thread>
 
 #include "tests/worker/fake_decoder.h"
-#include "worker/engine/engine.h"
+#include "worker/cpu/cpu_device.h"
 
 namespace fathom::worker {
 namespace {
@@ -165,11 +165,11 @@ struct Worker {
     control = std::make_unique<FakeControl>(scheduler);
     runner = std::make_unique<GroupRunner>(
         GroupRunnerOptions{kRanks, kLimits}, &membership, control.get(),
-        [this](int seat_rank) -> absl::StatusOr<Backend*> {
+        [this](int seat_rank) -> absl::StatusOr<Device*> {
           FATHOM_CHECK(seat_rank == rank);
-          return &backend;
+          return &device;
         },
-        &progress, &stop, nullptr);
+        &clock, &progress, &stop, nullptr);
     thread = std::thread([this] { ended = runner->Run(); });
   }
 
@@ -181,7 +181,7 @@ struct Worker {
   const std::unique_ptr<KvCache> kv =
       KvCache::Allocate(FakeDecoder::Shape(kLimits.block_tokens, kLimits.pool_blocks)).value();
   FakeDecoder decoder{kv.get(), &comm, 48};
-  CpuBackend backend{EngineParts{&decoder, kv.get(), &comm, &clock, &progress, 48}};
+  CpuDevice device{CpuDeviceParts{&decoder, kv.get(), &comm, &clock, kLimits, 48}};
   std::atomic<bool> stop{false};
   absl::Status ended = Internal("did not end");
   std::unique_ptr<FakeControl> control;

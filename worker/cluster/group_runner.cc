@@ -6,16 +6,18 @@
 #include "absl/cleanup/cleanup.h"
 #include "common/log.h"
 #include "worker/comm/shm_comm.h"
+#include "worker/engine/step_loop.h"
 
 namespace fathom::worker {
 
 GroupRunner::GroupRunner(const GroupRunnerOptions& options, Membership* membership,
-                         Control* control, BackendForRank backend_for_rank, Progress* progress,
-                         const std::atomic<bool>* stop, StepObserver observer)
+                         Control* control, DeviceForRank device_for_rank, const Clock* clock,
+                         Progress* progress, const std::atomic<bool>* stop, StepObserver observer)
     : options_(options),
       membership_(membership),
       control_(control),
-      backend_for_rank_(std::move(backend_for_rank)),
+      device_for_rank_(std::move(device_for_rank)),
+      clock_(clock),
       progress_(progress),
       stop_(stop),
       observer_(std::move(observer)) {}
@@ -27,8 +29,8 @@ absl::Status GroupRunner::Run() {
     absl::Status status = CheckSeat(seat);
     if (status.ok()) {
       progress_->phase.store(WorkerPhase::kLoading);
-      FATHOM_ASSIGN_OR_RETURN(Backend* const backend, backend_for_rank_(seat.rank));
-      status = RunSeat(*epoch, *backend);
+      FATHOM_ASSIGN_OR_RETURN(Device* const device, device_for_rank_(seat.rank));
+      status = RunSeat(*epoch, *device);
     }
     progress_->phase.store(WorkerPhase::kIdle);
     End(*epoch, status);
@@ -65,7 +67,7 @@ absl::Status GroupRunner::CheckSeat(const Seat& seat) const {
   return absl::OkStatus();
 }
 
-absl::Status GroupRunner::RunSeat(Epoch& epoch, Backend& backend) {
+absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
   const Seat& seat = epoch.seat();
   progress_->phase.store(WorkerPhase::kConnecting);
   FATHOM_ASSIGN_OR_RETURN(const std::unique_ptr<Comm> comm, Connect(epoch));
@@ -74,17 +76,18 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, Backend& backend) {
   if (auto* shared = dynamic_cast<ShmComm*>(comm.get())) {
     abort_comm = epoch.OnAbort([shared] { shared->Abort(); });
   }
-  backend.comm()->SetTarget(comm.get());
+  device.comm()->SetTarget(comm.get());
   progress_->op.store(0);
   const absl::Cleanup leave = [&] {
     epoch.Forget(abort_comm);
-    backend.comm()->SetTarget(nullptr);
+    device.comm()->SetTarget(nullptr);
   };
   control_->SendReady(seat);
   LogInfo("rank {} of {} in epoch {} of term {}", seat.rank, seat.tp, seat.epoch.value,
           seat.term.value);
   const std::unique_ptr<StepChannel> channel = control_->DialSteps(epoch);
-  absl::Status status = backend.RunEpoch(epoch, *channel, *stop_, observer_);
+  absl::Status status =
+      RunEpoch(epoch, {&device, channel.get(), clock_, progress_, stop_, observer_});
   End(epoch, status);  // While the region is there: it frees the peers that wait in a collective.
   return status;
 }
