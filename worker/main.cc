@@ -148,7 +148,7 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
 // Ends the epoch after its step in flight.
 void FinishStep(const Progress& progress, const Clock& clock) {
   const TimeUs deadline = clock.Now() + std::chrono::microseconds(kLastStep).count();
-  while (progress.phase.load() == WorkerPhase::kStepping && clock.Now() < deadline) {
+  while (progress.phase.load() == fathom::Phase::kStepping && clock.Now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
@@ -226,7 +226,7 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   metrics.Serve(std::move(ports->http), [&] { return self.hears(); });
   PrintListening("worker", {{"port", port}, {"metrics_port", metrics_port}});
 
-  progress.phase = WorkerPhase::kLoading;
+  progress.phase = fathom::Phase::kLoading;
   const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
   if (options.tp == 1 ||
       options.rank_hint >= 0) {  // The rank is known: load before a seat is offered.
@@ -235,7 +235,7 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
     });
     FATHOM_RETURN_IF_ERROR(loaded.status());
   }
-  progress.phase = WorkerPhase::kIdle;
+  progress.phase = fathom::Phase::kIdle;
 
   std::atomic<bool> stop{false};
   std::atomic<bool> was_registered{false};

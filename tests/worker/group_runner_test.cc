@@ -264,7 +264,7 @@ TEST_F(GroupRunnerTest, ARankInACollectiveWithoutItsPeerFallsOutByTheAbortAndAns
     scheduler_.WaitReady(epoch);
     scheduler_.Send(static_cast<int>(epoch % 2), Plan(epoch, 0));  // Only one of them.
     if (epoch % 3 != 0) {
-      while (workers_[epoch % 2]->progress.phase.load() != WorkerPhase::kStepping)
+      while (workers_[epoch % 2]->progress.phase.load() != Phase::kStepping)
         std::this_thread::yield();
     }
     scheduler_.Abort(epoch);

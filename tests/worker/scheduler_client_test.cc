@@ -205,7 +205,7 @@ TEST_F(SchedulerClientTest, SaysWhatItIsAndBeatsWithItsProgress) {
   const auto hears_leader = [](const wire::ControlUp& up) { return up.heartbeat().hears_leader(); };
   EXPECT_EQ(scheduler_.WaitUp(hears_leader).heartbeat().term(), 6u);
   EXPECT_EQ(registered_, 1);
-  progress_.phase = WorkerPhase::kStepping;
+  progress_.phase = Phase::kStepping;
   progress_.step = 9;
   progress_.op = 3;
   const auto stepping = [](const wire::ControlUp& up) { return up.heartbeat().step() == 9; };

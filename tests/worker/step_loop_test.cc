@@ -29,7 +29,7 @@ class StepLoopTest : public testing::Test {
   }
   const absl::Status& Join() {
     thread_.join();
-    EXPECT_EQ(progress_.phase.load(), WorkerPhase::kIdle);
+    EXPECT_EQ(progress_.phase.load(), Phase::kIdle);
     EXPECT_EQ(device_.drains(), 1);
     return ended_;
   }
@@ -206,7 +206,7 @@ TEST_F(StepLoopTest, PlansAreReadAndQueuedWhileStepsRunAndNoMoreThanTheDeviceTak
   Start();
   device_.WaitInFlight(kSeveral);
   channel_.WaitReads(kSeveral + 1);  // The next one waits for room: the device would refuse it.
-  EXPECT_EQ(progress_.phase.load(), WorkerPhase::kStepping);
+  EXPECT_EQ(progress_.phase.load(), Phase::kStepping);
   EXPECT_TRUE(channel_.results().empty());
   device_.LetAll();
   EXPECT_EQ(Join().code(), absl::StatusCode::kUnavailable);

@@ -28,11 +28,11 @@ absl::Status GroupRunner::Run() {
     ++epochs_;
     absl::Status status = CheckSeat(seat);
     if (status.ok()) {
-      progress_->phase.store(WorkerPhase::kLoading);
+      progress_->phase.store(Phase::kLoading);
       FATHOM_ASSIGN_OR_RETURN(Device* const device, device_for_rank_(seat.rank));
       status = RunSeat(*epoch, *device);
     }
-    progress_->phase.store(WorkerPhase::kIdle);
+    progress_->phase.store(Phase::kIdle);
     End(*epoch, status);
     LogInfo("epoch {} of term {} ended: {}", seat.epoch.value, seat.term.value,
             ToString(epoch->status()));
@@ -69,7 +69,7 @@ absl::Status GroupRunner::CheckSeat(const Seat& seat) const {
 
 absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
   const Seat& seat = epoch.seat();
-  progress_->phase.store(WorkerPhase::kConnecting);
+  progress_->phase.store(Phase::kConnecting);
   FATHOM_ASSIGN_OR_RETURN(const std::unique_ptr<Comm> comm, Connect(epoch));
   // Aborting the region also frees the peers of this host from their collectives.
   int abort_comm = -1;

@@ -31,24 +31,6 @@ namespace wire = cluster::v1;
 constexpr LeaderLinkOptions kLinkOptions{.silence_us = INT64_MAX, .hello_us = INT64_MAX};
 constexpr size_t kOutboxMessagesMax = 1024;
 
-Phase PhaseOf(WorkerPhase phase) {
-  switch (phase) {
-    case WorkerPhase::kStarting:
-      return Phase::kStarting;
-    case WorkerPhase::kIdle:
-      return Phase::kIdle;
-    case WorkerPhase::kLoading:
-      return Phase::kLoading;
-    case WorkerPhase::kConnecting:
-      return Phase::kConnecting;
-    case WorkerPhase::kStepping:
-      return Phase::kStepping;
-    case WorkerPhase::kDraining:
-      return Phase::kDraining;
-  }
-  return Phase::kUnspecified;
-}
-
 Seat SeatOf(const GroupSeat& from, int source) {
   Seat seat;
   seat.term = from.term;
@@ -101,7 +83,7 @@ Heartbeat SchedulerClient::Shared::CurrentHeartbeat(bool hears_leader) const {
   const uint64_t collective = progress->collective.load(std::memory_order_relaxed);
   return {.term = membership->term(),
           .hears_leader = hears_leader,
-          .phase = draining->load() ? Phase::kDraining : PhaseOf(progress->phase.load()),
+          .phase = draining->load() ? Phase::kDraining : progress->phase.load(),
           .step = StepId{progress->step.load(std::memory_order_relaxed)},
           .op = op,
           .collective = collective,

@@ -31,7 +31,7 @@ class StepLoop {
     Change([this] { closed_ = true; });
     if (collector.joinable()) collector.join();
     parts_.device->Drain();
-    parts_.progress->phase.store(WorkerPhase::kIdle);
+    parts_.progress->phase.store(Phase::kIdle);
     if (epoch_.aborted()) return epoch_.status();
     return written_.ok() ? ended : written_;
   }
@@ -49,7 +49,7 @@ class StepLoop {
   Step& WaitForRoom() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return begun_ - collected_ < steps_.size(); });
-    parts_.progress->phase.store(WorkerPhase::kStepping);
+    parts_.progress->phase.store(Phase::kStepping);
     return StepAt(begun_++);
   }
   bool WaitForSubmitted() {
@@ -119,7 +119,7 @@ void StepLoop::CollectAndWrite() {
   stream.write_us = clock.Now() - stream.ready_at_us;
   if (writing_.load() && parts_.observer) parts_.observer(step.plan, result, stream);
   Change([this] {
-    if (++collected_ == begun_) parts_.progress->phase.store(WorkerPhase::kIdle);
+    if (++collected_ == begun_) parts_.progress->phase.store(Phase::kIdle);
   });
 }
 
