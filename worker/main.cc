@@ -137,9 +137,7 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   facts.recipe = kRecipeVersion;
   facts.health_address = FormatHostPort(options.host, health_port);
   facts.memory_bytes = static_cast<uint64_t>(compute.memory_bytes);
-  const EngineLimits& limits = compute.limits;
-  facts.limits = {limits.context_tokens, limits.block_tokens, limits.pool_blocks,      limits.slots,
-                  limits.step_tokens,    limits.vocab,        limits.mixed_step_tokens};
+  facts.limits = compute.limits;
   facts.tp = options.tp;
   facts.preferred_rank = options.rank_hint;
   return hello;

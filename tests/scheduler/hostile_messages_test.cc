@@ -48,7 +48,7 @@ class PlanReader {
  private:
   static void Expect(const absl::Status& status) { EXPECT_TRUE(status.ok()) << ToString(status); }
 
-  static worker::EngineLimits Limits() {
+  static EngineLimits Limits() {
     const GroupLimits limits = CoreHarness::Limits();
     return {.context_tokens = limits.context_tokens,
             .block_tokens = limits.block_tokens,

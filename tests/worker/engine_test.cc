@@ -273,7 +273,7 @@ TEST(Engine, RanksOtherThanZeroAnswerWithoutRows) {
   } pretend;
   comm.SetTarget(&pretend);
   FakeDecoder decoder(world.kv.get(), &comm, kLogitsRows);
-  Seat seat;
+  GroupSeat seat;
   seat.term = {3};
   seat.epoch = {5};
   seat.rank = 1;

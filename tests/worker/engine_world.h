@@ -47,7 +47,7 @@ struct World {
     Restart();
   }
   void Restart() {
-    Seat seat;
+    GroupSeat seat;
     seat.term = {3};
     seat.epoch = {5};
     seat.limits = kLimits;

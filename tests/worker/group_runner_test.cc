@@ -36,15 +36,15 @@ class FakeScheduler {
   void Seat(uint64_t epoch, EngineLimits limits = kLimits) {
     std::lock_guard lock(seating_);
     for (int rank = 0; rank < kRanks; ++rank) {
-      worker::Seat seat;
+      GroupSeat seat;
       seat.term = {1};
       seat.epoch = {epoch};
       seat.rank = rank;
       seat.tp = kRanks;
-      seat.hosts = {"here", "here"};
+      seat.peers = {{"0", "here"}, {"1", "here"}};
       seat.limits = limits;
       ASSERT_EQ(ranks_[static_cast<size_t>(rank)]->Hear({1}), TermVerdict::kObeyed);
-      ranks_[static_cast<size_t>(rank)]->Join(seat);
+      ranks_[static_cast<size_t>(rank)]->Join(seat, 0);
     }
   }
   void Abort(uint64_t epoch) {
@@ -132,7 +132,8 @@ class FakeChannel final : public StepChannel {
 class FakeControl final : public Control {
  public:
   explicit FakeControl(FakeScheduler* scheduler) : scheduler_(*scheduler) {}
-  void SendExchange(const Seat& seat, int32_t round, const std::string& bytes) override {
+  void SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) override {
+    const GroupSeat& seat = epoch.seat();
     std::lock_guard lock(scheduler_.seating_);
     for (int rank = 0; rank < kRanks; ++rank) {
       if (rank == seat.rank) continue;
@@ -140,12 +141,14 @@ class FakeControl final : public Control {
                                                                  {round, seat.rank, bytes});
     }
   }
-  void SendReady(const Seat& seat) override {
+  void SendReady(const Epoch& epoch) override {
+    const GroupSeat& seat = epoch.seat();
     std::lock_guard lock(scheduler_.mutex_);
     scheduler_.ready_.insert({seat.epoch.value, seat.rank});
     scheduler_.changed_.notify_all();
   }
-  void SendFailed(const Seat& seat, const std::string& message) override {
+  void SendFailed(const Epoch& epoch, const std::string& message) override {
+    const GroupSeat& seat = epoch.seat();
     std::lock_guard lock(scheduler_.mutex_);
     scheduler_.failed_[{seat.epoch.value, seat.rank}] = message;
     scheduler_.changed_.notify_all();

@@ -22,8 +22,8 @@ inline constexpr EngineLimits kLoopLimits{.context_tokens = 96,
                                           .step_tokens = 48,
                                           .vocab = kFakeVocab};
 
-inline Seat LoopSeat() {
-  Seat seat;
+inline GroupSeat LoopSeat() {
+  GroupSeat seat;
   seat.term = {3};
   seat.epoch = {5};
   seat.limits = kLoopLimits;

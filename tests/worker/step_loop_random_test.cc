@@ -267,7 +267,7 @@ TEST_P(RandomAnswers, EverySequenceIsAsIfAlone) {
   for (uint64_t i = 0; i < 5; ++i) {
     RandomScheduler scheduler(seed * 1000 + i, ahead, 150);
     Progress progress;
-    Epoch epoch(LoopSeat());
+    Epoch epoch(LoopSeat(), 0);
     const absl::Status ended =
         RunEpoch(epoch, {&device, &scheduler, &clock, &progress, &stop, nullptr});
     EXPECT_EQ(Message(ended), "all steps were sent");

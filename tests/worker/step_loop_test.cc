@@ -56,7 +56,7 @@ class StepLoopTest : public testing::Test {
   const RealClock clock_;
   Progress progress_;
   FakeDevice device_;
-  Epoch epoch_{LoopSeat()};
+  Epoch epoch_{LoopSeat(), 0};
   PlanChannel channel_{&epoch_};
   std::atomic<bool> stop_{false};
   std::vector<StepStream> streams_;

@@ -24,7 +24,7 @@ GroupRunner::GroupRunner(const GroupRunnerOptions& options, Membership* membersh
 
 absl::Status GroupRunner::Run() {
   while (std::shared_ptr<Epoch> epoch = membership_->Next()) {
-    const Seat& seat = epoch->seat();
+    const GroupSeat& seat = epoch->seat();
     ++epochs_;
     absl::Status status = CheckSeat(seat);
     if (status.ok()) {
@@ -42,11 +42,11 @@ absl::Status GroupRunner::Run() {
 
 void GroupRunner::End(Epoch& epoch, const absl::Status& status) {
   if (epoch.aborted()) return;
-  if (!status.ok()) control_->SendFailed(epoch.seat(), ToString(status));
+  if (!status.ok()) control_->SendFailed(epoch, ToString(status));
   epoch.Abort(status);
 }
 
-absl::Status GroupRunner::CheckSeat(const Seat& seat) const {
+absl::Status GroupRunner::CheckSeat(const GroupSeat& seat) const {
   const EngineLimits& own = options_.limits;
   const EngineLimits& asked = seat.limits;
   if (seat.tp != options_.tp || seat.rank < 0 || seat.rank >= seat.tp) {
@@ -68,7 +68,7 @@ absl::Status GroupRunner::CheckSeat(const Seat& seat) const {
 }
 
 absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
-  const Seat& seat = epoch.seat();
+  const GroupSeat& seat = epoch.seat();
   progress_->phase.store(Phase::kConnecting);
   FATHOM_ASSIGN_OR_RETURN(const std::unique_ptr<Comm> comm, Connect(epoch));
   // Aborting the region also frees the peers of this host from their collectives.
@@ -82,7 +82,7 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
     epoch.Forget(abort_comm);
     device.comm()->SetTarget(nullptr);
   };
-  control_->SendReady(seat);
+  control_->SendReady(epoch);
   LogInfo("rank {} of {} in epoch {} of term {}", seat.rank, seat.tp, seat.epoch.value,
           seat.term.value);
   const std::unique_ptr<StepChannel> channel = control_->DialSteps(epoch);
@@ -93,18 +93,18 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
 }
 
 absl::StatusOr<std::unique_ptr<Comm>> GroupRunner::Connect(Epoch& epoch) {
-  const Seat& seat = epoch.seat();
+  const GroupSeat& seat = epoch.seat();
   if (seat.tp == 1) return std::make_unique<SingleRankComm>();
-  for (const std::string& host : seat.hosts) {
-    if (host != seat.hosts.front()) {
+  for (const GroupPeer& peer : seat.peers) {
+    if (peer.host != seat.peers.front().host) {
       return FailedPrecondition(
           "ranks on hosts {} and {}; on the CPU a group's ranks share one host's memory",
-          seat.hosts.front(), host);
+          seat.peers.front().host, peer.host);
     }
   }
   if (seat.rank == 0) {
     FATHOM_ASSIGN_OR_RETURN(std::unique_ptr<ShmComm> comm, ShmComm::Create(seat.tp));
-    control_->SendExchange(seat, 0, comm->name());
+    control_->SendExchange(epoch, 0, comm->name());
     return comm;
   }
   FATHOM_ASSIGN_OR_RETURN(const std::string name,

@@ -47,7 +47,7 @@ class GroupRunner {
   absl::StatusOr<std::unique_ptr<Comm>> Connect(Epoch& epoch);
   // Ends what nobody ended before, and tells the leader why.
   void End(Epoch& epoch, const absl::Status& status);
-  absl::Status CheckSeat(const Seat& seat) const;
+  absl::Status CheckSeat(const GroupSeat& seat) const;
 
   const GroupRunnerOptions options_;
   Membership* const membership_;

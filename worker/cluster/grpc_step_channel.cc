@@ -21,7 +21,7 @@ class GrpcStepChannel final : public StepChannel {
         stub_(wire::Scheduler::NewStub(MakeChannel(address))),
         stream_(stub_->Steps(&context_)),
         cancel_(epoch.OnAbort([this] { context_.TryCancel(); })) {
-    const Seat& seat = epoch.seat();
+    const GroupSeat& seat = epoch.seat();
     ToWire(StepsHello{seat.term, seat.epoch, seat.rank, process_id}, &up_);
     stream_->Write(up_);  // A failure shows at the first Read.
   }

@@ -12,8 +12,8 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "common/clock.h"
+#include "common/engine_limits.h"
 #include "kernels/sample.h"
-#include "modeling/layout/engine_limits.h"
 #include "worker/cpu/decoder.h"
 #include "worker/cpu/kv_cache.h"
 #include "worker/engine/device.h"

@@ -6,8 +6,8 @@
 #include <memory>
 
 #include "common/clock.h"
+#include "common/engine_limits.h"
 #include "common/status.h"
-#include "modeling/layout/engine_limits.h"
 #include "modeling/spec/model_spec.h"
 #include "worker/engine/device.h"
 #include "worker/progress.h"

@@ -36,7 +36,7 @@ void FillRow(const ChunkWork& chunk, std::span<const RowOutput> outputs, ResultR
 
 }  // namespace
 
-Engine::Engine(Device* device, const Seat& seat)
+Engine::Engine(Device* device, const GroupSeat& seat)
     : device_(*device),
       seat_(seat),
       slots_(seat.limits),

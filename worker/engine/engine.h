@@ -34,7 +34,7 @@ class Engine {
  public:
   // `device` outlives the engine and is idle. REQUIRES: it has the seat's rank and tp, and at least
   // the seat's limits.
-  Engine(Device* device, const Seat& seat);
+  Engine(Device* device, const GroupSeat& seat);
 
   // Executes the next plan, up to the outputs. REQUIRES: fewer steps than the device's
   // steps_in_flight() are not collected.
@@ -52,7 +52,7 @@ class Engine {
   void ZeroBlocksOf(const Slot& slot);
 
   Device& device_;
-  const Seat seat_;
+  const GroupSeat seat_;
   Slots slots_;
   StepId next_step_{0};
   StepBatch batch_;  // Of the step in work; kept for its memory.

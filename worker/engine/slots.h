@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "cluster/plan.h"
+#include "common/engine_limits.h"
 #include "common/status.h"
 #include "common/types.h"
-#include "modeling/layout/engine_limits.h"
 
 namespace fathom::worker {
 
