@@ -104,6 +104,7 @@ absl::Status Engine::BeginChunks(const StepPlan& plan, SubmittedStep* step) {
       batch_.chunks.push_back(&chunk);
     }
   }
+  step->outputs = batch_.outputs;
   if (batch_.rows > seat_.limits.step_tokens) {
     return Invalid("step {} has {} rows; this group computes at most {} in a step", plan.step.value,
                    batch_.rows, seat_.limits.step_tokens);
@@ -113,6 +114,8 @@ absl::Status Engine::BeginChunks(const StepPlan& plan, SubmittedStep* step) {
 
 StepResult Engine::Collect(const SubmittedStep& step, StepStream* stream) {
   const StepOutputs outputs = device_.Collect();
+  FATHOM_CHECK(std::ssize(outputs.rows) == step.outputs, "{} outputs of {}", outputs.rows.size(),
+               step.outputs);
   StepResult result{step.term, step.epoch, step.step, seat_.rank, {}, {}, outputs.collectives};
   result.timings.compute_us = outputs.compute_us;
   result.timings.collective_us = outputs.collective_us;

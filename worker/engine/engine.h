@@ -28,6 +28,7 @@ struct SubmittedStep {
   EpochId epoch;
   StepId step;
   std::vector<ChunkWork> chunks;  // In the plan's order.
+  int32_t outputs = 0;            // Of all chunks.
 };
 
 class Engine {
