@@ -29,7 +29,7 @@ struct GroupSeat {
   int32_t rank = 0;
   std::vector<GroupPeer> peers;
   int32_t blocks = 0;  // The least of the ranks' pools; ids are 1 to blocks - 1.
-  WorkerLimits limits;
+  EngineLimits limits;
   bool operator==(const GroupSeat&) const = default;
 };
 

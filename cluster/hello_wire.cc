@@ -101,7 +101,7 @@ absl::Status UnknownMessage(const char* stream) {
       stream, kProtocolMin, kProtocolMax);
 }
 
-void ToWire(const WorkerLimits& from, pb::WorkerLimits* to) {
+void ToWire(const EngineLimits& from, pb::WorkerLimits* to) {
   to->set_context_tokens(from.context_tokens);
   to->set_block_tokens(from.block_tokens);
   to->set_pool_blocks(from.pool_blocks);
@@ -111,7 +111,7 @@ void ToWire(const WorkerLimits& from, pb::WorkerLimits* to) {
   to->set_mixed_step_tokens(from.mixed_step_tokens);
 }
 
-WorkerLimits FromWire(const pb::WorkerLimits& from) {
+EngineLimits FromWire(const pb::WorkerLimits& from) {
   return {from.context_tokens(), from.block_tokens(), from.pool_blocks(),      from.slots(),
           from.step_tokens(),    from.vocab(),        from.mixed_step_tokens()};
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cluster/protocol.h"
+#include "common/engine_limits.h"
 #include "common/types.h"
 
 namespace fathom {
@@ -32,17 +33,6 @@ struct StepMark {
   bool operator==(const StepMark&) const = default;
 };
 
-struct WorkerLimits {
-  int32_t context_tokens = 0;
-  int32_t block_tokens = 0;
-  int32_t pool_blocks = 0;  // Including the padding block 0.
-  int32_t slots = 0;        // Excluding the padding slot 0.
-  int32_t step_tokens = 0;
-  int32_t vocab = 0;
-  int32_t mixed_step_tokens = 0;  // The most rows of a step with decode rows; 0: step_tokens.
-  bool operator==(const WorkerLimits&) const = default;
-};
-
 struct WorkerFacts {
   std::string host;
   std::string device;
@@ -50,7 +40,7 @@ struct WorkerFacts {
   std::string model;  // The name that clients see.
   std::string weights_digest;
   std::string fingerprint;
-  WorkerLimits limits;
+  EngineLimits limits;
   StepMark last_started, last_finished;
   int32_t tp = 1;
   int32_t pp = 1;

@@ -49,11 +49,11 @@ absl::Status CheckPerId(const char* field, int logprobs, int ids);
 // INVALID_ARGUMENT: a message of `stream` is empty or of a kind that this build does not know.
 absl::Status UnknownMessage(const char* stream);
 
-void ToWire(const WorkerLimits& from, cluster::v1::WorkerLimits* to);
+void ToWire(const EngineLimits& from, cluster::v1::WorkerLimits* to);
 void ToWire(const Hello& from, cluster::v1::Hello* to);
 void ToWire(const Heartbeat& from, cluster::v1::Heartbeat* to);
 
-WorkerLimits FromWire(const cluster::v1::WorkerLimits& from);
+EngineLimits FromWire(const cluster::v1::WorkerLimits& from);
 Hello FromWire(const cluster::v1::Hello& from);
 Heartbeat FromWire(const cluster::v1::Heartbeat& from);
 

@@ -30,7 +30,7 @@
 #include "worker/comm/shm_comm.h"
 #include "worker/cpu/model_host.h"
 #include "worker/cuda/cuda_backend.h"
-#include "worker/cuda/cuda_device.h"
+#include "worker/cuda/cuda_probe.h"
 #include "worker/engine/step_trace.h"
 #include "worker/options.h"
 #include "worker/worker_metrics.h"
@@ -106,7 +106,7 @@ absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
   return model;
 }
 
-// Where this rank computes, and its backend for a rank: made at the first call, kept between
+// Where this rank computes, and its device for a rank: made at the first call, kept between
 // epochs.
 struct Compute {
   virtual ~Compute() = default;
@@ -115,7 +115,7 @@ struct Compute {
   std::string dtype;        // Of computing, as the fingerprint has it.
   std::string device_kind;  // "cpu", "cuda-sm90"
   int64_t memory_bytes = 0;
-  BackendForRank backend_for_rank;
+  DeviceForRank device_for_rank;
 };
 
 Hello HelloOf(const Options& options, const Model& model, const Compute& compute, int health_port) {
@@ -137,9 +137,7 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   facts.recipe = kRecipeVersion;
   facts.health_address = FormatHostPort(options.host, health_port);
   facts.memory_bytes = static_cast<uint64_t>(compute.memory_bytes);
-  const EngineLimits& limits = compute.limits;
-  facts.limits = {limits.context_tokens, limits.block_tokens, limits.pool_blocks,      limits.slots,
-                  limits.step_tokens,    limits.vocab,        limits.mixed_step_tokens};
+  facts.limits = compute.limits;
   facts.tp = options.tp;
   facts.preferred_rank = options.rank_hint;
   return hello;
@@ -148,7 +146,7 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
 // Ends the epoch after its step in flight.
 void FinishStep(const Progress& progress, const Clock& clock) {
   const TimeUs deadline = clock.Now() + std::chrono::microseconds(kLastStep).count();
-  while (progress.phase.load() == WorkerPhase::kStepping && clock.Now() < deadline) {
+  while (progress.phase.load() == fathom::Phase::kStepping && clock.Now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
@@ -164,10 +162,10 @@ struct CpuCompute : Compute {
     dtype = "float32";
     device_kind = "cpu";
     memory_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
-    backend_for_rank = [this, observer, kv_bytes = sizes.kv_cache_bytes](int rank) {
-      auto backend = host.BackendForRank(rank);
+    device_for_rank = [this, observer, kv_bytes = sizes.kv_cache_bytes](int rank) {
+      auto loaded = host.ForRank(rank);
       observer->SetMemory(host.weights_bytes(), kv_bytes);
-      return backend;
+      return loaded;
     };
   }
   ModelHost host;
@@ -194,14 +192,14 @@ struct CudaCompute : Compute {
     wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
     for (const CudaArena& arena : plan.arenas) observer->SetArena(arena.name, arena.bytes);
     observer->SetMemory(plan.Bytes("weights"), plan.Bytes("kv"));
-    backend_for_rank = [this, wanted](int) -> absl::StatusOr<Backend*> {
-      if (backend == nullptr) {
-        FATHOM_ASSIGN_OR_RETURN(backend, MakeCudaBackend(wanted));
+    device_for_rank = [this, wanted](int) -> absl::StatusOr<Device*> {
+      if (loaded == nullptr) {
+        FATHOM_ASSIGN_OR_RETURN(loaded, MakeCudaDevice(wanted));
       }
-      return backend.get();
+      return loaded.get();
     };
   }
-  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Device> loaded;
 };
 
 using MakeCompute = std::function<std::unique_ptr<Compute>(Progress*, WorkerMetrics*)>;
@@ -226,16 +224,16 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   metrics.Serve(std::move(ports->http), [&] { return self.hears(); });
   PrintListening("worker", {{"port", port}, {"metrics_port", metrics_port}});
 
-  progress.phase = WorkerPhase::kLoading;
+  progress.phase = fathom::Phase::kLoading;
   const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
   if (options.tp == 1 ||
       options.rank_hint >= 0) {  // The rank is known: load before a seat is offered.
-    const auto backend = Phase(clock, "load", [&] {
-      return compute->backend_for_rank(std::max(options.rank_hint, 0) % options.tp);
+    const auto loaded = Phase(clock, "load", [&] {
+      return compute->device_for_rank(std::max(options.rank_hint, 0) % options.tp);
     });
-    FATHOM_RETURN_IF_ERROR(backend.status());
+    FATHOM_RETURN_IF_ERROR(loaded.status());
   }
-  progress.phase = WorkerPhase::kIdle;
+  progress.phase = fathom::Phase::kIdle;
 
   std::atomic<bool> stop{false};
   std::atomic<bool> was_registered{false};
@@ -248,8 +246,8 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
                            observer.SetRegistered(schedulers);
                            health->SetServing(schedulers > 0);
                          });
-  GroupRunner runner({options.tp, compute->limits}, &membership, &client, compute->backend_for_rank,
-                     &progress, &stop,
+  GroupRunner runner({options.tp, compute->limits}, &membership, &client, compute->device_for_rank,
+                     &clock, &progress, &stop,
                      [&](const StepPlan& plan, const StepResult& result, const StepStream& stream) {
                        observer.OnStep(plan, result, stream);
                        recorder.OnStep(plan, result, stream);

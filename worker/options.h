@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "common/engine_limits.h"
 #include "common/status.h"
 #include "kernels/tensor.h"
 #include "modeling/config/model_config.h"
 #include "modeling/layout/cuda_memory_plan.h"
-#include "modeling/layout/engine_limits.h"
-#include "worker/cuda/cuda_device.h"
+#include "worker/cuda/cuda_probe.h"
 
 namespace fathom::worker {
 

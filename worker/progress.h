@@ -6,12 +6,12 @@
 #include <atomic>
 #include <cstdint>
 
+#include "cluster/messages.h"
+
 namespace fathom::worker {
 
-enum class WorkerPhase : int { kStarting, kIdle, kLoading, kConnecting, kStepping, kDraining };
-
 struct Progress {
-  std::atomic<WorkerPhase> phase{WorkerPhase::kStarting};
+  std::atomic<Phase> phase{Phase::kStarting};
   std::atomic<uint64_t> step{0};        // The step in work, or the last one done.
   std::atomic<uint64_t> op{0};          // Ops done in the epoch.
   std::atomic<uint64_t> collective{0};  // Collectives done in the epoch.

@@ -8,7 +8,7 @@
 
 #include "cluster/plan.h"
 #include "common/metrics.h"
-#include "worker/engine/backend.h"
+#include "worker/engine/step_stream.h"
 
 namespace fathom::worker {
 

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/engine_limits.h"
 #include "kernels/tensor.h"
-#include "modeling/layout/engine_limits.h"
 #include "modeling/spec/model_spec.h"
 
 namespace fathom::worker {

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "common/engine_limits.h"
 #include "modeling/layout/cuda_memory_plan.h"
-#include "modeling/layout/engine_limits.h"
 #include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {

@@ -6,7 +6,7 @@
 #include <compare>
 #include <cstdint>
 
-#include "modeling/layout/engine_limits.h"
+#include "common/engine_limits.h"
 
 namespace fathom::worker {
 

@@ -337,7 +337,7 @@ void WorkerGroups::UpdateFacts() {
   facts_.device_kind = hello.worker->device_kind;
   facts_.dtype = hello.worker->dtype;
   for (const auto& [peer, worker] : workers_) {
-    const WorkerLimits& limits = worker.hello.worker->limits;
+    const EngineLimits& limits = worker.hello.worker->limits;
     facts_.context_tokens = std::min(facts_.context_tokens, limits.context_tokens);
     facts_.pool_blocks = std::min(facts_.pool_blocks, limits.pool_blocks - 1);
   }

@@ -70,7 +70,7 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
       id, term_, group.epoch, 0, 0, 0, {}, 0, workers_.at(controls[0]).hello.worker->limits};
   for (const PeerId control : controls) {
     const Hello& hello = workers_.at(control).hello;
-    const WorkerLimits& limits = hello.worker->limits;
+    const EngineLimits& limits = hello.worker->limits;
     seat.tp = hello.worker->tp;
     seat.pp = hello.worker->pp;
     seat.peers.push_back({hello.process_id, hello.worker->host});

@@ -16,6 +16,7 @@
 #include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "worker/cpu/model_host.h"
+#include "worker/engine/engine.h"
 
 namespace fathom::worker {
 namespace {
@@ -37,13 +38,13 @@ class Bench {
     host_ = std::make_unique<ModelHost>(SpecOf(config_), checkpoint_.get(),
                                         ModelHostOptions{1, limits_, LogitsRows(limits_), threads},
                                         &clock_, &progress_);
-    parts_ = *host_->ForRank(0);
+    device_ = *host_->ForRank(0);
     comm_ = std::make_unique<SingleRankComm>();
-    parts_.comm->SetTarget(comm_.get());
+    device_->comm()->SetTarget(comm_.get());
   }
 
   std::vector<int64_t> Block(int32_t rows, int32_t steps) {
-    Engine engine(parts_, {.term = {1}, .epoch = {1}, .limits = limits_});
+    Engine engine(device_, {.term = {1}, .epoch = {1}, .limits = limits_});
     StepPlan plan{.term = {1}, .epoch = {1}, .step = {0}};
     const int32_t blocks = (kPrompt + steps) / kBlockTokens + 1;
     for (int32_t s = 0; s < rows; ++s) {
@@ -58,7 +59,7 @@ class Bench {
       plan.extends.push_back(std::move(extend));
       plan.chunks.push_back({.slot = {s + 1}, .work = kPrompt, .sample = true});
     }
-    FATHOM_CHECK(engine.Execute(plan).ok());
+    Execute(&engine, plan);
     std::vector<int64_t> times_us;
     for (int32_t step = 1; step <= steps; ++step) {
       StepPlan decode{.term = {1}, .epoch = {1}, .step = {static_cast<uint64_t>(step)}};
@@ -67,14 +68,19 @@ class Bench {
             {.slot = {s + 1}, .work = DecodeRow{{decode.step.value - 1}}, .sample = true});
       }
       const TimeUs begin = clock_.Now();
-      const auto result = engine.Execute(decode);
+      const StepResult result = Execute(&engine, decode);
       times_us.push_back(clock_.Now() - begin);
-      FATHOM_CHECK(result.ok() && std::ssize(result->rows) == rows);
+      FATHOM_CHECK(std::ssize(result.rows) == rows);
     }
     return times_us;
   }
 
  private:
+  StepResult Execute(Engine* engine, const StepPlan& plan) {
+    FATHOM_CHECK(engine->Submit(plan, &step_).ok());
+    return engine->Collect(step_, &stream_);
+  }
+
   const RealClock clock_;
   ModelConfig config_;
   std::unique_ptr<Checkpoint> checkpoint_;
@@ -82,7 +88,9 @@ class Bench {
   Progress progress_;
   std::unique_ptr<ModelHost> host_;
   std::unique_ptr<Comm> comm_;
-  EngineParts parts_;
+  Device* device_ = nullptr;
+  SubmittedStep step_;
+  StepStream stream_;
 };
 
 }  // namespace

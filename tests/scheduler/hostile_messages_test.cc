@@ -41,14 +41,14 @@ class PlanReader {
     const absl::StatusOr<StepPlan> read = FromWire(std::move(wire));
     ASSERT_TRUE(read.ok()) << ToString(read.status());
     for (const SlotId slot : read->releases) Expect(slots_.Release(slot));
-    for (const Admit& admit : read->admits) Expect(slots_.Seat(admit));
+    for (const Admit& admit : read->admits) Expect(slots_.Admit(admit));
     for (const Extend& extend : read->extends) Expect(slots_.Append(extend));
   }
 
  private:
   static void Expect(const absl::Status& status) { EXPECT_TRUE(status.ok()) << ToString(status); }
 
-  static worker::EngineLimits Limits() {
+  static EngineLimits Limits() {
     const GroupLimits limits = CoreHarness::Limits();
     return {.context_tokens = limits.context_tokens,
             .block_tokens = limits.block_tokens,

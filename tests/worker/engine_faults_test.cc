@@ -21,12 +21,12 @@ TEST(Engine, AFaultHarmsItsRowOnly) {
   plan.extends[3].block_ids.resize(1);
   world.Seat1(&plan, 5, {4, 5, 6});
   plan.chunks = {{{1}, 3, true}, {{2}, 3, true}, {{3}, 3, true}, {{4}, 20, true}, {{5}, 3, true}};
-  const auto first = world.engine->Execute(plan);
+  const auto first = world.Execute(plan);
   ASSERT_TRUE(first.ok()) << ToString(first.status());
   // Planned before the faults were known: the rows are ignored, no crash, the same faults.
   plan = world.Plan();
   for (int32_t slot = 1; slot <= 5; ++slot) plan.chunks.push_back({{slot}, DecodeRow{{0}}, true});
-  const auto second = world.engine->Execute(plan);
+  const auto second = world.Execute(plan);
   ASSERT_TRUE(second.ok()) << ToString(second.status());
   Naive naive{World::Greedy(), 0, 3, {4, 5, 6}};
   const RowFault faults[] = {RowFault::kNonFiniteLogits, RowFault::kTokenOutOfRange,
@@ -47,7 +47,7 @@ TEST(Engine, AFaultHarmsItsRowOnly) {
     world.Seat1(&plan, slot, {4, 5, 6});
     plan.chunks.push_back({{slot}, 3, true});
   }
-  const auto third = world.engine->Execute(plan);
+  const auto third = world.Execute(plan);
   ASSERT_TRUE(third.ok());
   for (const ResultRow& row : third->rows) {
     EXPECT_EQ(row.ids, std::vector{(Naive{World::Greedy(), 0, 3, {4, 5, 6}}.Next())});
@@ -59,12 +59,12 @@ TEST(Engine, ASequenceThatReachesTheContextFaultsAndNothingElse) {
   StepPlan plan = world.Plan();
   world.Seat1(&plan, 1, std::vector<TokenId>(48, 1));
   plan.chunks = {{{1}, 48, true}};
-  ASSERT_TRUE(world.engine->Execute(plan).ok());
+  ASSERT_TRUE(world.Execute(plan).ok());
   int32_t tokens = 1;
   while (true) {
     plan = world.Plan();
     plan.chunks = {{{1}, DecodeRow{{world.step - 2}}, true}};
-    const auto result = world.engine->Execute(plan);
+    const auto result = world.Execute(plan);
     ASSERT_TRUE(result.ok()) << ToString(result.status());
     if (result->rows[0].fault != RowFault::kNone) break;
     ++tokens;
@@ -81,7 +81,7 @@ TEST(Engine, NothingLeftToDrawIsAFault) {
   StepPlan plan = world.Plan();
   world.Seat1(&plan, 1, {1, 2}, request);
   plan.chunks = {{{1}, 2, true}};
-  const auto result = world.engine->Execute(plan);
+  const auto result = world.Execute(plan);
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(result->rows[0].fault, RowFault::kTokenOutOfRange);
 }
@@ -102,10 +102,10 @@ TEST_P(WrongPlans, EndTheEpoch) {
   plan.admits[1].ids.resize(3);
   plan.admits[1].more = true;
   plan.chunks = {{{1}, 3, true}};
-  ASSERT_TRUE(world.engine->Execute(plan).ok());
+  ASSERT_TRUE(world.Execute(plan).ok());
   plan = world.Plan();
   GetParam().spoil(&plan);
-  const auto result = world.engine->Execute(plan);
+  const auto result = world.Execute(plan);
   EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument)
       << ToString(result.status());
 }

@@ -33,7 +33,7 @@ class RandomRun {
     for (int i = 0; i < steps; ++i) {
       const StepPlan plan = MakePlan();
       rows_seen_ = std::max(rows_seen_, plan.chunks.size());
-      const auto result = world_.engine->Execute(plan);
+      const auto result = world_.Execute(plan);
       ASSERT_TRUE(result.ok()) << ToString(result.status());
       ASSERT_NO_FATAL_FAILURE(Check(plan, *result));
     }
@@ -230,7 +230,7 @@ TEST(Engine, AStepWithMoreScoredRowsThanTheModelTakesIsCutAndExact) {
   StepPlan plan = world.Plan();
   world.Seat1(&plan, 1, ids, request);
   plan.chunks = {{{1}, 30, true}};
-  const auto result = world.engine->Execute(plan);
+  const auto result = world.Execute(plan);
   ASSERT_TRUE(result.ok()) << ToString(result.status());
   EXPECT_EQ(world.decoder->forwards, 4);  // 29 scored rows and the sampled one, 8 at a time.
   const PromptLogprobs& scored = result->rows[0].prompt_logprobs.value();
@@ -245,13 +245,13 @@ TEST(Engine, ACopiedBlockGoesOnAsItsOriginal) {
   StepPlan plan = world.Plan();
   world.Seat1(&plan, 1, {5, 6, 7, 8});
   plan.chunks = {{{1}, 4, true}};
-  ASSERT_TRUE(world.engine->Execute(plan).ok());
+  ASSERT_TRUE(world.Execute(plan).ok());
   plan = world.Plan();
   world.Seat1(&plan, 2, {5, 6, 7, 8});
   plan.copies = {{CopyKind::kBlock, {1}, {7}}};  // Slot 1's first block to slot 2's.
   plan.admits[0].computed_tokens = 3;
   plan.chunks = {{{2}, 1, true}, {{1}, DecodeRow{{0}}, true}};
-  const auto result = world.engine->Execute(plan);
+  const auto result = world.Execute(plan);
   ASSERT_TRUE(result.ok()) << ToString(result.status());
   const Naive naive{World::Greedy(), 0, 4, {5, 6, 7, 8}};
   EXPECT_EQ(result->rows[0].ids, std::vector{naive.Next()});
@@ -274,22 +274,31 @@ TEST(Engine, RanksOtherThanZeroAnswerWithoutRows) {
   } pretend;
   comm.SetTarget(&pretend);
   FakeDecoder decoder(world.kv.get(), &comm, kLogitsRows);
-  Seat seat;
+  GroupSeat seat;
   seat.term = {3};
   seat.epoch = {5};
   seat.rank = 1;
   seat.tp = 2;
   seat.limits = kLimits;
-  Engine engine({&decoder, world.kv.get(), &comm, &world.clock, &progress, kLogitsRows}, seat);
+  CpuDevice device({&decoder, world.kv.get(), &comm, &world.clock, kLimits, kLogitsRows});
+  Engine engine(&device, seat);
   StepPlan plan = world.Plan();
   world.Seat1(&plan, 1, {1, 2, 3});
   plan.chunks = {{{1}, 3, true}};
-  const auto result = engine.Execute(plan);
+  auto result = Execute(&engine, plan);
   ASSERT_TRUE(result.ok()) << ToString(result.status());
   EXPECT_EQ(result->rank, 1);
   EXPECT_TRUE(result->rows.empty());
   EXPECT_EQ(result->collectives, 1u);
-  EXPECT_EQ(engine.slots().slot({1}).ids.back(), (Naive{World::Greedy(), 0, 3, {1, 2, 3}}.Next()));
+  // It drew the token as well: its next step computes it, at position 3 of block 1.
+  plan = world.Plan();
+  plan.chunks = {{{1}, DecodeRow{{0}}, true}};
+  result = Execute(&engine, plan);
+  ASSERT_TRUE(result.ok()) << ToString(result.status());
+  EXPECT_EQ(result->collectives, 2u);
+  const KvCache& kv = *world.kv;
+  const float* const computed = world.kv->Plane(0, 0) + kv.BlockFloats(0, 0) + 3 * 16;
+  EXPECT_EQ(static_cast<TokenId>(*computed), (Naive{World::Greedy(), 0, 3, {1, 2, 3}}.Next()));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// tests/worker/engine_world.h: an engine with a fake decoder, and the naive model of a single
-// sequence to compare with.
+// tests/worker/engine_world.h: an engine on the CPU device with a fake decoder, and the naive model
+// of a single sequence to compare with.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include "kernels/logprob.h"
 #include "kernels/sample.h"
 #include "tests/worker/fake_decoder.h"
+#include "worker/cpu/cpu_device.h"
 #include "worker/engine/engine.h"
 
 namespace fathom::worker {
@@ -25,6 +26,14 @@ inline constexpr EngineLimits kLimits{.context_tokens = 96,
                                       .vocab = kFakeVocab};
 inline constexpr int32_t kLogitsRows = 8;
 
+// A step of a device that takes one at a time.
+inline absl::StatusOr<StepResult> Execute(Engine* engine, const StepPlan& plan) {
+  SubmittedStep step;
+  StepStream stream;
+  FATHOM_RETURN_IF_ERROR(engine->Submit(plan, &step));
+  return engine->Collect(step, &stream);
+}
+
 struct World {
   World() {
     auto allocated =
@@ -32,17 +41,21 @@ struct World {
     FATHOM_CHECK(allocated.ok());
     kv = *std::move(allocated);
     decoder = std::make_unique<FakeDecoder>(kv.get(), &comm, kLogitsRows);
+    device = std::make_unique<CpuDevice>(
+        CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock, kLimits, kLogitsRows});
     comm.SetTarget(&single);
     Restart();
   }
   void Restart() {
-    Seat seat;
+    GroupSeat seat;
     seat.term = {3};
     seat.epoch = {5};
     seat.limits = kLimits;
-    engine = std::make_unique<Engine>(
-        EngineParts{decoder.get(), kv.get(), &comm, &clock, &progress, kLogitsRows}, seat);
+    engine = std::make_unique<Engine>(device.get(), seat);
     step = 0;
+  }
+  absl::StatusOr<StepResult> Execute(const StepPlan& plan) {
+    return worker::Execute(engine.get(), plan);
   }
   StepPlan Plan() {
     StepPlan plan;
@@ -76,6 +89,7 @@ struct World {
   EpochComm comm{0, 1, &clock, &progress};
   std::unique_ptr<KvCache> kv;
   std::unique_ptr<FakeDecoder> decoder;
+  std::unique_ptr<CpuDevice> device;
   std::unique_ptr<Engine> engine;
   uint64_t step = 0;
 };

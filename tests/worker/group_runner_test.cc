@@ -14,7 +14,7 @@
 #include <thread>
 
 #include "tests/worker/fake_decoder.h"
-#include "worker/engine/engine.h"
+#include "worker/cpu/cpu_device.h"
 
 namespace fathom::worker {
 namespace {
@@ -36,15 +36,15 @@ class FakeScheduler {
   void Seat(uint64_t epoch, EngineLimits limits = kLimits) {
     std::lock_guard lock(seating_);
     for (int rank = 0; rank < kRanks; ++rank) {
-      worker::Seat seat;
+      GroupSeat seat;
       seat.term = {1};
       seat.epoch = {epoch};
       seat.rank = rank;
       seat.tp = kRanks;
-      seat.hosts = {"here", "here"};
+      seat.peers = {{"0", "here"}, {"1", "here"}};
       seat.limits = limits;
       ASSERT_EQ(ranks_[static_cast<size_t>(rank)]->Hear({1}), TermVerdict::kObeyed);
-      ranks_[static_cast<size_t>(rank)]->Join(seat);
+      ranks_[static_cast<size_t>(rank)]->Join(seat, 0);
     }
   }
   void Abort(uint64_t epoch) {
@@ -132,7 +132,8 @@ class FakeChannel final : public StepChannel {
 class FakeControl final : public Control {
  public:
   explicit FakeControl(FakeScheduler* scheduler) : scheduler_(*scheduler) {}
-  void SendExchange(const Seat& seat, int32_t round, const std::string& bytes) override {
+  void SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) override {
+    const GroupSeat& seat = epoch.seat();
     std::lock_guard lock(scheduler_.seating_);
     for (int rank = 0; rank < kRanks; ++rank) {
       if (rank == seat.rank) continue;
@@ -140,12 +141,14 @@ class FakeControl final : public Control {
                                                                  {round, seat.rank, bytes});
     }
   }
-  void SendReady(const Seat& seat) override {
+  void SendReady(const Epoch& epoch) override {
+    const GroupSeat& seat = epoch.seat();
     std::lock_guard lock(scheduler_.mutex_);
     scheduler_.ready_.insert({seat.epoch.value, seat.rank});
     scheduler_.changed_.notify_all();
   }
-  void SendFailed(const Seat& seat, const std::string& message) override {
+  void SendFailed(const Epoch& epoch, const std::string& message) override {
+    const GroupSeat& seat = epoch.seat();
     std::lock_guard lock(scheduler_.mutex_);
     scheduler_.failed_[{seat.epoch.value, seat.rank}] = message;
     scheduler_.changed_.notify_all();
@@ -165,11 +168,11 @@ struct Worker {
     control = std::make_unique<FakeControl>(scheduler);
     runner = std::make_unique<GroupRunner>(
         GroupRunnerOptions{kRanks, kLimits}, &membership, control.get(),
-        [this](int seat_rank) -> absl::StatusOr<Backend*> {
+        [this](int seat_rank) -> absl::StatusOr<Device*> {
           FATHOM_CHECK(seat_rank == rank);
-          return &backend;
+          return &device;
         },
-        &progress, &stop, nullptr);
+        &clock, &progress, &stop, nullptr);
     thread = std::thread([this] { ended = runner->Run(); });
   }
 
@@ -181,7 +184,7 @@ struct Worker {
   const std::unique_ptr<KvCache> kv =
       KvCache::Allocate(FakeDecoder::Shape(kLimits.block_tokens, kLimits.pool_blocks)).value();
   FakeDecoder decoder{kv.get(), &comm, 48};
-  CpuBackend backend{EngineParts{&decoder, kv.get(), &comm, &clock, &progress, 48}};
+  CpuDevice device{CpuDeviceParts{&decoder, kv.get(), &comm, &clock, kLimits, 48}};
   std::atomic<bool> stop{false};
   absl::Status ended = Internal("did not end");
   std::unique_ptr<FakeControl> control;
@@ -264,7 +267,7 @@ TEST_F(GroupRunnerTest, ARankInACollectiveWithoutItsPeerFallsOutByTheAbortAndAns
     scheduler_.WaitReady(epoch);
     scheduler_.Send(static_cast<int>(epoch % 2), Plan(epoch, 0));  // Only one of them.
     if (epoch % 3 != 0) {
-      while (workers_[epoch % 2]->progress.phase.load() != WorkerPhase::kStepping)
+      while (workers_[epoch % 2]->progress.phase.load() != Phase::kStepping)
         std::this_thread::yield();
     }
     scheduler_.Abort(epoch);

@@ -9,11 +9,10 @@
 namespace fathom::worker {
 namespace {
 
-Seat SeatOf(uint64_t term, uint64_t epoch, int source = 0) {
-  Seat seat;
+GroupSeat SeatOf(uint64_t term, uint64_t epoch) {
+  GroupSeat seat;
   seat.term = {term};
   seat.epoch = {epoch};
-  seat.source = source;
   return seat;
 }
 
@@ -24,17 +23,17 @@ TEST(Membership, TheTermNeverGoesBack) {
   EXPECT_EQ(membership.Hear({3}), TermVerdict::kStale);
   EXPECT_EQ(membership.term(), TermId{4});
   EXPECT_EQ(membership.Hear({7}), TermVerdict::kObeyed);
-  membership.Join(SeatOf(4, 1));  // Heard before, overtaken since.
-  membership.Join(SeatOf(7, 2));
+  membership.Join(SeatOf(4, 1), 0);  // Heard before, overtaken since.
+  membership.Join(SeatOf(7, 2), 0);
   EXPECT_EQ(membership.Next()->seat().epoch, EpochId{2});
 }
 
 TEST(Membership, AHigherTermANewSeatAnAbortAndALostStreamEndTheEpoch) {
   Membership membership;
   ASSERT_EQ(membership.Hear({1}), TermVerdict::kObeyed);
-  membership.Join(SeatOf(1, 1));
+  membership.Join(SeatOf(1, 1), 0);
   const auto first = membership.Next();
-  membership.Join(SeatOf(1, 2));
+  membership.Join(SeatOf(1, 2), 0);
   EXPECT_TRUE(first->aborted());
   const auto second = membership.Next();
   EXPECT_EQ(second->seat().epoch, EpochId{2});
@@ -43,13 +42,13 @@ TEST(Membership, AHigherTermANewSeatAnAbortAndALostStreamEndTheEpoch) {
   membership.Abort({1}, {2}, "rank 1 is gone");
   EXPECT_TRUE(second->aborted());
   EXPECT_NE(Message(second->status()).find("rank 1 is gone"), std::string_view::npos);
-  membership.Join(SeatOf(1, 3, 1));
+  membership.Join(SeatOf(1, 3), 1);
   const auto third = membership.Next();
   membership.Lose(0, "another stream");
   EXPECT_FALSE(third->aborted());
   membership.Lose(1, "its stream");
   EXPECT_TRUE(third->aborted());
-  membership.Join(SeatOf(1, 4));
+  membership.Join(SeatOf(1, 4), 0);
   const auto fourth = membership.Next();
   ASSERT_EQ(membership.Hear({2}), TermVerdict::kObeyed);
   EXPECT_TRUE(fourth->aborted());
@@ -58,18 +57,18 @@ TEST(Membership, AHigherTermANewSeatAnAbortAndALostStreamEndTheEpoch) {
 TEST(Membership, NextSkipsWhatWasReplacedAndEndsWithClose) {
   Membership membership;
   ASSERT_EQ(membership.Hear({1}), TermVerdict::kObeyed);
-  membership.Join(SeatOf(1, 1));
-  membership.Join(SeatOf(1, 2));
+  membership.Join(SeatOf(1, 1), 0);
+  membership.Join(SeatOf(1, 2), 0);
   EXPECT_EQ(membership.Next()->seat().epoch, EpochId{2});
   std::thread waiter([&] { EXPECT_EQ(membership.Next(), nullptr); });
   membership.Close();
   waiter.join();
-  membership.Join(SeatOf(1, 3));
+  membership.Join(SeatOf(1, 3), 0);
   EXPECT_EQ(membership.Next(), nullptr);
 }
 
 TEST(Epoch, CallbacksRunOnceAndAtOnceWhenItIsOver) {
-  Epoch epoch(SeatOf(1, 1));
+  Epoch epoch(SeatOf(1, 1), 0);
   int kept = 0, forgotten = 0, late = 0;
   epoch.OnAbort([&] { ++kept; });
   epoch.Forget(epoch.OnAbort([&] { ++forgotten; }));
@@ -85,7 +84,7 @@ TEST(Epoch, CallbacksRunOnceAndAtOnceWhenItIsOver) {
 TEST(Epoch, ExchangesAreFoundByRoundAndRankWhateverTheirOrder) {
   Membership membership;
   ASSERT_EQ(membership.Hear({1}), TermVerdict::kObeyed);
-  membership.Join(SeatOf(1, 5));
+  membership.Join(SeatOf(1, 5), 0);
   const auto epoch = membership.Next();
   membership.PushExchange({4}, {0, 0, "old"});
   membership.PushExchange({5}, {1, 0, "later"});
@@ -105,7 +104,7 @@ TEST(Epoch, ExchangesAreFoundByRoundAndRankWhateverTheirOrder) {
 }
 
 TEST(Epoch, AFloodOfExchangesEndsIt) {
-  Epoch epoch(SeatOf(1, 1));
+  Epoch epoch(SeatOf(1, 1), 0);
   for (size_t i = 0; i < Epoch::kExchangesMax; ++i) epoch.PushExchange({0, 0, "x"});
   EXPECT_FALSE(epoch.aborted());
   epoch.PushExchange({0, 0, "x"});

@@ -205,7 +205,7 @@ TEST_F(SchedulerClientTest, SaysWhatItIsAndBeatsWithItsProgress) {
   const auto hears_leader = [](const wire::ControlUp& up) { return up.heartbeat().hears_leader(); };
   EXPECT_EQ(scheduler_.WaitUp(hears_leader).heartbeat().term(), 6u);
   EXPECT_EQ(registered_, 1);
-  progress_.phase = WorkerPhase::kStepping;
+  progress_.phase = Phase::kStepping;
   progress_.step = 9;
   progress_.op = 3;
   const auto stepping = [](const wire::ControlUp& up) { return up.heartbeat().step() == 9; };
@@ -223,13 +223,13 @@ TEST_F(SchedulerClientTest, AnEpochFromSeatToAbort) {
   const std::shared_ptr<Epoch> epoch = membership_.Next();
   EXPECT_EQ(epoch->seat().rank, 1);
   EXPECT_EQ(epoch->seat().limits.pool_blocks, 17);
-  EXPECT_EQ(epoch->seat().hosts.size(), 2u);
+  EXPECT_EQ(epoch->seat().peers.size(), 2u);
   wire::ControlDown exchange;
   exchange.mutable_exchange()->set_epoch(7);
   exchange.mutable_exchange()->set_bytes("/name");
   scheduler_.Send(exchange);
   EXPECT_EQ(epoch->WaitExchange(0, 0, std::chrono::seconds(60)).value(), "/name");
-  client_.SendReady(epoch->seat());
+  client_.SendReady(*epoch);
   EXPECT_EQ(
       scheduler_.WaitUp([](const wire::ControlUp& up) { return up.has_ready(); }).ready().epoch(),
       7u);

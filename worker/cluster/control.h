@@ -14,10 +14,10 @@ namespace fathom::worker {
 class Control {
  public:
   virtual ~Control() = default;
-  virtual void SendExchange(const Seat& seat, int32_t round, const std::string& bytes) = 0;
+  virtual void SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) = 0;
   // Loaded and connected; the steps are dialled next.
-  virtual void SendReady(const Seat& seat) = 0;
-  virtual void SendFailed(const Seat& seat, const std::string& message) = 0;
+  virtual void SendReady(const Epoch& epoch) = 0;
+  virtual void SendFailed(const Epoch& epoch, const std::string& message) = 0;
   // The steps of `epoch`, which outlives the channel. A leader that cannot be reached shows at the
   // first Read.
   virtual std::unique_ptr<StepChannel> DialSteps(Epoch& epoch) = 0;

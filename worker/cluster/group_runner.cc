@@ -6,31 +6,33 @@
 #include "absl/cleanup/cleanup.h"
 #include "common/log.h"
 #include "worker/comm/shm_comm.h"
+#include "worker/engine/step_loop.h"
 
 namespace fathom::worker {
 
 GroupRunner::GroupRunner(const GroupRunnerOptions& options, Membership* membership,
-                         Control* control, BackendForRank backend_for_rank, Progress* progress,
-                         const std::atomic<bool>* stop, StepObserver observer)
+                         Control* control, DeviceForRank device_for_rank, const Clock* clock,
+                         Progress* progress, const std::atomic<bool>* stop, StepObserver observer)
     : options_(options),
       membership_(membership),
       control_(control),
-      backend_for_rank_(std::move(backend_for_rank)),
+      device_for_rank_(std::move(device_for_rank)),
+      clock_(clock),
       progress_(progress),
       stop_(stop),
       observer_(std::move(observer)) {}
 
 absl::Status GroupRunner::Run() {
   while (std::shared_ptr<Epoch> epoch = membership_->Next()) {
-    const Seat& seat = epoch->seat();
+    const GroupSeat& seat = epoch->seat();
     ++epochs_;
     absl::Status status = CheckSeat(seat);
     if (status.ok()) {
-      progress_->phase.store(WorkerPhase::kLoading);
-      FATHOM_ASSIGN_OR_RETURN(Backend* const backend, backend_for_rank_(seat.rank));
-      status = RunSeat(*epoch, *backend);
+      progress_->phase.store(Phase::kLoading);
+      FATHOM_ASSIGN_OR_RETURN(Device* const device, device_for_rank_(seat.rank));
+      status = RunSeat(*epoch, *device);
     }
-    progress_->phase.store(WorkerPhase::kIdle);
+    progress_->phase.store(Phase::kIdle);
     End(*epoch, status);
     LogInfo("epoch {} of term {} ended: {}", seat.epoch.value, seat.term.value,
             ToString(epoch->status()));
@@ -40,11 +42,11 @@ absl::Status GroupRunner::Run() {
 
 void GroupRunner::End(Epoch& epoch, const absl::Status& status) {
   if (epoch.aborted()) return;
-  if (!status.ok()) control_->SendFailed(epoch.seat(), ToString(status));
+  if (!status.ok()) control_->SendFailed(epoch, ToString(status));
   epoch.Abort(status);
 }
 
-absl::Status GroupRunner::CheckSeat(const Seat& seat) const {
+absl::Status GroupRunner::CheckSeat(const GroupSeat& seat) const {
   const EngineLimits& own = options_.limits;
   const EngineLimits& asked = seat.limits;
   if (seat.tp != options_.tp || seat.rank < 0 || seat.rank >= seat.tp) {
@@ -65,43 +67,44 @@ absl::Status GroupRunner::CheckSeat(const Seat& seat) const {
   return absl::OkStatus();
 }
 
-absl::Status GroupRunner::RunSeat(Epoch& epoch, Backend& backend) {
-  const Seat& seat = epoch.seat();
-  progress_->phase.store(WorkerPhase::kConnecting);
+absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
+  const GroupSeat& seat = epoch.seat();
+  progress_->phase.store(Phase::kConnecting);
   FATHOM_ASSIGN_OR_RETURN(const std::unique_ptr<Comm> comm, Connect(epoch));
   // Aborting the region also frees the peers of this host from their collectives.
   int abort_comm = -1;
   if (auto* shared = dynamic_cast<ShmComm*>(comm.get())) {
     abort_comm = epoch.OnAbort([shared] { shared->Abort(); });
   }
-  backend.comm()->SetTarget(comm.get());
+  device.comm()->SetTarget(comm.get());
   progress_->op.store(0);
   const absl::Cleanup leave = [&] {
     epoch.Forget(abort_comm);
-    backend.comm()->SetTarget(nullptr);
+    device.comm()->SetTarget(nullptr);
   };
-  control_->SendReady(seat);
+  control_->SendReady(epoch);
   LogInfo("rank {} of {} in epoch {} of term {}", seat.rank, seat.tp, seat.epoch.value,
           seat.term.value);
   const std::unique_ptr<StepChannel> channel = control_->DialSteps(epoch);
-  absl::Status status = backend.RunEpoch(epoch, *channel, *stop_, observer_);
+  absl::Status status =
+      RunEpoch(epoch, {&device, channel.get(), clock_, progress_, stop_, observer_});
   End(epoch, status);  // While the region is there: it frees the peers that wait in a collective.
   return status;
 }
 
 absl::StatusOr<std::unique_ptr<Comm>> GroupRunner::Connect(Epoch& epoch) {
-  const Seat& seat = epoch.seat();
+  const GroupSeat& seat = epoch.seat();
   if (seat.tp == 1) return std::make_unique<SingleRankComm>();
-  for (const std::string& host : seat.hosts) {
-    if (host != seat.hosts.front()) {
+  for (const GroupPeer& peer : seat.peers) {
+    if (peer.host != seat.peers.front().host) {
       return FailedPrecondition(
           "ranks on hosts {} and {}; on the CPU a group's ranks share one host's memory",
-          seat.hosts.front(), host);
+          seat.peers.front().host, peer.host);
     }
   }
   if (seat.rank == 0) {
     FATHOM_ASSIGN_OR_RETURN(std::unique_ptr<ShmComm> comm, ShmComm::Create(seat.tp));
-    control_->SendExchange(seat, 0, comm->name());
+    control_->SendExchange(epoch, 0, comm->name());
     return comm;
   }
   FATHOM_ASSIGN_OR_RETURN(const std::string name,

@@ -11,8 +11,10 @@
 #include "common/status.h"
 #include "worker/cluster/control.h"
 #include "worker/cluster/membership.h"
-#include "worker/engine/backend.h"
+#include "worker/engine/device.h"
 #include "worker/engine/epoch.h"
+#include "worker/engine/step_stream.h"
+#include "worker/progress.h"
 
 namespace fathom::worker {
 
@@ -22,12 +24,16 @@ struct GroupRunnerOptions {
   std::chrono::milliseconds exchange_timeout{10'000};
 };
 
+// The device of `rank`, made by the model's owner, who keeps it between epochs. Errors are the
+// model folder's: the process exits.
+using DeviceForRank = std::function<absl::StatusOr<Device*>(int rank)>;
+
 class GroupRunner {
  public:
-  // All pointers outlive it; `stop` ends an epoch after its step in flight.
+  // All pointers outlive it; `stop` ends an epoch after its steps in flight.
   GroupRunner(const GroupRunnerOptions& options, Membership* membership, Control* control,
-              BackendForRank backend_for_rank, Progress* progress, const std::atomic<bool>* stop,
-              StepObserver observer);
+              DeviceForRank device_for_rank, const Clock* clock, Progress* progress,
+              const std::atomic<bool>* stop, StepObserver observer);
 
   // OK: the membership was closed. Else what makes this process useless: a model that cannot be
   // loaded.
@@ -37,16 +43,17 @@ class GroupRunner {
   uint64_t epochs() const { return epochs_.load(); }
 
  private:
-  absl::Status RunSeat(Epoch& epoch, Backend& backend);
+  absl::Status RunSeat(Epoch& epoch, Device& device);
   absl::StatusOr<std::unique_ptr<Comm>> Connect(Epoch& epoch);
   // Ends what nobody ended before, and tells the leader why.
   void End(Epoch& epoch, const absl::Status& status);
-  absl::Status CheckSeat(const Seat& seat) const;
+  absl::Status CheckSeat(const GroupSeat& seat) const;
 
   const GroupRunnerOptions options_;
   Membership* const membership_;
   Control* const control_;
-  const BackendForRank backend_for_rank_;
+  const DeviceForRank device_for_rank_;
+  const Clock* const clock_;
   Progress* const progress_;
   const std::atomic<bool>* const stop_;
   const StepObserver observer_;

@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <mutex>
 #include <utility>
 
 #include "cluster.grpc.pb.h"
@@ -20,7 +21,7 @@ class GrpcStepChannel final : public StepChannel {
         stub_(wire::Scheduler::NewStub(MakeChannel(address))),
         stream_(stub_->Steps(&context_)),
         cancel_(epoch.OnAbort([this] { context_.TryCancel(); })) {
-    const Seat& seat = epoch.seat();
+    const GroupSeat& seat = epoch.seat();
     ToWire(StepsHello{seat.term, seat.epoch, seat.rank, process_id}, &up_);
     stream_->Write(up_);  // A failure shows at the first Read.
   }
@@ -43,6 +44,7 @@ class GrpcStepChannel final : public StepChannel {
 
  private:
   absl::Status Ended() {
+    const std::lock_guard lock(mutex_);  // The reader and the writer may both find the end.
     if (finished_) return Unavailable("the leader's steps have ended");
     finished_ = true;
     const grpc::Status status = stream_->Finish();
@@ -55,6 +57,7 @@ class GrpcStepChannel final : public StepChannel {
   const std::unique_ptr<wire::Scheduler::Stub> stub_;
   const std::unique_ptr<grpc::ClientReaderWriter<wire::StepsUp, wire::StepsDown>> stream_;
   const int cancel_;
+  std::mutex mutex_;
   bool finished_ = false;
   wire::StepsUp up_;
   wire::StepsDown down_;

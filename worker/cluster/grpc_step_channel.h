@@ -1,5 +1,5 @@
-// worker/cluster/grpc_step_channel.h: StepChannel over Scheduler.Steps: the engine thread itself
-// reads and writes a synchronous stream, without a hop to another thread.
+// worker/cluster/grpc_step_channel.h: StepChannel over Scheduler.Steps: the threads of the
+// step loop read and write a synchronous stream themselves, without a hop to another thread.
 #pragma once
 
 #include <memory>

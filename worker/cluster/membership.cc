@@ -24,12 +24,12 @@ TermId Membership::term() const {
   return term_.term();
 }
 
-void Membership::Join(const Seat& seat) {
+void Membership::Join(const GroupSeat& seat, int source) {
   {
     std::lock_guard lock(mutex_);
     EndLocked(Aborted("epoch {} follows", seat.epoch.value));
     if (closed_ || seat.term != term_.term()) return;
-    current_ = std::make_shared<Epoch>(seat);
+    current_ = std::make_shared<Epoch>(seat, source);
     taken_ = false;
   }
   changed_.notify_all();
@@ -48,7 +48,7 @@ void Membership::Abort(TermId term, EpochId epoch, const std::string& reason) {
 
 void Membership::Lose(int source, const std::string& reason) {
   std::lock_guard lock(mutex_);
-  if (current_ && current_->seat().source == source) EndLocked(Unavailable("{}", reason));
+  if (current_ && current_->source() == source) EndLocked(Unavailable("{}", reason));
 }
 
 void Membership::Close() {

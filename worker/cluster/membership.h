@@ -24,9 +24,9 @@ class Membership {
   [[nodiscard]] TermVerdict Hear(TermId term);
   TermId term() const;
 
-  // The leader gave this worker a seat; the epoch before is over. REQUIRES: Hear(seat.term) was
-  // kObeyed.
-  void Join(const Seat& seat);
+  // The leader, scheduler `source`, gave this worker a seat; the epoch before is over. REQUIRES:
+  // Hear(seat.term) was kObeyed.
+  void Join(const GroupSeat& seat, int source);
   void PushExchange(EpochId epoch, Epoch::Exchange exchange);
   void Abort(TermId term, EpochId epoch, const std::string& reason);
   // The Control stream to scheduler `source` broke.

@@ -31,43 +31,6 @@ namespace wire = cluster::v1;
 constexpr LeaderLinkOptions kLinkOptions{.silence_us = INT64_MAX, .hello_us = INT64_MAX};
 constexpr size_t kOutboxMessagesMax = 1024;
 
-Phase PhaseOf(WorkerPhase phase) {
-  switch (phase) {
-    case WorkerPhase::kStarting:
-      return Phase::kStarting;
-    case WorkerPhase::kIdle:
-      return Phase::kIdle;
-    case WorkerPhase::kLoading:
-      return Phase::kLoading;
-    case WorkerPhase::kConnecting:
-      return Phase::kConnecting;
-    case WorkerPhase::kStepping:
-      return Phase::kStepping;
-    case WorkerPhase::kDraining:
-      return Phase::kDraining;
-  }
-  return Phase::kUnspecified;
-}
-
-Seat SeatOf(const GroupSeat& from, int source) {
-  Seat seat;
-  seat.term = from.term;
-  seat.epoch = from.epoch;
-  seat.source = source;
-  seat.group = from.group.value;
-  seat.rank = from.rank;
-  seat.tp = from.tp;
-  for (const GroupPeer& peer : from.peers) seat.hosts.push_back(peer.host);
-  seat.limits = {from.limits.context_tokens,
-                 from.limits.block_tokens,
-                 from.blocks,
-                 from.limits.slots,
-                 from.limits.step_tokens,
-                 from.limits.vocab,
-                 from.limits.mixed_step_tokens};
-  return seat;
-}
-
 template <class M>
 wire::ControlUp ControlUpOf(const M& message) {
   wire::ControlUp up;
@@ -101,7 +64,7 @@ Heartbeat SchedulerClient::Shared::CurrentHeartbeat(bool hears_leader) const {
   const uint64_t collective = progress->collective.load(std::memory_order_relaxed);
   return {.term = membership->term(),
           .hears_leader = hears_leader,
-          .phase = draining->load() ? Phase::kDraining : PhaseOf(progress->phase.load()),
+          .phase = draining->load() ? Phase::kDraining : progress->phase.load(),
           .step = StepId{progress->step.load(std::memory_order_relaxed)},
           .op = op,
           .collective = collective,
@@ -150,7 +113,7 @@ class SchedulerClient::Stream {
   void WriteAll(Call* call, Inbox<wire::ControlUp>* outbox);
   absl::Status Hear(wire::ControlDown* down, bool* heard);
   absl::Status HearHello(const Hello& hello, bool* heard);
-  void HearGroup(const GroupSeat& group);
+  void HearGroup(GroupSeat group);
   bool HearTerm(TermId term);
   void StepDown();
   bool HearsLeader(TimeUs now);
@@ -314,13 +277,14 @@ absl::Status SchedulerClient::Stream::HearHello(const Hello& hello, bool* heard)
   return absl::OkStatus();
 }
 
-void SchedulerClient::Stream::HearGroup(const GroupSeat& group) {
+void SchedulerClient::Stream::HearGroup(GroupSeat group) {
   if (!HearTerm(group.term)) return;
   if (group.pp > 1) {
     return Send(ControlUpOf(GroupFailed{group.term, group.epoch, group.rank,
                                         "Group.pp: pipeline stages are not built"}));
   }
-  shared_.membership->Join(SeatOf(group, index_));
+  group.limits.pool_blocks = group.blocks;
+  shared_.membership->Join(group, index_);
 }
 
 SchedulerClient::SchedulerClient(std::vector<std::string> addresses, Hello hello,
@@ -337,24 +301,28 @@ SchedulerClient::SchedulerClient(std::vector<std::string> addresses, Hello hello
 
 SchedulerClient::~SchedulerClient() = default;
 
-void SchedulerClient::SendExchange(const Seat& seat, int32_t round, const std::string& bytes) {
-  streams_[static_cast<size_t>(seat.source)]->Send(
-      ControlUpOf(GroupExchange{seat.epoch, round, seat.rank, bytes}));
+void SchedulerClient::SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) {
+  const GroupSeat& seat = epoch.seat();
+  StreamOf(epoch).Send(ControlUpOf(GroupExchange{seat.epoch, round, seat.rank, bytes}));
 }
 
-void SchedulerClient::SendReady(const Seat& seat) {
-  streams_[static_cast<size_t>(seat.source)]->Send(
-      ControlUpOf(GroupReady{seat.term, seat.epoch, seat.rank}));
+void SchedulerClient::SendReady(const Epoch& epoch) {
+  const GroupSeat& seat = epoch.seat();
+  StreamOf(epoch).Send(ControlUpOf(GroupReady{seat.term, seat.epoch, seat.rank}));
 }
 
-void SchedulerClient::SendFailed(const Seat& seat, const std::string& message) {
-  streams_[static_cast<size_t>(seat.source)]->Send(
-      ControlUpOf(GroupFailed{seat.term, seat.epoch, seat.rank, message}));
+void SchedulerClient::SendFailed(const Epoch& epoch, const std::string& message) {
+  const GroupSeat& seat = epoch.seat();
+  StreamOf(epoch).Send(ControlUpOf(GroupFailed{seat.term, seat.epoch, seat.rank, message}));
 }
 
 std::unique_ptr<StepChannel> SchedulerClient::DialSteps(Epoch& epoch) {
-  return worker::DialSteps(addresses_[static_cast<size_t>(epoch.seat().source)],
+  return worker::DialSteps(addresses_[static_cast<size_t>(epoch.source())],
                            shared_->hello.process_id, epoch);
+}
+
+SchedulerClient::Stream& SchedulerClient::StreamOf(const Epoch& epoch) {
+  return *streams_[static_cast<size_t>(epoch.source())];
 }
 
 }  // namespace fathom::worker

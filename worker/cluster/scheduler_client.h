@@ -31,14 +31,15 @@ class SchedulerClient final : public Control {
   // Ends the streams; waits for its threads.
   ~SchedulerClient() override;
 
-  void SendExchange(const Seat& seat, int32_t round, const std::string& bytes) override;
-  void SendReady(const Seat& seat) override;
-  void SendFailed(const Seat& seat, const std::string& message) override;
+  void SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) override;
+  void SendReady(const Epoch& epoch) override;
+  void SendFailed(const Epoch& epoch, const std::string& message) override;
   std::unique_ptr<StepChannel> DialSteps(Epoch& epoch) override;
 
  private:
   struct Shared;  // What the streams have in common.
   class Stream;
+  Stream& StreamOf(const Epoch& epoch);
 
   const std::vector<std::string> addresses_;
   const std::unique_ptr<Shared> shared_;

@@ -5,6 +5,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "worker/comm/epoch_comm.h"
+#include "worker/cpu/cpu_device.h"
 #include "worker/cpu/decoder.h"
 #include "worker/cpu/kv_cache.h"
 
@@ -15,7 +16,7 @@ struct ModelHost::Loaded {
       : comm(rank, tp, clock, progress) {}
   EpochComm comm;
   std::unique_ptr<Decoder> decoder;
-  std::unique_ptr<CpuBackend> backend;
+  std::unique_ptr<CpuDevice> device;
 };
 
 int32_t LogitsRows(const EngineLimits& limits) {
@@ -29,7 +30,7 @@ ModelHost::ModelHost(const ModelSpec& spec, const Checkpoint* checkpoint,
 
 ModelHost::~ModelHost() = default;
 
-absl::StatusOr<EngineParts> ModelHost::ForRank(int rank) {
+absl::StatusOr<Device*> ModelHost::ForRank(int rank) {
   const RankModel model = RankOf(spec_, {.tp = options_.tp, .tp_rank = rank});
   if (!pool_) pool_ = std::make_unique<kernels::ThreadPool>(options_.threads);
   if (!kv_) {
@@ -44,16 +45,16 @@ absl::StatusOr<EngineParts> ModelHost::ForRank(int rank) {
     FATHOM_ASSIGN_OR_RETURN(loaded->decoder,
                             Decoder::Load(model, *checkpoint_, limits, kv_.get(), &loaded->comm,
                                           pool_.get(), &progress_->op));
+    loaded->device =
+        std::make_unique<CpuDevice>(CpuDeviceParts{.decoder = loaded->decoder.get(),
+                                                   .kv = kv_.get(),
+                                                   .comm = &loaded->comm,
+                                                   .clock = clock_,
+                                                   .limits = options_.limits,
+                                                   .logits_rows = options_.logits_rows});
     loaded_ = std::move(loaded);
   }
-  return EngineParts{loaded_->decoder.get(), kv_.get(), &loaded_->comm, clock_, progress_,
-                     options_.logits_rows};
-}
-
-absl::StatusOr<Backend*> ModelHost::BackendForRank(int rank) {
-  FATHOM_ASSIGN_OR_RETURN(const EngineParts parts, ForRank(rank));
-  if (!loaded_->backend) loaded_->backend = std::make_unique<CpuBackend>(parts);
-  return loaded_->backend.get();
+  return loaded_->device.get();
 }
 
 int64_t ModelHost::weights_bytes() const {

@@ -6,15 +6,20 @@
 #include <memory>
 
 #include "common/clock.h"
+#include "common/engine_limits.h"
 #include "common/status.h"
-#include "modeling/layout/engine_limits.h"
 #include "modeling/spec/model_spec.h"
-#include "worker/engine/engine.h"
+#include "worker/engine/device.h"
 #include "worker/progress.h"
+
+namespace fathom::kernels {
+class ThreadPool;
+}
 
 namespace fathom::worker {
 
 class Checkpoint;
+class KvCache;
 
 struct ModelHostOptions {
   int32_t tp = 1;
@@ -35,9 +40,7 @@ class ModelHost {
 
   // What rank `rank` computes with; loads it when another rank or none is there. Errors: the
   // checkpoint's, and RESOURCE_EXHAUSTED when the memory is not there.
-  absl::StatusOr<EngineParts> ForRank(int rank);
-  // The same, behind the interface of any device.
-  absl::StatusOr<Backend*> BackendForRank(int rank);
+  absl::StatusOr<Device*> ForRank(int rank);
 
   // Bytes of packed weights; 0 before the first load.
   int64_t weights_bytes() const;

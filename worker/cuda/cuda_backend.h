@@ -1,6 +1,6 @@
-// worker/cuda/cuda_backend.h: a rank's model on one GPU, kept between epochs. No CUDA header here:
-// a build without CUDA has the same function, which says so. Thread: made by main, then the engine
-// thread's.
+// worker/cuda/cuda_backend.h: makes the device of a rank on one GPU, which is kept between epochs.
+// No CUDA header here: a build without CUDA has the same function, which says so. Thread: main or
+// the engine thread, by which the device is used from then on.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +13,14 @@
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/layout/cuda_memory_plan.h"
 #include "modeling/spec/rank_model.h"
-#include "worker/engine/backend.h"
+#include "worker/engine/device.h"
 #include "worker/progress.h"
 
 namespace fathom::worker {
 
 struct CudaBackendOptions {
   RankModel model;
-  const Checkpoint* checkpoint = nullptr;  // The pointers outlive the backend.
+  const Checkpoint* checkpoint = nullptr;  // The pointers outlive the device.
   const Clock* clock = nullptr;
   Progress* progress = nullptr;
   CudaMemoryPlan plan;
@@ -35,6 +35,6 @@ struct CudaBackendOptions {
 
 // Allocates every arena and loads the weights. Errors: RESOURCE_EXHAUSTED and the checkpoint's;
 // FAILED_PRECONDITION without a usable device. A CUDA error ends the process with exit 70.
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(const CudaBackendOptions& options);
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaBackendOptions& options);
 
 }  // namespace fathom::worker

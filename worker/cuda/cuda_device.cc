@@ -1,79 +1,317 @@
 #include "worker/cuda/cuda_device.h"
 
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
-#include "common/status.h"
+#include "common/check.h"
+#include "common/log.h"
+#include "modeling/layout/cuda_step_buffers.h"
 #include "worker/cuda/cuda_check.h"
+#include "worker/engine/sampling.h"
 
 namespace fathom::worker {
+
+using kernels::cuda::BlockPair;
+using kernels::cuda::SampleOut;
+using kernels::cuda::SampleRow;
+using kernels::cuda::SamplerSlot;
+
 namespace {
 
-constexpr int kComputeCapabilityMin = 80;
-// What a context and the driver take at most: more than that is another process'.
-constexpr int64_t kOwnBytesMax = int64_t{1} << 30;
-
-std::string Version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
-
-std::string UuidOf(const cudaUUID_t& uuid) {
-  std::string text = "GPU-";
-  for (int i = 0; i < 16; ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
-  }
-  return text;
+int32_t PartialSegments(const CudaRank& rank) {
+  const int64_t bytes_each = WidestOf(rank.options.model).heads * 2 * int64_t{sizeof(float)};
+  return static_cast<int32_t>(rank.arenas->Bytes("partial_ml") / bytes_each);
 }
 
-absl::Status CheckDriver(DeviceFacts* facts) {
-  FATHOM_CUDA(cudaRuntimeGetVersion(&facts->runtime_version));
-  cudaDriverGetVersion(&facts->driver_version);
-  if (facts->driver_version == 0) {
-    return FailedPrecondition(
-        "no NVIDIA driver was found (libcuda.so.1); install one for CUDA {} or later, or use "
-        "--device cpu",
-        Version(facts->runtime_version));
+kernels::cuda::BlockOpsArgs BlockOps(const CudaRank& rank) {
+  const RankModel& model = rank.options.model;
+  const KvPlane& first = model.layers.front().attention.planes.front();
+  const int64_t block_bytes = KvBytes({&first, 1}, kCudaElementBytes, kCudaBlockTokens);
+  int32_t planes = 0;
+  for (const RankLayer& layer : model.layers) {
+    for (const KvPlane& plane : layer.attention.planes) {
+      FATHOM_CHECK(KvBytes({&plane, 1}, kCudaElementBytes, kCudaBlockTokens) == block_bytes,
+                   "layer {}: block ops take planes of one size", layer.index);
+      ++planes;
+    }
   }
-  if (facts->driver_version / 1000 < facts->runtime_version / 1000) {
-    return FailedPrecondition(
-        "the NVIDIA driver is for CUDA {}, this build needs {}: update the driver (nvidia-smi "
-        "shows it), or use --device cpu",
-        Version(facts->driver_version), Version(facts->runtime_version));
-  }
-  return absl::OkStatus();
+  return {.planes = rank.arenas->Buffer<void>("kv"),
+          .planes_count = planes,
+          .pool_blocks = rank.options.plan.limits.pool_blocks,
+          .block_bytes = block_bytes};
+}
+
+// Bytes that the admits of one plan may send to the device: every slot's parameters, and the ids of
+// a plan (kAdmitIdsMax), which only penalties need there.
+int64_t AdmitBytes(const CudaRank& rank) {
+  constexpr int64_t kPadding = 16 * 5;
+  return (int64_t{rank.options.plan.limits.slots} + 1) * (int64_t{sizeof(SamplerSlot)} + kPadding) +
+         rank.arenas->Bytes("bias_ids") + rank.arenas->Bytes("bias_values") +
+         rank.arenas->Bytes("end_ids") + int64_t{kAdmitIdsMax} * int64_t{sizeof(int32_t)};
+}
+
+RowFault FaultOf(int32_t bits) {
+  if (bits & kernels::cuda::kFaultTokenRange) return RowFault::kTokenOutOfRange;
+  if (bits & kernels::cuda::kFaultBlockRange) return RowFault::kBlockOutOfRange;
+  return bits != 0 ? RowFault::kNonFiniteLogits : RowFault::kNone;
+}
+
+int64_t ElapsedUs(cudaEvent_t from, cudaEvent_t to) {
+  float ms = 0;
+  FATHOM_CUDA(cudaEventElapsedTime(&ms, from, to));
+  return static_cast<int64_t>(ms * 1000.0f);
+}
+
+// Of this model and type: the likely cause of a value that is not finite, and the way out.
+std::string NonFiniteHint(const CudaBackendOptions& options) {
+  const StoredType stored = options.checkpoint->stored_type();
+  if (options.dtype != kernels::DType::kF16 || stored == StoredType::kF16) return {};
+  return fmt::format(
+      "The checkpoint is {} and this worker computes in half, whose largest value is 65504: an "
+      "overflow is likely; use --dtype bfloat16. ",
+      StoredTypeName(stored));
 }
 
 }  // namespace
 
-absl::StatusOr<DeviceFacts> ProbeCudaDevice() {
-  DeviceFacts facts;
-  FATHOM_RETURN_IF_ERROR(CheckDriver(&facts));
-  int count = 0;
-  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess || count == 0) {
-    return FailedPrecondition(
-        "the driver shows no GPU ({}); check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device "
-        "cpu",
-        error == cudaSuccess ? "0 devices" : cudaGetErrorString(error));
+CudaRank::CudaRank(const CudaBackendOptions& wanted)
+    : options(wanted),
+      comm(wanted.model.place.tp_rank, wanted.model.place.tp, wanted.clock, wanted.progress),
+      graphs(wanted.plan.Bytes("graphs"), wanted.graphs_grew) {
+  FATHOM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+}
+
+CudaRank::~CudaRank() { cudaStreamDestroy(stream); }
+
+CudaDevice::CudaDevice(std::unique_ptr<CudaRank> rank)
+    : rank_(std::move(rank)),
+      admit_bytes_(AdmitBytes(*rank_)),
+      builder_(rank_->options.plan.limits, rank_->options.plan.logits_rows, PartialSegments(*rank_),
+               rank_->options.use_graphs && !rank_->options.diagnose),
+      block_ops_(BlockOps(*rank_)),
+      context_{.stream = rank_->stream} {
+  for (StepBuffers& buffers : buffers_) AllocatePinned(&buffers);
+}
+
+CudaDevice::~CudaDevice() {
+  for (StepBuffers& buffers : buffers_) {
+    for (void* pinned :
+         {static_cast<void*>(buffers.input), static_cast<void*>(buffers.admits),
+          static_cast<void*>(buffers.outputs), static_cast<void*>(buffers.diagnosis)}) {
+      cudaFreeHost(pinned);
+    }
+    cudaEventDestroy(buffers.begin);
+    cudaEventDestroy(buffers.end);
   }
-  cudaDeviceProp properties = {};
-  FATHOM_CUDA(cudaGetDeviceProperties(&properties, 0));
-  facts.name = properties.name;
-  facts.uuid = UuidOf(properties.uuid);
-  facts.sm = properties.major * 10 + properties.minor;
-  facts.sms = properties.multiProcessorCount;
-  if (facts.sm < kComputeCapabilityMin) {
-    return FailedPrecondition(
-        "{} has compute capability {}.{}; this build's kernels need {}.{} or later: use --device "
-        "cpu",
-        facts.name, properties.major, properties.minor, kComputeCapabilityMin / 10,
-        kComputeCapabilityMin % 10);
+}
+
+void CudaDevice::AllocatePinned(StepBuffers* buffers) const {
+  const auto allocate = [](auto** pinned, int64_t bytes) {
+    FATHOM_CUDA(cudaMallocHost(reinterpret_cast<void**>(pinned), static_cast<size_t>(bytes)));
+  };
+  allocate(&buffers->input, rank_->arenas->Bytes("step_inputs"));
+  allocate(&buffers->admits, admit_bytes_);
+  allocate(&buffers->outputs, rank_->arenas->Bytes("step_outputs"));
+  if (rank_->options.diagnose) {
+    allocate(&buffers->diagnosis,
+             rank_->options.plan.limits.step_tokens * int64_t{sizeof(int32_t)});
   }
-  FATHOM_CUDA(cudaSetDevice(0));  // Makes this process' own context.
-  size_t free = 0, total = 0;
-  FATHOM_CUDA(cudaMemGetInfo(&free, &total));
-  facts.capacity_bytes = static_cast<int64_t>(total);
-  facts.taken_bytes = std::max<int64_t>(static_cast<int64_t>(total - free) - kOwnBytesMax, 0);
-  return facts;
+  FATHOM_CUDA(cudaEventCreate(&buffers->begin));
+  FATHOM_CUDA(cudaEventCreate(&buffers->end));
+}
+
+absl::Status CudaDevice::Submit(const StepBatch& batch) {
+  SetCudaStep(batch.step.value);
+  StepBuffers& buffers = BuffersOf(submitted_);
+  CopyBlocks(batch.copies);
+  ZeroBlocks(batch.zeroed);
+  int64_t used = 0;
+  for (const AdmitWork& admit : batch.admits) {
+    FATHOM_RETURN_IF_ERROR(Admit(admit, buffers, &used));
+  }
+  builder_.Build(batch, buffers.input, &buffers.step);
+  Compute(buffers);
+  ++submitted_;
+  return absl::OkStatus();
+}
+
+void CudaDevice::Compute(const StepBuffers& buffers) {
+  const BuiltStep& step = buffers.step;
+  const cudaStream_t stream = rank_->stream;
+  CudaDecoder& decoder = *rank_->decoder;
+  FATHOM_CUDA(cudaMemcpyAsync(rank_->arenas->Buffer<std::byte>("step_inputs"), buffers.input,
+                              static_cast<size_t>(step.layout.bytes), cudaMemcpyHostToDevice,
+                              stream));
+  FATHOM_CUDA(cudaEventRecord(buffers.begin, stream));
+  if (step.graphable) {
+    rank_->graphs.Run(stream, step.shape,
+                      [&](cudaStream_t to) { decoder.Enqueue(to, step.shape, {}); });
+  } else {
+    decoder.Enqueue(stream, step.shape, step.chunks);
+  }
+  FATHOM_CUDA(cudaMemcpyAsync(buffers.outputs, rank_->arenas->Buffer<SampleOut>("step_outputs"),
+                              static_cast<size_t>(step.shape.samples) * sizeof(SampleOut),
+                              cudaMemcpyDeviceToHost, stream));
+  if (rank_->options.diagnose && step.shape.rows > 0) {
+    FATHOM_CUDA(cudaMemcpyAsync(buffers.diagnosis, decoder.diagnosis(),
+                                static_cast<size_t>(step.shape.rows) * sizeof(int32_t),
+                                cudaMemcpyDeviceToHost, stream));
+  }
+  FATHOM_CUDA(cudaEventRecord(buffers.end, stream));
+}
+
+void CudaDevice::CopyBlocks(std::span<const BlockCopy> copies) {
+  std::vector<BlockPair> pairs;
+  const auto flush = [&] {
+    FATHOM_CUDA(kernels::cuda::CopyBlocks(context_, block_ops_, pairs.data(),
+                                          static_cast<int>(pairs.size())));
+    pairs.clear();
+  };
+  for (const BlockCopy& copy : copies) {
+    const bool touched = std::any_of(pairs.begin(), pairs.end(), [&](const BlockPair& pair) {
+      return pair.to == copy.from.value || pair.from == copy.to.value || pair.to == copy.to.value;
+    });
+    if (touched || std::ssize(pairs) == kernels::cuda::kBlockOpsMax) flush();
+    pairs.push_back({copy.from.value, copy.to.value});
+  }
+  if (!pairs.empty()) flush();
+}
+
+void CudaDevice::ZeroBlocks(std::span<const BlockId> blocks) {
+  std::array<int32_t, kernels::cuda::kBlockOpsMax> ids;
+  while (!blocks.empty()) {
+    const size_t count = std::min(ids.size(), blocks.size());
+    for (size_t i = 0; i < count; ++i) ids[i] = blocks[i].value;
+    FATHOM_CUDA(
+        kernels::cuda::ZeroBlocks(context_, block_ops_, ids.data(), static_cast<int>(count)));
+    blocks = blocks.subspan(count);
+  }
+}
+
+absl::Status CudaDevice::Stage(const void* data, int64_t bytes, void* device,
+                               const StepBuffers& buffers, int64_t* used) {
+  if (bytes == 0) return absl::OkStatus();
+  if (*used + bytes > admit_bytes_) {
+    return Invalid("the admits of one plan carry more than {} bytes", admit_bytes_);
+  }
+  std::memcpy(buffers.admits + *used, data, static_cast<size_t>(bytes));
+  FATHOM_CUDA(cudaMemcpyAsync(device, buffers.admits + *used, static_cast<size_t>(bytes),
+                              cudaMemcpyHostToDevice, rank_->stream));
+  *used += (bytes + 15) / 16 * 16;
+  return absl::OkStatus();
+}
+
+absl::Status CudaDevice::Admit(const AdmitWork& admit, const StepBuffers& buffers, int64_t* used) {
+  const Slot& slot = *admit.slot;
+  if (admit.start == 0) FATHOM_RETURN_IF_ERROR(BeginSlot(admit, buffers, used));
+  if (!slot.penalized() || slot.fault != RowFault::kNone) return absl::OkStatus();
+  auto* const seen_ids = rank_->arenas->Buffer<int32_t>("seen_ids");
+  FATHOM_RETURN_IF_ERROR(Stage(admit.ids.data(),
+                               static_cast<int64_t>(admit.ids.size() * sizeof(int32_t)), seen_ids,
+                               buffers, used));
+  FATHOM_CUDA(kernels::cuda::MarkSeen(
+      context_, {.ids = seen_ids,
+                 .count = static_cast<int>(admit.ids.size()),
+                 .prompt_tokens = std::max(slot.prompt_tokens - admit.start, 0),
+                 .slot = admit.id.value,
+                 .vocab = rank_->options.model.vocab,
+                 .clear = admit.start == 0,
+                 .seen = rank_->arenas->Buffer<uint16_t>("seen")}));
+  return absl::OkStatus();
+}
+
+absl::Status CudaDevice::BeginSlot(const AdmitWork& admit, const StepBuffers& buffers,
+                                   int64_t* used) {
+  const DeviceArenas& arenas = *rank_->arenas;
+  const Slot& slot = *admit.slot;
+  const int32_t id = admit.id.value;
+  const auto& biases = slot.request.sampling.logit_bias;
+  const auto slots = int64_t{rank_->options.plan.limits.slots} + 1;
+  const auto bias_max =
+      static_cast<int32_t>(arenas.Bytes("bias_ids") / slots / int64_t{sizeof(int32_t)});
+  const auto ends_max =
+      static_cast<int32_t>(arenas.Bytes("end_ids") / slots / int64_t{sizeof(int32_t)});
+  if (std::ssize(biases) > bias_max || std::ssize(slot.end_ids) > ends_max) {
+    return Invalid("slot {} has {} biases and {} end tokens; at most {} and {}", id, biases.size(),
+                   slot.end_ids.size(), bias_max, ends_max);
+  }
+  SamplerSlot params;
+  SetSampling(slot, &params);
+  params.min_tokens = slot.request.stop.min_tokens;
+  params.bias_begin = id * bias_max;
+  params.bias_count = static_cast<int32_t>(biases.size());
+  params.end_begin = id * ends_max;
+  params.end_count = static_cast<int32_t>(slot.end_ids.size());
+  params.penalized = slot.penalized() ? 1 : 0;
+  FATHOM_RETURN_IF_ERROR(Stage(&params, sizeof(params),
+                               arenas.Buffer<SamplerSlot>("slot_params") + id, buffers, used));
+  std::vector<int32_t> ids;
+  std::vector<float> values;
+  for (const auto& [token, bias] : biases) {
+    ids.push_back(token);
+    values.push_back(bias);
+  }
+  const auto bytes = static_cast<int64_t>(ids.size() * sizeof(int32_t));
+  FATHOM_RETURN_IF_ERROR(Stage(
+      ids.data(), bytes, arenas.Buffer<int32_t>("bias_ids") + params.bias_begin, buffers, used));
+  FATHOM_RETURN_IF_ERROR(Stage(values.data(), bytes,
+                               arenas.Buffer<float>("bias_values") + params.bias_begin, buffers,
+                               used));
+  FATHOM_RETURN_IF_ERROR(
+      Stage(slot.end_ids.data(), static_cast<int64_t>(slot.end_ids.size() * sizeof(int32_t)),
+            arenas.Buffer<int32_t>("end_ids") + params.end_begin, buffers, used));
+  FATHOM_CUDA(cudaMemsetAsync(arenas.Buffer<int32_t>("slot_faults") + id, 0, sizeof(int32_t),
+                              rank_->stream));
+  return absl::OkStatus();
+}
+
+StepOutputs CudaDevice::Collect() {
+  const StepBuffers& buffers = BuffersOf(collected_);
+  FATHOM_CUDA(cudaEventSynchronize(buffers.end));
+  StepOutputs outputs;
+  outputs.collected_at_us = rank_->options.clock->Now();
+  outputs.compute_us = outputs.device_us = ElapsedUs(buffers.begin, buffers.end);
+  if (measured_) outputs.device_idle_us = ElapsedUs(BuffersOf(collected_ - 1).end, buffers.begin);
+  outputs.graph = buffers.step.graphable;
+  const auto* asked =
+      reinterpret_cast<const SampleRow*>(buffers.input + buffers.step.layout.sample_rows);
+  row_outputs_.clear();
+  for (int32_t i = 0; i < buffers.step.shape.samples; ++i) {
+    if (asked[i].logits_row < 0) continue;  // A row of a graph that draws nothing.
+    const SampleOut& out = buffers.outputs[i];
+    const auto top = static_cast<size_t>(std::max(asked[i].logprobs, 0));
+    row_outputs_.push_back({.token = out.token,
+                            .fault = FaultOf(out.fault),
+                            .logprob = out.logprob,
+                            .top_ids = std::span(out.top_ids).first(top),
+                            .top_logprobs = std::span(out.top_logprobs).first(top)});
+  }
+  outputs.rows = row_outputs_;
+  measured_ = true;
+  ++collected_;
+  return outputs;
+}
+
+std::string CudaDevice::NonFiniteDetail(int32_t first, int32_t count) const {
+  const CudaBackendOptions& options = rank_->options;
+  if (!options.diagnose) {
+    return NonFiniteHint(options) +
+           "Start the workers with --diagnose-numerics to learn the layer and the op";
+  }
+  const int32_t* codes = buffers_[(collected_ - 1) % buffers_.size()].diagnosis + first;
+  int32_t earliest = 0;
+  for (int32_t i = 0; i < count; ++i) {
+    if (codes[i] != 0 && (earliest == 0 || codes[i] < earliest)) earliest = codes[i];
+  }
+  return NonFiniteHint(options) + DescribeCheck(earliest);
+}
+
+void CudaDevice::Drain() {
+  FATHOM_CUDA(cudaStreamSynchronize(rank_->stream));
+  FATHOM_CHECK(collected_ == submitted_);
+  measured_ = false;
+  LogInfo("{} graphs of {} bytes", rank_->graphs.graphs(), rank_->graphs.bytes());
 }
 
 }  // namespace fathom::worker

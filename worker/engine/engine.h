@@ -1,92 +1,65 @@
-// worker/engine/engine.h: one rank's execution of an epoch's plans, strictly in order: copies,
-// releases, admits, extends, then the chunks' forward pass and the sampler, then the result.
-// Thread: the engine thread owns it and all it points to. An Engine lives for one epoch and starts
-// empty. Every rank runs the same plans on the same logits and so samples alike; rank 0 alone
-// answers with rows. Errors: a Status means that the epoch must end (a wrong plan, a collective
-// that was aborted). What harms one sequence only is its row's fault.
+// worker/engine/engine.h: one rank's execution of an epoch's plans, strictly in order, on any
+// device (worker/engine/device.h): checks a plan, moves the slots on, gives the device a batch, and
+// makes the result of the device's outputs. An Engine lives for one epoch and starts empty. Every
+// rank runs the same plans on the same logits and so samples alike; rank 0 alone answers with rows.
+// Errors: a Status means that the epoch must end (a wrong plan, a collective that was aborted).
+// What harms one sequence only is its row's fault. Thread: Submit by the engine thread; Collect by
+// the thread that collects (device.h), in the order of the Submits. Between them go the caller's
+// SubmittedStep and `faulted_`, nothing else.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "cluster/plan.h"
-#include "common/clock.h"
 #include "common/status.h"
-#include "worker/comm/epoch_comm.h"
-#include "worker/cpu/decoder.h"
-#include "worker/cpu/kv_cache.h"
-#include "worker/engine/backend.h"
+#include "worker/engine/device.h"
 #include "worker/engine/epoch.h"
 #include "worker/engine/slots.h"
-#include "worker/engine/step_channel.h"
-#include "worker/progress.h"
+#include "worker/engine/step_stream.h"
 
 namespace fathom::worker {
 
-// What an engine works with; all of it outlives the engine.
-struct EngineParts {
-  Decoder* decoder = nullptr;
-  KvCache* kv = nullptr;
-  EpochComm* comm = nullptr;
-  const Clock* clock = nullptr;
-  Progress* progress = nullptr;
-  int32_t logits_rows =
-      0;  // Rows with logits in one Forward; a step that needs more makes several.
+// What Collect needs to know of a step; the caller keeps it for its memory.
+struct SubmittedStep {
+  TermId term;
+  EpochId epoch;
+  StepId step;
+  std::vector<ChunkWork> chunks;  // In the plan's order.
+  int32_t outputs = 0;            // Of all chunks.
 };
 
 class Engine {
  public:
-  // REQUIRES: the parts were made for the seat's rank, tp and limits.
-  Engine(const EngineParts& parts, const Seat& seat);
-  ~Engine();
-  Engine(const Engine&) = delete;
-  Engine& operator=(const Engine&) = delete;
+  // `device` outlives the engine and is idle. REQUIRES: it has the seat's rank and tp, and at least
+  // the seat's limits.
+  Engine(Device* device, const GroupSeat& seat);
 
-  // Executes the next plan.
-  absl::StatusOr<StepResult> Execute(const StepPlan& plan);
+  // Executes the next plan, up to the outputs. REQUIRES: fewer steps than the device's
+  // steps_in_flight() are not collected.
+  absl::Status Submit(const StepPlan& plan, SubmittedStep* step);
+
+  // The result of the oldest step that was not collected, which is `step`; waits for it. Sets what
+  // the device says about its time in `stream`.
+  StepResult Collect(const SubmittedStep& step, StepStream* stream);
 
   const Slots& slots() const { return slots_; }
 
  private:
-  struct PlannedRow;
-  struct Scratch;
-
   absl::Status ApplyDeltas(const StepPlan& plan);
-  absl::Status BeginChunks(const StepPlan& plan, std::vector<ResultRow>* results);
-  void PlanRows(const ChunkWork& work, int32_t chunk);
-  absl::Status Compute(StepId step, std::vector<ResultRow>* results);
-  absl::Status Forward(size_t begin, size_t end, StepId step, std::vector<ResultRow>* results);
-  void UseLogits(const PlannedRow& row, std::span<const float> logits, StepId step,
-                 ResultRow* result);
-  void ScorePrompt(const PlannedRow& row, std::span<const float> logits, ResultRow* result);
-  void SampleToken(const ChunkWork& work, std::span<const float> logits, StepId step,
-                   ResultRow* result);
+  absl::Status BeginChunks(const StepPlan& plan, SubmittedStep* step);
+  void ZeroBlocksOf(const Slot& slot);
 
-  const EngineParts parts_;
-  const Seat seat_;
+  Device& device_;
+  const GroupSeat seat_;
   Slots slots_;
   StepId next_step_{0};
-  // Of the step in work; kept for their memory.
-  std::vector<ChunkWork> works_;
-  std::vector<PlannedRow> rows_;
-  std::vector<ForwardRow> forward_rows_;
-  std::vector<std::span<const BlockId>> block_tables_;
-  const std::unique_ptr<Scratch> scratch_;
-};
-
-// Steps one after the other on the thread that calls it.
-class CpuBackend final : public Backend {
- public:
-  explicit CpuBackend(const EngineParts& parts) : parts_(parts) {}
-  EpochComm* comm() override { return parts_.comm; }
-  absl::Status RunEpoch(const Epoch& epoch, StepChannel& channel, const std::atomic<bool>& stop,
-                        const StepObserver& observer) override;
-
- private:
-  const EngineParts parts_;
+  StepBatch batch_;  // Of the step in work; kept for its memory.
+  // [slots + 1]: set by Collect for a slot of which a row has faulted, taken by Submit when the
+  // slot is released: the blocks are zeroed before another sequence gets them.
+  std::vector<std::atomic<bool>> faulted_;
 };
 
 }  // namespace fathom::worker

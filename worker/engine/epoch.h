@@ -16,31 +16,20 @@
 #include <utility>
 #include <vector>
 
+#include "cluster/control_messages.h"
 #include "common/status.h"
-#include "common/types.h"
-#include "modeling/layout/engine_limits.h"
 
 namespace fathom::worker {
 
-// A rank's seat in a group's life.
-struct Seat {
-  TermId term;
-  EpochId epoch;
-  int source = 0;  // Index of the scheduler that gave it.
-  int32_t group = 0;
-  int32_t rank = 0;
-  int32_t tp = 1;
-  std::vector<std::string> hosts;  // By rank.
-  EngineLimits limits;
-};
-
 class Epoch {
  public:
-  explicit Epoch(Seat seat) : seat_(std::move(seat)) {}
+  // `source`: index of the scheduler that gave the seat.
+  Epoch(GroupSeat seat, int source) : seat_(std::move(seat)), source_(source) {}
   Epoch(const Epoch&) = delete;
   Epoch& operator=(const Epoch&) = delete;
 
-  const Seat& seat() const { return seat_; }
+  const GroupSeat& seat() const { return seat_; }
+  int source() const { return source_; }
 
   // Ends the epoch; the first reason stays.
   void Abort(const absl::Status& reason);
@@ -69,7 +58,8 @@ class Epoch {
                                            std::chrono::milliseconds timeout);
 
  private:
-  const Seat seat_;
+  const GroupSeat seat_;
+  const int source_;
   std::atomic<bool> aborted_{false};
   mutable std::mutex mutex_;  // Guards what follows.
   std::condition_variable changed_;

@@ -7,17 +7,6 @@
 
 namespace fathom::worker {
 
-int32_t ChunkWork::prompt_logprobs_last() const {
-  if (!slot->request.output.prompt_logprobs) return prompt_logprobs_first();
-  return std::max(prompt_logprobs_first(), std::min(end() + 1, slot->prompt_tokens));
-}
-
-void SeenTokens::Add(TokenId id, bool output) {
-  const auto [it, added] = index_.try_emplace(id, tokens_.size());
-  if (added) tokens_.push_back({id, 0});
-  if (output) ++tokens_[it->second].output_count;
-}
-
 bool Slot::penalized() const {
   const SamplingParams& sampling = request.sampling;
   return sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
@@ -29,12 +18,12 @@ Slots::Slots(const EngineLimits& limits) : limits_(limits) {
   slots_.resize(static_cast<size_t>(limits.slots) + 1);
 }
 
-absl::StatusOr<Slot*> Slots::Seated(SlotId id, const char* what) {
+absl::StatusOr<Slot*> Slots::Taken(SlotId id, const char* what) {
   if (id.value < 1 || id.value > limits_.slots) {
     return Invalid("{} of slot {}; this group has slots 1 to {}", what, id.value, limits_.slots);
   }
   Slot* slot = &slots_[static_cast<size_t>(id.value)];
-  if (!slot->seated) return Invalid("{} of slot {}, which is empty", what, id.value);
+  if (!slot->taken) return Invalid("{} of slot {}, which is empty", what, id.value);
   return slot;
 }
 
@@ -50,13 +39,12 @@ absl::Status Slots::CheckCopy(const BlockCopy& copy) const {
 }
 
 absl::Status Slots::Release(SlotId id) {
-  FATHOM_ASSIGN_OR_RETURN(Slot * slot, Seated(id, "release"));
+  FATHOM_ASSIGN_OR_RETURN(Slot * slot, Taken(id, "release"));
   *slot = Slot{};
-  --seated_;
   return absl::OkStatus();
 }
 
-absl::Status Slots::AppendIds(const Admit& admit, Slot* slot) const {
+absl::Status Slots::AppendIds(const fathom::Admit& admit, Slot* slot) const {
   const auto count = static_cast<int64_t>(admit.ids.size());
   if (count > kAdmitIdsMax) {
     return Invalid("an admit of slot {} with {} ids; at most {} fit one plan", admit.slot.value,
@@ -69,7 +57,6 @@ absl::Status Slots::AppendIds(const Admit& admit, Slot* slot) const {
   slot->more = admit.more;
   for (const TokenId id : admit.ids) {
     if (id < 0 || id >= limits_.vocab) slot->fault = RowFault::kTokenOutOfRange;
-    if (slot->penalized()) slot->seen.Add(id, slot->length() >= slot->prompt_tokens);
     slot->ids.push_back(id);
   }
   if (!slot->more &&
@@ -90,14 +77,14 @@ bool Slots::InVocabulary(const Request& request) const {
                      [&](const auto& bias) { return inside(bias.first); });
 }
 
-absl::Status Slots::Seat(const Admit& admit) {
+absl::Status Slots::Admit(const fathom::Admit& admit) {
   if (admit.slot.value < 1 || admit.slot.value > limits_.slots) {
     return Invalid("admit of slot {}; this group has slots 1 to {}", admit.slot.value,
                    limits_.slots);
   }
   Slot* slot = &slots_[static_cast<size_t>(admit.slot.value)];
   if (slot->more) return AppendIds(admit, slot);
-  if (slot->seated) return Invalid("admit of slot {}, which is taken", admit.slot.value);
+  if (slot->taken) return Invalid("admit of slot {}, which is taken", admit.slot.value);
   if (admit.prompt_tokens < 1 || admit.computed_tokens < 0 || admit.sequence < 0) {
     return Invalid("admit of slot {}: prompt_tokens {}, computed_tokens {}, sequence {}",
                    admit.slot.value, admit.prompt_tokens, admit.computed_tokens, admit.sequence);
@@ -105,8 +92,7 @@ absl::Status Slots::Seat(const Admit& admit) {
   if (!admit.grammar_digest.empty())
     return Unimplemented("admit.grammar_digest: guided output is not built");
   const StopParams& stop = admit.request.stop;
-  slot->seated = true;
-  ++seated_;
+  slot->taken = true;
   slot->request = admit.request;
   slot->seed = admit.seed;
   slot->sequence = admit.sequence;
@@ -119,7 +105,7 @@ absl::Status Slots::Seat(const Admit& admit) {
 }
 
 absl::Status Slots::Append(const Extend& extend) {
-  FATHOM_ASSIGN_OR_RETURN(Slot * slot, Seated(extend.slot, "extend"));
+  FATHOM_ASSIGN_OR_RETURN(Slot * slot, Taken(extend.slot, "extend"));
   if (slot->blocks.size() + extend.block_ids.size() > static_cast<size_t>(limits_.pool_blocks)) {
     return Invalid("slot {} is given {} blocks; the pool has {}", extend.slot.value,
                    slot->blocks.size() + extend.block_ids.size(), limits_.pool_blocks);
@@ -133,61 +119,70 @@ absl::Status Slots::Append(const Extend& extend) {
 }
 
 absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk) {
-  FATHOM_ASSIGN_OR_RETURN(Slot * slot, Seated(chunk.slot, "chunk"));
+  FATHOM_ASSIGN_OR_RETURN(Slot * slot, Taken(chunk.slot, "chunk"));
   if (slot->last_step == step) {
     return Invalid("step {} has two chunks of slot {}", step.value, chunk.slot.value);
   }
   slot->last_step = step;
-  ChunkWork work{slot, slot->computed_tokens, 0, chunk.sample, slot->fault};
-  const int32_t open = slot->length() - slot->computed_tokens;
+  ChunkWork work{.id = chunk.slot,
+                 .slot = slot,
+                 .sequence = slot->sequence,
+                 .position = slot->position(),
+                 .start = slot->computed_tokens,
+                 .fed = slot->sampled_by.has_value(),
+                 .sample = chunk.sample,
+                 .logprobs = slot->request.output.logprobs.has_value(),
+                 .fault = slot->fault};
+  FATHOM_RETURN_IF_ERROR(CheckChunk(step, chunk, *slot, &work));
+  const int64_t room = static_cast<int64_t>(slot->blocks.size()) * limits_.block_tokens;
+  if (work.fault == RowFault::kNone && (work.end() > room || work.end() > limits_.context_tokens)) {
+    work.fault = slot->fault = RowFault::kBlockOutOfRange;
+  }
+  if (work.sample) slot->sampled_by = step;
+  // Nothing is appended after a fault; the rows that were planned after it are void, not wrong.
+  if (work.fault != RowFault::kNone) return work;
+  slot->computed_tokens = work.end();
+  if (slot->request.output.prompt_logprobs) {
+    work.scores = std::max(0, std::min(work.end() + 1, slot->prompt_tokens) - (work.start + 1));
+  }
+  if (work.sample) slot->ids.push_back(0);
+  return work;
+}
+
+// Sets work->count.
+absl::Status Slots::CheckChunk(StepId step, const Chunk& chunk, const Slot& slot,
+                               ChunkWork* work) const {
+  const int32_t open = slot.length() - slot.computed_tokens;
   if (const auto* decode = std::get_if<DecodeRow>(&chunk.work)) {
-    if (slot->sampled_by != decode->fed_by_step) {
+    if (slot.sampled_by != decode->fed_by_step) {
       return Invalid(
           "step {}: the row of slot {} is fed by step {}, but its last sample was of step {}",
           step.value, chunk.slot.value, decode->fed_by_step.value,
-          slot->sampled_by ? std::to_string(slot->sampled_by->value) : "none");
+          slot.sampled_by ? std::to_string(slot.sampled_by->value) : "none");
     }
-    // A faulted sample appended nothing; the rows that were planned after it are void, not wrong.
-    if (work.fault != RowFault::kNone) return work;
+    if (work->fault != RowFault::kNone) return absl::OkStatus();
     FATHOM_CHECK(open == 1, "slot {} has {} tokens to compute after a sample", chunk.slot.value,
                  open);
-    work.count = 1;
+    work->count = 1;
   } else {
-    work.count = std::get<int32_t>(chunk.work);
-    if (work.count < 1 || (work.count > open && work.fault == RowFault::kNone)) {
+    work->count = std::get<int32_t>(chunk.work);
+    if (work->count < 1 || (work->count > open && work->fault == RowFault::kNone)) {
       return Invalid("step {}: a chunk of {} tokens of slot {}, which has {} not computed",
-                     step.value, work.count, chunk.slot.value, open);
+                     step.value, work->count, chunk.slot.value, open);
     }
-    if (work.fault != RowFault::kNone) return work;
+    if (work->fault != RowFault::kNone) return absl::OkStatus();
   }
-  if (work.sample && (slot->more || work.end() != slot->length())) {
+  if (work->sample && (slot.more || work->end() != slot.length())) {
     return Invalid("step {}: a sample after token {} of slot {}, which has {}{}", step.value,
-                   work.end(), chunk.slot.value, slot->length(),
-                   slot->more ? " and more to come" : "");
+                   work->end(), chunk.slot.value, slot.length(),
+                   slot.more ? " and more to come" : "");
   }
-  if (slot->more && slot->request.output.prompt_logprobs && work.end() == slot->length()) {
+  if (slot.more && slot.request.output.prompt_logprobs && work->end() == slot.length()) {
     return Invalid(
         "step {}: prompt_logprobs of slot {} need the next prompt token, which is still to come",
         step.value, chunk.slot.value);
   }
-  const int64_t room = static_cast<int64_t>(slot->blocks.size()) * limits_.block_tokens;
-  if (work.end() > room || work.end() > limits_.context_tokens) {
-    work.fault = slot->fault = RowFault::kBlockOutOfRange;
-    return work;
-  }
-  slot->computed_tokens = work.end();
-  return work;
-}
-
-void Slots::Sampled(StepId step, TokenId token, Slot* slot) {
-  if (slot->penalized()) slot->seen.Add(token, true);
-  slot->ids.push_back(token);
-  slot->sampled_by = step;
-}
-
-void Slots::Failed(StepId step, RowFault fault, Slot* slot) {
-  slot->fault = fault;
-  slot->sampled_by = step;
+  return absl::OkStatus();
 }
 
 }  // namespace fathom::worker

@@ -1,5 +1,6 @@
 // worker/engine/step_channel.h: the engine's way to the leader for one life of its group: plans in,
-// results out. Thread: Read and Write by the engine thread only. Whoever ends the epoch
+// results out. Thread: Read by the engine thread; Write by the thread that collects
+// (worker/engine/step_loop.h), maybe while Read waits. Whoever ends the epoch
 // (worker/engine/epoch.h) makes a waiting Read return; nobody else touches the channel. Tests use
 // an in-process fake, production worker/cluster/grpc_step_channel.h.
 #pragma once

@@ -15,7 +15,7 @@
 #include "cluster/plan.h"
 #include "cluster/step_trace.h"
 #include "common/status.h"
-#include "worker/engine/backend.h"
+#include "worker/engine/step_stream.h"
 
 namespace fathom::worker {
 

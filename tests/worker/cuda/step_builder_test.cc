@@ -7,6 +7,8 @@
 #include <set>
 #include <vector>
 
+#include "worker/engine/engine.h"
+
 namespace fathom::worker {
 namespace {
 
@@ -19,6 +21,30 @@ constexpr EngineLimits kLimits{.context_tokens = 2048,
                                .step_tokens = 512,
                                .vocab = 1000};
 constexpr int32_t kLogitsRows = 64;
+
+// Builds each step and computes nothing.
+class BuildingDevice final : public Device {
+ public:
+  int steps_in_flight() const override { return 1; }
+  EpochComm* comm() override { return &comm_; }
+  absl::Status Submit(const StepBatch& batch) override {
+    std::fill(input.begin(), input.end(), std::byte{0xEE});
+    builder_.Build(batch, input.data(), &step);
+    return absl::OkStatus();
+  }
+  StepOutputs Collect() override { return {}; }
+  std::string NonFiniteDetail(int32_t, int32_t) const override { return {}; }
+  void Drain() override {}
+
+  std::vector<std::byte> input = std::vector<std::byte>(CudaStepBytesMax(kLimits));
+  BuiltStep step;
+
+ private:
+  ManualClock clock_;
+  Progress progress_;
+  EpochComm comm_{0, 1, &clock_, &progress_};
+  const StepBuilder builder_{kLimits, kLogitsRows, 4000, true};
+};
 
 // What the test knows about a sequence with a slot.
 struct Seated {
@@ -80,11 +106,15 @@ class StepBuilderTest : public testing::Test {
     }
   }
 
-  void ExpectRows(const StepPlan& plan, const BuiltStep& step, const std::byte* input);
+  void ExpectRows(const StepPlan& plan);
+  void ExpectOutputs(const ChunkWork& chunk, const Seated& seated, bool sample);
+  void ExpectPadding();
 
   std::mt19937 random_{3};
   std::map<int32_t, Seated> seated_;
-  Slots slots_{kLimits};
+  BuildingDevice device_;
+  Engine engine_{&device_, {.limits = kLimits}};
+  SubmittedStep submitted_;
 };
 
 template <class T>
@@ -92,10 +122,11 @@ const T* At(const std::byte* input, int64_t offset) {
   return reinterpret_cast<const T*>(input + offset);
 }
 
-void StepBuilderTest::ExpectRows(const StepPlan& plan, const BuiltStep& step,
-                                 const std::byte* input) {
+void StepBuilderTest::ExpectRows(const StepPlan& plan) {
+  const BuiltStep& step = device_.step;
+  const std::byte* const input = device_.input.data();
   const CudaStepLayout& at = step.layout;
-  ASSERT_EQ(step.rows.size(), plan.chunks.size());
+  ASSERT_EQ(submitted_.chunks.size(), plan.chunks.size());
   std::set<int32_t> rows_seen;
   // Where the rows of a sequence begin, by its table row.
   std::map<int32_t, int32_t> first_row;
@@ -128,23 +159,9 @@ void StepBuilderTest::ExpectRows(const StepPlan& plan, const BuiltStep& step,
       EXPECT_EQ(blocks[b], seated.blocks[static_cast<size_t>(b)].value);
     }
     EXPECT_TRUE(count > 1 || At<int32_t>(input, at.lengths)[row0] == seated.computed + 1);
-    const PlannedRow& planned = step.rows[i];
-    const auto* samples = At<SampleRow>(input, at.sample_rows);
-    if (plan.chunks[i].sample) {
-      const SampleRow& sample = samples[planned.sample];
-      EXPECT_EQ(At<int32_t>(input, at.gather)[planned.sample], row0 + count - 1);
-      EXPECT_EQ(sample.logits_row, planned.sample % kLogitsRows);
-      EXPECT_EQ(sample.slot, slot);
-      EXPECT_EQ(sample.position, static_cast<int32_t>(seated.ids.size()) - seated.prompt);
-      EXPECT_EQ(sample.target, -1);
-    }
-    for (int32_t s = 0; s < planned.score_count; ++s) {
-      const SampleRow& sample = samples[planned.score_begin + s];
-      const int32_t scored = planned.score_start + s;
-      EXPECT_EQ(sample.target, seated.ids[static_cast<size_t>(scored)]);
-      EXPECT_EQ(sample.fault_row, row0 + scored - 1 - seated.computed);
-      EXPECT_EQ(sample.logprobs, 2);
-    }
+    EXPECT_EQ(submitted_.chunks[i].first_row, row0);
+    EXPECT_EQ(submitted_.chunks[i].count, count);
+    ExpectOutputs(submitted_.chunks[i], seated, plan.chunks[i].sample);
     seated.computed += count;
     if (plan.chunks[i].sample) {
       seated.ids.push_back(0);
@@ -155,6 +172,40 @@ void StepBuilderTest::ExpectRows(const StepPlan& plan, const BuiltStep& step,
   EXPECT_EQ(step.graphable, step.chunks.empty() && step.live_rows > 0 &&
                                 step.shape.samples == step.shape.rows &&
                                 step.shape.rows == step.shape.decode_rows);
+  ExpectPadding();
+}
+
+void StepBuilderTest::ExpectOutputs(const ChunkWork& chunk, const Seated& seated, bool sample) {
+  const std::byte* const input = device_.input.data();
+  const CudaStepLayout& at = device_.step.layout;
+  const auto* rows = At<SampleRow>(input, at.sample_rows);
+  std::vector<int32_t> outputs;  // By their order in the batch: indices of sample rows.
+  for (int32_t i = 0; i < device_.step.shape.samples; ++i) {
+    if (rows[i].logits_row >= 0) outputs.push_back(i);
+  }
+  const int32_t scores = chunk.outputs() - (sample ? 1 : 0);
+  if (seated.scored) {
+    EXPECT_EQ(scores, std::max(0, std::min(chunk.count, seated.prompt - 1 - seated.computed)));
+  }
+  for (int32_t s = 0; s < scores; ++s) {
+    const SampleRow& row = rows[outputs.at(static_cast<size_t>(chunk.first_output + s))];
+    EXPECT_EQ(row.target, seated.ids[static_cast<size_t>(chunk.start + 1 + s)]);
+    EXPECT_EQ(row.fault_row, chunk.first_row + s);
+    EXPECT_EQ(row.logprobs, 2);
+  }
+  if (!sample) return;
+  const int32_t index = outputs.at(static_cast<size_t>(chunk.first_output + scores));
+  EXPECT_EQ(At<int32_t>(input, at.gather)[index], chunk.first_row + chunk.count - 1);
+  EXPECT_EQ(rows[index].logits_row, index % kLogitsRows);
+  EXPECT_EQ(rows[index].slot, chunk.id.value);
+  EXPECT_EQ(rows[index].position, static_cast<int32_t>(seated.ids.size()) - seated.prompt);
+  EXPECT_EQ(rows[index].target, -1);
+}
+
+void StepBuilderTest::ExpectPadding() {
+  const BuiltStep& step = device_.step;
+  const std::byte* const input = device_.input.data();
+  const CudaStepLayout& at = step.layout;
   for (int32_t row = step.live_rows; row < step.shape.rows; ++row) {
     EXPECT_EQ(At<int32_t>(input, at.lengths)[row], 0);
     EXPECT_EQ(At<int32_t>(input, at.kv_slots)[row], 0);
@@ -164,8 +215,6 @@ void StepBuilderTest::ExpectRows(const StepPlan& plan, const BuiltStep& step,
 }
 
 TEST_F(StepBuilderTest, RandomPlansBecomeTheirRows) {
-  StepBuilder builder(kLimits, kLogitsRows, 4000, true);
-  std::vector<std::byte> input(static_cast<size_t>(CudaStepBytesMax(kLimits)));
   int32_t graphs = 0, mixed = 0;
   for (uint64_t turn = 0; turn < 400; ++turn) {
     StepPlan plan;
@@ -173,40 +222,32 @@ TEST_F(StepBuilderTest, RandomPlansBecomeTheirRows) {
     if (turn > 60 && turn % 3 == 0) {
       const int32_t slot = seated_.begin()->first;
       plan.releases.push_back({slot});
-      ASSERT_TRUE(slots_.Release({slot}).ok());
       seated_.erase(slot);
     }
     if (turn % 100 < 50) AdmitOne(&plan);
-    for (const Admit& admit : plan.admits) ASSERT_TRUE(slots_.Seat(admit).ok());
-    for (const Extend& extend : plan.extends) ASSERT_TRUE(slots_.Append(extend).ok());
     AddChunks(&plan);
-    std::fill(input.begin(), input.end(), std::byte{0xEE});
-    BuiltStep step;
-    const absl::Status built = builder.Build(plan, &slots_, input.data(), &step);
-    ASSERT_TRUE(built.ok()) << ToString(built);
-    ExpectRows(plan, step, input.data());
-    graphs += step.graphable ? 1 : 0;
-    mixed += step.chunks.empty() ? 0 : 1;
+    const absl::Status submitted = engine_.Submit(plan, &submitted_);
+    ASSERT_TRUE(submitted.ok()) << ToString(submitted);
+    ExpectRows(plan);
+    graphs += device_.step.graphable ? 1 : 0;
+    mixed += device_.step.chunks.empty() ? 0 : 1;
   }
   EXPECT_GT(graphs, 20);
   EXPECT_GT(mixed, 20);
 }
 
 TEST_F(StepBuilderTest, AFaultOfASequenceComputesNothingForIt) {
-  StepBuilder builder(kLimits, kLogitsRows, 4000, true);
-  std::vector<std::byte> input(static_cast<size_t>(CudaStepBytesMax(kLimits)));
   StepPlan plan;
   Admit admit{.slot = {1}, .prompt_tokens = 2};
   admit.ids = {5, kLimits.vocab};
-  ASSERT_TRUE(slots_.Seat(admit).ok());
-  ASSERT_TRUE(slots_.Append({{1}, {{3}}}).ok());
+  plan.admits = {admit};
+  plan.extends = {{{1}, {{3}}}};
   plan.chunks.push_back({{1}, 2, true});
-  BuiltStep step;
-  ASSERT_TRUE(builder.Build(plan, &slots_, input.data(), &step).ok());
-  EXPECT_EQ(step.shape.rows, 0);
-  ASSERT_EQ(step.rows.size(), 1u);
-  EXPECT_EQ(step.rows[0].row.fault, RowFault::kTokenOutOfRange);
-  EXPECT_EQ(step.rows[0].sample, -1);
+  ASSERT_TRUE(engine_.Submit(plan, &submitted_).ok());
+  EXPECT_EQ(device_.step.shape.rows, 0);
+  ASSERT_EQ(submitted_.chunks.size(), 1u);
+  EXPECT_EQ(submitted_.chunks[0].fault, RowFault::kTokenOutOfRange);
+  EXPECT_EQ(submitted_.chunks[0].outputs(), 0);
 }
 
 }  // namespace

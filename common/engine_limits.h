@@ -1,11 +1,11 @@
-// modeling/layout/engine_limits.h: the limits that the plans of a group obey: the least of its
-// ranks' limits. The buffers of the engine and of the model are sized by them, so a plan beyond a
-// limit is refused.
+// common/engine_limits.h: the limits that the plans of a group obey: the least of its ranks'
+// limits. The buffers of the engine and of the model are sized by them, so a plan beyond a limit is
+// refused.
 #pragma once
 
 #include <cstdint>
 
-namespace fathom::worker {
+namespace fathom {
 
 struct EngineLimits {
   int32_t context_tokens = 0;  // The longest sequence, prompt and output.
@@ -19,4 +19,4 @@ struct EngineLimits {
   bool operator==(const EngineLimits&) const = default;
 };
 
-}  // namespace fathom::worker
+}  // namespace fathom

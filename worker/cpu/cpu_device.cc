@@ -1,0 +1,145 @@
+#include "worker/cpu/cpu_device.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "common/request_limits.h"
+#include "kernels/logprob.h"
+#include "kernels/non_finite.h"
+#include "worker/engine/sampling.h"
+
+namespace fathom::worker {
+
+void SeenTokens::Add(TokenId id, bool output) {
+  const auto [it, added] = index_.try_emplace(id, tokens_.size());
+  if (added) tokens_.push_back({id, 0});
+  if (output) ++tokens_[it->second].output_count;
+}
+
+CpuDevice::CpuDevice(const CpuDeviceParts& parts)
+    : parts_(parts), states_(static_cast<size_t>(parts.limits.slots) + 1) {
+  FATHOM_CHECK(parts.logits_rows > 0);
+}
+
+absl::Status CpuDevice::Submit(const StepBatch& batch) {
+  for (const BlockCopy& copy : batch.copies) {
+    FATHOM_RETURN_IF_ERROR(parts_.kv->Copy(copy.from, copy.to));
+  }
+  for (const BlockId block : batch.zeroed) FATHOM_RETURN_IF_ERROR(parts_.kv->Zero(block));
+  for (const AdmitWork& admit : batch.admits) Admit(admit);
+  PlanRows(batch);
+  const TimeUs begin = parts_.clock->Now();
+  const int64_t collective_us = parts_.comm->collective_us();
+  for (size_t from = 0, end = 0; from < rows_.size(); from = end) {
+    int32_t with_logits = 0;
+    for (; end < rows_.size(); ++end) {
+      with_logits += rows_[end].logits ? 1 : 0;
+      if (with_logits > parts_.logits_rows) break;
+    }
+    FATHOM_RETURN_IF_ERROR(Compute(batch, from, end));
+  }
+  outputs_.rows = row_outputs_;
+  outputs_.collected_at_us = parts_.clock->Now();
+  outputs_.compute_us = outputs_.collected_at_us - begin;
+  outputs_.collective_us = parts_.comm->collective_us() - collective_us;
+  outputs_.collectives = parts_.comm->collectives();
+  return absl::OkStatus();
+}
+
+void CpuDevice::Admit(const AdmitWork& admit) {
+  SlotState& state = StateOf(admit.id);
+  if (admit.start == 0) state = {};
+  if (!admit.slot->penalized()) return;
+  for (int32_t i = 0; i < std::ssize(admit.ids); ++i) {
+    state.seen.Add(admit.ids[static_cast<size_t>(i)], admit.start + i >= admit.slot->prompt_tokens);
+  }
+}
+
+void CpuDevice::PlanRows(const StepBatch& batch) {
+  rows_.clear();
+  block_tables_.clear();
+  row_outputs_.assign(static_cast<size_t>(batch.outputs), {});
+  top_ids_.resize(row_outputs_.size() * kTopLogprobsMax);
+  top_logprobs_.resize(top_ids_.size());
+  for (const ChunkWork* chunk : batch.chunks) {
+    const Slot& slot = *chunk->slot;
+    const SlotState& state = StateOf(chunk->id);
+    const auto sequence = static_cast<int32_t>(block_tables_.size());
+    block_tables_.push_back(slot.blocks);
+    for (int32_t i = 0; i < chunk->outputs(); ++i) {
+      row_outputs_[static_cast<size_t>(chunk->first_output + i)].fault = state.fault;
+    }
+    if (state.fault != RowFault::kNone) continue;
+    for (int32_t at = chunk->start; at < chunk->end(); ++at) {
+      rows_.push_back({chunk->fed ? state.sampled : slot.ids[static_cast<size_t>(at)], at, sequence,
+                       chunk->OutputAt(at) >= 0});
+    }
+  }
+}
+
+absl::Status CpuDevice::Compute(const StepBatch& batch, size_t begin, size_t end) {
+  const auto rows = std::span<const ForwardRow>(rows_).subspan(begin, end - begin);
+  FATHOM_ASSIGN_OR_RETURN(std::span<const float> logits,
+                          parts_.decoder->Forward({rows, block_tables_}));
+  const auto vocab = static_cast<size_t>(parts_.limits.vocab);
+  for (const ForwardRow& row : rows) {
+    if (!row.logits) continue;
+    FATHOM_CHECK(vocab <= logits.size());
+    UseLogits(*batch.chunks[static_cast<size_t>(row.sequence)], row.position, logits.first(vocab));
+    logits = logits.subspan(vocab);
+  }
+  return absl::OkStatus();
+}
+
+void CpuDevice::UseLogits(const ChunkWork& chunk, int32_t position, std::span<const float> logits) {
+  const OutputParams& asked = chunk.slot->request.output;
+  const int32_t index = chunk.OutputAt(position);
+  const bool sample = index == chunk.first_output + chunk.scores;
+  RowOutput& output = row_outputs_[static_cast<size_t>(index)];
+  RowFault& fault = StateOf(chunk.id).fault;
+  if (fault == RowFault::kNone && kernels::HasNonFiniteCpu(logits)) {
+    fault = RowFault::kNonFiniteLogits;
+  }
+  if (fault == RowFault::kNone) {
+    output.token =
+        sample ? Sample(chunk, logits) : chunk.slot->ids[static_cast<size_t>(position) + 1];
+    // Bias and masks left nothing to draw from.
+    if (output.token < 0) fault = RowFault::kTokenOutOfRange;
+  }
+  output.fault = fault;
+  const std::optional<int32_t>& top = sample ? asked.logprobs : asked.prompt_logprobs;
+  if (fault == RowFault::kNone && top) Score(logits, *top, index);
+}
+
+TokenId CpuDevice::Sample(const ChunkWork& chunk, std::span<const float> logits) {
+  const Slot& slot = *chunk.slot;
+  SlotState& state = StateOf(chunk.id);
+  kernels::SampleArgs args;
+  SetSampling(slot, &args);
+  args.logits = logits;
+  args.bias = slot.request.sampling.logit_bias;
+  if (chunk.position < slot.request.stop.min_tokens) args.banned = slot.end_ids;
+  args.seen = state.seen.tokens();
+  args.position = chunk.position;
+  args.scratch = &scratch_;
+  state.sampled = kernels::SampleCpu(args);
+  if (state.sampled >= 0 && slot.penalized()) state.seen.Add(state.sampled, true);
+  return state.sampled;
+}
+
+// Rank 0 alone answers with log-probabilities.
+void CpuDevice::Score(std::span<const float> logits, int32_t top, int32_t output) {
+  if (parts_.comm->rank() != 0) return;
+  RowOutput& scored = row_outputs_[static_cast<size_t>(output)];
+  const auto begin = static_cast<size_t>(output) * kTopLogprobsMax;
+  const auto best =
+      std::min({static_cast<size_t>(std::max(top, 0)), size_t{kTopLogprobsMax}, logits.size()});
+  const auto top_ids = std::span(top_ids_).subspan(begin, best);
+  const auto top_logprobs = std::span(top_logprobs_).subspan(begin, best);
+  scored.logprob =
+      kernels::LogprobCpu({logits, parts_.comm->size(), scored.token, top_ids, top_logprobs});
+  scored.top_ids = top_ids;
+  scored.top_logprobs = top_logprobs;
+}
+
+}  // namespace fathom::worker

@@ -1,0 +1,86 @@
+// worker/cpu/cpu_device.h: a rank on the CPU behind the engine's interface: one step at a time, all
+// of it computed inside of Submit. A step with more rows with logits than one forward pass takes is
+// computed in several; a chunk that is cut between two has the same bits as whole
+// (docs/NUMERICS.md). Thread: the engine thread owns it and all it points to.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "common/clock.h"
+#include "common/engine_limits.h"
+#include "kernels/sample.h"
+#include "worker/cpu/decoder.h"
+#include "worker/cpu/kv_cache.h"
+#include "worker/engine/device.h"
+
+namespace fathom::worker {
+
+// What a device works with; the pointers outlive it.
+struct CpuDeviceParts {
+  Decoder* decoder = nullptr;
+  KvCache* kv = nullptr;
+  EpochComm* comm = nullptr;
+  const Clock* clock = nullptr;
+  EngineLimits limits;
+  int32_t logits_rows = 0;  // Rows with logits in one Forward.
+};
+
+// The tokens of a sequence, each once, as the sampler's penalties count them.
+class SeenTokens {
+ public:
+  // `id` is the sequence's next token.
+  void Add(TokenId id, bool output);
+  std::span<const kernels::SeenToken> tokens() const { return tokens_; }
+
+ private:
+  std::vector<kernels::SeenToken> tokens_;
+  absl::flat_hash_map<TokenId, size_t> index_;  // Into tokens_.
+};
+
+class CpuDevice final : public Device {
+ public:
+  // REQUIRES: the parts were made for one rank and these limits.
+  explicit CpuDevice(const CpuDeviceParts& parts);
+
+  int steps_in_flight() const override { return 1; }
+  EpochComm* comm() override { return parts_.comm; }
+  absl::Status Submit(const StepBatch& batch) override;
+  StepOutputs Collect() override { return outputs_; }
+  std::string NonFiniteDetail(int32_t, int32_t) const override { return {}; }
+  void Drain() override {}
+
+ private:
+  // What the device keeps of a slot (worker/engine/device.h).
+  struct SlotState {
+    SeenTokens seen;  // Empty unless a penalty is on.
+    TokenId sampled = 0;
+    RowFault fault = RowFault::kNone;
+  };
+
+  void Admit(const AdmitWork& admit);
+  void PlanRows(const StepBatch& batch);
+  // Of rows [begin, end): the forward pass, and what its logits give.
+  absl::Status Compute(const StepBatch& batch, size_t begin, size_t end);
+  void UseLogits(const ChunkWork& chunk, int32_t position, std::span<const float> logits);
+  TokenId Sample(const ChunkWork& chunk, std::span<const float> logits);
+  void Score(std::span<const float> logits, int32_t top, int32_t output);
+  SlotState& StateOf(SlotId id) { return states_[static_cast<size_t>(id.value)]; }
+
+  const CpuDeviceParts parts_;
+  std::vector<SlotState> states_;  // [slots + 1]
+  // Of the step in work, kept for their memory.
+  std::vector<ForwardRow> rows_;
+  std::vector<std::span<const BlockId>> block_tables_;  // By the batch's chunks.
+  std::vector<RowOutput> row_outputs_;
+  std::vector<TokenId> top_ids_;     // [outputs][kTopLogprobsMax]
+  std::vector<float> top_logprobs_;  // [outputs][kTopLogprobsMax]
+  kernels::SampleScratch scratch_;
+  StepOutputs outputs_;
+};
+
+}  // namespace fathom::worker
