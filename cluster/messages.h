@@ -59,7 +59,7 @@ struct ClusterFacts {
   std::string fingerprint;
   int32_t context_tokens = 0;
   int32_t block_tokens = 0;
-  int32_t pool_blocks = 0;  // Of one group, excluding the padding block.
+  int32_t pool_blocks = 0;  // Blocks of one group, excluding the padding block.
   int32_t groups = 0;       // Groups that can take work now.
   int32_t vocab = 0;
   std::string device_kind;  // "cpu", "cuda-sm90".

@@ -104,7 +104,7 @@ class TreeBuilder {
   const JsonLimits limits_;
   JsonValue root_;
   std::vector<JsonValue*> open_;
-  std::vector<absl::flat_hash_set<std::string>> keys_;  // Of each open container.
+  std::vector<absl::flat_hash_set<std::string>> keys_;  // The keys of each open container.
   int64_t values_ = 0;
   absl::Status error_;
 };

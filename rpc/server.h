@@ -21,14 +21,14 @@
 namespace fathom::rpc {
 
 struct ServerOptions {
-  std::string name;  // Of the memory quota.
+  std::string name;  // The name of the memory quota.
   PortLimits port;
   ConnectionLimits connections;
   // A call's message must come within this time after its headers.
   int64_t message_timeout_ms = 10'000;
   // Calls of all connections that wait for their message. Beyond it the oldest one is ended.
   size_t calls_without_message_max = 4096;
-  size_t watchers_max = 256;            // Of health.
+  size_t watchers_max = 256;            // Clients that watch the health service.
   size_t reflection_streams_max = 256;  // Streams; none of them holds a thread.
 };
 

@@ -163,7 +163,7 @@ absl::StatusOr<BenchReport> MeasureStep(Client& client, const BenchOptions& opti
   const RealClock clock;
   Load load = options.load;
   load.requests = load.concurrency;
-  std::vector<double> walls[2];  // Of the short and of the long answers.
+  std::vector<double> walls[2];  // For the short and for the long answers.
   const int32_t lengths[2] = {load.output_len, options.long_output_len};
   for (int32_t round = -options.warmup; round < options.repeats; ++round) {
     for (int which = 0; which < 2; ++which) {

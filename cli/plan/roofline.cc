@@ -10,7 +10,7 @@ namespace {
 
 constexpr double kGib = 1024.0 * 1024 * 1024;
 
-constexpr int64_t kElementBytes = 2;  // Of weights and of KV.
+constexpr int64_t kElementBytes = 2;  // An element of weights and of KV.
 
 double LayerParameters(const worker::ModelSpec& spec) {
   return static_cast<double>(worker::LayerMatrixElements(spec));

@@ -26,7 +26,7 @@
 namespace fathom::client {
 
 struct ChildState {
-  pid_t pid = 0;   // Of the living process; 0: it is down.
+  pid_t pid = 0;   // 0: it is down.
   int deaths = 0;  // Consecutive deaths without a healthy life between them.
   TimeUs started_at_us = 0;
   TimeUs restart_at_us = 0;               // Valid while it is down.
@@ -41,7 +41,7 @@ struct ChildState {
 struct SupervisorOptions {
   std::string run_dir;                        // Must exist.
   bool verbose = false;                       // The children's stderr is also copied to ours.
-  int64_t log_bytes_max = int64_t{16} << 20;  // Of one file; a child has at most two.
+  int64_t log_bytes_max = int64_t{16} << 20;  // The limit of one file; a child has at most two.
   int64_t backoff_first_us = 100'000;
   int64_t backoff_max_us = 5'000'000;
   int64_t healthy_us = 1'000'000;   // After this time, earlier deaths are forgotten.

@@ -38,8 +38,9 @@ struct TensorPlace {
 };
 
 struct CheckedTensors {
-  StoredType type = StoredType::kF32;                      // Of every matrix.
-  std::map<std::string, TensorPlace, std::less<>> places;  // Of exactly the expected tensors.
+  StoredType type = StoredType::kF32;  // The type of every matrix.
+  // The places of exactly the expected tensors.
+  std::map<std::string, TensorPlace, std::less<>> places;
   // An LM head that is stored although the embeddings are tied. It is accepted if its bytes are the
   // embedding's.
   std::optional<TensorPlace> spare_head;

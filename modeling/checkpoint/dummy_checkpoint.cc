@@ -58,7 +58,7 @@ class DummyCheckpoint : public Checkpoint {
  private:
   struct Entry {
     DummyTensor values;
-    int64_t cols = 0;  // Of the whole tensor.
+    int64_t cols = 0;  // Columns of the whole tensor.
   };
 
   const Entry& Find(std::string_view name) const {

@@ -20,7 +20,7 @@ namespace fathom::worker {
 inline constexpr uint64_t kSafetensorsPrefixBytes = 8;
 inline constexpr uint64_t kSafetensorsHeaderBytesMax = 100'000'000;  // The format's own limit.
 
-inline constexpr size_t kTensorDimensionsMax = 8;  // Of a tensor in any file.
+inline constexpr size_t kTensorDimensionsMax = 8;  // The limit for a tensor in any file.
 
 struct SafetensorsTensor {
   std::string name;

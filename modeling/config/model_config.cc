@@ -168,7 +168,7 @@ std::vector<bool> WindowedLayers(ConfigFields& fields, const ConfigDefaults& def
 // A layer with a sliding window attends to that many of the last tokens. A window as long as the
 // context changes nothing and is accepted; a shorter one is refused.
 void ReadWindows(ConfigFields& fields, const ConfigDefaults& defaults, const ModelConfig& config) {
-  constexpr int32_t kWindowDefault = 4096;  // Of the classes that have windows.
+  constexpr int32_t kWindowDefault = 4096;  // The default of the classes that have windows.
   const std::vector<bool> windowed = WindowedLayers(fields, defaults, config);
   const auto count = std::count(windowed.begin(), windowed.end(), true);
   const bool used = fields.BoolOr("use_sliding_window", !defaults.has_windows);

@@ -33,7 +33,7 @@ struct CudaArena {
 };
 
 struct CudaMemoryRequest {
-  int64_t capacity_bytes = 0;  // Of the device.
+  int64_t capacity_bytes = 0;  // The memory of the device.
   int64_t taken_bytes = 0;     // Taken by other processes at start.
   double utilization = 0.92;   // --gpu-memory-utilization
   int64_t kv_cache_bytes = 0;  // --kv-cache-memory; 0: the memory that is left.

@@ -137,7 +137,7 @@ std::vector<Event> EachKind() {
 
 struct Small {
   std::string bytes;
-  std::vector<int64_t> ends;  // Of the header and of each event.
+  std::vector<int64_t> ends;  // The ends of the header and of each event.
 };
 
 Small SmallRecording() {

@@ -54,7 +54,7 @@ struct WorldOptions {
   int32_t deadline_permille = 50;
   int32_t second_listener_permille = 100;
   int32_t group_loss_permille = 200;
-  int32_t other_kind_permille = 100;  // Of groups that come back.
+  int32_t other_kind_permille = 100;  // Of 1,000 groups that come back.
   int32_t router_loss_permille = 100;
   int32_t takeover_permille = 20;
 };

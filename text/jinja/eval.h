@@ -18,7 +18,7 @@ struct RenderCancelled {};
 struct EvalLimits {
   int64_t steps_max = 2'000'000;         // Evaluated expressions and statements.
   int depth_max = 400;                   // Nested evaluations.
-  int64_t bytes_max = int64_t{8} << 20;  // Of the output, and of each string.
+  int64_t bytes_max = int64_t{8} << 20;  // The limit of the output and of each string.
   CancelFn cancelled = {};  // Called now and then; if it returns true, RenderCancelled is thrown.
 };
 

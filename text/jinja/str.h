@@ -70,7 +70,7 @@ class Str {
 
   struct Buffer {
     std::string text;
-    std::vector<ByteSpan> literal;  // As LiteralSpans.
+    std::vector<ByteSpan> literal;  // In the form of LiteralSpans.
     bool may_grow = false;          // The buffer belongs to one rendering.
 
     void MarkLiteral(ByteSpan span);

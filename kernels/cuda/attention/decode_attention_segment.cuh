@@ -31,7 +31,7 @@ struct Unit {
 template <class T, int kHeadDim, int kColumns>
 class SegmentState {
   static_assert(kThreads == kDecodeThreads && DecodeHalfBytes(kHeadDim) == kPageBytes<kHeadDim>);
-  static constexpr int kSteps = kHeadDim / 16;  // Of the GEMM that makes scores.
+  static constexpr int kSteps = kHeadDim / 16;  // Steps of the GEMM that makes scores.
   static constexpr int kColumnTiles = kColumns / 8;
   static constexpr int kDimTiles = kHeadDim / 64;  // Tiles of 16 dimensions of a warp.
 

@@ -253,8 +253,8 @@ class PrefillTile {
   const float scale_;
   const int head_, kv_head_, warp_, lane_;
   uint32_t query_[kSteps][4];
-  float o_[kDims][4] = {};       // Of the current segment.
-  float merged_[kDims][4] = {};  // Of the segments before it.
+  float o_[kDims][4] = {};       // The sum of the current segment.
+  float merged_[kDims][4] = {};  // The merged segments before it.
   float l_[4] = {};
   float m_[2], top_[2];
   float total_[2] = {};

@@ -19,7 +19,7 @@ struct TensorMapSpec {
   void* base = nullptr;  // Aligned to 16 bytes.
   DType dtype = DType::kBf16;
   std::array<uint64_t, 3> dims = {};
-  std::array<uint64_t, 2> stride_bytes = {};  // Of dims[1] and dims[2]; multiples of 16.
+  std::array<uint64_t, 2> stride_bytes = {};  // For dims[1] and dims[2]; multiples of 16.
   std::array<uint32_t, 3> box = {};
   bool operator==(const TensorMapSpec&) const = default;
 };

@@ -14,7 +14,7 @@ constexpr int kHeadTiles[] = {128, 160};
 constexpr int kColumnBytes = 128;  // In a stage: 64 elements.
 constexpr int kMediumStagesMax = 24;
 constexpr int kBarrierBytes = 1024;
-constexpr int kAlignment = 1024;  // Of the swizzle's pattern.
+constexpr int kAlignment = 1024;  // The swizzle's pattern needs it.
 
 // Rates of an H100 in millions of 16-bit elements per microsecond: what memory and L2 deliver, what
 // one multiprocessor reads, what all multiprocessors read, and the cost of the last tile. Only

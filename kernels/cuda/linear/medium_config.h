@@ -13,7 +13,7 @@ enum class MediumOp { kQkv, kResidual, kGateUp, kHead };
 
 struct MediumShape {
   MediumOp op = MediumOp::kResidual;
-  int rows = 0;  // Of x.
+  int rows = 0;  // Rows of x.
   int n = 0;     // Rows of the weight.
   int k = 0;
 };

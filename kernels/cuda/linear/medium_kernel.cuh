@@ -13,9 +13,9 @@
 namespace fathom::kernels::cuda::medium {
 
 struct Geometry {
-  int rows = 0;    // Of x.
+  int rows = 0;    // Rows of x.
   int n = 0;       // Weight rows.
-  int chunks = 0;  // Of k.
+  int chunks = 0;  // Chunks of k.
   int passes = 0;  // Tiles of this thread block; they are `grid` tiles apart.
   int w_stages = 0;
   int x_stages = 0;

@@ -18,7 +18,7 @@ inline constexpr ProductTile kProductTiles[] = {ProductTile::k128x128, ProductTi
 
 // A thread block's outputs, its warps and its stages.
 struct ProductTileShape {
-  int rows, n;  // Of x, of w.
+  int rows, n;  // Rows of x and of w.
   int warps_rows, warps_n;
   int stages;
 

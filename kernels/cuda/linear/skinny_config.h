@@ -10,7 +10,7 @@
 namespace fathom::kernels::cuda {
 
 struct SkinnyShape {
-  int rows = 0;  // Of x.
+  int rows = 0;  // Rows of x.
   int n = 0;     // Rows of the weight.
   int k = 0;
   bool norm = false;  // The op has a norm before the product.

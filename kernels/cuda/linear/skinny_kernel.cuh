@@ -13,7 +13,7 @@
 namespace fathom::kernels::cuda::skinny {
 
 struct Geometry {
-  int rows = 0;           // Of x.
+  int rows = 0;           // Rows of x.
   int n = 0;              // Weight rows.
   int columns = 0;        // Columns of 64 elements in k.
   int stage_columns = 0;  // Columns in a stage.

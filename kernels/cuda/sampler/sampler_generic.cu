@@ -119,7 +119,7 @@ struct Kept {
   float best = 0;  // The largest score.
   bool has_k = false;
   bool has_p = false;
-  Cut k;            // Of ScoreKey.
+  Cut k;            // The cut by ScoreKey.
   Cut p;            // Of MassKey; an id without a mass is not kept.
   float min_p = 0;  // 0: off.
 

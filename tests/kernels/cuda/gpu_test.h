@@ -64,7 +64,7 @@ inline LaunchContext MakeContext(bool dependent = false) {
   context.sm = major * 10 + minor;
   return context;
 }
-inline int SharedBytesMax() {  // Of one thread block.
+inline int SharedBytesMax() {  // The limit of one thread block.
   int bytes = 0;
   EXPECT_CUDA(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
   return bytes;
