@@ -380,6 +380,41 @@ def fault_flag_cost(host):
     host.row("fault_flag_cost_pct", max(costs.values()), "tests/gpu/run fault-flag-cost")
 
 
+BEFORE_AFTER_ROUNDS = 3
+
+
+def before_after(host):
+    """The programs of another commit (tests/gpu/bundle --before) and this one's, in turns: ratios of medians, after over before."""
+    before = host.work / "bin-before"
+    if not before.exists():
+        raise Failed("the bundle has no bin-before/ (tests/gpu/bundle --before FOLDER)")
+    found = {}
+
+    def add(after, name, value):
+        found.setdefault(name, {}).setdefault(after, []).append(value)
+
+    with Clocks(host, "before-after"):
+        for turn in range(BEFORE_AFTER_ROUNDS):
+            for after in ((False, True), (True, False))[turn % 2]:
+                with Serve(host, SHAPE_FILES["7b"], "--load-format", "dummy", folder=host.bin if after else before) as served:
+                    run, _ = served.bench("step", "--sequences", 1, "--input-len", 128, "--short-output-len", 1, "--long-output-len", 129,
+                                          "--repeats", 3)
+                    add(after, "decode_b1_ms", run["metrics"][0]["value"])
+                    for sequences in (8, 64):
+                        run, _ = served.bench("step", "--sequences", sequences, "--input-len", 160, "--short-output-len", 65,
+                                              "--long-output-len", 193, "--repeats", 2)
+                        add(after, f"step_b{sequences}_ms", run["metrics"][0]["value"])
+                    for tokens in (128, 2048):
+                        run, _ = served.bench("latency", "--input-len", tokens, "--output-len", 1, "--requests", 5, "--warmup", 2)
+                        add(after, f"ttft_{tokens}_ms", run["ttft_ms"]["median"])
+                    run, _ = served.bench("throughput", "--requests", 128, "--concurrency", 128, "--input-len", 256, "--output-len", 128)
+                    add(after, "throughput_tps", run["output_tokens_per_s"])
+    for name, ratio in gpu_rows.ratios(found).items():
+        host.measurements.append({"id": f"before_after_{name}", "value": ratio, "unit": "ratio", "before": found[name][False],
+                                  "after": found[name][True]})
+        host.say(f"  {name}: before {found[name][False]}, after {found[name][True]}: {ratio:.4f}")
+
+
 def peer_transformers(host):
     """PyTorch transformers with static cache and compile: a second peer, only recorded."""
     with Clocks(host, "peer-transformers"):
@@ -410,7 +445,8 @@ PARTS = {
     "perf-7b-quick": (perf_7b_quick, 240, True), "ttft-7b": (ttft_7b, 100, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),
     "peer-transformers": (peer_transformers, 500, True), "peer-attention": (peer_attention, 400, True),
-    "canonical-cost": (canonical_cost, 500, True), "fault-flag-cost": (fault_flag_cost, 400, False), "power": (power, 200, False),
+    "canonical-cost": (canonical_cost, 500, True), "fault-flag-cost": (fault_flag_cost, 400, False),
+    "before-after": (before_after, 400, False), "power": (power, 200, False),
     "table": (table, 1, False),
 }
 

@@ -192,6 +192,11 @@ def flag_costs(found):
     return {n: (statistics.median(by[True]) / statistics.median(by[False]) - 1) * 100 for n, by in found.items()}
 
 
+def ratios(found):
+    """{name: ratio} of {name: {after: [values]}}: the median after over the median before."""
+    return {name: statistics.median(by[True]) / statistics.median(by[False]) for name, by in found.items()}
+
+
 def merge(runs):
     """One list of rows of several runs' results.json, later ones first choice; a peer's figure belongs to a row only when it
     was measured on the same GPU."""

@@ -122,6 +122,9 @@ class Rows(unittest.TestCase):
         self.assertAlmostEqual(costs[1], 1.0)
         self.assertAlmostEqual(costs[64], 0.0)
 
+    def test_ratios_are_after_over_before(self):
+        self.assertEqual(gpu_rows.ratios({"step_ms": {False: [4.0, 5.0, 4.0], True: [2.0, 9.0, 2.0]}}), {"step_ms": 0.5})
+
     def test_merging_keeps_a_peer_to_its_gpu(self):
         def row(name, value, peer=None):
             return {"id": name, "value": value, "unit": "ms", "floor": 4.0, "peer": peer, "commit": "c", "command": "d"}
