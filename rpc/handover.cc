@@ -36,7 +36,7 @@ void Handover::Stop() {
   while (const std::optional<int> fd = waiting_.Pop()) close(*fd);
 }
 
-bool Handover::Give(int fd) { return waiting_.TryPush(std::move(fd)); }
+bool Handover::Give(int fd) { return waiting_.TryPush(int{fd}); }
 
 void Handover::Run(size_t i) {
   while (const std::optional<int> fd = waiting_.Pop()) {
