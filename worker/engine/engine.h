@@ -47,8 +47,6 @@ class Engine {
   // Writes what the device measured to `stream`.
   StepResult Collect(const SubmittedStep& step, StepStream* stream);
 
-  const Slots& slots() const { return slots_; }
-
  private:
   absl::Status ApplyDeltas(const StepPlan& plan);
   absl::Status BeginChunks(const StepPlan& plan, SubmittedStep* step);
