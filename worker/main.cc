@@ -1,5 +1,5 @@
-// worker/main.cc: wiring of fathom-worker: flags, model, health, Control streams, the engine
-// thread, and an ordered end.
+// worker/main.cc: puts fathom-worker together: flags, model, health server, Control streams, the
+// engine thread, and an orderly end.
 #include <unistd.h>
 
 #include <atomic>
@@ -38,10 +38,11 @@
 namespace fathom::worker {
 namespace {
 
-// Measured idle (docs/OPERATIONS.md, "Limits of the system"), with room for a few connections.
+// Measured on an idle worker (docs/OPERATIONS.md, "Limits of the system"), plus room for a few
+// connections.
 constexpr HostNeeds kNeeds{
     .descriptors = 48, .address_space_bytes = int64_t{2} << 30, .threads = 24};
-// The step in flight gets so long after SIGTERM.
+// How long the steps in flight may take after SIGTERM.
 constexpr std::chrono::seconds kLastStep{5};
 
 int ExitCodeOf(const absl::Status& status) {
@@ -60,7 +61,7 @@ int ExitCodeOf(const absl::Status& status) {
   }
 }
 
-// One line for people, on stderr; the exit code is for the supervisor.
+// Prints one line for the user to stderr and returns the exit code, which is for the supervisor.
 int Fail(int code, const absl::Status& status) {
   LogFlush();
   Diagnose("fathom-worker: {}", Message(status));
@@ -80,7 +81,7 @@ std::string HostName() {
   return gethostname(name, sizeof(name) - 1) == 0 && name[0] != '\0' ? name : "localhost";
 }
 
-// What the model folder says, before any weight is read.
+// The contents of the model folder except the weights.
 struct Model {
   std::filesystem::path folder;
   ModelConfig config;
@@ -106,13 +107,13 @@ absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
   return model;
 }
 
-// Where this rank computes, and its device for a rank: made at the first call, kept between
-// epochs.
+// The kind of device that this process uses, its facts, and a function that returns the device of a
+// rank: it makes the device at the first call and keeps it between epochs.
 struct Compute {
   virtual ~Compute() = default;
 
   EngineLimits limits;
-  std::string dtype;        // Of computing, as the fingerprint has it.
+  std::string dtype;        // The type of the computation, as in the fingerprint.
   std::string device_kind;  // "cpu", "cuda-sm90"
   int64_t memory_bytes = 0;
   DeviceForRank device_for_rank;
@@ -127,8 +128,8 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   WorkerFacts& facts = hello.worker.emplace();
   facts.host = HostName();
   facts.device = options.device;
-  facts.model =
-      std::filesystem::canonical(model.folder).filename().string();  // It was read: it is there.
+  // The folder exists, because it was read.
+  facts.model = std::filesystem::canonical(model.folder).filename().string();
   facts.weights_digest = model.checkpoint->weights_digest();
   facts.fingerprint = Fingerprint(
       {facts.weights_digest, compute.dtype, compute.device_kind, options.tp, kRecipeVersion});
@@ -143,7 +144,7 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   return hello;
 }
 
-// Ends the epoch after its step in flight.
+// Waits until the steps in flight have ended, so that their results are written.
 void FinishStep(const Progress& progress, const Clock& clock) {
   const TimeUs deadline = clock.Now() + std::chrono::microseconds(kLastStep).count();
   while (progress.phase.load() == fathom::Phase::kStepping && clock.Now() < deadline) {
@@ -209,7 +210,7 @@ struct Ports {
   Listener http;
 };
 
-// Until a stop signal (OK), or what makes this process useless.
+// Runs until a stop signal (OK), or until an error makes this process useless.
 absl::Status Serve(const Options& options, const Model& model, Ports* ports,
                    const MakeCompute& make_compute, const Clock& clock) {
   const int port = ports->grpc.port(), metrics_port = ports->http.port();
@@ -227,7 +228,8 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   progress.phase = fathom::Phase::kLoading;
   const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
   if (options.tp == 1 ||
-      options.rank_hint >= 0) {  // The rank is known: load before a seat is offered.
+      options.rank_hint >=
+          0) {  // The rank is known, so the model is loaded before there is a seat.
     const auto loaded = Phase(clock, "load", [&] {
       return compute->device_for_rank(std::max(options.rank_hint, 0) % options.tp);
     });
@@ -267,7 +269,7 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   return ended;
 }
 
-// The process' exit code, either way.
+// Returns the exit code of the process.
 int Ended(const absl::Status& ended) {
   if (!ended.ok()) return Fail(ExitCodeOf(ended), ended);
   LogFlush();
@@ -277,7 +279,7 @@ int Ended(const absl::Status& ended) {
 int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock) {
   const auto sizes = SizesFor(options, model.config);
   if (!sizes.ok()) return Fail(kExitUsage, sizes.status());
-  // A cgroup's memory is one for all workers of the machine, and each of them plans as much.
+  // All workers of the machine share the memory of a cgroup, and each of them plans as much.
   const auto enough =
       CheckHostLimits({.address_space_bytes = kNeeds.address_space_bytes + sizes->total_bytes,
                        .memory_bytes = sizes->total_bytes * LocalWorkers(options)},
@@ -316,7 +318,7 @@ int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& devi
   return Ended(Serve(options, model, ports, make, clock));
 }
 
-// Facts of the GPU; sm 0: the CPU.
+// The facts of the GPU; sm is 0 if the CPU was chosen.
 absl::StatusOr<DeviceFacts> ChooseDevice(Options* options) {
   absl::StatusOr<DeviceFacts> device = DeviceFacts{};
   if (options->device != "cpu") device = ProbeCudaDevice();
@@ -329,11 +331,13 @@ absl::StatusOr<DeviceFacts> ChooseDevice(Options* options) {
   return device;
 }
 
-// What would end the process later, in a library or in a group that can never form.
+// Checks limits of the host that would otherwise end the process later, in a library, or prevent
+// its group from forming.
 absl::Status CheckHost(const Options& options) {
   FATHOM_RETURN_IF_ERROR(CheckHostLimits(kNeeds, TakeHostLimits()));
   if (options.tp == 1 || options.device == "cuda") return absl::OkStatus();
-  return ShmComm::Create(options.tp).status();  // A group's shared memory, and gone again.
+  // Makes the shared memory of a group and removes it.
+  return ShmComm::Create(options.tp).status();
 }
 
 int Main(int argc, char** argv) {

@@ -1,6 +1,7 @@
-// worker/progress.h: what a worker's heartbeats say about its engine thread (docs/ARCHITECTURE.md,
-// "Failure detection"): how far it is, in words that move while it lives. Thread: written by the
-// engine thread, except `phase` (whoever changes it); read by any.
+// worker/progress.h: the state of a worker's engine thread that its heartbeats carry
+// (docs/ARCHITECTURE.md, "Failure detection"): how far the thread is, in words that change while it
+// works. Thread: the engine thread and the collector write it; any thread may change `phase`; any
+// thread reads.
 #pragma once
 
 #include <atomic>
@@ -12,10 +13,10 @@ namespace fathom::worker {
 
 struct Progress {
   std::atomic<Phase> phase{Phase::kStarting};
-  std::atomic<uint64_t> step{0};        // The step in work, or the last one done.
-  std::atomic<uint64_t> op{0};          // Ops done in the epoch.
-  std::atomic<uint64_t> collective{0};  // Collectives done in the epoch.
-  std::atomic<uint64_t> word{0};        // Any change means life.
+  std::atomic<uint64_t> step{0};        // The step in work, or the last step.
+  std::atomic<uint64_t> op{0};          // Ops done in this epoch.
+  std::atomic<uint64_t> collective{0};  // Collectives done in this epoch.
+  std::atomic<uint64_t> word{0};        // Any change shows that the thread works.
 };
 
 }  // namespace fathom::worker

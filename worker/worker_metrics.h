@@ -1,5 +1,5 @@
-// worker/worker_metrics.h: fathom_worker_*. Thread: OnStep by the engine thread, the rest by main
-// but where it says otherwise.
+// worker/worker_metrics.h: the metrics fathom_worker_*. Thread: the thread that collects calls
+// OnStep (worker/engine/step_loop.h); main calls the others, unless a comment says otherwise.
 #pragma once
 
 #include <array>
@@ -14,14 +14,14 @@ namespace fathom::worker {
 
 class WorkerMetrics {
  public:
-  // `metrics` outlives it.
+  // `metrics` outlives the WorkerMetrics.
   explicit WorkerMetrics(Metrics* metrics);
 
   void OnStep(const StepPlan& plan, const StepResult& result, const StepStream& stream);
   void SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes);
-  // One gauge per arena of a memory plan. Called once.
+  // Makes one gauge for each arena of a memory plan. Call it once for each arena.
   void SetArena(const std::string& name, int64_t bytes);
-  // What captured graphs take; any thread.
+  // The memory of captured graphs. Any thread.
   void SetGraphs(int64_t bytes) { graphs_bytes_.Set(static_cast<double>(bytes)); }
   void SetRegistered(int schedulers) { registered_.Set(schedulers); }
 
@@ -30,7 +30,7 @@ class WorkerMetrics {
       collective_seconds_, read_seconds_, write_seconds_, device_busy_seconds_,
       device_idle_seconds_;
   Histogram step_seconds_, compute_seconds_;
-  static constexpr size_t kWindow = 128;  // Steps of the median.
+  static constexpr size_t kWindow = 128;  // The number of steps of a median.
 
   void AddToMedian(int64_t step_us);
 
@@ -39,7 +39,7 @@ class WorkerMetrics {
   size_t window_next_ = 0;
   Metrics* const metrics_;
   Gauge epoch_, registered_, weights_bytes_, kv_cache_bytes_, graphs_bytes_;
-  uint64_t epoch_seen_ = 0;  // The epoch that `collectives_seen_` counts in.
+  uint64_t epoch_seen_ = 0;  // The epoch of `collectives_seen_`.
   uint64_t collectives_seen_ = 0;
 };
 

@@ -1,6 +1,6 @@
-// worker/cluster/control.h: what the engine thread says to the leader outside of steps, while its
-// group is set up. Thread: any. Messages go to the scheduler that gave the seat; they are lost when
-// its stream breaks, which ends the epoch too.
+// worker/cluster/control.h: the messages of the engine thread to the leader outside of steps, while
+// its group is set up. Thread: any. A message goes to the scheduler that gave the seat. It is lost
+// if the stream to this scheduler breaks, which also ends the epoch.
 #pragma once
 
 #include <memory>
@@ -15,11 +15,11 @@ class Control {
  public:
   virtual ~Control() = default;
   virtual void SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) = 0;
-  // Loaded and connected; the steps are dialled next.
+  // The rank is loaded and connected; it dials the steps next.
   virtual void SendReady(const Epoch& epoch) = 0;
   virtual void SendFailed(const Epoch& epoch, const std::string& message) = 0;
-  // The steps of `epoch`, which outlives the channel. A leader that cannot be reached shows at the
-  // first Read.
+  // Dials the steps of `epoch`, which outlives the channel. If the leader cannot be reached, the
+  // first Read fails.
   virtual std::unique_ptr<StepChannel> DialSteps(Epoch& epoch) = 0;
 };
 

@@ -71,7 +71,7 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
   const GroupSeat& seat = epoch.seat();
   progress_->phase.store(Phase::kConnecting);
   FATHOM_ASSIGN_OR_RETURN(const std::unique_ptr<Comm> comm, Connect(epoch));
-  // Aborting the region also frees the peers of this host from their collectives.
+  // The abort of the region also releases the other ranks of this host from their collectives.
   int abort_comm = -1;
   if (auto* shared = dynamic_cast<ShmComm*>(comm.get())) {
     abort_comm = epoch.OnAbort([shared] { shared->Abort(); });
@@ -88,7 +88,8 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
   const std::unique_ptr<StepChannel> channel = control_->DialSteps(epoch);
   absl::Status status =
       RunEpoch(epoch, {&device, channel.get(), clock_, progress_, stop_, observer_});
-  End(epoch, status);  // While the region is there: it frees the peers that wait in a collective.
+  End(epoch, status);  // Before the region is destroyed: this releases the peers that wait in a
+                       // collective.
   return status;
 }
 

@@ -1,6 +1,7 @@
-// worker/cluster/group_runner.h: the engine thread's life: takes a seat, loads, connects to its
-// peers, runs the epoch's steps, and takes the next seat, until it is closed. Thread: Run is the
-// engine thread. No gRPC here: Control and StepChannel are interfaces.
+// worker/cluster/group_runner.h: the main loop of the engine thread: it takes a seat, loads the
+// model, connects to the other ranks, runs the steps of the epoch, and takes the next seat, until
+// the membership is closed. Thread: Run is the engine thread. No gRPC here: Control and StepChannel
+// are interfaces.
 #pragma once
 
 #include <atomic>
@@ -20,32 +21,31 @@ namespace fathom::worker {
 
 struct GroupRunnerOptions {
   int32_t tp = 1;
-  EngineLimits limits;  // This worker's own; a seat's may be lower.
+  EngineLimits limits;  // The limits of this worker; those of a seat may be lower.
   std::chrono::milliseconds exchange_timeout{10'000};
 };
 
-// The device of `rank`, made by the model's owner, who keeps it between epochs. Errors are the
-// model folder's: the process exits.
+// Returns the device of `rank`, which its owner keeps between epochs. An error comes from the model
+// folder and ends the process.
 using DeviceForRank = std::function<absl::StatusOr<Device*>(int rank)>;
 
 class GroupRunner {
  public:
-  // All pointers outlive it; `stop` ends an epoch after its steps in flight.
+  // All pointers outlive the GroupRunner. `stop` ends an epoch after its steps in flight.
   GroupRunner(const GroupRunnerOptions& options, Membership* membership, Control* control,
               DeviceForRank device_for_rank, const Clock* clock, Progress* progress,
               const std::atomic<bool>* stop, StepObserver observer);
 
-  // OK: the membership was closed. Else what makes this process useless: a model that cannot be
-  // loaded.
+  // OK: the membership was closed. An error makes this process useless: the model cannot be loaded.
   absl::Status Run();
 
-  // Epochs begun so far. Any thread.
+  // The number of epochs that have begun. Any thread.
   uint64_t epochs() const { return epochs_.load(); }
 
  private:
   absl::Status RunSeat(Epoch& epoch, Device& device);
   absl::StatusOr<std::unique_ptr<Comm>> Connect(Epoch& epoch);
-  // Ends what nobody ended before, and tells the leader why.
+  // Ends the epoch, if nobody has ended it yet, and tells the leader why.
   void End(Epoch& epoch, const absl::Status& status);
   absl::Status CheckSeat(const GroupSeat& seat) const;
 

@@ -23,7 +23,7 @@ class GrpcStepChannel final : public StepChannel {
         cancel_(epoch.OnAbort([this] { context_.TryCancel(); })) {
     const GroupSeat& seat = epoch.seat();
     ToWire(StepsHello{seat.term, seat.epoch, seat.rank, process_id}, &up_);
-    stream_->Write(up_);  // A failure shows at the first Read.
+    stream_->Write(up_);  // If this fails, the first Read fails.
   }
 
   ~GrpcStepChannel() override {
@@ -44,7 +44,7 @@ class GrpcStepChannel final : public StepChannel {
 
  private:
   absl::Status Ended() {
-    const std::lock_guard lock(mutex_);  // The reader and the writer may both find the end.
+    const std::lock_guard lock(mutex_);  // The reading and the writing thread may both see the end.
     if (finished_) return Unavailable("the leader's steps have ended");
     finished_ = true;
     const grpc::Status status = stream_->Finish();

@@ -1,5 +1,5 @@
-// worker/cluster/grpc_step_channel.h: StepChannel over Scheduler.Steps: the threads of the
-// step loop read and write a synchronous stream themselves, without a hop to another thread.
+// worker/cluster/grpc_step_channel.h: a StepChannel over Scheduler.Steps. The threads of the step
+// loop read and write a synchronous stream themselves, without another thread in between.
 #pragma once
 
 #include <memory>
@@ -10,7 +10,7 @@
 
 namespace fathom::worker {
 
-// Dials and says StepsHello. `epoch` outlives the channel; its end cancels the call.
+// Dials and sends StepsHello. `epoch` outlives the channel; its end cancels the call.
 std::unique_ptr<StepChannel> DialSteps(const std::string& address, const std::string& process_id,
                                        Epoch& epoch);
 

@@ -19,8 +19,8 @@ grpc::Status ToGrpc(const absl::Status& status) {
   return {static_cast<grpc::StatusCode>(status.code()), std::string(Message(status))};
 }
 
-// WorkerTools.Trace. The recorder's Capture blocks, so it has a thread; a second call is refused
-// before it gets one.
+// WorkerTools.Trace. Capture of the recorder blocks, so a Trace has a thread. A second call is
+// refused before it gets a thread.
 class Tools {
  public:
   explicit Tools(StepRecorder* recorder) : recorder_(recorder) {}
@@ -41,7 +41,7 @@ class Tools {
       return call->End({grpc::StatusCode::RESOURCE_EXHAUSTED,
                         "another trace is under way on this worker; try again when it is done"});
     }
-    if (thread_.joinable()) thread_.join();  // It has set busy_ to false: it ends now.
+    if (thread_.joinable()) thread_.join();  // The thread has set busy_ to false, so it ends now.
     busy_ = true;
     thread_ = std::thread([this, call, request] { Capture(call, request); });
   }
@@ -76,7 +76,7 @@ class Tools {
   std::mutex mutex_;  // Guards what follows.
   bool busy_ = false;
   bool closed_ = false;
-  std::thread thread_;  // Of the last Trace.
+  std::thread thread_;  // The thread of the last Trace.
 };
 
 }  // namespace

@@ -1,7 +1,6 @@
-// worker/cluster/health_server.h: a worker's own small gRPC server: grpc.health.v1, reflection, and
-// WorkerTools (worker.proto) for people. It serves only when the worker is registered with a
-// scheduler. Thread: any; a Trace has a thread of its own while it waits, and there is one at a
-// time.
+// worker/cluster/health_server.h: the small gRPC server of a worker: grpc.health.v1, reflection,
+// and WorkerTools (worker.proto). It is SERVING only while the worker is registered with a
+// scheduler. Thread: any. One Trace may run at a time, on a thread of its own.
 #pragma once
 
 #include <memory>
@@ -15,8 +14,8 @@ namespace fathom::worker {
 
 class HealthServer {
  public:
-  // NOT_SERVING at first. `recorder` outlives the server, which closes it at its end. UNAVAILABLE:
-  // gRPC does not start.
+  // The server starts as NOT_SERVING. `recorder` outlives the server, whose destructor closes it.
+  // UNAVAILABLE: gRPC does not start.
   static absl::StatusOr<std::unique_ptr<HealthServer>> Start(Listener listener,
                                                              const rpc::ServerOptions& options,
                                                              StepRecorder* recorder);

@@ -1,7 +1,7 @@
-// worker/cluster/membership.h: which scheduler this worker obeys, and which epoch it is in. Control
-// streams tell it what they hear; the engine thread asks for the next epoch. Thread: every method
-// from any thread. Invariants: the term never goes back; at most one epoch is alive, it is of the
-// term, and it ends with the stream that gave it.
+// worker/cluster/membership.h: which scheduler this worker obeys, and its current epoch. Control
+// streams report what they receive; the engine thread asks for the next epoch. Thread: any thread
+// may call any method. Invariants: the term never decreases; at most one epoch is alive, it belongs
+// to the current term, and it ends when the stream that gave it breaks.
 #pragma once
 
 #include <chrono>
@@ -19,23 +19,23 @@ namespace fathom::worker {
 
 class Membership {
  public:
-  // A scheduler said `term`. A stale one is to be answered with term(); a higher one ends the epoch
-  // of the old.
+  // A scheduler has sent `term`. The caller answers a stale one with term(). A higher one ends the
+  // epoch of the old term.
   [[nodiscard]] TermVerdict Hear(TermId term);
   TermId term() const;
 
-  // The leader, scheduler `source`, gave this worker a seat; the epoch before is over. REQUIRES:
+  // Scheduler `source`, which leads, gave this worker a seat; the previous epoch ends. REQUIRES:
   // Hear(seat.term) was kObeyed.
   void Join(const GroupSeat& seat, int source);
   void PushExchange(EpochId epoch, Epoch::Exchange exchange);
   void Abort(TermId term, EpochId epoch, const std::string& reason);
   // The Control stream to scheduler `source` broke.
   void Lose(int source, const std::string& reason);
-  // Ends the epoch and wakes Next for good.
+  // Ends the epoch. Next returns nullptr from now on.
   void Close();
 
-  // The next epoch to run; waits for one. nullptr: closed. The engine thread gets each epoch once;
-  // one that was replaced before it got here it never sees.
+  // Waits for the next epoch and returns it. nullptr: closed. The engine thread gets each epoch
+  // once. It does not get an epoch that was replaced before the call.
   std::shared_ptr<Epoch> Next();
 
  private:
@@ -45,7 +45,7 @@ class Membership {
   std::condition_variable changed_;
   KnownTerm term_;
   std::shared_ptr<Epoch> current_;
-  bool taken_ = false;  // Next has given current_ out.
+  bool taken_ = false;  // Next has returned current_.
   bool closed_ = false;
 };
 

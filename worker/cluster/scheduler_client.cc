@@ -26,8 +26,8 @@ namespace {
 
 namespace wire = cluster::v1;
 
-// The engine's streams break with a scheduler that dies; its silence alone ends nothing here, so
-// that one that sleeps for a moment finds its groups again.
+// If a scheduler dies, the Steps streams break. The silence of a scheduler alone ends nothing here,
+// so a scheduler that stops for a moment keeps its groups.
 constexpr LeaderLinkOptions kLinkOptions{.silence_us = INT64_MAX, .hello_us = INT64_MAX};
 constexpr size_t kOutboxMessagesMax = 1024;
 
@@ -41,13 +41,13 @@ wire::ControlUp ControlUpOf(const M& message) {
 }  // namespace
 
 struct SchedulerClient::Shared {
-  const Hello hello;  // But for term_seen.
+  const Hello hello;  // Without term_seen.
   Membership* membership;
   const Progress* progress;
   const std::atomic<bool>* draining;
   const Clock* clock;
   RegisteredObserver registered;
-  std::atomic<int> hellos{0};  // Streams that have heard a scheduler's hello.
+  std::atomic<int> hellos{0};  // Number of streams that have received the hello of a scheduler.
 
   Hello CurrentHello() const;
   Heartbeat CurrentHeartbeat(bool hears_leader) const;
@@ -71,7 +71,7 @@ Heartbeat SchedulerClient::Shared::CurrentHeartbeat(bool hears_leader) const {
           .progress = op + collective + progress->word.load(std::memory_order_relaxed)};
 }
 
-// One address: connects, reads and writes until it is told to end.
+// The stream to one address. It connects, reads and writes until it is told to end.
 class SchedulerClient::Stream {
  public:
   Stream(int index, std::string address, Shared* shared)
@@ -91,11 +91,11 @@ class SchedulerClient::Stream {
     thread_.join();
   }
 
-  // Sends on the life of the stream that there is now, or nowhere.
+  // Sends on the current call; drops the message if there is none.
   void Send(wire::ControlUp message) {
     std::lock_guard lock(mutex_);
     if (outbox_ != nullptr && !outbox_->TryPush(std::move(message)) && context_ != nullptr) {
-      context_->TryCancel();  // A scheduler that does not read is gone.
+      context_->TryCancel();  // A scheduler that does not read is taken for dead.
     }
   }
 
@@ -108,7 +108,7 @@ class SchedulerClient::Stream {
     std::lock_guard lock(mutex_);
     return stopped_;
   }
-  // Waits until the next dial is due. False: it was told to end.
+  // Waits until the next dial is due. Returns false if the stream was told to end.
   bool Pause();
   void WriteAll(Call* call, Inbox<wire::ControlUp>* outbox);
   absl::Status Hear(wire::ControlDown* down, bool* heard);
@@ -126,10 +126,10 @@ class SchedulerClient::Stream {
   std::condition_variable changed_;
   bool stopped_ = false;
   LeaderLink link_;
-  grpc::ClientContext* context_ = nullptr;    // Of the call in progress.
-  Inbox<wire::ControlUp>* outbox_ = nullptr;  // Likewise.
+  grpc::ClientContext* context_ = nullptr;    // The context of the current call.
+  Inbox<wire::ControlUp>* outbox_ = nullptr;  // The outbox of the current call.
 
-  std::thread thread_;  // Last: uses all of the above.
+  std::thread thread_;  // The last member, because it uses all others.
 };
 
 void SchedulerClient::Stream::Run() {
@@ -150,7 +150,7 @@ void SchedulerClient::Stream::Run() {
       shared_.registered(--shared_.hellos);
       told.clear();
     }
-    // Once for each new reason: it may be the same for hours.
+    // Logs each new reason once, because it may stay the same for hours.
     if (const std::string text = ToString(status); text != told && !stopped()) {
       LogWarn("control stream to {}: {}", address_, text);
       told = text;
@@ -224,7 +224,8 @@ void SchedulerClient::Stream::StepDown() {
   link_.StepDown();
 }
 
-// False: the message is of an older term, or of one that is not credible; the sender is told ours.
+// Returns false if the message has an older term or one that is not credible. The sender then gets
+// the term of this worker.
 bool SchedulerClient::Stream::HearTerm(TermId term) {
   switch (shared_.membership->Hear(term)) {
     case TermVerdict::kObeyed:

@@ -1,7 +1,8 @@
-// worker/cluster/scheduler_client.h: the Control streams, one to each scheduler address: says
-// hello, beats every 250 ms with the engine's progress, passes what the leader says on to
-// Membership, and comes back for ever with a back-off (cluster/leader_link.h). Thread: two of its
-// own for each address (one reads, one writes); Control's methods from any.
+// worker/cluster/scheduler_client.h: the Control streams, one to each scheduler address. Each
+// stream sends hello and, every 250 ms, a heartbeat with the progress of the engine, passes what
+// the leader sends to Membership, and dials again for ever with a back-off (cluster/leader_link.h).
+// Thread: two threads for each address (one reads, one writes); any thread may call the methods of
+// Control.
 #pragma once
 
 #include <atomic>
@@ -18,17 +19,17 @@
 
 namespace fathom::worker {
 
-// Told when the number of schedulers that this worker is registered with changes.
+// Called when the number of schedulers that this worker is registered with changes.
 using RegisteredObserver = std::function<void(int schedulers)>;
 
 class SchedulerClient final : public Control {
  public:
-  // `addresses`: host:port. `hello`: what this process says first, but for term_seen. Pointers
-  // outlive it; `draining` is told in heartbeats.
+  // `addresses`: host:port each. `hello`: the first message of this process, without term_seen. The
+  // pointers outlive the client; heartbeats carry `draining`.
   SchedulerClient(std::vector<std::string> addresses, Hello hello, Membership* membership,
                   const Progress* progress, const std::atomic<bool>* draining, const Clock* clock,
                   RegisteredObserver registered);
-  // Ends the streams; waits for its threads.
+  // Ends the streams and waits for the threads.
   ~SchedulerClient() override;
 
   void SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) override;
@@ -37,13 +38,13 @@ class SchedulerClient final : public Control {
   std::unique_ptr<StepChannel> DialSteps(Epoch& epoch) override;
 
  private:
-  struct Shared;  // What the streams have in common.
+  struct Shared;  // The state that the streams share.
   class Stream;
   Stream& StreamOf(const Epoch& epoch);
 
   const std::vector<std::string> addresses_;
   const std::unique_ptr<Shared> shared_;
-  std::vector<std::unique_ptr<Stream>> streams_;  // By address.
+  std::vector<std::unique_ptr<Stream>> streams_;  // In the order of the addresses.
 };
 
 }  // namespace fathom::worker

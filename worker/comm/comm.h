@@ -1,7 +1,7 @@
-// worker/comm/comm.h: how the ranks of a tensor-parallel group add and gather. Every rank makes the
-// same calls in the same order with the same sizes. Thread: the engine thread. Errors: ABORTED when
-// the epoch ended while a call waited; the output is then partial, the step is void and so is every
-// later call.
+// worker/comm/comm.h: the collectives of a tensor-parallel group. Every rank makes the same calls
+// in the same order with the same sizes. Thread: the engine thread. Errors: ABORTED if the epoch
+// ended while a call waited. The output is then partial, and the step and every later call are
+// void.
 #pragma once
 
 #include <algorithm>
@@ -19,15 +19,16 @@ class Comm {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // values[i] = the sum over ranks of values[i], in fp32 and in rank order: ((r0 + r1) + r2) + ...
-  // Equal bits on every rank.
+  // Replaces values[i] by the sum over the ranks of values[i], in fp32 and in rank order: ((r0 +
+  // r1) + r2) + ... Every rank gets the same bits.
   virtual absl::Status AllReduceSum(std::span<float> values) = 0;
 
-  // all = rank 0's `mine`, rank 1's, ... REQUIRES: all.size() == size() * mine.size(), no overlap.
+  // Writes the `mine` of rank 0, of rank 1, ... to `all`. REQUIRES: all.size() == size() *
+  // mine.size(); `mine` and `all` do not overlap.
   virtual absl::Status AllGather(std::span<const float> mine, std::span<float> all) = 0;
 };
 
-// A group of one.
+// A group of one rank.
 class SingleRankComm final : public Comm {
  public:
   int rank() const override { return 0; }

@@ -1,6 +1,6 @@
-// worker/comm/epoch_comm.h: the Comm that a decoder keeps for its life, while the transport beneath
-// (shared memory) is new in each epoch. Counts collectives and the time spent in them. Thread: the
-// engine thread. REQUIRES for every collective: a target is set.
+// worker/comm/epoch_comm.h: the Comm that a decoder keeps for its whole life. The transport below
+// it (shared memory) is a new one in each epoch. It counts collectives and the time spent in them.
+// Thread: the engine thread. REQUIRES for every collective: a target is set.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ class EpochComm final : public Comm {
   EpochComm(int rank, int size, const Clock* clock, Progress* progress)
       : rank_(rank), size_(size), clock_(clock), progress_(progress) {}
 
-  // Starts an epoch: counters at 0. `target` has the same rank and size and lives until the next
-  // call.
+  // Starts an epoch and sets the counters to 0. `target` has the same rank and size and lives until
+  // the next call.
   void SetTarget(Comm* target) {
     FATHOM_CHECK(target == nullptr || (target->rank() == rank_ && target->size() == size_));
     target_ = target;

@@ -25,15 +25,15 @@ namespace {
 
 constexpr uint64_t kMagic = 0x46415448'4f4d5348;  // "FATHOMSH".
 constexpr size_t kPage = 4096;
-constexpr int kTries = 16;  // For a file that nobody else takes for a left one.
+constexpr int kTries = 16;  // Tries to make a file that no other process removes as left over.
 constexpr char kPrefix[] = "/fathom-";
 constexpr size_t kNameChars = sizeof(kPrefix) - 1 + 32;
-// A peer that computes the same op arrives within microseconds. With fewer cores than processes it
-// may need ours, so most of the wait gives the core away; only a wait of some 0.2 ms sleeps, for a
-// wake-up costs more than a collective.
+// A peer that computes the same op arrives within microseconds. If there are fewer cores than
+// processes, the peer may need the core of this thread, so most of the wait yields the core. Only
+// after about 0.2 ms the thread sleeps, because a wake-up takes longer than a collective.
 constexpr int kSpins = 200;
 constexpr int kYields = 400;
-// How late an Abort may be noticed whose wake-up was lost with its process.
+// The longest delay of an Abort whose wake-up was lost because its process died.
 constexpr int64_t kSleepNs = 20'000'000;
 
 void Pause() {
@@ -71,9 +71,9 @@ std::string RandomName() {
   return name;
 }
 
-// A new empty file under a random name that is locked by us; -1 with errno. The lock comes after
-// the file, so that somebody's RemoveLeftRegions may take the file for a left one: then the next
-// name.
+// Makes a new empty file with a random name and locks it; returns -1 with errno on failure.
+// RemoveLeftRegions of another process may remove the file before it is locked; then the next name
+// is tried.
 int MakeLockedFile(std::string* name) {
   for (int i = 0; i < kTries; ++i) {
     *name = RandomName();
@@ -90,7 +90,8 @@ int MakeLockedFile(std::string* name) {
   return -1;
 }
 
-// Names in /dev/shm that this user's processes left when they were killed: nobody holds their lock.
+// Removes the names in /dev/shm that killed processes of this user have left: no process holds a
+// lock on them.
 void RemoveLeftRegions() {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", error)) {
@@ -109,11 +110,12 @@ void RemoveLeftRegions() {
 
 }  // namespace
 
-// At the region's start, zero-filled by the system when new.
+// The begin of the region; the system fills a new one with zeros.
 struct ShmComm::Header {
-  // Own cache lines, so that a rank that waits disturbs nobody but the one it waits for.
+  // Each line is a cache line of its own, so that a waiting rank disturbs only the rank that it
+  // waits for.
   struct alignas(64) Line {
-    std::atomic<uint32_t> published;  // The last meeting this rank has written its part of.
+    std::atomic<uint32_t> published;  // The last meeting whose part this rank has written.
     std::atomic<uint32_t> sleepers;   // Ranks that may be in FutexWait on `published`.
   };
   uint64_t magic;
@@ -140,7 +142,7 @@ ShmComm::ShmComm(std::string name, int rank, Header* header, size_t bytes, int l
 }
 
 ShmComm::~ShmComm() {
-  Unlink();  // Harmless when it is done already: names are random.
+  Unlink();  // Names are random, so a second Unlink removes nothing of others.
   munmap(header_, bytes_);
   if (lock_ >= 0) close(lock_);
 }
@@ -154,7 +156,8 @@ absl::StatusOr<std::unique_ptr<ShmComm>> ShmComm::Create(int size, int64_t slot_
   const size_t bytes = BytesFor(header_bytes, size, slot_floats);
   std::string name;
   const int file = MakeLockedFile(&name);
-  // posix_fallocate and not ftruncate: a full /dev/shm is an error here and not a SIGBUS in a step.
+  // posix_fallocate and not ftruncate: a full /dev/shm is then an error here and not a SIGBUS in a
+  // step.
   const int error = file < 0 ? errno : posix_fallocate(file, 0, static_cast<off_t>(bytes));
   void* memory =
       error != 0 ? MAP_FAILED : mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
@@ -180,7 +183,8 @@ absl::StatusOr<std::unique_ptr<ShmComm>> ShmComm::Open(const std::string& name, 
                                                        int size) {
   FATHOM_CHECK(rank > 0 && rank < size && size <= kRanksMax);
   const int file = shm_open(name.c_str(), O_RDWR | O_CLOEXEC, 0);
-  if (file < 0) {  // Without the name, which differs each time: the reason is the same one.
+  // The message is without the name, so that equal reasons give equal messages.
+  if (file < 0) {
     return Invalid(
         "the shared memory of rank 0 cannot be opened: {}; all ranks of a group must see the same "
         "/dev/shm, as the same user",
@@ -244,7 +248,8 @@ absl::Status ShmComm::AllGather(std::span<const float> mine, std::span<float> al
 absl::Status ShmComm::Meet() {
   Header::Line& mine = header_->lines[rank_];
   const uint32_t meeting = ++meetings_;
-  // Sequentially consistent with WaitFor: either it sees this number, or we see its sleeper.
+  // Sequentially consistent with WaitFor: either the waiting rank sees this number, or this rank
+  // sees the sleeper.
   mine.published.store(meeting);
   if (mine.sleepers.load() != 0) FutexWakeAll(&mine.published);
   for (int peer = 0; peer < size_; ++peer) {
@@ -261,7 +266,7 @@ absl::Status ShmComm::WaitFor(int peer, uint32_t meeting) {
     if (i < kSpins) {
       Pause();
     } else if (header_->aborted.load(std::memory_order_relaxed) != 0) {
-      break;  // On a busy machine the rest of the yields may take a second.
+      break;  // On a busy machine the remaining yields may take a second.
     } else {
       sched_yield();
     }

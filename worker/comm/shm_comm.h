@@ -1,11 +1,12 @@
-// worker/comm/shm_comm.h: collectives between the ranks of one host over shared memory.
-// Each rank writes its part to its own buffer and publishes a sequence number; when all have, each
-// rank reads all parts in rank order. Two buffers take turns, so one meeting of the ranks is enough
-// for a collective: nobody writes a buffer again before everybody has published the collective
-// after it, and so has read it. Thread: Create, Open and collectives by the engine thread; Abort by
-// any. Invariant: the name in the file system lives until every rank is attached, or the first
-// ShmComm of it dies. Rank 0 holds a lock (flock) on a region that has a name, so that a name whose
-// rank 0 was killed can be told from one in use: Create removes those that this user left.
+// worker/comm/shm_comm.h: collectives between the ranks of one host over shared memory. Each rank
+// writes its part to its own buffer and publishes a sequence number. When all ranks have published,
+// each rank reads all parts in rank order. There are two buffers, used in turn, so that one meeting
+// of the ranks is enough for a collective: a rank writes a buffer again only after every rank has
+// published the next collective, and has therefore read the buffer.
+// Thread: the engine thread calls Create, Open and the collectives; any thread calls Abort.
+// Invariant: the name in the file system exists until every rank is attached, or until the first
+// ShmComm of it is destroyed. Rank 0 holds a lock (flock) on a region that has a name. So Create
+// can recognize the names whose rank 0 was killed, and removes those of this user.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +23,13 @@ class ShmComm final : public Comm {
  public:
   static constexpr int kRanksMax = 64;
 
-  // Rank 0: a new region under a random name, mode 0600. `slot_floats`: values of one rank that one
-  // meeting carries; longer collectives take several. RESOURCE_EXHAUSTED: /dev/shm has not the
-  // room, or this user may not write there; the message says how much is needed.
+  // For rank 0: makes a new region with a random name and mode 0600. `slot_floats`: the number of
+  // values of one rank in one meeting; a longer collective takes several meetings.
+  // RESOURCE_EXHAUSTED: /dev/shm has not enough room, or this user may not write there; the message
+  // says how much is needed.
   static absl::StatusOr<std::unique_ptr<ShmComm>> Create(int size, int64_t slot_floats = 64 * 1024);
-  // The other ranks, by rank 0's name(). INVALID_ARGUMENT: not such a region, or of another size.
+  // For the other ranks: opens the region by the name() of rank 0. INVALID_ARGUMENT: it is no such
+  // region, or has another size.
   static absl::StatusOr<std::unique_ptr<ShmComm>> Open(const std::string& name, int rank, int size);
   ~ShmComm() override;
   ShmComm(const ShmComm&) = delete;
@@ -38,16 +41,16 @@ class ShmComm final : public Comm {
   absl::Status AllReduceSum(std::span<float> values) override;
   absl::Status AllGather(std::span<const float> mine, std::span<float> all) override;
 
-  // Every rank's collectives, waiting and future ones, return ABORTED. For good.
+  // From now on all collectives of every rank return ABORTED, also those that wait.
   void Abort();
 
  private:
   struct Header;
-  // `lock`: the locked file of rank 0, else -1; taken over.
+  // `lock`: the locked file of rank 0, which the ShmComm takes over; -1 on other ranks.
   ShmComm(std::string name, int rank, Header* header, size_t bytes, int lock);
 
   float* Slot(uint32_t meeting, int rank) const;
-  // Publishes this rank's part of the next meeting and waits for all others'.
+  // Publishes this rank's part of the next meeting and waits for the parts of all others.
   absl::Status Meet();
   absl::Status WaitFor(int peer, uint32_t meeting);
   void Unlink();
@@ -60,7 +63,7 @@ class ShmComm final : public Comm {
   const size_t bytes_;
   const int64_t slot_floats_;
   float* const slots_;     // [2][size][slot_floats].
-  uint32_t meetings_ = 0;  // Done. Wraps around.
+  uint32_t meetings_ = 0;  // The number of meetings done; wraps around.
 };
 
 }  // namespace fathom::worker

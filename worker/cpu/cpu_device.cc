@@ -103,7 +103,7 @@ void CpuDevice::UseLogits(const ChunkWork& chunk, int32_t position, std::span<co
   if (fault == RowFault::kNone) {
     output.token =
         sample ? Sample(chunk, logits) : chunk.slot->ids[static_cast<size_t>(position) + 1];
-    // Bias and masks left nothing to draw from.
+    // Biases and masks have left no token to sample.
     if (output.token < 0) fault = RowFault::kTokenOutOfRange;
   }
   output.fault = fault;
@@ -127,7 +127,7 @@ TokenId CpuDevice::Sample(const ChunkWork& chunk, std::span<const float> logits)
   return state.sampled;
 }
 
-// Rank 0 alone answers with log-probabilities.
+// Only rank 0 sends log-probabilities.
 void CpuDevice::Score(std::span<const float> logits, int32_t top, int32_t output) {
   if (parts_.comm->rank() != 0) return;
   RowOutput& scored = row_outputs_[static_cast<size_t>(output)];

@@ -1,7 +1,8 @@
-// worker/cpu/cpu_device.h: a rank on the CPU behind the engine's interface: one step at a time, all
-// of it computed inside of Submit. A step with more rows with logits than one forward pass takes is
-// computed in several; a chunk that is cut between two has the same bits as whole
-// (docs/NUMERICS.md). Thread: the engine thread owns it and all it points to.
+// worker/cpu/cpu_device.h: the CPU as a device of the engine (worker/engine/device.h): one step at
+// a time, computed inside of Submit. If a step has more rows with logits than one forward pass
+// takes, the device runs several passes; a chunk that is cut between two passes gives the same bits
+// as a whole one (docs/NUMERICS.md). Thread: the engine thread owns it and everything that it
+// points to.
 #pragma once
 
 #include <cstdint>
@@ -20,20 +21,20 @@
 
 namespace fathom::worker {
 
-// What a device works with; the pointers outlive it.
+// What the device works with; the pointers outlive it.
 struct CpuDeviceParts {
   Decoder* decoder = nullptr;
   KvCache* kv = nullptr;
   EpochComm* comm = nullptr;
   const Clock* clock = nullptr;
   EngineLimits limits;
-  int32_t logits_rows = 0;  // Rows with logits in one Forward.
+  int32_t logits_rows = 0;  // Rows with logits of one Forward, at most.
 };
 
-// The tokens of a sequence, each once, as the sampler's penalties count them.
+// The tokens of a sequence, each once, with the counts that the penalties of the sampler need.
 class SeenTokens {
  public:
-  // `id` is the sequence's next token.
+  // `id` is the next token of the sequence; `output`: it was generated.
   void Add(TokenId id, bool output);
   std::span<const kernels::SeenToken> tokens() const { return tokens_; }
 
@@ -44,7 +45,7 @@ class SeenTokens {
 
 class CpuDevice final : public Device {
  public:
-  // REQUIRES: the parts were made for one rank and these limits.
+  // REQUIRES: decoder, KV cache and comm were made for the same rank and for these limits.
   explicit CpuDevice(const CpuDeviceParts& parts);
 
   int steps_in_flight() const override { return 1; }
@@ -55,7 +56,7 @@ class CpuDevice final : public Device {
   void Drain() override {}
 
  private:
-  // What the device keeps of a slot (worker/engine/device.h).
+  // What a device keeps for a slot (worker/engine/device.h).
   struct SlotState {
     SeenTokens seen;  // Empty unless a penalty is on.
     TokenId sampled = 0;
@@ -64,7 +65,7 @@ class CpuDevice final : public Device {
 
   void Admit(const AdmitWork& admit);
   void PlanRows(const StepBatch& batch);
-  // Of rows [begin, end): the forward pass, and what its logits give.
+  // The forward pass of rows [begin, end), and the outputs of its logits.
   absl::Status Compute(const StepBatch& batch, size_t begin, size_t end);
   void UseLogits(const ChunkWork& chunk, int32_t position, std::span<const float> logits);
   TokenId Sample(const ChunkWork& chunk, std::span<const float> logits);
@@ -73,9 +74,9 @@ class CpuDevice final : public Device {
 
   const CpuDeviceParts parts_;
   std::vector<SlotState> states_;  // [slots + 1]
-  // Of the step in work, kept for their memory.
+  // Of the current step; members so that their memory is reused.
   std::vector<ForwardRow> rows_;
-  std::vector<std::span<const BlockId>> block_tables_;  // By the batch's chunks.
+  std::vector<std::span<const BlockId>> block_tables_;  // One for each chunk of the batch.
   std::vector<RowOutput> row_outputs_;
   std::vector<TokenId> top_ids_;     // [outputs][kTopLogprobsMax]
   std::vector<float> top_logprobs_;  // [outputs][kTopLogprobsMax]

@@ -26,10 +26,10 @@ using kernels::TensorView;
 
 static_assert(sizeof(BlockId) == sizeof(int32_t), "kernels read block tables as plain numbers");
 
-// A row's stride that lets each row begin a cache line, so that no vector load crosses one.
+// The stride of a row: each row begins at a cache line, so that no vector load crosses one.
 constexpr int64_t Padded(int64_t width) { return (width + 15) / 16 * 16; }
 
-// Rows of activations, fp32; allocated once, zero at first.
+// Rows of fp32 activations, allocated once and zeroed.
 struct Activations {
   Activations(int64_t rows, int64_t row_stride)
       : stride(row_stride),
@@ -103,15 +103,16 @@ class LlamaDecoder final : public Decoder {
                int64_t rows);
   absl::Status AddProduct(Activations& x, const TensorView& weight);
 
-  // Rows in work: all of the batch, and from the last layer's KV write on those with logits.
+  // The current number of rows: all rows of the batch, and after the KV write of the last layer
+  // only those with logits.
   int64_t row_count() const { return static_cast<int64_t>(rows_.size()); }
 
   const RankModel model_;
   const LayerWidths widest_;
   const DecoderLimits limits_;
   const std::unique_ptr<ModelWeights> weights_;
-  // Positions that a sequence can reach: the context, or what the KV pool holds where that is less.
-  // The rotary tables end there, so that a context of millions costs no memory of its own.
+  // The number of positions that a sequence can reach: the context, or the tokens of the KV pool if
+  // that is less. The rotary tables end there, so that a context of millions costs no memory.
   const int64_t positions_;
   const kernels::RopeTable rope_;
   KvCache& kv_;
@@ -120,12 +121,12 @@ class LlamaDecoder final : public Decoder {
   std::atomic<uint64_t>* const progress_;
 
   Activations x_;               // The residual stream.
-  Activations normed_;          // A norm's output, or a product that waits for its all-reduce.
-  Activations qkv_;             // Per row: q of the rank's heads, then k, then v.
-  Activations attended_;        // Per row: the rank's heads.
-  Activations gate_up_;         // Per row: gate, then up; gate becomes silu(gate) * up.
+  Activations normed_;          // The output of a norm, or of a GEMM before its all-reduce.
+  Activations qkv_;             // For each row: q of the rank's heads, then k, then v.
+  Activations attended_;        // For each row: the rank's heads.
+  Activations gate_up_;         // For each row: gate, then up; gate becomes silu(gate) * up.
   Activations logits_;          // [rows][vocab]
-  Activations logits_of_rank_;  // [rows][vocab of the rank]; tp > 1 only, like the next.
+  Activations logits_of_rank_;  // [rows][vocab of the rank]; only if tp > 1, like gathered_.
   Activations gathered_;        // [rank][rows][vocab of the rank]
   std::vector<int32_t> tokens_;
   std::vector<SequenceRow> rows_;
@@ -161,7 +162,7 @@ absl::Status LlamaDecoder::Layer(int32_t index) {
   if (static_cast<size_t>(index) + 1 == model_.layers.size()) {
     KeepRowsWithLogits(part.attention.q_rows());
   }
-  // The same on every rank: none of them meets in a collective of no rows.
+  // All ranks return here, so that none of them waits in a collective of no rows.
   if (row_count() == 0) return absl::OkStatus();
   Attention(part, planes);
   FATHOM_RETURN_IF_ERROR(AddProduct(attended_, layer.o));
@@ -201,7 +202,7 @@ void LlamaDecoder::WriteKv(const RankLayer& part, const LayerWeights& layer,
                           pool_);
 }
 
-// After the last layer's KV write only rows with logits matter to anybody.
+// After the KV write of the last layer only the rows with logits are needed.
 void LlamaDecoder::KeepRowsWithLogits(int64_t q_rows) {
   const auto count = std::ssize(with_logits_);
   if (count == row_count()) return;
@@ -247,7 +248,7 @@ absl::StatusOr<std::span<const float>> LlamaDecoder::Head() {
   const float* from = gathered_.row(0);
   for (int64_t rank = 0; rank < comm_.size(); ++rank) {
     const int64_t begin = rank * model_.vocab_rows;
-    // Behind the vocabulary's end the last rank's rows hold nothing.
+    // The rows of the last rank beyond the end of the vocabulary have no values.
     const int64_t width = std::min<int64_t>(model_.vocab_rows, model_.vocab - begin);
     for (int64_t r = 0; r < count; ++r, from += model_.vocab_rows) {
       std::copy_n(from, width, logits_.row(r) + begin);
@@ -293,8 +294,8 @@ void LlamaDecoder::Product(Activations& x, const TensorView& weight, const float
                    pool_);
 }
 
-// x_ += x weight^T, over all ranks: each has a slice of the reduction, and the residual comes after
-// their sum.
+// Computes x_ += x weight^T over all ranks. Each rank has a slice of the reduction; the residual is
+// added after the sum over the ranks.
 absl::Status LlamaDecoder::AddProduct(Activations& x, const TensorView& weight) {
   if (comm_.size() == 1) {
     kernels::GemmCpu({.x = x.row(0),

@@ -36,7 +36,7 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Allocate(const KvShape& shape)
                "{} layers, {} bytes a block, block_tokens {} pool_blocks {}", shape.layers.size(),
                block_bytes, shape.block_tokens, shape.pool_blocks);
   const size_t bytes = block_bytes * static_cast<size_t>(shape.pool_blocks);
-  // Zero pages, so that what no sequence has written yet is a number.
+  // Anonymous pages are zero, so memory that no sequence has written yet is not read as NaN.
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     return Exhausted(
@@ -44,7 +44,7 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Allocate(const KvShape& shape)
         "less by --kv-cache-memory",
         shape.pool_blocks, bytes);
   }
-  madvise(memory, bytes, MADV_HUGEPAGE);  // Fewer TLB misses where the kernel has them.
+  madvise(memory, bytes, MADV_HUGEPAGE);  // Huge pages, if the kernel has them, reduce TLB misses.
   return std::unique_ptr<KvCache>(new KvCache(shape, static_cast<float*>(memory), bytes));
 }
 

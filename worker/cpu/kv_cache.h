@@ -1,7 +1,7 @@
-// worker/cpu/kv_cache.h: the pool of KV blocks of one rank, allocated once at start. A block id
-// names the same index in each plane of each layer, fp32, [block][head][token][width] for this
-// rank's heads; the planes lie one after the other in the order of the layers. Block 0 is padding
-// and never holds a sequence. Thread: the engine thread.
+// worker/cpu/kv_cache.h: the KV blocks of one rank, allocated once at start. A block id is the
+// index of a block in each plane of each layer. A plane is fp32 [block][head][token][width] with
+// the heads of this rank; the planes follow one another in the order of the layers. Block 0 is
+// padding and never belongs to a sequence. Thread: the engine thread.
 #pragma once
 
 #include <cstddef>
@@ -16,21 +16,21 @@
 namespace fathom::worker {
 
 struct KvShape {
-  std::vector<std::vector<KvPlane>> layers;  // This rank's planes of each.
+  std::vector<std::vector<KvPlane>> layers;  // The planes of this rank, by layer.
   int32_t block_tokens = 0;                  // 16, 32, 64 or 128.
-  int32_t pool_blocks = 0;                   // With block 0.
+  int32_t pool_blocks = 0;                   // Including block 0.
 
-  // Tokens of the longest sequence that the pool can hold.
+  // The tokens of the longest sequence that the pool can hold.
   int64_t pool_tokens() const { return int64_t{pool_blocks - 1} * block_tokens; }
 };
 KvShape KvShapeOf(const RankModel& model, int32_t block_tokens, int32_t pool_blocks);
 
 class KvCache {
  public:
-  // Bytes of one block over all planes of this rank.
+  // The bytes of one block in all planes of this rank.
   static size_t BytesPerBlock(const KvShape& shape);
 
-  // RESOURCE_EXHAUSTED when the memory is not there. REQUIRES: a valid shape, pool_blocks >= 2.
+  // RESOURCE_EXHAUSTED: there is not enough memory. REQUIRES: a valid shape, pool_blocks >= 2.
   static absl::StatusOr<std::unique_ptr<KvCache>> Allocate(const KvShape& shape);
   ~KvCache();
   KvCache(const KvCache&) = delete;
@@ -38,20 +38,20 @@ class KvCache {
 
   const KvShape& shape() const { return shape_; }
 
-  // Whether a sequence may use `block`: 1 to pool_blocks - 1.
+  // Whether `block` may belong to a sequence: it is in 1 to pool_blocks - 1.
   bool Contains(BlockId block) const {
     return block.value >= 1 && block.value < shape_.pool_blocks;
   }
 
-  // The first block of a layer's plane; block b starts at b * BlockFloats(layer, plane).
+  // The first block of a plane of a layer. Block b begins at b * BlockFloats(layer, plane).
   float* Plane(int32_t layer, int32_t plane) { return PlaceOf(layer, plane).first; }
   int64_t BlockFloats(int32_t layer, int32_t plane) const {
     return PlaceOf(layer, plane).block_floats;
   }
 
-  // Every plane of `from` to `to`. OUT_OF_RANGE when either is not in the pool.
+  // Copies block `from` to block `to` in every plane. OUT_OF_RANGE: one of them is not in the pool.
   absl::Status Copy(BlockId from, BlockId to);
-  // Zeroes every plane of `block`. OUT_OF_RANGE when it is not in the pool.
+  // Zeroes `block` in every plane. OUT_OF_RANGE: it is not in the pool.
   absl::Status Zero(BlockId block);
 
  private:
@@ -69,8 +69,8 @@ class KvCache {
   const KvShape shape_;
   float* const memory_;
   const size_t bytes_;
-  std::vector<Place> places_;         // Of all planes.
-  std::vector<int32_t> first_plane_;  // Of each layer, in places_.
+  std::vector<Place> places_;         // All planes.
+  std::vector<int32_t> first_plane_;  // The index in places_ of the first plane of each layer.
 };
 
 }  // namespace fathom::worker

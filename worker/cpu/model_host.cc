@@ -38,7 +38,7 @@ absl::StatusOr<Device*> ModelHost::ForRank(int rank) {
                                                              options_.limits.pool_blocks)));
   }
   if (!loaded_ || loaded_->comm.rank() != rank) {
-    loaded_.reset();  // Not two shares at once.
+    loaded_.reset();  // Frees the old share before the new one is loaded.
     auto loaded = std::make_unique<Loaded>(rank, options_.tp, clock_, progress_);
     const DecoderLimits limits{options_.limits.step_tokens, options_.logits_rows,
                                options_.limits.context_tokens};

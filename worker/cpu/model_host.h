@@ -1,5 +1,5 @@
-// worker/cpu/model_host.h: keeps one rank's share of a model in memory between epochs: weights, KV
-// pool and threads. Thread: made by main, then the engine thread's.
+// worker/cpu/model_host.h: keeps the share of one rank in a model in memory between epochs:
+// weights, KV pool and threads. Thread: main makes it; afterwards only the engine thread uses it.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +24,12 @@ class KvCache;
 struct ModelHostOptions {
   int32_t tp = 1;
   EngineLimits limits;
-  int32_t logits_rows = 0;  // Of one Forward.
+  int32_t logits_rows = 0;  // Rows with logits of one Forward.
   int threads = 1;
 };
 
-// Rows with logits of one Forward: all that decode, and prompts that are scored in pieces.
+// The rows with logits of one Forward: enough for all sequences that decode; longer scored prompts
+// take several passes.
 int32_t LogitsRows(const EngineLimits& limits);
 
 class ModelHost {
@@ -38,11 +39,11 @@ class ModelHost {
             const Clock* clock, Progress* progress);
   ~ModelHost();
 
-  // What rank `rank` computes with; loads it when another rank or none is there. Errors: the
-  // checkpoint's, and RESOURCE_EXHAUSTED when the memory is not there.
+  // The device of rank `rank`. Loads the weights if they are not loaded or are those of another
+  // rank. Errors: those of the checkpoint, and RESOURCE_EXHAUSTED if there is not enough memory.
   absl::StatusOr<Device*> ForRank(int rank);
 
-  // Bytes of packed weights; 0 before the first load.
+  // The bytes of the packed weights; 0 before the first load.
   int64_t weights_bytes() const;
 
  private:

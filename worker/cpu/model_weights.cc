@@ -77,7 +77,7 @@ class WeightLoader {
     return absl::OkStatus();
   }
 
-  // Where an operand of a layer is kept.
+  // The member of a layer that an operand is stored in.
   static const float** VectorOf(Operand operand, LayerWeights& layer) {
     switch (operand) {
       case Operand::kAttentionNorm:
@@ -111,7 +111,7 @@ class WeightLoader {
     }
   }
 
-  // The rank's part of the vocabulary; with tied embeddings those rows of the embedding.
+  // Stores the rank's part of the vocabulary. With tied embeddings these are rows of the embedding.
   absl::Status LoadHead(ModelWeights& weights) {
     if (model_.lm_head) {
       FATHOM_ASSIGN_OR_RETURN(weights.head, Matrix({Operand::kHead, {&*model_.lm_head}}));
@@ -138,7 +138,7 @@ class WeightLoader {
     return Aligned(kernels::PackedBytes(stack.rows(), stack.cols(), dtype_));
   }
 
-  // What Take() will be asked for.
+  // The bytes that all calls of Take() will need.
   size_t ArenaBytes() const {
     size_t bytes = 0;
     for (const RankLayer& layer : model_.layers) {
@@ -157,7 +157,8 @@ class WeightLoader {
     if (memory == MAP_FAILED) {
       return Exhausted("this rank's weights take {} bytes, which this machine refused", size_);
     }
-    madvise(memory, size_, MADV_HUGEPAGE);  // Fewer TLB misses where the kernel has them.
+    // Huge pages, if the kernel has them, reduce TLB misses.
+    madvise(memory, size_, MADV_HUGEPAGE);
     weights.arena_ = arena_ = static_cast<std::byte*>(memory);
     weights.bytes_ = size_;
     return absl::OkStatus();
@@ -178,7 +179,7 @@ class WeightLoader {
     return kernels::PackWeight(rows, Take(kernels::PackedBytes(rows.rows, rows.cols, rows.dtype)));
   }
 
-  // The slices of an operand's parameters, matrices, one below the other.
+  // Stores the slices of the parameters of an operand, which are matrices, one below the other.
   absl::StatusOr<HostTensor> Stack(const StackedOperand& stack) const {
     std::vector<HostTensor> parts;
     for (const RankParameter* one : stack.parts) {
@@ -200,7 +201,8 @@ class WeightLoader {
     return Pack(ViewOf(rows));
   }
 
-  // The slices of an operand's parameters, vectors of whatever types, widened one after the other.
+  // Stores the slices of the parameters of an operand, which are vectors of any type, as fp32, one
+  // after the other.
   absl::StatusOr<const float*> Vector(const StackedOperand& stack) {
     std::vector<float> widened;
     for (const RankParameter* one : stack.parts) {

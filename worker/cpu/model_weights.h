@@ -1,8 +1,8 @@
-// worker/cpu/model_weights.h: one rank's weights, packed for the CPU's products when they are
-// loaded. Products of one input are one matrix (modeling/spec/operands.h). Matrices keep their
-// stored type; norms and biases are widened to fp32, which is exact. All lie in one allocation in
-// the order of the forward pass, so that decoding reads one sequential stream. Thread: constant
-// after loading.
+// worker/cpu/model_weights.h: the weights of one rank, packed for the GEMMs of the CPU when they
+// are loaded. Matrices with the same input are one matrix (modeling/spec/operands.h). Matrices keep
+// their stored type; norms and biases are converted to fp32, which is exact. All weights are in one
+// allocation in the order of the forward pass, so that decoding reads one sequential stream.
+// Thread: constant after loading.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,8 @@ namespace fathom::worker {
 struct LayerWeights {
   const float* attention_norm = nullptr;  // [hidden]
   kernels::TensorView qkv;                // [(heads + 2 kv_heads) head_dim, hidden]
-  const float* qkv_bias = nullptr;        // The same rows; null: the model has none.
-  const float* q_norm = nullptr;          // [head_dim]; null: the model has none, like the next.
+  const float* qkv_bias = nullptr;        // In the same rows; null: the model has none.
+  const float* q_norm = nullptr;          // [head_dim]; null: the model has none, like k_norm.
   const float* k_norm = nullptr;
   kernels::TensorView o;            // [hidden, heads head_dim]
   const float* ffn_norm = nullptr;  // [hidden]
@@ -30,18 +30,18 @@ struct LayerWeights {
 
 class ModelWeights {
  public:
-  // Errors are the checkpoint's; RESOURCE_EXHAUSTED when the memory is not there. REQUIRES: the
-  // rank has all layers (stages is 1).
+  // Errors: those of the checkpoint, and RESOURCE_EXHAUSTED if there is not enough memory.
+  // REQUIRES: the rank has all layers (stages is 1).
   static absl::StatusOr<std::unique_ptr<ModelWeights>> Load(const RankModel& model,
                                                             const Checkpoint& checkpoint);
   ~ModelWeights();
   ModelWeights(const ModelWeights&) = delete;
   ModelWeights& operator=(const ModelWeights&) = delete;
 
-  kernels::TensorView embedding;  // [vocab, hidden], row-major, whole on each rank.
+  kernels::TensorView embedding;  // [vocab, hidden], row-major, all of it on each rank.
   std::vector<LayerWeights> layers;
   const float* final_norm = nullptr;  // [hidden]
-  kernels::TensorView head;           // [vocab of the rank, hidden]; the last's may be shorter.
+  kernels::TensorView head;  // [vocab of the rank, hidden]; the last rank may have fewer rows.
 
   size_t bytes() const { return bytes_; }
 
@@ -51,7 +51,7 @@ class ModelWeights {
 
   std::byte* arena_ = nullptr;
   size_t bytes_ = 0;
-  HostTensor embedding_;  // Owns what `embedding` views.
+  HostTensor embedding_;  // Owns the memory of `embedding`.
 };
 
 }  // namespace fathom::worker

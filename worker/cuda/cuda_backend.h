@@ -1,6 +1,7 @@
-// worker/cuda/cuda_backend.h: makes the device of a rank on one GPU, which is kept between epochs.
-// No CUDA header here: a build without CUDA has the same function, which says so. Thread: main or
-// the engine thread, by which the device is used from then on.
+// worker/cuda/cuda_backend.h: makes the device of a rank on one GPU, which the worker keeps between
+// epochs. The header includes no CUDA header, so that a build without CUDA can have the same
+// function, which returns an error. Thread: main or the engine thread; later only the engine uses
+// the device.
 #pragma once
 
 #include <cstdint>
@@ -27,9 +28,9 @@ struct CudaBackendOptions {
   kernels::DType dtype = kernels::DType::kBf16;
   bool use_graphs = true;  // --enforce-eager: false
   bool diagnose = false;   // --diagnose-numerics
-  // Told of each part of the start: "arenas", "weights", ...
+  // Called after each part of the start: "arenas", "weights", ...
   std::function<void(const char* name, int64_t us)> phase;
-  // Told what all captured graphs take of the device, after each; by the engine thread.
+  // Called by the engine thread after each capture, with the device memory of all graphs.
   std::function<void(int64_t bytes)> graphs_grew;
 };
 

@@ -27,7 +27,7 @@ void CudaFailed(cudaError_t error, const char* call, const char* file, int line)
   LogError("{}", text);
   LogFlush();
   Diagnose("fathom-worker: {}", text);
-  _exit(kExitInternal);  // Destructors would call the driver that failed.
+  _exit(kExitInternal);  // Without destructors, which would call the driver that failed.
 }
 
 }  // namespace fathom::worker

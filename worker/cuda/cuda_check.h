@@ -1,5 +1,5 @@
-// worker/cuda/cuda_check.h: any CUDA error ends the worker with exit 70 and one line that names the
-// call, its file and the step in work; the cluster goes on without it. Thread: any.
+// worker/cuda/cuda_check.h: a CUDA error ends the worker with exit 70 and one line that names the
+// call, its file and the current step. The rest of the cluster goes on. Thread: any.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -8,7 +8,7 @@
 
 namespace fathom::worker {
 
-// The step that messages name from now on.
+// Sets the step that later messages name.
 void SetCudaStep(uint64_t step);
 
 [[noreturn]] void CudaFailed(cudaError_t error, const char* call, const char* file, int line);

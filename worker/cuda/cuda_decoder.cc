@@ -27,7 +27,7 @@ CudaDecoder::CudaDecoder(const CudaDecoderParts& parts)
                model_.place.tp * model_.place.stages);
   PlaceKvPlanes();
   UploadRopeTables();
-  if (parts.diagnose) return;  // One op after the other, each checked.
+  if (parts.diagnose) return;  // Runs one op after the other, so that each can be checked.
   const FusedDevice device{parts.sm, parts.sms, parts.shared_bytes};
   skinny_ = PrepareSkinnyWeights(model_, *parts.weights, device);
   medium_ = PrepareMediumWeights(model_, *parts.weights);
@@ -160,7 +160,7 @@ cuda::KvTarget CudaDecoder::KvOf(const Step& step, int32_t layer) const {
           .context = parts_.plan->limits.context_tokens};
 }
 
-// Logits of samples [begin, begin + count), into the first rows of "logits".
+// Writes the logits of samples [begin, begin + count) to the first rows of "logits".
 void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
   const NvtxRange range("head");
   const auto eps = static_cast<float>(model_.rms_eps);

@@ -1,9 +1,8 @@
-// worker/cuda/cuda_decoder.h: a step's forward pass and draws on a GPU, as launches on a stream: no
-// allocation, no synchronization, nothing that a graph could not capture. Three ways through a
-// layer with equal bits: fused ops that stream weights for up to 16 rows and for up to 128 (5
-// kernels a layer, 6 with norms per head), and one op after the other with cuBLASLt or our own
-// products. Thread: the
-// engine thread.
+// worker/cuda/cuda_decoder.h: the forward pass and the sampling of a step on a GPU, as launches on
+// a stream. It does not allocate or synchronize and does nothing that a graph cannot capture. There
+// are three ways through a layer, with equal bits: fused ops that stream the weights for up to 16
+// rows, others for up to 128 rows (5 kernels for each layer, 6 with norms per head), and one op
+// after the other with cuBLASLt or our own GEMMs. Thread: the engine thread.
 #pragma once
 
 #include <array>
@@ -34,39 +33,39 @@ struct CudaDecoderParts {
   const CudaMemoryPlan* plan = nullptr;
   const DeviceArenas* arenas = nullptr;
   const DeviceWeights* weights = nullptr;
-  kernels::cuda::CublasLt* cublas = nullptr;  // Null: our own products everywhere.
+  kernels::cuda::CublasLt* cublas = nullptr;  // Null: all GEMMs are our own.
   int sm = 0;
   int sms = 0;
-  int shared_bytes = 0;  // Of one thread block at most.
+  int shared_bytes = 0;  // The most that one thread block may have.
   bool dependent_launch = true;
-  bool diagnose =
-      false;  // --diagnose-numerics: checks after every op, and names the first bad one.
+  bool diagnose = false;  // --diagnose-numerics: checks the values after every op.
 };
 
-// What a number of CudaDecoder::diagnosis() means: "first non-finite in layer 3, after attention".
+// The text for a code of CudaDecoder::diagnosis(): "first non-finite in layer 3, after attention".
 std::string DescribeCheck(int32_t code);
 
 class CudaDecoder {
  public:
-  // REQUIRES: a GPU runs the model (modeling/spec/device_kinds.h), and the rank has all of it: no
-  // collective joins the ranks' products yet, so tp is 1 (ResolveDevice refuses more) like stages.
+  // REQUIRES: a GPU can compute the model (modeling/spec/device_kinds.h), and the rank has all of
+  // it: tp and stages are 1, because there is no collective yet (ResolveDevice refuses more).
   explicit CudaDecoder(const CudaDecoderParts& parts);
   ~CudaDecoder();
   CudaDecoder(const CudaDecoder&) = delete;
   CudaDecoder& operator=(const CudaDecoder&) = delete;
 
-  // Enqueues a step whose inputs lie in the buffer "step_inputs" by LayoutOf(shape). Its draws and
-  // scores go to the buffer "step_outputs", SampleOut [shape.samples]. `chunks` is the host's copy.
+  // Enqueues a step. Its inputs are in the buffer "step_inputs" in the layout LayoutOf(shape); its
+  // samples and scores go to the buffer "step_outputs", SampleOut [shape.samples]. `chunks` is a
+  // copy of the prefill chunks on the host.
   void Enqueue(cudaStream_t stream, const CudaStepShape& shape,
                std::span<const kernels::cuda::PrefillChunk> chunks);
 
-  // With diagnose: [rows] of the step: 0, or the code of the op that made the first non-finite
+  // With diagnose: for each row of the step 0, or the code of the op that made the first non-finite
   // value.
   const int32_t* diagnosis() const { return parts_.diagnose ? buffers_.diagnosis : nullptr; }
 
  private:
   struct Step;
-  // Of the arenas.
+  // The buffers of the arenas.
   struct Buffers {
     explicit Buffers(const DeviceArenas& arenas);
     std::byte* kv;
@@ -112,11 +111,11 @@ class CudaDecoder {
   const CudaDecoderParts parts_;
   const RankModel& model_;
   const Buffers buffers_;
-  const int32_t head_rows_;                             // Of the rank's head product.
-  const int32_t logits_stride_;                         // Floats of a row of logits.
-  std::vector<std::array<std::byte*, 2>> kv_planes_;    // Of each layer: keys, values.
+  const int32_t head_rows_;                           // Rows of the rank's LM head.
+  const int32_t logits_stride_;                       // Floats from one row of logits to the next.
+  std::vector<std::array<std::byte*, 2>> kv_planes_;  // Keys and values of each layer.
   std::vector<std::unique_ptr<SkinnyWeights>> skinny_;  // By row bucket, ascending.
-  std::unique_ptr<MediumWeights> medium_;               // Null: shapes that it does not do.
+  std::unique_ptr<MediumWeights> medium_;  // Null: it cannot compute a shape of this model.
 };
 
 }  // namespace fathom::worker

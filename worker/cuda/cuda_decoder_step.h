@@ -1,5 +1,5 @@
-// worker/cuda/cuda_decoder_step.h: what cuda_decoder.cc and cuda_layers.cc share of a step. Private
-// to the decoder. Thread: the engine thread.
+// worker/cuda/cuda_decoder_step.h: the state of a step that cuda_decoder.cc and cuda_layers.cc
+// share. Private to the decoder. Thread: the engine thread.
 #pragma once
 
 #include <nvtx3/nvToolsExt.h>
@@ -8,7 +8,8 @@
 
 namespace fathom::worker {
 
-// A step under way: its launches' context, and where its inputs are on the device.
+// The step that is being queued: the context of its launches, and the addresses of its inputs on
+// the device.
 struct CudaDecoder::Step {
   kernels::cuda::LaunchContext context;
   CudaStepShape shape;
@@ -23,11 +24,11 @@ struct CudaDecoder::Step {
   const kernels::cuda::PrefillChunk* device_chunks = nullptr;
   const int32_t* gather = nullptr;
   const kernels::cuda::SampleRow* samples = nullptr;
-  const void* pending = nullptr;  // A product that the next norm adds to x.
-  bool normed = false;            // x is normed already, by the product that wrote it.
+  const void* pending = nullptr;  // The output of a GEMM that the next norm must add to x.
+  bool normed = false;            // The GEMM that wrote x has already applied the norm.
 };
 
-// A named range on a profiler's time line while it lives.
+// Shows a named range on the time line of a profiler while it lives.
 class NvtxRange {
  public:
   explicit NvtxRange(const char* name) { nvtxRangePushA(name); }

@@ -42,8 +42,8 @@ kernels::cuda::BlockOpsArgs BlockOps(const CudaRank& rank) {
           .block_bytes = block_bytes};
 }
 
-// Bytes that the admits of one plan may send to the device: every slot's parameters, and the ids of
-// a plan (kAdmitIdsMax), which only penalties need there.
+// The most bytes that the admits of one plan copy to the device: the parameters of every slot, and
+// the ids of a plan (kAdmitIdsMax), which only penalties need there.
 int64_t AdmitBytes(const CudaRank& rank) {
   constexpr int64_t kPadding = 16 * 5;
   return (int64_t{rank.options.plan.limits.slots} + 1) * (int64_t{sizeof(SamplerSlot)} + kPadding) +
@@ -63,7 +63,8 @@ int64_t ElapsedUs(cudaEvent_t from, cudaEvent_t to) {
   return static_cast<int64_t>(ms * 1000.0f);
 }
 
-// Of this model and type: the likely cause of a value that is not finite, and the way out.
+// The likely cause of a non-finite value for this model and type, and the way out; empty if there
+// is none to name.
 std::string NonFiniteHint(const CudaBackendOptions& options) {
   const StoredType stored = options.checkpoint->stored_type();
   if (options.dtype != kernels::DType::kF16 || stored == StoredType::kF16) return {};
@@ -278,7 +279,7 @@ StepOutputs CudaDevice::Collect() {
       reinterpret_cast<const SampleRow*>(buffers.input + buffers.step.layout.sample_rows);
   row_outputs_.clear();
   for (int32_t i = 0; i < buffers.step.shape.samples; ++i) {
-    if (asked[i].logits_row < 0) continue;  // A row of a graph that draws nothing.
+    if (asked[i].logits_row < 0) continue;  // A row of a graph that samples nothing.
     const SampleOut& out = buffers.outputs[i];
     const auto top = static_cast<size_t>(std::max(asked[i].logprobs, 0));
     row_outputs_.push_back({.token = out.token,

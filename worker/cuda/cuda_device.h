@@ -1,9 +1,10 @@
-// worker/cuda/cuda_device.h: a rank on one GPU behind the engine's interface
-// (worker/engine/device.h), several steps in flight. Submit writes a step's inputs to pinned memory
-// and queues copies and launches; it never waits for the device. Collect waits for a step's event
-// and reads its draws. A token that one step draws feeds the next on the device. Errors: a CUDA
-// error ends the process with exit 70. Thread: as device.h says; between Submit and Collect go the
-// step's buffers and nothing else, and the engine says when they are free.
+// worker/cuda/cuda_device.h: a GPU as a device of the engine (worker/engine/device.h), with several
+// steps in flight. Submit writes the inputs of a step to pinned memory and queues copies and
+// launches; it never waits for the GPU. Collect waits for the event of a step and reads its
+// outputs. A token that a step samples is the input of the next step on the GPU, without the host.
+// Errors: a CUDA error ends the process with exit 70. Thread: as in worker/engine/device.h. Submit
+// and Collect share only the buffers of a step; the engine sees to it that Submit does not use them
+// before Collect has returned.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -28,10 +29,11 @@
 
 namespace fathom::worker {
 
-// Steps that may be queued or await their result: one more than the scheduler plans ahead.
+// One step more than the scheduler plans ahead, so that Submit never waits for a result.
 inline constexpr int kCudaStepsInFlight = 3;
 
-// What a rank has loaded.
+// What a rank has loaded. MakeCudaDevice (worker/cuda/cuda_backend.h) sets the members in their
+// order.
 struct CudaRank {
   explicit CudaRank(const CudaBackendOptions& wanted);
   ~CudaRank();
@@ -50,7 +52,7 @@ struct CudaRank {
 
 class CudaDevice final : public Device {
  public:
-  // REQUIRES: everything of the rank is loaded.
+  // REQUIRES: all members of `rank` are set.
   explicit CudaDevice(std::unique_ptr<CudaRank> rank);
   ~CudaDevice() override;
 
@@ -62,11 +64,11 @@ class CudaDevice final : public Device {
   void Drain() override;
 
  private:
-  // A step's pinned memory and events. One more than steps in flight: the idle time before a step
-  // is measured from the end event of the step before.
+  // The pinned memory and the events of a step. There is one set more than steps in flight, because
+  // the idle time before a step is measured from the end event of the previous step.
   struct StepBuffers {
     std::byte* input = nullptr;
-    std::byte* admits = nullptr;  // What admits send to the device.
+    std::byte* admits = nullptr;  // What admits copy to the device.
     kernels::cuda::SampleOut* outputs = nullptr;
     int32_t* diagnosis = nullptr;  // With --diagnose-numerics, [rows].
     cudaEvent_t begin = nullptr;
@@ -75,27 +77,28 @@ class CudaDevice final : public Device {
   };
   StepBuffers& BuffersOf(uint64_t number) { return buffers_[number % buffers_.size()]; }
 
-  // Queue a part of a step.
+  // Each queues a part of a step.
   void CopyBlocks(std::span<const BlockCopy> copies);
   void ZeroBlocks(std::span<const BlockId> blocks);
   absl::Status Admit(const AdmitWork& admit, const StepBuffers& buffers, int64_t* used);
   absl::Status BeginSlot(const AdmitWork& admit, const StepBuffers& buffers, int64_t* used);
-  // `bytes` bytes at `data` to `device`, through the step's pinned memory from `used` on.
+  // Copies `bytes` bytes at `data` to `device`, through the pinned memory of the step from `used`
+  // on.
   absl::Status Stage(const void* data, int64_t bytes, void* device, const StepBuffers& buffers,
                      int64_t* used);
   void Compute(const StepBuffers& buffers);
   void AllocatePinned(StepBuffers* buffers) const;
 
   const std::unique_ptr<CudaRank> rank_;
-  const int64_t admit_bytes_;  // Of StepBuffers::admits.
+  const int64_t admit_bytes_;  // Size of StepBuffers::admits.
   StepBuilder builder_;
   const kernels::cuda::BlockOpsArgs block_ops_;
   const kernels::cuda::LaunchContext context_;
-  std::array<StepBuffers, kCudaStepsInFlight + 1> buffers_;  // Step number k at k % size.
-  uint64_t submitted_ = 0;  // Steps since the start; by the engine thread.
-  // By the collecting thread.
+  std::array<StepBuffers, kCudaStepsInFlight + 1> buffers_;  // Step k is at k % size.
+  uint64_t submitted_ = 0;  // Steps since the start of the process. Engine thread.
+  // The thread that collects:
   uint64_t collected_ = 0;
-  bool measured_ = false;  // The step before is of the same epoch.
+  bool measured_ = false;  // Whether the previous step was of the same epoch.
   std::vector<RowOutput> row_outputs_;
 };
 

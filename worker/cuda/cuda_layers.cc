@@ -1,4 +1,4 @@
-// The three ways through a layer (worker/cuda/cuda_decoder.h) and the ops that they are made of.
+// Implements the three ways through a layer (worker/cuda/cuda_decoder.h) and their ops.
 #include <fmt/format.h>
 
 #include "kernels/cuda/attention/decode_attention.h"
@@ -13,7 +13,7 @@ namespace cuda = kernels::cuda;
 
 namespace {
 
-// What PlainLayer checks, in its order.
+// The values that PlainLayer checks, in its order.
 constexpr const char* kChecks[] = {"the norm before attention",
                                    "the qkv product",
                                    "the rotary embedding",
@@ -39,28 +39,29 @@ void CudaDecoder::Layer(Step& step, int32_t index) {
   }
 }
 
-// The norm of `weight` of x into "normed", unless the product before has done it.
+// Writes the norm of x by `weight` to "normed", unless the GEMM before has already done it.
 void CudaDecoder::NormOnce(Step& step, const float* weight) {
   if (!step.normed) Norm(step, nullptr, weight);
   step.normed = false;
 }
 
-// The norm of `weight` that a residual's product does at its end; none where rows are too wide.
+// The norm by `weight` that a GEMM with a residual applies at its end; none if the rows are too
+// wide for it.
 cuda::NormAfter CudaDecoder::NormAtEnd(Step& step, const float* weight) const {
   if (weight == nullptr || model_.hidden > cuda::kNormAfterWidthMax) return {};
   step.normed = true;
   return {weight, buffers_.normed, static_cast<float>(model_.rms_eps), buffers_.norm_counters};
 }
 
-// The weight of the norm that comes after layer `index`'s last product; null after the last layer,
-// whose rows are gathered first.
+// The weight of the norm after the last GEMM of layer `index`. Null after the last layer: there the
+// rows with logits are gathered before the norm.
 const float* CudaDecoder::NormOfNextLayer(int32_t index) const {
   const auto next = static_cast<size_t>(index) + 1;
   return next < parts_.weights->layers.size() ? parts_.weights->layers[next].attention_norm
                                               : nullptr;
 }
 
-// All but the rows that go in.
+// Fills every argument except the input rows.
 template <class Args>
 Args CudaDecoder::QkvArgs(const Step& step, int32_t index) const {
   Args args;
@@ -79,13 +80,13 @@ void CudaDecoder::SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& sk
   const SkinnyWeights::Layer& w = skinny.layers[static_cast<size_t>(index)];
   const auto eps = static_cast<float>(model_.rms_eps);
   const int rows = step.shape.rows;
-  // The norm is inside of the product where the configuration has room for it.
+  // The GEMM applies the norm to its input if its configuration has room for it.
   const auto input = [&](const cuda::SkinnyWeight& weight, const float* norm) {
     if (weight.config.fuses_norm) return cuda::SkinnyInput{buffers_.x, norm, eps, rows};
     NormOnce(step, norm);
     return cuda::SkinnyInput{buffers_.normed, nullptr, eps, rows};
   };
-  // Else it is at the end of the product before.
+  // Otherwise the GEMM before has applied it at its end.
   const auto after = [&](bool inside, const float* norm) {
     return inside ? cuda::NormAfter{} : NormAtEnd(step, norm);
   };
@@ -134,7 +135,8 @@ void CudaDecoder::MediumLayer(Step& step, int32_t index) {
          "MediumResidual down");
 }
 
-// What is fused where heads have no norm of their own.
+// The parts of the fused qkv as separate ops, for models with norms per head, which the fused
+// kernel does not implement.
 void CudaDecoder::PlainQkv(Step& step, int32_t index) {
   const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
   NormOnce(step, layer.attention_norm);
@@ -189,7 +191,7 @@ void CudaDecoder::PlainLayer(Step& step, int32_t index) {
   Check(step, index, 7, buffers_.ffn, ffn);
   Product(step, layer.down, nullptr, buffers_.ffn, buffers_.product, model_.hidden, ffn);
   Check(step, index, 8, buffers_.product, model_.hidden);
-  step.pending = buffers_.product;  // Added by the next norm.
+  step.pending = buffers_.product;  // The next norm adds it to x.
 }
 
 void CudaDecoder::Norm(Step& step, const void* addend, const float* weight) {

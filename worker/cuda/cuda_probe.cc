@@ -11,7 +11,7 @@ namespace fathom::worker {
 namespace {
 
 constexpr int kComputeCapabilityMin = 80;
-// What a context and the driver take at most: more than that is another process'.
+// The most memory that a context and the driver take; more than that belongs to another process.
 constexpr int64_t kOwnBytesMax = int64_t{1} << 30;
 
 std::string Version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
@@ -68,7 +68,7 @@ absl::StatusOr<DeviceFacts> ProbeCudaDevice() {
         facts.name, properties.major, properties.minor, kComputeCapabilityMin / 10,
         kComputeCapabilityMin % 10);
   }
-  FATHOM_CUDA(cudaSetDevice(0));  // Makes this process' own context.
+  FATHOM_CUDA(cudaSetDevice(0));  // Creates the context of this process.
   size_t free = 0, total = 0;
   FATHOM_CUDA(cudaMemGetInfo(&free, &total));
   facts.capacity_bytes = static_cast<int64_t>(total);

@@ -1,4 +1,4 @@
-// What a build without CUDA says of the GPU.
+// The functions of the CUDA backend in a build without CUDA.
 #include "worker/cuda/cuda_backend.h"
 #include "worker/cuda/cuda_probe.h"
 

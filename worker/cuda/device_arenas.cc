@@ -43,7 +43,7 @@ absl::StatusOr<std::unique_ptr<DeviceArenas>> DeviceArenas::Allocate(const CudaM
       arenas->buffers_[buffer.name] = {static_cast<std::byte*>(data) + offset, buffer.bytes};
       offset += Aligned(buffer.bytes);
     }
-    // State starts from zero, and what no sequence has written yet is a number.
+    // State starts at zero. Memory that no sequence has written yet must not be read as NaN.
     if (arena.name != "weights") FATHOM_CUDA(cudaMemset(data, 0, static_cast<size_t>(bytes)));
   }
   FATHOM_CUDA(cudaDeviceSynchronize());

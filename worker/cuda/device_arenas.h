@@ -1,6 +1,6 @@
-// worker/cuda/device_arenas.h: the device memory of a rank, all of it, allocated once at start from
-// the memory plan (modeling/layout/cuda_memory_plan.h): one allocation per arena, its buffers
-// inside. Thread: made by the engine thread; constant afterwards.
+// worker/cuda/device_arenas.h: all device memory of a rank, allocated once at start from the memory
+// plan (modeling/layout/cuda_memory_plan.h): one allocation for each arena, which contains its
+// buffers. Thread: the engine thread makes it; afterwards it is constant.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ namespace fathom::worker {
 
 class DeviceArenas {
  public:
-  // RESOURCE_EXHAUSTED names the arena that did not fit and what the device had left. All but
-  // the weights starts zeroed.
+  // RESOURCE_EXHAUSTED: names the arena that did not fit and the free memory of the device. All
+  // arenas except the weights are zeroed.
   static absl::StatusOr<std::unique_ptr<DeviceArenas>> Allocate(const CudaMemoryPlan& plan);
   ~DeviceArenas();
   DeviceArenas(const DeviceArenas&) = delete;

@@ -23,7 +23,7 @@ using kernels::DType;
 
 constexpr int kReadersMax = 16;
 
-// A stream of this load's kernels.
+// The stream for the kernels of this load.
 class KernelStream {
  public:
   KernelStream() {
@@ -45,14 +45,14 @@ class KernelStream {
   cuda::LaunchContext context_;
 };
 
-// OK, or the first value that is not finite.
+// Returns OK, or an error that names the first non-finite value.
 absl::Status ScanForNonFinite(const DeviceWeightLayout& layout, const WeightPieces& pieces,
                               const std::byte* arena) {
   const KernelStream stream;
   uint64_t* first = nullptr;
   FATHOM_CUDA(cudaMalloc(reinterpret_cast<void**>(&first), sizeof(*first)));
   FATHOM_CUDA(cudaMemsetAsync(first, 0xFF, sizeof(*first), stream.context().stream));  // kNoIndex
-  int64_t base = 0;  // Elements before the region.
+  int64_t base = 0;  // Number of elements before the region.
   for (const WeightRegion& region : layout.regions) {
     const int64_t count = region.rows * region.cols;
     FATHOM_CUDA(cuda::ScanNonFinite(stream.context(), {.dtype = region.dtype,
@@ -103,7 +103,7 @@ void MakeDummies(const DeviceWeightLayout& layout, const Checkpoint& checkpoint,
   stream.Wait();
 }
 
-// Where an operand of a layer is told.
+// The member of a layer that points to an operand.
 void SetPointer(Operand operand, const std::byte* data, DeviceLayer* layer) {
   const auto* const floats = reinterpret_cast<const float*>(data);
   switch (operand) {

@@ -1,10 +1,10 @@
-// worker/cuda/device_weights.h: one rank's weights in the GPU's arena "weights", as the kernels
-// read them. Matrices are row-major [n][k] in `dtype`; norms and biases are fp32. Rows of qkv and
-// gate_up are in the paired order of kernels/cuda/linear/paired_rows.h: each q head and each k head
-// is a pairing of its own with pairs = head_dim / 2, v heads are as in the checkpoint, gate_up is
-// one pairing with pairs = ffn; the bias follows its rows. Where what lies:
-// modeling/layout/device_weight_layout.h. Thread: made by one thread (which starts readers and
-// joins them); constant afterwards.
+// worker/cuda/device_weights.h: the weights of one rank in the GPU's arena "weights", as the
+// kernels read them. Matrices are row-major [n][k] in `dtype`; norms and biases are fp32. The rows
+// of qkv and gate_up are in the paired order of kernels/cuda/linear/paired_rows.h: each q head and
+// each k head is one pairing with pairs = head_dim / 2, v heads are as in the checkpoint, gate_up
+// is one pairing with pairs = ffn. Biases are in the order of their rows.
+// modeling/layout/device_weight_layout.h says where each matrix is. Thread: one thread makes it (it
+// starts readers and joins them); afterwards it is constant.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ namespace fathom::worker {
 struct DeviceLayer {
   const float* attention_norm = nullptr;  // [hidden]
   const void* qkv = nullptr;              // [(heads + 2 kv_heads) head_dim][hidden]
-  const float* qkv_bias = nullptr;        // The same rows; null: the model has none.
+  const float* qkv_bias = nullptr;        // In the same rows; null: the model has none.
   const float* q_norm = nullptr;          // [head_dim]; null: the model has none.
   const float* k_norm = nullptr;
   const void* o = nullptr;          // [hidden][heads head_dim]
@@ -32,35 +32,36 @@ struct DeviceLayer {
 
 struct DeviceWeights {
   kernels::DType dtype = kernels::DType::kBf16;
-  const void* embedding = nullptr;  // [vocab][hidden], whole on each rank.
+  const void* embedding = nullptr;  // [vocab][hidden], all of it on each rank.
   std::vector<DeviceLayer> layers;
   const float* final_norm = nullptr;  // [hidden]
   // [vocab of the rank][hidden], then zeros up to HeadRows; tied: rows of the embedding.
   const void* head = nullptr;
 };
 
-// Of one load, for the timeline of a start. Those of the readers are a reader's mean.
+// Measurements of one load, for the timeline of a start. The times of the readers are means over
+// the readers.
 struct LoadReport {
-  int64_t bytes = 0;  // On the device.
+  int64_t bytes = 0;  // Bytes on the device.
   int readers = 0;
-  int64_t pin_us = 0;      // Staging buffers made.
-  int64_t read_us = 0;     // Files to staging.
-  int64_t convert_us = 0;  // Staging to staging, where stored and wanted type differ.
+  int64_t pin_us = 0;      // Allocating the staging buffers.
+  int64_t read_us = 0;     // Reading from files to staging buffers.
+  int64_t convert_us = 0;  // Converting, if the stored type is not the wanted one.
   int64_t copy_us = 0;     // Waiting for copies to the device.
-  int64_t scan_us = 0;     // Search for values that are not finite; of random ones: making them.
+  int64_t scan_us = 0;     // Searching for non-finite values; for random weights: making them.
   int64_t total_us = 0;
 };
 
 struct LoadOptions {
-  int readers = 0;                // 0: by the machine's cores, at most 16.
-  int64_t piece_bytes = 4 << 20;  // A reader has two pinned buffers of this size.
+  int readers = 0;                // 0: as many as the machine has cores, at most 16.
+  int64_t piece_bytes = 4 << 20;  // Each reader has two pinned buffers of this size.
 };
 
-// Loads this rank's slices into `arena` of the current device. Errors: the checkpoint's (DATA_LOSS
-// names file and tensor of a value that is not finite), INVALID_ARGUMENT for sizes that the kernels
-// do not do and a value that `dtype` cannot hold. A CUDA error ends the process. REQUIRES: `dtype`
-// is kBf16 or kF16; `arena` is 256-byte aligned and has the bytes of LayOutDeviceWeights(); the
-// rank has all layers (stages is 1).
+// Loads the slices of this rank into `arena` of the current device. Errors: those of the checkpoint
+// (DATA_LOSS names the file and the tensor of a non-finite value), and INVALID_ARGUMENT for sizes
+// that the kernels cannot compute or for a value that `dtype` cannot represent. A CUDA error ends
+// the process. REQUIRES: `dtype` is kBf16 or kF16; `arena` is 256-byte aligned and has the bytes of
+// LayOutDeviceWeights(); the rank has all layers (stages is 1).
 absl::StatusOr<DeviceWeights> LoadDeviceWeights(const RankModel& model,
                                                 const Checkpoint& checkpoint, kernels::DType dtype,
                                                 void* arena, int64_t arena_bytes,

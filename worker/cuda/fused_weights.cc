@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kSkinnyRows[] = {1, 8, 16};
 
-// Rows of a layer's weights, and what they are multiplied with.
+// The sizes of the matrices of a layer.
 struct LayerShapes {
   LayerShapes(const RankLayer& layer, int32_t model_hidden)
       : hidden(model_hidden),
@@ -28,9 +28,10 @@ bool FusesQkv(const RankLayer& layer) {
   return !layer.Has(ParameterRole::kQNorm) && !layer.Has(ParameterRole::kKNorm);
 }
 
-// o's ring fills while attention still runs: beside its thread blocks, unless that leaves less than
-// two fifths of what a thread block reads (layer_bench: 7B 1.3 to 1.8 % of a layer; 13B and 33B,
-// whose blocks read more, lose 0.3).
+// The ring of o is filled with weights while attention still runs. Thread blocks of both share a
+// multiprocessor, unless that leaves o less than two fifths of what a thread block reads (measured
+// by layer_bench: the 7B shape gains 1.3 to 1.8 % of a layer; 13B and 33B, whose thread blocks read
+// more, lose 0.3 %).
 std::optional<cuda::SkinnyConfig> PickO(const cuda::SkinnyShape& shape,
                                         const cuda::SkinnyDevice& device,
                                         const cuda::SkinnyDevice& beside_attention) {
@@ -48,7 +49,7 @@ void PrepareWeight(const cuda::SkinnyConfig& tiles, kernels::DType dtype, const 
   FATHOM_CUDA(cuda::PrepareSkinny(tiles, dtype, w, n, k, weight));
 }
 
-// nullopt: the op does not do the layer's shapes.
+// nullopt: the op cannot compute the shapes of the layer.
 std::optional<SkinnyWeights::Layer> PrepareSkinnyLayer(const RankLayer& layer, const LayerShapes& s,
                                                        const DeviceLayer& weights,
                                                        kernels::DType dtype, int rows,
@@ -58,7 +59,8 @@ std::optional<SkinnyWeights::Layer> PrepareSkinnyLayer(const RankLayer& layer, c
       cuda::DecodeAttentionPickConfig(heads.heads, heads.kv_heads, heads.head_dim);
   const cuda::SkinnyDevice beside_attention =
       cuda::SkinnyBeside(device, attention ? attention->shared_bytes : 0);
-  // Of several rows attention has so many thread blocks that they had better start beside qkv's.
+  // For up to 8 rows: attention launches so many thread blocks that overlapping it with qkv pays,
+  // so shared memory is reserved for it.
   const auto qkv =
       cuda::SkinnyPickConfig({rows, s.qkv, s.hidden, true}, rows == 8 ? beside_attention : device);
   const auto o = PickO({rows, s.hidden, s.q, false}, device, beside_attention);

@@ -1,6 +1,6 @@
-// worker/cuda/fused_weights.h: the weights as the fused products stream them
-// (kernels/cuda/linear/skinny.h, medium.h): tensor maps and tiles per layer, made once after
-// loading. Thread: made by the engine thread; constant afterwards.
+// worker/cuda/fused_weights.h: the weights as the fused GEMMs stream them
+// (kernels/cuda/linear/skinny.h, medium.h): tensor maps and tiles of each layer, made once after
+// loading. Thread: the engine thread makes it; afterwards it is constant.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,7 @@ namespace fathom::worker {
 // For steps of at most `rows` rows.
 struct SkinnyWeights {
   struct Layer {
-    bool qkv_fused = false;  // Without a norm per head.
+    bool qkv_fused = false;  // Only without norms per head.
     kernels::cuda::SkinnyWeight qkv, o, gate_up, down;
   };
   int32_t rows = 0;
@@ -28,7 +28,7 @@ struct SkinnyWeights {
 // For steps of at most kMediumRowsMax rows.
 struct MediumWeights {
   struct Layer {
-    bool qkv_fused = false;  // Without a norm per head.
+    bool qkv_fused = false;  // Only without norms per head.
     kernels::cuda::MediumWeight qkv, o, gate_up, down;
   };
   std::vector<Layer> layers;
@@ -38,14 +38,14 @@ struct MediumWeights {
 struct FusedDevice {
   int sm = 0;
   int sms = 0;
-  int shared_bytes = 0;  // Of one thread block at most.
+  int shared_bytes = 0;  // The most that one thread block may have.
 };
 
-// By ascending rows; empty where the op does not do the shapes of one of the rank's layers.
+// In ascending order of `rows`. Empty if the op cannot compute the shapes of one of the layers.
 std::vector<std::unique_ptr<SkinnyWeights>> PrepareSkinnyWeights(const RankModel& model,
                                                                  const DeviceWeights& weights,
                                                                  const FusedDevice& device);
-// Null where the op does not do the shapes of one of the rank's layers.
+// Null if the op cannot compute the shapes of one of the layers.
 std::unique_ptr<MediumWeights> PrepareMediumWeights(const RankModel& model,
                                                     const DeviceWeights& weights);
 

@@ -45,7 +45,7 @@ cudaGraphExec_t GraphCache::Capture(const std::function<void(cudaStream_t)>& enq
   FATHOM_CUDA(cudaStreamEndCapture(capture_stream_, &graph));
   FATHOM_CUDA(cudaGraphInstantiate(&exec, graph, 0));
   FATHOM_CUDA(cudaGraphDestroy(graph));
-  // Uploaded now, so that the first launch does not take memory that was counted before.
+  // Uploads the graph now, so that its first launch takes no memory that is not counted here.
   FATHOM_CUDA(cudaGraphUpload(exec, capture_stream_));
   FATHOM_CUDA(cudaStreamSynchronize(capture_stream_));
   bytes_ += std::max<int64_t>(free_before - FreeBytes(), 0);

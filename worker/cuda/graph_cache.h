@@ -1,7 +1,7 @@
-// worker/cuda/graph_cache.h: captured decode steps, one graph per shape, made when a shape comes
-// for the second time: the first run is eager and loads the kernels, and a start pays for none.
-// When the graphs' share of the memory plan is used up, shapes without a graph stay eager. Thread:
-// the engine thread.
+// worker/cuda/graph_cache.h: captured decode steps, one graph for each shape. A shape is captured
+// when it occurs for the second time: the first run is eager and loads the kernels, and the start
+// of the worker captures nothing. When the graphs have used their part of the memory plan, shapes
+// without a graph stay eager. Thread: the engine thread.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -17,15 +17,15 @@ namespace fathom::worker {
 
 class GraphCache {
  public:
-  // `arena_bytes`: what the graphs may take of the device's memory. `grew`, unless null, is told
-  // what they take after each capture.
+  // `arena_bytes`: the most device memory that the graphs may take. `grew`, unless null, is called
+  // after each capture with the memory of all graphs.
   GraphCache(int64_t arena_bytes, std::function<void(int64_t bytes)> grew)
       : arena_bytes_(arena_bytes), grew_(std::move(grew)) {}
   ~GraphCache();
   GraphCache(const GraphCache&) = delete;
   GraphCache& operator=(const GraphCache&) = delete;
 
-  // Runs the step of this shape on `stream`: by its graph, or by `enqueue`, which launches it.
+  // Runs a step of this shape on `stream`: by its graph, or by `enqueue`, which launches the step.
   void Run(cudaStream_t stream, const CudaStepShape& shape,
            const std::function<void(cudaStream_t)>& enqueue);
 
@@ -40,7 +40,7 @@ class GraphCache {
   int64_t bytes_ = 0;
   int64_t graphs_ = 0;
   cudaStream_t capture_stream_ = nullptr;
-  std::map<CudaStepShape, cudaGraphExec_t> by_shape_;  // Null: seen once.
+  std::map<CudaStepShape, cudaGraphExec_t> by_shape_;  // Null: the shape occurred once.
 };
 
 }  // namespace fathom::worker

@@ -48,7 +48,7 @@ void StepBuilder::Build(const StepBatch& batch, std::byte* input, BuiltStep* ste
   FillPadding(input, *step);
 }
 
-// The step's shape, before anything is written.
+// Computes the shape of the step before anything is written.
 void StepBuilder::Measure(const StepBatch& batch, BuiltStep* step) const {
   CudaStepShape shape{.rows = batch.rows, .samples = batch.outputs};
   int32_t segments_sum = 0, blocks_max = 1;
@@ -130,7 +130,7 @@ void StepBuilder::FillSamples(const StepBatch& batch, std::byte* input,
       samples[next] = {next % logits_rows_,   gather[next], chunk.id.value, 0, scored,
                        *asked.prompt_logprobs};
     }
-    // In a graph every row has its own logits, drawn from or not.
+    // In a graph every row has its own logits, also if it samples nothing.
     if (!chunk.sample && !step.graphable) continue;
     gather[next] = chunk.first_row + chunk.count - 1;
     samples[next] = {chunk.sample ? next % logits_rows_ : -1,
@@ -143,7 +143,7 @@ void StepBuilder::FillSamples(const StepBatch& batch, std::byte* input,
   }
 }
 
-// Padding rows compute in block 0, which no sequence has, attend to nothing and draw nothing.
+// Padding rows write to block 0, which no sequence has, attend to nothing and sample nothing.
 void StepBuilder::FillPadding(std::byte* input, const BuiltStep& step) const {
   const CudaStepLayout& at = step.layout;
   for (int32_t row = step.live_rows; row < step.shape.rows; ++row) {

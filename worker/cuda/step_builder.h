@@ -1,5 +1,5 @@
-// worker/cuda/step_builder.h: writes a batch as the inputs of a GPU step, in one pass over the
-// engine's slots. Pure. Thread: the engine thread.
+// worker/cuda/step_builder.h: writes a batch as the inputs of a GPU step, directly from the slots
+// of the engine. Pure. Thread: the engine thread.
 #pragma once
 
 #include <cstddef>
@@ -14,23 +14,23 @@
 namespace fathom::worker {
 
 struct BuiltStep {
-  CudaStepShape shape;  // Padded when `graphable`.
+  CudaStepShape shape;  // Padded if `graphable`.
   CudaStepLayout layout;
-  bool graphable = false;    // One-token rows only, each with its own logits row.
-  int32_t live_rows = 0;     // Without padding.
-  int32_t segments_sum = 0;  // Of the decode rows.
+  bool graphable = false;    // Only chunks of one token, each with a row of logits.
+  int32_t live_rows = 0;     // Rows without padding.
+  int32_t segments_sum = 0;  // Segments of all decode rows.
   std::vector<kernels::cuda::PrefillChunk> chunks;
 };
 
 class StepBuilder {
  public:
-  // `logits_rows`: rows with logits of one pass of the head; `partial_segments`: what the attention
-  // workspace holds.
+  // `logits_rows`: the rows with logits of one pass of the LM head. `partial_segments`: the
+  // segments that the attention workspace has room for.
   StepBuilder(const EngineLimits& limits, int32_t logits_rows, int32_t partial_segments,
               bool graphs);
 
-  // Writes `layout.bytes` bytes to `input` (CudaStepBytesMax(limits) are there). The batch's
-  // outputs are, in their order, the sample rows that have a logits row.
+  // Writes `layout.bytes` bytes to `input`, which has CudaStepBytesMax(limits) bytes. The outputs
+  // of the batch are, in their order, the sample rows whose logits_row is not negative.
   void Build(const StepBatch& batch, std::byte* input, BuiltStep* step) const;
 
  private:

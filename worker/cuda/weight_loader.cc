@@ -14,7 +14,7 @@
 namespace fathom::worker {
 namespace {
 
-// What the readers share.
+// The state that the readers share.
 struct Work {
   const WeightPieces* pieces = nullptr;
   std::byte* arena = nullptr;
@@ -27,7 +27,7 @@ class Reader {
  public:
   explicit Reader(Work* work) : work_(*work) {}
 
-  // The thread's body.
+  // The function of a reader thread.
   void Run() {
     FATHOM_CUDA(cudaSetDevice(work_.device));
     Allocate();
@@ -74,7 +74,7 @@ class Reader {
     Staging& staging = staging_[turn_];
     turn_ = 1 - turn_;
     const int64_t begin = LoadTimeUs();
-    FATHOM_CUDA(cudaEventSynchronize(staging.copied));  // At once before its first record.
+    FATHOM_CUDA(cudaEventSynchronize(staging.copied));  // Returns at once before the first record.
     wait_us_ += LoadTimeUs() - begin;
     const auto staged = work_.pieces->Read(piece, staging.data, scratch_.data(), &times_);
     if (!staged.ok()) return staged.status();

@@ -16,7 +16,7 @@ TokenLogprob LogprobOf(const RowOutput& output) {
   return scored;
 }
 
-// One fault among a chunk's outputs voids all of them.
+// A fault of one output voids all outputs of the chunk.
 void FillRow(const ChunkWork& chunk, std::span<const RowOutput> outputs, ResultRow* row) {
   for (const RowOutput& output : outputs) {
     if (row->fault == RowFault::kNone) row->fault = output.fault;

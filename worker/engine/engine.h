@@ -1,11 +1,13 @@
-// worker/engine/engine.h: one rank's execution of an epoch's plans, strictly in order, on any
-// device (worker/engine/device.h): checks a plan, moves the slots on, gives the device a batch, and
-// makes the result of the device's outputs. An Engine lives for one epoch and starts empty. Every
-// rank runs the same plans on the same logits and so samples alike; rank 0 alone answers with rows.
-// Errors: a Status means that the epoch must end (a wrong plan, a collective that was aborted).
-// What harms one sequence only is its row's fault. Thread: Submit by the engine thread; Collect by
-// the thread that collects (device.h), in the order of the Submits. Between them go the caller's
-// SubmittedStep and `faulted_`, nothing else.
+// worker/engine/engine.h: executes the plans of one epoch on one rank, strictly in order, on any
+// device (worker/engine/device.h). It checks a plan, updates the slots, gives the device a batch,
+// and makes the result from the outputs of the device. An Engine lives for one epoch and starts
+// with empty slots. Every rank executes the same plans on the same logits and therefore samples the
+// same tokens; only rank 0 puts rows into its result.
+// Errors: a Status means that the epoch must end: the plan is wrong, or a collective was aborted.
+// An error in one sequence only is a fault of its row.
+// Thread: the engine thread calls Submit. The thread that collects (worker/engine/device.h) calls
+// Collect, in the order of the Submits. The two share only the caller's SubmittedStep and
+// `faulted_`.
 #pragma once
 
 #include <atomic>
@@ -22,27 +24,27 @@
 
 namespace fathom::worker {
 
-// What Collect needs to know of a step; the caller keeps it for its memory.
+// What Collect needs to know of a step. The caller reuses it, so that its memory is allocated once.
 struct SubmittedStep {
   TermId term;
   EpochId epoch;
   StepId step;
-  std::vector<ChunkWork> chunks;  // In the plan's order.
-  int32_t outputs = 0;            // Of all chunks.
+  std::vector<ChunkWork> chunks;  // In the order of the plan.
+  int32_t outputs = 0;            // Number of outputs of all chunks.
 };
 
 class Engine {
  public:
-  // `device` outlives the engine and is idle. REQUIRES: it has the seat's rank and tp, and at least
-  // the seat's limits.
+  // `device` outlives the engine and is idle. REQUIRES: the device was made for the rank and tp of
+  // the seat, and its limits are not below those of the seat.
   Engine(Device* device, const GroupSeat& seat);
 
-  // Executes the next plan, up to the outputs. REQUIRES: fewer steps than the device's
-  // steps_in_flight() are not collected.
+  // Executes the next plan: checks it, updates the slots and submits the step. REQUIRES: fewer than
+  // steps_in_flight() steps of the device are not collected.
   absl::Status Submit(const StepPlan& plan, SubmittedStep* step);
 
-  // The result of the oldest step that was not collected, which is `step`; waits for it. Sets what
-  // the device says about its time in `stream`.
+  // Waits for the oldest step that is not collected, which must be `step`, and returns its result.
+  // Writes what the device measured to `stream`.
   StepResult Collect(const SubmittedStep& step, StepStream* stream);
 
   const Slots& slots() const { return slots_; }
@@ -56,9 +58,10 @@ class Engine {
   const GroupSeat seat_;
   Slots slots_;
   StepId next_step_{0};
-  StepBatch batch_;  // Of the step in work; kept for its memory.
-  // [slots + 1]: set by Collect for a slot of which a row has faulted, taken by Submit when the
-  // slot is released: the blocks are zeroed before another sequence gets them.
+  StepBatch batch_;  // Of the current step; a member so that its memory is reused.
+  // [slots + 1]. Collect sets the flag of a slot if a row of it has faulted. Submit takes the flag
+  // when the slot is released, and then has the blocks zeroed: they may hold a NaN, which the next
+  // sequence must not read.
   std::vector<std::atomic<bool>> faulted_;
 };
 

@@ -1,8 +1,8 @@
-// worker/engine/epoch.h: one life of a group as one of its ranks sees it: who takes part, what the
-// ranks tell each other while they connect, and the one way to end it. Thread: made and aborted by
-// a Control thread, run by the engine thread; every method from any thread. Invariant: once
-// aborted() is true it stays so, and each OnAbort callback has run or runs at once; a result is
-// written only if aborted() was false after the step's last op.
+// worker/engine/epoch.h: one life of a group, as one of its ranks sees it: the seat of the rank,
+// the messages of the ranks while they connect, and the only way to end the epoch. Thread: a
+// Control thread makes and aborts it, the engine thread runs it; any thread may call any method.
+// Invariant: once aborted() is true it stays true, and each OnAbort callback has run or runs now. A
+// result is written only if aborted() was false after the last op of the step.
 #pragma once
 
 #include <atomic>
@@ -23,7 +23,7 @@ namespace fathom::worker {
 
 class Epoch {
  public:
-  // `source`: index of the scheduler that gave the seat.
+  // `source`: the index of the scheduler that gave the seat.
   Epoch(GroupSeat seat, int source) : seat_(std::move(seat)), source_(source) {}
   Epoch(const Epoch&) = delete;
   Epoch& operator=(const Epoch&) = delete;
@@ -31,20 +31,21 @@ class Epoch {
   const GroupSeat& seat() const { return seat_; }
   int source() const { return source_; }
 
-  // Ends the epoch; the first reason stays.
+  // Ends the epoch. Only the first reason is kept.
   void Abort(const absl::Status& reason);
   bool aborted() const { return aborted_.load(std::memory_order_acquire); }
-  // OK while the epoch lives, else why it ended.
+  // OK while the epoch lives, else the reason of its end.
   absl::Status status() const;
 
-  // `callback` runs once, when the epoch is aborted (at once if it is), in the aborting thread and
-  // under a lock: it must be short and must not call this Epoch. Returns a number for Forget.
+  // Runs `callback` once when the epoch is aborted, or at once if it already is. It runs in the
+  // aborting thread and under a lock, so it must be short and must not call this Epoch. Returns a
+  // number for Forget.
   int OnAbort(std::function<void()> callback);
-  // The callback will not run any more when this returns.
+  // After this returned, the callback does not run any more.
   void Forget(int callback);
 
-  // GroupExchange from a peer. At most kExchangesMax wait; more is a protocol error and aborts the
-  // epoch.
+  // Stores a GroupExchange of a peer. At most kExchangesMax may wait; one more is a protocol error
+  // and aborts the epoch.
   struct Exchange {
     int32_t round = 0;
     int32_t rank = 0;
@@ -52,8 +53,8 @@ class Epoch {
   };
   static constexpr size_t kExchangesMax = 256;
   void PushExchange(Exchange exchange);
-  // Waits for rank `rank`'s bytes of `round`. ABORTED: the epoch ended. DEADLINE_EXCEEDED: they did
-  // not come.
+  // Waits for the bytes of rank `rank` in round `round`. ABORTED: the epoch ended.
+  // DEADLINE_EXCEEDED: the bytes did not arrive in time.
   absl::StatusOr<std::string> WaitExchange(int32_t round, int32_t rank,
                                            std::chrono::milliseconds timeout);
 

@@ -1,13 +1,14 @@
-// worker/engine/sampling.h: the one place where a request's sampling parameters become a sampler's
-// arguments. Pure.
+// worker/engine/sampling.h: the only function that turns the sampling parameters of a request into
+// the arguments of a sampler. Pure.
 #pragma once
 
 #include "worker/engine/slots.h"
 
 namespace fathom::worker {
 
-// `Args` is kernels::SampleArgs or kernels::cuda::SamplerSlot, whose members have equal names. What
-// has variable length (bias, end ids, seen tokens) each device keeps in its own way.
+// `Args` is kernels::SampleArgs or kernels::cuda::SamplerSlot, whose members have the same names.
+// Each device stores the parameters of variable length (biases, end ids, seen tokens) in its own
+// way.
 template <class Args>
 void SetSampling(const Slot& slot, Args* args) {
   const SamplingParams& sampling = slot.request.sampling;

@@ -139,7 +139,8 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk) {
     work.fault = slot->fault = RowFault::kBlockOutOfRange;
   }
   if (work.sample) slot->sampled_by = step;
-  // Nothing is appended after a fault; the rows that were planned after it are void, not wrong.
+  // After a fault nothing is appended. Chunks that were planned before the scheduler knew of the
+  // fault are then ignored and are no error.
   if (work.fault != RowFault::kNone) return work;
   slot->computed_tokens = work.end();
   if (slot->request.output.prompt_logprobs) {
@@ -149,7 +150,7 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk) {
   return work;
 }
 
-// Sets work->count.
+// Checks what the chunk computes and samples against the slot, and sets work->count.
 absl::Status Slots::CheckChunk(StepId step, const Chunk& chunk, const Slot& slot,
                                ChunkWork* work) const {
   const int32_t open = slot.length() - slot.computed_tokens;

@@ -1,10 +1,10 @@
-// worker/engine/slots.h: the sequences that a group computes, as its plans (cluster/plan.h) tell
-// the deltas: each slot's tokens, block table and request, and which step samples its last token. A
-// token that is still to be drawn, or was drawn, is a placeholder here: the device keeps it and
-// feeds it to the next step (worker/engine/device.h). Thread: not thread-safe; owned by the engine
-// thread. A new epoch starts from a new Slots. Errors: a Status means that the plan is wrong as a
-// whole (the epoch must end). What harms one sequence only becomes its slot's `fault`, which stays
-// until the slot is released.
+// worker/engine/slots.h: the sequences that the group computes, as the plans (cluster/plan.h)
+// describe them: for each slot its tokens, its block table, its request, and the step that samples
+// its last token. For a sampled token a slot has only a placeholder: the device keeps the token and
+// feeds it to the next step (worker/engine/device.h).
+// Thread: not thread-safe; the engine thread owns it. A new epoch starts with a new Slots. Errors:
+// a Status means that the whole plan is wrong and the epoch must end. An error of one sequence only
+// is stored as the `fault` of its slot until the slot is released.
 #pragma once
 
 #include <cstdint>
@@ -21,16 +21,16 @@ namespace fathom::worker {
 
 struct Slot {
   bool taken = false;
-  bool more = false;  // Ids of its admit are still to come.
+  bool more = false;  // A later plan has more ids for the slot.
   Request request;
   uint64_t seed = 0;
   int32_t sequence = 0;
   int32_t prompt_tokens = 0;
-  std::vector<TokenId> ids;      // As admitted, then a placeholder for each sample.
-  std::vector<TokenId> end_ids;  // End and stop tokens: masked before min_tokens.
-  int32_t computed_tokens = 0;   // The first so many ids are in the blocks.
+  std::vector<TokenId> ids;      // The admitted ids, then one placeholder for each sample.
+  std::vector<TokenId> end_ids;  // End and stop tokens, which are masked before min_tokens.
+  int32_t computed_tokens = 0;   // The number of ids whose keys and values are in the blocks.
   std::vector<BlockId> blocks;
-  std::optional<StepId> sampled_by;  // The step that samples ids.back(), or does not for a fault.
+  std::optional<StepId> sampled_by;  // The last step that was to sample for the slot.
   std::optional<StepId> last_step;   // The last step with a chunk of this slot.
   RowFault fault = RowFault::kNone;
 
@@ -40,28 +40,29 @@ struct Slot {
   bool penalized() const;
 };
 
-// What one chunk asks of the device, after all checks: to compute tokens [start, end()) of a slot.
-// `fault` set: nothing may be computed for it.
+// The work of one chunk after all checks: compute tokens [start, end()) of a slot. If `fault` is
+// set, nothing may be computed for the chunk.
 struct ChunkWork {
   SlotId id;
-  const Slot* slot = nullptr;  // Until the step was submitted; the rest is good until its result.
+  const Slot* slot = nullptr;  // Valid until Submit returns, unlike the other members.
   int32_t sequence = 0;
-  int32_t position = 0;  // Of the token to be drawn, counted from the first generated one.
+  int32_t position = 0;  // Of the token to sample; generated tokens count from 0.
   int32_t start = 0;     // Absolute position of the first token.
   int32_t count = 0;
-  int32_t scores = 0;   // The first so many rows give the log-probability of the next prompt token.
-  bool fed = false;     // Its one token is the slot's last sample, which the device has.
-  bool sample = false;  // Its last row is sampled from. That row is not scored.
-  bool logprobs = false;  // The sample's log-probability is asked for.
+  int32_t scores = 0;  // The first `scores` rows give the log-probability of the next prompt token.
+  bool fed = false;    // Its only token is the slot's last sample, which the device has.
+  bool sample = false;    // Whether its last row is sampled from; that row is not scored.
+  bool logprobs = false;  // Whether the request asks for the log-probability of the sample.
   RowFault fault = RowFault::kNone;
-  // In the step's batch (worker/engine/device.h).
+  // The place of the chunk in the batch of the step (worker/engine/device.h).
   int32_t first_row = 0;
   int32_t first_output = 0;
 
   int32_t end() const { return start + count; }
-  // Rows with logits; none where there is a fault.
+  // The number of rows with logits; 0 if the chunk has a fault.
   int32_t outputs() const { return scores + (sample && fault == RowFault::kNone ? 1 : 0); }
-  // Which of the batch's outputs the token at `at` gives; -1: none, its row needs no logits.
+  // The index of the output that the token at position `at` gives, in the batch; -1 if its row
+  // needs no logits.
   int32_t OutputAt(int32_t at) const {
     if (sample && at + 1 == end()) return first_output + scores;
     return at - start < scores ? first_output + at - start : -1;
@@ -73,7 +74,8 @@ class Slots {
   // REQUIRES: limits.slots > 0.
   explicit Slots(const EngineLimits& limits);
 
-  // The deltas of a plan, in the order of the calls. INVALID_ARGUMENT names what is wrong.
+  // The changes of a plan, to be called in the order of execution. INVALID_ARGUMENT names what is
+  // wrong.
   absl::Status CheckCopy(const BlockCopy& copy) const;
   absl::Status Release(SlotId id);
   absl::Status Admit(const fathom::Admit& admit);

@@ -1,8 +1,8 @@
-// worker/engine/step_channel.h: the engine's way to the leader for one life of its group: plans in,
-// results out. Thread: Read by the engine thread; Write by the thread that collects
-// (worker/engine/step_loop.h), maybe while Read waits. Whoever ends the epoch
-// (worker/engine/epoch.h) makes a waiting Read return; nobody else touches the channel. Tests use
-// an in-process fake, production worker/cluster/grpc_step_channel.h.
+// worker/engine/step_channel.h: the stream between the engine and the leader for one epoch: plans
+// in, results out. Thread: the engine thread calls Read; the thread that collects
+// (worker/engine/step_loop.h) calls Write, perhaps while Read waits. When the epoch ends
+// (worker/engine/epoch.h), a waiting Read returns. Tests use a channel in the same process; the
+// real one is worker/cluster/grpc_step_channel.h.
 #pragma once
 
 #include "cluster/plan.h"
@@ -14,11 +14,11 @@ class StepChannel {
  public:
   virtual ~StepChannel() = default;
 
-  // The next plan; waits for it. Errors: INVALID_ARGUMENT: the message was no plan. CANCELLED,
-  // UNAVAILABLE and others: the stream ended; the epoch is over.
+  // Waits for the next plan and returns it. INVALID_ARGUMENT: the message was no valid plan.
+  // CANCELLED, UNAVAILABLE and others: the stream ended, and the epoch with it.
   virtual absl::StatusOr<StepPlan> Read() = 0;
 
-  // Errors: the stream ended; the epoch is over and the result is lost.
+  // An error means that the stream ended, and the epoch with it; the result is lost.
   virtual absl::Status Write(const StepResult& result) = 0;
 };
 

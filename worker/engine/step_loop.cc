@@ -63,7 +63,7 @@ class StepLoop {
       const std::lock_guard lock(mutex_);
       work();
     }
-    changed_.notify_one();  // At most one thread waits: there is room, or there are steps.
+    changed_.notify_one();  // At most one thread waits, since there is room or there are steps.
   }
   bool pipelined() const { return steps_.size() > 1; }
   Step& StepAt(uint64_t number) { return steps_[number % steps_.size()]; }
@@ -71,15 +71,15 @@ class StepLoop {
   const Epoch& epoch_;
   const StepLoopParts& parts_;
   Engine engine_;
-  std::vector<Step> steps_;          // Step number k of the epoch at k % size, while in flight.
-  absl::Status written_;             // By the thread that collects; read after its end.
-  std::atomic<bool> writing_{true};  // False: nothing is written any more.
-  std::mutex mutex_;                 // Guards what follows, and the phase that follows from it.
+  std::vector<Step> steps_;          // Step k of the epoch is at k % size while it is in flight.
+  absl::Status written_;             // Set by the thread that collects; read after it has ended.
+  std::atomic<bool> writing_{true};  // False: no more results are written.
+  std::mutex mutex_;  // Guards the members below and the phase, which depends on them.
   std::condition_variable changed_;
   uint64_t begun_ = 0;
   uint64_t submitted_ = 0;
   uint64_t collected_ = 0;
-  bool closed_ = false;  // Nothing more is submitted.
+  bool closed_ = false;  // No more steps are submitted.
 };
 
 absl::Status StepLoop::ReadAndSubmit() {
@@ -104,11 +104,11 @@ absl::Status StepLoop::ReadAndSubmit() {
 
 void StepLoop::CollectAndWrite() {
   const Clock& clock = *parts_.clock;
-  Step& step = StepAt(collected_);  // This thread alone changes collected_.
+  Step& step = StepAt(collected_);  // Only this thread changes collected_.
   StepStream& stream = step.stream;
   StepResult result = engine_.Collect(step.submitted, &stream);
   parts_.progress->word.fetch_add(1);
-  // Such a device computes inside of Submit.
+  // The device computed inside of Submit.
   if (!pipelined()) stream.submit_end_us = stream.collected_at_us - result.timings.compute_us;
   stream.ready_at_us = clock.Now();
   result.timings.read_to_write_us = stream.ready_at_us - stream.read_at_us;

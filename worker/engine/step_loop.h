@@ -1,8 +1,9 @@
-// worker/engine/step_loop.h: an epoch from its first plan to its end: reads plans, gives them to
-// the engine, collects the steps and writes the results. Thread: RunEpoch is the engine thread. It
-// reads and submits. Where the device takes several steps at once, a collector thread, which
-// RunEpoch starts and joins, collects and writes, so that plan k + 1 is read and queued while step
-// k runs; else the engine thread does that too.
+// worker/engine/step_loop.h: runs an epoch from its first plan to its end: it reads plans, submits
+// them to the engine, collects the steps and writes the results.
+// Thread: the engine thread calls RunEpoch, which reads and submits. If the device takes several
+// steps, RunEpoch starts and joins a second thread, the collector, which collects and writes, so
+// that plan k + 1 is read and queued while step k runs. Otherwise the engine thread collects and
+// writes, too.
 #pragma once
 
 #include <atomic>
@@ -17,7 +18,7 @@
 
 namespace fathom::worker {
 
-// What an epoch runs with; all of it outlives the call.
+// What an epoch needs; all of it outlives the call.
 struct StepLoopParts {
   Device* device = nullptr;
   StepChannel* channel = nullptr;
@@ -27,10 +28,11 @@ struct StepLoopParts {
   StepObserver observer;  // May be null.
 };
 
-// Reads, executes and writes from an empty state until the stream or the epoch ends, or `stop` is
-// set (then after the steps in flight; OK). A result is written only if the epoch was not aborted
-// after the step's last op. Nothing of the epoch is under way when it returns. Errors: why the
-// epoch was aborted, else a wrong plan's, the device's or the stream's.
+// Reads, executes and writes, starting with empty slots, until the stream or the epoch ends or
+// `stop` is set. After `stop` it waits for the steps in flight and returns OK. It writes a result
+// only if the epoch was not aborted after the last op of the step. When it returns, the device does
+// nothing more for the epoch. Errors: the reason if the epoch was aborted, else the error of the
+// plan, of the device or of the stream.
 absl::Status RunEpoch(const Epoch& epoch, const StepLoopParts& parts);
 
 }  // namespace fathom::worker

@@ -1,5 +1,5 @@
-// worker/engine/step_stream.h: what is observed of each step that an epoch's engine did. Thread: an
-// observer is called by one thread at a time, after the step's result was written.
+// worker/engine/step_stream.h: what metrics and traces learn of each step. Thread: one thread at a
+// time calls an observer, after the result of the step was written.
 #pragma once
 
 #include <cstdint>
@@ -10,20 +10,21 @@
 
 namespace fathom::worker {
 
-// When a step's parts happened, and where its time outside of the computation went, by the engine's
-// clock.
+// When the parts of a step happened, by the clock of the engine, and how much time was spent
+// outside of the computation.
 struct StepStream {
   TimeUs read_at_us = 0;       // The plan was read.
-  TimeUs submit_from_us = 0;   // There was room for it.
-  TimeUs submit_end_us = 0;    // All of it is queued; on the CPU: its computing begins.
-  TimeUs collected_at_us = 0;  // Its computing was seen to be over.
-  TimeUs ready_at_us = 0;      // Its result could be written.
-  int64_t read_us = 0;   // Waiting for the plan and reading it: idle time when plans come late.
-  int64_t write_us = 0;  // Handing the result to the stream.
-  // On a device of its own, by its events: computing, and between the step before and this one.
+  TimeUs submit_from_us = 0;   // The device had room for the step.
+  TimeUs submit_end_us = 0;    // The whole step is queued. On the CPU: the computation begins.
+  TimeUs collected_at_us = 0;  // The end of the computation was seen.
+  TimeUs ready_at_us = 0;      // The result was ready to be written.
+  int64_t read_us = 0;         // Waiting for the plan and reading it: idle time if plans come late.
+  int64_t write_us = 0;        // Writing the result to the stream.
+  // From the events of a GPU: the time of the computation, and the time between the end of the
+  // previous step and the begin of this one.
   int64_t device_us = 0;
   int64_t device_idle_us = 0;
-  bool graph = false;  // The device replayed a graph.
+  bool graph = false;  // Whether the device replayed a graph.
 };
 
 using StepObserver =

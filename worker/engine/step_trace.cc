@@ -7,7 +7,7 @@
 namespace fathom::worker {
 namespace {
 
-// A client that went away is noticed within so long.
+// How often Capture asks whether its client has gone away.
 constexpr std::chrono::milliseconds kLookUp{100};
 
 StepTrace TraceOf(const StepPlan& plan, const StepResult& result, const StepStream& stream) {
@@ -43,7 +43,7 @@ void StepRecorder::OnStep(const StepPlan& plan, const StepResult& result,
   if (!on_.load(std::memory_order_relaxed)) return;
   const std::lock_guard lock(mutex_);
   if (steps_.size() >= wanted_) return;
-  steps_.push_back(TraceOf(plan, result, stream));  // Its memory was taken by Capture.
+  steps_.push_back(TraceOf(plan, result, stream));  // Capture has reserved the memory.
   if (steps_.size() < wanted_) return;
   on_.store(false, std::memory_order_relaxed);
   changed_.notify_all();

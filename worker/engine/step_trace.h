@@ -1,6 +1,6 @@
-// worker/engine/step_trace.h: records the next steps when somebody asks for them. Off (and then one
-// atomic load a step) unless a Capture waits. Bounded: one Capture at a time, kTraceStepsMax steps.
-// Thread: every method from any thread.
+// worker/engine/step_trace.h: records the next steps on demand, for `fathom profile`. While no
+// Capture waits it is off and costs one atomic load for each step. Bounded: one Capture at a time,
+// kTraceStepsMax steps. Thread: any thread may call any method.
 #pragma once
 
 #include <atomic>
@@ -21,24 +21,24 @@ namespace fathom::worker {
 
 class StepRecorder {
  public:
-  // A StepObserver.
+  // Is a StepObserver.
   void OnStep(const StepPlan& plan, const StepResult& result, const StepStream& stream);
 
-  // Waits until `steps` more steps were written and returns them in that order; the ones there are
-  // when `timeout` passes, `given_up` (asked a few times a second) says true, or the recorder is
-  // closed. INVALID_ARGUMENT: steps not in 1..kTraceStepsMax. RESOURCE_EXHAUSTED: another Capture
-  // is under way. UNAVAILABLE: closed, and there are none.
+  // Waits until `steps` more steps were written, and returns them in order. Returns fewer if
+  // `timeout` passes, if `given_up` (called a few times a second) returns true, or if the recorder
+  // is closed. INVALID_ARGUMENT: `steps` is not in 1..kTraceStepsMax. RESOURCE_EXHAUSTED: another
+  // Capture runs. UNAVAILABLE: the recorder is closed and has no steps.
   absl::StatusOr<std::vector<StepTrace>> Capture(int32_t steps, std::chrono::milliseconds timeout,
                                                  const std::function<bool()>& given_up);
-  // Ends the Capture under way and all later ones at once.
+  // Ends the running Capture, and all later ones at once.
   void Close();
 
  private:
-  std::atomic<bool> on_{false};  // Changed under the mutex; read without it.
+  std::atomic<bool> on_{false};  // Written under the mutex, read without it.
   std::mutex mutex_;             // Guards what follows.
   std::condition_variable changed_;
   std::vector<StepTrace> steps_;
-  size_t wanted_ = 0;  // 0: no Capture is under way.
+  size_t wanted_ = 0;  // 0: no Capture runs.
   bool closed_ = false;
 };
 
