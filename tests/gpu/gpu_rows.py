@@ -220,7 +220,7 @@ def number(value):
 
 
 def table(rows):
-    """A table for people: for each row: value, floor, share of the floor, the peer's value, and how many times as fast ours is."""
+    """A table for people, with a line for each row: value, floor, share of the floor, the peer's value, and how many times as fast ours is."""
     lines = [f"{'id':<30}{'value':>10}{'floor':>10}{'share':>7}{'peer':>10}{'x peer':>8}"]
     for one in rows:
         value, floor, peer = one["value"], one.get("floor"), one.get("peer")
