@@ -31,8 +31,8 @@ class FairQueue {
   };
 
   // Adds an item. If the queue is full, the newest item of the client with the most waiting items
-  // is returned instead, so a client with many items cannot push out the others. It may be `item`
-  // itself.
+  // is removed and returned, so a client with many items cannot push out those of others. The
+  // returned item may be `item` itself.
   std::optional<Item> Push(const std::string& client, Item item) {
     Client& mine = Enter(client);
     if (waiting_ < capacity_) {

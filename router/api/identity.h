@@ -8,8 +8,8 @@
 // router of the other version by the key alone, that router does not refuse it: the client gets
 // another id in Started, another session and other tokens, and the first session continues or is
 // kept. A client that repeats its request with the id that Started told (the library in client/
-// does so) gets its first session, because a given id is used as it is. IDEMPOTENCY_KEY_REUSED
-// therefore always means that the requests differ, never that the versions differ.
+// does so) is not affected, because a given id is used as it is. Within one router,
+// IDEMPOTENCY_KEY_REUSED always means that the requests differ, never that the versions differ.
 #pragma once
 
 #include <string>

@@ -159,8 +159,8 @@ void GrpcSchedulerLink::Impl::OnDone(RouteStream* stream, const grpc::Status& st
   LoseLeader(stream);
   std::lock_guard lock(mutex_);
   Peer* peer = PeerOf(stream);
-  if (!peer->link.failing() &&
-      !stopping_) {  // One line when the stream is lost, not one for each failed dial.
+  // Logs one line when the stream is lost, not one for each failed dial.
+  if (!peer->link.failing() && !stopping_) {
     LogWarn("scheduler {}: no stream ({}); dialling again", peer->address,
             status.error_message().empty() ? "it ended" : status.error_message());
   }
