@@ -1,5 +1,5 @@
-// router/main.cc: wiring of fathom-router: flags, model folder, text, scheduler link, sessions,
-// servers, and an ordered shutdown.
+// router/main.cc: fathom-router. It reads the flags and the model folder, makes the tokenizer, the
+// scheduler link, the sessions and the servers, and shuts them down in order.
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,15 +26,16 @@ namespace fathom::router {
 namespace {
 
 constexpr int kTickMs = 50;
-constexpr int kStopMaxS = 10;  // For calls to end, once they are cancelled.
-// Measured idle (docs/OPERATIONS.md, "Limits of the system"), with room for a few connections.
+constexpr int kStopMaxS = 10;  // The time in which cancelled calls must end.
+// What an idle router was measured to need (docs/OPERATIONS.md, "Limits of the system"), and some
+// more for a few connections.
 constexpr HostNeeds kNeeds{
     .descriptors = 48, .address_space_bytes = int64_t{1536} << 20, .threads = 24};
 
 struct Options {
   std::string model;
   std::string hf_overrides;
-  std::string chat_template;  // Empty: the folder's.
+  std::string chat_template;  // A file; empty: the template of the model folder.
   std::optional<std::string> served_model_name;
   std::string override_generation_config;
   std::vector<std::string> schedulers = {"127.0.0.1:8003"};
@@ -83,7 +84,7 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   return flags.Parse(argc, argv);
 }
 
-// Runs `work` and says how long it took.
+// Runs `work` and prints how long it took.
 template <class Work>
 auto Phase(const Clock& clock, const char* name, Work work) {
   const TimeUs start = clock.Now();
@@ -92,14 +93,14 @@ auto Phase(const Clock& clock, const char* name, Work work) {
   return result;
 }
 
-// One line for people, on stderr; the exit code is for the supervisor.
+// Prints one line for people on stderr. The supervisor reads the exit code.
 int Fail(int code, const absl::Status& status) {
   LogFlush();
   Diagnose("fathom-router: {}", Message(status));
   return code;
 }
 
-// What the model folder gives; the tokenizer and the template may be absent.
+// What the model folder has for texts. Null: the folder has no tokenizer, or no chat template.
 struct Text {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<const ChatRenderer> chat;
@@ -116,7 +117,8 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder, const std::string& chat
         "the same model",
         folder.path, text.tokenizer->vocab_size() - 1, folder.vocab);
   }
-  // The model's own stop strings must do before any request has them.
+  // Requests take the model's stop strings as defaults, so a stop string that can never be found
+  // must fail here and not in each request.
   PublicRequest defaults;
   defaults.stop.strings = folder.defaults.stop_strings;
   if (const auto status = ResolveStopStrings(*text.tokenizer, /*chat=*/true, &defaults);
@@ -128,8 +130,8 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder, const std::string& chat
   return text;
 }
 
-// Ends the process when an ordered end takes longer. What runs looks at cancellation, so that is a
-// bug; but a drain waits for none.
+// Ends the process if the ordered shutdown takes longer than `seconds`. Everything that runs checks
+// for cancellation, so a longer shutdown is a bug; a drain must end in spite of it.
 void EndAfter(int seconds) {
   std::thread([seconds] {
     std::this_thread::sleep_for(std::chrono::seconds(seconds));

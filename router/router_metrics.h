@@ -1,5 +1,5 @@
-// router/router_metrics.h: the router's metrics, fathom_router_*. Registered once, by main's
-// wiring; updated from any thread.
+// router/router_metrics.h: the router's metrics, fathom_router_*. main.cc makes the object once;
+// any thread may update the metrics.
 #pragma once
 
 #include <map>
@@ -14,7 +14,7 @@ namespace fathom::router {
 
 class RouterMetrics final : public SessionObserver, public ApiObserver {
  public:
-  // `metrics` outlives this.
+  // REQUIRES: `metrics` outlives this object.
   explicit RouterMetrics(Metrics* metrics);
 
   void FirstToken(int64_t since_us, int64_t tokens) override;
@@ -25,7 +25,7 @@ class RouterMetrics final : public SessionObserver, public ApiObserver {
   void StreamReset() override { resets_.Add(); }
   void Refused(absl::StatusCode code) override;
 
-  // Gauges, from a look at the tables.
+  // Set the gauges and the counters that another object counts.
   void Show(const Sessions::View& view, bool ready);
   void Show(const rpc::ConnectionStats& connections);
 

@@ -137,7 +137,7 @@ absl::Status CheckOutput(const PublicRequest& request, const ModelFacts& facts) 
   return absl::OkStatus();
 }
 
-// How many tokens prompt and answer may have together.
+// The limit of the tokens that prompt and answer have together, and where it comes from.
 struct TokenLimit {
   int64_t tokens;
   bool pool_binds;
@@ -165,7 +165,8 @@ absl::Status PromptTooLong(const char* has, int64_t prompt_tokens, const TokenLi
       limit.reason, "prompt");
 }
 
-// How many tokens may follow the prompt; not OK when there is no room for one.
+// The value of max_tokens: how many tokens may follow the prompt. INVALID_ARGUMENT: there is no
+// room for one token, or for as many as the request asks for.
 absl::StatusOr<int32_t> RoomAfter(int64_t prompt_tokens, const PublicStop& stop,
                                   const ModelFacts& facts) {
   const TokenLimit limit = LimitOfTokens(facts);
@@ -189,7 +190,8 @@ absl::StatusOr<int32_t> RoomAfter(int64_t prompt_tokens, const PublicStop& stop,
   return static_cast<int32_t>(stop.max_tokens.value_or(static_cast<int32_t>(room)));
 }
 
-// Workers hold so many biases of a sequence as a request may have, the suppressed tokens included.
+// A worker has room for as many biases of a sequence as one request may have. The model's
+// suppressed tokens are biases too, so they reduce what a request may send.
 absl::Status CheckBiases(const SamplingParams& resolved, const PublicSampling& asked,
                          const ModelFacts& facts) {
   const auto max = static_cast<size_t>(LimitOf(Field::kLogitBiasCount).max);
@@ -202,7 +204,8 @@ absl::Status CheckBiases(const SamplingParams& resolved, const PublicSampling& a
       Reason::kOutOfRange, "sampling.logit_bias");
 }
 
-// The request's biases and the model's suppressed tokens, which no request can bring back.
+// The request's biases together with the model's suppressed tokens. A request cannot allow a
+// suppressed token again.
 std::vector<std::pair<TokenId, float>> WithSuppressed(
     const std::vector<std::pair<TokenId, float>>& biases, const std::vector<TokenId>& suppressed) {
   std::vector<std::pair<TokenId, float>> all;

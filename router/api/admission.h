@@ -1,6 +1,6 @@
-// router/api/admission.h: turns a public request into an admitted one, or says exactly why not.
-// Pure. Every limit a user can meet is here or in field_limits.h. The result is a proof: what was
-// admitted may be submitted, and the record alone decides the tokens. Errors: INVALID_ARGUMENT,
+// router/api/admission.h: admission: checks a public request against every limit (those of one
+// field are in field_limits.h) and makes an AdmittedRequest, which may be submitted without another
+// check. The record of an AdmittedRequest alone decides the tokens. Pure. Errors: INVALID_ARGUMENT,
 // NOT_FOUND (model) or UNIMPLEMENTED, each with ErrorDetail{reason, field}.
 #pragma once
 
@@ -46,7 +46,7 @@ struct PublicOutput {
   bool keep_special = false;
 };
 
-// Generate and Chat alike, without the prompt: that is token ids by the time of Admit.
+// A request of Generate or of Chat, without its prompt. Admit gets the prompt as token ids.
 struct PublicRequest {
   std::string request_id;
   std::string idempotency_key;
@@ -59,30 +59,31 @@ struct PublicRequest {
 
 // What decides admission besides the request.
 struct ModelFacts {
-  std::string name;  // Served.
+  std::string name;  // The name under which clients know the model.
   int32_t vocab = 0;
-  int32_t context_tokens = 0;  // Longest prompt + output.
-  int64_t pool_tokens = 0;     // Of one group's whole KV cache.
+  int32_t context_tokens = 0;  // The most tokens that prompt and output have together.
+  int64_t pool_tokens = 0;     // The tokens that the KV pool of one group can hold.
   std::vector<TokenId> end_token_ids;
   RequestDefaults defaults;
   bool has_tokenizer = false;
   bool has_chat_template = false;
 };
 
-// Drawn by the caller (router/api/identity.h), so that admission has no randomness.
+// The caller makes it (router/api/identity.h), because a random id would make admission impure.
 struct Identity {
   SessionKey key;
   uint64_t seed = 0;
 };
 
-// What turns ids into the client's text; it travels in the router_blob of a Submit.
+// How token ids become the client's text. These options are the router_blob of a Submit, so another
+// router can continue the text.
 struct TextOptions {
   std::vector<std::string> stop_strings;
   bool include_stop = false;
   bool keep_special = false;
   bool want_ids = true;
   bool want_text = true;
-  bool chat = false;  // Reasoning and text are told apart.
+  bool chat = false;  // The client gets reasoning and text separately.
   bool operator==(const TextOptions&) const = default;
 };
 
@@ -91,25 +92,25 @@ struct AdmittedRequest {
   TextOptions text;
   std::string idempotency_key;
   bool seed_given = false;
-  bool max_tokens_given = false;  // Else it is what fitted when the request was admitted.
+  bool max_tokens_given = false;  // Not given: max_tokens is the room at the time of admission.
   int64_t deadline_ms = 0;
 };
 
-// The request's values, else the model's, else OpenAI's.
+// The value of each parameter: the request's if it has one, else the model's, else OpenAI's.
 SamplingParams ResolveSampling(const PublicSampling& sampling, const RequestDefaults& defaults);
 
-// Each field by itself, before anything is tokenized: cheap, and early for the user.
+// Checks each field by itself. It is cheap, so it runs before the prompt is tokenized.
 absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts);
 
-// The whole check. Calls CheckFields too.
+// Does the whole check; it calls CheckFields too.
 absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<TokenId> prompt_ids,
                                       const ModelFacts& facts, const Identity& identity);
 
-// Whether a prompt that has at least so many tokens may fit; else INVALID_ARGUMENT as Admit gives.
-// For texts that are too long to be tokenized in vain.
+// OK if a prompt with at least `tokens_at_least` tokens may fit, else the INVALID_ARGUMENT of
+// Admit. A long text that cannot fit is refused by this before time is spent on tokenizing it.
 absl::Status CheckPromptMayFit(int64_t tokens_at_least, const ModelFacts& facts);
 
-// INVALID_ARGUMENT (reason OUT_OF_RANGE) for the first id that is not of the vocabulary.
+// INVALID_ARGUMENT (reason OUT_OF_RANGE) for the first id outside of the vocabulary.
 absl::Status CheckTokenIds(const std::vector<TokenId>& ids, const ModelFacts& facts,
                            const char* field);
 

@@ -58,13 +58,13 @@ template <class T>
 void Append(std::string* to, uint8_t tag, const std::optional<T>& field) {
   if (field) AppendField(to, tag, Value(*field));
 }
-// An alternative of a variant; null: it is another one.
+// An alternative of a variant. Null: the variant has another alternative.
 template <class T>
 void Append(std::string* to, uint8_t tag, const T* field) {
   if (field != nullptr) AppendField(to, tag, Value(*field));
 }
 
-// Fields with the tags 1, 2, ...
+// Gives the fields the tags 1, 2, ...
 template <class... Field>
 std::string Struct(const Field&... fields) {
   std::string bytes;
@@ -74,8 +74,9 @@ std::string Struct(const Field&... fields) {
 }
 
 // ---- Structs
-// Each takes all of the struct's members apart by name, so that a new member does not compile here
-// before it is encoded. What is taken out and not used may differ between repetitions.
+// Each function names all members of its struct in a structured binding. A new member therefore
+// does not compile until it is handled here. A member that is named and not encoded may differ
+// between two repetitions of a request.
 
 std::string Value(const std::pair<TokenId, float>& bias) { return Struct(bias.first, bias.second); }
 
@@ -105,7 +106,7 @@ std::string Value(const ChatToolCall& call) {
 std::string Value(const ChatMessage& message) {
   const auto& [role, content, content_parts, tool_calls, tool_call_id, name, reasoning, literal] =
       message;
-  static_cast<void>(literal);  // Follows from the role and the chat's allow_special.
+  static_cast<void>(literal);  // The role and the chat's allow_special decide it.
   return Struct(role, content, content_parts, tool_calls, tool_call_id, name, reasoning);
 }
 

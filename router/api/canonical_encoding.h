@@ -1,14 +1,14 @@
 // router/api/canonical_encoding.h: a request as bytes, for its identity (identity.h). Equal
-// requests have equal bytes, and different ones have different bytes. Nothing reads them back.
+// requests have equal bytes, and different requests have different bytes. No code decodes them.
 // Pure.
 //
-// A struct is its fields in the order of their tags. A field is its tag (1 byte), the length of its
-// value (8 bytes) and its value. A field that has its default value (an optional one that is
-// absent, an empty text or list, false) is left out, so that a request which does not use a new
-// field keeps its bytes. An optional field that is present is written whatever its value. All
+// A struct is encoded as its fields in the order of their tags. A field is encoded as its tag
+// (1 byte), the length of its value (8 bytes) and its value. A field that has its default value (an
+// absent optional, an empty text or list, false) is left out. Therefore a request that does not use
+// a new field keeps its bytes and its id. An optional field that is present is always written. All
 // numbers are little-endian. Values:
 //   text: its bytes; bool: one byte, 0 or 1; integer: 8 bytes, two's complement; float: 4 bytes,
-//   IEEE 754; struct: as above; list: of each element the length (8 bytes) and the value.
+//   IEEE 754; struct: as above; list: for each element its length (8 bytes) and its value.
 //
 // Tags:
 //   request    1 model, 2 sampling, 3 stop, 4 output, 5 prompt text, 6 prompt token ids, 7 chat
@@ -18,13 +18,15 @@
 //   output     1 logprobs, 2 prompt_logprobs, 3 ids, 4 text, 5 keep_special
 //   chat       1 messages, 2 tools, 3 enable_thinking, 4 add_generation_prompt, 5 allow_special,
 //              6 kwargs, 7 continue_final_message
-//   message    1 role, 2 content, 3 content_parts, 4 tool_calls, 5 tool_call_id, 6 name, 7
-//   reasoning tool call  1 id, 2 name, 3 arguments
-// A tag is never used again for another field. A change of anything else here needs another
-// kIdentityVersion.
+//   message    1 role, 2 content, 3 content_parts, 4 tool_calls, 5 tool_call_id, 6 name,
+//              7 reasoning
+//   tool call  1 id, 2 name, 3 arguments
+// The tag of a removed field is never given to another field, or two different requests could have
+// the same bytes. Any other change of this encoding needs a new kIdentityVersion.
 //
-// Left out is what a repetition of a request may change (docs/API.md, "Seeds and ids"): request_id,
-// seed, deadline_ms. The idempotency key stands beside these bytes in the digest.
+// The encoding leaves out the fields that a repetition of a request may change (docs/API.md, "Seeds
+// and ids"): request_id, seed and deadline_ms. It also leaves out the idempotency key, which is in
+// the hash by itself.
 #pragma once
 
 #include <string>

@@ -20,7 +20,8 @@ absl::Status Refuse(const absl::Status& status, const char* field) {
   return WithReason(status, theirs ? Reason::kChatTemplateRefused : Reason::kInternal, field);
 }
 
-// JSON deeper than this is refused before anything recursive sees it.
+// JSON that is nested deeper is refused before the recursive parser reads it, which would overflow
+// the stack.
 constexpr int kToolsDepthMax = 64;
 
 bool TooDeep(const std::string& json) {
@@ -92,7 +93,7 @@ absl::StatusOr<RenderedChat> ChatRenderer::Render(ChatPrompt chat,
   FATHOM_RETURN_IF_ERROR(CheckMessages(chat.messages));
   const bool literal = !chat.allow_special;
   for (ChatMessage& message : chat.messages) {
-    // What the model itself wrote may hold its markers.
+    // The model wrote the assistant's messages, so they may contain its special tokens.
     message.literal = literal && message.role != "assistant";
   }
   if (!chat.tools_json.empty()) {

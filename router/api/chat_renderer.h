@@ -1,6 +1,7 @@
-// router/api/chat_renderer.h: messages to prompt: the model's chat template, which keeps account of
-// what is a client's text, then the tokenizer, which makes no special token of that. Pure; const
-// and safe from any thread.
+// router/api/chat_renderer.h: makes a prompt from chat messages. The model's chat template renders
+// the messages and marks which bytes came from a client; the tokenizer makes no special token of
+// those bytes. Otherwise a client could write the markers of another role into its message. Pure
+// and const; any thread may call it.
 #pragma once
 
 #include <functional>
@@ -18,25 +19,27 @@ namespace fathom::router {
 
 struct RenderedChat {
   std::vector<TokenId> ids;
-  std::string text;  // As rendered.
+  std::string text;  // The text that the template made.
 };
 
 struct RenderOptions {
-  int64_t now_unix_s = 0;   // The date that a template may show.
-  CancelFn cancelled = {};  // Asked now and then; true: CANCELLED.
-  // Asked before a text is tokenized: may a prompt of at least so many tokens be used?
+  int64_t now_unix_s = 0;   // The time for templates that show the date.
+  CancelFn cancelled = {};  // Called now and then; if it returns true: CANCELLED.
+  // If set, called before the text is tokenized, with a lower bound of its number of tokens. Render
+  // returns the status if it is not OK.
   std::function<absl::Status(int64_t tokens_min)> check_tokens_min = {};
 };
 
 class ChatRenderer {
  public:
-  // Null when the folder has no chat template. `file`: a template in the place of the folder's, or
-  // empty. `tokenizer` outlives it. INVALID_ARGUMENT: the template cannot be used, with the reason.
+  // Null if the folder has no chat template. `file`, if not empty, is a template that replaces the
+  // folder's. INVALID_ARGUMENT: the template cannot be used. REQUIRES: `tokenizer` outlives the
+  // renderer.
   static absl::StatusOr<std::unique_ptr<const ChatRenderer>> Load(const std::string& folder,
                                                                   const std::string& file,
                                                                   const Tokenizer* tokenizer);
 
-  // INVALID_ARGUMENT (with the field), or what check_tokens_min gives.
+  // INVALID_ARGUMENT (with the field), or the status of check_tokens_min.
   absl::StatusOr<RenderedChat> Render(ChatPrompt chat, const RenderOptions& options) const;
 
  private:

@@ -1,8 +1,8 @@
-// router/api/fair_queue.h: a bounded queue that shares its workers' time fairly between clients.
-// Of the clients that have something waiting, the one that has used the least time comes
-// next; what runs counts while it runs. A client that comes new, or comes back, starts where the
-// least of the busy ones stands: nobody saves time up. When nothing waits or runs, all is
-// forgotten. Thread: none of its own; its owner locks. Time is an argument.
+// router/api/fair_queue.h: a bounded queue that shares the time of a few threads fairly between
+// clients. Pop takes an item of the client that has used the least time; the time of items that
+// still run counts too. A client that is new, or that was idle, starts with the time of the client
+// that was served last, so an idle client gets no advantage later. When no item waits or runs, the
+// queue forgets all clients. Thread: the owner locks. Time is an argument.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@ namespace fathom::router {
 template <class Item>
 class FairQueue {
  public:
-  // REQUIRES: capacity > 0, of items that wait.
+  // `capacity`: the most items that wait. REQUIRES: capacity > 0.
   explicit FairQueue(size_t capacity) : capacity_(capacity) { FATHOM_CHECK(capacity > 0); }
 
   struct Taken {
@@ -30,8 +30,9 @@ class FairQueue {
     Item item;
   };
 
-  // Adds an item. In a full queue the client with the most waiting items loses its newest: the item
-  // that there is no room for is returned.
+  // Adds an item. If the queue is full, the newest item of the client with the most waiting items
+  // is removed and returned, so a client with many items cannot push out those of others. The
+  // returned item may be `item` itself.
   std::optional<Item> Push(const std::string& client, Item item) {
     Client& mine = Enter(client);
     if (waiting_ < capacity_) {
@@ -53,7 +54,8 @@ class FairQueue {
     return refused;
   }
 
-  // The next item, oldest first within a client; nullopt when none waits. Done is called for it.
+  // The next item; within a client, the oldest one. nullopt: none waits. The caller must call Done
+  // when the item has ended.
   std::optional<Taken> Pop(TimeUs now) {
     auto next = clients_.end();
     for (auto it = clients_.begin(); it != clients_.end(); ++it) {
@@ -72,7 +74,7 @@ class FairQueue {
     return taken;
   }
 
-  // An item of this client that was popped at `started` has ended.
+  // An item of `client` that was popped at `started` has ended.
   void Done(const std::string& client, TimeUs started, TimeUs now) {
     const auto it = clients_.find(client);
     FATHOM_CHECK(it != clients_.end() && it->second.running > 0);
@@ -83,7 +85,7 @@ class FairQueue {
     Leave(client);
   }
 
-  // Takes out every waiting item that `gone` is true of.
+  // Removes and returns every waiting item for which `gone` returns true.
   template <class Predicate>
   std::vector<Item> TakeIf(const Predicate& gone) {
     std::vector<Item> taken;
@@ -102,15 +104,15 @@ class FairQueue {
   }
 
   size_t waiting() const { return waiting_; }
-  // Clients that it remembers.
+  // The number of clients that the queue remembers.
   size_t clients() const { return clients_.size(); }
 
  private:
   struct Client {
     std::deque<Item> waiting;
-    int64_t used_us = 0;  // By items that have ended.
+    int64_t used_us = 0;  // The time of items that have ended.
     int64_t running = 0;
-    int64_t started_sum_us = 0;  // When the running ones started.
+    int64_t started_sum_us = 0;  // The sum of the times at which the running items started.
 
     int64_t UsedUs(TimeUs now) const { return used_us + running * now - started_sum_us; }
     bool idle() const { return waiting.empty() && running == 0; }
@@ -123,7 +125,8 @@ class FairQueue {
     return client;
   }
 
-  // A client that used more than the others is remembered until they have caught up.
+  // An idle client that has used more time than floor_us_ is remembered. Otherwise a client could
+  // get rid of its used time by a pause.
   void Leave(const std::string& name) {
     if (waiting_ == 0 && running_ == 0) {
       clients_.clear();
@@ -143,7 +146,9 @@ class FairQueue {
   const size_t capacity_;
   size_t waiting_ = 0;
   size_t running_ = 0;
-  int64_t floor_us_ = 0;  // Time used by the client that was served last; never falls while busy.
+  // The time used by the client that was served last. It never decreases while an item waits or
+  // runs.
+  int64_t floor_us_ = 0;
   std::map<std::string, Client> clients_;
 };
 

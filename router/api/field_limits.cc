@@ -13,7 +13,7 @@ using enum Field;
 constexpr UpperBound kFixed = UpperBound::kFixed;
 constexpr UpperBound kVocab = UpperBound::kVocabulary;
 
-// Rows in the order of the enum.
+// One row for each value of Field, in the order of the enum.
 constexpr FieldLimit kLimits[] = {
     {kTemperature, "sampling.temperature", 0, 2, false, kFixed, "the model's, else 1", "",
      "0, like all below 0.00001, takes the most likely token always"},

@@ -1,7 +1,6 @@
-// router/api/field_limits.h: the one table of limits of the public request (docs/API.md shows it to
-// users). Every numeric field of proto/inference.proto's requests has one row; admission checks
-// against nothing else, and the property test walks the rows, so that a field cannot be added
-// without its limit.
+// router/api/field_limits.h: the one table of limits of the public request; docs/API.md shows it to
+// users. Every numeric field of the requests in proto/inference.proto has one row. Admission checks
+// fields against this table alone, and a property test tries values inside and outside of each row.
 #pragma once
 
 #include <cstdint>
@@ -43,31 +42,31 @@ enum class Field {
   kCount,  // Not a field.
 };
 
-// Where a row's upper end comes from.
+// Where a row's upper limit comes from.
 enum class UpperBound { kFixed, kVocabulary };
 
 struct FieldLimit {
   Field field;
   std::string_view path;  // As in the proto: "sampling.temperature".
   double min;
-  double max;         // With kVocabulary: ignored, the model's vocabulary - 1 counts.
+  double max;         // Ignored with kVocabulary: then the maximum is the model's vocabulary - 1.
   bool min_excluded;  // (min, max] instead of [min, max].
   UpperBound upper;
-  std::string_view fallback;  // What holds when the field is absent.
+  std::string_view fallback;  // The value that is used if the field is absent.
   std::string_view unit;
-  std::string_view way_out;  // What to do instead.
+  std::string_view way_out;  // What the user can do instead.
 };
 
 std::span<const FieldLimit> FieldLimits();
 const FieldLimit& LimitOf(Field field);
 
-// INVALID_ARGUMENT (reason OUT_OF_RANGE) unless `value` is a number within the row's range. `path`
-// replaces the row's in the error when a position belongs to it ("stop.strings[3]"). `vocab`: of
-// the model; `model`: its name.
 struct FieldContext {
-  int32_t vocab = 0;
-  std::string_view model;
+  int32_t vocab = 0;       // The vocabulary of the model.
+  std::string_view model;  // The name of the model, for the error.
 };
+// INVALID_ARGUMENT (reason OUT_OF_RANGE) unless `value` is a number within the row's range. If
+// `path` is not empty, the error names it instead of the row's path, for example with an index:
+// "stop.strings[3]".
 absl::Status CheckField(Field field, double value, const FieldContext& context,
                         std::string_view path = {});
 

@@ -1,15 +1,15 @@
 // router/api/identity.h: where a request's id and seed come from. The id is the client's own, else
-// a function of (tenant, idempotency key, request), else random, once. The seed is the client's
-// own, else a function of tenant and id: whoever repeats a request under its id, at any router and
-// after any loss, asks for the same tokens, with or without the seed that Started told.
+// a function of (tenant, idempotency key, request), else random. The seed is the client's own, else
+// a function of tenant and id. A client that repeats a request under its id, at any router and
+// after any loss, therefore asks for the same tokens, with or without the seed that Started told.
 //
-// The function is versioned. While two versions of the router run side by side (an upgrade), the
-// same key and request have another id at a router of the other version. A client that repeats its
-// request there by the key alone is not refused: it gets another id in Started, a session of its
-// own and other tokens, and the first session goes on or is kept as if the key had been new. A
-// client that repeats it with the id that Started told (the bundled one does) is not concerned,
-// for then the id counts. Within one router IDEMPOTENCY_KEY_REUSED means another request, never
-// another version.
+// The function has a version. During an upgrade, routers of two versions run at the same time, and
+// the same key and request have different ids at the two. If a client repeats its request at a
+// router of the other version by the key alone, that router does not refuse it: the client gets
+// another id in Started, another session and other tokens, and the first session continues or is
+// kept. A client that repeats its request with the id that Started told (the library in client/
+// does so) is not affected, because a given id is used as it is. Within one router,
+// IDEMPOTENCY_KEY_REUSED always means that the requests differ, never that the versions differ.
 #pragma once
 
 #include <string>
@@ -18,15 +18,15 @@
 
 namespace fathom::router {
 
-// Of IdFromKey and of the encoding (canonical_encoding.h). One byte.
+// The version of IdFromKey and of the encoding (canonical_encoding.h). One byte.
 inline constexpr char kIdentityVersion = 1;
 
-// SHA-256 over the version, tenant, key and CanonicalEncoding(request), the last three each
-// preceded by its length as 8 little-endian bytes: hex of bytes 8-23.
+// Bytes 8 to 23, in hex, of the SHA-256 of: the version, tenant, key, CanonicalEncoding(request).
+// Before each of the last three stands its length as 8 little-endian bytes.
 std::string IdFromKey(const std::string& tenant, const std::string& key,
                       const GenerateRequest& request);
 
-// SHA-256 over tenant and id, each preceded by its length likewise: bytes 0-7, little-endian.
+// Bytes 0 to 7, little-endian, of the SHA-256 of tenant and id, each after its length as above.
 uint64_t SeedFromId(const std::string& tenant, const std::string& request_id);
 
 Identity IdentityOf(const std::string& tenant, const GenerateRequest& request);

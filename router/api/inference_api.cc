@@ -15,7 +15,7 @@
 namespace fathom::router {
 namespace {
 
-// Another router takes the request at once; the delay only keeps clients from coming in one moment.
+// Another router can take the request at once. The delay only spreads the clients over time.
 constexpr int64_t kDrainingRetryMs = 200;
 
 absl::Status NoTokenizer(const ModelFolder& folder, const char* field, const char* way_out) {
@@ -24,7 +24,8 @@ absl::Status NoTokenizer(const ModelFolder& folder, const char* field, const cha
                     Reason::kNoTokenizer, field);
 }
 
-// The call's own deadline counts when it is the nearer one; both run while the call waits.
+// Sets the request's deadline to what is left of the shorter one of the two deadlines, the
+// request's and the call's. The time that the call waited for the pool counts.
 absl::Status ApplyDeadline(const CallContext& call, int64_t waited_ms, PublicRequest* request) {
   int64_t left_ms = request->deadline_ms;
   if (call.deadline_ms > 0 && (left_ms == 0 || call.deadline_ms < left_ms)) {
@@ -56,7 +57,7 @@ absl::Status CheckPositions(const std::vector<int32_t>& positions) {
 
 }  // namespace
 
-// ---- Whether ----
+// ---- Readiness ----
 
 absl::Status InferenceApi::Draining() const {
   return WithReason(Unavailable("this router is shutting down; send the request to another one"),
@@ -133,7 +134,8 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
   FATHOM_ASSIGN_OR_RETURN(const ModelFacts facts, Facts());
   PublicRequest& params = request.params;
   FATHOM_RETURN_IF_ERROR(CheckFields(params, facts));
-  const Identity identity = IdentityOf(call.tenant, request);  // Of what the client asked for.
+  // Before the lines below change the request, or a repetition could get another id.
+  const Identity identity = IdentityOf(call.tenant, request);
   const int64_t waited_ms = (parts_.clock->Now() - received_us) / 1000;
   FATHOM_RETURN_IF_ERROR(ApplyDeadline(call, waited_ms, &params));
   const bool chat = std::holds_alternative<ChatPrompt>(request.prompt);
@@ -197,7 +199,7 @@ absl::StatusOr<std::vector<TokenId>> InferenceApi::PromptIds(const CallContext& 
                     Reason::kEmptyPrompt, "prompt");
 }
 
-// REQUIRES: there is a tokenizer.
+// REQUIRES: the model has a tokenizer.
 absl::StatusOr<std::vector<TokenId>> InferenceApi::Encode(const std::string& text,
                                                           const EncodeOptions& options) const {
   auto ids = parts_.tokenizer->Encode(text, options);
@@ -263,7 +265,7 @@ absl::StatusOr<std::string> InferenceApi::Detokenize(const DetokenizeRequest& re
 absl::StatusOr<ModelAnswer> InferenceApi::GetModel(const std::string& name) const {
   const Sessions::View view = parts_.sessions->view();
   const bool known = CanAdmit(*parts_.folder, view).ok();
-  ModelFacts facts;  // What the folder alone says, until the cluster is there.
+  ModelFacts facts;  // From the folder alone, until a worker has registered.
   facts.name = parts_.served_name;
   facts.vocab = parts_.folder->vocab;
   facts.context_tokens = parts_.folder->context_tokens;

@@ -1,10 +1,11 @@
-// router/api/inference_api.h: what the router does for its clients, apart from any protocol: plain
-// requests in (requests.h), sessions and plain answers out. A front end reads its protocol's
-// messages into requests, writes events and answers in it, and has no policy of its own.
+// router/api/inference_api.h: what the router does for its clients, without any protocol. It takes
+// plain requests (requests.h) and gives sessions and plain answers. A front end converts the
+// messages of its protocol to requests, and events and answers to messages; it has no policy of its
+// own.
 //
-// Thread: any. Nothing blocks in the caller: what may take long (a request beyond inline_bytes_max)
-// goes to the work pool, and a full pool is RESOURCE_EXHAUSTED at once. Errors carry
-// ErrorDetail{reason, field}; a field is named as in proto/inference.proto.
+// Thread: any. No method blocks its caller: a request of inline_bytes_max bytes or more goes to the
+// work pool, and a full pool gives RESOURCE_EXHAUSTED at once. Errors have
+// ErrorDetail{reason, field}; fields are named as in proto/inference.proto.
 #pragma once
 
 #include <atomic>
@@ -26,7 +27,7 @@
 
 namespace fathom::router {
 
-// What /metrics counts beside sessions. From any thread.
+// Counts for /metrics what no session sees. Any thread may call it.
 class ApiObserver {
  public:
   virtual ~ApiObserver() = default;
@@ -43,42 +44,43 @@ struct ApiParts {
   const Clock* clock = nullptr;
   ApiObserver* observer = nullptr;
   size_t inline_bytes_max = 4 << 10;
-  bool behind_proxy = false;  // Clients are told apart by "x-forwarded-for", not by their peers.
+  bool behind_proxy = false;  // Clients are distinguished by "x-forwarded-for", not by their peers.
 };
 
 class InferenceApi {
  public:
-  // What `parts` points to outlives this.
+  // REQUIRES: everything that `parts` points to outlives this object.
   explicit InferenceApi(ApiParts parts) : parts_(std::move(parts)) {}
 
   Sessions* sessions() const { return parts_.sessions; }
 
-  // A new session, or one more stream of one that a repeated request attaches to; `stream` begins
-  // or is refused, now or later. `read` makes the request of the call's message, which has `bytes`
-  // bytes; it runs where the rest does, for reading may take long too.
+  // Makes a new session for the request, or one more stream of the existing session if the request
+  // repeats an earlier one. Then `stream` begins or is refused, now or later. `read` parses the
+  // call's message, which has `bytes` bytes. It runs in the pool too if the message is long,
+  // because parsing a long message takes long.
   void Generate(const CallContext& call, size_t bytes,
                 std::function<absl::StatusOr<GenerateRequest>()> read,
                 const std::shared_ptr<SessionStream>& stream) const;
-  // Goes on with a session of this or another router; `stream` begins or is refused.
+  // Continues a session of this or another router. Then `stream` begins or is refused.
   void Resume(const CallContext& call, const absl::StatusOr<ResumeRequest>& request,
               const std::shared_ptr<SessionStream>& stream) const;
 
-  // Runs `work` at once when the call's message has few bytes, else on the pool, which may drop it:
-  // `refuse` is called then. For the calls below where they read a text.
+  // Runs `work` at once if the call's message has fewer than inline_bytes_max bytes, else in the
+  // pool. If the pool drops the work, `refuse` is called. Front ends run the calls below in it.
   void Run(const CallContext& call, size_t bytes, std::function<void()> work,
            std::function<void(const absl::Status&)> refuse) const;
 
   absl::StatusOr<TokenizeAnswer> Tokenize(const CallContext& call, TokenizeRequest request) const;
   absl::StatusOr<std::string> Detokenize(const DetokenizeRequest& request) const;
-  // `name` is checked against the model's; empty: any.
+  // NOT_FOUND: `name` is neither empty nor the name of the served model.
   absl::StatusOr<ModelAnswer> GetModel(const std::string& name) const;
-  // The table of limits (field_limits.h), the vocabulary's filled in.
+  // The table of limits (field_limits.h), with the model's vocabulary filled in.
   std::vector<FieldLimit> GetLimits() const;
   StatusAnswer GetStatus() const;
 
-  // OK: a request would be answered now.
+  // OK: a request would be answered now. Else the errors of Readiness, or DRAINING.
   absl::Status Ready() const;
-  // From now on new requests are refused.
+  // From now on new requests are refused; sessions continue.
   void Drain() { draining_ = true; }
 
  private:
@@ -98,7 +100,8 @@ class InferenceApi {
 
   const ApiParts parts_;
   std::atomic<bool> draining_{false};
-  mutable std::atomic<uint64_t> refused_{0};  // Makes retry delays differ.
+  // Counts refusals, so that each client gets another retry delay.
+  mutable std::atomic<uint64_t> refused_{0};
 };
 
 }  // namespace fathom::router

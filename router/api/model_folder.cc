@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The folder's own name, also of "models/x/" and ".".
+// The folder's own name, for paths like "models/x/" and "." too.
 std::string NameOf(const std::string& path) {
   fs::path normal = fs::path(path).lexically_normal();
   if (normal.filename().empty()) normal = normal.parent_path();
@@ -23,8 +23,9 @@ std::string NameOf(const std::string& path) {
   return normal.filename().string();
 }
 
-// The nearest value that a request may have, with a note where it is another one. What a model's
-// authors recommend must not keep the model from starting.
+// The value that is nearest to `value` and allowed in a request. If it differs from `value`, a note
+// says so. It is not an error, because a value that a model's authors recommend must not prevent
+// the model from starting.
 template <class T>
 std::optional<T> Clamped(Field field, std::optional<T> value, std::vector<std::string>* notes) {
   if (!value) return value;
@@ -43,8 +44,9 @@ RequestDefaults DefaultsOf(const worker::GenerationConfig& generation,
                            std::vector<std::string>* notes) {
   RequestDefaults defaults;
   defaults.temperature = Clamped(Field::kTemperature, generation.temperature, notes);
-  defaults.top_k = generation.top_k;  // Below the vocabulary.
-  defaults.top_p = generation.top_p;  // Above 0, at most 1; so is min_p.
+  // ReadGenerationConfig has checked the ranges of these three.
+  defaults.top_k = generation.top_k;
+  defaults.top_p = generation.top_p;
   defaults.min_p = generation.min_p;
   defaults.repetition_penalty =
       Clamped(Field::kRepetitionPenalty, generation.repetition_penalty, notes);
@@ -64,7 +66,8 @@ absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path, std::string
   ModelFolder folder;
   folder.path = path;
   folder.name = NameOf(path);
-  // Also a configuration file alone (models/shapes/*.json): token ids in and out, random weights.
+  // `path` may also be a configuration file without a folder (models/shapes/*.json). Then there are
+  // random weights and no texts.
   FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config,
                           worker::ReadModelConfig(path, overrides));
   folder.config_digest = Sha256Hex(config.source.text);

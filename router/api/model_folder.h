@@ -1,7 +1,7 @@
-// router/api/model_folder.h: what a router needs of a model folder: config.json,
-// generation_config.json (both read by modeling/config, as workers do) and whether there is a
-// tokenizer. Weights are the worker's. Pure besides reading the files. Errors: INVALID_ARGUMENT or
-// NOT_FOUND naming file, key, found, expected and the way out (exit 66 in main).
+// router/api/model_folder.h: what a router needs from a model folder: config.json,
+// generation_config.json (modeling/config reads both, as in the workers) and whether a tokenizer
+// exists. The router never reads weights. Errors: INVALID_ARGUMENT or NOT_FOUND with the file, the
+// key, what was found, what is expected and what to do (exit code 66 in main).
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@
 
 namespace fathom::router {
 
-// What holds where a request says nothing: generation_config.json's values, within this server's
-// limits for a request (field_limits.h). What is absent here is OpenAI's default.
+// The values of generation_config.json, which are used if a request gives none. They are within the
+// limits of a request (field_limits.h). If a value is absent here too, OpenAI's default is used.
 struct RequestDefaults {
   std::optional<float> temperature;
   std::optional<int32_t> top_k;
@@ -25,28 +25,31 @@ struct RequestDefaults {
   std::optional<float> repetition_penalty;
   std::optional<float> presence_penalty;
   std::optional<float> frequency_penalty;
-  int32_t min_tokens = 0;  // Never more than a request's max_tokens or the room that it has.
+  int32_t min_tokens = 0;  // Admission lowers it to the request's max_tokens.
   std::vector<std::string> stop_strings;
-  std::vector<TokenId> suppressed_ids;  // Of every request; ascending, each once.
+  std::vector<TokenId> suppressed_ids;  // Never generated, in any request; ascending, each once.
   bool operator==(const RequestDefaults&) const = default;
 };
 
 struct ModelFolder {
   std::string path;
   std::string name;  // The folder's own name; clients see it unless --served-model-name is given.
-  std::string
-      config_digest;  // Hex SHA-256 of config.json, overrides included; the workers have the same.
+  // Hex SHA-256 of config.json, overrides included. The workers must have the same digest.
+  std::string config_digest;
   int32_t vocab = 0;
   int32_t context_tokens = 0;  // max_position_embeddings.
-  std::vector<TokenId>
-      end_token_ids;  // generation_config.json's, else config.json's; ascending, each once.
+  // From generation_config.json, else from config.json; ascending, each once.
+  std::vector<TokenId> end_token_ids;
   RequestDefaults defaults;
-  std::vector<std::string> notes;  // Values of generation_config.json that are read as another one.
-  bool has_tokenizer = false;  // tokenizer.json is there; without it the router serves token ids.
+  // For the log: values of generation_config.json that this server replaces by others.
+  std::vector<std::string> notes;
+  // tokenizer.json exists. Without it the router serves token ids only.
+  bool has_tokenizer = false;
 };
 
-// `overrides`: as the workers have them (modeling/config/model_config.h, ReadModelConfig);
-// `generation_overrides`: the text of --override-generation-config; empty: nothing is changed.
+// `overrides`: the text of --hf-overrides, which must equal the workers' (ReadModelConfig in
+// modeling/config/model_config.h). `generation_overrides`: the text of
+// --override-generation-config. Empty: nothing is changed.
 absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path,
                                             std::string_view overrides = {},
                                             std::string_view generation_overrides = {});

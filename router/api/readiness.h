@@ -1,5 +1,5 @@
-// router/api/readiness.h: whether a request would be taken now, and what the model is, from the
-// model folder and what the scheduler says. Pure.
+// router/api/readiness.h: decides from the model folder and from what the scheduler reports whether
+// a request would be answered now, and gives admission its ModelFacts. Pure.
 #pragma once
 
 #include <string>
@@ -11,15 +11,15 @@
 
 namespace fathom::router {
 
-// OK: a request would be answered. Else UNAVAILABLE with the reason: NO_SCHEDULER, NO_WORKERS,
+// OK: a request would be answered now. Else UNAVAILABLE with the reason NO_SCHEDULER, NO_WORKERS or
 // MODEL_MISMATCH.
 absl::Status Readiness(const ModelFolder& folder, const Sessions::View& view);
 
-// OK: a request may be admitted, though it may have to wait (a group is being replaced). Else as
-// Readiness.
+// OK: a request may be admitted. It may have to wait, for example while a lost group is replaced.
+// Else the errors of Readiness.
 absl::Status CanAdmit(const ModelFolder& folder, const Sessions::View& view);
 
-// REQUIRES: CanAdmit.
+// REQUIRES: CanAdmit(folder, view) is OK.
 ModelFacts FactsOf(const ModelFolder& folder, const std::string& served_name,
                    bool has_chat_template, const Sessions::View& view);
 

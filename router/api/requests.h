@@ -1,6 +1,6 @@
-// router/api/requests.h: what a front end asks of the router and what it is answered, in plain
-// types (inference_api.h). Nothing here is a protocol's: gRPC and HTTP fill the same structs. What
-// a session tells its client is router/sessions/client_events.h.
+// router/api/requests.h: the requests that a front end gives to the API (inference_api.h) and the
+// answers that it gets, as plain types. They belong to no protocol, so every front end fills the
+// same structs. The events of a session are in router/sessions/client_events.h.
 #pragma once
 
 #include <cstdint>
@@ -16,35 +16,37 @@
 
 namespace fathom::router {
 
-// Whom a call is made for, as long as the router knows one tenant.
+// The tenant of every call, because the router has no tenants yet.
 inline constexpr char kDefaultTenant[] = "default";
 
-// What a call brings beside its request; the front end fills it in when the call comes.
+// What the router knows of a call besides its request. The front end fills it in when the call
+// comes.
 struct CallContext {
   std::string tenant = kDefaultTenant;
-  std::string peer;             // The other end of the connection, as client_address.h has it.
-  std::string forwarded_for;    // The last "x-forwarded-for" header, as it came; empty: none.
-  std::string trace_id;         // trace_id.h; empty: the client does not trace.
-  int64_t deadline_ms = 0;      // Until the call's own deadline, when it came; 0: it has none.
-  int64_t received_unix_s = 0;  // The wall clock when it came, for templates that show the date.
-  CancelFn cancelled = {};      // Whether its client has gone.
+  std::string peer;             // The other end of the connection; spelled as in client_address.h.
+  std::string forwarded_for;    // The last "x-forwarded-for" header, unchanged; empty: none.
+  std::string trace_id;         // See trace_id.h; empty: the client does not trace.
+  int64_t deadline_ms = 0;      // The call's own deadline, from when it came; 0: it has none.
+  int64_t received_unix_s = 0;  // When the call came, for templates that show the date.
+  CancelFn cancelled = {};      // Returns whether the call was cancelled.
 };
 
 // ---- Requests ----
 
 // Messages for the model's chat template (text/chat_template.h).
 struct ChatPrompt {
-  std::vector<ChatMessage> messages;  // `literal` is the renderer's to set.
+  std::vector<ChatMessage> messages;  // ChatRenderer sets their `literal`.
   std::string tools_json;             // A JSON array, or empty.
   std::optional<bool> enable_thinking;
   std::optional<bool> add_generation_prompt;
-  // Special tokens' text in system, user and tool messages and in tools is markup; else plain text.
+  // True: the text of a special token becomes that token in all messages and in tools. False: only
+  // in the assistant's messages; everywhere else it is plain text.
   bool allow_special = false;
   std::string kwargs_json;  // A JSON object of further variables, or empty.
   bool continue_final_message = false;
 };
 
-// std::monostate: none was given.
+// std::monostate: the request has no prompt.
 using Prompt = std::variant<std::monostate, std::string, std::vector<TokenId>, ChatPrompt>;
 
 struct GenerateRequest {
@@ -59,7 +61,7 @@ struct ResumeRequest {
 
 struct TokenizeRequest {
   std::variant<std::string, ChatPrompt> input;
-  bool add_special_tokens = false;  // For a text.
+  bool add_special_tokens = false;  // Only used for a text.
 };
 
 struct DetokenizeRequest {
@@ -71,14 +73,14 @@ struct DetokenizeRequest {
 
 struct TokenizeAnswer {
   std::vector<TokenId> ids;
-  std::optional<std::string> rendered;  // Of messages.
+  std::optional<std::string> rendered;  // The rendered text, if messages were given.
 };
 
 struct ModelAnswer {
   std::string name;
-  std::string fingerprint, device, dtype;  // Empty: no worker was there yet.
+  std::string fingerprint, device, dtype;  // Empty: no worker has registered yet.
   int32_t context_tokens = 0;
-  int64_t pool_tokens = 0;  // Of one group's whole KV cache; 0: not known yet.
+  int64_t pool_tokens = 0;  // What the KV pool of one group can hold; 0: not known yet.
   int32_t vocab = 0;
   bool has_tokenizer = false;
   bool has_chat_template = false;
@@ -87,7 +89,7 @@ struct ModelAnswer {
 };
 
 struct StatusAnswer {
-  absl::Status ready;  // OK: a request would be answered. Else why not.
+  absl::Status ready;  // As InferenceApi::Ready.
   std::string model;
   std::string build;
   Sessions::View view;

@@ -1,7 +1,7 @@
-// router/api/stop_tokens.h: stop strings that spell a token which is in no text.
-// Special tokens are left out of the text (unless output.keep_special), and a chat's <think> and
-// </think> stand between its two texts, so a stop string with such a token in it would never be
-// found. Pure.
+// router/api/stop_tokens.h: stop strings that contain a token which never appears in a text.
+// Special tokens are not part of the text (unless output.keep_special is set), and in a chat
+// <think> and </think> are neither in the reasoning nor in the text. A stop string that contains
+// such a token would therefore never be found. Pure.
 #pragma once
 
 #include "common/status.h"
@@ -10,8 +10,8 @@
 
 namespace fathom::router {
 
-// A stop string that is one such token becomes its id too (stop.token_ids). One that has such a
-// token in it beside other text is INVALID_ARGUMENT (reason STOP_NEVER_FOUND), with the way out.
+// If a stop string is exactly such a token, the token's id is added to stop.token_ids. If a stop
+// string contains such a token and other text: INVALID_ARGUMENT (reason STOP_NEVER_FOUND).
 absl::Status ResolveStopStrings(const Tokenizer& tokenizer, bool chat, PublicRequest* request);
 
 }  // namespace fathom::router

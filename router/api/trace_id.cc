@@ -4,8 +4,8 @@
 
 namespace fathom::router {
 
-// "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"; a later version may have more behind
-// it.
+// Version 0 has the form "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01". A later version
+// may append more fields.
 std::string TraceIdOf(std::string_view traceparent) {
   constexpr std::string_view kForm = "hh-hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh-hhhhhhhhhhhhhhhh-hh";
   if (traceparent.size() < kForm.size()) return {};

@@ -1,4 +1,4 @@
-// router/api/trace_id.h: by which a client's own tracing knows a call. Pure.
+// router/api/trace_id.h: the id that a call has in the client's own tracing. Pure.
 #pragma once
 
 #include <string>
@@ -6,8 +6,8 @@
 
 namespace fathom::router {
 
-// The trace id of a "traceparent" header (W3C Trace Context): 32 hexadecimal digits. Empty: the
-// header is absent or not of that form, which is no error.
+// The trace id in a "traceparent" header (W3C Trace Context): 32 hexadecimal digits. Empty: the
+// header is absent or malformed, which is not an error.
 std::string TraceIdOf(std::string_view traceparent);
 
 }  // namespace fathom::router

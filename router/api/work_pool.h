@@ -1,7 +1,8 @@
 // router/api/work_pool.h: a few threads for work that is too long for a front end's own thread
-// (tokenizing a long text). Their time is shared fairly between clients (fair_queue.h), and work
-// that nobody waits for any more is dropped instead of run. Bounded: a full pool says so at once.
-// Thread: Run from any; the destructor waits for what runs and drops the rest.
+// (tokenizing a long text). Clients get fair shares of the threads' time (fair_queue.h). Work whose
+// client is gone is dropped instead of run. The number of waiting items is bounded: a full pool
+// drops work at once. Thread: any thread may call Run. The destructor waits for the work that runs
+// and drops the rest.
 #pragma once
 
 #include <condition_variable>
@@ -20,23 +21,24 @@
 namespace fathom::router {
 
 enum class WorkDrop {
-  kFull,       // As much waits as may, and none of this client's less than others'.
-  kCancelled,  // Nobody waits for it.
+  kFull,       // The queue is full, and no client has more waiting than this one.
+  kCancelled,  // Its call was cancelled.
   kStopping,   // The pool ends.
 };
 
-// Exactly one of `run` and `drop` is called, once, from a thread of the pool or within Run.
+// Exactly one of `run` and `drop` is called, once: by a thread of the pool, within Run or in the
+// pool's destructor.
 struct Work {
-  std::string client;  // Whose time it takes.
+  std::string client;  // The client for which the time counts (client_address.h).
   CancelFn cancelled;
   std::function<void()> run;
-  // `retry_after_ms`: with kFull, when room is expected; else 0.
+  // `retry_after_ms`: with kFull, the time after which room is expected; else 0.
   std::function<void(WorkDrop, int64_t retry_after_ms)> drop;
 };
 
 class WorkPool {
  public:
-  // `clock` outlives this.
+  // REQUIRES: `clock` outlives the pool.
   WorkPool(int threads, size_t waiting_max, const Clock* clock)
       : clock_(clock), queue_(waiting_max), waiting_max_(waiting_max) {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Serve(); });
@@ -87,7 +89,7 @@ class WorkPool {
       } else {
         taken->item.run();
       }
-      taken->item = {};  // What it holds goes before the lock is taken again.
+      taken->item = {};  // Destroyed before the lock is taken again, because that may take long.
       lock.lock();
       queue_.Done(taken->client, started, clock_->Now());
       line_.OnFreed(clock_->Now());
@@ -98,7 +100,7 @@ class WorkPool {
   std::mutex mutex_;
   std::condition_variable ready_;
   FairQueue<Work> queue_;  // Guarded by mutex_, as is stopping_.
-  RetryLine line_;         // Of those who are refused; guarded by mutex_.
+  RetryLine line_;         // Spreads the retries of refused clients. Guarded by mutex_.
   const size_t waiting_max_;
   bool stopping_ = false;
   std::vector<std::thread> threads_;

@@ -73,21 +73,21 @@ class GrpcSchedulerLink::Impl {
   struct Peer {
     std::string address;
     std::unique_ptr<wire::Scheduler::Stub> stub;
-    std::shared_ptr<RouteStream> stream;  // Null: to be dialled.
+    std::shared_ptr<RouteStream> stream;  // Null: Tick dials the address when its time has come.
     LeaderLink link;
   };
 
   Hello HelloLocked() const;
   void Dial(Peer& peer, TimeUs now);
   Peer* PeerOf(const RouteStream* stream);
-  // kNotCredible was logged.
+  // Logs a term that is kNotCredible.
   TermVerdict HearTerm(TermId said);
   void OnMessage(RouteStream* stream, wire::RouteDown& message);
   void OnHello(RouteStream* stream, const Hello& hello);
-  // What only the leader says.
+  // Handles the messages that only the leader may send.
   void OnLeader(RouteStream* stream, RouteDownMessage message);
   void OnDone(RouteStream* stream, const grpc::Status& status);
-  // The id under which `stream` leads; 0: it does not.
+  // The id of the leader's stream if it is `stream`, else 0.
   StreamId LeaderId(const RouteStream* stream);
   void LoseLeader(const RouteStream* stream);
 
@@ -96,10 +96,12 @@ class GrpcSchedulerLink::Impl {
   const std::string process_id_;
   SchedulerEvents* events_ = nullptr;
 
-  std::mutex mutex_;  // Guards all below; never held while events_ or a stream's gRPC calls run.
+  // Guards the members below. Never held while events_ or gRPC is called, because both may call
+  // this object.
+  std::mutex mutex_;
   std::condition_variable gone_;
   std::deque<Peer> peers_;
-  int streams_ = 0;  // Whose OnDone did not come yet.
+  int streams_ = 0;  // Streams whose OnDone has not come yet.
   bool stopping_ = false;
   KnownTerm term_;
   std::shared_ptr<RouteStream> leader_;
@@ -126,7 +128,8 @@ GrpcSchedulerLink::Impl::Peer* GrpcSchedulerLink::Impl::PeerOf(const RouteStream
   return it == peers_.end() ? nullptr : &*it;
 }
 
-// Peers are never added or taken away after construction, and only Tick's thread dials.
+// `peer` needs no lock here: peers_ does not change after construction, and only Tick's thread
+// dials.
 void GrpcSchedulerLink::Impl::Dial(Peer& peer, TimeUs now) {
   RouteStream::Handler handler;
   handler.message = [this](RouteStream* stream, wire::RouteDown& message) {
@@ -156,7 +159,8 @@ void GrpcSchedulerLink::Impl::OnDone(RouteStream* stream, const grpc::Status& st
   LoseLeader(stream);
   std::lock_guard lock(mutex_);
   Peer* peer = PeerOf(stream);
-  if (!peer->link.failing() && !stopping_) {  // Said once, not at each try.
+  // Logs one line when the stream is lost, not one for each failed dial.
+  if (!peer->link.failing() && !stopping_) {
     LogWarn("scheduler {}: no stream ({}); dialling again", peer->address,
             status.error_message().empty() ? "it ended" : status.error_message());
   }
@@ -195,7 +199,7 @@ void GrpcSchedulerLink::Impl::OnHello(RouteStream* stream, const Hello& hello) {
   {
     std::lock_guard lock(mutex_);
     Peer* peer = PeerOf(stream);
-    // Another stream may have brought a higher term since.
+    // Another stream may have brought a higher term since HearTerm.
     const bool leads = verdict == TermVerdict::kObeyed && facts.term == term_.term();
     peer->link.HeardHello(leads, clock_->Now());
     if (leads) {
@@ -216,7 +220,7 @@ void GrpcSchedulerLink::Impl::OnHello(RouteStream* stream, const Hello& hello) {
   } else if (same.value != 0) {
     events_->OnFacts(same, facts);
   } else {
-    LoseLeader(stream);  // It steps down, or stands by.
+    LoseLeader(stream);  // This scheduler no longer leads.
   }
 }
 
@@ -252,7 +256,7 @@ void GrpcSchedulerLink::Impl::OnMessage(RouteStream* stream, wire::RouteDown& fr
 
 void GrpcSchedulerLink::Impl::OnLeader(RouteStream* stream, RouteDownMessage message) {
   const StreamId id = LeaderId(stream);
-  if (id.value == 0) return;  // What a standby or a dead leader says is not obeyed.
+  if (id.value == 0) return;  // A standby or a former leader is not obeyed.
   if (auto* frames = std::get_if<Frames>(&message)) {
     {
       std::lock_guard lock(mutex_);
@@ -276,7 +280,8 @@ void GrpcSchedulerLink::Impl::Tick() {
   wire::RouteUp heartbeat;
   {
     std::lock_guard lock(mutex_);
-    // Whoever slept accuses nobody: a tick that comes late moves every limit by the delay.
+    // A process that did not run heard no heartbeats. A late tick therefore moves all limits by the
+    // delay, or the router would drop every scheduler after a pause of its own.
     const int64_t late =
         last_tick_us_ == 0 ? 0 : std::max<int64_t>(0, now - last_tick_us_ - options_.heartbeat_us);
     last_tick_us_ = now;

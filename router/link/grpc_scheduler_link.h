@@ -1,9 +1,9 @@
-// router/link/grpc_scheduler_link.h: SchedulerLink over gRPC: one Route stream to every scheduler
-// address, the leader with the highest term obeyed.
+// router/link/grpc_scheduler_link.h: SchedulerLink over gRPC. It keeps one Route stream to every
+// scheduler address and obeys the leader with the highest term.
 //
-// Thread: Start, Tick and Stop from one thread; the SchedulerLink methods from any. Events come
-// from gRPC's threads. Bounds: an outbox holds at most outbox_bytes_max of Submits (one larger than
-// that goes alone).
+// Thread: one thread calls Start, Tick and Stop; any thread may call the methods of SchedulerLink.
+// gRPC's threads call the SchedulerEvents. Bounds: Submits are refused while an outbox holds
+// outbox_bytes_max; a Submit that is larger than that is sent alone.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@
 namespace fathom::router {
 
 struct GrpcSchedulerLinkOptions {
-  std::vector<std::string> addresses;  // host:port each.
-  std::string config_digest;           // Of this router's model folder.
+  std::vector<std::string> addresses;  // Each host:port.
+  std::string config_digest;           // The digest of this router's model folder.
   size_t outbox_bytes_max = 8 << 20;
   int64_t heartbeat_us = kHeartbeatUs;
   LeaderLinkOptions link;
@@ -27,14 +27,15 @@ struct GrpcSchedulerLinkOptions {
 
 class GrpcSchedulerLink final : public SchedulerLink {
  public:
-  // `clock` and `events` outlive this.
+  // REQUIRES: `clock`, and the events of Start, outlive this object.
   GrpcSchedulerLink(const GrpcSchedulerLinkOptions& options, const Clock* clock);
   ~GrpcSchedulerLink() override;
 
   void Start(SchedulerEvents* events);
-  // Heartbeats, reconnects, silence. Call at least each 100 ms.
+  // Sends heartbeats, dials again, and cancels silent streams. Must be called at least every
+  // 100 ms.
   void Tick();
-  // Ends all streams and waits for their last callbacks. No event comes after it.
+  // Ends all streams and waits for their last callbacks. No event comes after Stop.
   void Stop();
 
   bool SendSubmit(StreamId stream, const Submit& submit) override;

@@ -62,7 +62,7 @@ void RouteStream::OnWriteDone(bool ok) {
   if (next) StartWrite(&outgoing_);
   if (room) handler_.writable(this);
   if (over) return RemoveHold();
-  if (!ok) context_.TryCancel();  // The read ends next and gives the hold back.
+  if (!ok) context_.TryCancel();  // Then the read ends, and OnReadDone removes the hold.
 }
 
 void RouteStream::OnReadDone(bool ok) {
@@ -76,7 +76,7 @@ void RouteStream::OnReadDone(bool ok) {
     closed_ = true;
     read_ended_ = true;
     outbox_.clear();
-    if (writing_) return;  // OnWriteDone gives the hold back.
+    if (writing_) return;  // OnWriteDone removes the hold.
   }
   RemoveHold();
 }

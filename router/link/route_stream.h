@@ -1,7 +1,7 @@
 // router/link/route_stream.h: one Route call to one scheduler address, as a callback reactor with a
-// bounded outbox. Thread: any. The reactor holds itself until gRPC's last callback. Invariants: at
-// most one write in flight; StartWrite is never called under the lock, nor after OnDone (the call's
-// hold is given back only when no write is in flight).
+// bounded outbox. Thread: any. The reactor keeps itself alive until gRPC's last callback.
+// Invariants: At most one write is in flight. StartWrite is never called while the mutex is held,
+// and never after OnDone: the hold of the call is removed only when no write is in flight.
 #pragma once
 
 #include <grpcpp/client_context.h>
@@ -23,16 +23,16 @@ class RouteStream final
   using Down = cluster::v1::RouteDown;
   struct Handler {
     std::function<void(RouteStream*, Down&)> message;
-    std::function<void(RouteStream*)> writable;  // After a Send that found no room.
-    std::function<void(RouteStream*, const grpc::Status&)>
-        done;  // Last; the stream may go after it.
+    std::function<void(RouteStream*)> writable;  // There is room, after a Send that found none.
+    // The last call; the stream may be destroyed after it.
+    std::function<void(RouteStream*, const grpc::Status&)> done;
   };
 
   static std::shared_ptr<RouteStream> Make(size_t outbox_bytes_max, Handler handler);
-  // Starts the call; `hello` is the first message. Call once, before anything else.
+  // Starts the call; `hello` is the first message. REQUIRES: called once, before any other method.
   void Begin(cluster::v1::Scheduler::StubInterface* stub, Up hello);
 
-  // False: closed, or no room (only `bounded` messages meet the limit).
+  // False: the stream is closed, or there is no room. The limit holds only for `bounded` messages.
   bool Send(Up message, bool bounded);
   void Cancel() { context_.TryCancel(); }
 
@@ -54,9 +54,9 @@ class RouteStream final
 
   std::mutex mutex_;  // Guards all below.
   std::deque<Up> outbox_;
-  size_t outbox_bytes_ = 0;  // With the message in flight.
+  size_t outbox_bytes_ = 0;  // The message in flight included.
   bool writing_ = false;
-  bool closed_ = false;  // Nothing more is taken.
+  bool closed_ = false;  // Send takes no more messages.
   bool read_ended_ = false;
   bool wants_room_ = false;
 };

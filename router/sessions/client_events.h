@@ -1,6 +1,6 @@
-// router/sessions/client_events.h: what a client is told of its session, in plain types, and the
-// side of a front end that a session wakes. A front end turns each event into a message of its own
-// protocol.
+// router/sessions/client_events.h: the events that a session gives to its client, as plain types,
+// and the interface through which a session wakes a front end. A front end converts each event to a
+// message of its protocol.
 #pragma once
 
 #include <cstdint>
@@ -21,14 +21,14 @@ struct StartedEvent {
   uint64_t seed = 0;
   int32_t prompt_tokens = 0;
   int32_t cached_tokens = 0;
-  Request request;  // Effective values.
+  Request request;  // With the effective values: defaults are filled in.
   std::vector<std::string> stop_strings;
   bool include_stop = false;
 };
 
 struct TokensEvent {
   int32_t sequence = 0;
-  int32_t position = 0;  // Of ids[0]; without ids: the next one.
+  int32_t position = 0;  // The position of ids[0]; without ids: of the next token.
   std::vector<TokenId> ids;
   std::string text;
   std::string reasoning;
@@ -37,7 +37,7 @@ struct TokensEvent {
 
 struct FinishEvent {
   int32_t sequence = 0;
-  int32_t position = 0;  // Tokens of the sequence.
+  int32_t position = 0;  // The number of tokens of the sequence.
   FinishReason reason = FinishReason::kNone;
   std::optional<TokenId> stop_token;
   std::optional<std::string> stop_string;
@@ -45,7 +45,7 @@ struct FinishEvent {
   SequenceTimings timings;
   int64_t total_us = 0;
   std::vector<FingerprintSpan> fingerprints;
-  bool last = false;  // The stream ends OK with it; no EndEvent follows.
+  bool last = false;  // The stream ends OK with this event; no EndEvent follows.
 };
 
 struct KeepAliveEvent {};
@@ -57,14 +57,15 @@ struct EndEvent {
 using ClientEvent =
     std::variant<StartedEvent, PromptLogprobs, TokensEvent, FinishEvent, KeepAliveEvent, EndEvent>;
 
-// The client's side. Both calls come from any thread, with no lock held; they must not block.
+// A client's stream, as its session sees it. Any thread may call both methods, with no lock held.
+// They must not block.
 class ClientSink {
  public:
   virtual ~ClientSink() = default;
-  // Something may be there to take: call Sessions::Take, write what it gives, call WriteDone,
-  // repeat.
+  // There may be an event. The sink must call Sessions::Take, write the event, call WriteDone when
+  // it is written, and repeat until Take gives none.
   virtual void Wake() = 0;
-  // The write in flight must end now, without success (the reader is stuck).
+  // The client reads nothing. The sink must end the write in flight now, as failed.
   virtual void Break() = 0;
 };
 

@@ -1,10 +1,11 @@
-// router/sessions/scheduler_link.h: the way to the leading scheduler as sessions see it, and back.
-// gRPC is behind it (grpc_scheduler_link.h); tests use an in-process fake.
+// router/sessions/scheduler_link.h: how sessions talk to the leading scheduler (SchedulerLink) and
+// hear from it (SchedulerEvents). The implementation is over gRPC (grpc_scheduler_link.h); tests
+// use a fake in the same process.
 //
-// A `StreamId` names one life of the stream to a leader and never comes back. Whoever sends names
-// the stream it means, so that nothing meant for an old leader reaches a new one. Thread:
-// SchedulerLink's methods from any thread, they never block and never call back. SchedulerEvents'
-// methods come from the link's threads, with no lock of the link held.
+// A StreamId names one stream to one leader and is never used again. A sender names the stream, so
+// a message for an old leader never reaches a new one. Thread: any thread may call the methods of
+// SchedulerLink, which never block and never call SchedulerEvents. The link's threads call the
+// methods of SchedulerEvents, with no lock of the link held.
 #pragma once
 
 #include <cstdint>
@@ -21,13 +22,14 @@ class SchedulerLink {
  public:
   virtual ~SchedulerLink() = default;
 
-  // False: `stream` is not the leader's any more, or too much waits to be written; then OnWritable
-  // follows.
+  // False: `stream` does not lead to the leader any more, or too many bytes wait to be written. In
+  // the second case OnWritable follows.
   virtual bool SendSubmit(StreamId stream, const Submit& submit) = 0;
-  // Small, so never refused for want of room; dropped when `stream` is over.
+  // A Suspend and a Close are small, so they are sent even if the outbox is full. They are dropped
+  // if `stream` has ended.
   virtual void SendSuspend(StreamId stream, const Suspend& suspend) = 0;
   virtual void SendClose(StreamId stream, const Close& close) = 0;
-  // Ends `stream`, because what came over it cannot be; OnDown and a new OnUp follow.
+  // Ends `stream`, because a message that came over it is invalid. OnDown and a new OnUp follow.
   virtual void Reset(StreamId stream) = 0;
 };
 
@@ -35,12 +37,13 @@ class SchedulerEvents {
  public:
   virtual ~SchedulerEvents() = default;
 
-  // A leader answers on a new stream. Streams rise; one that is lower than the last is ignored.
+  // A leader answers on a new stream. Each new stream has a higher id; a lower id than the last one
+  // is ignored.
   virtual void OnUp(StreamId stream, const SchedulerFacts& facts) = 0;
-  // The same leader has other facts now.
+  // The facts of the same leader have changed.
   virtual void OnFacts(StreamId stream, const SchedulerFacts& facts) = 0;
   virtual void OnDown(StreamId stream) = 0;
-  // After a Submit that found no room: there is some now.
+  // Called after a SendSubmit that found no room, when there is room.
   virtual void OnWritable(StreamId stream) = 0;
   virtual void OnAccepted(Accepted accepted) = 0;
   virtual void OnRefused(const Refused& refused) = 0;

@@ -37,8 +37,8 @@ Session::Session(const SessionOptions& options, SessionKey key, std::shared_ptr<
       next_positions_(std::move(next_positions)),
       last_write_us_(now) {}
 
-// The record is there: per sequence a place for ids and, where text or stop strings are wanted, a
-// text stream.
+// Called when the session has its record. Makes room for the ids of each sequence and, if text or
+// stop strings are wanted, its text stream.
 void Session::SetUp() {
   record_.sequences.resize(record_.request.sequences);
   sequences_.resize(record_.sequences.size());
@@ -107,7 +107,7 @@ std::optional<Submit> Session::BeginSubmit(StreamId stream, AttemptId attempt, T
 bool Session::EndSubmit(AttemptId attempt) {
   std::lock_guard lock(mutex_);
   if (attempt != attempt_)
-    return true;  // A newer attempt is under way; that one's EndSubmit looks again.
+    return true;  // The EndSubmit of the newer attempt checks whether the client left.
   if (const auto* sending = std::get_if<SendingSubmit>(&submit_state_)) {
     submit_state_ = Subscribed{sending->stream};
   }
@@ -157,7 +157,7 @@ std::optional<Session::Subscription> Session::HangUp(absl::Status status) {
       std::holds_alternative<StreamingClient>(client_state_)) {
     client_state_ = LeftClient{std::move(status)};
   }
-  // While a Submit is being handed over, EndSubmit tells its caller.
+  // If a Submit is being handed over, EndSubmit tells its caller that the client left.
   std::optional<Subscription> subscription;
   if (const auto* subscribed = std::get_if<Subscribed>(&submit_state_)) {
     subscription = {subscribed->stream, attempt_};
@@ -209,7 +209,7 @@ void Session::AppendIds(Frame& frame, FrameEffects* effects, TimeUs now) {
 void Session::AppendPromptLogprobs(PromptLogprobs& logprobs) {
   for (size_t i = 0; i < logprobs.logprobs.size(); ++i) {
     const auto next = static_cast<int32_t>(record_.prompt_logprobs.size()) + 1;
-    if (logprobs.start + static_cast<int32_t>(i) != next) continue;  // A replay's.
+    if (logprobs.start + static_cast<int32_t>(i) != next) continue;  // A replay computed it again.
     record_.prompt_logprobs.push_back(std::move(logprobs.logprobs[i]));
   }
 }
@@ -279,7 +279,7 @@ int32_t Session::CachedTokens() const {
 
 // ---- Text ----
 
-// The token that ends a sequence is no text, unless asked for.
+// Whether the token ends the sequence and its text is not wanted.
 bool Session::IsSilentEnd(TokenId id) const {
   const StopParams& stop = record_.request.stop;
   if (std::ranges::find(stop.stop_token_ids, id) != stop.stop_token_ids.end())
@@ -293,8 +293,9 @@ int32_t Session::ClientHas(int32_t index) const {
   return index < static_cast<int32_t>(next_positions_.size()) ? next_positions_[index] : 0;
 }
 
-// Renders as far as the client may lag behind. What a resuming client has is rendered and thrown
-// away.
+// Renders new ids until the limit of what may wait for the client. The text that a resuming client
+// already has is rendered too, because the text of an id depends on the ids before it, and is
+// dropped.
 void Session::Render(int32_t index, TimeUs now) {
   Sequence& sequence = sequences_[index];
   const std::vector<TokenId>& ids = record_.sequences[index].ids;
@@ -308,7 +309,7 @@ void Session::Render(int32_t index, TimeUs now) {
     if (sequence.rendered <= has || !text_.want_text) sequence.pending = {};
     if (sequence.rendered <= has) sequence.sent = sequence.rendered;
     if (sequence.text && sequence.text->stop()) {
-      // Its length counts what was pushed; ids and pushes are the same up to here.
+      // `rendered` is the length of the sequence: this id completed the stop string.
       CutAtStop(index, {sequence.text->stop()->index, sequence.rendered}, now);
       break;
     }
@@ -330,7 +331,7 @@ void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
   SequenceRecord& record = record_.sequences[index];
   Sequence& sequence = sequences_[index];
   if (sequence.end && sequence.end->event.reason == FinishReason::kStopString) {
-    // Known: a resume. Only the router that cut it knew which string it was.
+    // In a resume the end is known. Which string it was is not in the record, so it is set here.
     sequence.end->event.stop_string = text_.stop_strings[stop.index];
     return;
   }
@@ -346,7 +347,7 @@ void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
   sequence.end->event.stop_string = text_.stop_strings[stop.index];
 }
 
-// ---- What it is ----
+// ---- State ----
 
 bool Session::over() const {
   std::lock_guard lock(mutex_);
@@ -399,7 +400,7 @@ std::string Session::outcome() const {
   }
   const auto* failed = std::get_if<FailedSession>(&submit_state_);
   if (failed == nullptr) return "SUSPENDED";
-  const auto* left = std::get_if<LeftClient>(&client_state_);  // It was told this one.
+  const auto* left = std::get_if<LeftClient>(&client_state_);  // This client got another status.
   return std::string(CodeName((left == nullptr ? failed->status : left->status).code()));
 }
 

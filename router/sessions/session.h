@@ -1,11 +1,12 @@
-// router/sessions/session.h: one client stream: the record it grows, what of it the client has, and
-// what waits for it. No IO and no clock: Sessions (sessions.h) talks to the scheduler, a ClientSink
-// to the client.
+// router/sessions/session.h: one client stream: its record, what the client already has of it, and
+// the events that wait for the client. No IO and no clock: Sessions (sessions.h) talks to the
+// scheduler, and a ClientSink talks to the client.
 //
-// Invariants: ids are appended only at index == length; lower ones are dropped and counted. Nothing
-// but a status is given out before the scheduler accepted. At most one event is being written at a
-// time. What was given out after n ids is text(n), whatever was coalesced. After the last event
-// nothing is given out. Thread: any; a mutex of its own, a leaf lock, inside.
+// Invariants: An id is appended only at the position that is next; ids of lower positions are
+// dropped and counted. Before the scheduler has accepted the request, the client gets nothing but a
+// final status. At most one event is written at a time. After n ids the client has exactly the text
+// of n ids, however ids were put together into events. No event follows the last one. Thread: any;
+// each session has a mutex, and no other lock is taken while it is held.
 #pragma once
 
 #include <cstdint>
@@ -27,18 +28,19 @@
 namespace fathom::router {
 
 struct SessionOptions {
-  size_t render_ahead_bytes = 64 << 10;  // Text made before the client took it.
+  size_t render_ahead_bytes = 64 << 10;  // The most text that waits for the client to take it.
   int32_t prompt_logprobs_per_event = 256;
   int32_t ids_per_event = 4096;
 };
 
 class Session {
  public:
-  // `next_positions`: what the client has, per sequence (a resume); the end counts as one more.
-  // `tokenizer` may be null (then there is no text) and outlives this.
+  // `next_positions`: for each sequence the first position that the client does not have (in a
+  // resume). The end of a sequence counts as one more position. `tokenizer` may be null; then there
+  // is no text. REQUIRES: `tokenizer` outlives the session.
   Session(const SessionOptions& options, AdmittedRequest admitted, std::shared_ptr<ClientSink> sink,
           const Tokenizer* tokenizer, std::vector<int32_t> next_positions, TimeUs now);
-  // A resume that knows only the key: the record comes with Accepted.
+  // A resume of a session that this router does not have: the record comes with Accepted.
   Session(const SessionOptions& options, SessionKey key, std::shared_ptr<ClientSink> sink,
           const Tokenizer* tokenizer, std::vector<int32_t> next_positions, TimeUs now);
 
@@ -46,107 +48,112 @@ class Session {
   const std::string& idempotency_key() const { return idempotency_key_; }
   TimeUs created_us() const { return created_us_; }
 
-  // ---- Towards the client.
+  // ---- For the client.
 
-  // The next event, everything that waits coalesced; the write slot is taken then. nullopt: nothing
-  // waits, the slot is taken, or the stream is over.
+  // The next event, which holds as much as possible of what waits. The caller must write it and
+  // call WriteDone. nullopt: nothing waits, an event is being written, or the stream has ended.
   std::optional<ClientEvent> Take(TimeUs now);
-  // The write of what Take gave has ended.
+  // The write of the event from Take has ended.
   void WriteDone(TimeUs now);
 
-  // The sink knows this session now. Before, nobody submits it or wakes the sink.
+  // Called when the sink knows this session. Before that, the session is not submitted and the sink
+  // is not woken.
   void Begin();
   bool begun() const;
-  // The client's stream is gone: its sink is forgotten.
+  // The client's stream is gone, so the session releases its sink.
   void Detach();
-  // Whom to wake. Null before Begin and after Detach.
+  // The sink to wake. Null before Begin and after Detach.
   std::shared_ptr<ClientSink> sink() const;
 
-  // ---- Towards the scheduler.
+  // ---- For the scheduler.
 
-  // What to submit under `attempt`; nullopt when it is over or a newer attempt was begun.
+  // The Submit for `attempt`. nullopt: the session is over, or has begun a newer attempt.
   std::optional<Submit> BeginSubmit(StreamId stream, AttemptId attempt, TimeUs now);
-  // The Submit was handed over. False: the client left meanwhile, so that a Suspend must follow.
+  // The link has taken or refused the Submit. False: the client left in the meantime, so the caller
+  // must send a Suspend if the link has taken the Submit.
   [[nodiscard]] bool EndSubmit(AttemptId attempt);
 
-  // INTERNAL when a resume's record cannot be used; the session has failed then.
+  // INTERNAL: the record of a resume cannot be used; then the session has failed.
   absl::Status OnAccepted(Accepted accepted, const std::string& fingerprint, TimeUs now);
-  // What the cluster says ends it: a refusal, a failed sequence, waiting in vain.
+  // Ends the session with an error: the scheduler refused it, or none came in time.
   void Fail(absl::Status status);
 
   struct FrameEffects {
-    std::string broken;          // Not empty: this frame cannot be; the stream must be reset.
-    int64_t dropped_tokens = 0;  // Had them.
+    std::string broken;          // Not empty: why the frame is invalid; the stream must be reset.
+    int64_t dropped_tokens = 0;  // Tokens that the record already had.
     int64_t new_tokens = 0;
     bool first_token = false;
-    int64_t gap_us = 0;  // Since the tokens before.
-    bool over = false;   // Finished or failed: no more frames are wanted.
+    int64_t gap_us = 0;  // The time since the previous tokens, or since the session was made.
+    bool over = false;   // Finished or failed; later frames are ignored.
+    // The router found a stop string, so the sequence ends after `length` tokens.
     struct Cut {
       int32_t sequence;
       int32_t length;
     };
-    std::optional<Cut> close;  // A stop string: Close this upstream.
+    std::optional<Cut> close;  // The scheduler must get a Close for it.
   };
   FrameEffects OnFrame(Frame& frame, TimeUs now);
 
-  // The client left or is stuck; `status` is for the one that still listens. Whom to tell upstream,
-  // if anybody.
   struct Subscription {
     StreamId stream;
     AttemptId attempt;
   };
+  // The client left or does not read. The client gets `status` if it still reads. If the result is
+  // set, the caller must send a Suspend for it.
   std::optional<Subscription> HangUp(absl::Status status);
 
-  // A cut that Take found while it rendered what had waited; at most once.
+  // A cut that Take found while it rendered tokens that had waited. Each cut is returned once.
   std::optional<FrameEffects::Cut> TakeCut();
 
-  // Marks a keep-alive as due after `silence_us` without a write; true: wake the sink.
+  // Notes that a keep-alive is due if nothing was written for `silence_us`. True: wake the sink.
   bool KeepAliveDue(TimeUs now, int64_t silence_us);
-  // For how long the write in flight has made no progress; 0: there is none.
+  // The age of the write in flight; 0: none is in flight.
   int64_t StuckFor(TimeUs now) const;
-  // Ends it with DEADLINE when its deadline is more than `grace_us` over; true: wake the sink.
+  // Ends the session with DEADLINE if its deadline passed at least `grace_us` ago. True: wake the
+  // sink.
   bool EndAtDeadline(TimeUs now, int64_t grace_us);
 
-  bool over() const;  // Finished, failed or left: nothing is expected from upstream.
-  // Its record can be gone on with: there is one, none of its sequences failed, and it was accepted
-  // or still may be.
+  bool over() const;  // Finished, failed or left: the scheduler sends nothing more for it.
+  // Whether another session can continue the record: the session has a record, none of its
+  // sequences failed, and it was accepted or still may be.
   bool resumable() const;
   bool has_record() const;
   bool accepted() const;
   AttemptId attempt() const;
-  size_t bytes() const;  // Roughly what its record takes.
-  // How it ended, for metrics: a FinishReason's name, a status code's, or SUSPENDED.
+  size_t bytes() const;  // About the size of the record.
+  // How the session ended, for metrics: the name of a FinishReason or of a status code, or
+  // SUSPENDED.
   std::string outcome() const;
 
-  // All that a new session of the same key needs to go on: record with ids, log-probabilities of
-  // the prompt, text options, the end if it has one.
+  // Everything that a new session of the same key needs to continue this one.
   struct Snapshot {
     AdmittedRequest admitted;
     Acceptance acceptance;
-    std::vector<std::optional<FinishEvent>> finishes;  // Of each sequence, if it has ended.
+    std::vector<std::optional<FinishEvent>> finishes;  // For each sequence; nullopt: not ended.
   };
   Snapshot snapshot() const;
-  // Before anything else happens to it. True: it is finished already and needs no Submit.
+  // Continues the session of `snapshot`. True: it has finished already and needs no Submit.
+  // REQUIRES: called before any other method, on a session made of snapshot.admitted.
   bool Adopt(Snapshot snapshot);
-  // The same work, so that both may share a record: prompt, parameters, stop strings and, where
-  // given, seed and max_tokens.
+  // Whether the two requests may share one record: prompt, parameters and stop strings are equal,
+  // and so are seed and max_tokens where `other` gives them.
   bool SameRequest(const AdmittedRequest& other) const;
 
  private:
   struct SequenceEnd {
     FinishEvent event;
-    bool by_scheduler = false;  // It said so itself. Otherwise it is told of a cut by Close.
-    bool sent = false;          // To the client.
+    bool by_scheduler = false;  // The scheduler sent the end, so it needs no Close.
+    bool sent = false;          // The client was given the end.
   };
   struct Sequence {
     std::unique_ptr<TextStream> text;  // Null: no text is wanted, or the end was rendered.
     int32_t rendered = 0;              // Ids that went through `text`.
-    int32_t sent = 0;   // Ids given out, with all their text; a resume starts above 0.
-    TextDelta pending;  // Text of ids up to `rendered` that was not given out.
+    int32_t sent = 0;   // Ids that the client was given, with their text; above 0 in a resume.
+    TextDelta pending;  // Text of ids up to `rendered` that the client was not given yet.
     std::optional<SequenceEnd> end;
   };
 
-  // The members below assume the lock.
+  // REQUIRES of the methods below: mutex_ is held.
   void SetUp();
   bool IsSilentEnd(TokenId id) const;
   void Render(int32_t index, TimeUs now);
@@ -158,7 +165,7 @@ class Session {
                    const SequenceTimings& timings, TimeUs now);
   bool AllFinished() const;
   bool AllSent() const;
-  // Of the request's prompt. REQUIRES: it was accepted.
+  // The prompt tokens that were already in the KV cache. REQUIRES: the session was accepted.
   int32_t CachedTokens() const;
   int32_t ClientHas(int32_t index) const;
   std::optional<ClientEvent> NextEvent(StreamingClient& client, TimeUs now);
@@ -184,15 +191,14 @@ class Session {
   std::vector<Sequence> sequences_;  // One for each sequence of record_.
 
   SubmitState submit_state_;
-  AttemptId attempt_;  // The latest one; 0: none was begun.
+  AttemptId attempt_;  // The latest attempt; 0: none yet.
   Acceptance acceptance_;
   ClientState client_state_;
   TimeUs first_token_us_ = 0;
   TimeUs last_token_us_ = 0;
   std::optional<FrameEffects::Cut> cut_;
 
-  // The write slot: Take takes it, WriteDone frees it.
-  bool writing_ = false;
+  bool writing_ = false;  // Set by Take, cleared by WriteDone.
   TimeUs last_write_us_;  // When the last write began or ended.
 };
 

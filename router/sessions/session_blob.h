@@ -1,5 +1,5 @@
-// router/sessions/session_blob.h: the opaque router_blob of a Submit: what a router that knows
-// nothing needs beside the record to turn ids into the client's text.
+// router/sessions/session_blob.h: the router_blob of a Submit. The scheduler stores it unread. A
+// router that does not have the session needs it, besides the record, to make the client's text.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 namespace fathom::router {
 
 std::string EncodeBlob(const TextOptions& options);
-// INTERNAL when it is not one that EncodeBlob of this or an older version made.
+// INTERNAL: EncodeBlob of this version or of an older one cannot have made `blob`.
 absl::StatusOr<TextOptions> DecodeBlob(const std::string& blob);
 
 }  // namespace fathom::router

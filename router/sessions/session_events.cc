@@ -1,5 +1,4 @@
-// What a session gives its client: events, one at a time, everything that waits in one of them; and
-// what time does to them.
+// The part of Session that makes the client's events, and what happens after certain times.
 #include <algorithm>
 #include <utility>
 

@@ -1,6 +1,6 @@
-// router/sessions/session_state.h: the three states of a session (session.h): how far its Submit
-// is, what is known of its record, and what its client's stream may be given. Plain data; Session
-// alone changes it, under its lock.
+// router/sessions/session_state.h: the three states that a session (session.h) has at the same
+// time: of its Submit, of its record and of its client's stream. Plain data; only Session changes
+// it, under its mutex.
 #pragma once
 
 #include <cstddef>
@@ -13,21 +13,21 @@
 
 namespace fathom::router {
 
-// ---- Towards the scheduler. The last three are final: nothing is expected from upstream.
+// ---- The Submit. The last three states are final: the scheduler sends nothing more.
 
-struct WaitingSubmit {};  // For its turn, for room in the link, or for a leader.
+struct WaitingSubmit {};  // Waits for its turn, for room in the link, or for a leader.
 struct SendingSubmit {    // A Submit is being handed over to the link.
   StreamId stream;
 };
-struct Subscribed {  // A Submit was handed over: an answer and frames come over this stream.
+struct Subscribed {  // A Submit was handed over; an answer and frames come over this stream.
   StreamId stream;
 };
 struct FinishedSession {};  // Every sequence has its end.
-struct FailedSession {      // What waits is given out, then the status.
+struct FailedSession {      // The client gets what waits for it, then the status.
   absl::Status status;
-  bool of_sequence = false;  // By the cluster's word: the record would fail again.
+  bool of_sequence = false;  // The scheduler said that a sequence failed; it would fail again.
 };
-struct LeftSession {};  // The client left before its end: it is suspended upstream.
+struct LeftSession {};  // The client left before the end; the scheduler suspends the session.
 
 using SubmitState = std::variant<WaitingSubmit, SendingSubmit, Subscribed, FinishedSession,
                                  FailedSession, LeftSession>;
@@ -39,11 +39,11 @@ inline bool IsOver(const SubmitState& state) {
 
 // ---- The record.
 
-struct NoRecord {};              // A resume that knows only its key: it comes with Accepted.
-struct NewRecord {};             // No scheduler has accepted it.
-struct RecordAcceptedBefore {};  // In another session of this record, not yet in this one.
+struct NoRecord {};   // A resume that knows only its key; the record comes with Accepted.
+struct NewRecord {};  // No scheduler has accepted the record.
+struct RecordAcceptedBefore {};  // Accepted for another session of this record, not for this one.
 struct AcceptedRecord {
-  int32_t cached_tokens = 0;  // Of the prompt, at the first acceptance.
+  int32_t cached_tokens = 0;  // Prompt tokens in the KV cache, at the first acceptance.
   std::string fingerprint;
 };
 
@@ -54,19 +54,19 @@ inline bool IsAccepted(const Acceptance& state) {
   return std::holds_alternative<AcceptedRecord>(state);
 }
 
-// ---- Towards the client.
+// ---- The client's stream.
 
 struct UnbegunClient {};  // The sink does not know the session yet.
-struct StreamingClient {  // Gets what there is.
+struct StreamingClient {  // The client gets events.
   bool started_sent = false;
   size_t prompt_logprobs_sent = 0;
   bool keep_alive_due = false;
 };
-struct LeftClient {  // What waits is not wanted any more; the status is for whoever still listens.
+struct LeftClient {  // The client gets only the status, if it still reads.
   absl::Status status;
   bool told = false;
 };
-struct EndedClient {};  // The last event was given out.
+struct EndedClient {};  // Take has returned the last event.
 
 using ClientState = std::variant<UnbegunClient, StreamingClient, LeftClient, EndedClient>;
 

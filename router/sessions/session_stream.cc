@@ -16,14 +16,14 @@ void SessionStream::Begin(std::shared_ptr<Session> session) {
   sessions_->Submit(session_);
 }
 
-// The session gives out one event at a time: whoever gets one owns the write.
+// Take returns an event to one thread at a time, so no two threads write.
 void SessionStream::Wake() {
   if (const std::optional<ClientEvent> event = sessions_->Take(session_)) Write(*event);
 }
 
 void SessionStream::Written(bool ok) {
   sessions_->WriteDone(session_);
-  if (!ok) return sessions_->HangUp(session_);  // Wakes this once more.
+  if (!ok) return sessions_->HangUp(session_);  // Calls Wake once more.
   Wake();
 }
 
@@ -31,7 +31,7 @@ void SessionStream::Cancelled() {
   {
     std::lock_guard lock(mutex_);
     cancelled_ = true;
-    if (session_ == nullptr) return;  // Begin will see it.
+    if (session_ == nullptr) return;  // Begin will see cancelled_.
   }
   sessions_->HangUp(session_);
 }

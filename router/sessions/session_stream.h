@@ -1,13 +1,13 @@
-// router/sessions/session_stream.h: a client's stream over its session, for every front end: at
-// most one write is in flight, a client that leaves before its session has begun is not lost, and a
-// session is left exactly once. A front end derives from it a class that writes events in its own
-// protocol, and tells this base what happens to its connection.
+// router/sessions/session_stream.h: the part of a client's stream that all front ends share. It
+// keeps at most one write in flight, handles a client that leaves before its session has begun, and
+// leaves the session exactly once. A front end derives a class that writes events in its protocol
+// and that calls the protected methods below when something happens to its connection.
 //
-// The events of one stream are Started, then what there is, then at the latest one with `last` or
-// an EndEvent, after which nothing is written. A refusal is an EndEvent alone.
+// A stream begins with Started, unless it fails before. Its last event is a FinishEvent with `last`
+// or an EndEvent. A refused request gets an EndEvent alone.
 //
-// Thread: any; whoever wakes the session writes. No lock is held while Write or Break is called.
-// The session holds the stream until Closed.
+// Thread: any; the thread that wakes the stream writes. No lock is held while Write or Break is
+// called. The session holds the stream until Closed.
 #pragma once
 
 #include <memory>
@@ -20,35 +20,37 @@ namespace fathom::router {
 
 class SessionStream : public ClientSink {
  public:
-  // Exactly one of the two is called, once. Begin: the session is submitted. Its sink is this.
+  // REQUIRES: exactly one of Begin and Refuse is called, once. Begin submits `session`, whose sink
+  // is this stream.
   void Begin(std::shared_ptr<Session> session);
-  // Nothing was made; the client is told `status`.
+  // There is no session; the client gets `status`.
   void Refuse(const absl::Status& status) { Write(EndEvent{status}); }
 
   void Wake() final;
 
  protected:
-  // `sessions` outlives this.
+  // REQUIRES: `sessions` outlives the stream.
   explicit SessionStream(Sessions* sessions) : sessions_(sessions) {}
 
-  // Begins to write `event`; called again only after Written. Unless the event ends the stream,
-  // Written follows, after this has returned or from another thread.
+  // Begins to write `event`. Unless the event is the last one, the derived class must call Written
+  // when the write has ended: after Write has returned, or from another thread. Write is not called
+  // again before Written.
   virtual void Write(const ClientEvent& event) = 0;
 
   // The write has ended. Not `ok`: the client cannot be reached any more.
   void Written(bool ok);
-  // The client cancelled or its connection broke. The stream must still be ended: one more EndEvent
-  // follows where something was begun.
+  // The client cancelled, or its connection broke. If a session was begun, one more EndEvent is
+  // written, which ends the stream.
   void Cancelled();
-  // The connection is over and no call of this follows. Once.
+  // The connection has ended and makes no more calls. REQUIRES: called once.
   void Closed();
 
  private:
   Sessions* const sessions_;
 
-  std::mutex mutex_;  // For the race of Begin and Cancelled.
+  std::mutex mutex_;  // Begin and Cancelled may run at the same time.
   bool cancelled_ = false;
-  std::shared_ptr<Session> session_;  // Set by Begin, before anything wakes this.
+  std::shared_ptr<Session> session_;  // Set by Begin, before the first Wake.
 };
 
 }  // namespace fathom::router

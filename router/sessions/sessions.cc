@@ -140,13 +140,13 @@ void Sessions::Submit(const SessionPtr& session) {
     session->Begin();
     if (!session->over()) waiting_.push_back(session);
   }
-  if (session->over()) return Wake(session);  // Adopted a finished record.
+  if (session->over()) return Wake(session);  // It continues a session that has finished.
   Pump();
 }
 
 // ---- Submitting ----
 
-// Submits what waits, as long as a leader is there and has room.
+// Submits waiting sessions while there are a leader and room in the link.
 void Sessions::Pump() {
   while (true) {
     SessionPtr session;
@@ -165,7 +165,7 @@ void Sessions::Pump() {
   }
 }
 
-// False: there is no room now, the session waits again.
+// False: the link has no room now, so the session waits again.
 bool Sessions::SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId stream) {
   uint64_t room_count = 0;
   {
@@ -189,7 +189,7 @@ bool Sessions::SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId 
   }
   std::lock_guard lock(mutex_);
   by_attempt_.erase(attempt);
-  if (stream != stream_) return true;  // OnUp has queued it again.
+  if (stream != stream_) return true;  // OnUp has added the session to waiting_ again.
   waiting_.push_front(session);
   if (up_ && room_count == room_count_) room_ = false;
   return up_ && room_;
@@ -276,7 +276,7 @@ void Sessions::OnAccepted(Accepted accepted) {
   }
   const absl::Status status = session->OnAccepted(std::move(accepted), fingerprint, clock_->Now());
   if (!status.ok()) LogError("{}", ToString(status));
-  if (status.ok() && session->has_record()) {  // A resume's record came with it.
+  if (status.ok() && session->has_record()) {  // The record of a resume came with Accepted.
     std::lock_guard lock(mutex_);
     if (open_.contains(session)) IndexLocked(session);
   }
@@ -302,7 +302,7 @@ void Sessions::OnFrames(StreamId stream, std::span<Frame> frames) {
   }
   const TimeUs now = clock_->Now();
   for (size_t i = 0; i < frames.size(); ++i) {
-    if (sessions[i] == nullptr) continue;  // An attempt that is over; its words are not wanted.
+    if (sessions[i] == nullptr) continue;  // The attempt is over.
     const Session::FrameEffects effects = sessions[i]->OnFrame(frames[i], now);
     if (!effects.broken.empty()) {
       LogError("scheduler stream {}: {} (request {}); the stream starts again", stream.value,
@@ -337,10 +337,10 @@ void Sessions::OnStats(const ClusterStats& stats) {
   stats_ = stats;
 }
 
-// ---- Towards clients ----
+// ---- For clients ----
 
 void Sessions::Wake(const SessionPtr& session) {
-  // A sink that does not know its session yet is woken by Submit.
+  // Before Submit there is no sink, because it does not know its session yet.
   if (const auto sink = session->sink()) sink->Wake();
 }
 
@@ -371,7 +371,8 @@ void Sessions::Gone(const SessionPtr& session) {
     Forget(subscription->attempt);
   }
   observer_->Ended(session->outcome());
-  // What nobody can go on with is forgotten at once, or it would stand in the way of a repetition.
+  // A session that cannot be resumed is removed at once; otherwise it would block a repetition of
+  // its request.
   const bool keep = session->resumable();
   Kept kept{session, clock_->Now(), session->bytes()};
   std::lock_guard lock(mutex_);
@@ -397,7 +398,7 @@ void Sessions::ExpireKept(TimeUs now) {
   }
 }
 
-// True: its sink should look.
+// True: the session's sink must be woken.
 bool Sessions::TickOne(const SessionPtr& session, bool up, TimeUs now, TimeUs down_since) {
   if (!up && !session->over()) {
     const bool accepted = session->accepted();

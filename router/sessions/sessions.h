@@ -1,10 +1,11 @@
-// router/sessions/sessions.h: all client streams of this router, and the one place that talks to
-// the scheduler for them. It submits, matches frames by attempt, submits everything again when a
-// leader is there again, and keeps what ended or was left for a resume.
+// router/sessions/sessions.h: all sessions of this router, and the one place that talks to the
+// scheduler for them. It submits sessions, finds the session of a frame by its attempt, submits all
+// sessions again to a new leader, and keeps sessions that ended or whose client left, for a resume.
 //
-// Thread: any. Tables are guarded by one mutex, each session by its own, which may be taken while
-// the tables' is held and never the other way round. Neither is held while the link or a sink is
-// called. Tokens take no hop: OnFrames runs in the link's read callback.
+// Thread: any. One mutex guards the tables, and each session has its own. A session's mutex may be
+// taken while the mutex of the tables is held, never in the other order, or two threads can
+// deadlock. Neither is held while the link or a sink is called. Tokens pass through no queue:
+// OnFrames runs in the link's read callback.
 #pragma once
 
 #include <cstdint>
@@ -26,25 +27,26 @@ namespace fathom::router {
 
 struct SessionsOptions {
   SessionOptions session;
-  size_t open_max = 8192;  // Client streams at once.
-  size_t kept_max = 8192;  // For a resume, after the stream.
+  size_t open_max = 8192;  // Client streams at the same time.
+  size_t kept_max = 8192;  // Sessions without a client stream that are kept for a resume.
   size_t kept_bytes_max = size_t{256} << 20;
   int64_t keep_us = 60'000'000;
-  int64_t first_wait_us = 2'000'000;  // A new request waits so long for a scheduler.
-  int64_t lost_wait_us = 60'000'000;  // An accepted one.
+  int64_t first_wait_us = 2'000'000;  // How long a new request waits for a leader.
+  int64_t lost_wait_us = 60'000'000;  // How long an accepted session waits for a new leader.
   int64_t keep_alive_us = 1'000'000;
   int64_t slow_reader_us = 60'000'000;
-  int64_t deadline_grace_us =
-      1'000'000;  // The scheduler ends it at the deadline; then the router does.
+  // The scheduler ends a session at its deadline. If it does not, the router does so after this
+  // time more.
+  int64_t deadline_grace_us = 1'000'000;
 };
 
-// What /metrics counts. Methods may be called from any thread.
+// Counts for /metrics. Any thread may call the methods.
 class SessionObserver {
  public:
   virtual ~SessionObserver() = default;
-  // A session's first tokens came, `since_us` after it was made.
+  // The first tokens of a session came, `since_us` after it was made.
   virtual void FirstToken(int64_t /*since_us*/, int64_t /*tokens*/) {}
-  // More tokens came, `gap_us` after those before.
+  // More tokens came, `gap_us` after the previous ones.
   virtual void TokenGap(int64_t /*gap_us*/, int64_t /*tokens*/) {}
   virtual void Ended(const std::string& /*outcome*/) {}  // Session::outcome().
   virtual void DroppedTokens(int64_t) {}
@@ -54,17 +56,18 @@ class SessionObserver {
 
 class Sessions final : public SchedulerEvents {
  public:
-  // All pointers outlive this; `tokenizer` may be null.
+  // REQUIRES: all pointers outlive this object. `tokenizer` may be null.
   Sessions(const SessionsOptions& options, const Clock* clock, SchedulerLink* link,
            const Tokenizer* tokenizer, SessionObserver* observer);
 
-  // A new session, or one more stream of a session of the same id and request. RESOURCE_EXHAUSTED:
-  // too many streams; ALREADY_EXISTS: the id or idempotency key is that of another request that
-  // goes on or can be gone on with. What failed refuses nobody: it is tried again from the start.
-  // Nothing is sent before Submit.
+  // Makes a session: of a new request, or one more stream of a session with the same id and
+  // request. Nothing is sent before Submit. RESOURCE_EXHAUSTED: too many streams. ALREADY_EXISTS:
+  // another request, which runs or can be resumed, has this id or idempotency key. A failed session
+  // does not block its id; the request starts again.
   absl::StatusOr<std::shared_ptr<Session>> Create(AdmittedRequest admitted,
                                                   std::shared_ptr<ClientSink> sink);
-  // Goes on with a session of this or another router.
+  // Makes a session that continues one of this or another router. RESOURCE_EXHAUSTED: too many
+  // streams.
   absl::StatusOr<std::shared_ptr<Session>> Resume(const SessionKey& key,
                                                   std::vector<int32_t> next_positions,
                                                   std::shared_ptr<ClientSink> sink);
@@ -75,22 +78,23 @@ class Sessions final : public SchedulerEvents {
   void WriteDone(const std::shared_ptr<Session>& session);
   // The client cancelled, or its stream broke.
   void HangUp(const std::shared_ptr<Session>& session);
-  // The client's stream is over in every way; the sink is forgotten. Call exactly once for each
+  // The client's stream has ended and its sink is released. REQUIRES: called exactly once for each
   // session.
   void Gone(const std::shared_ptr<Session>& session);
 
-  // Keep-alives, time-outs, expiry. Call some times a second.
+  // Handles keep-alives, time-outs and the expiry of kept sessions. Must be called several times a
+  // second.
   void Tick();
 
   struct View {
-    bool up = false;
-    TermId term;                        // Of the last leader.
-    std::optional<ClusterFacts> facts;  // The last that were heard.
+    bool up = false;                    // A leader answers.
+    TermId term;                        // The term of the last leader.
+    std::optional<ClusterFacts> facts;  // The last facts from a leader.
     ClusterStats stats;
     size_t open = 0;
     size_t kept = 0;
-    int64_t unable_us = 0;  // For how long there has been no leader or no group; 0: there are.
-    uint64_t number = 0;    // Of this view; makes retry delays differ.
+    int64_t unable_us = 0;  // How long there has been no leader or no group; 0: there are both.
+    uint64_t number = 0;    // Counts views, so that each one gives another retry delay.
   };
   View view() const;
 
@@ -111,21 +115,21 @@ class Sessions final : public SchedulerEvents {
     size_t bytes;
   };
 
-  // Sessions that hold an idempotency key, all of one request id.
+  // The sessions that have a certain idempotency key. They all have one request id.
   struct IdempotencyHold {
     std::string request_id;
     int sessions = 0;
   };
 
-  // The latest session of the key that can be gone on with; null: there is none.
+  // The latest resumable session of the key; null: there is none.
   SessionPtr FindResumable(const SessionKey& key) const;
   SessionPtr FindByAttempt(AttemptId attempt) const;
-  // The session is open now, and can be found if it has a record. RESOURCE_EXHAUSTED or
-  // ALREADY_EXISTS as Create; nothing has changed then.
+  // Adds an open session to the tables. RESOURCE_EXHAUSTED and ALREADY_EXISTS as in Create; then
+  // nothing has changed.
   absl::Status Insert(const SessionPtr& session);
   absl::Status CheckRoomLocked();
   absl::Status CheckIdempotencyLocked(const Session& session) const;
-  // Once each while it has a record and is open or kept.
+  // A session is in by_key_ while it has a record and is open or kept.
   void IndexLocked(const SessionPtr& session);
   void UnindexLocked(const SessionPtr& session);
   void NoteAbleLocked();
@@ -147,7 +151,7 @@ class Sessions final : public SchedulerEvents {
   StreamId stream_;
   bool up_ = false;
   TimeUs down_since_us_;
-  bool able_ = false;  // A leader and a group are there.
+  bool able_ = false;  // There are a leader and a group.
   TimeUs unable_since_us_;
   mutable uint64_t views_ = 0;
   RetryLine open_line_;
@@ -155,17 +159,18 @@ class Sessions final : public SchedulerEvents {
   std::optional<ClusterFacts> facts_;
   ClusterStats stats_;
   uint64_t next_attempt_ = 1;
-  absl::flat_hash_set<SessionPtr> open_;                   // Have a client stream.
-  absl::flat_hash_map<AttemptId, SessionPtr> by_attempt_;  // Expect something from upstream.
-  // Open or kept, with a record; the latest is the last one. A resume that only knows its key is
-  // not here: nobody else can go on with it.
+  absl::flat_hash_set<SessionPtr> open_;                   // Sessions that have a client stream.
+  absl::flat_hash_map<AttemptId, SessionPtr> by_attempt_;  // Sessions that wait for the scheduler.
+  // Open and kept sessions that have a record; the latest of a key is the last one. A resume
+  // without its record is not here, because no other session can continue it.
   absl::flat_hash_map<SessionKey, std::vector<SessionPtr>> by_key_;
   absl::flat_hash_map<SessionKey, IdempotencyHold> idempotency_;  // By (tenant, idempotency key).
-  std::deque<SessionPtr> waiting_;                                // To be submitted, in order.
-  bool room_ = true;                                              // In the link's outbox.
-  // OnWritable calls, so that one between a refusal and its note is not lost.
+  std::deque<SessionPtr> waiting_;  // Sessions to submit, in this order.
+  bool room_ = true;                // The link's outbox has room.
+  // Counts OnWritable. If it changed while SendSubmit ran, `room_` stays true; otherwise the call
+  // would be lost and no session would be submitted again.
   uint64_t room_count_ = 0;
-  std::deque<Kept> kept_;  // By time.
+  std::deque<Kept> kept_;  // The oldest first.
   size_t kept_bytes_ = 0;
 };
 

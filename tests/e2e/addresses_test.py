@@ -10,7 +10,7 @@ from cluster import BIN, SLOW, TINY, Cluster, grpc, pb, pb_grpc, wait_until
 
 @contextlib.contextmanager
 def process(name, *args):
-    """A process on free ports; its line about where it listens."""
+    """Starts a process on free ports; returns it and its line about where it listens."""
     running = subprocess.Popen([BIN / name, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         for line in running.stdout:
@@ -47,7 +47,7 @@ class Addresses(unittest.TestCase):
             wait_until(lambda: tool("status", "--server", server).returncode == 0, "the cluster is ready")
             self.assertTrue(serves(f"[::1]:{scheduler['port']}"))
             wait_until(lambda: serves(server), "the router's health follows")
-            for host in ("[::1]", "127.0.0.1"):  # The wildcard takes both.
+            for host in ("[::1]", "127.0.0.1"):  # The wildcard address takes both families.
                 wait_until(lambda host=host: serves(f"{host}:{worker['port']}"), f"the worker serves on {host}")
                 self.assertIn(b"fathom_worker_", urllib.request.urlopen(f"http://{host}:{worker['metrics_port']}/metrics").read())
             self.assertIn(b"fathom_scheduler_", urllib.request.urlopen(f"http://[::1]:{scheduler['metrics_port']}/metrics").read())

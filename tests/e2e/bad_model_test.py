@@ -122,7 +122,7 @@ class BadModel(unittest.TestCase):
         self.refused("3", args=("-tp", "3"))
 
     def test_no_gpu(self):
-        """No GPU is visible to the process, whatever the machine has."""
+        """No GPU is visible to the process, even if the machine has one."""
         run = subprocess.run([BIN / "fathom-worker", "--model", self.folder, "--device", "cuda", "--port", "0", "--metrics-port", "0"],
                              capture_output=True, text=True, timeout=60, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
         self.assertEqual(run.returncode, 64, run.stderr)

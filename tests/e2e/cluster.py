@@ -211,7 +211,7 @@ class Cluster:
         self.process.stderr.close()
 
     def add_router(self):
-        """A second router on the same scheduler; its Client."""
+        """Starts a second router on the same scheduler and returns its Client."""
         process = subprocess.Popen([BIN / "fathom-router", "--model", self.args[2], "--scheduler", f"127.0.0.1:{self.ready['scheduler_port']}",
                                     "--grpc-port", "0", "--http-port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.extra.append(process)

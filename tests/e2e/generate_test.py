@@ -202,8 +202,8 @@ class Generate(unittest.TestCase):
         self.assertEqual(got.bits(), want.bits())
 
     def test_what_a_repeated_request_may_leave_out_and_change(self):
-        # Through another router, which has not seen the first try: with the id of Started, with and without the seed of Started; with
-        # the key and less time left.
+        # Another router, which has not seen the first try, gets the request with the id of Started, with and without the seed of Started,
+        # and then with the key and a shorter deadline.
         second = self.cluster.add_router()
 
         def both(**kw):
@@ -287,7 +287,7 @@ class Generate(unittest.TestCase):
             streaming.join()
         done = subprocess.run([BIN / "fathom", "profile", "--worker", f"127.0.0.1:{self.cluster.ready['grpc_port']}"], capture_output=True,
                               text=True, check=False)
-        self.assertEqual(done.returncode, 64, done.stderr)  # A router's port.
+        self.assertEqual(done.returncode, 64, done.stderr)  # The port of a router.
         self.assertIn("not a worker's port", done.stderr)
 
     def test_metrics_of_all_three(self):

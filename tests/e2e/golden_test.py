@@ -33,7 +33,7 @@ class Golden(unittest.TestCase):
                 self.verify(ROOT / "models/fathom-tiny-draft", ROOT / "tests/data/goldens/fathom-tiny-draft.jsonl", "-tp", tp)
 
     def test_fixtures_of_every_architecture(self):
-        """By ids. The folders are not part of the project (18 MB); those that exist are tested."""
+        """Compares ids. The fixtures' folders are not part of the project (18 MB); those that exist are tested."""
         for folder in sorted([*SHARED.glob("fixtures/*/"), *SHARED.glob("fixtures-next/*/")]):
             with self.subTest(fixture=folder.name):
                 self.verify(folder, folder / "goldens.jsonl")

@@ -45,14 +45,14 @@ class Limits(unittest.TestCase):
             for number in (8, 16, 24):
                 with self.subTest(words=words[:2], number=number):
                     if words[1] == "status" and number > 8:
-                        continue  # So few are enough for it.
+                        continue  # So few descriptors are enough for this program.
                     self.check(run(words, lambda n=number: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))), f"{number} file descriptors")
 
     @unittest.skipIf(SANITIZED, "a sanitizer's shadow is address space")
     def test_address_space(self):
         for words in PROGRAMS:
             if words[1] == "status":
-                continue  # So little is enough for it.
+                continue  # So little address space is enough for this program.
             with self.subTest(words=words[:2]):
                 self.check(run(words, lambda: resource.setrlimit(resource.RLIMIT_AS, (100 << 20, 100 << 20))), "address space", "ulimit -v")
 

@@ -35,12 +35,12 @@ class LongTexts(unittest.TestCase):
         calls = [self.stub.Tokenize.future(BIG) for _ in range(24)]
         deadline = time.monotonic() + 60 * SLOW
         while not any(call.done() for call in calls) and time.monotonic() < deadline:
-            time.sleep(0.01)  # Until the queue has moved.
+            time.sleep(0.01)  # Gives the queue time to take the next text.
         for call in calls:
             call.cancel()
         begin = time.monotonic()
         self.stub.Tokenize(pb.TokenizeRequest(text=" the" * 1500))
-        self.assertLess(time.monotonic() - begin, 3 * one + 1)  # All 24 would take 11 of them or more.
+        self.assertLess(time.monotonic() - begin, 3 * one + 1)  # All 24 texts would take 11 times as long as one, or longer.
 
         calls = [self.stub.Tokenize.future(BIG) for _ in range(16)]
         while not any(call.done() for call in calls) and time.monotonic() < deadline:

@@ -1,5 +1,5 @@
-"""The weights are replaced in place while an answer runs: it ends with MODEL_CHANGED and is never made by two models. With the
-same weights it continues, equal to the last bit. And proxies in the environment, which the cluster's own channels ignore."""
+"""The weights are replaced in place while an answer runs. The answer ends with MODEL_CHANGED, so two models never make one answer. With
+the same weights it continues, equal to the last bit. Another test sets proxies in the environment, which the cluster must ignore."""
 import os
 import pathlib
 import shutil
@@ -15,7 +15,7 @@ LONG = 1500
 
 
 def flip_weights(folder):
-    """Other values at the start of the first tensor, put in place by a rename, like in a deployment."""
+    """Changes the values at the start of the first tensor. The new file replaces the old one by a rename, as in a deployment."""
     path = min(folder.glob("*.safetensors"))
     data = bytearray(path.read_bytes())
     begin = 8 + int.from_bytes(data[:8], "little")

@@ -58,7 +58,7 @@ class Variants(unittest.TestCase):
             self.assertEqual((result.error, len(result.ids)), (None, 20))
 
     def test_vocabularies_that_ranks_do_not_divide(self):
-        """Greedy: each added token is the last one again, and ties go to the lower id."""
+        """Greedy answers stay equal, because each added token is a copy of the last one and the lower id wins a tie."""
         def ids(model):
             with Cluster("-tp", "2", model=model) as c:
                 results = [c.generate(ids=prompt, max_tokens=20, temperature=0, ignore_eos=True) for prompt in PROMPTS]

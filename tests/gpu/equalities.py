@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Exact equalities of tokens and of the bits of their log-probabilities, through real processes: alone = among 63; twice; one
-chunk = many; prefilled = decoded; two starts. Prints one line for each check and a JSON object at the end. Needs grpcio and
-FATHOM_STUBS."""
+"""Exact equalities of tokens and of the bits of their log-probabilities, through real processes. The answer of a request is the same
+alone and among 63 others, the second time, in one chunk and in many, prefilled and decoded, and after another start. Prints one line
+for each check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
 import argparse
 import json
 import os

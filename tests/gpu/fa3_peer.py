@@ -1,7 +1,7 @@
 """Measures FlashAttention 3 of the peer's bundle at the shapes of attention_bench and prefill_bench, over pages of 64 in random
-order; prints lines of JSON. Decode: launches in a CUDA graph that use sequences in turn from a pool larger than L2; the least of
-five runs, with the best settings that a caller can choose (scheduler metadata made before, as vLLM does once per step, or not;
-numbers of splits). Prefill: one causal sequence, the best of three short bursts after a pause, with and without metadata."""
+order; prints lines of JSON. Decode: launches in a CUDA graph, which use the sequences of a pool larger than L2 in turn; the shortest
+of five runs, with the best settings that a caller can choose (scheduler metadata made before, as vLLM does once per step, or not;
+the number of splits). Prefill: one causal sequence, the best of three short bursts after a pause, with and without metadata."""
 import json
 import random
 import time
@@ -10,14 +10,14 @@ import torch
 from vllm.vllm_flash_attn import flash_attn_varlen_func, get_scheduler_metadata
 
 PAGE, DIM = 64, 128
-ROTATE_BYTES = 512 << 20  # At least, of all launches' pages.
+ROTATE_BYTES = 512 << 20  # The least bytes of the pages of all launches together.
 # id, sequences, tokens, heads, kv heads. The first two are rows of the table in TB/s, the others in microseconds.
 DECODE = [("attn_decode_mha_tbs", 32, 4096, 32, 32), ("attn_decode_gqa_tbs", 32, 4096, 56, 8)]
 DECODE += [(f"fa3_decode_{n}_us", n, 290, 32, 32) for n in (1, 8, 64, 128, 256)]
 DECODE += [(f"fa3_decode_{n}x{tokens}_us", n, tokens, 32, 32) for n, tokens in ((1, 256), (1, 4096), (256, 256))]
 PREFILL = [("attn_prefill_4k_tflops", 4096, 32, 32), ("attn_prefill_16k_tflops", 16384, 32, 32), ("fa3_prefill_2048_us", 2048, 32, 32),
            ("fa3_prefill_gqa_4k_tflops", 4096, 56, 8), ("fa3_prefill_gqa_16k_tflops", 16384, 56, 8)]
-SPLITS = (0, 1, 2, 4, 8)  # 0: its own choice.
+SPLITS = (0, 1, 2, 4, 8)  # 0: FlashAttention chooses.
 
 
 def ints(values):
@@ -52,7 +52,7 @@ class Problem:
                                num_splits=splits, fa_version=3)
 
     def check(self):
-        """The first sequence's first heads against float32: what is timed must be this attention."""
+        """Compares the first heads of the first sequence with float32, so that the timed launches compute the wanted attention."""
         self.attend()
         table, group = self.tables[0, 0].long(), self.heads // self.kv_heads
         k, v = (x[table][:, :, :2].reshape(-1, 2, DIM)[:self.tokens].float() for x in (self.keys, self.values))
@@ -77,7 +77,7 @@ def microseconds(f, count):
 
 
 def graph_us(problem, splits, planned):
-    """Of one launch."""
+    """The time of one launch."""
     schedule = problem.schedule(splits) if planned else None
     launches = problem.sets * -(-8 // problem.sets)
     stream = torch.cuda.Stream()
@@ -95,14 +95,14 @@ def graph_us(problem, splits, planned):
 
 
 def best_decode(problem):
-    """(microseconds, how)"""
+    """(microseconds, the settings that gave them)"""
     found = {}
     for planned in (True, False):
         for splits in SPLITS:
             how = f"splits {splits or 'auto'}, {'planned' if planned else 'unplanned'}"
             try:
                 found[how] = graph_us(problem, splits, planned)
-            except Exception as failure:  # A choice that this version does not take.
+            except Exception as failure:  # This version does not support the setting.
                 print(f"{how}: {type(failure).__name__}: {failure}", flush=True)
                 torch.cuda.synchronize()
     how = min(found, key=found.get)

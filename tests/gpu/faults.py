@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A bad row harms no other row. A token whose values overflow runs among others: its request fails with a reason that names the
-way out, the tokens and log-probability bits of its neighbours do not change, and its values in the cache reach no other request.
-Prints one line for each check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
+"""A row fault affects no other row. A token whose values overflow is computed among others. Its request fails with a reason that says
+what to do, the tokens and log-probability bits of the other requests do not change, and no other request reads its values in the KV
+cache. Prints one line for each check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
 import argparse
 import json
 import pathlib
@@ -24,9 +24,9 @@ def bfloat16(value):
 
 
 def poisoned(model, folder, weight):
-    """A copy of the model in which one neuron of layer 0 fires for the bad token alone, and then adds more than a number can
-    hold: element 0 of every embedding is -64 and of the bad one's 64, the neuron's gate and up look at it alone, and all of
-    its weights in the down product are `weight`."""
+    """A copy of the model in which one neuron of layer 0 is active for the bad token alone, and then adds more than the type can
+    represent. Element 0 of the bad token's embedding is 64, and of every other embedding -64. The neuron's gate and up use this
+    element alone, and all of its weights in the down product are `weight`."""
     shutil.copytree(model, folder)
     for path in folder.glob("*.safetensors"):
         tensors = {name: (dtype, shape, bytearray(data)) for name, (dtype, shape, data) in read_safetensors(path).items()}
@@ -69,7 +69,7 @@ def fails_with(result, *words):
 
 
 def neighbours(cluster, checks, asked, want, words):
-    """The bad request among the others, twice: the second run gets the blocks of the first one."""
+    """Runs the bad request among the others, twice, because the second run gets the KV blocks of the first one."""
     for turn in ("once", "again"):
         together = cluster.client.many([*asked[:10], bad_request(), *asked[10:], bad_request()], timeout=300)
         checks.add(f"the bad rows fail ({turn})", [fails_with(together[10], *words), fails_with(together[-1], *words)])

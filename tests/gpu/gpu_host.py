@@ -30,7 +30,7 @@ class Failed(Exception):
 
 
 def library_folders():
-    """The folders of cuBLASLt and NCCL: beside PyTorch, or in the toolkit."""
+    """The folders of cuBLASLt and NCCL, which are beside PyTorch or in the CUDA toolkit."""
     folders = []
     spec = importlib.util.find_spec("nvidia")
     for place in (spec.submodule_search_locations or []) if spec else []:
@@ -46,7 +46,7 @@ def unpack(archives, work):
 
 
 class Host:
-    """One run: the unpacked bundle, the log of the present part, and the results."""
+    """One run: the unpacked bundle, the log of the current part, and the results."""
 
     def __init__(self, work, out, options):
         self.work, self.out, self.options = work, out, options
@@ -86,7 +86,8 @@ class Host:
         self.write(text)
 
     def run(self, argv, timeout, env=None, check=True):
-        """Output and exit code of a child that is killed with its group after timeout seconds (code 124 then)."""
+        """Runs a child and returns its output and exit code. After `timeout` seconds it is killed with its process group; then the
+        code is 124."""
         argv = [str(word) for word in argv]
         self.write("$ " + " ".join(argv))
         child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -132,8 +133,8 @@ def last_lines(text, count=3):
 
 
 class Clocks:
-    """Least, median and largest clock, power and temperature of the GPU while the block runs; and whether the power limit
-    holds the clock down (1) or not (0)."""
+    """Lowest, median and highest clock, power and temperature of the GPU while the block runs, and whether the power limit
+    reduces the clock (1) or not (0)."""
 
     FIELDS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_event_reasons.sw_power_cap")
     STATES = {"Active": 1.0, "Not Active": 0.0}
@@ -215,7 +216,7 @@ class Serve:
         self.host.write("".join(self.lines[-60:]))
 
     def bench(self, *args, timeout=600):
-        """The JSON of `fathom bench` with this cluster, and the command that repeats it."""
+        """Runs `fathom bench` with this cluster; returns its JSON and the command that repeats it."""
         words = ["bench", *[str(a) for a in args]]
         text, _ = self.host.run([self.host.bin / "fathom", *words, "--server", self.server, "--json"], timeout)
         found = gpu_rows.last_json(text)
@@ -243,5 +244,5 @@ def python():
 
 
 def plain_environment():
-    """The environment for programs with their own CUDA libraries: ours do not come before theirs."""
+    """The environment for programs that bring their own CUDA libraries, which the bundle's libraries must not replace."""
     return {"LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}

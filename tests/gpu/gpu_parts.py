@@ -17,7 +17,7 @@ SHAPE_FILES = {key: ROOT / f"models/shapes/{name}.json" for key, name in gpu_row
 
 
 def limits(host):
-    """The limits of the card and its name: the first rows of each run."""
+    """Measures the limits of the card, the first rows of each run, and finds its name."""
     program = host.gpu / "card_bench"
     found = {}
     with Clocks(host, "limits"):
@@ -68,7 +68,7 @@ def sanitizer(host):
 
 
 def bench(host):
-    """All benchmark programs: lines of JSON; ids of the table become rows."""
+    """Runs all benchmark programs, which print lines of JSON. Lines whose id is in the table become rows."""
     count = 0
     for program in programs(host, "_bench"):
         if program.name in ("card_bench", "canonical_cost_bench"):  # They are parts of their own.
@@ -94,7 +94,7 @@ def goldens(host):
     cases += [(pathlib.Path(f).parent, pathlib.Path(f)) for f in sorted(glob.glob(str(host.work / "fixtures*/*/goldens.jsonl")))]
     if len(cases) == 2:
         host.say("goldens: no fixtures (tests/gpu/bundle --data)")
-    # A vocabulary that is no multiple of the LM head's tiles: three more tokens, which lose every tie.
+    # A vocabulary that is no multiple of the LM head's tiles. It has three more tokens, which lose every tie.
     odd = host.work / "fathom-tiny-4099"
     shutil.rmtree(odd, ignore_errors=True)
     host.run([python(), ROOT / "tests/tools/rewrite_model.py", ROOT / "models/fathom-tiny", odd, "--vocab", "4099"], 60)
@@ -155,7 +155,7 @@ def measure_first_token(host, served, key):
         host.row(f"ttft_{key}_{tokens}_ms", run["ttft_ms"]["median"], command)
 
 
-# The peer's setting when it is called as a library: prompts in large steps, although other sequences wait for their next token meanwhile.
+# vLLM has this setting when it is called as a library: prompts run in large steps, while other sequences wait for their next token.
 THROUGHPUT_FLAGS = ("--max-num-batched-tokens", "8192")
 
 
@@ -167,7 +167,7 @@ def measure_throughput(host, served, key, requests, input_len, output_len):
 
 
 def measure_idle(host, served, key):
-    """The idle time between the device's own events while one sequence decodes."""
+    """The idle time between the events of the device while one sequence decodes."""
     words = ["latency", "--requests", 1, "--warmup", 0, "--input-len", 128, "--output-len", 1500]
     worker = threading.Thread(target=lambda: served.bench(*words))
     before = served.metrics()
@@ -215,7 +215,7 @@ def perf_7b_quick(host):
 
 
 def ttft_7b(host):
-    """First tokens of the 7B shape alone."""
+    """Only the first tokens of the 7B shape."""
     perf(host, "7b", [measure_first_token])
 
 
@@ -225,14 +225,14 @@ def perf_13b(host):
 
 
 def perf_33b(host):
-    """Decode of the 33B shape; throughput where the card has the memory."""
+    """Decode of the 33B shape, and throughput if the card has enough memory."""
     perf(host, "33b", [measure_decode])
     if host.card is not None and host.card.memory_gib > 100:
         perf(host, "33b", [lambda h, s, k: measure_throughput(h, s, k, 128, 1000, 1000)], *THROUGHPUT_FLAGS)
 
 
 def load(host):
-    """A 7B checkpoint of safetensors in the page cache: worker's process start to registered."""
+    """The time from the start of the worker to its registration, with a 7B checkpoint of safetensors in the page cache."""
     folder = host.work / "checkpoint-7b"
     host.run([python(), HERE / "make_checkpoint.py", SHAPE_FILES["7b"], folder], 400)
     words = ["bench", "startup", "--model", str(folder), "--device", host.options.device, "--repeats", "3",
@@ -258,7 +258,7 @@ def device_bytes():
 
 
 def plan_error(host):
-    """The worker's peak memory under load, as the driver reports it, against the total of its plan."""
+    """Compares the worker's peak memory under load, as the driver reports it, with the total of its memory plan."""
     idle = device_bytes()
     with Serve(host, SHAPE_FILES["7b"], "--load-format", "dummy") as served:
         pids = [one["pid"] for one in served.ready["workers"]]
@@ -277,7 +277,7 @@ def plan_error(host):
     if not plan:
         raise Failed("the worker's metrics have no arena_bytes")
     total, peak = sum(plan.values()), max(samples)
-    # Our allocations are exact; only the driver's context and the graphs are predictions of the plan.
+    # The plan predicts only the driver's context and the graphs; all other allocations are exact.
     context = peak - graphs - (total - sum(plan.get(name, 0) for name in ("context", "graphs")))
     host.row("plan_error_pct", abs(peak - total) / total * 100, "tests/gpu/run plan-error")
     host.measurements.append({"id": "plan_arenas", "value": total, "unit": "B", "peak": peak, "by_process": by_process, "arenas": plan,
@@ -332,7 +332,7 @@ def peer_attention(host):
 
 
 def canonical_cost(host):
-    """Canonical kernels against the fastest other ones in one run: cuBLASLt's best of 16 with split-K, FlashAttention 3."""
+    """Compares the canonical kernels with the fastest others in one run: cuBLASLt's best of 16 with split-K, and FlashAttention 3."""
     if not any(one["id"].startswith("fa3_decode_") for one in host.measurements):
         peer_attention(host)
     fa3 = {one["id"]: one["value"] for one in host.measurements if one["id"].startswith("fa3_")}
@@ -365,7 +365,7 @@ def fault_flag_cost(host):
     found = {}
     with Clocks(host, "fault-flag-cost"):
         for turn in range(FAULT_FLAG_ROUNDS):
-            # A B, B A, A B, so that neither always runs on the warmer card.
+            # The order is A B, B A, A B, ... Otherwise one of the two would always run on the warmer card.
             for flagged in ((True, False), (False, True))[turn % 2]:
                 with Serve(host, SHAPE_FILES["7b"], "--load-format", "dummy", folder=host.bin if flagged else other) as served:
                     for sequences, words in ((1, ("--input-len", 128, "--short-output-len", 1, "--long-output-len", 129)),
@@ -416,7 +416,7 @@ def before_after(host):
 
 
 def peer_transformers(host):
-    """PyTorch transformers with static cache and compile: a second peer, only recorded."""
+    """Measures PyTorch transformers with a static cache and compilation, a second peer, which no row is compared with."""
     with Clocks(host, "peer-transformers"):
         text, _ = host.run([python(), HERE / "transformers_peer.py", SHAPE_FILES["7b"]], 900, env=plain_environment())
     for one in gpu_rows.json_lines(text):
@@ -425,7 +425,7 @@ def peer_transformers(host):
 
 
 def power(host):
-    """Power and clocks of the 7B shape while steps of one size run; the results' clocks have them, by power-SEQUENCES."""
+    """Measures power and clocks of the 7B shape while steps of one size run. They are in the `clocks` of the results as power-SEQUENCES."""
     with Serve(host, SHAPE_FILES["7b"], "--load-format", "dummy") as served:
         for sequences in (1, 8, 32, 64, 128):
             tokens = 2000 if sequences == 1 else 800  # Several seconds of steps, of which the median is taken.

@@ -30,7 +30,7 @@ class Shape:
         self.head = c["hidden_size"] * c["vocab_size"]
         self.step_bytes = 2 * (self.layers + self.head)
         self.kv_bytes = 2 * 2 * c["num_hidden_layers"] * kv
-        self.attention = 2 * c["num_hidden_layers"] * q  # Times n squared: QK and PV of a causal prompt.
+        self.attention = 2 * c["num_hidden_layers"] * q  # To be multiplied by n squared: QK and PV of a causal prompt of n tokens.
 
 
 class Card:
@@ -57,8 +57,8 @@ class Card:
 
 
 def floor_of(row, shapes, card):
-    """The floor of a row (for rates: the ceiling), or None; shapes: {"7b": Shape}. At one sequence of up to 256 tokens
-    the KV is under 1 % and left out; at the other steps a sequence has (160 + 65 + 160 + 193) / 2 = 289 tokens."""
+    """The floor of a row (for rates: the ceiling), or None; shapes: {"7b": Shape}. With one sequence of up to 256 tokens the KV
+    is less than 1 % of the bytes and is left out. In the other steps a sequence has (160 + 65 + 160 + 193) / 2 = 289 tokens."""
     if card is None:
         return None
     if m := re.fullmatch(r"decode_(\w+)_b1_ms", row):
@@ -119,8 +119,8 @@ def json_lines(text):
 
 
 def gtest_counts(text, code):
-    """(passed, failed, names of the failed) of a GoogleTest program's output. One that died counts as one failure; what was
-    skipped did not pass."""
+    """(passed, failed, names of the failed) of the output of a GoogleTest program. A program that died counts as one failure, and a
+    skipped test as a failed one."""
     m = re.search(r"\[  PASSED  \] (\d+) tests?", text)
     passed = int(m[1]) if m else 0
     failed = sorted(set(re.findall(r"^\[  FAILED  \] ([^\s,]+\.[^\s,]+)", text, re.M)))
@@ -131,7 +131,7 @@ def gtest_counts(text, code):
 
 
 def gtest_names(text):
-    """Full names of the tests of --gtest_list_tests."""
+    """The full names of the tests in the output of --gtest_list_tests."""
     names, suite = [], ""
     for line in text.splitlines():
         name = line.split("#")[0].rstrip()
@@ -148,7 +148,7 @@ def metrics(text):
 
 
 def idle_percent(before, after):
-    """Idle share of the device between two readings of a worker's metrics, None when nothing was computed."""
+    """The idle share of the device between two readings of a worker's metrics; None: nothing was computed."""
     def total(page, name):
         return sum(v for k, v in page.items() if k.split("{")[0].endswith(name))
     idle = total(after, "device_idle_seconds_total") - total(before, "device_idle_seconds_total")
@@ -166,9 +166,9 @@ CANONICAL_OPS = {"qkv": 30, "o": 30, "gate_up": 30, "down": 30, "attention": 30,
 
 
 def canonical_costs(lines, fa3):
-    """What each step costs with our kernels and with the fastest others: canonical_cost_bench's products, attention_bench's and
-    prefill_bench's attention, FlashAttention 3's microseconds. One {step, ours_us, other_us, pct, alone_pct, ops} each; `pct`
-    has our launches as the engine makes them, `alone_pct` one after the other."""
+    """The time of each step with our kernels and with the fastest others, from the GEMMs of canonical_cost_bench, the attention of
+    attention_bench and prefill_bench, and the microseconds of FlashAttention 3. One {step, ours_us, other_us, pct, alone_pct, ops} for
+    each step. For `pct` our launches overlap as the engine makes them; for `alone_pct` they run one after the other."""
     products = [one for one in lines if one["id"] == "canonical"]
     ours = {one["id"]: one for one in lines}
     costs = []
@@ -188,7 +188,7 @@ def canonical_costs(lines, fa3):
 
 
 def flag_costs(found):
-    """{sequences: percent} of {sequences: {flagged: [ms]}}: medians."""
+    """{sequences: percent} of {sequences: {flagged: [ms]}}, computed from the medians."""
     return {n: (statistics.median(by[True]) / statistics.median(by[False]) - 1) * 100 for n, by in found.items()}
 
 
@@ -198,8 +198,8 @@ def ratios(found):
 
 
 def merge(runs):
-    """One list of rows of several runs' results.json, later ones first choice; a peer's figure belongs to a row only when it
-    was measured on the same GPU."""
+    """Merges the rows of the results.json of several runs; a later run replaces the rows of an earlier one. A row gets a peer's figure only
+    if both were measured on the same GPU."""
     rows, peers, limits = {}, {}, None
     for run in runs:
         limits = run.get("limits") or limits
@@ -225,7 +225,7 @@ def number(value):
 
 
 def table(rows):
-    """Short text: value, floor and how near, peer and how many times as fast."""
+    """A table for people, with a line for each row: value, floor, share of the floor, the peer's value, and how many times as fast ours is."""
     lines = [f"{'id':<30}{'value':>10}{'floor':>10}{'share':>7}{'peer':>10}{'x peer':>8}"]
     for one in rows:
         value, floor, peer = one["value"], one.get("floor"), one.get("peer")

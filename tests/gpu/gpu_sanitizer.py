@@ -1,7 +1,7 @@
 """tests/gpu/gpu_sanitizer.py: the part `sanitizer`: every kernel test, on fewer and narrower shapes (FATHOM_SANITIZED,
-tests/kernels/cuda/gpu_test.h), under compute-sanitizer. Where racecheck, which logs every access to shared memory, does not end a
-test in time, it checks single launches of it: those of each kernel and grid that the test launches first. A test's outcome is one of
-OUTCOMES; what time does not allow is named, and a later run takes up only that (--sanitizer-done)."""
+tests/kernels/cuda/gpu_test.h), under compute-sanitizer. racecheck logs every access to shared memory. If it does not end a test in
+time, it checks single launches instead: the first launch of each kernel and grid. The outcome of a test is one of OUTCOMES. Tests for
+which the time was too short are named, and a later run does only those (--sanitizer-done)."""
 import concurrent.futures
 import itertools
 import json
@@ -15,17 +15,17 @@ import gpu_rows
 
 CLEAN, LAUNCHES, REPORTED, NOT_ENDED, NOT_BEGUN = OUTCOMES = ("clean", "clean in single launches", "reported", "not ended", "not begun")
 TIMED_OUT = 124
-LAUNCHES_MAX = 5  # Of a test, one after the other.
-# cuBLASLt's own kernels are not ours to check for races.
+LAUNCHES_MAX = 5  # The most single launches of a test that are checked.
+# racecheck does not check the kernels of cuBLASLt, which are not part of this project.
 TOOLS = {"memcheck": [], "racecheck": ["--kernel-name-exclude", "kns=nvjet"], "synccheck": []}
 WORKERS = "--racecheck-num-workers"  # CPU threads of one run; not every version knows it.
-DUMP = ["--dump-kernel-launches", "--print-limit", "100000", "--show-backtrace", "no"]  # Its lines count as reports, and make the exit code one of errors.
-HELPERS = re.compile(r"Reference|gpu_test|ScaleKernel|ScatterKernel|PoisonKernel|EvaluateKernel|nvjet|cublas|cutlass")  # No kernels of ours.
+DUMP = ["--dump-kernel-launches", "--print-limit", "100000", "--show-backtrace", "no"]  # The tool counts these lines as reports, so the exit code is that of an error.
+HELPERS = re.compile(r"Reference|gpu_test|ScaleKernel|ScatterKernel|PoisonKernel|EvaluateKernel|nvjet|cublas|cutlass")  # Kernels that are not checked.
 NO_RACES = re.compile(r"RACECHECK SUMMARY: \d+ hazards displayed \(0 errors, 0 warnings\)")
 
 
 def sanitizer_program(host):
-    """The bundle's own (tests/gpu/bundle --sanitizer), which may be newer than the host's; the host's where that one does not work."""
+    """The sanitizer of the bundle (tests/gpu/bundle --sanitizer), which may be newer than the host's; the host's if that one does not work."""
     carried = host.work / "sanitizer/compute-sanitizer"
     for found in (carried if carried.exists() else None, shutil.which("compute-sanitizer")):
         if not found:
@@ -43,7 +43,7 @@ def tests_of(host, program):
 
 
 def already_clean(files):
-    """(tool, test) that earlier runs found clean: results.json or docs/performance/sanitizer.json."""
+    """The (tool, test) that earlier runs found clean, from files like results.json or docs/performance/sanitizer.json."""
     found = set()
     for file in files:
         content = json.loads(pathlib.Path(file).read_text())
@@ -54,7 +54,7 @@ def already_clean(files):
 
 
 def launches_of(text):
-    """(number from 1, (kernel, grid, cluster), whether it was left out) of what a run with DUMP printed."""
+    """(number from 1, (kernel, grid, cluster), whether it was left out) of each launch in the output of a run with DUMP."""
     found = []
     for piece in re.split(r"Launch #", text)[1:]:
         def field(name):
@@ -65,7 +65,7 @@ def launches_of(text):
 
 
 def chosen(launches):
-    """Numbers of at most LAUNCHES_MAX launches of ours, different ones, from the first to the last."""
+    """The numbers of at most LAUNCHES_MAX different launches of our kernels, spread from the first to the last."""
     first = {}
     for number, what, _ in launches:
         if not HELPERS.search(what[0]):
@@ -94,7 +94,7 @@ class Checker:
         return outcome, f"ended with {code}: {last_lines(text, 4)}" if outcome == REPORTED else ""
 
     def single_launches(self, program, name):
-        """Those that ended in time decide; which did, of how many, is said."""
+        """Checks single launches; those that end in time decide the outcome. The note says which ones ended, of how many."""
         text, _ = self.run("racecheck", program, name, *DUMP, "--kernel-name", "kns=NoSuchKernel")
         launches = launches_of(text)
         numbers, ended = chosen(launches), []
@@ -112,7 +112,7 @@ class Checker:
         return LAUNCHES if ended else NOT_ENDED, f"launches {ended} of those of {numbers} chosen from {len(launches)}"
 
     def check(self, work):
-        """A test's outcome, its seconds and what there is to say about it."""
+        """The outcome of a test, its seconds, and a note about it."""
         tool, program, name = work
         begin = time.monotonic()
         if begin > self.end:
@@ -124,10 +124,10 @@ class Checker:
 
 
 def sanitizer(host, programs):
-    """Every kernel test under compute-sanitizer's memcheck and racecheck, of one element type; what did not end, or begin, in time."""
+    """Runs every kernel test of one element type under the chosen tools, and names the tests that did not end, or begin, in time."""
     checker = Checker(host)
     done = already_clean(host.options.sanitizer_done)
-    # Programs take turns: where time runs out, each has had some of its tests looked at.
+    # The programs take turns. If the time runs out, some tests of each program have been checked.
     turns = itertools.zip_longest(*([(program, name) for name in tests_of(host, program)] for program in programs))
     tests = [one for turn in turns for one in turn if one]
     works = [(tool, program, name) for tool in host.options.sanitizer_tools for program, name in tests
@@ -148,7 +148,7 @@ def sanitizer(host, programs):
 
 
 def merge_outcomes(kept, runs):
-    """The tests of docs/performance/sanitizer.json: the last outcome of each that began."""
+    """The tests for docs/performance/sanitizer.json: for each test that began, its last outcome."""
     tests = {(one["tool"], one["test"]): one for one in kept}
     for run in runs:
         for one in run.get("measurements", []):

@@ -35,7 +35,7 @@ def count(shape):
 
 
 def random_block(size):
-    """bf16 between 2^-7 and 2^-6 of either sign: of every word the sign and the fraction are random."""
+    """bf16 values between 2^-7 and 2^-6 with both signs: the sign and the fraction of each are random."""
     raw = int.from_bytes(os.urandom(size), "little")
     mask = int.from_bytes(b"\x7f\x80" * (size // 2), "little")
     exponent = int.from_bytes(b"\x00\x3c" * (size // 2), "little")

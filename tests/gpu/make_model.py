@@ -3,9 +3,9 @@
 
     make_model.py models/shapes/deepseek-llm-7b.json /some/folder [--tokenizer models/fathom-tiny]
 
-bf16 safetensors in shards of about 5 GB with their index, and config.json: 13.8 GB for 7 billion, in seconds. Weights are
-about N(0, 0.02): windows of one pool of 2^24 values, with another place for each row block, so that writing takes most of the
-time. Norms are 1. Equal arguments give equal files. Needs numpy.
+It writes bf16 safetensors in shards of about 5 GB with their index, and config.json: 13.8 GB for 7 billion parameters, in seconds.
+Weights are about N(0, 0.02). They are windows of one pool of 2^24 values, with another place for each row block, because making new
+random numbers would take longer than writing. Norms are 1. Equal arguments give equal files. Needs numpy.
 """
 import argparse
 import concurrent.futures
@@ -70,7 +70,7 @@ def shards_of(tensors, shard_bytes):
 
 
 def make_pool(seed):
-    """The pool two times, so that a window may begin anywhere."""
+    """The pool with its begin repeated at its end, so that a window may begin anywhere."""
     rng = numpy.random.Generator(numpy.random.SFC64(seed))
     bits = (rng.standard_normal(POOL, dtype=numpy.float32) * numpy.float32(DEVIATION)).view(numpy.uint32)
     bf16 = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
@@ -79,7 +79,7 @@ def make_pool(seed):
 
 
 def window(seed, number):
-    """Where a piece's values begin in the pool (SplitMix64)."""
+    """The index in the pool at which the values of piece `number` begin (SplitMix64)."""
     mask = (1 << 64) - 1
     z = (seed + (number + 1) * 0x9E3779B97F4A7C15) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask

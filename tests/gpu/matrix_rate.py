@@ -8,7 +8,7 @@ N = 8192
 
 
 def milliseconds(f, count):
-    """The time of one call: the least of five bursts."""
+    """The time of one call: the shortest of five bursts."""
     f()
     torch.cuda.synchronize()
     least = float("inf")
@@ -24,7 +24,7 @@ def milliseconds(f, count):
 
 
 def read_tbs():
-    """A reduction, used as a kernel that only reads if the bundle has no better one."""
+    """The reading rate of a reduction, for the case that the bundle has no better kernel that only reads."""
     x = torch.ones(1 << 30, device="cuda", dtype=torch.int32)
     return x.numel() * 4 / milliseconds(lambda: torch.max(x), 8) / 1e9
 

@@ -1,5 +1,5 @@
-"""tests/gpu/run without a GPU: how it reads the output of the programs and computes rows, and that a failed part does not stop the
-others. The programs are small scripts with the output of the real ones."""
+"""tests/gpu/run without a GPU. The tests check how it reads the output of programs and computes rows, and that a failed part does not
+stop the others. The programs are small scripts that print what the real ones print."""
 import argparse
 import contextlib
 import importlib.machinery
@@ -109,12 +109,12 @@ class Rows(unittest.TestCase):
                  for op in gpu_rows.CANONICAL_OPS if op != "attention"]
         lines += [{"id": "attn_decode_1x290", "value": 6, "us": 6, "overlapped_us": 5}, {"id": "attn_prefill_2k_tflops", "value": 1, "us": 20}]
         costs = gpu_rows.canonical_costs(lines, {"fa3_decode_1_us": 10, "fa3_prefill_2048_us": 10})
-        # 30 layers of four products and attention, and a head.
+        # 30 layers of four GEMMs and attention, and an LM head.
         self.assertEqual([one["step"] for one in costs], ["decode 1", "prefill 2048"])
         self.assertAlmostEqual(costs[0]["pct"], ((30 * 45 + 10) / 1510 - 1) * 100)
         self.assertAlmostEqual(costs[0]["alone_pct"], ((30 * 54 + 12) / 1510 - 1) * 100)
         self.assertAlmostEqual(costs[1]["pct"], ((30 * 60 + 10) / 1510 - 1) * 100)
-        with self.assertRaises(KeyError):  # Half a sum is none.
+        with self.assertRaises(KeyError):  # A sum with a missing part must fail.
             gpu_rows.canonical_costs(lines, {"fa3_decode_1_us": 10})
 
     def test_what_the_fault_flag_costs(self):
@@ -172,7 +172,7 @@ class Checkpoint(unittest.TestCase):
 
 
 class Runs(unittest.TestCase):
-    """The script itself, on a bundle of fake programs."""
+    """Runs the script itself, on a bundle of fake programs."""
 
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp())
@@ -229,7 +229,7 @@ class Runs(unittest.TestCase):
         host = gpu_host.Host(self.tree, self.folder, argparse.Namespace(serve=[], device="cpu", test_timeout=10, peer_site=None))
         with contextlib.redirect_stdout(io.StringIO()):
             with self.assertRaises(gpu_host.Failed):
-                gpu_parts.canonical_cost(host)  # Neither the peer's figures nor its bundle.
+                gpu_parts.canonical_cost(host)  # There are neither the peer's figures nor its bundle.
             host.measurements = [{"id": f"fa3_decode_{n}_us", "value": 9} for n in (1, 64)]
             gpu_parts.canonical_cost(host)
         self.assertEqual([(row["id"], row["command"]) for row in host.rows],

@@ -59,7 +59,7 @@ class Connection:
     """One raw connection. `ack`: whether the server's SETTINGS are acknowledged."""
 
     def __init__(self, target, settings=b"", ack=True, speak=True):
-        # From another address than the checked client's if there is one, like a real attacker.
+        # If possible, from another address than the checked client's, like a real attacker.
         source = ("127.0.0.2", 0) if target.host == "127.0.0.1" else None
         self.socket = socket.create_connection((target.host, target.grpc_port), timeout=5, source_address=source)
         self.poll = select.poll()  # Not select, which is limited to 1,024 descriptors.
@@ -109,7 +109,7 @@ class Connection:
 
 
 def repeatedly(target, seconds, connections, open_one, act):
-    """Uses `connections` connections in turn by act(connection); a connection that was cut is counted and opened again."""
+    """Calls act(connection) for `connections` connections in turn. A connection that was cut is counted and opened again."""
     counts = {"connections": 0, "cut": 0, "acts": 0}
     alive = []
     end = time.monotonic() + seconds
@@ -136,7 +136,7 @@ def repeatedly(target, seconds, connections, open_one, act):
 
 
 def unacknowledged_settings(target, seconds, rng):
-    """Streams without end: the limit of streams holds only once SETTINGS are acknowledged."""
+    """Opens streams without end. The limit of streams holds only after the client has acknowledged SETTINGS, which it never does."""
     headers = call_headers()
 
     def act(c):
@@ -159,7 +159,7 @@ def rapid_reset(target, seconds, rng):
 
 
 def reset_after_message(target, seconds, rng):
-    """Whole requests, each cancelled at once: every one may reach the scheduler."""
+    """Sends whole requests and cancels each one at once. Every request may reach the scheduler."""
     headers = call_headers()
 
     def act(c):
@@ -216,7 +216,7 @@ def gzip_bombs(target, seconds, rng):
     def act(c):
         s = c.stream()
         c.send(frame(HEADERS, END_HEADERS, s, headers))
-        for i in range(0, len(bomb), 16384):  # As flow control allows: the window is 64 KiB at first.
+        for i in range(0, len(bomb), 16384):  # In pieces that flow control allows: the window is 64 KiB at first.
             c.send(frame(DATA, END_STREAM if i + 16384 >= len(bomb) else 0, s, bomb[i:i + 16384]))
         c.drain(0.05)
 
@@ -259,7 +259,7 @@ def slow_readers(target, seconds, rng):
 
 
 def reflection_streams(target, seconds, rng, count=3000):
-    """Streams that ask once and stay open."""
+    """Opens streams that send one request and stay open."""
     headers = call_headers("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
     ask = grpc_message(b"\x3a\x01*")  # list_services: "*"
 

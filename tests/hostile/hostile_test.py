@@ -1,4 +1,5 @@
-"""Half a minute of attacks.py while a client is checked, directly and through HAProxy; and idle connections with 1,024 descriptors."""
+"""Runs attacks.py for half a minute while a client is checked, directly and through HAProxy. Another test has idle connections with
+1,024 descriptors."""
 import os
 import shutil
 import sys
@@ -26,7 +27,7 @@ class Hostile(unittest.TestCase):
         self.attack("--edge")
 
     def test_idle_connections_at_1024_descriptors(self):
-        """1,012 idle connections, half of them without a byte: router and scheduler answer on new connections, during and after."""
+        """1,012 idle connections, half of which send no byte. Router and scheduler answer on new connections meanwhile and afterwards."""
         with Cluster(descriptors=1024) as c:
             pids = [c.ready["router_pid"], c.ready["scheduler_pid"]]
             want = c.generate(ids=PROMPT, max_tokens=8, ignore_eos=True).bits()
@@ -45,7 +46,7 @@ class Hostile(unittest.TestCase):
                     try:
                         held.append(attacks.Connection(attacks.Target("127.0.0.1", port, 0), speak=i % 2 == 0))
                     except OSError:
-                        pass  # Closed at once, which is an answer too.
+                        pass  # The server may close the connection at once.
             self.assertTrue(answers())
             c.add_router()  # The scheduler accepts it on a new connection.
             for connection in held:

@@ -320,7 +320,7 @@ TEST(Admission, MinTokensIsAtMostMaxTokens) {
   request.stop.min_tokens = 6;
   EXPECT_EQ(DetailOf(AdmitIds(request).status())->field, "stop.min_tokens");
   request.stop.max_tokens.reset();
-  request.stop.min_tokens = 998;  // 997 fit.
+  request.stop.min_tokens = 998;  // There is room for 997.
   EXPECT_EQ(DetailOf(AdmitIds(request).status())->reason, "CONTEXT_LENGTH_EXCEEDED");
 }
 

@@ -1,4 +1,4 @@
-// Whom a call is counted for.
+// The client that a call counts for.
 #include "router/api/client_address.h"
 
 #include <gtest/gtest.h>

@@ -46,7 +46,8 @@ GenerateRequest Chat() {
   return request;
 }
 
-// Two requests that use each field, with their bytes spelled out as the header says.
+// Two requests that together use all fields. The test writes out their bytes from the description
+// in the header.
 TEST(CanonicalEncoding, GoldenBytes) {
   EXPECT_EQ(CanonicalEncoding({}), "");
   GenerateRequest request;
@@ -82,13 +83,14 @@ TEST(CanonicalEncoding, GoldenBytes) {
             FieldHex(7, FieldHex(1, SizedHex(message)) + FieldHex(3, "00") + FieldHex(7, "01")));
 }
 
-// Made by another program (Python's hashlib and struct) from the description in the headers.
+// The expected ids come from another program (Python's hashlib and struct), which was written from
+// the description in the headers.
 TEST(Identity, GoldenIds) {
   EXPECT_EQ(IdFromKey("t", "k", {}), "ba986ec8f0220bc08729e4366c174ac5");
   EXPECT_EQ(IdFromKey("default", "once", Chat()), "c76d46c3f806362b55aa29b381bc1aaf");
 }
 
-// The digest's bytes as the header says, without the code that makes them.
+// The test makes the hashed bytes itself, from the description in the header.
 TEST(Identity, BytesAreTakenAsDocumented) {
   // The version, then 1,0,0,0,0,0,0,0,'t', 1,0,...,'k', 0,0,...: each part after its length.
   const std::string parts =
@@ -100,7 +102,7 @@ TEST(Identity, BytesAreTakenAsDocumented) {
   EXPECT_EQ(SeedFromId("t", "k"), std::stoull(little_endian, nullptr, 16));
 }
 
-// What is changed in a request, and how.
+// The name of a change of a request, and the function that makes the change.
 using Change = std::pair<std::string, std::function<void(GenerateRequest*, ChatPrompt*)>>;
 
 std::vector<Change> ChangesOfTheRequest() {
@@ -183,12 +185,12 @@ std::vector<Change> ChangesOfTheChat() {
   };
 }
 
-// Every field of a request makes another id, and so does each of its values; the exceptions are
-// what a repetition may change.
+// A change of any field, and any value of a field, makes another id. The exceptions are the fields
+// that a repetition may change.
 TEST(Identity, EveryFieldCounts) {
   std::vector<Change> changes = ChangesOfTheRequest();
   for (const Change& change : ChangesOfTheChat()) changes.push_back(change);
-  std::map<std::string, std::string> seen;  // Id to what was changed.
+  std::map<std::string, std::string> seen;  // Maps each id to the name of its change.
   for (const auto& [name, change] : changes) {
     GenerateRequest request = Chat();
     ChatPrompt chat = std::get<ChatPrompt>(request.prompt);
@@ -199,7 +201,7 @@ TEST(Identity, EveryFieldCounts) {
   }
   const std::string id = IdFromKey("t", "k", Chat());
   EXPECT_EQ(id.size(), 32u);
-  // Lengths stand before the parts, so that moving a byte from one to the next is another id.
+  // Each part stands after its length, so moving a byte from one part to the next makes another id.
   EXPECT_NE(IdFromKey("tk", "", Chat()), id);
   EXPECT_NE(IdFromKey("t", "l", Chat()), id);
   EXPECT_NE(IdFromKey("u", "k", Chat()), id);
@@ -223,7 +225,7 @@ TEST(Identity, WhatTheRequestSaysTakesPrecedence) {
   EXPECT_EQ(IdentityOf("t", request).seed, 5u);
 }
 
-// Whichever of id, key and seed a client repeats, it asks for the same answer.
+// A client asks for the same answer if it repeats the id, the key or the seed.
 TEST(Identity, ARepetitionUnderTheToldIdHasTheSameSeed) {
   for (const char* key : {"", "once"}) {
     GenerateRequest request = Chat();

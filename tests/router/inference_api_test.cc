@@ -1,5 +1,5 @@
-// The router's API as a front end without any protocol uses it: nothing here links gRPC or
-// protobuf.
+// The router's API, used by a front end of the test that has no protocol. This test links neither
+// gRPC nor protobuf.
 #include "router/api/inference_api.h"
 
 #include <gmock/gmock.h>
@@ -12,7 +12,7 @@
 namespace fathom::router {
 namespace {
 
-// Keeps what is written; a write ends when the test drains.
+// Keeps the events that are written. A write ends when the test calls Drain.
 class PlainStream final : public SessionStream {
  public:
   explicit PlainStream(Sessions* sessions) : SessionStream(sessions) {}
@@ -31,7 +31,7 @@ class PlainStream final : public SessionStream {
   }
   const ClientEvent& first() const { return events_.front(); }
   const ClientEvent& last() const { return events_.back(); }
-  // Of a stream that ended with a status.
+  // The status of the stream. REQUIRES: the stream ended with an EndEvent.
   absl::Status end() const { return std::get<EndEvent>(events_.back()).status; }
 
  private:
@@ -182,12 +182,12 @@ TEST_F(InferenceApiTest, AResumeGoesOnWithItsTenantsSession) {
   Send(Frame(submit.attempt, 0, {10, 11}));
   const auto other = Stream(), own = Stream();
   api_->Resume({}, ResumeRequest{"a", {}}, other);
-  EXPECT_FALSE(link_.TakeSubmits().at(0).record.has_value());  // Another tenant's "a".
+  EXPECT_FALSE(link_.TakeSubmits().at(0).record.has_value());  // The "a" of another tenant.
   api_->Resume({.tenant = "someone"}, ResumeRequest{"a", {2}}, own);
   EXPECT_TRUE(link_.TakeSubmits().at(0).record.has_value());
 }
 
-// The nearer of the two deadlines counts, and both run while the call waits for its turn.
+// The shorter one of the two deadlines counts, and the time in the pool counts too.
 TEST_F(InferenceApiTest, DeadlinesRunWhileACallWaits) {
   Ready();
   GenerateRequest request = Text("x");
@@ -205,7 +205,7 @@ TEST_F(InferenceApiTest, DeadlinesRunWhileACallWaits) {
   clock_.Advance(300'000);
   release.count_down();
   EXPECT_EQ(link_.WaitForSubmits().at(0).deadline_us, 200'000);
-  EXPECT_EQ(ReasonOf(late->end()), "DEADLINE");  // The pool's one thread had it before the other.
+  EXPECT_EQ(ReasonOf(late->end()), "DEADLINE");  // The pool's only thread took it first.
 }
 
 TEST(TraceId, IsThatOfTheHeader) {

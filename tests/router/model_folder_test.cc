@@ -1,4 +1,4 @@
-// What a router reads of a model folder.
+// What a router reads from a model folder.
 #include "router/api/model_folder.h"
 
 #include <gmock/gmock.h>
@@ -68,7 +68,7 @@ TEST(ModelFolder, Overrides) {
   EXPECT_EQ(read->context_tokens, 32);
   EXPECT_TRUE(read->end_token_ids.empty());
   EXPECT_NE(read->config_digest, plain->config_digest);
-  // A key that is missing has the architecture's value.
+  // A missing key has the default of the architecture.
   const auto missing = ReadModelFolder(folder.path(), R"({"max_position_embeddings": null})");
   EXPECT_EQ(missing->context_tokens, 2048);
   EXPECT_THAT(std::string(Message(ReadModelFolder(folder.path(), "[1]").status())),

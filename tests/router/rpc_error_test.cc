@@ -34,7 +34,7 @@ TEST(RpcError, ClientsFindTheStandardDetails) {
   const grpc::Status sent = ToGrpcStatus(WithDetail(Exhausted("full"), {"QUEUE_FULL", "", 500}));
   google::rpc::Status rpc;
   ASSERT_TRUE(rpc.ParseFromString(sent.error_details()));
-  ASSERT_EQ(rpc.details_size(), 2);  // No field, no BadRequest.
+  ASSERT_EQ(rpc.details_size(), 2);  // There is no BadRequest, because no field is named.
   google::rpc::ErrorInfo info;
   ASSERT_TRUE(rpc.details(0).UnpackTo(&info));
   EXPECT_EQ(info.domain(), "fathom");

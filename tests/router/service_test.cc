@@ -104,7 +104,7 @@ class ServiceTest : public ::testing::Test {
     return FromGrpcStatus(status);
   }
   bool Serving() {
-    service_->SetServing(api_->Ready().ok());  // As main does, some times a second.
+    service_->SetServing(api_->Ready().ok());  // main does this several times a second.
     auto health = grpc::health::v1::Health::NewStub(channel_);
     grpc::ClientContext context;
     grpc::health::v1::HealthCheckResponse response;
@@ -315,7 +315,7 @@ TEST_F(ServiceTest, TheCallsDeadlineTravels) {
   auto reader = stub_->Generate(&context, request);
   const Submit submit = AcceptOne();
   EXPECT_GT(submit.deadline_us, 0);
-  EXPECT_LT(submit.deadline_us, 3'600'000'000);  // gRPC rounds its own up.
+  EXPECT_LT(submit.deadline_us, 3'600'000'000);  // gRPC rounds the call's deadline up.
   context.TryCancel();
   EXPECT_FALSE(reader->Finish().ok());
 }
@@ -349,12 +349,13 @@ TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
              .drop = {}});
   occupied.wait();
   v1::GenerateRequest request;
-  for (int i = 0; i < 1'500; ++i) *request.mutable_text() += " the";  // Not done inline.
+  for (int i = 0; i < 1'500; ++i)
+    *request.mutable_text() += " the";  // Too long to be tokenized inline.
   grpc::ClientContext cancelled, expires, stays;
   expires.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
   auto first = stub_->Generate(&cancelled, request), second = stub_->Generate(&expires, request);
   v1::GenerateResponse response;
-  EXPECT_FALSE(second->Read(&response));  // Until its deadline has passed.
+  EXPECT_FALSE(second->Read(&response));  // Returns when the deadline has passed.
   cancelled.TryCancel();
   EXPECT_EQ(first->Finish().error_code(), grpc::StatusCode::CANCELLED);
   EXPECT_EQ(second->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
@@ -367,7 +368,7 @@ TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
   stays.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
   auto third = stub_->Generate(&stays, request);
   release.count_down();
-  Answer(AcceptOne(), Ids("x"));  // One request only, the third call's.
+  Answer(AcceptOne(), Ids("x"));  // Only the third call becomes a request.
   while (third->Read(&response)) continue;
   EXPECT_TRUE(third->Finish().ok());
   EXPECT_TRUE(link_.TakeSubmits().empty());

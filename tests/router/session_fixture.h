@@ -38,7 +38,7 @@ struct Seen {
   std::vector<TokenLogprob> prompt_logprobs;
   std::vector<FinishEvent> finishes;
   std::optional<absl::Status> end;
-  int messages = 0;  // With tokens.
+  int messages = 0;  // Messages with tokens.
   int keep_alives = 0;
   bool over() const { return end.has_value() || (!finishes.empty() && finishes.back().last); }
 };

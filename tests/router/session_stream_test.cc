@@ -1,5 +1,5 @@
-// A front end's stream over a session: one write at a time, whoever wakes it, and no client that
-// leaves at a bad moment is lost.
+// A front end's stream over a session: at most one write is in flight, whichever thread wakes the
+// stream, and a client may leave at any moment.
 #include "router/sessions/session_stream.h"
 
 #include <gtest/gtest.h>
@@ -12,7 +12,7 @@
 namespace fathom::router {
 namespace {
 
-// A protocol whose writes end when the test says so.
+// A stream whose writes end when the test completes them.
 class ManualStream final : public SessionStream {
  public:
   explicit ManualStream(Sessions* sessions) : SessionStream(sessions) {}

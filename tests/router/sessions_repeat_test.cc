@@ -1,5 +1,5 @@
-// The states in which a repeated request or a resume may arrive: nothing that the docs promise is
-// refused (docs/API.md, "Seeds and ids").
+// A repeated request or a resume may arrive in any state of the session. Nothing that docs/API.md,
+// "Seeds and ids", promises is refused.
 #include "router/sessions/session_blob.h"
 #include "tests/router/session_fixture.h"
 
@@ -13,7 +13,8 @@ absl::Status Unknown() {
 TEST_F(SessionsTest, AResumeThatNobodyKnowsLeavesNothingBehind) {
   Up();
   const auto lost = Resume("a", {5});
-  // Neither while it is asked, nor after it was refused, nor once its stream is over.
+  // A repetition is possible before the answer to the Submit, after a refusal, and after the end of
+  // the stream.
   const auto during = Start(Request("a"));
   for (const fathom::Submit& submit : link_.TakeSubmits()) {
     if (!submit.record) sessions_.OnRefused({submit.attempt, Unknown()});
@@ -38,9 +39,10 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
   const AttemptId attempt = AcceptAll()[0].attempt;
   Send(Frame(attempt, 0, {10, 11}));
   Down();
-  // It uses the record of the living session and does not ask for it.
+  // The resume takes the record from the session in this router and asks no scheduler for it.
   const auto second = Resume("a", {1});
-  const auto third = Resume("a", {1});  // From the second's, which no scheduler has accepted yet.
+  const auto third =
+      Resume("a", {1});  // Takes the record from the second one, which is not accepted.
   Up();
   for (const fathom::Submit& submit : AcceptAll()) {
     ASSERT_TRUE(submit.record.has_value());
@@ -49,7 +51,7 @@ TEST_F(SessionsTest, AFailedResumeNeverReplacesALivingSession) {
   }
   EXPECT_EQ(second->seen().ids, std::vector<TokenId>{11});
   EXPECT_EQ(third->seen().ids, std::vector<TokenId>{11});
-  // One that was not accepted yet, likewise.
+  // The same with a session that was not accepted yet.
   Down();
   Start(Request("new"));
   Resume("new", {});
@@ -82,13 +84,13 @@ TEST_F(SessionsTest, ARefusedRequestMayBeRepeatedWithAnotherBody) {
   sessions_.OnRefused({link_.TakeSubmits().at(0).attempt,
                        WithDetail(Invalid("lower max_tokens"), {.reason = "KV_POOL_EXCEEDED"})});
   sessions_.Gone(refused->session());
-  admitted.record.request.stop.max_tokens = 10;  // As the refusal proposed, under the same id.
+  admitted.record.request.stop.max_tokens = 10;  // What the refusal proposed, with the same id.
   const auto lower = Start(admitted);
   AcceptAll();
   Leave(lower);
   clock_.Advance(61'000'000);
   sessions_.Tick();
-  admitted.record.key.request_id = "digest-of-another-body";  // And the key is free again.
+  admitted.record.key.request_id = "digest-of-another-body";  // The key is free again.
   EXPECT_TRUE(sessions_.Create(admitted, refused).ok());
 }
 
@@ -121,7 +123,7 @@ TEST_F(SessionsTest, WhatWaitedInVainForASchedulerGoesOnFromItsRecord) {
   sessions_.Tick();
   ASSERT_TRUE(client->seen().over());
   sessions_.Gone(client->session());
-  Up();  // A scheduler that knows nothing.
+  Up();  // A scheduler without any session.
   const auto resumed = Resume("a", {1});
   const auto submits = AcceptAll();
   ASSERT_TRUE(submits.at(0).record.has_value());
@@ -150,7 +152,7 @@ TEST_F(SessionsTest, ADefaultLengthIsThatOfTheFirstAndStopStringsArePartOfTheReq
   const auto first = Start(admitted);
   AcceptAll();
   AdmittedRequest same = admitted;
-  same.max_tokens_given = false;  // What fits now is not what fitted then.
+  same.max_tokens_given = false;  // The room may have changed since the first request.
   same.record.request.stop.max_tokens = 64;
   Start(same);
   EXPECT_EQ(AcceptAll().at(0).record->request.stop.max_tokens, 100);

@@ -1,5 +1,5 @@
-// Sessions over a fake link: each rule of docs/ARCHITECTURE.md's "Sessions" for the router, and all
-// of them together with random breaks, duplicates, new leaders and slow readers.
+// Sessions over a fake link: each rule for the router in docs/ARCHITECTURE.md, "Sessions", and then
+// all rules together under random breaks, duplicates, new leaders and slow readers.
 #include "router/sessions/sessions.h"
 
 #include <gmock/gmock.h>
@@ -122,7 +122,7 @@ TEST_F(SessionsTest, SlowReaderGetsOneMessageOfWhatWaited) {
   const AttemptId attempt = AcceptAll()[0].attempt;
   client->Stall();
   for (int32_t i = 0; i < 50; ++i) Send(Frame(attempt, i, {TokenId{100 + i}}));
-  EXPECT_EQ(client->seen().ids.size(), 1u);  // The write in flight.
+  EXPECT_EQ(client->seen().ids.size(), 1u);  // The token of the write in flight.
   client->Unstall();
   EXPECT_EQ(client->seen().ids.size(), 50u);
   EXPECT_EQ(client->seen().messages, 2);
@@ -148,7 +148,7 @@ TEST_F(SessionsTest, ResumeAfterHangUpGoesOn) {
   Up();
   const std::string answer = "The capital of France is Paris, 首都是巴黎。";
   const std::vector<TokenId> ids = Ids(answer);
-  // What any client had after n ids, and what a resume at n gives, are together the whole answer.
+  // The text after n ids and the text of a resume at n are together the whole answer.
   for (int32_t n = 0; n <= 4; ++n) {
     const std::string id = "r" + std::to_string(n);
     const auto first = Start(Request(id));
@@ -186,7 +186,7 @@ TEST_F(SessionsTest, FinishedSessionIsServedFromWhatWasKept) {
   EXPECT_TRUE(end->seen().started);
   EXPECT_TRUE(end->seen().ids.empty());
   EXPECT_EQ(end->seen().finishes.size(), 1u);
-  const auto all = Resume("a", {length + 1});  // The end counts as one more.
+  const auto all = Resume("a", {length + 1});  // The end counts as one more position.
   EXPECT_TRUE(all->seen().finishes.empty());
   ASSERT_TRUE(all->seen().end.has_value());
   EXPECT_TRUE(all->seen().end->ok());
@@ -238,7 +238,7 @@ TEST_F(SessionsTest, NoSchedulerIsABoundedWait) {
   Down();
   clock_.Advance(30'000'000);
   sessions_.Tick();
-  EXPECT_FALSE(runs->seen().over());  // It was accepted: it waits for a leader.
+  EXPECT_FALSE(runs->seen().over());  // An accepted session waits for a leader.
   clock_.Advance(31'000'000);
   sessions_.Tick();
   EXPECT_TRUE(runs->seen().over());
@@ -280,7 +280,7 @@ TEST_F(SessionsTest, SameIdSameRequestSharesOtherRequestIsRefused) {
   AttemptId attempt = AcceptAll()[0].attempt;
   Send(Frame(attempt, 0, {10, 11}));
   AdmittedRequest same = Request("a");
-  same.record.seed = 99;  // Drawn anew; the first one's counts.
+  same.record.seed = 99;  // A new random seed; the first session's seed counts.
   const auto second = Start(same);
   const auto submits = AcceptAll();
   EXPECT_EQ(submits.at(0).record->seed, 7u);
@@ -390,8 +390,7 @@ TEST_F(SessionsTest, PromptLogprobsArriveOnceAcrossAReplay) {
   EXPECT_EQ(client->seen().prompt_logprobs.size(), 2u);
 }
 
-// Everything at random: in spite of breaks, repetitions, losses and delays, each client reads
-// exactly the answer.
+// Random breaks, repetitions, losses and delays: each client reads exactly the answer.
 TEST_F(SessionsTest, EveryClientReadsExactlyTheAnswer) {
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
   std::mt19937_64 rng(TestSeed());
@@ -405,7 +404,7 @@ TEST_F(SessionsTest, EveryClientReadsExactlyTheAnswer) {
     admitted.record.request.output.logprobs = 0;
     const auto client = Start(admitted);
     auto attempt = AcceptAll().back().attempt;
-    size_t sent = 0;  // By the scheduler, on this attempt.
+    size_t sent = 0;  // What the scheduler has sent for this attempt.
     while (!client->seen().over()) {
       switch (rng() % 8) {
         case 0:  // A new leader: everything is submitted again.
@@ -424,7 +423,8 @@ TEST_F(SessionsTest, EveryClientReadsExactlyTheAnswer) {
           client->Unstall();
           break;
         default: {
-          const size_t from = rng() % 3 == 0 ? rng() % (sent + 1) : sent;  // Some of it again.
+          const size_t from =
+              rng() % 3 == 0 ? rng() % (sent + 1) : sent;  // Sometimes tokens are sent again.
           const size_t to = std::max(sent, std::min(ids.size(), from + rng() % 6));
           fathom::Frame frame =
               Frame(attempt, static_cast<int32_t>(from), {ids.begin() + from, ids.begin() + to});

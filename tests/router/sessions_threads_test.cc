@@ -24,7 +24,7 @@ std::vector<TokenId> AnswerOf(const SessionKey& key) {
   return ids;
 }
 
-// Plays the scheduler: accepts, then sends the tokens of each attempt from the router's position
+// Plays the scheduler: it accepts each Submit and then sends the tokens from the router's position
 // on, a few at a time.
 class Scheduler {
  public:
@@ -97,7 +97,7 @@ TEST(SessionsThreads, EveryAnswerIsExact) {
       const bool leaves = rng() % 2 == 0;
       while (!sink->seen().over() && !(leaves && sink->seen().ids.size() > 4))
         std::this_thread::yield();
-      const Seen seen = sink->seen();  // Once: it may end between two looks.
+      const Seen seen = sink->seen();  // Called once, because the stream may end between two calls.
       std::vector<TokenId> ids = seen.ids;
       if (!seen.over()) {
         sessions.HangUp(sink->session());
@@ -134,8 +134,8 @@ TEST(SessionsThreads, EveryAnswerIsExact) {
   EXPECT_TRUE(link.resets().empty());
 }
 
-// Threads make streams at the same moment: never more than the limit, and of different bodies with
-// one idempotency key never more than one.
+// Threads make streams at the same moment. There are never more streams than the limit, and of
+// several requests with different bodies and the same idempotency key only one gets a stream.
 TEST(SessionsThreads, TheStreamLimitAndAnIdempotencyKeyHoldForCallsAtOneMoment) {
   constexpr int kThreads = 4;
   constexpr int kRounds = 400;
@@ -172,7 +172,7 @@ TEST(SessionsThreads, TheStreamLimitAndAnIdempotencyKeyHoldForCallsAtOneMoment) 
   }
 }
 
-// A protocol whose writes end on a thread of its own.
+// A stream whose writes end on a thread of its own.
 class ThreadedStream final : public SessionStream {
  public:
   explicit ThreadedStream(Sessions* sessions) : SessionStream(sessions) {}
@@ -183,7 +183,7 @@ class ThreadedStream final : public SessionStream {
     thread_ = std::thread([this] { Serve(); });
     SessionStream::Begin(std::move(session));
   }
-  // Of tokens, once the stream has ended.
+  // Waits for the end of the stream and returns the ids of its tokens.
   std::vector<TokenId> WaitForIds() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return over_; });
@@ -227,14 +227,14 @@ class ThreadedStream final : public SessionStream {
   std::thread thread_;
 };
 
-// Frames and ticks wake the stream while its writes end elsewhere: never two in flight, and each
-// token is written once and in order.
+// Frames and ticks wake the stream while its writes end on another thread. Two writes are never in
+// flight, and each token is written once and in order.
 TEST(SessionsThreads, OneWriteInFlightWhoeverWakes) {
   const RealClock clock;
   FakeLink link;
   SessionObserver observer;
   SessionsOptions options;
-  options.keep_alive_us = 0;  // Each tick wakes.
+  options.keep_alive_us = 0;  // Each tick wakes the stream.
   Sessions sessions(options, &clock, &link, nullptr, &observer);
   Scheduler scheduler(&sessions, &link);
   scheduler.NewLeader();

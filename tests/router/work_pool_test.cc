@@ -1,4 +1,4 @@
-// Tokenizer time is shared fairly between clients, and ended calls take none.
+// The pool shares its threads' time fairly between clients, and calls that have ended take none.
 #include "router/api/work_pool.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ using Queue = FairQueue<int>;
 TEST(FairQueue, OneClientIsServedInOrder) {
   Queue queue(4);
   for (int i = 0; i < 4; ++i) EXPECT_EQ(queue.Push("a", i), std::nullopt);
-  EXPECT_EQ(queue.Push("a", 4), 4);  // Full.
+  EXPECT_EQ(queue.Push("a", 4), 4);  // The queue is full.
   for (int i = 0; i < 4; ++i) {
     EXPECT_EQ(queue.Pop(i)->item, i);
     queue.Done("a", i, i + 1);
@@ -81,14 +81,14 @@ TEST(FairQueue, NobodySavesTimeUp) {
   for (int i = 0; i < 5; ++i) ASSERT_EQ(queue.Push("b", 0), std::nullopt);
   std::map<std::string, int> served;
   for (int i = 0; i < 8; ++i) ++served[serve()];
-  EXPECT_NEAR(served["a"], 4, 1);  // And not 5 of "b" first, for the ten that it missed.
+  EXPECT_NEAR(served["a"], 4, 1);  // The time in which "b" was idle does not count.
 }
 
 TEST(FairQueue, AFullQueueHasRoomForAnotherClient) {
   Queue queue(3);
   for (int i = 0; i < 3; ++i) ASSERT_EQ(queue.Push("a", i), std::nullopt);
-  EXPECT_EQ(queue.Push("b", 10), 2);   // The newest of the client that has most.
-  EXPECT_EQ(queue.Push("b", 11), 11);  // Now each would have as many.
+  EXPECT_EQ(queue.Push("b", 10), 2);   // The newest item of the client with the most items.
+  EXPECT_EQ(queue.Push("b", 11), 11);  // Both clients have equally many.
   EXPECT_EQ(queue.waiting(), 3u);
 }
 
@@ -97,7 +97,7 @@ TEST(FairQueue, ManyClientsLeaveNothingBehind) {
   for (int i = 0; i < 20'000; ++i) {
     const std::string client = std::to_string(i);
     ASSERT_EQ(queue.Push(client, i), std::nullopt);
-    if (i == 0) continue;  // One always waits, so that the queue is never idle.
+    if (i == 0) continue;  // One item always waits, so the queue is never idle.
     const auto taken = queue.Pop(i);
     queue.Done(taken->client, i, i + 1 + i % 1000);
   }

@@ -1,5 +1,5 @@
 // tests/worker/decoder_rig.h: loads a model folder as the ranks of one group in this process, each
-// rank a thread, and runs the scripts of the decoder's tests on them.
+// rank as a thread, and runs a script of a decoder's test on every rank.
 #pragma once
 
 #include <condition_variable>
@@ -26,7 +26,7 @@ class ThreadRanks {
 
   // Waits for every rank.
   void Meet();
-  // Waits until every rank brought its values; they stay readable until the next Meet.
+  // Waits until every rank has given its values, which stay readable until the next Meet.
   std::span<const std::span<const float>> Share(int rank, std::span<const float> mine);
 
  private:
@@ -66,7 +66,8 @@ struct Rank {
   std::unique_ptr<Decoder> decoder;
 };
 
-// A sequence with its blocks. `first_block` values of sequences are at least their length apart.
+// A sequence with its blocks. The `first_block` values of two sequences must be far enough apart
+// for the blocks of the first one.
 struct Sequence {
   Sequence(int32_t first_block, int32_t blocks);
   std::vector<BlockId> table;
@@ -82,7 +83,7 @@ void RunRanks(const std::filesystem::path& folder, const RigOptions& options,
 std::vector<float> Feed(
     Rank& rank, Sequence& sequence, std::span<const TokenId> ids,
     const std::function<bool(size_t)>& wanted = [](size_t) { return true; });
-// The same in chunks of `chunk`.
+// Computes `ids` in chunks of `chunk` tokens; otherwise as Feed.
 std::vector<float> FeedInChunks(Rank& rank, Sequence& sequence, std::span<const TokenId> ids,
                                 size_t chunk);
 TokenId Best(std::span<const float> logits);

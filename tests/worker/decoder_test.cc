@@ -1,5 +1,5 @@
 // The forward pass against recorded outputs of another implementation, and against itself: the
-// logits of a sequence have the same bits for every way to divide it into chunks and steps.
+// logits of a sequence have the same bits however it is divided into chunks and steps.
 #include "worker/cpu/decoder.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ struct Golden {
   std::vector<TokenId> prompt_ids;
   std::vector<TokenId> output_ids;
   std::vector<float> logprobs;
-  std::vector<float> prompt_logprobs;  // Without the first token's, which has none; may be empty.
+  std::vector<float> prompt_logprobs;  // From the second token on; may be empty.
 };
 
 std::vector<Golden> ReadGoldens(const fs::path& path) {
@@ -91,7 +91,7 @@ struct GoldenCase {
 
 void PrintTo(const GoldenCase& c, std::ostream* out) { *out << c.name; }
 
-// The bundled models, and each fixture that lies beside the checkout.
+// The bundled models, and each fixture that exists beside the checkout.
 std::vector<GoldenCase> GoldenCases() {
   std::vector<GoldenCase> cases;
   const auto add = [&cases](const std::string& name, const fs::path& folder, const fs::path& file) {
@@ -136,7 +136,7 @@ std::vector<TokenId> RandomIds(size_t count, uint32_t seed) {
   return ids;
 }
 
-// Long enough to cross a segment of 512 tokens.
+// Long enough to have more than one segment of 512 tokens.
 const std::vector<TokenId> kIds = RandomIds(600, 1);
 
 std::vector<float> LogitsOf(const RigOptions& options, size_t chunk) {
@@ -157,8 +157,8 @@ TEST(DecoderTest, ChunksOfAnySizeGiveTheBitsOfOneChunk) {
   EXPECT_TRUE(LogitsOf({}, 1) == whole) << "decoded is not prefilled";
 }
 
-// The last layer computes only the rows with logits. Which rows they are changes no bit of them,
-// and no bit of what follows a chunk without logits.
+// The last layer computes only the rows with logits. The choice of these rows changes no bit of
+// their logits, and no bit of the rows after a chunk without logits.
 TEST(DecoderTest, RowsWithoutLogitsDoNotMatter) {
   constexpr size_t kVocab = 4096;
   const std::vector<size_t> some = {0, 3, 7, 511, 512, 598};
@@ -194,7 +194,7 @@ TEST(DecoderTest, BlockSizeAndThreadsDoNotMatter) {
 
 TEST(DecoderTest, RanksThatSplitTheModelAgreeWithThemselves) {
   EXPECT_TRUE(LogitsOf({.tp = 2}, kIds.size()) == LogitsOf({.tp = 2, .threads = 2}, 7));
-  // More ranks than kv heads: these are replicated.
+  // There are more ranks than kv heads, so the kv heads are replicated.
   EXPECT_TRUE(LogitsOf({.tp = 4}, kIds.size()) == LogitsOf({.tp = 4}, 50));
 }
 
@@ -209,8 +209,8 @@ TEST(DecoderTest, ASequenceAloneIsTheSequenceAmongOthers) {
       alone.push_back(Feed(rank, sequence, ids.back()));
       for (const BlockId block : sequence.table) ASSERT_TRUE(rank.kv->Zero(block).ok());
     }
-    // All tokens of all prompts except the last ones in one step, then the last ones in a step of
-    // decode rows.
+    // One step computes all tokens of all prompts except the last ones. A second step computes the
+    // last ones as decode rows.
     std::vector<Sequence> sequences;
     std::vector<std::span<const BlockId>> tables;
     std::vector<ForwardRow> prompts, lasts;

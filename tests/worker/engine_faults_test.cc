@@ -23,7 +23,8 @@ TEST(Engine, AFaultHarmsItsRowOnly) {
   plan.chunks = {{{1}, 3, true}, {{2}, 3, true}, {{3}, 3, true}, {{4}, 20, true}, {{5}, 3, true}};
   const auto first = world.Execute(plan);
   ASSERT_TRUE(first.ok()) << ToString(first.status());
-  // Planned before the faults were known: the rows are ignored, no crash, the same faults.
+  // This plan was made before the faults were known. The engine ignores its rows and reports the
+  // same faults again.
   plan = world.Plan();
   for (int32_t slot = 1; slot <= 5; ++slot) plan.chunks.push_back({{slot}, DecodeRow{{0}}, true});
   const auto second = world.Execute(plan);
@@ -86,8 +87,8 @@ TEST(Engine, NothingLeftToDrawIsAFault) {
   EXPECT_EQ(result->rows[0].fault, RowFault::kTokenOutOfRange);
 }
 
-// Each changes one plan into a wrong one. Before it, the engine has slot 1, computed and sampled by
-// step 0, and slot 2 with 3 of its 5 ids.
+// Changes a plan into a wrong one. Before the plan, the engine has slot 1, which step 0 computed
+// and sampled, and slot 2 with 3 of its 5 ids.
 struct WrongPlan {
   const char* name;
   void (*spoil)(StepPlan* plan);

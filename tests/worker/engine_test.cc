@@ -46,7 +46,7 @@ class RandomRun {
     Naive naive;
     std::vector<BlockId> blocks;
     int32_t computed = 0;
-    int32_t admitted = 0;  // Of the ids: the rest follows.
+    int32_t admitted = 0;  // The number of admitted ids; later plans admit the others.
     std::optional<StepId> sampled_by;
     int32_t until = 0;  // Length at which it is released.
   };
@@ -248,7 +248,7 @@ TEST(Engine, ACopiedBlockGoesOnAsItsOriginal) {
   ASSERT_TRUE(world.Execute(plan).ok());
   plan = world.Plan();
   world.Seat1(&plan, 2, {5, 6, 7, 8});
-  plan.copies = {{CopyKind::kBlock, {1}, {7}}};  // Slot 1's first block to slot 2's.
+  plan.copies = {{CopyKind::kBlock, {1}, {7}}};  // The first block of slot 1 to that of slot 2.
   plan.admits[0].computed_tokens = 3;
   plan.chunks = {{{2}, 1, true}, {{1}, DecodeRow{{0}}, true}};
   const auto result = world.Execute(plan);
@@ -261,7 +261,7 @@ TEST(Engine, RanksOtherThanZeroAnswerWithoutRows) {
   World world;
   Progress progress;
   EpochComm comm(1, 2, &world.clock, &progress);
-  struct Pretend final : Comm {  // As if rank 0 had sent what the fake expects.
+  struct Pretend final : Comm {  // Gives what the fake decoder expects from rank 0.
     int rank() const override { return 1; }
     int size() const override { return 2; }
     absl::Status AllReduceSum(std::span<float> values) override {
@@ -290,7 +290,7 @@ TEST(Engine, RanksOtherThanZeroAnswerWithoutRows) {
   EXPECT_EQ(result->rank, 1);
   EXPECT_TRUE(result->rows.empty());
   EXPECT_EQ(result->collectives, 1u);
-  // It drew the token as well: its next step computes it, at position 3 of block 1.
+  // This rank sampled the token too, so its next step computes it, at position 3 of block 1.
   plan = world.Plan();
   plan.chunks = {{{1}, DecodeRow{{0}}, true}};
   result = Execute(&engine, plan);

@@ -1,5 +1,5 @@
-// tests/worker/engine_world.h: an engine on the CPU device with a fake decoder, and the naive model
-// of a single sequence to compare with.
+// tests/worker/engine_world.h: an engine on the CPU device with a fake decoder, and a naive model
+// of a single sequence, with which the tests compare the engine.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ inline constexpr EngineLimits kLimits{.context_tokens = 96,
                                       .vocab = kFakeVocab};
 inline constexpr int32_t kLogitsRows = 8;
 
-// A step of a device that takes one at a time.
+// Executes a step on a device with one step in flight.
 inline absl::StatusOr<StepResult> Execute(Engine* engine, const StepPlan& plan) {
   SubmittedStep step;
   StepStream stream;
@@ -64,7 +64,7 @@ struct World {
     plan.step = {step++};
     return plan;
   }
-  // Admits ids as a prompt, with enough blocks for the context, from block 1 + 6 * (slot - 1) on.
+  // Admits `ids` as a prompt, with blocks for the whole context from block 1 + 6 * (slot - 1) on.
   void Seat1(StepPlan* plan, int32_t slot, std::vector<TokenId> ids, Request request = Greedy()) {
     Admit admit;
     admit.slot = {slot};
@@ -94,7 +94,7 @@ struct World {
   uint64_t step = 0;
 };
 
-// A single sequence: its expected tokens.
+// Computes the expected tokens of a single sequence.
 struct Naive {
   Request request;
   uint64_t seed = 0;

@@ -1,6 +1,6 @@
 // tests/worker/fake_decoder.h: a Decoder whose logits are a hash of all tokens in the blocks of the
-// row's block table, so a wrong block, position, copy or batch changes the answer. It keeps the
-// tokens in a real KvCache.
+// row's block table. A wrong block, position, copy or batch therefore changes the answer. It keeps
+// the tokens in a real KvCache.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +32,7 @@ inline std::vector<float> FakeLogits(std::span<const TokenId> ids) {
     hash = hash * 6364136223846793005u + 1442695040888963407u;
     logit = static_cast<float>(hash >> 40) / 4194304.0f;  // 0 to 4.
   }
-  logits[kPoison] = -50.0f;  // Never drawn.
+  logits[kPoison] = -50.0f;  // Never sampled.
   if (poisoned) logits[0] = std::numeric_limits<float>::quiet_NaN();
   return logits;
 }

@@ -1,6 +1,6 @@
-// tests/worker/fake_device.h: a device with several steps in flight, as a GPU is one: Submit takes
-// copies of all that it will need, steps end later and in order, when the test lets them, and a
-// sample feeds the next step without the engine. Its logits are fake_decoder.h's.
+// tests/worker/fake_device.h: a device with several steps in flight, like a GPU. Submit copies
+// everything that the step needs. Steps end later, in order, when the test allows it. A sample
+// feeds the next step without the engine. The logits are those of fake_decoder.h.
 #pragma once
 
 #include <algorithm>
@@ -32,13 +32,13 @@ class FakeDevice final : public Device {
     comm_.SetTarget(&single_);
   }
 
-  // What a step's outputs say of its time.
+  // The times in the outputs of each step.
   static constexpr int64_t kComputeUs = 70, kDeviceUs = 60, kIdleUs = 5;
 
   // No step ends from now on, until LetAll.
   void Hold() { Allow(0); }
   void LetAll() { Allow(UINT64_MAX); }
-  // `steps` more are submitted and not collected.
+  // Waits until `steps` steps are submitted and not collected.
   void WaitInFlight(uint64_t steps) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return submitted_ - collected_ >= steps; });
@@ -48,7 +48,7 @@ class FakeDevice final : public Device {
     const std::lock_guard lock(mutex_);
     failure_ = std::move(why);
   }
-  // In the order of the steps. For when nothing is in flight.
+  // The zeroed blocks, in the order of the steps. REQUIRES: no step is in flight.
   const std::vector<BlockId>& zeroed() const { return zeroed_; }
   int drains() const { return drains_; }
 
@@ -228,7 +228,7 @@ class FakeDevice final : public Device {
   Progress progress_;
   SingleRankComm single_;
   EpochComm comm_{0, 1, &clock_, &progress_};
-  // By the thread that collects.
+  // Used only by the thread that collects.
   std::vector<TokenId> tokens_;  // [pool_blocks][block_tokens]
   std::vector<SlotState> slots_;
   std::vector<RowOutput> outputs_;

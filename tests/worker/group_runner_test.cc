@@ -85,7 +85,7 @@ class FakeScheduler {
   using Key = std::pair<uint64_t, int>;  // Epoch, rank.
 
   const std::vector<Membership*> ranks_;
-  std::mutex seating_;  // All ranks have their seats before a message of one reaches another.
+  std::mutex seating_;  // Held until all ranks have their seats; no message may come before.
   std::mutex mutex_;    // Guards what follows.
   std::condition_variable changed_;
   std::map<Key, std::deque<StepPlan>> plans_;
@@ -225,7 +225,7 @@ class GroupRunnerTest : public testing::Test {
     return plan;
   }
 
-  // A whole answer of `tokens` tokens with two plans in flight; both ranks execute the same steps.
+  // Makes an answer of `tokens` tokens with two plans in flight. Both ranks execute the same steps.
   std::vector<TokenId> Answer(uint64_t epoch, uint64_t tokens) {
     std::vector<TokenId> ids;
     for (uint64_t sent = 0, done = 0; done < tokens; ++done) {
@@ -265,7 +265,8 @@ TEST_F(GroupRunnerTest, ARankInACollectiveWithoutItsPeerFallsOutByTheAbortAndAns
   for (uint64_t epoch = 1; epoch <= 20; ++epoch) {
     scheduler_.Seat(epoch);
     scheduler_.WaitReady(epoch);
-    scheduler_.Send(static_cast<int>(epoch % 2), Plan(epoch, 0));  // Only one of them.
+    scheduler_.Send(static_cast<int>(epoch % 2),
+                    Plan(epoch, 0));  // Only one of the ranks gets a plan.
     if (epoch % 3 != 0) {
       while (workers_[epoch % 2]->progress.phase.load() != Phase::kStepping)
         std::this_thread::yield();
@@ -283,10 +284,10 @@ TEST_F(GroupRunnerTest, ARankInACollectiveWithoutItsPeerFallsOutByTheAbortAndAns
 TEST_F(GroupRunnerTest, AWrongPlanOfOneRankEndsTheEpochAndFreesThePeer) {
   scheduler_.Seat(1);
   scheduler_.WaitReady(1);
-  scheduler_.Send(1, Plan(1, 0));  // Goes into the collective.
-  scheduler_.Send(0, Plan(1, 1));  // Not its first step.
+  scheduler_.Send(1, Plan(1, 0));  // This rank enters the collective.
+  scheduler_.Send(0, Plan(1, 1));  // This rank expects step 0 first.
   EXPECT_NE(scheduler_.WaitFailed(1, 0).find("step 0 was to come"), std::string::npos);
-  EXPECT_FALSE(scheduler_.WaitFailed(1, 1).empty());  // Without any word of the scheduler.
+  EXPECT_FALSE(scheduler_.WaitFailed(1, 1).empty());  // The scheduler has sent nothing.
   scheduler_.Seat(2);
   scheduler_.WaitReady(2);
   EXPECT_EQ(Answer(2, 3).size(), 3u);

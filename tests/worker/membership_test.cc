@@ -1,5 +1,5 @@
-// Which terms may begin and end epochs: the highest term is obeyed, one epoch is alive, and every
-// thread that waits in an epoch learns of its end.
+// Which terms may begin and end epochs: the highest term is obeyed, at most one epoch is alive, and
+// every thread that waits in an epoch learns of its end.
 #include "worker/cluster/membership.h"
 
 #include <gtest/gtest.h>
@@ -23,7 +23,7 @@ TEST(Membership, TheTermNeverGoesBack) {
   EXPECT_EQ(membership.Hear({3}), TermVerdict::kStale);
   EXPECT_EQ(membership.term(), TermId{4});
   EXPECT_EQ(membership.Hear({7}), TermVerdict::kObeyed);
-  membership.Join(SeatOf(4, 1), 0);  // Heard before, overtaken since.
+  membership.Join(SeatOf(4, 1), 0);  // A higher term has come since this one was heard.
   membership.Join(SeatOf(7, 2), 0);
   EXPECT_EQ(membership.Next()->seat().epoch, EpochId{2});
 }
@@ -37,7 +37,7 @@ TEST(Membership, AHigherTermANewSeatAnAbortAndALostStreamEndTheEpoch) {
   EXPECT_TRUE(first->aborted());
   const auto second = membership.Next();
   EXPECT_EQ(second->seat().epoch, EpochId{2});
-  membership.Abort({1}, {1}, "old");  // Not this one.
+  membership.Abort({1}, {1}, "old");  // Another epoch.
   EXPECT_FALSE(second->aborted());
   membership.Abort({1}, {2}, "rank 1 is gone");
   EXPECT_TRUE(second->aborted());

@@ -17,7 +17,7 @@
 namespace fathom::worker {
 namespace {
 
-constexpr int32_t kTokens = 20;  // More than a block.
+constexpr int32_t kTokens = 20;  // More than a block has.
 constexpr int32_t kHeads = 4;
 constexpr int32_t kNarrow = 64, kWide = 96;
 
@@ -50,7 +50,8 @@ float Random(std::string_view name, int64_t row, int64_t col) {
   return 8 * kernels::DummyValue(std::hash<std::string_view>()(name), row * 1024 + col);
 }
 
-// Layer 1 as wide as layer 0: each of its two kv heads twice, and rows of zeros.
+// Makes layer 1 as wide as layer 0: each of its two kv heads stands twice, and rows of zeros are
+// added.
 float Widened(std::string_view name, int64_t row, int64_t col) {
   if (name == "toy.1.k" || name == "toy.1.v") {
     const int64_t head = row / testing::kToyHeadDim, in_head = row % testing::kToyHeadDim;

@@ -1,5 +1,5 @@
-// tests/worker/plan_channel.h: plans and results of one epoch in this process, and what the tests
-// of the step loop put into plans.
+// tests/worker/plan_channel.h: a StepChannel in this process for the plans and results of one
+// epoch, and functions that make plans for the tests of the step loop.
 #pragma once
 
 #include <condition_variable>
@@ -38,7 +38,7 @@ inline StepPlan PlanOf(uint64_t step) {
   return plan;
 }
 
-// A greedy sequence with these blocks.
+// Admits a greedy sequence with these blocks.
 inline void AdmitTo(StepPlan* plan, int32_t slot, std::vector<TokenId> prompt,
                     const std::vector<int32_t>& blocks) {
   Admit admit;
@@ -66,11 +66,11 @@ class PlanChannel final : public StepChannel {
   ~PlanChannel() override { epoch_.Forget(callback_); }
 
   void Send(const StepPlan& plan) { SendAfterResults(0, plan); }
-  // `plan` is read when so many results were written.
+  // Read returns `plan` after `results` results were written.
   void SendAfterResults(size_t results, const StepPlan& plan) {
     Change([&] { plans_.push_back({results, plan}); });
   }
-  // After the plans so far.
+  // After the plans so far, Read returns `why`.
   void End(const absl::Status& why) {
     Change([&] { ended_ = why; });
   }
@@ -81,7 +81,7 @@ class PlanChannel final : public StepChannel {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return reads_ >= plans; });
   }
-  // Read waits for plan number `plan`, from 0.
+  // Waits until Read waits for plan number `plan`, from 0.
   void WaitReading(size_t plan) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return reading_ && reads_ == plan; });

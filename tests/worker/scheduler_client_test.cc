@@ -73,7 +73,7 @@ class FakeScheduler final : public wire::Scheduler::Service {
     return grpc::Status::OK;
   }
 
-  // The first message from now on that `wanted` accepts; older messages are dropped.
+  // Waits for the first message that `wanted` accepts; the messages before it are dropped.
   wire::ControlUp WaitUp(const std::function<bool(const wire::ControlUp&)>& wanted) {
     std::unique_lock lock(mutex_);
     while (true) {

@@ -1,5 +1,5 @@
-// Collectives over shared memory: exact sums in rank order, between threads and between processes;
-// and once the epoch is aborted, every wait ends within a bound.
+// Collectives over shared memory: exact sums in rank order, between threads and between processes.
+// After the epoch is aborted, every wait ends within a bound.
 #include "worker/comm/shm_comm.h"
 
 #include <fcntl.h>
@@ -39,7 +39,7 @@ float Expected(int size, int round, size_t i) {
 bool RunRank(ShmComm& comm, int rounds) {
   for (int round = 0; round < rounds; ++round) {
     std::minstd_rand rng(static_cast<uint32_t>(kSeed + static_cast<uint64_t>(round)));
-    const size_t count = rng() % 700;  // Several meetings of 256, a part of one, none.
+    const size_t count = rng() % 700;  // Several meetings of 256 values, a part of one, or none.
     std::vector<float> values(count), all(count * static_cast<size_t>(comm.size()));
     for (size_t i = 0; i < count; ++i) values[i] = Part(comm.rank(), round, i);
     if (!comm.AllGather(values, all).ok() || !comm.AllReduceSum(values).ok()) return false;
@@ -177,7 +177,7 @@ TEST(ShmComm, WhatKilledRanksLeftIsRemovedByTheNextGroup) {
   close(ends[0]);
   close(ends[1]);
   ASSERT_TRUE(IsThere(buffer)) << "a killed process cleans up nothing";
-  const char* const other = "/fathom-test-of-shm-comm";  // Not one of ours.
+  const char* const other = "/fathom-test-of-shm-comm";  // A name that ShmComm never makes.
   const int file = shm_open(other, O_CREAT | O_RDWR, 0600);
   ASSERT_GE(file, 0);
   auto next = ShmComm::Create(2, 256);
@@ -190,7 +190,7 @@ TEST(ShmComm, WhatKilledRanksLeftIsRemovedByTheNextGroup) {
   shm_unlink(other);
 }
 
-// Groups that form at the same moment never mistake each other's new region for a dead one.
+// Groups that form at the same moment never remove each other's new regions as left over.
 TEST(ShmComm, GroupsThatFormAtOneMomentLeaveEachOtherAlone) {
   std::vector<std::thread> threads;
   std::atomic<int> failures = 0;

@@ -1,6 +1,6 @@
-// Random answers over a device with several steps in flight: plans are made ahead of the results,
-// as a scheduler makes them, and every sequence's tokens and log-probabilities are those of the
-// sequence alone. Some sequences are poisoned, which harms nobody else.
+// Random answers over a device with several steps in flight. Plans are made ahead of the results,
+// like a scheduler's. The tokens and log-probabilities of every sequence equal those of the
+// sequence alone. Some sequences are poisoned, which affects no other sequence.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -23,12 +23,12 @@ struct Sequence {
   int32_t prompt = 0;
   int32_t until = 0;           // Length at which it is released.
   int32_t poison = INT32_MAX;  // Rows from this position on have logits that are not finite.
-  // What the plans so far made of it.
+  // The state of the sequence after the plans so far.
   std::vector<BlockId> blocks;
   int32_t length = 0;
   int32_t computed = 0;
   std::optional<StepId> sampled_by;
-  // What the results so far said.
+  // The outputs of the sequence in the results so far.
   std::vector<TokenId> ids;
   bool faulted = false;
 
@@ -82,7 +82,7 @@ class RandomScheduler final : public StepChannel {
     return absl::OkStatus();
   }
 
-  // For after the epoch.
+  // REQUIRES: the epoch has ended.
   uint64_t done() const { return done_; }
   int tokens() const { return tokens_; }
   int faults() const { return faults_; }
@@ -248,7 +248,7 @@ class RandomScheduler final : public StepChannel {
   int faults_ = 0;
 };
 
-// Steps that the device takes, and plans ahead of the results.
+// The steps in flight of the device, and the number of plans ahead of the results.
 using InFlight = std::pair<int, int>;
 class RandomAnswers : public testing::TestWithParam<InFlight> {};
 INSTANTIATE_TEST_SUITE_P(StepLoop, RandomAnswers,

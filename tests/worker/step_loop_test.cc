@@ -33,7 +33,7 @@ class StepLoopTest : public testing::Test {
     EXPECT_EQ(device_.drains(), 1);
     return ended_;
   }
-  // All of `plans`, then the stream's end.
+  // Runs all of `plans`, then the end of the stream.
   const absl::Status& Run(const std::vector<StepPlan>& plans) {
     for (const StepPlan& plan : plans) channel_.Send(plan);
     channel_.End(Unavailable("the stream ended"));
@@ -41,7 +41,8 @@ class StepLoopTest : public testing::Test {
     return Join();
   }
 
-  // Plan `step` of one sequence with this prompt: the prompt, then a token each.
+  // Plan `step` of one sequence with this prompt: step 0 computes the prompt, each later step one
+  // token.
   static StepPlan Plan(uint64_t step, std::vector<TokenId> prompt = {7, 8, 9}) {
     StepPlan plan = PlanOf(step);
     if (step > 0) {
@@ -64,7 +65,7 @@ class StepLoopTest : public testing::Test {
   absl::Status ended_;
 };
 
-// What holds on every device.
+// Tests that hold on every device.
 class AnyDevice : public StepLoopTest, public testing::WithParamInterface<int> {
  protected:
   AnyDevice() : StepLoopTest(GetParam()) {}
@@ -128,7 +129,8 @@ TEST_P(AnyDevice, AFaultedSequenceFaultsUntilItsReleaseWhichZeroesItsBlocks) {
   StepPlan first = PlanOf(0);
   AdmitTo(&first, 1, {1, kPoison, 2}, {2, 3});
   AdmitTo(&first, 2, {4, 5, 6}, {4});
-  AdmitTo(&first, 3, {1, kFakeVocab}, {5});  // No such token: the plan alone shows it.
+  AdmitTo(&first, 3, {1, kFakeVocab},
+          {5});  // This token id does not exist, which the plan alone shows.
   first.chunks = {{{1}, 3, true}, {{2}, 3, true}, {{3}, 2, true}};
   StepPlan second = PlanOf(1);  // Made before the faults were known.
   for (int32_t slot = 1; slot <= 3; ++slot) second.chunks.push_back({{slot}, DecodeRow{{0}}, true});
@@ -205,7 +207,7 @@ TEST_F(StepLoopTest, PlansAreReadAndQueuedWhileStepsRunAndNoMoreThanTheDeviceTak
   channel_.End(Unavailable("the stream ended"));
   Start();
   device_.WaitInFlight(kSeveral);
-  channel_.WaitReads(kSeveral + 1);  // The next one waits for room: the device would refuse it.
+  channel_.WaitReads(kSeveral + 1);  // The next plan waits, because the device has no room.
   EXPECT_EQ(progress_.phase.load(), Phase::kStepping);
   EXPECT_TRUE(channel_.results().empty());
   device_.LetAll();
@@ -231,7 +233,7 @@ TEST_F(StepLoopTest, AStopComesAfterTheStepsInFlight) {
   Start();
   channel_.WaitReading(2);
   stop_ = true;
-  channel_.Send(Plan(2));  // The Read under way still gets a plan.
+  channel_.Send(Plan(2));  // The Read that already waits still gets a plan.
   device_.LetAll();
   EXPECT_TRUE(Join().ok());
   EXPECT_EQ(channel_.results().size(), 3u);

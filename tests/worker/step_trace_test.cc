@@ -1,4 +1,4 @@
-// Steps recorded on demand: the next ones, at most as many as asked, and a wait that always ends.
+// Records steps on demand: the next steps, at most as many as asked for. The wait always ends.
 #include "worker/engine/step_trace.h"
 
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@ namespace fathom::worker {
 namespace {
 
 using std::chrono::milliseconds;
-constexpr milliseconds kLong{60'000};  // Ends before: the test hangs otherwise.
+constexpr milliseconds kLong{60'000};  // Never reached; otherwise the test hangs.
 const auto kPatient = [] { return false; };
 
 struct Step {

@@ -1,6 +1,6 @@
-// Variants of a model that the published test data does not have, made as rewritten copies of a
-// bundled model: their logits have the same bits. Also, the memory of a decoder is the planned
-// memory.
+// Variants of a model that the published test data does not have. They are rewritten copies of a
+// bundled model, and their logits have the same bits. Another test compares the memory of a decoder
+// with the planned memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -154,7 +154,7 @@ TEST(Variants, VocabulariesThatRanksDoNotDivide) {
   }
 }
 
-// With a context that the pool can hold, and with one of which it can hold only a small part.
+// The pool can hold the whole first context, and only a small part of the second one.
 TEST(Variants, DecoderTakesWhatThePlanSays) {
   for (const char* name : {"fathom-tiny", "fathom-tiny-draft"}) {
     for (const int32_t context : {kLimits.context_tokens, 1 << 24}) {
@@ -179,8 +179,8 @@ TEST(Variants, DecoderTakesWhatThePlanSays) {
   }
 }
 
-// A context of millions costs the tables of the positions that the pool can hold, changes no bit,
-// and no row reads beyond the tables, whatever a block table says.
+// With a context of millions of tokens, the rotary tables have only the positions that the pool can
+// hold. No bit changes, and no row reads beyond the tables, even if a block table is wrong.
 TEST(Variants, RotaryTablesEndWithThePool) {
   DecoderLimits millions = kLimits;
   millions.context_tokens = 10'485'760;

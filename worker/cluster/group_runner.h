@@ -45,7 +45,7 @@ class GroupRunner {
  private:
   absl::Status RunSeat(Epoch& epoch, Device& device);
   absl::StatusOr<std::unique_ptr<Comm>> Connect(Epoch& epoch);
-  // Ends the epoch, if nobody has ended it yet, and tells the leader why.
+  // Ends the epoch if it has not ended yet, and tells the leader why.
   void End(Epoch& epoch, const absl::Status& status);
   absl::Status CheckSeat(const GroupSeat& seat) const;
 

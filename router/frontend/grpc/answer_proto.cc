@@ -14,7 +14,8 @@ void Fill(const SamplingParams& from, v1::Sampling* to) {
   to->set_presence_penalty(from.presence_penalty);
   to->set_frequency_penalty(from.frequency_penalty);
   for (const auto& [id, bias] : from.logit_bias) {
-    // Suppressed tokens are the model's, so that what a client is told here it may ask for again.
+    // The model's suppressed tokens are left out: a client may send back the parameters that it is
+    // told here, and admission would refuse a bias of kSuppressedBias.
     if (bias > kSuppressedBias) (*to->mutable_logit_bias())[id] = bias;
   }
 }

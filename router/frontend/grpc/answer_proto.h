@@ -1,5 +1,5 @@
-// router/frontend/grpc/answer_proto.h: what the API answers (router/api/requests.h) and what a
-// session tells its client (router/sessions/client_events.h) as public messages; no policy.
+// router/frontend/grpc/answer_proto.h: converts the answers of the API (router/api/requests.h) and
+// the events of a session (router/sessions/client_events.h) to public messages. No policy.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@
 
 namespace fathom::router {
 
-// REQUIRES: not an EndEvent.
+// REQUIRES: `event` is not an EndEvent, which is the status of the call and not a message.
 v1::GenerateResponse ToProto(const ClientEvent& event);
 v1::TokenizeResponse ToProto(const TokenizeAnswer& answer);
 v1::DetokenizeResponse ToProto(const std::string& text);

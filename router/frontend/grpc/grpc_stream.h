@@ -1,6 +1,6 @@
 // router/frontend/grpc/grpc_stream.h: the SessionStream (router/sessions/session_stream.h) of one
-// server-streaming gRPC call. Thread: gRPC's callbacks and whoever wakes the session. It lives
-// until the call is over and as long as a session may wake it.
+// server-streaming gRPC call. Thread: gRPC's callbacks, and any thread that wakes the stream. The
+// call and the session hold the stream.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,7 @@ namespace fathom::router {
 
 class GrpcStream final : public rpc::CallSink, public SessionStream {
  public:
-  // For a call that just came; the call holds it until it is over.
+  // For a call that just came. The call holds the stream until its OnDone.
   static std::shared_ptr<GrpcStream> Make(std::shared_ptr<rpc::Call> call, Sessions* sessions);
 
   void Break() override { call_->Break(); }

@@ -1,6 +1,4 @@
-// router/frontend/grpc/parse_message.h: bytes to a public message. Bytes that are not the message
-// are INVALID_ARGUMENT naming the field where that can be told: text that is not UTF-8, a field
-// number that this version does not know (proto3 would drop it without a word).
+// router/frontend/grpc/parse_message.h: parses a public message.
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -11,7 +9,9 @@
 
 namespace fathom::router {
 
-// Fills `message` from its serialized form.
+// Fills `message` from its serialized form. INVALID_ARGUMENT: the bytes are not such a message. The
+// error names the field if a text is not UTF-8 or if this version does not know the field. proto3
+// alone would ignore an unknown field, and the client would get something that it did not ask for.
 absl::Status ParseMessage(const std::string& bytes, google::protobuf::Message* message);
 
 }  // namespace fathom::router

@@ -46,7 +46,7 @@ PublicRequest ParamsOf(const From& from) {
   return to;
 }
 
-// Chat and Tokenize alike.
+// For the messages of Chat and of Tokenize.
 template <class From>
 ChatPrompt ChatOf(From& from) {
   ChatPrompt chat;

@@ -1,5 +1,5 @@
-// router/frontend/grpc/request_proto.h: public messages to the API's plain requests (router/api/
-// requests.h); no policy. Long texts are moved, not copied.
+// router/frontend/grpc/request_proto.h: converts public messages to the requests of the API
+// (router/api/requests.h). No policy. Long texts are moved, not copied.
 #pragma once
 
 #include "inference.pb.h"

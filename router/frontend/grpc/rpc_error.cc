@@ -12,7 +12,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   const ErrorDetail detail =
       DetailOf(status).value_or(ErrorDetail{std::string(CodeName(status.code())), "", 0});
-  const std::string message = ToUtf8(Message(status));  // A protobuf string holds nothing else.
+  const std::string message = ToUtf8(Message(status));  // A protobuf string must be UTF-8.
   google::rpc::Status rpc;
   rpc.set_code(static_cast<int>(status.code()));
   rpc.set_message(message);

@@ -1,6 +1,6 @@
-// router/frontend/grpc/rpc_error.h: a Status as gRPC clients get it: code, message and google.rpc
-// details: ErrorInfo (stable reason, domain "fathom"), BadRequest naming the field, RetryInfo where
-// trying again helps. Pure.
+// router/frontend/grpc/rpc_error.h: converts a Status to what gRPC clients get: code, message and
+// the google.rpc details ErrorInfo (a stable reason, domain "fathom"), BadRequest (the field) and
+// RetryInfo (if a retry can help). Pure.
 #pragma once
 
 #include <grpcpp/support/status.h>
@@ -9,7 +9,7 @@
 
 namespace fathom::router {
 
-// A status without ErrorDetail gets its code's name as the reason. OK stays OK.
+// The reason of a status without ErrorDetail is the name of its code. OK stays OK.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
 }  // namespace fathom::router

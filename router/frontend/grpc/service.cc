@@ -42,8 +42,8 @@ CallContext ContextOf(const CallPtr& call) {
   return context;
 }
 
-// The methods take raw bytes, so that a broken message is answered by us, with the field, and not
-// by gRPC.
+// The methods get bytes, so the router itself answers an invalid message and can name the field.
+// gRPC would answer without it.
 template <class Message>
 absl::StatusOr<Message> Parse(const std::string& bytes) {
   Message message;
@@ -74,7 +74,7 @@ void AddResume(rpc::Server* server, const InferenceApi* api) {
       });
 }
 
-// `ask`: the call and its message to a StatusOr of the API's answer.
+// `ask` gets the CallContext and the message and returns the API's answer as a StatusOr.
 template <class Message, class Ask>
 void AddUnary(rpc::Server* server, const InferenceApi* api, const std::string& path, Ask ask) {
   server->AddMethod(path, [api, ask](const CallPtr& call, const grpc::ByteBuffer& request) {

@@ -1,6 +1,6 @@
-// router/frontend/grpc/service.h: the public gRPC services: an adapter of InferenceApi
-// (router/api/inference_api.h), which has the policy. Thread: gRPC's callbacks and the API's pool;
-// nothing blocks in a callback.
+// router/frontend/grpc/service.h: the public gRPC services. They convert messages and call
+// InferenceApi (router/api/inference_api.h), which has the policy. Thread: gRPC's callbacks and the
+// API's pool. Nothing blocks in a callback.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@ namespace fathom::router {
 
 class RouterService {
  public:
-  // `api` outlives this.
+  // REQUIRES: `api` outlives the service.
   explicit RouterService(const InferenceApi* api) : api_(api) {}
   ~RouterService() { Stop(); }
 
@@ -22,9 +22,9 @@ class RouterService {
   absl::Status Start(Listener listener, const rpc::ServerOptions& options);
   // REQUIRES of the next two: Start was called.
   rpc::ConnectionStats connections() const { return server_->stats(); }
-  // The health service's answer; not serving at first.
+  // Sets the answer of the health service, which is "not serving" at first.
   void SetServing(bool serving) { server_->SetServing(serving); }
-  // Ends all calls; returns when they are gone.
+  // Ends all calls and returns when they have ended.
   void Stop();
 
  private:

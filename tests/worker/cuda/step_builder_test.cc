@@ -22,7 +22,7 @@ constexpr EngineLimits kLimits{.context_tokens = 2048,
                                .vocab = 1000};
 constexpr int32_t kLogitsRows = 64;
 
-// Builds each step and computes nothing.
+// A device that builds the inputs of each step and computes nothing.
 class BuildingDevice final : public Device {
  public:
   int steps_in_flight() const override { return 1; }
@@ -128,7 +128,7 @@ void StepBuilderTest::ExpectRows(const StepPlan& plan) {
   const CudaStepLayout& at = step.layout;
   ASSERT_EQ(submitted_.chunks.size(), plan.chunks.size());
   std::set<int32_t> rows_seen;
-  // Where the rows of a sequence begin, by its table row.
+  // The first row of each sequence, by the sequence's row in the table of blocks.
   std::map<int32_t, int32_t> first_row;
   for (int32_t i = 0; i < step.shape.decode_rows; ++i) first_row[i] = i;
   for (const auto& chunk : step.chunks) {
@@ -179,7 +179,7 @@ void StepBuilderTest::ExpectOutputs(const ChunkWork& chunk, const Seated& seated
   const std::byte* const input = device_.input.data();
   const CudaStepLayout& at = device_.step.layout;
   const auto* rows = At<SampleRow>(input, at.sample_rows);
-  std::vector<int32_t> outputs;  // By their order in the batch: indices of sample rows.
+  std::vector<int32_t> outputs;  // Indices of sample rows, in the order of the batch.
   for (int32_t i = 0; i < device_.step.shape.samples; ++i) {
     if (rows[i].logits_row >= 0) outputs.push_back(i);
   }
