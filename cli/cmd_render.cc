@@ -21,10 +21,10 @@ std::string JsonTextOf(const nlohmann::ordered_json& value) {
 
 // A vector has messages and either the text or the error that the template raises; `template` names
 // a file.
-std::optional<std::string> Compare(const router::ChatTemplate& chat_template,
-                                   const std::string& file, const nlohmann::ordered_json& vector) {
+std::optional<std::string> Compare(const ChatTemplate& chat_template, const std::string& file,
+                                   const nlohmann::ordered_json& vector) {
   if (vector.contains("template") && vector["template"] != file) return std::nullopt;
-  router::ChatInput input;
+  ChatInput input;
   if (vector.contains("tools") && !vector["tools"].is_null()) {
     input.tools_json = JsonTextOf(vector["tools"]);
   }
@@ -58,7 +58,7 @@ int RunRender(int argc, const char* const* argv) {
 
   const auto source = ReadWholeFile(file, kTemplateBytesMax);
   if (!source.ok()) return Fail("render", source.status());
-  const auto chat_template = router::ChatTemplate::Parse(*source, file);
+  const auto chat_template = ChatTemplate::Parse(*source, file);
   if (!chat_template.ok()) {
     Fail("render", chat_template.status());
     return kExitBadModel;

@@ -11,7 +11,7 @@ namespace fathom::client {
 namespace {
 
 // A vector has text and ids; some also have the decoded text with and without special tokens.
-std::string Compare(const router::Tokenizer& tokenizer, const nlohmann::ordered_json& vector) {
+std::string Compare(const Tokenizer& tokenizer, const nlohmann::ordered_json& vector) {
   const auto text = vector.at("text").get<std::string>();
   const auto want = vector.at("ids").get<std::vector<TokenId>>();
   const auto ids = tokenizer.Encode(text);
@@ -30,7 +30,7 @@ std::string Compare(const router::Tokenizer& tokenizer, const nlohmann::ordered_
   return "";
 }
 
-int Check(const router::Tokenizer& tokenizer, const std::string& path) {
+int Check(const Tokenizer& tokenizer, const std::string& path) {
   const auto jsonl = ReadWholeFile(path, kVectorsBytesMax);
   if (!jsonl.ok()) return Fail("tokenize", jsonl.status());
   const auto counts = CheckVectors(
@@ -58,7 +58,7 @@ int RunTokenize(int argc, const char* const* argv) {
   if (const auto code = flags.Parse(argc, argv)) return *code;
   if (model.empty()) return Fail("tokenize", Invalid("--model DIR is missing"));
 
-  const auto tokenizer = router::Tokenizer::Load(model);
+  const auto tokenizer = Tokenizer::Load(model);
   if (!tokenizer.ok()) {
     Fail("tokenize", tokenizer.status());
     return kExitBadModel;

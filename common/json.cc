@@ -8,7 +8,7 @@
 #include "common/status.h"
 #include "common/utf8.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr size_t kBriefBytes = 60;
@@ -161,4 +161,4 @@ std::string JsonValue::Brief() const {
   return Shortened(text, kBriefBytes);
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -14,7 +14,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 struct JsonLimits {
   size_t bytes_max = 1 << 20;
@@ -58,4 +58,4 @@ absl::StatusOr<JsonValue> ParseJson(std::string_view text, const JsonLimits& lim
 absl::StatusOr<std::string> MergePatch(std::string_view text, std::string_view patch,
                                        const JsonLimits& limits);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -6,7 +6,7 @@
 #include "common/check.h"
 #include "common/utf8.h"
 
-namespace fathom::router {
+namespace fathom {
 
 AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
   for (size_t i = 0; i < tokens_.size(); ++i) {
@@ -66,4 +66,4 @@ void AddedTokenMatcher::Split(std::string_view text, std::span<const ByteSpan> l
   if (done < text.size()) pieces->push_back({{done, text.size()}, -1});
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

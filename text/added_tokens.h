@@ -12,7 +12,7 @@
 #include "text/byte_trie.h"
 #include "text/tokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 
 class AddedTokenMatcher {
  public:
@@ -46,4 +46,4 @@ class AddedTokenMatcher {
   std::array<bool, 256> begins_{};
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -11,7 +11,7 @@
 #include "common/check.h"
 #include "common/utf8.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 constexpr size_t kShortBytes = 48;
@@ -275,4 +275,4 @@ void Bpe::MergeLong(std::string_view word, std::vector<TokenId>* ids) const {
   LongMerger(*this, word).Run(ids);
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

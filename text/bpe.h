@@ -14,7 +14,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "common/types.h"
 
-namespace fathom::router {
+namespace fathom {
 
 struct BpeMerge {
   TokenId left = 0;
@@ -84,4 +84,4 @@ class Bpe {
   std::vector<TokenId> words_;
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

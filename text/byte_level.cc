@@ -4,7 +4,7 @@
 
 #include "common/utf8.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 // A printable Latin-1 character stands for its own byte. The 68 other bytes, in order, have the
@@ -54,4 +54,4 @@ std::optional<std::string> ByteLevelBytes(std::string_view token) {
   return out;
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -7,11 +7,11 @@
 #include <string>
 #include <string_view>
 
-namespace fathom::router {
+namespace fathom {
 
 // The character, in UTF-8, that stands for `byte`.
 const std::string& ByteLevelCharacter(uint8_t byte);
 // The bytes that `token` stands for; nullopt if it has a character that is not of this alphabet.
 std::optional<std::string> ByteLevelBytes(std::string_view token);
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -8,7 +8,7 @@
 
 #include "common/check.h"
 
-namespace fathom::router {
+namespace fathom {
 
 class ByteTrie {
  public:
@@ -56,4 +56,4 @@ class ByteTrie {
   std::vector<Node> nodes_ = std::vector<Node>(1);
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -3,7 +3,7 @@
 
 #include "text/tokenizer_sections.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 // {"type": "Replace", "pattern": {"String": from}, "content": to}
@@ -129,4 +129,4 @@ absl::Status ReadCharacterSections(const std::optional<JsonAt>& normalizer,
   return absl::OkStatus();
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

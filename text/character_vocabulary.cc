@@ -2,7 +2,7 @@
 
 #include <charconv>
 
-namespace fathom::router {
+namespace fathom {
 
 CharacterToken ReadCharacterToken(std::string_view spelling) {
   if (spelling.size() == 6 && spelling.starts_with("<0x") && spelling.ends_with('>')) {
@@ -53,4 +53,4 @@ void PrepareCharacters(const CharacterVocabulary& vocabulary, std::string_view t
   move_borders(text.size());
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

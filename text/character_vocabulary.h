@@ -13,7 +13,7 @@
 
 #include "common/byte_span.h"
 
-namespace fathom::router {
+namespace fathom {
 
 inline constexpr std::string_view kMetaspace = "\xE2\x96\x81";  // U+2581
 
@@ -42,4 +42,4 @@ void PrepareCharacters(const CharacterVocabulary& vocabulary, std::string_view t
                        std::span<const ByteSpan> spans, std::string* out,
                        std::vector<ByteSpan>* out_spans);
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -15,7 +15,7 @@
 #include "text/template_files.h"
 #include "text/template_traits.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 using jinja::Value;
@@ -337,4 +337,4 @@ absl::StatusOr<std::string> ChatTemplate::RenderJson(const std::string& messages
   return std::move(rendered.text);
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -16,7 +16,7 @@
 #include "common/cancel.h"
 #include "common/status.h"
 
-namespace fathom::router {
+namespace fathom {
 
 struct ChatToolCall {
   std::string id;
@@ -91,4 +91,4 @@ class ChatTemplate {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

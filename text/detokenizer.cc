@@ -1,6 +1,6 @@
 #include "text/detokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 
 void Detokenizer::Append(TokenId id, std::string* text) {
   if (id < 0 || id >= tokenizer_->vocab_size()) return;
@@ -12,4 +12,4 @@ void Detokenizer::Append(TokenId id, std::string* text) {
   if ((*text)[before] == ' ') text->erase(before, 1);
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

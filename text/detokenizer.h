@@ -9,7 +9,7 @@
 #include "common/utf8.h"
 #include "text/tokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 
 class Detokenizer {
  public:
@@ -33,4 +33,4 @@ class Detokenizer {
   Utf8Stream stream_;
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

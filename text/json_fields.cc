@@ -6,7 +6,7 @@
 #include "common/lfs_pointer.h"
 #include "common/utf8.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 constexpr size_t kShownBytes = 80;
@@ -85,4 +85,4 @@ absl::StatusOr<Json> ReadJsonFile(const std::string& path) {
   }
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -14,7 +14,7 @@
 #include "absl/status/statusor.h"
 #include "common/status.h"
 
-namespace fathom::router {
+namespace fathom {
 
 using Json = nlohmann::json;
 
@@ -60,4 +60,4 @@ class JsonFields {
 // both name the file.
 absl::StatusOr<Json> ReadJsonFile(const std::string& path);
 
-}  // namespace fathom::router
+}  // namespace fathom

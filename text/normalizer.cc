@@ -8,7 +8,7 @@
 
 #include "common/utf8.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 // Whether NFC could change this character, or combine it with the one before it. A character for
@@ -148,4 +148,4 @@ bool NormalizeNfc(std::string_view text, std::span<const ByteSpan> spans, std::s
   return true;
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

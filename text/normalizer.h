@@ -9,7 +9,7 @@
 
 #include "text/tokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 
 // Whether NFC may change the text. False for most texts; a true may be wrong.
 bool NfcMayChange(std::string_view text);
@@ -20,4 +20,4 @@ bool NfcMayChange(std::string_view text);
 bool NormalizeNfc(std::string_view text, std::span<const ByteSpan> spans, std::string* out,
                   std::vector<ByteSpan>* out_spans);
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -6,7 +6,7 @@
 #include "common/status.h"
 #include "common/utf8.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 struct Part {
@@ -158,4 +158,4 @@ absl::Status PreTokenizer::Split(std::string_view text, CancelCheck* cancel, std
   return absl::OkStatus();
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

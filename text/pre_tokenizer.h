@@ -12,7 +12,7 @@
 #include "text/regex.h"
 #include "text/tokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 
 // What happens to a match, and to the text between matches.
 enum class SplitBehavior {
@@ -63,4 +63,4 @@ class PreTokenizer {
   std::optional<Step> last_;
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

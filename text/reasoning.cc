@@ -2,7 +2,7 @@
 
 #include "common/utf8.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 bool IsWhiteSpaceToken(const Tokenizer& tokenizer, TokenId id) {
@@ -45,4 +45,4 @@ Channel ReasoningSplitter::Next(TokenId id) {
   return Channel::kText;
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -11,7 +11,7 @@
 #include "common/types.h"
 #include "text/tokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 
 struct ThinkingTokens {
   TokenId begin = 0;  // <think>
@@ -52,4 +52,4 @@ class ReasoningSplitter {
   State state_;
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -8,7 +8,7 @@
 #include "common/check.h"
 #include "common/status.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 // Far above what a published pattern needs for any text, and low enough that a match takes no
@@ -232,4 +232,4 @@ Regex::Result Regex::Find(std::string_view subject, size_t offset, ByteSpan* mat
   return Result::kMatch;
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

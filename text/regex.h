@@ -15,7 +15,7 @@
 
 struct pcre2_real_code_8;
 
-namespace fathom::router {
+namespace fathom {
 
 // Rewrites an Oniguruma pattern for PCRE2 (options UTF and MULTILINE). INVALID_ARGUMENT names the
 // unsupported part.
@@ -48,4 +48,4 @@ class Regex {
   bool jit_;  // False if the system forbids executable memory; matching is then slower.
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

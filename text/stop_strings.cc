@@ -5,7 +5,7 @@
 
 #include "common/check.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 // fallback[n]: the length of the longest proper prefix of `string` with which its first n bytes
@@ -80,4 +80,4 @@ void StopStrings::Flush(std::string* released) {
   std::fill(matched_.begin(), matched_.end(), 0);
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace fathom::router {
+namespace fathom {
 
 class StopStrings {
  public:
@@ -40,4 +40,4 @@ class StopStrings {
   std::string held_;  // Invariant after each call: size() == max of matched_.
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

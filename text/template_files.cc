@@ -8,7 +8,7 @@
 
 #include "text/json_fields.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 constexpr int64_t kTemplateBytesMax = 1 << 20;
@@ -134,4 +134,4 @@ absl::StatusOr<jinja::Variables> ReadSpecialTokens(const std::string& folder) {
   return tokens;
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

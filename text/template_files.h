@@ -8,7 +8,7 @@
 #include "common/status.h"
 #include "text/jinja/eval.h"
 
-namespace fathom::router {
+namespace fathom {
 
 struct TemplateSource {
   std::string origin;  // The path of its file.
@@ -31,4 +31,4 @@ absl::StatusOr<TemplateFiles> ReadTemplateFiles(const std::string& folder, const
 // variables. A token that the file does not name is undefined in the template, as in transformers.
 absl::StatusOr<jinja::Variables> ReadSpecialTokens(const std::string& folder);
 
-}  // namespace fathom::router
+}  // namespace fathom

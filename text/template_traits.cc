@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 using jinja::List;
@@ -132,4 +132,4 @@ TemplateTraits FindTraits(const jinja::Block& block, std::string_view source,
   return traits;
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -8,7 +8,7 @@
 
 #include "text/jinja/eval.h"
 
-namespace fathom::router {
+namespace fathom {
 
 struct TemplateTraits {
   // The arguments of tool calls are a map; false: JSON text.
@@ -26,4 +26,4 @@ struct TemplateTraits {
 TemplateTraits FindTraits(const jinja::Block& block, std::string_view source,
                           const jinja::Variables& globals);
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -6,7 +6,7 @@
 #include "common/check.h"
 #include "common/utf8.h"
 
-namespace fathom::router {
+namespace fathom {
 
 TextStream::TextStream(const Tokenizer* tokenizer, TextStreamOptions options)
     : detokenizer_(tokenizer, !options.keep_special, /*continues=*/true),
@@ -78,4 +78,4 @@ void TextStream::Finish(TextDelta* delta) {
   if (!stop_) stops_.Flush(&delta->text);
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -21,7 +21,7 @@
 #include "text/stop_strings.h"
 #include "text/tokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 
 struct TextStreamOptions {
   bool keep_special = false;
@@ -82,4 +82,4 @@ class TextStream {
   bool finished_ = false;
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

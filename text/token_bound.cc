@@ -5,7 +5,7 @@
 #include "common/utf8.h"
 #include "text/normalizer.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 // NFC turns at most this many bytes into one, e.g. U+212A (3 bytes) into K, or three jamos into a
@@ -45,4 +45,4 @@ int64_t TokenBound::MinTokens(std::string_view text) const {
   return static_cast<int64_t>(tokens * (1 - 1e-9));
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

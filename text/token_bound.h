@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string_view>
 
-namespace fathom::router {
+namespace fathom {
 
 class TokenBound {
  public:
@@ -32,4 +32,4 @@ class TokenBound {
   bool vanishes_ = false;
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -16,7 +16,7 @@
 #include "text/token_bound.h"
 #include "text/tokenizer_json.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 constexpr int64_t kCancelCheckBytes = 16 << 10;
@@ -330,4 +330,4 @@ bool Tokenizer::strips_first_space() const {
   return impl_->characters && impl_->characters->strips_first_space;
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -22,7 +22,7 @@
 #include "common/cancel.h"
 #include "common/types.h"
 
-namespace fathom::router {
+namespace fathom {
 
 // A token that is searched in the text before all other processing.
 struct AddedToken {
@@ -109,4 +109,4 @@ class Tokenizer {
   std::unique_ptr<const Impl> impl_;
 };
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -7,7 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "text/tokenizer_sections.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 // Reads a special token of tokenizer_config.json: a string or an object with `content`.
@@ -81,4 +81,4 @@ absl::Status ReadTokenizerConfig(const JsonAt& at, TokenizerSpec* spec) {
   return absl::OkStatus();
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

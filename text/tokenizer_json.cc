@@ -13,7 +13,7 @@
 #include "text/json_fields.h"
 #include "text/tokenizer_sections.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 using Vocab = absl::flat_hash_map<std::string, TokenId, StringHash, StringEq>;
@@ -430,4 +430,4 @@ absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const std::string& folder) {
   return spec;
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

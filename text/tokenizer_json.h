@@ -14,7 +14,7 @@
 #include "text/pre_tokenizer.h"
 #include "text/tokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 
 struct TokenizerSpec {
   // tokenizer.json
@@ -33,4 +33,4 @@ struct TokenizerSpec {
 
 absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const std::string& folder);
 
-}  // namespace fathom::router
+}  // namespace fathom

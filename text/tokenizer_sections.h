@@ -9,7 +9,7 @@
 #include "text/json_fields.h"
 #include "text/tokenizer_json.h"
 
-namespace fathom::router {
+namespace fathom {
 
 // Far above any vocabulary; limits what a broken file can allocate.
 inline constexpr TokenId kTokenIdMax = (1 << 24) - 1;
@@ -28,4 +28,4 @@ absl::Status ReadCharacterSections(const std::optional<JsonAt>& normalizer,
                                    const std::optional<JsonAt>& decoder, const JsonAt& file,
                                    TokenizerSpec* spec);
 
-}  // namespace fathom::router
+}  // namespace fathom

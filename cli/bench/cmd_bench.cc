@@ -70,8 +70,8 @@ class Floors {
     floors.known_ = !options.model.empty() && card.read_tbs > 0 && card.matrix_tflops > 0;
     floors.card_ = card;
     if (!floors.known_) return floors;
-    FATHOM_ASSIGN_OR_RETURN(const auto config, worker::ReadModelConfig(options.model));
-    floors.spec_ = worker::SpecOf(config);
+    FATHOM_ASSIGN_OR_RETURN(const auto config, ReadModelConfig(options.model));
+    floors.spec_ = SpecOf(config);
     return floors;
   }
 
@@ -87,7 +87,7 @@ class Floors {
  private:
   bool known_ = false;
   CardLimits card_;
-  worker::ModelSpec spec_;
+  ModelSpec spec_;
 };
 
 // ---- Latency and throughput ----

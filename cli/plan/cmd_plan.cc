@@ -40,8 +40,7 @@ int RunPlan(int argc, const char* const* argv) {
                   "Type to compute in; auto: as stored");
   flags.Add("--tensor-parallel-size,-tp", &plan.tp, 1, 64, "GPUs that share a layer");
   flags.Group("GPU");
-  flags.Add("--gpu", &plan.gpu,
-            fmt::format("{}; or its memory in bytes: 80G", worker::GpuCardNames()));
+  flags.Add("--gpu", &plan.gpu, fmt::format("{}; or its memory in bytes: 80G", GpuCardNames()));
   flags.Add("--gpu-memory-utilization", &plan.gpu_memory_utilization, 0.1, 0.99,
             "Share of its memory that a worker may take");
   flags.Group("Limits");
@@ -60,10 +59,9 @@ int RunPlan(int argc, const char* const* argv) {
     return Fail("plan", Invalid("--model is missing; give a model folder or a config.json, e.g. "
                                 "models/shapes/deepseek-llm-7b.json"));
   }
-  const auto config = worker::ReadModelConfig(model, hf_overrides);
+  const auto config = ReadModelConfig(model, hf_overrides);
   if (!config.ok()) return BadModel(config.status());
-  if (const auto status = worker::CheckTensorParallel(worker::SpecOf(*config), plan.tp);
-      !status.ok()) {
+  if (const auto status = CheckTensorParallel(SpecOf(*config), plan.tp); !status.ok()) {
     return BadModel(status);
   }
   const auto report = MakePlanReport(NameOf(model), *config, plan);

@@ -16,34 +16,31 @@ constexpr int32_t kFloorSequences[] = {1, 8, 64};
 constexpr int64_t kGpuBytesMin = int64_t{1} << 30;
 constexpr int64_t kGpuBytesMax = int64_t{1} << 42;
 
-absl::StatusOr<kernels::DType> DTypeOf(const std::string& dtype,
-                                       const worker::ModelConfig& config) {
+absl::StatusOr<kernels::DType> DTypeOf(const std::string& dtype, const ModelConfig& config) {
   if (dtype == "bfloat16") return kernels::DType::kBf16;
   if (dtype == "half") return kernels::DType::kF16;
   if (dtype == "float") {
     return Invalid("--dtype float: a GPU computes in bfloat16 or half; use one of them");
   }
-  return config.stored_type == worker::StoredType::kF16 ? kernels::DType::kF16
-                                                        : kernels::DType::kBf16;
+  return config.stored_type == StoredType::kF16 ? kernels::DType::kF16 : kernels::DType::kBf16;
 }
 
 absl::Status SetDevice(const std::string& gpu, PlanReport* report) {
-  if ((report->card = worker::FindGpuCard(gpu)) != nullptr) {
-    worker::SetCard(*report->card, &report->request);
+  if ((report->card = FindGpuCard(gpu)) != nullptr) {
+    SetCard(*report->card, &report->request);
     report->request.capacity_bytes = report->card->memory_bytes;
     return absl::OkStatus();
   }
   const auto bytes = ParseBytes(gpu);
   if (!bytes || *bytes < kGpuBytesMin || *bytes > kGpuBytesMax) {
-    return Invalid("--gpu {}: one of {}, or its memory in bytes, e.g. 80G", gpu,
-                   worker::GpuCardNames());
+    return Invalid("--gpu {}: one of {}, or its memory in bytes, e.g. 80G", gpu, GpuCardNames());
   }
   report->request.capacity_bytes = *bytes;
   return absl::OkStatus();
 }
 
 // Work is divided among the ranks; the sums between ranks are not counted.
-void AddFloors(const worker::ModelSpec& spec, PlanReport* report) {
+void AddFloors(const ModelSpec& spec, PlanReport* report) {
   report->floor_context = std::min(kFloorContext, report->plan.limits.context_tokens);
   if (report->card == nullptr) return;
   const CardLimits card{.read_tbs = report->card->read_tbs,
@@ -56,29 +53,28 @@ void AddFloors(const worker::ModelSpec& spec, PlanReport* report) {
   }
 }
 
-double SequencesAtFullContext(const worker::CudaMemoryPlan& plan) {
+double SequencesAtFullContext(const CudaMemoryPlan& plan) {
   return static_cast<double>(plan.pool_tokens()) / plan.limits.context_tokens;
 }
 
 }  // namespace
 
-absl::StatusOr<PlanReport> MakePlanReport(const std::string& model,
-                                          const worker::ModelConfig& config,
+absl::StatusOr<PlanReport> MakePlanReport(const std::string& model, const ModelConfig& config,
                                           const PlanFlags& flags) {
   PlanReport report;
   report.model = model;
-  worker::CudaMemoryRequest& request = report.request;
+  CudaMemoryRequest& request = report.request;
   FATHOM_RETURN_IF_ERROR(SetDevice(flags.gpu, &report));
   FATHOM_ASSIGN_OR_RETURN(request.dtype, DTypeOf(flags.dtype, config));
-  FATHOM_ASSIGN_OR_RETURN(request.context_tokens, worker::ParseContextTokens(flags.context));
+  FATHOM_ASSIGN_OR_RETURN(request.context_tokens, ParseContextTokens(flags.context));
   request.tp = flags.tp;
   request.utilization = flags.gpu_memory_utilization;
   request.kv_cache_bytes = flags.kv_cache_bytes;
   request.block_tokens = flags.block_tokens;
   request.slots = flags.slots;
   request.step_tokens = flags.step_tokens;
-  const worker::ModelSpec spec = worker::SpecOf(config);
-  FATHOM_ASSIGN_OR_RETURN(report.plan, worker::PlanCudaMemory(spec, request));
+  const ModelSpec spec = SpecOf(config);
+  FATHOM_ASSIGN_OR_RETURN(report.plan, PlanCudaMemory(spec, request));
   AddFloors(spec, &report);
   return report;
 }
@@ -109,7 +105,7 @@ std::string ToText(const PlanReport& report) {
 }
 
 nlohmann::ordered_json ToJson(const PlanReport& report) {
-  const worker::CudaMemoryPlan& plan = report.plan;
+  const CudaMemoryPlan& plan = report.plan;
   nlohmann::ordered_json json = {
       {"model", report.model},
       {"gpu", report.card != nullptr ? std::string(report.card->name) : std::string()},
@@ -129,12 +125,12 @@ nlohmann::ordered_json ToJson(const PlanReport& report) {
       {"max_num_seqs", plan.limits.slots},
       {"max_num_batched_tokens", plan.limits.step_tokens},
       {"mixed_step_tokens", plan.limits.mixed_step_tokens}};
-  for (const worker::CudaArena& arena : plan.arenas) {
+  for (const CudaArena& arena : plan.arenas) {
     nlohmann::ordered_json one = {{"name", arena.name}, {"bytes", arena.bytes}};
     if (!arena.ours) one["predicted"] = true;
     json["arenas"].push_back(std::move(one));
   }
-  for (const worker::CudaBuffer& buffer : plan.buffers) {
+  for (const CudaBuffer& buffer : plan.buffers) {
     json["buffers"].push_back(
         {{"arena", buffer.arena}, {"name", buffer.name}, {"bytes", buffer.bytes}});
   }

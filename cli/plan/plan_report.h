@@ -29,10 +29,10 @@ struct PlanFlags {
 };
 
 struct PlanReport {
-  std::string model;                      // As the user typed it.
-  const worker::GpuCard* card = nullptr;  // Null: the GPU was given as bytes.
-  worker::CudaMemoryRequest request;
-  worker::CudaMemoryPlan plan;
+  std::string model;              // As the user typed it.
+  const GpuCard* card = nullptr;  // Null: the GPU was given as bytes.
+  CudaMemoryRequest request;
+  CudaMemoryPlan plan;
   // Tokens of each sequence in the floors below: 1,024, or the context if it is shorter.
   int32_t floor_context = 0;
   struct Floor {
@@ -45,8 +45,7 @@ struct PlanReport {
 // INVALID_ARGUMENT: the flags fit no model or no memory at all. RESOURCE_EXHAUSTED: the model does
 // not fit; the message says what would. REQUIRES: CheckTensorParallel of the model and flags.tp is
 // OK.
-absl::StatusOr<PlanReport> MakePlanReport(const std::string& model,
-                                          const worker::ModelConfig& config,
+absl::StatusOr<PlanReport> MakePlanReport(const std::string& model, const ModelConfig& config,
                                           const PlanFlags& flags);
 
 std::string ToText(const PlanReport& report);

@@ -12,39 +12,37 @@ constexpr double kGib = 1024.0 * 1024 * 1024;
 
 constexpr int64_t kElementBytes = 2;  // An element of weights and of KV.
 
-double LayerParameters(const worker::ModelSpec& spec) {
-  return static_cast<double>(worker::LayerMatrixElements(spec));
+double LayerParameters(const ModelSpec& spec) {
+  return static_cast<double>(LayerMatrixElements(spec));
 }
 
-double HeadParameters(const worker::ModelSpec& spec) {
-  return static_cast<double>(worker::HeadMatrixElements(spec));
+double HeadParameters(const ModelSpec& spec) {
+  return static_cast<double>(HeadMatrixElements(spec));
 }
 
 // Operations of a prompt of `n` tokens: QK and PV, causal, so half of 4 for each pair and element.
-double AttentionOperations(const worker::ModelSpec& spec, double n) {
+double AttentionOperations(const ModelSpec& spec, double n) {
   int64_t q_rows = 0;
-  for (const worker::LayerSpec& layer : spec.layers) q_rows += layer.attention.q_rows();
+  for (const LayerSpec& layer : spec.layers) q_rows += layer.attention.q_rows();
   return 2.0 * n * n * static_cast<double>(q_rows);
 }
 
 }  // namespace
 
 std::optional<CardLimits> LimitsOf(std::string_view card) {
-  const worker::GpuCard* const found = worker::FindGpuCard(card);
+  const GpuCard* const found = FindGpuCard(card);
   if (found == nullptr || !found->measured) return std::nullopt;
   return CardLimits{found->read_tbs, found->matrix_tflops,
                     static_cast<double>(found->memory_bytes) / kGib};
 }
 
-int64_t StepWeightBytes(const worker::ModelSpec& spec) {
-  return kElementBytes * (worker::LayerMatrixElements(spec) + worker::HeadMatrixElements(spec));
+int64_t StepWeightBytes(const ModelSpec& spec) {
+  return kElementBytes * (LayerMatrixElements(spec) + HeadMatrixElements(spec));
 }
 
-int64_t KvBytesPerToken(const worker::ModelSpec& spec) {
-  return worker::KvBytes(worker::RankOf(spec), kElementBytes, 1);
-}
+int64_t KvBytesPerToken(const ModelSpec& spec) { return KvBytes(RankOf(spec), kElementBytes, 1); }
 
-double StepFloorMs(const worker::ModelSpec& spec, const CardLimits& card, int32_t sequences,
+double StepFloorMs(const ModelSpec& spec, const CardLimits& card, int32_t sequences,
                    double context) {
   const double weights = static_cast<double>(StepWeightBytes(spec));
   const double kv = sequences * context * static_cast<double>(KvBytesPerToken(spec));
@@ -53,8 +51,7 @@ double StepFloorMs(const worker::ModelSpec& spec, const CardLimits& card, int32_
   return std::max(read_ms, products_ms);
 }
 
-double PrefillFloorMs(const worker::ModelSpec& spec, const CardLimits& card,
-                      int32_t prompt_tokens) {
+double PrefillFloorMs(const ModelSpec& spec, const CardLimits& card, int32_t prompt_tokens) {
   const double n = prompt_tokens;
   const double operations =
       2 * n * LayerParameters(spec) + 2 * HeadParameters(spec) + AttentionOperations(spec, n);
@@ -62,7 +59,7 @@ double PrefillFloorMs(const worker::ModelSpec& spec, const CardLimits& card,
   return std::max(read_ms, operations / card.matrix_tflops / 1e9);
 }
 
-double ThroughputCeilingTps(const worker::ModelSpec& spec, const CardLimits& card, int32_t requests,
+double ThroughputCeilingTps(const ModelSpec& spec, const CardLimits& card, int32_t requests,
                             int32_t input_len, int32_t output_len) {
   const double weights = static_cast<double>(StepWeightBytes(spec));
   const double stored = weights + static_cast<double>(kElementBytes * spec.embedding.elements());

@@ -24,19 +24,19 @@ struct CardLimits {
 std::optional<CardLimits> LimitsOf(std::string_view card);
 
 // The bytes of all weights that a step reads, and of a token's K and V.
-int64_t StepWeightBytes(const worker::ModelSpec& spec);
-int64_t KvBytesPerToken(const worker::ModelSpec& spec);
+int64_t StepWeightBytes(const ModelSpec& spec);
+int64_t KvBytesPerToken(const ModelSpec& spec);
 
 // A step of one token for each of `sequences`, with `context` tokens each on average.
-double StepFloorMs(const worker::ModelSpec& spec, const CardLimits& card, int32_t sequences,
+double StepFloorMs(const ModelSpec& spec, const CardLimits& card, int32_t sequences,
                    double context);
 
 // The whole prompt in one step, with the LM head for its last row.
-double PrefillFloorMs(const worker::ModelSpec& spec, const CardLimits& card, int32_t prompt_tokens);
+double PrefillFloorMs(const ModelSpec& spec, const CardLimits& card, int32_t prompt_tokens);
 
 // Output tokens per second: KV, GEMMs and prompts one after the other, with as many of `requests`
 // at once as fit into 93 % of the memory less the weights and 4 GB.
-double ThroughputCeilingTps(const worker::ModelSpec& spec, const CardLimits& card, int32_t requests,
+double ThroughputCeilingTps(const ModelSpec& spec, const CardLimits& card, int32_t requests,
                             int32_t input_len, int32_t output_len);
 
 }  // namespace fathom::client

@@ -53,9 +53,9 @@ std::string BinDir() { return std::filesystem::read_symlink("/proc/self/exe").pa
 
 // Checks of the model that are possible before any process is started.
 absl::Status CheckModel(const ServeOptions& options) {
-  FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config,
-                          worker::ReadModelConfig(options.model, options.hf_overrides));
-  return worker::CheckTensorParallel(worker::SpecOf(config), options.tp);
+  FATHOM_ASSIGN_OR_RETURN(const ModelConfig config,
+                          ReadModelConfig(options.model, options.hf_overrides));
+  return CheckTensorParallel(SpecOf(config), options.tp);
 }
 
 absl::Status CheckPorts(const ServeOptions& options) {

@@ -5,7 +5,7 @@
 
 #include "common/check.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // Each is defined in modeling/architectures/<name>.cc.
 extern const Architecture kLlama;
@@ -36,4 +36,4 @@ ModelSpec SpecOf(const ModelConfig& config) {
   return architecture->spec(config);
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -12,7 +12,7 @@
 #include "modeling/config/model_config.h"
 #include "modeling/spec/model_spec.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 class ConfigFields;
 
@@ -49,4 +49,4 @@ ModelSpec SpecOf(const ModelConfig& config);
 // tied_embeddings).
 ModelSpec DecoderSpec(const ModelConfig& config);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -4,7 +4,7 @@
 #include "common/status.h"
 #include "modeling/architectures/architecture.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 Parameter Matrix(ParameterRole role, std::string name, int64_t rows, int64_t cols, Split split) {
@@ -84,4 +84,4 @@ ModelSpec DecoderSpec(const ModelConfig& config) {
   return spec;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

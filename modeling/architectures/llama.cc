@@ -2,7 +2,7 @@
 #include "modeling/architectures/architecture.h"
 #include "modeling/config/config_fields.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 void ConfigureLlama(ConfigFields& fields, ModelConfig&) {
@@ -15,4 +15,4 @@ void ConfigureLlama(ConfigFields& fields, ModelConfig&) {
 extern const Architecture kLlama = {
     "LlamaForCausalLM", "llama", {.context = 2048}, ConfigureLlama, DecoderSpec};
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -2,7 +2,7 @@
 #include "modeling/architectures/architecture.h"
 #include "modeling/config/config_fields.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 void ConfigureQwen3(ConfigFields& fields, ModelConfig& config) {
@@ -20,4 +20,4 @@ extern const Architecture kQwen3 = {
     ConfigureQwen3,
     DecoderSpec};
 
-}  // namespace fathom::worker
+}  // namespace fathom

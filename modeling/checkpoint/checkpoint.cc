@@ -8,7 +8,7 @@
 #include "modeling/checkpoint/checkpoint_impl.h"
 #include "modeling/checkpoint/raw_checkpoint.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 HostTensor::HostTensor(StoredType type, int64_t rows, int64_t cols)
     : type_(type), rows_(rows), cols_(cols) {
@@ -55,4 +55,4 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::filesystem
   return format == LoadFormat::kRaw ? OpenRaw(model, config) : OpenSafetensors(model, config);
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

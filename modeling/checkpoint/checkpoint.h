@@ -23,7 +23,7 @@
 #include "modeling/config/model_config.h"
 #include "modeling/spec/rank_model.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 class WeightFile;
 
@@ -97,4 +97,4 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(const std::filesystem
                                                            LoadFormat format = LoadFormat::kAuto,
                                                            uint64_t dummy_seed = 0);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -5,7 +5,7 @@
 #include "common/json.h"
 #include "common/status.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr JsonLimits kIndexLimits = {
@@ -307,4 +307,4 @@ absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec,
   return checked;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

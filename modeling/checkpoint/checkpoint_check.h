@@ -15,7 +15,7 @@
 #include "modeling/config/model_config.h"
 #include "modeling/spec/model_spec.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 struct ShardHeader {
   std::string file;  // Name in the folder.
@@ -53,4 +53,4 @@ absl::StatusOr<CheckedTensors> CheckTensors(const ModelSpec& spec,
                                             const std::vector<ShardHeader>& shards,
                                             const WeightMap* index);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -6,7 +6,7 @@
 
 #include "modeling/checkpoint/checkpoint.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesystem::path& folder,
                                                             const ModelConfig& config);
@@ -14,4 +14,4 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenRaw(const std::filesystem::path&
                                                     const ModelConfig& config);
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenDummy(const ModelConfig& config, uint64_t seed);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -10,7 +10,7 @@
 #include "modeling/checkpoint/checkpoint_impl.h"
 #include "modeling/checkpoint/model_digest.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using kernels::DType;
@@ -82,4 +82,4 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenDummy(const ModelConfig& config,
   return std::make_unique<DummyCheckpoint>(config, seed, digest.Finish());
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -9,7 +9,7 @@
 #include "modeling/checkpoint/finite.h"
 #include "modeling/checkpoint/model_digest.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr uint64_t kDigestBytes = 4096;     // Read from each tensor for the digest of the weights.
@@ -142,4 +142,4 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFiles(const ModelConfig& config,
   return std::make_unique<FileCheckpoint>(std::move(files), std::move(tensors), std::move(digest));
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

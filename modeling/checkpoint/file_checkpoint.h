@@ -12,7 +12,7 @@
 #include "modeling/checkpoint/checkpoint_check.h"
 #include "modeling/checkpoint/weight_file.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 struct CheckpointFiles {
   std::vector<WeightFile> files;
@@ -27,4 +27,4 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFiles(const ModelConfig& config,
                                                       CheckpointFiles files,
                                                       const WeightMap* index);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 // An element is not finite if all bits of its exponent are one. In a word of several elements,
@@ -54,4 +54,4 @@ std::optional<int64_t> FindNonFinite(StoredType type, const std::byte* data, int
   return std::nullopt;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

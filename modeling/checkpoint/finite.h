@@ -8,10 +8,10 @@
 
 #include "modeling/config/model_config.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // The index of the first element that is not finite; nullopt: all are finite. `data` has `count`
 // elements. The speed is about 20 bytes a nanosecond from cache.
 std::optional<int64_t> FindNonFinite(StoredType type, const std::byte* data, int64_t count);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -9,7 +9,7 @@
 #include "common/status.h"
 #include "modeling/config/model_config.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 // Half of a SHA-256: long enough to tell fingerprints apart, and short enough for every reply.
@@ -43,7 +43,7 @@ std::string Sha256::Hex() {
   std::array<char, 32> digest;
   FATHOM_CHECK(EVP_DigestFinal_ex(static_cast<EVP_MD_CTX*>(context_),
                                   reinterpret_cast<unsigned char*>(digest.data()), nullptr) == 1);
-  return worker::Hex({digest.data(), digest.size()});
+  return fathom::Hex({digest.data(), digest.size()});
 }
 
 void DigestBuilder::Add(std::string_view bytes) {
@@ -75,4 +75,4 @@ std::string Fingerprint(const FingerprintParts& parts) {
   return digest.Finish().substr(0, kFingerprintDigits);
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

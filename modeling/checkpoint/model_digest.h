@@ -8,7 +8,7 @@
 
 #include "modeling/config/model_config.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // The version of the CPU recipe in docs/NUMERICS.md. A change in the order of any operation needs a
 // new version.
@@ -57,4 +57,4 @@ struct FingerprintParts {
 // 32 hex digits.
 std::string Fingerprint(const FingerprintParts& parts);
 
-}  // namespace fathom::worker
+}  // namespace fathom

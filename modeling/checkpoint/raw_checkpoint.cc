@@ -10,7 +10,7 @@
 #include "modeling/checkpoint/checkpoint_impl.h"
 #include "modeling/checkpoint/file_checkpoint.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr JsonLimits kManifestLimits = {
@@ -137,4 +137,4 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenRaw(const std::filesystem::path&
   return OpenFiles(config, std::move(files), nullptr);
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -16,7 +16,7 @@
 #include "absl/status/statusor.h"
 #include "modeling/checkpoint/safetensors.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 inline constexpr std::string_view kRawFile = "weights.raw";
 inline constexpr std::string_view kRawManifest = "weights.json";
@@ -25,4 +25,4 @@ inline constexpr std::string_view kRawManifest = "weights.json";
 absl::StatusOr<std::vector<SafetensorsTensor>> ParseRawManifest(std::string_view json,
                                                                 uint64_t file_bytes);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -7,7 +7,7 @@
 #include "common/json.h"
 #include "common/status.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr JsonLimits kHeaderLimits = {
@@ -165,4 +165,4 @@ std::string ShapeText(std::span<const int64_t> shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -15,7 +15,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 inline constexpr uint64_t kSafetensorsPrefixBytes = 8;
 inline constexpr uint64_t kSafetensorsHeaderBytesMax = 100'000'000;  // The format's own limit.
@@ -43,4 +43,4 @@ absl::StatusOr<uint64_t> TensorBytes(const SafetensorsTensor& tensor);
 // "[4096, 256]", for messages.
 std::string ShapeText(std::span<const int64_t> shape);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -7,7 +7,7 @@
 #include "modeling/checkpoint/checkpoint_impl.h"
 #include "modeling/checkpoint/file_checkpoint.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr std::string_view kSingleFile = "model.safetensors";
@@ -85,4 +85,4 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::filesyste
   return OpenFiles(config, std::move(files), index.empty() ? nullptr : &index);
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -6,7 +6,7 @@
 #include "kernels/canon.h"
 #include "kernels/narrow.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 namespace canon = kernels::canon;
@@ -85,4 +85,4 @@ std::optional<int64_t> ConvertWeights(StoredType from, const std::byte* source, 
   return ConvertTo<F32>(type, source, target, count);
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

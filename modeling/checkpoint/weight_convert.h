@@ -9,7 +9,7 @@
 #include "kernels/tensor.h"
 #include "modeling/config/model_config.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 kernels::DType DTypeOfStored(StoredType type);
 
@@ -19,4 +19,4 @@ kernels::DType DTypeOfStored(StoredType type);
 std::optional<int64_t> ConvertWeights(StoredType from, const std::byte* source, kernels::DType type,
                                       std::byte* target, int64_t count);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -13,7 +13,7 @@
 
 #include "common/status.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr size_t kReadBytesMax = 1 << 30;  // One read of Linux returns less than 2 GiB.
@@ -108,4 +108,4 @@ absl::StatusOr<std::string> WeightFile::ReadText(uint64_t offset, size_t count) 
   return text;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -12,7 +12,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 class WeightFile {
  public:
@@ -44,4 +44,4 @@ class WeightFile {
   uint64_t bytes_;
 };
 
-}  // namespace fathom::worker
+}  // namespace fathom

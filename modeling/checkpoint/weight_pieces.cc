@@ -9,7 +9,7 @@
 #include "modeling/checkpoint/weight_convert.h"
 #include "modeling/checkpoint/weight_file.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr int64_t kPairedTileRows = 16;  // kernels/cuda/linear/paired_rows.h: two groups of 8.
@@ -191,4 +191,4 @@ absl::Status WeightPieces::NotFinite(const WeightRegion& region, int64_t row,
       range->file->name(), name, source.row, source.part->slice.col_begin + column);
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

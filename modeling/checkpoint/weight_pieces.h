@@ -14,7 +14,7 @@
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/layout/device_weight_layout.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 struct WeightPiece {
   const WeightRegion* region = nullptr;
@@ -66,4 +66,4 @@ class WeightPieces {
   int64_t scratch_bytes_ = 0;
 };
 
-}  // namespace fathom::worker
+}  // namespace fathom

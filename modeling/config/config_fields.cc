@@ -4,7 +4,7 @@
 
 #include "common/status.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 std::optional<double> AsNumber(const JsonValue& value) {
@@ -173,4 +173,4 @@ absl::Status ConfigFields::Finish(std::span<const HarmlessKey> harmless, std::st
   return error_;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

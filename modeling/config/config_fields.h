@@ -16,7 +16,7 @@
 #include "absl/status/status.h"
 #include "common/json.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // For config.json and generation_config.json, each with its overrides.
 inline constexpr JsonLimits kConfigLimits = {
@@ -78,4 +78,4 @@ class ConfigFields {
   absl::Status error_;
 };
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -1,6 +1,6 @@
 #include "modeling/config/config_keys.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr HarmlessKey kConfigKeys[] = {
@@ -97,4 +97,4 @@ constexpr HarmlessKey kConfigKeys[] = {
 
 std::span<const HarmlessKey> HarmlessConfigKeys() { return kConfigKeys; }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -6,9 +6,9 @@
 
 #include "modeling/config/config_fields.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // For config.json. generation_config.cc has the list for generation_config.json.
 std::span<const HarmlessKey> HarmlessConfigKeys();
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -6,7 +6,7 @@
 
 #include "common/status.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr double kThetaMax = 1e12;
@@ -166,4 +166,4 @@ void ReadRope(ConfigFields& fields, int32_t context, RopeConfig& rope) {
   if (newer) rope = *newer;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -8,10 +8,10 @@
 #include "modeling/config/config_fields.h"
 #include "modeling/config/model_config.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // Reads rope_theta, rope_scaling and rope_parameters of `fields`, which keeps the first error.
 // `context` is the model's max_position_embeddings.
 void ReadRope(ConfigFields& fields, int32_t context, RopeConfig& rope);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -9,7 +9,7 @@
 #include "common/status.h"
 #include "modeling/config/config_fields.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr HarmlessKey kHarmlessGenerationKeys[] = {
@@ -289,4 +289,4 @@ std::vector<TokenId> EndIds(const ModelConfig& config, const GenerationConfig& g
   return ids;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -19,7 +19,7 @@
 #include "common/types.h"
 #include "modeling/config/model_config.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 inline constexpr char kOverrideGenerationFlag[] = "--override-generation-config";
 
@@ -57,4 +57,4 @@ absl::StatusOr<GenerationConfig> ReadGenerationConfig(const std::filesystem::pat
 // the model.
 std::vector<TokenId> EndIds(const ModelConfig& config, const GenerationConfig& generation);
 
-}  // namespace fathom::worker
+}  // namespace fathom

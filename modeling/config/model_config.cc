@@ -13,7 +13,7 @@
 #include "modeling/config/config_keys.h"
 #include "modeling/config/config_rope.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 // The limits are far above every published model, and so small that no product of sizes overflows
@@ -291,4 +291,4 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model,
   return config;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -19,7 +19,7 @@
 #include "common/types.h"
 #include "modeling/spec/rope_config.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // The element type of weights as a checkpoint stores it.
 enum class StoredType { kBf16, kF16, kF32 };
@@ -78,4 +78,4 @@ absl::StatusOr<std::string> ReadConfigText(const std::filesystem::path& path);
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::filesystem::path& model,
                                             std::string_view overrides = {});
 
-}  // namespace fathom::worker
+}  // namespace fathom

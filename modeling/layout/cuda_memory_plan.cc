@@ -13,7 +13,7 @@
 #include "modeling/spec/device_kinds.h"
 #include "modeling/spec/rank_model.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr int64_t kMiB = 1 << 20;
@@ -364,4 +364,4 @@ std::string ToTable(const CudaMemoryPlan& plan) {
   return table;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

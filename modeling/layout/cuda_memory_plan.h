@@ -17,7 +17,7 @@
 #include "kernels/tensor.h"
 #include "modeling/spec/model_spec.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // A buffer is allocated once at start, aligned to 256 bytes in its arena.
 struct CudaBuffer {
@@ -78,4 +78,4 @@ absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelSpec& spec,
 // The table that `fathom plan` and the worker's log print.
 std::string ToTable(const CudaMemoryPlan& plan);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -6,7 +6,7 @@
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/device_weight_layout.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr int64_t kWordBytes = 4;
@@ -83,4 +83,4 @@ int64_t SumOf(const std::vector<CudaBuffer>& buffers, std::string_view arena) {
   return bytes;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -11,7 +11,7 @@
 #include "modeling/layout/cuda_memory_plan.h"
 #include "modeling/spec/rank_model.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 inline constexpr int64_t kCudaBufferAlignment = 256;
 
@@ -30,4 +30,4 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
 // kCudaBufferAlignment.
 int64_t SumOf(const std::vector<CudaBuffer>& buffers, std::string_view arena = {});
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -4,7 +4,7 @@
 
 #include "common/check.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr int64_t kAlignment = 16;
@@ -62,4 +62,4 @@ int32_t SegmentBucket(int32_t segments) {
   return bucket;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -8,7 +8,7 @@
 
 #include "common/engine_limits.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // The rows of a step: decode rows (one for each sequence) first, then the rows of prefill chunks.
 struct CudaStepShape {
@@ -59,4 +59,4 @@ inline constexpr int32_t kSegmentTokens = 512;
 inline constexpr int32_t kCudaBlockTokens = 64;
 inline constexpr int32_t kBlocksPerSegment = kSegmentTokens / kCudaBlockTokens;
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -7,7 +7,7 @@
 #include "common/status.h"
 #include "kernels/cuda/linear/paired_rows.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using kernels::DType;
@@ -144,4 +144,4 @@ DeviceWeightLayout LayOutDeviceWeights(const RankModel& model, DType dtype) {
   return Layout(model, dtype).Make();
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

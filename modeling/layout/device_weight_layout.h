@@ -13,7 +13,7 @@
 #include "modeling/spec/operands.h"
 #include "modeling/spec/rank_model.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 inline constexpr int64_t kDeviceWeightAlignment = 256;
 // The GEMM of the LM head computes whole tiles of weight rows. So rows of zeros follow the rows of
@@ -85,4 +85,4 @@ absl::Status CheckDeviceWeights(const RankModel& model);
 // every rank of a group.
 DeviceWeightLayout LayOutDeviceWeights(const RankModel& model, kernels::DType dtype);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -1,6 +1,6 @@
 #include "modeling/layout/gpu_cards.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr int64_t Mib(int64_t mib) { return mib << 20; }
@@ -56,4 +56,4 @@ std::string GpuCardNames() {
   return names;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -9,7 +9,7 @@
 
 #include "modeling/layout/cuda_memory_plan.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 struct GpuCard {
   std::string_view name;         // As typed: "h100".
@@ -32,4 +32,4 @@ void SetCard(const GpuCard& card, CudaMemoryRequest* request);
 // "h100, h200, ...", for messages.
 std::string GpuCardNames();
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -9,7 +9,7 @@
 #include "modeling/spec/device_kinds.h"
 #include "modeling/spec/rank_model.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr int64_t kFloatBytes = 4;
@@ -85,4 +85,4 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelSpec& spec, const MemoryRequest
   return plan;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

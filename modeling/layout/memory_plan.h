@@ -10,7 +10,7 @@
 #include "modeling/config/model_config.h"
 #include "modeling/spec/model_spec.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // The padding block and one block for a sequence.
 inline constexpr int64_t kPoolBlocksMin = 2;
@@ -45,4 +45,4 @@ struct MemoryPlan {
 // block_tokens, step_tokens and logits_rows > 0.
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelSpec& spec, const MemoryRequest& request);
 
-}  // namespace fathom::worker
+}  // namespace fathom

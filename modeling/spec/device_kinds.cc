@@ -4,7 +4,7 @@
 
 #include "common/status.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 constexpr AttentionKind kCpuAttention[] = {AttentionKind::kGrouped};
@@ -58,4 +58,4 @@ absl::Status CheckDeviceRuns(const ModelSpec& spec, const DeviceKinds& device) {
   return absl::OkStatus();
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "modeling/spec/model_spec.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 struct DeviceKinds {
   std::string_view device;  // "the CPU", "a GPU"
@@ -30,4 +30,4 @@ std::string_view NameOf(MlpKind kind);
 // architecture, the layer, the kind, the device and the way out.
 absl::Status CheckDeviceRuns(const ModelSpec& spec, const DeviceKinds& device);
 
-}  // namespace fathom::worker
+}  // namespace fathom

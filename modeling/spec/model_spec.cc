@@ -1,6 +1,6 @@
 #include "modeling/spec/model_spec.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 std::vector<Parameter> ExpectedTensors(const ModelSpec& spec) {
   std::vector<Parameter> tensors = {spec.embedding};
@@ -30,4 +30,4 @@ int64_t HeadMatrixElements(const ModelSpec& spec) {
   return spec.lm_head ? spec.lm_head->elements() : spec.embedding.elements();
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

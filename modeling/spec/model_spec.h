@@ -13,7 +13,7 @@
 
 #include "modeling/spec/rope_config.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // What a parameter is in the model. Code that needs a certain parameter looks it up by its role and
 // layer, never by its name in a file, because names differ between checkpoints.
@@ -145,4 +145,4 @@ std::vector<Parameter> ExpectedTensors(const ModelSpec& spec);
 int64_t LayerMatrixElements(const ModelSpec& spec);
 int64_t HeadMatrixElements(const ModelSpec& spec);
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -4,7 +4,7 @@
 
 #include "common/check.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 std::string_view NameOf(Operand operand) {
   switch (operand) {
@@ -96,4 +96,4 @@ std::vector<StackedOperand> OperandsOf(std::span<const RankParameter> parameters
   return operands;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

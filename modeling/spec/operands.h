@@ -10,7 +10,7 @@
 
 #include "modeling/spec/rank_model.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 enum class Operand {
   kEmbedding,
@@ -44,4 +44,4 @@ struct StackedOperand {
 // `parameters`.
 std::vector<StackedOperand> OperandsOf(std::span<const RankParameter> parameters);
 
-}  // namespace fathom::worker
+}  // namespace fathom

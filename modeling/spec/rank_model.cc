@@ -6,7 +6,7 @@
 #include "common/check.h"
 #include "common/status.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 // The kv heads (or a plane's heads) of one rank: its share, or one head that several ranks have.
@@ -171,4 +171,4 @@ int64_t KvBytes(const RankModel& model, int64_t element_bytes, int64_t tokens) {
   return bytes;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "modeling/spec/model_spec.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // The rows of each of `tp` ranks: rank r has [r * that, (r + 1) * that), cut at `rows`. Only a
 // vocabulary is cut. The last rank then computes as many logits as the others; the logits beyond
@@ -97,4 +97,4 @@ LayerWidths WidestOf(const RankModel& model);
 int64_t KvBytes(std::span<const KvPlane> planes, int64_t element_bytes, int64_t tokens);
 int64_t KvBytes(const RankModel& model, int64_t element_bytes, int64_t tokens);
 
-}  // namespace fathom::worker
+}  // namespace fathom

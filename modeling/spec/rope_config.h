@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace fathom::worker {
+namespace fathom {
 
 enum class RopeScaling { kNone, kLinear, kLlama3, kYarn };
 
@@ -24,4 +24,4 @@ struct RopeConfig {
   bool operator==(const RopeConfig&) const = default;
 };
 
-}  // namespace fathom::worker
+}  // namespace fathom

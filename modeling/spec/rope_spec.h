@@ -4,7 +4,7 @@
 #include "kernels/rope_kv_write.h"
 #include "modeling/spec/rope_config.h"
 
-namespace fathom::worker {
+namespace fathom {
 
 // `rope_dim` is the number of elements of a head that are rotated.
 inline kernels::RopeSpec RopeSpecOf(const RopeConfig& rope, int32_t rope_dim) {
@@ -33,4 +33,4 @@ inline kernels::RopeSpec RopeSpecOf(const RopeConfig& rope, int32_t rope_dim) {
   return spec;
 }
 
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -40,8 +40,7 @@ std::optional<T> Clamped(Field field, std::optional<T> value, std::vector<std::s
   return within;
 }
 
-RequestDefaults DefaultsOf(const worker::GenerationConfig& generation,
-                           std::vector<std::string>* notes) {
+RequestDefaults DefaultsOf(const GenerationConfig& generation, std::vector<std::string>* notes) {
   RequestDefaults defaults;
   defaults.temperature = Clamped(Field::kTemperature, generation.temperature, notes);
   // ReadGenerationConfig has checked the ranges of these three.
@@ -68,15 +67,14 @@ absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path, std::string
   folder.name = NameOf(path);
   // `path` may also be a configuration file without a folder (models/shapes/*.json). Then there are
   // random weights and no texts.
-  FATHOM_ASSIGN_OR_RETURN(const worker::ModelConfig config,
-                          worker::ReadModelConfig(path, overrides));
+  FATHOM_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(path, overrides));
   folder.config_digest = Sha256Hex(config.source.text);
   folder.vocab = config.vocab;
   folder.context_tokens = config.context;
 
-  FATHOM_ASSIGN_OR_RETURN(worker::GenerationConfig generation,
-                          worker::ReadGenerationConfig(path, config.vocab, generation_overrides));
-  folder.end_token_ids = worker::EndIds(config, generation);
+  FATHOM_ASSIGN_OR_RETURN(GenerationConfig generation,
+                          ReadGenerationConfig(path, config.vocab, generation_overrides));
+  folder.end_token_ids = EndIds(config, generation);
   folder.notes = std::move(generation.notes);
   folder.defaults = DefaultsOf(generation, &folder.notes);
   std::error_code error;
@@ -85,7 +83,7 @@ absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path, std::string
     return Invalid(
         "{}/generation_config.json: stop_strings needs a tokenizer, but there is no "
         "tokenizer.json beside it; add the file, or start with {} '{{\"stop_strings\": null}}'",
-        path, worker::kOverrideGenerationFlag);
+        path, kOverrideGenerationFlag);
   }
   return folder;
 }

@@ -120,7 +120,7 @@ TEST(BenchJsonTest, StartsAreMediansOfTheirParts) {
 // The floors that were computed by hand for an H100 (3.10 TB/s, 781 TFLOP/s).
 TEST(RooflineTest, PublishedShapes) {
   const CardLimits card = *LimitsOf("h100");
-  const worker::ModelConfig llm_7b = Shape("deepseek-llm-7b");
+  const ModelConfig llm_7b = Shape("deepseek-llm-7b");
   EXPECT_EQ(StepWeightBytes(SpecOf(llm_7b)), 12'981'370'880);
   EXPECT_EQ(KvBytesPerToken(SpecOf(llm_7b)), 480 * 1024);
   EXPECT_NEAR(StepFloorMs(SpecOf(llm_7b), card, 1, 0), 4.19, 0.005);

@@ -8,9 +8,8 @@
 namespace fathom::client {
 
 // models/shapes/<name>.json
-inline worker::ModelConfig Shape(const std::string& name) {
-  return *worker::ReadModelConfig(std::string(FATHOM_SOURCE_DIR) + "/models/shapes/" + name +
-                                  ".json");
+inline ModelConfig Shape(const std::string& name) {
+  return *ReadModelConfig(std::string(FATHOM_SOURCE_DIR) + "/models/shapes/" + name + ".json");
 }
 
 }  // namespace fathom::client

@@ -24,7 +24,7 @@ std::string Refusal(const PlanFlags& flags, const char* shape = "deepseek-llm-7b
 }
 
 TEST(PlanReportTest, SevenBillionOnOneH100) {
-  const worker::ModelConfig config = Shape("deepseek-llm-7b");
+  const ModelConfig config = Shape("deepseek-llm-7b");
   const auto report = MakePlanReport("deepseek-llm-7b", config, {});
   ASSERT_TRUE(report.ok()) << ToString(report.status());
   EXPECT_EQ(report->request.dtype, kernels::DType::kBf16);
@@ -74,7 +74,7 @@ TEST(PlanReportTest, SequencesThatDoNotFitHaveNoFloor) {
 }
 
 TEST(PlanReportTest, RanksShareTheStep) {
-  const worker::ModelConfig config = Shape("deepseek-llm-67b");
+  const ModelConfig config = Shape("deepseek-llm-67b");
   const auto report = MakePlanReport("m", config, {.tp = 2});
   ASSERT_TRUE(report.ok()) << ToString(report.status());
   const CardLimits card = *LimitsOf("h100");
@@ -94,17 +94,17 @@ TEST(PlanReportTest, Refusals) {
 
 TEST(GpuCardsTest, NamesAreFoundAndUnique) {
   std::set<std::string_view> names;
-  for (const worker::GpuCard& card : worker::GpuCards()) {
+  for (const GpuCard& card : GpuCards()) {
     EXPECT_TRUE(names.insert(card.name).second) << card.name;
-    EXPECT_EQ(worker::FindGpuCard(card.name), &card);
-    EXPECT_EQ(worker::GpuCardOfDevice(fmt::format("NVIDIA {}", card.driver_name)), &card);
-    EXPECT_THAT(worker::GpuCardNames(), HasSubstr(std::string(card.name)));
+    EXPECT_EQ(FindGpuCard(card.name), &card);
+    EXPECT_EQ(GpuCardOfDevice(fmt::format("NVIDIA {}", card.driver_name)), &card);
+    EXPECT_THAT(GpuCardNames(), HasSubstr(std::string(card.name)));
     EXPECT_GT(card.memory_bytes, int64_t{20} << 30);
     EXPECT_GT(card.read_tbs, 0);
     EXPECT_GT(card.matrix_tflops, 0);
   }
   const auto name_of = [](std::string_view device) {
-    const worker::GpuCard* card = worker::GpuCardOfDevice(device);
+    const GpuCard* card = GpuCardOfDevice(device);
     return card == nullptr ? std::string_view() : card->name;
   };
   EXPECT_EQ(name_of("NVIDIA H100 80GB HBM3"), "h100");

@@ -10,7 +10,7 @@
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 const std::string kModel = FATHOM_SOURCE_DIR "/models/fathom-tiny";
@@ -99,10 +99,10 @@ void FuzzChat(std::string_view input) {
 }
 
 }  // namespace
-}  // namespace fathom::router
+}  // namespace fathom
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  fathom::router::FuzzChat({reinterpret_cast<const char*>(data), size});
+  fathom::FuzzChat({reinterpret_cast<const char*>(data), size});
   return 0;
 }
 

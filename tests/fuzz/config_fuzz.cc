@@ -14,7 +14,7 @@
 #include "modeling/spec/rope_spec.h"
 #include "tests/fuzz/fuzz.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 // Every rotary table of an accepted configuration has finite numbers, at most as large as its
@@ -90,10 +90,10 @@ void FuzzJson(std::string_view text) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  fathom::worker::FuzzJson({reinterpret_cast<const char*>(data), size});
+  fathom::FuzzJson({reinterpret_cast<const char*>(data), size});
   return 0;
 }
 

@@ -8,7 +8,7 @@
 #include "modeling/checkpoint/safetensors.h"
 #include "tests/fuzz/fuzz.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 ModelConfig SmallConfig() {
@@ -75,14 +75,13 @@ void FuzzFile(std::string_view input) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  fathom::worker::FuzzFile({reinterpret_cast<const char*>(data), size});
+  fathom::FuzzFile({reinterpret_cast<const char*>(data), size});
   return 0;
 }
 
 std::vector<std::string> FuzzSeeds() {
-  return {fathom::worker::ValidFile(), fathom::worker::ValidHeader(),
-          std::string("\x02\0\0\0\0\0\0\0{}", 10)};
+  return {fathom::ValidFile(), fathom::ValidHeader(), std::string("\x02\0\0\0\0\0\0\0{}", 10)};
 }

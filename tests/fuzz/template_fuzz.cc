@@ -7,7 +7,7 @@
 #include "text/jinja/eval.h"
 #include "text/jinja/parser.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 const EvalLimits kLimits = {.steps_max = 5'000, .bytes_max = 1 << 16};
@@ -45,10 +45,10 @@ void FuzzTemplate(std::string_view input) {
 }
 
 }  // namespace
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  fathom::router::jinja::FuzzTemplate({reinterpret_cast<const char*>(data), size});
+  fathom::jinja::FuzzTemplate({reinterpret_cast<const char*>(data), size});
   return 0;
 }
 

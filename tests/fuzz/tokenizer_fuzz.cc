@@ -11,7 +11,7 @@
 #include "text/tokenizer.h"
 #include "text/tokenizer_json.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 // In a memory file system if there is one, because the files are written for each input.
@@ -80,13 +80,11 @@ std::string Seed(bool nfc) {
 }
 
 }  // namespace
-}  // namespace fathom::router
+}  // namespace fathom
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  fathom::router::FuzzTokenizer({reinterpret_cast<const char*>(data), size});
+  fathom::FuzzTokenizer({reinterpret_cast<const char*>(data), size});
   return 0;
 }
 
-std::vector<std::string> FuzzSeeds() {
-  return {fathom::router::Seed(false), fathom::router::Seed(true)};
-}
+std::vector<std::string> FuzzSeeds() { return {fathom::Seed(false), fathom::Seed(true)}; }

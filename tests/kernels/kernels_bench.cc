@@ -52,11 +52,11 @@ std::vector<ForwardRow> Prompt(int32_t begin, int32_t count) {
 }
 
 int Run(const char* folder, int threads) {
-  const auto config = worker::ReadModelConfig(folder);
+  const auto config = ReadModelConfig(folder);
   if (!config.ok()) return fmt::print("{}\n", ToString(config.status())), 1;
-  const auto checkpoint = worker::OpenCheckpoint(folder, *config);
+  const auto checkpoint = OpenCheckpoint(folder, *config);
   if (!checkpoint.ok()) return fmt::print("{}\n", ToString(checkpoint.status())), 1;
-  const worker::RankModel model = worker::RankOf(worker::SpecOf(*config));
+  const RankModel model = RankOf(SpecOf(*config));
   auto kv = worker::KvCache::Allocate(
       worker::KvShapeOf(model, kBlockTokens, 1 + kSequences * kBlocksPerSequence));
   worker::SingleRankComm comm;

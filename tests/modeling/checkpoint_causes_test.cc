@@ -10,7 +10,7 @@
 #include "modeling/checkpoint/checkpoint.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::AllOf;
@@ -82,4 +82,4 @@ TEST(CheckpointCauses, AFolderMayBeNamedLikeAConfiguration) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

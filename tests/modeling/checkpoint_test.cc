@@ -14,7 +14,7 @@
 #include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::AllOf;
@@ -469,4 +469,4 @@ TEST(DummyCheckpoint, ValuesAreNearlyNormalInEachType) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -9,7 +9,7 @@
 #include "modeling/config/model_config.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::AllOf;
@@ -240,4 +240,4 @@ TEST(ModelConfig, BothFormsOfRotaryEmbeddingMayStandThereIfTheyAgree) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

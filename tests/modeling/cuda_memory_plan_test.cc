@@ -15,7 +15,7 @@
 #include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::AllOf;
@@ -351,4 +351,4 @@ TEST(CudaMemoryPlan, KvCacheMemoryTooSmallForASequence) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

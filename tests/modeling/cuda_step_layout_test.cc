@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 TEST(CudaStepLayout, ArraysLieApartAndAligned) {
@@ -88,4 +88,4 @@ TEST(CudaStepLayout, BucketsPadByAnEighthAtMost) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -11,7 +11,7 @@
 #include "modeling/architectures/architecture.h"
 #include "modeling/spec/rank_model.h"
 
-namespace fathom::worker::testing {
+namespace fathom::testing {
 namespace {
 
 using kernels::DType;
@@ -204,4 +204,4 @@ std::vector<uint32_t> BitsIn(const WeightRegion& region, const std::vector<std::
                  static_cast<size_t>(region.bytes())});
 }
 
-}  // namespace fathom::worker::testing
+}  // namespace fathom::testing

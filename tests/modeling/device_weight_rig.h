@@ -14,7 +14,7 @@
 #include "modeling/layout/device_weight_layout.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker::testing {
+namespace fathom::testing {
 
 struct WeightVariant {
   std::string_view name;
@@ -45,4 +45,4 @@ std::vector<uint32_t> WantedBits(const ModelConfig& config, const Checkpoint& ch
 // The bits at the place of the region in a copy of the arena.
 std::vector<uint32_t> BitsIn(const WeightRegion& region, const std::vector<std::byte>& arena);
 
-}  // namespace fathom::worker::testing
+}  // namespace fathom::testing

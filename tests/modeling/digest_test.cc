@@ -7,7 +7,7 @@
 #include "modeling/checkpoint/model_digest.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using testing::ModelFiles;
@@ -117,4 +117,4 @@ TEST(Digest, FingerprintSeesEachPart) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -10,7 +10,7 @@
 #include "common/status.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::AllOf;
@@ -164,4 +164,4 @@ TEST(GenerationConfig, MessagesNameTheFileOrTheFlag) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

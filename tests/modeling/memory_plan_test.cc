@@ -7,7 +7,7 @@
 #include "modeling/architectures/architecture.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::AllOf;
@@ -102,4 +102,4 @@ TEST(MemoryPlan, TiedEmbeddingsCountTheirHead) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

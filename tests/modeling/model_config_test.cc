@@ -11,7 +11,7 @@
 #include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::AllOf;
@@ -413,4 +413,4 @@ TEST(TensorParallel, QueryHeadsMeetTheirKvHead) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -16,7 +16,7 @@
 #include "modeling/checkpoint/safetensors.h"
 #include "modeling/spec/rank_model.h"
 
-namespace fathom::worker::testing {
+namespace fathom::testing {
 namespace {
 
 constexpr std::string_view kSmallConfig = R"({
@@ -256,4 +256,4 @@ std::string FromFloats(StoredType type, const std::vector<float>& values) {
   return bytes;
 }
 
-}  // namespace fathom::worker::testing
+}  // namespace fathom::testing

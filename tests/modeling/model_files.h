@@ -13,7 +13,7 @@
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/config/model_config.h"
 
-namespace fathom::worker::testing {
+namespace fathom::testing {
 
 // The bytes of a tensor as a file stores them.
 struct StoredTensor {
@@ -85,4 +85,4 @@ void Tie(ModelFiles& model);
 std::vector<float> ToFloats(std::string_view dtype, std::string_view bytes);
 std::string FromFloats(StoredType type, const std::vector<float>& values);
 
-}  // namespace fathom::worker::testing
+}  // namespace fathom::testing

@@ -21,7 +21,7 @@
 #include "tests/modeling/model_files.h"
 #include "tests/modeling/toy_spec.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::AllOf;
@@ -296,4 +296,4 @@ TEST(DeviceKinds, RefusalNamesLayerKindAndWayOut) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -10,7 +10,7 @@
 #include "modeling/config/model_config.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 namespace fs = std::filesystem;
@@ -85,4 +85,4 @@ TEST(PublishedModels, TheManualSaysWhatTheParserSays) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

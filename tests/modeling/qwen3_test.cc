@@ -8,7 +8,7 @@
 #include "modeling/architectures/architecture.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::HasSubstr;
@@ -55,4 +55,4 @@ TEST(Qwen3, RefusesAttentionBias) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -11,7 +11,7 @@
 #include "modeling/spec/rank_model.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::HasSubstr;
@@ -175,4 +175,4 @@ TEST(RawCheckpoint, DigestSeesEachPart) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -8,7 +8,7 @@
 #include "common/status.h"
 #include "tests/modeling/model_files.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using ::testing::HasSubstr;
@@ -132,4 +132,4 @@ TEST(Safetensors, Refuses) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

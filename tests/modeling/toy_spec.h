@@ -11,7 +11,7 @@
 
 #include "modeling/spec/model_spec.h"
 
-namespace fathom::worker::testing {
+namespace fathom::testing {
 
 inline constexpr int32_t kToyHidden = 64;
 inline constexpr int32_t kToyVocab = 61;
@@ -81,4 +81,4 @@ inline ModelSpec ToySpec(const std::vector<ToyLayerSizes>& layers) {
   return spec;
 }
 
-}  // namespace fathom::worker::testing
+}  // namespace fathom::testing

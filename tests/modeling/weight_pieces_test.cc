@@ -15,7 +15,7 @@
 #include "modeling/spec/rank_model.h"
 #include "tests/modeling/device_weight_rig.h"
 
-namespace fathom::worker {
+namespace fathom {
 namespace {
 
 using kernels::DType;
@@ -317,4 +317,4 @@ TEST(ConvertWeights, FindsTheFirstThatOverflows) {
 }
 
 }  // namespace
-}  // namespace fathom::worker
+}  // namespace fathom

@@ -10,7 +10,7 @@
 #include "tests/text/text_support.h"
 #include "text/chat_template.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 std::unique_ptr<const ChatTemplate> Parsed(const std::string& source) {
@@ -237,4 +237,4 @@ TEST_F(Files, WhatCannotBeUsedIsNamed) {
 }
 
 }  // namespace
-}  // namespace fathom::router
+}  // namespace fathom

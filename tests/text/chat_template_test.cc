@@ -6,7 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -243,4 +243,4 @@ TEST(ChatTemplate, AnUnsupportedStatementIsNamedWithItsLine) {
 }
 
 }  // namespace
-}  // namespace fathom::router
+}  // namespace fathom

@@ -11,7 +11,7 @@
 #include "text/jinja/eval.h"
 #include "text/jinja/parser.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 constexpr const char* kValues[] = {
@@ -198,4 +198,4 @@ TEST_F(Types, NestingHasAnEnd) {
 }
 
 }  // namespace
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -13,7 +13,7 @@
 #include "text/chat_template.h"
 #include "text/jinja/str.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 RenderedText RenderContents(const std::string& source, const std::vector<std::string>& contents,
@@ -220,4 +220,4 @@ TEST(LiteralStrings, CollectingIsNotQuadratic) {
 }
 
 }  // namespace
-}  // namespace fathom::router
+}  // namespace fathom

@@ -12,7 +12,7 @@
 #include "text/normalizer.h"
 #include "text/regex.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 TEST(Utf8, EveryCodePointIsACharacterAndSurrogatesAreNot) {
@@ -415,4 +415,4 @@ TEST_F(Refusals, TheConfigurationDecidesAboutBos) {
 }
 
 }  // namespace
-}  // namespace fathom::router
+}  // namespace fathom

@@ -12,7 +12,7 @@
 #include "text/stop_strings.h"
 #include "text/text_stream.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 class Streams : public ::testing::Test {
@@ -249,4 +249,4 @@ TEST_F(Streams, StopStringsLeaveReasoningAlone) {
 }
 
 }  // namespace
-}  // namespace fathom::router
+}  // namespace fathom

@@ -17,7 +17,7 @@
 #include "common/status.h"
 #include "text/tokenizer.h"
 
-namespace fathom::router {
+namespace fathom {
 
 inline uint64_t TestSeed() {
   const char* seed = std::getenv("FATHOM_SEED");
@@ -113,4 +113,4 @@ inline std::vector<std::string> AddedContents(const Tokenizer& tokenizer) {
   return contents;
 }
 
-}  // namespace fathom::router
+}  // namespace fathom

@@ -11,7 +11,7 @@
 
 #include "tests/text/text_support.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 constexpr size_t kPassBytes = 8 << 20;
@@ -60,6 +60,6 @@ void Run(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace fathom::router
+}  // namespace fathom
 
-int main(int argc, char** argv) { fathom::router::Run(argc, argv); }
+int main(int argc, char** argv) { fathom::Run(argc, argv); }

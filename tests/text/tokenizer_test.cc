@@ -11,7 +11,7 @@
 #include "common/utf8.h"
 #include "tests/text/text_support.h"
 
-namespace fathom::router {
+namespace fathom {
 namespace {
 
 void CheckVectors(const Tokenizer& tokenizer, const std::filesystem::path& path, size_t at_least) {
@@ -342,4 +342,4 @@ TEST(LiteralSpans, ATokenMayTouchASpanFromOutside) {
 }
 
 }  // namespace
-}  // namespace fathom::router
+}  // namespace fathom

@@ -11,7 +11,7 @@
 
 #include "text/jinja/value.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 struct Expr;
 using ExprPtr = std::unique_ptr<const Expr>;
@@ -85,4 +85,4 @@ struct Node {
   bool takes_varargs = false, takes_kwargs = false, takes_caller = false;
 };
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

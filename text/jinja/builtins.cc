@@ -9,7 +9,7 @@
 #include "text/jinja/json.h"
 #include "text/jinja/string_methods.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 // The argument `indent` of tojson: a text for each level, from a text or a number of spaces.
@@ -178,4 +178,4 @@ int64_t WantInt(const Value& value, std::string_view what) {
   return value.AsInt();
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

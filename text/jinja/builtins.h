@@ -12,7 +12,7 @@
 #include "text/jinja/signature.h"
 #include "text/jinja/value.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 struct CallArgs {
   std::vector<Value> args;
@@ -84,4 +84,4 @@ int64_t WantInt(const Value& value, std::string_view what);
 // value.
 Str PercentFormat(const Str& format, const Value& args, int64_t bytes_max);
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -9,7 +9,7 @@
 
 #include "text/jinja/builtins.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 // Names and their values. Each iteration of a loop, each call of a macro, and the bodies of `with`,
 // `filter`, `call` and block `set` have a scope of their own; an `if` has none.
@@ -460,4 +460,4 @@ Str Render(const Block& block, const Variables& globals, int64_t now_unix_s,
   return Evaluator(now_unix_s, limits).Run(block, globals);
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -10,7 +10,7 @@
 #include "common/cancel.h"
 #include "text/jinja/ast.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 // Not a TemplateError, because the template has no error.
 struct RenderCancelled {};
@@ -29,4 +29,4 @@ using Variables = std::vector<std::pair<std::string, Value>>;
 Str Render(const Block& block, const Variables& globals, int64_t now_unix_s,
            const EvalLimits& limits);
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -5,7 +5,7 @@
 
 #include "text/jinja/builtins.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 constexpr size_t kRangeMax = 100'000;
@@ -95,4 +95,4 @@ Value CallFunction(std::string_view name, const CallArgs& args, int64_t now_unix
   return row->function(args, now_unix_s);
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -4,7 +4,7 @@
 #include "text/jinja/builtins.h"
 #include "text/jinja/string_methods.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 template <int kRest>
@@ -114,4 +114,4 @@ bool ApplyTest(std::string_view name, const Value& input, const CallArgs& args) 
   return row->test(input, args);
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

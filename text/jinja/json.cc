@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 // The escape of a character in a JSON string; empty: the character needs none.
@@ -205,4 +205,4 @@ Value ReadJson(std::string_view text, bool literal) {
   return reader.Take();
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

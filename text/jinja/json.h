@@ -8,7 +8,7 @@
 
 #include "text/jinja/value.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 inline constexpr int kJsonDepthMax = 64;  // The depth limit for JSON that is read.
 
@@ -33,4 +33,4 @@ struct JsonError : TemplateError {
 // and the last gives the value. `literal`: strings and keys come from a client. Throws JsonError.
 Value ReadJson(std::string_view text, bool literal);
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -7,7 +7,7 @@
 
 #include "text/jinja/string_methods.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 // Letters whose upper or title case has several characters: letter, upper, title (SpecialCasing of
@@ -256,4 +256,4 @@ int64_t WordCount(const Str& text) {
   return words;
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

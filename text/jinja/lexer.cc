@@ -8,7 +8,7 @@
 
 #include "common/utf8.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 bool IsNameStart(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_'; }
@@ -329,4 +329,4 @@ class Lexer {
 
 std::vector<Token> Tokenize(std::string_view source) { return Lexer(source).Run(); }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

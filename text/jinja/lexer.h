@@ -9,7 +9,7 @@
 
 #include "text/jinja/value.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 enum class TokenKind {
   kText,
@@ -33,4 +33,4 @@ struct Token {
 
 std::vector<Token> Tokenize(std::string_view source);
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -6,7 +6,7 @@
 #include "text/jinja/builtins.h"
 #include "text/jinja/string_methods.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 using Method = Value (*)(const Value& self, const CallArgs& args);
@@ -113,4 +113,4 @@ Value CallMethod(const Value& self, const std::string& name, const CallArgs& arg
   return row->method(self, args);
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -10,7 +10,7 @@
 #include "text/jinja/builtins.h"
 #include "text/jinja/string_methods.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 constexpr int64_t kRoundPrecisionMax = 300;
@@ -198,4 +198,4 @@ constexpr FilterRow kNumberFilters[] = {
 
 std::span<const FilterRow> NumberFilters() { return kNumberFilters; }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -6,7 +6,7 @@
 
 #include "text/jinja/builtins.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 constexpr int64_t kRepeatedItemsMax = 100'000;
@@ -271,4 +271,4 @@ bool CompareOp(std::string_view op, const Value& left, const Value& right) {
   return order >= 0;
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -11,7 +11,7 @@
 #include "text/jinja/lexer.h"
 #include "text/jinja/resolve.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 constexpr const char* kReserved[] = {"and", "or", "not", "if", "else", "in", "is"};
@@ -623,4 +623,4 @@ Block Parse(std::string_view source) {
   return block;
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -8,7 +8,7 @@
 
 #include "text/jinja/ast.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 inline constexpr int kParseDepthMax = 200;
 inline constexpr int kExprHeightMax = 400;
@@ -17,4 +17,4 @@ inline constexpr size_t kArgumentsMax = 100;
 
 Block Parse(std::string_view source);
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -8,7 +8,7 @@
 #include "text/jinja/builtins.h"
 #include "text/jinja/string_methods.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 constexpr int64_t kWidthMax = 100'000;
@@ -231,4 +231,4 @@ Str PercentFormat(const Str& format, const Value& args, int64_t bytes_max) {
   return Formatter(format, args, bytes_max).Run();
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

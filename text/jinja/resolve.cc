@@ -10,7 +10,7 @@
 
 #include "text/jinja/builtins.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 std::vector<std::string_view> NamesOf(const Expr& call) {
@@ -215,4 +215,4 @@ void Resolve(const Block& block) {
   resolver.CheckMacroCalls();
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -6,8 +6,8 @@
 
 #include "text/jinja/ast.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 void Resolve(const Block& block);
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

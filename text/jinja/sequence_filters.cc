@@ -7,7 +7,7 @@
 #include "text/jinja/builtins.h"
 #include "text/jinja/string_methods.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 constexpr int64_t kBatchesMax = 100'000;
@@ -261,4 +261,4 @@ constexpr FilterRow kSequenceFilters[] = {
 
 std::span<const FilterRow> SequenceFilters() { return kSequenceFilters; }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 struct Parameter {
@@ -76,4 +76,4 @@ std::string CallError(const Signature& signature, size_t positional,
   return {};
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

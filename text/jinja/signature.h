@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 struct Signature {
   std::string_view name;
@@ -32,4 +32,4 @@ auto FindRow(const Table& rows, std::string_view name) -> decltype(std::data(row
 std::string CallError(const Signature& signature, size_t positional,
                       const std::vector<std::string_view>& named);
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

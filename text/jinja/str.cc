@@ -5,7 +5,7 @@
 
 #include "text/jinja/value.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 Str::Str(std::string text, bool literal) {
   if (text.empty()) return;
@@ -93,4 +93,4 @@ Str StrBuilder::Take() {
   return {std::move(buffer), 0, size};
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

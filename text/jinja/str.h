@@ -26,7 +26,7 @@
 
 #include "common/byte_span.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 class Str {
  public:
@@ -108,4 +108,4 @@ class StrBuilder {
   std::shared_ptr<Str::Buffer> buffer_;
 };
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 void CheckSize(const StrBuilder& out, int64_t bytes_max, std::string_view what) {
@@ -442,4 +442,4 @@ Value CallStringMethod(const Str& self, const std::string& name, const CallArgs&
   return row->method(self, args);
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

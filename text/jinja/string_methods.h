@@ -9,7 +9,7 @@
 
 #include "text/jinja/builtins.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 enum Sides { kLeft = 1, kRight = 2, kBoth = 3 };
 // str.strip: removes white space, or the code points of `chars` if it is a string.
@@ -48,4 +48,4 @@ enum class Kind { kLetter, kDecimal, kDigit, kNumeric, kLetterOrNumber, kSpace }
 bool AllOf(const Str& text, Kind kind);
 int64_t WordCount(const Str& text);
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

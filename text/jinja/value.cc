@@ -11,7 +11,7 @@
 #include "common/check.h"
 #include "common/utf8.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 namespace {
 
 constexpr size_t kIndexedEntriesMin = 16;  // Smaller maps are searched linearly.
@@ -395,4 +395,4 @@ int Order(const Value& left, const Value& right) {
       fmt::format("a {} and a {} have no order", left.TypeName(), right.TypeName()));
 }
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

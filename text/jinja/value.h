@@ -19,7 +19,7 @@
 
 #include "text/jinja/str.h"
 
-namespace fathom::router::jinja {
+namespace fathom::jinja {
 
 struct TemplateError : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -180,4 +180,4 @@ void AppendUtf8(uint32_t code, std::string* out);
 // Python's repr of a float: the shortest digits that give the same float again.
 std::string FloatRepr(double value);
 
-}  // namespace fathom::router::jinja
+}  // namespace fathom::jinja

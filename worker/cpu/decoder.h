@@ -17,9 +17,11 @@
 #include "worker/comm/comm.h"
 #include "worker/cpu/kv_cache.h"
 
-namespace fathom::worker {
-
+namespace fathom {
 class Checkpoint;
+}  // namespace fathom
+
+namespace fathom::worker {
 
 struct DecoderLimits {
   int32_t step_tokens = 0;     // Rows of one Forward.

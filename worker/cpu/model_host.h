@@ -16,9 +16,12 @@ namespace fathom::kernels {
 class ThreadPool;
 }
 
+namespace fathom {
+class Checkpoint;
+}  // namespace fathom
+
 namespace fathom::worker {
 
-class Checkpoint;
 class KvCache;
 
 struct ModelHostOptions {
