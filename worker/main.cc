@@ -227,9 +227,8 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
 
   progress.phase = fathom::Phase::kLoading;
   const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
-  if (options.tp == 1 ||
-      options.rank_hint >=
-          0) {  // The rank is known, so the model is loaded before there is a seat.
+  // If the rank is known, the model is loaded before there is a seat.
+  if (options.tp == 1 || options.rank_hint >= 0) {
     const auto loaded = Phase(clock, "load", [&] {
       return compute->device_for_rank(std::max(options.rank_hint, 0) % options.tp);
     });

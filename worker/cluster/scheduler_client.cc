@@ -95,7 +95,7 @@ class SchedulerClient::Stream {
   void Send(wire::ControlUp message) {
     std::lock_guard lock(mutex_);
     if (outbox_ != nullptr && !outbox_->TryPush(std::move(message)) && context_ != nullptr) {
-      context_->TryCancel();  // A scheduler that does not read is taken for dead.
+      context_->TryCancel();  // A scheduler that does not read counts as lost.
     }
   }
 

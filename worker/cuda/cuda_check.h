@@ -1,5 +1,5 @@
 // worker/cuda/cuda_check.h: a CUDA error ends the worker with exit 70 and one line that names the
-// call, its file and the current step. The rest of the cluster goes on. Thread: any.
+// call, its file and the current step. The other processes continue. Thread: any.
 #pragma once
 
 #include <cuda_runtime_api.h>
