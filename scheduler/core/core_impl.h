@@ -20,6 +20,7 @@
 #include "common/types.h"
 #include "scheduler/core/events.h"
 #include "scheduler/core/group.h"
+#include "scheduler/core/placement.h"
 #include "scheduler/core/policy.h"
 #include "scheduler/core/scheduler_core.h"
 #include "scheduler/core/session.h"
@@ -77,7 +78,7 @@ class SchedulerCore::Impl {
   void Enqueue(Sequence& sequence);                 // From suspended.
   void Dequeue(Sequence& sequence, bool admitted);  // To suspended; does nothing unless it waits.
   // From waiting. Returns the copies that the plan must do before it uses the blocks.
-  // REQUIRES: CanSeat.
+  // REQUIRES: the group has a free slot and room (Placement::NextFor).
   std::vector<BlockCopy> Seat(Group& group, Sequence& sequence);
   void Vacate(Sequence& sequence);     // From running to suspended: slot and blocks are free.
   void Interrupt(Sequence& sequence);  // From running to waiting, tokens kept.
@@ -91,9 +92,6 @@ class SchedulerCore::Impl {
   SequenceFacts FactsOf(const Sequence& sequence) const;
   SequenceTimings TimingsOf(const Sequence& sequence) const;
   Group* FindGroup(GroupId id);
-  // OK when a live group (without one: a group like the last) could end it, or nothing is known
-  // yet.
-  absl::Status FitsSomewhere(const Record& record) const;
 
   // ---- planning.cc
   void PlanAll();
@@ -103,7 +101,6 @@ class SchedulerCore::Impl {
   void AddPrefills(Group& group, Draft& draft);
   void AddAdmissions(Group& group, Draft& draft);
   void AddPrefill(Sequence& sequence, bool first, Draft& draft);
-  bool CanSeat(const Group& group, const Sequence& sequence) const;
   FlightRow& AddRow(const Sequence& sequence, Draft& draft, int32_t tokens, bool sample);
 
   // ---- results.cc
@@ -123,9 +120,9 @@ class SchedulerCore::Impl {
   TimeUs now_ = 0;
   SessionTable sessions_;
   WaitQueue waiting_;
-  std::map<GroupId, std::unique_ptr<Group>> groups_;
-  std::optional<GroupLimits> last_limits_;  // Of the last group that came up.
-  TimeUs unfit_check_us_ = 0;               // 0: none due.
+  Groups groups_;
+  Placement placement_{groups_, waiting_};
+  TimeUs unfit_check_us_ = 0;  // 0: none due.
   uint64_t next_seat_ = 1;
   RetryLine queue_line_, memory_line_;  // Of those who are refused for want of room.
   CoreStats counters_;                  // Its gauges are filled by Stats().

@@ -3,7 +3,6 @@
 
 #include "common/check.h"
 #include "scheduler/core/core_impl.h"
-#include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
 
@@ -22,26 +21,13 @@ Group* SchedulerCore::Impl::FindGroup(GroupId id) {
   return it == groups_.end() ? nullptr : it->second.get();
 }
 
-absl::Status SchedulerCore::Impl::FitsSomewhere(const Record& record) const {
-  if (!last_limits_) return absl::OkStatus();
-  if (groups_.empty()) return CheckFits(record, *last_limits_);
-  absl::Status status;
-  for (const auto& [id, group] : groups_) {
-    status = CheckFits(record, group->limits);
-    if (status.ok()) break;
-  }
-  return status;
-}
-
 void SchedulerCore::Impl::Enqueue(Sequence& sequence) {
-  if (unfit_check_us_ == 0 && !FitsSomewhere(sequence.session->record).ok()) {
+  if (unfit_check_us_ == 0 && !placement_.CheckFits(sequence.session->record).ok()) {
     unfit_check_us_ = now_ + options_.model_wait_us;
   }
   const auto& spans = sequence.session->record.fingerprints;
   WaitQueue::Kind kind;
-  if (!spans.empty()) {
-    kind = {spans.back().fingerprint, ModelOf(spans.back().kind, spans.back().fingerprint)};
-  }
+  if (!spans.empty()) kind = WaitQueue::Kind::Of(spans.back().fingerprint, spans.back().kind);
   waiting_.Push(sequence, policy_->Push(FactsOf(sequence)), kind, !sequence.seated_before, now_);
 }
 

@@ -7,7 +7,6 @@
 
 #include "common/check.h"
 #include "scheduler/core/core_impl.h"
-#include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
 namespace {
@@ -25,15 +24,7 @@ int32_t MixedStepTokens(const GroupLimits& limits) {
 }  // namespace
 
 void SchedulerCore::Impl::PlanAll() {
-  std::vector<Group*> order;
-  for (const auto& [id, group] : groups_) {
-    if (!group->full()) order.push_back(group.get());
-  }
-  // The emptiest group takes new work first.
-  std::stable_sort(order.begin(), order.end(), [](const Group* a, const Group* b) {
-    return a->running.size() < b->running.size();
-  });
-  for (Group* group : order) {
+  for (Group* group : placement_.GroupsInTurn()) {
     while (!group->full() && PlanStep(*group)) {
     }
   }
@@ -108,22 +99,12 @@ void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
 }
 
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
-  while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin && !group.free_slots.empty()) {
-    Sequence* sequence = waiting_.First(
-        {group.fingerprint, ModelOf(group.kind, group.fingerprint)},
-        [&](const Sequence& candidate) { return Fits(candidate.session->record, group.limits); });
-    // Nobody overtakes the first in line for want of room, or a long prompt would wait for ever.
-    if (sequence == nullptr || !CanSeat(group, *sequence)) return;
+  while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin) {
+    Sequence* sequence = placement_.NextFor(group);
+    if (sequence == nullptr) return;
     for (const BlockCopy& copy : Seat(group, *sequence)) draft.plan.copies.push_back(copy);
     AddPrefill(*sequence, true, draft);
   }
-}
-
-bool SchedulerCore::Impl::CanSeat(const Group& group, const Sequence& sequence) const {
-  const Record& record = sequence.session->record;
-  const auto known = static_cast<int32_t>(record.prompt_ids.size() + sequence.record().ids.size());
-  // What it knows and one block, if it can ever need that.
-  return group.kv.HasRoomFor(std::min(known + group.kv.block_tokens(), LongestKvTokens(record)));
 }
 
 void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draft) {

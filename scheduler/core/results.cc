@@ -4,7 +4,6 @@
 
 #include "common/reason.h"
 #include "scheduler/core/core_impl.h"
-#include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
 namespace {
@@ -32,8 +31,8 @@ void SchedulerCore::Impl::On(const GroupUp& event) {
     return;
   }
   groups_.emplace(event.group, std::make_unique<Group>(event));
-  last_limits_ = event.limits;
-  waiting_.GroupUp({event.fingerprint, ModelOf(event.kind, event.fingerprint)}, now_);
+  placement_.GroupUp(event.limits);
+  waiting_.GroupUp(WaitQueue::Kind::Of(event.fingerprint, event.kind), now_);
   if (waiting_.size() > 0) unfit_check_us_ = now_ + options_.model_wait_us;
 }
 
@@ -45,7 +44,7 @@ void SchedulerCore::Impl::On(const GroupLost& event) {
 void SchedulerCore::Impl::LoseGroup(GroupId id) {
   Group& group = *FindGroup(id);
   while (!group.running.empty()) Interrupt(*group.running.begin()->second);
-  waiting_.GroupDown({group.fingerprint, ModelOf(group.kind, group.fingerprint)}, now_);
+  waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
   groups_.erase(id);
 }
 

@@ -8,7 +8,6 @@
 #include "common/reason.h"
 #include "scheduler/core/core_impl.h"
 #include "scheduler/core/delivery.h"
-#include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
 namespace {
@@ -64,7 +63,7 @@ void SchedulerCore::Impl::FailUnfit() {
   if (groups_.empty()) return;  // The next group's coming arms it again.
   std::vector<std::pair<Sequence*, absl::Status>> unfit;
   waiting_.ForEach([&](Sequence& sequence) {
-    absl::Status status = FitsSomewhere(sequence.session->record);
+    absl::Status status = placement_.CheckFits(sequence.session->record);
     if (!status.ok()) unfit.emplace_back(&sequence, std::move(status));
   });
   for (auto& [sequence, status] : unfit) Fail(*sequence, std::move(status));

@@ -57,7 +57,7 @@ absl::Status SchedulerCore::Impl::CheckNew(const Submit& submit) {
   // A request that was accepted before fitted then: it waits for the group that it fits, as it
   // does while that group is being replaced.
   if (!submit.replay) {
-    FATHOM_RETURN_IF_ERROR(FitsSomewhere(record));
+    FATHOM_RETURN_IF_ERROR(placement_.CheckFits(record));
     FATHOM_RETURN_IF_ERROR(CheckLimitsOfQueue(record));
   }
   const int64_t bytes = SessionTable::BytesOf(record, submit.router_blob);

@@ -29,6 +29,10 @@ class WaitQueue {
   struct Kind {
     std::string fingerprint;
     std::string model;  // ModelOf (cluster/request.h): equal fingerprints have equal models.
+
+    static Kind Of(const std::string& fingerprint, const ComputeKind& kind) {
+      return {fingerprint, ModelOf(kind, fingerprint)};
+    }
   };
 
   explicit WaitQueue(int64_t wait_us = kModelWaitUs) : wait_us_(wait_us) {}
