@@ -23,9 +23,9 @@
 #include "scheduler/core/placement.h"
 #include "scheduler/core/policy.h"
 #include "scheduler/core/scheduler_core.h"
-#include "scheduler/core/session.h"
-#include "scheduler/core/session_table.h"
 #include "scheduler/core/wait_queue.h"
+#include "scheduler/sessions/session.h"
+#include "scheduler/sessions/session_table.h"
 
 namespace fathom::scheduler {
 

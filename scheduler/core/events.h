@@ -11,17 +11,11 @@
 #include "cluster/request.h"
 #include "cluster/route_messages.h"
 #include "common/types.h"
+#include "scheduler/sessions/routed.h"
 
 namespace fathom::scheduler {
 
 // ---- Events ----
-
-// A message of a router's Route stream, up or down, and whose stream it is.
-template <class M>
-struct Routed {
-  PeerId router;
-  M message;
-};
 
 // The router's stream broke; its sessions run `router_grace_us` more, then suspend.
 struct RouterLost {

@@ -13,7 +13,7 @@
 #include "common/types.h"
 #include "scheduler/core/events.h"
 #include "scheduler/core/kv_allocator.h"
-#include "scheduler/core/session.h"
+#include "scheduler/sessions/session.h"
 
 namespace fathom::scheduler {
 

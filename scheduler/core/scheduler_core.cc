@@ -7,7 +7,7 @@
 #include "common/check.h"
 #include "common/reason.h"
 #include "scheduler/core/core_impl.h"
-#include "scheduler/core/delivery.h"
+#include "scheduler/sessions/delivery.h"
 
 namespace fathom::scheduler {
 namespace {

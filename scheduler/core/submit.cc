@@ -4,7 +4,7 @@
 
 #include "common/reason.h"
 #include "scheduler/core/core_impl.h"
-#include "scheduler/core/record_checks.h"
+#include "scheduler/sessions/record_checks.h"
 
 namespace fathom::scheduler {
 

@@ -17,7 +17,7 @@
 
 #include "common/status.h"
 #include "common/types.h"
-#include "scheduler/core/session.h"
+#include "scheduler/sessions/session.h"
 
 namespace fathom::scheduler {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "scheduler/core/session_table.h"
+#include "scheduler/sessions/session_table.h"
 #include "scheduler/core/wait_queue.h"
 #include "tests/sim/model.h"
 

@@ -1,5 +1,5 @@
-// scheduler/core/record_checks.h: whether a submitted record can be taken. Pure functions; every
-// status carries an ErrorDetail.
+// scheduler/sessions/record_checks.h: whether a submitted record can be taken. Pure functions;
+// every status carries an ErrorDetail.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,9 @@
-// scheduler/core/session.h: what the core holds of one request: its record, who listens, and where
-// each of its sequences is. Plain data; SessionTable owns it, the core's parts change it.
+// scheduler/sessions/session.h: what the scheduler holds of one request: its record, its
+// subscribers, and where each of its sequences is. Plain data, owned by SessionTable. The batching
+// core (scheduler/core) alone sets and reads the states of a sequence that waits or runs.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,12 +11,20 @@
 #include <vector>
 
 #include "cluster/request.h"
+#include "cluster/route_messages.h"
 #include "common/status.h"
 #include "common/types.h"
-#include "scheduler/core/events.h"
-#include "scheduler/core/policy.h"
 
 namespace fathom::scheduler {
+
+// A place in an order that a policy makes. Ascending: the least is first. `number` is the
+// sequence's, so that the keys of two sequences differ.
+struct OrderKey {
+  int64_t rank = 0;
+  int64_t value = 0;
+  uint64_t number = 0;
+  auto operator<=>(const OrderKey&) const = default;
+};
 
 // In the queue for a seat.
 struct WaitingState {

@@ -1,4 +1,4 @@
-#include "scheduler/core/record_checks.h"
+#include "scheduler/sessions/record_checks.h"
 
 #include <algorithm>
 #include <vector>
