@@ -11,7 +11,7 @@
 #include "cluster/request.h"
 #include "cluster/route_messages.h"
 #include "common/types.h"
-#include "scheduler/sessions/routed.h"
+#include "scheduler/sessions/session_actions.h"
 
 namespace fathom::scheduler {
 
@@ -83,13 +83,9 @@ struct GroupAbort {
 
 // The driver carries them out as follows: plans first (a device waits for them, a client only for a
 // frame), then accepted, refused, frames, aborts.
-struct Actions {
-  std::vector<Routed<Accepted>> accepted;
-  std::vector<Routed<Refused>> refused;
-  std::vector<Routed<Frame>> frames;
+struct Actions : SessionActions {
   std::vector<PlanOut> plans;
   std::vector<GroupAbort> aborts;
-  std::vector<std::string> log;  // Lines for people, a few of one step.
 };
 
 }  // namespace fathom::scheduler

@@ -5,9 +5,8 @@
 
 #include <vector>
 
-#include "cluster/route_messages.h"
-#include "scheduler/sessions/routed.h"
 #include "scheduler/sessions/session.h"
+#include "scheduler/sessions/session_actions.h"
 
 namespace fathom::scheduler {
 

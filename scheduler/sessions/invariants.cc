@@ -4,9 +4,72 @@
 #include <set>
 #include <string>
 
-#include "scheduler/sessions/session_table.h"
+#include "scheduler/sessions/sessions.h"
 
 namespace fathom::scheduler {
+
+absl::Status Sessions::CheckInvariants() const {
+  FATHOM_RETURN_IF_ERROR(table_.Check());
+  absl::Status status;
+  table_.ForEach([&](const Session& session) {
+    if (status.ok()) status = CheckSession(session);
+  });
+  FATHOM_RETURN_IF_ERROR(status);
+  if (!dirty_.empty()) return Internal("frames are owed");
+  return absl::OkStatus();
+}
+
+absl::Status Sessions::CheckSession(const Session& session) const {
+  const std::string& id = session.record.key.request_id;
+  const Request& request = session.record.request;
+  if (session.sequences.size() != static_cast<size_t>(request.sequences) ||
+      session.record.sequences.size() != session.sequences.size()) {
+    return Internal("session {} has {} sequences of {}", id, session.sequences.size(),
+                    request.sequences);
+  }
+  bool live = false;
+  for (const Sequence& sequence : session.sequences) {
+    live = live || (!sequence.finished() && !sequence.suspended());
+    const SequenceRecord& record = sequence.record();
+    if (record.ids.size() > static_cast<size_t>(request.stop.max_tokens)) {
+      return Internal("session {} has {} tokens of {}", id, record.ids.size(),
+                      request.stop.max_tokens);
+    }
+    if (record.logprobs.size() != (request.output.logprobs ? record.ids.size() : 0)) {
+      return Internal("session {} has {} log-probabilities of {}", id, record.logprobs.size(),
+                      record.ids.size());
+    }
+    if (sequence.finished() != (record.finish != FinishReason::kNone)) {
+      return Internal("session {}'s record does not say whether it ended", id);
+    }
+  }
+  if (live != (session.keep_until_us == 0)) {
+    return Internal("session {} is {} and its keep time {}", id, live ? "live" : "not live",
+                    session.keep_until_us);
+  }
+  if (live == session.subscribers.empty()) {
+    return Internal("session {} is {} with {} subscribers", id, live ? "live" : "not live",
+                    session.subscribers.size());
+  }
+  if (!live && session.deadline_us != 0)
+    return Internal("session {} is over and has a deadline", id);
+  if (session.deadline_us != 0 && session.deadline_us <= now_) {
+    return Internal("session {} outlived its deadline", id);
+  }
+  for (const Subscriber& subscriber : session.subscribers) {
+    if (subscriber.cursors.size() != session.sequences.size()) {
+      return Internal("session {}: a subscriber follows {} sequences", id,
+                      subscriber.cursors.size());
+    }
+    for (const Sequence& sequence : session.sequences) {
+      const Cursor& cursor = subscriber.cursors[static_cast<size_t>(sequence.index)];
+      if (!subscriber.lost && cursor.next < static_cast<int32_t>(sequence.record().ids.size())) {
+        return Internal("session {}: a subscriber was not sent token {}", id, cursor.next);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
 
 absl::Status SessionTable::Check() const {
   int64_t bytes = 0;
