@@ -94,11 +94,11 @@ absl::Status WaitQueue::Check() const {
   int32_t size = 0, first_time = 0;
   int64_t tokens = 0;
   std::map<std::string, int32_t> waiting_of;  // By model.
-  for (const auto& [name, lane] : lanes_) {
-    for (const auto& [order, sequence] : lane.entries) {
+  for (const auto& [name, line] : lines_) {
+    for (const auto& [order, sequence] : line.entries) {
       const auto* waiting = std::get_if<WaitingState>(&sequence->state);
-      if (waiting == nullptr || waiting->lane != name || waiting->order != order) {
-        return Internal("sequence {} is in lane '{}' and does not know it", sequence->number, name);
+      if (waiting == nullptr || waiting->line != name || waiting->order != order) {
+        return Internal("sequence {} is in line '{}' and does not know it", sequence->number, name);
       }
       ++size;
       if (!waiting->model.empty()) ++waiting_of[waiting->model];

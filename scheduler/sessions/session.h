@@ -28,7 +28,7 @@ struct OrderKey {
 
 // In the queue for a seat.
 struct WaitingState {
-  std::string lane;   // Of WaitQueue: the kind of group it waits for; empty: any.
+  std::string line;   // Of WaitQueue: the kind of group it waits for; empty: any.
   std::string model;  // The model whose group it waits for; empty: any.
   OrderKey order;
   bool first_time = false;  // Counts against the queue's limits.
