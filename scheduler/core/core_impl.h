@@ -38,7 +38,7 @@ class SchedulerCore::Impl final : private Batching {
   // A plan under construction and what its rows are for.
   struct Draft {
     StepPlan plan;
-    FlightStep flight;
+    FlightStep flight;  // Its lane is the plan's.
     int32_t rows_left = 0;
     int32_t ids_left = 0;  // Of kAdmitIdsMax, over all admits.
   };
@@ -60,7 +60,7 @@ class SchedulerCore::Impl final : private Batching {
   void Dequeue(Sequence& sequence, bool admitted);  // From waiting to suspended.
   // From waiting. Returns the copies that the plan must do before it uses the blocks.
   // REQUIRES: the group has a free slot and room (Placement::NextFor).
-  std::vector<BlockCopy> Seat(Group& group, Sequence& sequence);
+  std::vector<BlockCopy> Seat(Group& group, int32_t lane, Sequence& sequence);
   void Vacate(Sequence& sequence);     // From running to suspended: slot and blocks are free.
   void Interrupt(Sequence& sequence);  // From running to waiting, tokens kept.
   SequenceFacts FactsOf(const Sequence& sequence) const;
@@ -69,6 +69,7 @@ class SchedulerCore::Impl final : private Batching {
   // ---- planning.cc
   void PlanAll();
   bool PlanStep(Group& group);                  // False: nothing to do.
+  bool PlanLane(Group& group, int32_t lane);    // Likewise, for the sequences of one lane.
   bool AddDecodes(Group& group, Draft& draft);  // False: somebody was suspended for want of blocks.
   bool MakeRoom(Group& group, Sequence& sequence);  // False: the sequence itself was suspended.
   void AddPrefills(Group& group, Draft& draft);

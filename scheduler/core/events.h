@@ -33,6 +33,10 @@ struct GroupLimits {
   // Rows of a step that decodes, prompts included, so that a prompt does not hold up the sequences
   // that run; decode rows always fit. 0: step_tokens.
   int32_t mixed_step_tokens = 0;
+  // The sequences of a group are divided into so many lanes. A plan computes sequences of one lane,
+  // so that plans of different lanes have no sequence in common: each pipeline stage can compute
+  // the plan of another lane. 1: every plan may compute every sequence.
+  int32_t lanes = 1;
 };
 
 // A group's ranks are loaded, connected and listening for plans of this epoch. It starts from empty

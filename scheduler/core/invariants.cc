@@ -38,12 +38,18 @@ absl::Status CheckGroup(const Group& group) {
   const BlockPool& pool = group.kv.pool();
   std::vector<int32_t> references(static_cast<size_t>(pool.total_blocks()) + 1);
   std::set<SlotId> slots(group.free_slots.begin(), group.free_slots.end());
+  std::vector<int32_t> lane_sizes(group.lane_sizes.size());
   for (const auto& [key, sequence] : group.running) {
     const RunningState* running = sequence->running();
     if (running == nullptr || running->group != group.id || running->keep != key) {
       return Internal("group {}: sequence {} sits here and does not know it", group.id.value,
                       sequence->number);
     }
+    if (running->lane < 0 || running->lane >= group.limits.lanes) {
+      return Internal("group {}: sequence {} is in lane {} of {}", group.id.value, sequence->number,
+                      running->lane, group.limits.lanes);
+    }
+    ++lane_sizes[static_cast<size_t>(running->lane)];
     if (!slots.insert(running->slot).second) {
       return Internal("group {}: slot {} twice", group.id.value, running->slot.value);
     }
@@ -82,6 +88,15 @@ absl::Status CheckGroup(const Group& group) {
   }
   if (group.in_flight.size() > static_cast<size_t>(group.limits.plans_in_flight)) {
     return Internal("group {}: {} plans in flight", group.id.value, group.in_flight.size());
+  }
+  if (lane_sizes != group.lane_sizes) {
+    return Internal("group {}: its lanes count other sequences than they have", group.id.value);
+  }
+  for (int32_t lane = 0; lane < group.limits.lanes; ++lane) {
+    const auto plans = std::ranges::count(group.in_flight, lane, &FlightStep::lane);
+    if (plans > group.lane_plans_max()) {
+      return Internal("group {}: {} plans of lane {} in flight", group.id.value, plans, lane);
+    }
   }
   uint64_t step = group.next_step.value - group.in_flight.size();
   for (const FlightStep& flight : group.in_flight) {

@@ -59,7 +59,7 @@ void SchedulerCore::Impl::Dequeue(Sequence& sequence, bool admitted) {
   policy_->Pop(FactsOf(sequence), admitted);
 }
 
-std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, Sequence& sequence) {
+std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, int32_t lane, Sequence& sequence) {
   const Session& session = *sequence.session;
   Dequeue(sequence, true);
   RunningState running;
@@ -67,7 +67,9 @@ std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, Sequence& sequenc
   running.slot = group.free_slots.back();
   group.free_slots.pop_back();
   running.seat = next_seat_++;
-  running.run_ahead = std::min(options_.run_ahead_max, group.limits.plans_in_flight - 1);
+  running.lane = lane;
+  ++group.lane_sizes[static_cast<size_t>(lane)];
+  running.run_ahead = std::min(options_.run_ahead_max, group.lane_plans_max() - 1);
   running.keep = policy_->EvictionOrder(FactsOf(sequence));
   running.next_position = static_cast<int32_t>(sequence.record().ids.size());
   running.known_tokens = session.prompt_tokens() + running.next_position;
@@ -92,6 +94,7 @@ void SchedulerCore::Impl::Vacate(Sequence& sequence) {
   group->free_slots.push_back(running->slot);
   group->released.push_back(running->slot);
   group->running.erase({running->keep, &sequence});
+  --group->lane_sizes[static_cast<size_t>(running->lane)];
   sequence.state = SuspendedState{};
 }
 

@@ -63,8 +63,10 @@ std::vector<Group*> Placement::GroupsInTurn() const {
   return order;
 }
 
-Sequence* Placement::NextFor(const Group& group) const {
-  if (group.free_slots.empty()) return nullptr;
+Sequence* Placement::NextFor(const Group& group, int32_t lane) const {
+  const auto all = static_cast<int64_t>(group.running.size()) + waiting_.size();
+  const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
+  if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return nullptr;
   Sequence* first = waiting_.First(
       WaitQueue::Kind::Of(group.fingerprint, group.kind),
       [&](const Sequence& each) { return FitsGroup(each.session->record, group.limits); });

@@ -31,11 +31,12 @@ class Placement {
   // fewest sequences first.
   std::vector<Group*> GroupsInTurn() const;
 
-  // The sequence that `group` admits next, or nullptr: the first in the queue's order of those that
-  // the group may compute and has the size for. If there is no room for it now, the group admits
-  // none: no sequence overtakes the first one for want of room, or a long prompt would wait
-  // without end.
-  Sequence* NextFor(const Group& group) const;
+  // The sequence that `group` admits next to `lane`, or nullptr: the first in the queue's order of
+  // those that the group may compute and has the size for. If there is no room for it now, the
+  // group admits none: no sequence overtakes the first one for want of room, or a long prompt would
+  // wait without end. A lane takes no more than its share of those that run and wait, so that no
+  // other lane stays empty.
+  Sequence* NextFor(const Group& group, int32_t lane) const;
 
   // OK: a group of the cluster has the size for the request, or no group ever came up. Without a
   // group the last one's limits decide. Otherwise the message says what would fit.

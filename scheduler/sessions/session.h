@@ -38,6 +38,7 @@ struct WaitingState {
 struct RunningState {
   GroupId group;
   SlotId slot;
+  int32_t lane = 0;   // Of the group: only its plans compute this sequence.
   uint64_t seat = 0;  // Number of this stay in a slot, never used twice.
   OrderKey keep;
   std::vector<BlockId> blocks;  // Hold block_tokens each, in order.
