@@ -10,16 +10,19 @@
 #include <vector>
 
 #include "cluster/request.h"
+#include "common/block_kind.h"
 #include "common/request_limits.h"
 #include "common/types.h"
 
 namespace fathom {
 
-enum class CopyKind { kBlock };  // Copy-on-write of a partial block; swaps come later.
+// kInPool: from a block of the pool to another one. Swaps to the host's memory come later.
+enum class CopyOperation { kInPool };
 
 struct BlockCopy {
-  CopyKind kind = CopyKind::kBlock;
+  CopyOperation operation = CopyOperation::kInPool;
   BlockId from, to;
+  BlockKind block_kind = BlockKind::kTokens;
   bool operator==(const BlockCopy&) const = default;
 };
 
@@ -35,7 +38,6 @@ struct Admit {
   int32_t computed_tokens = 0;  // Tokens that the given blocks already hold.
   std::vector<TokenId> ids;
   bool more = false;
-  std::string grammar_digest;  // For later use; empty.
   bool operator==(const Admit&) const = default;
 };
 
@@ -43,6 +45,7 @@ struct Admit {
 struct Extend {
   SlotId slot;
   std::vector<BlockId> block_ids;
+  BlockKind block_kind = BlockKind::kTokens;
   bool operator==(const Extend&) const = default;
 };
 
@@ -51,7 +54,6 @@ struct Extend {
 // the slot's length.
 struct DecodeRow {
   StepId fed_by_step;
-  int32_t draft_max = 0;
   bool operator==(const DecodeRow&) const = default;
 };
 

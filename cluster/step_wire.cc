@@ -42,12 +42,38 @@ absl::StatusOr<RowFault> FaultFromWire(pb::RowFault fault) {
   }
 }
 
+pb::BlockKind BlockKindToWire(BlockKind kind) {
+  switch (kind) {
+    case BlockKind::kTokens:
+      break;  // The default is not written: an older worker reads such a plan too.
+  }
+  return pb::BLOCK_KIND_UNSPECIFIED;
+}
+
+absl::StatusOr<BlockKind> BlockKindFromWire(const char* field, pb::BlockKind kind) {
+  if (kind == pb::BLOCK_KIND_UNSPECIFIED || kind == pb::BLOCK_KIND_TOKENS) {
+    return BlockKind::kTokens;
+  }
+  return Invalid("{}: {} is not a kind of blocks this build knows; run one version", field,
+                 static_cast<int>(kind));
+}
+
+// For a field that a later build will use: no plain struct has it, so it must not be set.
+absl::Status NotBuilt(const char* field) {
+  return Invalid("{}: it is set, and this build cannot do what it asks for; run one version",
+                 field);
+}
+
 }  // namespace
 
 static void ToWire(const BlockCopy& from, pb::BlockCopy* to) {
-  to->set_kind(pb::COPY_KIND_BLOCK);  // The only CopyKind.
+  switch (from.operation) {
+    case CopyOperation::kInPool:
+      to->set_kind(pb::COPY_KIND_BLOCK);
+  }
   to->set_from(from.from.value);
   to->set_to(from.to.value);
+  to->set_block_kind(BlockKindToWire(from.block_kind));
 }
 
 absl::StatusOr<BlockCopy> FromWire(const pb::BlockCopy& from) {
@@ -56,7 +82,9 @@ absl::StatusOr<BlockCopy> FromWire(const pb::BlockCopy& from) {
                    pb::CopyKind_IsValid(from.kind()) ? pb::CopyKind_Name(from.kind())
                                                      : std::to_string(from.kind()));
   }
-  return BlockCopy{CopyKind::kBlock, BlockId{from.from()}, BlockId{from.to()}};
+  FATHOM_ASSIGN_OR_RETURN(const BlockKind block_kind,
+                          BlockKindFromWire("BlockCopy.block_kind", from.block_kind()));
+  return BlockCopy{CopyOperation::kInPool, BlockId{from.from()}, BlockId{from.to()}, block_kind};
 }
 
 static void ToWire(const Admit& from, pb::Admit* to) {
@@ -68,7 +96,6 @@ static void ToWire(const Admit& from, pb::Admit* to) {
   to->set_computed_tokens(from.computed_tokens);
   CopyOut(from.ids, to->mutable_ids());
   to->set_more(from.more);
-  to->set_grammar_digest(from.grammar_digest);
 }
 
 absl::StatusOr<Admit> FromWire(const pb::Admit& from) {
@@ -77,6 +104,7 @@ absl::StatusOr<Admit> FromWire(const pb::Admit& from) {
     return Invalid("Admit.ids: {} ids, an admit carries at most {}; the rest belongs into the next",
                    from.ids_size(), kAdmitIdsMax);
   }
+  if (!from.grammar_digest().empty()) return NotBuilt("Admit.grammar_digest");
   Admit to;
   to.slot = SlotId{from.slot()};
   if (from.has_params()) {
@@ -88,7 +116,6 @@ absl::StatusOr<Admit> FromWire(const pb::Admit& from) {
   to.computed_tokens = from.computed_tokens();
   to.ids = CopyIn(from.ids());
   to.more = from.more();
-  to.grammar_digest = from.grammar_digest();
   return to;
 }
 
@@ -96,6 +123,7 @@ static void ToWire(const Extend& from, pb::Extend* to) {
   to->set_slot(from.slot.value);
   to->mutable_block_ids()->Reserve(static_cast<int>(from.block_ids.size()));
   for (const BlockId block : from.block_ids) to->add_block_ids(block.value);
+  to->set_block_kind(BlockKindToWire(from.block_kind));
 }
 
 absl::StatusOr<Extend> FromWire(const pb::Extend& from) {
@@ -103,6 +131,7 @@ absl::StatusOr<Extend> FromWire(const pb::Extend& from) {
   to.slot = SlotId{from.slot()};
   to.block_ids.reserve(from.block_ids_size());
   for (const int32_t block : from.block_ids()) to.block_ids.push_back(BlockId{block});
+  FATHOM_ASSIGN_OR_RETURN(to.block_kind, BlockKindFromWire("Extend.block_kind", from.block_kind()));
   return to;
 }
 
@@ -110,7 +139,6 @@ static void ToWire(const Chunk& from, pb::Chunk* to) {
   to->set_slot(from.slot.value);
   if (const auto* decode = std::get_if<DecodeRow>(&from.work)) {
     to->mutable_decode()->set_fed_by_step(decode->fed_by_step.value);
-    to->mutable_decode()->set_draft_max(decode->draft_max);
   } else {
     to->set_count(std::get<int32_t>(from.work));
   }
@@ -135,7 +163,8 @@ absl::StatusOr<Chunk> FromWire(const pb::Chunk& from) {
       to.work = from.count();
       return to;
     case pb::Chunk::kDecode:
-      to.work = DecodeRow{StepId{from.decode().fed_by_step()}, from.decode().draft_max()};
+      if (from.decode().draft_max() != 0) return NotBuilt("Decode.draft_max");
+      to.work = DecodeRow{StepId{from.decode().fed_by_step()}};
       return to;
     case pb::Chunk::WORK_NOT_SET:
       break;

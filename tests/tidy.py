@@ -32,8 +32,9 @@ MAY_INCLUDE = {
     "text/jinja": {"common", "text/jinja"},
     "modeling": {"common", "kernels", "modeling"},
     "scheduler": {"common", "rpc", "cluster", "scheduler"},
-    "scheduler/core": {"common", "cluster", "scheduler/core"},
-    "scheduler/membership": {"common", "cluster", "scheduler/core", "scheduler/membership"},
+    "scheduler/sessions": {"common", "cluster", "scheduler/sessions"},
+    "scheduler/core": {"common", "cluster", "scheduler/sessions", "scheduler/core"},
+    "scheduler/membership": {"common", "cluster", "scheduler/sessions", "scheduler/core", "scheduler/membership"},
     "router": {"common", "rpc", "cluster", "text", "modeling", "router"},
     "router/sessions": {"common", "cluster", "text", "modeling", "router/api", "router/sessions"},
     "router/api": {"common", "cluster", "text", "modeling", "router/api", "router/sessions"},
@@ -49,7 +50,7 @@ EDGES = ("rpc/", "cluster/", "scheduler/transport/", "scheduler/recorder/", "rou
          "worker/cluster/", "client/", "cli/", "tests/")
 EDGE_HEADER = re.compile(r'#include [<"](grpc|grpcpp|google/(protobuf|rpc))/|#include [<"][\w/.]+\.pb\.h[>"]')
 COMMON_HOST = ("common/flags.h", "common/metrics.h", "common/log.h", "common/process.h")
-PURE = ("scheduler/core/", "scheduler/membership/", "text/", "modeling/spec/", "modeling/config/", "modeling/architectures/",
+PURE = ("scheduler/sessions/", "scheduler/core/", "scheduler/membership/", "text/", "modeling/spec/", "modeling/config/", "modeling/architectures/",
         "modeling/layout/", "router/api/admission", "router/api/field_limits")
 
 # (files it concerns, pattern, what to do instead)

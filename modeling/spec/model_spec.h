@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/block_kind.h"
 #include "modeling/spec/rope_config.h"
 
 namespace fathom {
@@ -76,9 +77,6 @@ struct Parameter {
   int64_t elements() const { return rows() * cols(); }
   bool operator==(const Parameter&) const = default;
 };
-
-// What a cached block of a plane holds. kTokens: a vector for each of its tokens.
-enum class BlockKind { kTokens };
 
 // One plane of a layer's KV blocks: [block][head][token][width].
 struct KvPlane {

@@ -11,17 +11,11 @@
 #include "cluster/request.h"
 #include "cluster/route_messages.h"
 #include "common/types.h"
+#include "scheduler/sessions/session_actions.h"
 
 namespace fathom::scheduler {
 
 // ---- Events ----
-
-// A message of a router's Route stream, up or down, and whose stream it is.
-template <class M>
-struct Routed {
-  PeerId router;
-  M message;
-};
 
 // The router's stream broke; its sessions run `router_grace_us` more, then suspend.
 struct RouterLost {
@@ -39,6 +33,10 @@ struct GroupLimits {
   // Rows of a step that decodes, prompts included, so that a prompt does not hold up the sequences
   // that run; decode rows always fit. 0: step_tokens.
   int32_t mixed_step_tokens = 0;
+  // The sequences of a group are divided into so many lanes. A plan computes sequences of one lane,
+  // so that plans of different lanes have no sequence in common: each pipeline stage can compute
+  // the plan of another lane. 1: every plan may compute every sequence.
+  int32_t lanes = 1;
 };
 
 // A group's ranks are loaded, connected and listening for plans of this epoch. It starts from empty
@@ -89,13 +87,9 @@ struct GroupAbort {
 
 // The driver carries them out as follows: plans first (a device waits for them, a client only for a
 // frame), then accepted, refused, frames, aborts.
-struct Actions {
-  std::vector<Routed<Accepted>> accepted;
-  std::vector<Routed<Refused>> refused;
-  std::vector<Routed<Frame>> frames;
+struct Actions : SessionActions {
   std::vector<PlanOut> plans;
   std::vector<GroupAbort> aborts;
-  std::vector<std::string> log;  // Lines for people, a few of one step.
 };
 
 }  // namespace fathom::scheduler

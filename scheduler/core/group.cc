@@ -49,10 +49,15 @@ Group::Group(const GroupUp& up)
       limits(up.limits),
       fingerprint(up.fingerprint),
       kind(up.kind),
-      kv(up.limits.blocks, up.limits.block_tokens) {
+      kv(up.limits.blocks, up.limits.block_tokens),
+      lane_sizes(static_cast<size_t>(up.limits.lanes)) {
   // A row for each seat fits into every step: no decode row ever waits for the budget.
   const int32_t seats = std::min(limits.slots, limits.step_tokens);
   for (int32_t slot = seats; slot >= 1; --slot) free_slots.push_back(SlotId{slot});
+}
+
+bool Group::lane_full(int32_t lane) const {
+  return std::ranges::count(in_flight, lane, &FlightStep::lane) >= lane_plans_max();
 }
 
 absl::Status CheckLimits(const GroupLimits& limits) {
@@ -63,6 +68,12 @@ absl::Status CheckLimits(const GroupLimits& limits) {
         "{} context tokens, {} plans in flight; each must be at least 1, blocks and context 2",
         limits.blocks, limits.block_tokens, limits.slots, limits.step_tokens, limits.context_tokens,
         limits.plans_in_flight);
+  }
+  if (limits.lanes < 1 || limits.lanes > limits.plans_in_flight) {
+    return Invalid(
+        "limits that no plan can keep to: {} lanes for {} plans in flight; there must be at least "
+        "1 lane and a plan for each",
+        limits.lanes, limits.plans_in_flight);
   }
   return absl::OkStatus();
 }

@@ -13,7 +13,7 @@
 #include "common/types.h"
 #include "scheduler/core/events.h"
 #include "scheduler/core/kv_allocator.h"
-#include "scheduler/core/session.h"
+#include "scheduler/sessions/session.h"
 
 namespace fathom::scheduler {
 
@@ -34,6 +34,7 @@ struct FlightRow {
 
 struct FlightStep {
   StepId step;
+  int32_t lane = 0;
   std::vector<FlightRow> rows;  // By row of the plan.
 };
 
@@ -55,7 +56,13 @@ struct Group {
   std::deque<FlightStep> in_flight;
   StepId next_step;
 
+  std::vector<int32_t> lane_sizes;  // Running sequences of each lane.
+  int32_t next_lane = 0;            // The first that the next plan tries.
+
   bool full() const { return in_flight.size() >= static_cast<size_t>(limits.plans_in_flight); }
+  // Plans of one lane, and with that of one sequence, that may be in flight.
+  int32_t lane_plans_max() const { return 1 + (limits.plans_in_flight - 1) / limits.lanes; }
+  bool lane_full(int32_t lane) const;
 };
 
 // INVALID_ARGUMENT when no plan could keep to `limits`.

@@ -17,75 +17,19 @@ absl::Status SchedulerCore::Impl::CheckInvariants() const {
     running += group->running.size();
   }
   FATHOM_RETURN_IF_ERROR(waiting_.Check());
-  FATHOM_RETURN_IF_ERROR(sessions_.Check());
-  absl::Status status;
+  FATHOM_RETURN_IF_ERROR(sessions_.CheckInvariants());
   sessions_.ForEach([&](const Session& session) {
-    if (status.ok()) status = CheckSession(session);
     for (const Sequence& sequence : session.sequences) {
       if (sequence.running() != nullptr) ++running;
       if (std::holds_alternative<WaitingState>(sequence.state)) ++waiting;
     }
   });
-  FATHOM_RETURN_IF_ERROR(status);
   // Each group counted its own once.
   size_t seated = 0;
   for (const auto& [id, group] : groups_) seated += group->running.size();
   if (running != 2 * seated) return Internal("{} sequences run, {} sit", running - seated, seated);
   if (waiting != static_cast<size_t>(waiting_.size())) {
     return Internal("{} sequences wait, {} are in the queue", waiting, waiting_.size());
-  }
-  if (!dirty_.empty()) return Internal("frames are owed");
-  return absl::OkStatus();
-}
-
-absl::Status SchedulerCore::Impl::CheckSession(const Session& session) const {
-  const std::string& id = session.record.key.request_id;
-  const Request& request = session.record.request;
-  if (session.sequences.size() != static_cast<size_t>(request.sequences) ||
-      session.record.sequences.size() != session.sequences.size()) {
-    return Internal("session {} has {} sequences of {}", id, session.sequences.size(),
-                    request.sequences);
-  }
-  bool live = false;
-  for (const Sequence& sequence : session.sequences) {
-    live = live || (!sequence.finished() && !sequence.suspended());
-    const SequenceRecord& record = sequence.record();
-    if (record.ids.size() > static_cast<size_t>(request.stop.max_tokens)) {
-      return Internal("session {} has {} tokens of {}", id, record.ids.size(),
-                      request.stop.max_tokens);
-    }
-    if (record.logprobs.size() != (request.output.logprobs ? record.ids.size() : 0)) {
-      return Internal("session {} has {} log-probabilities of {}", id, record.logprobs.size(),
-                      record.ids.size());
-    }
-    if (sequence.finished() != (record.finish != FinishReason::kNone)) {
-      return Internal("session {}'s record does not say whether it ended", id);
-    }
-  }
-  if (live != (session.keep_until_us == 0)) {
-    return Internal("session {} is {} and its keep time {}", id, live ? "live" : "not live",
-                    session.keep_until_us);
-  }
-  if (live == session.subscribers.empty()) {
-    return Internal("session {} is {} with {} subscribers", id, live ? "live" : "not live",
-                    session.subscribers.size());
-  }
-  if (!live && session.deadline_us != 0)
-    return Internal("session {} is over and has a deadline", id);
-  if (session.deadline_us != 0 && session.deadline_us <= now_) {
-    return Internal("session {} outlived its deadline", id);
-  }
-  for (const Subscriber& subscriber : session.subscribers) {
-    if (subscriber.cursors.size() != session.sequences.size()) {
-      return Internal("session {}: a subscriber follows {} sequences", id,
-                      subscriber.cursors.size());
-    }
-    for (const Sequence& sequence : session.sequences) {
-      const Cursor& cursor = subscriber.cursors[static_cast<size_t>(sequence.index)];
-      if (!subscriber.lost && cursor.next < static_cast<int32_t>(sequence.record().ids.size())) {
-        return Internal("session {}: a subscriber was not sent token {}", id, cursor.next);
-      }
-    }
   }
   return absl::OkStatus();
 }
@@ -94,12 +38,18 @@ absl::Status CheckGroup(const Group& group) {
   const BlockPool& pool = group.kv.pool();
   std::vector<int32_t> references(static_cast<size_t>(pool.total_blocks()) + 1);
   std::set<SlotId> slots(group.free_slots.begin(), group.free_slots.end());
+  std::vector<int32_t> lane_sizes(group.lane_sizes.size());
   for (const auto& [key, sequence] : group.running) {
     const RunningState* running = sequence->running();
     if (running == nullptr || running->group != group.id || running->keep != key) {
       return Internal("group {}: sequence {} sits here and does not know it", group.id.value,
                       sequence->number);
     }
+    if (running->lane < 0 || running->lane >= group.limits.lanes) {
+      return Internal("group {}: sequence {} is in lane {} of {}", group.id.value, sequence->number,
+                      running->lane, group.limits.lanes);
+    }
+    ++lane_sizes[static_cast<size_t>(running->lane)];
     if (!slots.insert(running->slot).second) {
       return Internal("group {}: slot {} twice", group.id.value, running->slot.value);
     }
@@ -139,6 +89,15 @@ absl::Status CheckGroup(const Group& group) {
   if (group.in_flight.size() > static_cast<size_t>(group.limits.plans_in_flight)) {
     return Internal("group {}: {} plans in flight", group.id.value, group.in_flight.size());
   }
+  if (lane_sizes != group.lane_sizes) {
+    return Internal("group {}: its lanes count other sequences than they have", group.id.value);
+  }
+  for (int32_t lane = 0; lane < group.limits.lanes; ++lane) {
+    const auto plans = std::ranges::count(group.in_flight, lane, &FlightStep::lane);
+    if (plans > group.lane_plans_max()) {
+      return Internal("group {}: {} plans of lane {} in flight", group.id.value, plans, lane);
+    }
+  }
   uint64_t step = group.next_step.value - group.in_flight.size();
   for (const FlightStep& flight : group.in_flight) {
     if (flight.step.value != step++) return Internal("group {}: a gap in steps", group.id.value);
@@ -150,11 +109,11 @@ absl::Status WaitQueue::Check() const {
   int32_t size = 0, first_time = 0;
   int64_t tokens = 0;
   std::map<std::string, int32_t> waiting_of;  // By model.
-  for (const auto& [name, lane] : lanes_) {
-    for (const auto& [order, sequence] : lane.entries) {
+  for (const auto& [name, line] : lines_) {
+    for (const auto& [order, sequence] : line.entries) {
       const auto* waiting = std::get_if<WaitingState>(&sequence->state);
-      if (waiting == nullptr || waiting->lane != name || waiting->order != order) {
-        return Internal("sequence {} is in lane '{}' and does not know it", sequence->number, name);
+      if (waiting == nullptr || waiting->line != name || waiting->order != order) {
+        return Internal("sequence {} is in line '{}' and does not know it", sequence->number, name);
       }
       ++size;
       if (!waiting->model.empty()) ++waiting_of[waiting->model];
@@ -171,47 +130,6 @@ absl::Status WaitQueue::Check() const {
     return Internal("the queue counts {} ({} new, {} tokens), holds {} ({}, {})", size_,
                     first_time_requests_, first_time_tokens_, size, first_time, tokens);
   }
-  return absl::OkStatus();
-}
-
-absl::Status SessionTable::Check() const {
-  int64_t bytes = 0;
-  size_t deadlines = 0, kept = 0;
-  std::map<PeerId, std::set<uint64_t>> routers;
-  for (const auto& [number, session] : by_number_) {
-    const std::string& id = session->record.key.request_id;
-    auto key = by_key_.find(session->record.key);
-    if (key == by_key_.end() || key->second != number) {
-      return Internal("session {} is not under its key", id);
-    }
-    bytes += session->bytes;
-    const int64_t expected = BytesOf(session->record, session->router_blob);
-    if (session->bytes != expected) {
-      return Internal("session {} is accounted with {} bytes, has {}", id, session->bytes,
-                      expected);
-    }
-    if (session->deadline_us != 0) {
-      ++deadlines;
-      if (!deadlines_.contains({session->deadline_us, number})) {
-        return Internal("session {}'s deadline is not indexed", id);
-      }
-    }
-    if (session->keep_until_us != 0) {
-      ++kept;
-      if (!kept_.contains({session->keep_until_us, number})) {
-        return Internal("session {}'s keep time is not indexed", id);
-      }
-    }
-    for (const Subscriber& subscriber : session->subscribers) {
-      routers[subscriber.router].insert(number);
-    }
-  }
-  if (bytes != total_bytes_) return Internal("{} bytes accounted, {} held", total_bytes_, bytes);
-  if (deadlines != deadlines_.size() || kept != kept_.size()) {
-    return Internal("a time index has entries of nobody");
-  }
-  if (by_key_.size() != by_number_.size()) return Internal("a key names no session");
-  if (routers != by_router_) return Internal("the index by router disagrees with the subscribers");
   return absl::OkStatus();
 }
 

@@ -1,9 +1,10 @@
-// The one way into each state of a sequence. Whatever ends a stay in a slot goes through Vacate.
+// How a sequence comes to wait, to run and to be suspended (sessions end it). Whatever ends a stay
+// in a slot goes through Vacate.
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/reason.h"
 #include "scheduler/core/core_impl.h"
-#include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
 
@@ -22,36 +23,43 @@ Group* SchedulerCore::Impl::FindGroup(GroupId id) {
   return it == groups_.end() ? nullptr : it->second.get();
 }
 
-absl::Status SchedulerCore::Impl::FitsSomewhere(const Record& record) const {
-  if (!last_limits_) return absl::OkStatus();
-  if (groups_.empty()) return CheckFits(record, *last_limits_);
-  absl::Status status;
-  for (const auto& [id, group] : groups_) {
-    status = CheckFits(record, group->limits);
-    if (status.ok()) break;
+absl::Status SchedulerCore::Impl::CheckNew(const Record& record) {
+  FATHOM_RETURN_IF_ERROR(placement_.CheckFits(record));
+  if (waiting_.first_time_requests() >= options_.waiting_requests_max) {
+    return WithReason(Exhausted("request {}: {} requests wait, the queue's limit; try again later",
+                                record.key.request_id, waiting_.first_time_requests()),
+                      Reason::kQueueFull, "", queue_line_.OnRefused(now_));
   }
-  return status;
+  const auto tokens = static_cast<int64_t>(record.prompt_ids.size());
+  // One prompt is always taken, or a limit below it would refuse it for ever.
+  if (waiting_.first_time_requests() > 0 &&
+      waiting_.first_time_tokens() + tokens > options_.waiting_tokens_max) {
+    return WithReason(
+        Exhausted("request {}: {} prompt tokens wait and this prompt has {}, over the "
+                  "queue's limit of {}; try again later",
+                  record.key.request_id, waiting_.first_time_tokens(), tokens,
+                  options_.waiting_tokens_max),
+        Reason::kQueueFull, "", queue_line_.OnRefused(now_));
+  }
+  return absl::OkStatus();
 }
 
 void SchedulerCore::Impl::Enqueue(Sequence& sequence) {
-  if (unfit_check_us_ == 0 && !FitsSomewhere(sequence.session->record).ok()) {
+  if (unfit_check_us_ == 0 && !placement_.CheckFits(sequence.session->record).ok()) {
     unfit_check_us_ = now_ + options_.model_wait_us;
   }
   const auto& spans = sequence.session->record.fingerprints;
   WaitQueue::Kind kind;
-  if (!spans.empty()) {
-    kind = {spans.back().fingerprint, ModelOf(spans.back().kind, spans.back().fingerprint)};
-  }
+  if (!spans.empty()) kind = WaitQueue::Kind::Of(spans.back().fingerprint, spans.back().kind);
   waiting_.Push(sequence, policy_->Push(FactsOf(sequence)), kind, !sequence.seated_before, now_);
 }
 
 void SchedulerCore::Impl::Dequeue(Sequence& sequence, bool admitted) {
-  if (!std::holds_alternative<WaitingState>(sequence.state)) return;
   waiting_.Erase(sequence);
   policy_->Pop(FactsOf(sequence), admitted);
 }
 
-std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, Sequence& sequence) {
+std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, int32_t lane, Sequence& sequence) {
   const Session& session = *sequence.session;
   Dequeue(sequence, true);
   RunningState running;
@@ -59,7 +67,9 @@ std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, Sequence& sequenc
   running.slot = group.free_slots.back();
   group.free_slots.pop_back();
   running.seat = next_seat_++;
-  running.run_ahead = std::min(options_.run_ahead_max, group.limits.plans_in_flight - 1);
+  running.lane = lane;
+  ++group.lane_sizes[static_cast<size_t>(lane)];
+  running.run_ahead = std::min(options_.run_ahead_max, group.lane_plans_max() - 1);
   running.keep = policy_->EvictionOrder(FactsOf(sequence));
   running.next_position = static_cast<int32_t>(sequence.record().ids.size());
   running.known_tokens = session.prompt_tokens() + running.next_position;
@@ -84,95 +94,19 @@ void SchedulerCore::Impl::Vacate(Sequence& sequence) {
   group->free_slots.push_back(running->slot);
   group->released.push_back(running->slot);
   group->running.erase({running->keep, &sequence});
+  --group->lane_sizes[static_cast<size_t>(running->lane)];
   sequence.state = SuspendedState{};
+}
+
+void SchedulerCore::Impl::Withdraw(Sequence& sequence) {
+  if (sequence.running() != nullptr) Vacate(sequence);
+  if (std::holds_alternative<WaitingState>(sequence.state)) Dequeue(sequence, false);
 }
 
 void SchedulerCore::Impl::Interrupt(Sequence& sequence) {
   Vacate(sequence);
-  ++sequence.suspensions;
-  ++counters_.suspensions_total;
+  sessions_.CountSuspension(sequence);
   Enqueue(sequence);
-}
-
-void SchedulerCore::Impl::SuspendSession(Session& session) {
-  for (Sequence& sequence : session.sequences) {
-    if (sequence.finished()) continue;
-    if (sequence.running() != nullptr) Vacate(sequence);
-    Dequeue(sequence, false);
-    ++sequence.suspensions;
-    ++counters_.suspensions_total;
-  }
-  sessions_.SetDeadline(session, 0);
-  sessions_.SetKeepUntil(session, now_ + options_.record_keep_us);
-}
-
-SequenceTimings SchedulerCore::Impl::TimingsOf(const Sequence& sequence) const {
-  SequenceTimings timings;
-  timings.suspensions = sequence.suspensions;
-  const TimeUs admitted_us = sequence.admitted_us != 0 ? sequence.admitted_us : now_;
-  timings.queue_us = admitted_us - sequence.session->submitted_us;
-  if (sequence.first_token_us == 0) return timings;
-  timings.prefill_us = sequence.first_token_us - admitted_us;
-  timings.decode_us = sequence.last_token_us - sequence.first_token_us;
-  return timings;
-}
-
-void SchedulerCore::Impl::Finish(Sequence& sequence, FinishReason reason) {
-  FinishedState state;
-  state.finish.reason = reason;
-  state.finish.usage.prompt_tokens = sequence.session->prompt_tokens();
-  state.finish.usage.completion_tokens = static_cast<int32_t>(sequence.record().ids.size());
-  state.finish.timings = TimingsOf(sequence);
-  ++counters_.finished_total;
-  End(sequence, std::move(state));
-}
-
-void SchedulerCore::Impl::Fail(Sequence& sequence, absl::Status error) {
-  ++counters_.failed_total;
-  FinishedState state;
-  state.finish.reason = FinishReason::kError;
-  state.error = std::move(error);
-  End(sequence, std::move(state));
-}
-
-void SchedulerCore::Impl::End(Sequence& sequence, FinishedState state) {
-  FATHOM_CHECK(!sequence.finished(), "sequence {} ended before", sequence.number);
-  if (sequence.running() != nullptr) Vacate(sequence);
-  Dequeue(sequence, false);
-  sequence.record().finish = state.finish.reason;
-  sequence.state = std::move(state);
-  Session& session = *sequence.session;
-  if (session.finished()) {
-    sessions_.SetDeadline(session, 0);
-    sessions_.SetKeepUntil(session, now_ + options_.record_keep_us);
-    memory_line_.OnFreed(now_);
-  }
-  MarkDirty(session);
-}
-
-bool SchedulerCore::Impl::FinishIfEnded(Sequence& sequence) {
-  const std::vector<TokenId>& ids = sequence.record().ids;
-  if (ids.empty()) return false;
-  const StopParams& stop = sequence.session->record.request.stop;
-  auto is_last = [&](const std::vector<TokenId>& ends) {
-    return std::find(ends.begin(), ends.end(), ids.back()) != ends.end();
-  };
-  if (is_last(stop.end_token_ids)) {
-    Finish(sequence, FinishReason::kEndToken);
-  } else if (is_last(stop.stop_token_ids)) {
-    Finish(sequence, FinishReason::kStopToken);
-  } else if (ids.size() >= static_cast<size_t>(stop.max_tokens)) {
-    Finish(sequence, FinishReason::kLength);
-  } else {
-    return false;
-  }
-  return true;
-}
-
-void SchedulerCore::Impl::MarkDirty(Session& session) {
-  if (session.dirty) return;
-  session.dirty = true;
-  dirty_.push_back(session.number);
 }
 
 }  // namespace fathom::scheduler

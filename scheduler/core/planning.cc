@@ -1,13 +1,12 @@
-// Which rows the next step of a group has: decodes first, then prompts that run, then new ones,
-// within step_tokens rows, mixed_step_tokens where there are decodes. Decode rows are planned
-// before the sample that feeds them is known, but never beyond a length stop. Blocks of a prompt
-// are taken at admission, blocks for output one at a time.
+// Which rows the next step of a group has, for the sequences of one lane: decodes first, then
+// prompts that run, then new ones, within step_tokens rows, mixed_step_tokens where there are
+// decodes. Decode rows are planned before the sample that feeds them is known, but never beyond a
+// length stop. Blocks of a prompt are taken at admission, blocks for output one at a time.
 #include <algorithm>
 #include <utility>
 
 #include "common/check.h"
 #include "scheduler/core/core_impl.h"
-#include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
 namespace {
@@ -25,15 +24,7 @@ int32_t MixedStepTokens(const GroupLimits& limits) {
 }  // namespace
 
 void SchedulerCore::Impl::PlanAll() {
-  std::vector<Group*> order;
-  for (const auto& [id, group] : groups_) {
-    if (!group->full()) order.push_back(group.get());
-  }
-  // The emptiest group takes new work first.
-  std::stable_sort(order.begin(), order.end(), [](const Group* a, const Group* b) {
-    return a->running.size() < b->running.size();
-  });
-  for (Group* group : order) {
+  for (Group* group : placement_.GroupsInTurn()) {
     while (!group->full() && PlanStep(*group)) {
     }
   }
@@ -41,7 +32,19 @@ void SchedulerCore::Impl::PlanAll() {
 
 bool SchedulerCore::Impl::PlanStep(Group& group) {
   if (group.running.empty() && waiting_.size() == 0) return false;
+  const int32_t lanes = group.limits.lanes;
+  for (int32_t tried = 0; tried < lanes; ++tried) {
+    const int32_t lane = (group.next_lane + tried) % lanes;
+    if (group.lane_full(lane) || !PlanLane(group, lane)) continue;
+    group.next_lane = (lane + 1) % lanes;
+    return true;
+  }
+  return false;
+}
+
+bool SchedulerCore::Impl::PlanLane(Group& group, int32_t lane) {
   Draft draft;
+  draft.flight.lane = lane;
   draft.rows_left = group.limits.step_tokens;
   draft.ids_left = kAdmitIdsMax;
   const bool had_room = AddDecodes(group, draft);
@@ -69,8 +72,8 @@ bool SchedulerCore::Impl::AddDecodes(Group& group, Draft& draft) {
     RunningState& running = *sequence.running();
     const int32_t max_tokens = sequence.session->record.request.stop.max_tokens;
     const auto known = static_cast<int32_t>(sequence.record().ids.size());
-    if (!running.decoding() || running.next_position >= max_tokens ||
-        running.next_position - known > running.run_ahead) {
+    if (running.lane != draft.flight.lane || !running.decoding() ||
+        running.next_position >= max_tokens || running.next_position - known > running.run_ahead) {
       continue;
     }
     const size_t blocks = running.blocks.size();
@@ -103,27 +106,20 @@ bool SchedulerCore::Impl::MakeRoom(Group& group, Sequence& sequence) {
 void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
   for (const auto& [key, sequence] : group.running) {
     if (draft.rows_left == 0) return;
-    if (!sequence->running()->decoding()) AddPrefill(*sequence, false, draft);
+    const RunningState& running = *sequence->running();
+    if (running.lane != draft.flight.lane || running.decoding()) continue;
+    AddPrefill(*sequence, false, draft);
   }
 }
 
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
-  while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin && !group.free_slots.empty()) {
-    Sequence* sequence = waiting_.First(
-        {group.fingerprint, ModelOf(group.kind, group.fingerprint)},
-        [&](const Sequence& candidate) { return Fits(candidate.session->record, group.limits); });
-    // Nobody overtakes the first in line for want of room, or a long prompt would wait for ever.
-    if (sequence == nullptr || !CanSeat(group, *sequence)) return;
-    for (const BlockCopy& copy : Seat(group, *sequence)) draft.plan.copies.push_back(copy);
+  while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin) {
+    Sequence* sequence = placement_.NextFor(group, draft.flight.lane);
+    if (sequence == nullptr) return;
+    for (const BlockCopy& copy : Seat(group, draft.flight.lane, *sequence))
+      draft.plan.copies.push_back(copy);
     AddPrefill(*sequence, true, draft);
   }
-}
-
-bool SchedulerCore::Impl::CanSeat(const Group& group, const Sequence& sequence) const {
-  const Record& record = sequence.session->record;
-  const auto known = static_cast<int32_t>(record.prompt_ids.size() + sequence.record().ids.size());
-  // What it knows and one block, if it can ever need that.
-  return group.kv.HasRoomFor(std::min(known + group.kv.block_tokens(), LongestKvTokens(record)));
 }
 
 void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draft) {

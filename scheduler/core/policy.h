@@ -3,13 +3,13 @@
 // test only. Thread: the driver thread.
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
 
 #include "common/types.h"
+#include "scheduler/sessions/session.h"
 
 namespace fathom::scheduler {
 
@@ -22,14 +22,6 @@ struct SequenceFacts {
   int32_t prompt_tokens = 0;
   int32_t max_tokens = 0;        // Of the request.
   int32_t generated_tokens = 0;  // So far.
-};
-
-// Ascending: the least is first. `number` makes keys of different sequences differ.
-struct OrderKey {
-  int64_t rank = 0;
-  int64_t value = 0;
-  uint64_t number = 0;
-  auto operator<=>(const OrderKey&) const = default;
 };
 
 // One policy at work in one core, with whatever state it keeps of those who wait and run. State

@@ -4,7 +4,6 @@
 
 #include "common/reason.h"
 #include "scheduler/core/core_impl.h"
-#include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
 namespace {
@@ -32,8 +31,8 @@ void SchedulerCore::Impl::On(const GroupUp& event) {
     return;
   }
   groups_.emplace(event.group, std::make_unique<Group>(event));
-  last_limits_ = event.limits;
-  waiting_.GroupUp({event.fingerprint, ModelOf(event.kind, event.fingerprint)}, now_);
+  placement_.GroupUp(event.limits);
+  waiting_.GroupUp(WaitQueue::Kind::Of(event.fingerprint, event.kind), now_);
   if (waiting_.size() > 0) unfit_check_us_ = now_ + options_.model_wait_us;
 }
 
@@ -45,7 +44,7 @@ void SchedulerCore::Impl::On(const GroupLost& event) {
 void SchedulerCore::Impl::LoseGroup(GroupId id) {
   Group& group = *FindGroup(id);
   while (!group.running.empty()) Interrupt(*group.running.begin()->second);
-  waiting_.GroupDown({group.fingerprint, ModelOf(group.kind, group.fingerprint)}, now_);
+  waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
   groups_.erase(id);
 }
 
@@ -85,7 +84,7 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
     const RunningState* running = sequence->running();
     // A fault of an earlier stay says nothing: the sequence is computed again.
     if (running == nullptr || running->seat != flight.seat) return;
-    return Fail(
+    return sessions_.Fail(
         *sequence,
         WithReason(Internal("request {}: the worker reports {} at token {}; no token is sent for "
                             "such a row. {}",
@@ -95,9 +94,14 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
                                                      : row.fault_detail),
                    ReasonOf(row.fault)));
   }
-  if (row.prompt_logprobs) AcceptPromptLogprobs(group, *sequence, *row.prompt_logprobs);
+  if (row.prompt_logprobs) {
+    sessions_.AppendPromptLogprobs(*sequence, *row.prompt_logprobs, group.fingerprint, group.kind);
+  }
   for (size_t i = 0; i < row.ids.size() && !sequence->finished(); ++i) {
-    AcceptToken(group, *sequence, row, i);
+    const bool next = sessions_.AppendToken(
+        *sequence, row.position + static_cast<int32_t>(i), row.ids[i],
+        row.logprobs.empty() ? nullptr : &row.logprobs[i], group.fingerprint, group.kind);
+    ++(next ? counters_.generation_tokens_total : counters_.tokens_dropped_total);
   }
 }
 
@@ -110,63 +114,6 @@ bool SchedulerCore::Impl::Concerns(const Group& group, const FlightRow& flight,
   const auto& spans = sequence.session->record.fingerprints;
   if (!spans.empty() && spans.back().fingerprint != group.fingerprint) return false;
   return running == nullptr || groups_.at(running->group)->fingerprint == group.fingerprint;
-}
-
-void SchedulerCore::Impl::AcceptPromptLogprobs(const Group& group, Sequence& sequence,
-                                               const PromptLogprobs& logprobs) {
-  Session& session = *sequence.session;
-  const auto held = static_cast<int32_t>(session.record.prompt_logprobs.size());
-  const int32_t skip = held - (logprobs.start - 1);  // A replay starts from the first again.
-  if (skip < 0 || skip >= static_cast<int32_t>(logprobs.logprobs.size())) return;
-  NoteFingerprint(session, static_cast<int32_t>(sequence.record().ids.size()), group);
-  int64_t bytes = 0;
-  for (auto it = logprobs.logprobs.begin() + skip; it != logprobs.logprobs.end(); ++it) {
-    bytes += SessionTable::BytesOf(*it);
-    session.record.prompt_logprobs.push_back(*it);
-  }
-  sessions_.AddBytes(session, bytes);
-  MarkDirty(session);
-}
-
-void SchedulerCore::Impl::AcceptToken(const Group& group, Sequence& sequence, const ResultRow& row,
-                                      size_t index) {
-  Session& session = *sequence.session;
-  SequenceRecord& record = sequence.record();
-  const size_t position = static_cast<size_t>(row.position) + index;
-  if (position != record.ids.size()) {
-    ++counters_.tokens_dropped_total;
-    return;
-  }
-  NoteFingerprint(session, static_cast<int32_t>(position), group);
-  record.ids.push_back(row.ids[index]);
-  int64_t bytes = sizeof(TokenId);
-  if (!row.logprobs.empty()) {
-    bytes += SessionTable::BytesOf(row.logprobs[index]);
-    record.logprobs.push_back(row.logprobs[index]);
-  }
-  sessions_.AddBytes(session, bytes);
-  ++counters_.generation_tokens_total;
-  if (sequence.first_token_us == 0) sequence.first_token_us = now_;
-  sequence.last_token_us = now_;
-  MarkDirty(session);
-  FinishIfEnded(sequence);
-}
-
-void SchedulerCore::Impl::NoteFingerprint(Session& session, int32_t position, const Group& group) {
-  auto& spans = session.record.fingerprints;
-  if (!spans.empty() && spans.back().fingerprint == group.fingerprint) return;
-  if (!spans.empty() && spans.back().position == position) spans.pop_back();  // It made no token.
-  if (!spans.empty() && spans.back().fingerprint == group.fingerprint) return;
-  if (!spans.empty()) {
-    ++counters_.kind_changes_total;
-    if (actions_.log.size() < kLogLinesMax) {
-      actions_.log.push_back(fmt::format(
-          "request {}: token {} and those after it are of another kind of group ({}) than those "
-          "before ({}); with the first kind they might have been others",
-          session.record.key.request_id, position, ToText(group.kind), ToText(spans.back().kind)));
-    }
-  }
-  spans.push_back({position, group.fingerprint, group.kind});
 }
 
 }  // namespace fathom::scheduler

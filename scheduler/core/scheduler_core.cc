@@ -7,8 +7,6 @@
 #include "common/check.h"
 #include "common/reason.h"
 #include "scheduler/core/core_impl.h"
-#include "scheduler/core/delivery.h"
-#include "scheduler/core/record_checks.h"
 
 namespace fathom::scheduler {
 namespace {
@@ -29,34 +27,27 @@ CoreStats SchedulerCore::Stats() const { return impl_->Stats(); }
 absl::Status SchedulerCore::CheckInvariants() const { return impl_->CheckInvariants(); }
 
 SchedulerCore::Impl::Impl(const CoreOptions& options)
-    : options_(options), policy_(PolicyNamed(options.policy)), waiting_(options.model_wait_us) {}
+    : options_(options),
+      policy_(PolicyNamed(options.policy)),
+      waiting_(options.model_wait_us),
+      sessions_({.session_memory_bytes_max = options.session_memory_bytes_max,
+                 .record_keep_us = options.record_keep_us,
+                 .router_grace_us = options.router_grace_us,
+                 .sequences_max = options.sequences_max},
+                this, &actions_) {}
 
 Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
   FATHOM_CHECK(now >= now_, "time went back from {} to {}", now_, now);
   now_ = now;
-  ExpireTimers();
-  std::visit([this](auto& e) { On(std::move(e)); }, event);
-  DeliverAll();
-  PlanAll();
-  EvictOverLimit();
-  return std::exchange(actions_, {});
-}
-
-void SchedulerCore::Impl::ExpireTimers() {
-  while (Session* session = sessions_.DeadlinePassed(now_)) {
-    sessions_.SetDeadline(*session, 0);
-    for (Sequence& sequence : session->sequences) {
-      if (!sequence.finished()) Finish(sequence, FinishReason::kDeadline);
-    }
-  }
-  DeliverAll();  // Before their subscribers go.
-  for (uint64_t number : sessions_.ExpireGrace(now_)) {
-    Session* session = sessions_.Find(number);
-    if (session->subscribers.empty() && !session->finished()) SuspendSession(*session);
-  }
-  while (Session* session = sessions_.KeepPassed(now_)) sessions_.Remove(*session);
+  sessions_.SetTime(now);
+  sessions_.ExpireTimers();
   for (Sequence* sequence : waiting_.Expire(now_)) FailWithoutModel(*sequence);
   if (unfit_check_us_ != 0 && unfit_check_us_ <= now_) FailUnfit();
+  std::visit([this](auto& e) { On(std::move(e)); }, event);
+  sessions_.Deliver();
+  PlanAll();
+  sessions_.EvictOverLimit();
+  return std::exchange(actions_, {});
 }
 
 void SchedulerCore::Impl::FailUnfit() {
@@ -64,10 +55,10 @@ void SchedulerCore::Impl::FailUnfit() {
   if (groups_.empty()) return;  // The next group's coming arms it again.
   std::vector<std::pair<Sequence*, absl::Status>> unfit;
   waiting_.ForEach([&](Sequence& sequence) {
-    absl::Status status = FitsSomewhere(sequence.session->record);
+    absl::Status status = placement_.CheckFits(sequence.session->record);
     if (!status.ok()) unfit.emplace_back(&sequence, std::move(status));
   });
-  for (auto& [sequence, status] : unfit) Fail(*sequence, std::move(status));
+  for (auto& [sequence, status] : unfit) sessions_.Fail(*sequence, std::move(status));
 }
 
 void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
@@ -81,26 +72,8 @@ void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
       "request again under a new id, or start workers with the model that it began with",
       session.record.key.request_id, sequence.record().ids.size(), ToText(last.kind),
       ToText(now.kind), options_.model_wait_us / 1'000'000);
-  if (actions_.log.size() < kLogLinesMax) actions_.log.emplace_back(Message(status));
-  Fail(sequence, WithReason(std::move(status), Reason::kModelChanged));
-}
-
-void SchedulerCore::Impl::DeliverAll() {
-  for (uint64_t number : std::exchange(dirty_, {})) {
-    Session* session = sessions_.Find(number);
-    if (session == nullptr) continue;
-    session->dirty = false;
-    Deliver(*session, &actions_.frames);
-    if (session->finished()) sessions_.UnsubscribeAll(*session);
-  }
-}
-
-void SchedulerCore::Impl::EvictOverLimit() {
-  while (sessions_.total_bytes() > options_.session_memory_bytes_max) {
-    Session* oldest = sessions_.OldestKept();
-    if (oldest == nullptr) return;  // Only live ones: they are refused at admission, not here.
-    sessions_.Remove(*oldest);
-  }
+  sessions_.AddLog(std::string(Message(status)));
+  sessions_.Fail(sequence, WithReason(std::move(status), Reason::kModelChanged));
 }
 
 TimeUs SchedulerCore::Impl::NextWakeup() const {
@@ -111,9 +84,8 @@ TimeUs SchedulerCore::Impl::NextWakeup() const {
 
 CoreStats SchedulerCore::Impl::Stats() const {
   CoreStats stats = counters_;
+  static_cast<SessionStats&>(stats) = sessions_.Stats();
   stats.requests_waiting = waiting_.size();
-  stats.sessions = static_cast<int32_t>(sessions_.size());
-  stats.session_bytes = sessions_.total_bytes();
   stats.groups = static_cast<int32_t>(groups_.size());
   for (const auto& [id, group] : groups_) {
     stats.requests_running += static_cast<int32_t>(group->running.size());

@@ -10,6 +10,7 @@
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/core/events.h"
+#include "scheduler/sessions/sessions.h"
 
 namespace fathom::scheduler {
 
@@ -29,26 +30,19 @@ struct CoreOptions {
 };
 
 // What /metrics, Stats and `fathom status` show. Counters count since the core was made.
-struct CoreStats {
+struct CoreStats : SessionStats {
   int32_t requests_running = 0;  // In a slot.
   int32_t requests_waiting = 0;
-  int32_t sessions = 0;      // Records held.
   int32_t groups = 0;        // That take work now.
   int32_t blocks_total = 0;  // Over live groups, without padding blocks.
   int32_t blocks_used = 0;
-  int64_t session_bytes = 0;
   uint64_t steps_total = 0;
   uint64_t step_rows_total = 0;
   uint64_t prompt_tokens_total = 0;      // Computed in prefill chunks.
   uint64_t generation_tokens_total = 0;  // Accepted.
-  uint64_t suspensions_total = 0;        // Of any cause.
   uint64_t preemptions_total = 0;        // For want of blocks.
   uint64_t tokens_dropped_total = 0;     // Below the record's length, after a Close, or void.
-  uint64_t kind_changes_total = 0;       // Answers that went on with another kind of group.
   uint64_t model_changes_total = 0;      // Answers that ended, since their model was gone.
-  uint64_t finished_total = 0;
-  uint64_t failed_total = 0;
-  uint64_t refused_total = 0;
 };
 
 class SchedulerCore {

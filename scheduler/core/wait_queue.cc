@@ -10,33 +10,33 @@ namespace fathom::scheduler {
 namespace {
 
 // No fingerprint has a blank.
-std::string LaneOfModel(const std::string& model) { return "model " + model; }
+std::string LineOfModel(const std::string& model) { return "model " + model; }
 
 }  // namespace
 
 void WaitQueue::Push(Sequence& sequence, OrderKey order, const Kind& kind, bool first_time,
                      TimeUs now) {
   FATHOM_CHECK(sequence.suspended(), "sequence {} is elsewhere", sequence.number);
-  Lane& lane = lanes_[kind.fingerprint];
-  if (lane.model.empty()) lane.model = kind.model;
-  if (lane.groups == 0 && lane.entries.empty() && lane.give_up_us == 0) {
-    lane.give_up_us = now + wait_us_;
+  Line& line = lines_[kind.fingerprint];
+  if (line.model.empty()) line.model = kind.model;
+  if (line.groups == 0 && line.entries.empty() && line.give_up_us == 0) {
+    line.give_up_us = now + wait_us_;
   }
-  lane.entries.emplace(order, &sequence);
-  sequence.state = WaitingState{kind.fingerprint, lane.model, order, first_time};
+  line.entries.emplace(order, &sequence);
+  sequence.state = WaitingState{kind.fingerprint, line.model, order, first_time};
   Count(sequence, first_time, 1);
-  if (lane.model.empty()) return;
-  ++models_[lane.model].waiting;
+  if (line.model.empty()) return;
+  ++models_[line.model].waiting;
   SetEnds(now);
 }
 
 void WaitQueue::Erase(Sequence& sequence) {
   const auto* waiting = std::get_if<WaitingState>(&sequence.state);
   FATHOM_CHECK(waiting != nullptr, "sequence {} does not wait", sequence.number);
-  auto lane = lanes_.find(waiting->lane);
-  FATHOM_CHECK(lane != lanes_.end() && lane->second.entries.erase({waiting->order, &sequence}) == 1,
-               "sequence {} is not in its lane", sequence.number);
-  if (lane->second.entries.empty() && lane->second.groups == 0) lanes_.erase(lane);
+  auto line = lines_.find(waiting->line);
+  FATHOM_CHECK(line != lines_.end() && line->second.entries.erase({waiting->order, &sequence}) == 1,
+               "sequence {} is not in its line", sequence.number);
+  if (line->second.entries.empty() && line->second.groups == 0) lines_.erase(line);
   Count(sequence, waiting->first_time, -1);
   if (!waiting->model.empty()) {
     --models_[waiting->model].waiting;
@@ -72,12 +72,12 @@ Sequence* WaitQueue::First(const Kind& kind,
                            const std::function<bool(const Sequence&)>& accepts) const {
   static const Entries kNone;
   auto entries = [&](const std::string& name) -> const Entries& {
-    auto lane = lanes_.find(name);
-    return lane == lanes_.end() ? kNone : lane->second.entries;
+    auto line = lines_.find(name);
+    return line == lines_.end() ? kNone : line->second.entries;
   };
   const Entries* from[] = {&entries(""),
                            kind.fingerprint.empty() ? &kNone : &entries(kind.fingerprint),
-                           &entries(LaneOfModel(kind.model))};
+                           &entries(LineOfModel(kind.model))};
   Entries::const_iterator next[] = {from[0]->begin(), from[1]->begin(), from[2]->begin()};
   while (true) {
     int best = -1;
@@ -92,23 +92,23 @@ Sequence* WaitQueue::First(const Kind& kind,
 }
 
 void WaitQueue::GroupUp(const Kind& kind, TimeUs now) {
-  Lane& lane = lanes_[kind.fingerprint];
-  lane.model = kind.model;
-  ++lane.groups;
-  lane.give_up_us = 0;
+  Line& line = lines_[kind.fingerprint];
+  line.model = kind.model;
+  ++line.groups;
+  line.give_up_us = 0;
   ++models_[kind.model].groups;
   ++groups_;
   SetEnds(now);
 }
 
 void WaitQueue::GroupDown(const Kind& kind, TimeUs now) {
-  auto lane = lanes_.find(kind.fingerprint);
-  FATHOM_CHECK(lane != lanes_.end() && lane->second.groups > 0, "no group of {}", kind.fingerprint);
+  auto line = lines_.find(kind.fingerprint);
+  FATHOM_CHECK(line != lines_.end() && line->second.groups > 0, "no group of {}", kind.fingerprint);
   --models_[kind.model].groups;
   --groups_;
-  if (--lane->second.groups == 0) {
-    lane->second.give_up_us = now + wait_us_;
-    if (lane->second.entries.empty()) lanes_.erase(lane);
+  if (--line->second.groups == 0) {
+    line->second.give_up_us = now + wait_us_;
+    if (line->second.entries.empty()) lines_.erase(line);
   }
   Forget(kind.model);
   SetEnds(now);
@@ -116,21 +116,21 @@ void WaitQueue::GroupDown(const Kind& kind, TimeUs now) {
 
 std::vector<Sequence*> WaitQueue::Expire(TimeUs now) {
   std::map<std::string, Entries> moved;  // By model.
-  for (auto lane = lanes_.begin(); lane != lanes_.end();) {
-    const bool give_up = !lane->second.model.empty() && lane->second.give_up_us != 0 &&
-                         lane->second.give_up_us <= now;
-    if (give_up) moved[lane->second.model].merge(lane->second.entries);
-    lane = give_up ? lanes_.erase(lane) : std::next(lane);
+  for (auto line = lines_.begin(); line != lines_.end();) {
+    const bool give_up = !line->second.model.empty() && line->second.give_up_us != 0 &&
+                         line->second.give_up_us <= now;
+    if (give_up) moved[line->second.model].merge(line->second.entries);
+    line = give_up ? lines_.erase(line) : std::next(line);
   }
   for (auto& [model, entries] : moved) {
     if (entries.empty()) continue;
-    const std::string name = LaneOfModel(model);
+    const std::string name = LineOfModel(model);
     for (const auto& [order, sequence] : entries) {
-      std::get<WaitingState>(sequence->state).lane = name;
+      std::get<WaitingState>(sequence->state).line = name;
     }
-    Lane& lane = lanes_[name];
-    lane.model = model;
-    lane.entries.merge(entries);
+    Line& line = lines_[name];
+    line.model = model;
+    line.entries.merge(entries);
   }
   std::vector<Sequence*> over;
   ForEach([&](Sequence& sequence) {
@@ -143,8 +143,8 @@ std::vector<Sequence*> WaitQueue::Expire(TimeUs now) {
 
 TimeUs WaitQueue::NextTimeUs() const {
   TimeUs next = std::numeric_limits<TimeUs>::max();
-  for (const auto& [name, lane] : lanes_) {
-    if (!lane.model.empty() && lane.give_up_us != 0) next = std::min(next, lane.give_up_us);
+  for (const auto& [name, line] : lines_) {
+    if (!line.model.empty() && line.give_up_us != 0) next = std::min(next, line.give_up_us);
   }
   for (const auto& [name, model] : models_) {
     if (model.waiting > 0 && model.end_us != 0) next = std::min(next, model.end_us);
@@ -153,8 +153,8 @@ TimeUs WaitQueue::NextTimeUs() const {
 }
 
 void WaitQueue::ForEach(const std::function<void(Sequence&)>& visit) const {
-  for (const auto& [name, lane] : lanes_) {
-    for (const auto& [order, sequence] : lane.entries) visit(*sequence);
+  for (const auto& [name, line] : lines_) {
+    for (const auto& [order, sequence] : line.entries) visit(*sequence);
   }
 }
 

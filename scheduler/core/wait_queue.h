@@ -1,7 +1,7 @@
 // scheduler/core/wait_queue.h: the sequences that wait for a seat, in the policy's order.
-// A sequence with tokens waits in the lane of their kind of group (device kind and tensor
-// parallelism of a model), one without waits in the lane of all, "". A lane whose last group is
-// gone gives up after the wait: its sequences go on in the lane of their model, for any group that
+// A sequence with tokens waits in the line of their kind of group (device kind and tensor
+// parallelism of a model), one without waits in the line of all, "". A line whose last group is
+// gone gives up after the wait: its sequences go on in the line of their model, for any group that
 // computes it. While groups are there but none of a model, its sequences wait as long, then Expire
 // hands them out: an answer is of one model. Thread: not thread-safe; owned by the driver thread.
 // Does not own sequences.
@@ -17,7 +17,7 @@
 
 #include "common/status.h"
 #include "common/types.h"
-#include "scheduler/core/session.h"
+#include "scheduler/sessions/session.h"
 
 namespace fathom::scheduler {
 
@@ -29,6 +29,10 @@ class WaitQueue {
   struct Kind {
     std::string fingerprint;
     std::string model;  // ModelOf (cluster/request.h): equal fingerprints have equal models.
+
+    static Kind Of(const std::string& fingerprint, const ComputeKind& kind) {
+      return {fingerprint, ModelOf(kind, fingerprint)};
+    }
   };
 
   explicit WaitQueue(int64_t wait_us = kModelWaitUs) : wait_us_(wait_us) {}
@@ -43,7 +47,7 @@ class WaitQueue {
 
   void GroupUp(const Kind& kind, TimeUs now);
   void GroupDown(const Kind& kind, TimeUs now);
-  // Lets the lanes give up whose time is over. Returns those whose model was replaced by others for
+  // Lets the lines give up whose time is over. Returns those whose model was replaced by others for
   // too long; they still wait here, and the caller ends them.
   std::vector<Sequence*> Expire(TimeUs now);
   TimeUs NextTimeUs() const;  // INT64_MAX: none.
@@ -58,11 +62,11 @@ class WaitQueue {
  private:
   using Entries =
       std::set<std::pair<OrderKey, Sequence*>>;  // Keys differ: the pointer never decides.
-  struct Lane {
+  struct Line {
     Entries entries;
     std::string model;
     int32_t groups = 0;     // Live ones of this fingerprint.
-    TimeUs give_up_us = 0;  // Of a fingerprint's lane: without groups.
+    TimeUs give_up_us = 0;  // Of a fingerprint's line: without groups.
   };
   struct Model {
     int32_t groups = 0;   // Live ones.
@@ -75,7 +79,7 @@ class WaitQueue {
   void SetEnds(TimeUs now);
 
   const int64_t wait_us_;
-  std::map<std::string, Lane> lanes_;    // By fingerprint, or LaneOfModel.
+  std::map<std::string, Line> lines_;    // By fingerprint, or LineOfModel.
   std::map<std::string, Model> models_;  // Of groups and of sequences with tokens.
   int32_t groups_ = 0;
   int32_t size_ = 0;

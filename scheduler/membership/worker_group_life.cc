@@ -82,13 +82,15 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
         std::min(seat.limits.mixed_step_tokens, limits.mixed_step_tokens);
   }
   seat.blocks = seat.limits.pool_blocks;
-  group.limits = {seat.blocks,
-                  seat.limits.block_tokens,
-                  seat.limits.slots,
-                  seat.limits.step_tokens,
-                  seat.limits.context_tokens,
-                  seat.pp + 1,
-                  seat.limits.mixed_step_tokens};
+  group.limits = {.blocks = seat.blocks,
+                  .block_tokens = seat.limits.block_tokens,
+                  .slots = seat.limits.slots,
+                  .step_tokens = seat.limits.step_tokens,
+                  .context_tokens = seat.limits.context_tokens,
+                  // One for each stage, and one that is there when the first stage is done.
+                  .plans_in_flight = seat.pp + 1,
+                  .mixed_step_tokens = seat.limits.mixed_step_tokens,
+                  .lanes = seat.pp};
   for (const PeerId control : controls) {
     Worker& worker = workers_.at(control);
     worker.group = id;

@@ -1,5 +1,6 @@
 #include "scheduler/recorder/event_wire.h"
 
+#include <algorithm>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -41,6 +42,7 @@ struct EventWriter {
     limits->set_context_tokens(event.limits.context_tokens);
     limits->set_plans_in_flight(event.limits.plans_in_flight);
     limits->set_mixed_step_tokens(event.limits.mixed_step_tokens);
+    limits->set_lanes(event.limits.lanes);
     up->set_fingerprint(event.fingerprint);
     ToWire(event.kind, up->mutable_kind());
   }
@@ -84,7 +86,8 @@ absl::StatusOr<Event> GroupUpFromWire(const pb::GroupUp& from) {
                .step_tokens = from.limits().step_tokens(),
                .context_tokens = from.limits().context_tokens(),
                .plans_in_flight = from.limits().plans_in_flight(),
-               .mixed_step_tokens = from.limits().mixed_step_tokens()};
+               .mixed_step_tokens = from.limits().mixed_step_tokens(),
+               .lanes = std::max(from.limits().lanes(), 1)};
   if (up.limits.blocks < 1 || up.limits.block_tokens < 1 || up.limits.slots < 1 ||
       up.limits.step_tokens < 1 || up.limits.plans_in_flight < 1) {
     return Invalid(

@@ -77,19 +77,19 @@ class Random {
   StepPlan MakePlan() {
     StepPlan value{TermId{U64()}, EpochId{U64()}, StepId{U64()}, {}, {}, {}, {}, {}};
     for (int32_t i = Int(4); i > 0; --i) {
-      value.copies.push_back({CopyKind::kBlock, BlockId{Int(1000)}, BlockId{Int(1000)}});
+      value.copies.push_back({CopyOperation::kInPool, BlockId{Int(1000)}, BlockId{Int(1000)}});
     }
     for (int32_t i = Int(4); i > 0; --i) value.releases.push_back(SlotId{Int(1000)});
     for (int32_t i = Int(4); i > 0; --i) {
-      value.admits.push_back({SlotId{Int(100)}, MakeRequest(), U64(), Int(4), Int(100), Int(100),
-                              Ints(), Coin(), Text()});
+      value.admits.push_back(
+          {SlotId{Int(100)}, MakeRequest(), U64(), Int(4), Int(100), Int(100), Ints(), Coin()});
     }
     for (int32_t i = Int(4); i > 0; --i) {
       value.extends.push_back({SlotId{Int(100)}, {BlockId{Int(100)}, BlockId{Int(100)}}});
     }
     for (int32_t i = Int(8); i > 0; --i) {
       Chunk chunk{SlotId{Int(100)}, 1 + Int(1000), Coin()};
-      if (Coin()) chunk.work = DecodeRow{StepId{U64()}, Int(4)};
+      if (Coin()) chunk.work = DecodeRow{StepId{U64()}};
       value.chunks.push_back(chunk);
     }
     return value;
@@ -204,6 +204,21 @@ TEST(Wire, RefusesWhatAPeerGotWrong) {
   pb::Admit* admit = plan.add_admits();
   admit->mutable_ids()->Resize(kAdmitIdsMax + 1, 0);
   ExpectRefused(plan, "Admit.ids");
+  admit->clear_ids();
+  admit->set_grammar_digest("digest");
+  ExpectRefused(plan, "Admit.grammar_digest");
+  plan.clear_admits();
+  chunk->mutable_decode()->set_draft_max(1);
+  ExpectRefused(plan, "Decode.draft_max");
+  plan.clear_chunks();
+  plan.add_extends()->set_block_kind(static_cast<pb::BlockKind>(7));
+  ExpectRefused(plan, "Extend.block_kind");
+  plan.mutable_extends(0)->set_block_kind(pb::BLOCK_KIND_TOKENS);
+  ASSERT_TRUE(FromWire(plan).ok());
+  plan.clear_extends();
+  plan.add_copies()->set_kind(pb::COPY_KIND_BLOCK);
+  plan.mutable_copies(0)->set_block_kind(static_cast<pb::BlockKind>(7));
+  ExpectRefused(plan, "BlockCopy.block_kind");
 
   pb::StepResult result;
   result.add_rows()->set_fault(static_cast<pb::RowFault>(99));

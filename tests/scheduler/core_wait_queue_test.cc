@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "scheduler/core/session_table.h"
+#include "scheduler/sessions/session_table.h"
 #include "scheduler/core/wait_queue.h"
 #include "tests/sim/model.h"
 
@@ -37,7 +37,7 @@ class WaitQueueTest : public testing::Test {
   int made_ = 0;
 };
 
-TEST_F(WaitQueueTest, AGroupSeesItsOwnLaneAndTheCommonOneInOneOrder) {
+TEST_F(WaitQueueTest, AGroupSeesItsOwnLineAndTheCommonOneInOneOrder) {
   queue_.GroupUp(KindOf("a"), 0);
   Sequence &first = Make(), &second = Make(), &third = Make();
   Push(third, 3, "a");
@@ -51,7 +51,7 @@ TEST_F(WaitQueueTest, AGroupSeesItsOwnLaneAndTheCommonOneInOneOrder) {
   EXPECT_EQ(queue_.First(KindOf("c"), kAnybody), nullptr);
 }
 
-TEST_F(WaitQueueTest, ALaneWithoutGroupsGivesUpAfterItsTime) {
+TEST_F(WaitQueueTest, ALineWithoutGroupsGivesUpAfterItsTime) {
   queue_.GroupUp(KindOf("a"), 0);
   queue_.GroupUp(KindOf("b"), 0);
   Sequence& sequence = Make();
@@ -86,7 +86,7 @@ TEST_F(WaitQueueTest, ASequenceWhoseModelWasReplacedIsHandedOutAfterTheWait) {
   EXPECT_EQ(queue_.NextTimeUs(), INT64_MAX);
 }
 
-TEST_F(WaitQueueTest, AGroupThatComesBackInTimeKeepsItsLane) {
+TEST_F(WaitQueueTest, AGroupThatComesBackInTimeKeepsItsLine) {
   Sequence& sequence = Make();
   Push(sequence, 1, "a", 100);
   queue_.GroupUp(KindOf("a"), 0);
@@ -99,7 +99,7 @@ TEST_F(WaitQueueTest, EqualsTheNaiveModel) {
   const uint64_t seed = sim::TestSeed(3);
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
   std::mt19937_64 rng(seed);
-  const std::vector<std::string> lanes = {"", "a", "b"};
+  const std::vector<std::string> lines = {"", "a", "b"};
   queue_.GroupUp(KindOf("a"), 0);
   queue_.GroupUp(KindOf("b"), 0);
   std::map<OrderKey, std::pair<Sequence*, std::string>> model;
@@ -111,9 +111,9 @@ TEST_F(WaitQueueTest, EqualsTheNaiveModel) {
       idle.pop_back();
       const OrderKey key{static_cast<int64_t>(rng() % 2), static_cast<int64_t>(rng() % 10),
                          sequence.number};
-      const std::string& lane = lanes[rng() % 3];
-      queue_.Push(sequence, key, KindOf(lane), rng() % 2 == 0, 0);
-      model[key] = {&sequence, lane};
+      const std::string& line = lines[rng() % 3];
+      queue_.Push(sequence, key, KindOf(line), rng() % 2 == 0, 0);
+      model[key] = {&sequence, line};
     } else if (!model.empty()) {
       auto it = std::next(model.begin(), static_cast<ptrdiff_t>(rng() % model.size()));
       queue_.Erase(*it->second.first);

@@ -70,6 +70,20 @@ TEST(SchedulerSim, WithoutRunAheadEveryRequestEndsOnceToo) {
   ExpectClean(world, options);
 }
 
+// Plans in three lanes, as pipeline stages need them, with all faults.
+TEST(SchedulerSim, PlansInLanesEndEveryRequestOnceToo) {
+  WorldOptions options;
+  options.seed = TestSeed(80);
+  options.requests = 2'000;
+  options.check_every_events = 64;
+  options.limits.plans_in_flight = 4;
+  options.limits.lanes = 3;
+  SCOPED_TRACE(Replay(options.seed));
+  World world(options);
+  world.Run();
+  ExpectClean(world, options);
+}
+
 TEST(SchedulerSim, InvariantsHoldAfterEveryEventAndActionsRepeat) {
   WorldOptions options;
   options.seed = TestSeed(50);

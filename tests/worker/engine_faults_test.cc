@@ -127,11 +127,25 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongPlan{"StepAgain", [](StepPlan* p) { p->step = {0}; }},
                     WrongPlan{"CopyFromPadding",
                               [](StepPlan* p) {
-                                p->copies = {{CopyKind::kBlock, {0}, {1}}};
+                                p->copies = {{CopyOperation::kInPool, {0}, {1}}};
                               }},
                     WrongPlan{"CopyOutside",
                               [](StepPlan* p) {
-                                p->copies = {{CopyKind::kBlock, {1}, {kLimits.pool_blocks}}};
+                                p->copies = {{CopyOperation::kInPool, {1}, {kLimits.pool_blocks}}};
+                              }},
+                    WrongPlan{"CopyByAnUnknownOperation",
+                              [](StepPlan* p) {
+                                p->copies = {{static_cast<CopyOperation>(7), {1}, {2}}};
+                              }},
+                    WrongPlan{"CopyOfAnUnknownKind",
+                              [](StepPlan* p) {
+                                p->copies = {{.from = {1},
+                                              .to = {2},
+                                              .block_kind = static_cast<BlockKind>(7)}};
+                              }},
+                    WrongPlan{"ExtendOfAnUnknownKind",
+                              [](StepPlan* p) {
+                                p->extends = {{{1}, {{4}}, static_cast<BlockKind>(7)}};
                               }},
                     WrongPlan{"ReleaseEmpty", [](StepPlan* p) { p->releases = {{3}}; }},
                     WrongPlan{"ReleasePadding", [](StepPlan* p) { p->releases = {{0}}; }},

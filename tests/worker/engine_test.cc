@@ -138,7 +138,7 @@ class RandomRun {
       Chunk chunk{slot, 0, false};
       int32_t count = 1;
       if (seated.sampled_by) {
-        chunk.work = DecodeRow{*seated.sampled_by, 0};
+        chunk.work = DecodeRow{*seated.sampled_by};
         chunk.sample = true;
       } else {
         const bool more = seated.admitted < static_cast<int32_t>(seated.naive.ids.size());
@@ -248,7 +248,8 @@ TEST(Engine, ACopiedBlockGoesOnAsItsOriginal) {
   ASSERT_TRUE(world.Execute(plan).ok());
   plan = world.Plan();
   world.Seat1(&plan, 2, {5, 6, 7, 8});
-  plan.copies = {{CopyKind::kBlock, {1}, {7}}};  // The first block of slot 1 to that of slot 2.
+  // The first block of slot 1 to that of slot 2.
+  plan.copies = {{CopyOperation::kInPool, {1}, {7}}};
   plan.admits[0].computed_tokens = 3;
   plan.chunks = {{{2}, 1, true}, {{1}, DecodeRow{{0}}, true}};
   const auto result = world.Execute(plan);

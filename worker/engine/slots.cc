@@ -28,6 +28,13 @@ absl::StatusOr<Slot*> Slots::Taken(SlotId id, const char* what) {
 }
 
 absl::Status Slots::CheckCopy(const BlockCopy& copy) const {
+  if (copy.operation != CopyOperation::kInPool || copy.block_kind != BlockKind::kTokens) {
+    return Invalid(
+        "copy of block {} to {}: this worker does not know its operation {} or its kind of blocks "
+        "{}; run one version",
+        copy.from.value, copy.to.value, static_cast<int>(copy.operation),
+        static_cast<int>(copy.block_kind));
+  }
   const int32_t last = limits_.pool_blocks - 1;
   for (const BlockId block : {copy.from, copy.to}) {
     if (block.value < 1 || block.value > last) {
@@ -89,8 +96,6 @@ absl::Status Slots::Admit(const fathom::Admit& admit) {
     return Invalid("admit of slot {}: prompt_tokens {}, computed_tokens {}, sequence {}",
                    admit.slot.value, admit.prompt_tokens, admit.computed_tokens, admit.sequence);
   }
-  if (!admit.grammar_digest.empty())
-    return Unimplemented("admit.grammar_digest: guided output is not built");
   const StopParams& stop = admit.request.stop;
   slot->taken = true;
   slot->request = admit.request;
@@ -106,6 +111,12 @@ absl::Status Slots::Admit(const fathom::Admit& admit) {
 
 absl::Status Slots::Append(const Extend& extend) {
   FATHOM_ASSIGN_OR_RETURN(Slot * slot, Taken(extend.slot, "extend"));
+  if (extend.block_kind != BlockKind::kTokens) {
+    return Invalid(
+        "extend of slot {}: this worker does not know its kind of blocks {}; run one "
+        "version",
+        extend.slot.value, static_cast<int>(extend.block_kind));
+  }
   if (slot->blocks.size() + extend.block_ids.size() > static_cast<size_t>(limits_.pool_blocks)) {
     return Invalid("slot {} is given {} blocks; the pool has {}", extend.slot.value,
                    slot->blocks.size() + extend.block_ids.size(), limits_.pool_blocks);

@@ -1,4 +1,4 @@
-#include "scheduler/core/session_table.h"
+#include "scheduler/sessions/session_table.h"
 
 #include <algorithm>
 #include <limits>

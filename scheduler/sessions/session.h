@@ -1,7 +1,9 @@
-// scheduler/core/session.h: what the core holds of one request: its record, who listens, and where
-// each of its sequences is. Plain data; SessionTable owns it, the core's parts change it.
+// scheduler/sessions/session.h: what the scheduler holds of one request: its record, its
+// subscribers, and where each of its sequences is. Plain data, owned by SessionTable. The batching
+// core (scheduler/core) alone sets and reads the states of a sequence that waits or runs.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,16 +11,24 @@
 #include <vector>
 
 #include "cluster/request.h"
+#include "cluster/route_messages.h"
 #include "common/status.h"
 #include "common/types.h"
-#include "scheduler/core/events.h"
-#include "scheduler/core/policy.h"
 
 namespace fathom::scheduler {
 
+// A place in an order that a policy makes. Ascending: the least is first. `number` is the
+// sequence's, so that the keys of two sequences differ.
+struct OrderKey {
+  int64_t rank = 0;
+  int64_t value = 0;
+  uint64_t number = 0;
+  auto operator<=>(const OrderKey&) const = default;
+};
+
 // In the queue for a seat.
 struct WaitingState {
-  std::string lane;   // Of WaitQueue: the kind of group it waits for; empty: any.
+  std::string line;   // Of WaitQueue: the kind of group it waits for; empty: any.
   std::string model;  // The model whose group it waits for; empty: any.
   OrderKey order;
   bool first_time = false;  // Counts against the queue's limits.
@@ -28,6 +38,7 @@ struct WaitingState {
 struct RunningState {
   GroupId group;
   SlotId slot;
+  int32_t lane = 0;   // Of the group: only its plans compute this sequence.
   uint64_t seat = 0;  // Number of this stay in a slot, never used twice.
   OrderKey keep;
   std::vector<BlockId> blocks;  // Hold block_tokens each, in order.

@@ -1,6 +1,7 @@
-// scheduler/core/session_table.h: owns all sessions and the indexes over them: by key, by number,
-// by router, by the time at which something must happen to them; and counts their memory. Thread:
-// not thread-safe; owned by the driver thread. Nothing here is O(sessions) but Check and ForEach.
+// scheduler/sessions/session_table.h: owns all sessions and the indexes over them: by key, by
+// number, by router, by the time at which something must happen to them; and counts their memory.
+// Thread: not thread-safe; owned by the driver thread. Nothing here is O(sessions) but Check and
+// ForEach.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "common/status.h"
 #include "common/types.h"
-#include "scheduler/core/session.h"
+#include "scheduler/sessions/session.h"
 
 namespace fathom::scheduler {
 

@@ -1,16 +1,28 @@
-// What routers want: Submit (an upsert by key), Suspend, Close, and routers that are gone.
+// What routers send: Submit (an upsert by key), Suspend and Close.
 #include <algorithm>
 #include <utility>
 
 #include "common/reason.h"
-#include "scheduler/core/core_impl.h"
-#include "scheduler/core/record_checks.h"
+#include "scheduler/sessions/record_checks.h"
+#include "scheduler/sessions/sessions.h"
 
 namespace fathom::scheduler {
+namespace {
 
-void SchedulerCore::Impl::On(Routed<Submit> event) {
+// It is over, a sequence of it failed, and no subscriber is still to be told.
+bool Failed(const Session& session) {
+  return session.finished() && session.subscribers.empty() &&
+         std::ranges::any_of(session.sequences, [](const Sequence& sequence) {
+           const auto* finished = std::get_if<FinishedState>(&sequence.state);
+           return finished != nullptr && !finished->error.ok();
+         });
+}
+
+}  // namespace
+
+void Sessions::On(Routed<Submit> event) {
   Submit& submit = event.message;
-  Session* session = sessions_.Find(submit.key);
+  Session* session = table_.Find(submit.key);
   if (!submit.record) {
     if (session != nullptr) return Accept(*session, event, session->record.prompt_logprobs.size());
     return Refuse(event,
@@ -21,7 +33,7 @@ void SchedulerCore::Impl::On(Routed<Submit> event) {
   }
   absl::Status status = CheckRecord(submit.key, *submit.record, options_.sequences_max);
   if (status.ok() && session != nullptr && !submit.replay && Failed(*session)) {
-    sessions_.Remove(*session);  // A client repeats what failed: that is a new try.
+    table_.Remove(*session);  // A client repeats what failed: that is a new try.
     session = nullptr;
   }
   if (status.ok() && session != nullptr) {
@@ -32,72 +44,40 @@ void SchedulerCore::Impl::On(Routed<Submit> event) {
   if (!status.ok()) return Refuse(event, status);
   const size_t prompt_logprobs_known = submit.record->prompt_logprobs.size();
   if (session == nullptr) {
-    session = &CreateSession(&submit);
+    session = &Create(&submit);
   } else {
     AdoptLonger(*session, *std::move(submit.record));
   }
   Accept(*session, event, prompt_logprobs_known);
 }
 
-bool SchedulerCore::Impl::Failed(const Session& session) {
-  return session.finished() && session.subscribers.empty() &&
-         std::ranges::any_of(session.sequences, [](const Sequence& sequence) {
-           const auto* finished = std::get_if<FinishedState>(&sequence.state);
-           return finished != nullptr && !finished->error.ok();
-         });
-}
-
-void SchedulerCore::Impl::Refuse(const Routed<Submit>& event, const absl::Status& status) {
+void Sessions::Refuse(const Routed<Submit>& event, const absl::Status& status) {
   ++counters_.refused_total;
   actions_.refused.push_back({event.router, {event.message.attempt, status}});
 }
 
-absl::Status SchedulerCore::Impl::CheckNew(const Submit& submit) {
+absl::Status Sessions::CheckNew(const Submit& submit) {
   const Record& record = *submit.record;
   // A request that was accepted before fitted then: it waits for the group that it fits, as it
   // does while that group is being replaced.
-  if (!submit.replay) {
-    FATHOM_RETURN_IF_ERROR(FitsSomewhere(record));
-    FATHOM_RETURN_IF_ERROR(CheckLimitsOfQueue(record));
-  }
+  if (!submit.replay) FATHOM_RETURN_IF_ERROR(batching_.CheckNew(record));
   const int64_t bytes = SessionTable::BytesOf(record, submit.router_blob);
-  while (sessions_.total_bytes() + bytes > options_.session_memory_bytes_max) {
-    Session* oldest = sessions_.OldestKept();
+  while (table_.total_bytes() + bytes > options_.session_memory_bytes_max) {
+    Session* oldest = table_.OldestKept();
     if (oldest == nullptr) {
       return WithReason(
           Exhausted("request {}: {} bytes of session memory are held by live requests, of "
                     "--session-memory {}; try again later or raise it",
-                    submit.key.request_id, sessions_.total_bytes(),
-                    options_.session_memory_bytes_max),
+                    submit.key.request_id, table_.total_bytes(), options_.session_memory_bytes_max),
           Reason::kSessionMemoryFull, "", memory_line_.OnRefused(now_));
     }
-    sessions_.Remove(*oldest);
+    table_.Remove(*oldest);
   }
   return absl::OkStatus();
 }
 
-absl::Status SchedulerCore::Impl::CheckLimitsOfQueue(const Record& record) {
-  if (waiting_.first_time_requests() >= options_.waiting_requests_max) {
-    return WithReason(Exhausted("request {}: {} requests wait, the queue's limit; try again later",
-                                record.key.request_id, waiting_.first_time_requests()),
-                      Reason::kQueueFull, "", queue_line_.OnRefused(now_));
-  }
-  const auto tokens = static_cast<int64_t>(record.prompt_ids.size());
-  // One prompt is always taken, or a limit below it would refuse it for ever.
-  if (waiting_.first_time_requests() > 0 &&
-      waiting_.first_time_tokens() + tokens > options_.waiting_tokens_max) {
-    return WithReason(
-        Exhausted("request {}: {} prompt tokens wait and this prompt has {}, over the "
-                  "queue's limit of {}; try again later",
-                  record.key.request_id, waiting_.first_time_tokens(), tokens,
-                  options_.waiting_tokens_max),
-        Reason::kQueueFull, "", queue_line_.OnRefused(now_));
-  }
-  return absl::OkStatus();
-}
-
-Session& SchedulerCore::Impl::CreateSession(Submit* submit) {
-  Session& session = sessions_.Create(*std::move(submit->record), std::move(submit->router_blob));
+Session& Sessions::Create(Submit* submit) {
+  Session& session = table_.Create(*std::move(submit->record), std::move(submit->router_blob));
   session.submitted_us = now_;
   session.arrival_us = now_ - std::max<int64_t>(submit->age_us, 0);
   for (Sequence& sequence : session.sequences) {
@@ -115,7 +95,7 @@ Session& SchedulerCore::Impl::CreateSession(Submit* submit) {
   return session;
 }
 
-void SchedulerCore::Impl::AdoptLonger(Session& session, Record submitted) {
+void Sessions::AdoptLonger(Session& session, Record submitted) {
   for (size_t i = 0; i < submitted.sequences.size(); ++i) {
     Sequence& sequence = session.sequences[i];
     SequenceRecord& theirs = submitted.sequences[i];
@@ -124,8 +104,7 @@ void SchedulerCore::Impl::AdoptLonger(Session& session, Record submitted) {
     if (their_length > sequence.record().ids.size()) {
       // Its slot is behind now; a prefill catches up faster, and surely with the same kind of
       // group.
-      if (sequence.running() != nullptr) Vacate(sequence);
-      Dequeue(sequence, false);
+      batching_.Withdraw(sequence);
       sequence.record() = {std::move(theirs.ids), std::move(theirs.logprobs), FinishReason::kNone};
       if (!submitted.fingerprints.empty()) session.record.fingerprints = submitted.fingerprints;
     }
@@ -141,12 +120,11 @@ void SchedulerCore::Impl::AdoptLonger(Session& session, Record submitted) {
     session.record.prompt_logprobs = std::move(submitted.prompt_logprobs);
   }
   const int64_t bytes = SessionTable::BytesOf(session.record, session.router_blob);
-  sessions_.AddBytes(session, bytes - session.bytes);
+  table_.AddBytes(session, bytes - session.bytes);
   MarkDirty(session);
 }
 
-void SchedulerCore::Impl::Accept(Session& session, const Routed<Submit>& event,
-                                 size_t prompt_logprobs_known) {
+void Sessions::Accept(Session& session, const Routed<Submit>& event, size_t prompt_logprobs_known) {
   const Submit& submit = event.message;
   Accepted accepted{
       .attempt = submit.attempt, .request_id = submit.key.request_id, .seed = session.record.seed};
@@ -162,26 +140,26 @@ void SchedulerCore::Impl::Accept(Session& session, const Routed<Submit>& event,
   for (size_t i = 0; i < std::min(submit.have.size(), subscriber.cursors.size()); ++i) {
     subscriber.cursors[i].next = std::max(submit.have[i], 0);
   }
-  sessions_.Subscribe(session, std::move(subscriber));
+  table_.Subscribe(session, std::move(subscriber));
   MarkDirty(session);
   if (session.finished()) return;
-  sessions_.SetKeepUntil(session, 0);
-  sessions_.SetDeadline(session, submit.deadline_us > 0 ? now_ + submit.deadline_us : 0);
+  table_.SetKeepUntil(session, 0);
+  table_.SetDeadline(session, submit.deadline_us > 0 ? now_ + submit.deadline_us : 0);
   for (Sequence& sequence : session.sequences) {
-    if (sequence.suspended()) Enqueue(sequence);
+    if (sequence.suspended()) batching_.Enqueue(sequence);
   }
 }
 
-void SchedulerCore::Impl::On(const Routed<Suspend>& event) {
+void Sessions::On(const Routed<Suspend>& event) {
   const Suspend& suspend = event.message;
-  Session* session = sessions_.Find(suspend.key);
-  if (session == nullptr || !sessions_.Unsubscribe(*session, event.router, suspend.attempt)) return;
+  Session* session = table_.Find(suspend.key);
+  if (session == nullptr || !table_.Unsubscribe(*session, event.router, suspend.attempt)) return;
   if (session->subscribers.empty()) SuspendSession(*session);
 }
 
-void SchedulerCore::Impl::On(const Routed<Close>& event) {
+void Sessions::On(const Routed<Close>& event) {
   const Close& close = event.message;
-  Session* session = sessions_.Find(close.key);
+  Session* session = table_.Find(close.key);
   if (session == nullptr || close.sequence < 0 ||
       static_cast<size_t>(close.sequence) >= session->sequences.size()) {
     return;  // Its record is gone: nothing is left to cut.
@@ -196,13 +174,9 @@ void SchedulerCore::Impl::On(const Routed<Close>& event) {
   }
   record.ids.resize(length);
   record.logprobs.resize(std::min(length, record.logprobs.size()));
-  sessions_.AddBytes(*session, -bytes);
+  table_.AddBytes(*session, -bytes);
   const bool known = close.reason != FinishReason::kNone && close.reason != FinishReason::kError;
   Finish(sequence, known ? close.reason : FinishReason::kStopString);
-}
-
-void SchedulerCore::Impl::On(const RouterLost& event) {
-  sessions_.RouterLost(event.router, now_ + options_.router_grace_us);
 }
 
 }  // namespace fathom::scheduler

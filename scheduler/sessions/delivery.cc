@@ -1,8 +1,8 @@
-#include "scheduler/core/delivery.h"
+#include "scheduler/sessions/delivery.h"
 
 #include <algorithm>
 
-#include "scheduler/core/record_checks.h"
+#include "scheduler/sessions/record_checks.h"
 
 namespace fathom::scheduler {
 namespace {

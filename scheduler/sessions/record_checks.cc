@@ -1,4 +1,4 @@
-#include "scheduler/core/record_checks.h"
+#include "scheduler/sessions/record_checks.h"
 
 #include <algorithm>
 #include <vector>
@@ -7,14 +7,6 @@
 
 namespace fathom::scheduler {
 namespace {
-
-int64_t Total(const Record& record) {
-  return static_cast<int64_t>(record.prompt_ids.size()) + record.request.stop.max_tokens;
-}
-
-int64_t PoolTokens(const GroupLimits& limits) {
-  return static_cast<int64_t>(limits.blocks - 1) * limits.block_tokens;
-}
 
 absl::Status CheckSequences(const Record& record) {
   const std::string& id = record.key.request_id;
@@ -87,30 +79,6 @@ absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t se
   const absl::Status sequences = CheckSequences(record);
   return sequences.ok() ? sequences
                         : WithReason(sequences, Reason::kRecordInvalid, "record.sequences");
-}
-
-bool Fits(const Record& record, const GroupLimits& limits) {
-  return Total(record) <= limits.context_tokens && Total(record) - 1 <= PoolTokens(limits);
-}
-
-absl::Status CheckFits(const Record& record, const GroupLimits& limits) {
-  if (Fits(record, limits)) return absl::OkStatus();
-  const bool context = Total(record) > limits.context_tokens;
-  const int64_t limit = context ? limits.context_tokens : PoolTokens(limits) + 1;
-  const auto prompt = static_cast<int64_t>(record.prompt_ids.size());
-  const std::string what =
-      context ? fmt::format("the model's context of {} tokens", limit)
-              : fmt::format("the {} tokens that the KV pool can end ({} blocks of {})", limit,
-                            limits.blocks - 1, limits.block_tokens);
-  const std::string remedy =
-      prompt < limit ? fmt::format("lower max_tokens to {} or shorten the prompt", limit - prompt)
-                     : fmt::format("shorten the prompt to {} tokens or fewer", limit - 1);
-  const char* pool_hint = context ? "" : ", or start the workers with a larger --kv-cache-memory";
-  return WithReason(Invalid("request {}: prompt {} + max_tokens {} = {} tokens exceed {}; {}{}",
-                            record.key.request_id, prompt, record.request.stop.max_tokens,
-                            Total(record), what, remedy, pool_hint),
-                    context ? Reason::kContextLengthExceeded : Reason::kKvPoolExceeded,
-                    prompt < limit ? "stop.max_tokens" : "prompt");
 }
 
 absl::Status CheckSameSession(const Record& held, const Record& submitted) {

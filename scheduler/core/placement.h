@@ -1,0 +1,51 @@
+// scheduler/core/placement.h: which group takes which waiting sequence. A group that can be given a
+// plan chooses from the queue; a placement that looks at prefixes or load replaces this class
+// alone. Pure: it reads groups and queue and changes neither. Thread: not thread-safe; owned by the
+// driver thread.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "cluster/request.h"
+#include "common/status.h"
+#include "common/types.h"
+#include "scheduler/core/group.h"
+#include "scheduler/core/wait_queue.h"
+
+namespace fathom::scheduler {
+
+using Groups = std::map<GroupId, std::unique_ptr<Group>>;
+
+class Placement {
+ public:
+  // REQUIRES: both outlive this object.
+  Placement(const Groups& groups, const WaitQueue& waiting) : groups_(groups), waiting_(waiting) {}
+
+  // A group of these limits came up.
+  void GroupUp(const GroupLimits& limits) { last_limits_ = limits; }
+
+  // The groups that can be given a plan, in the order in which they choose: the one with the
+  // fewest sequences first.
+  std::vector<Group*> GroupsInTurn() const;
+
+  // The sequence that `group` admits next to `lane`, or nullptr: the first in the queue's order of
+  // those that the group may compute and has the size for. If there is no room for it now, the
+  // group admits none: no sequence overtakes the first one for want of room, or a long prompt would
+  // wait without end. A lane takes no more than its share of those that run and wait, so that no
+  // other lane stays empty.
+  Sequence* NextFor(const Group& group, int32_t lane) const;
+
+  // OK: a group of the cluster has the size for the request, or no group ever came up. Without a
+  // group the last one's limits decide. Otherwise the message says what would fit.
+  absl::Status CheckFits(const Record& record) const;
+
+ private:
+  const Groups& groups_;
+  const WaitQueue& waiting_;
+  std::optional<GroupLimits> last_limits_;
+};
+
+}  // namespace fathom::scheduler

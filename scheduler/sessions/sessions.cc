@@ -1,0 +1,200 @@
+#include "scheduler/sessions/sessions.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/check.h"
+#include "scheduler/sessions/delivery.h"
+
+namespace fathom::scheduler {
+namespace {
+
+constexpr size_t kLogLinesMax = 8;  // Of one event.
+
+// kNone: more tokens are to come.
+FinishReason EndOf(const std::vector<TokenId>& ids, const StopParams& stop) {
+  if (ids.empty()) return FinishReason::kNone;
+  const auto is_last = [&](const std::vector<TokenId>& ends) {
+    return std::find(ends.begin(), ends.end(), ids.back()) != ends.end();
+  };
+  if (is_last(stop.end_token_ids)) return FinishReason::kEndToken;
+  if (is_last(stop.stop_token_ids)) return FinishReason::kStopToken;
+  return ids.size() >= static_cast<size_t>(stop.max_tokens) ? FinishReason::kLength
+                                                            : FinishReason::kNone;
+}
+
+}  // namespace
+
+// ---- What workers computed
+
+bool Sessions::AppendToken(Sequence& sequence, int32_t position, TokenId id,
+                           const TokenLogprob* logprob, const std::string& fingerprint,
+                           const ComputeKind& kind) {
+  Session& session = *sequence.session;
+  SequenceRecord& record = sequence.record();
+  if (static_cast<size_t>(position) != record.ids.size()) return false;
+  NoteFingerprint(session, position, fingerprint, kind);
+  record.ids.push_back(id);
+  int64_t bytes = sizeof(TokenId);
+  if (logprob != nullptr) {
+    bytes += SessionTable::BytesOf(*logprob);
+    record.logprobs.push_back(*logprob);
+  }
+  table_.AddBytes(session, bytes);
+  if (sequence.first_token_us == 0) sequence.first_token_us = now_;
+  sequence.last_token_us = now_;
+  MarkDirty(session);
+  FinishIfEnded(sequence);
+  return true;
+}
+
+void Sessions::AppendPromptLogprobs(Sequence& sequence, const PromptLogprobs& logprobs,
+                                    const std::string& fingerprint, const ComputeKind& kind) {
+  Session& session = *sequence.session;
+  const auto held = static_cast<int32_t>(session.record.prompt_logprobs.size());
+  const int32_t skip = held - (logprobs.start - 1);  // A replay starts from the first again.
+  if (skip < 0 || skip >= static_cast<int32_t>(logprobs.logprobs.size())) return;
+  NoteFingerprint(session, static_cast<int32_t>(sequence.record().ids.size()), fingerprint, kind);
+  int64_t bytes = 0;
+  for (auto it = logprobs.logprobs.begin() + skip; it != logprobs.logprobs.end(); ++it) {
+    bytes += SessionTable::BytesOf(*it);
+    session.record.prompt_logprobs.push_back(*it);
+  }
+  table_.AddBytes(session, bytes);
+  MarkDirty(session);
+}
+
+void Sessions::NoteFingerprint(Session& session, int32_t position, const std::string& fingerprint,
+                               const ComputeKind& kind) {
+  auto& spans = session.record.fingerprints;
+  if (!spans.empty() && spans.back().fingerprint == fingerprint) return;
+  if (!spans.empty() && spans.back().position == position) spans.pop_back();  // It made no token.
+  if (!spans.empty() && spans.back().fingerprint == fingerprint) return;
+  if (!spans.empty()) {
+    ++counters_.kind_changes_total;
+    AddLog(fmt::format(
+        "request {}: token {} and those after it are of another kind of group ({}) than those "
+        "before ({}); with the first kind they might have been others",
+        session.record.key.request_id, position, ToText(kind), ToText(spans.back().kind)));
+  }
+  spans.push_back({position, fingerprint, kind});
+}
+
+void Sessions::CountSuspension(Sequence& sequence) {
+  ++sequence.suspensions;
+  ++counters_.suspensions_total;
+}
+
+void Sessions::AddLog(std::string line) {
+  if (actions_.log.size() < kLogLinesMax) actions_.log.push_back(std::move(line));
+}
+
+// ---- The ends of sequences
+
+void Sessions::Finish(Sequence& sequence, FinishReason reason) {
+  FinishedState state;
+  state.finish.reason = reason;
+  state.finish.usage.prompt_tokens = sequence.session->prompt_tokens();
+  state.finish.usage.completion_tokens = static_cast<int32_t>(sequence.record().ids.size());
+  state.finish.timings = TimingsOf(sequence);
+  ++counters_.finished_total;
+  End(sequence, std::move(state));
+}
+
+void Sessions::Fail(Sequence& sequence, absl::Status error) {
+  ++counters_.failed_total;
+  FinishedState state;
+  state.finish.reason = FinishReason::kError;
+  state.error = std::move(error);
+  End(sequence, std::move(state));
+}
+
+void Sessions::End(Sequence& sequence, FinishedState state) {
+  FATHOM_CHECK(!sequence.finished(), "sequence {} ended before", sequence.number);
+  batching_.Withdraw(sequence);
+  sequence.record().finish = state.finish.reason;
+  sequence.state = std::move(state);
+  Session& session = *sequence.session;
+  if (session.finished()) {
+    table_.SetDeadline(session, 0);
+    table_.SetKeepUntil(session, now_ + options_.record_keep_us);
+    memory_line_.OnFreed(now_);
+  }
+  MarkDirty(session);
+}
+
+void Sessions::FinishIfEnded(Sequence& sequence) {
+  const FinishReason reason = EndOf(sequence.record().ids, sequence.session->record.request.stop);
+  if (reason != FinishReason::kNone) Finish(sequence, reason);
+}
+
+SequenceTimings Sessions::TimingsOf(const Sequence& sequence) const {
+  SequenceTimings timings;
+  timings.suspensions = sequence.suspensions;
+  const TimeUs admitted_us = sequence.admitted_us != 0 ? sequence.admitted_us : now_;
+  timings.queue_us = admitted_us - sequence.session->submitted_us;
+  if (sequence.first_token_us == 0) return timings;
+  timings.prefill_us = sequence.first_token_us - admitted_us;
+  timings.decode_us = sequence.last_token_us - sequence.first_token_us;
+  return timings;
+}
+
+void Sessions::SuspendSession(Session& session) {
+  for (Sequence& sequence : session.sequences) {
+    if (sequence.finished()) continue;
+    batching_.Withdraw(sequence);
+    CountSuspension(sequence);
+  }
+  table_.SetDeadline(session, 0);
+  table_.SetKeepUntil(session, now_ + options_.record_keep_us);
+}
+
+// ---- In each step of the core
+
+void Sessions::ExpireTimers() {
+  while (Session* session = table_.DeadlinePassed(now_)) {
+    table_.SetDeadline(*session, 0);
+    for (Sequence& sequence : session->sequences) {
+      if (!sequence.finished()) Finish(sequence, FinishReason::kDeadline);
+    }
+  }
+  Deliver();  // Before their subscribers go.
+  for (uint64_t number : table_.ExpireGrace(now_)) {
+    Session* session = table_.Find(number);
+    if (session->subscribers.empty() && !session->finished()) SuspendSession(*session);
+  }
+  while (Session* session = table_.KeepPassed(now_)) table_.Remove(*session);
+}
+
+void Sessions::MarkDirty(Session& session) {
+  if (session.dirty) return;
+  session.dirty = true;
+  dirty_.push_back(session.number);
+}
+
+void Sessions::Deliver() {
+  for (uint64_t number : std::exchange(dirty_, {})) {
+    Session* session = table_.Find(number);
+    if (session == nullptr) continue;
+    session->dirty = false;
+    scheduler::Deliver(*session, &actions_.frames);
+    if (session->finished()) table_.UnsubscribeAll(*session);
+  }
+}
+
+void Sessions::EvictOverLimit() {
+  while (table_.total_bytes() > options_.session_memory_bytes_max) {
+    Session* oldest = table_.OldestKept();
+    if (oldest == nullptr) return;  // Only live ones: they are refused at admission, not here.
+    table_.Remove(*oldest);
+  }
+}
+
+SessionStats Sessions::Stats() const {
+  SessionStats stats = counters_;
+  stats.sessions = static_cast<int32_t>(table_.size());
+  stats.session_bytes = table_.total_bytes();
+  return stats;
+}
+
+}  // namespace fathom::scheduler

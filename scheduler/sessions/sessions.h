@@ -1,0 +1,129 @@
+// scheduler/sessions/sessions.h: the sessions of one scheduler core: it takes the routers'
+// messages, keeps the records, appends what workers computed, and makes what routers are sent. It
+// decides which sequences are to be computed; Batching decides when and where. Pure.
+// Thread: not thread-safe; owned by the driver thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cluster/request.h"
+#include "cluster/route_messages.h"
+#include "common/retry_delay.h"
+#include "common/status.h"
+#include "common/types.h"
+#include "scheduler/sessions/session.h"
+#include "scheduler/sessions/session_actions.h"
+#include "scheduler/sessions/session_table.h"
+
+namespace fathom::scheduler {
+
+// What sessions need of the batching core.
+class Batching {
+ public:
+  virtual ~Batching() = default;
+  // Whether a request that was never accepted can be taken: a group has the size for it, and the
+  // queue has room.
+  virtual absl::Status CheckNew(const Record& record) = 0;
+  // From suspended to waiting.
+  virtual void Enqueue(Sequence& sequence) = 0;
+  // From waiting or running to suspended: its place in the queue, or its slot and its blocks are
+  // free. Does nothing to any other sequence.
+  virtual void Withdraw(Sequence& sequence) = 0;
+};
+
+struct SessionOptions {
+  int64_t session_memory_bytes_max = 0;
+  int64_t record_keep_us = 0;   // After the end or the suspension.
+  int64_t router_grace_us = 0;  // The sessions of a lost router run on for so long.
+  int32_t sequences_max = 1;    // Of one request.
+};
+
+struct SessionStats {
+  int32_t sessions = 0;  // Records held.
+  int64_t session_bytes = 0;
+  uint64_t suspensions_total = 0;   // Of any cause.
+  uint64_t kind_changes_total = 0;  // Answers that went on with another kind of group.
+  uint64_t finished_total = 0;
+  uint64_t failed_total = 0;
+  uint64_t refused_total = 0;
+};
+
+class Sessions {
+ public:
+  // REQUIRES: `batching` and `actions` outlive this object. What an event causes is added to
+  // `actions`.
+  Sessions(const SessionOptions& options, Batching* batching, SessionActions* actions)
+      : options_(options), batching_(*batching), actions_(*actions) {}
+
+  // The time of the calls that follow. REQUIRES: now >= the previous now.
+  void SetTime(TimeUs now) { now_ = now; }
+
+  // ---- From routers
+  void On(Routed<Submit> event);
+  void On(const Routed<Suspend>& event);
+  void On(const Routed<Close>& event);
+  void RouterLost(PeerId router) { table_.RouterLost(router, now_ + options_.router_grace_us); }
+
+  // ---- From the batching core
+  // nullptr: the session is gone.
+  Session* Find(uint64_t number) { return table_.Find(number); }
+  // Groups of `kind`, whose fingerprint is `fingerprint`, computed a token. False, and nothing
+  // changed: `position` is not the next one of the sequence. Ends the sequence at its last token.
+  bool AppendToken(Sequence& sequence, int32_t position, TokenId id, const TokenLogprob* logprob,
+                   const std::string& fingerprint, const ComputeKind& kind);
+  // Takes those that the record does not have.
+  void AppendPromptLogprobs(Sequence& sequence, const PromptLogprobs& logprobs,
+                            const std::string& fingerprint, const ComputeKind& kind);
+  void Fail(Sequence& sequence, absl::Status error);
+  void CountSuspension(Sequence& sequence);
+  void AddLog(std::string line);
+
+  // ---- In each step of the core
+  // Ends, suspends and removes those whose time is over.
+  void ExpireTimers();
+  // Makes the frames that subscribers are owed.
+  void Deliver();
+  // Removes the oldest records that are not live, until the memory's limit holds.
+  void EvictOverLimit();
+
+  TimeUs NextTimeUs() const { return table_.NextTimeUs(); }  // INT64_MAX: none.
+  SessionStats Stats() const;
+  void ForEach(const std::function<void(const Session&)>& visit) const { table_.ForEach(visit); }
+  // INTERNAL naming the first broken invariant.
+  absl::Status CheckInvariants() const;
+
+ private:
+  absl::Status CheckSession(const Session& session) const;
+  void Refuse(const Routed<Submit>& event, const absl::Status& status);
+  // Makes room for its record.
+  absl::Status CheckNew(const Submit& submit);
+  // Takes record and blob out of `submit`. REQUIRES: submit->record.
+  Session& Create(Submit* submit);
+  // Takes what the submitted record has beyond the one held.
+  void AdoptLonger(Session& session, Record submitted);
+  // `prompt_logprobs_known`: how many the router has, or has when Accepted is there.
+  void Accept(Session& session, const Routed<Submit>& event, size_t prompt_logprobs_known);
+  void SuspendSession(Session& session);
+  void NoteFingerprint(Session& session, int32_t position, const std::string& fingerprint,
+                       const ComputeKind& kind);
+  void Finish(Sequence& sequence, FinishReason reason);
+  void End(Sequence& sequence, FinishedState state);
+  // Finishes a sequence whose ids have ended.
+  void FinishIfEnded(Sequence& sequence);
+  SequenceTimings TimingsOf(const Sequence& sequence) const;
+  void MarkDirty(Session& session);
+
+  const SessionOptions options_;
+  Batching& batching_;
+  SessionActions& actions_;
+  TimeUs now_ = 0;
+  SessionTable table_;
+  RetryLine memory_line_;        // Of those that are refused for want of memory.
+  SessionStats counters_;        // Its gauges are filled by Stats().
+  std::vector<uint64_t> dirty_;  // Sessions whose subscribers may be owed frames.
+};
+
+}  // namespace fathom::scheduler
