@@ -65,8 +65,10 @@ void ToWire(const GroupFailed& from, pb::ControlUp* to) {
 absl::StatusOr<ControlUpMessage> FromWire(pb::ControlUp&& from) {
   FATHOM_RETURN_IF_ERROR(CheckRanges(from));
   switch (from.message_case()) {
-    case pb::ControlUp::kHello:
-      return FromWire(from.hello());
+    case pb::ControlUp::kHello: {
+      FATHOM_ASSIGN_OR_RETURN(Hello hello, FromWire(from.hello()));
+      return hello;
+    }
     case pb::ControlUp::kHeartbeat:
       return FromWire(from.heartbeat());
     case pb::ControlUp::kExchange:
@@ -124,8 +126,10 @@ void ToWire(const Resign& from, pb::ControlDown* to) {
 absl::StatusOr<ControlDownMessage> FromWire(pb::ControlDown&& from) {
   FATHOM_RETURN_IF_ERROR(CheckRanges(from));
   switch (from.message_case()) {
-    case pb::ControlDown::kHello:
-      return FromWire(from.hello());
+    case pb::ControlDown::kHello: {
+      FATHOM_ASSIGN_OR_RETURN(Hello hello, FromWire(from.hello()));
+      return hello;
+    }
     case pb::ControlDown::kHeartbeat:
       return FromWire(from.heartbeat());
     case pb::ControlDown::kGroup:

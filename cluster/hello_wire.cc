@@ -15,16 +15,6 @@ static_assert(static_cast<int>(Role::kRouter) == pb::ROLE_ROUTER &&
                   static_cast<int>(Role::kWorker) == pb::ROLE_WORKER,
               "Role has the wire's numbers");
 
-void MarkToWire(const StepMark& from, pb::StepMark* to) {
-  to->set_term(from.term.value);
-  to->set_epoch(from.epoch.value);
-  to->set_step(from.step.value);
-}
-
-StepMark MarkFromWire(const pb::StepMark& from) {
-  return {TermId{from.term()}, EpochId{from.epoch()}, StepId{from.step()}};
-}
-
 void WorkerToWire(const WorkerFacts& from, pb::WorkerHello* to) {
   to->set_host(from.host);
   to->set_device(from.device);
@@ -33,8 +23,6 @@ void WorkerToWire(const WorkerFacts& from, pb::WorkerHello* to) {
   to->set_weights_digest(from.weights_digest);
   to->set_fingerprint(from.fingerprint);
   ToWire(from.limits, to->mutable_limits());
-  if (from.last_started != StepMark{}) MarkToWire(from.last_started, to->mutable_last_started());
-  if (from.last_finished != StepMark{}) MarkToWire(from.last_finished, to->mutable_last_finished());
   to->set_tp(from.tp);
   to->set_pp(from.pp);
   to->set_preferred_rank(from.preferred_rank);
@@ -52,8 +40,6 @@ WorkerFacts WorkerFromWire(const pb::WorkerHello& from) {
           .weights_digest = from.weights_digest(),
           .fingerprint = from.fingerprint(),
           .limits = FromWire(from.limits()),
-          .last_started = MarkFromWire(from.last_started()),
-          .last_finished = MarkFromWire(from.last_finished()),
           .tp = from.tp(),
           .pp = from.pp(),
           .preferred_rank = from.preferred_rank(),
@@ -122,7 +108,6 @@ void ToWire(const Hello& from, pb::Hello* to) {
   to->set_role(static_cast<pb::Role>(from.role));
   to->set_protocol_min(from.protocol_min);
   to->set_protocol_max(from.protocol_max);
-  for (const std::string& feature : from.features) to->add_features(feature);
   to->set_build(from.build);
   to->set_term_seen(from.term_seen.value);
   to->set_config_digest(from.config_digest);
@@ -130,13 +115,15 @@ void ToWire(const Hello& from, pb::Hello* to) {
   if (from.scheduler) SchedulerToWire(*from.scheduler, to->mutable_scheduler());
 }
 
-Hello FromWire(const pb::Hello& from) {
+absl::StatusOr<Hello> FromWire(const pb::Hello& from) {
+  if (from.features_size() > 0) return NotBuilt("Hello.features");
+  if (from.worker().has_last_started()) return NotBuilt("WorkerHello.last_started");
+  if (from.worker().has_last_finished()) return NotBuilt("WorkerHello.last_finished");
   Hello to;
   to.process_id = from.process_id();
   to.role = static_cast<Role>(from.role());
   to.protocol_min = from.protocol_min();
   to.protocol_max = from.protocol_max();
-  to.features.assign(from.features().begin(), from.features().end());
   to.build = from.build();
   to.term_seen = TermId{from.term_seen()};
   to.config_digest = from.config_digest();

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "cluster/protocol.h"
 #include "common/engine_limits.h"
@@ -26,13 +25,6 @@ enum class Phase {
   kDraining
 };
 
-struct StepMark {
-  TermId term;
-  EpochId epoch;
-  StepId step;
-  bool operator==(const StepMark&) const = default;
-};
-
 struct WorkerFacts {
   std::string host;
   std::string device;
@@ -41,7 +33,6 @@ struct WorkerFacts {
   std::string weights_digest;
   std::string fingerprint;
   EngineLimits limits;
-  StepMark last_started, last_finished;
   int32_t tp = 1;
   int32_t pp = 1;
   int32_t preferred_rank = -1;  // -1: none.
@@ -81,7 +72,6 @@ struct Hello {
   Role role = Role::kUnspecified;
   uint32_t protocol_min = kProtocolMin;
   uint32_t protocol_max = kProtocolMax;
-  std::vector<std::string> features;
   std::string build;
   TermId term_seen;                         // The highest term that the sender has seen.
   std::string config_digest;                // From a router or a worker.

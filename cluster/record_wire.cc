@@ -55,6 +55,11 @@ absl::Status CheckKnownFields(const google::protobuf::Message& message) {
                  message.GetTypeName(), unknown.field(0).number());
 }
 
+absl::Status NotBuilt(const char* field) {
+  return Invalid("{}: it is set, and this build cannot do what it asks for; run one version",
+                 field);
+}
+
 pb::FinishReason FinishReasonToWire(FinishReason reason) {
   switch (reason) {
     case FinishReason::kNone:

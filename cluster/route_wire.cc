@@ -197,8 +197,10 @@ absl::StatusOr<RouteUpMessage> FromWire(pb::RouteUp&& from) {
   // The ranges of a Submit are checked later, because a bad Submit refuses only its own attempt.
   if (!from.has_submit()) FATHOM_RETURN_IF_ERROR(CheckRanges(from));
   switch (from.message_case()) {
-    case pb::RouteUp::kHello:
-      return FromWire(from.hello());
+    case pb::RouteUp::kHello: {
+      FATHOM_ASSIGN_OR_RETURN(Hello hello, FromWire(from.hello()));
+      return hello;
+    }
     case pb::RouteUp::kHeartbeat:
       return FromWire(from.heartbeat());
     case pb::RouteUp::kSubmit: {
@@ -275,8 +277,10 @@ void ToWire(const Resign& from, pb::RouteDown* to) {
 absl::StatusOr<RouteDownMessage> FromWire(pb::RouteDown&& from) {
   FATHOM_RETURN_IF_ERROR(CheckRanges(from));
   switch (from.message_case()) {
-    case pb::RouteDown::kHello:
-      return FromWire(from.hello());
+    case pb::RouteDown::kHello: {
+      FATHOM_ASSIGN_OR_RETURN(Hello hello, FromWire(from.hello()));
+      return hello;
+    }
     case pb::RouteDown::kHeartbeat:
       return FromWire(from.heartbeat());
     case pb::RouteDown::kAccepted: {

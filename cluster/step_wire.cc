@@ -58,12 +58,6 @@ absl::StatusOr<BlockKind> BlockKindFromWire(const char* field, pb::BlockKind kin
                  static_cast<int>(kind));
 }
 
-// For a field that a later build will use: no plain struct has it, so it must not be set.
-absl::Status NotBuilt(const char* field) {
-  return Invalid("{}: it is set, and this build cannot do what it asks for; run one version",
-                 field);
-}
-
 }  // namespace
 
 static void ToWire(const BlockCopy& from, pb::BlockCopy* to) {

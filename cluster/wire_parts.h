@@ -41,6 +41,9 @@ FinishReason FinishReasonFromWire(int reason);
 // that this build does not know. proto3 would drop such a field silently, although it may decide
 // tokens. FromWire calls this function for the messages that decide tokens.
 absl::Status CheckKnownFields(const google::protobuf::Message& message);
+// INVALID_ARGUMENT: a field is set that is for later use. No plain struct has such a field, so a
+// FromWire that passed it over would do something else than the sender asked for.
+absl::Status NotBuilt(const char* field);
 // Checks that there is one log-probability for each id, or none.
 absl::Status CheckPerId(const char* field, int logprobs, int ids);
 
@@ -54,7 +57,7 @@ void ToWire(const Hello& from, cluster::v1::Hello* to);
 void ToWire(const Heartbeat& from, cluster::v1::Heartbeat* to);
 
 EngineLimits FromWire(const cluster::v1::WorkerLimits& from);
-Hello FromWire(const cluster::v1::Hello& from);
+absl::StatusOr<Hello> FromWire(const cluster::v1::Hello& from);
 Heartbeat FromWire(const cluster::v1::Heartbeat& from);
 
 // ---- step_wire.cc ----

@@ -49,7 +49,6 @@ Hello MakeHello() {
   Hello hello;
   hello.process_id = "me";
   hello.role = Role::kWorker;
-  hello.features = {"a", "b"};
   hello.build = "build";
   hello.term_seen = TermId{5};
   hello.config_digest = "config";
@@ -60,8 +59,6 @@ Hello MakeHello() {
                              .weights_digest = "weights",
                              .fingerprint = "print",
                              .limits = {100, 16, 20, 4, 32, 50, 8},
-                             .last_started = {TermId{1}, EpochId{2}, StepId{3}},
-                             .last_finished = {TermId{1}, EpochId{2}, StepId{2}},
                              .tp = 2,
                              .pp = 1,
                              .preferred_rank = 1,
@@ -206,6 +203,21 @@ TEST(StreamWire, EveryFromWireChecksRanges) {
   pb::StepsDown steps_down;
   steps_down.mutable_plan()->add_releases(-1);
   EXPECT_THAT(text(FromWire(std::move(steps_down))), HasSubstr("StepPlan.releases"));
+}
+
+TEST(StreamWire, AHelloWithAFieldForLaterUseIsRefusedByName) {
+  const auto text = [](auto change) {
+    pb::ControlUp up;
+    ToWire(MakeHello(), &up);
+    change(up.mutable_hello());
+    return std::string(Message(FromWire(std::move(up)).status()));
+  };
+  EXPECT_THAT(text([](pb::Hello* hello) { hello->add_features("a"); }),
+              HasSubstr("Hello.features: it is set"));
+  EXPECT_THAT(text([](pb::Hello* hello) { hello->mutable_worker()->mutable_last_started(); }),
+              HasSubstr("WorkerHello.last_started"));
+  EXPECT_THAT(text([](pb::Hello* hello) { hello->mutable_worker()->mutable_last_finished(); }),
+              HasSubstr("WorkerHello.last_finished"));
 }
 
 TEST(StreamWire, AnUnknownKindIsRefusedAndARouterPassesItOver) {

@@ -138,9 +138,19 @@ class HostileMessages : public testing::Test {
   int64_t variants_ = 0;
 };
 
+// All fields but those for later use, which are refused.
+pb::Hello FilledHello() {
+  pb::Hello hello;
+  FillMessage(&hello);
+  hello.clear_features();
+  hello.mutable_worker()->clear_last_started();
+  hello.mutable_worker()->clear_last_finished();
+  return hello;
+}
+
 TEST_F(HostileMessages, OnRoute) {
   pb::RouteUp up;
-  FillMessage(up.mutable_hello());
+  up.mutable_hello()->CopyFrom(FilledHello());
   up.mutable_hello()->set_role(pb::ROLE_ROUTER);
   Walk(StreamKind::kRoute, std::nullopt, &up);
   FillMessage(up.mutable_heartbeat());
@@ -178,8 +188,8 @@ TEST_F(HostileMessages, InASubmit) {
 
 TEST_F(HostileMessages, OnControl) {
   pb::ControlUp up;
-  FillMessage(up.mutable_hello());
   pb::Hello* hello = up.mutable_hello();
+  hello->CopyFrom(FilledHello());
   hello->set_role(pb::ROLE_WORKER);
   hello->set_config_digest("config");
   hello->mutable_worker()->set_weights_digest("weights");
