@@ -4,23 +4,19 @@
 // without its limit.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
+#include "common/sampling_fields.h"
 #include "common/status.h"
 
 namespace fathom::router {
 
-enum class Field {
-  kTemperature,
-  kTopK,
-  kTopP,
-  kMinP,
-  kRepetitionPenalty,
-  kPresencePenalty,
-  kFrequencyPenalty,
-  kLogitBiasId,
+// The first values are the rows of common/sampling_fields.h, which have no names here.
+enum class Field : size_t {
+  kLogitBiasId = kSamplingFieldCount,
   kLogitBiasValue,
   kLogitBiasCount,
   kN,
@@ -47,12 +43,12 @@ enum class Field {
 enum class UpperBound { kFixed, kVocabulary };
 
 struct FieldLimit {
-  Field field;
+  Field field = Field::kCount;
   std::string_view path;  // As in the proto: "sampling.temperature".
-  double min;
-  double max;         // With kVocabulary: ignored, the model's vocabulary - 1 counts.
-  bool min_excluded;  // (min, max] instead of [min, max].
-  UpperBound upper;
+  double min = 0;
+  double max = 0;             // With kVocabulary: ignored, the model's vocabulary - 1 counts.
+  bool min_excluded = false;  // (min, max] instead of [min, max].
+  UpperBound upper = UpperBound::kFixed;
   std::string_view fallback;  // What holds when the field is absent.
   std::string_view unit;
   std::string_view way_out;  // What to do instead.
@@ -60,6 +56,10 @@ struct FieldLimit {
 
 std::span<const FieldLimit> FieldLimits();
 const FieldLimit& LimitOf(Field field);
+// REQUIRES: a row of kSamplingFields itself, not a copy.
+constexpr Field FieldOf(const SamplingField& row) {
+  return static_cast<Field>(&row - kSamplingFields);
+}
 
 // INVALID_ARGUMENT (reason OUT_OF_RANGE) unless `value` is a number within the row's range. `path`
 // replaces the row's in the error when a position belongs to it ("stop.strings[3]"). `vocab`: of

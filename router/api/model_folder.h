@@ -5,11 +5,11 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "common/sampling_fields.h"
 #include "common/status.h"
 #include "common/types.h"
 
@@ -17,14 +17,7 @@ namespace fathom::router {
 
 // What holds where a request says nothing: generation_config.json's values, within this server's
 // limits for a request (field_limits.h). What is absent here is OpenAI's default.
-struct RequestDefaults {
-  std::optional<float> temperature;
-  std::optional<int32_t> top_k;
-  std::optional<float> top_p;
-  std::optional<float> min_p;
-  std::optional<float> repetition_penalty;
-  std::optional<float> presence_penalty;
-  std::optional<float> frequency_penalty;
+struct RequestDefaults : SamplingOptions {
   int32_t min_tokens = 0;  // Never more than a request's max_tokens or the room that it has.
   std::vector<std::string> stop_strings;
   std::vector<TokenId> suppressed_ids;  // Of every request; ascending, each once.

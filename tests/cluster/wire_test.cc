@@ -48,7 +48,10 @@ class Random {
 
   Request MakeRequest() {
     Request value;
-    value.sampling = {Float(), Int(100), Float(), Float(), Float(), Float(), Float(), {}};
+    ForEachSamplingField([&](const SamplingField&, auto field, auto) {
+      auto& number = value.sampling.*field;
+      if (Coin()) number = static_cast<std::decay_t<decltype(number)>>(Coin() ? Float() : Int(100));
+    });
     for (int32_t id = Int(50); id < 200; id += 1 + Int(100)) {
       value.sampling.logit_bias.emplace_back(id, Float());
     }
