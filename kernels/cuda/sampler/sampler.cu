@@ -101,12 +101,12 @@ FATHOM_DEVICE void PatchFew(const SamplerArgs& a, const BlockRow& row, int posit
 FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id) {
   const SamplerSlot& slot = row.shared->slot;
   const bool penalized = slot.penalized != 0;
-  const bool divides = !canon::IsGreedy(slot.temperature) && slot.temperature != 1.0f;
+  const bool divides = !canon::IsGreedy(slot.params.temperature) && slot.params.temperature != 1.0f;
   if (!penalized && !divides) return;
   const uint16_t* seen = a.seen + int64_t{slot_id} * row.vocab;
   ForOwn(row, [&](int local, float z) {
     if (penalized) z = Penalized(z, seen[IdOfLocal(local, row.block)], slot);
-    if (divides) z = canon::Tempered(z, slot.temperature);
+    if (divides) z = canon::Tempered(z, slot.params.temperature);
     row.z[local] = z;
   });
 }
@@ -145,7 +145,7 @@ FATHOM_DEVICE void KeepTopP(BlockRow* row, float best, float top_p) {
 // min_p cannot drop that token), then the best sum so far.
 FATHOM_DEVICE uint64_t DrawWithNoise(const BlockRow& row, int position, float best, bool narrow) {
   const SamplerSlot& slot = row.shared->slot;
-  const float min_p = narrow ? slot.min_p : 0.0f;
+  const float min_p = narrow ? slot.params.min_p : 0.0f;
   float floor = -INFINITY;
   if (!narrow) {
     ForOwn(row, [&](int, float z) { floor = canon::Max(floor, z); });
@@ -188,15 +188,15 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
   PatchFew(a, *row, ask.position);
   Adjust(a, *row, ask.slot);
   uint64_t drawn = 0;
-  if (canon::IsGreedy(slot.temperature)) {
+  if (canon::IsGreedy(slot.params.temperature)) {
     ForOwn(*row, [&](int local, float z) {
       const uint64_t key = PlaceKey(z, IdOfLocal(local, row->block));
       if (key > drawn) drawn = key;
     });
     return finite ? drawn : kNotFinite;
   }
-  const bool by_k = slot.top_k > 0 && slot.top_k < row->vocab;
-  const bool narrow = by_k || slot.top_p < 1.0f || slot.min_p > 0.0f;
+  const bool by_k = slot.params.top_k > 0 && slot.params.top_k < row->vocab;
+  const bool narrow = by_k || slot.params.top_p < 1.0f || slot.params.min_p > 0.0f;
   float best = 0;
   if (narrow) {
     uint64_t key = 0;
@@ -208,8 +208,8 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
     if (key == kNotFinite) return kNotFinite;
     best = FromOrderable(static_cast<uint32_t>(key >> 32));
     if (best == -INFINITY) return 0;
-    if (by_k) KeepTopK(row, best, slot.top_k);
-    if (slot.top_p < 1.0f) KeepTopP(row, best, slot.top_p);
+    if (by_k) KeepTopK(row, best, slot.params.top_k);
+    if (slot.params.top_p < 1.0f) KeepTopP(row, best, slot.params.top_p);
   }
   drawn = DrawWithNoise(*row, ask.position, best, narrow);
   return finite ? drawn : kNotFinite;

@@ -87,7 +87,7 @@ struct Scores {
       if (banned[i] == id) z = -INFINITY;
     }
     if (seen != nullptr) z = Penalized(z, seen[id], *slot);
-    const float temperature = slot->temperature;
+    const float temperature = slot->params.temperature;
     if (canon::IsGreedy(temperature) || temperature == 1.0f) return z;
     return canon::Tempered(z, temperature);
   }
@@ -162,8 +162,8 @@ struct BlockBins {
 FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
   const SamplerSlot& slot = shared->slot;
   const int vocab = kept->scores.vocab;
-  const bool by_k = slot.top_k > 0 && slot.top_k < vocab;
-  if (!by_k && slot.top_p >= 1.0f && slot.min_p <= 0.0f) return true;
+  const bool by_k = slot.params.top_k > 0 && slot.params.top_k < vocab;
+  if (!by_k && slot.params.top_p >= 1.0f && slot.params.min_p <= 0.0f) return true;
   uint64_t most = 0;
   ForIds(vocab, [&](int id) { most = Larger(most, Orderable(kept->scores(id))); });
   kept->best = FromOrderable(static_cast<uint32_t>(ReduceMax(shared, most)));
@@ -171,18 +171,18 @@ FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
   BlockBins bins{shared};
   if (by_k) {
     const ScoreKeys keys{&kept->scores, kept->best};
-    kept->k = Select(&bins, keys, AllScores(static_cast<uint64_t>(slot.top_k)));
+    kept->k = Select(&bins, keys, AllScores(static_cast<uint64_t>(slot.params.top_k)));
     kept->has_k = true;
   }
-  if (slot.top_p < 1.0f) {
+  if (slot.params.top_p < 1.0f) {
     const MassKeys keys{kept, kept->best};
     uint64_t sum = 0;
     keys.ForEach([&](uint64_t, uint64_t mass, int) { sum += mass; });
-    const uint64_t target = canon::TopPTarget(slot.top_p, ReduceSum(shared, sum));
+    const uint64_t target = canon::TopPTarget(slot.params.top_p, ReduceSum(shared, sum));
     kept->p = Select(&bins, keys, {MassKey(1), MassKey(canon::kMassOne), target > 0 ? target : 1});
     kept->has_p = true;
   }
-  kept->min_p = slot.min_p;
+  kept->min_p = slot.params.min_p;
   return true;
 }
 
@@ -192,7 +192,7 @@ FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
 FATHOM_DEVICE int32_t Draw(Shared* shared, const Scores& scores, int position) {
   const SamplerSlot& slot = shared->slot;
   uint64_t drawn = 0;
-  if (canon::IsGreedy(slot.temperature)) {
+  if (canon::IsGreedy(slot.params.temperature)) {
     ForIds(scores.vocab, [&](int id) { drawn = Larger(drawn, PlaceKey(scores(id), id)); });
   } else {
     Kept kept;

@@ -47,8 +47,9 @@ FATHOM_DEVICE uint64_t MassOf(float z, float best) {
 
 FATHOM_DEVICE float Penalized(float z, uint32_t seen, const SamplerSlot& slot) {
   if ((seen & kSeenBit) == 0) return z;
-  return canon::Penalized(z, static_cast<int32_t>(seen & kSeenCountMax), slot.repetition_penalty,
-                          slot.frequency_penalty, slot.presence_penalty);
+  return canon::Penalized(z, static_cast<int32_t>(seen & kSeenCountMax),
+                          slot.params.repetition_penalty, slot.params.frequency_penalty,
+                          slot.params.presence_penalty);
 }
 
 // --- Keys ---

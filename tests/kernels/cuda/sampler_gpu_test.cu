@@ -98,9 +98,10 @@ std::string Describe(const Batch& batch, size_t index) {
   const SamplerSlot& slot = batch.slots[static_cast<size_t>(row.slot)];
   std::ostringstream text;
   text << "row " << index << " of " << batch.rows.size() << ", vocab " << batch.vocab
-       << ", temperature " << slot.temperature << ", top_k " << slot.top_k << ", top_p "
-       << slot.top_p << ", min_p " << slot.min_p << ", penalized " << slot.penalized << ", biases "
-       << slot.bias_count << ", target " << row.target << ", logprobs " << row.logprobs;
+       << ", temperature " << slot.params.temperature << ", top_k " << slot.params.top_k
+       << ", top_p " << slot.params.top_p << ", min_p " << slot.params.min_p << ", penalized "
+       << slot.penalized << ", biases " << slot.bias_count << ", target " << row.target
+       << ", logprobs " << row.logprobs;
   return text.str();
 }
 
@@ -160,13 +161,13 @@ TEST_P(SamplerGpuTest, HardValuesAreTheReferences) {
           batch.Logits(row)[random() % shape.vocab] = Pick(random, {3.4028235e38f, -3.4028235e38f});
         }
         SamplerSlot& slot = batch.slots[static_cast<size_t>(row)];
-        slot.temperature =
+        slot.params.temperature =
             Pick(random, {1e-45f, 1e-38f, 1e-20f, 9.99e-6f, 1e-5f, 1e-3f, 1.0f, 2.0f});
-        slot.repetition_penalty = Pick(random, {1e-45f, 1e-38f, 1e-3f, 1.0f, 2.0f});
-        slot.presence_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
-        slot.frequency_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
-        slot.top_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1.0f, 1.0f});
-        slot.min_p = Pick(random, {0.0f, 0.0f, 1e-45f, 0.5f});
+        slot.params.repetition_penalty = Pick(random, {1e-45f, 1e-38f, 1e-3f, 1.0f, 2.0f});
+        slot.params.presence_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
+        slot.params.frequency_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
+        slot.params.top_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1.0f, 1.0f});
+        slot.params.min_p = Pick(random, {0.0f, 0.0f, 1e-45f, 0.5f});
       }
       RunAndCompare(batch);
       if (HasFailure()) return;
@@ -249,7 +250,7 @@ TEST_P(SamplerGpuTest, BinsHoldTheLargestVocabulary) {
     row.target = -1;
     SamplerSlot slot;
     slot.seed = random();
-    slot.top_p = i == 0 ? 0.5f : i == 1 ? 0.9f : 0.9999f;
+    slot.params.top_p = i == 0 ? 0.5f : i == 1 ? 0.9f : 0.9999f;
     batch.slots[static_cast<size_t>(row.slot)] = slot;
   }
   RunAndCompare(batch);
@@ -275,7 +276,7 @@ TEST_P(SamplerGpuTest, FaultsStayInTheirRows) {
     for (const size_t i : {20, 21}) {
       SamplerSlot& slot = batch.slots[static_cast<size_t>(batch.rows[i].slot)];
       batch.rows[i].target = -1;
-      slot.temperature = i == 20 ? 0.0f : 0.8f;
+      slot.params.temperature = i == 20 ? 0.0f : 0.8f;
       slot.bias_begin = static_cast<int32_t>(batch.bias_ids.size());
       slot.bias_count = vocab;
       for (int id = 0; id < vocab; ++id) {
