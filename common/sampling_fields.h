@@ -60,7 +60,10 @@ struct SamplingField {
     .file_min = -std::numeric_limits<float>::max())                                       \
   X(float, frequency_penalty, 0, .min = -2, .max = 2, .tag = 7,                           \
     .fallback = "the model's, else 0 (off)", .way_out = "0 turns it off",                 \
-    .file_min = -std::numeric_limits<float>::max())
+    .file_min = -std::numeric_limits<float>::max())                                       \
+  X(float, typical_p, 1, .max = 1, .min_excluded = true, .tag = 10,                       \
+    .fallback = "the model's, else 1 (off)", .way_out = "1 turns it off",                 \
+    .file_min_excluded = true, .above = AboveRange::kOff)
 
 // Each parameter has a value.
 struct SamplingValues {

@@ -1,7 +1,7 @@
 // kernels/sample.h: draws the next token of one row (docs/NUMERICS.md, "Sampler"): bias, masks,
-// penalties, temperature, top_k, top_p, min_p, then the argmax of z + noise. The noise is Philox at
-// (seed, sequence, position, id). The result is a pure function of the arguments and is the same on
-// every rank and every instruction set.
+// penalties, temperature, top_k, top_p, min_p, typical_p, then the argmax of z + noise. The noise
+// is Philox at (seed, sequence, position, id). The result is a pure function of the arguments and
+// is the same on every rank and every instruction set.
 #pragma once
 
 #include <cstdint>

@@ -26,6 +26,7 @@ class RefSampler {
     KeepTopK();
     KeepTopP();
     KeepMinP();
+    KeepTypical();
     std::vector<float> noisy(z_.size(), -INFINITY);
     for (const int32_t id : kept_) {
       noisy[static_cast<size_t>(id)] =
@@ -71,11 +72,11 @@ class RefSampler {
     std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
       return a.first != b.first ? a.first > b.first : a.second < b.second;
     });
-    const uint64_t target = canon::TopPTarget(args_.params.top_p, total);
+    const uint64_t target = canon::MassTarget(args_.params.top_p, total);
     uint64_t sum = 0;
     kept_.clear();
     for (const auto& [mass, id] : order) {
-      if (!kept_.empty() && sum >= target) break;
+      if (sum >= target) break;
       kept_.push_back(id);
       sum += mass;
     }
@@ -85,6 +86,32 @@ class RefSampler {
     if (args_.params.min_p <= 0.0f) return;
     std::erase_if(kept_,
                   [this](int32_t id) { return !canon::HasMinP(MassOf(id), args_.params.min_p); });
+  }
+
+  void KeepTypical() {
+    if (args_.params.typical_p >= 1.0f) return;
+    const float best = z(BestOf(z_));
+    std::erase_if(kept_, [&](int32_t id) { return canon::Mass(z(id), best) == 0; });
+    uint64_t masses = 0, gaps = 0;
+    for (const int32_t id : kept_) {
+      const uint64_t mass = canon::Mass(z(id), best);
+      masses += mass;
+      gaps += canon::WeightedGap(mass, canon::Gap(z(id), best));
+    }
+    const uint64_t mean_gap = canon::MeanGap(gaps, masses);
+    const auto distance = [&](int32_t id) {
+      return canon::DistanceOf(canon::Gap(z(id), best), mean_gap);
+    };
+    std::sort(kept_.begin(), kept_.end(),
+              [&](int32_t a, int32_t b) { return distance(a) < distance(b); });
+    const uint64_t target = canon::MassTarget(args_.params.typical_p, masses);
+    uint64_t sum = 0, farthest = 0;
+    for (const int32_t id : kept_) {
+      if (sum >= target) break;
+      sum += canon::Mass(z(id), best);
+      farthest = distance(id);
+    }
+    std::erase_if(kept_, [&](int32_t id) { return distance(id) > farthest; });
   }
 
   const SampleArgs& args_;

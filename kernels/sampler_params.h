@@ -15,6 +15,7 @@ struct SamplerParams {
   float repetition_penalty = 1;  // 1: off.
   float presence_penalty = 0;
   float frequency_penalty = 0;
+  float typical_p = 1;  // 1: off.
 };
 
 }  // namespace fathom::kernels

@@ -65,7 +65,6 @@ constexpr HarmlessKey kHarmlessGenerationKeys[] = {
     {"num_beam_groups", 1.0},
     {"penalty_alpha", 0.0},
     {"min_length", 0.0},
-    {"typical_p", 1.0},
     {"epsilon_cutoff", 0.0},
     {"eta_cutoff", 0.0},
     {"no_repeat_ngram_size", 0.0},

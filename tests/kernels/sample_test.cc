@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "kernels/logprob.h"
 #include "tests/kernels/compare.h"
@@ -43,7 +44,8 @@ TEST(SampleTest, VectorsEqualTheReference) {
                    .min_p = Pick(random, {0, 0, 0.05f, 1}),
                    .repetition_penalty = Pick(random, {1, 1.2f, 0.8f}),
                    .presence_penalty = Pick(random, {0, 0.5f, -1}),
-                   .frequency_penalty = Pick(random, {0, 0.3f, -0.2f})},
+                   .frequency_penalty = Pick(random, {0, 0.3f, -0.2f}),
+                   .typical_p = Pick(random, {0.01f, 0.5f, 0.95f, 1, 1, 1})},
         .bias = bias,
         .banned = banned,
         .seen = seen,
@@ -90,7 +92,8 @@ TEST(SampleTest, HardValuesKeepARowWhole) {
                                .min_p = Pick(random, {0, 0, 1e-45f, 0.5f}),
                                .repetition_penalty = Pick(random, {1e-45f, 1e-38f, 1e-3f, 1, 2}),
                                .presence_penalty = Pick(random, {0, 2, -2}),
-                               .frequency_penalty = Pick(random, {0, 2, -2})},
+                               .frequency_penalty = Pick(random, {0, 2, -2}),
+                               .typical_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1, 1, 1})},
                     .bias = bias,
                     .banned = banned,
                     .seen = seen,
@@ -213,6 +216,32 @@ TEST(SampleTest, FiltersKeepWhatTheySay) {
   EXPECT_EQ(most({.params = {.top_p = 0.0f}}), 0);
   EXPECT_EQ(most({.params = {.min_p = 0.2f}}), 2);
   EXPECT_EQ(most({.params = {.min_p = 1.0f}}), 0);
+}
+
+TEST(SampleTest, TypicalTokensAreNearTheEntropy) {
+  SampleScratch scratch;
+  const auto drawn = [&](const std::vector<float>& logits, SamplerParams params) {
+    std::set<int32_t> ids;
+    for (int32_t i = 0; i < 3000; ++i) {
+      const SampleArgs args{.logits = logits, .params = params, .position = i, .scratch = &scratch};
+      ids.insert(SampleRef(args));
+      ForEachIsa([&] { EXPECT_EQ(SampleCpu(args), SampleRef(args)); });
+    }
+    return ids;
+  };
+  using Ids = std::set<int32_t>;
+  // Shares 1/2, 1/4, 1/8, ...: -log2 p is 1, 2, 3, ..., and the entropy is close to 2.
+  std::vector<float> halves(8);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = -static_cast<float>(i) * std::log(2.0f);
+  EXPECT_EQ(drawn(halves, {.typical_p = 1e-45f}), Ids({1}));
+  EXPECT_EQ(drawn(halves, {.typical_p = 0.2f}), Ids({1}));
+  EXPECT_EQ(drawn(halves, {.typical_p = 0.3f}), Ids({0, 1}));
+  EXPECT_EQ(drawn(halves, {.typical_p = 0.8f}), Ids({0, 1, 2}));
+  // Of what the other filters keep: shares 4/7, 2/7, 1/7, and the entropy is close to 1.4.
+  EXPECT_EQ(drawn(halves, {.top_k = 3, .typical_p = 0.2f}), Ids({1}));
+  EXPECT_EQ(drawn(halves, {.min_p = 0.4f, .typical_p = 0.2f}), Ids({0}));  // 2/3, 1/3; 0.9.
+  // Tokens at equal distances are kept together.
+  EXPECT_EQ(drawn({2, 2, 2, 2, 2}, {.typical_p = 0.01f}), Ids({0, 1, 2, 3, 4}));
 }
 
 TEST(LogprobTest, VectorsEqualTheReferenceAndAreTrue) {

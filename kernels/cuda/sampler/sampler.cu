@@ -130,11 +130,32 @@ FATHOM_DEVICE void KeepTopP(BlockRow* row, float best, float top_p) {
   Summary mine;
   keys.ForEach([&](uint64_t key, uint64_t mass, int) { mine = Combine(mine, {key, mass, key}); });
   const Summary all = Exchange(row, mine);
-  const uint64_t target = canon::TopPTarget(top_p, all.sum);
-  const Cut cut = Select(&bins, keys, {all.min, all.max, target == 0 ? 1 : target});
+  const Cut cut = Select(&bins, keys, {all.min, all.max, canon::MassTarget(top_p, all.sum)});
   ForOwn(*row, [&](int local, float z) {
     const uint64_t mass = MassOf(z, best);
     const bool kept = mass != 0 && Keeps(cut, MassKey(mass), IdOfLocal(local, row->block));
+    if (!kept) row->z[local] = -INFINITY;
+  });
+}
+
+// min_p comes before typical_p, which needs the sums of what min_p keeps. Without typical_p,
+// DrawWithNoise applies min_p.
+FATHOM_DEVICE void KeepTypical(BlockRow* row, float best, float min_p, float typical_p) {
+  const RowSource source{row};
+  ClusterBins bins{row};
+  if (min_p > 0.0f) {
+    ForOwn(*row, [&](int local, float z) {
+      if (!canon::HasMinP(MassOf(z, best), min_p)) row->z[local] = -INFINITY;
+    });
+  }
+  const GapSums mine = SumGaps(source, best);
+  const uint64_t masses = Exchange(row, {0, mine.masses}).sum;
+  const uint64_t gaps = Exchange(row, {0, mine.gaps}).sum;
+  const TypicalKeys keys{&source, best, canon::MeanGap(gaps, masses)};
+  const uint64_t least =
+      LeastKey(&bins, keys, {0, kDistanceKeyMax, canon::MassTarget(typical_p, masses)});
+  ForOwn(*row, [&](int local, float z) {
+    const bool kept = MassOf(z, best) != 0 && TypicalKey(z, best, keys.mean_gap) >= least;
     if (!kept) row->z[local] = -INFINITY;
   });
 }
@@ -196,7 +217,8 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
     return finite ? drawn : kNotFinite;
   }
   const bool by_k = slot.params.top_k > 0 && slot.params.top_k < row->vocab;
-  const bool narrow = by_k || slot.params.top_p < 1.0f || slot.params.min_p > 0.0f;
+  const bool narrow =
+      by_k || slot.params.top_p < 1.0f || slot.params.min_p > 0.0f || slot.params.typical_p < 1.0f;
   float best = 0;
   if (narrow) {
     uint64_t key = 0;
@@ -210,6 +232,9 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
     if (best == -INFINITY) return 0;
     if (by_k) KeepTopK(row, best, slot.params.top_k);
     if (slot.params.top_p < 1.0f) KeepTopP(row, best, slot.params.top_p);
+    if (slot.params.typical_p < 1.0f) {
+      KeepTypical(row, best, slot.params.min_p, slot.params.typical_p);
+    }
   }
   drawn = DrawWithNoise(*row, ask.position, best, narrow);
   return finite ? drawn : kNotFinite;

@@ -155,6 +155,7 @@ int main(int argc, char** argv) {
       {"top_k50_top_p0.9", {.params = {.temperature = 0.8f, .top_k = 50, .top_p = 0.9f}}, -1},
       {"top_p0.95", {.params = {.temperature = 1, .top_p = 0.95f}}, -1},
       {"min_p0.05", {.params = {.temperature = 1, .min_p = 0.05f}}, -1},
+      {"typical_p0.9", {.params = {.temperature = 1, .typical_p = 0.9f}}, -1},
       {"greedy_penalized",
        {.params = {.temperature = 0, .repetition_penalty = 1.1f}, .penalized = 1},
        -1},

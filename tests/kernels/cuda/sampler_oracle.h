@@ -85,6 +85,7 @@ inline SamplerSlot RandomSlot(Batch* batch, int id, std::mt19937_64& random) {
   slot.params.temperature = Pick(random, {0.0f, 0.01f, 0.7f, 1.0f, 1.0f, 1.5f});
   slot.params.top_p = Pick(random, {0.0f, 0.01f, 0.5f, 0.95f, 1.0f, 1.0f, 1.0f});
   slot.params.min_p = Pick(random, {0.0f, 0.0f, 0.05f, 1.0f});
+  slot.params.typical_p = Pick(random, {0.01f, 0.3f, 0.9f, 0.999f, 1.0f, 1.0f, 1.0f, 1.0f});
   slot.params.top_k = Pick(random, {0, 0, 1, 5, 50, 1000, batch->vocab - 1, batch->vocab + 5});
   slot.penalized = static_cast<uint16_t>(random() % 2);
   slot.params.repetition_penalty = Pick(random, {1.0f, 1.2f, 0.8f});
