@@ -158,6 +158,19 @@ TEST(Wire, AbsentSamplingFieldsTakeTheDefaults) {
   EXPECT_EQ(*request, Request{});
 }
 
+// A peer of an older build refuses a field that it does not know, so one that is not used is not
+// sent.
+TEST(Wire, DefaultSamplingValuesAreLeftOut) {
+  Request request;
+  pb::Request message;
+  ToWire(request, &message);
+  EXPECT_EQ(message.sampling().ByteSizeLong(), 0u) << message.DebugString();
+  request.sampling.typical_p = 0.5f;
+  ToWire(request, &message);
+  EXPECT_EQ(message.sampling().typical_p(), 0.5f);
+  EXPECT_EQ(message.sampling().ByteSizeLong(), 5u) << message.DebugString();
+}
+
 template <class WireMessage>
 void ExpectRefused(const WireMessage& message, const std::string& field) {
   auto value = FromWire(message);
