@@ -17,13 +17,7 @@ void SetIf(const std::optional<T>& value, Setter set) {
 }
 
 void ToWire(const Sampling& from, v1::Sampling* to) {
-  SetIf(from.temperature, [to](float v) { to->set_temperature(v); });
-  SetIf(from.top_k, [to](int32_t v) { to->set_top_k(v); });
-  SetIf(from.top_p, [to](float v) { to->set_top_p(v); });
-  SetIf(from.min_p, [to](float v) { to->set_min_p(v); });
-  SetIf(from.repetition_penalty, [to](float v) { to->set_repetition_penalty(v); });
-  SetIf(from.presence_penalty, [to](float v) { to->set_presence_penalty(v); });
-  SetIf(from.frequency_penalty, [to](float v) { to->set_frequency_penalty(v); });
+  SetSamplingFields(from, to);
   for (const auto& [id, bias] : from.logit_bias) (*to->mutable_logit_bias())[id] = bias;
   SetIf(from.seed, [to](uint64_t v) { to->set_seed(v); });
   SetIf(from.n, [to](int32_t v) { to->set_n(v); });
@@ -82,14 +76,7 @@ void ConversationToWire(const Conversation& from, Message* to) {
 }
 
 Sampling FromWire(const v1::Sampling& from) {
-  Sampling to;
-  if (from.has_temperature()) to.temperature = from.temperature();
-  if (from.has_top_k()) to.top_k = from.top_k();
-  if (from.has_top_p()) to.top_p = from.top_p();
-  if (from.has_min_p()) to.min_p = from.min_p();
-  if (from.has_repetition_penalty()) to.repetition_penalty = from.repetition_penalty();
-  if (from.has_presence_penalty()) to.presence_penalty = from.presence_penalty();
-  if (from.has_frequency_penalty()) to.frequency_penalty = from.frequency_penalty();
+  Sampling to{SamplingFieldsOf(from), {}, {}, {}};
   to.logit_bias.insert(from.logit_bias().begin(), from.logit_bias().end());
   if (from.has_seed()) to.seed = from.seed();
   if (from.has_n()) to.n = from.n();

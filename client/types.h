@@ -10,18 +10,12 @@
 #include <vector>
 
 #include "cluster/request.h"
+#include "common/sampling_fields.h"
 #include "common/types.h"
 
 namespace fathom::client {
 
-struct Sampling {
-  std::optional<float> temperature;
-  std::optional<int32_t> top_k;
-  std::optional<float> top_p;
-  std::optional<float> min_p;
-  std::optional<float> repetition_penalty;
-  std::optional<float> presence_penalty;
-  std::optional<float> frequency_penalty;
+struct Sampling : SamplingOptions {
   std::map<TokenId, float> logit_bias;
   std::optional<uint64_t> seed;
   std::optional<int32_t> n;

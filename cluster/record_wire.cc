@@ -138,13 +138,9 @@ absl::StatusOr<PromptLogprobs> FromWire(const pb::PromptLogprobs& from) {
 void ToWire(const Request& from, pb::Request* to) {
   to->Clear();
   pb::Sampling* sampling = to->mutable_sampling();
-  sampling->set_temperature(from.sampling.temperature);
-  sampling->set_top_k(from.sampling.top_k);
-  sampling->set_top_p(from.sampling.top_p);
-  sampling->set_min_p(from.sampling.min_p);
-  sampling->set_repetition_penalty(from.sampling.repetition_penalty);
-  sampling->set_presence_penalty(from.sampling.presence_penalty);
-  sampling->set_frequency_penalty(from.sampling.frequency_penalty);
+  // Default values are left out, so that a peer of an older build takes a request that does not use
+  // a field which that build does not have.
+  SetSamplingFields(ChangedOnly(from.sampling), sampling);
   for (const auto& [id, bias] : from.sampling.logit_bias) {
     pb::LogitBias* entry = sampling->add_logit_bias();
     entry->set_id(id);
@@ -163,19 +159,9 @@ absl::StatusOr<Request> FromWire(const pb::Request& from) {
   FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
   FATHOM_RETURN_IF_ERROR(CheckKnownFields(from.sampling()));
   if (from.n() < 1) return Invalid("Request.n: {} is not at least 1", from.n());
-  Request to;
   const pb::Sampling& sampling = from.sampling();
-  if (sampling.has_temperature()) to.sampling.temperature = sampling.temperature();
-  if (sampling.has_top_k()) to.sampling.top_k = sampling.top_k();
-  if (sampling.has_top_p()) to.sampling.top_p = sampling.top_p();
-  if (sampling.has_min_p()) to.sampling.min_p = sampling.min_p();
-  if (sampling.has_repetition_penalty()) {
-    to.sampling.repetition_penalty = sampling.repetition_penalty();
-  }
-  if (sampling.has_presence_penalty()) to.sampling.presence_penalty = sampling.presence_penalty();
-  if (sampling.has_frequency_penalty()) {
-    to.sampling.frequency_penalty = sampling.frequency_penalty();
-  }
+  Request to;
+  to.sampling = {Resolve(SamplingFieldsOf(sampling)), {}};
   to.sampling.logit_bias.reserve(sampling.logit_bias_size());
   for (const pb::LogitBias& entry : sampling.logit_bias()) {
     if (!to.sampling.logit_bias.empty() && entry.id() <= to.sampling.logit_bias.back().first) {

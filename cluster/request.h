@@ -14,20 +14,14 @@
 #include <vector>
 
 #include "common/request_limits.h"
+#include "common/sampling_fields.h"
 #include "common/types.h"
 
 namespace fathom {
 
 // The effective values: the router resolved defaults (the request, else generation_config.json,
-// else OpenAI's). docs/NUMERICS.md, "Sampler" has the order of operations.
-struct SamplingParams {
-  float temperature = 1.0f;                           // 0: argmax.
-  int32_t top_k = 0;                                  // 0: off.
-  float top_p = 1.0f;                                 // 1: off.
-  float min_p = 0.0f;                                 // 0: off.
-  float repetition_penalty = 1.0f;                    // 1: off. Applies to prompt and output.
-  float presence_penalty = 0.0f;                      // Output only.
-  float frequency_penalty = 0.0f;                     // Output only.
+// else OpenAI's).
+struct SamplingParams : SamplingValues {
   std::vector<std::pair<TokenId, float>> logit_bias;  // Ascending ids, each once; kLogitBiasMax.
   bool operator==(const SamplingParams&) const = default;
 };

@@ -5,6 +5,7 @@
 #include <google/protobuf/reflection.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "cluster/protocol.h"
 #include "cluster/request.h"
 #include "common/check.h"
+#include "common/sampling_fields.h"
 
 namespace fathom {
 namespace {
@@ -42,7 +44,7 @@ constexpr double kBlobBytes = kClusterMessageBytesMax;
 constexpr double kLeast = std::numeric_limits<float>::denorm_min();
 constexpr int32_t kListMax = 1 << 27;
 
-constexpr WireRange kRanges[] = {
+constexpr WireRange kOtherRanges[] = {
     {"StepsHello.term", 0, kNumberMax},
     {"StepsHello.epoch", 0, kNumberMax},
     {"StepsHello.rank", 0, kRankMax},
@@ -99,13 +101,6 @@ constexpr WireRange kRanges[] = {
     {"Drain.grace_ms", 0, kDurationMsMax},
     {"SessionKey.tenant", 0, kNameBytes},
     {"SessionKey.request_id", 0, kNameBytes},
-    {"Sampling.temperature", 0, 2},
-    {"Sampling.top_k", 0, kTokenIdMax + 1},
-    {"Sampling.top_p", kLeast, 1},
-    {"Sampling.min_p", 0, 1},
-    {"Sampling.repetition_penalty", 0.001, 2},
-    {"Sampling.presence_penalty", -2, 2},
-    {"Sampling.frequency_penalty", -2, 2},
     {"Sampling.logit_bias", 0, 0, kLogitBiasMax},
     {"LogitBias.id", 0, kTokenIdMax},
     {"LogitBias.bias", kSuppressedBias, 100},
@@ -255,6 +250,16 @@ constexpr WireRange kRanges[] = {
     {"StepResult.rows", 0, 0, static_cast<int32_t>(kSlotsMax)},
     {"StepResult.collectives", -kAny, kAny},
 };
+
+constexpr auto kRanges = [] {
+  std::array<WireRange, kSamplingFieldCount + std::size(kOtherRanges)> ranges;
+  WireRange* next = ranges.data();
+  for (const SamplingField& row : kSamplingFields) {
+    *next++ = {row.wire_name, row.min_excluded ? row.min + kLeast : row.min, row.max};
+  }
+  std::copy(std::begin(kOtherRanges), std::end(kOtherRanges), next);
+  return ranges;
+}();
 
 // A field and its row of the table; looked up once per process.
 struct Rule {

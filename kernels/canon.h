@@ -215,23 +215,48 @@ FATHOM_CANON float Penalized(float z, int32_t count, float repetition, float fre
   return z - frequency * times - presence;
 }
 
-// The mass of a token for top_k, top_p and min_p: round(2^((z - best) log2 e) * 2^40). The best
+// Rounds 0 <= x < 2^51 to the nearest integer, ties to even: the sum with 2^52 has no fraction
+// bits.
+FATHOM_CANON uint64_t Rounded(double x) {
+  return __builtin_bit_cast(uint64_t, x + 4503599627370496.0) & 0x000FFFFFFFFFFFFFull;
+}
+
+// The mass of a token for top_p, min_p and typical_p: round(2^((z - best) log2 e) * 2^40). The best
 // token has a mass of 2^40.
 inline constexpr uint64_t kMassOne = uint64_t{1} << 40;
 FATHOM_CANON uint64_t Mass(float z, float best) {
   const float x = z == best ? 0.0f : z - best;
-  const double scaled = static_cast<double>(Ex2(x * kLog2E)) * static_cast<double>(kMassOne);
-  // Adding 2^52 leaves no fraction bits, so the mantissa is the nearest integer, ties to even.
-  return __builtin_bit_cast(uint64_t, scaled + 4503599627370496.0) & 0x000FFFFFFFFFFFFFull;
+  return Rounded(static_cast<double>(Ex2(x * kLog2E)) * static_cast<double>(kMassOne));
 }
 
-// TopPTarget is the sum that the masses of the tokens kept by top_p must reach. HasMinP says
-// whether min_p keeps a token of this mass.
-FATHOM_CANON uint64_t TopPTarget(float top_p, uint64_t total) {
-  return static_cast<uint64_t>(Ceil(static_cast<double>(top_p) * static_cast<double>(total)));
+// MassTarget is the sum that the masses of the tokens kept by top_p or typical_p must reach; it is
+// at least 1, so that a token is kept. HasMinP says whether min_p keeps a token of this mass.
+FATHOM_CANON uint64_t MassTarget(float share, uint64_t total) {
+  const double target = Ceil(static_cast<double>(share) * static_cast<double>(total));
+  return target < 1.0 ? 1 : static_cast<uint64_t>(target);
 }
 FATHOM_CANON bool HasMinP(uint64_t mass, float min_p) {
   return static_cast<double>(mass) >= static_cast<double>(min_p) * static_cast<double>(kMassOne);
+}
+
+// For typical_p. The gap of a token is best - z in units of 2^-32. It differs from -log p by the
+// same number for all tokens, and so does the mean of the gaps (weighted by p) from the entropy. So
+// the distance of a token's gap from the mean gap is |-log p - entropy|, without a logarithm.
+// REQUIRES: the token has a mass, so best - z is at most 30.
+inline constexpr double kGapOne = 4294967296.0;
+FATHOM_CANON uint64_t Gap(float z, float best) {
+  return Rounded(static_cast<double>(best - z) * kGapOne);
+}
+// A token's part of the sum of gaps, in units of a mass.
+FATHOM_CANON uint64_t WeightedGap(uint64_t mass, uint64_t gap) {
+  return Rounded(static_cast<double>(mass) * static_cast<double>(gap) * 0x1p-32);
+}
+FATHOM_CANON uint64_t MeanGap(uint64_t weighted_gaps, uint64_t masses) {
+  const double mean = static_cast<double>(weighted_gaps) / static_cast<double>(masses);
+  return Rounded(mean * kGapOne);
+}
+FATHOM_CANON uint64_t DistanceOf(uint64_t gap, uint64_t mean_gap) {
+  return gap < mean_gap ? mean_gap - gap : gap - mean_gap;
 }
 
 // Philox4x32-10 (Salmon et al. 2011): applies ten rounds to `counter` in place.

@@ -1,13 +1,15 @@
 // kernels/sample.h: draws the next token of one row (docs/NUMERICS.md, "Sampler"): bias, masks,
-// penalties, temperature, top_k, top_p, min_p, then the argmax of z + noise. The noise is Philox at
-// (seed, sequence, position, id). The result is a pure function of the arguments and is the same on
-// every rank and every instruction set.
+// penalties, temperature, top_k, top_p, min_p, typical_p, then the argmax of z + noise. The noise
+// is Philox at (seed, sequence, position, id). The result is a pure function of the arguments and
+// is the same on every rank and every instruction set.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <utility>
 #include <vector>
+
+#include "kernels/sampler_params.h"
 
 namespace fathom::kernels {
 
@@ -26,14 +28,8 @@ struct SampleScratch {
 };
 
 struct SampleArgs {
-  std::span<const float> logits;    // [vocab], no NaN and no +inf.
-  float temperature = 1.0f;         // Below canon::kTemperatureMin: argmax, without noise.
-  int32_t top_k = 0;                // 0: off.
-  float top_p = 1.0f;               // 1: off.
-  float min_p = 0.0f;               // 0: off.
-  float repetition_penalty = 1.0f;  // 1: off.
-  float presence_penalty = 0.0f;
-  float frequency_penalty = 0.0f;
+  std::span<const float> logits;  // [vocab], no NaN and no +inf.
+  SamplerParams params;
   std::span<const std::pair<int32_t, float>> bias;  // Each id at most once.
   std::span<const int32_t> banned;  // Masked: end and stop tokens before min_tokens.
   std::span<const SeenToken> seen;  // Each id once, in any order. Read only if a penalty is on.

@@ -21,11 +21,12 @@ class RefSampler {
     AdjustLogits();
     const int32_t best = BestOf(z_);
     if (z(best) == -INFINITY) return -1;
-    if (canon::IsGreedy(args_.temperature)) return best;
-    for (float& value : z_) value = canon::Tempered(value, args_.temperature);
+    if (canon::IsGreedy(args_.params.temperature)) return best;
+    for (float& value : z_) value = canon::Tempered(value, args_.params.temperature);
     KeepTopK();
     KeepTopP();
     KeepMinP();
+    KeepTypical();
     std::vector<float> noisy(z_.size(), -INFINITY);
     for (const int32_t id : kept_) {
       noisy[static_cast<size_t>(id)] =
@@ -46,22 +47,22 @@ class RefSampler {
     for (const auto& [id, bias] : args_.bias) z(id) += bias;
     for (const int32_t id : args_.banned) z(id) = -INFINITY;
     for (const SeenToken& seen : args_.seen) {
-      z(seen.id) = canon::Penalized(z(seen.id), seen.output_count, args_.repetition_penalty,
-                                    args_.frequency_penalty, args_.presence_penalty);
+      z(seen.id) = canon::Penalized(z(seen.id), seen.output_count, args_.params.repetition_penalty,
+                                    args_.params.frequency_penalty, args_.params.presence_penalty);
     }
   }
 
   uint64_t MassOf(int32_t id) { return canon::Mass(z(id), z(BestOf(z_))); }
 
   void KeepTopK() {
-    if (args_.top_k <= 0 || static_cast<size_t>(args_.top_k) >= kept_.size()) return;
+    if (args_.params.top_k <= 0 || static_cast<size_t>(args_.params.top_k) >= kept_.size()) return;
     std::stable_sort(kept_.begin(), kept_.end(),
                      [this](int32_t a, int32_t b) { return z(a) > z(b); });
-    kept_.resize(static_cast<size_t>(args_.top_k));
+    kept_.resize(static_cast<size_t>(args_.params.top_k));
   }
 
   void KeepTopP() {
-    if (args_.top_p >= 1.0f) return;
+    if (args_.params.top_p >= 1.0f) return;
     std::vector<std::pair<uint64_t, int32_t>> order;
     uint64_t total = 0;
     for (const int32_t id : kept_) {
@@ -71,19 +72,46 @@ class RefSampler {
     std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
       return a.first != b.first ? a.first > b.first : a.second < b.second;
     });
-    const uint64_t target = canon::TopPTarget(args_.top_p, total);
+    const uint64_t target = canon::MassTarget(args_.params.top_p, total);
     uint64_t sum = 0;
     kept_.clear();
     for (const auto& [mass, id] : order) {
-      if (!kept_.empty() && sum >= target) break;
+      if (sum >= target) break;
       kept_.push_back(id);
       sum += mass;
     }
   }
 
   void KeepMinP() {
-    if (args_.min_p <= 0.0f) return;
-    std::erase_if(kept_, [this](int32_t id) { return !canon::HasMinP(MassOf(id), args_.min_p); });
+    if (args_.params.min_p <= 0.0f) return;
+    std::erase_if(kept_,
+                  [this](int32_t id) { return !canon::HasMinP(MassOf(id), args_.params.min_p); });
+  }
+
+  void KeepTypical() {
+    if (args_.params.typical_p >= 1.0f) return;
+    const float best = z(BestOf(z_));
+    std::erase_if(kept_, [&](int32_t id) { return canon::Mass(z(id), best) == 0; });
+    uint64_t masses = 0, gaps = 0;
+    for (const int32_t id : kept_) {
+      const uint64_t mass = canon::Mass(z(id), best);
+      masses += mass;
+      gaps += canon::WeightedGap(mass, canon::Gap(z(id), best));
+    }
+    const uint64_t mean_gap = canon::MeanGap(gaps, masses);
+    const auto distance = [&](int32_t id) {
+      return canon::DistanceOf(canon::Gap(z(id), best), mean_gap);
+    };
+    std::sort(kept_.begin(), kept_.end(),
+              [&](int32_t a, int32_t b) { return distance(a) < distance(b); });
+    const uint64_t target = canon::MassTarget(args_.params.typical_p, masses);
+    uint64_t sum = 0, farthest = 0;
+    for (const int32_t id : kept_) {
+      if (sum >= target) break;
+      sum += canon::Mass(z(id), best);
+      farthest = distance(id);
+    }
+    std::erase_if(kept_, [&](int32_t id) { return distance(id) > farthest; });
   }
 
   const SampleArgs& args_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "common/check.h"
 #include "common/request_limits.h"
@@ -64,7 +65,6 @@ constexpr HarmlessKey kHarmlessGenerationKeys[] = {
     {"num_beam_groups", 1.0},
     {"penalty_alpha", 0.0},
     {"min_length", 0.0},
-    {"typical_p", 1.0},
     {"epsilon_cutoff", 0.0},
     {"eta_cutoff", 0.0},
     {"no_repeat_ngram_size", 0.0},
@@ -78,25 +78,67 @@ constexpr HarmlessKey kHarmlessGenerationKeys[] = {
 constexpr std::string_view kEmptyLists[] = {"begin_suppress_tokens", "force_words_ids",
                                             "constraints", "forced_decoder_ids"};
 
-// The number at `key`, which must be at least `min` (above it if `excluded`); nullopt if it is
-// absent or refused.
-std::optional<float> Number(ConfigFields& fields, std::string_view key, double min, bool excluded) {
+void NoteOff(std::string_view key, auto value, const char* rule, GenerationConfig& config) {
+  config.notes.push_back(fmt::format("{} {} turns it off: {}", key, value, rule));
+}
+
+// The number at the row's key; nullopt if it is absent or refused. `off` turns the parameter off.
+std::optional<float> ReadNumber(ConfigFields& fields, const SamplingField& row, float off,
+                                GenerationConfig& config) {
+  const std::string_view key = row.name();
   if (fields.Take(key) == nullptr) return std::nullopt;
   const double value =
       fields.RealOr(key, 0, -std::numeric_limits<float>::max(), std::numeric_limits<float>::max());
-  if (excluded ? value > min : value >= min) {
-    // A value above 0 that a float cannot hold is rounded up to the least float, so that it stays
-    // above 0.
-    const auto real = static_cast<float>(value);
-    return value > 0 ? std::max(real, std::numeric_limits<float>::min()) : real;
+  if (row.file_min_excluded ? value <= row.file_min : value < row.file_min) {
+    fields.Refuse(key, fmt::format("is {}, which means nothing; expected a number {} {}", value,
+                                   row.file_min_excluded ? "above" : "of at least", row.file_min));
+    return std::nullopt;
   }
-  fields.Refuse(key, fmt::format("is {}, which means nothing; expected a number {} {}", value,
-                                 excluded ? "above" : "of at least", min));
+  // A value above 0 that a float cannot hold is rounded up to the least float, so that it stays
+  // above 0.
+  auto real = static_cast<float>(value);
+  if (value > 0) real = std::max(real, std::numeric_limits<float>::min());
+  if (real <= static_cast<float>(row.max) || row.above == AboveRange::kNearest) return real;
+  if (row.above == AboveRange::kOff) {
+    NoteOff(key, real, "it keeps the whole vocabulary", config);
+    return off;
+  }
+  fields.Refuse(key, fmt::format("is {}, which leaves no token; expected a number from {} to {}",
+                                 real, row.min, row.max));
   return std::nullopt;
 }
 
-void ReadTemperature(ConfigFields& fields, GenerationConfig& config) {
-  config.temperature = Number(fields, "temperature", 0, false);
+// The number of tokens at the row's key; 0: off.
+std::optional<int32_t> ReadCount(ConfigFields& fields, const SamplingField& row, int32_t vocab,
+                                 GenerationConfig& config) {
+  const std::string_view key = row.name();
+  const JsonValue* count = fields.Take(key);
+  if (count == nullptr) return std::nullopt;
+  const double* real = count->AsReal();
+  const bool whole = real != nullptr && *real == std::floor(*real) && std::abs(*real) < 1e15;
+  if (count->AsInt() == nullptr && !whole) {
+    fields.Refuse(key, fmt::format("is {}; expected an integer", count->Brief()));
+    return std::nullopt;
+  }
+  const int64_t value = whole ? static_cast<int64_t>(*real) : *count->AsInt();
+  if (value < 0) NoteOff(key, value, "below 0", config);
+  if (value >= vocab) NoteOff(key, value, "it keeps the whole vocabulary", config);
+  return value <= 0 || value >= vocab ? 0 : static_cast<int32_t>(value);
+}
+
+void ReadSampling(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
+  ForEachSamplingField([&](const SamplingField& row, auto value, auto option) {
+    const auto off = SamplingValues{}.*value;
+    if constexpr (std::is_same_v<decltype(off), const int32_t>) {
+      config.*option = ReadCount(fields, row, vocab, config);
+    } else {
+      config.*option = ReadNumber(fields, row, off, config);
+    }
+  });
+  if (config.top_p == 0.0f) {
+    config.notes.emplace_back("top_p 0 keeps the most likely token alone");
+    config.top_p = std::numeric_limits<float>::min();
+  }
   if (fields.BoolOr("do_sample", true)) return;
   if (config.temperature.value_or(0) > 0) {
     config.notes.push_back(
@@ -105,39 +147,6 @@ void ReadTemperature(ConfigFields& fields, GenerationConfig& config) {
                     *config.temperature));
   }
   config.temperature = 0.0f;
-}
-
-void ReadFilters(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
-  const auto off = [&](const char* key, auto value, const char* rule) {
-    config.notes.push_back(fmt::format("{} {} turns it off: {}", key, value, rule));
-  };
-  if (const JsonValue* top_k = fields.Take("top_k")) {
-    const double* real = top_k->AsReal();
-    const bool whole = real != nullptr && *real == std::floor(*real) && std::abs(*real) < 1e15;
-    if (top_k->AsInt() == nullptr && !whole) {
-      fields.Refuse("top_k", fmt::format("is {}; expected an integer", top_k->Brief()));
-    } else {
-      const int64_t value = whole ? static_cast<int64_t>(*real) : *top_k->AsInt();
-      const bool none = value <= 0 || value >= vocab;
-      if (value < 0) off("top_k", value, "below 0");
-      if (value >= vocab) off("top_k", value, "it keeps the whole vocabulary");
-      config.top_k = none ? 0 : static_cast<int32_t>(value);
-    }
-  }
-  config.top_p = Number(fields, "top_p", 0, false);
-  if (config.top_p == 0.0f) {
-    config.notes.emplace_back("top_p 0 keeps the most likely token alone");
-    config.top_p = std::numeric_limits<float>::min();
-  } else if (config.top_p > 1.0f) {
-    off("top_p", *config.top_p, "it keeps the whole vocabulary");
-    config.top_p = 1.0f;
-  }
-  config.min_p = Number(fields, "min_p", 0, false);
-  if (config.min_p > 1.0f) {
-    fields.Refuse("min_p", fmt::format("is {}, which leaves no token; expected a number from 0 "
-                                       "to 1",
-                                       *config.min_p));
-  }
 }
 
 void ReadStops(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
@@ -249,12 +258,7 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, in
   }
   ConfigFields fields(*root.AsObject());
   GenerationConfig config;
-  ReadTemperature(fields, config);
-  ReadFilters(fields, vocab, config);
-  config.repetition_penalty = Number(fields, "repetition_penalty", 0, true);
-  constexpr double kAny = -std::numeric_limits<float>::max();
-  config.presence_penalty = Number(fields, "presence_penalty", kAny, false);
-  config.frequency_penalty = Number(fields, "frequency_penalty", kAny, false);
+  ReadSampling(fields, vocab, config);
   ReadStops(fields, vocab, config);
   ReadSuppressed(fields, vocab, config);
   RefuseWhatIsNotBuilt(fields);

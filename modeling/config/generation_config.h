@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/sampling_fields.h"
 #include "common/types.h"
 #include "modeling/config/model_config.h"
 
@@ -25,15 +26,8 @@ inline constexpr char kOverrideGenerationFlag[] = "--override-generation-config"
 
 // nullopt: the file does not set the parameter. Values are finite and valid in principle; only the
 // router checks them against its limits for requests (router/api/model_folder.h).
-struct GenerationConfig {
+struct GenerationConfig : SamplingOptions {  // temperature: 0 if do_sample is false.
   std::vector<TokenId> end_ids;
-  std::optional<float> temperature;  // 0 if do_sample is false.
-  std::optional<int32_t> top_k;      // 0: off.
-  std::optional<float> top_p;        // Above 0; 1: off.
-  std::optional<float> min_p;
-  std::optional<float> repetition_penalty;  // Above 0.
-  std::optional<float> presence_penalty;
-  std::optional<float> frequency_penalty;
   std::optional<int32_t> min_new_tokens;
   std::vector<std::string> stop_strings;
   std::vector<TokenId> suppressed_ids;  // Never drawn; ascending, each once.

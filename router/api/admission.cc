@@ -53,15 +53,11 @@ absl::Status CheckNames(const PublicRequest& request, const ModelFacts& facts) {
 
 absl::Status CheckSampling(const PublicSampling& sampling, const ModelFacts& facts) {
   const FieldContext context = ContextOf(facts);
-  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kTemperature, sampling.temperature, facts));
-  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kTopK, sampling.top_k, facts));
-  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kTopP, sampling.top_p, facts));
-  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kMinP, sampling.min_p, facts));
-  FATHOM_RETURN_IF_ERROR(
-      CheckOptional(Field::kRepetitionPenalty, sampling.repetition_penalty, facts));
-  FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kPresencePenalty, sampling.presence_penalty, facts));
-  FATHOM_RETURN_IF_ERROR(
-      CheckOptional(Field::kFrequencyPenalty, sampling.frequency_penalty, facts));
+  absl::Status numbers;
+  ForEachSamplingField([&](const SamplingField& row, auto, auto option) {
+    if (numbers.ok()) numbers = CheckOptional(FieldOf(row), sampling.*option, facts);
+  });
+  FATHOM_RETURN_IF_ERROR(numbers);
   FATHOM_RETURN_IF_ERROR(
       CheckField(Field::kLogitBiasCount, static_cast<double>(sampling.logit_bias.size()), context));
   for (const auto& [id, bias] : sampling.logit_bias) {
@@ -221,20 +217,8 @@ std::vector<std::pair<TokenId, float>> WithSuppressed(
 }  // namespace
 
 SamplingParams ResolveSampling(const PublicSampling& sampling, const RequestDefaults& defaults) {
-  SamplingParams params;  // OpenAI's defaults.
-  params.temperature =
-      sampling.temperature.value_or(defaults.temperature.value_or(params.temperature));
-  params.top_k = sampling.top_k.value_or(defaults.top_k.value_or(params.top_k));
-  params.top_p = sampling.top_p.value_or(defaults.top_p.value_or(params.top_p));
-  params.min_p = sampling.min_p.value_or(defaults.min_p.value_or(params.min_p));
-  params.repetition_penalty = sampling.repetition_penalty.value_or(
-      defaults.repetition_penalty.value_or(params.repetition_penalty));
-  params.presence_penalty = sampling.presence_penalty.value_or(
-      defaults.presence_penalty.value_or(params.presence_penalty));
-  params.frequency_penalty = sampling.frequency_penalty.value_or(
-      defaults.frequency_penalty.value_or(params.frequency_penalty));
-  params.logit_bias = WithSuppressed(sampling.logit_bias, defaults.suppressed_ids);
-  return params;
+  return {Resolve(sampling, defaults),
+          WithSuppressed(sampling.logit_bias, defaults.suppressed_ids)};
 }
 
 absl::Status CheckTokenIds(const std::vector<TokenId>& ids, const ModelFacts& facts,

@@ -16,18 +16,13 @@
 
 namespace fathom::router {
 
-struct PublicSampling {
-  std::optional<float> temperature;
-  std::optional<int32_t> top_k;
-  std::optional<float> top_p;
-  std::optional<float> min_p;
-  std::optional<float> repetition_penalty;
-  std::optional<float> presence_penalty;
-  std::optional<float> frequency_penalty;
+// What a request says about sampling besides the numbers of common/sampling_fields.h.
+struct SamplingExtras {
   std::vector<std::pair<TokenId, float>> logit_bias;  // Ascending ids, each once.
   std::optional<uint64_t> seed;
   std::optional<int32_t> n;
 };
+struct PublicSampling : SamplingOptions, SamplingExtras {};
 
 struct PublicStop {
   std::optional<int32_t> max_tokens;

@@ -1,6 +1,7 @@
 #include "router/api/canonical_encoding.h"
 
 #include <bit>
+#include <map>
 
 namespace fathom::router {
 namespace {
@@ -81,11 +82,17 @@ std::string Struct(const Field&... fields) {
 std::string Value(const std::pair<TokenId, float>& bias) { return Struct(bias.first, bias.second); }
 
 std::string Value(const PublicSampling& sampling) {
-  const auto& [temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
-               frequency_penalty, logit_bias, seed, n] = sampling;
+  const auto& [logit_bias, seed, n] = static_cast<const SamplingExtras&>(sampling);
   static_cast<void>(seed);
-  return Struct(temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
-                frequency_penalty, logit_bias, n);
+  std::map<uint8_t, std::string> fields;  // By tag.
+  ForEachSamplingField([&](const SamplingField& row, auto, auto option) {
+    Append(&fields[row.tag], row.tag, sampling.*option);
+  });
+  Append(&fields[8], 8, logit_bias);
+  Append(&fields[9], 9, n);
+  std::string bytes;
+  for (const auto& [tag, field] : fields) bytes += field;
+  return bytes;
 }
 
 std::string Value(const PublicStop& stop) {

@@ -1,5 +1,7 @@
 #include "router/api/field_limits.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "common/check.h"
@@ -13,22 +15,8 @@ using enum Field;
 constexpr UpperBound kFixed = UpperBound::kFixed;
 constexpr UpperBound kVocab = UpperBound::kVocabulary;
 
-// One row for each value of Field, in the order of the enum.
-constexpr FieldLimit kLimits[] = {
-    {kTemperature, "sampling.temperature", 0, 2, false, kFixed, "the model's, else 1", "",
-     "0, like all below 0.00001, takes the most likely token always"},
-    {kTopK, "sampling.top_k", 0, 1 << 24, false, kFixed, "the model's, else 0 (off)", "tokens",
-     "0 turns it off"},
-    {kTopP, "sampling.top_p", 0, 1, true, kFixed, "the model's, else 1 (off)", "",
-     "1 turns it off"},
-    {kMinP, "sampling.min_p", 0, 1, false, kFixed, "the model's, else 0 (off)", "",
-     "0 turns it off"},
-    {kRepetitionPenalty, "sampling.repetition_penalty", 0.001, 2, false, kFixed,
-     "the model's, else 1 (off)", "", "1 turns it off"},
-    {kPresencePenalty, "sampling.presence_penalty", -2, 2, false, kFixed,
-     "the model's, else 0 (off)", "", "0 turns it off"},
-    {kFrequencyPenalty, "sampling.frequency_penalty", -2, 2, false, kFixed,
-     "the model's, else 0 (off)", "", "0 turns it off"},
+// The rows after those of the sampling parameters, in the order of the enumeration.
+constexpr FieldLimit kOtherLimits[] = {
     {kLogitBiasId, "sampling.logit_bias", 0, 0, false, kVocab, "", "token id",
      "Tokenize gives a text's ids"},
     {kLogitBiasValue, "sampling.logit_bias", -100, 100, false, kFixed, "", "",
@@ -69,10 +57,21 @@ constexpr FieldLimit kLimits[] = {
     {kTemplateKwargsBytes, "chat_template_kwargs_json", 0, 65'536, false, kFixed, "none", "bytes",
      "send fewer variables"},
 };
-static_assert(std::size(kLimits) == static_cast<size_t>(Field::kCount));
+static_assert(kSamplingFieldCount + std::size(kOtherLimits) == static_cast<size_t>(Field::kCount));
+
+constexpr auto kLimits = [] {
+  std::array<FieldLimit, static_cast<size_t>(Field::kCount)> limits;
+  FieldLimit* next = limits.data();
+  for (const SamplingField& row : kSamplingFields) {
+    *next++ = {FieldOf(row), row.path,     row.min,  row.max,    row.min_excluded,
+               kFixed,       row.fallback, row.unit, row.way_out};
+  }
+  std::copy(std::begin(kOtherLimits), std::end(kOtherLimits), next);
+  return limits;
+}();
 
 constexpr bool RowsInOrder() {
-  for (size_t i = 0; i < std::size(kLimits); ++i) {
+  for (size_t i = 0; i < kLimits.size(); ++i) {
     if (static_cast<size_t>(kLimits[i].field) != i) return false;
   }
   return true;

@@ -3,23 +3,19 @@
 // fields against this table alone, and a property test tries values inside and outside of each row.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
+#include "common/sampling_fields.h"
 #include "common/status.h"
 
 namespace fathom::router {
 
-enum class Field {
-  kTemperature,
-  kTopK,
-  kTopP,
-  kMinP,
-  kRepetitionPenalty,
-  kPresencePenalty,
-  kFrequencyPenalty,
-  kLogitBiasId,
+// The first values are the rows of common/sampling_fields.h, which have no names here.
+enum class Field : size_t {
+  kLogitBiasId = kSamplingFieldCount,
   kLogitBiasValue,
   kLogitBiasCount,
   kN,
@@ -46,12 +42,12 @@ enum class Field {
 enum class UpperBound { kFixed, kVocabulary };
 
 struct FieldLimit {
-  Field field;
+  Field field = Field::kCount;
   std::string_view path;  // As in the proto: "sampling.temperature".
-  double min;
-  double max;         // Ignored with kVocabulary: then the maximum is the model's vocabulary - 1.
-  bool min_excluded;  // (min, max] instead of [min, max].
-  UpperBound upper;
+  double min = 0;
+  double max = 0;  // Ignored with kVocabulary: then the maximum is the model's vocabulary - 1.
+  bool min_excluded = false;  // (min, max] instead of [min, max].
+  UpperBound upper = UpperBound::kFixed;
   std::string_view fallback;  // The value that is used if the field is absent.
   std::string_view unit;
   std::string_view way_out;  // What the user can do instead.
@@ -59,6 +55,10 @@ struct FieldLimit {
 
 std::span<const FieldLimit> FieldLimits();
 const FieldLimit& LimitOf(Field field);
+// REQUIRES: a row of kSamplingFields itself, not a copy.
+constexpr Field FieldOf(const SamplingField& row) {
+  return static_cast<Field>(&row - kSamplingFields);
+}
 
 struct FieldContext {
   int32_t vocab = 0;       // The vocabulary of the model.

@@ -7,7 +7,6 @@
 #include "common/process.h"
 #include "modeling/config/generation_config.h"
 #include "modeling/config/model_config.h"
-#include "router/api/field_limits.h"
 
 namespace fathom::router {
 namespace {
@@ -27,9 +26,9 @@ std::string NameOf(const std::string& path) {
 // says so. It is not an error, because a value that a model's authors recommend must not prevent
 // the model from starting.
 template <class T>
-std::optional<T> Clamped(Field field, std::optional<T> value, std::vector<std::string>* notes) {
+std::optional<T> Clamped(const SamplingField& limit, std::optional<T> value,
+                         std::vector<std::string>* notes) {
   if (!value) return value;
-  const FieldLimit& limit = LimitOf(field);
   const T within = std::clamp(*value, static_cast<T>(limit.min), static_cast<T>(limit.max));
   if (within != *value) {
     notes->push_back(
@@ -42,16 +41,9 @@ std::optional<T> Clamped(Field field, std::optional<T> value, std::vector<std::s
 
 RequestDefaults DefaultsOf(const GenerationConfig& generation, std::vector<std::string>* notes) {
   RequestDefaults defaults;
-  defaults.temperature = Clamped(Field::kTemperature, generation.temperature, notes);
-  // ReadGenerationConfig has checked the ranges of these three.
-  defaults.top_k = generation.top_k;
-  defaults.top_p = generation.top_p;
-  defaults.min_p = generation.min_p;
-  defaults.repetition_penalty =
-      Clamped(Field::kRepetitionPenalty, generation.repetition_penalty, notes);
-  defaults.presence_penalty = Clamped(Field::kPresencePenalty, generation.presence_penalty, notes);
-  defaults.frequency_penalty =
-      Clamped(Field::kFrequencyPenalty, generation.frequency_penalty, notes);
+  ForEachSamplingField([&](const SamplingField& row, auto, auto option) {
+    defaults.*option = Clamped(row, generation.*option, notes);
+  });
   defaults.min_tokens = generation.min_new_tokens.value_or(0);
   defaults.stop_strings = generation.stop_strings;
   defaults.suppressed_ids = generation.suppressed_ids;

@@ -5,11 +5,11 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "common/sampling_fields.h"
 #include "common/status.h"
 #include "common/types.h"
 
@@ -17,14 +17,7 @@ namespace fathom::router {
 
 // The values of generation_config.json, which are used if a request gives none. They are within the
 // limits of a request (field_limits.h). If a value is absent here too, OpenAI's default is used.
-struct RequestDefaults {
-  std::optional<float> temperature;
-  std::optional<int32_t> top_k;
-  std::optional<float> top_p;
-  std::optional<float> min_p;
-  std::optional<float> repetition_penalty;
-  std::optional<float> presence_penalty;
-  std::optional<float> frequency_penalty;
+struct RequestDefaults : SamplingOptions {
   int32_t min_tokens = 0;  // Admission lowers it to the request's max_tokens.
   std::vector<std::string> stop_strings;
   std::vector<TokenId> suppressed_ids;  // Never generated, in any request; ascending, each once.

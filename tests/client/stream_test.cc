@@ -127,6 +127,18 @@ TEST(ClientStreamTest, UndisturbedIsOneCall) {
   EXPECT_TRUE(router.generated[0].sampling().has_seed()) << "and the seed";
 }
 
+TEST(ClientStreamTest, EverySamplingParameterIsSent) {
+  FakeRouter router;
+  Client client({.servers = {router.address()}});
+  GenerateRequest request = Question();
+  int number = 0;
+  ForEachSamplingField(
+      [&](const SamplingField&, auto, auto option) { request.sampling.*option = ++number; });
+  ExpectWhole(client.Generate(request, [](const Event&) { return true; }));
+  const SamplingOptions sent = SamplingFieldsOf(router.generated[0].sampling());
+  EXPECT_EQ(sent, static_cast<const SamplingOptions&>(request.sampling));
+}
+
 TEST(ClientStreamTest, ABrokenStreamGoesOnElsewhere) {
   FakeRouter first, second;
   first.on_generate = BreakAfter7;

@@ -48,7 +48,10 @@ class Random {
 
   Request MakeRequest() {
     Request value;
-    value.sampling = {Float(), Int(100), Float(), Float(), Float(), Float(), Float(), {}};
+    ForEachSamplingField([&](const SamplingField&, auto field, auto) {
+      auto& number = value.sampling.*field;
+      if (Coin()) number = static_cast<std::decay_t<decltype(number)>>(Coin() ? Float() : Int(100));
+    });
     for (int32_t id = Int(50); id < 200; id += 1 + Int(100)) {
       value.sampling.logit_bias.emplace_back(id, Float());
     }
@@ -153,6 +156,19 @@ TEST(Wire, AbsentSamplingFieldsTakeTheDefaults) {
   auto request = FromWire(message);
   ASSERT_TRUE(request.ok());
   EXPECT_EQ(*request, Request{});
+}
+
+// A peer of an older build refuses a field that it does not know, so one that is not used is not
+// sent.
+TEST(Wire, DefaultSamplingValuesAreLeftOut) {
+  Request request;
+  pb::Request message;
+  ToWire(request, &message);
+  EXPECT_EQ(message.sampling().ByteSizeLong(), 0u) << message.DebugString();
+  request.sampling.typical_p = 0.5f;
+  ToWire(request, &message);
+  EXPECT_EQ(message.sampling().typical_p(), 0.5f);
+  EXPECT_EQ(message.sampling().ByteSizeLong(), 5u) << message.DebugString();
 }
 
 template <class WireMessage>

@@ -137,6 +137,18 @@ class Generate(unittest.TestCase):
         self.assertEqual(kept.text, whole[: whole.index(stop) + len(stop)])
         self.cluster.wait_idle()
 
+    def test_sampling_parameters_reach_the_sampler(self):
+        asked = dict(temperature=0.9, top_k=40, top_p=0.8, min_p=0.01, repetition_penalty=1.1, presence_penalty=0.2, frequency_penalty=0.1,
+                     typical_p=0.6)
+        results = [self.generate(ids=[0, 3, 73], max_tokens=8, seed=5, ignore_eos=True, **asked) for _ in range(2)]
+        for name, value in asked.items():
+            self.assertAlmostEqual(getattr(results[0].started.sampling, name), value, places=6)
+        self.assertEqual(results[0].ids, results[1].ids)
+        # The tokens at the least distance from the entropy are few.
+        def first_tokens(**params):
+            return {self.generate(ids=[0, 3, 73], max_tokens=1, temperature=2.0, top_p=1.0, seed=seed, **params).ids[0] for seed in range(12)}
+        self.assertLess(len(first_tokens(typical_p=1e-6)), len(first_tokens()))
+
     def test_refusals_name_field_value_and_limit(self):
         ids = [0, 3, 73]
         bad = grpc.StatusCode.INVALID_ARGUMENT
@@ -149,6 +161,7 @@ class Generate(unittest.TestCase):
             (dict(ids=ids, temperature=float("nan")), "sampling.temperature", ("nan",)),
             (dict(ids=ids, top_p=0.0), "sampling.top_p", ("0",)),
             (dict(ids=ids, top_k=-1), "sampling.top_k", ("-1",)),
+            (dict(ids=ids, typical_p=0.0), "sampling.typical_p", ("0",)),
             (dict(ids=ids, logit_bias={9999: 1.0}), "sampling.logit_bias", ("9999",)),
             (dict(ids=ids, logprobs=1000), "output.logprobs", ("1000", "20")),
             (dict(ids=ids, request_id="a b"), "request_id", ("a b",)),

@@ -64,10 +64,10 @@ void CheckInvariants(const GenerationConfig& config) {
   FATHOM_CHECK(config.top_p.value_or(1) > 0 && config.top_p.value_or(1) <= 1);
   FATHOM_CHECK(config.min_p.value_or(0) >= 0 && config.min_p.value_or(0) <= 1);
   FATHOM_CHECK(config.temperature.value_or(0) >= 0 && config.repetition_penalty.value_or(1) > 0);
-  for (const auto& value : {config.temperature, config.repetition_penalty, config.presence_penalty,
-                            config.frequency_penalty}) {
-    FATHOM_CHECK(std::isfinite(value.value_or(0)));
-  }
+  FATHOM_CHECK(config.typical_p.value_or(1) > 0 && config.typical_p.value_or(1) <= 1);
+  ForEachSamplingField([&](const SamplingField&, auto, auto option) {
+    FATHOM_CHECK(std::isfinite((config.*option).value_or(0)));
+  });
   FATHOM_CHECK(config.min_new_tokens.value_or(0) >= 0);
 }
 
@@ -120,7 +120,7 @@ std::vector<std::string> FuzzSeeds() {
       R"({"bos_token_id":0,"eos_token_id":[1,7],"do_sample":true,"temperature":0.7,"top_p":0.95,
           "top_k":20,"repetition_penalty":1.05,"transformers_version":"4.51.0"})",
       R"({"do_sample":false,"top_k":-1,"top_p":0,"min_new_tokens":3,"stop_strings":["a","b"],
-          "suppress_tokens":[3],"bad_words_ids":[[2],[4]],"num_beams":1,"typical_p":null})",
+          "suppress_tokens":[3],"bad_words_ids":[[2],[4]],"num_beams":1,"typical_p":0.2})",
       R"({"metadata":{"total_size":1},"weight_map":{"a":"model-00001-of-00002.safetensors",
           "b":"model-00002-of-00002.safetensors"}})",
   };

@@ -32,7 +32,8 @@ def requests(vocab, count, longest, max_tokens):
             ids = common + ids
         made.append(request(ids=ids, max_tokens=max_tokens, temperature=rng.choice([0.0, 0.7, 1.3]), seed=rng.randrange(2**63),
                             logprobs=3, ignore_eos=True, top_p=rng.choice([1.0, 0.9]), top_k=rng.choice([0, 50]),
-                            repetition_penalty=rng.choice([1.0, 1.2]), frequency_penalty=rng.choice([0.0, 0.5])))
+                            repetition_penalty=rng.choice([1.0, 1.2]), frequency_penalty=rng.choice([0.0, 0.5]),
+                            typical_p=rng.choice([1.0, 0.9])))
     return made
 
 

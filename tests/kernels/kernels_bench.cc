@@ -101,9 +101,9 @@ int Run(const char* folder, int threads) {
       });
     };
     fmt::print("  sample: {:.1f} us", sample());
-    args.top_p = 0.95f;
+    args.params.top_p = 0.95f;
     fmt::print(", top_p {:.1f} us", sample());
-    args.temperature = 0;
+    args.params.temperature = 0;
     fmt::print(", greedy {:.1f} us\n", sample());
   }
   return 0;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "kernels/logprob.h"
 #include "tests/kernels/compare.h"
@@ -35,21 +36,23 @@ TEST(SampleTest, VectorsEqualTheReference) {
       if (random() % 20 == 0) banned.push_back(id);
       if (random() % 5 == 0) seen.push_back({id, static_cast<int32_t>(random() % 4)});
     }
-    const SampleArgs args{.logits = logits,
-                          .temperature = Pick(random, {0, 0.01f, 0.7f, 1, 1.5f}),
-                          .top_k = static_cast<int32_t>(Pick(random, {0, 1, 5, 100, 1000})),
-                          .top_p = Pick(random, {0.01f, 0.5f, 0.95f, 1, 1}),
-                          .min_p = Pick(random, {0, 0, 0.05f, 1}),
-                          .repetition_penalty = Pick(random, {1, 1.2f, 0.8f}),
-                          .presence_penalty = Pick(random, {0, 0.5f, -1}),
-                          .frequency_penalty = Pick(random, {0, 0.3f, -0.2f}),
-                          .bias = bias,
-                          .banned = banned,
-                          .seen = seen,
-                          .seed = random(),
-                          .sequence = static_cast<int32_t>(random() % 3),
-                          .position = static_cast<int32_t>(random() % 5000),
-                          .scratch = &scratch};
+    const SampleArgs args{
+        .logits = logits,
+        .params = {.temperature = Pick(random, {0, 0.01f, 0.7f, 1, 1.5f}),
+                   .top_k = static_cast<int32_t>(Pick(random, {0, 1, 5, 100, 1000})),
+                   .top_p = Pick(random, {0.01f, 0.5f, 0.95f, 1, 1}),
+                   .min_p = Pick(random, {0, 0, 0.05f, 1}),
+                   .repetition_penalty = Pick(random, {1, 1.2f, 0.8f}),
+                   .presence_penalty = Pick(random, {0, 0.5f, -1}),
+                   .frequency_penalty = Pick(random, {0, 0.3f, -0.2f}),
+                   .typical_p = Pick(random, {0.01f, 0.5f, 0.95f, 1, 1, 1})},
+        .bias = bias,
+        .banned = banned,
+        .seen = seen,
+        .seed = random(),
+        .sequence = static_cast<int32_t>(random() % 3),
+        .position = static_cast<int32_t>(random() % 5000),
+        .scratch = &scratch};
     const int32_t want = SampleRef(args);
     ForEachIsa([&] { ASSERT_EQ(SampleCpu(args), want) << "round " << round; });
     if (HasFatalFailure()) return;
@@ -81,28 +84,29 @@ TEST(SampleTest, HardValuesKeepARowWhole) {
         seen.push_back({id, static_cast<int32_t>(Pick(random, {0, 1, 40'000, 1 << 27}))});
       }
     }
-    SampleArgs args{
-        .logits = logits,
-        .temperature = Pick(random, {1e-45f, 1e-38f, 1e-20f, 9.99e-6f, 1e-5f, 1e-3f, 1, 2}),
-        .top_k = static_cast<int32_t>(Pick(random, {0, 0, 1, 7})),
-        .top_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1, 1}),
-        .min_p = Pick(random, {0, 0, 1e-45f, 0.5f}),
-        .repetition_penalty = Pick(random, {1e-45f, 1e-38f, 1e-3f, 1, 2}),
-        .presence_penalty = Pick(random, {0, 2, -2}),
-        .frequency_penalty = Pick(random, {0, 2, -2}),
-        .bias = bias,
-        .banned = banned,
-        .seen = seen,
-        .seed = random(),
-        .position = static_cast<int32_t>(random() % 5000),
-        .scratch = &scratch};
+    SampleArgs args{.logits = logits,
+                    .params = {.temperature = Pick(
+                                   random, {1e-45f, 1e-38f, 1e-20f, 9.99e-6f, 1e-5f, 1e-3f, 1, 2}),
+                               .top_k = static_cast<int32_t>(Pick(random, {0, 0, 1, 7})),
+                               .top_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1, 1}),
+                               .min_p = Pick(random, {0, 0, 1e-45f, 0.5f}),
+                               .repetition_penalty = Pick(random, {1e-45f, 1e-38f, 1e-3f, 1, 2}),
+                               .presence_penalty = Pick(random, {0, 2, -2}),
+                               .frequency_penalty = Pick(random, {0, 2, -2}),
+                               .typical_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1, 1, 1})},
+                    .bias = bias,
+                    .banned = banned,
+                    .seen = seen,
+                    .seed = random(),
+                    .position = static_cast<int32_t>(random() % 5000),
+                    .scratch = &scratch};
     const int32_t want = SampleRef(args);
     ASSERT_GE(want, 0) << "round " << round;
     ASSERT_EQ(std::count(banned.begin(), banned.end(), want), 0) << "round " << round;
     ForEachIsa([&] { ASSERT_EQ(SampleCpu(args), want) << "round " << round; });
     if (HasFatalFailure()) return;
-    if (args.temperature < 1e-5f) {
-      args.temperature = 0;
+    if (args.params.temperature < 1e-5f) {
+      args.params.temperature = 0;
       ASSERT_EQ(SampleRef(args), want) << "round " << round << ": a tiny temperature is not 0";
     }
   }
@@ -117,8 +121,10 @@ TEST(SampleTest, TinyTemperaturesTakeTheBest) {
   logits[701] = 4.5f;
   for (const float temperature : {0.0f, 1e-45f, 1e-38f, 1e-30f, 1e-10f, 9.9e-6f, 1e-5f, 1e-3f}) {
     for (int32_t position = 0; position < 20; ++position) {
-      const SampleArgs args{
-          .logits = logits, .temperature = temperature, .position = position, .scratch = &scratch};
+      const SampleArgs args{.logits = logits,
+                            .params = {.temperature = temperature},
+                            .position = position,
+                            .scratch = &scratch};
       ASSERT_EQ(SampleRef(args), 700) << temperature;
       ForEachIsa([&] { ASSERT_EQ(SampleCpu(args), 700) << temperature; });
     }
@@ -127,8 +133,7 @@ TEST(SampleTest, TinyTemperaturesTakeTheBest) {
   // keeps the order of several such tokens.
   const std::vector<SeenToken> seen = {{3, 1}, {700, 0}, {701, 2}};
   const SampleArgs args{.logits = logits,
-                        .temperature = 0.7f,
-                        .repetition_penalty = 1e-3f,
+                        .params = {.temperature = 0.7f, .repetition_penalty = 1e-3f},
                         .seen = seen,
                         .scratch = &scratch};
   EXPECT_EQ(SampleRef(args), 700);
@@ -141,8 +146,7 @@ TEST(SampleTest, CountsInTheOutputSaturate) {
   const auto drawn = [&](int32_t count) {
     const std::vector<SeenToken> seen = {{0, count}};
     const SampleArgs args{.logits = logits,
-                          .temperature = 0,
-                          .frequency_penalty = 2,
+                          .params = {.temperature = 0, .frequency_penalty = 2},
                           .seen = seen,
                           .scratch = &scratch};
     EXPECT_EQ(SampleCpu(args), SampleRef(args));
@@ -164,7 +168,7 @@ TEST(SampleTest, NothingLeftIsSaid) {
 TEST(SampleTest, GreedyTakesTheLowestOfEquals) {
   SampleScratch scratch;
   const std::vector<float> logits = {1, 5, 2, 5, 5};
-  EXPECT_EQ(SampleCpu({.logits = logits, .temperature = 0, .scratch = &scratch}), 1);
+  EXPECT_EQ(SampleCpu({.logits = logits, .params = {.temperature = 0}, .scratch = &scratch}), 1);
 }
 
 // The frequencies over many positions match the softmax: chi-squared with 7 degrees of freedom.
@@ -174,8 +178,11 @@ TEST(SampleTest, FollowsTheDistribution) {
   constexpr int kDraws = 40'000;
   std::vector<int> counts(logits.size());
   for (int i = 0; i < kDraws; ++i) {
-    const SampleArgs args{
-        .logits = logits, .temperature = 0.8f, .seed = 11, .position = i, .scratch = &scratch};
+    const SampleArgs args{.logits = logits,
+                          .params = {.temperature = 0.8f},
+                          .seed = 11,
+                          .position = i,
+                          .scratch = &scratch};
     ++counts[static_cast<size_t>(SampleCpu(args))];
   }
   double total = 0;
@@ -204,11 +211,37 @@ TEST(SampleTest, FiltersKeepWhatTheySay) {
     return largest;
   };
   EXPECT_EQ(most({}), 7);
-  EXPECT_EQ(most({.top_k = 3}), 2);
-  EXPECT_EQ(most({.top_p = 0.7f}), 1);
-  EXPECT_EQ(most({.top_p = 0.0f}), 0);
-  EXPECT_EQ(most({.min_p = 0.2f}), 2);
-  EXPECT_EQ(most({.min_p = 1.0f}), 0);
+  EXPECT_EQ(most({.params = {.top_k = 3}}), 2);
+  EXPECT_EQ(most({.params = {.top_p = 0.7f}}), 1);
+  EXPECT_EQ(most({.params = {.top_p = 0.0f}}), 0);
+  EXPECT_EQ(most({.params = {.min_p = 0.2f}}), 2);
+  EXPECT_EQ(most({.params = {.min_p = 1.0f}}), 0);
+}
+
+TEST(SampleTest, TypicalTokensAreNearTheEntropy) {
+  SampleScratch scratch;
+  const auto drawn = [&](const std::vector<float>& logits, SamplerParams params) {
+    std::set<int32_t> ids;
+    for (int32_t i = 0; i < 3000; ++i) {
+      const SampleArgs args{.logits = logits, .params = params, .position = i, .scratch = &scratch};
+      ids.insert(SampleRef(args));
+      ForEachIsa([&] { EXPECT_EQ(SampleCpu(args), SampleRef(args)); });
+    }
+    return ids;
+  };
+  using Ids = std::set<int32_t>;
+  // Shares 1/2, 1/4, 1/8, ...: -log2 p is 1, 2, 3, ..., and the entropy is close to 2.
+  std::vector<float> halves(8);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = -static_cast<float>(i) * std::log(2.0f);
+  EXPECT_EQ(drawn(halves, {.typical_p = 1e-45f}), Ids({1}));
+  EXPECT_EQ(drawn(halves, {.typical_p = 0.2f}), Ids({1}));
+  EXPECT_EQ(drawn(halves, {.typical_p = 0.3f}), Ids({0, 1}));
+  EXPECT_EQ(drawn(halves, {.typical_p = 0.8f}), Ids({0, 1, 2}));
+  // Of what the other filters keep: shares 4/7, 2/7, 1/7, and the entropy is close to 1.4.
+  EXPECT_EQ(drawn(halves, {.top_k = 3, .typical_p = 0.2f}), Ids({1}));
+  EXPECT_EQ(drawn(halves, {.min_p = 0.4f, .typical_p = 0.2f}), Ids({0}));  // 2/3, 1/3; 0.9.
+  // Tokens at equal distances are kept together.
+  EXPECT_EQ(drawn({2, 2, 2, 2, 2}, {.typical_p = 0.01f}), Ids({0, 1, 2, 3, 4}));
 }
 
 TEST(LogprobTest, VectorsEqualTheReferenceAndAreTrue) {

@@ -194,11 +194,52 @@ TEST(SamplerSelectTest, MassesAreSelectedAsBySorting) {
       span.high = std::max(span.high, MassKey(mass));
     }
     for (const float top_p : {0.0f, 0.1f, 0.5f, 0.9f, 0.999f, 0x1.fffffep-1f}) {
-      span.target = std::max<uint64_t>(canon::TopPTarget(top_p, total), 1);
+      span.target = canon::MassTarget(top_p, total);
       int passes = 0;
       const auto kept = Select(all, span, &passes, [](KeySpan*) {});
       ASSERT_EQ(kept, SelectBySort(order, span.target)) << "round " << round << ", " << top_p;
       ASSERT_LE(passes, 9);
+    }
+  }
+}
+
+TEST(SamplerSelectTest, TypicalTokensAreSelectedAsBySorting) {
+  std::mt19937_64 random(TestSeed());
+  for (int round = 0; round < 300; ++round) {
+    const std::vector<float> z = Row(1 + random() % 3000, round % 7, random);
+    const float best = *std::max_element(z.begin(), z.end());
+    if (best == -INFINITY) continue;
+    uint64_t masses = 0, gaps = 0;
+    for (const float one : z) {
+      const uint64_t mass = canon::Mass(one, best);
+      masses += mass;
+      if (mass != 0) gaps += canon::WeightedGap(mass, canon::Gap(one, best));
+    }
+    const uint64_t mean = canon::MeanGap(gaps, masses);
+    std::vector<Candidate> all;
+    std::vector<std::pair<uint64_t, uint64_t>> order;  // Distance and mass.
+    for (size_t id = 0; id < z.size(); ++id) {
+      const uint64_t mass = canon::Mass(z[id], best);
+      if (mass == 0) continue;
+      const uint64_t distance = canon::DistanceOf(canon::Gap(z[id], best), mean);
+      ASSERT_LE(distance, kDistanceKeyMax);
+      all.push_back({DistanceKey(distance), mass, static_cast<int32_t>(id)});
+      order.emplace_back(distance, mass);
+    }
+    std::sort(order.begin(), order.end());
+    for (const float typical_p : {1e-45f, 0.1f, 0.5f, 0.9f, 0.999f, 0x1.fffffep-1f}) {
+      KeySpan span{0, kDistanceKeyMax, canon::MassTarget(typical_p, masses)};
+      uint64_t sum = 0, farthest = 0;
+      for (size_t i = 0; sum < span.target; ++i) {
+        farthest = order[i].first;
+        sum += order[i].second;
+      }
+      int passes = 0;
+      Narrow(all, &span, &passes, [](KeySpan*) {});
+      for (const Candidate& one : all) {
+        ASSERT_EQ(one.key >= span.low, one.key >= DistanceKey(farthest)) << "round " << round;
+      }
+      ASSERT_LE(passes, 5);
     }
   }
 }

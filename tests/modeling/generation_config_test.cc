@@ -53,6 +53,9 @@ TEST(GenerationConfig, ValuesThatKeepEverythingAreOff) {
   EXPECT_EQ(Parsed(R"({"top_p": 1})").top_p, 1.0f);
   EXPECT_EQ(Parsed(R"({"top_p": 0})").top_p, std::numeric_limits<float>::min());
   EXPECT_EQ(Parsed(R"({"top_p": 1e-300})").top_p, std::numeric_limits<float>::min());
+  EXPECT_EQ(Parsed(R"({"typical_p": 0.3})").typical_p, 0.3f);
+  EXPECT_EQ(Parsed(R"({"typical_p": 1.5})").typical_p, 1.0f);
+  EXPECT_THAT(Parsed(R"({"typical_p": 1.5})").notes, ElementsAre(HasSubstr("typical_p 1.5")));
   // The router applies its limits later.
   EXPECT_EQ(Parsed(R"({"temperature": 2.5})").temperature, 2.5f);
   EXPECT_EQ(Parsed(R"({"repetition_penalty": 7})").repetition_penalty, 7.0f);
@@ -75,7 +78,7 @@ TEST(GenerationConfig, HarmlessKeysChangeNothing) {
   EXPECT_EQ(Parsed(R"({"_from_model_config": true, "transformers_version": "4.51.0",
       "bos_token_id": [1, 99], "pad_token_id": -1, "max_length": 20, "max_new_tokens": 4096,
       "num_beams": 1, "num_beam_groups": 1, "length_penalty": 2.0, "early_stopping": true,
-      "num_return_sequences": 3, "typical_p": 1.0, "epsilon_cutoff": 0, "eta_cutoff": 0.0,
+      "num_return_sequences": 3, "epsilon_cutoff": 0, "eta_cutoff": 0.0,
       "no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0, "penalty_alpha": 0,
       "guidance_scale": 1, "force_words_ids": [], "forced_eos_token_id": null, "use_cache": false,
       "renormalize_logits": true, "is_assistant": false, "cache_implementation": "hybrid"})"),
@@ -117,7 +120,7 @@ TEST(GenerationConfig, RefusesByNameWithTheWayOut) {
       {"num_beams", "4"},
       {"num_beam_groups", "2"},
       {"penalty_alpha", "0.6"},
-      {"typical_p", "0.9"},
+      {"typical_p", "0"},
       {"epsilon_cutoff", "0.0003"},
       {"eta_cutoff", "0.0003"},
       {"no_repeat_ngram_size", "3"},

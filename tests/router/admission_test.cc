@@ -64,19 +64,21 @@ struct Setter {
   std::function<void(double, Case*)> set;
 };
 
+std::map<Field, Setter> WithSampling(std::map<Field, Setter> setters) {
+  ForEachSamplingField([&](const SamplingField& row, auto value, auto option) {
+    if constexpr (std::is_integral_v<std::decay_t<decltype(SamplingValues{}.*value)>>) {
+      setters[FieldOf(row)] = {
+          true, [option](double v, Case* c) { c->request.sampling.*option = ToInt(v); }};
+    } else {
+      setters[FieldOf(row)] = {false,
+                               [option](double v, Case* c) { c->request.sampling.*option = v; }};
+    }
+  });
+  return setters;
+}
+
 const std::map<Field, Setter>& Setters() {
-  static const std::map<Field, Setter> setters = {
-      {Field::kTemperature,
-       {false, [](double v, Case* c) { c->request.sampling.temperature = v; }}},
-      {Field::kTopK, {true, [](double v, Case* c) { c->request.sampling.top_k = ToInt(v); }}},
-      {Field::kTopP, {false, [](double v, Case* c) { c->request.sampling.top_p = v; }}},
-      {Field::kMinP, {false, [](double v, Case* c) { c->request.sampling.min_p = v; }}},
-      {Field::kRepetitionPenalty,
-       {false, [](double v, Case* c) { c->request.sampling.repetition_penalty = v; }}},
-      {Field::kPresencePenalty,
-       {false, [](double v, Case* c) { c->request.sampling.presence_penalty = v; }}},
-      {Field::kFrequencyPenalty,
-       {false, [](double v, Case* c) { c->request.sampling.frequency_penalty = v; }}},
+  static const std::map<Field, Setter> setters = WithSampling({
       {Field::kLogitBiasId,
        {true,
         [](double v, Case* c) {
@@ -131,7 +133,7 @@ const std::map<Field, Setter>& Setters() {
         [](double v, Case* c) {
           c->request.idempotency_key = std::string(std::clamp(v, 0.0, 9999.0), 'k');
         }}},
-  };
+  });
   return setters;
 }
 
@@ -327,11 +329,8 @@ TEST(Admission, MinTokensIsAtMostMaxTokens) {
 // do_sample false means a default temperature of 0, which a request's own temperature replaces.
 TEST(Admission, TheModelsDefaultsHoldWhereTheRequestSaysNothing) {
   ModelFacts facts = Facts();
-  facts.defaults = {.temperature = 0.0f,
-                    .presence_penalty = 0.5f,
-                    .frequency_penalty = 0.25f,
-                    .min_tokens = 10,
-                    .stop_strings = {"END"}};
+  facts.defaults = {
+      {.temperature = 0.0f, .presence_penalty = 0.5f, .frequency_penalty = 0.25f}, 10, {"END"}, {}};
   auto admitted = AdmitIds({}, {1, 2, 3}, facts);
   ASSERT_TRUE(admitted.ok());
   EXPECT_EQ(admitted->record.request.sampling.temperature, 0.0f);

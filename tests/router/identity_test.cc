@@ -106,17 +106,9 @@ TEST(Identity, BytesAreTakenAsDocumented) {
 using Change = std::pair<std::string, std::function<void(GenerateRequest*, ChatPrompt*)>>;
 
 std::vector<Change> ChangesOfTheRequest() {
-  return {
+  std::vector<Change> changes = {
       {"", [](auto*, auto*) {}},
       {"model", [](auto* r, auto*) { r->params.model = "m"; }},
-      {"temperature", [](auto* r, auto*) { r->params.sampling.temperature = 0.f; }},
-      {"temperature 1", [](auto* r, auto*) { r->params.sampling.temperature = 1.f; }},
-      {"top_k", [](auto* r, auto*) { r->params.sampling.top_k = 0; }},
-      {"top_p", [](auto* r, auto*) { r->params.sampling.top_p = 0.f; }},
-      {"min_p", [](auto* r, auto*) { r->params.sampling.min_p = 0.f; }},
-      {"repetition_penalty", [](auto* r, auto*) { r->params.sampling.repetition_penalty = 0.f; }},
-      {"presence_penalty", [](auto* r, auto*) { r->params.sampling.presence_penalty = 0.f; }},
-      {"frequency_penalty", [](auto* r, auto*) { r->params.sampling.frequency_penalty = 0.f; }},
       {"logit_bias",
        [](auto* r, auto*) {
          r->params.sampling.logit_bias = {{0, 0.f}};
@@ -160,6 +152,14 @@ std::vector<Change> ChangesOfTheRequest() {
       {"no ids", [](auto* r, auto*) { r->prompt = std::vector<TokenId>(); }},
       {"ids 0", [](auto* r, auto*) { r->prompt = std::vector<TokenId>{0}; }},
   };
+  ForEachSamplingField([&](const SamplingField& row, auto, auto option) {
+    for (const int number : {0, 1}) {
+      changes.emplace_back(
+          fmt::format("{} {}", row.path, number),
+          [option, number](auto* r, auto*) { r->params.sampling.*option = number; });
+    }
+  });
+  return changes;
 }
 
 std::vector<Change> ChangesOfTheChat() {

@@ -93,14 +93,17 @@ TEST(ModelFolder, DefaultsStayWithinTheLimitsOfARequest) {
   const Folder folder;
   folder.Write("config.json", kConfig);
   folder.Write("generation_config.json",
-               R"({"temperature": 2.5, "top_k": -1, "repetition_penalty": 1e-6, "top_p": 1.0})");
+               R"({"temperature": 2.5, "top_k": -1, "repetition_penalty": 1e-6, "top_p": 1.0,
+                   "typical_p": 1.5})");
   auto read = ReadModelFolder(folder.path());
   ASSERT_TRUE(read.ok()) << ToString(read.status());
   EXPECT_EQ(read->defaults.temperature, 2.0f);
   EXPECT_EQ(read->defaults.top_k, 0);
   EXPECT_EQ(read->defaults.repetition_penalty, 0.001f);
   EXPECT_EQ(read->defaults.top_p, 1.0f);
+  EXPECT_EQ(read->defaults.typical_p, 1.0f);
   EXPECT_THAT(read->notes, UnorderedElementsAre(HasSubstr("temperature 2.5"), HasSubstr("top_k -1"),
+                                                HasSubstr("typical_p 1.5"),
                                                 HasSubstr("repetition_penalty 1e-06")));
   read = ReadModelFolder(folder.path(), "", R"({"temperature": 0.5, "do_sample": null})");
   ASSERT_TRUE(read.ok()) << ToString(read.status());

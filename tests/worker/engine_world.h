@@ -114,16 +114,11 @@ struct Naive {
                   request.stop.stop_token_ids.end());
     if (position >= request.stop.min_tokens) banned.clear();
     kernels::SampleScratch scratch;
-    const SamplingParams& s = request.sampling;
+    kernels::SamplerParams params;
+    CopySamplingValues(request.sampling, &params);
     return kernels::SampleRef({.logits = logits,
-                               .temperature = s.temperature,
-                               .top_k = s.top_k,
-                               .top_p = s.top_p,
-                               .min_p = s.min_p,
-                               .repetition_penalty = s.repetition_penalty,
-                               .presence_penalty = s.presence_penalty,
-                               .frequency_penalty = s.frequency_penalty,
-                               .bias = s.logit_bias,
+                               .params = params,
+                               .bias = request.sampling.logit_bias,
                                .banned = banned,
                                .seen = seen,
                                .seed = seed,

@@ -54,7 +54,7 @@ inline void AdmitTo(StepPlan* plan, int32_t slot, std::vector<TokenId> prompt,
 inline TokenId GreedyNext(std::span<const TokenId> ids) {
   const std::vector<float> logits = FakeLogits(ids);
   kernels::SampleScratch scratch;
-  return kernels::SampleRef({.logits = logits, .temperature = 0, .scratch = &scratch});
+  return kernels::SampleRef({.logits = logits, .params = {.temperature = 0}, .scratch = &scratch});
 }
 
 class PlanChannel final : public StepChannel {

@@ -45,11 +45,10 @@ struct Sequence {
     std::span<const TokenId> banned;
     if (position < request.stop.min_tokens) banned = request.stop.end_token_ids;
     kernels::SampleScratch scratch;
+    kernels::SamplerParams params;
+    CopySamplingValues(request.sampling, &params);
     return kernels::SampleRef({.logits = logits,
-                               .temperature = request.sampling.temperature,
-                               .top_p = request.sampling.top_p,
-                               .repetition_penalty = request.sampling.repetition_penalty,
-                               .frequency_penalty = request.sampling.frequency_penalty,
+                               .params = params,
                                .bias = request.sampling.logit_bias,
                                .banned = banned,
                                .seen = seen,

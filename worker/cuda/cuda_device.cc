@@ -243,7 +243,7 @@ absl::Status CudaDevice::BeginSlot(const AdmitWork& admit, const StepBuffers& bu
   params.bias_begin = id * bias_max;
   params.bias_count = static_cast<int32_t>(biases.size());
   params.end_begin = id * ends_max;
-  params.end_count = static_cast<int32_t>(slot.end_ids.size());
+  params.end_count = static_cast<uint16_t>(slot.end_ids.size());
   params.penalized = slot.penalized() ? 1 : 0;
   FATHOM_RETURN_IF_ERROR(Stage(&params, sizeof(params),
                                arenas.Buffer<SamplerSlot>("slot_params") + id, buffers, used));

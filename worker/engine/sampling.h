@@ -11,16 +11,9 @@ namespace fathom::worker {
 // way.
 template <class Args>
 void SetSampling(const Slot& slot, Args* args) {
-  const SamplingParams& sampling = slot.request.sampling;
   args->seed = slot.seed;
   args->sequence = slot.sequence;
-  args->temperature = sampling.temperature;
-  args->top_k = sampling.top_k;
-  args->top_p = sampling.top_p;
-  args->min_p = sampling.min_p;
-  args->repetition_penalty = sampling.repetition_penalty;
-  args->presence_penalty = sampling.presence_penalty;
-  args->frequency_penalty = sampling.frequency_penalty;
+  CopySamplingValues(slot.request.sampling, &args->params);
 }
 
 }  // namespace fathom::worker

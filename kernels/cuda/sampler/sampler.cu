@@ -101,12 +101,12 @@ FATHOM_DEVICE void PatchFew(const SamplerArgs& a, const BlockRow& row, int posit
 FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id) {
   const SamplerSlot& slot = row.shared->slot;
   const bool penalized = slot.penalized != 0;
-  const bool divides = !canon::IsGreedy(slot.temperature) && slot.temperature != 1.0f;
+  const bool divides = !canon::IsGreedy(slot.params.temperature) && slot.params.temperature != 1.0f;
   if (!penalized && !divides) return;
   const uint16_t* seen = a.seen + int64_t{slot_id} * row.vocab;
   ForOwn(row, [&](int local, float z) {
     if (penalized) z = Penalized(z, seen[IdOfLocal(local, row.block)], slot);
-    if (divides) z = canon::Tempered(z, slot.temperature);
+    if (divides) z = canon::Tempered(z, slot.params.temperature);
     row.z[local] = z;
   });
 }
@@ -130,11 +130,32 @@ FATHOM_DEVICE void KeepTopP(BlockRow* row, float best, float top_p) {
   Summary mine;
   keys.ForEach([&](uint64_t key, uint64_t mass, int) { mine = Combine(mine, {key, mass, key}); });
   const Summary all = Exchange(row, mine);
-  const uint64_t target = canon::TopPTarget(top_p, all.sum);
-  const Cut cut = Select(&bins, keys, {all.min, all.max, target == 0 ? 1 : target});
+  const Cut cut = Select(&bins, keys, {all.min, all.max, canon::MassTarget(top_p, all.sum)});
   ForOwn(*row, [&](int local, float z) {
     const uint64_t mass = MassOf(z, best);
     const bool kept = mass != 0 && Keeps(cut, MassKey(mass), IdOfLocal(local, row->block));
+    if (!kept) row->z[local] = -INFINITY;
+  });
+}
+
+// min_p comes before typical_p, which needs the sums of what min_p keeps. Without typical_p,
+// DrawWithNoise applies min_p.
+FATHOM_DEVICE void KeepTypical(BlockRow* row, float best, float min_p, float typical_p) {
+  const RowSource source{row};
+  ClusterBins bins{row};
+  if (min_p > 0.0f) {
+    ForOwn(*row, [&](int local, float z) {
+      if (!canon::HasMinP(MassOf(z, best), min_p)) row->z[local] = -INFINITY;
+    });
+  }
+  const GapSums mine = SumGaps(source, best);
+  const uint64_t masses = Exchange(row, {0, mine.masses}).sum;
+  const uint64_t gaps = Exchange(row, {0, mine.gaps}).sum;
+  const TypicalKeys keys{&source, best, canon::MeanGap(gaps, masses)};
+  const uint64_t least =
+      LeastKey(&bins, keys, {0, kDistanceKeyMax, canon::MassTarget(typical_p, masses)});
+  ForOwn(*row, [&](int local, float z) {
+    const bool kept = MassOf(z, best) != 0 && TypicalKey(z, best, keys.mean_gap) >= least;
     if (!kept) row->z[local] = -INFINITY;
   });
 }
@@ -145,7 +166,7 @@ FATHOM_DEVICE void KeepTopP(BlockRow* row, float best, float top_p) {
 // min_p cannot drop that token), then the best sum so far.
 FATHOM_DEVICE uint64_t DrawWithNoise(const BlockRow& row, int position, float best, bool narrow) {
   const SamplerSlot& slot = row.shared->slot;
-  const float min_p = narrow ? slot.min_p : 0.0f;
+  const float min_p = narrow ? slot.params.min_p : 0.0f;
   float floor = -INFINITY;
   if (!narrow) {
     ForOwn(row, [&](int, float z) { floor = canon::Max(floor, z); });
@@ -188,15 +209,16 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
   PatchFew(a, *row, ask.position);
   Adjust(a, *row, ask.slot);
   uint64_t drawn = 0;
-  if (canon::IsGreedy(slot.temperature)) {
+  if (canon::IsGreedy(slot.params.temperature)) {
     ForOwn(*row, [&](int local, float z) {
       const uint64_t key = PlaceKey(z, IdOfLocal(local, row->block));
       if (key > drawn) drawn = key;
     });
     return finite ? drawn : kNotFinite;
   }
-  const bool by_k = slot.top_k > 0 && slot.top_k < row->vocab;
-  const bool narrow = by_k || slot.top_p < 1.0f || slot.min_p > 0.0f;
+  const bool by_k = slot.params.top_k > 0 && slot.params.top_k < row->vocab;
+  const bool narrow =
+      by_k || slot.params.top_p < 1.0f || slot.params.min_p > 0.0f || slot.params.typical_p < 1.0f;
   float best = 0;
   if (narrow) {
     uint64_t key = 0;
@@ -208,8 +230,11 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
     if (key == kNotFinite) return kNotFinite;
     best = FromOrderable(static_cast<uint32_t>(key >> 32));
     if (best == -INFINITY) return 0;
-    if (by_k) KeepTopK(row, best, slot.top_k);
-    if (slot.top_p < 1.0f) KeepTopP(row, best, slot.top_p);
+    if (by_k) KeepTopK(row, best, slot.params.top_k);
+    if (slot.params.top_p < 1.0f) KeepTopP(row, best, slot.params.top_p);
+    if (slot.params.typical_p < 1.0f) {
+      KeepTypical(row, best, slot.params.min_p, slot.params.typical_p);
+    }
   }
   drawn = DrawWithNoise(*row, ask.position, best, narrow);
   return finite ? drawn : kNotFinite;

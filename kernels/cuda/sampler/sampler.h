@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/base/launch.h"
+#include "kernels/sampler_params.h"
 
 namespace fathom::kernels::cuda {
 
@@ -20,19 +21,13 @@ inline constexpr int kLogprobsMax = 20;  // Alternatives of one token.
 struct SamplerSlot {
   uint64_t seed = 0;
   int32_t sequence = 0;
-  float temperature = 1;  // Below canon::kTemperatureMin: the best score wins, without noise.
-  float top_p = 1;
-  float min_p = 0;
-  int32_t top_k = 0;  // 0: off.
-  float repetition_penalty = 1;
-  float presence_penalty = 0;
-  float frequency_penalty = 0;
+  SamplerParams params;
   int32_t min_tokens = 0;
   int32_t bias_begin = 0;  // First index into bias_ids and bias_values.
   int32_t bias_count = 0;
   int32_t end_begin = 0;  // First index into end_ids, which are masked while position < min_tokens.
-  int32_t end_count = 0;
-  int32_t penalized = 0;  // 1: `seen` is maintained for the slot.
+  uint16_t end_count = 0;
+  uint16_t penalized = 0;  // 1: `seen` is maintained for the slot.
 };
 
 // A row that samples, or a prompt row that is scored. REQUIRES: at most one sampling row of a slot

@@ -120,6 +120,9 @@ FATHOM_PURE uint64_t MassKey(uint64_t mass) {
 FATHOM_PURE uint64_t MassOfKey(uint64_t key) {
   return static_cast<uint64_t>(__builtin_bit_cast(double, key << 12));
 }
+// The key of a distance (typical_p), which is below 2^37: the least distance has the largest key.
+inline constexpr uint64_t kDistanceKeyMax = (uint64_t{1} << 37) - 1;
+FATHOM_PURE uint64_t DistanceKey(uint64_t distance) { return kDistanceKeyMax - distance; }
 // A score this far below the best has a mass of 0: e^-30 * 2^40 rounds to 0.
 inline constexpr float kMasslessBelow = 30.0f;
 

@@ -87,7 +87,7 @@ struct Scores {
       if (banned[i] == id) z = -INFINITY;
     }
     if (seen != nullptr) z = Penalized(z, seen[id], *slot);
-    const float temperature = slot->temperature;
+    const float temperature = slot->params.temperature;
     if (canon::IsGreedy(temperature) || temperature == 1.0f) return z;
     return canon::Tempered(z, temperature);
   }
@@ -119,17 +119,23 @@ struct Kept {
   float best = 0;  // The largest score.
   bool has_k = false;
   bool has_p = false;
+  bool has_typical = false;
   Cut k;            // The cut by ScoreKey.
   Cut p;            // Of MassKey; an id without a mass is not kept.
   float min_p = 0;  // 0: off.
+  uint64_t mean_gap = 0;
+  uint64_t least_typical = 0;  // Of TypicalKey; an id without a mass is not kept.
 
   __device__ __forceinline__ float operator()(int32_t id) const {
     const float z = scores(id);
     if (has_k && !Keeps(k, ScoreKey(z, best), id)) return -INFINITY;
-    if (!has_p && min_p <= 0.0f) return z;
+    if (!has_p && min_p <= 0.0f && !has_typical) return z;
     const uint64_t mass = MassOf(z, best);
     if (has_p && (mass == 0 || !Keeps(p, MassKey(mass), id))) return -INFINITY;
     if (min_p > 0.0f && !canon::HasMinP(mass, min_p)) return -INFINITY;
+    if (has_typical && (mass == 0 || TypicalKey(z, best, mean_gap) < least_typical)) {
+      return -INFINITY;
+    }
     return z;
   }
   template <class F>
@@ -158,12 +164,15 @@ struct BlockBins {
   }
 };
 
-// Applies top_k, top_p and min_p of the slot. Returns false if every score is -inf.
+// Applies top_k, top_p, min_p and typical_p of the slot. Returns false if every score is -inf.
 FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
   const SamplerSlot& slot = shared->slot;
   const int vocab = kept->scores.vocab;
-  const bool by_k = slot.top_k > 0 && slot.top_k < vocab;
-  if (!by_k && slot.top_p >= 1.0f && slot.min_p <= 0.0f) return true;
+  const bool by_k = slot.params.top_k > 0 && slot.params.top_k < vocab;
+  if (!by_k && slot.params.top_p >= 1.0f && slot.params.min_p <= 0.0f &&
+      slot.params.typical_p >= 1.0f) {
+    return true;
+  }
   uint64_t most = 0;
   ForIds(vocab, [&](int id) { most = Larger(most, Orderable(kept->scores(id))); });
   kept->best = FromOrderable(static_cast<uint32_t>(ReduceMax(shared, most)));
@@ -171,18 +180,27 @@ FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
   BlockBins bins{shared};
   if (by_k) {
     const ScoreKeys keys{&kept->scores, kept->best};
-    kept->k = Select(&bins, keys, AllScores(static_cast<uint64_t>(slot.top_k)));
+    kept->k = Select(&bins, keys, AllScores(static_cast<uint64_t>(slot.params.top_k)));
     kept->has_k = true;
   }
-  if (slot.top_p < 1.0f) {
+  if (slot.params.top_p < 1.0f) {
     const MassKeys keys{kept, kept->best};
     uint64_t sum = 0;
     keys.ForEach([&](uint64_t, uint64_t mass, int) { sum += mass; });
-    const uint64_t target = canon::TopPTarget(slot.top_p, ReduceSum(shared, sum));
-    kept->p = Select(&bins, keys, {MassKey(1), MassKey(canon::kMassOne), target > 0 ? target : 1});
+    const uint64_t target = canon::MassTarget(slot.params.top_p, ReduceSum(shared, sum));
+    kept->p = Select(&bins, keys, {MassKey(1), MassKey(canon::kMassOne), target});
     kept->has_p = true;
   }
-  kept->min_p = slot.min_p;
+  kept->min_p = slot.params.min_p;
+  if (slot.params.typical_p < 1.0f) {
+    const GapSums mine = SumGaps(*kept, kept->best);
+    const uint64_t masses = ReduceSum(shared, mine.masses);
+    kept->mean_gap = canon::MeanGap(ReduceSum(shared, mine.gaps), masses);
+    const TypicalKeys keys{kept, kept->best, kept->mean_gap};
+    const uint64_t target = canon::MassTarget(slot.params.typical_p, masses);
+    kept->least_typical = LeastKey(&bins, keys, {0, kDistanceKeyMax, target});
+    kept->has_typical = true;
+  }
   return true;
 }
 
@@ -192,7 +210,7 @@ FATHOM_DEVICE bool Restrict(Shared* shared, Kept* kept) {
 FATHOM_DEVICE int32_t Draw(Shared* shared, const Scores& scores, int position) {
   const SamplerSlot& slot = shared->slot;
   uint64_t drawn = 0;
-  if (canon::IsGreedy(slot.temperature)) {
+  if (canon::IsGreedy(slot.params.temperature)) {
     ForIds(scores.vocab, [&](int id) { drawn = Larger(drawn, PlaceKey(scores(id), id)); });
   } else {
     Kept kept;

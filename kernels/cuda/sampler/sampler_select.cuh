@@ -45,10 +45,33 @@ FATHOM_DEVICE uint64_t MassOf(float z, float best) {
   return best - z > kMasslessBelow ? 0 : canon::Mass(z, best);
 }
 
+// REQUIRES: the token has a mass.
+FATHOM_DEVICE uint64_t TypicalKey(float z, float best, uint64_t mean_gap) {
+  return DistanceKey(canon::DistanceOf(canon::Gap(z, best), mean_gap));
+}
+
+// This thread's tokens: their masses and weighted gaps.
+struct GapSums {
+  uint64_t masses = 0;
+  uint64_t gaps = 0;
+};
+template <class Source>
+FATHOM_DEVICE GapSums SumGaps(const Source& source, float best) {
+  GapSums sums;
+  source.ForEach([&](int32_t, float z) {
+    const uint64_t mass = MassOf(z, best);
+    if (mass == 0) return;
+    sums.masses += mass;
+    sums.gaps += canon::WeightedGap(mass, canon::Gap(z, best));
+  });
+  return sums;
+}
+
 FATHOM_DEVICE float Penalized(float z, uint32_t seen, const SamplerSlot& slot) {
   if ((seen & kSeenBit) == 0) return z;
-  return canon::Penalized(z, static_cast<int32_t>(seen & kSeenCountMax), slot.repetition_penalty,
-                          slot.frequency_penalty, slot.presence_penalty);
+  return canon::Penalized(z, static_cast<int32_t>(seen & kSeenCountMax),
+                          slot.params.repetition_penalty, slot.params.frequency_penalty,
+                          slot.params.presence_penalty);
 }
 
 // --- Keys ---
@@ -87,6 +110,26 @@ struct MassKeys {
 };
 template <class Source>
 MassKeys(const Source*, float) -> MassKeys<Source>;
+
+// The keys of the tokens that have a mass, by the distance of their gap from the mean gap; the
+// weight of a key is the mass.
+template <class Source>
+struct TypicalKeys {
+  static constexpr bool kMasses = true;
+  const Source* source;
+  float best;
+  uint64_t mean_gap;
+  template <class F>
+  __device__ __forceinline__ void ForEach(F f) const {
+    source->ForEach([&](int32_t id, float z) {
+      const uint64_t mass = MassOf(z, best);
+      if (mass != 0) f(TypicalKey(z, best, mean_gap), mass, id);
+    });
+  }
+  __device__ __forceinline__ void Tighten(KeySpan*) const {}
+};
+template <class Source>
+TypicalKeys(const Source*, float, uint64_t) -> TypicalKeys<Source>;
 
 // The keys of the tokens whose key is `tie`, ordered so that the lower id comes first.
 template <class Keys>
@@ -190,6 +233,14 @@ __device__ Cut Select(Bins* bins, const Keys& keys, KeySpan span) {
   KeySpan id_span{0, kSampleVocabMax - 1, (span.target + weight - 1) / weight};
   Narrow(bins, ids, &id_span);
   return {span.low, static_cast<int32_t>(kSampleVocabMax - 1 - id_span.low)};
+}
+
+// The least key that is kept, if the first keys in order are kept until their weights reach
+// span.target, and with the last one all keys that are equal to it.
+template <class Bins, class Keys>
+__device__ uint64_t LeastKey(Bins* bins, const Keys& keys, KeySpan span) {
+  Narrow(bins, keys, &span);
+  return span.low;
 }
 
 }  // namespace fathom::kernels::cuda

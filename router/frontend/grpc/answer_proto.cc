@@ -6,13 +6,7 @@ namespace fathom::router {
 namespace {
 
 void Fill(const SamplingParams& from, v1::Sampling* to) {
-  to->set_temperature(from.temperature);
-  to->set_top_k(from.top_k);
-  to->set_top_p(from.top_p);
-  to->set_min_p(from.min_p);
-  to->set_repetition_penalty(from.repetition_penalty);
-  to->set_presence_penalty(from.presence_penalty);
-  to->set_frequency_penalty(from.frequency_penalty);
+  SetSamplingFields(ToOptions(from), to);
   for (const auto& [id, bias] : from.logit_bias) {
     // The model's suppressed tokens are left out: a client may send back the parameters that it is
     // told here, and admission would refuse a bias of kSuppressedBias.

@@ -15,15 +15,7 @@ PublicRequest ParamsOf(const From& from) {
   to.deadline_ms = from.deadline_ms();
 
   const v1::Sampling& sampling = from.sampling();
-  if (sampling.has_temperature()) to.sampling.temperature = sampling.temperature();
-  if (sampling.has_top_k()) to.sampling.top_k = sampling.top_k();
-  if (sampling.has_top_p()) to.sampling.top_p = sampling.top_p();
-  if (sampling.has_min_p()) to.sampling.min_p = sampling.min_p();
-  if (sampling.has_repetition_penalty())
-    to.sampling.repetition_penalty = sampling.repetition_penalty();
-  if (sampling.has_presence_penalty()) to.sampling.presence_penalty = sampling.presence_penalty();
-  if (sampling.has_frequency_penalty())
-    to.sampling.frequency_penalty = sampling.frequency_penalty();
+  to.sampling = {SamplingFieldsOf(sampling), {}};
   to.sampling.logit_bias.assign(sampling.logit_bias().begin(), sampling.logit_bias().end());
   std::ranges::sort(to.sampling.logit_bias);
   if (sampling.has_seed()) to.sampling.seed = sampling.seed();

@@ -150,13 +150,16 @@ class Bench {
 int main(int argc, char** argv) {
   Bench bench(argc > 1 ? std::atoi(argv[1]) : 102400);
   const Mode modes[] = {
-      {"greedy", {.temperature = 0}, -1},
-      {"temperature", {.temperature = 0.8f}, -1},
-      {"top_k50_top_p0.9", {.temperature = 0.8f, .top_p = 0.9f, .top_k = 50}, -1},
-      {"top_p0.95", {.temperature = 1, .top_p = 0.95f}, -1},
-      {"min_p0.05", {.temperature = 1, .min_p = 0.05f}, -1},
-      {"greedy_penalized", {.temperature = 0, .repetition_penalty = 1.1f, .penalized = 1}, -1},
-      {"greedy_logprobs5", {.temperature = 0}, 5},
+      {"greedy", {.params = {.temperature = 0}}, -1},
+      {"temperature", {.params = {.temperature = 0.8f}}, -1},
+      {"top_k50_top_p0.9", {.params = {.temperature = 0.8f, .top_k = 50, .top_p = 0.9f}}, -1},
+      {"top_p0.95", {.params = {.temperature = 1, .top_p = 0.95f}}, -1},
+      {"min_p0.05", {.params = {.temperature = 1, .min_p = 0.05f}}, -1},
+      {"typical_p0.9", {.params = {.temperature = 1, .typical_p = 0.9f}}, -1},
+      {"greedy_penalized",
+       {.params = {.temperature = 0, .repetition_penalty = 1.1f}, .penalized = 1},
+       -1},
+      {"greedy_logprobs5", {.params = {.temperature = 0}}, 5},
   };
   for (const Mode& mode : modes) {
     bench.Run(mode, 1, true);

@@ -98,8 +98,9 @@ std::string Describe(const Batch& batch, size_t index) {
   const SamplerSlot& slot = batch.slots[static_cast<size_t>(row.slot)];
   std::ostringstream text;
   text << "row " << index << " of " << batch.rows.size() << ", vocab " << batch.vocab
-       << ", temperature " << slot.temperature << ", top_k " << slot.top_k << ", top_p "
-       << slot.top_p << ", min_p " << slot.min_p << ", penalized " << slot.penalized << ", biases "
+       << ", temperature " << slot.params.temperature << ", top_k " << slot.params.top_k
+       << ", top_p " << slot.params.top_p << ", min_p " << slot.params.min_p << ", typical_p "
+       << slot.params.typical_p << ", penalized " << slot.penalized << ", biases "
        << slot.bias_count << ", target " << row.target << ", logprobs " << row.logprobs;
   return text.str();
 }
@@ -160,13 +161,14 @@ TEST_P(SamplerGpuTest, HardValuesAreTheReferences) {
           batch.Logits(row)[random() % shape.vocab] = Pick(random, {3.4028235e38f, -3.4028235e38f});
         }
         SamplerSlot& slot = batch.slots[static_cast<size_t>(row)];
-        slot.temperature =
+        slot.params.temperature =
             Pick(random, {1e-45f, 1e-38f, 1e-20f, 9.99e-6f, 1e-5f, 1e-3f, 1.0f, 2.0f});
-        slot.repetition_penalty = Pick(random, {1e-45f, 1e-38f, 1e-3f, 1.0f, 2.0f});
-        slot.presence_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
-        slot.frequency_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
-        slot.top_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1.0f, 1.0f});
-        slot.min_p = Pick(random, {0.0f, 0.0f, 1e-45f, 0.5f});
+        slot.params.repetition_penalty = Pick(random, {1e-45f, 1e-38f, 1e-3f, 1.0f, 2.0f});
+        slot.params.presence_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
+        slot.params.frequency_penalty = Pick(random, {0.0f, 2.0f, -2.0f});
+        slot.params.top_p = Pick(random, {1e-45f, 1e-38f, 0.9f, 1.0f, 1.0f});
+        slot.params.min_p = Pick(random, {0.0f, 0.0f, 1e-45f, 0.5f});
+        slot.params.typical_p = Pick(random, {1e-45f, 1e-38f, 0.5f, 1.0f, 1.0f, 1.0f});
       }
       RunAndCompare(batch);
       if (HasFailure()) return;
@@ -249,10 +251,41 @@ TEST_P(SamplerGpuTest, BinsHoldTheLargestVocabulary) {
     row.target = -1;
     SamplerSlot slot;
     slot.seed = random();
-    slot.top_p = i == 0 ? 0.5f : i == 1 ? 0.9f : 0.9999f;
+    slot.params.top_p = i == 0 ? 0.5f : i == 1 ? 0.9f : 0.9999f;
     batch.slots[static_cast<size_t>(row.slot)] = slot;
   }
   RunAndCompare(batch);
+}
+
+// typical_p alone, and after each of the other filters, for rows of all kinds. The least and the
+// largest distances, and rows of equal scores, whose tokens are all at one distance.
+TEST_P(SamplerGpuTest, TypicalTokensAreTheReferences) {
+  std::mt19937_64 random(Seed() + 9);
+  for (const Shape shape : {Shape{1003, 64, 12}, {4096, 64, 8}, {4098, 16, 4}, {102400, 8, 4}}) {
+    for (int i = 0; i < (Sanitized() ? 1 : shape.batches); ++i) {
+      Batch batch = RandomBatch(shape.vocab, shape.rows, random);
+      for (int row = 0; row < shape.rows; ++row) {
+        SamplerSlot& slot = batch.slots[static_cast<size_t>(row)];
+        slot.params = {.temperature = Pick(random, {0.5f, 1.0f, 1.0f, 2.0f})};
+        slot.params.typical_p =
+            Pick(random, {1e-45f, 0.01f, 0.2f, 0.5f, 0.9f, 0.999f, 0.99999994f});
+        const int other = static_cast<int>(random() % 4);
+        if (other == 1) slot.params.top_k = 100;
+        if (other == 2) slot.params.top_p = 0.9f;
+        if (other == 3) slot.params.min_p = 0.01f;
+        batch.rows[static_cast<size_t>(row)].target = -1;
+        const std::span<float> z = batch.Logits(row);
+        const int kind = static_cast<int>(random() % 6);
+        if (kind == 0) std::fill(z.begin(), z.end(), 3.0f);
+        if (kind == 1) z[random() % z.size()] += 12.0f;  // One best score far above the others.
+        if (kind == 2) {  // Two distances, of opposite sides of the mean.
+          for (float& value : z) value = random() % 2 == 0 ? 1.0f : 0.0f;
+        }
+      }
+      RunAndCompare(batch);
+      if (HasFailure()) return;
+    }
+  }
 }
 
 TEST_P(SamplerGpuTest, FaultsStayInTheirRows) {
@@ -275,7 +308,7 @@ TEST_P(SamplerGpuTest, FaultsStayInTheirRows) {
     for (const size_t i : {20, 21}) {
       SamplerSlot& slot = batch.slots[static_cast<size_t>(batch.rows[i].slot)];
       batch.rows[i].target = -1;
-      slot.temperature = i == 20 ? 0.0f : 0.8f;
+      slot.params.temperature = i == 20 ? 0.0f : 0.8f;
       slot.bias_begin = static_cast<int32_t>(batch.bias_ids.size());
       slot.bias_count = vocab;
       for (int id = 0; id < vocab; ++id) {
@@ -378,14 +411,20 @@ TEST_P(SamplerGpuTest, LogProbabilitiesAreTrue) {
 
 struct Formulas {
   float noise, exp, ex2, log;
-  uint64_t mass;
+  uint64_t mass, gap, weighted, mean, target;
 };
 __host__ __device__ Formulas Evaluate(uint32_t word) {
   const float x = -static_cast<float>(word >> 8) * 0x1p-18f;  // (-64, 0]
   return {canon::Noise(0x123456789ABCDEFull + word, 3, static_cast<int32_t>(word >> 20),
                        static_cast<int32_t>(word & 0xFFFFF)),
-          canon::Exp(x), canon::Ex2(x), canon::Log(canon::FromBits(word & 0x7FFFFFFFu)),
-          canon::Mass(x, 0.0f)};
+          canon::Exp(x),
+          canon::Ex2(x),
+          canon::Log(canon::FromBits(word & 0x7FFFFFFFu)),
+          canon::Mass(x, 0.0f),
+          canon::Gap(x / 4.0f, 0.0f),
+          canon::WeightedGap(canon::Mass(x / 4.0f, 0.0f), canon::Gap(x / 4.0f, 0.0f)),
+          canon::MeanGap(uint64_t{word} << 9, (uint64_t{word} << 7) + 12345),
+          canon::MassTarget(0.7f, uint64_t{word} << 26)};
 }
 __global__ void EvaluateKernel(const uint32_t* words, int count, Formulas* to) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
@@ -411,6 +450,10 @@ TEST(SamplerFormulasGpuTest, FormulasAreTheHosts) {
     EXPECT_TRUE(same(got[i].ex2, want.ex2)) << words[i];
     EXPECT_TRUE(same(got[i].log, want.log)) << words[i];
     EXPECT_EQ(got[i].mass, want.mass) << words[i];
+    EXPECT_EQ(got[i].gap, want.gap) << words[i];
+    EXPECT_EQ(got[i].weighted, want.weighted) << words[i];
+    EXPECT_EQ(got[i].mean, want.mean) << words[i];
+    EXPECT_EQ(got[i].target, want.target) << words[i];
   }
 }
 

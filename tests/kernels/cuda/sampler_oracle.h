@@ -82,14 +82,15 @@ inline SamplerSlot RandomSlot(Batch* batch, int id, std::mt19937_64& random) {
   SamplerSlot slot;
   slot.seed = random();
   slot.sequence = static_cast<int32_t>(random() % 3);
-  slot.temperature = Pick(random, {0.0f, 0.01f, 0.7f, 1.0f, 1.0f, 1.5f});
-  slot.top_p = Pick(random, {0.0f, 0.01f, 0.5f, 0.95f, 1.0f, 1.0f, 1.0f});
-  slot.min_p = Pick(random, {0.0f, 0.0f, 0.05f, 1.0f});
-  slot.top_k = Pick(random, {0, 0, 1, 5, 50, 1000, batch->vocab - 1, batch->vocab + 5});
-  slot.penalized = static_cast<int32_t>(random() % 2);
-  slot.repetition_penalty = Pick(random, {1.0f, 1.2f, 0.8f});
-  slot.presence_penalty = Pick(random, {0.0f, 0.5f, -1.0f});
-  slot.frequency_penalty = Pick(random, {0.0f, 0.3f, -0.2f});
+  slot.params.temperature = Pick(random, {0.0f, 0.01f, 0.7f, 1.0f, 1.0f, 1.5f});
+  slot.params.top_p = Pick(random, {0.0f, 0.01f, 0.5f, 0.95f, 1.0f, 1.0f, 1.0f});
+  slot.params.min_p = Pick(random, {0.0f, 0.0f, 0.05f, 1.0f});
+  slot.params.typical_p = Pick(random, {0.01f, 0.3f, 0.9f, 0.999f, 1.0f, 1.0f, 1.0f, 1.0f});
+  slot.params.top_k = Pick(random, {0, 0, 1, 5, 50, 1000, batch->vocab - 1, batch->vocab + 5});
+  slot.penalized = static_cast<uint16_t>(random() % 2);
+  slot.params.repetition_penalty = Pick(random, {1.0f, 1.2f, 0.8f});
+  slot.params.presence_penalty = Pick(random, {0.0f, 0.5f, -1.0f});
+  slot.params.frequency_penalty = Pick(random, {0.0f, 0.3f, -0.2f});
   slot.min_tokens = Pick(random, {0, 0, 100});
   slot.bias_begin = static_cast<int32_t>(batch->bias_ids.size());
   slot.end_begin = static_cast<int32_t>(batch->end_ids.size());
@@ -106,7 +107,8 @@ inline SamplerSlot RandomSlot(Batch* batch, int id, std::mt19937_64& random) {
     }
   }
   slot.bias_count = static_cast<int32_t>(batch->bias_ids.size()) - slot.bias_begin;
-  slot.end_count = static_cast<int32_t>(batch->end_ids.size()) - slot.end_begin;
+  slot.end_count =
+      static_cast<uint16_t>(static_cast<int32_t>(batch->end_ids.size()) - slot.end_begin);
   return slot;
 }
 
@@ -160,13 +162,7 @@ inline int32_t WantToken(Batch* batch, const SampleRow& row) {
   kernels::SampleScratch scratch;
   kernels::SampleArgs args;
   args.logits = batch->Logits(row.logits_row);
-  args.temperature = slot.temperature;
-  args.top_k = slot.top_k;
-  args.top_p = slot.top_p;
-  args.min_p = slot.min_p;
-  args.repetition_penalty = slot.repetition_penalty;
-  args.presence_penalty = slot.presence_penalty;
-  args.frequency_penalty = slot.frequency_penalty;
+  args.params = slot.params;
   args.bias = bias;
   args.banned = banned;
   args.seen = seen;
