@@ -144,6 +144,25 @@ FUNCTION = re.compile(r"^(?! *(if|for|while|switch|else|do|namespace|struct|clas
                       r"[\w:~<>,&*\s\[\]()=.\-+{}'\"!|]*\) *(const|noexcept|override|final|mutable|->[\w:<>*& ]+| )*\{$")
 
 
+ALGORITHM = re.compile(
+    r"\bstd::(shuffle|sort|stable_sort|min|max|clamp|find|find_if|any_of|all_of|none_of|count|count_if|fill|fill_n|copy|copy_n|equal|"
+    r"reverse|unique|lower_bound|upper_bound|nth_element|partial_sort|min_element|max_element|rotate|transform|generate|remove_if|"
+    r"replace|is_sorted|binary_search|search|mismatch|merge)\s*[(<]")
+
+
+def check_algorithm(name, lines, report):
+    """Each compiler's headers include another part of <algorithm>, so a file that uses it, or its own header, includes it."""
+    text = "\n".join(lines)
+    header = ROOT / re.sub(r"\.(cc|cu)$", ".h", name)
+    if "#include <algorithm>" in text or (header.suffix == ".h" and header.exists() and "#include <algorithm>" in header.read_text()):
+        return
+    for number, line in enumerate(lines, 1):
+        used = ALGORITHM.search(line.split("//")[0])
+        if used:
+            report.add(name, number, f"std::{used.group(1)} without #include <algorithm>")
+            return
+
+
 def check_functions(name, lines, report):
     """A line that looks like the end of a function's head (it ends with {), up to the brace that closes it."""
     bare = [re.sub(r"'(\\.|[^'\\])'|\"(\\.|[^\"\\])*\"|//.*", "", line) for line in lines]
@@ -239,6 +258,7 @@ def main():
         if path.suffix in CPP:
             check_text(name, lines, report)
             check_includes(name, lines, report)
+            check_algorithm(name, lines, report)
             check_functions(name, lines, report)
             if path.suffix in {".h", ".cuh"}:
                 check_header(name, lines, report)

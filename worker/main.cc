@@ -2,6 +2,7 @@
 // engine thread, and an orderly end.
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <filesystem>

@@ -1,5 +1,6 @@
 #include "cli/bench/bench_json.h"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 

@@ -1,5 +1,6 @@
 #include "cli/bench/bench_load.h"
 
+#include <algorithm>
 #include <atomic>
 #include <latch>
 #include <mutex>

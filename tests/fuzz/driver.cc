@@ -2,6 +2,7 @@
 // libFuzzer. The number of inputs is FATHOM_FUZZ_RUNS (20,000), or as many as fit into
 // FATHOM_FUZZ_SECONDS. Input i is a function of (FATHOM_SEED, i). Both are printed when the target
 // aborts, so FATHOM_SEED=<seed> FATHOM_FUZZ_RUNS=<i + 1> repeats the failure.
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>

@@ -2,6 +2,8 @@
 // UTF-8 text whose literal spans are in order and within the text, and the text does not depend on
 // whether the messages are literal.
 #include "common/check.h"
+
+#include <algorithm>
 #include "common/utf8.h"
 #include "tests/fuzz/fuzz.h"
 #include "text/jinja/eval.h"

@@ -2,6 +2,7 @@
 // gives the text again unless the tokenizer changes or drops characters.
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>

@@ -4,11 +4,11 @@
 #include "router/api/field_limits.h"
 
 #include <gmock/gmock.h>
-
-#include <latch>
-
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
+
+#include <algorithm>
+#include <latch>
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "inference.grpc.pb.h"

@@ -1,6 +1,7 @@
 // Sessions with threads, for TSan: a scheduler that sends, a leader that changes, a clock that
 // ticks, and clients that come, read, leave and resume, all at the same time. Every answer that a
 // client reads to its end is exact.
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>

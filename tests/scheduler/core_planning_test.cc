@@ -1,6 +1,8 @@
 // The content of plans: run-ahead, budget, admission, blocks.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/scheduler/core_harness.h"
 
 namespace fathom::scheduler {

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "common/status.h"
 #include "kernels/cpu/thread_pool.h"
 #include "modeling/architectures/architecture.h"

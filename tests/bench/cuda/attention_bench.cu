@@ -3,6 +3,7 @@
 // different sequences, whose pages are in random order in a pool that is many times larger than L2.
 // attention_bench prints one line of JSON for each shape; `overlapped_us` is for launches as the
 // engine makes them (programmatic dependent launch).
+#include <algorithm>
 #include <numeric>
 #include <random>
 #include <vector>

@@ -9,6 +9,7 @@
 // (programmatic dependent launch), alone_us for launches one after the other. The weights of the
 // launches together are larger than any L2. Ours and the best proposal are timed alternately, and
 // the least time counts. tests/gpu/gpu_rows.py (canonical_costs) makes the table rows.
+#include <algorithm>
 #include <limits>
 #include <numeric>
 #include <string>

@@ -2,6 +2,8 @@
 // reads, and of a copy. (tests/gpu/matrix_rate.py measures the rate of GEMMs.)
 #include "tests/bench/cuda/gpu_bench.h"
 
+#include <algorithm>
+
 namespace fathom::gpu_bench {
 namespace {
 

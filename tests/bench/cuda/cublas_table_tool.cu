@@ -9,6 +9,7 @@
 // the lines for kernels/cuda/linear/cublas_table.inc. Standard output gets one line of JSON for
 // each bucket, with the time of the library's best proposal that may split k: the cost of being
 // canonical.
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>

@@ -6,6 +6,7 @@
 // all weights are distinct, many times more than L2 holds.
 //
 //   layer_bench [--model 7B|13B|33B] [--rows N,...]
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <limits>

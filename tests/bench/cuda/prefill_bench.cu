@@ -1,6 +1,7 @@
 // Measures prefill attention by wgmma: one causal sequence, or several, with 128 dims, bf16, pages
 // of 64 in random order. prefill_bench prints one line of JSON for each shape; `value` is for short
 // bursts on a cool card (the best of three after a pause), `hot` is after 0.3 s of load.
+#include <algorithm>
 #include <chrono>
 #include <numeric>
 #include <random>

@@ -9,6 +9,7 @@
 // one.
 #include "kernels/cuda/linear/skinny.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>

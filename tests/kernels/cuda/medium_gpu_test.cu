@@ -2,6 +2,7 @@
 // and chained.
 #include "kernels/cuda/linear/medium.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "kernels/cuda/rows/rmsnorm.h"

@@ -2,6 +2,7 @@
 // and the state that rows leave in their slots.
 #include "kernels/cuda/sampler/sampler.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "kernels/cuda/sampler/sampler_config.h"
