@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "scheduler/sessions/session_table.h"
 #include "scheduler/core/wait_queue.h"
+#include "scheduler/sessions/session_table.h"
 #include "tests/sim/model.h"
 
 namespace fathom::scheduler {
