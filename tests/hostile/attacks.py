@@ -16,6 +16,7 @@ import zlib
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
+READS_MAX = 64
 GENERATE = "/fathom.v1.Inference/Generate"
 
 
@@ -80,7 +81,9 @@ class Connection:
         """Reads the received bytes; returns whole frames as (kind, flags, stream, payload)."""
         frames = []
         end = time.monotonic() + seconds
-        while self.poll.poll(1000 * max(0.0, end - time.monotonic())):
+        for _ in range(READS_MAX):  # A server that sends without end holds no attack.
+            if not self.poll.poll(1000 * max(0.0, end - time.monotonic())):
+                break
             data = self.socket.recv(1 << 16)
             if not data:
                 raise ConnectionError("closed by the server")
