@@ -33,6 +33,7 @@ bool Sessions::AppendToken(Sequence& sequence, int32_t position, TokenId id,
   Session& session = *sequence.session;
   SequenceRecord& record = sequence.record();
   if (static_cast<size_t>(position) != record.ids.size()) return false;
+  if (!Continues(sequence, position, fingerprint, kind)) return false;
   NoteFingerprint(session, position, fingerprint, kind);
   record.ids.push_back(id);
   int64_t bytes = sizeof(TokenId);
@@ -62,6 +63,26 @@ void Sessions::AppendPromptLogprobs(Sequence& sequence, const PromptLogprobs& lo
   }
   table_.AddBytes(session, bytes);
   MarkDirty(session);
+}
+
+bool Sessions::Continues(Sequence& sequence, int32_t position, const std::string& fingerprint,
+                         const ComputeKind& kind) {
+  const auto& spans = sequence.session->record.fingerprints;
+  if (spans.empty() || spans.back().fingerprint == fingerprint) return true;
+  int32_t sent = 0;  // Under an earlier leader, perhaps.
+  for (const Subscriber& subscriber : sequence.session->subscribers) {
+    sent = std::max(sent, subscriber.cursors[static_cast<size_t>(sequence.index)].next);
+  }
+  if (sent <= position) return true;
+  Fail(sequence,
+       WithReason(FailedPrecondition(
+                      "request {}: its client has {} tokens of one kind of group ({}), the "
+                      "scheduler has {} of them, and the group that is left is of another kind "
+                      "({}), which may compute others; send the request again",
+                      sequence.session->record.key.request_id, sent, ToText(spans.back().kind),
+                      position, ToText(kind)),
+                  Reason::kModelChanged));
+  return false;
 }
 
 void Sessions::NoteFingerprint(Session& session, int32_t position, const std::string& fingerprint,

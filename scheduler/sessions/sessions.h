@@ -107,6 +107,11 @@ class Sessions {
   // `prompt_logprobs_known`: how many the router has, or has when Accepted is there.
   void Accept(Session& session, const Routed<Submit>& event, size_t prompt_logprobs_known);
   void SuspendSession(Session& session);
+  // False, and the sequence has failed: a client has tokens beyond the record, and a group of
+  // another kind would compute them anew. The client's answer would be of two halves that do not
+  // belong together.
+  bool Continues(Sequence& sequence, int32_t position, const std::string& fingerprint,
+                 const ComputeKind& kind);
   void NoteFingerprint(Session& session, int32_t position, const std::string& fingerprint,
                        const ComputeKind& kind);
   void Finish(Sequence& sequence, FinishReason reason);

@@ -84,6 +84,18 @@ TEST(SchedulerSim, PlansInLanesEndEveryRequestOnceToo) {
   ExpectClean(world, options);
 }
 
+// With this seed a leader takes over with one token of a client's 14, and a group of another kind
+// is all that is left.
+TEST(SchedulerSim, NoAnswerIsOfTwoHalvesThatDoNotBelongTogether) {
+  WorldOptions options;
+  options.seed = 100;
+  options.requests = 1'200;
+  SCOPED_TRACE(Replay(options.seed));
+  World world(options);
+  world.Run();
+  ExpectClean(world, options);
+}
+
 TEST(SchedulerSim, InvariantsHoldAfterEveryEventAndActionsRepeat) {
   WorldOptions options;
   options.seed = TestSeed(50);

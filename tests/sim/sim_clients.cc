@@ -254,10 +254,13 @@ void World::TakeEnd(Listener& listener, const Frame& frame) {
       right = spec.deadline_us > 0;
       break;
     case FinishReason::kError:  // A new leader learns the limits of its groups late.
-      right = DetailOf(frame.error).has_value() &&
-              (length == FaultAt(spec.record.seed) ||
-               DetailOf(frame.error)->reason == "FAILED_BEFORE" ||
-               (spec.too_long && DetailOf(frame.error)->reason == "CONTEXT_LENGTH_EXCEEDED"));
+      right =
+          DetailOf(frame.error).has_value() &&
+          (length == FaultAt(spec.record.seed) ||
+           DetailOf(frame.error)->reason == "FAILED_BEFORE" ||
+           // A client had more of the answer than the new leader, of another kind of group.
+           (options_.other_kind_permille > 0 && DetailOf(frame.error)->reason == "MODEL_CHANGED") ||
+           (spec.too_long && DetailOf(frame.error)->reason == "CONTEXT_LENGTH_EXCEEDED"));
       break;
     case FinishReason::kNone:
       break;
