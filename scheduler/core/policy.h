@@ -25,8 +25,8 @@ struct SequenceFacts {
 };
 
 // The policy of one core, with its state. The state must stay bounded by the number of sequences
-// that wait or run. Each time that a sequence waits, the core calls Push at the begin and Pop at
-// the end.
+// that wait or run. Each time that a sequence waits, the core calls Push when the wait begins
+// and Pop when it ends.
 class Policy {
  public:
   virtual ~Policy() = default;
