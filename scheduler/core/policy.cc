@@ -29,8 +29,8 @@ class ShortestFirst final : public Policy {
 
  private:
   // Each token of a request counts as an arrival that is later by this time. So only requests that
-  // come within the length of a long request can overtake it, and every request is
-  // admitted at some time.
+  // come within the length of a long request can overtake it, and every request is admitted in the
+  // end.
   static constexpr TimeUs kTokenUs = 1000;
 };
 
