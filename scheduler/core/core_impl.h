@@ -1,5 +1,5 @@
 // scheduler/core/core_impl.h: the state behind SchedulerCore and its operations, by file:
-//   scheduler_core.cc  events in, timers, actions out, figures
+//   scheduler_core.cc  events, timers, actions, statistics
 //   invariants.cc      what must hold after every event
 //   lifecycle.cc       how a sequence comes to wait, to run and to be suspended
 //   planning.cc        which rows the next step of a group has
@@ -35,7 +35,7 @@ class SchedulerCore::Impl final : private Batching {
   absl::Status CheckInvariants() const;
 
  private:
-  // A plan under construction and what its rows are for.
+  // A plan that is being made, and the purpose of its rows.
   struct Draft {
     StepPlan plan;
     FlightStep flight;  // Its lane is the plan's.

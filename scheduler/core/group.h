@@ -19,7 +19,7 @@
 namespace fathom::scheduler {
 
 // The purpose of a row of a plan that was sent. The core matches results with this and never with
-// the sequence that is in the slot now: the slot may have been released and given to another one.
+// the sequence that is in the slot now: by now the slot may hold another sequence.
 struct FlightRow {
   uint64_t session = 0;  // Session::number; the session may be gone by now.
   int32_t sequence = 0;

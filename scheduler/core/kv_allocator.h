@@ -18,7 +18,7 @@ namespace fathom::scheduler {
 // What a sequence starts with in its slot.
 struct KvReservation {
   std::vector<BlockId> blocks;    // For all of its tokens, in their order.
-  int32_t computed_tokens = 0;    // The first so many tokens' KV is in the blocks already.
+  int32_t computed_tokens = 0;    // The KV of this many first tokens is in the blocks.
   std::vector<BlockCopy> copies;  // The first plan that uses the blocks must do them.
 };
 
