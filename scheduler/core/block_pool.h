@@ -1,7 +1,7 @@
-// scheduler/core/block_pool.h: hands out KV blocks by id and counts references; owns no memory of a
-// device. Block 0 is padding and is never given out: ids run from 1 to total_blocks(). Thread: not
-// thread-safe; owned by the driver thread. Invariant after each call: free_blocks() + blocks with a
-// reference == total_blocks().
+// scheduler/core/block_pool.h: hands out KV blocks by id and counts their references. It owns no
+// memory of a device. Block 0 is padding and is never handed out: ids run from 1 to total_blocks().
+// Thread: not thread-safe; owned by the driver thread. Invariant after each call: free_blocks() +
+// blocks with a reference == total_blocks().
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class BlockPool {
   // One more reference to each. REQUIRES: every id has a reference.
   void AddReference(std::span<const BlockId> blocks);
 
-  // Drops one reference to each; a block without one is free at once. O(count).
+  // Drops one reference to each; a block without a reference is free at once. O(count).
   // REQUIRES: every id has a reference (a double free is our bug: FATHOM_CHECK).
   void Release(std::span<const BlockId> blocks);
 

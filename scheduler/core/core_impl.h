@@ -1,9 +1,9 @@
 // scheduler/core/core_impl.h: the state behind SchedulerCore and its operations, by file:
-//   scheduler_core.cc  events in, timers, actions out, figures
+//   scheduler_core.cc  events, timers, actions, statistics
 //   invariants.cc      what must hold after every event
 //   lifecycle.cc       how a sequence comes to wait, to run and to be suspended
 //   planning.cc        which rows the next step of a group has
-//   results.cc         what came of a step; groups that come and go
+//   results.cc         applies the results of steps; groups that come up and are lost
 // Thread: owned by the driver thread.
 #pragma once
 
@@ -35,7 +35,7 @@ class SchedulerCore::Impl final : private Batching {
   absl::Status CheckInvariants() const;
 
  private:
-  // A plan under construction and what its rows are for.
+  // A plan that is being made, and the purpose of its rows.
   struct Draft {
     StepPlan plan;
     FlightStep flight;  // Its lane is the plan's.
@@ -44,8 +44,10 @@ class SchedulerCore::Impl final : private Batching {
   };
 
   // ---- scheduler_core.cc
-  void FailUnfit();                           // Waiting sequences that fit no live group.
-  void FailWithoutModel(Sequence& sequence);  // Whose model only other models' groups replaced.
+  void FailUnfit();  // Fails the waiting sequences that fit no live group.
+  // Fails a waiting sequence whose model has had no group for `model_wait_us`, while other models
+  // have groups.
+  void FailWithoutModel(Sequence& sequence);
   // The sessions take what routers send.
   void On(Routed<Submit> event) { sessions_.On(std::move(event)); }
   void On(const Routed<Suspend>& event) { sessions_.On(event); }
@@ -58,20 +60,20 @@ class SchedulerCore::Impl final : private Batching {
   void Enqueue(Sequence& sequence) override;
   void Withdraw(Sequence& sequence) override;
   void Dequeue(Sequence& sequence, bool admitted);  // From waiting to suspended.
-  // From waiting. Returns the copies that the plan must do before it uses the blocks.
+  // From waiting to running. Returns the copies that the plan must do before it uses the blocks.
   // REQUIRES: the group has a free slot and room (Placement::NextFor).
   std::vector<BlockCopy> Seat(Group& group, int32_t lane, Sequence& sequence);
-  void Vacate(Sequence& sequence);     // From running to suspended: slot and blocks are free.
-  void Interrupt(Sequence& sequence);  // From running to waiting, tokens kept.
+  void Vacate(Sequence& sequence);     // From running to suspended: frees its slot and its blocks.
+  void Interrupt(Sequence& sequence);  // From running to waiting. The record keeps its tokens.
   SequenceFacts FactsOf(const Sequence& sequence) const;
   Group* FindGroup(GroupId id);
 
   // ---- planning.cc
   void PlanAll();
-  bool PlanStep(Group& group);                  // False: nothing to do.
-  bool PlanLane(Group& group, int32_t lane);    // Likewise, for the sequences of one lane.
-  bool AddDecodes(Group& group, Draft& draft);  // False: somebody was suspended for want of blocks.
-  bool MakeRoom(Group& group, Sequence& sequence);  // False: the sequence itself was suspended.
+  bool PlanStep(Group& group);                      // False: nothing to do.
+  bool PlanLane(Group& group, int32_t lane);        // Likewise, for the sequences of one lane.
+  bool AddDecodes(Group& group, Draft& draft);      // False: a sequence was preempted.
+  bool MakeRoom(Group& group, Sequence& sequence);  // False: `sequence` itself was preempted.
   void AddPrefills(Group& group, Draft& draft);
   void AddAdmissions(Group& group, Draft& draft);
   void AddPrefill(Sequence& sequence, bool first, Draft& draft);
@@ -91,11 +93,11 @@ class SchedulerCore::Impl final : private Batching {
   WaitQueue waiting_;
   Groups groups_;
   Placement placement_{groups_, waiting_};
-  TimeUs unfit_check_us_ = 0;  // 0: none due.
+  TimeUs unfit_check_us_ = 0;  // When FailUnfit is due; 0: not due.
   uint64_t next_seat_ = 1;
-  RetryLine queue_line_;  // Of those that are refused for want of room in the queue.
-  CoreStats counters_;    // Its gauges and what the sessions count are filled by Stats().
-  Actions actions_;       // Of the Step under way.
+  RetryLine queue_line_;  // Of requests that are refused because the queue is full.
+  CoreStats counters_;    // Stats() fills in the gauges and what the sessions count.
+  Actions actions_;       // Of the present Step.
   Sessions sessions_;
 };
 

@@ -1,5 +1,5 @@
-// scheduler/core/events.h: what happens to the scheduler core and what it wants done. Plain data,
-// no IO.
+// scheduler/core/events.h: the events that the scheduler core takes, and the actions that it asks
+// of the driver. Plain data, no IO.
 #pragma once
 
 #include <cstdint>
@@ -17,21 +17,23 @@ namespace fathom::scheduler {
 
 // ---- Events ----
 
-// The router's stream broke; its sessions run `router_grace_us` more, then suspend.
+// The router's stream broke. Its sessions run for `router_grace_us` more; then each one that has no
+// other subscriber is suspended.
 struct RouterLost {
   PeerId router;
 };
 
-// What a group's plans must keep to.
+// The limits that every plan of a group must keep.
 struct GroupLimits {
-  int32_t blocks = 0;  // Pool size with the padding block 0: ids 1 to blocks - 1 may be given out.
+  int32_t blocks = 0;  // Pool size with the padding block 0: ids 1 to blocks - 1 are handed out.
   int32_t block_tokens = 16;
   int32_t slots = 0;        // Ids 1 to slots.
   int32_t step_tokens = 0;  // Rows of one step.
   int32_t context_tokens = 0;
   int32_t plans_in_flight = 2;
-  // Rows of a step that decodes, prompts included, so that a prompt does not hold up the sequences
-  // that run; decode rows always fit. 0: step_tokens.
+  // The most rows of a step that has decode rows, prompt rows included. Without this limit a long
+  // prompt makes the steps long, and the sequences that decode get their tokens late. Decode rows
+  // always fit. 0: step_tokens.
   int32_t mixed_step_tokens = 0;
   // The sequences of a group are divided into so many lanes. A plan computes sequences of one lane,
   // so that plans of different lanes have no sequence in common: each pipeline stage can compute
@@ -39,8 +41,8 @@ struct GroupLimits {
   int32_t lanes = 1;
 };
 
-// A group's ranks are loaded, connected and listening for plans of this epoch. It starts from empty
-// slots.
+// All ranks of a group are loaded, connected and listening for plans of this epoch. The group
+// starts with empty slots.
 struct GroupUp {
   GroupId group;
   TermId term;
@@ -50,22 +52,22 @@ struct GroupUp {
   ComputeKind kind = {};
 };
 
-// The group's epoch is over; its sessions are suspended with the tokens they have.
+// The group's epoch is over. Its sequences wait again, and their records keep their tokens.
 struct GroupLost {
   GroupId group;
   EpochId epoch;
 };
 
-// Rank 0's result; the driver has seen every rank's by then or does not wait for them. Steps in
-// order, each once. A row that did not sample may be left out; a sampled one has its sequence,
-// position and one id, or a fault. One of an old (term, epoch) is ignored; one that cannot be gives
-// a GroupAbort.
+// Rank 0's result of a step; the core gets no result of another rank. Results come in the order of
+// their steps, each once. A row that did not sample may be left out; a row that sampled has its
+// sequence, its position and one id, or a fault. The core ignores a result of another (term,
+// epoch). For a result that contradicts its plan the core returns a GroupAbort.
 struct StepDone {
   GroupId group;
   StepResult result;
 };
 
-// Time passed. The driver sends one at least each 50 ms while anything waits on time.
+// Time passed. The driver sends a Tick when the core's NextWakeup() is due.
 struct Tick {};
 
 using Event = std::variant<Routed<Submit>, Routed<Suspend>, Routed<Close>, RouterLost, GroupUp,
@@ -78,15 +80,16 @@ struct PlanOut {
   StepPlan plan;
 };
 
-// The core saw a result that cannot be (a bug of a worker, or of ours): the epoch must end.
+// The core got a result that contradicts its plan, or limits that no plan can keep (a bug of a
+// worker, or of ours): the driver must end the epoch.
 struct GroupAbort {
   GroupId group;
   EpochId epoch;
   std::string reason;
 };
 
-// The driver carries them out as follows: plans first (a device waits for them, a client only for a
-// frame), then accepted, refused, frames, aborts.
+// The driver carries out the actions in this order: plans, accepted, refused, frames, aborts. Plans
+// are first because a device is idle until it has one.
 struct Actions : SessionActions {
   std::vector<PlanOut> plans;
   std::vector<GroupAbort> aborts;

@@ -51,7 +51,7 @@ Group::Group(const GroupUp& up)
       kind(up.kind),
       kv(up.limits.blocks, up.limits.block_tokens),
       lane_sizes(static_cast<size_t>(up.limits.lanes)) {
-  // A row for each seat fits into every step: no decode row ever waits for the budget.
+  // No more slots than rows of a step, so that each step has room for a decode row of every slot.
   const int32_t seats = std::min(limits.slots, limits.step_tokens);
   for (int32_t slot = seats; slot >= 1; --slot) free_slots.push_back(SlotId{slot});
 }

@@ -1,5 +1,6 @@
-// scheduler/core/group.h: one live group as the core sees it: its blocks and slots, who sits in
-// them, and the steps in flight with what each row was for. Plain data; a new epoch is a new Group.
+// scheduler/core/group.h: one live group as the core sees it: its blocks and slots, the
+// sequences in its slots, and the steps in flight with the purpose of each row. Plain data; each
+// epoch has a Group of its own.
 #pragma once
 
 #include <cstdint>
@@ -17,17 +18,17 @@
 
 namespace fathom::scheduler {
 
-// What a row of a sent plan was for. Results are matched with this, never with the slot's present
-// owner.
+// The purpose of a row of a plan that was sent. The core matches results with this and never with
+// the sequence that is in the slot now: by now the slot may hold another sequence.
 struct FlightRow {
   uint64_t session = 0;  // Session::number; the session may be gone by now.
   int32_t sequence = 0;
   uint64_t seat = 0;
   int32_t tokens = 0;  // Rows of the step.
   bool prefill = false;
-  int32_t ids_max = 0;   // Sampled tokens that the result may bring; it brings at least 1 unless 0.
-  int32_t position = 0;  // Of the first one.
-  bool logprobs = false;  // Asked for.
+  int32_t ids_max = 0;    // The most sampled tokens of the result; unless 0, it has at least 1.
+  int32_t position = 0;   // Of the first sampled token.
+  bool logprobs = false;  // Whether the request asks for them.
   bool prompt_logprobs = false;
   int32_t prompt_tokens = 0;
 };
@@ -50,25 +51,25 @@ struct Group {
 
   KvAllocator kv;
   std::vector<SlotId> free_slots;  // Last in, first out.
-  std::vector<SlotId> released;    // To be released by the next plan, before anybody is admitted.
+  std::vector<SlotId> released;    // The next plan releases them before its admits.
   std::set<std::pair<OrderKey, Sequence*>>
-      running;  // By the policy's keep key; the last is suspended first.
+      running;  // By RunningState::keep; the last one is preempted first.
   std::deque<FlightStep> in_flight;
   StepId next_step;
 
   std::vector<int32_t> lane_sizes;  // Running sequences of each lane.
-  int32_t next_lane = 0;            // The first that the next plan tries.
+  int32_t next_lane = 0;            // The lane that the next plan tries first.
 
   bool full() const { return in_flight.size() >= static_cast<size_t>(limits.plans_in_flight); }
-  // Plans of one lane, and with that of one sequence, that may be in flight.
+  // The most plans of one lane, and so of one sequence, that may be in flight.
   int32_t lane_plans_max() const { return 1 + (limits.plans_in_flight - 1) / limits.lanes; }
   bool lane_full(int32_t lane) const;
 };
 
-// INVALID_ARGUMENT when no plan could keep to `limits`.
+// INVALID_ARGUMENT: no plan can keep `limits`.
 absl::Status CheckLimits(const GroupLimits& limits);
 
-// Not OK when `result` cannot be the answer to `flight`; then nothing of it may be applied.
+// Not OK: `result` contradicts `flight`. The caller must then apply no row of it.
 absl::Status CheckResult(const FlightStep& flight, const StepResult& result);
 
 // INTERNAL naming the first broken invariant. O(slots + blocks).

@@ -1,5 +1,5 @@
-// What must hold after every event, checked from end to end: tests and the simulation call
-// SchedulerCore::CheckInvariants after each one, `fathom replay` too. Nothing here decides.
+// The invariants of the core, which must hold after every event. The tests, the simulation and
+// `fathom replay` call SchedulerCore::CheckInvariants. Nothing here changes the core.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -24,7 +24,7 @@ absl::Status SchedulerCore::Impl::CheckInvariants() const {
       if (std::holds_alternative<WaitingState>(sequence.state)) ++waiting;
     }
   });
-  // Each group counted its own once.
+  // `running` counts each running sequence twice: for its group and for its session.
   size_t seated = 0;
   for (const auto& [id, group] : groups_) seated += group->running.size();
   if (running != 2 * seated) return Internal("{} sequences run, {} sit", running - seated, seated);

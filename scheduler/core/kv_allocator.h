@@ -1,7 +1,7 @@
-// scheduler/core/kv_allocator.h: the KV blocks of one group's sequences, by tokens. Planning asks
-// here and nowhere else, so that what decides which blocks a sequence gets (a prefix cache, several
-// kinds of blocks) comes in below and leaves planning alone. Thread: not thread-safe; owned by the
-// driver thread.
+// scheduler/core/kv_allocator.h: the KV blocks of one group's sequences, in tokens. Planning and
+// placement ask only this class for blocks, so that a prefix cache or several kinds of blocks can
+// be added here without a change of the callers. Thread: not thread-safe; owned by the driver
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ namespace fathom::scheduler {
 // What a sequence starts with in its slot.
 struct KvReservation {
   std::vector<BlockId> blocks;    // For all of its tokens, in their order.
-  int32_t computed_tokens = 0;    // The first so many tokens' KV is in the blocks already.
-  std::vector<BlockCopy> copies;  // To be done by the first plan that uses the blocks.
+  int32_t computed_tokens = 0;    // The KV of this many first tokens is in the blocks.
+  std::vector<BlockCopy> copies;  // The first plan that uses the blocks must do them.
 };
 
 class KvAllocator {
@@ -41,7 +41,7 @@ class KvAllocator {
   // Appends a block to `blocks`. False: there is no room, and nothing changed.
   bool Grow(std::vector<BlockId>* blocks);
 
-  // The sequence is done with its blocks.
+  // Gives back the blocks of a sequence that leaves its slot.
   void Release(std::span<const BlockId> blocks) { pool_.Release(blocks); }
 
   const BlockPool& pool() const { return pool_; }

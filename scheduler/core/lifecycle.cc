@@ -1,5 +1,5 @@
-// How a sequence comes to wait, to run and to be suspended (sessions end it). Whatever ends a stay
-// in a slot goes through Vacate.
+// How a sequence comes to wait, to run and to be suspended (sessions end it). A sequence leaves its
+// slot only through Vacate; without it, the slot or the blocks would be lost.
 #include <algorithm>
 
 #include "common/check.h"
@@ -31,7 +31,8 @@ absl::Status SchedulerCore::Impl::CheckNew(const Record& record) {
                       Reason::kQueueFull, "", queue_line_.OnRefused(now_));
   }
   const auto tokens = static_cast<int64_t>(record.prompt_ids.size());
-  // One prompt is always taken, or a limit below it would refuse it for ever.
+  // If no other new request waits, a prompt above the limit is taken too. Otherwise every retry of
+  // it would be refused.
   if (waiting_.first_time_requests() > 0 &&
       waiting_.first_time_tokens() + tokens > options_.waiting_tokens_max) {
     return WithReason(

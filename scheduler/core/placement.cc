@@ -16,8 +16,8 @@ int64_t PoolTokens(const GroupLimits& limits) {
   return static_cast<int64_t>(limits.blocks - 1) * limits.block_tokens;
 }
 
-// Whether a group of these limits can compute the request to its end. Its last token is never
-// computed.
+// Whether a group of these limits can compute the request to its end. The last token needs no room
+// in the pool, because no step computes its KV.
 bool FitsGroup(const Record& record, const GroupLimits& limits) {
   return Total(record) <= limits.context_tokens && Total(record) - 1 <= PoolTokens(limits);
 }
@@ -42,7 +42,7 @@ absl::Status CheckFitsGroup(const Record& record, const GroupLimits& limits) {
                     prompt < limit ? "stop.max_tokens" : "prompt");
 }
 
-// Room for the known tokens of the sequence and for one block more, if it can ever need that.
+// Whether there is room for the sequence's known tokens and one block more, if it may need that.
 bool HasRoom(const Group& group, const Sequence& sequence) {
   const Record& record = sequence.session->record;
   const auto known = static_cast<int64_t>(record.prompt_ids.size() + sequence.record().ids.size());

@@ -1,7 +1,7 @@
 // scheduler/core/placement.h: which group takes which waiting sequence. A group that can be given a
-// plan chooses from the queue; a placement that looks at prefixes or load replaces this class
-// alone. Pure: it reads groups and queue and changes neither. Thread: not thread-safe; owned by the
-// driver thread.
+// plan chooses from the queue. A placement by prefixes or by load would replace only this class.
+// Pure: it reads the groups and the queue and changes neither. Thread: not thread-safe; owned by
+// the driver thread.
 #pragma once
 
 #include <map>
@@ -31,15 +31,15 @@ class Placement {
   // fewest sequences first.
   std::vector<Group*> GroupsInTurn() const;
 
-  // The sequence that `group` admits next to `lane`, or nullptr: the first in the queue's order of
-  // those that the group may compute and has the size for. If there is no room for it now, the
-  // group admits none: no sequence overtakes the first one for want of room, or a long prompt would
-  // wait without end. A lane takes no more than its share of those that run and wait, so that no
+  // The sequence that `group` admits next into `lane`; nullptr: none. It is the first one, in the
+  // queue's order, that the group may compute and has the size for. If the group has no room for it
+  // now, the group admits none: if smaller sequences could overtake it, a long prompt could wait
+  // without end. A lane takes at most its share of the sequences that run and wait, so that no
   // other lane stays empty.
   Sequence* NextFor(const Group& group, int32_t lane) const;
 
-  // OK: a group of the cluster has the size for the request, or no group ever came up. Without a
-  // group the last one's limits decide. Otherwise the message says what would fit.
+  // OK: a live group has the size for the request, or no group ever came up. While no group is
+  // live, the limits of the group that came up last decide. An error says what would fit.
   absl::Status CheckFits(const Record& record) const;
 
  private:

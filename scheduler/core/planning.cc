@@ -1,7 +1,8 @@
-// Which rows the next step of a group has, for the sequences of one lane: decodes first, then
-// prompts that run, then new ones, within step_tokens rows, mixed_step_tokens where there are
-// decodes. Decode rows are planned before the sample that feeds them is known, but never beyond a
-// length stop. Blocks of a prompt are taken at admission, blocks for output one at a time.
+// Which rows the next step of a group has, for the sequences of one lane: first the decodes, then
+// the prompts that run, then new prompts. A step has at most step_tokens rows, and with decodes at
+// most mixed_step_tokens. A decode row is planned before the sample that is its input is known, but
+// never beyond max_tokens. A sequence gets the blocks of its known tokens at admission, and the
+// blocks of its output one at a time.
 #include <algorithm>
 #include <utility>
 
@@ -11,10 +12,12 @@
 namespace fathom::scheduler {
 namespace {
 
-// With fewer left for a plan, an admit waits for the next one: one id is held back.
+// If a plan can take fewer ids than this, an admit waits for the next plan: AddPrefill holds back
+// the last id, so a single id would give no row.
 constexpr int32_t kAdmitIdsMin = 2;
 
-// Rows of a step that decodes: each seat's row fits, and while one of them is a prompt it gets on.
+// The most rows of a step that has decode rows. There is a row for each slot, so all decode rows
+// fit, and while a slot has a prompt, that prompt gets at least one row.
 int32_t MixedStepTokens(const GroupLimits& limits) {
   if (limits.mixed_step_tokens == 0) return limits.step_tokens;
   const int32_t seats = std::min(limits.slots, limits.step_tokens);
@@ -77,7 +80,8 @@ bool SchedulerCore::Impl::AddDecodes(Group& group, Draft& draft) {
       continue;
     }
     const size_t blocks = running.blocks.size();
-    // Only entries after this one go; without room it is this one, and then it is the last.
+    // MakeRoom preempts the last entry of `running` first, so `it` stays valid. It preempts this
+    // entry only when this is the last one, and then the loop ends.
     if (!MakeRoom(group, sequence)) break;
     if (running.blocks.size() > blocks) {
       draft.plan.extends.push_back({running.slot, {running.blocks.back()}});
@@ -126,8 +130,8 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
   RunningState& running = *sequence.running();
   const Record& record = sequence.session->record;
   const int32_t wanted = std::min(draft.rows_left, running.known_tokens - running.planned_tokens);
-  // While more ids are to come the last one sent waits for its successor, whose log-probability the
-  // worker may be asked for.
+  // While more ids are to come, the last one that was sent is not computed yet: the worker may be
+  // asked for the log-probability of the id after it.
   const bool short_of_ids = running.sent_tokens < running.known_tokens &&
                             running.sent_tokens - running.planned_tokens - 1 < wanted;
   if (short_of_ids && draft.ids_left >= kAdmitIdsMin) {

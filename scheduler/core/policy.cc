@@ -9,7 +9,7 @@ namespace {
 
 OrderKey ByArrival(const SequenceFacts& facts) { return {0, facts.arrival_us, facts.number}; }
 
-// First come, first served; the latest arrival makes room.
+// First come, first served. The latest arrival is preempted.
 class FirstComeFirstServed final : public Policy {
  public:
   OrderKey Push(const SequenceFacts& facts) override {
@@ -18,7 +18,7 @@ class FirstComeFirstServed final : public Policy {
   OrderKey EvictionOrder(const SequenceFacts& facts) const override { return ByArrival(facts); }
 };
 
-// Short requests overtake longer ones that have not started; the latest arrival makes room.
+// Short requests overtake longer ones that have not started. The latest arrival is preempted.
 class ShortestFirst final : public Policy {
  public:
   OrderKey Push(const SequenceFacts& facts) override {
@@ -28,8 +28,9 @@ class ShortestFirst final : public Policy {
   OrderKey EvictionOrder(const SequenceFacts& facts) const override { return ByArrival(facts); }
 
  private:
-  // Each token of a request counts as this much later an arrival: a long request is overtaken
-  // only by those that come within its own length, so that every one has its turn.
+  // Each token of a request counts as an arrival that is later by this time. So only requests that
+  // come within the length of a long request can overtake it, and every request is admitted in the
+  // end.
   static constexpr TimeUs kTokenUs = 1000;
 };
 
@@ -53,13 +54,14 @@ class FairShare final : public Policy {
     const auto tenant = tenants_.find(std::string(facts.tenant));
     if (tenant == tenants_.end()) return;
     const auto place = tenant->second.waiting.find(facts.number);
-    if (place == tenant->second.waiting.end()) return;  // It was a resumed one.
+    if (place == tenant->second.waiting.end()) return;  // Push gave a resumed one no place.
     if (admitted) now_ = std::max(now_, place->second);
     tenant->second.waiting.erase(place);
     if (--waiting_ == 0) {  // No request waits: all tenants begin at one place again.
       for (const auto& [name, each] : tenants_) now_ = std::max(now_, each.end);
     }
-    // The next request of such a tenant begins at now_, as that of a tenant that is not known.
+    // The next request of such a tenant begins at now_, like that of an unknown tenant, so the
+    // entry can be erased.
     std::erase_if(tenants_, [this](const auto& each) {
       return each.second.waiting.empty() && each.second.end <= now_;
     });
@@ -68,10 +70,10 @@ class FairShare final : public Policy {
 
  private:
   struct Tenant {
-    int64_t end = 0;                      // Of its requests so far, in tokens of its share.
+    int64_t end = 0;                      // The place after its last request, in tokens.
     std::map<uint64_t, int64_t> waiting;  // Sequence number to place.
   };
-  int64_t now_ = 0;  // The place of what was admitted last.
+  int64_t now_ = 0;  // The greatest place of an admitted request, see Pop.
   int64_t waiting_ = 0;
   std::map<std::string, Tenant> tenants_;
 };

@@ -1,6 +1,6 @@
 // scheduler/core/policy.h: which sequence is admitted next, and which one is preempted when blocks
-// run out. Pure. A policy is a class and its row in policy.cc; adding one touches that file and its
-// test only. Thread: the driver thread.
+// run out. Pure. A policy is a class and its row in policy.cc; a new policy changes only that file
+// and its test. Thread: the driver thread.
 #pragma once
 
 #include <cstdint>
@@ -24,22 +24,23 @@ struct SequenceFacts {
   int32_t generated_tokens = 0;  // So far.
 };
 
-// One policy at work in one core, with whatever state it keeps of those who wait and run. State
-// must stay bounded by the sequences that wait or run. For every sequence the core calls
-// Push and then Pop, as often as the sequence waits.
+// The policy of one core, with its state. The state must stay bounded by the number of sequences
+// that wait or run. Each time that a sequence waits, the core calls Push when the wait begins
+// and Pop when it ends.
 class Policy {
  public:
   virtual ~Policy() = default;
 
-  // A sequence begins to wait: its place in the queue. The waiting sequence with the least key is
-  // admitted next, and none overtakes it for want of room. Resumed sequences must come before the
-  // others: they are exempt from the queue's limits.
+  // A sequence begins to wait. Returns its place in the queue: the waiting sequence with the least
+  // key is admitted next, and no other one overtakes it because it needs less room. Resumed
+  // sequences must come before all others, because the queue's limits do not hold for them.
   virtual OrderKey Push(const SequenceFacts& facts) = 0;
-  // It does not wait any more: it was admitted, or left.
+  // The sequence waits no more: it was admitted, or it left the queue.
   virtual void Pop(const SequenceFacts& /*facts*/, bool /*admitted*/) {}
 
   // When blocks run out, the running sequence with the greatest key is preempted. The key must not
-  // change over a sequence's life: then the least one is never disturbed, and every sequence ends.
+  // change during a sequence's life: then the sequence with the least key is never preempted, and
+  // so every sequence ends.
   virtual OrderKey EvictionOrder(const SequenceFacts& facts) const = 0;
 };
 

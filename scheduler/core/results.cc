@@ -1,4 +1,4 @@
-// What came of a step, and groups that come and go.
+// Applies the results of steps, and adds and removes groups.
 #include <algorithm>
 #include <utility>
 
@@ -82,7 +82,7 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
   }
   if (row.fault != RowFault::kNone) {
     const RunningState* running = sequence->running();
-    // A fault of an earlier stay says nothing: the sequence is computed again.
+    // A fault of an earlier stay in a slot is ignored: the sequence is computed again.
     if (running == nullptr || running->seat != flight.seat) return;
     return sessions_.Fail(
         *sequence,
@@ -105,8 +105,10 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
   }
 }
 
-// A token is the record's next one if it came from the sequence's own slot. One from a stay that
-// ended is as good, where all of the record and whoever computes it now are of the same kind.
+// Whether the tokens of a row may belong to the record. Those of the sequence's present stay in a
+// slot do. Those of an earlier stay do if the group that computed the row has the fingerprint of
+// the record's last tokens and of the group that computes the sequence now. Otherwise one answer
+// could get tokens of two kinds of groups in turn.
 bool SchedulerCore::Impl::Concerns(const Group& group, const FlightRow& flight,
                                    const Sequence& sequence) const {
   const RunningState* running = sequence.running();

@@ -52,7 +52,7 @@ Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
 
 void SchedulerCore::Impl::FailUnfit() {
   unfit_check_us_ = 0;
-  if (groups_.empty()) return;  // The next group's coming arms it again.
+  if (groups_.empty()) return;  // GroupUp sets the time again.
   std::vector<std::pair<Sequence*, absl::Status>> unfit;
   waiting_.ForEach([&](Sequence& sequence) {
     absl::Status status = placement_.CheckFits(sequence.session->record);

@@ -1,6 +1,6 @@
-// scheduler/core/scheduler_core.h: every scheduling decision, no IO: no thread, clock, gRPC or
-// randomness. The same events at the same times give the same actions (that is what the simulation
-// and replay rest on). Thread: not thread-safe; owned by the driver thread.
+// scheduler/core/scheduler_core.h: makes every scheduling decision. It has no IO, thread, clock or
+// randomness: the same events at the same times give the same actions. The simulation and
+// `fathom replay` depend on this. Thread: not thread-safe; owned by the driver thread.
 #pragma once
 
 #include <cstdint>
@@ -21,28 +21,28 @@ struct CoreOptions {
   int64_t session_memory_bytes_max = int64_t{1} << 30;
   int64_t record_keep_us = 60'000'000;  // After the end or the suspension.
   int64_t router_grace_us = 5'000'000;  // A lost router's sessions run on for so long.
-  // Without a group of its kind an answer waits so long, then goes on with another kind of the same
-  // model; while only groups of other models are there, it ends after so long.
+  // An answer waits for so long for a group of its kind; then another kind of group of the same
+  // model may continue it. If only other models have groups for so long, the answer ends.
   int64_t model_wait_us = 30'000'000;
   int32_t run_ahead_max =
       INT32_MAX;              // Of RunningState::run_ahead; the plans in flight bound it too.
-  int32_t sequences_max = 1;  // n > 1 is refused by name until forks are built.
+  int32_t sequences_max = 1;  // A larger n is UNIMPLEMENTED.
 };
 
 // What /metrics, Stats and `fathom status` show. Counters count since the core was made.
 struct CoreStats : SessionStats {
   int32_t requests_running = 0;  // In a slot.
   int32_t requests_waiting = 0;
-  int32_t groups = 0;        // That take work now.
+  int32_t groups = 0;        // Live ones.
   int32_t blocks_total = 0;  // Over live groups, without padding blocks.
   int32_t blocks_used = 0;
   uint64_t steps_total = 0;
   uint64_t step_rows_total = 0;
   uint64_t prompt_tokens_total = 0;      // Computed in prefill chunks.
-  uint64_t generation_tokens_total = 0;  // Accepted.
-  uint64_t preemptions_total = 0;        // For want of blocks.
-  uint64_t tokens_dropped_total = 0;     // Below the record's length, after a Close, or void.
-  uint64_t model_changes_total = 0;      // Answers that ended, since their model was gone.
+  uint64_t generation_tokens_total = 0;  // Added to records.
+  uint64_t preemptions_total = 0;        // Because no block was free.
+  uint64_t tokens_dropped_total = 0;     // Computed, and added to no record.
+  uint64_t model_changes_total = 0;      // Answers that ended: their model was gone.
 };
 
 class SchedulerCore {

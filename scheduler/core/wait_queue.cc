@@ -9,7 +9,7 @@ namespace fathom::scheduler {
 
 namespace {
 
-// No fingerprint has a blank.
+// The name of a model's line. No fingerprint has a blank, so the name is not that of another line.
 std::string LineOfModel(const std::string& model) { return "model " + model; }
 
 }  // namespace

@@ -1,10 +1,11 @@
-// scheduler/core/wait_queue.h: the sequences that wait for a seat, in the policy's order.
-// A sequence with tokens waits in the line of their kind of group (device kind and tensor
-// parallelism of a model), one without waits in the line of all, "". A line whose last group is
-// gone gives up after the wait: its sequences go on in the line of their model, for any group that
-// computes it. While groups are there but none of a model, its sequences wait as long, then Expire
-// hands them out: an answer is of one model. Thread: not thread-safe; owned by the driver thread.
-// Does not own sequences.
+// scheduler/core/wait_queue.h: the sequences that wait for a slot, in the policy's order.
+// The queue has several lines. A sequence that has tokens waits in the line of the kind of group
+// (model, device kind, tensor-parallel size) that computed the last of them. A sequence without
+// tokens waits in the line "", which every group serves. A line gives up when it has had no group
+// for `wait_us`: its sequences move to the line of their model, which every group of that model
+// serves. When a model has had no group for `wait_us` while other models have groups, Expire
+// returns the model's sequences, because one answer must never be made by two models. Thread: not
+// thread-safe; owned by the driver thread. The queue does not own the sequences.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,7 @@ inline constexpr TimeUs kModelWaitUs = 30'000'000;
 
 class WaitQueue {
  public:
-  // Of a group, or of a sequence's tokens. Both empty: of none yet, any group will do.
+  // Of a group, or of a sequence's last tokens. Both empty: it has none, any group may take it.
   struct Kind {
     std::string fingerprint;
     std::string model;  // ModelOf (cluster/request.h): equal fingerprints have equal models.
@@ -39,16 +40,17 @@ class WaitQueue {
 
   // Puts the sequence into the WaitingState. O(log size).
   void Push(Sequence& sequence, OrderKey order, const Kind& kind, bool first_time, TimeUs now);
-  // Takes it out and leaves it suspended. REQUIRES: it waits.
+  // Takes the sequence out and leaves it suspended. REQUIRES: it waits.
   void Erase(Sequence& sequence);
 
-  // The first that a group of `kind` may take and `accepts` agrees to; nullptr: none.
+  // The first sequence that a group of `kind` may take and that `accepts` accepts; nullptr: none.
   Sequence* First(const Kind& kind, const std::function<bool(const Sequence&)>& accepts) const;
 
   void GroupUp(const Kind& kind, TimeUs now);
   void GroupDown(const Kind& kind, TimeUs now);
-  // Lets the lines give up whose time is over. Returns those whose model was replaced by others for
-  // too long; they still wait here, and the caller ends them.
+  // Lets each line give up that has had no group for `wait_us`. Returns the sequences whose model
+  // has had none for that long while other models have groups. They are still in the queue; the
+  // caller ends them.
   std::vector<Sequence*> Expire(TimeUs now);
   TimeUs NextTimeUs() const;  // INT64_MAX: none.
 
@@ -61,21 +63,21 @@ class WaitQueue {
 
  private:
   using Entries =
-      std::set<std::pair<OrderKey, Sequence*>>;  // Keys differ: the pointer never decides.
+      std::set<std::pair<OrderKey, Sequence*>>;  // Keys differ, so no order depends on a pointer.
   struct Line {
     Entries entries;
     std::string model;
     int32_t groups = 0;     // Live ones of this fingerprint.
-    TimeUs give_up_us = 0;  // Of a fingerprint's line: without groups.
+    TimeUs give_up_us = 0;  // Of a fingerprint's line without groups.
   };
   struct Model {
     int32_t groups = 0;   // Live ones.
     int32_t waiting = 0;  // Sequences.
-    TimeUs end_us = 0;    // While other models have groups and this one has none.
+    TimeUs end_us = 0;    // Set while only other models have groups.
   };
 
   void Count(const Sequence& sequence, bool first_time, int32_t sign);
-  void Forget(const std::string& model);  // Unless somebody still has to do with it.
+  void Forget(const std::string& model);  // If it has no group and no sequence.
   void SetEnds(TimeUs now);
 
   const int64_t wait_us_;

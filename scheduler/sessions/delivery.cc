@@ -25,7 +25,7 @@ class AttemptWriter {
   }
 
  private:
-  // A new frame at `position`.
+  // Appends a new frame at `position`.
   Frame& FrameAt(int32_t sequence, int32_t position) {
     Routed<Frame>& out = frames_.emplace_back();
     out.router = subscriber_.router;
@@ -52,7 +52,7 @@ class AttemptWriter {
     subscriber_.prompt_logprobs_sent = static_cast<int32_t>(logprobs.size());
   }
 
-  // Tokens of one fingerprint.
+  // Writes one frame, with tokens of one fingerprint.
   void WriteTokens(const Sequence& sequence, Cursor& cursor, int32_t length) {
     int32_t end = length;
     for (const FingerprintSpan& span : session_.record.fingerprints) {

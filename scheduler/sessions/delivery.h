@@ -1,6 +1,6 @@
-// scheduler/sessions/delivery.h: what a session's subscribers have not been sent yet, as frames.
-// Each attempt gets every token from its `have` on once, in order, prompt log-probabilities first,
-// and one end per sequence.
+// scheduler/sessions/delivery.h: makes frames of what a session's subscribers were not sent yet.
+// Each attempt gets the prompt log-probabilities first, then every token from its `have` on, once
+// and in order, and one end for each sequence.
 #pragma once
 
 #include <vector>
@@ -10,7 +10,7 @@
 
 namespace fathom::scheduler {
 
-// Appends to `frames` and moves the subscribers' cursors. Lost subscribers are passed over.
+// Appends to `frames` and moves the subscribers' cursors. Lost subscribers get no frame.
 void Deliver(Session& session, std::vector<Routed<Frame>>* frames);
 
 }  // namespace fathom::scheduler

@@ -1,5 +1,5 @@
-// What must hold of the sessions after every event; the core's CheckInvariants calls it. Nothing
-// here decides.
+// The invariants of the sessions, which must hold after every event. The core's CheckInvariants
+// calls them. Nothing here changes a session.
 #include <map>
 #include <set>
 #include <string>

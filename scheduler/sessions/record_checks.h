@@ -1,4 +1,4 @@
-// scheduler/sessions/record_checks.h: whether a submitted record can be taken. Pure functions;
+// scheduler/sessions/record_checks.h: whether a submitted record can be accepted. Pure functions;
 // every status carries an ErrorDetail.
 #pragma once
 
@@ -10,11 +10,11 @@
 
 namespace fathom::scheduler {
 
-// What holds for any record, whatever the groups. n > sequences_max is UNIMPLEMENTED.
+// Checks what must hold for any record, with any groups. n > sequences_max is UNIMPLEMENTED.
 absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t sequences_max);
 
-// Whether `submitted` is the request that is held under the same key: same body, and ids and
-// fingerprints that agree as far as both know them.
+// Whether `submitted` is the request that is held under the same key: the body is the same, and ids
+// and fingerprints agree as far as both records have them.
 absl::Status CheckSameSession(const Record& held, const Record& submitted);
 
 // The fingerprint that holds at `position`; empty: not known.

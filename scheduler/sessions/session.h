@@ -1,6 +1,6 @@
 // scheduler/sessions/session.h: what the scheduler holds of one request: its record, its
-// subscribers, and where each of its sequences is. Plain data, owned by SessionTable. The batching
-// core (scheduler/core) alone sets and reads the states of a sequence that waits or runs.
+// subscribers, and the state of each of its sequences. Plain data, owned by SessionTable. Only the
+// batching core (scheduler/core) sets and reads the states of a sequence that waits or runs.
 #pragma once
 
 #include <compare>
@@ -17,7 +17,7 @@
 
 namespace fathom::scheduler {
 
-// A place in an order that a policy makes. Ascending: the least is first. `number` is the
+// A place in an order that a policy makes. The least key is first. `number` is the
 // sequence's, so that the keys of two sequences differ.
 struct OrderKey {
   int64_t rank = 0;
@@ -26,10 +26,10 @@ struct OrderKey {
   auto operator<=>(const OrderKey&) const = default;
 };
 
-// In the queue for a seat.
+// In the queue for a slot.
 struct WaitingState {
-  std::string line;   // Of WaitQueue: the kind of group it waits for; empty: any.
-  std::string model;  // The model whose group it waits for; empty: any.
+  std::string line;   // The line of WaitQueue in which it waits; empty: that of any group.
+  std::string model;  // The model that it waits for; empty: any.
   OrderKey order;
   bool first_time = false;  // Counts against the queue's limits.
 };
@@ -43,9 +43,9 @@ struct RunningState {
   OrderKey keep;
   std::vector<BlockId> blocks;  // Hold block_tokens each, in order.
   int32_t known_tokens = 0;     // Prompt and generated ids at admission: what prefill must cover.
-  int32_t sent_tokens = 0;      // Of these, sent in admits.
+  int32_t sent_tokens = 0;      // How many of these were sent in admits.
   int32_t planned_tokens = 0;   // In the blocks once every plan sent so far is done.
-  int32_t next_position = 0;    // Position that the next sampling row gives.
+  int32_t next_position = 0;    // Position of the token that the next sampling row gives.
   StepId sampled_in;            // Step of the last sampling row; meaningful once decoding().
   // Decode steps that may be planned before the result of the step that feeds them is known, beyond
   // the first: 0 for a sequence whose next step depends on its last token (a grammar).
@@ -54,7 +54,7 @@ struct RunningState {
   bool decoding() const { return planned_tokens >= known_tokens; }
 };
 
-// Has no slot, is in no queue; the record is kept.
+// In no slot and in no queue. The record is kept.
 struct SuspendedState {};
 
 struct FinishedState {
@@ -85,7 +85,7 @@ struct Sequence {
   const SequenceRecord& record() const;
 };
 
-// How far one attempt has been served in one sequence.
+// How much of one sequence one attempt was sent.
 struct Cursor {
   int32_t next = 0;  // Position of the next token to send.
   bool ended = false;
@@ -110,8 +110,8 @@ struct Session {
   TimeUs arrival_us = 0;     // First acceptance anywhere.
   TimeUs deadline_us = 0;    // 0: none.
   TimeUs keep_until_us = 0;  // 0: live, that is, some sequence waits or runs.
-  int64_t bytes = 0;         // As accounted.
-  bool dirty = false;        // Subscribers may be owed frames.
+  int64_t bytes = 0;         // As SessionTable counts them.
+  bool dirty = false;        // The session may have something to deliver.
 
   int32_t prompt_tokens() const { return static_cast<int32_t>(record.prompt_ids.size()); }
   bool finished() const {

@@ -9,7 +9,7 @@
 
 namespace fathom::scheduler {
 
-// A message of a router's Route stream, up or down, and whose stream it is.
+// A message of a Route stream, up or down, and the router at the other end of the stream.
 template <class M>
 struct Routed {
   PeerId router;
@@ -20,7 +20,7 @@ struct SessionActions {
   std::vector<Routed<Accepted>> accepted;
   std::vector<Routed<Refused>> refused;
   std::vector<Routed<Frame>> frames;
-  std::vector<std::string> log;  // Lines for people, a few of one event.
+  std::vector<std::string> log;  // Lines of the log; only a few for each event.
 };
 
 }  // namespace fathom::scheduler

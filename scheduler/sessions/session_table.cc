@@ -8,7 +8,7 @@
 namespace fathom::scheduler {
 namespace {
 
-// Containers, indexes and bookkeeping of an empty session, roughly.
+// An estimate of the containers, indexes and counters of an empty session.
 constexpr int64_t kSessionBytes = 1024;
 
 bool ServesRouter(const Session& session, PeerId router) {

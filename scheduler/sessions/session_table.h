@@ -1,7 +1,7 @@
 // scheduler/sessions/session_table.h: owns all sessions and the indexes over them: by key, by
-// number, by router, by the time at which something must happen to them; and counts their memory.
-// Thread: not thread-safe; owned by the driver thread. Nothing here is O(sessions) but Check and
-// ForEach.
+// number, by router, and by the times of deadlines, of graces and of records to remove. It also
+// counts the memory of the sessions. Thread: not thread-safe; owned by the driver thread. Only
+// Check and ForEach visit all sessions.
 #pragma once
 
 #include <cstdint>
@@ -43,25 +43,25 @@ class SessionTable {
 
   // Marks the subscribers of a router as lost until `grace_until_us`.
   void RouterLost(PeerId router, TimeUs grace_until_us);
-  // Drops the subscribers whose grace ended; the sessions that lost one, by number.
+  // Drops the subscribers whose grace ended. Returns the numbers of their sessions.
   std::vector<uint64_t> ExpireGrace(TimeUs now);
 
   // 0: none.
   void SetDeadline(Session& session, TimeUs deadline_us);
-  // 0: live, kept without end.
+  // 0: the session is live and is kept without a limit.
   void SetKeepUntil(Session& session, TimeUs keep_until_us);
   // A session whose deadline, or whose keep time, is at or before `now`; nullptr: none.
   Session* DeadlinePassed(TimeUs now);
   Session* KeepPassed(TimeUs now);
-  // The session that is not live for longest; nullptr: none.
+  // The session with the earliest keep time; nullptr: no session has one.
   Session* OldestKept();
-  // The least time at which one of the above has something, or INT64_MAX.
+  // The earliest deadline, keep time or end of a grace; INT64_MAX: none.
   TimeUs NextTimeUs() const;
 
-  // Accounts for `bytes` more (or fewer).
+  // Counts `bytes` more for the session; fewer if negative.
   void AddBytes(Session& session, int64_t bytes);
   int64_t total_bytes() const { return total_bytes_; }
-  // What a session of this record is accounted with.
+  // The bytes that are counted for a session of this record.
   static int64_t BytesOf(const Record& record, const std::string& router_blob);
   static int64_t BytesOf(const TokenLogprob& logprob);
 
@@ -76,7 +76,7 @@ class SessionTable {
 
   static void Move(TimeIndex& index, uint64_t number, TimeUs from, TimeUs to);
   Session* Due(const TimeIndex& index, TimeUs now);
-  // The router's entry goes when none of its subscribers is left in the session.
+  // Takes the session out of the router's entry if the session has no subscriber of the router.
   void DropFromRouterIndex(const Session& session, PeerId router);
 
   absl::flat_hash_map<uint64_t, std::unique_ptr<Session>> by_number_;

@@ -53,7 +53,7 @@ void Sessions::AppendPromptLogprobs(Sequence& sequence, const PromptLogprobs& lo
                                     const std::string& fingerprint, const ComputeKind& kind) {
   Session& session = *sequence.session;
   const auto held = static_cast<int32_t>(session.record.prompt_logprobs.size());
-  const int32_t skip = held - (logprobs.start - 1);  // A replay starts from the first again.
+  const int32_t skip = held - (logprobs.start - 1);  // A replay starts again at the first.
   if (skip < 0 || skip >= static_cast<int32_t>(logprobs.logprobs.size())) return;
   NoteFingerprint(session, static_cast<int32_t>(sequence.record().ids.size()), fingerprint, kind);
   int64_t bytes = 0;
@@ -69,7 +69,7 @@ bool Sessions::Continues(Sequence& sequence, int32_t position, const std::string
                          const ComputeKind& kind) {
   const auto& spans = sequence.session->record.fingerprints;
   if (spans.empty() || spans.back().fingerprint == fingerprint) return true;
-  int32_t sent = 0;  // Under an earlier leader, perhaps.
+  int32_t sent = 0;  // What a client has, perhaps from an earlier leader.
   for (const Subscriber& subscriber : sequence.session->subscribers) {
     sent = std::max(sent, subscriber.cursors[static_cast<size_t>(sequence.index)].next);
   }
@@ -89,7 +89,7 @@ void Sessions::NoteFingerprint(Session& session, int32_t position, const std::st
                                const ComputeKind& kind) {
   auto& spans = session.record.fingerprints;
   if (!spans.empty() && spans.back().fingerprint == fingerprint) return;
-  if (!spans.empty() && spans.back().position == position) spans.pop_back();  // It made no token.
+  if (!spans.empty() && spans.back().position == position) spans.pop_back();  // It has no token.
   if (!spans.empty() && spans.back().fingerprint == fingerprint) return;
   if (!spans.empty()) {
     ++counters_.kind_changes_total;
@@ -179,7 +179,9 @@ void Sessions::ExpireTimers() {
       if (!sequence.finished()) Finish(sequence, FinishReason::kDeadline);
     }
   }
-  Deliver();  // Before their subscribers go.
+  // Sends the ends at the deadline and drops the subscribers of those sessions. Without this, a
+  // session could be removed below with subscribers that wait for its end.
+  Deliver();
   for (uint64_t number : table_.ExpireGrace(now_)) {
     Session* session = table_.Find(number);
     if (session->subscribers.empty() && !session->finished()) SuspendSession(*session);
@@ -206,7 +208,7 @@ void Sessions::Deliver() {
 void Sessions::EvictOverLimit() {
   while (table_.total_bytes() > options_.session_memory_bytes_max) {
     Session* oldest = table_.OldestKept();
-    if (oldest == nullptr) return;  // Only live ones: they are refused at admission, not here.
+    if (oldest == nullptr) return;  // All are live. Only CheckNew can refuse more of them.
     table_.Remove(*oldest);
   }
 }

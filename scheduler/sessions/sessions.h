@@ -1,6 +1,6 @@
 // scheduler/sessions/sessions.h: the sessions of one scheduler core: it takes the routers'
-// messages, keeps the records, appends what workers computed, and makes what routers are sent. It
-// decides which sequences are to be computed; Batching decides when and where. Pure.
+// messages, keeps the records, appends what workers computed, and makes the messages to the
+// routers. It decides which sequences are computed; Batching decides when and where. Pure.
 // Thread: not thread-safe; owned by the driver thread.
 #pragma once
 
@@ -20,17 +20,17 @@
 
 namespace fathom::scheduler {
 
-// What sessions need of the batching core.
+// What the sessions ask of the batching core.
 class Batching {
  public:
   virtual ~Batching() = default;
-  // Whether a request that was never accepted can be taken: a group has the size for it, and the
+  // Whether a request that was never accepted can be accepted: a group has the size for it, and the
   // queue has room.
   virtual absl::Status CheckNew(const Record& record) = 0;
   // From suspended to waiting.
   virtual void Enqueue(Sequence& sequence) = 0;
-  // From waiting or running to suspended: its place in the queue, or its slot and its blocks are
-  // free. Does nothing to any other sequence.
+  // From waiting or running to suspended: frees its place in the queue, or its slot and its
+  // blocks. Does not change any other sequence.
   virtual void Withdraw(Sequence& sequence) = 0;
 };
 
@@ -45,7 +45,7 @@ struct SessionStats {
   int32_t sessions = 0;  // Records held.
   int64_t session_bytes = 0;
   uint64_t suspensions_total = 0;   // Of any cause.
-  uint64_t kind_changes_total = 0;  // Answers that went on with another kind of group.
+  uint64_t kind_changes_total = 0;  // Answers that another kind of group continued.
   uint64_t finished_total = 0;
   uint64_t failed_total = 0;
   uint64_t refused_total = 0;
@@ -53,8 +53,8 @@ struct SessionStats {
 
 class Sessions {
  public:
-  // REQUIRES: `batching` and `actions` outlive this object. What an event causes is added to
-  // `actions`.
+  // REQUIRES: `batching` and `actions` outlive this object. Every call adds what the
+  // driver must do to `actions`.
   Sessions(const SessionOptions& options, Batching* batching, SessionActions* actions)
       : options_(options), batching_(*batching), actions_(*actions) {}
 
@@ -70,11 +70,12 @@ class Sessions {
   // ---- From the batching core
   // nullptr: the session is gone.
   Session* Find(uint64_t number) { return table_.Find(number); }
-  // Groups of `kind`, whose fingerprint is `fingerprint`, computed a token. False, and nothing
-  // changed: `position` is not the next one of the sequence. Ends the sequence at its last token.
+  // A group of this fingerprint and kind computed a token. Ends the sequence at its last token.
+  // False: the record did not get the token, because `position` is not the sequence's next one
+  // (then nothing changed) or because the sequence has failed (see Continues).
   bool AppendToken(Sequence& sequence, int32_t position, TokenId id, const TokenLogprob* logprob,
                    const std::string& fingerprint, const ComputeKind& kind);
-  // Takes those that the record does not have.
+  // Adds the log-probabilities that the record does not have.
   void AppendPromptLogprobs(Sequence& sequence, const PromptLogprobs& logprobs,
                             const std::string& fingerprint, const ComputeKind& kind);
   void Fail(Sequence& sequence, absl::Status error);
@@ -82,11 +83,12 @@ class Sessions {
   void AddLog(std::string line);
 
   // ---- In each step of the core
-  // Ends, suspends and removes those whose time is over.
+  // Ends sessions at their deadline, suspends them when the grace of their last router is over, and
+  // removes records that were kept for long enough.
   void ExpireTimers();
-  // Makes the frames that subscribers are owed.
+  // Makes the frames of what subscribers were not sent yet.
   void Deliver();
-  // Removes the oldest records that are not live, until the memory's limit holds.
+  // Removes the oldest records that are not live, until the memory is within its limit.
   void EvictOverLimit();
 
   TimeUs NextTimeUs() const { return table_.NextTimeUs(); }  // INT64_MAX: none.
@@ -98,25 +100,25 @@ class Sessions {
  private:
   absl::Status CheckSession(const Session& session) const;
   void Refuse(const Routed<Submit>& event, const absl::Status& status);
-  // Makes room for its record.
+  // Checks a request that has no session, and evicts kept records until its record has memory.
   absl::Status CheckNew(const Submit& submit);
   // Takes record and blob out of `submit`. REQUIRES: submit->record.
   Session& Create(Submit* submit);
-  // Takes what the submitted record has beyond the one held.
+  // Adds to the session what the submitted record has and the session's record has not.
   void AdoptLonger(Session& session, Record submitted);
-  // `prompt_logprobs_known`: how many the router has, or has when Accepted is there.
+  // `prompt_logprobs_known`: how many the router has when it has got Accepted.
   void Accept(Session& session, const Routed<Submit>& event, size_t prompt_logprobs_known);
   void SuspendSession(Session& session);
-  // False, and the sequence has failed: a client has tokens beyond the record, and a group of
-  // another kind would compute them anew. The client's answer would be of two halves that do not
-  // belong together.
+  // False: the sequence has failed, because a client has tokens beyond the record and a group of
+  // another kind computed these positions again. Its tokens may differ from those that the client
+  // has, and the client's answer would join two different texts.
   bool Continues(Sequence& sequence, int32_t position, const std::string& fingerprint,
                  const ComputeKind& kind);
   void NoteFingerprint(Session& session, int32_t position, const std::string& fingerprint,
                        const ComputeKind& kind);
   void Finish(Sequence& sequence, FinishReason reason);
   void End(Sequence& sequence, FinishedState state);
-  // Finishes a sequence whose ids have ended.
+  // Finishes the sequence if its last id ends it.
   void FinishIfEnded(Sequence& sequence);
   SequenceTimings TimingsOf(const Sequence& sequence) const;
   void MarkDirty(Session& session);
@@ -126,9 +128,9 @@ class Sessions {
   SessionActions& actions_;
   TimeUs now_ = 0;
   SessionTable table_;
-  RetryLine memory_line_;        // Of those that are refused for want of memory.
-  SessionStats counters_;        // Its gauges are filled by Stats().
-  std::vector<uint64_t> dirty_;  // Sessions whose subscribers may be owed frames.
+  RetryLine memory_line_;        // Of requests that are refused because memory is full.
+  SessionStats counters_;        // Stats() fills in the gauges.
+  std::vector<uint64_t> dirty_;  // Sessions with something to deliver.
 };
 
 }  // namespace fathom::scheduler

@@ -1,4 +1,5 @@
-// What routers send: Submit (an upsert by key), Suspend and Close.
+// What routers send: Submit (creates a session or updates the one with the same key), Suspend and
+// Close.
 #include <algorithm>
 #include <utility>
 
@@ -9,7 +10,7 @@
 namespace fathom::scheduler {
 namespace {
 
-// It is over, a sequence of it failed, and no subscriber is still to be told.
+// The session ended, one of its sequences failed, and every subscriber was sent its end.
 bool Failed(const Session& session) {
   return session.finished() && session.subscribers.empty() &&
          std::ranges::any_of(session.sequences, [](const Sequence& sequence) {
@@ -33,7 +34,7 @@ void Sessions::On(Routed<Submit> event) {
   }
   absl::Status status = CheckRecord(submit.key, *submit.record, options_.sequences_max);
   if (status.ok() && session != nullptr && !submit.replay && Failed(*session)) {
-    table_.Remove(*session);  // A client repeats what failed: that is a new try.
+    table_.Remove(*session);  // The client tries again what failed.
     session = nullptr;
   }
   if (status.ok() && session != nullptr) {
@@ -58,8 +59,8 @@ void Sessions::Refuse(const Routed<Submit>& event, const absl::Status& status) {
 
 absl::Status Sessions::CheckNew(const Submit& submit) {
   const Record& record = *submit.record;
-  // A request that was accepted before fitted then: it waits for the group that it fits, as it
-  // does while that group is being replaced.
+  // A request that was accepted before did fit a group then. It is not refused: it waits for such a
+  // group, as it does while that group is replaced.
   if (!submit.replay) FATHOM_RETURN_IF_ERROR(batching_.CheckNew(record));
   const int64_t bytes = SessionTable::BytesOf(record, submit.router_blob);
   while (table_.total_bytes() + bytes > options_.session_memory_bytes_max) {
@@ -102,8 +103,8 @@ void Sessions::AdoptLonger(Session& session, Record submitted) {
     if (sequence.finished()) continue;
     const size_t their_length = theirs.ids.size();
     if (their_length > sequence.record().ids.size()) {
-      // Its slot is behind now; a prefill catches up faster, and surely with the same kind of
-      // group.
+      // The sequence's slot is now behind its record. A prefill of the record is faster than more
+      // decodes in that slot, and it waits for a group of the record's kind.
       batching_.Withdraw(sequence);
       sequence.record() = {std::move(theirs.ids), std::move(theirs.logprobs), FinishReason::kNone};
       if (!submitted.fingerprints.empty()) session.record.fingerprints = submitted.fingerprints;
@@ -162,7 +163,7 @@ void Sessions::On(const Routed<Close>& event) {
   Session* session = table_.Find(close.key);
   if (session == nullptr || close.sequence < 0 ||
       static_cast<size_t>(close.sequence) >= session->sequences.size()) {
-    return;  // Its record is gone: nothing is left to cut.
+    return;  // The record is gone, so there is nothing to cut.
   }
   Sequence& sequence = session->sequences[static_cast<size_t>(close.sequence)];
   if (sequence.finished()) return;

@@ -1,5 +1,5 @@
-// Several plans in flight, in lanes: a sequence is in two plans at once only where its lane has
-// room for two and its run-ahead allows it.
+// Several plans in flight, in lanes: a sequence is in two plans at the same time only if its lane
+// may have two plans in flight and the sequence's run-ahead allows it.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Which group takes which waiting sequence, on plain groups and a plain queue.
+// Which group takes which waiting sequence. The test makes the groups and the queue without a core.
 #include <gtest/gtest.h>
 
 #include <memory>

@@ -1,4 +1,4 @@
-// The content of plans: run-ahead, budget, admission, blocks.
+// The content of plans: run-ahead, rows of a step, admission, blocks.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -59,7 +59,7 @@ TEST(CorePlanning, ASlotIsReleasedByTheNextPlanThatHasWork) {
 }
 
 // A prompt alone may use all rows of a step. In a step with decode rows it may use only as many as
-// keep the pace of those sequences.
+// mixed_step_tokens leaves, so that the sequences that decode are not delayed.
 TEST(CorePlanning, APromptBesideDecodesHasFewerRows) {
   CoreHarness harness;
   GroupLimits limits = CoreHarness::Limits();
@@ -84,7 +84,7 @@ TEST(CorePlanning, APromptBesideDecodesHasFewerRows) {
   runner.RunAll();
 }
 
-// If there were less than a row for each slot, prompts could starve: each gets at least one row.
+// The limit is never below a row for each slot, so that each prompt gets at least one row.
 TEST(CorePlanning, DecodesNeverKeepAPromptFromARow) {
   CoreHarness harness;
   GroupLimits limits = CoreHarness::Limits();

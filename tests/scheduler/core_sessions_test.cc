@@ -1,4 +1,4 @@
-// Submit as an upsert, subscribers, suspension, Close, deadlines, limits.
+// Submit of new and of known keys, subscribers, suspension, Close, deadlines, limits.
 #include <gtest/gtest.h>
 
 #include "tests/scheduler/core_harness.h"

@@ -1,4 +1,4 @@
-// Real streams in one process: order, refusals, limits, health, and that reflection is there.
+// Real streams in one process: order, refusals, limits, the health service and reflection.
 #include "scheduler/transport/grpc_transport.h"
 
 #include <grpcpp/create_channel.h>

@@ -1,6 +1,6 @@
-// A hostile peer sends every message with every field at its extremes, as bytes, to a driver whose
-// group serves a router. No message may end the process or the group, and none may cause an
-// unbounded allocation.
+// A hostile peer sends every message with every field at its least and greatest values, as bytes,
+// to a driver whose group serves a router. No message may end the process or the group, and none
+// may cause an allocation without a bound.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 

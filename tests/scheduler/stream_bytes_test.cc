@@ -1,5 +1,5 @@
-// A message that is sent down arrives unchanged on its stream; a wrong message from a peer is
-// refused by name.
+// A message that the scheduler sends arrives unchanged on its stream. A wrong message from a peer
+// is refused, and the error names it.
 #include "scheduler/transport/stream_bytes.h"
 
 #include <google/protobuf/arena.h>

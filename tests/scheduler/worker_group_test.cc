@@ -1,5 +1,5 @@
-// A group comes up only if all its ranks are there, ready and listening; the loss of any rank ends
-// the epoch for all.
+// A group comes up only if all its ranks are registered, ready and listening. The loss of one rank
+// ends the epoch for all ranks.
 #include "scheduler/membership/worker_group.h"
 
 #include <gtest/gtest.h>

@@ -1,6 +1,7 @@
-// tests/sim/fake_group.h: a group that executes plans literally and refuses a plan that breaks a
-// rule. Its KV cache holds data: the hash of all ids up to each token is stored in a block and read
-// from there. So a block that two slots write, or that comes too late, gives wrong tokens.
+// tests/sim/fake_group.h: a group that executes plans exactly as they are written and refuses a
+// plan that breaks a rule. Its KV cache holds data: the hash of all ids up to each token is stored
+// in a block and read from there. So if two slots write one block, or a slot gets its block too
+// late, the group gives wrong tokens.
 #pragma once
 
 #include <cstdint>

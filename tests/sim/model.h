@@ -1,6 +1,6 @@
 // tests/sim/model.h: the language model of the simulation: a token is a hash of the seed, its
-// position, all ids before it and the kind of group, so every expected output is known. Also the
-// seed of a run.
+// position, all ids before it and the group's fingerprint, so the simulation knows every expected
+// token. The file also has the seed of a run.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Clients: their requests, their ledgers, and how they leave and come back.
+// Clients: their requests, what they record, and how they leave and come back.
 #include <algorithm>
 #include <utility>
 

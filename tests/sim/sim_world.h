@@ -1,6 +1,7 @@
-// tests/sim/sim_world.h: a seeded cluster around the scheduler core: groups that execute plans
-// literally, routers and clients with ledgers, delays, and faults. Time is simulated. The same
-// options give the same actions; their hash is `action_hash()`.
+// tests/sim/sim_world.h: a cluster around the scheduler core, with random events from a seed:
+// groups that execute plans exactly as they are written, routers, clients that record what they
+// get, delays, and faults. Time is simulated. The same options give the same actions; their hash is
+// `action_hash()`.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@
 
 namespace fathom::sim {
 
-// Gets every core of a world and every event that a core is given.
+// Gets every core of a world, and every event of a core with its time and its actions.
 class WorldObserver {
  public:
   virtual ~WorldObserver() = default;
@@ -87,8 +88,7 @@ class World {
     int64_t deadline_us = 0;
     bool too_long = false;
   };
-  // A client with its state. The router that serves it and that router's record are part of it
-  // here.
+  // A client with its state, which includes the record that its router has.
   struct Listener {
     size_t spec = 0;
     PeerId router;
@@ -112,7 +112,7 @@ class World {
     std::string fingerprint;
     std::unique_ptr<FakeGroup> group;  // Empty: down.
     TimeUs busy_until_us = 0;
-    TimeUs cut_us = 0;  // Results after it are lost.
+    TimeUs cut_us = 0;  // Results after this time are lost.
   };
   struct Timed {
     TimeUs at_us;
