@@ -18,6 +18,11 @@ endif()
 set(FATHOM_WARNINGS -Wall -Wextra ${FATHOM_WERROR_FLAG} -Wshadow -Wnon-virtual-dtor -Wvla -Wimplicit-fallthrough -Wno-missing-field-initializers)
 list(TRANSFORM FATHOM_WARNINGS REPLACE "(.+)" "$<$<COMPILE_LANGUAGE:C,CXX>:\\1>")
 
+# From version 18 on clang spells constrained templates in another way than the g++ that built the system's Abseil.
+if(CMAKE_CXX_COMPILER_ID STREQUAL Clang AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 18)
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fclang-abi-compat=17>)
+endif()
+
 # CMake's Release is -O3 -DNDEBUG; FATHOM_CHECK does not depend on NDEBUG.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1")
 set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")  # Tests themselves are compiled with -O0 (fathom_test).
