@@ -120,10 +120,12 @@ class Connections::Impl {
 
   void Stop() {
     if (!thread_.joinable()) return;
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, listener_.fd(), nullptr);
+    // A flood may occupy a thread of handover_, so floods are cut until those threads have ended.
+    handover_.Stop();
     const uint64_t one = 1;
     static_cast<void>(!write(wake_, &one, sizeof one));
     thread_.join();
-    handover_.Stop();
   }
 
   int64_t CallBegan(const std::string& peer) {
@@ -285,6 +287,7 @@ class Connections::Impl {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     Remember(fd);
     if (handover_.Give(fd)) return;
+    shutdown(fd, SHUT_RDWR);  // The watched duplicate would keep the connection open.
     close(fd);
     std::lock_guard lock(mutex_);
     ++stats_.refused_total;
@@ -429,6 +432,7 @@ class Connections::Impl {
                              limits_.stray_bytes_burst - OnTheWay(connection);
       const bool resets = GivesUpMany(connection);
       connection.gave_up = 0;
+      connection.begun = 0;
       if (excess <= 0) {
         connection.looks_over = 0;
       } else if (++connection.looks_over >= kLooksOverMax || resets) {

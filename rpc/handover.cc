@@ -1,6 +1,7 @@
 #include "rpc/handover.h"
 
 #include <grpcpp/security/server_credentials.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <optional>
@@ -33,7 +34,10 @@ void Handover::Stop() {
   waiting_.Close();
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
-  while (const std::optional<int> fd = waiting_.Pop()) close(*fd);
+  while (const std::optional<int> fd = waiting_.Pop()) {
+    shutdown(*fd, SHUT_RDWR);  // The connection may have another descriptor.
+    close(*fd);
+  }
 }
 
 bool Handover::Give(int fd) { return waiting_.TryPush(int{fd}); }

@@ -1,7 +1,10 @@
 // The server with hostile clients, in raw HTTP/2 frames that no library would send.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
+#include <thread>
+#include <vector>
 
 #include "tests/common/tcp.h"
 #include "tests/rpc/fixture.h"
@@ -120,6 +123,31 @@ TEST_F(HostileTest, AnAddressThatWasCutWaitsAndOthersGoOn) {
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(Connect().WaitClosed());
   EXPECT_EQ(server_->stats().refused_total, 3);
   EXPECT_TRUE(AnswersOthers());
+}
+
+// gRPC works on a flood in the thread that passed its connection, and Stop waits for these threads.
+TEST_F(HostileTest, StopEndsWhileFloodsGoOn) {
+  Start({.name = "test", .connections = {.barred_after_cut = std::chrono::milliseconds(0)}});
+  const std::string headers = CallHeaders(kEcho);
+  const std::string more = Header("x", std::string(100, 'y'));
+  std::atomic<bool> stopped = false;
+  std::vector<std::thread> floods;
+  for (int i = 0; i < 4; ++i) {
+    floods.emplace_back([&, port = server_->port()] {
+      while (!stopped.load()) {
+        TcpClient client("127.0.0.1", port, "127.0.0.2");
+        client.Write(Preface() + Frame(kHeaders, 0, 1, headers));
+        while (client.Write(Frame(kContinuation, 0, 1, more))) {
+        }
+      }
+    });
+  }
+  for (int i = 0; i < 30'000 && server_->stats().cut_total < 4; ++i) usleep(1000);
+  EXPECT_GE(server_->stats().cut_total, 4);
+  server_->Stop(0);
+  stopped = true;
+  server_.reset();  // Connections that nothing has accepted end with the listener.
+  for (std::thread& flood : floods) flood.join();
 }
 
 // A connection that only sends messages, for a long time, is not hostile.
