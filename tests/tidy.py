@@ -179,6 +179,33 @@ def check_functions(name, lines, report):
             report.add(name, number, f"a function of {length} lines; {FUNCTION_LINES_MAX} is the limit")
 
 
+TYPE_DEFINED = re.compile(r"^(?:enum class|class|struct) (?!std\b)(\w+)\b(?! *;)[^;]*?\{", re.M)
+TYPE_USED = re.compile(r"(?<![\w.>:])(\w+)(?=::\w|[&*]+ ?\w|\{)")
+INCLUDE = re.compile(r'#include "([^"]+)"')
+
+
+def check_types(sources, report):
+    """A file that names a type of one of our headers includes that header, itself or through others. Builds that compile each
+    target as one source do not detect a missing include."""
+    bare = {name: re.sub(r'//[^\n]*|"(?:\\.|[^"\\\n])*"', "", text) for name, text in sources.items()}
+    includes = {name: [i for i in INCLUDE.findall(text) if i in sources] for name, text in sources.items()}
+    defined = {}
+    for name in sources:
+        if name.endswith((".h", ".cuh")):
+            for kind in TYPE_DEFINED.findall(bare[name]):
+                defined.setdefault(kind, set()).add(name)
+    for name in sources:
+        reached, waiting = {name}, [name]
+        while waiting:
+            new = set(includes[waiting.pop()]) - reached
+            reached |= new
+            waiting += new
+        for kind in sorted(set(TYPE_USED.findall(bare[name])) & defined.keys()):
+            declared = re.compile(rf"\b(class|struct|using|enum class) {kind}\b|\busing [\w:]+::{kind};")
+            if not defined[kind] & reached and not any(declared.search(bare[other]) for other in reached):
+                report.add(name, 1, f"{kind} without #include \"{sorted(defined[kind])[0]}\"")
+
+
 SOURCE_NAME = re.compile(r"[\w./${}-]+\.(?:cc|cu)\b")
 
 
@@ -242,6 +269,7 @@ def check_files_in_docs(name, text, report):
 def main():
     report = Report()
     names = tracked()
+    sources = {}
     for name in names:
         path = ROOT / name
         if path.stat().st_size > 1 << 20 or path.suffix in {".safetensors", ".jsonl", ".json"}:
@@ -256,6 +284,7 @@ def main():
                 if MACHINE.search(line):
                     report.add(name, number, "a path or host of one machine")
         if path.suffix in CPP:
+            sources[name] = text
             check_text(name, lines, report)
             check_includes(name, lines, report)
             check_algorithm(name, lines, report)
@@ -268,6 +297,7 @@ def main():
             check_links(name, text, report)
             if name != "CHANGELOG.md":
                 check_files_in_docs(name, text, report)
+    check_types(sources, report)
     check_built(names, report)
     check_included(names, report)
     print("\n".join(report.lines) if report.lines else f"tidy: {len(names)} files, nothing to say")

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/reason.h"
 #include "scheduler/sessions/delivery.h"
 
 namespace fathom::scheduler {
