@@ -35,6 +35,8 @@ if(FATHOM_UNITY)
 endif()
 
 if(FATHOM_SANITIZE)
+  # Without it, Abseil's tables have another layout in sanitized code from 2023 on, and the system's library is not sanitized.
+  add_compile_definitions(NDEBUG_SANITIZER)
   add_compile_options(-fsanitize=${FATHOM_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${FATHOM_SANITIZE})
   if(FATHOM_SANITIZE MATCHES undefined)

@@ -134,7 +134,9 @@ class Connections::Impl {
     if (connection == nullptr) return 1;
     connection->calls += 1;
     connection->begun += 1;
-    if (connection->idle_place) idle_.erase(*std::exchange(connection->idle_place, std::nullopt));
+    if (const auto place = std::exchange(connection->idle_place, std::nullopt)) {
+      idle_.erase(*place);
+    }
     if (connection->calls > limits_.calls_max) Cut(connection, "it has too many calls");
     return connection->calls;
   }

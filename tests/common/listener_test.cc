@@ -12,8 +12,10 @@ TEST(Listener, ListensOnEitherFamilyWithOrWithoutBrackets) {
     const auto listener = Listener::Bind(host, 0, "--port");
     ASSERT_TRUE(listener.ok()) << ToString(listener.status());
     EXPECT_GT(listener->port(), 0);
-    EXPECT_EQ(listener->is_ipv6(), std::string_view(host).find(':') != std::string_view::npos);
     EXPECT_TRUE(TcpClient(host, listener->port()).connected()) << host;
+    // A name has the family that /etc/hosts gives it.
+    if (std::string_view(host) == "localhost") continue;
+    EXPECT_EQ(listener->is_ipv6(), std::string_view(host).find(':') != std::string_view::npos);
   }
 }
 
