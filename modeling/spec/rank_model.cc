@@ -138,6 +138,16 @@ RankModel RankOf(const ModelSpec& spec, const RankPlace& place) {
   return model;
 }
 
+int64_t LayerMatrixElements(const RankModel& model) {
+  int64_t elements = 0;
+  for (const RankLayer& layer : model.layers) {
+    for (const RankParameter& each : layer.parameters) {
+      if (each.parameter.precision == Precision::kMatrix) elements += each.slice.elements();
+    }
+  }
+  return elements;
+}
+
 LayerWidths WidestOf(const RankModel& model) {
   LayerWidths widest;
   const auto raise = [](int64_t* most, int64_t value) { *most = std::max(*most, value); };

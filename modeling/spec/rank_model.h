@@ -83,6 +83,9 @@ struct RankModel : ModelTraits {
 // one more.
 RankModel RankOf(const ModelSpec& spec, const RankPlace& place = {});
 
+// The elements of the rank's slices of the matrices that are read for every token, of its layers.
+int64_t LayerMatrixElements(const RankModel& model);
+
 // The largest sizes of a rank's layers, for buffers that all layers use.
 struct LayerWidths {
   int64_t heads = 0, kv_heads = 0;
