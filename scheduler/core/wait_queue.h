@@ -38,6 +38,8 @@ class WaitQueue {
 
   // Puts the sequence into the WaitingState. O(log size).
   void Push(Sequence& sequence, OrderKey order, const Kind& kind, bool first_time, TimeUs now);
+  // The sequence at `from` gets the place `to`. REQUIRES: it waits. O(lines * log size).
+  void Reorder(const OrderKey& from, const OrderKey& to);
   // Takes the sequence out and leaves it suspended. REQUIRES: it waits.
   void Erase(Sequence& sequence);
 
