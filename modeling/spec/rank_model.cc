@@ -157,6 +157,13 @@ LayerWidths WidestOf(const RankModel& model) {
     raise(&widest.q_rows, layer.attention.q_rows());
     raise(&widest.qkv_rows, layer.attention.qkv_rows());
     raise(&widest.mlp, layer.mlp.width);
+    int64_t gate_up_rows = 0;
+    for (const RankParameter& each : layer.parameters) {
+      const ParameterRole role = each.parameter.role;
+      const bool before = role == ParameterRole::kGate || role == ParameterRole::kUp;
+      if (before) gate_up_rows += each.slice.rows();
+    }
+    raise(&widest.gate_up_rows, gate_up_rows);
   }
   return widest;
 }

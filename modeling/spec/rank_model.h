@@ -91,6 +91,7 @@ struct LayerWidths {
   int64_t heads = 0, kv_heads = 0;
   int64_t q_rows = 0, qkv_rows = 0;
   int64_t mlp = 0;
+  int64_t gate_up_rows = 0;  // Of the GEMM before the MLP's activation (Operand::kGateUp).
 };
 LayerWidths WidestOf(const RankModel& model);
 

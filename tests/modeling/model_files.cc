@@ -120,10 +120,11 @@ void WriteFile(const std::filesystem::path& path, std::string_view bytes) {
   EXPECT_TRUE(file.good()) << path;
 }
 
-ModelFiles SmallModel(uint64_t seed) {
-  ModelFiles model{.config = std::string(kSmallConfig), .generation = "", .tensors = {}};
-  const auto config = ParseModelConfig(kSmallConfig);
+ModelFiles RandomModel(std::string_view config_text, uint64_t seed) {
+  ModelFiles model{.config = std::string(config_text), .generation = "", .tensors = {}};
+  const auto config = ParseModelConfig(config_text);
   EXPECT_TRUE(config.ok()) << ToString(config.status());
+  if (!config.ok()) return model;
   std::mt19937_64 rng(seed);
   std::normal_distribution<float> normal(0.0f, 0.1f);
   for (const Parameter& spec : ExpectedTensors(SpecOf(*config))) {
@@ -134,6 +135,8 @@ ModelFiles SmallModel(uint64_t seed) {
   }
   return model;
 }
+
+ModelFiles SmallModel(uint64_t seed) { return RandomModel(kSmallConfig, seed); }
 
 ModelFiles ReadModel(const std::filesystem::path& folder) {
   ModelFiles model;
