@@ -11,6 +11,7 @@
 #include "kernels/gather_rows.h"
 #include "kernels/gemm.h"
 #include "kernels/paged_attention.h"
+#include "kernels/relu2.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope_kv_write.h"
 #include "kernels/silu_mul.h"
@@ -185,6 +186,15 @@ void LlamaDecoder::Activate(const MlpSpec& mlp) {
                            .y = gate_up_.row(0),
                            .y_stride = gate_up_.stride},
                           pool_);
+      return;
+    case MlpKind::kSquaredRelu:
+      kernels::Relu2Cpu({.x = gate_up_.row(0),
+                         .x_stride = gate_up_.stride,
+                         .rows = row_count(),
+                         .dim = mlp.width,
+                         .y = gate_up_.row(0),
+                         .y_stride = gate_up_.stride},
+                        pool_);
       return;
   }
 }
