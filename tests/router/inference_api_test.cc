@@ -198,6 +198,29 @@ TEST(TraceId, IsThatOfTheHeader) {
   }
 }
 
+TEST_F(InferenceApiTest, ValidateChecksAndMakesNoSession) {
+  GenerateRequest request = Text("The capital");
+  EXPECT_FALSE(api_->Validate({}, request).ok());  // No scheduler.
+  Ready();
+  request.params.sampling.temperature = 0;
+  const auto started = api_->Validate({}, request);
+  ASSERT_TRUE(started.ok()) << ToString(started.status());
+  EXPECT_EQ(started->prompt_tokens, std::ssize(Ids("The capital")) + 1);  // And BOS.
+  EXPECT_EQ(started->request.stop.max_tokens, 4096 - started->prompt_tokens);
+  EXPECT_EQ(started->request.sampling.temperature, 0);
+  EXPECT_EQ(started->fingerprint, "fp");
+  // The id decides the seed, so the request with this id would have this seed.
+  request.params.request_id = started->request_id;
+  EXPECT_EQ(api_->Validate({}, request)->seed, started->seed);
+  request.params.stop.max_tokens = 4096;
+  EXPECT_EQ(ReasonOf(api_->Validate({}, request).status()), "CONTEXT_LENGTH_EXCEEDED");
+  api_->Drain();
+  EXPECT_EQ(ReasonOf(api_->Validate({}, Text("x")).status()), "DRAINING");
+  EXPECT_TRUE(link_.TakeSubmits().empty());
+  EXPECT_EQ(sessions_.view().open, 0);
+  EXPECT_TRUE(refusals_.codes.empty());
+}
+
 TEST_F(InferenceApiTest, WhatIsServed) {
   EXPECT_EQ(api_->GetModel("")->fingerprint, "");
   EXPECT_EQ(api_->GetModel("")->context_tokens, world_.folder.context_tokens);

@@ -316,14 +316,10 @@ TEST_F(ServiceTest, TokenizeAndDetokenizeGoRound) {
 TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
   Up();
   std::latch occupied(1), release(1);
-  world_.pool.Run({.client = "busy",
-                   .cancelled = {},
-                   .run =
-                       [&] {
-                         occupied.count_down();
-                         release.wait();
-                       },
-                   .drop = {}});
+  world_.pool.Run({.client = "busy", .run = [&] {
+                     occupied.count_down();
+                     release.wait();
+                   }});
   occupied.wait();
   v1::GenerateRequest request;
   for (int i = 0; i < 1'500; ++i)
@@ -439,6 +435,30 @@ TEST_F(ServiceTest, HealthAndStatusSayWhy) {
   api_->Drain();
   EXPECT_FALSE(Serving());
   EXPECT_EQ(DetailOf(Generate(request))->reason, "DRAINING");
+}
+
+TEST_F(ServiceTest, ValidateSaysWhatStartedWould) {
+  Up();
+  v1::ValidateRequest request;
+  request.mutable_chat()->add_messages()->set_role("user");
+  v1::Started validated;
+  const auto validate = [&] {
+    grpc::ClientContext context;
+    return FromGrpcStatus(stub_->Validate(&context, request, &validated));
+  };
+  EXPECT_TRUE(validate().ok());
+  request.mutable_chat()->set_request_id(validated.request_id());
+  grpc::ClientContext context;
+  auto reader = stub_->Chat(&context, request.chat());
+  Answer(AcceptOne(), Ids("Hi"));  // The only Submit.
+  v1::GenerateResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  EXPECT_EQ(response.started().SerializeAsString(), validated.SerializeAsString());
+  while (reader->Read(&response)) continue;
+  request.mutable_generate()->mutable_sampling()->set_temperature(3);
+  EXPECT_EQ(DetailOf(validate())->field, "sampling.temperature");
+  request.clear_request();
+  EXPECT_EQ(DetailOf(validate())->reason, "EMPTY_PROMPT");
 }
 
 TEST_F(ServiceTest, ManyStreamsEachReadTheirOwn) {
