@@ -8,11 +8,10 @@
 #include "cli/verify/vectors.h"
 #include "common/output.h"
 #include "text/chat_template.h"
+#include "text/template_files.h"
 
 namespace fathom::client {
 namespace {
-
-constexpr int64_t kTemplateBytesMax = 1 << 20;
 
 // A string is taken as JSON text, whose integers may have any number of digits.
 std::string JsonTextOf(const nlohmann::ordered_json& value) {

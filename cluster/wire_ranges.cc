@@ -31,7 +31,6 @@ constexpr double kBlocksMax = 1 << 24;
 constexpr double kSlotsMax = 1 << 16;
 constexpr double kRowsMax = 1 << 20;  // Rows of a step.
 constexpr double kSequenceMax = kSequencesMax - 1;
-constexpr double kRanksMax = 1024;
 constexpr double kRankMax = 4095;
 constexpr double kIndexMax = std::numeric_limits<int32_t>::max();
 constexpr double kDurationMsMax =
@@ -63,8 +62,8 @@ constexpr WireRange kOtherRanges[] = {
     {"WorkerHello.model", 0, kNameBytes},
     {"WorkerHello.weights_digest", 0, kDigestBytes},
     {"WorkerHello.fingerprint", 0, kDigestBytes},
-    {"WorkerHello.tp", 1, kRanksMax},
-    {"WorkerHello.pp", 1, kRanksMax},
+    {"WorkerHello.tp", 1, kGroupRanksMax},
+    {"WorkerHello.pp", 1, kGroupRanksMax},
     {"WorkerHello.preferred_rank", -1, kRankMax},
     {"WorkerHello.health_address", 0, kNameBytes + 64},
     {"WorkerHello.device_kind", 0, kNameBytes},
@@ -123,7 +122,7 @@ constexpr WireRange kOtherRanges[] = {
     {"ComputeKind.model_digest", 0, kDigestBytes},
     {"ComputeKind.dtype", 0, kNameBytes},
     {"ComputeKind.device_kind", 0, kNameBytes},
-    {"ComputeKind.tp", 0, kRanksMax},
+    {"ComputeKind.tp", 0, kGroupRanksMax},
     {"ComputeKind.recipe", 0, kRowsMax},
     {"FingerprintSpan.position", 0, kTokensMax},
     {"FingerprintSpan.fingerprint", 0, kDigestBytes},
@@ -184,10 +183,10 @@ constexpr WireRange kOtherRanges[] = {
     {"Stats.losses_alike", 0, kIndexMax},
     {"Group.term", 0, kNumberMax},
     {"Group.epoch", 0, kNumberMax},
-    {"Group.tp", 1, kRanksMax},
-    {"Group.pp", 1, kRanksMax},
+    {"Group.tp", 1, kGroupRanksMax},
+    {"Group.pp", 1, kGroupRanksMax},
     {"Group.rank", 0, kRankMax},
-    {"Group.peers", 0, 0, static_cast<int32_t>(kRanksMax)},
+    {"Group.peers", 0, 0, kGroupRanksMax},
     {"Group.blocks", 2, kBlocksMax},
     {"Group.group", 0, kIndexMax},
     {"Peer.process_id", 0, kDigestBytes},
@@ -195,7 +194,7 @@ constexpr WireRange kOtherRanges[] = {
     {"GroupExchange.epoch", 0, kNumberMax},
     {"GroupExchange.round", 0, kRowsMax},
     {"GroupExchange.rank", 0, kRankMax},
-    {"GroupExchange.bytes", 0, 1 << 20},
+    {"GroupExchange.bytes", 0, kExchangeBytesMax},
     {"GroupReady.term", 0, kNumberMax},
     {"GroupReady.epoch", 0, kNumberMax},
     {"GroupReady.rank", 0, kRankMax},

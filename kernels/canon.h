@@ -121,6 +121,12 @@ FATHOM_CANON float Log1p(float x) {
 
 FATHOM_CANON float Silu(float x) { return x / (1.0f + Exp(-x)); }
 
+// max(x, 0)^2; a NaN stays a NaN.
+FATHOM_CANON float Relu2(float x) {
+  const float positive = x < 0.0f ? 0.0f : x;
+  return positive * positive;
+}
+
 // The pair (a, b) rotated by the angle whose cosine and sine are given.
 FATHOM_CANON float RotateFirst(float a, float b, float cos, float sin) {
   return Fma(a, cos, -(b * sin));

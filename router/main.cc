@@ -16,6 +16,7 @@
 #include "common/output.h"
 #include "common/process.h"
 #include "common/self_dial.h"
+#include "common/server_process.h"
 #include "router/api/readiness.h"
 #include "router/api/stop_tokens.h"
 #include "router/frontend/grpc/service.h"
@@ -45,8 +46,7 @@ struct Options {
   int32_t tokenizer_threads = 2;
   int64_t drain_timeout_s = 30;
   bool behind_proxy = false;
-  int32_t parent_pid = 0;
-  std::string log_level = "info";
+  ProcessOptions process;
 };
 
 std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
@@ -77,27 +77,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
             "Threads for texts beyond 4 KiB.");
   flags.Add("--drain-timeout", &options->drain_timeout_s, 0, 3600,
             "Seconds that running streams get after SIGTERM; they can be resumed elsewhere.");
-  flags.Add("--die-with-parent", &options->parent_pid, 0, INT32_MAX,
-            "Process id of the parent: end when that process ends; 0: do not.");
-  flags.AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
-                  "Least level that is logged.");
+  AddProcessFlags(&options->process, &flags);
   return flags.Parse(argc, argv);
-}
-
-// Runs `work` and prints how long it took.
-template <class Work>
-auto Phase(const Clock& clock, const char* name, Work work) {
-  const TimeUs start = clock.Now();
-  auto result = work();
-  PrintPhase(name, clock.Now() - start);
-  return result;
-}
-
-// Prints one line for people on stderr. The supervisor reads the exit code.
-int Fail(int code, const absl::Status& status) {
-  LogFlush();
-  Diagnose("fathom-router: {}", Message(status));
-  return code;
 }
 
 // What the model folder has for texts. Null: the folder has no tokenizer, or no chat template.
@@ -142,9 +123,9 @@ void EndAfter(int seconds) {
 
 int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   auto grpc = Listener::Bind(options.host, options.grpc_port, "--grpc-port");
-  if (!grpc.ok()) return Fail(ExitCodeOfBind(grpc.status()), grpc.status());
+  if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
   auto http = Listener::Bind(options.host, options.http_port, "--http-port");
-  if (!http.ok()) return Fail(ExitCodeOfBind(http.status()), http.status());
+  if (!http.ok()) return EndServer(ExitCodeOfBind(http.status()), http.status());
   const int grpc_port = grpc->port(), http_port = http->port();
   const SelfDial self({{"--grpc-port", options.host, grpc_port, OwnPort::Speaks::kHttp2},
                        {"--http-port", options.host, http_port, OwnPort::Speaks::kHttp1}});
@@ -173,7 +154,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   rpc::ServerOptions server{.name = "router"};
   server.connections.of_a_proxy = options.behind_proxy;
   const absl::Status started = service.Start(*std::move(grpc), server);
-  if (!started.ok()) return Fail(kExitUnavailable, started);
+  if (!started.ok()) return EndServer(kExitUnavailable, started);
   metrics.Serve(*std::move(http), [&] { return self.hears(); });
   link.Start(&sessions);
   PrintListening("router", {{"grpc_port", grpc_port}, {"http_port", http_port}});
@@ -204,37 +185,33 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   EndAfter(kStopMaxS);
   service.Stop();
   link.Stop();
-  LogFlush();
-  return kExitOk;
+  return EndServer();
 }
 
 int Main(int argc, char** argv) {
-  PrepareOutput();
-  InstallLastWords("fathom-router");
-  HandleStopSignals();
+  StartServer("router");
   Options options;
   if (const auto exit = ParseOptions(argc, argv, &options)) return *exit;
-  if (options.parent_pid > 0) DieWithParent(options.parent_pid);
-  LogInit("router", options.log_level);
+  ApplyProcessOptions(options.process);
   if (const auto status = CheckHostLimits(kNeeds, TakeHostLimits()); !status.ok()) {
-    return Fail(kExitResources, status);
+    return EndServer(kExitResources, status);
   }
   if (options.model.empty()) {
-    return Fail(kExitUsage,
-                Invalid("--model is missing; give the model folder that the workers serve"));
+    return EndServer(kExitUsage,
+                     Invalid("--model is missing; give the model folder that the workers serve"));
   }
   auto schedulers = ParseAddresses("--scheduler", options.schedulers);
-  if (!schedulers.ok()) return Fail(kExitUsage, schedulers.status());
+  if (!schedulers.ok()) return EndServer(kExitUsage, schedulers.status());
   options.schedulers = *std::move(schedulers);
   const RealClock clock;
-  const auto folder = Phase(clock, "config", [&] {
+  const auto folder = TimedPhase(clock, "config", [&] {
     return ReadModelFolder(options.model, options.hf_overrides, options.override_generation_config);
   });
-  if (!folder.ok()) return Fail(kExitBadModel, folder.status());
+  if (!folder.ok()) return EndServer(kExitBadModel, folder.status());
   for (const std::string& note : folder->notes) LogInfo("generation_config.json: {}", note);
   const auto text =
-      Phase(clock, "tokenizer", [&] { return LoadText(*folder, options.chat_template); });
-  if (!text.ok()) return Fail(kExitBadModel, text.status());
+      TimedPhase(clock, "tokenizer", [&] { return LoadText(*folder, options.chat_template); });
+  if (!text.ok()) return EndServer(kExitBadModel, text.status());
   return Serve(options, *folder, *text);
 }
 

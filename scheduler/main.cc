@@ -9,6 +9,7 @@
 #include "common/output.h"
 #include "common/process.h"
 #include "common/self_dial.h"
+#include "common/server_process.h"
 #include "scheduler/core/policy.h"
 #include "scheduler/driver.h"
 #include "scheduler/recorder/file_recorder.h"
@@ -28,15 +29,15 @@ struct Settings {
   int32_t metrics_port = 8002;
   std::string term_file;
   std::string record_events;
-  std::string log_level = "info";
-  int32_t parent_pid = 0;
+  ProcessOptions process;
   DriverOptions driver;
-  int32_t heartbeat_timeout_ms = 2'000;
-  int32_t stall_timeout_ms = 10'000;
-  int32_t load_timeout_s = 600;
-  int32_t connect_timeout_s = 30;
-  int32_t drain_ms = 2'000;
-  int32_t model_wait_s = 30;
+  // In the units of their flags.
+  int64_t heartbeat_timeout_ms = driver.groups.heartbeat_silence_us / 1000;
+  int64_t stall_timeout_ms = driver.groups.stall_us / 1000;
+  int64_t load_timeout_s = driver.groups.loading_us / 1'000'000;
+  int64_t connect_timeout_s = driver.groups.connecting_us / 1'000'000;
+  int64_t drain_ms = driver.drain_us / 1000;
+  int64_t model_wait_s = driver.core.model_wait_us / 1'000'000;
 };
 
 std::optional<int> Parse(int argc, char** argv, Settings* settings) {
@@ -80,50 +81,38 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   flags.Add("--record-events", &settings->record_events,
             "File for every event of the scheduler core, for fathom replay. It has prompts and "
             "answers as token ids. One that is there is renamed to FILE.1.");
-  flags.AddChoice("--log-level", &settings->log_level, {"debug", "info", "warn", "error"},
-                  "Least level logged");
-  flags.Add("--die-with-parent", &settings->parent_pid, 0, INT32_MAX,
-            "Process id of the parent: end when that process ends; 0: do not.");
+  AddProcessFlags(&settings->process, &flags);
   return flags.Parse(argc, argv);
 }
 
-int Fail(const absl::Status& status, int code) {
-  LogError("{}", Message(status));
-  LogFlush();
-  return code;
-}
-
 int Main(int argc, char** argv) {
-  PrepareOutput();
-  InstallLastWords("fathom-scheduler");
+  StartServer("scheduler");
   Settings settings;
   if (const std::optional<int> code = Parse(argc, argv, &settings)) return *code;
-  HandleStopSignals();
-  if (settings.parent_pid > 0) DieWithParent(settings.parent_pid);
-  LogInit("scheduler", settings.log_level);
+  ApplyProcessOptions(settings.process);
   if (const auto status = CheckHostLimits(kNeeds, TakeHostLimits()); !status.ok()) {
-    return Fail(status, kExitResources);
+    return EndServer(kExitResources, status);
   }
 
   DriverOptions& options = settings.driver;
   options.process_id = RandomId();
   options.build = BuildVersion();
-  options.core.model_wait_us = int64_t{settings.model_wait_s} * 1'000'000;
-  options.drain_us = int64_t{settings.drain_ms} * 1000;
-  options.groups.heartbeat_silence_us = int64_t{settings.heartbeat_timeout_ms} * 1000;
-  options.groups.stall_us = int64_t{settings.stall_timeout_ms} * 1000;
-  options.groups.loading_us = int64_t{settings.load_timeout_s} * 1'000'000;
-  options.groups.connecting_us = int64_t{settings.connect_timeout_s} * 1'000'000;
+  options.core.model_wait_us = settings.model_wait_s * 1'000'000;
+  options.drain_us = settings.drain_ms * 1000;
+  options.groups.heartbeat_silence_us = settings.heartbeat_timeout_ms * 1000;
+  options.groups.stall_us = settings.stall_timeout_ms * 1000;
+  options.groups.loading_us = settings.load_timeout_s * 1'000'000;
+  options.groups.connecting_us = settings.connect_timeout_s * 1'000'000;
 
   const std::unique_ptr<TermStore> terms =
       settings.term_file.empty() ? MakeMemoryTermStore() : MakeFileTermStore(settings.term_file);
   const absl::StatusOr<TermId> term = terms->Take(TermId{0});
-  if (!term.ok()) return Fail(term.status(), kExitUnavailable);
+  if (!term.ok()) return EndServer(kExitUnavailable, term.status());
 
   auto grpc = Listener::Bind(settings.host, settings.port, "--port");
-  if (!grpc.ok()) return Fail(grpc.status(), ExitCodeOfBind(grpc.status()));
+  if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
   auto http = Listener::Bind(settings.host, settings.metrics_port, "--metrics-port");
-  if (!http.ok()) return Fail(http.status(), ExitCodeOfBind(http.status()));
+  if (!http.ok()) return EndServer(ExitCodeOfBind(http.status()), http.status());
   const int port = grpc->port(), metrics_port = http->port();
   const SelfDial self({{"--port", settings.host, port, OwnPort::Speaks::kHttp2},
                        {"--metrics-port", settings.host, metrics_port, OwnPort::Speaks::kHttp1}});
@@ -131,8 +120,8 @@ int Main(int argc, char** argv) {
   if (!settings.record_events.empty()) {
     auto file = FileRecorder::Create(settings.record_events, {options.build, options.core});
     if (!file.ok()) {
-      return Fail(file.status(),
-                  absl::IsInvalidArgument(file.status()) ? kExitUsage : kExitUnavailable);
+      return EndServer(absl::IsInvalidArgument(file.status()) ? kExitUsage : kExitUnavailable,
+                       file.status());
     }
     recorder = *std::move(file);
   }
@@ -140,7 +129,7 @@ int Main(int argc, char** argv) {
   Metrics metrics("scheduler");
   DriverMetrics driver_metrics(&metrics);
   auto transport = GrpcTransport::Serve(*std::move(grpc), {}, &clock);
-  if (!transport.ok()) return Fail(transport.status(), kExitUnavailable);
+  if (!transport.ok()) return EndServer(kExitUnavailable, transport.status());
   metrics.Serve(*std::move(http), [&] { return self.hears(); });
 
   Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics,
@@ -158,9 +147,8 @@ int Main(int argc, char** argv) {
   const absl::Status end = driver.Run();
   over = true;
   signals.join();
-  if (!end.ok()) return Fail(end, kExitUnavailable);
-  LogFlush();
-  return kExitOk;
+  if (!end.ok()) return EndServer(kExitUnavailable, end);
+  return EndServer();
 }
 
 }  // namespace

@@ -73,6 +73,23 @@ PURE_BANNED = [
     (r"system_clock|steady_clock|\bNow\(\)", "time is an argument in pure code"),
     (r"std::(thread|jthread|mutex|condition_variable)\b", "pure code has no threads"),
 ]
+# What has one definition in the product: (files of the product it concerns, files where it belongs, pattern in a line without
+# its comment, what to use elsewhere).
+ONE_DEFINITION = [
+    (r"", r"modeling/architectures/", r'"[^"]*(_proj|layernorm|embed_tokens|lm_head|self_attn|model\.(layers|norm))\b',
+     "a ParameterRole: only an architecture's file knows the names of tensors"),
+    (r"", r"modeling/spec/rank_model", r"/\s*(\w+(\.|->))*(tp|tensor_parallel_size)\b", "RankOf (modeling/spec/rank_model.h), which divides once"),
+    (r"(?!kernels/)", r"modeling/spec/rank_model", r"\bplane\w*(\.|->)(heads|width)\s*\*|\*\s*plane\w*(\.|->)(heads|width)\b",
+     "KvBytes (modeling/spec/rank_model.h)"),
+    (r"worker/", r"worker/engine/", r"\bplan\.(copies|releases|admits|extends)\b", "worker/engine, which alone checks and takes apart plans"),
+    (r"", r"cluster/protocol\.h", r"\bk?[Pp]rotocol_?[Mm](in|ax)\s*=\s*\d", "kProtocolMin and kProtocolMax (cluster/protocol.h)"),
+    (r"", r"cluster/channel\.cc|rpc/port_limits\.cc|scheduler/transport/grpc_transport\.cc",
+     r"SetMax(Receive|Send)MessageSize|GRPC_ARG_MAX_(RECEIVE|SEND)_MESSAGE_LENGTH", "MakeChannel, or rpc::Apply with rpc::PortLimits"),
+    (r"", r"cluster/protocol\.h|client/client\.h", r"\b\w*(silence|heartbeat)\w*_(us|ms)\s*=\s*\d",
+     "the times of cluster/protocol.h"),
+    (r"", r"common/server_process\.cc", r'Add\w*\("--(die-with-parent|log-level)"', "AddProcessFlags (common/server_process.h)"),
+    (r"(\w+/)?\w*main\.cc", r"(?!)", r"\b(LogFlush|DieWithParent|LogInit)\(", "common/server_process.h"),
+]
 MACHINE = re.compile(r"/(work|root|home/\w+|tmp/bash)/|pypi\.org|deb\.debian\.org")
 
 
@@ -100,6 +117,11 @@ def check_text(name, lines, report):
             code = line if "TODO" in pattern else re.sub(r'"(\\.|[^"\\])*"|//.*', '""', line)
             if re.match(where, name) and re.search(pattern, code):
                 report.add(name, number, f"'{re.search(pattern, code).group(0).strip()}': use {instead}")
+        for where, but, pattern, instead in ONE_DEFINITION:
+            if not name.startswith("tests/") and re.match(where, name) and not re.match(but, name):
+                second = re.search(pattern, re.sub(r"(?<!:)//.*", "", line))
+                if second:
+                    report.add(name, number, f"a second definition, '{second.group(0).strip()}': use {instead}")
         if name.startswith(PURE):
             for pattern, instead in PURE_BANNED:
                 if re.search(pattern, re.sub(r"//.*", "", line)):

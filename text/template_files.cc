@@ -11,8 +11,6 @@
 namespace fathom {
 namespace {
 
-constexpr int64_t kTemplateBytesMax = 1 << 20;
-
 // NOT_FOUND: the file does not exist.
 absl::StatusOr<std::string> ReadText(const std::string& path) {
   std::error_code error;

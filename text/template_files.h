@@ -2,6 +2,7 @@
 // files.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -9,6 +10,8 @@
 #include "text/jinja/eval.h"
 
 namespace fathom {
+
+inline constexpr int64_t kTemplateBytesMax = 1 << 20;  // The longest template.
 
 struct TemplateSource {
   std::string origin;  // The path of its file.

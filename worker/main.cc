@@ -19,6 +19,7 @@
 #include "common/output.h"
 #include "common/process.h"
 #include "common/self_dial.h"
+#include "common/server_process.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/checkpoint/model_digest.h"
@@ -62,21 +63,6 @@ int ExitCodeOf(const absl::Status& status) {
   }
 }
 
-// Prints one line for the user to stderr and returns the exit code, which is for the supervisor.
-int Fail(int code, const absl::Status& status) {
-  LogFlush();
-  Diagnose("fathom-worker: {}", Message(status));
-  return code;
-}
-
-template <class Work>
-auto Phase(const Clock& clock, const char* name, Work work) {
-  const TimeUs start = clock.Now();
-  auto result = work();
-  PrintPhase(name, clock.Now() - start);
-  return result;
-}
-
 std::string HostName() {
   char name[256] = {};
   return gethostname(name, sizeof(name) - 1) == 0 && name[0] != '\0' ? name : "localhost";
@@ -94,13 +80,13 @@ struct Model {
 absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
   Model model;
   model.folder = options.model;
-  FATHOM_RETURN_IF_ERROR(Phase(clock, "config", [&]() -> absl::Status {
+  FATHOM_RETURN_IF_ERROR(TimedPhase(clock, "config", [&]() -> absl::Status {
     FATHOM_ASSIGN_OR_RETURN(model.config, ReadModelConfig(model.folder, options.hf_overrides));
     model.config_digest = ConfigDigest(model.config);
     model.spec = SpecOf(model.config);
     return CheckTensorParallel(model.spec, options.tp);
   }));
-  FATHOM_RETURN_IF_ERROR(Phase(clock, "headers", [&]() -> absl::Status {
+  FATHOM_RETURN_IF_ERROR(TimedPhase(clock, "headers", [&]() -> absl::Status {
     FATHOM_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(options.load_format));
     FATHOM_ASSIGN_OR_RETURN(model.checkpoint, OpenCheckpoint(model.folder, model.config, format));
     return absl::OkStatus();
@@ -230,7 +216,7 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
   // If the rank is known, the model is loaded before there is a seat.
   if (options.tp == 1 || options.rank_hint >= 0) {
-    const auto loaded = Phase(clock, "load", [&] {
+    const auto loaded = TimedPhase(clock, "load", [&] {
       return compute->device_for_rank(std::max(options.rank_hint, 0) % options.tp);
     });
     FATHOM_RETURN_IF_ERROR(loaded.status());
@@ -271,21 +257,19 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
 
 // Returns the exit code of the process.
 int Ended(const absl::Status& ended) {
-  if (!ended.ok()) return Fail(ExitCodeOf(ended), ended);
-  LogFlush();
-  return kExitOk;
+  return ended.ok() ? EndServer() : EndServer(ExitCodeOf(ended), ended);
 }
 
 int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock) {
   const auto sizes = SizesFor(options, model.config);
-  if (!sizes.ok()) return Fail(kExitUsage, sizes.status());
+  if (!sizes.ok()) return EndServer(kExitUsage, sizes.status());
   // All workers of the machine share the memory of a cgroup, and each of them plans as much.
   const auto enough =
       CheckHostLimits({.address_space_bytes = kNeeds.address_space_bytes + sizes->total_bytes,
                        .memory_bytes = sizes->total_bytes * LocalWorkers(options)},
                       TakeHostLimits());
   if (!enough.ok()) {
-    return Fail(
+    return EndServer(
         kExitResources,
         Annotate(enough, fmt::format("{} for weights, activations and KV of this rank, {} "
                                      "workers on this machine",
@@ -304,9 +288,9 @@ int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clo
 int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& device, Ports* ports,
              const Clock& clock) {
   const auto dtype = CudaDType(options, model.checkpoint->stored_type());
-  if (!dtype.ok()) return Fail(kExitUsage, dtype.status());
+  if (!dtype.ok()) return EndServer(kExitUsage, dtype.status());
   const auto plan = PlanFor(options, model.config, *dtype, device);
-  if (!plan.ok()) return Fail(kExitUsage, plan.status());
+  if (!plan.ok()) return EndServer(kExitUsage, plan.status());
   LogInfo("{} in {} on {} ({}, compute capability {}.{}, driver for CUDA {}.{}); memory:\n{}",
           model.config.architecture, NameOf(*dtype), device.name, device.uuid, device.sm / 10,
           device.sm % 10, device.driver_version / 1000, device.driver_version % 1000 / 10,
@@ -341,23 +325,21 @@ absl::Status CheckHost(const Options& options) {
 }
 
 int Main(int argc, char** argv) {
-  PrepareOutput();
-  InstallLastWords("fathom-worker");
+  StartServer("worker");
   const RealClock clock;
   Options options;
   if (const auto code = ParseOptions(argc, argv, &options)) return *code;
-  HandleStopSignals();
-  if (options.parent_pid > 0) DieWithParent(options.parent_pid);
-  LogInit("worker", options.log_level);
-  if (const auto status = CheckHost(options); !status.ok()) return Fail(kExitResources, status);
+  ApplyProcessOptions(options.process);
+  if (const auto status = CheckHost(options); !status.ok())
+    return EndServer(kExitResources, status);
   const auto device = ChooseDevice(&options);
-  if (!device.ok()) return Fail(kExitUsage, device.status());
+  if (!device.ok()) return EndServer(kExitUsage, device.status());
   const auto model = OpenModel(options, clock);
-  if (!model.ok()) return Fail(kExitBadModel, model.status());
+  if (!model.ok()) return EndServer(kExitBadModel, model.status());
   auto grpc = Listener::Bind(options.host, options.port, "--port");
-  if (!grpc.ok()) return Fail(ExitCodeOfBind(grpc.status()), grpc.status());
+  if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
   auto http = Listener::Bind(options.host, options.metrics_port, "--metrics-port");
-  if (!http.ok()) return Fail(ExitCodeOfBind(http.status()), http.status());
+  if (!http.ok()) return EndServer(ExitCodeOfBind(http.status()), http.status());
   Ports ports{*std::move(grpc), *std::move(http)};
   return device->sm > 0 ? RunOnGpu(options, *model, *device, &ports, clock)
                         : RunOnCpu(options, *model, &ports, clock);

@@ -64,10 +64,7 @@ void AddFlags(Options* options, Flags* flags) {
   flags->Add("--host", &options->host, "Address to listen on.");
   flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
   flags->AddPort("--metrics-port", &options->metrics_port, "Port of GET /metrics.");
-  flags->Add("--die-with-parent", &options->parent_pid, 0, INT32_MAX,
-             "Process id of the parent: end when that process ends; 0: do not.");
-  flags->AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
-                   "Least level that is logged.");
+  AddProcessFlags(&options->process, flags);
 }
 
 absl::Status Check(Options* options) {

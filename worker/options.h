@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/engine_limits.h"
+#include "common/server_process.h"
 #include "common/status.h"
 #include "kernels/tensor.h"
 #include "modeling/config/model_config.h"
@@ -40,8 +41,7 @@ struct Options {
   std::string host = "127.0.0.1";
   int32_t port = 8010;
   int32_t metrics_port = 8110;
-  int32_t parent_pid = 0;  // The worker ends when this process ends; 0: none.
-  std::string log_level = "info";
+  ProcessOptions process;
 };
 
 inline constexpr int64_t kKvCacheBytesDefault = int64_t{512} << 20;

@@ -5,6 +5,7 @@
 #include "common/address.h"
 #include "common/listener.h"
 #include "common/process.h"
+#include "common/server_process.h"
 
 namespace fathom::client {
 
@@ -20,8 +21,7 @@ int RunEdge(int argc, const char* const* argv) {
   flags.AddPort("--grpc-port,--port", &port, "gRPC (0: any free one, printed)");
   flags.Add("--router", &router, "HOST:PORT of the router's gRPC port");
   flags.Group("Process");
-  flags.Add("--die-with-parent", &parent_pid, 0, INT32_MAX,
-            "Process id of the parent: end when that process ends; 0: do not");
+  AddParentFlag(&parent_pid, &flags);
   if (const auto code = flags.Parse(argc, argv)) return *code;
   if (parent_pid > 0) DieWithParent(parent_pid);
   RaiseDescriptorLimit();

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/serve/serve.h"
 #include "common/process.h"
+#include "common/server_process.h"
 
 namespace fathom::client {
 namespace {
@@ -37,8 +38,7 @@ void AddProcess(Flags& flags, ServeOptions* options) {
   flags.Group("Process");
   flags.Add("--run-dir", &options->run_dir,
             "Logs and the term file (default: of this user, host and port)");
-  flags.AddChoice("--log-level", &options->log_level, {"debug", "info", "warn", "error"},
-                  "What goes to the logs");
+  AddLogLevelFlag(&options->log_level, &flags);
   flags.Add("--verbose", &options->verbose, "Logs also to stderr");
   flags.Add("--json", &options->json, "Print the line of JSON also on a terminal");
   flags.Add("--start-timeout-s", &options->start_timeout_s, 1, 86400, "Give up after so long");

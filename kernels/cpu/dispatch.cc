@@ -157,6 +157,13 @@ void PagedAttentionCpu(const PagedAttentionArgs& args, ThreadPool& pool) {
            [&](int64_t begin, int64_t end) { kernels->paged_attention(args, begin, end); });
 }
 
+void Relu2Cpu(const Relu2Args& args, ThreadPool& pool) {
+  const CpuKernels* kernels = SelectedCpuKernels();
+  if (kernels == nullptr) return Relu2Ref(args);
+  pool.Run(args.rows, GrainOf(2 * args.dim),
+           [&](int64_t begin, int64_t end) { kernels->relu2(args, begin, end); });
+}
+
 void SiluMulCpu(const SiluMulArgs& args, ThreadPool& pool) {
   const CpuKernels* kernels = SelectedCpuKernels();
   if (kernels == nullptr) return SiluMulRef(args);

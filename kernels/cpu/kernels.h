@@ -10,6 +10,7 @@
 #include "kernels/embedding.h"
 #include "kernels/gemm.h"
 #include "kernels/paged_attention.h"
+#include "kernels/relu2.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope_kv_write.h"
 #include "kernels/silu_mul.h"
@@ -24,6 +25,7 @@ struct CpuKernels {
   void (*rope_kv_write)(const RopeKvWriteArgs& args, int64_t row_begin, int64_t row_end);
   // The range counts units; the index of a unit is kv_head * row_count + row.
   void (*paged_attention)(const PagedAttentionArgs& args, int64_t begin, int64_t end);
+  void (*relu2)(const Relu2Args& args, int64_t row_begin, int64_t row_end);
   void (*silu_mul)(const SiluMulArgs& args, int64_t row_begin, int64_t row_end);
   void (*add)(const AddArgs& args, int64_t begin, int64_t end);
 

@@ -10,6 +10,7 @@ void RmsNorm(const RmsNormArgs& args, int64_t row_begin, int64_t row_end);
 void Gemm(const GemmArgs& args, int64_t tile_begin, int64_t tile_end);
 void RopeKvWrite(const RopeKvWriteArgs& args, int64_t row_begin, int64_t row_end);
 void PagedAttention(const PagedAttentionArgs& args, int64_t begin, int64_t end);
+void Relu2(const Relu2Args& args, int64_t row_begin, int64_t row_end);
 void SiluMul(const SiluMulArgs& args, int64_t row_begin, int64_t row_end);
 void AddInto(const AddArgs& args, int64_t begin, int64_t end);
 bool HasNonFinite(const float* z, int64_t count);
@@ -26,6 +27,7 @@ const CpuKernels kKernels = {
     .gemm = Gemm,
     .rope_kv_write = RopeKvWrite,
     .paged_attention = PagedAttention,
+    .relu2 = Relu2,
     .silu_mul = SiluMul,
     .add = AddInto,
     .has_non_finite = HasNonFinite,

@@ -8,6 +8,7 @@
 namespace fathom {
 
 // Each is defined in modeling/architectures/<name>.cc.
+extern const Architecture kArcee;
 extern const Architecture kLlama;
 extern const Architecture kQwen2;
 extern const Architecture kQwen3;
@@ -15,6 +16,7 @@ extern const Architecture kQwen3;
 namespace {
 
 const std::array kTable = {
+    &kArcee,
     &kLlama,
     &kQwen2,
     &kQwen3,

@@ -23,6 +23,8 @@ struct ConfigDefaults {
   int32_t kv_heads = 0;   // num_key_value_heads; 0: num_attention_heads, as if the key is null.
   int32_t head_dim = 0;   // 0: hidden_size / num_attention_heads.
   double rms_eps = 1e-6;  // rms_norm_eps
+  // hidden_act; a configuration with another one is refused.
+  std::string_view activation = "silu";
   // Whether the architecture reads use_sliding_window, sliding_window and max_window_layers.
   bool has_windows = false;
 };

@@ -125,10 +125,12 @@ void ReadStoredType(ConfigFields& fields, ModelConfig& config) {
   }
 }
 
-void ReadActivation(ConfigFields& fields) {
-  const std::string activation = fields.StringOr("hidden_act", "silu");
-  if (activation != "silu" && activation != "swish") {  // Two names of the same function.
-    fields.Refuse("hidden_act", fmt::format("is \"{}\"; only \"silu\" is supported", activation));
+void ReadActivation(ConfigFields& fields, std::string_view supported) {
+  std::string activation = fields.StringOr("hidden_act", supported);
+  if (activation == "swish") activation = "silu";  // Two names of the same function.
+  if (activation != supported) {
+    fields.Refuse("hidden_act",
+                  fmt::format("is \"{}\"; only \"{}\" is supported", activation, supported));
   }
 }
 
@@ -225,7 +227,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   config.architecture = architecture->name;
   ReadSizes(fields, architecture->defaults, config);
   ReadStoredType(fields, config);
-  ReadActivation(fields);
+  ReadActivation(fields, architecture->defaults.activation);
   ReadWindows(fields, architecture->defaults, config);
   ReadRope(fields, config.context, config.rope);
   architecture->configure(fields, config);

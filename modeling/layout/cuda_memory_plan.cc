@@ -51,9 +51,9 @@ int32_t BlocksOf(int64_t tokens) {
 // A step reads all weights and computes 2 operations for each parameter and row. The shares are
 // measured on an H100 (docs/PERFORMANCE.md): 2,048 rows of the 7B shape take 43.8 ms and 512 rows
 // take 11.4 ms, of which the GEMMs' operations take 35.4 and 8.8 ms at the rate of a hot card.
-int32_t DefaultMixedTokens(const ModelSpec& spec, const CudaMemoryRequest& request,
+int32_t DefaultMixedTokens(const RankModel& rank, const CudaMemoryRequest& request,
                            int64_t weights_bytes) {
-  const double parameters = static_cast<double>(LayerMatrixElements(spec)) / request.tp;
+  const auto parameters = static_cast<double>(LayerMatrixElements(rank));
   const double read_s = static_cast<double>(weights_bytes) / (request.read_tbs * 1e12);
   const double row_s = 2 * parameters / (request.matrix_tflops * 1e12);
   const double rows = std::clamp((kStepSeconds - kReadShare * read_s) * kMatrixShare / row_s, 0.0,
@@ -129,7 +129,7 @@ class Planner {
     limits.context_tokens = request_.context_tokens > 0 ? request_.context_tokens : spec_.context;
     limits.step_tokens = request_.step_tokens;
     if (request_.step_tokens == 0) {
-      limits.mixed_step_tokens = DefaultMixedTokens(spec_, request_, weights_);
+      limits.mixed_step_tokens = DefaultMixedTokens(rank_, request_, weights_);
       limits.step_tokens = std::min(limits.mixed_step_tokens * kAloneFactor, kStepTokensMax);
     }
     limits.slots =

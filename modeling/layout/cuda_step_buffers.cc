@@ -49,7 +49,7 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
       {"activations", "qkv", rows(widest.qkv_rows)},
       {"activations", "q", rows(widest.q_rows)},
       {"activations", "attended", rows(widest.q_rows)},
-      {"activations", "gate_up", rows(2 * widest.mlp)},
+      {"activations", "gate_up", rows(widest.gate_up_rows)},
       {"activations", "ffn", rows(widest.mlp)},
       {"activations", "product", rows(model.hidden)},
       {"activations", "norm_counters", kCudaBufferAlignment},

@@ -22,7 +22,7 @@ constexpr int32_t kContextMin = 2;
 int64_t ActivationBytes(const RankModel& model, const MemoryRequest& request, int64_t pool_tokens) {
   const LayerWidths widest = WidestOf(model);
   const int64_t per_token =
-      2 * int64_t{model.hidden} + widest.qkv_rows + widest.q_rows + 2 * widest.mlp;
+      2 * int64_t{model.hidden} + widest.qkv_rows + widest.q_rows + widest.gate_up_rows;
   int64_t per_row = model.vocab;
   if (request.tp > 1) per_row += (request.tp + 1) * int64_t{model.vocab_rows};
   const int64_t context = request.context_tokens > 0 ? request.context_tokens : model.context;

@@ -8,7 +8,7 @@ namespace fathom {
 namespace {
 
 constexpr AttentionKind kCpuAttention[] = {AttentionKind::kGrouped};
-constexpr MlpKind kCpuMlp[] = {MlpKind::kDense};
+constexpr MlpKind kCpuMlp[] = {MlpKind::kDense, MlpKind::kSquaredRelu};
 constexpr AttentionKind kGpuAttention[] = {AttentionKind::kGrouped};
 constexpr MlpKind kGpuMlp[] = {MlpKind::kDense};
 
@@ -37,6 +37,8 @@ std::string_view NameOf(MlpKind kind) {
   switch (kind) {
     case MlpKind::kDense:
       return "dense";
+    case MlpKind::kSquaredRelu:
+      return "squared-ReLU";
   }
   return "unknown";
 }

@@ -22,7 +22,7 @@ struct DeviceKinds {
 const DeviceKinds& CpuKinds();
 const DeviceKinds& GpuKinds();
 
-// "grouped", "dense".
+// "grouped"; "dense", "squared-ReLU".
 std::string_view NameOf(AttentionKind kind);
 std::string_view NameOf(MlpKind kind);
 

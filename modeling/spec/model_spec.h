@@ -100,11 +100,11 @@ struct AttentionSpec {
   int64_t qkv_rows() const { return q_rows() + 2 * kv_rows(); }
 };
 
-// kDense: down(silu(gate(x)) * up(x)).
-enum class MlpKind { kDense };
+// kDense: down(silu(gate(x)) * up(x)). kSquaredRelu: down(relu(up(x))^2), without a gate.
+enum class MlpKind { kDense, kSquaredRelu };
 struct MlpSpec {
   MlpKind kind = MlpKind::kDense;
-  int32_t width = 0;  // Rows of gate and of up.
+  int32_t width = 0;  // Rows of up, and of gate if there is one.
 };
 
 struct LayerSpec {

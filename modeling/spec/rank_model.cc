@@ -138,6 +138,16 @@ RankModel RankOf(const ModelSpec& spec, const RankPlace& place) {
   return model;
 }
 
+int64_t LayerMatrixElements(const RankModel& model) {
+  int64_t elements = 0;
+  for (const RankLayer& layer : model.layers) {
+    for (const RankParameter& each : layer.parameters) {
+      if (each.parameter.precision == Precision::kMatrix) elements += each.slice.elements();
+    }
+  }
+  return elements;
+}
+
 LayerWidths WidestOf(const RankModel& model) {
   LayerWidths widest;
   const auto raise = [](int64_t* most, int64_t value) { *most = std::max(*most, value); };
@@ -147,6 +157,13 @@ LayerWidths WidestOf(const RankModel& model) {
     raise(&widest.q_rows, layer.attention.q_rows());
     raise(&widest.qkv_rows, layer.attention.qkv_rows());
     raise(&widest.mlp, layer.mlp.width);
+    int64_t gate_up_rows = 0;
+    for (const RankParameter& each : layer.parameters) {
+      const ParameterRole role = each.parameter.role;
+      const bool before = role == ParameterRole::kGate || role == ParameterRole::kUp;
+      if (before) gate_up_rows += each.slice.rows();
+    }
+    raise(&widest.gate_up_rows, gate_up_rows);
   }
   return widest;
 }

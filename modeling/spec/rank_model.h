@@ -83,11 +83,15 @@ struct RankModel : ModelTraits {
 // one more.
 RankModel RankOf(const ModelSpec& spec, const RankPlace& place = {});
 
+// The elements of the rank's slices of the matrices that are read for every token, of its layers.
+int64_t LayerMatrixElements(const RankModel& model);
+
 // The largest sizes of a rank's layers, for buffers that all layers use.
 struct LayerWidths {
   int64_t heads = 0, kv_heads = 0;
   int64_t q_rows = 0, qkv_rows = 0;
   int64_t mlp = 0;
+  int64_t gate_up_rows = 0;  // Of the GEMM before the MLP's activation (Operand::kGateUp).
 };
 LayerWidths WidestOf(const RankModel& model);
 

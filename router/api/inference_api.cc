@@ -154,6 +154,16 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
   return admitted;
 }
 
+absl::StatusOr<StartedEvent> InferenceApi::Validate(const CallContext& call,
+                                                    GenerateRequest request) const {
+  FATHOM_ASSIGN_OR_RETURN(const AdmittedRequest admitted,
+                          Admit(call, parts_.clock->Now(), std::move(request)));
+  StartedEvent started = StartedOf(admitted.record, admitted.text);
+  const Sessions::View view = parts_.sessions->view();
+  if (view.facts) started.fingerprint = view.facts->fingerprint;
+  return started;
+}
+
 void InferenceApi::Resume(const CallContext& call, const absl::StatusOr<ResumeRequest>& request,
                           const std::shared_ptr<SessionStream>& stream) const {
   const auto check = [&]() -> absl::Status {

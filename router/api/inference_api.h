@@ -70,6 +70,9 @@ class InferenceApi {
   void Run(const CallContext& call, size_t bytes, std::function<void()> work,
            std::function<void(const absl::Status&)> refuse) const;
 
+  // What Started would say if the request were sent now. Nothing is computed, and no session is
+  // made. Errors: those that Generate gives before the scheduler sees the request.
+  absl::StatusOr<StartedEvent> Validate(const CallContext& call, GenerateRequest request) const;
   absl::StatusOr<TokenizeAnswer> Tokenize(const CallContext& call, TokenizeRequest request) const;
   absl::StatusOr<std::string> Detokenize(const DetokenizeRequest& request) const;
   // NOT_FOUND: `name` is neither empty nor the name of the served model.

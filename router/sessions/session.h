@@ -33,6 +33,9 @@ struct SessionOptions {
   int32_t ids_per_event = 4096;
 };
 
+// What `record` and `text` say of a StartedEvent.
+StartedEvent StartedOf(const Record& record, const TextOptions& text);
+
 class Session {
  public:
   // `next_positions`: for each sequence the first position that the client does not have (in a

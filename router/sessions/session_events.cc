@@ -54,16 +54,22 @@ std::optional<ClientEvent> Session::NextEvent(StreamingClient& client, TimeUs no
   return std::nullopt;
 }
 
+StartedEvent StartedOf(const Record& record, const TextOptions& text) {
+  return {.request_id = record.key.request_id,
+          .model = record.model,
+          .seed = record.seed,
+          .prompt_tokens = static_cast<int32_t>(record.prompt_ids.size()),
+          .request = record.request,
+          .stop_strings = text.stop_strings,
+          .include_stop = text.include_stop};
+}
+
 StartedEvent Session::Started(const AcceptedRecord& accepted) const {
-  return {.request_id = key_.request_id,
-          .model = record_.model,
-          .fingerprint = accepted.fingerprint,
-          .seed = record_.seed,
-          .prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size()),
-          .cached_tokens = accepted.cached_tokens,
-          .request = record_.request,
-          .stop_strings = text_.stop_strings,
-          .include_stop = text_.include_stop};
+  StartedEvent started = StartedOf(record_, text_);
+  started.request_id = key_.request_id;
+  started.fingerprint = accepted.fingerprint;
+  started.cached_tokens = accepted.cached_tokens;
+  return started;
 }
 
 std::optional<ClientEvent> Session::TakePromptLogprobs(StreamingClient& client) {

@@ -60,6 +60,7 @@ class SchedulerCore::Impl final : private Batching {
   void Enqueue(Sequence& sequence) override;
   void Withdraw(Sequence& sequence) override;
   void Dequeue(Sequence& sequence, bool admitted);  // From waiting to suspended.
+  void Reorder(const Moves& moves);                 // The policy's, in the queue.
   // From waiting to running. Returns the copies that the plan must do before it uses the blocks.
   // REQUIRES: the group has a free slot and room (Placement::NextFor).
   std::vector<BlockCopy> Seat(Group& group, int32_t lane, Sequence& sequence);

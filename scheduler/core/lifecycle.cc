@@ -52,12 +52,21 @@ void SchedulerCore::Impl::Enqueue(Sequence& sequence) {
   const auto& spans = sequence.session->record.fingerprints;
   WaitQueue::Kind kind;
   if (!spans.empty()) kind = WaitQueue::Kind::Of(spans.back().fingerprint, spans.back().kind);
-  waiting_.Push(sequence, policy_->Push(FactsOf(sequence)), kind, !sequence.seated_before, now_);
+  Moves moves;
+  const OrderKey order = policy_->Push(FactsOf(sequence), &moves);
+  waiting_.Push(sequence, order, kind, !sequence.seated_before, now_);
+  Reorder(moves);
 }
 
 void SchedulerCore::Impl::Dequeue(Sequence& sequence, bool admitted) {
   waiting_.Erase(sequence);
-  policy_->Pop(FactsOf(sequence), admitted);
+  Moves moves;
+  policy_->Pop(FactsOf(sequence), admitted, &moves);
+  Reorder(moves);
+}
+
+void SchedulerCore::Impl::Reorder(const Moves& moves) {
+  for (const Move& move : moves) waiting_.Reorder(move.from, move.to);
 }
 
 std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, int32_t lane, Sequence& sequence) {
@@ -77,7 +86,7 @@ std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, int32_t lane, Seq
   auto reservation = group.kv.Reserve(running.known_tokens);
   FATHOM_CHECK(reservation.has_value(), "sequence {} was seated without room", sequence.number);
   running.blocks = std::move(reservation->blocks);
-  running.planned_tokens = reservation->computed_tokens;
+  running.planned_tokens = running.reused_tokens = reservation->computed_tokens;
   group.running.emplace(running.keep, &sequence);
   sequence.state = std::move(running);
   if (!sequence.seated_before) queue_line_.OnFreed(now_);
@@ -96,7 +105,10 @@ void SchedulerCore::Impl::Vacate(Sequence& sequence) {
   group->released.push_back(running->slot);
   group->running.erase({running->keep, &sequence});
   --group->lane_sizes[static_cast<size_t>(running->lane)];
+  Moves moves;
+  policy_->Charge(FactsOf(sequence), running->planned_tokens - running->reused_tokens, &moves);
   sequence.state = SuspendedState{};
+  Reorder(moves);
 }
 
 void SchedulerCore::Impl::Withdraw(Sequence& sequence) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "common/types.h"
 #include "scheduler/sessions/session.h"
@@ -24,9 +25,16 @@ struct SequenceFacts {
   int32_t generated_tokens = 0;  // So far.
 };
 
+// A waiting sequence gets another place in the queue.
+struct Move {
+  OrderKey from, to;
+};
+using Moves = std::vector<Move>;
+
 // The policy of one core, with its state. The state must stay bounded by the number of sequences
-// that wait or run. Each time that a sequence waits, the core calls Push when the wait begins
-// and Pop when it ends.
+// that wait or run, plus a constant. Each time that a sequence waits, the core calls Push when the
+// wait begins and Pop when it ends; each time that one is computed, it calls Charge at the end.
+// Each call may add to `moves`; the core does them in order, after it did what the call is about.
 class Policy {
  public:
   virtual ~Policy() = default;
@@ -34,9 +42,12 @@ class Policy {
   // A sequence begins to wait. Returns its place in the queue: the waiting sequence with the least
   // key is admitted next, and no other one overtakes it because it needs less room. Resumed
   // sequences must come before all others, because the queue's limits do not hold for them.
-  virtual OrderKey Push(const SequenceFacts& facts) = 0;
+  virtual OrderKey Push(const SequenceFacts& facts, Moves* moves) = 0;
   // The sequence waits no more: it was admitted, or it left the queue.
-  virtual void Pop(const SequenceFacts& /*facts*/, bool /*admitted*/) {}
+  virtual void Pop(const SequenceFacts& /*facts*/, bool /*admitted*/, Moves* /*moves*/) {}
+  // The admitted sequence is computed no more: it ended, or it was suspended or preempted. `tokens`
+  // were computed since its Pop: of its prompt, of the ids that it had, and new ones.
+  virtual void Charge(const SequenceFacts& /*facts*/, int64_t /*tokens*/, Moves* /*moves*/) {}
 
   // When blocks run out, the running sequence with the greatest key is preempted. The key must not
   // change during a sequence's life: then the sequence with the least key is never preempted, and

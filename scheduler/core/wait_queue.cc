@@ -30,6 +30,19 @@ void WaitQueue::Push(Sequence& sequence, OrderKey order, const Kind& kind, bool 
   SetEnds(now);
 }
 
+void WaitQueue::Reorder(const OrderKey& from, const OrderKey& to) {
+  for (auto& [name, line] : lines_) {
+    const auto entry = line.entries.lower_bound({from, nullptr});
+    if (entry == line.entries.end() || entry->first != from) continue;
+    Sequence* sequence = entry->second;
+    line.entries.erase(entry);
+    line.entries.emplace(to, sequence);
+    std::get<WaitingState>(sequence->state).order = to;
+    return;
+  }
+  FATHOM_CHECK(false, "no sequence waits at {} {} {}", from.rank, from.value, from.number);
+}
+
 void WaitQueue::Erase(Sequence& sequence) {
   const auto* waiting = std::get_if<WaitingState>(&sequence.state);
   FATHOM_CHECK(waiting != nullptr, "sequence {} does not wait", sequence.number);

@@ -22,8 +22,6 @@
 
 namespace fathom::scheduler {
 
-inline constexpr TimeUs kModelWaitUs = 30'000'000;
-
 class WaitQueue {
  public:
   // Of a group, or of a sequence's last tokens. Both empty: it has none, any group may take it.
@@ -36,10 +34,12 @@ class WaitQueue {
     }
   };
 
-  explicit WaitQueue(int64_t wait_us = kModelWaitUs) : wait_us_(wait_us) {}
+  explicit WaitQueue(int64_t wait_us) : wait_us_(wait_us) {}
 
   // Puts the sequence into the WaitingState. O(log size).
   void Push(Sequence& sequence, OrderKey order, const Kind& kind, bool first_time, TimeUs now);
+  // The sequence at `from` gets the place `to`. REQUIRES: it waits. O(lines * log size).
+  void Reorder(const OrderKey& from, const OrderKey& to);
   // Takes the sequence out and leaves it suspended. REQUIRES: it waits.
   void Erase(Sequence& sequence);
 

@@ -2,13 +2,11 @@
 
 #include <algorithm>
 
+#include "cluster/protocol.h"
 #include "common/check.h"
 
 namespace fathom::scheduler {
 namespace {
-
-constexpr size_t kExchangeBytesMax = 1 << 20;
-constexpr int32_t kRanksMax = 1024;
 
 bool IsLoading(Phase phase) { return phase == Phase::kLoading || phase == Phase::kCapturing; }
 
@@ -58,9 +56,10 @@ absl::Status WorkerGroups::CheckFacts(const Hello& hello) const {
       return Invalid("Hello.worker.{}: {} is not at least {}", field, value.first, value.second);
     }
   }
-  if (facts.tp > kRanksMax || facts.pp > kRanksMax || facts.tp * facts.pp > kRanksMax) {
+  if (facts.tp > kGroupRanksMax || facts.pp > kGroupRanksMax ||
+      facts.tp * facts.pp > kGroupRanksMax) {
     return Invalid("Hello.worker: tp {} x pp {} ranks, a group has at most {}", facts.tp, facts.pp,
-                   kRanksMax);
+                   kGroupRanksMax);
   }
   for (const auto& [peer, other] : workers_) {
     const WorkerFacts& there = *other.hello.worker;

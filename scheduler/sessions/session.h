@@ -45,6 +45,7 @@ struct RunningState {
   int32_t known_tokens = 0;     // Prompt and generated ids at admission: what prefill must cover.
   int32_t sent_tokens = 0;      // How many of these were sent in admits.
   int32_t planned_tokens = 0;   // In the blocks once every plan sent so far is done.
+  int32_t reused_tokens = 0;    // How many of these were in the blocks at admission.
   int32_t next_position = 0;    // Position of the token that the next sampling row gives.
   StepId sampled_in;            // Step of the last sampling row; meaningful once decoding().
   // Decode steps that may be planned before the result of the step that feeds them is known, beyond

@@ -19,16 +19,29 @@ bool Failed(const Session& session) {
          });
 }
 
+// The client has tokens that the record does not have: an earlier leader sent them, and this one
+// knows neither them nor the kind of group that made them.
+bool IsBehind(const Session& session, const std::vector<int32_t>& have) {
+  for (const Sequence& sequence : session.sequences) {
+    const auto index = static_cast<size_t>(sequence.index);
+    const auto length = std::ssize(sequence.record().ids);
+    if (index < have.size() && have[index] > length && !sequence.finished()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void Sessions::On(Routed<Submit> event) {
   Submit& submit = event.message;
   Session* session = table_.Find(submit.key);
   if (!submit.record) {
-    if (session != nullptr) return Accept(*session, event, session->record.prompt_logprobs.size());
+    if (session != nullptr && !IsBehind(*session, submit.have)) {
+      return Accept(*session, event, session->record.prompt_logprobs.size());
+    }
     return Refuse(event,
-                  WithReason(NotFound("request {}: no record is held here (they are kept {} s); "
-                                      "submit the whole request",
+                  WithReason(NotFound("request {}: no record with the client's tokens is held "
+                                      "here (they are kept {} s); submit the whole request",
                                       submit.key.request_id, options_.record_keep_us / 1'000'000),
                              Reason::kSessionNotFound, "request_id"));
   }

@@ -79,7 +79,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
     connections_.emplace(std::move(listener), watched);
     grpc::ServerBuilder builder;
     rpc::Apply(port, "scheduler", &builder);
-    builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 8 << 20);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kStreamWindowBytes);
     builder.SetMaxSendMessageSize(limits_.message_bytes_max);
     connections_->AddTo(&builder);
     builder.RegisterService(&service_);

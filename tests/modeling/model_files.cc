@@ -26,6 +26,14 @@ constexpr std::string_view kSmallConfig = R"({
   "rms_norm_eps": 1e-06, "hidden_act": "silu", "tie_word_embeddings": false,
   "torch_dtype": "float32", "bos_token_id": 0, "eos_token_id": 1})";
 
+constexpr std::string_view kSmallArceeConfig = R"({
+  "architectures": ["ArceeForCausalLM"], "model_type": "arcee", "num_hidden_layers": 2,
+  "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2,
+  "intermediate_size": 48, "vocab_size": 40, "max_position_embeddings": 64,
+  "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "rope_scaling": null, "hidden_act": "relu2",
+  "attention_bias": false, "mlp_bias": false, "attention_dropout": 0.0, "initializer_range": 0.02,
+  "tie_word_embeddings": false, "torch_dtype": "float32", "bos_token_id": 0, "eos_token_id": 1})";
+
 uint16_t Bf16Of(float value) {
   uint32_t bits = 0;
   std::memcpy(&bits, &value, sizeof(bits));
@@ -120,10 +128,11 @@ void WriteFile(const std::filesystem::path& path, std::string_view bytes) {
   EXPECT_TRUE(file.good()) << path;
 }
 
-ModelFiles SmallModel(uint64_t seed) {
-  ModelFiles model{.config = std::string(kSmallConfig), .generation = "", .tensors = {}};
-  const auto config = ParseModelConfig(kSmallConfig);
+ModelFiles RandomModel(std::string_view config_text, uint64_t seed) {
+  ModelFiles model{.config = std::string(config_text), .generation = "", .tensors = {}};
+  const auto config = ParseModelConfig(config_text);
   EXPECT_TRUE(config.ok()) << ToString(config.status());
+  if (!config.ok()) return model;
   std::mt19937_64 rng(seed);
   std::normal_distribution<float> normal(0.0f, 0.1f);
   for (const Parameter& spec : ExpectedTensors(SpecOf(*config))) {
@@ -134,6 +143,9 @@ ModelFiles SmallModel(uint64_t seed) {
   }
   return model;
 }
+
+ModelFiles SmallModel(uint64_t seed) { return RandomModel(kSmallConfig, seed); }
+ModelFiles SmallArcee(uint64_t seed) { return RandomModel(kSmallArceeConfig, seed); }
 
 ModelFiles ReadModel(const std::filesystem::path& folder) {
   ModelFiles model;

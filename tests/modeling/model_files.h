@@ -60,8 +60,13 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenFolder(const std::filesystem::pa
 // The same for a folder.
 std::string FolderRefusal(const std::filesystem::path& folder);
 
-// Llama of 2 layers, hidden 8, 2 heads, 1 kv head, ffn 12, vocab 16; random weights, F32.
+// A model of this configuration with random weights, F32.
+ModelFiles RandomModel(std::string_view config, uint64_t seed);
+// Llama of 2 layers, hidden 8, 2 heads, 1 kv head, ffn 12, vocab 16.
 ModelFiles SmallModel(uint64_t seed);
+// Arcee of 2 layers, hidden 32, 4 heads of 8, 2 kv heads, ffn 48, vocab 40, rope_theta 10000,
+// rms_norm_eps 1e-5.
+ModelFiles SmallArcee(uint64_t seed);
 // All configurations and tensors of a folder.
 ModelFiles ReadModel(const std::filesystem::path& folder);
 

@@ -189,6 +189,15 @@ TEST(ToySpec, ParametersAndKvBytesAreSumsOverLayers) {
   }
   EXPECT_EQ(LayerMatrixElements(spec), matrices);
   EXPECT_EQ(HeadMatrixElements(spec), kToyVocab * kToyHidden);
+  // A rank of 4 has a fourth of each matrix, and at least one kv head.
+  int64_t of_rank = 0;
+  for (const auto& [heads, kv_heads, width] :
+       {std::tuple{2, 2, 24}, std::tuple{1, 1, 40}, std::tuple{2, 1, 16}}) {
+    of_rank +=
+        int64_t{kToyHidden} * (2 * heads * kToyHeadDim + 2 * kv_heads * kToyHeadDim + 3 * width);
+  }
+  EXPECT_EQ(LayerMatrixElements(RankOf(spec)), matrices);
+  EXPECT_EQ(LayerMatrixElements(RankOf(spec, {.tp = 4})), of_rank);
   // Two planes of 8, 2 and 1 heads, and one of 2 heads of 4 elements.
   EXPECT_EQ(KvBytes(RankOf(spec), 2, 1), 2 * (2 * 11 * kToyHeadDim + 2 * 4));
   EXPECT_EQ(KvBytes(RankOf(spec), 4, 64), 64 * 4 * (2 * 11 * kToyHeadDim + 2 * 4));

@@ -7,7 +7,7 @@
 #include <latch>
 
 #include "router/api/trace_id.h"
-#include "tests/router/session_fixture.h"
+#include "tests/router/api_world.h"
 
 namespace fathom::router {
 namespace {
@@ -50,20 +50,6 @@ struct Refusals final : ApiObserver {
 
 class InferenceApiTest : public SessionsTest {
  protected:
-  InferenceApiTest() : pool_(1, 4, &clock_) {
-    folder_ = *ReadModelFolder(FATHOM_SOURCE_DIR "/models/fathom-tiny");
-    chat_ = *ChatRenderer::Load(folder_.path, "", &TinyTokenizer());
-    ApiParts parts;
-    parts.sessions = &sessions_;
-    parts.folder = &folder_;
-    parts.served_name = "tiny";
-    parts.tokenizer = &TinyTokenizer();
-    parts.chat = chat_.get();
-    parts.pool = &pool_;
-    parts.clock = &clock_;
-    parts.observer = &refusals_;
-    api_ = std::make_unique<InferenceApi>(parts);
-  }
   ~InferenceApiTest() override {
     for (const auto& stream : streams_) stream->Closed();
   }
@@ -71,12 +57,7 @@ class InferenceApiTest : public SessionsTest {
   void Ready() {
     stream_ = StreamId{1};
     link_.set_current(stream_);
-    SchedulerFacts facts = Facts();
-    facts.cluster.config_digest = folder_.config_digest;
-    facts.cluster.vocab = folder_.vocab;
-    facts.cluster.block_tokens = 16;
-    facts.cluster.pool_blocks = 512;
-    sessions_.OnUp(stream_, facts);
+    sessions_.OnUp(stream_, world_.Facts());
   }
   std::shared_ptr<PlainStream> Stream() {
     streams_.push_back(std::make_shared<PlainStream>(&sessions_));
@@ -100,11 +81,9 @@ class InferenceApiTest : public SessionsTest {
     return detail ? detail->reason : std::string();
   }
 
-  WorkPool pool_;
-  ModelFolder folder_;
-  std::unique_ptr<const ChatRenderer> chat_;
   Refusals refusals_;
-  std::unique_ptr<InferenceApi> api_;
+  ApiWorld world_{&sessions_, &clock_, &refusals_};
+  InferenceApi* const api_ = world_.api.get();
   std::vector<std::shared_ptr<PlainStream>> streams_;
 };
 
@@ -195,10 +174,10 @@ TEST_F(InferenceApiTest, DeadlinesRunWhileACallWaits) {
   Generate({.deadline_ms = 200}, request);
   EXPECT_EQ(link_.TakeSubmits().at(0).deadline_us, 200'000);
   std::latch occupied(1), release(1);
-  pool_.Run({.client = "busy", .run = [&] {
-               occupied.count_down();
-               release.wait();
-             }});
+  world_.pool.Run({.client = "busy", .run = [&] {
+                     occupied.count_down();
+                     release.wait();
+                   }});
   occupied.wait();
   const auto late = Generate({.deadline_ms = 200}, request, /*bytes=*/1 << 20);
   const auto in_time = Generate({}, request, /*bytes=*/1 << 20);
@@ -219,9 +198,32 @@ TEST(TraceId, IsThatOfTheHeader) {
   }
 }
 
+TEST_F(InferenceApiTest, ValidateChecksAndMakesNoSession) {
+  GenerateRequest request = Text("The capital");
+  EXPECT_FALSE(api_->Validate({}, request).ok());  // No scheduler.
+  Ready();
+  request.params.sampling.temperature = 0;
+  const auto started = api_->Validate({}, request);
+  ASSERT_TRUE(started.ok()) << ToString(started.status());
+  EXPECT_EQ(started->prompt_tokens, std::ssize(Ids("The capital")) + 1);  // And BOS.
+  EXPECT_EQ(started->request.stop.max_tokens, 4096 - started->prompt_tokens);
+  EXPECT_EQ(started->request.sampling.temperature, 0);
+  EXPECT_EQ(started->fingerprint, "fp");
+  // The id decides the seed, so the request with this id would have this seed.
+  request.params.request_id = started->request_id;
+  EXPECT_EQ(api_->Validate({}, request)->seed, started->seed);
+  request.params.stop.max_tokens = 4096;
+  EXPECT_EQ(ReasonOf(api_->Validate({}, request).status()), "CONTEXT_LENGTH_EXCEEDED");
+  api_->Drain();
+  EXPECT_EQ(ReasonOf(api_->Validate({}, Text("x")).status()), "DRAINING");
+  EXPECT_TRUE(link_.TakeSubmits().empty());
+  EXPECT_EQ(sessions_.view().open, 0);
+  EXPECT_TRUE(refusals_.codes.empty());
+}
+
 TEST_F(InferenceApiTest, WhatIsServed) {
   EXPECT_EQ(api_->GetModel("")->fingerprint, "");
-  EXPECT_EQ(api_->GetModel("")->context_tokens, folder_.context_tokens);
+  EXPECT_EQ(api_->GetModel("")->context_tokens, world_.folder.context_tokens);
   Ready();
   const auto model = api_->GetModel("tiny");
   ASSERT_TRUE(model.ok());
@@ -233,7 +235,7 @@ TEST_F(InferenceApiTest, WhatIsServed) {
   EXPECT_TRUE(api_->GetStatus().ready.ok());
   for (const FieldLimit& limit : api_->GetLimits()) {
     if (limit.upper == UpperBound::kVocabulary) {
-      EXPECT_EQ(limit.max, folder_.vocab - 1);
+      EXPECT_EQ(limit.max, world_.folder.vocab - 1);
     }
   }
   const auto ids = api_->Tokenize({}, {.input = "Hello, 你好", .add_special_tokens = false});

@@ -12,8 +12,8 @@
 
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "inference.grpc.pb.h"
+#include "tests/router/api_world.h"
 #include "tests/router/grpc_status.h"
-#include "tests/router/session_fixture.h"
 
 namespace fathom::router {
 namespace {
@@ -22,22 +22,8 @@ using ::testing::HasSubstr;
 
 class ServiceTest : public ::testing::Test {
  protected:
-  ServiceTest() : sessions_({}, &clock_, &link_, &TinyTokenizer(), &counts_), pool_(1, 4, &clock_) {
-    folder_ = *ReadModelFolder(FATHOM_SOURCE_DIR "/models/fathom-tiny");
-    auto chat = ChatRenderer::Load(folder_.path, "", &TinyTokenizer());
-    EXPECT_TRUE(chat.ok()) << ToString(chat.status());
-    chat_ = *std::move(chat);
-    ApiParts parts;
-    parts.sessions = &sessions_;
-    parts.folder = &folder_;
-    parts.served_name = "tiny";
-    parts.tokenizer = &TinyTokenizer();
-    parts.chat = chat_.get();
-    parts.pool = &pool_;
-    parts.clock = &clock_;
-    parts.observer = &observer_;
-    api_ = std::make_unique<InferenceApi>(parts);
-    service_ = std::make_unique<RouterService>(api_.get());
+  ServiceTest() {
+    service_ = std::make_unique<RouterService>(api_);
     auto listener = Listener::Bind("127.0.0.1", 0, "--grpc-port");
     EXPECT_TRUE(listener.ok()) << ToString(listener.status());
     port_ = listener->port();
@@ -47,19 +33,12 @@ class ServiceTest : public ::testing::Test {
     stub_ = v1::Inference::NewStub(channel_);
   }
 
-  void Up() { UpWith(folder_.config_digest); }
+  void Up() { UpWith(world_.folder.config_digest); }
   void UpWith(const std::string& digest) {
     stream_ = StreamId{stream_.value + 1};
     link_.set_current(stream_);
-    SchedulerFacts facts;
-    facts.term = TermId{3};
+    SchedulerFacts facts = world_.Facts();
     facts.cluster.config_digest = digest;
-    facts.cluster.fingerprint = "fp";
-    facts.cluster.context_tokens = 4096;
-    facts.cluster.block_tokens = 16;
-    facts.cluster.pool_blocks = 512;
-    facts.cluster.groups = 1;
-    facts.cluster.vocab = 4096;
     sessions_.OnUp(stream_, facts);
   }
   Submit AcceptOne() {
@@ -116,11 +95,9 @@ class ServiceTest : public ::testing::Test {
   FakeLink link_;
   SessionObserver counts_;
   ApiObserver observer_;
-  Sessions sessions_;
-  WorkPool pool_;
-  ModelFolder folder_;
-  std::unique_ptr<const ChatRenderer> chat_;
-  std::unique_ptr<InferenceApi> api_;
+  Sessions sessions_{{}, &clock_, &link_, &TinyTokenizer(), &counts_};
+  ApiWorld world_{&sessions_, &clock_, &observer_};
+  InferenceApi* const api_ = world_.api.get();
   std::unique_ptr<RouterService> service_;
   int port_ = 0;
   std::shared_ptr<grpc::Channel> channel_;
@@ -339,14 +316,10 @@ TEST_F(ServiceTest, TokenizeAndDetokenizeGoRound) {
 TEST_F(ServiceTest, LongTextsOfCallsThatEndedAreDropped) {
   Up();
   std::latch occupied(1), release(1);
-  pool_.Run({.client = "busy",
-             .cancelled = {},
-             .run =
-                 [&] {
-                   occupied.count_down();
-                   release.wait();
-                 },
-             .drop = {}});
+  world_.pool.Run({.client = "busy", .run = [&] {
+                     occupied.count_down();
+                     release.wait();
+                   }});
   occupied.wait();
   v1::GenerateRequest request;
   for (int i = 0; i < 1'500; ++i)
@@ -462,6 +435,30 @@ TEST_F(ServiceTest, HealthAndStatusSayWhy) {
   api_->Drain();
   EXPECT_FALSE(Serving());
   EXPECT_EQ(DetailOf(Generate(request))->reason, "DRAINING");
+}
+
+TEST_F(ServiceTest, ValidateSaysWhatStartedWould) {
+  Up();
+  v1::ValidateRequest request;
+  request.mutable_chat()->add_messages()->set_role("user");
+  v1::Started validated;
+  const auto validate = [&] {
+    grpc::ClientContext context;
+    return FromGrpcStatus(stub_->Validate(&context, request, &validated));
+  };
+  EXPECT_TRUE(validate().ok());
+  request.mutable_chat()->set_request_id(validated.request_id());
+  grpc::ClientContext context;
+  auto reader = stub_->Chat(&context, request.chat());
+  Answer(AcceptOne(), Ids("Hi"));  // The only Submit.
+  v1::GenerateResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  EXPECT_EQ(response.started().SerializeAsString(), validated.SerializeAsString());
+  while (reader->Read(&response)) continue;
+  request.mutable_generate()->mutable_sampling()->set_temperature(3);
+  EXPECT_EQ(DetailOf(validate())->field, "sampling.temperature");
+  request.clear_request();
+  EXPECT_EQ(DetailOf(validate())->reason, "EMPTY_PROMPT");
 }
 
 TEST_F(ServiceTest, ManyStreamsEachReadTheirOwn) {

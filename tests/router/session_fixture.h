@@ -28,6 +28,17 @@ inline const Tokenizer& TinyTokenizer() {
 
 inline std::vector<TokenId> Ids(const std::string& text) { return *TinyTokenizer().Encode(text); }
 
+// Of a scheduler with a group.
+inline SchedulerFacts TinyFacts() {
+  SchedulerFacts facts;
+  facts.term = TermId{1};
+  facts.cluster.model = "tiny";
+  facts.cluster.fingerprint = "fp";
+  facts.cluster.context_tokens = 4096;
+  facts.cluster.groups = 1;
+  return facts;
+}
+
 // What a client received.
 struct Seen {
   bool started = false;
@@ -148,20 +159,11 @@ class SessionsTest : public ::testing::Test {
   }
   SessionsTest() : sessions_({}, &clock_, &link_, &TinyTokenizer(), &counts_) {}
 
-  SchedulerFacts Facts() const {
-    SchedulerFacts facts;
-    facts.term = TermId{1};
-    facts.cluster.model = "tiny";
-    facts.cluster.fingerprint = "fp";
-    facts.cluster.context_tokens = 4096;
-    facts.cluster.groups = 1;
-    return facts;
-  }
   // The stream of a new leader.
   void Up() {
     stream_ = StreamId{stream_.value + 1};
     link_.set_current(stream_);
-    sessions_.OnUp(stream_, Facts());
+    sessions_.OnUp(stream_, TinyFacts());
   }
   void Down() {
     link_.set_current({});

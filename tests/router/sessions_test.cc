@@ -366,7 +366,7 @@ TEST_F(SessionsTest, AViewSaysHowLongNobodyCouldAnswer) {
   Up();
   clock_.Advance(1'000'000);
   EXPECT_EQ(sessions_.view().unable_us, 0);
-  SchedulerFacts facts = Facts();
+  SchedulerFacts facts = TinyFacts();
   facts.cluster.groups = 0;
   sessions_.OnFacts(stream_, facts);
   clock_.Advance(2'000'000);

@@ -49,7 +49,7 @@ class PlacementTest : public testing::Test {
   }
 
   SessionTable sessions_;
-  WaitQueue queue_;
+  WaitQueue queue_{1'000'000};
   Groups groups_;
   Placement placement_{groups_, queue_};
   int made_ = 0;

@@ -327,5 +327,37 @@ TEST(CorePlanning, LimitsThatNoPlanCanKeepToAreRefused) {
   EXPECT_EQ(harness.core.Stats().groups, 0);
 }
 
+// A tenant whose requests say a large max_tokens and end early gets its share, because the policy
+// is charged what was computed.
+TEST(CorePlanning, FairShareChargesWhatWasComputed) {
+  CoreHarness harness({.policy = "fair-share"});
+  GroupLimits limits = CoreHarness::Limits();
+  limits.slots = 1;
+  harness.Up(limits);
+  Runner runner(harness, harness.UpEvent(limits));
+  constexpr uint64_t kEach = 12;
+  for (uint64_t attempt = 1; attempt <= 2 * kEach; ++attempt) {
+    const bool liar = attempt % 2 == 0;
+    Record record = MakeRecord(std::to_string(attempt), 5, liar ? 100 : 3);
+    record.key.tenant = liar ? "liar" : "exact";
+    if (liar) record.request.stop.end_token_ids = {Expected(record)[2]};
+    runner.Follow(attempt);
+    runner.Take(harness.Submit(record, attempt));
+  }
+  int ended = 0, of_liar = 0;
+  while (ended < 12 && runner.RunOne()) {
+    ended = of_liar = 0;
+    for (uint64_t attempt = 1; attempt <= 2 * kEach; ++attempt) {
+      if (!runner.ledger(attempt).end) continue;
+      ++ended;
+      of_liar += attempt % 2 == 0 ? 1 : 0;
+    }
+  }
+  EXPECT_EQ(ended, 12);
+  EXPECT_GE(of_liar, 5);
+  EXPECT_LE(of_liar, 7);
+  runner.RunAll();
+}
+
 }  // namespace
 }  // namespace fathom::scheduler

@@ -1,11 +1,14 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <random>
 #include <set>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "scheduler/core/policy.h"
 #include "tests/sim/model.h"
@@ -25,6 +28,52 @@ SequenceFacts RandomFacts(std::mt19937_64& rng, uint64_t number) {
           .generated_tokens = 0};
 }
 
+// A queue like the core's: the sequence with the least key is admitted.
+class Queue {
+ public:
+  explicit Queue(std::string_view policy) : policy_(MakePolicy(policy)) {}
+  void Push(const SequenceFacts& facts) {
+    Moves moves;
+    const OrderKey place = policy_->Push(facts, &moves);
+    EXPECT_TRUE(waiting_.emplace(place, facts).second);
+    Apply(moves);
+  }
+  // REQUIRES: a sequence waits.
+  SequenceFacts Admit() { return Pop(waiting_.begin(), true); }
+  void Leave(uint64_t number) {
+    Pop(std::ranges::find_if(waiting_, [&](const auto& e) { return e.second.number == number; }),
+        false);
+  }
+  void End(const SequenceFacts& facts, int64_t tokens) {
+    Moves moves;
+    policy_->Charge(facts, tokens, &moves);
+    Apply(moves);
+  }
+  const std::map<OrderKey, SequenceFacts>& waiting() const { return waiting_; }
+
+ private:
+  SequenceFacts Pop(std::map<OrderKey, SequenceFacts>::iterator place, bool admitted) {
+    const SequenceFacts facts = place->second;
+    waiting_.erase(place);
+    Moves moves;
+    policy_->Pop(facts, admitted, &moves);
+    Apply(moves);
+    return facts;
+  }
+  void Apply(const Moves& moves) {
+    for (const Move& move : moves) {
+      const auto from = waiting_.find(move.from);
+      ASSERT_NE(from, waiting_.end());
+      const SequenceFacts facts = from->second;
+      waiting_.erase(from);
+      EXPECT_EQ(move.to.number, facts.number);
+      EXPECT_TRUE(waiting_.emplace(move.to, facts).second);
+    }
+  }
+  const std::unique_ptr<Policy> policy_;
+  std::map<OrderKey, SequenceFacts> waiting_;
+};
+
 TEST(Policy, TheDefaultIsFirst) {
   EXPECT_EQ(Policies().front().name, "fcfs");
   EXPECT_NE(MakePolicy("fcfs"), nullptr);
@@ -40,58 +89,72 @@ TEST(Policy, KeysDifferAndResumedComeFirstAndTheEvictionOrderNeverChanges) {
   for (const PolicyRow& row : Policies()) {
     SCOPED_TRACE(std::string(row.name));
     EXPECT_TRUE(names.emplace(row.name).second);
+    Queue queue(row.name);
     const std::unique_ptr<Policy> policy = row.make();
-    for (uint64_t i = 1; i <= 2000; ++i) {
-      SequenceFacts a = RandomFacts(rng, 2 * i), b = RandomFacts(rng, 2 * i + 1);
-      const OrderKey of_a = policy->Push(a), of_b = policy->Push(b);
-      ASSERT_NE(of_a, of_b);
-      ASSERT_NE(policy->EvictionOrder(a), policy->EvictionOrder(b));
-      ASSERT_TRUE(!a.resumed || b.resumed || of_a < of_b);
-      const OrderKey eviction = policy->EvictionOrder(a);
-      policy->Pop(a, true);
-      policy->Pop(b, false);
-      a.resumed = !a.resumed;
-      a.generated_tokens += 5;
-      ASSERT_EQ(policy->EvictionOrder(a), eviction);
+    std::vector<SequenceFacts> running;
+    for (uint64_t i = 1; i <= 5000; ++i) {
+      queue.Push(RandomFacts(rng, i));  // Fails if two keys are equal.
+      bool resumed = true;
+      for (const auto& [place, facts] : queue.waiting()) {
+        ASSERT_TRUE(resumed || !facts.resumed);
+        resumed = facts.resumed;
+      }
+      if (rng() % 4 == 0) queue.Leave(queue.waiting().begin()->second.number);
+      while (queue.waiting().size() > 20) running.push_back(queue.Admit());
+      if (running.empty() || rng() % 4 == 0) continue;
+      SequenceFacts ended = running.back();
+      running.pop_back();
+      queue.End(ended, static_cast<int64_t>(rng() % 7));
+      const OrderKey eviction = policy->EvictionOrder(ended);
+      ended.resumed = true;
+      ended.generated_tokens += 5;
+      ASSERT_EQ(policy->EvictionOrder(ended), eviction);
+      if (rng() % 2 == 0) queue.Push(ended);
     }
   }
 }
 
 TEST(Policy, FcfsIsByArrival) {
-  const std::unique_ptr<Policy> fcfs = MakePolicy("fcfs");
+  Queue queue("fcfs");
   const SequenceFacts early{.number = 9, .arrival_us = 1, .prompt_tokens = 100};
   const SequenceFacts late{.number = 3, .arrival_us = 2, .prompt_tokens = 1};
-  EXPECT_LT(fcfs->Push(early), fcfs->Push(late));
+  queue.Push(late);
+  queue.Push(early);
+  EXPECT_EQ(queue.Admit().number, early.number);
+  const std::unique_ptr<Policy> fcfs = MakePolicy("fcfs");
   EXPECT_LT(fcfs->EvictionOrder(early), fcfs->EvictionOrder(late));
 }
 
 TEST(Policy, ShortestFirstOvertakesWithinItsLengthOnly) {
-  const std::unique_ptr<Policy> shortest = MakePolicy("shortest-first");
   const SequenceFacts lengthy{
       .number = 1, .arrival_us = 0, .prompt_tokens = 900, .max_tokens = 100};
   SequenceFacts brief{.number = 2, .arrival_us = 989'999, .prompt_tokens = 5, .max_tokens = 5};
-  EXPECT_LT(shortest->Push(brief), shortest->Push(lengthy));
+  const auto first = [&] {
+    Queue queue("shortest-first");
+    queue.Push(lengthy);
+    queue.Push(brief);
+    return queue.Admit().number;
+  };
+  EXPECT_EQ(first(), brief.number);
   brief.arrival_us = 990'001;
-  EXPECT_LT(shortest->Push(lengthy), shortest->Push(brief));
+  EXPECT_EQ(first(), lengthy.number);
+  const std::unique_ptr<Policy> shortest = MakePolicy("shortest-first");
   EXPECT_LT(shortest->EvictionOrder(lengthy), shortest->EvictionOrder(brief));
 }
 
-// The queue of the core: the sequence with the least key is admitted.
 TEST(Policy, FairShareTakesTurnsByTokens) {
-  const std::unique_ptr<Policy> fair = MakePolicy("fair-share");
-  std::map<OrderKey, SequenceFacts> queue;
+  Queue queue("fair-share");
   uint64_t number = 0;
   const auto push = [&](std::string_view tenant, int32_t tokens) {
-    const SequenceFacts facts{
-        .number = ++number, .tenant = tenant, .prompt_tokens = tokens - 1, .max_tokens = 1};
-    queue.emplace(fair->Push(facts), facts);
+    queue.Push(
+        {.number = ++number, .tenant = tenant, .prompt_tokens = tokens - 1, .max_tokens = 1});
   };
   std::map<std::string_view, int64_t> served;
   const auto admit = [&] {
-    const SequenceFacts facts = queue.begin()->second;
-    queue.erase(queue.begin());
-    fair->Pop(facts, true);
-    served[facts.tenant] += facts.prompt_tokens + facts.max_tokens;
+    const SequenceFacts facts = queue.Admit();
+    const int64_t tokens = int64_t{facts.prompt_tokens} + facts.max_tokens;
+    served[facts.tenant] += tokens;
+    queue.End(facts, tokens);
     return facts.tenant;
   };
   // A flood of one tenant, and two tenants that come later with requests of other sizes.
@@ -110,6 +173,64 @@ TEST(Policy, FairShareTakesTurnsByTokens) {
   int of_a = 0;
   for (int i = 0; i < 10; ++i) of_a += admit() == "a" ? 1 : 0;
   EXPECT_EQ(of_a, 5);
+}
+
+// Tenants that always have requests waiting, in a flood or one more for each that ends, and of whom
+// some ask for many more tokens than their answers have. A server of `kSlots` slots computes a
+// token of each running sequence in each step.
+TEST(Policy, FairShareIsFairInComputedTokensWhateverMaxTokensSay) {
+  const uint64_t seed = sim::TestSeed(4);
+  SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
+  std::mt19937_64 rng(seed);
+  struct Tenant {
+    std::string_view name;
+    int32_t max_tokens, answer;  // What each request says, and how many tokens its answer has.
+    int32_t flood;               // Requests that wait at the same time.
+    int64_t computed = 0;
+  };
+  Tenant tenants[] = {{"exact", 50, 50, 500},
+                      {"liar", 4096, 10, 500},
+                      {"random", 1000, 0, 3},
+                      {"two", 4096, 30, 2}};
+  constexpr size_t kSlots = 8;
+  constexpr int64_t kAskedMax = 4096 + 100;
+  Queue queue("fair-share");
+  uint64_t number = 0;
+  const auto push = [&](const Tenant& tenant) {
+    queue.Push({.number = ++number,
+                .tenant = tenant.name,
+                .prompt_tokens = 1 + static_cast<int32_t>(rng() % 100),
+                .max_tokens = tenant.max_tokens});
+  };
+  for (const Tenant& tenant : tenants) {
+    for (int32_t i = 0; i < tenant.flood; ++i) push(tenant);
+  }
+  struct Running {
+    SequenceFacts facts;
+    int64_t tokens = 0;
+    int32_t left = 0;
+  };
+  std::vector<Running> running;
+  for (int step = 0; step < 100'000; ++step) {
+    while (running.size() < kSlots) {
+      const SequenceFacts facts = queue.Admit();
+      Tenant& tenant = *std::ranges::find(tenants, facts.tenant, &Tenant::name);
+      push(tenant);
+      const int32_t answer =
+          tenant.answer > 0 ? tenant.answer : 1 + static_cast<int32_t>(rng() % 1000);
+      running.push_back({facts, facts.prompt_tokens, answer});
+    }
+    std::erase_if(running, [&](Running& each) {
+      ++each.tokens;
+      if (--each.left > 0) return false;
+      std::ranges::find(tenants, each.facts.tenant, &Tenant::name)->computed += each.tokens;
+      queue.End(each.facts, each.tokens);
+      return true;
+    });
+    const auto [least, most] = std::ranges::minmax(tenants, {}, &Tenant::computed);
+    ASSERT_LE(most.computed - least.computed, int64_t{kSlots + 1} * kAskedMax) << "step " << step;
+  }
+  for (const Tenant& tenant : tenants) EXPECT_GT(tenant.computed, 200'000) << tenant.name;
 }
 
 }  // namespace

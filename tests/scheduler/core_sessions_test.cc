@@ -54,6 +54,22 @@ TEST_F(CoreSessions, AKeyAloneIsAnsweredWithRecordAndBlob) {
             "SESSION_NOT_FOUND");
 }
 
+// A client with tokens of an earlier leader, of which this one has fewer: another kind of group may
+// have made them. With the whole record the answer waits for that kind.
+TEST_F(CoreSessions, AKeyAloneIsNotEnoughForAClientWithMoreTokens) {
+  Start(3);
+  auto event = CoreHarness::KeyOnly(record_.key, 2);
+  event.message.have = {4};
+  EXPECT_EQ(ReasonOf(harness_.Step(event)), "SESSION_NOT_FOUND");
+  event.message.have = {3};
+  runner_.Follow(2, 3);
+  EXPECT_EQ(harness_.Step(event).accepted.size(), 1u);
+  runner_.RunAll();
+  event.message.attempt = AttemptId{3};
+  event.message.have = {13};  // All of 12 tokens, and the end.
+  EXPECT_EQ(harness_.Step(event).accepted.size(), 1u);
+}
+
 TEST_F(CoreSessions, AFinishedRecordIsAnsweredAndNotContinued) {
   Start(0);
   runner_.RunAll();

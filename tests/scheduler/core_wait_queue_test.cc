@@ -13,6 +13,7 @@
 namespace fathom::scheduler {
 namespace {
 
+constexpr TimeUs kModelWaitUs = 1000;
 constexpr auto kAnybody = [](const Sequence&) { return true; };
 
 class WaitQueueTest : public testing::Test {
@@ -33,7 +34,7 @@ class WaitQueueTest : public testing::Test {
   }
 
   SessionTable sessions_;
-  WaitQueue queue_;
+  WaitQueue queue_{kModelWaitUs};
   int made_ = 0;
 };
 

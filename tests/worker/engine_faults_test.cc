@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "common/request_limits.h"
 #include "tests/worker/engine_world.h"
 
 namespace fathom::worker {
@@ -162,6 +163,21 @@ INSTANTIATE_TEST_SUITE_P(
                               [](StepPlan* p) {
                                 p->admits = {SomeAdmit(3)};
                                 p->admits[0].prompt_tokens = 3;
+                              }},
+                    WrongPlan{"AdmitWithTooManyBiases",
+                              [](StepPlan* p) {
+                                p->admits = {SomeAdmit(3)};
+                                p->admits[0].request.sampling.logit_bias.resize(kLogitBiasMax + 1);
+                              }},
+                    WrongPlan{"AdmitWithTooManyEndTokens",
+                              [](StepPlan* p) {
+                                p->admits = {SomeAdmit(3)};
+                                p->admits[0].request.stop.end_token_ids.resize(kEndTokensMax + 1);
+                              }},
+                    WrongPlan{"AdmitWithTooManyStopTokens",
+                              [](StepPlan* p) {
+                                p->admits = {SomeAdmit(3)};
+                                p->admits[0].request.stop.stop_token_ids.resize(kStopTokensMax + 1);
                               }},
                     WrongPlan{"AdmitBeyondContext",
                               [](StepPlan* p) {

@@ -1,18 +1,13 @@
-// tests/worker/engine_world.h: an engine on the CPU device with a fake decoder, and a naive model
-// of a single sequence, with which the tests compare the engine.
+// tests/worker/engine_world.h: an engine on the CPU device with a fake decoder.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
-#include <set>
-#include <span>
 #include <utility>
 #include <vector>
 
-#include "kernels/logprob.h"
-#include "kernels/sample.h"
 #include "tests/worker/fake_decoder.h"
+#include "tests/worker/naive_sequence.h"
 #include "worker/cpu/cpu_device.h"
 #include "worker/engine/engine.h"
 
@@ -93,44 +88,5 @@ struct World {
   std::unique_ptr<Engine> engine;
   uint64_t step = 0;
 };
-
-// Computes the expected tokens of a single sequence.
-struct Naive {
-  Request request;
-  uint64_t seed = 0;
-  int32_t prompt_tokens = 0;
-  std::vector<TokenId> ids;
-
-  TokenId Next() const {
-    const std::vector<float> logits = FakeLogits(ids);
-    const auto output = std::span(ids).subspan(static_cast<size_t>(prompt_tokens));
-    const auto position = static_cast<int32_t>(output.size());
-    std::vector<kernels::SeenToken> seen;
-    for (const TokenId id : std::set<TokenId>(ids.begin(), ids.end())) {
-      seen.push_back({id, static_cast<int32_t>(std::count(output.begin(), output.end(), id))});
-    }
-    std::vector<TokenId> banned = request.stop.end_token_ids;
-    banned.insert(banned.end(), request.stop.stop_token_ids.begin(),
-                  request.stop.stop_token_ids.end());
-    if (position >= request.stop.min_tokens) banned.clear();
-    kernels::SampleScratch scratch;
-    kernels::SamplerParams params;
-    CopySamplingValues(request.sampling, &params);
-    return kernels::SampleRef({.logits = logits,
-                               .params = params,
-                               .bias = request.sampling.logit_bias,
-                               .banned = banned,
-                               .seen = seen,
-                               .seed = seed,
-                               .sequence = 2,
-                               .position = position,
-                               .scratch = &scratch});
-  }
-};
-
-inline float NaiveLogprob(std::span<const TokenId> before, TokenId id) {
-  const std::vector<float> logits = FakeLogits(before);
-  return kernels::LogprobRef({logits, 1, id, {}, {}});
-}
 
 }  // namespace fathom::worker

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/worker/fake_device.h"
+#include "tests/worker/naive_sequence.h"
 #include "worker/engine/epoch.h"
 #include "worker/engine/step_channel.h"
 
@@ -51,10 +52,10 @@ inline void AdmitTo(StepPlan* plan, int32_t slot, std::vector<TokenId> prompt,
   for (const int32_t block : blocks) extend.block_ids.push_back({block});
 }
 
-inline TokenId GreedyNext(std::span<const TokenId> ids) {
-  const std::vector<float> logits = FakeLogits(ids);
-  kernels::SampleScratch scratch;
-  return kernels::SampleRef({.logits = logits, .params = {.temperature = 0}, .scratch = &scratch});
+inline TokenId GreedyNext(const std::vector<TokenId>& ids) {
+  Naive naive{.request = {}, .prompt_tokens = static_cast<int32_t>(ids.size()), .ids = ids};
+  naive.request.sampling.temperature = 0;
+  return naive.Next();
 }
 
 class PlanChannel final : public StepChannel {

@@ -17,10 +17,8 @@
 namespace fathom::worker {
 namespace {
 
-struct Sequence {
-  Request request;
-  uint64_t seed = 0;
-  int32_t prompt = 0;
+// Its ids are those of the results so far.
+struct Sequence : Naive {
   int32_t until = 0;           // Length at which it is released.
   int32_t poison = INT32_MAX;  // Rows from this position on have logits that are not finite.
   // The state of the sequence after the plans so far.
@@ -28,35 +26,8 @@ struct Sequence {
   int32_t length = 0;
   int32_t computed = 0;
   std::optional<StepId> sampled_by;
-  // The outputs of the sequence in the results so far.
-  std::vector<TokenId> ids;
+  // Whether a result so far had a fault.
   bool faulted = false;
-
-  TokenId Next() const {
-    const std::vector<float> logits = FakeLogits(ids);
-    std::vector<kernels::SeenToken> seen;
-    for (size_t i = 0; i < ids.size(); ++i) {
-      auto it =
-          std::find_if(seen.begin(), seen.end(), [&](const auto& s) { return s.id == ids[i]; });
-      if (it == seen.end()) it = seen.insert(it, {ids[i], 0});
-      if (static_cast<int32_t>(i) >= prompt) ++it->output_count;
-    }
-    const auto position = static_cast<int32_t>(ids.size()) - prompt;
-    std::span<const TokenId> banned;
-    if (position < request.stop.min_tokens) banned = request.stop.end_token_ids;
-    kernels::SampleScratch scratch;
-    kernels::SamplerParams params;
-    CopySamplingValues(request.sampling, &params);
-    return kernels::SampleRef({.logits = logits,
-                               .params = params,
-                               .bias = request.sampling.logit_bias,
-                               .banned = banned,
-                               .seen = seen,
-                               .seed = seed,
-                               .sequence = 1,
-                               .position = position,
-                               .scratch = &scratch});
-  }
 };
 
 class RandomScheduler final : public StepChannel {
@@ -109,16 +80,19 @@ class RandomScheduler final : public StepChannel {
     sequence->request.stop.min_tokens = Below(4);
     sequence->request.stop.end_token_ids = {2, 3};
     sequence->seed = rng_();
-    sequence->prompt = 1 + Below(40);
-    for (int32_t i = 0; i < sequence->prompt; ++i) sequence->ids.push_back(Below(kPoison));
+    sequence->prompt_tokens = 1 + Below(40);
+    for (int32_t i = 0; i < sequence->prompt_tokens; ++i) sequence->ids.push_back(Below(kPoison));
     if (Below(6) == 0) {
-      sequence->poison = Below(sequence->prompt);
+      sequence->poison = Below(sequence->prompt_tokens);
       sequence->ids[static_cast<size_t>(sequence->poison)] = kPoison;
     }
-    sequence->length = sequence->prompt;
-    sequence->until = sequence->prompt + 1 + Below(30);
-    Admit admit{.slot = slot, .request = sequence->request, .seed = sequence->seed, .sequence = 1};
-    admit.prompt_tokens = sequence->prompt;
+    sequence->length = sequence->prompt_tokens;
+    sequence->until = sequence->prompt_tokens + 1 + Below(30);
+    Admit admit{.slot = slot,
+                .request = sequence->request,
+                .seed = sequence->seed,
+                .sequence = sequence->sequence};
+    admit.prompt_tokens = sequence->prompt_tokens;
     admit.ids = sequence->ids;
     plan->admits.push_back(std::move(admit));
     seated_[slot] = std::move(sequence);
@@ -131,7 +105,7 @@ class RandomScheduler final : public StepChannel {
     if (sequence->sampled_by) {
       chunk.work = DecodeRow{*sequence->sampled_by};
     } else {
-      count = std::min(budget, 1 + Below(sequence->prompt - sequence->computed));
+      count = std::min(budget, 1 + Below(sequence->prompt_tokens - sequence->computed));
       chunk.work = count;
     }
     sent_chunks_[plan->step].push_back({sequence, sequence->computed, count, false});
@@ -192,7 +166,7 @@ class RandomScheduler final : public StepChannel {
     const int32_t end = sent.start + sent.count;
     int32_t scores = 0;
     if (sequence.request.output.prompt_logprobs) {
-      scores = std::max(0, std::min(end + 1, sequence.prompt) - (sent.start + 1));
+      scores = std::max(0, std::min(end + 1, sequence.prompt_tokens) - (sent.start + 1));
     }
     const int32_t last_output = sent.sample ? end - 1 : sent.start + scores - 1;
     if (scores > 0 || sent.sample) sequence.faulted |= last_output >= sequence.poison;
@@ -212,7 +186,7 @@ class RandomScheduler final : public StepChannel {
     }
     ASSERT_EQ(row.ids.size(), sent.sample ? 1u : 0u);
     if (!sent.sample) return;
-    ASSERT_EQ(row.position, static_cast<int32_t>(sequence.ids.size()) - sequence.prompt);
+    ASSERT_EQ(row.position, static_cast<int32_t>(sequence.ids.size()) - sequence.prompt_tokens);
     ASSERT_EQ(row.ids[0], sequence.Next());
     ASSERT_EQ(row.logprobs.size(), sequence.request.output.logprobs ? 1u : 0u);
     if (sequence.request.output.logprobs) {

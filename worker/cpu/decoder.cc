@@ -11,6 +11,7 @@
 #include "kernels/gather_rows.h"
 #include "kernels/gemm.h"
 #include "kernels/paged_attention.h"
+#include "kernels/relu2.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rope_kv_write.h"
 #include "kernels/silu_mul.h"
@@ -66,7 +67,7 @@ class LlamaDecoder final : public Decoder {
         normed_(limits.step_tokens, Padded(model.hidden)),
         qkv_(limits.step_tokens, Padded(widest_.qkv_rows)),
         attended_(limits.step_tokens, Padded(widest_.q_rows)),
-        gate_up_(limits.step_tokens, Padded(2 * widest_.mlp)),
+        gate_up_(limits.step_tokens, Padded(widest_.gate_up_rows)),
         logits_(limits.logits_rows, model.vocab),
         logits_of_rank_(model.place.tp > 1 ? limits.logits_rows : 0, model.vocab_rows),
         gathered_(model.place.tp > 1 ? limits.logits_rows : 0,
@@ -95,6 +96,7 @@ class LlamaDecoder final : public Decoder {
   void WriteKv(const RankLayer& part, const LayerWeights& layer, const KvPlanes& planes);
   void KeepRowsWithLogits(int64_t q_rows);
   void Attention(const RankLayer& part, const KvPlanes& planes);
+  void Activate(const MlpSpec& mlp);  // gate_up_, in place.
   absl::StatusOr<std::span<const float>> Head();
 
   void Norm(Activations& x, const float* weight, Activations& y, int64_t rows);
@@ -124,7 +126,7 @@ class LlamaDecoder final : public Decoder {
   Activations normed_;          // The output of a norm, or of a GEMM before its all-reduce.
   Activations qkv_;             // For each row: q of the rank's heads, then k, then v.
   Activations attended_;        // For each row: the rank's heads.
-  Activations gate_up_;         // For each row: gate, then up; gate becomes silu(gate) * up.
+  Activations gate_up_;         // For each row: the input of the MLP's activation, then its result.
   Activations logits_;          // [rows][vocab]
   Activations logits_of_rank_;  // [rows][vocab of the rank]; only if tp > 1, like gathered_.
   Activations gathered_;        // [rank][rows][vocab of the rank]
@@ -169,16 +171,32 @@ absl::Status LlamaDecoder::Layer(int32_t index) {
 
   Norm(x_, layer.ffn_norm, normed_, row_count());
   Product(normed_, layer.gate_up, nullptr, gate_up_, row_count());
-  kernels::SiluMulCpu({.gate = gate_up_.row(0),
-                       .up = gate_up_.row(0) + part.mlp.width,
-                       .stride = gate_up_.stride,
-                       .rows = row_count(),
-                       .dim = part.mlp.width,
-                       .y = gate_up_.row(0),
-                       .y_stride = gate_up_.stride},
-                      pool_);
-  FATHOM_RETURN_IF_ERROR(AddProduct(gate_up_, layer.down));
-  return absl::OkStatus();
+  Activate(part.mlp);
+  return AddProduct(gate_up_, layer.down);
+}
+
+void LlamaDecoder::Activate(const MlpSpec& mlp) {
+  switch (mlp.kind) {
+    case MlpKind::kDense:
+      kernels::SiluMulCpu({.gate = gate_up_.row(0),
+                           .up = gate_up_.row(0) + mlp.width,
+                           .stride = gate_up_.stride,
+                           .rows = row_count(),
+                           .dim = mlp.width,
+                           .y = gate_up_.row(0),
+                           .y_stride = gate_up_.stride},
+                          pool_);
+      return;
+    case MlpKind::kSquaredRelu:
+      kernels::Relu2Cpu({.x = gate_up_.row(0),
+                         .x_stride = gate_up_.stride,
+                         .rows = row_count(),
+                         .dim = mlp.width,
+                         .y = gate_up_.row(0),
+                         .y_stride = gate_up_.stride},
+                        pool_);
+      return;
+  }
 }
 
 void LlamaDecoder::WriteKv(const RankLayer& part, const LayerWeights& layer,

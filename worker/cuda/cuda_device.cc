@@ -233,10 +233,8 @@ absl::Status CudaDevice::BeginSlot(const AdmitWork& admit, const StepBuffers& bu
       static_cast<int32_t>(arenas.Bytes("bias_ids") / slots / int64_t{sizeof(int32_t)});
   const auto ends_max =
       static_cast<int32_t>(arenas.Bytes("end_ids") / slots / int64_t{sizeof(int32_t)});
-  if (std::ssize(biases) > bias_max || std::ssize(slot.end_ids) > ends_max) {
-    return Invalid("slot {} has {} biases and {} end tokens; at most {} and {}", id, biases.size(),
-                   slot.end_ids.size(), bias_max, ends_max);
-  }
+  FATHOM_CHECK(std::ssize(biases) <= bias_max && std::ssize(slot.end_ids) <= ends_max,
+               "slot {} has {} biases and {} end tokens", id, biases.size(), slot.end_ids.size());
   SamplerSlot params;
   SetSampling(slot, &params);
   params.min_tokens = slot.request.stop.min_tokens;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/request_limits.h"
 
 namespace fathom::worker {
 
@@ -97,6 +98,14 @@ absl::Status Slots::Admit(const fathom::Admit& admit) {
                    admit.slot.value, admit.prompt_tokens, admit.computed_tokens, admit.sequence);
   }
   const StopParams& stop = admit.request.stop;
+  const auto& biases = admit.request.sampling.logit_bias;
+  if (std::ssize(biases) > kLogitBiasMax || std::ssize(stop.end_token_ids) > kEndTokensMax ||
+      std::ssize(stop.stop_token_ids) > kStopTokensMax) {
+    return Invalid(
+        "admit of slot {}: {} biases, {} end tokens and {} stop tokens; at most {}, {} and {}",
+        admit.slot.value, biases.size(), stop.end_token_ids.size(), stop.stop_token_ids.size(),
+        kLogitBiasMax, kEndTokensMax, kStopTokensMax);
+  }
   slot->taken = true;
   slot->request = admit.request;
   slot->seed = admit.seed;

@@ -114,6 +114,12 @@ v1::GenerateResponse ToProto(const ClientEvent& event) {
   return response;
 }
 
+v1::Started ToProto(const StartedEvent& event) {
+  v1::Started started;
+  Fill(event, &started);
+  return started;
+}
+
 v1::TokenizeResponse ToProto(const TokenizeAnswer& answer) {
   v1::TokenizeResponse response;
   response.mutable_ids()->Add(answer.ids.begin(), answer.ids.end());

@@ -14,6 +14,7 @@ namespace fathom::router {
 
 // REQUIRES: `event` is not an EndEvent, which is the status of the call and not a message.
 v1::GenerateResponse ToProto(const ClientEvent& event);
+v1::Started ToProto(const StartedEvent& event);
 v1::TokenizeResponse ToProto(const TokenizeAnswer& answer);
 v1::DetokenizeResponse ToProto(const std::string& text);
 v1::Model ToProto(const ModelAnswer& answer);

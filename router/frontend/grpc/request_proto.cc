@@ -81,6 +81,11 @@ GenerateRequest FromProto(v1::ChatRequest&& message) {
   return {ParamsOf(message), ChatOf(message)};
 }
 
+GenerateRequest FromProto(v1::ValidateRequest&& message) {
+  return message.has_chat() ? FromProto(std::move(*message.mutable_chat()))
+                            : FromProto(std::move(*message.mutable_generate()));
+}
+
 ResumeRequest FromProto(const v1::ResumeRequest& message) {
   return {message.request_id(), {message.next_positions().begin(), message.next_positions().end()}};
 }

@@ -9,6 +9,7 @@ namespace fathom::router {
 
 GenerateRequest FromProto(v1::GenerateRequest&& message);
 GenerateRequest FromProto(v1::ChatRequest&& message);
+GenerateRequest FromProto(v1::ValidateRequest&& message);
 ResumeRequest FromProto(const v1::ResumeRequest& message);
 TokenizeRequest FromProto(v1::TokenizeRequest&& message);
 DetokenizeRequest FromProto(const v1::DetokenizeRequest& message);

@@ -97,6 +97,10 @@ void AddMethods(rpc::Server* server, const InferenceApi* api) {
   AddStream<v1::GenerateRequest>(server, api, "Generate");
   AddStream<v1::ChatRequest>(server, api, "Chat");
   AddResume(server, api);
+  AddUnary<v1::ValidateRequest>(server, api, Path(kInference, "Validate"),
+                                [api](const CallContext& call, v1::ValidateRequest&& message) {
+                                  return api->Validate(call, FromProto(std::move(message)));
+                                });
   AddUnary<v1::TokenizeRequest>(server, api, Path(kInference, "Tokenize"),
                                 [api](const CallContext& call, v1::TokenizeRequest&& message) {
                                   return api->Tokenize(call, FromProto(std::move(message)));
