@@ -63,10 +63,11 @@ FATHOM_DEVICE bool MeetPeers(const PeerGroup& group, CommOp op) {
   uint32_t number = 0;
   if (peer < group.ranks) {
     number = own->meetings[block] + 1;
-    if (block == 0 && peer == 0) ReportProgress(group, op, number);
     alive = !IsAborted(own);
     if (alive) {
       ptx::StoreReleaseSystem(&HeaderOf(group, peer)->met[block][group.rank], number);
+      // After the release, which would wait until the host's memory has the word.
+      if (block == 0 && peer == 0) ReportProgress(group, op, number);
       alive = WaitForNumber(&own->met[block][peer], number, group);
     }
   }

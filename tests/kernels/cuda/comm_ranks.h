@@ -9,6 +9,7 @@
 // that its peers have arrived.
 #pragma once
 
+#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <memory>
@@ -25,6 +26,16 @@ namespace comm = kernels::cuda;
 
 // Set before the first call of CUDA, which reads it.
 inline const bool kQueues = setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 1) == 0;
+
+// Whether the condition becomes true; false after a minute.
+template <class Condition>
+bool Eventually(const Condition& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+  }
+  return true;
+}
 
 class CommRanks {
  public:
@@ -94,14 +105,11 @@ class CommRanks {
         cudaMemcpy(&header, group(rank).regions[rank], sizeof(header), cudaMemcpyDeviceToHost));
     return header;
   }
-  // Whether the stream's work ends within some seconds, which a wait for a peer that never arrives
-  // does not.
+  // Whether the stream's work ends, which a wait for a peer that never arrives does not.
   bool Ends(int rank) const {
-    for (int polls = 0; polls < 20'000'000; ++polls) {
-      const cudaError_t state = cudaStreamQuery(stream(rank));
-      if (state != cudaErrorNotReady) return state == cudaSuccess;
-    }
-    return false;
+    cudaError_t state = cudaErrorNotReady;
+    Eventually([&] { return (state = cudaStreamQuery(stream(rank))) != cudaErrorNotReady; });
+    return state == cudaSuccess;
   }
   void Finish() const {
     for (int r = 0; r < size(); ++r) ASSERT_CUDA(cudaStreamSynchronize(stream(r)));
