@@ -24,6 +24,7 @@ constexpr std::string_view kIdMagic = "FNCCL001";
 constexpr int kSizeMax = device::kCommRanksMax;
 constexpr auto kWatchPeriod = std::chrono::milliseconds(20);
 constexpr auto kSettlePeriod = std::chrono::microseconds(50);
+constexpr int kQuickPolls = 1000;  // A call is enqueued within microseconds, a start takes longer.
 
 ncclDataType_t TypeOf(kernels::DType dtype) {
   return dtype == kernels::DType::kBf16 ? ncclBfloat16 : ncclFloat16;
@@ -110,7 +111,8 @@ absl::Status NcclComm::Allocate() {
   sm_ = properties.major * 10 + properties.minor;
   const int64_t row_bytes = int64_t{options_.hidden} * 2;
   const auto aligned = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
-  const int64_t partial = aligned(options_.rows_max * row_bytes);
+  const bool own = options_.partials[0] == nullptr;
+  const int64_t partial = own ? aligned(options_.rows_max * row_bytes) : 0;
   const int64_t shares = aligned(int64_t{device::RowsPerRank(options_.rows_max, options_.size)} *
                                  options_.size * row_bytes);
   const int64_t bytes = std::max<int64_t>(2 * partial + 2 * shares, 256);
@@ -122,8 +124,7 @@ absl::Status NcclComm::Allocate() {
         "(--max-num-batched-tokens)",
         options_.rank, bytes, cudaGetErrorString(error));
   }
-  partials_[0] = memory_;
-  partials_[1] = memory_ + partial;
+  for (int i = 0; i < 2; ++i) partials_[i] = own ? memory_ + i * partial : options_.partials[i];
   sums_ = memory_ + 2 * partial;
   parts_ = sums_ + shares;
   return absl::OkStatus();
@@ -169,14 +170,18 @@ void NcclComm::Watch() {
 
 absl::Status NcclComm::Settle(const char* name, ncclResult_t result) {
   const TimeUs deadline = options_.clock->Now() + options_.deadline_us;
-  while (result == ncclInProgress) {
+  for (int polls = 0; result == ncclInProgress; ++polls) {
     if (abort_.load()) return AsyncError();
     if (options_.clock->Now() > deadline) {
       Abort();
       return DeadlineExceeded("rank {}: {} did not end within {} ms: a rank of the group is late",
                               options_.rank, name, options_.deadline_us / 1000);
     }
-    std::this_thread::sleep_for(kSettlePeriod);
+    if (polls < kQuickPolls) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(kSettlePeriod);
+    }
     const ncclResult_t asked = api_.async_error(comm_, &result);
     if (asked != ncclSuccess) result = asked;
   }
@@ -319,6 +324,7 @@ absl::StatusOr<std::string> MakeNcclId(const char* library) {
 
 absl::StatusOr<std::unique_ptr<DeviceComm>> MakeNcclComm(const NcclCommOptions& options) {
   FATHOM_CHECK(options.clock != nullptr);
+  FATHOM_CHECK((options.partials[0] == nullptr) == (options.partials[1] == nullptr));
   if (options.size < 1 || options.size > kSizeMax || options.rank < 0 ||
       options.rank >= options.size || options.hidden < 0 || options.hidden % 8 != 0 ||
       options.rows_max < 0 || !device::IsDeviceType(options.dtype)) {

@@ -63,6 +63,12 @@ absl::Status PeerComm::Allocate() {
   FATHOM_CUDA(cudaGetDeviceProperties(&properties, options_.device));
   sms_ = properties.multiProcessorCount;
   sm_ = properties.major * 10 + properties.minor;
+  if (options_.sizes.blocks_max > sms_) {
+    return Invalid(
+        "a comm of {} thread blocks needs as many multiprocessors, the GPU of rank {} has {}: all "
+        "thread blocks of a kernel must be on the device at once",
+        options_.sizes.blocks_max, options_.rank, sms_);
+  }
   FATHOM_CUDA(device::PreloadOneShotKernels());
   FATHOM_CUDA(device::PreloadTwoShotKernels());
   FATHOM_CUDA(device::PreloadPeerMessages());
