@@ -37,6 +37,16 @@ TEST(NcclLibrary, AMissingLibraryIsAnError) {
   EXPECT_EQ(OpenNccl("libm.so.6").status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
+// Where there is an NCCL, also without a GPU.
+TEST(NcclLibrary, ALibraryIsOpenedOnce) {
+  const auto first = OpenNccl();
+  const auto second = OpenNccl();
+  ASSERT_EQ(first.ok(), second.ok());
+  if (!first.ok()) GTEST_SKIP() << ToString(first.status());
+  EXPECT_EQ(*first, *second);
+  EXPECT_STREQ(std::getenv("NCCL_NVLS_ENABLE"), "0");
+}
+
 TEST(NcclComm, BadArgumentsAreErrors) {
   const RealClock clock;
   NcclCommOptions options;

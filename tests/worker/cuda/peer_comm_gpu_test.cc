@@ -1,7 +1,7 @@
-// PeerComm: ranks in one process, and two processes that map each other's memory on one device,
-// one of which is killed. The second process is this program with FATHOM_COMM_CHILD set; the two
-// talk over a socket. Processes take turns on a device, in slices of milliseconds, so there are
-// only a few collectives.
+// PeerComm: ranks in one process, and two processes that map each other's memory, on one device and
+// on two, one of which is killed. The second process is this program with FATHOM_COMM_CHILD set to
+// its device; the two talk over a socket. Processes take turns on a device, in slices of
+// milliseconds, so there are only a few collectives.
 #include "worker/comm/cuda/peer_comm.h"
 
 #include <cuda_runtime_api.h>
@@ -190,8 +190,10 @@ std::string ReceiveBytes(int socket) {
 }
 
 // Makes this process's rank, and opens the other's region.
-absl::StatusOr<std::unique_ptr<PeerComm>> Meet(int rank, int socket) {
-  FATHOM_ASSIGN_OR_RETURN(auto comm, PeerComm::Create(OptionsOf(rank)));
+absl::StatusOr<std::unique_ptr<PeerComm>> Meet(int rank, int device, int socket) {
+  PeerCommOptions options = OptionsOf(rank);
+  options.device = device;
+  FATHOM_ASSIGN_OR_RETURN(auto comm, PeerComm::Create(options));
   if (!SendBytes(socket, comm->LocalHandle())) return Unavailable("the peer is gone");
   std::string handles[2];
   handles[rank] = comm->LocalHandle();
@@ -220,8 +222,8 @@ int64_t Rounds(PeerComm* comm, cudaStream_t stream, void* out) {
 }
 
 // Rank 1. Its exit code says what went wrong.
-int RunChild() {
-  auto comm = Meet(1, kSocket);
+int RunChild(int device) {
+  auto comm = Meet(1, device, kSocket);
   if (!comm.ok()) {
     SendBytes(kSocket, ToString(comm.status()));
     return 2;
@@ -235,8 +237,8 @@ int RunChild() {
   return 4;
 }
 
-TEST(PeerComm, TwoProcessesReduceAndOneIsKilled) {
-  if (Sanitized()) return;  // A launch may wait for its end.
+// Rank 0 is this process, on device 0.
+void ReduceWithAProcessThatIsKilled(int device) {
   int sockets[2];
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
   posix_spawn_file_actions_t actions;
@@ -247,7 +249,7 @@ TEST(PeerComm, TwoProcessesReduceAndOneIsKilled) {
   char self[4096] = {};
   ASSERT_GT(readlink("/proc/self/exe", self, sizeof(self) - 1), 0);
   char* const argv[] = {self, nullptr};
-  ASSERT_EQ(setenv(kChild, "1", 1), 0);
+  ASSERT_EQ(setenv(kChild, std::to_string(device).c_str(), 1), 0);
   pid_t child = 0;
   const int spawned = posix_spawn(&child, self, &actions, nullptr, argv, environ);
   unsetenv(kChild);
@@ -256,7 +258,7 @@ TEST(PeerComm, TwoProcessesReduceAndOneIsKilled) {
   close(theirs);
   if (theirs != sockets[1]) close(sockets[1]);
 
-  auto comm = Meet(0, sockets[0]);
+  auto comm = Meet(0, 0, sockets[0]);
   ASSERT_TRUE(comm.ok()) << ToString(comm.status());
   Stream stream;
   void* out = nullptr;
@@ -282,11 +284,26 @@ TEST(PeerComm, TwoProcessesReduceAndOneIsKilled) {
   close(sockets[0]);
 }
 
+TEST(PeerComm, TwoProcessesOnOneDeviceAndOneIsKilled) {
+  if (Sanitized()) return;  // A launch may wait for its end.
+  ReduceWithAProcessThatIsKilled(0);
+}
+
+TEST(PeerComm, TwoProcessesOnTwoDevicesAndOneIsKilled) {
+  if (Sanitized()) return;
+  int devices = 0;
+  ExpectCuda(cudaGetDeviceCount(&devices));
+  if (devices < 2) GTEST_SKIP() << "needs two devices";
+  ReduceWithAProcessThatIsKilled(1);
+}
+
 }  // namespace
 }  // namespace fathom::worker
 
 int main(int argc, char** argv) {
-  if (std::getenv(fathom::worker::kChild) != nullptr) return fathom::worker::RunChild();
+  if (const char* device = std::getenv(fathom::worker::kChild); device != nullptr) {
+    return fathom::worker::RunChild(std::atoi(device));
+  }
   ::testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }

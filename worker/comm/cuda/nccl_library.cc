@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "worker/comm/cuda/nccl_api.h"
@@ -17,11 +19,7 @@ bool Load(void* library, const char* name, F* function, std::string* missing) {
   return *function != nullptr;
 }
 
-}  // namespace
-
-absl::StatusOr<const NcclApi*> OpenNccl(const char* library) {
-  // NVLink multicast stays off. NCCL reads the variable when it makes its first communicator.
-  setenv("NCCL_NVLS_ENABLE", "0", 1);
+absl::StatusOr<NcclApi> LoadNccl(const char* library) {
   void* const opened = dlopen(library, RTLD_NOW | RTLD_LOCAL);
   if (opened == nullptr) {
     const char* const reason = dlerror();
@@ -32,8 +30,8 @@ absl::StatusOr<const NcclApi*> OpenNccl(const char* library) {
   }
   NcclApi api;
   std::string missing;
-  Load(opened, "ncclGetVersion", &api.get_version, &missing);
-  if (missing.empty() && api.get_version(&api.version) == ncclSuccess) {
+  if (Load(opened, "ncclGetVersion", &api.get_version, &missing)) {
+    if (api.get_version(&api.version) != ncclSuccess) api.version = 0;
     FATHOM_RETURN_IF_ERROR(CheckNcclVersion(api.version));
   }
   Load(opened, "ncclGetErrorString", &api.error_string, &missing);
@@ -48,10 +46,28 @@ absl::StatusOr<const NcclApi*> OpenNccl(const char* library) {
   Load(opened, "ncclRecv", &api.recv, &missing);
   Load(opened, "ncclGroupStart", &api.group_start, &missing);
   Load(opened, "ncclGroupEnd", &api.group_end, &missing);
-  if (!missing.empty()) {
-    return FailedPrecondition("{} has no function {}: it is no NCCL", library, missing);
+  if (missing.empty()) return api;
+  return FailedPrecondition("{} has no function {}: it is no NCCL", library, missing);
+}
+
+// What is open, for the rest of the process's life.
+struct Opened {
+  std::mutex mutex;  // Guards what follows.
+  std::map<std::string, NcclApi> by_name;
+};
+
+}  // namespace
+
+absl::StatusOr<const NcclApi*> OpenNccl(const char* library) {
+  static auto* const opened = new Opened;
+  const std::lock_guard lock(opened->mutex);
+  if (const auto known = opened->by_name.find(library); known != opened->by_name.end()) {
+    return &known->second;
   }
-  return new NcclApi(api);  // As long as the library: until the process ends.
+  // NVLink multicast stays off. NCCL reads the variable when it makes its first communicator.
+  setenv("NCCL_NVLS_ENABLE", "0", 1);
+  FATHOM_ASSIGN_OR_RETURN(const NcclApi api, LoadNccl(library));
+  return &opened->by_name.emplace(library, api).first->second;
 }
 
 }  // namespace fathom::worker
