@@ -56,6 +56,42 @@ FATHOM_DEVICE int32_t LoadAcquire(const int32_t* from) {
   return value;
 }
 
+// Words that other devices and the host share with this one.
+FATHOM_DEVICE void StoreReleaseSystem(uint32_t* to, uint32_t value) {
+  asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+FATHOM_DEVICE uint32_t LoadAcquireSystem(const uint32_t* from) {
+  uint32_t value;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+FATHOM_DEVICE void StoreRelaxedSystem(uint64_t* to, uint64_t value) {
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
+}
+FATHOM_DEVICE uint32_t LoadRelaxedSystem(const uint32_t* from) {
+  uint32_t value;
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+// Words that the thread blocks of this device share.
+FATHOM_DEVICE void StoreRelaxed(uint32_t* to, uint32_t value) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+FATHOM_DEVICE uint32_t LoadRelaxed(const uint32_t* from) {
+  uint32_t value;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+// Loads what a peer wrote before a meeting; never through the read-only cache.
+FATHOM_DEVICE uint4 LoadPeer16(const uint4* from) {
+  uint4 x;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "l"(from)
+               : "memory");
+  return x;
+}
+
 // mbarriers. A wait names the parity of the phase that it waits for.
 FATHOM_DEVICE void BarrierInit(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));

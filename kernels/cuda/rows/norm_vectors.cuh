@@ -21,6 +21,16 @@ FATHOM_DEVICE float AddSquares(uint4 x, float sum) {
   return sum;
 }
 
+// round(x + addend): the residual.
+template <class T>
+FATHOM_DEVICE uint4 AddRounded(uint4 x, uint4 addend) {
+  const auto two = [](uint32_t a, uint32_t b) {
+    const float2 x = Element<T>::Unpack(a), y = Element<T>::Unpack(b);
+    return Element<T>::Pack(__fadd_rn(x.x, y.x), __fadd_rn(x.y, y.y));
+  };
+  return make_uint4(two(x.x, addend.x), two(x.y, addend.y), two(x.z, addend.z), two(x.w, addend.w));
+}
+
 // Adds the four groups.
 FATHOM_DEVICE float SumGroups(float a, float b, float c, float d) {
   return __fadd_rn(__fadd_rn(__fadd_rn(a, b), c), d);

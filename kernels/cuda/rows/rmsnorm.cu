@@ -10,15 +10,6 @@ namespace {
 constexpr int kLanes = kNormLanes;
 static_assert(kLanes == kNormThreads);
 
-template <class T>
-FATHOM_DEVICE uint4 AddRounded(uint4 x, uint4 addend) {
-  const auto two = [](uint32_t a, uint32_t b) {
-    const float2 x = Element<T>::Unpack(a), y = Element<T>::Unpack(b);
-    return Element<T>::Pack(__fadd_rn(x.x, y.x), __fadd_rn(x.y, y.y));
-  };
-  return make_uint4(two(x.x, addend.x), two(x.y, addend.y), two(x.z, addend.z), two(x.w, addend.w));
-}
-
 FATHOM_DEVICE float SumLanes(float sum) {
   __shared__ float groups[kLanes / 32];
   sum = SumGroup(sum);

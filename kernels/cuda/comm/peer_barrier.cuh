@@ -1,0 +1,79 @@
+// kernels/cuda/comm/peer_barrier.cuh: how kernels of several ranks wait for each other in the
+// memory of a PeerRegion, without the host.
+//
+// A meeting (MeetPeers): thread block b of each rank adds one to its own counter meetings[b],
+// stores the new number to met[b][rank] in the region of every peer (st.release.sys) and waits
+// until its own met[b][.] have reached it (ld.acquire.sys). Every kernel waits for the previous
+// kernel of its stream first (launch.h, rule 1). Therefore a meeting of any thread block means: on
+// every rank all kernels before this one have ended, and what they wrote can be read here.
+//
+// Every rank runs the same kernels with the same grids in the same order, so the counters of thread
+// block b are equal on all ranks. All thread blocks of a kernel are on the device at once; if one
+// had to wait for the end of another one, which waits for a peer's, both could wait forever.
+//
+// The end of a wait: the host sets CommHostWords::abort. The thread that sees it sets `aborted` in
+// its own region, and the kernel returns; each later kernel of the comm returns at once. Results
+// are then void, also those of later kernels that read them.
+#pragma once
+
+#include "kernels/cuda/base/ptx.cuh"
+#include "kernels/cuda/comm/peer_region.h"
+
+namespace fathom::kernels::cuda {
+
+// A poll takes about half a microsecond, a look at host memory one to two.
+inline constexpr uint32_t kPollsPerAbortCheck = 256;
+
+FATHOM_DEVICE PeerRegionHeader* HeaderOf(const PeerGroup& group, int rank) {
+  return reinterpret_cast<PeerRegionHeader*>(group.regions[rank]);
+}
+template <class T>
+FATHOM_DEVICE T* InRegion(const PeerGroup& group, int rank, int64_t offset) {
+  return reinterpret_cast<T*>(group.regions[rank] + offset);
+}
+
+FATHOM_DEVICE bool IsAborted(const PeerRegionHeader* own) {
+  return ptx::LoadRelaxed(&own->aborted) != 0;
+}
+
+// Returns whether the word has reached `number`; false: the comm was aborted.
+FATHOM_DEVICE bool WaitForNumber(const uint32_t* word, uint32_t number, const PeerGroup& group) {
+  for (uint32_t polls = 1;; ++polls) {
+    if (static_cast<int32_t>(ptx::LoadAcquireSystem(word) - number) >= 0) return true;
+    if (polls % kPollsPerAbortCheck != 0 || ptx::LoadRelaxedSystem(&group.host->abort) == 0) {
+      continue;
+    }
+    ptx::StoreRelaxed(&HeaderOf(group, group.rank)->aborted, 1);
+    return false;
+  }
+}
+
+FATHOM_DEVICE void ReportProgress(const PeerGroup& group, CommOp op, uint32_t number) {
+  ptx::StoreRelaxedSystem(&group.host->progress, static_cast<uint64_t>(op) << 32 | number);
+}
+
+// All threads of the thread block call it, at least `ranks` of them, after WaitForPrevious. Returns
+// the same to each: false if the comm was aborted. What the thread block wrote before the call, the
+// same thread block of each peer sees after it.
+FATHOM_DEVICE bool MeetPeers(const PeerGroup& group, CommOp op) {
+  PeerRegionHeader* const own = HeaderOf(group, group.rank);
+  const int block = blockIdx.x, peer = threadIdx.x;
+  __syncthreads();
+  bool alive = true;
+  uint32_t number = 0;
+  if (peer < group.ranks) {
+    number = own->meetings[block] + 1;
+    alive = !IsAborted(own);
+    if (alive) {
+      ptx::StoreReleaseSystem(&HeaderOf(group, peer)->met[block][group.rank], number);
+      // After the release, which would wait until the host's memory has the word.
+      if (block == 0 && peer == 0) ReportProgress(group, op, number);
+      alive = WaitForNumber(&own->met[block][peer], number, group);
+    }
+  }
+  alive = __syncthreads_and(alive) != 0;
+  if (threadIdx.x == 0 && alive) own->meetings[block] = number;
+  return alive;
+}
+
+}  // namespace fathom::kernels::cuda

@@ -1,0 +1,63 @@
+#include "kernels/cuda/comm/peer_region.h"
+
+namespace fathom::kernels::cuda {
+namespace {
+
+constexpr int64_t kOffsetStep = 256;
+constexpr int64_t kRegionBytesMax = int64_t{1} << 40;
+constexpr int64_t kRowsMax = int64_t{1} << 24;
+
+int64_t Aligned(int64_t bytes) { return (bytes + kOffsetStep - 1) / kOffsetStep * kOffsetStep; }
+
+}  // namespace
+
+const char* NameOf(CommOp op) {
+  switch (op) {
+    case CommOp::kNone:
+      return "nothing";
+    case CommOp::kOneShot:
+      return "one-shot all-reduce";
+    case CommOp::kTwoShotSum:
+      return "two-shot all-reduce, sums";
+    case CommOp::kTwoShotFinish:
+      return "two-shot all-reduce, results";
+    case CommOp::kGather:
+      return "all-gather";
+    case CommOp::kSend:
+      return "send";
+    case CommOp::kRecv:
+      return "receive";
+  }
+  return "unknown operation";
+}
+
+PeerRegionLayout LayoutOf(const PeerRegionSizes& sizes) {
+  PeerRegionLayout layout;
+  int64_t at = Aligned(sizeof(PeerRegionHeader));
+  const auto take = [&](int64_t bytes) {
+    const int64_t begin = at;
+    at += Aligned(bytes);
+    return begin;
+  };
+  for (int64_t& partial : layout.partials) partial = take(sizes.rows_max * sizes.row_bytes_max);
+  layout.sums = take((sizes.rows_max + sizes.ranks - 1) / sizes.ranks * sizes.row_bytes_max);
+  for (int64_t& gather : layout.gathers) gather = take(sizes.gather_bytes);
+  layout.mail_stride = Aligned(sizes.mail_bytes);
+  layout.mail = take(2 * sizes.ranks * layout.mail_stride);
+  layout.bytes = at;
+  return layout;
+}
+
+bool IsValid(const PeerRegionSizes& sizes) {
+  const auto within = [](int64_t value, int64_t low, int64_t high) {
+    return value >= low && value <= high;
+  };
+  return within(sizes.ranks, 2, kCommRanksMax) && within(sizes.blocks_max, 1, kCommBlocksMax) &&
+         within(sizes.rows_max, 0, kRowsMax) &&
+         within(sizes.row_bytes_max, 0, kRegionBytesMax / kRowsMax) &&
+         sizes.row_bytes_max % 16 == 0 && within(sizes.gather_bytes, 0, kRegionBytesMax / 64) &&
+         within(sizes.mail_bytes, 0, kRegionBytesMax / 64) &&
+         LayoutOf(sizes).bytes < kRegionBytesMax;
+}
+
+}  // namespace fathom::kernels::cuda

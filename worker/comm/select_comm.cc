@@ -1,0 +1,46 @@
+#include "worker/comm/select_comm.h"
+
+namespace fathom::worker {
+namespace {
+
+constexpr int kPeerRanksMax = 8;
+
+// The largest messages of each way. A one-shot moves (ranks - 1) times the message over each link
+// with one meeting, a two-shot twice (ranks - 1) / ranks of it with two meetings. The values are
+// conservative; comm_bench (tests/bench/cuda) measures both sides of each border.
+struct Limits {
+  int ranks;
+  int64_t one_shot_bytes;
+  int64_t two_shot_bytes;  // Beyond it NCCL, if the group has it.
+};
+constexpr int64_t kKiB = 1024;
+constexpr Limits kLimits[] = {
+    {2, 512 * kKiB, 16384 * kKiB}, {3, 0, 32768 * kKiB}, {4, 256 * kKiB, 32768 * kKiB},
+    {5, 0, 32768 * kKiB},          {6, 0, 32768 * kKiB}, {7, 0, 32768 * kKiB},
+    {8, 128 * kKiB, 32768 * kKiB},
+};
+
+}  // namespace
+
+const char* NameOf(CommWay way) {
+  switch (way) {
+    case CommWay::kOneShot:
+      return "one-shot";
+    case CommWay::kTwoShot:
+      return "two-shot";
+    case CommWay::kNccl:
+      return "NCCL";
+  }
+  return "unknown";
+}
+
+std::optional<CommWay> SelectComm(int ranks, int64_t bytes, const CommFacts& facts) {
+  const bool peer = facts.peer && ranks >= 2 && ranks <= kPeerRanksMax;
+  if (!peer) return facts.nccl ? std::optional(CommWay::kNccl) : std::nullopt;
+  const Limits& limits = kLimits[ranks - 2];
+  if (bytes <= limits.one_shot_bytes) return CommWay::kOneShot;
+  if (bytes <= limits.two_shot_bytes || !facts.nccl) return CommWay::kTwoShot;
+  return CommWay::kNccl;
+}
+
+}  // namespace fathom::worker
