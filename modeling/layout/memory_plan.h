@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "modeling/config/model_config.h"
@@ -21,6 +22,7 @@ absl::StatusOr<int32_t> ParseContextTokens(const std::string& text);
 
 struct MemoryRequest {
   int32_t tp = 1;
+  int32_t stages = 1;
   StoredType stored_type = StoredType::kBf16;
   int32_t block_tokens = 16;
   int32_t step_tokens = 0;     // The most tokens of a step.
@@ -32,7 +34,7 @@ struct MemoryRequest {
 struct MemoryPlan {
   int64_t weights_bytes = 0;       // Without the padding of packed matrices.
   int64_t activation_bytes = 0;    // What Decoder allocates besides weights.
-  int64_t kv_bytes_per_block = 0;  // In all layers and all planes.
+  int64_t kv_bytes_per_block = 0;  // In all planes of the rank's layers.
   int64_t kv_bytes_per_token = 0;
   int32_t blocks = 0;       // The blocks that fit, including the padding block 0.
   int64_t kv_bytes = 0;     // blocks * kv_bytes_per_block.
@@ -40,9 +42,15 @@ struct MemoryPlan {
   bool operator==(const MemoryPlan&) const = default;
 };
 
-// INVALID_ARGUMENT if `tp` does not fit the model or the CPU cannot compute the model.
-// RESOURCE_EXHAUSTED if not even two blocks fit; the message has numbers that would fit. REQUIRES:
-// block_tokens, step_tokens and logits_rows > 0.
+// The plans of a rank in each stage. All have the same number of blocks, the least that fits in a
+// stage: a block id is an index into the planes of every stage. INVALID_ARGUMENT if `tp` or
+// `stages` does not fit the model or the CPU cannot compute the model. RESOURCE_EXHAUSTED if not
+// even two blocks fit; the message has numbers that would fit. REQUIRES: block_tokens, step_tokens
+// and logits_rows > 0.
+absl::StatusOr<std::vector<MemoryPlan>> PlanStages(const ModelSpec& spec,
+                                                   const MemoryRequest& request);
+
+// What a rank needs that may be in any stage: the largest total, and the numbers of its stage.
 absl::StatusOr<MemoryPlan> PlanMemory(const ModelSpec& spec, const MemoryRequest& request);
 
 }  // namespace fathom
