@@ -10,9 +10,10 @@
 namespace fathom::worker {
 namespace {
 
-// A peer that computes the same op arrives within microseconds. If there are fewer cores than
-// processes, the peer may need the core of this thread, so most of the wait yields the core. Only
-// after about 0.2 ms the thread sleeps, because a wake-up takes longer than a collective.
+// If there are fewer cores than processes, the peer may need the core of this thread, so most of a
+// short wait yields the core. Only after about 0.2 ms the thread sleeps, because a wake-up takes
+// longer than a collective. In a long wait it sleeps at once: a thread that yields on a busy
+// machine comes back later than one that is woken.
 constexpr int kSpins = 200;
 constexpr int kYields = 400;
 // The longest delay of an abort whose wake-up was lost because its process died.
@@ -49,8 +50,9 @@ void SharedCounter::WakeAll() {
   syscall(SYS_futex, WordOf(&value), FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0);
 }
 
-bool SharedCounter::WaitFor(uint32_t target, const std::atomic<uint32_t>& aborted) {
-  for (int i = 0; i < kSpins + kYields; ++i) {
+bool SharedCounter::WaitFor(uint32_t target, const std::atomic<uint32_t>& aborted, Wait wait) {
+  const int tries = wait == Wait::kShort ? kSpins + kYields : kSpins;
+  for (int i = 0; i < tries; ++i) {
     if (Reached(value.load(std::memory_order_acquire), target)) return true;
     if (i < kSpins) {
       Pause();

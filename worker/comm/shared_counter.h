@@ -8,6 +8,10 @@
 
 namespace fathom::worker {
 
+// How long a wait usually is. kShort: the other process computes the same op and arrives within
+// microseconds. kLong: it computes something else before.
+enum class Wait { kShort, kLong };
+
 // A cache line of its own, so that a waiting process disturbs only the process that it waits for.
 struct alignas(64) SharedCounter {
   std::atomic<uint32_t> value;
@@ -16,7 +20,7 @@ struct alignas(64) SharedCounter {
   // Raises the number, and wakes the processes that wait for it.
   void Set(uint32_t raised);
   // Waits until the number is `target` or later. False: `aborted` was set before that.
-  bool WaitFor(uint32_t target, const std::atomic<uint32_t>& aborted);
+  bool WaitFor(uint32_t target, const std::atomic<uint32_t>& aborted, Wait wait);
   // Wakes every process that waits, so that it looks at its abort word.
   void WakeAll();
 };

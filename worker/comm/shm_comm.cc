@@ -91,7 +91,7 @@ absl::Status ShmComm::Meet() {
   const uint32_t meeting = ++meetings_;
   published_[rank_].Set(meeting);
   for (int peer = 0; peer < size_; ++peer) {
-    if (peer != rank_ && !published_[peer].WaitFor(meeting, region_->aborted())) {
+    if (peer != rank_ && !published_[peer].WaitFor(meeting, region_->aborted(), Wait::kShort)) {
       return Aborted("the group's epoch ended while rank {} waited for rank {}", rank_, peer);
     }
   }

@@ -89,7 +89,7 @@ absl::Status ShmStages::Send(std::span<const std::byte> bytes) {
     const uint32_t written = CountOf(ring.moved);
     if (!ring.ends->read.WaitFor(
             written + static_cast<uint32_t>(least) - static_cast<uint32_t>(ring_bytes_),
-            region_->aborted())) {
+            region_->aborted(), Wait::kLong)) {
       return Ended("send");
     }
     const uint32_t held = written - ring.ends->read.value.load(std::memory_order_acquire);
@@ -109,7 +109,8 @@ absl::Status ShmStages::Receive(std::span<std::byte> bytes) {
   while (!bytes.empty()) {
     const size_t least = std::min(bytes.size(), (ring_bytes_ + 3) / 4);
     const uint32_t read = CountOf(ring.moved);
-    if (!ring.ends->written.WaitFor(read + static_cast<uint32_t>(least), region_->aborted())) {
+    if (!ring.ends->written.WaitFor(read + static_cast<uint32_t>(least), region_->aborted(),
+                                    Wait::kLong)) {
       return Ended("receive");
     }
     const uint32_t held = ring.ends->written.value.load(std::memory_order_acquire) - read;
