@@ -16,6 +16,10 @@ namespace {
 constexpr int64_t kFloatBytes = 4;
 constexpr int32_t kContextMin = 2;
 
+int64_t ContextOf(const ModelSpec& spec, const MemoryRequest& request) {
+  return request.context_tokens > 0 ? request.context_tokens : spec.context;
+}
+
 // The fp32 arrays of one step (worker/cpu/decoder.cc). Per token: the residual, a norm or GEMM of
 // it, q, k and v, the result of attention, gate and up; in a later stage also what it received. Per
 // row with logits: the vocabulary, and with several ranks also this rank's part and the parts of
@@ -66,6 +70,11 @@ MemoryPlan PlanOf(const RankModel& model, const MemoryRequest& request, int32_t 
 
 }  // namespace
 
+int32_t LogitsRows(const EngineLimits& limits) {
+  constexpr int32_t kScoredRows = 64;
+  return std::min(limits.step_tokens, std::max(limits.slots, kScoredRows));
+}
+
 absl::StatusOr<int32_t> ParseContextTokens(const std::string& text) {
   if (text == "auto" || text == "0") return 0;
   int32_t tokens = 0;
@@ -100,10 +109,16 @@ absl::StatusOr<std::vector<MemoryPlan>> PlanStages(const ModelSpec& spec,
         request.kv_cache_bytes, std::max<int64_t>(blocks, 0), request.block_tokens, block_bytes,
         kPoolBlocksMin, kPoolBlocksMin * block_bytes);
   }
+  int64_t most = INT32_MAX;
+  if (request.slots > 0) {
+    const int64_t of_one =
+        (ContextOf(spec, request) + request.block_tokens - 1) / request.block_tokens;
+    most = std::min(most, request.slots * of_one + 1);
+  }
   std::vector<MemoryPlan> plans;
+  plans.reserve(models.size());
   for (const RankModel& model : models) {
-    plans.push_back(
-        PlanOf(model, request, static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX))));
+    plans.push_back(PlanOf(model, request, static_cast<int32_t>(std::min(blocks, most))));
   }
   return plans;
 }

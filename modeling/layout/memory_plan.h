@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/engine_limits.h"
 #include "modeling/config/model_config.h"
 #include "modeling/spec/model_spec.h"
 
@@ -15,6 +16,16 @@ namespace fathom {
 
 // The padding block and one block for a sequence.
 inline constexpr int64_t kPoolBlocksMin = 2;
+
+// The defaults of a rank on the CPU.
+inline constexpr int64_t kCpuKvCacheBytes = int64_t{512} << 20;
+inline constexpr int32_t kCpuBlockTokens = 16;
+inline constexpr int32_t kCpuSlots = 64;
+inline constexpr int32_t kCpuStepTokens = 512;
+
+// The rows with logits of one forward pass on the CPU: enough for all sequences that decode; longer
+// scored prompts take several passes.
+int32_t LogitsRows(const EngineLimits& limits);
 
 // The value of --max-model-len in tokens; 0: auto. INVALID_ARGUMENT for a value that no group can
 // serve: a context needs room for one token of a prompt and one of an answer.
@@ -29,6 +40,8 @@ struct MemoryRequest {
   int32_t logits_rows = 0;     // The most rows with logits of one Forward.
   int32_t context_tokens = 0;  // 0: the model's. The rotary tables end there, or with the pool.
   int64_t kv_cache_bytes = 0;  // The bytes that the KV pool may take on this rank.
+  // The pool is not larger than so many sequences of the context need; 0: as large as fits.
+  int32_t slots = 0;
 };
 
 struct MemoryPlan {
@@ -36,7 +49,7 @@ struct MemoryPlan {
   int64_t activation_bytes = 0;    // What Decoder allocates besides weights.
   int64_t kv_bytes_per_block = 0;  // In all planes of the rank's layers.
   int64_t kv_bytes_per_token = 0;
-  int32_t blocks = 0;       // The blocks that fit, including the padding block 0.
+  int32_t blocks = 0;       // Of the pool, including the padding block 0.
   int64_t kv_bytes = 0;     // blocks * kv_bytes_per_block.
   int64_t total_bytes = 0;  // weights + activations + kv.
   bool operator==(const MemoryPlan&) const = default;
