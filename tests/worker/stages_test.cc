@@ -192,6 +192,24 @@ TEST(Stages, AFaultInAnyStageHarmsItsSequenceOnly) {
   }
 }
 
+// The scheduler names the rank that has begun the fewest collectives of its stage, so a rank must
+// count one before it waits in it.
+TEST(Stages, ARankThatWaitsHasBegunOneMoreCollective) {
+  Pipeline pipeline({1, 2});
+  pipeline.Run({});
+  StageRank& first = pipeline.at(0);
+  StageRank& last = pipeline.at(1);
+  std::thread waits([&] {
+    std::vector<uint8_t> computed(1);
+    EXPECT_EQ(StageStream(&last.comm, kLimits.slots).ReceiveChunks({0}, computed).code(),
+              absl::StatusCode::kAborted);
+  });
+  while (last.progress.collective.load() == 0) std::this_thread::yield();
+  EXPECT_EQ(first.progress.collective.load(), 0u);
+  first.Abort();
+  waits.join();
+}
+
 TEST(Stages, AMessageOfAnotherStepEndsTheEpoch) {
   Pipeline pipeline({1, 2});
   World world;
