@@ -9,6 +9,7 @@
 
 #include "cluster/messages.h"
 #include "cluster/plan.h"
+#include "common/group_shape.h"
 #include "common/types.h"
 
 namespace fathom {
@@ -30,6 +31,7 @@ struct GroupSeat {
   std::vector<GroupPeer> peers;
   int32_t blocks = 0;  // The least of the ranks' pools; ids are 1 to blocks - 1.
   EngineLimits limits;
+  GroupShape shape() const { return {tp, pp}; }
   bool operator==(const GroupSeat&) const = default;
 };
 

@@ -18,7 +18,7 @@ class DriverMetrics {
   // Registers all metrics. `metrics` must outlive this object.
   explicit DriverMetrics(Metrics* metrics);
 
-  // Rank 0's result of a step with `rows` chunks came `step_us` after the plan was sent.
+  // The result of a step with `rows` chunks came `step_us` after its plan was sent.
   void ObserveStep(size_t rows, int64_t step_us);
 
   void Update(const CoreStats& core, const WorkerGroupStats& groups,

@@ -25,11 +25,14 @@
 #include "modeling/checkpoint/model_digest.h"
 #include "modeling/config/model_config.h"
 #include "modeling/layout/cuda_memory_plan.h"
+#include "modeling/layout/memory_plan.h"
 #include "modeling/spec/rank_model.h"
+#include "modeling/spec/stages.h"
 #include "worker/cluster/group_runner.h"
 #include "worker/cluster/health_server.h"
 #include "worker/cluster/scheduler_client.h"
 #include "worker/comm/shm_comm.h"
+#include "worker/comm/shm_stages.h"
 #include "worker/cpu/model_host.h"
 #include "worker/cuda/cuda_backend.h"
 #include "worker/cuda/cuda_probe.h"
@@ -84,7 +87,8 @@ absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
     FATHOM_ASSIGN_OR_RETURN(model.config, ReadModelConfig(model.folder, options.hf_overrides));
     model.config_digest = ConfigDigest(model.config);
     model.spec = SpecOf(model.config);
-    return CheckTensorParallel(model.spec, options.tp);
+    const absl::Status shared = CheckTensorParallel(model.spec, options.tp);
+    return shared.ok() ? CheckStages(model.spec, options.pp) : shared;
   }));
   FATHOM_RETURN_IF_ERROR(TimedPhase(clock, "headers", [&]() -> absl::Status {
     FATHOM_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(options.load_format));
@@ -103,6 +107,7 @@ struct Compute {
   std::string dtype;        // The type of the computation, as in the fingerprint.
   std::string device_kind;  // "cpu", "cuda-sm90"
   int64_t memory_bytes = 0;
+  StageMessages messages;  // With several stages: the longest ones of a step.
   DeviceForRank device_for_rank;
 };
 
@@ -127,6 +132,7 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   facts.memory_bytes = static_cast<uint64_t>(compute.memory_bytes);
   facts.limits = compute.limits;
   facts.tp = options.tp;
+  facts.pp = options.pp;
   facts.preferred_rank = options.rank_hint;
   return hello;
 }
@@ -142,17 +148,18 @@ void FinishStep(const Progress& progress, const Clock& clock) {
 struct CpuCompute : Compute {
   CpuCompute(const Options& options, const Model& model, const Sizes& sizes, const Clock& clock,
              Progress* progress, WorkerMetrics* observer)
-      : host(
-            model.spec, model.checkpoint.get(),
-            {options.tp, sizes.limits, LogitsRows(sizes.limits), ThreadsFor(options, UsableCpus())},
-            &clock, progress) {
+      : host(model.spec, model.checkpoint.get(),
+             {options.shape(), sizes.limits, LogitsRows(sizes.limits),
+              ThreadsFor(options, UsableCpus())},
+             &clock, progress) {
     limits = sizes.limits;
+    messages = MessagesOf(model.spec.hidden, limits);
     dtype = "float32";
     device_kind = "cpu";
     memory_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
-    device_for_rank = [this, observer, kv_bytes = sizes.kv_cache_bytes](int rank) {
+    device_for_rank = [this, observer](int rank) {
       auto loaded = host.ForRank(rank);
-      observer->SetMemory(host.weights_bytes(), kv_bytes);
+      observer->SetMemory(host.weights_bytes(), host.kv_bytes());
       return loaded;
     };
   }
@@ -215,9 +222,10 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   progress.phase = fathom::Phase::kLoading;
   const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
   // If the rank is known, the model is loaded before there is a seat.
-  if (options.tp == 1 || options.rank_hint >= 0) {
+  const int32_t ranks = options.shape().ranks();
+  if (ranks == 1 || options.rank_hint >= 0) {
     const auto loaded = TimedPhase(clock, "load", [&] {
-      return compute->device_for_rank(std::max(options.rank_hint, 0) % options.tp);
+      return compute->device_for_rank(std::max(options.rank_hint, 0) % ranks);
     });
     FATHOM_RETURN_IF_ERROR(loaded.status());
   }
@@ -234,8 +242,8 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
                            observer.SetRegistered(schedulers);
                            health->SetServing(schedulers > 0);
                          });
-  GroupRunner runner({options.tp, compute->limits}, &membership, &client, compute->device_for_rank,
-                     &clock, &progress, &stop,
+  GroupRunner runner({options.shape(), compute->limits, compute->messages}, &membership, &client,
+                     compute->device_for_rank, &clock, &progress, &stop,
                      [&](const StepPlan& plan, const StepResult& result, const StepStream& stream) {
                        observer.OnStep(plan, result, stream);
                        recorder.OnStep(plan, result, stream);
@@ -260,6 +268,13 @@ int Ended(const absl::Status& ended) {
   return ended.ok() ? EndServer() : EndServer(ExitCodeOf(ended), ended);
 }
 
+// Makes the shared memory between the stages of a group and removes it.
+absl::Status CheckLinks(const Options& options, const Model& model, const EngineLimits& limits) {
+  if (options.pp == 1) return absl::OkStatus();
+  const StageMessages messages = MessagesOf(model.spec.hidden, limits);
+  return ShmStages::Create(options.shape(), RingBytes(options.shape(), messages)).status();
+}
+
 int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock) {
   const auto sizes = SizesFor(options, model.config);
   if (!sizes.ok()) return EndServer(kExitUsage, sizes.status());
@@ -274,6 +289,9 @@ int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clo
         Annotate(enough, fmt::format("{} for weights, activations and KV of this rank, {} "
                                      "workers on this machine",
                                      FormatBytes(sizes->total_bytes), LocalWorkers(options))));
+  }
+  if (const auto status = CheckLinks(options, model, sizes->limits); !status.ok()) {
+    return Fail(kExitResources, status);
   }
   LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
           model.config.architecture, ThreadsFor(options, UsableCpus()),
@@ -320,7 +338,7 @@ absl::StatusOr<DeviceFacts> ChooseDevice(Options* options) {
 absl::Status CheckHost(const Options& options) {
   FATHOM_RETURN_IF_ERROR(CheckHostLimits(kNeeds, TakeHostLimits()));
   if (options.tp == 1 || options.device == "cuda") return absl::OkStatus();
-  // Makes the shared memory of a group and removes it.
+  // Makes the shared memory of a stage and removes it.
   return ShmComm::Create(options.tp).status();
 }
 

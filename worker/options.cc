@@ -10,7 +10,6 @@
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/gpu_cards.h"
 #include "modeling/layout/memory_plan.h"
-#include "worker/cpu/model_host.h"
 
 namespace fathom::worker {
 namespace {
@@ -31,6 +30,8 @@ void AddFlags(Options* options, Flags* flags) {
   flags->Add("--scheduler", &options->schedulers,
              "host:port of a scheduler; once for each one, or separated by commas.");
   flags->Add("--tensor-parallel-size,-tp", &options->tp, 1, 64, "Workers that share a layer.");
+  flags->Add("--pipeline-parallel-size,-pp", &options->pp, 1, 64,
+             "Stages, each with some of the layers; a group has -tp times -pp workers.");
   flags->Add("--rank-hint,--rank", &options->rank_hint, -1, 4095,
              "Order in which a host's workers take ranks; -1: none.");
   flags->Group("Limits");
@@ -41,7 +42,7 @@ void AddFlags(Options* options, Flags* flags) {
   flags->Add(
       "--local-workers", &options->local_workers, 0, 4096,
       "Workers that share this machine: its CPUs, which decides the default of --threads, and "
-      "a control group's memory; 0: as many as share a layer.");
+      "a control group's memory; 0: as many as a group has.");
   flags->Add("--gpu-memory-utilization", &options->gpu_memory_utilization, 0.1, 0.99,
              "Share of the GPU's memory that the worker may take.");
   flags->AddBytes("--kv-cache-memory", &options->kv_cache_bytes,
@@ -71,6 +72,7 @@ absl::Status Check(Options* options) {
   if (options->model.empty()) {
     return Invalid("--model is missing; give a model folder, e.g. models/fathom-tiny");
   }
+  FATHOM_RETURN_IF_ERROR(CheckGroupShape(options->shape()));
   FATHOM_ASSIGN_OR_RETURN(options->context_tokens, ParseContextTokens(options->context));
   FATHOM_ASSIGN_OR_RETURN(options->schedulers, ParseAddresses("--scheduler", options->schedulers));
   return absl::OkStatus();
@@ -106,6 +108,12 @@ absl::Status ResolveDevice(bool cuda, Options* options) {
           "--tensor-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
           "version; use -dp for more copies",
           options->tp);
+    }
+    if (options->pp > 1) {
+      return Invalid(
+          "--pipeline-parallel-size {} with --device cuda: a copy of the model is on one GPU in "
+          "this version; use -dp for more copies, or --device cpu",
+          options->pp);
     }
     if (options->block_tokens == 0) options->block_tokens = kCudaBlockTokens;
     return absl::OkStatus();
@@ -169,26 +177,25 @@ absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config
   sizes.limits.slots = options.slots;
   sizes.limits.step_tokens = options.step_tokens;
   sizes.limits.vocab = config.vocab;
-  const int64_t blocks_each =
-      (sizes.limits.context_tokens + options.block_tokens - 1) / options.block_tokens;
-  const int64_t blocks_wanted = options.slots * blocks_each + 1;
   MemoryRequest request;
   request.tp = options.tp;
+  request.stages = options.pp;
   request.stored_type = config.stored_type.value_or(StoredType::kBf16);
   request.block_tokens = options.block_tokens;
   request.step_tokens = options.step_tokens;
   request.logits_rows = LogitsRows(sizes.limits);
-  request.kv_cache_bytes =
-      options.kv_cache_bytes > 0 ? options.kv_cache_bytes : kKvCacheBytesDefault;
+  request.context_tokens = options.context_tokens;
+  request.kv_cache_bytes = options.kv_cache_bytes > 0 ? options.kv_cache_bytes : kCpuKvCacheBytes;
+  request.slots = options.slots;
   FATHOM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(SpecOf(config), request));
-  sizes.limits.pool_blocks = static_cast<int32_t>(std::min<int64_t>(plan.blocks, blocks_wanted));
-  sizes.kv_cache_bytes = sizes.limits.pool_blocks * plan.kv_bytes_per_block;
-  sizes.total_bytes = plan.weights_bytes + plan.activation_bytes + sizes.kv_cache_bytes;
+  sizes.limits.pool_blocks = plan.blocks;
+  sizes.kv_cache_bytes = plan.kv_bytes;
+  sizes.total_bytes = plan.total_bytes;
   return sizes;
 }
 
 int32_t LocalWorkers(const Options& options) {
-  return std::max({options.local_workers, options.tp, 1});
+  return std::max({options.local_workers, options.shape().ranks(), 1});
 }
 
 int ThreadsFor(const Options& options, int cpus) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/engine_limits.h"
+#include "common/group_shape.h"
 #include "common/server_process.h"
 #include "common/status.h"
 #include "kernels/tensor.h"
@@ -25,11 +26,12 @@ struct Options {
   std::string load_format = "auto";
   std::string hf_overrides;  // A JSON object (ReadModelConfig); empty: none.
   int32_t tp = 1;
+  int32_t pp = 1;
   int32_t rank_hint = -1;     // Order among the workers of a host; -1: none.
   int32_t threads = 0;        // 0: from the number of CPUs that this process may use.
-  int32_t local_workers = 0;  // Workers that share this machine; 0: tp.
+  int32_t local_workers = 0;  // Workers that share this machine; 0: those of a group.
   double gpu_memory_utilization = 0.92;
-  int64_t kv_cache_bytes = 0;    // 0: on the CPU by the limits, at most kKvCacheBytesDefault; on a
+  int64_t kv_cache_bytes = 0;    // 0: on the CPU by the limits, at most kCpuKvCacheBytes; on a
                                  // GPU what is left.
   int32_t block_tokens = 0;      // 0: 16 on the CPU, 64 on a GPU.
   std::string context = "auto";  // Or a number of tokens.
@@ -42,12 +44,9 @@ struct Options {
   int32_t port = 8010;
   int32_t metrics_port = 8110;
   ProcessOptions process;
-};
 
-inline constexpr int64_t kKvCacheBytesDefault = int64_t{512} << 20;
-inline constexpr int32_t kCpuBlockTokens = 16;
-inline constexpr int32_t kCpuSlots = 64;
-inline constexpr int32_t kCpuStepTokens = 512;
+  GroupShape shape() const { return {tp, pp}; }
+};
 
 // Sets the defaults that depend on the device, and refuses flags that the device does not support.
 // `cuda`: whether the device is a GPU.

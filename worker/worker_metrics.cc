@@ -14,8 +14,8 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
           metrics->AddCounter("prompt_tokens_total", "Tokens computed in prompt chunks")),
       generation_tokens_(
           metrics->AddCounter("generation_tokens_total", "Tokens computed in decode rows")),
-      faults_(metrics->AddCounter("row_faults_total",
-                                  "Rows without a result for a fault of their own (rank 0)")),
+      faults_(metrics->AddCounter(
+          "row_faults_total", "Rows without a result for a fault of their own (answering rank)")),
       collectives_(metrics->AddCounter("collectives_total", "Collectives done")),
       collective_seconds_(metrics->AddCounter("collective_seconds_total", "Time in collectives")),
       read_seconds_(

@@ -63,6 +63,12 @@ absl::StatusOr<PlanReport> MakePlanReport(const std::string& model, const ModelC
                                           const PlanFlags& flags) {
   PlanReport report;
   report.model = model;
+  if (flags.pp > 1) {
+    return Invalid(
+        "--pipeline-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
+        "version; use --device cpu",
+        flags.pp);
+  }
   CudaMemoryRequest& request = report.request;
   FATHOM_RETURN_IF_ERROR(SetDevice(flags.gpu, &report));
   FATHOM_ASSIGN_OR_RETURN(request.dtype, DTypeOf(flags.dtype, config));
@@ -70,7 +76,7 @@ absl::StatusOr<PlanReport> MakePlanReport(const std::string& model, const ModelC
   request.tp = flags.tp;
   request.utilization = flags.gpu_memory_utilization;
   request.kv_cache_bytes = flags.kv_cache_bytes;
-  request.block_tokens = flags.block_tokens;
+  if (flags.block_tokens > 0) request.block_tokens = flags.block_tokens;
   request.slots = flags.slots;
   request.step_tokens = flags.step_tokens;
   const ModelSpec spec = SpecOf(config);

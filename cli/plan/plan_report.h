@@ -17,15 +17,19 @@ namespace fathom::client {
 
 // The flags of the command; zeros and "auto" mean the worker's defaults.
 struct PlanFlags {
-  std::string gpu = "h100";  // A name of modeling/layout/gpu_cards.h, or bytes: "80G".
+  std::string device = "auto";  // "cuda", "cpu"; auto: cuda, or cpu if there are stages.
+  std::string gpu = "h100";     // A name of modeling/layout/gpu_cards.h, or bytes: "80G".
   std::string dtype = "auto";
   int32_t tp = 1;
+  int32_t pp = 1;
   double gpu_memory_utilization = 0.92;
   int64_t kv_cache_bytes = 0;
-  int32_t block_tokens = 64;
+  int32_t block_tokens = 0;
   std::string context = "auto";  // Or tokens.
   int32_t slots = 0;
   int32_t step_tokens = 0;
+
+  bool on_cpu() const { return device == "cpu" || (device == "auto" && pp > 1); }
 };
 
 struct PlanReport {
@@ -44,7 +48,7 @@ struct PlanReport {
 
 // INVALID_ARGUMENT: the flags fit no model or no memory at all. RESOURCE_EXHAUSTED: the model does
 // not fit; the message says what would. REQUIRES: CheckTensorParallel of the model and flags.tp is
-// OK.
+// OK; not flags.on_cpu().
 absl::StatusOr<PlanReport> MakePlanReport(const std::string& model, const ModelConfig& config,
                                           const PlanFlags& flags);
 

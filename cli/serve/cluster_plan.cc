@@ -51,12 +51,13 @@ absl::Status CheckOptions(const ServeOptions& options) {
     return Invalid("{} workers with --device cuda need a GPU each; CUDA_VISIBLE_DEVICES names {}",
                    options.workers(), options.visible_gpus->size());
   }
-  if (options.pp > 1) {
+  if (options.device == "cuda" && options.pp > 1) {
     return Invalid(
-        "--pipeline-parallel-size {}: pipeline parallelism is not built yet, the limit is 1; "
-        "use --tensor-parallel-size",
+        "--pipeline-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
+        "version; use -dp for more copies, or --device cpu",
         options.pp);
   }
+  FATHOM_RETURN_IF_ERROR(CheckGroupShape(options.shape()));
   for (const auto& [flag, first] :
        Pairs{{"--worker-port", std::to_string(options.worker_port)},
              {"--worker-metrics-port", std::to_string(options.worker_metrics_port)}}) {
@@ -100,6 +101,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                    {{"--model", options.model},
                     {"--device", options.device},
                     {"--tensor-parallel-size", std::to_string(options.tp)},
+                    {"--pipeline-parallel-size", std::to_string(options.pp)},
                     {"--rank", std::to_string(index)},
                     {"--local-workers", std::to_string(options.workers())},
                     {"--scheduler", FormatHostPort(kInsideHost, scheduler_port)},

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/serve/child_spec.h"
+#include "common/group_shape.h"
 #include "common/status.h"
 
 namespace fathom::client {
@@ -48,7 +49,8 @@ struct ServeOptions {
   // Each of several workers sees one of them.
   std::optional<std::vector<std::string>> visible_gpus;
 
-  int32_t workers() const { return tp * dp; }
+  GroupShape shape() const { return {tp, pp}; }
+  int32_t workers() const { return shape().ranks() * dp; }
 };
 
 // Refuses what this build cannot do, and values that exclude each other.

@@ -56,7 +56,8 @@ void AddModel(Flags& flags, ServeOptions* options) {
   flags.AddChoice("--device", &options->device, {"auto", "cpu", "cuda"},
                   "Where the workers compute");
   flags.Add("--tensor-parallel-size,-tp", &options->tp, 1, 64, "Workers that share a layer");
-  flags.Add("--pipeline-parallel-size,-pp", &options->pp, 1, 64, "Stages");
+  flags.Add("--pipeline-parallel-size,-pp", &options->pp, 1, 64,
+            "Stages, each with some of the layers");
   flags.Add("--data-parallel-size,-dp", &options->dp, 1, 64, "Copies of the model");
 }
 

@@ -27,6 +27,7 @@
 #include "modeling/architectures/architecture.h"
 #include "modeling/config/model_config.h"
 #include "modeling/spec/rank_model.h"
+#include "modeling/spec/stages.h"
 
 namespace fathom::client {
 namespace {
@@ -55,7 +56,9 @@ std::string BinDir() { return std::filesystem::read_symlink("/proc/self/exe").pa
 absl::Status CheckModel(const ServeOptions& options) {
   FATHOM_ASSIGN_OR_RETURN(const ModelConfig config,
                           ReadModelConfig(options.model, options.hf_overrides));
-  return CheckTensorParallel(SpecOf(config), options.tp);
+  const ModelSpec spec = SpecOf(config);
+  FATHOM_RETURN_IF_ERROR(CheckTensorParallel(spec, options.tp));
+  return CheckStages(spec, options.pp);
 }
 
 absl::Status CheckPorts(const ServeOptions& options) {

@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/status.h"
+#include "modeling/spec/stages.h"
 
 namespace fathom {
 namespace {
@@ -112,6 +113,14 @@ std::vector<const RankParameter*> RankModel::Parameters() const {
   return all;
 }
 
+TensorSlice RankModel::HeadRowsOfTied() const {
+  FATHOM_CHECK(tied() && embedding);
+  TensorSlice rows = WholeOf(embedding->parameter);
+  rows.row_begin = int64_t{place.tp_rank} * vocab_rows;
+  rows.row_end = std::min(rows.row_begin + vocab_rows, rows.row_end);
+  return rows;
+}
+
 RankModel RankOf(const ModelSpec& spec, const RankPlace& place) {
   const auto layers = static_cast<int32_t>(spec.layers.size());
   FATHOM_CHECK(
@@ -122,10 +131,8 @@ RankModel RankOf(const ModelSpec& spec, const RankPlace& place) {
   RankModel model;
   static_cast<ModelTraits&>(model) = spec;
   model.place = place;
-  const int32_t each = layers / place.stages, more = layers % place.stages;
-  const int32_t begin = place.stage * each + std::min(place.stage, more);
-  const int32_t end = begin + each + (place.stage < more ? 1 : 0);
-  for (int32_t i = begin; i < end; ++i) {
+  const LayerRange range = StagesOf(spec, place.tp, place.stages)[static_cast<size_t>(place.stage)];
+  for (int32_t i = range.begin; i < range.end; ++i) {
     model.layers.push_back(LayerOfRank(spec.layers[static_cast<size_t>(i)], i, place));
   }
   const bool tied_head = model.is_last_stage() && !spec.lm_head;

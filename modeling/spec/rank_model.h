@@ -65,8 +65,10 @@ struct RankLayer {
 
 struct RankModel : ModelTraits {
   RankPlace place;
-  std::vector<RankLayer> layers;            // The layers of the stage.
-  std::optional<RankParameter> embedding;   // In the first stage; if tied, also in the last one.
+  std::vector<RankLayer> layers;  // The layers of the stage.
+  // In the first stage. If tied, also in the last one; unless that is also the first one, only the
+  // rows of the LM head are needed there (HeadRowsOfTied).
+  std::optional<RankParameter> embedding;
   std::optional<RankParameter> final_norm;  // In the last stage, like the LM head.
   std::optional<RankParameter> lm_head;     // nullopt in the last stage: tied.
   int32_t vocab_rows = 0;  // Rows of the LM head on every rank; the last one may have fewer.
@@ -74,13 +76,14 @@ struct RankModel : ModelTraits {
   bool is_first_stage() const { return place.stage == 0; }
   bool is_last_stage() const { return place.stage + 1 == place.stages; }
   bool tied() const { return is_last_stage() && !lm_head; }
+  // The rows of the embedding that are the LM head of this rank. REQUIRES: tied().
+  TensorSlice HeadRowsOfTied() const;
   // Every parameter of the rank, in the order of the forward pass.
   std::vector<const RankParameter*> Parameters() const;
 };
 
-// REQUIRES: CheckTensorParallel(spec, place.tp) is OK; the place is within its numbers; there are
-// at most as many stages as layers. Layers are divided evenly among stages; the first stages have
-// one more.
+// REQUIRES: CheckTensorParallel(spec, place.tp) and CheckStages(spec, place.stages) are OK; the
+// place is within its numbers. Layers are divided among stages by their bytes (StagesOf).
 RankModel RankOf(const ModelSpec& spec, const RankPlace& place = {});
 
 // The elements of the rank's slices of the matrices that are read for every token, of its layers.

@@ -58,10 +58,10 @@ struct GroupLost {
   EpochId epoch;
 };
 
-// Rank 0's result of a step; the core gets no result of another rank. Results come in the order of
-// their steps, each once. A row that did not sample may be left out; a row that sampled has its
-// sequence, its position and one id, or a fault. The core ignores a result of another (term,
-// epoch). For a result that contradicts its plan the core returns a GroupAbort.
+// The answering rank's result of a step; the core gets no result of another rank. Results come in
+// the order of their steps, each once. A row that did not sample may be left out; a row that
+// sampled has its sequence, its position and one id, or a fault. The core ignores a result of
+// another (term, epoch). For a result that contradicts its plan the core returns a GroupAbort.
 struct StepDone {
   GroupId group;
   StepResult result;

@@ -112,6 +112,7 @@ void WorkerGroups::OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now
   if (beat.progress != worker.progress) worker.progress_us = now;
   worker.phase = beat.phase;
   worker.progress = beat.progress;
+  worker.collective = beat.collective;
 }
 
 void WorkerGroups::OnControlDown(PeerId control, const std::string& reason, TimeUs now,
@@ -218,11 +219,13 @@ std::optional<StepDone> WorkerGroups::OnResult(PeerId steps, StepResult result, 
     FormGroups(now, out);
     return std::nullopt;
   }
+  const auto was = PlaceOf(group, index);
   ++rank.next_result.value;
-  Worker& worker = workers_.at(rank.control);
-  worker.progress_us = now;
-  const int32_t answering = static_cast<int32_t>(group.ranks.size()) - worker.hello.worker->tp;
-  if (index != answering) return std::nullopt;  // Only rank 0 of the last stage sends rows.
+  // The time of this rank begins again, and that of the ranks that may have waited for it.
+  for (int32_t other = 0; other < group.shape.ranks(); ++other) {
+    if (PlaceOf(group, other) > was) workers_.at(group.ranks[other].control).progress_us = now;
+  }
+  if (index != group.shape.answering_rank()) return std::nullopt;
   last_step_us_ = now - group.sent_us.front();
   group.sent_us.pop_front();
   return StepDone{id, std::move(result)};
@@ -252,6 +255,20 @@ void WorkerGroups::OnAbort(const GroupAbort& abort, TimeUs now, GroupActions* ou
   FormGroups(now, out);
 }
 
+std::pair<StepId, int32_t> WorkerGroups::PlaceOf(const Group& group, int32_t rank) {
+  return {group.ranks[rank].next_result, group.shape.StageOf(rank)};
+}
+
+bool WorkerGroups::IsBehindAll(const Group& group, int32_t rank) const {
+  const auto order = [&](int32_t index) {
+    return std::pair(PlaceOf(group, index), workers_.at(group.ranks[index].control).collective);
+  };
+  for (int32_t other = 0; other < group.shape.ranks(); ++other) {
+    if (order(other) < order(rank)) return false;
+  }
+  return true;
+}
+
 std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now) const {
   if (now - worker.beat_us > options_.heartbeat_silence_us) {
     return fmt::format("no heartbeat for {} ms", Ms(now - worker.beat_us));
@@ -263,6 +280,7 @@ std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now
     if (rank.next_result == group.next_plan || now - worker.progress_us <= options_.stall_us) {
       return std::nullopt;
     }
+    if (!IsBehindAll(group, worker.rank)) return std::nullopt;  // It waits for another rank.
     return fmt::format("no progress for {} ms inside step {}", Ms(now - worker.progress_us),
                        rank.next_result.value);
   }

@@ -18,6 +18,7 @@
 #include "cluster/control_messages.h"
 #include "cluster/messages.h"
 #include "cluster/plan.h"
+#include "common/group_shape.h"
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/core/events.h"
@@ -26,8 +27,10 @@ namespace fathom::scheduler {
 
 struct WorkerGroupOptions {
   int64_t heartbeat_silence_us = kSilenceUs;
-  int64_t stall_us = 10'000'000;     // The progress word did not change for so long inside a step.
-  int64_t loading_us = 600'000'000;  // The longest time in LOADING or CAPTURING.
+  // The progress word of the rank that the others wait for did not change for so long inside a
+  // step.
+  int64_t stall_us = 10'000'000;
+  int64_t loading_us = 600'000'000;    // The longest time in LOADING or CAPTURING.
   int64_t connecting_us = 30'000'000;  // The longest time in another phase before the group is up.
   // A rank that ended its group waits this long before it is placed in a group again. If several
   // groups in a row are lost and none of them worked, all their ranks wait, twice as long each
@@ -73,8 +76,8 @@ class WorkerGroups {
 
   void OnStepsHello(PeerId steps, const StepsHello& hello, TimeUs now, GroupActions* out);
   void OnStepsDown(PeerId steps, const std::string& reason, TimeUs now, GroupActions* out);
-  // Checks the result of a rank. Rank 0's result is returned for the core; the others only show
-  // that their rank is alive.
+  // Checks the result of a rank. The answering rank's result (common/group_shape.h) is returned for
+  // the core; the others only show that their rank is alive.
   std::optional<StepDone> OnResult(PeerId steps, StepResult result, TimeUs now, GroupActions* out);
 
   // The core sends this plan. Returns the Steps streams of all ranks, ordered by rank; empty if the
@@ -90,8 +93,8 @@ class WorkerGroups {
 
   // Steps for which the result of at least one rank is missing.
   int32_t StepsInFlight() const;
-  // The time from sending the plan to rank 0's result, for the last OnResult that returned a
-  // StepDone.
+  // The time from sending the plan to the answering rank's result, for the last OnResult that
+  // returned a StepDone.
   int64_t last_step_us() const { return last_step_us_; }
   const ClusterFacts& facts() const { return facts_; }
   WorkerGroupStats Stats() const;
@@ -103,6 +106,7 @@ class WorkerGroups {
     int32_t rank = 0;
     Phase phase = Phase::kUnspecified;
     uint64_t progress = 0;
+    uint64_t collective = 0;  // Collectives that its rank has begun in the epoch.
     TimeUs beat_us = 0;       // Time of the last heartbeat.
     TimeUs phase_us = 0;      // Start of the present phase.
     TimeUs progress_us = 0;   // Time of the last sign of progress.
@@ -117,13 +121,14 @@ class WorkerGroups {
   };
   struct Group {
     EpochId epoch;
+    GroupShape shape;
     std::vector<Rank> ranks;
     GroupLimits limits;
     bool up = false;
     TimeUs formed_us = 0;
     TimeUs up_us = 0;
     StepId next_plan;            // Plans sent so far.
-    std::deque<TimeUs> sent_us;  // Send times of the plans whose result rank 0 has not sent.
+    std::deque<TimeUs> sent_us;  // Of the plans that the answering rank has not answered.
   };
 
   absl::Status CheckFacts(const Hello& hello) const;
@@ -141,6 +146,11 @@ class WorkerGroups {
   // The group of a Control peer if (term, epoch, rank) match its seat. Otherwise counts a stale
   // message.
   std::optional<GroupId> SeatOf(PeerId control, TermId term, EpochId epoch, int32_t rank);
+  // The step and the stage in which a rank is. A rank may wait for those at an earlier place.
+  static std::pair<StepId, int32_t> PlaceOf(const Group& group, int32_t rank);
+  // Whether this rank can wait for no other one: none is at an earlier place, or at this place
+  // behind by its collectives.
+  bool IsBehindAll(const Group& group, int32_t rank) const;
   // The reason why this worker counts as lost, or nullopt.
   std::optional<std::string> LossOf(const Worker& worker, TimeUs now) const;
   void UpdateFacts();

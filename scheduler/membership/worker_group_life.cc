@@ -82,6 +82,7 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
         std::min(seat.limits.mixed_step_tokens, limits.mixed_step_tokens);
   }
   seat.blocks = seat.limits.pool_blocks;
+  group.shape = seat.shape();
   group.limits = {.blocks = seat.blocks,
                   .block_tokens = seat.limits.block_tokens,
                   .slots = seat.limits.slots,

@@ -15,6 +15,7 @@
 #include "common/clock.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
+#include "modeling/layout/memory_plan.h"
 #include "worker/cpu/model_host.h"
 #include "worker/engine/engine.h"
 
@@ -36,7 +37,7 @@ class Bench {
                .step_tokens = 512,
                .vocab = config_.vocab};
     host_ = std::make_unique<ModelHost>(SpecOf(config_), checkpoint_.get(),
-                                        ModelHostOptions{1, limits_, LogitsRows(limits_), threads},
+                                        ModelHostOptions{{}, limits_, LogitsRows(limits_), threads},
                                         &clock_, &progress_);
     device_ = *host_->ForRank(0);
     comm_ = std::make_unique<SingleRankComm>();

@@ -15,7 +15,10 @@ import time
 
 from cluster import BIN, SLOW, TINY, Client, Cluster, pb, wait_until
 
-KV = str(200 * 16 * 8 * 2 * 2 * 64 * 4)  # 200 blocks of 16 tokens: too few for all streams, so some are suspended and replayed.
+
+def kv_bytes(pp):
+    """About 200 blocks of 16 tokens for the layers of a stage: too few for all streams, so some are suspended and replayed."""
+    return str(200 * 16 * 8 * 2 * 2 * 64 * 4 // pp)
 
 
 def start_time(pid):
@@ -78,7 +81,9 @@ class Hand:
 
 
 class Layout:
-    def __init__(self):
+    def __init__(self, shape):
+        self.shape = shape  # tp, pp, dp.
+        self.workers = [f"worker-{i}" for i in range(shape[0] * shape[1] * shape[2])]
         self.seen = {}  # (pid, start time) to role, for every process that ever existed.
 
     def note(self):
@@ -109,14 +114,15 @@ class Layout:
 
 
 class Served(Layout):
-    """`fathom serve -tp 2`, and a second router by hand."""
+    """`fathom serve`, and a second router by hand."""
 
     name, option = "under fathom serve", "serve"
 
-    def __init__(self, seed):
-        super().__init__()
+    def __init__(self, seed, shape):
+        super().__init__(shape)
         self.rng = random.Random(f"served {seed}")
-        self.cluster = Cluster("-tp", "2", "--kv-cache-memory", KV).__enter__()
+        tp, pp, dp = map(str, shape)
+        self.cluster = Cluster("-tp", tp, "-pp", pp, "-dp", dp, "--kv-cache-memory", kv_bytes(shape[1])).__enter__()
         self.second = Hand("fathom-router", ["--model", str(TINY), "--scheduler", f"127.0.0.1:{self.cluster.ready['scheduler_port']}"],
                            ["grpc_port", "http_port"])
         self.second.wait_for_ports()
@@ -160,20 +166,22 @@ class Served(Layout):
 
 
 class ByHand(Layout):
-    """A scheduler, two workers and two routers, each started by this program, in any order."""
+    """A scheduler, the workers and two routers, each started by this program, in any order."""
 
     name, option = "by hand", "hand"
 
-    def __init__(self, seed):
-        super().__init__()
+    def __init__(self, seed, shape):
+        super().__init__(shape)
         self.rng = random.Random(f"by hand {seed}")
         self.folder = tempfile.TemporaryDirectory(prefix="fathom-chaos-")
         self.hands = {"scheduler": Hand("fathom-scheduler", ["--term-file", f"{self.folder.name}/term"], ["port", "metrics_port"])}
         self.hands["scheduler"].wait_for_ports()
         inside = ["--model", str(TINY), "--scheduler", f"127.0.0.1:{self.hands['scheduler'].ports['port']}"]
+        tp, pp, _ = map(str, shape)
+        for i, role in enumerate(self.workers):
+            self.hands[role] = Hand("fathom-worker", [*inside, "-tp", tp, "-pp", pp, "--rank", str(i), "--local-workers", str(len(self.workers)),
+                                                      "--device", "cpu", "--kv-cache-memory", kv_bytes(shape[1])], ["port", "metrics_port"])
         for i in range(2):
-            self.hands[f"worker-{i}"] = Hand("fathom-worker", [*inside, "-tp", "2", "--rank", str(i), "--device", "cpu", "--kv-cache-memory", KV],
-                                             ["port", "metrics_port"])
             self.hands[f"router-{i}"] = Hand("fathom-router", inside, ["grpc_port", "http_port"])
         for hand in self.hands.values():
             hand.wait_for_ports()
@@ -194,7 +202,7 @@ class ByHand(Layout):
             hand.keep(self.rng)
 
     def close(self):
-        for role in ("router-0", "router-1", "worker-0", "worker-1", "scheduler"):
+        for role in ("router-0", "router-1", *self.workers, "scheduler"):
             self.hands[role].stop()
         self.folder.cleanup()
 

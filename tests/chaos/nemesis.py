@@ -20,7 +20,6 @@ from client import Client, Crowd
 from cluster import SLOW, wait_until
 from layouts import CONT, KILL, STOP, ByHand, Served, descriptors, send
 
-VICTIMS = ["scheduler", "worker-0", "worker-1", "router-0", "router-1"]
 ROUTERS = ["router-0", "router-1"]
 OVERLAPPING = "any of these within 2 s after another"
 
@@ -58,6 +57,7 @@ class Nemesis:
 
     def __init__(self, layout, tokens, rng):
         self.layout, self.tokens, self.rng = layout, tokens, rng
+        self.victims = ["scheduler", *layout.workers, *ROUTERS]
         self.done = []  # (kind, begin, end)
         self.stopped = {}
 
@@ -102,12 +102,12 @@ class Nemesis:
     # ---- The faults
 
     def kill_one(self):
-        role = self.rng.choice(VICTIMS)
+        role = self.rng.choice(self.victims)
         self.kill(role)
         return f"kill -9 {role.split('-')[0]}"
 
     def kill_two(self):
-        first, second = self.rng.sample(VICTIMS, 2)
+        first, second = self.rng.sample(self.victims, 2)
         self.kill(first)
         self.kill(second)
         names = sorted(role.split("-")[0] for role in (first, second))
@@ -120,13 +120,13 @@ class Nemesis:
         return "scheduler and all routers at once"
 
     def stop_one(self):
-        role = self.rng.choice(VICTIMS)
+        role = self.rng.choice(self.victims)
         seconds = self.rng.choice([0.2, 1.0, 3.0]) * (0.5 + self.rng.random())
         self.stop(role, seconds)
         return f"SIGSTOP {role.split('-')[0]} {'below' if seconds < 1.5 else 'above'} 1.5 s"
 
     def kill_at_start(self):
-        role = self.rng.choice(VICTIMS)
+        role = self.rng.choice(self.victims)
         self.kill(role)
         for _ in range(self.rng.randrange(1, 3)):
             if self.pid_of(role) is None:
@@ -136,9 +136,9 @@ class Nemesis:
         return f"again at its start: {role.split('-')[0]}"
 
     def kill_while_forming(self):
-        self.kill(self.rng.choice(["worker-0", "worker-1", "scheduler"]))
+        self.kill(self.rng.choice([*self.layout.workers, "scheduler"]))
         self.wait(self.rng.random() * 0.5)
-        self.kill(self.rng.choice(VICTIMS))
+        self.kill(self.rng.choice(self.victims))
         return "another while the group forms again"
 
     def wait_recovered(self):
@@ -192,7 +192,7 @@ class Run:
 
     def undisturbed(self):
         """The expected answers: each request runs alone on its stream."""
-        layout = Served(self.options.seed)
+        layout = Served(self.options.seed, self.options.shape)
         try:
             layout.wait_ready()
             client = Client(layout.router_ports(), lambda *_: None)
@@ -224,7 +224,7 @@ class Run:
 
     def disturbed(self, make, seconds, part):
         before = shared_memory()
-        layout = make(self.options.seed)
+        layout = make(self.options.seed, self.options.shape)
         layout.wait_ready()
         layout.note()
         serve = layout.roles().get("serve")
@@ -322,6 +322,11 @@ class Run:
         return 1 if self.faults else 0
 
 
+def shape_of(text):
+    tp, pp, dp = map(int, text.split("x"))
+    return tp, pp, dp
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
     parser.add_argument("--minutes", type=float, default=0.5, help="how long processes are killed and stopped, in all (default 0.5)")
@@ -330,6 +335,7 @@ def main():
     parser.add_argument("--requests", type=int, default=48, help="different requests (default 48)")
     parser.add_argument("--tokens", type=int, default=300, help="tokens of the longest answer (default 300)")
     parser.add_argument("--layout", choices=["both", "serve", "hand"], default="both", help="which kind of cluster (default both)")
+    parser.add_argument("--shape", type=shape_of, default=(2, 1, 1), metavar="TPxPPxDP", help="ranks, stages and copies, e.g. 2x2x1 (default 2x1x1)")
     parser.add_argument("--verbose", action="store_true", help="a line for each blow, and what fathom serve said")
     parser.add_argument("--first", action="store_true", help="end with the first fault")
     options = parser.parse_args()

@@ -118,7 +118,10 @@ TEST(ClusterPlanTest, WhatThisBuildCannotDoIsRefused) {
   EXPECT_FALSE(CheckOptions({.device = "cuda", .tp = 2}).ok());
   EXPECT_FALSE(CheckOptions({.device = "cuda", .dp = 3, .visible_gpus = {{"0", "1"}}}).ok());
   EXPECT_TRUE(CheckOptions({.device = "cuda", .dp = 2, .visible_gpus = {{"0", "1"}}}).ok());
-  EXPECT_FALSE(CheckOptions({.pp = 2}).ok());
+  EXPECT_TRUE(CheckOptions({.tp = 2, .pp = 2}).ok());
+  EXPECT_FALSE(CheckOptions({.device = "cuda", .pp = 2}).ok());
+  EXPECT_TRUE(CheckOptions({.tp = 8, .pp = 8}).ok());
+  EXPECT_FALSE(CheckOptions({.tp = 8, .pp = 9}).ok());
   EXPECT_FALSE(CheckOptions({.tp = 2, .worker_port = 65535}).ok());
   EXPECT_TRUE(CheckOptions({.tp = 1, .worker_port = 65535}).ok());
 }

@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "cli/plan/cpu_plan_report.h"
 #include "cli/plan/roofline.h"
 #include "modeling/architectures/architecture.h"
 #include "tests/cli/model_shape.h"
@@ -116,6 +118,41 @@ TEST(GpuCardsTest, NamesAreFoundAndUnique) {
   EXPECT_EQ(name_of("NVIDIA L4"), "l4");
   EXPECT_EQ(name_of("NVIDIA L40"), "");
   EXPECT_EQ(name_of("NVIDIA GeForce RTX 4090"), "");
+}
+
+TEST(CpuPlanReportTest, EachStageHasItsBytes) {
+  const ModelConfig config = Shape("deepseek-llm-7b");
+  const PlanFlags flags{.tp = 2, .pp = 3, .kv_cache_bytes = int64_t{4} << 30};
+  EXPECT_TRUE(flags.on_cpu());
+  const auto report = MakeCpuPlanReport("seven", config, flags);
+  ASSERT_TRUE(report.ok()) << ToString(report.status());
+  const nlohmann::ordered_json json = ToJson(*report);
+  ASSERT_EQ(json["stages"].size(), 3u);
+  int32_t layers = 0;
+  int64_t most = 0;
+  for (const auto& stage : json["stages"]) {
+    EXPECT_EQ(stage["first_layer"], layers);
+    layers += stage["layers"].get<int32_t>();
+    EXPECT_EQ(stage["total_bytes"], stage["weights_bytes"].get<int64_t>() +
+                                        stage["kv_bytes"].get<int64_t>() +
+                                        stage["work_bytes"].get<int64_t>());
+    most = std::max(most, stage["total_bytes"].get<int64_t>());
+  }
+  EXPECT_EQ(layers, 30);
+  EXPECT_EQ(json["total_bytes_of_largest_rank"], most);
+  EXPECT_THAT(ToText(*report), AllOf(HasSubstr("tp 2 x pp 3"), HasSubstr("layers 0 to "),
+                                     HasSubstr(", embedding"), HasSubstr(", LM head")));
+}
+
+TEST(CpuPlanReportTest, RefusalsSayWhatFits) {
+  const auto refusal = [](const PlanFlags& flags) {
+    return std::string(Message(MakeCpuPlanReport("m", Shape("deepseek-llm-7b"), flags).status()));
+  };
+  EXPECT_THAT(refusal({.pp = 31}), HasSubstr("use 1 to 30"));
+  EXPECT_THAT(refusal({.tp = 16, .pp = 5}), HasSubstr("use 1 to 4 stages"));
+  EXPECT_THAT(refusal({.pp = 2, .kv_cache_bytes = 1000}), HasSubstr("bytes or more"));
+  EXPECT_THAT(refusal({.dtype = "half", .pp = 2}), HasSubstr("--dtype half"));
+  EXPECT_THAT(Refusal({.device = "cuda", .pp = 2}), HasSubstr("--device cpu"));
 }
 
 }  // namespace

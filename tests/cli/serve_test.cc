@@ -375,7 +375,8 @@ TEST_F(ServeTest, ATakenPortAndBadFlagsAreToldAtOnce) {
   close(fd);
 
   EXPECT_EQ(Program(Words(kModel, {"--device", "cuda"})).WaitForExit(), kExitUsage);
-  EXPECT_EQ(Program(Words(kModel, {"-pp", "2"})).WaitForExit(), kExitUsage);
+  EXPECT_EQ(Program(Words(kModel, {"-pp", "9"})).WaitForExit(), kExitBadModel);  // 8 layers.
+  EXPECT_EQ(Program(Words(kModel, {"-tp", "16", "-pp", "8"})).WaitForExit(), kExitUsage);
   EXPECT_EQ(Program(Words(kModel, {"--block-size", "17"})).WaitForExit(), kExitUsage);
   EXPECT_EQ(Program({"serve"}).WaitForExit(), kExitUsage);
 }

@@ -9,14 +9,15 @@ from cluster import BIN, ROOT, Cluster
 SHARED = ROOT.parent / "shared"
 
 
-class Golden(unittest.TestCase):
-    def run_verify(self, cluster, goldens, *flags):
-        return subprocess.run([BIN / "fathom", "verify", "--goldens", str(goldens), "--server", f"127.0.0.1:{cluster.ready['grpc_port']}", *flags],
-                              capture_output=True, text=True, timeout=300)
+def run_verify(cluster, goldens, *flags):
+    return subprocess.run([BIN / "fathom", "verify", "--goldens", str(goldens), "--server", f"127.0.0.1:{cluster.ready['grpc_port']}", *flags],
+                          capture_output=True, text=True, timeout=300)
 
+
+class Golden(unittest.TestCase):
     def verify(self, model, goldens, *args):
         with Cluster(*args, model=model) as c:
-            run = self.run_verify(c, goldens)
+            run = run_verify(c, goldens)
         count = len(pathlib.Path(goldens).read_text(encoding="utf-8").splitlines())
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         self.assertIn("rule cpu", run.stdout)
@@ -45,8 +46,8 @@ class Golden(unittest.TestCase):
         broken = ROOT / "build/broken_golden.jsonl"
         broken.write_text(json.dumps(golden) + "\n", encoding="utf-8")
         with Cluster(model=ROOT / "models/fathom-tiny-draft") as c:
-            run = self.run_verify(c, broken)
-            by_cuda_rule = self.run_verify(c, broken, "--rule", "cuda")
+            run = run_verify(c, broken)
+            by_cuda_rule = run_verify(c, broken, "--rule", "cuda")
         self.assertNotEqual(run.returncode, 0)
         self.assertIn("0 of 1 exact", run.stdout + run.stderr)
         self.assertNotEqual(by_cuda_rule.returncode, 0)
@@ -62,9 +63,9 @@ class Golden(unittest.TestCase):
                 golden["logprobs"] = [x + 0.04 for x in golden["logprobs"]]
                 file.write(json.dumps(golden) + "\n")
         with Cluster(model=ROOT / "models/fathom-tiny") as c:
-            run = self.run_verify(c, goldens, "--rule", "cuda", "--json")
-            text = self.run_verify(c, goldens, "--rule", "cuda")
-            caught = self.run_verify(c, shifted, "--rule", "cuda", "--json")
+            run = run_verify(c, goldens, "--rule", "cuda", "--json")
+            text = run_verify(c, goldens, "--rule", "cuda")
+            caught = run_verify(c, shifted, "--rule", "cuda", "--json")
         found = json.loads(run.stdout)
         self.assertEqual((found["rule"], found["passed"], found["exact"], found["total"], found["failed"]), ("cuda", *[len(lines)] * 3, []))
         self.assertLess(found["logprob_difference_max"], 2e-3)

@@ -52,8 +52,8 @@ class DriverTest : public testing::Test {
     }
     Settle();
   }
-  FakeWorker* AddWorker(const std::string& process, int32_t tp, int32_t rank) {
-    owned_workers_.push_back(std::make_unique<FakeWorker>(&transport_, process, tp, rank));
+  FakeWorker* AddWorker(const std::string& process, int32_t tp, int32_t rank, int32_t pp = 1) {
+    owned_workers_.push_back(std::make_unique<FakeWorker>(&transport_, process, tp, rank, pp));
     workers_.push_back(owned_workers_.back().get());
     return workers_.back();
   }
@@ -109,6 +109,37 @@ TEST_F(DriverTest, ARequestStreamsToItsEnd) {
   EXPECT_EQ(router.last_stats.generation_tokens_total, 12u);
   EXPECT_EQ(router.last_stats.prompt_tokens_total, 21u);
   EXPECT_EQ(router.last_stats.groups, 1);
+}
+
+// Four ranks in two stages; a killed rank of the first stage disturbs no token.
+TEST_F(DriverTest, APipelineAnswersFromItsLastStage) {
+  FakeRouter router(&transport_);
+  routers_ = {&router};
+  for (int32_t rank = 0; rank < 4; ++rank) AddWorker(fmt::format("w{}", rank), 2, rank, 2);
+  Settle();
+  EXPECT_EQ(router.hellos.back().cluster.groups, 1);
+  std::vector<Record> records;
+  for (int32_t i = 0; i < 6; ++i) {
+    records.push_back(MakeRecord(fmt::format("r{}", i), 5 + 7 * i, 20));
+  }
+  stepping_ = false;
+  for (size_t i = 0; i < records.size(); ++i) router.Submit(records[i], i + 1);
+  Settle();
+  for (int step = 0; step < 6; ++step) {
+    for (FakeWorker* worker : workers_) worker->TakePlan();
+    Settle();
+  }
+  workers_[1]->Die();
+  Remove(workers_[1]);
+  stepping_ = true;
+  Settle();
+  EXPECT_FALSE(router.ended(1));
+  AddWorker("w4", 2, 1, 2);
+  Pass(1'000'000);
+  for (size_t i = 0; i < records.size(); ++i) {
+    EXPECT_TRUE(router.ended(i + 1));
+    EXPECT_EQ(router.ids(i + 1), Expected(records[i]));
+  }
 }
 
 TEST_F(DriverTest, APlanLeavesBeforeTheFramesOfTheSameResult) {

@@ -25,7 +25,8 @@ inline Hello RouterHello(const std::string& process, uint64_t term_seen = 0) {
   return hello;
 }
 
-inline Hello WorkerHello(const std::string& process, int32_t tp, int32_t preferred_rank) {
+inline Hello WorkerHello(const std::string& process, int32_t tp, int32_t preferred_rank,
+                         int32_t pp = 1) {
   Hello hello = RouterHello(process);
   hello.role = Role::kWorker;
   hello.config_digest = "config";
@@ -38,18 +39,20 @@ inline Hello WorkerHello(const std::string& process, int32_t tp, int32_t preferr
                              .limits = {limits.context_tokens, limits.block_tokens, limits.blocks,
                                         limits.slots, limits.step_tokens, 1000},
                              .tp = tp,
+                             .pp = pp,
                              .preferred_rank = preferred_rank};
   return hello;
 }
 
-// One rank. Every rank executes the plans; only rank 0 sends rows.
+// One rank. Every rank executes the plans; only the answering one sends rows.
 class FakeWorker {
  public:
-  FakeWorker(FakeTransport* transport, std::string process, int32_t tp, int32_t rank)
+  FakeWorker(FakeTransport* transport, std::string process, int32_t tp, int32_t rank,
+             int32_t pp = 1)
       : transport_(*transport),
         process_(std::move(process)),
         control_(transport_.Open(StreamKind::kControl)) {
-    transport_.Say(control_, WorkerHello(process_, tp, rank));
+    transport_.Say(control_, WorkerHello(process_, tp, rank, pp));
   }
 
   // Handles one message of Control. Returns false if none waits or the stream has ended.
@@ -86,7 +89,7 @@ class FakeWorker {
     EXPECT_TRUE(result.ok()) << ToString(result.status());
     if (!result.ok()) return false;
     result->rank = seat_->rank;
-    if (seat_->rank != 0) result->rows.clear();
+    if (seat_->rank != seat_->shape().answering_rank()) result->rows.clear();
     transport_.Say(*steps_, *std::move(result));
     return true;
   }

@@ -70,18 +70,21 @@ TEST(SchedulerSim, WithoutRunAheadEveryRequestEndsOnceToo) {
   ExpectClean(world, options);
 }
 
-// Plans in three lanes, as pipeline stages need them, with all faults.
+// Groups of two, three and five pipeline stages: a lane for each stage and one plan more, with all
+// faults.
 TEST(SchedulerSim, PlansInLanesEndEveryRequestOnceToo) {
-  WorldOptions options;
-  options.seed = TestSeed(80);
-  options.requests = 2'000;
-  options.check_every_events = 64;
-  options.limits.plans_in_flight = 4;
-  options.limits.lanes = 3;
-  SCOPED_TRACE(Replay(options.seed));
-  World world(options);
-  world.Run();
-  ExpectClean(world, options);
+  for (const int32_t stages : {2, 3, 5}) {
+    WorldOptions options;
+    options.seed = TestSeed(80);
+    options.requests = 1'500;
+    options.check_every_events = 64;
+    options.limits.plans_in_flight = stages + 1;
+    options.limits.lanes = stages;
+    SCOPED_TRACE(fmt::format("{} stages, {}", stages, Replay(options.seed)));
+    World world(options);
+    world.Run();
+    ExpectClean(world, options);
+  }
 }
 
 // With this seed a leader takes over with one token of a client's 14, and a group of another kind

@@ -51,6 +51,29 @@ Sequence::Sequence(int32_t first_block, int32_t blocks) {
   for (int32_t i = 0; i < blocks; ++i) table.push_back(BlockId{first_block + i});
 }
 
+absl::StatusOr<std::span<const float>> StagedDecoder::Forward(const ForwardBatch& batch) {
+  absl::StatusOr<std::span<const float>> values = std::span<const float>();
+  std::vector<ForwardRow> rows(batch.rows.begin(), batch.rows.end());
+  for (Stage& stage : stages_) {
+    values = stage.decoder->Forward({rows, batch.block_tables, *values});
+    if (!values.ok()) return values;
+    for (ForwardRow& row : rows) row.token = -1;  // A later stage reads none.
+  }
+  return values;
+}
+
+size_t StagedDecoder::weight_bytes() const {
+  size_t bytes = 0;
+  for (const Stage& stage : stages_) bytes += stage.decoder->weight_bytes();
+  return bytes;
+}
+
+size_t StagedDecoder::work_bytes() const {
+  size_t bytes = 0;
+  for (const Stage& stage : stages_) bytes += stage.decoder->work_bytes();
+  return bytes;
+}
+
 namespace {
 
 constexpr int32_t kStepTokens = 1024;
@@ -73,19 +96,31 @@ std::unique_ptr<Rank> LoadRank(const std::filesystem::path& folder, const RigOpt
     rank->comm = std::make_unique<ThreadComm>(ranks, index, options.tp);
   }
   rank->pool = std::make_unique<kernels::ThreadPool>(options.threads);
-  const RankModel model = RankOf(SpecOf(*config), {.tp = options.tp, .tp_rank = index});
-  auto kv =
-      KvCache::Allocate(KvShapeOf(model, options.block_tokens, kPoolTokens / options.block_tokens));
-  EXPECT_TRUE(kv.ok()) << ToString(kv.status());
-  if (!kv.ok()) return nullptr;
-  rank->kv = *std::move(kv);
-  auto decoder = Decoder::Load(
-      model, **checkpoint,
-      {.step_tokens = kStepTokens, .logits_rows = kStepTokens, .context_tokens = kContextTokens},
-      rank->kv.get(), rank->comm.get(), rank->pool.get());
-  EXPECT_TRUE(decoder.ok()) << ToString(decoder.status());
-  if (!decoder.ok()) return nullptr;
-  rank->decoder = *std::move(decoder);
+  std::vector<StagedDecoder::Stage> stages;
+  for (int i = 0; i < options.stages; ++i) {
+    const RankModel model =
+        RankOf(SpecOf(*config),
+               {.tp = options.tp, .tp_rank = index, .stage = i, .stages = options.stages});
+    auto kv = KvCache::Allocate(
+        KvShapeOf(model, options.block_tokens, kPoolTokens / options.block_tokens));
+    EXPECT_TRUE(kv.ok()) << ToString(kv.status());
+    if (!kv.ok()) return nullptr;
+    StagedDecoder::Stage& stage = stages.emplace_back();
+    stage.kv = *std::move(kv);
+    auto decoder = Decoder::Load(
+        model, **checkpoint,
+        {.step_tokens = kStepTokens, .logits_rows = kStepTokens, .context_tokens = kContextTokens},
+        stage.kv.get(), rank->comm.get(), rank->pool.get());
+    EXPECT_TRUE(decoder.ok()) << ToString(decoder.status());
+    if (!decoder.ok()) return nullptr;
+    stage.decoder = *std::move(decoder);
+  }
+  if (stages.size() > 1) {
+    rank->decoder = std::make_unique<StagedDecoder>(std::move(stages));
+  } else {
+    rank->kv = std::move(stages[0].kv);
+    rank->decoder = std::move(stages[0].decoder);
+  }
   return rank;
 }
 

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <span>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/thread_pool.h"
@@ -54,11 +55,30 @@ class ThreadComm final : public Comm {
 
 struct RigOptions {
   int tp = 1;
+  int stages = 1;
   int threads = 1;
   int32_t block_tokens = 16;
 };
 
-// One rank with its cache, for a script.
+// The stages of a pipeline, which compute each batch one after the other in one thread.
+class StagedDecoder final : public Decoder {
+ public:
+  struct Stage {
+    std::unique_ptr<KvCache> kv;
+    std::unique_ptr<Decoder> decoder;
+  };
+  // REQUIRES: they are in order, and at least two.
+  explicit StagedDecoder(std::vector<Stage> stages) : stages_(std::move(stages)) {}
+  absl::StatusOr<std::span<const float>> Forward(const ForwardBatch& batch) override;
+  int32_t hidden() const override { return stages_.front().decoder->hidden(); }
+  size_t weight_bytes() const override;
+  size_t work_bytes() const override;
+
+ private:
+  std::vector<Stage> stages_;
+};
+
+// The ranks of all stages with one tp rank, for a script. `kv` is null if there are several stages.
 struct Rank {
   std::unique_ptr<Comm> comm;
   std::unique_ptr<kernels::ThreadPool> pool;

@@ -13,6 +13,7 @@
 
 #include "common/status.h"
 #include "kernels/logprob.h"
+#include "modeling/architectures/architecture.h"
 #include "tests/worker/decoder_rig.h"
 
 namespace fathom::worker {
@@ -128,6 +129,37 @@ TEST_P(GoldenTest, TokensAreExactAndLogprobsClose) {
 INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, testing::ValuesIn(GoldenCases()),
                          [](const auto& param_info) { return param_info.param.name; });
 
+int LayersOf(const fs::path& folder) {
+  const auto config = ReadModelConfig(folder);
+  return config.ok() ? static_cast<int>(SpecOf(*config).layers.size()) : 0;
+}
+
+// The logits of all prompts of the goldens, one after the other, in chunks of 7 tokens.
+std::vector<float> LogitsOfPrompts(const GoldenCase& golden_case, int stages) {
+  const std::vector<Golden> goldens = ReadGoldens(golden_case.goldens);
+  std::vector<float> logits;
+  RunRanks(golden_case.folder, {.tp = golden_case.tp, .stages = stages}, [&](Rank& rank) {
+    for (const Golden& golden : goldens) {
+      Sequence sequence(1, 2048 / 16);
+      const std::span<const TokenId> ids(golden.prompt_ids);
+      const auto mine =
+          FeedInChunks(rank, sequence, ids.first(std::min(ids.size(), size_t{40})), 7);
+      if (rank.comm->rank() == 0) logits.insert(logits.end(), mine.begin(), mine.end());
+    }
+  });
+  return logits;
+}
+
+TEST_P(GoldenTest, StagesHaveTheBitsOfTheWholeModel) {
+  const std::vector<float> whole = LogitsOfPrompts(GetParam(), 1);
+  ASSERT_FALSE(whole.empty());
+  const int layers = LayersOf(GetParam().folder);
+  ASSERT_GE(layers, 2);
+  for (const int stages : {2, layers}) {
+    EXPECT_TRUE(LogitsOfPrompts(GetParam(), stages) == whole) << stages << " stages";
+  }
+}
+
 const fs::path kTiny = kRoot / "models/fathom-tiny";
 
 std::vector<TokenId> RandomIds(size_t count, uint32_t seed) {
@@ -182,6 +214,22 @@ TEST(DecoderTest, RowsWithoutLogitsDoNotMatter) {
       EXPECT_TRUE(none.empty());
       const auto last = Feed(rank, blind, ids.subspan(599));
       EXPECT_TRUE(std::equal(last.begin(), last.end(), all.end() - kVocab)) << "tp " << tp;
+    });
+  }
+}
+
+// The rows with logits are chosen in the last layer of the last stage only.
+TEST(DecoderTest, StagesChunksAndThreadsDoNotMatter) {
+  for (const int tp : {1, 2}) {
+    const std::vector<float> whole = LogitsOf({.tp = tp}, kIds.size());
+    for (const int stages : {2, 3, 8}) {
+      EXPECT_TRUE(LogitsOf({.tp = tp, .stages = stages}, kIds.size()) == whole) << stages;
+    }
+    EXPECT_TRUE(LogitsOf({.tp = tp, .stages = 4, .threads = 2}, 50) == whole);
+    RunRanks(kTiny, {.tp = tp, .stages = 3}, [&](Rank& rank) {
+      Sequence sequence(1, 64);
+      const auto last = Feed(rank, sequence, kIds, [](size_t i) { return i + 1 == kIds.size(); });
+      EXPECT_TRUE(std::equal(last.begin(), last.end(), whole.end() - 4096)) << "tp " << tp;
     });
   }
 }

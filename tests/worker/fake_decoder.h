@@ -1,6 +1,6 @@
 // tests/worker/fake_decoder.h: a Decoder whose logits are a hash of all tokens in the blocks of the
 // row's block table. A wrong block, position, copy or batch therefore changes the answer. It keeps
-// the tokens in a real KvCache.
+// the tokens in a real KvCache. As a stage of a pipeline it passes the tokens on as hidden values.
 #pragma once
 
 #include <algorithm>
@@ -19,6 +19,15 @@ namespace fathom::worker {
 inline constexpr int32_t kFakeVocab = 40;
 // A sequence that contains this token has non-finite logits from there on.
 inline constexpr TokenId kPoison = 39;
+
+inline constexpr int32_t kFakeHidden = 3;
+
+// The place of a FakeDecoder in a pipeline.
+struct FakeStage {
+  bool first = true;
+  bool last = true;
+  bool poisons = true;  // In this stage the hidden values of a poisoned sequence become non-finite.
+};
 
 inline std::vector<float> FakeLogits(std::span<const TokenId> ids) {
   uint64_t hash = 14695981039346656037u;
@@ -46,8 +55,8 @@ class FakeDecoder final : public Decoder {
             .pool_blocks = pool_blocks};
   }
 
-  FakeDecoder(KvCache* kv, Comm* comm, int32_t logits_rows)
-      : kv_(kv), comm_(comm), logits_rows_(logits_rows) {}
+  FakeDecoder(KvCache* kv, Comm* comm, int32_t logits_rows, const FakeStage& stage = {})
+      : kv_(kv), comm_(comm), logits_rows_(logits_rows), stage_(stage) {}
 
   absl::StatusOr<std::span<const float>> Forward(const ForwardBatch& batch) override {
     std::vector<float> ranks(64, static_cast<float>(comm_->rank() + 1));
@@ -56,21 +65,26 @@ class FakeDecoder final : public Decoder {
     for (const float sum : ranks) FATHOM_CHECK(sum == size * (size + 1) / 2);
     largest_batch = std::max(largest_batch, std::ssize(batch.rows));
     ++forwards;
-    logits_.clear();
+    values_.clear();
+    FATHOM_CHECK(batch.hidden.size() == (stage_.first ? 0 : batch.rows.size() * kFakeHidden));
     int32_t with_logits = 0;
-    for (const ForwardRow& row : batch.rows) {
+    for (size_t i = 0; i < batch.rows.size(); ++i) {
+      const ForwardRow& row = batch.rows[i];
+      const std::span<const float> in =
+          stage_.first ? batch.hidden : batch.hidden.subspan(i * kFakeHidden, kFakeHidden);
       const std::span<const BlockId> blocks = batch.block_tables[static_cast<size_t>(row.sequence)];
-      *Cell(blocks, row.position) = static_cast<float>(row.token);
-      if (!row.logits) continue;
-      FATHOM_CHECK(++with_logits <= logits_rows_);
-      std::vector<TokenId> ids;
-      for (int32_t i = 0; i <= row.position; ++i)
-        ids.push_back(static_cast<TokenId>(*Cell(blocks, i)));
-      const std::vector<float> logits = FakeLogits(ids);
-      logits_.insert(logits_.end(), logits.begin(), logits.end());
+      *Cell(blocks, row.position) = stage_.first ? static_cast<float>(row.token) : in[0];
+      if (row.logits) FATHOM_CHECK(++with_logits <= logits_rows_);
+      if (!stage_.last) {
+        AddHidden(IdsUpTo(blocks, row.position), in);
+      } else if (row.logits) {
+        const std::vector<float> logits = FakeLogits(IdsUpTo(blocks, row.position));
+        values_.insert(values_.end(), logits.begin(), logits.end());
+      }
     }
-    return std::span<const float>(logits_);
+    return std::span<const float>(values_);
   }
+  int32_t hidden() const override { return kFakeHidden; }
   size_t weight_bytes() const override { return 0; }
   size_t work_bytes() const override { return 0; }
 
@@ -80,6 +94,21 @@ class FakeDecoder final : public Decoder {
  private:
   static constexpr int32_t kWidth = 16;
 
+  std::vector<TokenId> IdsUpTo(std::span<const BlockId> blocks, int32_t position) {
+    std::vector<TokenId> ids;
+    for (int32_t i = 0; i <= position; ++i) {
+      ids.push_back(static_cast<TokenId>(*Cell(blocks, i)));
+    }
+    return ids;
+  }
+  // The hidden values of a row are its token, a value that may become NaN, and a constant.
+  void AddHidden(const std::vector<TokenId>& ids, std::span<const float> in) {
+    const bool poisoned = stage_.poisons && std::find(ids.begin(), ids.end(), kPoison) != ids.end();
+    const float value = stage_.first ? 0 : in[1];
+    values_.push_back(static_cast<float>(ids.back()));
+    values_.push_back(poisoned ? std::numeric_limits<float>::quiet_NaN() : value);
+    values_.push_back(7);
+  }
   float* Cell(std::span<const BlockId> blocks, int32_t position) {
     const int32_t block_tokens = kv_->shape().block_tokens;
     const BlockId block = blocks[static_cast<size_t>(position / block_tokens)];
@@ -91,7 +120,8 @@ class FakeDecoder final : public Decoder {
   KvCache* const kv_;
   Comm* const comm_;
   const int32_t logits_rows_;
-  std::vector<float> logits_;
+  const FakeStage stage_;
+  std::vector<float> values_;
 };
 
 }  // namespace fathom::worker

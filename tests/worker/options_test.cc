@@ -42,6 +42,8 @@ TEST(Options, ThreadsAreSharedByTheWorkersOfTheMachine) {
   EXPECT_EQ(ThreadsFor({.tp = 4}, 2), 1);
   EXPECT_EQ(LocalWorkers({}), 1);
   EXPECT_EQ(LocalWorkers({.tp = 2}), 2);
+  EXPECT_EQ(LocalWorkers({.tp = 2, .pp = 3}), 6);
+  EXPECT_EQ(ThreadsFor({.tp = 2, .pp = 2}, 16), 3);
   EXPECT_EQ(LocalWorkers({.tp = 2, .local_workers = 8}), 8);
 }
 
@@ -100,6 +102,24 @@ TEST(Options, TheGpusTypes) {
               HasSubstr("--device cpu"));
 }
 
+// A rank may be in any stage, so its numbers are those of the largest one.
+TEST(Options, StagesShareTheModelAndThePoolIsThatOfTheLargestStage) {
+  const ModelConfig config = Shape("deepseek-llm-7b");
+  Options options;
+  ASSERT_FALSE(Parse({"-pp", "2", "--kv-cache-memory", "4G", "--max-num-seqs", "8"}, &options));
+  ASSERT_TRUE(ResolveDevice(false, &options).ok());
+  const auto two = SizesFor(options, config);
+  ASSERT_TRUE(two.ok()) << ToString(two.status());
+  options.pp = 1;
+  const auto one = SizesFor(options, config);
+  ASSERT_TRUE(one.ok()) << ToString(one.status());
+  EXPECT_LT(two->total_bytes - two->kv_cache_bytes,
+            (one->total_bytes - one->kv_cache_bytes) * 2 / 3);
+  EXPECT_NEAR(two->limits.pool_blocks, 2 * one->limits.pool_blocks, one->limits.pool_blocks / 8);
+  Options many;
+  EXPECT_EQ(Parse({"-tp", "16", "-pp", "8"}, &many), kExitUsage);
+}
+
 TEST(Options, WhatADeviceDoesNotDo) {
   const auto refusal = [](bool cuda, const std::vector<std::string>& words) {
     Options options;
@@ -107,6 +127,7 @@ TEST(Options, WhatADeviceDoesNotDo) {
     return std::string(Message(ResolveDevice(cuda, &options)));
   };
   EXPECT_THAT(refusal(true, {"-tp", "2"}), HasSubstr("use -dp"));
+  EXPECT_THAT(refusal(true, {"-pp", "2"}), HasSubstr("--device cpu"));
   EXPECT_THAT(refusal(false, {"--dtype", "half"}), HasSubstr("--dtype auto"));
   EXPECT_THAT(refusal(false, {"--block-size", "48"}), HasSubstr("16, 32, 64 or 128"));
   EXPECT_THAT(refusal(false, {"--max-num-seqs", "8", "--max-num-batched-tokens", "7"}),

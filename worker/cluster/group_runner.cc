@@ -5,10 +5,16 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "common/log.h"
-#include "worker/comm/shm_comm.h"
 #include "worker/engine/step_loop.h"
 
 namespace fathom::worker {
+namespace {
+
+// The rounds of GroupExchange.
+constexpr int32_t kStageRound = 0;   // The region of a stage, from its tp rank 0.
+constexpr int32_t kStagesRound = 1;  // The links between stages, from rank 0.
+
+}  // namespace
 
 GroupRunner::GroupRunner(const GroupRunnerOptions& options, Membership* membership,
                          Control* control, DeviceForRank device_for_rank, const Clock* clock,
@@ -49,9 +55,12 @@ void GroupRunner::End(Epoch& epoch, const absl::Status& status) {
 absl::Status GroupRunner::CheckSeat(const GroupSeat& seat) const {
   const EngineLimits& own = options_.limits;
   const EngineLimits& asked = seat.limits;
-  if (seat.tp != options_.tp || seat.rank < 0 || seat.rank >= seat.tp) {
-    return FailedPrecondition("rank {} of {} for a worker started with --tensor-parallel-size {}",
-                              seat.rank, seat.tp, options_.tp);
+  const GroupShape& shape = options_.shape;
+  if (seat.shape() != shape || seat.rank < 0 || seat.rank >= shape.ranks()) {
+    return FailedPrecondition(
+        "rank {} of tp {} x pp {} for a worker started with --tensor-parallel-size {} and "
+        "--pipeline-parallel-size {}",
+        seat.rank, seat.tp, seat.pp, shape.tp, shape.pp);
   }
   if (asked.context_tokens > own.context_tokens || asked.block_tokens != own.block_tokens ||
       asked.pool_blocks > own.pool_blocks || asked.slots > own.slots || asked.slots < 1 ||
@@ -70,32 +79,33 @@ absl::Status GroupRunner::CheckSeat(const GroupSeat& seat) const {
 absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
   const GroupSeat& seat = epoch.seat();
   progress_->phase.store(Phase::kConnecting);
-  FATHOM_ASSIGN_OR_RETURN(const std::unique_ptr<Comm> comm, Connect(epoch));
-  // The abort of the region also releases the other ranks of this host from their collectives.
-  int abort_comm = -1;
-  if (auto* shared = dynamic_cast<ShmComm*>(comm.get())) {
-    abort_comm = epoch.OnAbort([shared] { shared->Abort(); });
-  }
-  device.comm()->SetTarget(comm.get());
+  FATHOM_ASSIGN_OR_RETURN(Links links, Connect(epoch));
+  const int abort_links = epoch.OnAbort([&links] { links.Abort(); });
+  device.comm()->SetTarget(links.comm.get(), links.stages.get());
   progress_->op.store(0);
   const absl::Cleanup leave = [&] {
-    epoch.Forget(abort_comm);
+    epoch.Forget(abort_links);
     device.comm()->SetTarget(nullptr);
   };
   control_->SendReady(epoch);
-  LogInfo("rank {} of {} in epoch {} of term {}", seat.rank, seat.tp, seat.epoch.value,
-          seat.term.value);
+  const GroupShape shape = seat.shape();
+  LogInfo("rank {} of {} (stage {} of {}, tp rank {}) in epoch {} of term {}", seat.rank,
+          shape.ranks(), shape.StageOf(seat.rank), shape.pp, shape.TpRankOf(seat.rank),
+          seat.epoch.value, seat.term.value);
   const std::unique_ptr<StepChannel> channel = control_->DialSteps(epoch);
   absl::Status status =
       RunEpoch(epoch, {&device, channel.get(), clock_, progress_, stop_, observer_});
-  End(epoch, status);  // Before the region is destroyed: this releases the peers that wait in a
-                       // collective.
+  End(epoch, status);  // Before the regions are destroyed: this releases the peers that wait.
   return status;
 }
 
-absl::StatusOr<std::unique_ptr<Comm>> GroupRunner::Connect(Epoch& epoch) {
+void GroupRunner::Links::Abort() {
+  if (shared != nullptr) shared->Abort();
+  if (stages != nullptr) stages->Abort();
+}
+
+absl::StatusOr<GroupRunner::Links> GroupRunner::Connect(Epoch& epoch) {
   const GroupSeat& seat = epoch.seat();
-  if (seat.tp == 1) return std::make_unique<SingleRankComm>();
   for (const GroupPeer& peer : seat.peers) {
     if (peer.host != seat.peers.front().host) {
       return FailedPrecondition(
@@ -103,15 +113,48 @@ absl::StatusOr<std::unique_ptr<Comm>> GroupRunner::Connect(Epoch& epoch) {
           seat.peers.front().host, peer.host);
     }
   }
-  if (seat.rank == 0) {
-    FATHOM_ASSIGN_OR_RETURN(std::unique_ptr<ShmComm> comm, ShmComm::Create(seat.tp));
-    control_->SendExchange(epoch, 0, comm->name());
-    return comm;
+  Links links;
+  FATHOM_RETURN_IF_ERROR(ConnectStage(epoch, &links));
+  FATHOM_RETURN_IF_ERROR(ConnectStages(epoch, &links));
+  return links;
+}
+
+absl::Status GroupRunner::ConnectStage(Epoch& epoch, Links* links) {
+  const GroupShape shape = epoch.seat().shape();
+  const int32_t rank = epoch.seat().rank;
+  if (shape.tp == 1) {
+    links->comm = std::make_unique<SingleRankComm>();
+    return absl::OkStatus();
+  }
+  std::unique_ptr<ShmComm> comm;
+  if (shape.TpRankOf(rank) == 0) {
+    FATHOM_ASSIGN_OR_RETURN(comm, ShmComm::Create(shape.tp));
+    control_->SendExchange(epoch, kStageRound, comm->name());
+  } else {
+    const int32_t maker = shape.RankAt(shape.StageOf(rank), 0);
+    FATHOM_ASSIGN_OR_RETURN(const std::string name,
+                            epoch.WaitExchange(kStageRound, maker, options_.exchange_timeout));
+    FATHOM_ASSIGN_OR_RETURN(comm, ShmComm::Open(name, shape.TpRankOf(rank), shape.tp));
+  }
+  links->shared = comm.get();
+  links->comm = std::move(comm);
+  return absl::OkStatus();
+}
+
+absl::Status GroupRunner::ConnectStages(Epoch& epoch, Links* links) {
+  const GroupShape shape = epoch.seat().shape();
+  const int32_t rank = epoch.seat().rank;
+  if (shape.pp == 1) return absl::OkStatus();
+  if (rank == 0) {
+    FATHOM_ASSIGN_OR_RETURN(links->stages,
+                            ShmStages::Create(shape, RingBytes(shape, options_.messages)));
+    control_->SendExchange(epoch, kStagesRound, links->stages->name());
+    return absl::OkStatus();
   }
   FATHOM_ASSIGN_OR_RETURN(const std::string name,
-                          epoch.WaitExchange(0, 0, options_.exchange_timeout));
-  FATHOM_ASSIGN_OR_RETURN(std::unique_ptr<ShmComm> comm, ShmComm::Open(name, seat.rank, seat.tp));
-  return comm;
+                          epoch.WaitExchange(kStagesRound, 0, options_.exchange_timeout));
+  FATHOM_ASSIGN_OR_RETURN(links->stages, ShmStages::Open(name, shape, rank));
+  return absl::OkStatus();
 }
 
 }  // namespace fathom::worker

@@ -9,9 +9,13 @@
 #include <functional>
 #include <memory>
 
+#include "common/group_shape.h"
 #include "common/status.h"
 #include "worker/cluster/control.h"
 #include "worker/cluster/membership.h"
+#include "worker/comm/comm.h"
+#include "worker/comm/shm_comm.h"
+#include "worker/comm/shm_stages.h"
 #include "worker/engine/device.h"
 #include "worker/engine/epoch.h"
 #include "worker/engine/step_stream.h"
@@ -20,8 +24,9 @@
 namespace fathom::worker {
 
 struct GroupRunnerOptions {
-  int32_t tp = 1;
-  EngineLimits limits;  // The limits of this worker; those of a seat may be lower.
+  GroupShape shape;
+  EngineLimits limits;     // The limits of this worker; those of a seat may be lower.
+  StageMessages messages;  // With several stages: the longest ones of a step.
   std::chrono::milliseconds exchange_timeout{10'000};
 };
 
@@ -43,8 +48,19 @@ class GroupRunner {
   uint64_t epochs() const { return epochs_.load(); }
 
  private:
+  // The ways to the other ranks in one epoch.
+  struct Links {
+    std::unique_ptr<Comm> comm;         // Of the stage.
+    ShmComm* shared = nullptr;          // `comm`, if the stage has several ranks.
+    std::unique_ptr<ShmStages> stages;  // Null if the group has one stage.
+    // Ends every wait of every rank that shares memory with this one.
+    void Abort();
+  };
+
   absl::Status RunSeat(Epoch& epoch, Device& device);
-  absl::StatusOr<std::unique_ptr<Comm>> Connect(Epoch& epoch);
+  absl::StatusOr<Links> Connect(Epoch& epoch);
+  absl::Status ConnectStage(Epoch& epoch, Links* links);
+  absl::Status ConnectStages(Epoch& epoch, Links* links);
   // Ends the epoch if it has not ended yet, and tells the leader why.
   void End(Epoch& epoch, const absl::Status& status);
   absl::Status CheckSeat(const GroupSeat& seat) const;

@@ -280,10 +280,6 @@ absl::Status SchedulerClient::Stream::HearHello(const Hello& hello, bool* heard)
 
 void SchedulerClient::Stream::HearGroup(GroupSeat group) {
   if (!HearTerm(group.term)) return;
-  if (group.pp > 1) {
-    return Send(ControlUpOf(GroupFailed{group.term, group.epoch, group.rank,
-                                        "Group.pp: pipeline stages are not built"}));
-  }
   group.limits.pool_blocks = group.blocks;
   shared_.membership->Join(group, index_);
 }

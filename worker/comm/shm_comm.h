@@ -3,10 +3,8 @@
 // each rank reads all parts in rank order. There are two buffers, used in turn, so that one meeting
 // of the ranks is enough for a collective: a rank writes a buffer again only after every rank has
 // published the next collective, and has therefore read the buffer.
-// Thread: the engine thread calls Create, Open and the collectives; any thread calls Abort.
-// Invariant: the name in the file system exists until every rank is attached, or until the first
-// ShmComm of it is destroyed. Rank 0 holds a lock (flock) on a region that has a name. So Create
-// can recognize the names whose rank 0 was killed, and removes those of this user.
+// Thread: the engine thread calls Create, Open and the collectives; any thread calls Abort. The
+// memory is a ShmRegion.
 #pragma once
 
 #include <cstdint>
@@ -14,28 +12,26 @@
 #include <span>
 #include <string>
 
+#include "common/group_shape.h"
 #include "common/status.h"
 #include "worker/comm/comm.h"
+#include "worker/comm/shared_counter.h"
+#include "worker/comm/shm_region.h"
 
 namespace fathom::worker {
 
 class ShmComm final : public Comm {
  public:
-  static constexpr int kRanksMax = 64;
+  static constexpr int kRanksMax = kGroupRanksMax;
 
-  // For rank 0: makes a new region with a random name and mode 0600. `slot_floats`: the number of
-  // values of one rank in one meeting; a longer collective takes several meetings.
-  // RESOURCE_EXHAUSTED: /dev/shm has not enough room, or this user may not write there; the message
-  // says how much is needed.
+  // For rank 0: makes the region. `slot_floats`: the number of values of one rank in one meeting; a
+  // longer collective takes several meetings. Errors: those of ShmRegion::Create.
   static absl::StatusOr<std::unique_ptr<ShmComm>> Create(int size, int64_t slot_floats = 64 * 1024);
   // For the other ranks: opens the region by the name() of rank 0. INVALID_ARGUMENT: it is no such
   // region, or has another size.
   static absl::StatusOr<std::unique_ptr<ShmComm>> Open(const std::string& name, int rank, int size);
-  ~ShmComm() override;
-  ShmComm(const ShmComm&) = delete;
-  ShmComm& operator=(const ShmComm&) = delete;
 
-  const std::string& name() const { return name_; }
+  const std::string& name() const { return region_->name(); }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   absl::Status AllReduceSum(std::span<float> values) override;
@@ -45,25 +41,19 @@ class ShmComm final : public Comm {
   void Abort();
 
  private:
-  struct Header;
-  // `lock`: the locked file of rank 0, which the ShmComm takes over; -1 on other ranks.
-  ShmComm(std::string name, int rank, Header* header, size_t bytes, int lock);
+  ShmComm(std::unique_ptr<ShmRegion> region, int rank, int size);
 
   float* Slot(uint32_t meeting, int rank) const;
   // Publishes this rank's part of the next meeting and waits for the parts of all others.
   absl::Status Meet();
-  absl::Status WaitFor(int peer, uint32_t meeting);
-  void Unlink();
 
-  const std::string name_;
-  const int lock_;
+  const std::unique_ptr<ShmRegion> region_;
   const int rank_;
   const int size_;
-  Header* const header_;
-  const size_t bytes_;
   const int64_t slot_floats_;
-  float* const slots_;     // [2][size][slot_floats].
-  uint32_t meetings_ = 0;  // The number of meetings done; wraps around.
+  SharedCounter* const published_;  // [size]: the last meeting whose part the rank has written.
+  float* const slots_;              // [2][size][slot_floats].
+  uint32_t meetings_ = 0;           // The number of meetings done; wraps around.
 };
 
 }  // namespace fathom::worker

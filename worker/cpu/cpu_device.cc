@@ -17,7 +17,9 @@ void SeenTokens::Add(TokenId id, bool output) {
 }
 
 CpuDevice::CpuDevice(const CpuDeviceParts& parts)
-    : parts_(parts), states_(static_cast<size_t>(parts.limits.slots) + 1) {
+    : parts_(parts),
+      stages_(parts.comm, parts.limits.slots),
+      states_(static_cast<size_t>(parts.limits.slots) + 1) {
   FATHOM_CHECK(parts.logits_rows > 0);
 }
 
@@ -26,10 +28,12 @@ absl::Status CpuDevice::Submit(const StepBatch& batch) {
     FATHOM_RETURN_IF_ERROR(parts_.kv->Copy(copy.from, copy.to));
   }
   for (const BlockId block : batch.zeroed) FATHOM_RETURN_IF_ERROR(parts_.kv->Zero(block));
-  for (const AdmitWork& admit : batch.admits) Admit(admit);
-  PlanRows(batch);
+  for (const AdmitWork& admit : batch.admits) Admit(batch.step, admit);
   const TimeUs begin = parts_.clock->Now();
   const int64_t collective_us = parts_.comm->collective_us();
+  FATHOM_RETURN_IF_ERROR(TakeSamples(batch));
+  FATHOM_RETURN_IF_ERROR(ChooseChunks(batch));
+  PlanRows(batch);
   for (size_t from = 0, end = 0; from < rows_.size(); from = end) {
     int32_t with_logits = 0;
     for (; end < rows_.size(); ++end) {
@@ -38,6 +42,7 @@ absl::Status CpuDevice::Submit(const StepBatch& batch) {
     }
     FATHOM_RETURN_IF_ERROR(Compute(batch, from, end));
   }
+  FATHOM_RETURN_IF_ERROR(SendSamples(batch));
   outputs_.rows = row_outputs_;
   outputs_.collected_at_us = parts_.clock->Now();
   outputs_.compute_us = outputs_.collected_at_us - begin;
@@ -46,13 +51,64 @@ absl::Status CpuDevice::Submit(const StepBatch& batch) {
   return absl::OkStatus();
 }
 
-void CpuDevice::Admit(const AdmitWork& admit) {
+void CpuDevice::Admit(StepId step, const AdmitWork& admit) {
   SlotState& state = StateOf(admit.id);
-  if (admit.start == 0) state = {};
-  if (!admit.slot->penalized()) return;
+  if (admit.start == 0) state = {.seen = {}, .since = step};
+  if (!admit.slot->penalized() || !links().is_last_stage()) return;
   for (int32_t i = 0; i < std::ssize(admit.ids); ++i) {
     state.seen.Add(admit.ids[static_cast<size_t>(i)], admit.start + i >= admit.slot->prompt_tokens);
   }
+}
+
+absl::Status CpuDevice::TakeSamples(const StepBatch& batch) {
+  if (!has_stages() || !links().is_first_stage()) return absl::OkStatus();
+  if (batch.step == StepId{}) next_samples_ = {};
+  // The scheduler had the results of all steps before the stages() + 1 in flight when it made this
+  // plan, so their samples are there. Every rank of the stage takes the samples of the same steps,
+  // so all of them know the same faults.
+  const auto in_flight = static_cast<uint64_t>(links().stages()) + 1;
+  uint64_t end = batch.step.value + 1 > in_flight ? batch.step.value + 1 - in_flight : 0;
+  for (const ChunkWork* chunk : batch.chunks) {
+    if (chunk->fed) end = std::max(end, chunk->fed_by.value + 1);
+  }
+  for (; next_samples_.value < end; ++next_samples_.value) {
+    FATHOM_ASSIGN_OR_RETURN(const std::span<const SlotSample> samples,
+                            stages_.ReceiveSamples(next_samples_));
+    for (const SlotSample& sample : samples) {
+      SlotState& state = StateOf(sample.slot);
+      if (next_samples_ < state.since) continue;  // Of a sequence that was in the slot before.
+      state.sampled = sample.token;
+      if (state.fault == RowFault::kNone) state.fault = sample.fault;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::ChooseChunks(const StepBatch& batch) {
+  computed_.assign(batch.chunks.size(), 1);
+  if (links().is_first_stage()) {
+    for (size_t i = 0; i < computed_.size(); ++i) {
+      computed_[i] = StateOf(batch.chunks[i]->id).fault == RowFault::kNone ? 1 : 0;
+    }
+  } else {
+    FATHOM_RETURN_IF_ERROR(stages_.ReceiveChunks(batch.step, computed_));
+    for (size_t i = 0; i < computed_.size(); ++i) {
+      RowFault& fault = StateOf(batch.chunks[i]->id).fault;
+      if (computed_[i] == 0 && fault == RowFault::kNone) fault = RowFault::kNonFiniteLogits;
+    }
+  }
+  return links().is_last_stage() ? absl::OkStatus() : stages_.SendChunks(batch.step, computed_);
+}
+
+absl::Status CpuDevice::SendSamples(const StepBatch& batch) {
+  if (!has_stages() || !links().is_last_stage()) return absl::OkStatus();
+  samples_.clear();
+  for (const ChunkWork* chunk : batch.chunks) {
+    if (chunk->outputs() == 0) continue;
+    const SlotState& state = StateOf(chunk->id);
+    samples_.push_back({chunk->id, state.sampled, state.fault});
+  }
+  return stages_.SendSamples(batch.step, samples_);
 }
 
 void CpuDevice::PlanRows(const StepBatch& batch) {
@@ -65,11 +121,12 @@ void CpuDevice::PlanRows(const StepBatch& batch) {
     const Slot& slot = *chunk->slot;
     const SlotState& state = StateOf(chunk->id);
     const auto sequence = static_cast<int32_t>(block_tables_.size());
+    const bool computed = computed_[block_tables_.size()] != 0;
     block_tables_.push_back(slot.blocks);
     for (int32_t i = 0; i < chunk->outputs(); ++i) {
       row_outputs_[static_cast<size_t>(chunk->first_output + i)].fault = state.fault;
     }
-    if (state.fault != RowFault::kNone) continue;
+    if (!computed) continue;
     for (int32_t at = chunk->start; at < chunk->end(); ++at) {
       rows_.push_back({chunk->fed ? state.sampled : slot.ids[static_cast<size_t>(at)], at, sequence,
                        chunk->OutputAt(at) >= 0});
@@ -79,16 +136,36 @@ void CpuDevice::PlanRows(const StepBatch& batch) {
 
 absl::Status CpuDevice::Compute(const StepBatch& batch, size_t begin, size_t end) {
   const auto rows = std::span<const ForwardRow>(rows_).subspan(begin, end - begin);
-  FATHOM_ASSIGN_OR_RETURN(std::span<const float> logits,
-                          parts_.decoder->Forward({rows, block_tables_}));
-  const auto vocab = static_cast<size_t>(parts_.limits.vocab);
+  const auto hidden = static_cast<size_t>(parts_.decoder->hidden());
+  if (!links().is_first_stage()) {
+    hidden_.resize(rows.size() * hidden);
+    FATHOM_RETURN_IF_ERROR(stages_.ReceiveRows(hidden_));
+  }
+  FATHOM_ASSIGN_OR_RETURN(std::span<const float> values,
+                          parts_.decoder->Forward({rows, block_tables_, hidden_}));
+  const bool last = links().is_last_stage();
+  if (!last) FATHOM_RETURN_IF_ERROR(stages_.SendRows(values));
+  const auto width = last ? static_cast<size_t>(parts_.limits.vocab) : hidden;
   for (const ForwardRow& row : rows) {
-    if (!row.logits) continue;
-    FATHOM_CHECK(vocab <= logits.size());
-    UseLogits(*batch.chunks[static_cast<size_t>(row.sequence)], row.position, logits.first(vocab));
-    logits = logits.subspan(vocab);
+    if (last && !row.logits) continue;
+    FATHOM_CHECK(width <= values.size());
+    const ChunkWork& chunk = *batch.chunks[static_cast<size_t>(row.sequence)];
+    if (last) {
+      UseLogits(chunk, row.position, values.first(width));
+    } else if (row.logits) {
+      UseHidden(chunk, row.position, values.first(width));
+    }
+    values = values.subspan(width);
   }
   return absl::OkStatus();
+}
+
+void CpuDevice::UseHidden(const ChunkWork& chunk, int32_t position, std::span<const float> hidden) {
+  RowFault& fault = StateOf(chunk.id).fault;
+  if (fault == RowFault::kNone && kernels::HasNonFiniteCpu(hidden)) {
+    fault = RowFault::kNonFiniteLogits;
+  }
+  row_outputs_[static_cast<size_t>(chunk.OutputAt(position))].fault = fault;
 }
 
 void CpuDevice::UseLogits(const ChunkWork& chunk, int32_t position, std::span<const float> logits) {
@@ -127,7 +204,7 @@ TokenId CpuDevice::Sample(const ChunkWork& chunk, std::span<const float> logits)
   return state.sampled;
 }
 
-// Only rank 0 sends log-probabilities.
+// Only the answering rank sends log-probabilities.
 void CpuDevice::Score(std::span<const float> logits, int32_t top, int32_t output) {
   if (parts_.comm->rank() != 0) return;
   RowOutput& scored = row_outputs_[static_cast<size_t>(output)];

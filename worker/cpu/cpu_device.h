@@ -1,8 +1,8 @@
 // worker/cpu/cpu_device.h: the CPU as a device of the engine (worker/engine/device.h): one step at
 // a time, computed inside of Submit. If a step has more rows with logits than one forward pass
 // takes, the device runs several passes; a chunk that is cut between two passes gives the same bits
-// as a whole one (docs/NUMERICS.md). Thread: the engine thread owns it and everything that it
-// points to.
+// as a whole one (docs/NUMERICS.md). With stages, Submit also waits for the other stages; every
+// stage runs the same passes. Thread: the engine thread owns it and everything that it points to.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@
 #include "kernels/sample.h"
 #include "worker/cpu/decoder.h"
 #include "worker/cpu/kv_cache.h"
+#include "worker/cpu/stage_stream.h"
 #include "worker/engine/device.h"
 
 namespace fathom::worker {
@@ -45,7 +46,8 @@ class SeenTokens {
 
 class CpuDevice final : public Device {
  public:
-  // REQUIRES: decoder, KV cache and comm were made for the same rank and for these limits.
+  // REQUIRES: decoder, KV cache and comm were made for the same rank and for these limits. The
+  // device takes its stage from comm.
   explicit CpuDevice(const CpuDeviceParts& parts);
 
   int steps_in_flight() const override { return 1; }
@@ -61,20 +63,35 @@ class CpuDevice final : public Device {
     SeenTokens seen;  // Empty unless a penalty is on.
     TokenId sampled = 0;
     RowFault fault = RowFault::kNone;
+    StepId since;  // The step that admitted the sequence; samples of earlier steps are not its own.
   };
 
-  void Admit(const AdmitWork& admit);
+  void Admit(StepId step, const AdmitWork& admit);
+  // In the first stage: takes the samples that the step needs, and those that have surely come.
+  absl::Status TakeSamples(const StepBatch& batch);
+  // Which chunks are computed: decided in the first stage, received in the others, and sent on.
+  absl::Status ChooseChunks(const StepBatch& batch);
+  // In the last stage: sends what the first one needs to know of the step.
+  absl::Status SendSamples(const StepBatch& batch);
   void PlanRows(const StepBatch& batch);
   // The forward pass of rows [begin, end), and the outputs of its logits.
   absl::Status Compute(const StepBatch& batch, size_t begin, size_t end);
+  void UseHidden(const ChunkWork& chunk, int32_t position, std::span<const float> hidden);
   void UseLogits(const ChunkWork& chunk, int32_t position, std::span<const float> logits);
   TokenId Sample(const ChunkWork& chunk, std::span<const float> logits);
   void Score(std::span<const float> logits, int32_t top, int32_t output);
+  const EpochComm& links() const { return *parts_.comm; }
+  bool has_stages() const { return links().stages() > 1; }
   SlotState& StateOf(SlotId id) { return states_[static_cast<size_t>(id.value)]; }
 
   const CpuDeviceParts parts_;
+  StageStream stages_;
   std::vector<SlotState> states_;  // [slots + 1]
+  StepId next_samples_;            // In the first stage: the step whose samples come next.
   // Of the current step; members so that their memory is reused.
+  std::vector<uint8_t> computed_;  // One for each chunk of the batch.
+  std::vector<float> hidden_;      // [rows of a pass][hidden], received.
+  std::vector<SlotSample> samples_;
   std::vector<ForwardRow> rows_;
   std::vector<std::span<const BlockId>> block_tables_;  // One for each chunk of the batch.
   std::vector<RowOutput> row_outputs_;

@@ -68,10 +68,9 @@ class LlamaDecoder final : public Decoder {
         qkv_(limits.step_tokens, Padded(widest_.qkv_rows)),
         attended_(limits.step_tokens, Padded(widest_.q_rows)),
         gate_up_(limits.step_tokens, Padded(widest_.gate_up_rows)),
-        logits_(limits.logits_rows, model.vocab),
-        logits_of_rank_(model.place.tp > 1 ? limits.logits_rows : 0, model.vocab_rows),
-        gathered_(model.place.tp > 1 ? limits.logits_rows : 0,
-                  int64_t{model.place.tp} * model.vocab_rows) {
+        logits_(model.is_last_stage() ? limits.logits_rows : 0, model.vocab),
+        logits_of_rank_(GatheredRows(), model.vocab_rows),
+        gathered_(GatheredRows(), int64_t{model.place.tp} * model.vocab_rows) {
     tokens_.reserve(static_cast<size_t>(limits.step_tokens));
     rows_.reserve(static_cast<size_t>(limits.step_tokens));
     with_logits_.reserve(static_cast<size_t>(limits.logits_rows));
@@ -79,6 +78,7 @@ class LlamaDecoder final : public Decoder {
 
   absl::StatusOr<std::span<const float>> Forward(const ForwardBatch& batch) override;
 
+  int32_t hidden() const override { return model_.hidden; }
   size_t weight_bytes() const override { return weights_->bytes(); }
   size_t work_bytes() const override {
     size_t bytes = (rope_.cos.size() + rope_.sin.size()) * sizeof(float);
@@ -92,6 +92,8 @@ class LlamaDecoder final : public Decoder {
  private:
   absl::Status CheckRow(const ForwardBatch& batch, const ForwardRow& row) const;
   absl::Status Begin(const ForwardBatch& batch);
+  void FirstHidden(const ForwardBatch& batch);
+  std::span<const float> LastHidden();
   absl::Status Layer(int32_t index);
   void WriteKv(const RankLayer& part, const LayerWeights& layer, const KvPlanes& planes);
   void KeepRowsWithLogits(int64_t q_rows);
@@ -105,8 +107,12 @@ class LlamaDecoder final : public Decoder {
                int64_t rows);
   absl::Status AddProduct(Activations& x, const TensorView& weight);
 
-  // The current number of rows: all rows of the batch, and after the KV write of the last layer
-  // only those with logits.
+  // The rows with logits of all ranks, if they are gathered.
+  int64_t GatheredRows() const {
+    return model_.is_last_stage() && model_.place.tp > 1 ? limits_.logits_rows : 0;
+  }
+  // The current number of rows: all rows of the batch, and after the KV write of the model's last
+  // layer only those with logits.
   int64_t row_count() const { return static_cast<int64_t>(rows_.size()); }
 
   const RankModel model_;
@@ -137,17 +143,40 @@ class LlamaDecoder final : public Decoder {
 
 absl::StatusOr<std::span<const float>> LlamaDecoder::Forward(const ForwardBatch& batch) {
   FATHOM_RETURN_IF_ERROR(Begin(batch));
-  kernels::EmbeddingCpu({.table = weights_->embedding,
-                         .tokens = tokens_.data(),
-                         .rows = row_count(),
-                         .y = x_.row(0),
-                         .y_stride = x_.stride},
-                        pool_);
+  FirstHidden(batch);
   for (int32_t i = 0; i < static_cast<int32_t>(model_.layers.size()); ++i) {
     FATHOM_RETURN_IF_ERROR(Layer(i));
     if (progress_ != nullptr) progress_->fetch_add(1, std::memory_order_relaxed);
   }
+  if (!model_.is_last_stage()) return LastHidden();
   return Head();
+}
+
+void LlamaDecoder::FirstHidden(const ForwardBatch& batch) {
+  if (model_.is_first_stage()) {
+    kernels::EmbeddingCpu({.table = weights_->embedding,
+                           .tokens = tokens_.data(),
+                           .rows = row_count(),
+                           .y = x_.row(0),
+                           .y_stride = x_.stride},
+                          pool_);
+    return;
+  }
+  FATHOM_CHECK(std::ssize(batch.hidden) == row_count() * model_.hidden, "{} values of {} rows",
+               batch.hidden.size(), row_count());
+  for (int64_t r = 0; r < row_count(); ++r) {
+    std::copy_n(batch.hidden.data() + r * model_.hidden, model_.hidden, x_.row(r));
+  }
+}
+
+// The rows of x_ without the padding between them.
+std::span<const float> LlamaDecoder::LastHidden() {
+  if (x_.stride == model_.hidden) return x_.rows(row_count());
+  float* const to = normed_.row(0);  // Not in use between two steps, and as large.
+  for (int64_t r = 0; r < row_count(); ++r) {
+    std::copy_n(x_.row(r), model_.hidden, to + r * model_.hidden);
+  }
+  return {to, static_cast<size_t>(row_count() * model_.hidden)};
 }
 
 absl::Status LlamaDecoder::Layer(int32_t index) {
@@ -161,7 +190,7 @@ absl::Status LlamaDecoder::Layer(int32_t index) {
   Norm(x_, layer.attention_norm, normed_, row_count());
   Product(normed_, layer.qkv, layer.qkv_bias, qkv_, row_count());
   WriteKv(part, layer, planes);
-  if (static_cast<size_t>(index) + 1 == model_.layers.size()) {
+  if (model_.is_last_stage() && static_cast<size_t>(index) + 1 == model_.layers.size()) {
     KeepRowsWithLogits(part.attention.q_rows());
   }
   // All ranks return here, so that none of them waits in a collective of no rows.
@@ -220,7 +249,7 @@ void LlamaDecoder::WriteKv(const RankLayer& part, const LayerWeights& layer,
                           pool_);
 }
 
-// After the KV write of the last layer only the rows with logits are needed.
+// After the KV write of the model's last layer only the rows with logits are needed.
 void LlamaDecoder::KeepRowsWithLogits(int64_t q_rows) {
   const auto count = std::ssize(with_logits_);
   if (count == row_count()) return;
@@ -334,7 +363,7 @@ absl::Status LlamaDecoder::AddProduct(Activations& x, const TensorView& weight) 
 }
 
 absl::Status LlamaDecoder::CheckRow(const ForwardBatch& batch, const ForwardRow& row) const {
-  if (row.token < 0 || row.token >= model_.vocab) {
+  if (model_.is_first_stage() && (row.token < 0 || row.token >= model_.vocab)) {
     return OutOfRange("token {} is not in the model's vocabulary of {}", row.token, model_.vocab);
   }
   if (row.position < 0 || row.position >= positions_) {

@@ -1,27 +1,27 @@
 #include "worker/cpu/model_host.h"
 
-#include <algorithm>
-
 #include "kernels/cpu/thread_pool.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "worker/comm/epoch_comm.h"
 #include "worker/cpu/cpu_device.h"
 #include "worker/cpu/decoder.h"
 #include "worker/cpu/kv_cache.h"
+#include "worker/cpu/stage_stream.h"
 
 namespace fathom::worker {
 
 struct ModelHost::Loaded {
-  Loaded(int rank, int tp, const Clock* clock, Progress* progress)
-      : comm(rank, tp, clock, progress) {}
+  Loaded(const RankPlace& at, const Clock* clock, Progress* progress)
+      : place(at), comm(at.tp_rank, at.tp, clock, progress, at.stage, at.stages) {}
+  const RankPlace place;
   EpochComm comm;
   std::unique_ptr<Decoder> decoder;
   std::unique_ptr<CpuDevice> device;
 };
 
-int32_t LogitsRows(const EngineLimits& limits) {
-  constexpr int32_t kScoredRows = 64;
-  return std::min(limits.step_tokens, std::max(limits.slots, kScoredRows));
+StageMessages MessagesOf(int32_t hidden, const EngineLimits& limits) {
+  return {int64_t{limits.step_tokens} * hidden * static_cast<int64_t>(sizeof(float)),
+          StageStream::SamplesBytes(limits.slots)};
 }
 
 ModelHost::ModelHost(const ModelSpec& spec, const Checkpoint* checkpoint,
@@ -31,15 +31,19 @@ ModelHost::ModelHost(const ModelSpec& spec, const Checkpoint* checkpoint,
 ModelHost::~ModelHost() = default;
 
 absl::StatusOr<Device*> ModelHost::ForRank(int rank) {
-  const RankModel model = RankOf(spec_, {.tp = options_.tp, .tp_rank = rank});
+  const GroupShape& shape = options_.shape;
+  const RankPlace place{shape.tp, shape.TpRankOf(rank), shape.StageOf(rank), shape.pp};
   if (!pool_) pool_ = std::make_unique<kernels::ThreadPool>(options_.threads);
-  if (!kv_) {
-    FATHOM_ASSIGN_OR_RETURN(kv_, KvCache::Allocate(KvShapeOf(model, options_.limits.block_tokens,
-                                                             options_.limits.pool_blocks)));
-  }
-  if (!loaded_ || loaded_->comm.rank() != rank) {
+  if (!loaded_ || loaded_->place != place) {
+    const RankModel model = RankOf(spec_, place);
+    const bool other_stage = loaded_ && loaded_->place.stage != place.stage;
     loaded_.reset();  // Frees the old share before the new one is loaded.
-    auto loaded = std::make_unique<Loaded>(rank, options_.tp, clock_, progress_);
+    if (other_stage) kv_.reset();
+    if (!kv_) {
+      FATHOM_ASSIGN_OR_RETURN(kv_, KvCache::Allocate(KvShapeOf(model, options_.limits.block_tokens,
+                                                               options_.limits.pool_blocks)));
+    }
+    auto loaded = std::make_unique<Loaded>(place, clock_, progress_);
     const DecoderLimits limits{options_.limits.step_tokens, options_.logits_rows,
                                options_.limits.context_tokens};
     FATHOM_ASSIGN_OR_RETURN(loaded->decoder,
@@ -59,6 +63,11 @@ absl::StatusOr<Device*> ModelHost::ForRank(int rank) {
 
 int64_t ModelHost::weights_bytes() const {
   return loaded_ ? static_cast<int64_t>(loaded_->decoder->weight_bytes()) : 0;
+}
+
+int64_t ModelHost::kv_bytes() const {
+  return kv_ ? static_cast<int64_t>(KvCache::BytesPerBlock(kv_->shape())) * kv_->shape().pool_blocks
+             : 0;
 }
 
 }  // namespace fathom::worker

@@ -1,5 +1,6 @@
 // worker/cpu/model_host.h: keeps the share of one rank in a model in memory between epochs:
-// weights, KV pool and threads. Thread: main makes it; afterwards only the engine thread uses it.
+// weights, KV pool and threads. A rank of another stage has another KV pool. Thread: main makes it;
+// afterwards only the engine thread uses it.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +8,10 @@
 
 #include "common/clock.h"
 #include "common/engine_limits.h"
+#include "common/group_shape.h"
 #include "common/status.h"
 #include "modeling/spec/model_spec.h"
+#include "worker/comm/shm_stages.h"
 #include "worker/engine/device.h"
 #include "worker/progress.h"
 
@@ -25,29 +28,30 @@ namespace fathom::worker {
 class KvCache;
 
 struct ModelHostOptions {
-  int32_t tp = 1;
+  GroupShape shape;
   EngineLimits limits;
   int32_t logits_rows = 0;  // Rows with logits of one Forward.
   int threads = 1;
 };
 
-// The rows with logits of one Forward: enough for all sequences that decode; longer scored prompts
-// take several passes.
-int32_t LogitsRows(const EngineLimits& limits);
+// The longest messages of a step between two stages, for rows of so many hidden values.
+StageMessages MessagesOf(int32_t hidden, const EngineLimits& limits);
 
 class ModelHost {
  public:
-  // The pointers outlive it. REQUIRES: CheckTensorParallel(spec, options.tp) is OK.
+  // The pointers outlive it. REQUIRES: CheckTensorParallel and CheckStages are OK for the shape.
   ModelHost(const ModelSpec& spec, const Checkpoint* checkpoint, const ModelHostOptions& options,
             const Clock* clock, Progress* progress);
   ~ModelHost();
 
-  // The device of rank `rank`. Loads the weights if they are not loaded or are those of another
-  // rank. Errors: those of the checkpoint, and RESOURCE_EXHAUSTED if there is not enough memory.
+  // The device of rank `rank` of a group. Loads the weights if they are not loaded or are those of
+  // another rank. Errors: those of the checkpoint, and RESOURCE_EXHAUSTED if there is not enough
+  // memory.
   absl::StatusOr<Device*> ForRank(int rank);
 
-  // The bytes of the packed weights; 0 before the first load.
+  // The bytes of the packed weights and of the KV pool; 0 before the first load.
   int64_t weights_bytes() const;
+  int64_t kv_bytes() const;
 
  private:
   struct Loaded;

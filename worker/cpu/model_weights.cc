@@ -44,24 +44,26 @@ size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kA
 class WeightLoader {
  public:
   WeightLoader(const RankModel& model, const Checkpoint& checkpoint)
-      : model_(model), checkpoint_(checkpoint), dtype_(DTypeOf(checkpoint.stored_type())) {
-    FATHOM_CHECK(model.place.stages == 1, "stage {} of {}", model.place.stage, model.place.stages);
-  }
+      : model_(model), checkpoint_(checkpoint), dtype_(DTypeOf(checkpoint.stored_type())) {}
 
   absl::StatusOr<std::unique_ptr<ModelWeights>> Load() {
     auto weights = std::unique_ptr<ModelWeights>(new ModelWeights());
     FATHOM_RETURN_IF_ERROR(AllocateArena(*weights));
-    FATHOM_ASSIGN_OR_RETURN(weights->embedding_, Slice(*model_.embedding));
-    weights->embedding = ViewOf(weights->embedding_);
+    if (model_.is_first_stage()) {
+      FATHOM_ASSIGN_OR_RETURN(weights->embedding_, Slice(*model_.embedding));
+      weights->embedding = ViewOf(weights->embedding_);
+    }
     for (const RankLayer& layer : model_.layers) {
       LayerWeights& loaded = weights->layers.emplace_back();
       for (const StackedOperand& stack : OperandsOf(layer.parameters)) {
         FATHOM_RETURN_IF_ERROR(LoadOperand(stack, loaded));
       }
     }
-    FATHOM_ASSIGN_OR_RETURN(weights->final_norm,
-                            Vector({Operand::kFinalNorm, {&*model_.final_norm}}));
-    FATHOM_RETURN_IF_ERROR(LoadHead(*weights));
+    if (model_.is_last_stage()) {
+      FATHOM_ASSIGN_OR_RETURN(weights->final_norm,
+                              Vector({Operand::kFinalNorm, {&*model_.final_norm}}));
+      FATHOM_RETURN_IF_ERROR(LoadHead(*weights));
+    }
     FATHOM_CHECK(used_ == size_, "used {} of {} bytes", used_, size_);
     weights->bytes_ = size_ + static_cast<size_t>(weights->embedding_.bytes());
     return weights;
@@ -117,18 +119,19 @@ class WeightLoader {
       FATHOM_ASSIGN_OR_RETURN(weights.head, Matrix({Operand::kHead, {&*model_.lm_head}}));
       return absl::OkStatus();
     }
+    const TensorSlice slice = model_.HeadRowsOfTied();
+    if (!model_.is_first_stage()) {
+      FATHOM_ASSIGN_OR_RETURN(const HostTensor rows,
+                              checkpoint_.Load(model_.embedding->parameter.name, slice));
+      weights.head = Pack(ViewOf(rows));
+      return absl::OkStatus();
+    }
     TensorView rows = weights.embedding;
-    const int64_t begin = int64_t{model_.place.tp_rank} * model_.vocab_rows;
-    rows.rows = TiedHeadRows();
+    rows.rows = slice.rows();
     rows.data = weights.embedding_.data() +
-                begin * rows.cols * static_cast<int64_t>(kernels::SizeOf(dtype_));
+                slice.row_begin * rows.cols * static_cast<int64_t>(kernels::SizeOf(dtype_));
     weights.head = Pack(rows);
     return absl::OkStatus();
-  }
-
-  int64_t TiedHeadRows() const {
-    const int64_t begin = int64_t{model_.place.tp_rank} * model_.vocab_rows;
-    return std::min<int64_t>(model_.vocab_rows, model_.vocab - begin);
   }
 
   size_t BytesOfOperand(const StackedOperand& stack) const {
@@ -146,9 +149,11 @@ class WeightLoader {
         bytes += BytesOfOperand(stack);
       }
     }
+    if (!model_.is_last_stage()) return bytes;
     bytes += BytesOfOperand({Operand::kFinalNorm, {&*model_.final_norm}});
     if (model_.lm_head) return bytes + BytesOfOperand({Operand::kHead, {&*model_.lm_head}});
-    return bytes + Aligned(kernels::PackedBytes(TiedHeadRows(), model_.hidden, dtype_));
+    return bytes +
+           Aligned(kernels::PackedBytes(model_.HeadRowsOfTied().rows(), model_.hidden, dtype_));
   }
 
   absl::Status AllocateArena(ModelWeights& weights) {

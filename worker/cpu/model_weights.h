@@ -31,15 +31,16 @@ struct LayerWeights {
 class ModelWeights {
  public:
   // Errors: those of the checkpoint, and RESOURCE_EXHAUSTED if there is not enough memory.
-  // REQUIRES: the rank has all layers (stages is 1).
   static absl::StatusOr<std::unique_ptr<ModelWeights>> Load(const RankModel& model,
                                                             const Checkpoint& checkpoint);
   ~ModelWeights();
   ModelWeights(const ModelWeights&) = delete;
   ModelWeights& operator=(const ModelWeights&) = delete;
 
-  kernels::TensorView embedding;  // [vocab, hidden], row-major, all of it on each rank.
-  std::vector<LayerWeights> layers;
+  // [vocab, hidden], row-major, all of it on each rank of the first stage; empty in the others.
+  kernels::TensorView embedding;
+  std::vector<LayerWeights> layers;  // Of the stage.
+  // Of the last stage; null and empty in the others.
   const float* final_norm = nullptr;  // [hidden]
   kernels::TensorView head;  // [vocab of the rank, hidden]; the last rank may have fewer rows.
 

@@ -10,9 +10,18 @@
 // tokens if a penalty is on. (2) The last token that it sampled for the slot; a chunk that is `fed`
 // computes this token. (3) Whether an output of the slot has faulted; if so, every later output of
 // the slot faults, too.
-// Thread: the engine thread calls Submit and Drain. One thread calls Collect and NonFiniteDetail:
-// the engine thread if steps_in_flight() is 1, else the collector thread, and then Submit may run
-// at the same time.
+// Stages: a device may be one of several stages of a pipeline, each with its layers, and each gets
+// every batch of the group. Copies and zeroed blocks concern the planes of its layers. The first
+// stage embeds tokens, so it needs the samples: before a step with a `fed` chunk it waits for what
+// the last stage samples in the step that feeds it. The first stage also decides which chunks are
+// computed: those of a slot whose fault it knows are not. The other stages receive that decision
+// and the hidden values of the rows. Only the last stage has logits: it scores and samples, so only
+// it counts seen tokens, and only its outputs have tokens and log-probabilities. The outputs of
+// another stage have a fault if the hidden values of their row are non-finite after the stage: the
+// keys and values of the slot in the stage may then be so, too. Step 0 begins an epoch. Thread: the
+// engine thread calls Submit and Drain. One thread calls Collect and NonFiniteDetail: the engine
+// thread if steps_in_flight() is 1, else the collector thread, and then Submit may run at the same
+// time.
 #pragma once
 
 #include <cstdint>
@@ -56,7 +65,7 @@ struct StepBatch {
 struct RowOutput {
   TokenId token = 0;  // The sample, or the scored prompt token.
   RowFault fault = RowFault::kNone;
-  float logprob = 0;                 // Set if the request asks for it, on rank 0 only.
+  float logprob = 0;                 // Set if the request asks for it, on the answering rank only.
   std::span<const TokenId> top_ids;  // The alternatives that the request asks for, best first.
   std::span<const float> top_logprobs;
 };
@@ -65,7 +74,7 @@ struct StepOutputs {
   std::span<const RowOutput> rows;  // [batch.outputs]; valid until the next Collect.
   TimeUs collected_at_us = 0;       // When the device or the host saw that the step had ended.
   int64_t compute_us = 0;           // Forward pass and sampler.
-  int64_t collective_us = 0;        // The part of it spent in collectives.
+  int64_t collective_us = 0;        // The part of it spent in collectives and between stages.
   uint64_t collectives = 0;         // Collectives done in this epoch.
   // From the events of a GPU: the time of the computation, and the time between the end of the
   // previous step and the begin of this one.
@@ -82,7 +91,8 @@ class Device {
   // step was computed.
   virtual int steps_in_flight() const = 0;
 
-  // The collectives of the group. A target is set while an epoch runs.
+  // The collectives of the rank's stage and its links to other stages. Targets are set while an
+  // epoch runs.
   virtual EpochComm* comm() = 0;
 
   // Computes a step, or queues it. An error ends the epoch. ABORTED: from a collective.

@@ -42,7 +42,10 @@ Engine::Engine(Device* device, const GroupSeat& seat)
       slots_(seat.limits),
       faulted_(static_cast<size_t>(seat.limits.slots) + 1) {
   FATHOM_CHECK(device->steps_in_flight() > 0);
-  FATHOM_CHECK(device->comm()->rank() == seat.rank && device->comm()->size() == seat.tp);
+  const GroupShape shape = seat.shape();
+  const EpochComm& comm = *device->comm();
+  FATHOM_CHECK(comm.rank() == shape.TpRankOf(seat.rank) && comm.size() == shape.tp);
+  FATHOM_CHECK(comm.stage() == shape.StageOf(seat.rank) && comm.stages() == shape.pp);
 }
 
 absl::Status Engine::Submit(const StepPlan& plan, SubmittedStep* step) {
@@ -140,7 +143,7 @@ StepResult Engine::Collect(const SubmittedStep& step, StepStream* stream) {
       row.fault_detail = device_.NonFiniteDetail(chunk.first_row, chunk.count);
     }
   }
-  if (seat_.rank != 0) result.rows.clear();
+  if (seat_.rank != seat_.shape().answering_rank()) result.rows.clear();
   return result;
 }
 

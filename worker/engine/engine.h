@@ -1,8 +1,9 @@
 // worker/engine/engine.h: executes the plans of one epoch on one rank, strictly in order, on any
 // device (worker/engine/device.h). It checks a plan, updates the slots, gives the device a batch,
 // and makes the result from the outputs of the device. An Engine lives for one epoch and starts
-// with empty slots. Every rank executes the same plans on the same logits and therefore samples the
-// same tokens; only rank 0 puts rows into its result.
+// with empty slots. Every rank executes the same plans. The ranks of the last stage have the same
+// logits and therefore sample the same tokens; only the first of them, the answering rank
+// (common/group_shape.h), puts rows into its result.
 // Errors: a Status means that the epoch must end: the plan is wrong, or a collective was aborted.
 // An error in one sequence only is a fault of its row.
 // Thread: the engine thread calls Submit. The thread that collects (worker/engine/device.h) calls
@@ -35,8 +36,8 @@ struct SubmittedStep {
 
 class Engine {
  public:
-  // `device` outlives the engine and is idle. REQUIRES: the device was made for the rank and tp of
-  // the seat, and its limits are not below those of the seat.
+  // `device` outlives the engine and is idle. REQUIRES: the device was made for the place and the
+  // shape of the seat, and its limits are not below those of the seat.
   Engine(Device* device, const GroupSeat& seat);
 
   // Executes the next plan: checks it, updates the slots and submits the step. REQUIRES: fewer than

@@ -150,6 +150,7 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk) {
                  .position = slot->position(),
                  .start = slot->computed_tokens,
                  .fed = slot->sampled_by.has_value(),
+                 .fed_by = slot->sampled_by.value_or(StepId{}),
                  .sample = chunk.sample,
                  .logprobs = slot->request.output.logprobs.has_value(),
                  .fault = slot->fault};

@@ -51,6 +51,7 @@ struct ChunkWork {
   int32_t count = 0;
   int32_t scores = 0;  // The first `scores` rows give the log-probability of the next prompt token.
   bool fed = false;    // Its only token is the slot's last sample, which the device has.
+  StepId fed_by;       // If fed: the step of that sample.
   bool sample = false;    // Whether its last row is sampled from; that row is not scored.
   bool logprobs = false;  // Whether the request asks for the log-probability of the sample.
   RowFault fault = RowFault::kNone;
