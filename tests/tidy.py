@@ -78,7 +78,7 @@ PURE_BANNED = [
 ONE_DEFINITION = [
     (r"", r"modeling/architectures/", r'"[^"]*(_proj|layernorm|embed_tokens|lm_head|self_attn|model\.(layers|norm))\b',
      "a ParameterRole: only an architecture's file knows the names of tensors"),
-    (r"", r"modeling/spec/rank_model", r"/\s*(\w+(\.|->))*(tp|tensor_parallel_size)\b", "RankOf (modeling/spec/rank_model.h), which divides once"),
+    (r"", r"modeling/spec/rank_model|common/group_shape", r"/\s*(\w+(\.|->))*(tp|tensor_parallel_size)\b", "RankOf (modeling/spec/rank_model.h) or GroupShape, which divide once"),
     (r"(?!kernels/)", r"modeling/spec/rank_model", r"\bplane\w*(\.|->)(heads|width)\s*\*|\*\s*plane\w*(\.|->)(heads|width)\b",
      "KvBytes (modeling/spec/rank_model.h)"),
     (r"worker/", r"worker/engine/", r"\bplan\.(copies|releases|admits|extends)\b", "worker/engine, which alone checks and takes apart plans"),

@@ -175,7 +175,6 @@ struct CudaCompute : Compute {
     device_kind = fmt::format("cuda-sm{}", device.sm);
     memory_bytes = device.capacity_bytes;
     CudaBackendOptions wanted;
-    wanted.model = RankOf(model.spec, {.tp = options.tp});
     wanted.checkpoint = model.checkpoint.get();
     wanted.clock = &clock;
     wanted.progress = progress;
@@ -187,14 +186,19 @@ struct CudaCompute : Compute {
     wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
     for (const CudaArena& arena : plan.arenas) observer->SetArena(arena.name, arena.bytes);
     observer->SetMemory(plan.Bytes("weights"), plan.Bytes("kv"));
-    device_for_rank = [this, wanted](int) -> absl::StatusOr<Device*> {
-      if (loaded == nullptr) {
+    device_for_rank = [this, wanted, spec = &model.spec,
+                       tp = options.tp](int rank) mutable -> absl::StatusOr<Device*> {
+      if (loaded == nullptr || loaded_rank != rank) {
+        loaded = nullptr;  // Its memory is needed for the slices of the other rank.
+        wanted.model = RankOf(*spec, {.tp = tp, .tp_rank = rank});
         FATHOM_ASSIGN_OR_RETURN(loaded, MakeCudaDevice(wanted));
+        loaded_rank = rank;
       }
       return loaded.get();
     };
   }
   std::unique_ptr<Device> loaded;
+  int loaded_rank = 0;
 };
 
 using MakeCompute = std::function<std::unique_ptr<Compute>(Progress*, WorkerMetrics*)>;

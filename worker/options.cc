@@ -6,6 +6,7 @@
 #include "common/address.h"
 #include "common/flags.h"
 #include "common/output.h"
+#include "kernels/cuda/comm/peer_region.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/gpu_cards.h"
@@ -61,6 +62,8 @@ void AddFlags(Options* options, Flags* flags) {
   flags->Add("--enforce-eager", &options->enforce_eager, "No CUDA graphs.");
   flags->Add("--diagnose-numerics", &options->diagnose_numerics,
              "Check after every op, and name the layer and op of a non-finite value. Slow.");
+  flags->Add("--allow-shared-device", &options->allow_shared_device,
+             "The workers of this machine share one GPU and divide its memory. For tests.");
   flags->Group("Process");
   flags->Add("--host", &options->host, "Address to listen on.");
   flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
@@ -103,16 +106,16 @@ absl::Status CheckCpu(const Options& options) {
 absl::Status ResolveDevice(bool cuda, Options* options) {
   options->device = cuda ? "cuda" : "cpu";
   if (cuda) {
-    if (options->tp > 1) {
+    if (options->tp > kernels::cuda::kCommRanksMax) {
       return Invalid(
-          "--tensor-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
-          "version; use -dp for more copies",
-          options->tp);
+          "--tensor-parallel-size {} with --device cuda: GPUs share a layer in groups of 1 to {}; "
+          "use -dp for more copies",
+          options->tp, kernels::cuda::kCommRanksMax);
     }
     if (options->pp > 1) {
       return Invalid(
-          "--pipeline-parallel-size {} with --device cuda: a copy of the model is on one GPU in "
-          "this version; use -dp for more copies, or --device cpu",
+          "--pipeline-parallel-size {} with --device cuda: GPUs share layers by "
+          "--tensor-parallel-size in this version, stages are for --device cpu",
           options->pp);
     }
     if (options->block_tokens == 0) options->block_tokens = kCudaBlockTokens;
@@ -143,6 +146,10 @@ absl::StatusOr<CudaMemoryPlan> PlanFor(const Options& options, const ModelConfig
   request.utilization = options.gpu_memory_utilization;
   request.kv_cache_bytes = options.kv_cache_bytes;
   request.dtype = dtype;
+  if (options.allow_shared_device) {
+    request.taken_bytes = 0;  // That of the other workers, which take their part of the share.
+    request.utilization /= LocalWorkers(options);
+  }
   request.tp = options.tp;
   request.block_tokens = options.block_tokens;
   request.context_tokens = options.context_tokens;

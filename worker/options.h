@@ -39,6 +39,7 @@ struct Options {
   int32_t slots = 0;           // 0: 64 on the CPU; by the memory plan on a GPU.
   int32_t step_tokens = 0;     // 0: 512 on the CPU; by the memory plan on a GPU.
   bool enforce_eager = false;
+  bool allow_shared_device = false;
   bool diagnose_numerics = false;
   std::string host = "127.0.0.1";
   int32_t port = 8010;

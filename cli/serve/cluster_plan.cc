@@ -31,6 +31,19 @@ std::string GpuOf(const ServeOptions& options, int32_t index) {
   return at < options.visible_gpus->size() ? (*options.visible_gpus)[at] : std::string();
 }
 
+// The GPUs that worker `index` sees: its own first, since a worker uses the first one, then those
+// of the other ranks of its group, whose memory it maps.
+std::string GpusOf(const ServeOptions& options, int32_t index) {
+  if (options.allow_shared_device) return GpuOf(options, 0);
+  const int32_t ranks = options.shape().ranks(), first = index / ranks * ranks;
+  std::string gpus = GpuOf(options, index);
+  for (int32_t other = first; other < first + ranks; ++other) {
+    const std::string gpu = other == index ? std::string() : GpuOf(options, other);
+    if (!gpu.empty() && !gpus.empty()) gpus += "," + gpu;
+  }
+  return gpus;
+}
+
 // Router and workers must read the same configuration.
 void AddOverrides(const ServeOptions& options, ChildSpec* spec) {
   if (options.hf_overrides.empty()) return;
@@ -40,21 +53,15 @@ void AddOverrides(const ServeOptions& options, ChildSpec* spec) {
 }  // namespace
 
 absl::Status CheckOptions(const ServeOptions& options) {
-  if (options.device == "cuda" && options.tp > 1) {
-    return Invalid(
-        "--tensor-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
-        "version; use -dp for more copies",
-        options.tp);
-  }
-  if (options.device == "cuda" && options.visible_gpus &&
+  if (options.device == "cuda" && options.visible_gpus && !options.allow_shared_device &&
       std::ssize(*options.visible_gpus) < options.workers()) {
     return Invalid("{} workers with --device cuda need a GPU each; CUDA_VISIBLE_DEVICES names {}",
                    options.workers(), options.visible_gpus->size());
   }
   if (options.device == "cuda" && options.pp > 1) {
     return Invalid(
-        "--pipeline-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
-        "version; use -dp for more copies, or --device cpu",
+        "--pipeline-parallel-size {} with --device cuda: GPUs share layers by "
+        "--tensor-parallel-size in this version, stages are for --device cpu",
         options.pp);
   }
   FATHOM_RETURN_IF_ERROR(CheckGroupShape(options.shape()));
@@ -111,7 +118,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
   AddOverrides(options, &spec);
   spec.argv.insert(spec.argv.end(), options.worker_switches.begin(), options.worker_switches.end());
   if (options.device != "cpu" && options.workers() > 1) {
-    spec.environment["CUDA_VISIBLE_DEVICES"] = GpuOf(options, index);
+    spec.environment["CUDA_VISIBLE_DEVICES"] = GpusOf(options, index);
   }
   spec.ports = {{"port", {"--port", PortOf(options.worker_port, index)}},
                 {"metrics_port", {"--metrics-port", PortOf(options.worker_metrics_port, index)}}};

@@ -46,8 +46,9 @@ struct ServeOptions {
   std::vector<std::pair<std::string, std::string>> scheduler_flags;
 
   // The GPUs that the workers may use (CUDA_VISIBLE_DEVICES); nullopt: all GPUs of the machine.
-  // Each of several workers sees one of them.
+  // Each of several workers sees its own first, and then those of its group.
   std::optional<std::vector<std::string>> visible_gpus;
+  bool allow_shared_device = false;  // All workers use the first one.
 
   GroupShape shape() const { return {tp, pp}; }
   int32_t workers() const { return shape().ranks() * dp; }

@@ -61,6 +61,32 @@ void AddModel(Flags& flags, ServeOptions* options) {
   flags.Add("--data-parallel-size,-dp", &options->dp, 1, 64, "Copies of the model");
 }
 
+// The flags of the workers on GPUs.
+struct GpuSwitches {
+  bool enforce_eager = false;
+  bool diagnose_numerics = false;
+
+  void AddTo(Flags& flags, ServeOptions* options) {
+    flags.Group("GPU");
+    flags.Add("--enforce-eager", &enforce_eager, "No CUDA graphs");
+    flags.Add("--diagnose-numerics", &diagnose_numerics, "Name the op of a non-finite value; slow");
+    flags.Add("--allow-shared-device", &options->allow_shared_device,
+              "All workers share the first GPU and divide its memory; for tests");
+  }
+  // After the flags were parsed.
+  void HandOver(ServeOptions* options) const {
+    if (enforce_eager) options->worker_switches.emplace_back("--enforce-eager");
+    if (diagnose_numerics) options->worker_switches.emplace_back("--diagnose-numerics");
+    if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) {
+      options->visible_gpus = SplitCommas(gpus);
+    }
+    if (!options->allow_shared_device) return;
+    options->worker_switches.emplace_back("--allow-shared-device");
+    // The processes take turns on the device, so a step may take many times as long.
+    options->scheduler_flags.emplace_back("--stall-timeout-ms", "30000");
+  }
+};
+
 }  // namespace
 
 int RunServe(int argc, const char* const* argv) {
@@ -84,10 +110,8 @@ int RunServe(int argc, const char* const* argv) {
     if (&one == &handed[2]) flags.Group("Limits");
     flags.Add(one.flag, &one.value, one.help);
   }
-  bool enforce_eager = false, diagnose_numerics = false;
-  flags.Group("GPU");
-  flags.Add("--enforce-eager", &enforce_eager, "No CUDA graphs");
-  flags.Add("--diagnose-numerics", &diagnose_numerics, "Name the op of a non-finite value; slow");
+  GpuSwitches gpu;
+  gpu.AddTo(flags, &options);
   std::optional<std::string> policy, model_wait, record_events;
   flags.Group("Scheduling");
   flags.Add("--policy", &policy, "Who is admitted next, who is suspended: as of fathom-scheduler");
@@ -109,11 +133,7 @@ int RunServe(int argc, const char* const* argv) {
   for (const Handed& one : handed) {
     if (one.value) options.worker_flags.emplace_back(one.flag, *one.value);
   }
-  if (enforce_eager) options.worker_switches.emplace_back("--enforce-eager");
-  if (diagnose_numerics) options.worker_switches.emplace_back("--diagnose-numerics");
-  if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) {
-    options.visible_gpus = SplitCommas(gpus);
-  }
+  gpu.HandOver(&options);
   if (policy) options.scheduler_flags.emplace_back("--policy", *policy);
   if (model_wait) options.scheduler_flags.emplace_back("--model-wait", *model_wait);
   if (record_events) options.scheduler_flags.emplace_back("--record-events", *record_events);

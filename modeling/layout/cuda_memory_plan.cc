@@ -112,7 +112,11 @@ class Planner {
     plan.buffers.push_back({"kv", "kv", limits.pool_blocks * block_bytes_});
     for (const char* name :
          {"weights", "activations", "logits", "attention", "sampler", "inputs"}) {
-      plan.arenas.push_back({name, SumOf(plan.buffers, name), true});
+      const int64_t bytes = SumOf(plan.buffers, name);
+      if (bytes > 0) plan.arenas.push_back({name, bytes, true});
+    }
+    if (const int64_t bytes = PeerBytes(limits); bytes > 0) {
+      plan.arenas.push_back({"peers", bytes, false});
     }
     plan.arenas.push_back({"graphs", kGraphBytes, false});
     plan.arenas.push_back({"context", kContextBytes, false});
@@ -156,7 +160,11 @@ class Planner {
 
   // Bytes of everything except weights and KV.
   int64_t Rest(const EngineLimits& limits) const {
-    return SumOf(CudaStepBuffers(rank_, limits)) + kGraphBytes + kContextBytes;
+    return SumOf(CudaStepBuffers(rank_, limits)) + PeerBytes(limits) + kGraphBytes + kContextBytes;
+  }
+  // The region that a rank of several shares with the others.
+  int64_t PeerBytes(const EngineLimits& limits) const {
+    return request_.tp == 1 ? 0 : LayoutOf(PeerSizesOf(rank_, limits)).bytes;
   }
 
   // Bytes that are left for KV under these limits; negative: even the rest does not fit. The

@@ -4,7 +4,8 @@
 // needed.
 //
 // gpu_memory_utilization * capacity = weights + activations + logits + attention + sampler + inputs
-// + graphs + context + kv. The memory that is left goes to kv, unless --kv-cache-memory fixes it.
+// + peers + graphs + context + kv, where peers is what several ranks share with each other. The
+// memory that is left goes to kv, unless --kv-cache-memory fixes it.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,9 @@ struct CudaBuffer {
 struct CudaArena {
   std::string name;
   int64_t bytes = 0;
-  bool ours = true;  // False: the driver takes it (context, graphs), so the size is a prediction.
+  // False: not allocated with the arenas. The driver takes context and graphs, so their size is a
+  // prediction; each epoch has new memory for peers.
+  bool ours = true;
 };
 
 struct CudaMemoryRequest {

@@ -12,6 +12,9 @@ namespace {
 constexpr int64_t kWordBytes = 4;
 constexpr int32_t kScoredRows = 64;  // Rows with logits that a step always has room for.
 constexpr int64_t kRowGroup = 64;    // Rows of activations that a kernel may read at once.
+// Thread blocks of an all-reduce. All of them must be on the device at once, beside kernels that
+// wait for them.
+constexpr int kPeerBlocksMax = 64;
 constexpr int64_t kEndsMax = kStopTokensMax + kEndTokensMax;
 
 int64_t Aligned(int64_t bytes) {
@@ -43,7 +46,10 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
   // to the end of the last group.
   const int64_t grouped = (tokens + kRowGroup - 1) / kRowGroup * kRowGroup;
   const auto rows = [&](int64_t width) { return grouped * width * kCudaElementBytes; };
-  return {
+  // Ranks that share the layers write partial sums and logits to memory that the others read
+  // (PeerSizesOf).
+  const bool alone = model.place.tp == 1;
+  std::vector<CudaBuffer> buffers = {
       {"activations", "x", rows(model.hidden)},
       {"activations", "normed", rows(model.hidden)},
       {"activations", "qkv", rows(widest.qkv_rows)},
@@ -51,11 +57,11 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
       {"activations", "attended", rows(widest.q_rows)},
       {"activations", "gate_up", rows(widest.gate_up_rows)},
       {"activations", "ffn", rows(widest.mlp)},
-      {"activations", "product", rows(model.hidden)},
+      {"activations", "product", alone ? rows(model.hidden) : 0},
       {"activations", "norm_counters", kCudaBufferAlignment},
       {"activations", "rope_cos", rope},
       {"activations", "rope_sin", rope},
-      {"logits", "logits", logits_rows * HeadRows(model.vocab) * kWordBytes},
+      {"logits", "logits", alone ? logits_rows * HeadRows(model.vocab_rows) * kWordBytes : 0},
       {"attention", "partial_o", segments * widest.q_rows * kWordBytes},
       {"attention", "partial_ml", segments * widest.heads * 2 * kWordBytes},
       {"attention", "arrived", slots * widest.kv_heads * kWordBytes},
@@ -71,8 +77,21 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
       // One copy on the device is enough: the stream orders the steps in flight.
       {"inputs", "step_inputs", CudaStepBytesMax(limits)},
       {"inputs", "step_outputs", tokens * kSampleOutBytes},
+      {"inputs", "gathered_outputs", alone ? 0 : model.place.tp * logits_rows * kSampleOutBytes},
       {"inputs", "diagnosis", tokens * kWordBytes},
   };
+  std::erase_if(buffers, [](const CudaBuffer& buffer) { return buffer.bytes == 0; });
+  return buffers;
+}
+
+kernels::cuda::PeerRegionSizes PeerSizesOf(const RankModel& model, const EngineLimits& limits) {
+  const int64_t logits_rows = CudaLogitsRows(limits);
+  return {.ranks = model.place.tp,
+          .blocks_max = kPeerBlocksMax,
+          .rows_max = (int64_t{limits.step_tokens} + kRowGroup - 1) / kRowGroup * kRowGroup,
+          .row_bytes_max = model.hidden * kCudaElementBytes,
+          .gather_bytes = logits_rows * kSampleOutBytes,
+          .exchange_bytes = logits_rows * HeadRows(model.vocab_rows) * kWordBytes};
 }
 
 int64_t SumOf(const std::vector<CudaBuffer>& buffers, std::string_view arena) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/engine_limits.h"
+#include "kernels/cuda/comm/peer_region.h"
 #include "modeling/layout/cuda_memory_plan.h"
 #include "modeling/spec/rank_model.h"
 
@@ -21,10 +22,14 @@ int32_t CudaLogitsRows(const EngineLimits& limits);
 // Bytes of an element of an activation and of a KV block.
 inline constexpr int64_t kCudaElementBytes = 2;
 
-// The buffers in the order of the arenas activations, logits, attention, sampler, inputs. A buffer
-// that all layers use has the size of the widest layer. REQUIRES: every limit > 0, except
-// pool_blocks, which may be 0.
+// The buffers that the rank has, in the order of the arenas activations, logits, attention,
+// sampler, inputs. A buffer that all layers use has the size of the widest layer. REQUIRES: every
+// limit > 0, except pool_blocks, which may be 0.
 std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimits& limits);
+
+// The memory that a rank shares with the other ranks of its group (worker/comm/device_comm.h):
+// partial sums, its slice of the logits, and its samples. REQUIRES: tp > 1.
+kernels::cuda::PeerRegionSizes PeerSizesOf(const RankModel& model, const EngineLimits& limits);
 
 // The bytes of an arena ("" for all arenas), with each buffer at a multiple of
 // kCudaBufferAlignment.

@@ -107,6 +107,26 @@ TEST(ClusterPlanTest, SwitchesReachTheWorkers) {
   EXPECT_EQ(std::count(spec.argv.begin(), spec.argv.end(), "--enforce-eager"), 1);
 }
 
+// A worker uses the first GPU that it sees, and maps the memory of the others of its group.
+TEST(ClusterPlanTest, AWorkerSeesItsGpuFirstAndThoseOfItsGroup) {
+  ServeOptions options{.device = "cuda", .tp = 2, .dp = 2};
+  const auto seen = [&](int32_t index) {
+    return WorkerSpec(options, "/bin", 1, index).environment.at("CUDA_VISIBLE_DEVICES");
+  };
+  EXPECT_EQ(seen(0), "0,1");
+  EXPECT_EQ(seen(1), "1,0");
+  EXPECT_EQ(seen(2), "2,3");
+  EXPECT_EQ(seen(3), "3,2");
+  options.visible_gpus = {{"GPU-a", "GPU-b", "7", "5"}};
+  EXPECT_EQ(seen(1), "GPU-b,GPU-a");
+  EXPECT_EQ(seen(3), "5,7");
+  options.tp = 1;
+  EXPECT_EQ(seen(1), "GPU-b");
+  options.tp = 2;
+  options.allow_shared_device = true;
+  for (int32_t index = 0; index < 4; ++index) EXPECT_EQ(seen(index), "GPU-a");
+}
+
 TEST(ClusterPlanTest, ZeroStaysAnyFreePort) {
   const ServeOptions options{.worker_port = 0, .worker_metrics_port = 0};
   EXPECT_EQ(WorkerSpec(options, "/bin", 1, 5).ports.at("port").port, 0);
@@ -115,7 +135,11 @@ TEST(ClusterPlanTest, ZeroStaysAnyFreePort) {
 TEST(ClusterPlanTest, WhatThisBuildCannotDoIsRefused) {
   EXPECT_TRUE(CheckOptions({}).ok());
   EXPECT_TRUE(CheckOptions({.device = "cuda"}).ok());
-  EXPECT_FALSE(CheckOptions({.device = "cuda", .tp = 2}).ok());
+  EXPECT_TRUE(CheckOptions({.device = "cuda", .tp = 2}).ok());
+  EXPECT_FALSE(CheckOptions({.device = "cuda", .tp = 2, .visible_gpus = {{"1"}}}).ok());
+  EXPECT_TRUE(CheckOptions(
+                  {.device = "cuda", .tp = 2, .visible_gpus = {{"1"}}, .allow_shared_device = true})
+                  .ok());
   EXPECT_FALSE(CheckOptions({.device = "cuda", .dp = 3, .visible_gpus = {{"0", "1"}}}).ok());
   EXPECT_TRUE(CheckOptions({.device = "cuda", .dp = 2, .visible_gpus = {{"0", "1"}}}).ok());
   EXPECT_TRUE(CheckOptions({.tp = 2, .pp = 2}).ok());

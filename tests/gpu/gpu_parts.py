@@ -88,7 +88,7 @@ def bench(host):
     host.say(f"bench: {count} measurements")
 
 
-def goldens(host):
+def goldens(host, label=""):
     """Recorded answers of the bundled models and of every fixture."""
     cases = [(ROOT / f"models/{name}", ROOT / f"tests/data/goldens/{name}.jsonl") for name in ("fathom-tiny", "fathom-tiny-draft")]
     cases += [(pathlib.Path(f).parent, pathlib.Path(f)) for f in sorted(glob.glob(str(host.work / "fixtures*/*/goldens.jsonl")))]
@@ -106,12 +106,12 @@ def goldens(host):
             found = gpu_rows.last_json(text) or {}
             notes = [f"{one.get('name')}: {'; '.join(one.get('differences', []))}" for one in found.get("failed", [])]
             passed = found.get("passed", found.get("exact", 0))
-            host.check(f"goldens {model.name}", passed, found.get("total", 1), notes or ([] if found else [last_lines(text)]))
+            host.check(f"goldens {model.name}{label}", passed, found.get("total", 1), notes or ([] if found else [last_lines(text)]))
         except Exception as failure:
-            host.check(f"goldens {model.name}", 0, 1, [str(failure)])
+            host.check(f"goldens {model.name}{label}", 0, 1, [str(failure)])
 
 
-def equalities(host):
+def equalities(host, label=""):
     """Exact equalities at fathom-tiny and, with dummy weights, at the shapes of --shapes."""
     for name in ["tiny", *host.options.shapes]:
         model = ROOT / "models/fathom-tiny" if name == "tiny" else SHAPE_FILES[name]
@@ -121,9 +121,28 @@ def equalities(host):
                               900, check=False)
         found = gpu_rows.last_json(text)
         if found is None:
-            host.check(f"equalities {name}", 0, 1, [f"ended with {code}: {last_lines(text)}"])
+            host.check(f"equalities {name}{label}", 0, 1, [f"ended with {code}: {last_lines(text)}"])
         else:
-            host.check(f"equalities {name}", found["passed"], found["total"], found["failed"])
+            host.check(f"equalities {name}{label}", found["passed"], found["total"], found["failed"])
+
+
+def ranks(host):
+    """Goldens and equalities of -tp 2, and of -tp 4 with fathom-tiny. On one GPU the workers share it and take turns."""
+    own, shapes = list(host.options.serve), list(host.options.shapes)
+    shared = [] if gpu_count() > 1 else ["--allow-shared-device"]
+    try:
+        host.options.serve = [*own, "-tp", "2", *shared]
+        goldens(host, " -tp 2")
+        equalities(host, " -tp 2")
+        host.options.serve, host.options.shapes = [*own, "-tp", "4", "--allow-shared-device"], []
+        equalities(host, " -tp 4")
+    finally:
+        host.options.serve, host.options.shapes = own, shapes
+
+
+def gpu_count():
+    out = subprocess.run(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True)
+    return len(out.stdout.split())
 
 
 def faults(host):
@@ -441,7 +460,7 @@ def table(host):
 # name -> (function, its time limit in seconds, whether it needs the limits of the card).
 PARTS = {
     "limits": (limits, 240, False), "tests": (tests, 590, False), "sanitizer": (sanitizer, 590, False), "goldens": (goldens, 400, False),
-    "equalities": (equalities, 590, False), "faults": (faults, 300, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
+    "equalities": (equalities, 590, False), "faults": (faults, 300, False), "ranks": (ranks, 590, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
     "perf-7b-quick": (perf_7b_quick, 240, True), "ttft-7b": (ttft_7b, 100, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),
     "peer-transformers": (peer_transformers, 500, True), "peer-attention": (peer_attention, 400, True),

@@ -83,7 +83,8 @@ TEST(PeerRegion, PartsDoNotOverlap) {
   for (int i = 0; i < 200; ++i) {
     const auto below = [&](int limit) { return static_cast<int>(generator() % limit); };
     const PeerRegionSizes sizes = {2 + below(7),           1 + below(128), below(5000),
-                                   16 * (1 + below(1024)), below(100000),  below(1000000)};
+                                   16 * (1 + below(1024)), below(100000),  below(1000000),
+                                   below(1000000)};
     ASSERT_TRUE(IsValid(sizes));
     const PeerRegionLayout layout = LayoutOf(sizes);
     const int64_t partial = sizes.rows_max * sizes.row_bytes_max;
@@ -100,6 +101,7 @@ TEST(PeerRegion, PartsDoNotOverlap) {
     for (int place = 0; place < 2 * sizes.ranks; ++place) {
       parts.emplace_back(layout.mail + place * layout.mail_stride, sizes.mail_bytes);
     }
+    parts.emplace_back(layout.exchange, sizes.exchange_bytes);
     parts.emplace_back(layout.bytes, 0);
     for (size_t p = 0; p + 1 < parts.size(); ++p) {
       EXPECT_LE(parts[p].first + parts[p].second, parts[p + 1].first) << p;
@@ -125,6 +127,7 @@ TEST(PeerRegion, SizesHaveLimits) {
   EXPECT_FALSE(with([](auto& s) { s.row_bytes_max = int64_t{1} << 40; }));
   EXPECT_FALSE(with([](auto& s) { s.gather_bytes = -4; }));
   EXPECT_FALSE(with([](auto& s) { s.mail_bytes = int64_t{1} << 50; }));
+  EXPECT_FALSE(with([](auto& s) { s.exchange_bytes = -1; }));
 }
 
 TEST(PeerRegion, ProgressNamesTheOperation) {

@@ -84,6 +84,33 @@ void ExpectSound(const ModelConfig& config, const CudaMemoryRequest& request,
   }
 }
 
+// Several ranks have memory that they share, and no logits and partial sums outside of it.
+TEST(CudaMemoryPlan, RanksHaveMemoryForEachOther) {
+  for (const char* name : kShapes) {
+    const ModelConfig config = Shape(name);
+    for (const int32_t tp : {2, 4, 8}) {
+      const ModelSpec spec = SpecOf(config);
+      if (!CheckTensorParallel(spec, tp).ok()) continue;
+      SCOPED_TRACE(fmt::format("{} with -tp {}", name, tp));
+      CudaMemoryRequest request;
+      request.capacity_bytes = k80Gb;
+      request.tp = tp;
+      const auto plan = PlanCudaMemory(spec, request);
+      ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+      ExpectSound(config, request, *plan);
+      const auto sizes = PeerSizesOf(RankOf(spec, {.tp = tp}), plan->limits);
+      EXPECT_TRUE(IsValid(sizes));
+      EXPECT_EQ(plan->Bytes("peers"), LayoutOf(sizes).bytes);
+      EXPECT_GE(sizes.exchange_bytes * tp, int64_t{plan->logits_rows} * config.vocab * 4);
+      EXPECT_GE(sizes.rows_max, plan->limits.step_tokens);
+      const auto buffers = BuffersOf(*plan);
+      EXPECT_FALSE(buffers.contains("logits"));
+      EXPECT_FALSE(buffers.contains("product"));
+      EXPECT_EQ(buffers.at("gathered_outputs"), tp * plan->logits_rows * kSampleOutBytes);
+    }
+  }
+}
+
 TEST(CudaMemoryPlan, EveryPublishedShapeOnTwoCards) {
   for (const char* name : kShapes) {
     const ModelConfig config = Shape(name);

@@ -16,7 +16,9 @@
 #include <thread>
 
 #include "tests/worker/fake_decoder.h"
+#include "worker/comm/shm_comm.h"
 #include "worker/cpu/cpu_device.h"
+#include "worker/engine/group_link.h"
 
 namespace fathom::worker {
 namespace {
@@ -170,22 +172,79 @@ class FakeControl final : public Control {
   FakeScheduler& scheduler_;
 };
 
+// A device that connects itself, as GPUs do: here by shared memory whose name the ranks exchange.
+class SelfConnecting final : public Device {
+ public:
+  SelfConnecting(CpuDevice* device, EpochComm* comm) : device_(*device), comm_(*comm) {}
+
+  // The next Join fails.
+  void FailNextJoin() { fail_ = true; }
+
+  bool connects_itself() const override { return true; }
+  absl::Status Join(GroupLink& group) override {
+    FATHOM_CHECK(shared_ == nullptr);
+    const GroupSeat& seat = group.seat();
+    std::string mine = "rank " + std::to_string(seat.rank);
+    if (seat.rank == 0) {
+      FATHOM_ASSIGN_OR_RETURN(shared_, ShmComm::Create(seat.tp));
+      mine = shared_->name();
+    }
+    FATHOM_ASSIGN_OR_RETURN(const std::vector<std::string> all, group.Exchange(mine));
+    for (int rank = 1; rank < seat.tp; ++rank) {
+      EXPECT_EQ(all.at(static_cast<size_t>(rank)), "rank " + std::to_string(rank));
+    }
+    if (seat.rank != 0) {
+      FATHOM_ASSIGN_OR_RETURN(shared_, ShmComm::Open(all[0], seat.rank, seat.tp));
+    }
+    if (fail_.exchange(false)) return FailedPrecondition("this rank cannot map the others");
+    FATHOM_RETURN_IF_ERROR(group.Exchange("open").status());
+    group.OnAbort([this] { shared_->Abort(); });
+    comm_.SetTarget(shared_.get());
+    return absl::OkStatus();
+  }
+  void Leave() override {
+    comm_.SetTarget(nullptr);
+    shared_ = nullptr;
+  }
+
+  int steps_in_flight() const override { return device_.steps_in_flight(); }
+  EpochComm* comm() override { return &comm_; }
+  absl::Status Submit(const StepBatch& batch) override { return device_.Submit(batch); }
+  StepOutputs Collect() override { return device_.Collect(); }
+  std::string NonFiniteDetail(int32_t, int32_t) const override { return {}; }
+  void Drain() override { device_.Drain(); }
+
+ private:
+  CpuDevice& device_;
+  EpochComm& comm_;
+  std::unique_ptr<ShmComm> shared_;
+  std::atomic<bool> fail_{false};
+};
+
+// The ranks of a group, and how their devices are connected.
+struct Layout {
+  GroupShape shape;
+  bool connect_themselves = false;
+};
+
 // One worker process, as a thread.
 struct Worker {
-  Worker(const GroupShape& group_shape, int rank_index) : shape(group_shape), rank(rank_index) {}
+  Worker(const Layout& layout, int rank_index)
+      : shape(layout.shape), self_connects(layout.connect_themselves), rank(rank_index) {}
   void Start(FakeScheduler* scheduler) {
     control = std::make_unique<FakeControl>(scheduler);
     runner = std::make_unique<GroupRunner>(
         GroupRunnerOptions{shape, kLimits, {1000, 1000}}, &membership, control.get(),
         [this](int seat_rank) -> absl::StatusOr<Device*> {
           FATHOM_CHECK(seat_rank == rank);
-          return &device;
+          return self_connects ? static_cast<Device*>(&self_connecting) : &device;
         },
         &clock, &progress, &stop, nullptr);
     thread = std::thread([this] { ended = runner->Run(); });
   }
 
   const GroupShape shape;
+  const bool self_connects;
   const int rank;
   RealClock clock;
   Progress progress;
@@ -195,6 +254,7 @@ struct Worker {
       KvCache::Allocate(FakeDecoder::Shape(kLimits.block_tokens, kLimits.pool_blocks)).value();
   FakeDecoder decoder{kv.get(), &comm, 48, {comm.is_first_stage(), comm.is_last_stage()}};
   CpuDevice device{CpuDeviceParts{&decoder, kv.get(), &comm, &clock, kLimits, 48}};
+  SelfConnecting self_connecting{&device, &comm};
   std::atomic<bool> stop{false};
   absl::Status ended = Internal("did not end");
   std::unique_ptr<FakeControl> control;
@@ -202,7 +262,7 @@ struct Worker {
   std::thread thread;
 };
 
-class GroupRunnerTest : public testing::TestWithParam<GroupShape> {
+class GroupRunnerTest : public testing::TestWithParam<Layout> {
  protected:
   GroupRunnerTest() {
     for (auto& worker : workers_) worker->Start(&scheduler_);
@@ -255,11 +315,11 @@ class GroupRunnerTest : public testing::TestWithParam<GroupShape> {
     return ids;
   }
 
-  const GroupShape shape_ = GetParam();
+  const GroupShape shape_ = GetParam().shape;
   std::vector<std::unique_ptr<Worker>> workers_ = [this] {
     std::vector<std::unique_ptr<Worker>> workers;
     for (int rank = 0; rank < shape_.ranks(); ++rank) {
-      workers.push_back(std::make_unique<Worker>(shape_, rank));
+      workers.push_back(std::make_unique<Worker>(GetParam(), rank));
     }
     return workers;
   }();
@@ -271,13 +331,20 @@ class GroupRunnerTest : public testing::TestWithParam<GroupShape> {
                              return memberships;
                            }()};
 };
-INSTANTIATE_TEST_SUITE_P(Shapes, GroupRunnerTest,
-                         testing::Values(GroupShape{2, 1}, GroupShape{1, 2}, GroupShape{1, 4},
-                                         GroupShape{2, 2}),
-                         [](const auto& param_info) {
-                           return "tp" + std::to_string(param_info.param.tp) + "_pp" +
-                                  std::to_string(param_info.param.pp);
-                         });
+std::string NameOf(const testing::TestParamInfo<Layout>& info) {
+  const auto& [shape, themselves] = info.param;
+  return "tp" + std::to_string(shape.tp) + "_pp" + std::to_string(shape.pp) +
+         (themselves ? "_themselves" : "");
+}
+INSTANTIATE_TEST_SUITE_P(Layouts, GroupRunnerTest,
+                         testing::Values(Layout{{2, 1}}, Layout{{1, 2}}, Layout{{1, 4}},
+                                         Layout{{2, 2}}, Layout{{2, 1}, true},
+                                         Layout{{4, 1}, true}),
+                         NameOf);
+
+class SelfConnectingTest : public GroupRunnerTest {};
+INSTANTIATE_TEST_SUITE_P(Layouts, SelfConnectingTest,
+                         testing::Values(Layout{{2, 1}, true}, Layout{{4, 1}, true}), NameOf);
 
 TEST_P(GroupRunnerTest, AllRanksAnswerStepByStepAndAgainInTheNextEpoch) {
   scheduler_.Seat(1);
@@ -321,6 +388,17 @@ TEST_P(GroupRunnerTest, AWrongPlanOfOneRankEndsTheEpochAndFreesTheOthers) {
   for (int rank = 1; rank < shape_.ranks(); ++rank) {
     EXPECT_FALSE(scheduler_.WaitFailed(1, rank).empty());  // The scheduler has sent nothing.
   }
+  scheduler_.Seat(2);
+  scheduler_.WaitReady(2);
+  EXPECT_EQ(Answer(2, 3).size(), 3u);
+}
+
+TEST_P(SelfConnectingTest, ADeviceThatCannotConnectEndsTheEpochWithItsReason) {
+  workers_.back()->self_connecting.FailNextJoin();
+  scheduler_.Seat(1);
+  EXPECT_NE(scheduler_.WaitFailed(1, shape_.ranks() - 1).find("cannot map the others"),
+            std::string::npos);
+  scheduler_.Abort(1);  // What the leader does; the other ranks wait for the one that failed.
   scheduler_.Seat(2);
   scheduler_.WaitReady(2);
   EXPECT_EQ(Answer(2, 3).size(), 3u);

@@ -120,13 +120,32 @@ TEST(Options, StagesShareTheModelAndThePoolIsThatOfTheLargestStage) {
   EXPECT_EQ(Parse({"-tp", "16", "-pp", "8"}, &many), kExitUsage);
 }
 
+// Each of the workers that share a GPU takes its part of the share, whatever the others have taken.
+TEST(Options, WorkersThatShareAGpuDivideItsMemory) {
+  const ModelConfig config = Shape("deepseek-llm-7b");
+  const auto total = [&](const std::vector<std::string>& words, int64_t taken_bytes) {
+    Options options;
+    EXPECT_FALSE(Parse(words, &options));
+    EXPECT_TRUE(ResolveDevice(true, &options).ok());
+    DeviceFacts device = H100();
+    device.taken_bytes = taken_bytes;
+    const auto plan = PlanFor(options, config, kernels::DType::kBf16, device);
+    EXPECT_TRUE(plan.ok()) << ToString(plan.status());
+    return plan.ok() ? plan->budget_bytes : 0;
+  };
+  const int64_t alone = total({"-tp", "2"}, 0);
+  EXPECT_EQ(total({"-tp", "2", "--allow-shared-device"}, 0), alone / 2);
+  EXPECT_EQ(total({"-tp", "2", "--allow-shared-device"}, int64_t{30} << 30), alone / 2);
+}
+
 TEST(Options, WhatADeviceDoesNotDo) {
   const auto refusal = [](bool cuda, const std::vector<std::string>& words) {
     Options options;
     EXPECT_FALSE(Parse(words, &options));
     return std::string(Message(ResolveDevice(cuda, &options)));
   };
-  EXPECT_THAT(refusal(true, {"-tp", "2"}), HasSubstr("use -dp"));
+  EXPECT_THAT(refusal(true, {"-tp", "9"}), HasSubstr("use -dp"));
+  EXPECT_EQ(refusal(true, {"-tp", "8"}), "");
   EXPECT_THAT(refusal(true, {"-pp", "2"}), HasSubstr("--device cpu"));
   EXPECT_THAT(refusal(false, {"--dtype", "half"}), HasSubstr("--dtype auto"));
   EXPECT_THAT(refusal(false, {"--block-size", "48"}), HasSubstr("16, 32, 64 or 128"));

@@ -1,10 +1,14 @@
 #include "worker/cluster/group_runner.h"
 
+#include <functional>
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "common/log.h"
+#include "worker/engine/group_link.h"
 #include "worker/engine/step_loop.h"
 
 namespace fathom::worker {
@@ -13,6 +17,46 @@ namespace {
 // The rounds of GroupExchange.
 constexpr int32_t kStageRound = 0;   // The region of a stage, from its tp rank 0.
 constexpr int32_t kStagesRound = 1;  // The links between stages, from rank 0.
+
+// Devices connect themselves after they have loaded their weights. The leader ends the epoch if it
+// loses a rank, so the wait for a rank that still loads may be long.
+constexpr std::chrono::minutes kDeviceExchange{10};
+
+class EpochLink final : public GroupLink {
+ public:
+  EpochLink(Epoch* epoch, Control* control) : epoch_(*epoch), control_(*control) {}
+  ~EpochLink() override {
+    for (const int callback : callbacks_) epoch_.Forget(callback);
+  }
+  EpochLink(const EpochLink&) = delete;
+  EpochLink& operator=(const EpochLink&) = delete;
+
+  const GroupSeat& seat() const override { return epoch_.seat(); }
+  absl::StatusOr<std::vector<std::string>> Exchange(std::string mine) override {
+    const int32_t round = next_round_++;
+    control_.SendExchange(epoch_, round, mine);
+    std::vector<std::string> all;
+    for (int32_t rank = 0; rank < seat().shape().ranks(); ++rank) {
+      if (rank == seat().rank) {
+        all.push_back(std::move(mine));
+        continue;
+      }
+      auto bytes = epoch_.WaitExchange(round, rank, kDeviceExchange);
+      if (!bytes.ok()) return Annotate(bytes.status(), fmt::format("waiting for rank {}", rank));
+      all.push_back(*std::move(bytes));
+    }
+    return all;
+  }
+  void OnAbort(std::function<void()> callback) override {
+    callbacks_.push_back(epoch_.OnAbort(std::move(callback)));
+  }
+
+ private:
+  Epoch& epoch_;
+  Control& control_;
+  int32_t next_round_ = 0;
+  std::vector<int> callbacks_;
+};
 
 }  // namespace
 
@@ -77,16 +121,29 @@ absl::Status GroupRunner::CheckSeat(const GroupSeat& seat) const {
 }
 
 absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
-  const GroupSeat& seat = epoch.seat();
   progress_->phase.store(Phase::kConnecting);
+  if (device.connects_itself()) {
+    std::optional<EpochLink> link;
+    const absl::Cleanup leave = [&] {
+      link.reset();  // After it no abort can call the device.
+      device.Leave();
+    };
+    FATHOM_RETURN_IF_ERROR(device.Join(link.emplace(&epoch, control_)));
+    return RunSteps(epoch, device);
+  }
   FATHOM_ASSIGN_OR_RETURN(Links links, Connect(epoch));
   const int abort_links = epoch.OnAbort([&links] { links.Abort(); });
   device.comm()->SetTarget(links.comm.get(), links.stages.get());
-  progress_->op.store(0);
   const absl::Cleanup leave = [&] {
     epoch.Forget(abort_links);
     device.comm()->SetTarget(nullptr);
   };
+  return RunSteps(epoch, device);
+}
+
+absl::Status GroupRunner::RunSteps(Epoch& epoch, Device& device) {
+  const GroupSeat& seat = epoch.seat();
+  progress_->op.store(0);
   control_->SendReady(epoch);
   const GroupShape shape = seat.shape();
   LogInfo("rank {} of {} (stage {} of {}, tp rank {}) in epoch {} of term {}", seat.rank,
@@ -95,7 +152,7 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
   const std::unique_ptr<StepChannel> channel = control_->DialSteps(epoch);
   absl::Status status =
       RunEpoch(epoch, {&device, channel.get(), clock_, progress_, stop_, observer_});
-  End(epoch, status);  // Before the regions are destroyed: this releases the peers that wait.
+  End(epoch, status);  // Before the links are destroyed: this releases the peers that wait.
   return status;
 }
 

@@ -58,6 +58,7 @@ class GroupRunner {
   };
 
   absl::Status RunSeat(Epoch& epoch, Device& device);
+  absl::Status RunSteps(Epoch& epoch, Device& device);
   absl::StatusOr<Links> Connect(Epoch& epoch);
   absl::Status ConnectStage(Epoch& epoch, Links* links);
   absl::Status ConnectStages(Epoch& epoch, Links* links);

@@ -63,6 +63,15 @@ class DeviceComm {
   // most the comm's limit; `mine` and `all` do not overlap.
   virtual absl::Status AllGather(const CommStream& on, const void* mine, void* all,
                                  int64_t bytes) = 0;
+  // Each rank writes rows of row_bytes to Rows(); after ExchangeRows the next operations of the
+  // stream may read row i of rank r at RowsOf(r) + i * row_bytes, if i % size() == rank(). So each
+  // rank gets every size()-th row whole from slices that all ranks have of every row. Rows may be
+  // written again after the next AllReduce or AllGather. REQUIRES: rows * row_bytes is at most the
+  // comm's limit.
+  virtual void* Rows() const = 0;
+  virtual absl::Status ExchangeRows(const CommStream& on, int rows, int64_t row_bytes) = 0;
+  virtual const void* RowsOf(int rank) const = 0;
+
   // A message to another rank, which receives the messages of a rank in the order of their sends.
   virtual absl::Status Send(const CommStream& on, int peer, const void* data, int64_t bytes) = 0;
   virtual absl::Status Recv(const CommStream& on, int peer, void* to, int64_t bytes) = 0;

@@ -21,10 +21,8 @@ CudaDecoder::CudaDecoder(const CudaDecoderParts& parts)
     : parts_(parts),
       model_(*parts.model),
       buffers_(*parts.arenas),
-      head_rows_(static_cast<int32_t>(HeadRows(model_.vocab_rows))),
-      logits_stride_(static_cast<int32_t>(HeadRows(model_.vocab))) {
-  FATHOM_CHECK(model_.place.tp == 1 && model_.place.stages == 1, "no collective for {} ranks",
-               model_.place.tp * model_.place.stages);
+      head_rows_(static_cast<int32_t>(HeadRows(model_.vocab_rows))) {
+  FATHOM_CHECK(model_.place.stages == 1, "{} stages", model_.place.stages);
   PlaceKvPlanes();
   UploadRopeTables();
   if (parts.diagnose) return;  // Runs one op after the other, so that each can be checked.
@@ -44,11 +42,11 @@ CudaDecoder::Buffers::Buffers(const DeviceArenas& arenas)
       attended(arenas.Buffer<std::byte>("attended")),
       gate_up(arenas.Buffer<std::byte>("gate_up")),
       ffn(arenas.Buffer<std::byte>("ffn")),
-      product(arenas.Buffer<std::byte>("product")),
+      product(arenas.BufferIfAny<std::byte>("product")),
       norm_counters(arenas.Buffer<int32_t>("norm_counters")),
       rope_cos(arenas.Buffer<float>("rope_cos")),
       rope_sin(arenas.Buffer<float>("rope_sin")),
-      logits(arenas.Buffer<float>("logits")),
+      logits(arenas.BufferIfAny<float>("logits")),
       partial_o(arenas.Buffer<float>("partial_o")),
       partial_ml(arenas.Buffer<float>("partial_ml")),
       arrived(arenas.Buffer<int32_t>("arrived")),
@@ -62,7 +60,14 @@ CudaDecoder::Buffers::Buffers(const DeviceArenas& arenas)
       slot_faults(arenas.Buffer<int32_t>("slot_faults")),
       step_inputs(arenas.Buffer<std::byte>("step_inputs")),
       step_outputs(arenas.Buffer<cuda::SampleOut>("step_outputs")),
+      gathered_outputs(arenas.BufferIfAny<cuda::SampleOut>("gathered_outputs")),
       diagnosis(arenas.Buffer<int32_t>("diagnosis")) {}
+
+void CudaDecoder::SetComm(DeviceComm* comm) {
+  FATHOM_CHECK(comm == nullptr ||
+               (comm->size() == model_.place.tp && comm->rank() == model_.place.tp_rank));
+  comm_ = comm;
+}
 
 void CudaDecoder::PlaceKvPlanes() {
   std::byte* next = buffers_.kv;
@@ -99,9 +104,10 @@ void CudaDecoder::Launch(cudaError_t error, const char* op) const {
   if (error != cudaSuccess) CudaFailed(error, op, __FILE__, __LINE__);
 }
 
-void CudaDecoder::Enqueue(cudaStream_t stream, const CudaStepShape& shape,
-                          std::span<const cuda::PrefillChunk> chunks) {
-  if (shape.rows == 0) return;
+absl::Status CudaDecoder::Enqueue(cudaStream_t stream, const CudaStepShape& shape,
+                                  std::span<const cuda::PrefillChunk> chunks) {
+  if (shape.rows == 0) return absl::OkStatus();
+  FATHOM_CHECK(comm_ != nullptr || model_.place.tp == 1);
   const NvtxRange range("step");
   const CudaStepLayout at = LayoutOf(shape);
   std::byte* const input = buffers_.step_inputs;
@@ -123,12 +129,13 @@ void CudaDecoder::Enqueue(cudaStream_t stream, const CudaStepShape& shape,
   }
   Embed(step);
   for (int32_t i = 0; i < static_cast<int32_t>(model_.layers.size()); ++i) Layer(step, i);
-  if (step.pending != nullptr && shape.samples > 0) Norm(step, step.pending, nullptr);
+  if (step.pending != nullptr && (shape.samples > 0 || comm_ != nullptr)) AddAndNorm(step, nullptr);
   for (int32_t begin = 0; begin < shape.samples; begin += parts_.plan->logits_rows) {
     const int32_t count = std::min(parts_.plan->logits_rows, shape.samples - begin);
     Head(step, begin, count);
     Draw(step, begin, count);
   }
+  return step.comm;
 }
 
 void CudaDecoder::Embed(Step& step) {
@@ -160,15 +167,20 @@ cuda::KvTarget CudaDecoder::KvOf(const Step& step, int32_t layer) const {
           .context = parts_.plan->limits.context_tokens};
 }
 
+float* CudaDecoder::LogitsOfRank() const {
+  return comm_ == nullptr ? buffers_.logits : static_cast<float*>(comm_->Rows());
+}
+
 // Writes the logits of samples [begin, begin + count) to the first rows of "logits".
 void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
   const NvtxRange range("head");
+  float* const logits = LogitsOfRank();
   const auto eps = static_cast<float>(model_.rms_eps);
   const SkinnyWeights* skinny = SkinnyFor(count);
   if (skinny != nullptr && skinny->head && skinny->head->config.fuses_norm) {
     Launch(cuda::SkinnyHead(step.context, *skinny->head,
                             {buffers_.x, parts_.weights->final_norm, eps, count},
-                            step.gather + begin, buffers_.logits),
+                            step.gather + begin, logits),
            "SkinnyHead");
     return;
   }
@@ -182,7 +194,7 @@ void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
                                       .width = model_.hidden}),
          "RmsNorm");
   if (medium_ != nullptr && medium_->head.has_value() && count <= cuda::kMediumRowsMax) {
-    Launch(cuda::MediumHead(step.context, *medium_->head, buffers_.normed, count, buffers_.logits),
+    Launch(cuda::MediumHead(step.context, *medium_->head, buffers_.normed, count, logits),
            "MediumHead");
     return;
   }
@@ -190,7 +202,7 @@ void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
                        {.dtype = parts_.weights->dtype,
                         .w = parts_.weights->head,
                         .x = buffers_.normed,
-                        .y = buffers_.logits,
+                        .y = logits,
                         .float_out = true,
                         .rows = count,
                         .n = head_rows_,
@@ -200,22 +212,57 @@ void CudaDecoder::Head(Step& step, int32_t begin, int32_t count) {
 
 void CudaDecoder::Draw(Step& step, int32_t begin, int32_t count) {
   const NvtxRange range("sampler");
-  Launch(cuda::Sample(step.context, {.logits = buffers_.logits,
-                                     .rows = step.samples + begin,
-                                     .slots = buffers_.slot_params,
-                                     .bias_ids = buffers_.bias_ids,
-                                     .bias_values = buffers_.bias_values,
-                                     .end_ids = buffers_.end_ids,
-                                     .seen = buffers_.seen,
-                                     .slot_tokens = buffers_.slot_tokens,
-                                     .slot_faults = buffers_.slot_faults,
-                                     .faults = step.faults,
-                                     .out = buffers_.step_outputs + begin,
-                                     .count = count,
-                                     .slots_count = parts_.plan->limits.slots + 1,
-                                     .vocab = model_.vocab,
-                                     .stride = logits_stride_}),
-         "Sample");
+  cuda::SamplerArgs args{.logits = {{buffers_.logits}, 0, head_rows_},
+                         .rows = step.samples + begin,
+                         .slots = buffers_.slot_params,
+                         .bias_ids = buffers_.bias_ids,
+                         .bias_values = buffers_.bias_values,
+                         .end_ids = buffers_.end_ids,
+                         .seen = buffers_.seen,
+                         .slot_tokens = buffers_.slot_tokens,
+                         .slot_faults = buffers_.slot_faults,
+                         .faults = step.faults,
+                         .out = buffers_.step_outputs + begin,
+                         .count = count,
+                         .slots_count = parts_.plan->limits.slots + 1,
+                         .vocab = model_.vocab};
+  if (comm_ == nullptr) {
+    Launch(cuda::Sample(step.context, args), "Sample");
+    return;
+  }
+  Communicate(step, [&](const CommStream& on) {
+    return comm_->ExchangeRows(on, count, int64_t{head_rows_} * int64_t{sizeof(float)});
+  });
+  args.logits = {.width = model_.vocab_rows, .stride = head_rows_};
+  for (int rank = 0; rank < comm_->size(); ++rank) {
+    args.logits.slices[rank] = static_cast<const float*>(comm_->RowsOf(rank));
+  }
+  args.first_row = comm_->rank();
+  args.row_step = comm_->size();
+  Launch(cuda::Sample(step.context, args), "Sample");
+  Apply(step, args);
+}
+
+// Takes the samples of the rows that the other ranks have sampled.
+void CudaDecoder::Apply(Step& step, const cuda::SamplerArgs& sampled) {
+  Communicate(step, [&](const CommStream& on) {
+    return comm_->AllGather(on, sampled.out, buffers_.gathered_outputs,
+                            sampled.count * int64_t{sizeof(cuda::SampleOut)});
+  });
+  cuda::ApplySamplesArgs args{.ranks = comm_->size(),
+                              .rank = comm_->rank(),
+                              .rows = sampled.rows,
+                              .slots = sampled.slots,
+                              .seen = sampled.seen,
+                              .slot_tokens = sampled.slot_tokens,
+                              .slot_faults = sampled.slot_faults,
+                              .out = sampled.out,
+                              .count = sampled.count,
+                              .vocab = sampled.vocab};
+  for (int rank = 0; rank < args.ranks; ++rank) {
+    args.outs[rank] = buffers_.gathered_outputs + int64_t{rank} * sampled.count;
+  }
+  Launch(cuda::ApplySamples(step.context, args), "ApplySamples");
 }
 
 }  // namespace fathom::worker

@@ -21,6 +21,7 @@
 #include "modeling/layout/cuda_memory_plan.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/spec/rank_model.h"
+#include "worker/comm/device_comm.h"
 #include "worker/cuda/device_arenas.h"
 #include "worker/cuda/device_weights.h"
 #include "worker/cuda/fused_weights.h"
@@ -46,18 +47,23 @@ std::string DescribeCheck(int32_t code);
 
 class CudaDecoder {
  public:
-  // REQUIRES: a GPU can compute the model (modeling/spec/device_kinds.h), and the rank has all of
-  // it: tp and stages are 1, because there is no collective yet (ResolveDevice refuses more).
+  // REQUIRES: a GPU can compute the model (modeling/spec/device_kinds.h), and the rank has all
+  // layers: stages is 1.
   explicit CudaDecoder(const CudaDecoderParts& parts);
   ~CudaDecoder();
   CudaDecoder(const CudaDecoder&) = delete;
   CudaDecoder& operator=(const CudaDecoder&) = delete;
 
+  // Of a tensor-parallel rank: the collectives of an epoch, which live until the next call; null:
+  // no step follows before the next call. Graphs that were captured before are void. REQUIRES: no
+  // step is in flight; `comm` has the rank and size of the model's place.
+  void SetComm(DeviceComm* comm);
+
   // Enqueues a step. Its inputs are in the buffer "step_inputs" in the layout LayoutOf(shape); its
   // samples and scores go to the buffer "step_outputs", SampleOut [shape.samples]. `chunks` is a
   // copy of the prefill chunks on the host.
-  void Enqueue(cudaStream_t stream, const CudaStepShape& shape,
-               std::span<const kernels::cuda::PrefillChunk> chunks);
+  absl::Status Enqueue(cudaStream_t stream, const CudaStepShape& shape,
+                       std::span<const kernels::cuda::PrefillChunk> chunks);
 
   // With diagnose: for each row of the step 0, or the code of the op that made the first non-finite
   // value.
@@ -65,7 +71,8 @@ class CudaDecoder {
 
  private:
   struct Step;
-  // The buffers of the arenas.
+  // The buffers of the arenas. One rank alone has no gathered_outputs; several ranks have no
+  // product and no logits, which lie in the memory of the comm.
   struct Buffers {
     explicit Buffers(const DeviceArenas& arenas);
     std::byte* kv;
@@ -79,11 +86,14 @@ class CudaDecoder {
     float* bias_values;
     int32_t *end_ids, *slot_tokens, *slot_faults;
     std::byte* step_inputs;
-    kernels::cuda::SampleOut* step_outputs;
+    kernels::cuda::SampleOut *step_outputs, *gathered_outputs;
     int32_t* diagnosis;
   };
 
   void Launch(cudaError_t error, const char* op) const;
+  // Enqueues a collective by `call`, unless an earlier one of the step has failed.
+  template <class Call>
+  void Communicate(Step& step, Call call) const;
   void Embed(Step& step);
   void Layer(Step& step, int32_t index);
   void SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& skinny);
@@ -95,6 +105,9 @@ class CudaDecoder {
   void RopeAndKv(Step& step, int32_t index);
   void Attention(Step& step, int32_t index);
   void Product(Step& step, const void* w, const float* bias, const void* x, void* y, int n, int k);
+  void PlainAddend(Step& step, const void* w, const void* x, int k, PartialBuffer which);
+  void AddAndNorm(Step& step, const float* weight);
+  void Sum(Step& step, PartialBuffer which, const float* weight);
   void Norm(Step& step, const void* addend, const float* weight);
   void NormOnce(Step& step, const float* weight);
   kernels::cuda::NormAfter NormAtEnd(Step& step, const float* weight) const;
@@ -102,6 +115,8 @@ class CudaDecoder {
   void PlaceKvPlanes();
   const float* NormOfNextLayer(int32_t index) const;
   void Draw(Step& step, int32_t begin, int32_t count);
+  void Apply(Step& step, const kernels::cuda::SamplerArgs& sampled);
+  float* LogitsOfRank() const;
   void Head(Step& step, int32_t begin, int32_t count);
   void Check(Step& step, int32_t layer, int32_t op, const void* values, int64_t width);
   kernels::cuda::KvTarget KvOf(const Step& step, int32_t layer) const;
@@ -111,9 +126,10 @@ class CudaDecoder {
   const CudaDecoderParts parts_;
   const RankModel& model_;
   const Buffers buffers_;
-  const int32_t head_rows_;                           // Rows of the rank's LM head.
-  const int32_t logits_stride_;                       // Floats from one row of logits to the next.
-  std::vector<std::array<std::byte*, 2>> kv_planes_;  // Keys and values of each layer.
+  const int32_t
+      head_rows_;  // Rows of the rank's LM head, and floats from one row of logits to the next.
+  DeviceComm* comm_ = nullptr;                          // Null: one rank.
+  std::vector<std::array<std::byte*, 2>> kv_planes_;    // Keys and values of each layer.
   std::vector<std::unique_ptr<SkinnyWeights>> skinny_;  // By row bucket, ascending.
   std::unique_ptr<MediumWeights> medium_;  // Null: it cannot compute a shape of this model.
 };

@@ -25,8 +25,17 @@ struct CudaDecoder::Step {
   const int32_t* gather = nullptr;
   const kernels::cuda::SampleRow* samples = nullptr;
   const void* pending = nullptr;  // The output of a GEMM that the next norm must add to x.
-  bool normed = false;            // The GEMM that wrote x has already applied the norm.
+  PartialBuffer pending_sum = PartialBuffer::kA;  // The buffer of `pending`, with several ranks.
+  absl::Status comm;    // The first error of a collective; after it none is enqueued.
+  bool normed = false;  // "normed" already has the norm that the next op needs.
 };
+
+template <class Call>
+void CudaDecoder::Communicate(Step& step, Call call) const {
+  if (!step.comm.ok()) return;
+  step.comm = call(CommStream{step.context.stream, step.context.dependent});
+  step.context.dependent = parts_.dependent_launch && comm_->chains();
+}
 
 // Shows a named range on the time line of a profiler while it lives.
 class NvtxRange {

@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/log.h"
 #include "modeling/layout/cuda_step_buffers.h"
+#include "worker/cuda/connect_ranks.h"
 #include "worker/cuda/cuda_check.h"
 #include "worker/engine/sampling.h"
 
@@ -122,6 +123,37 @@ void CudaDevice::AllocatePinned(StepBuffers* buffers) const {
   FATHOM_CUDA(cudaEventCreate(&buffers->end));
 }
 
+absl::Status CudaDevice::Join(GroupLink& group) {
+  const CudaBackendOptions& options = rank_->options;
+  // Each rank cuts a step into the same passes of the LM head, and has room for the same rows.
+  const EngineLimits& own = options.plan.limits;
+  const EngineLimits& agreed = group.seat().limits;
+  if (agreed.slots != own.slots || agreed.step_tokens != own.step_tokens) {
+    return FailedPrecondition(
+        "the memory of this rank's GPU allows {} sequences and {} tokens a step, that of another "
+        "rank {} and {}: start all workers with --max-num-seqs {} --max-num-batched-tokens {}",
+        own.slots, own.step_tokens, agreed.slots, agreed.step_tokens, agreed.slots,
+        agreed.step_tokens);
+  }
+  FATHOM_ASSIGN_OR_RETURN(device_comm_,
+                          ConnectRanks(group, {.model = &options.model,
+                                               .dtype = options.dtype,
+                                               .sizes = PeerSizesOf(options.model, own),
+                                               .clock = options.clock}));
+  group.OnAbort([comm = device_comm_.get()] { comm->Abort(); });
+  rank_->decoder->SetComm(device_comm_.get());
+  return absl::OkStatus();
+}
+
+void CudaDevice::Leave() {
+  if (device_comm_ == nullptr) return;
+  device_comm_->Abort();
+  FATHOM_CUDA(cudaStreamSynchronize(rank_->stream));
+  rank_->graphs.Clear();  // Their collectives end with the comm.
+  rank_->decoder->SetComm(nullptr);
+  device_comm_.reset();
+}
+
 absl::Status CudaDevice::Submit(const StepBatch& batch) {
   SetCudaStep(batch.step.value);
   StepBuffers& buffers = BuffersOf(submitted_);
@@ -132,12 +164,12 @@ absl::Status CudaDevice::Submit(const StepBatch& batch) {
     FATHOM_RETURN_IF_ERROR(Admit(admit, buffers, &used));
   }
   builder_.Build(batch, buffers.input, &buffers.step);
-  Compute(buffers);
+  FATHOM_RETURN_IF_ERROR(Compute(buffers));
   ++submitted_;
   return absl::OkStatus();
 }
 
-void CudaDevice::Compute(const StepBuffers& buffers) {
+absl::Status CudaDevice::Compute(const StepBuffers& buffers) {
   const BuiltStep& step = buffers.step;
   const cudaStream_t stream = rank_->stream;
   CudaDecoder& decoder = *rank_->decoder;
@@ -146,10 +178,10 @@ void CudaDevice::Compute(const StepBuffers& buffers) {
                               stream));
   FATHOM_CUDA(cudaEventRecord(buffers.begin, stream));
   if (step.graphable) {
-    rank_->graphs.Run(stream, step.shape,
-                      [&](cudaStream_t to) { decoder.Enqueue(to, step.shape, {}); });
+    FATHOM_RETURN_IF_ERROR(rank_->graphs.Run(
+        stream, step.shape, [&](cudaStream_t to) { return decoder.Enqueue(to, step.shape, {}); }));
   } else {
-    decoder.Enqueue(stream, step.shape, step.chunks);
+    FATHOM_RETURN_IF_ERROR(decoder.Enqueue(stream, step.shape, step.chunks));
   }
   FATHOM_CUDA(cudaMemcpyAsync(buffers.outputs, rank_->arenas->Buffer<SampleOut>("step_outputs"),
                               static_cast<size_t>(step.shape.samples) * sizeof(SampleOut),
@@ -160,6 +192,7 @@ void CudaDevice::Compute(const StepBuffers& buffers) {
                                 cudaMemcpyDeviceToHost, stream));
   }
   FATHOM_CUDA(cudaEventRecord(buffers.end, stream));
+  return absl::OkStatus();
 }
 
 void CudaDevice::CopyBlocks(std::span<const BlockCopy> copies) {

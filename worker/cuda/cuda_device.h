@@ -19,6 +19,7 @@
 #include "kernels/cuda/linear/cublas_lt.h"
 #include "kernels/cuda/rows/block_ops.h"
 #include "kernels/cuda/sampler/sampler.h"
+#include "worker/comm/device_comm.h"
 #include "worker/cuda/cuda_backend.h"
 #include "worker/cuda/cuda_decoder.h"
 #include "worker/cuda/device_arenas.h"
@@ -58,6 +59,9 @@ class CudaDevice final : public Device {
 
   int steps_in_flight() const override { return kCudaStepsInFlight; }
   EpochComm* comm() override { return &rank_->comm; }
+  bool connects_itself() const override { return rank_->options.model.place.tp > 1; }
+  absl::Status Join(GroupLink& group) override;
+  void Leave() override;
   absl::Status Submit(const StepBatch& batch) override;
   StepOutputs Collect() override;
   std::string NonFiniteDetail(int32_t first, int32_t count) const override;
@@ -86,11 +90,12 @@ class CudaDevice final : public Device {
   // on.
   absl::Status Stage(const void* data, int64_t bytes, void* device, const StepBuffers& buffers,
                      int64_t* used);
-  void Compute(const StepBuffers& buffers);
+  absl::Status Compute(const StepBuffers& buffers);
   void AllocatePinned(StepBuffers* buffers) const;
 
   const std::unique_ptr<CudaRank> rank_;
-  const int64_t admit_bytes_;  // Size of StepBuffers::admits.
+  std::unique_ptr<DeviceComm> device_comm_;  // Of the epoch; null with one rank.
+  const int64_t admit_bytes_;                // Size of StepBuffers::admits.
   StepBuilder builder_;
   const kernels::cuda::BlockOpsArgs block_ops_;
   const kernels::cuda::LaunchContext context_;

@@ -1,6 +1,8 @@
 // Implements the three ways through a layer (worker/cuda/cuda_decoder.h) and their ops.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "kernels/cuda/attention/decode_attention.h"
 #include "kernels/cuda/rows/non_finite.h"
 #include "kernels/cuda/rows/rmsnorm.h"
@@ -82,13 +84,24 @@ void CudaDecoder::SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& sk
   const int rows = step.shape.rows;
   // The GEMM applies the norm to its input if its configuration has room for it.
   const auto input = [&](const cuda::SkinnyWeight& weight, const float* norm) {
-    if (weight.config.fuses_norm) return cuda::SkinnyInput{buffers_.x, norm, eps, rows};
+    if (weight.config.fuses_norm && !step.normed)
+      return cuda::SkinnyInput{buffers_.x, norm, eps, rows};
     NormOnce(step, norm);
     return cuda::SkinnyInput{buffers_.normed, nullptr, eps, rows};
   };
-  // Otherwise the GEMM before has applied it at its end.
-  const auto after = [&](bool inside, const float* norm) {
-    return inside ? cuda::NormAfter{} : NormAtEnd(step, norm);
+  // Otherwise the GEMM before has applied it at its end, or the sum over the ranks has.
+  const auto add = [&](const cuda::SkinnyWeight& weight, const void* from, PartialBuffer which,
+                       bool norms_input, const float* norm) {
+    const cuda::SkinnyInput partial{from, nullptr, 0, rows};
+    if (comm_ != nullptr) {
+      Launch(cuda::SkinnyPartial(step.context, weight, partial, comm_->Partial(which)),
+             "SkinnyPartial");
+      Sum(step, which, norm);
+      return;
+    }
+    const auto after = norms_input ? cuda::NormAfter{} : NormAtEnd(step, norm);
+    Launch(cuda::SkinnyResidual(step.context, weight, partial, buffers_.x, after),
+           "SkinnyResidual");
   };
   if (w.qkv_fused) {
     auto qkv = QkvArgs<cuda::SkinnyQkvArgs>(step, index);
@@ -99,21 +112,29 @@ void CudaDecoder::SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& sk
   }
   Attention(step, index);
   const bool qkv_norms = w.qkv_fused && w.qkv.config.fuses_norm;
-  Launch(cuda::SkinnyResidual(step.context, w.o, {buffers_.attended, nullptr, 0, rows}, buffers_.x,
-                              after(w.gate_up.config.fuses_norm, layer.ffn_norm)),
-         "SkinnyResidual o");
+  add(w.o, buffers_.attended, PartialBuffer::kA, w.gate_up.config.fuses_norm, layer.ffn_norm);
   Launch(
       cuda::SkinnyGateUp(step.context, w.gate_up, input(w.gate_up, layer.ffn_norm), buffers_.ffn),
       "SkinnyGateUp");
-  Launch(cuda::SkinnyResidual(step.context, w.down, {buffers_.ffn, nullptr, 0, rows}, buffers_.x,
-                              after(qkv_norms, NormOfNextLayer(index))),
-         "SkinnyResidual down");
+  add(w.down, buffers_.ffn, PartialBuffer::kB, qkv_norms, NormOfNextLayer(index));
 }
 
 void CudaDecoder::MediumLayer(Step& step, int32_t index) {
   const DeviceLayer& layer = parts_.weights->layers[static_cast<size_t>(index)];
   const MediumWeights::Layer& w = medium_->layers[static_cast<size_t>(index)];
   const int rows = step.shape.rows;
+  const auto add = [&](const cuda::MediumWeight& weight, const void* from, PartialBuffer which,
+                       const float* norm) {
+    if (comm_ != nullptr) {
+      Launch(cuda::MediumPartial(step.context, weight, from, rows, comm_->Partial(which)),
+             "MediumPartial");
+      Sum(step, which, norm);
+      return;
+    }
+    Launch(
+        cuda::MediumResidual(step.context, weight, from, rows, buffers_.x, NormAtEnd(step, norm)),
+        "MediumResidual");
+  };
   if (w.qkv_fused) {
     NormOnce(step, layer.attention_norm);
     auto qkv = QkvArgs<cuda::MediumQkvArgs>(step, index);
@@ -124,15 +145,11 @@ void CudaDecoder::MediumLayer(Step& step, int32_t index) {
     PlainQkv(step, index);
   }
   Attention(step, index);
-  Launch(cuda::MediumResidual(step.context, w.o, buffers_.attended, rows, buffers_.x,
-                              NormAtEnd(step, layer.ffn_norm)),
-         "MediumResidual o");
+  add(w.o, buffers_.attended, PartialBuffer::kA, layer.ffn_norm);
   NormOnce(step, layer.ffn_norm);
   Launch(cuda::MediumGateUp(step.context, w.gate_up, buffers_.normed, rows, buffers_.ffn),
          "MediumGateUp");
-  Launch(cuda::MediumResidual(step.context, w.down, buffers_.ffn, rows, buffers_.x,
-                              NormAtEnd(step, NormOfNextLayer(index))),
-         "MediumResidual down");
+  add(w.down, buffers_.ffn, PartialBuffer::kB, NormOfNextLayer(index));
 }
 
 // The parts of the fused qkv as separate ops, for models with norms per head, which the fused
@@ -167,8 +184,7 @@ void CudaDecoder::PlainLayer(Step& step, int32_t index) {
   const int rows = step.shape.rows, ffn = PartOf(index).mlp.width;
   const int q_rows = static_cast<int>(PartOf(index).attention.q_rows());
   const int qkv_rows = static_cast<int>(PartOf(index).attention.qkv_rows());
-  Norm(step, step.pending, layer.attention_norm);
-  step.pending = nullptr;
+  AddAndNorm(step, layer.attention_norm);
   Check(step, index, 0, buffers_.normed, model_.hidden);
   Product(step, layer.qkv, layer.qkv_bias, buffers_.normed, buffers_.qkv, qkv_rows, model_.hidden);
   Check(step, index, 1, buffers_.qkv, qkv_rows);
@@ -176,9 +192,9 @@ void CudaDecoder::PlainLayer(Step& step, int32_t index) {
   Check(step, index, 2, buffers_.q, q_rows);
   Attention(step, index);
   Check(step, index, 3, buffers_.attended, q_rows);
-  Product(step, layer.o, nullptr, buffers_.attended, buffers_.product, model_.hidden, q_rows);
-  Check(step, index, 4, buffers_.product, model_.hidden);
-  Norm(step, buffers_.product, layer.ffn_norm);
+  PlainAddend(step, layer.o, buffers_.attended, q_rows, PartialBuffer::kA);
+  Check(step, index, 4, step.pending, model_.hidden);
+  AddAndNorm(step, layer.ffn_norm);
   Check(step, index, 5, buffers_.normed, model_.hidden);
   Product(step, layer.gate_up, nullptr, buffers_.normed, buffers_.gate_up, 2 * ffn, model_.hidden);
   Check(step, index, 6, buffers_.gate_up, 2 * ffn);
@@ -189,9 +205,41 @@ void CudaDecoder::PlainLayer(Step& step, int32_t index) {
                                       .ffn = ffn}),
          "SiluMul");
   Check(step, index, 7, buffers_.ffn, ffn);
-  Product(step, layer.down, nullptr, buffers_.ffn, buffers_.product, model_.hidden, ffn);
-  Check(step, index, 8, buffers_.product, model_.hidden);
-  step.pending = buffers_.product;  // The next norm adds it to x.
+  PlainAddend(step, layer.down, buffers_.ffn, ffn, PartialBuffer::kB);
+  Check(step, index, 8, step.pending, model_.hidden);
+}
+
+// The output of a GEMM that AddAndNorm adds to x; of a rank it is a partial sum.
+void CudaDecoder::PlainAddend(Step& step, const void* w, const void* x, int k,
+                              PartialBuffer which) {
+  void* const y = comm_ == nullptr ? buffers_.product : comm_->Partial(which);
+  Product(step, w, nullptr, x, y, model_.hidden, k);
+  step.pending = y;
+  step.pending_sum = which;
+}
+
+// Adds what is pending to x, and norms x by `weight` unless that is null.
+void CudaDecoder::AddAndNorm(Step& step, const float* weight) {
+  const void* const addend = std::exchange(step.pending, nullptr);
+  if (addend == nullptr || comm_ == nullptr) {
+    Norm(step, addend, weight);
+    return;
+  }
+  Sum(step, step.pending_sum, weight);
+  step.normed = false;  // The next op reads "normed" itself.
+}
+
+// x += the sum of the ranks' partial sums; then the norm of x by `weight` unless that is null.
+void CudaDecoder::Sum(Step& step, PartialBuffer which, const float* weight) {
+  Communicate(step, [&](const CommStream& on) {
+    return comm_->AllReduce(on, {.buffer = which,
+                                 .rows = step.shape.rows,
+                                 .x = buffers_.x,
+                                 .y = weight == nullptr ? nullptr : buffers_.normed,
+                                 .weight = weight,
+                                 .eps = static_cast<float>(model_.rms_eps)});
+  });
+  step.normed = weight != nullptr;
 }
 
 void CudaDecoder::Norm(Step& step, const void* addend, const float* weight) {

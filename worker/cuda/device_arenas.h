@@ -29,6 +29,12 @@ class DeviceArenas {
   T* Buffer(std::string_view name) const {
     return static_cast<T*>(Find(name).data);
   }
+  // nullptr: the plan has no such buffer.
+  template <class T>
+  T* BufferIfAny(std::string_view name) const {
+    const auto it = buffers_.find(name);
+    return it == buffers_.end() ? nullptr : static_cast<T*>(it->second.data);
+  }
   int64_t Bytes(std::string_view name) const { return Find(name).bytes; }
 
  private:

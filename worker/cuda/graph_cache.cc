@@ -16,24 +16,30 @@ int64_t FreeBytes() {
 }  // namespace
 
 GraphCache::~GraphCache() {
-  for (const auto& [shape, graph] : by_shape_) {
-    if (graph != nullptr) cudaGraphExecDestroy(graph);
-  }
+  Clear();
   if (capture_stream_ != nullptr) cudaStreamDestroy(capture_stream_);
 }
 
-void GraphCache::Run(cudaStream_t stream, const CudaStepShape& shape,
-                     const std::function<void(cudaStream_t)>& enqueue) {
-  const auto [it, first] = by_shape_.try_emplace(shape, nullptr);
-  if (it->second == nullptr && !first && bytes_ < arena_bytes_) it->second = Capture(enqueue);
-  if (it->second == nullptr) {
-    enqueue(stream);
-  } else {
-    FATHOM_CUDA(cudaGraphLaunch(it->second, stream));
+void GraphCache::Clear() {
+  for (const auto& [shape, graph] : by_shape_) {
+    if (graph != nullptr) cudaGraphExecDestroy(graph);
   }
+  by_shape_.clear();
+  bytes_ = graphs_ = 0;
 }
 
-cudaGraphExec_t GraphCache::Capture(const std::function<void(cudaStream_t)>& enqueue) {
+absl::Status GraphCache::Run(cudaStream_t stream, const CudaStepShape& shape,
+                             const Enqueue& enqueue) {
+  const auto [it, first] = by_shape_.try_emplace(shape, nullptr);
+  if (it->second == nullptr && !first && bytes_ < arena_bytes_) {
+    FATHOM_ASSIGN_OR_RETURN(it->second, Capture(enqueue));
+  }
+  if (it->second == nullptr) return enqueue(stream);
+  FATHOM_CUDA(cudaGraphLaunch(it->second, stream));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<cudaGraphExec_t> GraphCache::Capture(const Enqueue& enqueue) {
   if (capture_stream_ == nullptr) {
     FATHOM_CUDA(cudaStreamCreateWithFlags(&capture_stream_, cudaStreamNonBlocking));
   }
@@ -41,8 +47,12 @@ cudaGraphExec_t GraphCache::Capture(const std::function<void(cudaStream_t)>& enq
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t exec = nullptr;
   FATHOM_CUDA(cudaStreamBeginCapture(capture_stream_, cudaStreamCaptureModeThreadLocal));
-  enqueue(capture_stream_);
+  const absl::Status enqueued = enqueue(capture_stream_);
   FATHOM_CUDA(cudaStreamEndCapture(capture_stream_, &graph));
+  if (!enqueued.ok()) {
+    FATHOM_CUDA(cudaGraphDestroy(graph));
+    return enqueued;
+  }
   FATHOM_CUDA(cudaGraphInstantiate(&exec, graph, 0));
   FATHOM_CUDA(cudaGraphDestroy(graph));
   // Uploads the graph now, so that its first launch takes no memory that is not counted here.

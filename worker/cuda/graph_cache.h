@@ -11,6 +11,7 @@
 #include <map>
 #include <utility>
 
+#include "common/status.h"
 #include "modeling/layout/cuda_step_layout.h"
 
 namespace fathom::worker {
@@ -26,18 +27,22 @@ class GraphCache {
   GraphCache& operator=(const GraphCache&) = delete;
 
   // Runs a step of this shape on `stream`: by its graph, or by `enqueue`, which launches the step.
-  void Run(cudaStream_t stream, const CudaStepShape& shape,
-           const std::function<void(cudaStream_t)>& enqueue);
+  // An error is that of `enqueue`; then nothing was captured.
+  using Enqueue = std::function<absl::Status(cudaStream_t)>;
+  absl::Status Run(cudaStream_t stream, const CudaStepShape& shape, const Enqueue& enqueue);
+
+  // Forgets all graphs, whose collectives are void. REQUIRES: none of them runs.
+  void Clear();
 
   int64_t bytes() const { return bytes_; }
   int64_t graphs() const { return graphs_; }
 
  private:
-  cudaGraphExec_t Capture(const std::function<void(cudaStream_t)>& enqueue);
+  absl::StatusOr<cudaGraphExec_t> Capture(const Enqueue& enqueue);
 
   const int64_t arena_bytes_;
   const std::function<void(int64_t bytes)> grew_;
-  int64_t bytes_ = 0;
+  int64_t bytes_ = 0;  // Of all graphs since the last Clear.
   int64_t graphs_ = 0;
   cudaStream_t capture_stream_ = nullptr;
   std::map<CudaStepShape, cudaGraphExec_t> by_shape_;  // Null: the shape occurred once.

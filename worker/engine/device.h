@@ -34,6 +34,7 @@
 #include "common/status.h"
 #include "common/types.h"
 #include "worker/comm/epoch_comm.h"
+#include "worker/engine/group_link.h"
 #include "worker/engine/slots.h"
 
 namespace fathom::worker {
@@ -94,6 +95,13 @@ class Device {
   // The collectives of the rank's stage and its links to other stages. Targets are set while an
   // epoch runs.
   virtual EpochComm* comm() = 0;
+
+  // Whether the device connects itself to those of the other ranks. Then nobody sets the targets of
+  // comm(); Join connects it for an epoch, and Leave ends that, also after an error of Join, which
+  // ends the epoch. ABORTED: the epoch ended. REQUIRES for Join and Leave: no step is in flight.
+  virtual bool connects_itself() const { return false; }
+  virtual absl::Status Join(GroupLink&) { return absl::OkStatus(); }
+  virtual void Leave() {}
 
   // Computes a step, or queues it. An error ends the epoch. ABORTED: from a collective.
   // INVALID_ARGUMENT: an admit needs more room than the device has.

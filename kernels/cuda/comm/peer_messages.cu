@@ -43,6 +43,13 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) own->gathers[blockIdx.x] = number + 1;
 }
 
+// One thread block: its meeting tells that all kernels before this one have ended on every rank.
+__global__ void __launch_bounds__(32) PeerExchangeKernel(const __grid_constant__ PeerGroup group) {
+  WaitForPrevious();
+  LetNextStart();
+  MeetPeers(group, CommOp::kExchange);
+}
+
 // One thread waits for the thread block.
 FATHOM_DEVICE bool WaitForMail(const PeerGroup& group, const uint32_t* word, uint32_t number) {
   bool alive = true;
@@ -103,6 +110,10 @@ cudaError_t PeerGather(const LaunchContext& context, const PeerGatherArgs& args)
   return Launch(context, dim3(kMessageBlocks), dim3(kThreads), 0, PeerGatherKernel, args);
 }
 
+cudaError_t PeerExchange(const LaunchContext& context, const PeerGroup& group) {
+  return Launch(context, dim3(1), dim3(32), 0, PeerExchangeKernel, group);
+}
+
 cudaError_t PeerSend(const LaunchContext& context, const PeerMessageArgs& args) {
   if (!IsValid(args)) return cudaErrorInvalidValue;
   return Launch(context, dim3(kMessageBlocks), dim3(kThreads), 0, PeerSendKernel, args);
@@ -116,6 +127,7 @@ cudaError_t PeerRecv(const LaunchContext& context, const PeerMessageArgs& args) 
 cudaError_t PreloadPeerMessages() {
   cudaFuncAttributes attributes;
   for (const cudaError_t error : {cudaFuncGetAttributes(&attributes, PeerGatherKernel),
+                                  cudaFuncGetAttributes(&attributes, PeerExchangeKernel),
                                   cudaFuncGetAttributes(&attributes, PeerSendKernel),
                                   cudaFuncGetAttributes(&attributes, PeerRecvKernel)}) {
     if (error != cudaSuccess) return error;

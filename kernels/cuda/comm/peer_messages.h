@@ -2,9 +2,13 @@
 // candidates of a vocabulary-parallel sampler), and messages between two ranks (activations and
 // sampled ids between pipeline stages). The bytes arrive as they were; nothing is computed.
 //
-// All kernels here have kMessageBlocks thread blocks, and a thread block always has the same bytes
-// of a buffer, whatever the size: 4 KiB in turn. So what one thread block waited for is enough for
-// its own bytes.
+// An exchange: each rank writes rows into its own region, the ranks meet, and the next kernels read
+// the others' rows there. A rank may write its rows again only after a later meeting, at which
+// every peer has ended the kernels that read them.
+//
+// The other kernels here have kMessageBlocks thread blocks, and a thread block always has the same
+// bytes of a buffer, whatever the size: 4 KiB in turn. So what one thread block waited for is
+// enough for its own bytes.
 //
 // All-gather: each rank writes its part to its own region, in one of two buffers in turn; the ranks
 // meet; each reads all parts. A buffer is written again after the next gather's meeting, at which
@@ -31,6 +35,9 @@ struct PeerGatherArgs {
   int64_t bytes = 0;           // A multiple of 4, at most the region's gather_bytes.
 };
 cudaError_t PeerGather(const LaunchContext& context, const PeerGatherArgs& args);
+
+// The meeting of an exchange.
+cudaError_t PeerExchange(const LaunchContext& context, const PeerGroup& group);
 
 struct PeerMessageArgs {
   PeerGroup group;

@@ -27,6 +27,8 @@ const char* NameOf(CommOp op) {
       return "send";
     case CommOp::kRecv:
       return "receive";
+    case CommOp::kExchange:
+      return "exchange of rows";
   }
   return "unknown operation";
 }
@@ -44,6 +46,7 @@ PeerRegionLayout LayoutOf(const PeerRegionSizes& sizes) {
   for (int64_t& gather : layout.gathers) gather = take(sizes.gather_bytes);
   layout.mail_stride = Aligned(sizes.mail_bytes);
   layout.mail = take(2 * sizes.ranks * layout.mail_stride);
+  layout.exchange = take(sizes.exchange_bytes);
   layout.bytes = at;
   return layout;
 }
@@ -57,6 +60,7 @@ bool IsValid(const PeerRegionSizes& sizes) {
          within(sizes.row_bytes_max, 0, kRegionBytesMax / kRowsMax) &&
          sizes.row_bytes_max % 16 == 0 && within(sizes.gather_bytes, 0, kRegionBytesMax / 64) &&
          within(sizes.mail_bytes, 0, kRegionBytesMax / 64) &&
+         within(sizes.exchange_bytes, 0, kRegionBytesMax / 64) &&
          LayoutOf(sizes).bytes < kRegionBytesMax;
 }
 

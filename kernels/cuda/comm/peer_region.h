@@ -17,7 +17,16 @@ inline constexpr int kCommBlocksMax = 128;  // Thread blocks of a kernel that me
 inline constexpr int kMessageBlocks = 16;   // Thread blocks of every gather, send and receive.
 
 // What a kernel does while it waits; part of the progress word.
-enum class CommOp : uint8_t { kNone, kOneShot, kTwoShotSum, kTwoShotFinish, kGather, kSend, kRecv };
+enum class CommOp : uint8_t {
+  kNone,
+  kOneShot,
+  kTwoShotSum,
+  kTwoShotFinish,
+  kGather,
+  kSend,
+  kRecv,
+  kExchange,
+};
 // For logs, e.g. "one-shot all-reduce".
 const char* NameOf(CommOp op);
 
@@ -49,13 +58,14 @@ struct PeerRegionHeader {
 
 // Equal on all ranks.
 struct PeerRegionSizes {
-  int ranks = 0;              // 2 to 8.
-  int blocks_max = 0;         // Thread blocks of an all-reduce, 1 to kCommBlocksMax. All thread
-                              // blocks of a kernel must fit on the device at once.
-  int64_t rows_max = 0;       // Rows of an all-reduce.
-  int64_t row_bytes_max = 0;  // Bytes of such a row, a multiple of 16.
-  int64_t gather_bytes = 0;   // Of one rank in an all-gather.
-  int64_t mail_bytes = 0;     // Of one message.
+  int ranks = 0;               // 2 to 8.
+  int blocks_max = 0;          // Thread blocks of an all-reduce, 1 to kCommBlocksMax. All thread
+                               // blocks of a kernel must fit on the device at once.
+  int64_t rows_max = 0;        // Rows of an all-reduce.
+  int64_t row_bytes_max = 0;   // Bytes of such a row, a multiple of 16.
+  int64_t gather_bytes = 0;    // Of one rank in an all-gather.
+  int64_t mail_bytes = 0;      // Of one message.
+  int64_t exchange_bytes = 0;  // Of the rows that a rank writes for an exchange.
   bool operator==(const PeerRegionSizes&) const = default;
 };
 
@@ -66,7 +76,8 @@ struct PeerRegionLayout {
   int64_t gathers[2] = {};   // Used in turn.
   int64_t mail = 0;          // [sender][2] messages, `mail_stride` apart.
   int64_t mail_stride = 0;
-  int64_t bytes = 0;  // Of the whole region.
+  int64_t exchange = 0;  // This rank's rows of an exchange.
+  int64_t bytes = 0;     // Of the whole region.
 };
 // REQUIRES: IsValid(sizes).
 PeerRegionLayout LayoutOf(const PeerRegionSizes& sizes);

@@ -61,6 +61,10 @@ cudaError_t MediumQkv(const LaunchContext& context, const MediumWeight& w, const
 // residual [rows][n] = round(residual + round(W x)), then the norm of its rows if `norm` has one.
 cudaError_t MediumResidual(const LaunchContext& context, const MediumWeight& w, const void* x,
                            int rows, void* residual, const NormAfter& norm = {});
+// y [rows][n] = round(W x): the partial sum of a tensor-parallel rank. `w` is prepared for
+// MediumOp::kResidual.
+cudaError_t MediumPartial(const LaunchContext& context, const MediumWeight& w, const void* x,
+                          int rows, void* y);
 // y [rows][n / 2] = silu(gate) * up, from paired gate and up.
 cudaError_t MediumGateUp(const LaunchContext& context, const MediumWeight& w, const void* x,
                          int rows, void* y);

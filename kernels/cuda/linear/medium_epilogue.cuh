@@ -37,6 +37,18 @@ struct HeadEpilogue {
   }
 };
 
+struct PartialEpilogue {
+  void* y = nullptr;
+  template <class T, int kTile>
+  __device__ __forceinline__ void Store(int row, int n0, Own own, const float* c) const {
+    T* const to = static_cast<T*>(y) + int64_t{row} * own.n + n0;
+#pragma unroll
+    for (int i = 0; i < kTile / 8; ++i) {
+      if (own.Has(n0 + 8 * i)) StorePair(to + 8 * i, c[4 * i], c[4 * i + 1]);
+    }
+  }
+};
+
 struct ResidualEpilogue {
   void* residual = nullptr;
   NormAfter norm;

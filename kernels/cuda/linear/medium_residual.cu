@@ -13,4 +13,10 @@ cudaError_t MediumResidual(const LaunchContext& context, const MediumWeight& w, 
                                                   epilogue);
 }
 
+cudaError_t MediumPartial(const LaunchContext& context, const MediumWeight& w, const void* x,
+                          int rows, void* y) {
+  return medium::LaunchMedium<32, 40, 48, 56, 64>(MediumOp::kResidual, {context, w, x, rows},
+                                                  medium::PartialEpilogue{y});
+}
+
 }  // namespace fathom::kernels::cuda

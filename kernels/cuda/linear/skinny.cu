@@ -44,6 +44,15 @@ cudaError_t SkinnyResidual(const LaunchContext& context, const SkinnyWeight& w,
   });
 }
 
+cudaError_t SkinnyPartial(const LaunchContext& context, const SkinnyWeight& w,
+                          const SkinnyInput& input, void* y) {
+  if (input.norm != nullptr) return cudaErrorInvalidValue;
+  return skinny::LaunchSkinny({context, w, input}, [&](auto zero) {
+    using T = decltype(zero);
+    return skinny::PartialEpilogue<T>{static_cast<T*>(y), w.n};
+  });
+}
+
 cudaError_t SkinnyGateUp(const LaunchContext& context, const SkinnyWeight& w,
                          const SkinnyInput& input, void* y) {
   if (w.n % 16 != 0) return cudaErrorInvalidValue;

@@ -6,8 +6,8 @@
 //
 //   SkinnyQkv       norm(x) -> qkv + bias -> rotary -> q, and keys and values into their blocks
 //   SkinnyResidual  x = round(x + round(W input))                      (o and down)
-//   SkinnyGateUp    norm(x) -> gate, up -> silu * mul
-//   SkinnyHead      norm(x) -> fp32 logits
+//   SkinnyPartial   y = round(W input)           (o and down of a rank, to be summed over the
+//   ranks) SkinnyGateUp    norm(x) -> gate, up -> silu * mul SkinnyHead      norm(x) -> fp32 logits
 //
 // SkinnyPickConfig (kernels/cuda/linear/skinny_config.h) says which rows, widths and types are
 // supported.
@@ -57,6 +57,10 @@ cudaError_t SkinnyQkv(const LaunchContext& context, const SkinnyWeight& w, const
 // residual's rows, for a next GEMM that does not norm its input itself.
 cudaError_t SkinnyResidual(const LaunchContext& context, const SkinnyWeight& w,
                            const SkinnyInput& input, void* residual, const NormAfter& norm = {});
+// y [rows][n]: the partial sum of a tensor-parallel rank, rounded to the type. `input.norm` is
+// null.
+cudaError_t SkinnyPartial(const LaunchContext& context, const SkinnyWeight& w,
+                          const SkinnyInput& input, void* y);
 // y [rows][n / 2]
 cudaError_t SkinnyGateUp(const LaunchContext& context, const SkinnyWeight& w,
                          const SkinnyInput& input, void* y);

@@ -1,6 +1,7 @@
 #include "kernels/cuda/sampler/sampler.h"
 
 #include "kernels/cuda/sampler/sampler_cluster.cuh"
+#include "kernels/cuda/sampler/sampler_rows.cuh"
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -11,18 +12,18 @@ namespace {
 
 // Loads this thread block's logits. A thread loads its own quads and alone uses them until the next
 // barrier.
-FATHOM_DEVICE void Load(const BlockRow& row, const float* logits, bool by_quads) {
+FATHOM_DEVICE void Load(const BlockRow& row, const RowLogits& logits, bool by_quads) {
   const int first = static_cast<int>(threadIdx.x);
   const uint32_t z = ptx::SharedAddress(row.z);
   for (int quad = first; quad < row.quads; quad += kSampleThreads) {
-    const float* from = logits + IdOfLocal(quad * 4, row.block);
+    const int id = IdOfLocal(quad * 4, row.block);
     if (by_quads) {
-      ptx::CopyAsync16(z + quad * 16, from, 16);
+      ptx::CopyAsync16(z + quad * 16, logits.At(id), 16);
       continue;
     }
     for (int i = 0; i < 4; ++i) {
       if (quad * 4 + i < row.count) {
-        ptx::CopyAsync4(z + (quad * 4 + i) * 4, from + i);
+        ptx::CopyAsync4(z + (quad * 4 + i) * 4, logits.At(id + i));
       } else {
         row.z[quad * 4 + i] = -INFINITY;
       }
@@ -244,7 +245,7 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
 FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const SampleRow& ask,
                           uint64_t drawn, float best, int tops) {
   const SampleShared& shared = *row.shared;
-  SampleOut* const out = a.out + blockIdx.y;
+  SampleOut* const out = a.out + RowOfBlock(a, blockIdx.y);
   const int lane = static_cast<int>(threadIdx.x);
   const bool draws = ask.target < 0;
   int32_t token = ask.target < row.vocab ? ask.target : -1;
@@ -274,7 +275,7 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
   for (const float group : shared.groups) sum = __fadd_rn(sum, group);
   const float log_sum = __fadd_rn(best, canon::Log(sum));
   if (lane == 0) {
-    out->logprob = __fsub_rn(a.logits[int64_t{ask.logits_row} * a.stride + token], log_sum);
+    out->logprob = __fsub_rn(LogitsOf(a, ask)[token], log_sum);
   }
   if (lane >= tops) return;
   const uint64_t key = shared.tops[lane];
@@ -285,11 +286,11 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
 }
 
 __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleThreads, 2)
-    SampleKernel(const SamplerArgs a, bool by_quads) {
+    SampleKernel(const __grid_constant__ SamplerArgs a, bool by_quads) {
   extern __shared__ float4 quads[];
   __shared__ SampleShared shared;
   WaitForPrevious();
-  const SampleRow ask = a.rows[blockIdx.y];
+  const SampleRow ask = a.rows[RowOfBlock(a, blockIdx.y)];
   if (ask.logits_row < 0) return;
   BlockRow row;
   row.shared = &shared;
@@ -298,7 +299,7 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
   row.vocab = a.vocab;
   row.count = LocalCount(a.vocab, row.block);
   row.quads = (row.count + 3) / 4;
-  Load(row, a.logits + int64_t{ask.logits_row} * a.stride, by_quads);
+  Load(row, LogitsOf(a, ask), by_quads);
   LetNextStart();
   constexpr int kSlotWords = sizeof(SamplerSlot) / 4;
   if (threadIdx.x < kSlotWords) {
@@ -337,23 +338,29 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
 
 }  // namespace
 
+// Whether four ids are always 16 aligned bytes of one slice.
+static bool IsQuads(const SamplerArgs& a) {
+  bool quads = a.vocab % 4 == 0 && a.logits.stride % 4 == 0 && a.logits.width % 4 == 0;
+  for (const float* slice : a.logits.slices) {
+    quads = quads && reinterpret_cast<uintptr_t>(slice) % 16 == 0;
+  }
+  return quads;
+}
+
 cudaError_t SampleCluster(const LaunchContext& context, const SamplerArgs& args) {
   const auto config = SamplerPickConfig(context.sm, args.vocab);
-  if (!config || config->kernel != SamplerKernel::kCluster || args.count < 0 ||
-      args.count > 65535) {
+  const int rows = RowsOfLaunch(args);
+  if (!config || config->kernel != SamplerKernel::kCluster || rows < 0 || rows > 65535) {
     return cudaErrorInvalidValue;
   }
-  if (args.count == 0) return cudaSuccess;
-  SamplerArgs strided = args;
-  if (strided.stride == 0) strided.stride = args.vocab;
-  const bool by_quads = args.vocab % 4 == 0 && strided.stride % 4 == 0 &&
-                        reinterpret_cast<uintptr_t>(args.logits) % 16 == 0;
+  if (rows == 0) return cudaSuccess;
+  const SamplerArgs strided = WithStride(args);
   const int bytes = config->shared_bytes;
   const cudaError_t error =
       cudaFuncSetAttribute(SampleKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
-  return Launch(context, dim3(kSampleBlocks, args.count), dim3(kSampleThreads), bytes, SampleKernel,
-                strided, by_quads);
+  return Launch(context, dim3(kSampleBlocks, static_cast<unsigned>(rows)), dim3(kSampleThreads),
+                static_cast<size_t>(bytes), SampleKernel, strided, IsQuads(strided));
 }
 
 }  // namespace fathom::kernels::cuda

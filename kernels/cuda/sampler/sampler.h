@@ -54,9 +54,19 @@ struct SampleOut {
   float top_logprobs[kLogprobsMax];
 };
 
+// The logits of a step's rows, read only. In a tensor-parallel group rank r computes the ids
+// [r * width, (r + 1) * width) of every row, and a kernel reads the other ranks' slices in their
+// memory.
+inline constexpr int kLogitsSlicesMax = 8;
+struct LogitsSlices {
+  const float* slices[kLogitsSlicesMax] = {};  // [.][stride] each.
+  int width = 0;                               // 0: slices[0] has all ids.
+  int stride = 0;  // Floats from a row of a slice to the next one; 0: width, or the vocabulary.
+};
+
 struct SamplerArgs {
-  const float* logits = nullptr;    // [.][stride]; read only, and only the first `vocab` of a row.
-  const SampleRow* rows = nullptr;  // [count]; logits_row < 0 is padding and does nothing.
+  LogitsSlices logits;                 // Only the first `vocab` ids of a row are read.
+  const SampleRow* rows = nullptr;     // [count]; logits_row < 0 is padding and does nothing.
   const SamplerSlot* slots = nullptr;  // [slots]
   const int32_t* bias_ids = nullptr;   // For each slot: ascending ids, each once.
   const float* bias_values = nullptr;
@@ -69,13 +79,34 @@ struct SamplerArgs {
   const int32_t* faults = nullptr;  // [rows of the forward pass]
   SampleOut* out = nullptr;         // [count]; device memory, or pinned and mapped memory.
   int count = 0;
+  // The launch does rows first_row, first_row + row_step, ... The ranks of a group share the rows,
+  // so that each row is sampled once; ApplySamples gives the results to the other ranks.
+  int first_row = 0;
+  int row_step = 1;
   int slots_count = 0;
   int vocab = 0;
-  int stride = 0;  // Floats from a row of logits to the next one; 0: vocab.
 };
 cudaError_t Sample(const LaunchContext& context, const SamplerArgs& args);
 cudaError_t SampleCluster(const LaunchContext& context, const SamplerArgs& args);
 cudaError_t SampleGeneric(const LaunchContext& context, const SamplerArgs& args);
+
+// Takes the results of the rows that other ranks have sampled: copies them to `out` and changes the
+// slots as the sampler does (slot_tokens, slot_faults, seen). Row i was sampled by rank i % ranks,
+// whose `out` is outs[i % ranks]. REQUIRES: that rank's sampler has ended.
+struct ApplySamplesArgs {
+  const SampleOut* outs[kLogitsSlicesMax] = {};  // outs[rank] is not read.
+  int ranks = 1;
+  int rank = 0;
+  const SampleRow* rows = nullptr;     // [count]
+  const SamplerSlot* slots = nullptr;  // [slots]
+  uint16_t* seen = nullptr;            // [slots][vocab]
+  int32_t* slot_tokens = nullptr;
+  int32_t* slot_faults = nullptr;
+  SampleOut* out = nullptr;  // [count]
+  int count = 0;
+  int vocab = 0;
+};
+cudaError_t ApplySamples(const LaunchContext& context, const ApplySamplesArgs& args);
 
 // Marks ids [0, prompt_tokens) as prompt and counts the others as output in seen[slot], after
 // clearing it. `ids` is on the device.

@@ -1,4 +1,5 @@
 #include "kernels/cuda/sampler/sampler_pick.h"
+#include "kernels/cuda/sampler/sampler_rows.cuh"
 #include "kernels/cuda/sampler/sampler_select.cuh"
 
 namespace fathom::kernels::cuda {
@@ -57,7 +58,7 @@ FATHOM_DEVICE uint64_t ReduceSum(Shared* shared, uint64_t x) {
 
 // The scores of a row as docs/NUMERICS.md, "Sampler" defines them, up to the temperature.
 struct Scores {
-  const float* logits = nullptr;
+  RowLogits logits;
   const int32_t* bias_ids = nullptr;  // Ascending.
   const float* bias_values = nullptr;
   const int32_t* banned = nullptr;
@@ -98,8 +99,7 @@ struct Scores {
 };
 
 FATHOM_DEVICE Scores ScoresOf(const SamplerArgs& a, const SampleRow& ask, const SamplerSlot& slot) {
-  Scores scores;
-  scores.logits = a.logits + int64_t{ask.logits_row} * a.stride;
+  Scores scores{LogitsOf(a, ask)};
   scores.bias_ids = a.bias_ids + slot.bias_begin;
   scores.bias_values = a.bias_values + slot.bias_begin;
   scores.banned = a.end_ids + slot.end_begin;
@@ -213,8 +213,7 @@ FATHOM_DEVICE int32_t Draw(Shared* shared, const Scores& scores, int position) {
   if (canon::IsGreedy(slot.params.temperature)) {
     ForIds(scores.vocab, [&](int id) { drawn = Larger(drawn, PlaceKey(scores(id), id)); });
   } else {
-    Kept kept;
-    kept.scores = scores;
+    Kept kept{scores};
     if (!Restrict(shared, &kept)) return -1;
     ForIds(scores.vocab, [&](int id) {
       const float z = kept(id);
@@ -228,7 +227,7 @@ FATHOM_DEVICE int32_t Draw(Shared* shared, const Scores& scores, int position) {
 }
 
 // log(sum exp(z)) of the raw logits, for all threads; `best` is the largest logit. A barrier.
-FATHOM_DEVICE float LogSumExp(Shared* shared, const float* logits, int vocab, float best) {
+FATHOM_DEVICE float LogSumExp(Shared* shared, const RowLogits& logits, int vocab, float best) {
   float sum = 0;
   ForIds(vocab, [&](int id) { sum = __fadd_rn(sum, canon::Exp(__fsub_rn(logits[id], best))); });
   sum = SumGroup(sum);
@@ -241,7 +240,7 @@ FATHOM_DEVICE float LogSumExp(Shared* shared, const float* logits, int vocab, fl
 
 // Writes the `count` best tokens by (z descending, id ascending). Each pass finds the largest key
 // below the previous one.
-FATHOM_DEVICE void WriteTops(Shared* shared, const float* logits, int vocab, int count,
+FATHOM_DEVICE void WriteTops(Shared* shared, const RowLogits& logits, int vocab, int count,
                              float log_sum, SampleOut* out) {
   uint64_t last = ~uint64_t{0};
   for (int i = 0; i < count; ++i) {
@@ -258,7 +257,7 @@ FATHOM_DEVICE void WriteTops(Shared* shared, const float* logits, int vocab, int
 }
 
 // The largest logit, for all threads. A logit that is not finite is a fault.
-FATHOM_DEVICE float Check(Shared* shared, const float* logits, int vocab, int* fault) {
+FATHOM_DEVICE float Check(Shared* shared, const RowLogits& logits, int vocab, int* fault) {
   float best = -INFINITY;
   bool finite = true;
   ForIds(vocab, [&](int id) {
@@ -269,11 +268,13 @@ FATHOM_DEVICE float Check(Shared* shared, const float* logits, int vocab, int* f
   return FromOrderable(static_cast<uint32_t>(ReduceMax(shared, Orderable(best))));
 }
 
-__global__ void __launch_bounds__(kThreads) SampleGenericKernel(const SamplerArgs a) {
+__global__ void __launch_bounds__(kThreads)
+    SampleGenericKernel(const __grid_constant__ SamplerArgs a) {
   __shared__ Shared shared;
   WaitForPrevious();
   LetNextStart();
-  const SampleRow ask = a.rows[blockIdx.x];
+  const int index = RowOfBlock(a, blockIdx.x);
+  const SampleRow ask = a.rows[index];
   if (ask.logits_row < 0) return;
   if (threadIdx.x == 0) {
     shared.slot = a.slots[ask.slot];
@@ -290,7 +291,7 @@ __global__ void __launch_bounds__(kThreads) SampleGenericKernel(const SamplerArg
   if (draws && fault == 0) token = Draw(&shared, scores, ask.position);
   if (fault == 0 && token < 0) fault = kFaultTokenRange;
 
-  SampleOut* const out = a.out + blockIdx.x;
+  SampleOut* const out = a.out + index;
   if (threadIdx.x == 0) {
     out->token = fault == 0 ? token : -1;
     out->fault = fault;
@@ -314,13 +315,13 @@ __global__ void __launch_bounds__(kThreads) SampleGenericKernel(const SamplerArg
 }  // namespace
 
 cudaError_t SampleGeneric(const LaunchContext& context, const SamplerArgs& args) {
-  if (context.sm < 80 || args.vocab <= 0 || args.vocab > kSampleVocabMax || args.count < 0) {
+  const int rows = RowsOfLaunch(args);
+  if (context.sm < 80 || args.vocab <= 0 || args.vocab > kSampleVocabMax || rows < 0) {
     return cudaErrorInvalidValue;
   }
-  if (args.count == 0) return cudaSuccess;
-  SamplerArgs strided = args;
-  if (strided.stride == 0) strided.stride = args.vocab;
-  return Launch(context, dim3(args.count), dim3(kThreads), 0, SampleGenericKernel, strided);
+  if (rows == 0) return cudaSuccess;
+  return Launch(context, dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, SampleGenericKernel,
+                WithStride(args));
 }
 
 }  // namespace fathom::kernels::cuda

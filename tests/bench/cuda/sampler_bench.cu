@@ -77,7 +77,7 @@ class Bench {
     float* values = Allocate<float>(logits);
     FillKernel<<<1024, 256, 0, context_.stream>>>(values, logits);
     CHECK_CUDA(cudaGetLastError());
-    args_.logits = values;
+    args_.logits.slices[0] = values;
     args_.bias_ids = args_.end_ids = Allocate<int32_t>(1);
     args_.bias_values = Allocate<float>(1);
     args_.seen = Allocate<uint16_t>(int64_t{kRowsMax} * vocab);

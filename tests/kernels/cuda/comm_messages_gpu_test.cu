@@ -1,4 +1,7 @@
-// All-gather and messages between ranks on one device.
+// All-gather, exchange of rows, and messages between ranks on one device.
+#include <algorithm>
+#include <random>
+
 #include "tests/kernels/cuda/comm_ranks.h"
 
 namespace fathom::kernels::cuda {
@@ -40,6 +43,52 @@ TEST(CommMessages, GatherHasTheRanksInOrder) {
       ranks.Finish();
       for (int r = 0; r < size; ++r) {
         EXPECT_EQ(all[r]->Download(), want) << size << " ranks, " << bytes << " bytes, rank " << r;
+      }
+    }
+  }
+}
+
+// Each rank reads its rows of all ranks' slices, which are written again in each turn.
+TEST(CommMessages, AfterAnExchangeRowsOfOtherRanksCanBeRead) {
+  constexpr int kRows = 11, kRowWords = 1000, kTurns = 20;
+  for (const int size : {2, 3, 8}) {
+    PeerRegionSizes sizes = SizesOf(size);
+    sizes.exchange_bytes = kRows * kRowWords * 4;
+    CommRanks ranks(sizes);
+    const auto rows_of = [&](int reader, int r) {
+      return ranks.group(reader).regions[r] + ranks.group(reader).layout.exchange;
+    };
+    for (int turn = 0; turn < kTurns; ++turn) {
+      std::vector<std::vector<uint32_t>> slices;
+      std::vector<std::unique_ptr<DeviceBuffer<uint32_t>>> sources, read;
+      for (int r = 0; r < size; ++r) {
+        slices.push_back(Words(kRows * kRowWords, static_cast<uint32_t>(100 * turn + r)));
+        sources.push_back(std::make_unique<DeviceBuffer<uint32_t>>(slices.back()));
+        read.push_back(std::make_unique<DeviceBuffer<uint32_t>>(size * kRows * kRowWords));
+      }
+      EXPECT_CUDA(cudaDeviceSynchronize());
+      for (int r = 0; r < size; ++r) {
+        EXPECT_CUDA(cudaMemcpyAsync(rows_of(r, r), sources[r]->get(), sizes.exchange_bytes,
+                                    cudaMemcpyDeviceToDevice, ranks.stream(r)));
+      }
+      ranks.ForEach([&](int r) { return PeerExchange(ranks.context(r, false), ranks.group(r)); });
+      for (int r = 0; r < size; ++r) {
+        for (int peer = 0; peer < size; ++peer) {
+          EXPECT_CUDA(cudaMemcpyAsync(read[r]->get() + int64_t{peer} * kRows * kRowWords,
+                                      rows_of(r, peer), sizes.exchange_bytes,
+                                      cudaMemcpyDeviceToDevice, ranks.stream(r)));
+        }
+      }
+      // The meeting after which rows may be written again.
+      ranks.ForEach([&](int r) { return PeerExchange(ranks.context(r, false), ranks.group(r)); });
+      ranks.Finish();
+      for (int r = 0; r < size; ++r) {
+        const std::vector<uint32_t> got = read[r]->Download();
+        for (int peer = 0; peer < size; ++peer) {
+          const auto begin = got.begin() + int64_t{peer} * kRows * kRowWords;
+          EXPECT_TRUE(std::equal(slices[peer].begin(), slices[peer].end(), begin))
+              << size << " ranks, turn " << turn << ", rank " << r << " reads " << peer;
+        }
       }
     }
   }

@@ -87,6 +87,9 @@ class MediumTest : public testing::Test {
     FillNormal(want, 1.0f, 3);
     FillNormal(got, 1.0f, 3);
     c.Reference(y.get(), false, nullptr);
+    DeviceBuffer<T> partial(int64_t{rows} * n);
+    ASSERT_CUDA(MediumPartial(MakeContext(), weight, c.x.get(), rows, partial.get()));
+    ExpectSameBits(partial, y, Name("partial", c, weight), n);
     gpu_test::Add(want.get(), y.get(), want.count());
     ASSERT_CUDA(MediumResidual(MakeContext(), weight, c.x.get(), rows, got.get()));
     ExpectSameBits(got, want, Name("residual", c, weight), n);

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/sampler/sampler_config.h"
 #include "tests/kernels/cuda/gpu_test.h"
+#include "tests/kernels/cuda/sampler_on_device.h"
 #include "tests/kernels/cuda/sampler_oracle.h"
 
 namespace fathom::gpu_test {
@@ -31,80 +32,6 @@ INSTANTIATE_TEST_SUITE_P(Kernels, SamplerGpuTest,
                          testing::Values(Sampler{"Cluster", cuda::SampleCluster},
                                          Sampler{"Generic", cuda::SampleGeneric}),
                          [](const auto& info) { return std::string(info.param.name); });
-
-// A batch on the device.
-struct OnDevice {
-  explicit OnDevice(const Batch& batch)
-      : logits(batch.logits),
-        rows(batch.rows),
-        slots(batch.slots),
-        bias_ids(AtLeastOne(batch.bias_ids)),
-        bias_values(AtLeastOne(batch.bias_values)),
-        end_ids(AtLeastOne(batch.end_ids)),
-        seen(batch.seen),
-        slot_tokens(batch.slot_tokens),
-        slot_faults(batch.slot_faults),
-        faults(batch.faults),
-        out(static_cast<int64_t>(batch.rows.size())) {
-    args.logits = logits.get();
-    args.rows = rows.get();
-    args.slots = slots.get();
-    args.bias_ids = bias_ids.get();
-    args.bias_values = bias_values.get();
-    args.end_ids = end_ids.get();
-    args.seen = seen.get();
-    args.slot_tokens = slot_tokens.get();
-    args.slot_faults = slot_faults.get();
-    args.faults = faults.get();
-    args.out = out.get();
-    args.count = static_cast<int>(batch.rows.size());
-    args.slots_count = static_cast<int>(batch.slots.size());
-    args.vocab = batch.vocab;
-  }
-  template <class T>
-  static std::vector<T> AtLeastOne(std::vector<T> values) {
-    if (values.empty()) values.push_back(T{});
-    return values;
-  }
-
-  DeviceBuffer<float> logits;
-  DeviceBuffer<SampleRow> rows;
-  DeviceBuffer<SamplerSlot> slots;
-  DeviceBuffer<int32_t> bias_ids;
-  DeviceBuffer<float> bias_values;
-  DeviceBuffer<int32_t> end_ids;
-  DeviceBuffer<uint16_t> seen;
-  DeviceBuffer<int32_t> slot_tokens;
-  DeviceBuffer<int32_t> slot_faults;
-  DeviceBuffer<int32_t> faults;
-  DeviceBuffer<SampleOut> out;
-  cuda::SamplerArgs args;
-};
-
-void ExpectSame(const SampleOut& got, const SampleOut& want, const std::string& what) {
-  EXPECT_EQ(got.token, want.token) << what;
-  EXPECT_EQ(got.fault, want.fault) << what;
-  EXPECT_EQ(std::memcmp(&got.logprob, &want.logprob, sizeof(float)), 0)
-      << what << ": log-probability " << got.logprob << ", want " << want.logprob;
-  for (int i = 0; i < kLogprobsMax; ++i) {
-    EXPECT_EQ(got.top_ids[i], want.top_ids[i]) << what << ", alternative " << i;
-    EXPECT_EQ(std::memcmp(&got.top_logprobs[i], &want.top_logprobs[i], sizeof(float)), 0)
-        << what << ", alternative " << i << ": " << got.top_logprobs[i] << ", want "
-        << want.top_logprobs[i];
-  }
-}
-
-std::string Describe(const Batch& batch, size_t index) {
-  const SampleRow& row = batch.rows[index];
-  const SamplerSlot& slot = batch.slots[static_cast<size_t>(row.slot)];
-  std::ostringstream text;
-  text << "row " << index << " of " << batch.rows.size() << ", vocab " << batch.vocab
-       << ", temperature " << slot.params.temperature << ", top_k " << slot.params.top_k
-       << ", top_p " << slot.params.top_p << ", min_p " << slot.params.min_p << ", typical_p "
-       << slot.params.typical_p << ", penalized " << slot.penalized << ", biases "
-       << slot.bias_count << ", target " << row.target << ", logprobs " << row.logprobs;
-  return text.str();
-}
 
 // Runs the batch and compares everything that it writes.
 void SamplerGpuTest::RunAndCompare(Batch batch) {
@@ -193,8 +120,7 @@ TEST_P(SamplerGpuTest, TheEndOfTheVocabularyIsTheEnd) {
         std::copy(z.begin(), z.end(), padded.begin() + int64_t{row} * stride);
       }
       const DeviceBuffer<float> strided(padded);
-      device.args.logits = strided.get();
-      device.args.stride = stride;
+      device.args.logits = {{strided.get()}, 0, stride};
       const std::vector<SampleOut> before = device.out.Download();
       ASSERT_CUDA(Sample(MakeContext(), device.args));
       Finish();

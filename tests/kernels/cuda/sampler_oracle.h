@@ -1,6 +1,6 @@
 // tests/kernels/cuda/sampler_oracle.h: random rows for the sampler's kernels, and the host's result
 // for them: SampleRef's token, log-probabilities by a plain loop over 1,024 lanes, faults, and the
-// state that a row leaves in its slot. Only sampler_gpu_test.cu includes it.
+// state that a row leaves in its slot. Only tests of the sampler include it.
 #pragma once
 
 #include <algorithm>

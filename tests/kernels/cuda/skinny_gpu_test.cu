@@ -147,11 +147,12 @@ class SkinnyTest : public testing::Test {
  protected:
   void Residual(const Weights<T>& w, int rows, const SkinnyWeight& weight) {
     const int64_t count = int64_t{rows} * w.n;
-    DeviceBuffer<T> x(int64_t{rows} * w.k), want(count), got(count), y(count);
+    DeviceBuffer<T> x(int64_t{rows} * w.k), want(count), got(count), y(count), partial(count);
     FillNormal(x, 1.0f, 2);
-    FillNormal(want, 1.0f, 3);
-    FillNormal(got, 1.0f, 3);
+    for (DeviceBuffer<T>* residual : {&want, &got}) FillNormal(*residual, 1.0f, 3);
     w.Product(x.get(), rows, nullptr, y.get());
+    ASSERT_CUDA(SkinnyPartial(MakeContext(), weight, {x.get(), nullptr, 0, rows}, partial.get()));
+    ExpectSameBits(partial, y, Name("partial", rows, weight), w.n);
     Add(want.get(), y.get(), count);
     ASSERT_CUDA(SkinnyResidual(MakeContext(), weight, {x.get(), nullptr, 0, rows}, got.get()));
     ExpectSameBits(got, want, Name("residual", rows, weight), w.n);

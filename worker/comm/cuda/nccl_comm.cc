@@ -62,6 +62,9 @@ class NcclComm final : public DeviceComm {
   void* Partial(PartialBuffer buffer) const override { return partials_[static_cast<int>(buffer)]; }
   absl::Status AllReduce(const CommStream& on, const ReduceRows& rows) override;
   absl::Status AllGather(const CommStream& on, const void* mine, void* all, int64_t bytes) override;
+  void* Rows() const override { return RowsIn(rank()); }
+  absl::Status ExchangeRows(const CommStream& on, int rows, int64_t row_bytes) override;
+  const void* RowsOf(int rank) const override { return RowsIn(rank); }
   absl::Status Send(const CommStream& on, int peer, const void* data, int64_t bytes) override;
   absl::Status Recv(const CommStream& on, int peer, void* to, int64_t bytes) override;
   void Abort() override;
@@ -75,6 +78,7 @@ class NcclComm final : public DeviceComm {
   absl::Status Call(const char* name, F&& call);
   // Waits while NCCL says "in progress".
   absl::Status Settle(const char* name, ncclResult_t result);
+  char* RowsIn(int rank) const { return rows_ + rank * options_.exchange_bytes; }
   absl::Status SumShares(const CommStream& on, const ReduceRows& rows);
   void Fail(ncclResult_t error) {
     int none = 0;
@@ -91,6 +95,7 @@ class NcclComm final : public DeviceComm {
   void* partials_[2] = {};
   char* sums_ = nullptr;   // [size][rows of a share][hidden]
   char* parts_ = nullptr;  // [size][rows of a share][hidden], what the others sent.
+  char* rows_ = nullptr;   // [size][exchange_bytes], of an exchange.
 
   std::mutex mutex_;           // Guards calls on comm_; no holder waits without looking at abort_.
   ncclComm_t comm_ = nullptr;  // Null after ncclCommAbort.
@@ -115,7 +120,8 @@ absl::Status NcclComm::Allocate() {
   const int64_t partial = own ? aligned(options_.rows_max * row_bytes) : 0;
   const int64_t shares = aligned(int64_t{device::RowsPerRank(options_.rows_max, options_.size)} *
                                  options_.size * row_bytes);
-  const int64_t bytes = std::max<int64_t>(2 * partial + 2 * shares, 256);
+  const int64_t bytes =
+      std::max<int64_t>(2 * partial + 2 * shares + options_.size * options_.exchange_bytes, 256);
   if (const cudaError_t error = cudaMalloc(reinterpret_cast<void**>(&memory_), bytes);
       error != cudaSuccess) {
     cudaGetLastError();
@@ -127,6 +133,7 @@ absl::Status NcclComm::Allocate() {
   for (int i = 0; i < 2; ++i) partials_[i] = own ? memory_ + i * partial : options_.partials[i];
   sums_ = memory_ + 2 * partial;
   parts_ = sums_ + shares;
+  rows_ = parts_ + shares;
   return absl::OkStatus();
 }
 
@@ -273,6 +280,28 @@ absl::Status NcclComm::AllGather(const CommStream& on, const void* mine, void* a
   });
 }
 
+absl::Status NcclComm::ExchangeRows(const CommStream& on, int rows, int64_t row_bytes) {
+  FATHOM_CHECK(rows * row_bytes <= options_.exchange_bytes);
+  return Call("exchange of rows", [&] {
+    ncclResult_t first = api_.group_start();
+    const auto also = [&](ncclResult_t result) {
+      if (first == ncclSuccess || first == ncclInProgress) first = result;
+    };
+    const auto bytes = static_cast<size_t>(row_bytes);
+    for (int row = 0; row < rows; ++row) {
+      const int to = row % size();
+      for (int peer = 0; peer < size(); ++peer) {
+        if (peer == rank() || (to != peer && to != rank())) continue;
+        const int64_t at = row * row_bytes;
+        also(to == peer ? api_.send(RowsIn(rank()) + at, bytes, ncclUint8, peer, comm_, on.stream)
+                        : api_.recv(RowsIn(peer) + at, bytes, ncclUint8, peer, comm_, on.stream));
+      }
+    }
+    also(api_.group_end());
+    return first;
+  });
+}
+
 absl::Status NcclComm::Send(const CommStream& on, int peer, const void* data, int64_t bytes) {
   FATHOM_CHECK(peer >= 0 && peer < size() && peer != rank());
   return Call("send", [&] {
@@ -327,7 +356,7 @@ absl::StatusOr<std::unique_ptr<DeviceComm>> MakeNcclComm(const NcclCommOptions& 
   FATHOM_CHECK((options.partials[0] == nullptr) == (options.partials[1] == nullptr));
   if (options.size < 1 || options.size > kSizeMax || options.rank < 0 ||
       options.rank >= options.size || options.hidden < 0 || options.hidden % 8 != 0 ||
-      options.rows_max < 0 || !device::IsDeviceType(options.dtype)) {
+      options.rows_max < 0 || options.exchange_bytes < 0 || !device::IsDeviceType(options.dtype)) {
     return Invalid(
         "NCCL groups have 1 to {} ranks, and a hidden size that is a multiple of 8; "
         "this is rank {} of {}, hidden {}, rows {}",

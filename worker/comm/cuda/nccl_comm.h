@@ -30,6 +30,7 @@ struct NcclCommOptions {
   kernels::DType dtype = kernels::DType::kBf16;
   int hidden = 0;  // A multiple of 8.
   int rows_max = 0;
+  int64_t exchange_bytes = 0;  // Of the rows that a rank writes for an exchange.
   // The partial buffers A and B; null: the comm has its own.
   void* partials[2] = {};
   std::string id;                  // MakeNcclId of rank 0.

@@ -216,6 +216,13 @@ absl::Status PeerComm::AllGather(const CommStream& on, const void* mine, void* a
   return absl::OkStatus();
 }
 
+absl::Status PeerComm::ExchangeRows(const CommStream& on, int rows, int64_t row_bytes) {
+  FATHOM_RETURN_IF_ERROR(AsyncError());
+  FATHOM_CHECK(opened_ && rows * row_bytes <= options_.sizes.exchange_bytes);
+  FATHOM_CUDA(device::PeerExchange(Context(on), group_));
+  return absl::OkStatus();
+}
+
 absl::Status PeerComm::Send(const CommStream& on, int peer, const void* data, int64_t bytes) {
   FATHOM_RETURN_IF_ERROR(AsyncError());
   FATHOM_CHECK(opened_ && bytes <= options_.sizes.mail_bytes);

@@ -54,6 +54,9 @@ class PeerComm final : public DeviceComm {
   // One-shot or two-shot, by worker/comm/select_comm.h.
   absl::Status AllReduce(const CommStream& on, const ReduceRows& rows) override;
   absl::Status AllGather(const CommStream& on, const void* mine, void* all, int64_t bytes) override;
+  void* Rows() const override { return RowsIn(rank()); }
+  absl::Status ExchangeRows(const CommStream& on, int rows, int64_t row_bytes) override;
+  const void* RowsOf(int rank) const override { return RowsIn(rank); }
   absl::Status Send(const CommStream& on, int peer, const void* data, int64_t bytes) override;
   absl::Status Recv(const CommStream& on, int peer, void* to, int64_t bytes) override;
   void Abort() override;
@@ -69,6 +72,7 @@ class PeerComm final : public DeviceComm {
   absl::Status Allocate();
   absl::Status CheckAccess(const PeerHandle& peer) const;
   absl::Status Map(const PeerHandle& peer);
+  void* RowsIn(int rank) const { return group_.regions[rank] + group_.layout.exchange; }
   kernels::cuda::LaunchContext Context(const CommStream& on) const;
   kernels::cuda::AllReduceArgs ArgsOf(const ReduceRows& rows);
 
