@@ -12,8 +12,6 @@ inline constexpr uint32_t kProtocolMax = 1;
 
 // The longest message on any stream, in both directions.
 inline constexpr int32_t kClusterMessageBytesMax = 64 << 20;
-// The most ranks of a group, over all its stages.
-inline constexpr int32_t kGroupRanksMax = 1024;
 // The longest set-up data of one rank (GroupExchange).
 inline constexpr int32_t kExchangeBytesMax = 1 << 20;
 // How much of a stream may be on its way to a receiver that does not read (the window of HTTP/2).

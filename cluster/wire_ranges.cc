@@ -14,6 +14,7 @@
 #include "cluster/protocol.h"
 #include "cluster/request.h"
 #include "common/check.h"
+#include "common/group_shape.h"
 #include "common/sampling_fields.h"
 
 namespace fathom {

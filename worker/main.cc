@@ -295,7 +295,7 @@ int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clo
                                      FormatBytes(sizes->total_bytes), LocalWorkers(options))));
   }
   if (const auto status = CheckLinks(options, model, sizes->limits); !status.ok()) {
-    return Fail(kExitResources, status);
+    return EndServer(kExitResources, status);
   }
   LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
           model.config.architecture, ThreadsFor(options, UsableCpus()),

@@ -67,6 +67,9 @@ class FakeComm final : public DeviceComm {
   absl::Status AllGather(const CommStream&, const void*, void*, int64_t) override {
     return Call("gather");
   }
+  void* Rows() const override { return partials_; }
+  absl::Status ExchangeRows(const CommStream&, int, int64_t) override { return Call("exchange"); }
+  const void* RowsOf(int) const override { return partials_; }
   absl::Status Send(const CommStream&, int, const void*, int64_t) override { return Call("send"); }
   absl::Status Recv(const CommStream&, int, void*, int64_t) override { return Call("recv"); }
   void Abort() override {
@@ -98,9 +101,10 @@ TEST(SelectedComm, EachAllReduceTakesItsWayAndAllElsePeerMemory) {
   EXPECT_TRUE(comm.AllReduce({}, {PartialBuffer::kA, 1}).ok());
   EXPECT_TRUE(comm.AllReduce({}, {PartialBuffer::kB, 1 << 20}).ok());
   EXPECT_TRUE(comm.AllGather({}, nullptr, nullptr, 4).ok());
+  EXPECT_TRUE(comm.ExchangeRows({}, 1, 4).ok());
   EXPECT_TRUE(comm.Send({}, 0, nullptr, 4).ok());
   EXPECT_TRUE(comm.Recv({}, 0, nullptr, 4).ok());
-  EXPECT_EQ(calls, "peer reduce\nnccl reduce\npeer gather\npeer send\npeer recv\n");
+  EXPECT_EQ(calls, "peer reduce\nnccl reduce\npeer gather\npeer exchange\npeer send\npeer recv\n");
   EXPECT_TRUE(comm.AsyncError().ok());
   calls.clear();
   comm.Abort();

@@ -40,6 +40,11 @@ class SelectedComm final : public DeviceComm {
                          int64_t bytes) override {
     return peer_->AllGather(on, mine, all, bytes);
   }
+  void* Rows() const override { return peer_->Rows(); }
+  absl::Status ExchangeRows(const CommStream& on, int rows, int64_t row_bytes) override {
+    return peer_->ExchangeRows(on, rows, row_bytes);
+  }
+  const void* RowsOf(int rank) const override { return peer_->RowsOf(rank); }
   absl::Status Send(const CommStream& on, int peer, const void* data, int64_t bytes) override {
     return peer_->Send(on, peer, data, bytes);
   }
