@@ -15,6 +15,7 @@ namespace {
 using ::testing::AllOf;
 using testing::ConfigRefusal;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::ParsedConfig;
 using testing::ReadFile;
 using testing::SourcePath;
@@ -39,6 +40,17 @@ TEST(ModelConfig, UnknownKeysAreNamedAtOnce) {
           HasSubstr("clip_qkv = 8, logits_scaling = 8 and embedding_multiplier = 8 are not known"),
           HasSubstr(R"(--hf-overrides '{"clip_qkv": null, "logits_scaling": null, )"
                     R"("embedding_multiplier": null}')")));
+}
+
+// Its other keys mean nothing before the architecture is known.
+TEST(ModelConfig, AnUnsupportedArchitectureIsNamedBeforeItsOtherKeys) {
+  std::string json = WithKey(TinyConfig(), "architectures", R"(["FooForCausalLM"])");
+  json = WithKey(json, "quantization_config", R"({"quant_method": "fp8"})");
+  json = WithKey(json, "auto_map", R"({"AutoModel": "x.y"})");
+  json = WithKey(json, "clip_qkv", "8.0");
+  EXPECT_THAT(ConfigRefusal(json),
+              AllOf(HasSubstr("FooForCausalLM"), HasSubstr("Qwen3ForCausalLM"),
+                    Not(HasSubstr("fp8")), Not(HasSubstr("auto_map")), Not(HasSubstr("clip_qkv"))));
 }
 
 // The sliding window of a layer as the architecture reads it; a window as long as the context

@@ -158,6 +158,8 @@ TEST(ChatTemplate, LimitsHold) {
   bad_tools.tools_json = "{";
   const auto refused = RenderSource("x", "[]", bad_tools);
   EXPECT_EQ(DetailOf(refused.status())->field, "tools_json");
+  EXPECT_EQ(Message(refused.status()).find("array"), std::string_view::npos)
+      << ToString(refused.status());
 }
 
 // The names in a template and their arguments are checked before anything is rendered, also in
