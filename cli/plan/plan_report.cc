@@ -39,7 +39,7 @@ absl::Status SetDevice(const std::string& gpu, PlanReport* report) {
   return absl::OkStatus();
 }
 
-// Work is divided among the ranks; the sums between ranks are not counted.
+// Work is divided among the ranks, and the sums between them are added.
 void AddFloors(const ModelSpec& spec, PlanReport* report) {
   report->floor_context = std::min(kFloorContext, report->plan.limits.context_tokens);
   if (report->card == nullptr) return;
@@ -48,8 +48,10 @@ void AddFloors(const ModelSpec& spec, PlanReport* report) {
   for (const int32_t sequences : kFloorSequences) {
     if (sequences > report->plan.limits.slots) continue;
     if (int64_t{sequences} * report->floor_context > report->plan.pool_tokens()) continue;
-    report->floors.push_back({sequences, StepFloorMs(spec, card, sequences, report->floor_context) /
-                                             report->request.tp});
+    const int32_t tp = report->request.tp;
+    report->floors.push_back(
+        {sequences, StepFloorMs(spec, card, sequences, report->floor_context) / tp +
+                        RankSumsMs(spec, tp, sequences)});
   }
 }
 
@@ -99,7 +101,7 @@ std::string ToText(const PlanReport& report) {
       "TFLOP/s, {}{}):\n",
       report.floor_context, report.card->read_tbs, report.card->matrix_tflops,
       report.card->measured ? "measured" : "the vendor's numbers",
-      report.request.tp > 1 ? "; sums between ranks not counted" : "");
+      report.request.tp > 1 ? "; sums between ranks as over NVLink" : "");
   for (const PlanReport::Floor& floor : report.floors) {
     text += fmt::format("    {:>3} at once {:>8.2f} ms {:>9.0f} tokens/s\n", floor.sequences,
                         floor.ms, floor.sequences * 1000 / floor.ms);

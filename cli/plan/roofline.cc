@@ -51,6 +51,15 @@ double StepFloorMs(const ModelSpec& spec, const CardLimits& card, int32_t sequen
   return std::max(read_ms, products_ms);
 }
 
+double RankSumsMs(const ModelSpec& spec, int32_t tp, int32_t rows) {
+  constexpr double kMeetingUs = 5.4;
+  constexpr double kLinkTbs = 0.30;
+  if (tp == 1) return 0;
+  const double bytes = 2.0 * rows * spec.hidden * (tp - 1);  // What a rank reads of the others.
+  const double one_us = kMeetingUs + bytes / kLinkTbs / 1e6;
+  return 2.0 * static_cast<double>(spec.layers.size()) * one_us / 1e3;
+}
+
 double PrefillFloorMs(const ModelSpec& spec, const CardLimits& card, int32_t prompt_tokens) {
   const double n = prompt_tokens;
   const double operations =

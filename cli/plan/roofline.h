@@ -31,6 +31,11 @@ int64_t KvBytesPerToken(const ModelSpec& spec);
 double StepFloorMs(const ModelSpec& spec, const CardLimits& card, int32_t sequences,
                    double context);
 
+// The sums of a step of `rows` rows over the ranks of a tensor-parallel group: two in each layer,
+// by the one-shot all-reduce over NVLink, as measured between two H200 (comm_bench,
+// docs/PERFORMANCE.md). 0 for one rank.
+double RankSumsMs(const ModelSpec& spec, int32_t tp, int32_t rows);
+
 // The whole prompt in one step, with the LM head for its last row.
 double PrefillFloorMs(const ModelSpec& spec, const CardLimits& card, int32_t prompt_tokens);
 

@@ -80,7 +80,11 @@ TEST(PlanReportTest, RanksShareTheStep) {
   const auto report = MakePlanReport("m", config, {.tp = 2});
   ASSERT_TRUE(report.ok()) << ToString(report.status());
   const CardLimits card = *LimitsOf("h100");
-  EXPECT_NEAR(report->floors[0].ms, StepFloorMs(SpecOf(config), card, 1, 1024) / 2, 1e-9);
+  // 95 layers with two sums of 16 KiB each.
+  const double sums_ms = 190 * (5.4 + 16384 / 0.30e6) / 1e3;
+  EXPECT_NEAR(RankSumsMs(SpecOf(config), 2, 1), sums_ms, 1e-9);
+  EXPECT_EQ(RankSumsMs(SpecOf(config), 1, 1), 0);
+  EXPECT_NEAR(report->floors[0].ms, StepFloorMs(SpecOf(config), card, 1, 1024) / 2 + sums_ms, 1e-9);
 }
 
 TEST(PlanReportTest, Refusals) {

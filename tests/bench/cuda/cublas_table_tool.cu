@@ -1,7 +1,7 @@
 // Finds the canonical algorithms of cuBLASLt for the published shapes and writes the table of
 // kernels/cuda/linear/cublas_table.h:
 //
-//   cublas_table_tool [--shapes 7b,13b,33b] [--dtype bf16|f16] [--inc FILE]
+//   cublas_table_tool [--shapes 7b,13b,33b-tp2] [--dtype bf16|f16] [--inc FILE]
 //
 // For each (n, k) and bucket of rows it takes the library's proposals without split-K and compares
 // every output bit with ProductGeneric's at the largest, the middle and the smallest number of rows
@@ -60,6 +60,17 @@ constexpr Shape kShapes[] = {
     {"67b", 44032, 8192},
     {"67b", 8192, 22016},
     {"67b", 102400, 8192, true},
+    // One of two ranks.
+    {"7b-tp2", 6144, 4096},
+    {"7b-tp2", 4096, 2048},
+    {"7b-tp2", 11008, 4096},
+    {"7b-tp2", 4096, 5504},
+    {"7b-tp2", 51200, 4096, true},
+    {"33b-tp2", 4608, 7168},
+    {"33b-tp2", 7168, 3584},
+    {"33b-tp2", 19200, 7168},
+    {"33b-tp2", 7168, 9600},
+    {"33b-tp2", 16128, 7168, true},
     {"r1-distill-qwen-7b", 4608, 3584, false, true},
     {"r1-distill-qwen-7b", 3584, 3584},
     {"r1-distill-qwen-7b", 37888, 3584},
