@@ -42,7 +42,8 @@ def unpack(archives, work):
     work.mkdir(parents=True, exist_ok=True)
     for archive in archives:
         with tarfile.open(archive) as tar:
-            tar.extractall(work, filter="tar")
+            # Python has filters from 3.11.4 on; Debian 12 has 3.11.2.
+            tar.extractall(work, **({"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}))
 
 
 class Host:
