@@ -48,10 +48,10 @@ void AddFloors(const ModelSpec& spec, PlanReport* report) {
   for (const int32_t sequences : kFloorSequences) {
     if (sequences > report->plan.limits.slots) continue;
     if (int64_t{sequences} * report->floor_context > report->plan.pool_tokens()) continue;
-    const int32_t tp = report->request.tp;
+    const int32_t ranks = report->request.tp;
     report->floors.push_back(
-        {sequences, StepFloorMs(spec, card, sequences, report->floor_context) / tp +
-                        RankSumsMs(spec, tp, sequences)});
+        {sequences, StepFloorMs(spec, card, sequences, report->floor_context) / ranks +
+                        RankSumsMs(spec, ranks, sequences)});
   }
 }
 
