@@ -127,13 +127,16 @@ def equalities(host, label=""):
 
 
 def ranks(host):
-    """Goldens and equalities of -tp 2. On one GPU the workers share it and take turns."""
+    """Goldens and equalities of -tp 2, and ranks that are killed and stopped. On one GPU the workers share it and take turns."""
     own = list(host.options.serve)
     shared = [] if gpu_count() > 1 else ["--allow-shared-device"]
     try:
         host.options.serve = [*own, "-tp", "2", *shared]
         goldens(host, " -tp 2")
         equalities(host, " -tp 2")
+        text, code = host.run([python(), HERE / "rank_faults.py", *[f"--serve={word}" for word in host.options.serve]], 400, check=False)
+        found = gpu_rows.last_json(text) or {"passed": 0, "total": 1, "failed": [f"ended with {code}: {last_lines(text)}"]}
+        host.check("rank-faults -tp 2", found["passed"], found["total"], found["failed"])
     finally:
         host.options.serve = own
 

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""A rank of a group of GPUs is killed, and one is stopped, while 32 streams run: no token and no bit of a log-probability changes, and
+the scheduler names the rank. Prints one line for each round and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
+import argparse
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+from cluster import Cluster, collect, pb, wait_until  # noqa: E402
+from equalities import SEED, Checks, requests, vocabulary  # noqa: E402
+from layouts_test import rank_of, workers  # noqa: E402
+
+TIMEOUT_S = 300
+
+
+def strike(cluster, asked, victim, how):
+    """The answers, and the seconds until the loss was seen."""
+    lost = cluster.metrics()["fathom_scheduler_groups_lost_total"]
+    pid, rank = workers(cluster)[victim], rank_of(cluster, victim)
+    struck = threading.Event()
+
+    def at_ten(result):
+        if len(result.ids) >= 10 and not struck.is_set():
+            struck.set()
+
+    answers = [None] * len(asked)
+    threads = [threading.Thread(target=lambda i=i: answers.__setitem__(i, collect(
+        cluster.client.stub.Generate(asked[i], timeout=TIMEOUT_S), at_ten if i == 0 else None))) for i in range(len(asked))]
+    for thread in threads:
+        thread.start()
+    struck.wait(60)
+    os.kill(pid, how)
+    begin = time.monotonic()
+    wait_until(lambda: cluster.metrics()["fathom_scheduler_groups_lost_total"] > lost, f"the loss of rank {rank} is seen", 60)
+    seconds = time.monotonic() - begin
+    told = cluster.client.admin.GetStatus(pb.GetStatusRequest()).last_loss
+    if how == signal.SIGSTOP:
+        os.kill(pid, signal.SIGCONT)
+    for thread in threads:
+        thread.join()
+    return answers, seconds, None if f"rank {rank}" in told else f"rank {rank} is not named in: {told}"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--model", default=str(ROOT / "models/fathom-tiny"))
+    p.add_argument("--serve", action="append", default=[], help="a word for fathom serve")
+    p.add_argument("--kills", type=int, default=5)
+    options = p.parse_args()
+    checks, rng = Checks(), random.Random(SEED + 7)
+    asked = requests(vocabulary(options.model), 32, 120, 100)
+    with Cluster(*options.serve, model=options.model, device="cuda") as c:
+        want = c.client.many(asked, timeout=TIMEOUT_S)
+        ranks = len(workers(c))
+        for i, how in enumerate([signal.SIGKILL] * options.kills + [signal.SIGSTOP]):
+            answers, seconds, named = strike(c, asked, rng.randrange(ranks), how)
+            checks.same(f"{how.name} {i} under 32 streams, seen after {seconds:.2f} s", answers, want)
+            checks.add(f"{how.name} {i}: the rank is named", [named])
+    print(json.dumps({"passed": checks.total - len(checks.failed), "total": checks.total, "failed": checks.failed, "seed": SEED}))
+    return 1 if checks.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
