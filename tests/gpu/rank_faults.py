@@ -21,7 +21,7 @@ TIMEOUT_S = 300
 
 
 def strike(cluster, asked, victim, how):
-    """The answers, and the seconds until the loss was seen."""
+    """The answers, the seconds until the loss was seen, and what is wrong with the name of the rank."""
     lost = cluster.metrics()["fathom_scheduler_groups_lost_total"]
     pid, rank = workers(cluster)[victim], rank_of(cluster, victim)
     struck = threading.Event()
@@ -40,12 +40,16 @@ def strike(cluster, asked, victim, how):
     begin = time.monotonic()
     wait_until(lambda: cluster.metrics()["fathom_scheduler_groups_lost_total"] > lost, f"the loss of rank {rank} is seen", 60)
     seconds = time.monotonic() - begin
-    told = cluster.client.admin.GetStatus(pb.GetStatusRequest()).last_loss
+    named = None
+    try:
+        wait_until(lambda: f"rank {rank}" in cluster.client.admin.GetStatus(pb.GetStatusRequest()).last_loss, f"rank {rank} is named", 10)
+    except AssertionError as failure:
+        named = f"{failure}: {cluster.client.admin.GetStatus(pb.GetStatusRequest()).last_loss}"
     if how == signal.SIGSTOP:
         os.kill(pid, signal.SIGCONT)
     for thread in threads:
         thread.join()
-    return answers, seconds, None if f"rank {rank}" in told else f"rank {rank} is not named in: {told}"
+    return answers, seconds, named
 
 
 def main():
