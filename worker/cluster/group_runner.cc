@@ -35,16 +35,15 @@ class EpochLink final : public GroupLink {
   absl::StatusOr<std::vector<std::string>> Exchange(std::string mine) override {
     const int32_t round = next_round_++;
     control_.SendExchange(epoch_, round, mine);
-    std::vector<std::string> all;
-    for (int32_t rank = 0; rank < seat().shape().ranks(); ++rank) {
-      if (rank == seat().rank) {
-        all.push_back(std::move(mine));
-        continue;
-      }
+    std::vector<std::string> all(static_cast<size_t>(seat().shape().ranks()));
+    for (size_t i = 0; i < all.size(); ++i) {
+      const auto rank = static_cast<int32_t>(i);
+      if (rank == seat().rank) continue;
       auto bytes = epoch_.WaitExchange(round, rank, kDeviceExchange);
       if (!bytes.ok()) return Annotate(bytes.status(), fmt::format("waiting for rank {}", rank));
-      all.push_back(*std::move(bytes));
+      all[i] = *std::move(bytes);
     }
+    all[static_cast<size_t>(seat().rank)] = std::move(mine);
     return all;
   }
   void OnAbort(std::function<void()> callback) override {
