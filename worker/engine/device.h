@@ -18,10 +18,11 @@
 // and the hidden values of the rows. Only the last stage has logits: it scores and samples, so only
 // it counts seen tokens, and only its outputs have tokens and log-probabilities. The outputs of
 // another stage have a fault if the hidden values of their row are non-finite after the stage: the
-// keys and values of the slot in the stage may then be so, too. Step 0 begins an epoch. Thread: the
-// engine thread calls Submit and Drain. One thread calls Collect and NonFiniteDetail: the engine
-// thread if steps_in_flight() is 1, else the collector thread, and then Submit may run at the same
-// time.
+// keys and values of the slot in the stage may then be so, too. Step 0 begins an epoch.
+//
+// Thread: the engine thread calls Join, Leave, Submit and Drain. One thread calls Collect and
+// NonFiniteDetail: the engine thread if steps_in_flight() is 1, else the collector thread, and then
+// Submit may run at the same time.
 #pragma once
 
 #include <cstdint>
