@@ -2,11 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <memory>
-#include <string>
-#include <utility>
-
-#include "worker/comm/selected_comm.h"
+#include <cstdint>
+#include <optional>
 
 namespace fathom::worker {
 namespace {
@@ -49,68 +46,6 @@ TEST(SelectComm, OnlyWaysThatTheGroupHas) {
     EXPECT_EQ(SelectComm(1, bytes, kPeer), std::nullopt);
   }
   EXPECT_STREQ(NameOf(CommWay::kOneShot), "one-shot");
-}
-
-// Writes down its calls.
-class FakeComm final : public DeviceComm {
- public:
-  FakeComm(std::string name, std::string* calls, int* partials)
-      : name_(std::move(name)), calls_(calls), partials_(partials) {}
-  int rank() const override { return 1; }
-  int size() const override { return 4; }
-  const char* name() const override { return name_.c_str(); }
-  bool chains() const override { return false; }
-  void* Partial(PartialBuffer buffer) const override {
-    return partials_ + static_cast<int>(buffer);
-  }
-  absl::Status AllReduce(const CommStream&, const ReduceRows&) override { return Call("reduce"); }
-  absl::Status AllGather(const CommStream&, const void*, void*, int64_t) override {
-    return Call("gather");
-  }
-  void* Rows() const override { return partials_; }
-  absl::Status ExchangeRows(const CommStream&, int, int64_t) override { return Call("exchange"); }
-  const void* RowsOf(int) const override { return partials_; }
-  absl::Status Send(const CommStream&, int, const void*, int64_t) override { return Call("send"); }
-  absl::Status Recv(const CommStream&, int, void*, int64_t) override { return Call("recv"); }
-  void Abort() override {
-    Call("abort").IgnoreError();
-    aborted_ = true;
-  }
-  absl::Status AsyncError() const override {
-    return aborted_ ? Aborted("{} was aborted", name_) : absl::OkStatus();
-  }
-  std::string InWork() const override { return "nothing"; }
-
- private:
-  absl::Status Call(const char* what) {
-    *calls_ += name_ + " " + what + "\n";
-    return AsyncError();
-  }
-  const std::string name_;
-  std::string* const calls_;
-  int* const partials_;
-  bool aborted_ = false;
-};
-
-TEST(SelectedComm, EachAllReduceTakesItsWayAndAllElsePeerMemory) {
-  std::string calls;
-  int partials[2] = {};
-  SelectedComm comm(std::make_unique<FakeComm>("peer", &calls, partials),
-                    std::make_unique<FakeComm>("nccl", &calls, partials), 8192);
-  EXPECT_EQ(comm.Partial(PartialBuffer::kB), partials + 1);
-  EXPECT_TRUE(comm.AllReduce({}, {PartialBuffer::kA, 1}).ok());
-  EXPECT_TRUE(comm.AllReduce({}, {PartialBuffer::kB, 1 << 20}).ok());
-  EXPECT_TRUE(comm.AllGather({}, nullptr, nullptr, 4).ok());
-  EXPECT_TRUE(comm.ExchangeRows({}, 1, 4).ok());
-  EXPECT_TRUE(comm.Send({}, 0, nullptr, 4).ok());
-  EXPECT_TRUE(comm.Recv({}, 0, nullptr, 4).ok());
-  EXPECT_EQ(calls, "peer reduce\nnccl reduce\npeer gather\npeer exchange\npeer send\npeer recv\n");
-  EXPECT_TRUE(comm.AsyncError().ok());
-  calls.clear();
-  comm.Abort();
-  EXPECT_EQ(calls, "peer abort\nnccl abort\n");
-  EXPECT_EQ(comm.AsyncError().code(), absl::StatusCode::kAborted);
-  EXPECT_EQ(comm.AllReduce({}, {PartialBuffer::kA, 1}).code(), absl::StatusCode::kAborted);
 }
 
 }  // namespace

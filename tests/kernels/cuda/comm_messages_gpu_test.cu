@@ -123,7 +123,7 @@ TEST(CommMessages, MessagesGoRoundAndKeepTheirOrder) {
 
 // The third message waits until the first one is taken.
 TEST(CommMessages, ASenderIsAtMostTwoMessagesAhead) {
-  if (gpu_test::Sanitized()) return;  // A launch may wait for its end.
+  if (gpu_test::Sanitized()) GTEST_SKIP() << "a launch may wait for its end";
   CommRanks ranks(SizesOf(2));
   const DeviceBuffer<uint32_t> data(Words(3000, 3));
   DeviceBuffer<uint32_t> to(3000);
@@ -146,7 +146,7 @@ TEST(CommMessages, ASenderIsAtMostTwoMessagesAhead) {
 
 // A chain of sends and receives in replayed graphs: a pipeline of two stages.
 TEST(CommMessages, MessagesInGraphs) {
-  if (gpu_test::Sanitized()) return;  // The ranks of a graph cannot take turns.
+  if (gpu_test::Sanitized()) GTEST_SKIP() << "the ranks of a graph cannot take turns";
   CommRanks ranks(SizesOf(2));
   DeviceBuffer<uint32_t> a(Words(5000, 9)), b(5000);
   cudaGraphExec_t graphs[2] = {};

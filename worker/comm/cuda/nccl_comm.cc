@@ -116,8 +116,7 @@ absl::Status NcclComm::Allocate() {
   sm_ = properties.major * 10 + properties.minor;
   const int64_t row_bytes = int64_t{options_.hidden} * 2;
   const auto aligned = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
-  const bool own = options_.partials[0] == nullptr;
-  const int64_t partial = own ? aligned(options_.rows_max * row_bytes) : 0;
+  const int64_t partial = aligned(options_.rows_max * row_bytes);
   const int64_t shares = aligned(int64_t{device::RowsPerRank(options_.rows_max, options_.size)} *
                                  options_.size * row_bytes);
   const int64_t bytes =
@@ -130,7 +129,7 @@ absl::Status NcclComm::Allocate() {
         "(--max-num-batched-tokens)",
         options_.rank, bytes, cudaGetErrorString(error));
   }
-  for (int i = 0; i < 2; ++i) partials_[i] = own ? memory_ + i * partial : options_.partials[i];
+  for (int i = 0; i < 2; ++i) partials_[i] = memory_ + i * partial;
   sums_ = memory_ + 2 * partial;
   parts_ = sums_ + shares;
   rows_ = parts_ + shares;
@@ -353,7 +352,6 @@ absl::StatusOr<std::string> MakeNcclId(const char* library) {
 
 absl::StatusOr<std::unique_ptr<DeviceComm>> MakeNcclComm(const NcclCommOptions& options) {
   FATHOM_CHECK(options.clock != nullptr);
-  FATHOM_CHECK((options.partials[0] == nullptr) == (options.partials[1] == nullptr));
   if (options.size < 1 || options.size > kSizeMax || options.rank < 0 ||
       options.rank >= options.size || options.hidden < 0 || options.hidden % 8 != 0 ||
       options.rows_max < 0 || options.exchange_bytes < 0 || !device::IsDeviceType(options.dtype)) {

@@ -30,9 +30,7 @@ struct NcclCommOptions {
   kernels::DType dtype = kernels::DType::kBf16;
   int hidden = 0;  // A multiple of 8.
   int rows_max = 0;
-  int64_t exchange_bytes = 0;  // Of the rows that a rank writes for an exchange.
-  // The partial buffers A and B; null: the comm has its own.
-  void* partials[2] = {};
+  int64_t exchange_bytes = 0;      // Of the rows that a rank writes for an exchange.
   std::string id;                  // MakeNcclId of rank 0.
   const Clock* clock = nullptr;    // Outlives the comm.
   int64_t deadline_us = 30000000;  // For the start, and for each call.
