@@ -38,44 +38,14 @@ constexpr double kForgivenPerSecond = 0.5;
 constexpr double kForgivenBurst = 4;
 // A busy process may learn up to 2 s late of the call to which bytes belong.
 constexpr int kLooksOverMax = 8;
-// gRPC 1.51 limits one frame of a header but not the whole header, and delivers a header of
-// gigabytes when its connection ends. So all connections are checked for floods at this interval,
-// which grows with their number: a check takes 1 us for each connection.
-constexpr std::chrono::milliseconds kGlance{20};
-constexpr int64_t kConnectionsPerGlance = 200;
-// A connection that received fewer bytes since its last check is left to the next tick.
-constexpr int64_t kManyBytes = 256 << 10;
-// The bytes that gRPC's flow control accepts for calls that it has not reported yet: the window of
-// one connection grows to 16 MiB.
-constexpr int64_t kUnknownCallsBytesMax = 32 << 20;
-// A connection that begins more than kBegunMax calls for each kManyBytes, in kLooksOfCallsMax
-// consecutive checks, sends no messages. gRPC reports calls late and holds 7 KB for each until
-// then.
-constexpr int64_t kBegunMax = 64;
-constexpr int kLooksOfCallsMax = 2;
 // The calls that a client which also sends large messages may give up between two checks.
 constexpr int64_t kGaveUpMax = 16;
+// When a connection is cut, so are those of its address with more calls that gRPC has not reported.
+constexpr int64_t kUnreportedOfAccomplices = 64;
 constexpr size_t kBarredMax = 4096;
 constexpr uint64_t kWake = 0;
 constexpr uint64_t kListen = 1;
 constexpr uint64_t kFirstConnection = 2;
-
-double Seconds(steady_clock::duration time) { return std::chrono::duration<double>(time).count(); }
-
-// A leaky bucket: the amount that was added minus the amount that flows out over time.
-class Bucket {
- public:
-  // Returns the present amount.
-  double Add(double amount, double per_second, steady_clock::time_point now) {
-    level_ = std::max(0.0, level_ - per_second * Seconds(now - at_) + amount);
-    at_ = now;
-    return level_;
-  }
-
- private:
-  double level_ = 0;
-  steady_clock::time_point at_ = steady_clock::now();
-};
 
 }  // namespace
 
@@ -102,7 +72,10 @@ class Connections::Impl {
 
   ~Impl() {
     Stop();
-    for (auto& [id, connection] : connections_) close(connection.watched_fd);
+    for (auto& [id, connection] : connections_) {
+      if (connection.gate != nullptr) CloseGate(connection.gated_fd, connection.gate.get());
+      close(connection.watched_fd);
+    }
     close(epoll_);
     close(wake_);
   }
@@ -133,7 +106,7 @@ class Connections::Impl {
     Connection* connection = Find(peer);
     if (connection == nullptr) return 1;
     connection->calls += 1;
-    connection->begun += 1;
+    if (connection->gate != nullptr) connection->gate->CallReported();
     if (const auto place = std::exchange(connection->idle_place, std::nullopt)) {
       idle_.erase(*place);
     }
@@ -197,13 +170,13 @@ class Connections::Impl {
     // its counters.
     int watched_fd = -1;
     std::string peer;
+    int gated_fd = -1;               // gRPC's descriptor, as the gate knows it.
+    std::shared_ptr<ReadGate> gate;  // Null behind a proxy.
     int64_t calls = 0;
     int64_t expected_bytes = 0;  // Of messages and answered calls since the last check.
     int64_t awaited = 0;         // Calls that wait for their message.
     int64_t gave_up = 0;         // Calls that ended without a message since the last check.
-    int64_t begun = 0;           // Calls that began since the last check for floods.
     int looks_over = 0;          // Consecutive checks with too many stray bytes.
-    int looks_of_calls = 0;      // Consecutive checks whose bytes are the headers of many calls.
     int64_t seen_bytes = 0;
     Bucket abandoned;
     Bucket stray;
@@ -222,11 +195,10 @@ class Connections::Impl {
 
   void Run() {
     auto next_tick = steady_clock::now() + kTick;
-    auto next_glance = next_tick;
     std::array<epoll_event, 64> events{};
     for (;;) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-          std::min(next_tick, next_glance) - steady_clock::now());
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(next_tick - steady_clock::now());
       const int count = epoll_wait(epoll_, events.data(), events.size(),
                                    static_cast<int>(std::max<int64_t>(0, left.count())));
       for (int i = 0; i < count; ++i) {
@@ -238,7 +210,6 @@ class Connections::Impl {
           Forget(id);
         }
       }
-      if (steady_clock::now() >= next_glance) next_glance = steady_clock::now() + LookForFloods();
       if (steady_clock::now() < next_tick) continue;
       next_tick = steady_clock::now() + kTick;
       SetListening(true);
@@ -336,40 +307,35 @@ class Connections::Impl {
     connection.id = next_id_++;
     connection.peer = PeerOf(fd);
     by_peer_[connection.peer] = connection.id;
+    if (!limits_.of_a_proxy) {
+      connection.gated_fd = fd;
+      connection.gate = std::make_shared<ReadGate>(
+          limits_.gate, [this, id = connection.id](const char* why) { CutFlood(id, why); });
+      OpenGate(fd, connection.gate);
+    }
     Connection& placed = connections_.emplace(connection.id, std::move(connection)).first->second;
     SetIdle(&placed);
     // EPOLLHUP and EPOLLERR are always reported: gRPC or the peer closed the connection.
     Watch(placed.watched_fd, placed.id, 0);
   }
 
-  // Checks every connection. Returns the time until the next check.
-  std::chrono::milliseconds LookForFloods() {
-    std::lock_guard lock(mutex_);
-    for (auto& [id, connection] : connections_) LookForFlood(&connection);
-    const auto many = static_cast<int64_t>(connections_.size()) / kConnectionsPerGlance;
-    return connections_.empty() ? kTick : std::min(kTick, kGlance * (many + 1));
-  }
-
-  void LookForFlood(Connection* connection) {
-    if (connection->cut || limits_.of_a_proxy) return;
-    const int64_t bytes = BytesReceived(connection->watched_fd);
-    if (bytes - connection->seen_bytes < kManyBytes) return;
-    const int64_t excess = StrayLevel(connection, bytes) - limits_.stray_bytes_burst;
-    if (excess - OnTheWay(*connection) > EndlessBytes(*connection)) {
-      return Cut(connection, "it sends a header without end");
-    }
-    // A client with messages sends many bytes for few calls.
-    const bool begins_many = std::exchange(connection->begun, 0) > kBegunMax;
-    connection->looks_of_calls = excess > 0 && begins_many ? connection->looks_of_calls + 1 : 0;
-    if (connection->looks_of_calls >= kLooksOfCallsMax) {
-      Cut(connection, "it begins calls without end");
-    }
-  }
-
   void Forget(uint64_t id) {
     std::lock_guard lock(mutex_);
     const auto it = connections_.find(id);
     if (it != connections_.end()) Erase(&it->second);
+  }
+
+  // A flood often comes over many connections at the same time.
+  void CutFlood(uint64_t id, const char* why) {
+    std::lock_guard lock(mutex_);
+    const auto it = connections_.find(id);
+    if (it == connections_.end()) return;
+    Cut(&it->second, why);
+    const std::string address = AddressOf(it->second.peer);
+    for (auto& [other_id, other] : connections_) {
+      if (other.gate == nullptr || other.gate->unreported() <= kUnreportedOfAccomplices) continue;
+      if (AddressOf(other.peer) == address) Cut(&other, why);
+    }
   }
 
   // REQUIRES for all below: mutex_ is held.
@@ -386,6 +352,7 @@ class Connections::Impl {
     if (connection->idle_place) idle_.erase(*connection->idle_place);
     const auto named = by_peer_.find(connection->peer);
     if (named != by_peer_.end() && named->second == connection->id) by_peer_.erase(named);
+    if (connection->gate != nullptr) CloseGate(connection->gated_fd, connection->gate.get());
     epoll_ctl(epoll_, EPOLL_CTL_DEL, connection->watched_fd, nullptr);
     close(connection->watched_fd);
     connections_.erase(connection->id);
@@ -422,11 +389,6 @@ class Connections::Impl {
   // A client that gives up many calls has no messages on the way.
   static bool GivesUpMany(const Connection& connection) { return connection.gave_up > kGaveUpMax; }
 
-  // An excess above this number cannot be the message of a call that gRPC has not reported yet.
-  int64_t EndlessBytes(const Connection& connection) const {
-    return connection.calls == 0 ? 2 * limits_.message_bytes_max : kUnknownCallsBytesMax;
-  }
-
   void LookForStrayBytes() {
     std::lock_guard lock(mutex_);
     for (auto& [id, connection] : connections_) {
@@ -434,7 +396,6 @@ class Connections::Impl {
                              limits_.stray_bytes_burst - OnTheWay(connection);
       const bool resets = GivesUpMany(connection);
       connection.gave_up = 0;
-      connection.begun = 0;
       if (excess <= 0) {
         connection.looks_over = 0;
       } else if (++connection.looks_over >= kLooksOverMax || resets) {

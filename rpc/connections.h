@@ -3,7 +3,8 @@
 // gRPC does not limit the number of connections; and it lets a client open and cancel streams
 // without limit. With this class a full process closes the connection that has been idle for the
 // longest time and accepts the new one. It cuts a connection that only causes cost: many calls that
-// end before an answer, or many bytes that belong to no call.
+// end before an answer, or many bytes that belong to no call. Each connection has a gate
+// (rpc/read_gate.h), which ends it before gRPC parses a flood.
 //
 // Thread: a thread of its own accepts and watches. Any thread may call the methods; one mutex
 // guards the table.
@@ -20,6 +21,7 @@
 
 #include "common/listener.h"
 #include "rpc/port_limits.h"
+#include "rpc/read_gate.h"
 
 namespace fathom::rpc {
 
@@ -46,6 +48,8 @@ struct ConnectionLimits {
   int64_t messages_on_the_way_max = 8;
   // Calls of one connection. A client that knows the port's limit of streams has fewer.
   int64_t calls_max = 2048;
+  // What gRPC may be given to parse.
+  GateLimits gate;
   // The time for which an address whose connection was cut gets no new connection.
   std::chrono::milliseconds barred_after_cut{5000};
   // Only a proxy reaches the port, so a connection carries the calls of many clients. Then no

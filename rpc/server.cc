@@ -82,6 +82,8 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     port_ = listener.port();
     ConnectionLimits limits = options_.connections;
     limits.message_bytes_max = options_.port.message_bytes_max;
+    // A quarter more than a client may have that obeys the limit of streams.
+    limits.gate.unreported_max = options_.port.streams_per_connection_max * 5 / 4;
     connections_ = std::make_unique<Connections>(std::move(listener), limits);
     grpc::ServerBuilder builder;
     Apply(options_.port, options_.name, &builder);

@@ -126,10 +126,10 @@ def request(ids=None, text=None, max_tokens=None, temperature=0.0, logprobs=None
 
 
 class Client:
-    """Stubs on one router."""
+    """Stubs on one router. `retries`: gRPC sends a call again if the connection ended before the router saw it."""
 
-    def __init__(self, port):
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)])
+    def __init__(self, port, retries=True):
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", int(retries))])
         self.stub = pb_grpc.InferenceStub(self.channel)
         self.admin = pb_grpc.AdminStub(self.channel)
 
