@@ -15,6 +15,9 @@ constexpr int64_t kRowGroup = 64;    // Rows of activations that a kernel may re
 // Thread blocks of an all-reduce. All of them must be on the device at once, beside kernels that
 // wait for them.
 constexpr int kPeerBlocksMax = 64;
+// Rows of an all-reduce that ranks may write into each other's memory (worker/comm/select_comm.h
+// says when they do).
+constexpr int64_t kPushRowsMax = 32;
 constexpr int64_t kEndsMax = kStopTokensMax + kEndTokensMax;
 
 int64_t Aligned(int64_t bytes) {
@@ -86,12 +89,14 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
 
 kernels::cuda::PeerRegionSizes PeerSizesOf(const RankModel& model, const EngineLimits& limits) {
   const int64_t logits_rows = CudaLogitsRows(limits);
+  const int64_t rows = (int64_t{limits.step_tokens} + kRowGroup - 1) / kRowGroup * kRowGroup;
   return {.ranks = model.place.tp,
           .blocks_max = kPeerBlocksMax,
-          .rows_max = (int64_t{limits.step_tokens} + kRowGroup - 1) / kRowGroup * kRowGroup,
+          .rows_max = rows,
           .row_bytes_max = model.hidden * kCudaElementBytes,
           .gather_bytes = logits_rows * kSampleOutBytes,
-          .exchange_bytes = logits_rows * HeadRows(model.vocab_rows) * kWordBytes};
+          .exchange_bytes = logits_rows * HeadRows(model.vocab_rows) * kWordBytes,
+          .push_rows = std::min(rows, kPushRowsMax)};
 }
 
 int64_t SumOf(const std::vector<CudaBuffer>& buffers, std::string_view arena) {

@@ -25,6 +25,12 @@ TEST(AllReduceConfig, OneShotSumsWholeRows) {
       } else {
         EXPECT_EQ(config->kept, 0);
       }
+      // Pushed rows are in registers, one in each thread block.
+      const auto push = PushPickConfig(4, rows, width, 64);
+      EXPECT_EQ(push.has_value(), rows <= 64 && width <= 8192);
+      if (push) {
+        EXPECT_EQ(*push, *config);
+      }
     }
   }
   EXPECT_EQ(OneShotPickConfig(8, 1, 4096, 128)->kept, 4);
@@ -34,12 +40,14 @@ TEST(AllReduceConfig, OneShotSumsWholeRows) {
 TEST(AllReduceConfig, RefusesWhatTheKernelsDoNotDo) {
   for (const int ranks : {0, 1, 3, 5, 6, 7, 9}) {
     EXPECT_FALSE(OneShotPickConfig(ranks, 1, 64, 8)) << ranks;
+    EXPECT_FALSE(PushPickConfig(ranks, 1, 64, 8)) << ranks;
   }
   for (int ranks = 2; ranks <= 8; ++ranks) {
     EXPECT_TRUE(TwoShotSumPickConfig(ranks, 1, 64, 8)) << ranks;
     EXPECT_TRUE(TwoShotFinishPickConfig(ranks, 1, 64, 8)) << ranks;
   }
-  for (auto* pick : {OneShotPickConfig, TwoShotSumPickConfig, TwoShotFinishPickConfig}) {
+  for (auto* pick :
+       {PushPickConfig, OneShotPickConfig, TwoShotSumPickConfig, TwoShotFinishPickConfig}) {
     EXPECT_FALSE(pick(9, 1, 64, 8));
     EXPECT_FALSE(pick(2, -1, 64, 8));
     EXPECT_FALSE(pick(2, 1, 12, 8));
@@ -82,9 +90,9 @@ TEST(PeerRegion, PartsDoNotOverlap) {
   std::mt19937 generator(7);
   for (int i = 0; i < 200; ++i) {
     const auto below = [&](int limit) { return static_cast<int>(generator() % limit); };
-    const PeerRegionSizes sizes = {2 + below(7),           1 + below(128), below(5000),
-                                   16 * (1 + below(1024)), below(100000),  below(1000000),
-                                   below(1000000)};
+    PeerRegionSizes sizes = {2 + below(7),  1 + below(128), below(5000),   16 * (1 + below(1024)),
+                             below(100000), below(1000000), below(1000000)};
+    sizes.push_rows = below(static_cast<int>(sizes.rows_max) + 1);
     ASSERT_TRUE(IsValid(sizes));
     const PeerRegionLayout layout = LayoutOf(sizes);
     const int64_t partial = sizes.rows_max * sizes.row_bytes_max;
@@ -92,12 +100,15 @@ TEST(PeerRegion, PartsDoNotOverlap) {
         {0, sizeof(PeerRegionHeader)},
         {layout.partials[0], partial},
         {layout.partials[1], partial},
+        {layout.inboxes[0], sizes.ranks * layout.inbox_stride},
+        {layout.inboxes[1], sizes.ranks * layout.inbox_stride},
         {layout.sums,
          RowsPerRank(static_cast<int>(sizes.rows_max), sizes.ranks) * sizes.row_bytes_max},
         {layout.gathers[0], sizes.gather_bytes},
         {layout.gathers[1], sizes.gather_bytes},
     };
     EXPECT_GE(layout.mail_stride, sizes.mail_bytes);
+    EXPECT_GE(layout.inbox_stride, 2 * sizes.push_rows * sizes.row_bytes_max);
     for (int place = 0; place < 2 * sizes.ranks; ++place) {
       parts.emplace_back(layout.mail + place * layout.mail_stride, sizes.mail_bytes);
     }
@@ -128,6 +139,8 @@ TEST(PeerRegion, SizesHaveLimits) {
   EXPECT_FALSE(with([](auto& s) { s.gather_bytes = -4; }));
   EXPECT_FALSE(with([](auto& s) { s.mail_bytes = int64_t{1} << 50; }));
   EXPECT_FALSE(with([](auto& s) { s.exchange_bytes = -1; }));
+  EXPECT_TRUE(with([](auto& s) { s.push_rows = 64; }));
+  EXPECT_FALSE(with([](auto& s) { s.push_rows = 65; }));
 }
 
 TEST(PeerRegion, ProgressNamesTheOperation) {

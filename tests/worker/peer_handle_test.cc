@@ -17,7 +17,7 @@ PeerHandle HandleOf(int rank) {
   PeerHandle handle;
   handle.build = "0.2.0+abc";
   handle.rank = rank;
-  handle.sizes = {3, 64, 100, 8192, 4096, 65536};
+  handle.sizes = {3, 64, 100, 8192, 4096, 65536, 131072, 32};
   handle.process = 0x0123456789ABCDEFu + static_cast<uint64_t>(rank);
   handle.address = 0x7F0000000000u;
   for (size_t i = 0; i < handle.memory.size(); ++i) handle.memory[i] = static_cast<uint8_t>(i);
@@ -89,8 +89,8 @@ TEST(PeerHandle, TheRankThatDiffersIsNamed) {
               HasSubstr("rank 2 is of build 0.1.9+def, this rank of 0.2.0+abc"));
   EXPECT_THAT(Refusal(with(1, [](auto& h) { h.dtype = kernels::DType::kF16; }), own),
               HasSubstr("rank 1 computes in float16, this rank in bfloat16"));
-  EXPECT_THAT(Refusal(with(1, [](auto& h) { h.sizes.rows_max = 7; }), own),
-              HasSubstr("rank 1 has a region for 3 ranks, 64 thread blocks, 7 rows"));
+  EXPECT_THAT(Refusal(with(1, [](auto& h) { h.sizes.rows_max = 70; }), own),
+              HasSubstr("rank 1 has a region for 3 ranks, 64 thread blocks, 70 rows"));
   EXPECT_THAT(Refusal(with(2, [](auto& h) { h.rank = 1; }), own),
               HasSubstr("rank 2 sent the handle of rank 1"));
   EXPECT_THAT(Refusal(with(0, [](auto& h) { h.address += 1; }), own),

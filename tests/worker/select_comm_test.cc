@@ -14,8 +14,10 @@ constexpr CommFacts kBoth = {.peer = true, .nccl = true};
 
 TEST(SelectComm, ASmallMessageIsSummedByEveryRank) {
   for (const int ranks : {2, 4, 8}) {
-    EXPECT_EQ(SelectComm(ranks, 8192, kBoth), CommWay::kOneShot) << ranks;
-    EXPECT_EQ(SelectComm(ranks, 64 * 1024, kPeer), CommWay::kOneShot) << ranks;
+    EXPECT_EQ(SelectComm(ranks, 8192, kBoth), CommWay::kPush) << ranks;
+    EXPECT_EQ(SelectComm(ranks, 16 * 1024, kPeer), CommWay::kPush) << ranks;
+    EXPECT_EQ(SelectComm(ranks, 128 * 1024, kPeer), ranks == 2 ? CommWay::kPush : CommWay::kOneShot)
+        << ranks;
   }
   for (const int ranks : {3, 5, 6, 7}) {  // The one-shot kernel has no instance.
     EXPECT_EQ(SelectComm(ranks, 8192, kBoth), CommWay::kTwoShot) << ranks;
@@ -25,7 +27,7 @@ TEST(SelectComm, ASmallMessageIsSummedByEveryRank) {
 TEST(SelectComm, TheWayOnlyGrowsWithTheSize) {
   for (int ranks = 2; ranks <= 8; ++ranks) {
     for (const CommFacts& facts : {kPeer, kNccl, kBoth}) {
-      CommWay last = CommWay::kOneShot;
+      CommWay last = CommWay::kPush;
       for (int64_t bytes = 0; bytes <= int64_t{1} << 30; bytes = bytes * 2 + 16) {
         const auto way = SelectComm(ranks, bytes, facts);
         ASSERT_TRUE(way);

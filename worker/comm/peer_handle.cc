@@ -6,7 +6,7 @@
 namespace fathom::worker {
 namespace {
 
-constexpr std::string_view kMagic = "FPEER001";  // With the version of this format.
+constexpr std::string_view kMagic = "FPEER002";  // With the version of this format.
 constexpr size_t kBuildBytesMax = 200;
 
 class Writer {
@@ -61,11 +61,11 @@ std::string Difference(const PeerHandle& theirs, const PeerHandle& own) {
   if (a == b) return "";
   return fmt::format(
       "has a region for {} ranks, {} thread blocks, {} rows of {} bytes, {} bytes gathered, {} "
-      "bytes of mail, {} bytes exchanged; this rank for {}, {}, {} of {}, {}, {}, {}: start all "
-      "ranks with the same flags",
+      "bytes of mail, {} bytes exchanged, {} rows pushed; this rank for {}, {}, {} of {}, {}, {}, "
+      "{}, {}: start all ranks with the same flags",
       a.ranks, a.blocks_max, a.rows_max, a.row_bytes_max, a.gather_bytes, a.mail_bytes,
-      a.exchange_bytes, b.ranks, b.blocks_max, b.rows_max, b.row_bytes_max, b.gather_bytes,
-      b.mail_bytes, b.exchange_bytes);
+      a.exchange_bytes, a.push_rows, b.ranks, b.blocks_max, b.rows_max, b.row_bytes_max,
+      b.gather_bytes, b.mail_bytes, b.exchange_bytes, b.push_rows);
 }
 
 }  // namespace
@@ -82,6 +82,7 @@ std::string EncodePeerHandle(const PeerHandle& handle) {
   out.Put(handle.sizes.gather_bytes);
   out.Put(handle.sizes.mail_bytes);
   out.Put(handle.sizes.exchange_bytes);
+  out.Put(handle.sizes.push_rows);
   out.Put(handle.device);
   out.Put(handle.process);
   out.Put(handle.address);
@@ -103,9 +104,9 @@ absl::StatusOr<PeerHandle> DecodePeerHandle(std::string_view bytes) {
   const bool complete = in.Get(&rank) && in.Get(&dtype) && in.Get(&ranks) && in.Get(&blocks) &&
                         in.Get(&handle.sizes.rows_max) && in.Get(&handle.sizes.row_bytes_max) &&
                         in.Get(&handle.sizes.gather_bytes) && in.Get(&handle.sizes.mail_bytes) &&
-                        in.Get(&handle.sizes.exchange_bytes) && in.Get(&handle.device) &&
-                        in.Get(&handle.process) && in.Get(&handle.address) &&
-                        in.Get(&handle.memory) && in.Get(&build_bytes) &&
+                        in.Get(&handle.sizes.exchange_bytes) && in.Get(&handle.sizes.push_rows) &&
+                        in.Get(&handle.device) && in.Get(&handle.process) &&
+                        in.Get(&handle.address) && in.Get(&handle.memory) && in.Get(&build_bytes) &&
                         in.Get(&handle.build, build_bytes) && in.AtEnd();
   if (!complete) return Invalid("the handle of a peer region has a wrong length: {}", bytes.size());
   handle.rank = rank;

@@ -12,24 +12,27 @@ constexpr int kPeerRanksMax = 8;
 // The values for more ranks are guesses.
 struct Limits {
   int ranks;
+  int64_t push_bytes;
   int64_t one_shot_bytes;
   int64_t two_shot_bytes;  // Beyond it NCCL, if the group has it.
 };
 constexpr int64_t kKiB = 1024;
 constexpr Limits kLimits[] = {
-    {2, 262144 * kKiB, 262144 * kKiB},
-    {3, 0, 32768 * kKiB},
-    {4, 256 * kKiB, 32768 * kKiB},
-    {5, 0, 32768 * kKiB},
-    {6, 0, 32768 * kKiB},
-    {7, 0, 32768 * kKiB},
-    {8, 128 * kKiB, 32768 * kKiB},
+    {2, 256 * kKiB, 262144 * kKiB, 262144 * kKiB},
+    {3, 0, 0, 32768 * kKiB},
+    {4, 64 * kKiB, 256 * kKiB, 32768 * kKiB},
+    {5, 0, 0, 32768 * kKiB},
+    {6, 0, 0, 32768 * kKiB},
+    {7, 0, 0, 32768 * kKiB},
+    {8, 32 * kKiB, 128 * kKiB, 32768 * kKiB},
 };
 
 }  // namespace
 
 const char* NameOf(CommWay way) {
   switch (way) {
+    case CommWay::kPush:
+      return "push";
     case CommWay::kOneShot:
       return "one-shot";
     case CommWay::kTwoShot:
@@ -44,6 +47,7 @@ std::optional<CommWay> SelectComm(int ranks, int64_t bytes, const CommFacts& fac
   const bool peer = facts.peer && ranks >= 2 && ranks <= kPeerRanksMax;
   if (!peer) return facts.nccl ? std::optional(CommWay::kNccl) : std::nullopt;
   const Limits& limits = kLimits[ranks - 2];
+  if (bytes <= limits.push_bytes) return CommWay::kPush;
   if (bytes <= limits.one_shot_bytes) return CommWay::kOneShot;
   if (bytes <= limits.two_shot_bytes || !facts.nccl) return CommWay::kTwoShot;
   return CommWay::kNccl;

@@ -8,6 +8,7 @@
 namespace fathom::worker {
 
 enum class CommWay : uint8_t {
+  kPush,     // Peer memory: every rank writes its rows to all others.
   kOneShot,  // Peer memory: every rank reads and sums all rows.
   kTwoShot,  // Peer memory: every rank sums its share, then reads the shares.
   kNccl,

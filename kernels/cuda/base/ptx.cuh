@@ -91,6 +91,20 @@ FATHOM_DEVICE uint4 LoadPeer16(const uint4* from) {
                : "memory");
   return x;
 }
+// Lines whose halves of 8 bytes come as a whole, from or to a peer.
+FATHOM_DEVICE uint4 LoadVolatile16(const uint4* from) {
+  uint4 x;
+  asm volatile("ld.volatile.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "l"(from)
+               : "memory");
+  return x;
+}
+FATHOM_DEVICE void StoreVolatile16(uint4* to, uint4 x) {
+  asm volatile("st.volatile.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(x.x), "r"(x.y),
+               "r"(x.z), "r"(x.w)
+               : "memory");
+}
 
 // mbarriers. A wait names the parity of the phase that it waits for.
 FATHOM_DEVICE void BarrierInit(uint32_t barrier, int arrivals) {

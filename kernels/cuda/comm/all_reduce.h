@@ -2,7 +2,9 @@
 // residual and the norm that follow it. docs/NUMERICS.md, "All-reduce": partials are rounded to the
 // model's type; sum = round(((r0 + r1) + r2) + ...) in fp32; then x = round(x + sum), then y =
 // RMSNorm(x) * w (kernels/cuda/rows/rmsnorm.h with `addend` = sum: equal bits). A row has the same
-// bits for any number of rows, and by either way:
+// bits for any number of rows, and by any way:
+//   push: each rank writes its partials to all peers and sums what they wrote. One kernel; nothing
+//     is read over a link, but twice the bytes cross it. For few rows.
 //   one-shot: each rank reads all partials and sums all rows. One kernel, one meeting.
 //   two-shot: each rank sums its share of the rows (ShareOf), then reads the sums of all. Two
 //     kernels, one meeting each: two launches are cheap beside a message that takes the way, and
@@ -12,8 +14,9 @@
 // in turn (attention A, MLP B), so that one meeting for each is enough. Proof for a write of A
 // after an all-reduce of B: the writer's kernel begins after this rank's all-reduce of B has ended.
 // That one ended after a meeting, at which every peer had ended its all-reduce of A, and with it
-// its reads of this rank's A. The share of sums of a two-shot is written after the meeting of its
-// first kernel, at which every peer has ended the second kernel of the previous one.
+// its reads of this rank's A. The same holds for a peer's inbox A, which this rank writes after it
+// has received what the peer pushed for B. The share of sums of a two-shot is written after the
+// meeting of its first kernel, at which every peer has ended the second kernel of the previous one.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +38,8 @@ struct AllReduceArgs {
   const float* weight = nullptr;  // [width], fp32. REQUIRES: set, if y is.
   float eps = 0;
 };
+// 2, 4 or 8 ranks, at most PeerRegionSizes::push_rows rows, of at most 8192 elements.
+cudaError_t AllReducePush(const LaunchContext& context, const AllReduceArgs& args);
 // 2, 4 or 8 ranks.
 cudaError_t AllReduceOneShot(const LaunchContext& context, const AllReduceArgs& args);
 // 2 to 8 ranks. The second one follows the first one on the stream.
@@ -54,6 +59,7 @@ cudaError_t OrderedSum(const LaunchContext& context, const OrderedSumArgs& args)
 // Load the kernels into the device. A kernel that is loaded when it is first launched may have to
 // wait for running kernels, perhaps for one that waits for this launch (ranks that share a
 // process).
+cudaError_t PreloadPushKernels();
 cudaError_t PreloadOneShotKernels();
 cudaError_t PreloadTwoShotKernels();
 

@@ -28,6 +28,11 @@ AllReduceConfig RowConfig(int rows, int width, int blocks_max) {
 
 }  // namespace
 
+std::optional<AllReduceConfig> PushPickConfig(int ranks, int rows, int width, int blocks_max) {
+  const auto config = OneShotPickConfig(ranks, rows, width, blocks_max);
+  return config && config->kept > 0 && rows <= blocks_max ? config : std::nullopt;
+}
+
 std::optional<AllReduceConfig> OneShotPickConfig(int ranks, int rows, int width, int blocks_max) {
   if (!Supported(ranks, rows, width, blocks_max)) return std::nullopt;
   if (ranks != 2 && ranks != 4 && ranks != 8) return std::nullopt;

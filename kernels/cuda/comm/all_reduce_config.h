@@ -17,6 +17,8 @@ struct AllReduceConfig {
   bool operator==(const AllReduceConfig&) const = default;
 };
 
+// A thread block has one row, whose vectors stay in registers. 2, 4 or 8 ranks.
+std::optional<AllReduceConfig> PushPickConfig(int ranks, int rows, int width, int blocks_max);
 // A thread block sums whole rows, because the norm needs whole rows. One-shot: 2, 4 or 8 ranks.
 std::optional<AllReduceConfig> OneShotPickConfig(int ranks, int rows, int width, int blocks_max);
 // The first kernel of a two-shot all-reduce: a thread sums single vectors of the rank's share.

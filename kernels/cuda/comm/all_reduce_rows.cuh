@@ -94,9 +94,9 @@ __global__ void __launch_bounds__(kNormLanes)
   __shared__ float groups[2][kNormLanes / 32];
   constexpr int kGroup = std::clamp(kCommLoadsMax / (kSources + 1), 1, std::max(kKept, 1));
   const AllReduceArgs& a = args.op;
+  LetNextStart();  // The next kernel loads its weights while the ranks meet.
   WaitForPrevious();
   if (!MeetPeers(a.group, kSources == 1 ? CommOp::kTwoShotFinish : CommOp::kOneShot)) return;
-  LetNextStart();
   const int vectors = a.width / 8, lane = threadIdx.x;
   int turn = 0;
   for (int row = blockIdx.x; row < a.rows; row += gridDim.x, turn ^= 1) {

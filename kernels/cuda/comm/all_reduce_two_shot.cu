@@ -8,9 +8,9 @@ namespace {
 // Each rank sums its share of the rows into its own region.
 template <class T>
 __global__ void __launch_bounds__(256) TwoShotSumKernel(const __grid_constant__ AllReduceArgs a) {
+  LetNextStart();  // The next kernel loads its weights while the ranks meet.
   WaitForPrevious();
   if (!MeetPeers(a.group, CommOp::kTwoShotSum)) return;
-  LetNextStart();
   const RowShare share = ShareOf(a.rows, a.group.ranks, a.group.rank);
   const int64_t vectors = a.width / 8, first = share.first * vectors;
   const int64_t count = share.rows * vectors;

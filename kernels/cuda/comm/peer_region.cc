@@ -15,6 +15,8 @@ const char* NameOf(CommOp op) {
   switch (op) {
     case CommOp::kNone:
       return "nothing";
+    case CommOp::kPush:
+      return "pushed all-reduce";
     case CommOp::kOneShot:
       return "one-shot all-reduce";
     case CommOp::kTwoShotSum:
@@ -42,6 +44,8 @@ PeerRegionLayout LayoutOf(const PeerRegionSizes& sizes) {
     return begin;
   };
   for (int64_t& partial : layout.partials) partial = take(sizes.rows_max * sizes.row_bytes_max);
+  layout.inbox_stride = Aligned(sizes.push_rows * sizes.row_bytes_max * 2);
+  for (int64_t& inbox : layout.inboxes) inbox = take(sizes.ranks * layout.inbox_stride);
   layout.sums = take((sizes.rows_max + sizes.ranks - 1) / sizes.ranks * sizes.row_bytes_max);
   for (int64_t& gather : layout.gathers) gather = take(sizes.gather_bytes);
   layout.mail_stride = Aligned(sizes.mail_bytes);
@@ -58,7 +62,8 @@ bool IsValid(const PeerRegionSizes& sizes) {
   return within(sizes.ranks, 2, kCommRanksMax) && within(sizes.blocks_max, 1, kCommBlocksMax) &&
          within(sizes.rows_max, 0, kRowsMax) &&
          within(sizes.row_bytes_max, 0, kRegionBytesMax / kRowsMax) &&
-         sizes.row_bytes_max % 16 == 0 && within(sizes.gather_bytes, 0, kRegionBytesMax / 64) &&
+         within(sizes.push_rows, 0, sizes.rows_max) && sizes.row_bytes_max % 16 == 0 &&
+         within(sizes.gather_bytes, 0, kRegionBytesMax / 64) &&
          within(sizes.mail_bytes, 0, kRegionBytesMax / 64) &&
          within(sizes.exchange_bytes, 0, kRegionBytesMax / 64) &&
          LayoutOf(sizes).bytes < kRegionBytesMax;

@@ -19,6 +19,7 @@ inline constexpr int kMessageBlocks = 16;   // Thread blocks of every gather, se
 // What a kernel does while it waits; part of the progress word.
 enum class CommOp : uint8_t {
   kNone,
+  kPush,
   kOneShot,
   kTwoShotSum,
   kTwoShotFinish,
@@ -66,15 +67,19 @@ struct PeerRegionSizes {
   int64_t gather_bytes = 0;    // Of one rank in an all-gather.
   int64_t mail_bytes = 0;      // Of one message.
   int64_t exchange_bytes = 0;  // Of the rows that a rank writes for an exchange.
+  int64_t push_rows = 0;       // Rows of an all-reduce that is pushed, at most rows_max.
   bool operator==(const PeerRegionSizes&) const = default;
 };
 
 // Offsets in bytes, each a multiple of 256.
 struct PeerRegionLayout {
   int64_t partials[2] = {};  // The buffers A and B.
-  int64_t sums = 0;          // This rank's share of a two-shot all-reduce.
-  int64_t gathers[2] = {};   // Used in turn.
-  int64_t mail = 0;          // [sender][2] messages, `mail_stride` apart.
+  // For a push, of buffer A and B: [sender] lines, `inbox_stride` bytes apart. Zeros at first.
+  int64_t inboxes[2] = {};
+  int64_t inbox_stride = 0;
+  int64_t sums = 0;         // This rank's share of a two-shot all-reduce.
+  int64_t gathers[2] = {};  // Used in turn.
+  int64_t mail = 0;         // [sender][2] messages, `mail_stride` apart.
   int64_t mail_stride = 0;
   int64_t exchange = 0;  // This rank's rows of an exchange.
   int64_t bytes = 0;     // Of the whole region.

@@ -36,6 +36,7 @@ namespace {
 constexpr int kSocket = 3;
 constexpr int kHidden = 4096;
 constexpr int64_t kSizes[] = {8 << 10, 64 << 10, 256 << 10, 1 << 20, 8 << 20};
+constexpr int64_t kPushBytesMax = 256 << 10;
 constexpr int kTimeoutMs = 60'000;
 constexpr int kRepeats = 5;
 const RealClock kClock;
@@ -151,8 +152,9 @@ class Timer {
 
 // Measures one way at every size; rank 0 prints the slowest rank's time, which is the group's.
 absl::Status MeasureWay(const RankArgs& args, const char* way, Timer* timer, bool dependent,
-                        const Timer::Reduce& reduce) {
+                        const Timer::Reduce& reduce, int64_t bytes_max = INT64_MAX) {
   for (const int64_t bytes : kSizes) {
+    if (bytes > bytes_max) break;
     const int count = args.shared ? 4 : bytes <= (1 << 20) ? 100 : 20;
     FATHOM_ASSIGN_OR_RETURN(
         const double us,
@@ -176,6 +178,7 @@ absl::Status MeasurePeer(const RankArgs& args, Timer* timer) {
   options.device = args.device, options.rank = args.rank, options.hidden = kHidden;
   const int64_t rows = kSizes[std::size(kSizes) - 1] / 2 / kHidden;
   options.sizes = {args.ranks, args.shared ? 32 : 128, rows, kHidden * 2, 4096, 4096};
+  options.sizes.push_rows = kPushBytesMax / 2 / kHidden;
   auto comm = PeerComm::Create(options);
   const std::vector<std::string> handles =
       Exchange(args, comm.ok() ? (*comm)->LocalHandle() : "failed");
@@ -187,6 +190,10 @@ absl::Status MeasurePeer(const RankArgs& args, Timer* timer) {
   }
   FATHOM_RETURN_IF_ERROR(opened);
   if (args.ranks == 2 || args.ranks == 4 || args.ranks == 8) {
+    FATHOM_RETURN_IF_ERROR(MeasureWay(
+        args, "push", timer, true,
+        [&](const auto& on, const auto& rows_of) { return (*comm)->AllReducePush(on, rows_of); },
+        kPushBytesMax));
     FATHOM_RETURN_IF_ERROR(
         MeasureWay(args, "one_shot", timer, true, [&](const auto& on, const auto& rows_of) {
           return (*comm)->AllReduceOneShot(on, rows_of);

@@ -1,4 +1,4 @@
-// The all-reduce of several ranks on one device: both ways against a slow kernel that spells out
+// The all-reduce of several ranks on one device: each way against a slow kernel that spells out
 // the ordered sum, and the slow norm; graphs; the end by the abort word.
 #include <algorithm>
 
@@ -23,7 +23,9 @@ constexpr int kBlocks = 24;
 constexpr float kEps = 1e-6f;
 
 PeerRegionSizes SizesOf(int ranks, int rows, int width) {
-  return {ranks, kBlocks, rows, int64_t{width} * 2, 4096, 4096};
+  PeerRegionSizes sizes = {ranks, kBlocks, rows, int64_t{width} * 2, 4096, 4096};
+  sizes.push_rows = std::min(rows, kBlocks);
+  return sizes;
 }
 
 // --- The reference ---
@@ -50,9 +52,22 @@ void RefSum(const Parts<T>& parts, int ranks, T* sum, int64_t count) {
 
 // --- One all-reduce ---
 
-enum class Way { kOneShot, kTwoShot };
+enum class Way { kPush, kOneShot, kTwoShot };
+constexpr Way kWays[] = {Way::kPush, Way::kOneShot, Way::kTwoShot};
+
+const char* NameOf(Way way) {
+  return way == Way::kPush ? "push" : way == Way::kOneShot ? "one-shot" : "two-shot";
+}
+
+bool Takes(Way way, int rows, int width) {
+  return way != Way::kPush || (rows <= kBlocks && width <= 8192);
+}
 
 void Reduce(CommRanks* ranks, Way way, const std::function<AllReduceArgs(int)>& args_of) {
+  if (way == Way::kPush) {
+    ranks->ForEach([&](int r) { return AllReducePush(ranks->context(r), args_of(r)); });
+    return;
+  }
   if (way == Way::kOneShot) {
     ranks->ForEach([&](int r) { return AllReduceOneShot(ranks->context(r), args_of(r)); });
     return;
@@ -104,7 +119,7 @@ template <class T>
 void CheckShape(CommRanks* ranks, const Shape<T>& shape, Way way, int buffer) {
   const std::string what = std::to_string(ranks->size()) + " ranks, rows " +
                            std::to_string(shape.rows) + ", width " + std::to_string(shape.width) +
-                           (way == Way::kOneShot ? ", one-shot" : ", two-shot");
+                           ", " + NameOf(way);
   std::vector<std::unique_ptr<Outputs<T>>> got;
   for (int r = 0; r < ranks->size(); ++r) {
     got.push_back(std::make_unique<Outputs<T>>(shape.count));
@@ -123,7 +138,9 @@ void CheckShape(CommRanks* ranks, const Shape<T>& shape, Way way, int buffer) {
     return args;
   });
   ranks->Finish();
-  for (int r = 0; r < ranks->size(); ++r) {
+  // Ranks that take turns have what the ranks before them pushed, so only the last one has all.
+  const int first = way == Way::kPush && gpu_test::Sanitized() ? ranks->size() - 1 : 0;
+  for (int r = first; r < ranks->size(); ++r) {
     const std::string where = what + ", rank " + std::to_string(r);
     EXPECT_EQ(CountDifferent(got[r]->sum.get(), shape.want.sum.get(), shape.count), 0) << where;
     EXPECT_EQ(CountDifferent(got[r]->x.get(), shape.want.x.get(), shape.count), 0) << where;
@@ -135,7 +152,7 @@ template <class T>
 class CommTest : public testing::Test {};
 TYPED_TEST_SUITE(CommTest, gpu_test::ElementTypes);
 
-TYPED_TEST(CommTest, BothWaysEqualTheOrderedSumAndTheNorm) {
+TYPED_TEST(CommTest, EachWayEqualsTheOrderedSumAndTheNorm) {
   for (const int size : {2, 4, 8}) {
     for (const int width : gpu_test::Cases({64, 1024, 1032, 2048, 4096, 5120, 7168, 8192, 8200})) {
       const int largest = gpu_test::Sanitized() ? 70 : 2100;
@@ -144,7 +161,8 @@ TYPED_TEST(CommTest, BothWaysEqualTheOrderedSumAndTheNorm) {
       for (const int rows : {1, 2, 5, 16, 31, 64, 70, 513, 2100}) {
         if (rows > largest) continue;
         const Shape<TypeParam> shape(ranks, rows, width);
-        for (const Way way : {Way::kOneShot, Way::kTwoShot}) {
+        for (const Way way : kWays) {
+          if (!Takes(way, rows, width)) continue;
           CheckShape(&ranks, shape, way, buffer);
           buffer ^= 1;
         }
@@ -169,7 +187,8 @@ TYPED_TEST(CommTest, FormsLeaveOutWhatIsNotAsked) {
   CommRanks ranks(SizesOf(2, 9, 1024));
   const Shape<T> shape(ranks, 9, 1024);
   int buffer = 0;
-  for (const Way way : {Way::kOneShot, Way::kTwoShot}) {
+  for (const Way way : kWays) {
+    if (way == Way::kPush && gpu_test::Sanitized()) continue;  // See CheckShape.
     for (const bool residual : {false, true}) {
       Outputs<T> got[2] = {Outputs<T>(shape.count), Outputs<T>(shape.count)};
       for (Outputs<T>& out : got) {
@@ -228,7 +247,10 @@ TYPED_TEST(CommTest, RefusesWhatItDoesNotDo) {
   args.rows = 1, args.width = 16;
   const LaunchContext context = gpu_test::MakeContext();
   EXPECT_EQ(AllReduceOneShot(context, args), cudaErrorInvalidValue);  // 3 ranks.
-  args.group.ranks = 2, args.width = 12;
+  EXPECT_EQ(AllReducePush(context, args), cudaErrorInvalidValue);
+  args.group.ranks = 2;
+  EXPECT_EQ(AllReducePush(context, args), cudaErrorInvalidValue);  // No inbox for the row.
+  args.width = 12;
   EXPECT_EQ(AllReduceOneShot(context, args), cudaErrorInvalidValue);
   EXPECT_EQ(AllReduceTwoShotSum(context, args), cudaErrorInvalidValue);
   args.width = 16, args.dtype = DType::kF32;
@@ -284,7 +306,9 @@ cudaGraphExec_t CaptureStep(const CommRanks& ranks, const Replay& replay, int r,
     AllReduceArgs args = {ranks.group(r), buffer, DTypeOf<T>(), replay.rows, replay.width};
     args.x = out.x.get(), args.y = out.y.get(), args.weight = weight.get();
     args.eps = kEps;
-    if (replay.way == Way::kOneShot) {
+    if (replay.way == Way::kPush) {
+      EXPECT_CUDA(AllReducePush(context, args));
+    } else if (replay.way == Way::kOneShot) {
       EXPECT_CUDA(AllReduceOneShot(context, args));
     } else {
       EXPECT_CUDA(AllReduceTwoShotSum(context, args));
@@ -356,14 +380,17 @@ void CheckReplays(const Replay& replay) {
     EXPECT_EQ(CountDifferent(got[r]->y.get(), want.y.get(), count), 0) << where;
     EXPECT_CUDA(cudaGraphExecDestroy(graphs[r]));
   }
-  const int meetings = replay.replays * (replay.way == Way::kOneShot ? 2 : 4);
+  const int meetings = replay.replays * (replay.way == Way::kTwoShot ? 4 : 2);
   EXPECT_EQ(ProgressNumber(ranks.Progress(0)), static_cast<uint32_t>(meetings));
   EXPECT_EQ(ranks.Header(0).meetings[0], static_cast<uint32_t>(meetings));
 }
 
-TYPED_TEST(CommTest, TwoHundredReplaysOfAGraph) {
+TYPED_TEST(CommTest, HundredsOfReplaysOfAGraph) {
   if (gpu_test::Sanitized()) GTEST_SKIP() << "the ranks of a graph cannot take turns";
   for (const int size : {2, 4, 8}) {
+    CheckReplays<TypeParam>({size, 1, 4096, Way::kPush, 1000});
+    CheckReplays<TypeParam>({size, 1, 7168, Way::kPush, 200});
+    CheckReplays<TypeParam>({size, 24, 1024, Way::kPush, 200});
     CheckReplays<TypeParam>({size, 1, 4096, Way::kOneShot, 200});
     CheckReplays<TypeParam>({size, 37, 1024, Way::kOneShot, 200});
     CheckReplays<TypeParam>({size, 37, 1024, Way::kTwoShot, 200});
@@ -417,6 +444,27 @@ TYPED_TEST(CommTest, AnAbortEndsTheWaitForARankThatNeverArrives) {
   const std::vector<T> after = sums.Download();
   EXPECT_TRUE(std::all_of(after.begin(), after.end(),
                           [](T x) { return std::isnan(gpu_test::ToFloat(x)); }));
+}
+
+TYPED_TEST(CommTest, AnAbortEndsTheWaitForRowsThatAreNeverPushed) {
+  using T = TypeParam;
+  CommRanks ranks(SizesOf(2, 4, 1024));
+  DeviceBuffer<T> sums(4 * 1024);
+  AllReduceArgs args = {ranks.group(0), 0, DTypeOf<T>(), 4, 1024};
+  args.sum = sums.get();
+  if (gpu_test::Sanitized()) ranks.Abort(0);  // A launch may wait for its end.
+  EXPECT_CUDA(AllReducePush(ranks.context(0), args));
+  if (!gpu_test::Sanitized()) {
+    EXPECT_TRUE(gpu_test::Eventually([&] { return ranks.Progress(0) != 0; }));
+    EXPECT_EQ(ProgressOp(ranks.Progress(0)), CommOp::kPush);
+    EXPECT_EQ(cudaStreamQuery(ranks.stream(0)), cudaErrorNotReady);
+    ranks.Abort(0);
+  }
+  ASSERT_TRUE(ranks.Ends(0)) << "rank 0 still waits";
+  EXPECT_EQ(ranks.Header(0).aborted, 1u);
+  args.buffer = 1;
+  EXPECT_CUDA(AllReducePush(ranks.context(0), args));
+  ASSERT_TRUE(ranks.Ends(0)) << "a later kernel waits";
 }
 
 }  // namespace

@@ -5,8 +5,8 @@
 // The kernels of the ranks wait for each other, so all of them must be on the device at once: the
 // regions allow few thread blocks, the kernels are loaded before any of them runs, and the process
 // asks for a hardware queue for each stream (the constant kQueues). Under compute-sanitizer, which
-// may run one kernel at a time, the ranks take turns instead: OpenMeetings makes every rank find
-// that its peers have arrived.
+// may run one kernel at a time, the ranks take turns instead: OpenMeetings and FillInboxes make
+// every rank find that its peers have arrived.
 #pragma once
 
 #include <chrono>
@@ -41,6 +41,7 @@ class CommRanks {
  public:
   explicit CommRanks(const comm::PeerRegionSizes& sizes) : sizes_(sizes), ranks_(sizes.ranks) {
     EXPECT_TRUE(kQueues && IsValid(sizes));
+    EXPECT_CUDA(comm::PreloadPushKernels());
     EXPECT_CUDA(comm::PreloadOneShotKernels());
     EXPECT_CUDA(comm::PreloadTwoShotKernels());
     EXPECT_CUDA(comm::PreloadPeerMessages());
@@ -48,6 +49,9 @@ class CommRanks {
     for (Rank& rank : ranks_) {
       rank.region = std::make_unique<DeviceBuffer<char>>(layout.bytes);
       EXPECT_CUDA(cudaMemset(rank.region->get(), 0, sizeof(comm::PeerRegionHeader)));
+      for (const int64_t inbox : layout.inboxes) {
+        EXPECT_CUDA(cudaMemset(rank.region->get() + inbox, 0, sizes.ranks * layout.inbox_stride));
+      }
       EXPECT_CUDA(cudaStreamCreateWithFlags(&rank.stream, cudaStreamNonBlocking));
       EXPECT_CUDA(cudaHostAlloc(&rank.words, sizeof(*rank.words), cudaHostAllocMapped));
       *rank.words = {};
@@ -89,7 +93,10 @@ class CommRanks {
 
   // Calls `launch` for each rank, which launches one kernel.
   void ForEach(const std::function<cudaError_t(int rank)>& launch) {
-    if (Sanitized()) OpenMeetings();
+    if (Sanitized()) {
+      OpenMeetings();
+      FillInboxes();
+    }
     for (int r = 0; r < size(); ++r) {
       EXPECT_CUDA(launch(r));
       if (Sanitized()) EXPECT_CUDA(cudaStreamSynchronize(stream(r)));
@@ -129,6 +136,27 @@ class CommRanks {
     for (const Rank& rank : ranks_) {
       EXPECT_CUDA(
           cudaMemcpy(rank.region->get(), far.data(), far.size() * 4, cudaMemcpyHostToDevice));
+    }
+    EXPECT_CUDA(cudaDeviceSynchronize());
+  }
+
+  // Zeros that have come for the next push.
+  void FillInboxes() {
+    const comm::PeerRegionLayout& layout = group(0).layout;
+    const int64_t row_words = sizes_.row_bytes_max * 2 / 4;
+    std::vector<uint32_t> lines(static_cast<size_t>(layout.inbox_stride / 4));
+    for (int r = 0; r < size(); ++r) {
+      const comm::PeerRegionHeader header = Header(r);
+      for (int64_t i = 1; i < sizes_.push_rows * row_words; i += 2) {
+        lines[static_cast<size_t>(i)] = header.meetings[i / row_words] + 1;
+      }
+      for (const int64_t inbox : layout.inboxes) {
+        for (int sender = 0; sender < size(); ++sender) {
+          EXPECT_CUDA(cudaMemcpy(ranks_[r].region->get() + inbox + sender * layout.inbox_stride,
+                                 lines.data(), static_cast<size_t>(layout.inbox_stride),
+                                 cudaMemcpyHostToDevice));
+        }
+      }
     }
     EXPECT_CUDA(cudaDeviceSynchronize());
   }

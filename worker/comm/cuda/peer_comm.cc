@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/process.h"
+#include "kernels/cuda/comm/all_reduce_config.h"
 #include "kernels/cuda/comm/peer_messages.h"
 #include "worker/comm/select_comm.h"
 #include "worker/cuda/cuda_check.h"
@@ -69,6 +70,7 @@ absl::Status PeerComm::Allocate() {
         "thread blocks of a kernel must be on the device at once",
         options_.sizes.blocks_max, options_.rank, sms_);
   }
+  FATHOM_CUDA(device::PreloadPushKernels());
   FATHOM_CUDA(device::PreloadOneShotKernels());
   FATHOM_CUDA(device::PreloadTwoShotKernels());
   FATHOM_CUDA(device::PreloadPeerMessages());
@@ -82,7 +84,12 @@ absl::Status PeerComm::Allocate() {
         options_.rank, bytes, cudaGetErrorString(error));
   }
   group_.regions[options_.rank] = static_cast<std::byte*>(region);
+  // Memory of an earlier comm has numbers like those of this one.
   FATHOM_CUDA(cudaMemset(region, 0, sizeof(device::PeerRegionHeader)));
+  for (const int64_t inbox : group_.layout.inboxes) {
+    FATHOM_CUDA(cudaMemset(static_cast<std::byte*>(region) + inbox, 0,
+                           options_.sizes.ranks * group_.layout.inbox_stride));
+  }
   FATHOM_CUDA(
       cudaHostAlloc(reinterpret_cast<void**>(&words_), sizeof(*words_), cudaHostAllocMapped));
   *words_ = {};
@@ -189,6 +196,12 @@ device::AllReduceArgs PeerComm::ArgsOf(const ReduceRows& rows) {
           rows.sum, rows.x,       rows.y,         rows.weight, rows.eps};
 }
 
+absl::Status PeerComm::AllReducePush(const CommStream& on, const ReduceRows& rows) {
+  FATHOM_RETURN_IF_ERROR(AsyncError());
+  FATHOM_CUDA(device::AllReducePush(Context(on), ArgsOf(rows)));
+  return absl::OkStatus();
+}
+
 absl::Status PeerComm::AllReduceOneShot(const CommStream& on, const ReduceRows& rows) {
   FATHOM_RETURN_IF_ERROR(AsyncError());
   FATHOM_CUDA(device::AllReduceOneShot(Context(on), ArgsOf(rows)));
@@ -206,7 +219,12 @@ absl::Status PeerComm::AllReduceTwoShot(const CommStream& on, const ReduceRows& 
 absl::Status PeerComm::AllReduce(const CommStream& on, const ReduceRows& rows) {
   const int64_t bytes = int64_t{rows.rows} * options_.hidden * 2;
   const auto way = SelectComm(size(), bytes, {.peer = true, .nccl = false});
-  return way == CommWay::kOneShot ? AllReduceOneShot(on, rows) : AllReduceTwoShot(on, rows);
+  if (way == CommWay::kPush && rows.rows <= options_.sizes.push_rows &&
+      device::PushPickConfig(size(), rows.rows, options_.hidden, group_.blocks_max)) {
+    return AllReducePush(on, rows);
+  }
+  if (way == CommWay::kTwoShot) return AllReduceTwoShot(on, rows);
+  return AllReduceOneShot(on, rows);
 }
 
 absl::Status PeerComm::AllGather(const CommStream& on, const void* mine, void* all, int64_t bytes) {

@@ -51,7 +51,7 @@ class PeerComm final : public DeviceComm {
   const char* name() const override { return "peer memory"; }
   bool chains() const override { return true; }
   void* Partial(PartialBuffer buffer) const override;
-  // One-shot or two-shot, by worker/comm/select_comm.h.
+  // Pushed, one-shot or two-shot, by worker/comm/select_comm.h.
   absl::Status AllReduce(const CommStream& on, const ReduceRows& rows) override;
   absl::Status AllGather(const CommStream& on, const void* mine, void* all, int64_t bytes) override;
   void* Rows() const override { return RowsIn(rank()); }
@@ -64,6 +64,7 @@ class PeerComm final : public DeviceComm {
   std::string InWork() const override;
 
   // For tests and benchmarks: by the named way. REQUIRES: the ranks can take it.
+  absl::Status AllReducePush(const CommStream& on, const ReduceRows& rows);
   absl::Status AllReduceOneShot(const CommStream& on, const ReduceRows& rows);
   absl::Status AllReduceTwoShot(const CommStream& on, const ReduceRows& rows);
 
