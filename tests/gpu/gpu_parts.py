@@ -244,6 +244,11 @@ def perf_13b(host):
     perf(host, "13b", [measure_decode])
 
 
+def perf_33b_quick(host):
+    """Decode, steps and first tokens of the 33B shape."""
+    perf(host, "33b", [measure_decode, measure_steps, measure_first_token])
+
+
 def perf_33b(host):
     """Decode of the 33B shape, and throughput if the card has enough memory."""
     perf(host, "33b", [measure_decode])
@@ -463,6 +468,7 @@ PARTS = {
     "limits": (limits, 240, False), "tests": (tests, 590, False), "sanitizer": (sanitizer, 590, False), "goldens": (goldens, 400, False),
     "equalities": (equalities, 590, False), "faults": (faults, 300, False), "ranks": (ranks, 590, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
     "perf-7b-quick": (perf_7b_quick, 240, True), "ttft-7b": (ttft_7b, 100, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
+    "perf-33b-quick": (perf_33b_quick, 200, True),
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),
     "peer-transformers": (peer_transformers, 500, True), "peer-attention": (peer_attention, 400, True),
     "canonical-cost": (canonical_cost, 500, True), "fault-flag-cost": (fault_flag_cost, 400, False),
