@@ -1,9 +1,12 @@
-"""Every layout of tensor, pipeline and data parallelism: exact outputs, equal bits, and a rank that is killed or stopped under load."""
+"""Every layout of tensor, pipeline and data parallelism: exact outputs, equal bits, and a rank that is killed or stopped under load.
+FATHOM_LAYOUT_ROUNDS=20 does that many rounds of each, also with -tp 2 alone, and prints their figures."""
+import json
 import os
 import random
 import re
 import signal
 import threading
+import time
 import unittest
 
 from cluster import ROOT, TINY, Cluster, collect, goldens, pb, request, wait_until
@@ -14,6 +17,7 @@ DRAFT = ROOT / "models/fathom-tiny-draft"
 GOLDENS = ROOT / "tests/data/goldens"
 # tp, pp, dp. The bundled model has 8 layers and 4 heads. With equal tp the bits are equal.
 LAYOUTS = [(1, 2, 1), (1, 4, 1), (2, 2, 1), (2, 1, 2), (4, 1, 1)]
+ROUNDS = int(os.environ.get("FATHOM_LAYOUT_ROUNDS", "1"))
 
 
 def flags(tp, pp, dp):
@@ -49,15 +53,19 @@ class Layouts(unittest.TestCase):
         for tp in sorted({tp for tp, _, _ in LAYOUTS}):
             with Cluster(*flags(tp, 1, 1)) as c:
                 want[tp] = alone(c, load())
-        for tp, pp, dp in LAYOUTS:
+        for tp, pp, dp in LAYOUTS + [(2, 1, 1)] * (ROUNDS > 1):
             with self.subTest(tp=tp, pp=pp, dp=dp), Cluster(*flags(tp, pp, dp)) as c:
                 self.verify(c, "fathom-tiny")
                 self.same(alone(c, load()), want[tp], "alone")
                 self.same(c.client.many(load() * 2), want[tp] * 2, "in a batch")
-                killed, stopped = rng.sample(range(tp * pp * dp), 2)
-                self.disturbed(c, killed, signal.SIGKILL, want[tp])
-                self.disturbed(c, stopped, signal.SIGSTOP, want[tp])
+                named_s = {signal.SIGKILL: [], signal.SIGSTOP: []}
+                for _ in range(ROUNDS):
+                    for victim, how in zip(rng.sample(range(tp * pp * dp), 2), named_s):
+                        named_s[how].append(self.disturbed(c, victim, how, want[tp]))
                 c.wait_idle()
+            if ROUNDS > 1:
+                print(json.dumps({"layout": f"{tp}x{pp}x{dp}", "rounds": ROUNDS, "answers": 2 * ROUNDS * len(load()),
+                                  **{f"{how.name}_named_s_max": round(max(s), 2) for how, s in named_s.items()}}), flush=True)
 
     def test_the_small_model_in_two_stages(self):
         with Cluster("-pp", "2", model=DRAFT) as c:
@@ -75,15 +83,16 @@ class Layouts(unittest.TestCase):
             c.wait_idle()
 
     def disturbed(self, c, victim, how, want):
-        """Kills or stops a worker while all requests run, and looks for the name of its rank in status and log."""
+        """Kills or stops a worker while all requests run, and looks for the name of its rank in status and log. Returns the seconds until
+        the status named it."""
         lost = c.metrics()["fathom_scheduler_groups_lost_total"]
         pid, rank = workers(c)[victim], rank_of(c, victim)
         reqs = load()
-        struck = threading.Event()
+        struck = []
 
         def strike(result):
-            if len(result.ids) >= 20 and not struck.is_set():
-                struck.set()
+            if len(result.ids) >= 20 and not struck:
+                struck.append(time.monotonic())
                 os.kill(pid, how)
 
         results = [None] * len(reqs)
@@ -94,6 +103,7 @@ class Layouts(unittest.TestCase):
         wait_until(lambda: c.metrics()["fathom_scheduler_groups_lost_total"] > lost, f"the loss of rank {rank} is seen", 40)
         named = f"rank {rank}"
         wait_until(lambda: named in c.client.admin.GetStatus(pb.GetStatusRequest()).last_loss, f"the status names {named}")
+        seconds = time.monotonic() - struck[0]
         if how == signal.SIGSTOP:
             os.kill(pid, signal.SIGCONT)
         for thread in threads:
@@ -102,6 +112,7 @@ class Layouts(unittest.TestCase):
         with open(f"{c.ready['run_dir']}/scheduler.log", encoding="utf-8") as file:
             losses = [line for line in file if " lost: " in line]
         self.assertIn(f"{named} (process ", losses[-1])
+        return seconds
 
 
 def workers(c):
