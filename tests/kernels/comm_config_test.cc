@@ -84,7 +84,7 @@ TEST(PeerRegion, PartsDoNotOverlap) {
     const auto below = [&](int limit) { return static_cast<int>(generator() % limit); };
     const PeerRegionSizes sizes = {2 + below(7),           1 + below(128), below(5000),
                                    16 * (1 + below(1024)), below(100000),  below(1000000),
-                                   below(1000000)};
+                                   below(1000000),         1 << below(5),  1 + below(8)};
     ASSERT_TRUE(IsValid(sizes));
     const PeerRegionLayout layout = LayoutOf(sizes);
     const int64_t partial = sizes.rows_max * sizes.row_bytes_max;
@@ -98,7 +98,8 @@ TEST(PeerRegion, PartsDoNotOverlap) {
         {layout.gathers[1], sizes.gather_bytes},
     };
     EXPECT_GE(layout.mail_stride, sizes.mail_bytes);
-    for (int place = 0; place < 2 * sizes.ranks; ++place) {
+    const int senders = std::min(sizes.mail_senders, sizes.ranks - 1);
+    for (int place = 0; place < sizes.mail_places * senders; ++place) {
       parts.emplace_back(layout.mail + place * layout.mail_stride, sizes.mail_bytes);
     }
     parts.emplace_back(layout.exchange, sizes.exchange_bytes);
@@ -128,6 +129,18 @@ TEST(PeerRegion, SizesHaveLimits) {
   EXPECT_FALSE(with([](auto& s) { s.gather_bytes = -4; }));
   EXPECT_FALSE(with([](auto& s) { s.mail_bytes = int64_t{1} << 50; }));
   EXPECT_FALSE(with([](auto& s) { s.exchange_bytes = -1; }));
+  EXPECT_FALSE(with([](auto& s) { s.mail_places = 0; }));
+  EXPECT_FALSE(with([](auto& s) { s.mail_places = 3; }));  // Numbers wrap around at 2^32.
+  EXPECT_FALSE(with([](auto& s) { s.mail_places = 32; }));
+  EXPECT_FALSE(with([](auto& s) { s.mail_senders = 0; }));
+}
+
+TEST(PeerRegion, EachSenderHasItsMail) {
+  EXPECT_EQ(MailSender(2, 3, 4), 0);
+  EXPECT_EQ(MailSender(3, 0, 4), 0);  // The last stage sends to the first one.
+  EXPECT_EQ(MailSender(0, 3, 4), 2);
+  EXPECT_EQ(MailSender(0, 1, 2), 0);
+  EXPECT_EQ(MailSender(1, 0, 2), 0);
 }
 
 TEST(PeerRegion, ProgressNamesTheOperation) {
