@@ -406,15 +406,6 @@ TEST(StagesOnAGpu, HaveThemWithSeveralStepsInFlight) {
   }
 }
 
-TEST(StagesOnAGpu, WithRanksThatShareLayers) {
-  if (Sanitized()) GTEST_SKIP() << "ranks of a stage cannot take turns";
-  const uint64_t seed = Seed();
-  const OpenModel model(FourLayers());
-  const std::vector<StepPlan> plans = Planner(seed + 20, 2).Plans(60);
-  const Rows want = Group(model, {2, 1}, kBf16, false).RunAhead(plans);
-  ExpectSame(Group(model, {2, 2}, kBf16, false).RunAhead(plans), want, "tp 2, pp 2");
-}
-
 StepPlan EmptyPlan(uint64_t step) {
   StepPlan plan;
   plan.term = {3};
