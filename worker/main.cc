@@ -168,9 +168,9 @@ struct CpuCompute : Compute {
 
 struct CudaCompute : Compute {
   CudaCompute(const Options& options, const Model& model, const DeviceFacts& device,
-              const CudaMemoryPlan& plan, kernels::DType type, const Clock& clock,
+              const std::vector<CudaMemoryPlan>& plans, kernels::DType type, const Clock& clock,
               Progress* progress, WorkerMetrics* observer) {
-    limits = plan.limits;
+    limits = plans.front().limits;
     dtype = NameOf(type);
     device_kind = fmt::format("cuda-sm{}", device.sm);
     memory_bytes = device.capacity_bytes;
@@ -178,19 +178,22 @@ struct CudaCompute : Compute {
     wanted.checkpoint = model.checkpoint.get();
     wanted.clock = &clock;
     wanted.progress = progress;
-    wanted.plan = plan;
     wanted.dtype = type;
     wanted.use_graphs = !options.enforce_eager;
     wanted.diagnose = options.diagnose_numerics;
     wanted.phase = PrintPhase;
     wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
-    for (const CudaArena& arena : plan.arenas) observer->SetArena(arena.name, arena.bytes);
-    observer->SetMemory(plan.Bytes("weights"), plan.Bytes("kv"));
-    device_for_rank = [this, wanted, spec = &model.spec,
-                       tp = options.tp](int rank) mutable -> absl::StatusOr<Device*> {
+    device_for_rank = [this, wanted, observer, plans, spec = &model.spec,
+                       shape = options.shape()](int rank) mutable -> absl::StatusOr<Device*> {
       if (loaded == nullptr || loaded_rank != rank) {
         loaded = nullptr;  // Its memory is needed for the slices of the other rank.
-        wanted.model = RankOf(*spec, {.tp = tp, .tp_rank = rank});
+        const int32_t stage = shape.StageOf(rank);
+        wanted.model = RankOf(*spec, {shape.tp, shape.TpRankOf(rank), stage, shape.pp});
+        wanted.plan = plans[static_cast<size_t>(stage)];
+        for (const CudaArena& arena : wanted.plan.arenas) {
+          observer->SetArena(arena.name, arena.bytes);
+        }
+        observer->SetMemory(wanted.plan.Bytes("weights"), wanted.plan.Bytes("kv"));
         FATHOM_ASSIGN_OR_RETURN(loaded, MakeCudaDevice(wanted));
         loaded_rank = rank;
       }
@@ -311,14 +314,14 @@ int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& devi
              const Clock& clock) {
   const auto dtype = CudaDType(options, model.checkpoint->stored_type());
   if (!dtype.ok()) return EndServer(kExitUsage, dtype.status());
-  const auto plan = PlanFor(options, model.config, *dtype, device);
-  if (!plan.ok()) return EndServer(kExitUsage, plan.status());
+  const auto plans = PlansFor(options, model.config, *dtype, device);
+  if (!plans.ok()) return EndServer(kExitUsage, plans.status());
   LogInfo("{} in {} on {} ({}, compute capability {}.{}, driver for CUDA {}.{}); memory:\n{}",
           model.config.architecture, NameOf(*dtype), device.name, device.uuid, device.sm / 10,
           device.sm % 10, device.driver_version / 1000, device.driver_version % 1000 / 10,
-          ToTable(*plan));
+          ToTables(*plans));
   const MakeCompute make = [&](Progress* progress, WorkerMetrics* observer) {
-    return std::make_unique<CudaCompute>(options, model, device, *plan, *dtype, clock, progress,
+    return std::make_unique<CudaCompute>(options, model, device, *plans, *dtype, clock, progress,
                                          observer);
   };
   return Ended(Serve(options, model, ports, make, clock));

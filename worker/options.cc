@@ -112,11 +112,11 @@ absl::Status ResolveDevice(bool cuda, Options* options) {
           "use -dp for more copies",
           options->tp, kernels::cuda::kCommRanksMax);
     }
-    if (options->pp > 1) {
+    if (options->pp > kernels::cuda::kCommRanksMax) {
       return Invalid(
-          "--pipeline-parallel-size {} with --device cuda: GPUs share layers by "
-          "--tensor-parallel-size in this version, stages are for --device cpu",
-          options->pp);
+          "--pipeline-parallel-size {} with --device cuda: a model is divided into 1 to {} stages "
+          "on GPUs; use -tp to divide each layer, or --device cpu",
+          options->pp, kernels::cuda::kCommRanksMax);
     }
     if (options->block_tokens == 0) options->block_tokens = kCudaBlockTokens;
     return absl::OkStatus();
@@ -138,8 +138,10 @@ absl::StatusOr<kernels::DType> CudaDType(const Options& options, StoredType stor
   return stored == StoredType::kF16 ? kernels::DType::kF16 : kernels::DType::kBf16;
 }
 
-absl::StatusOr<CudaMemoryPlan> PlanFor(const Options& options, const ModelConfig& config,
-                                       kernels::DType dtype, const DeviceFacts& device) {
+absl::StatusOr<std::vector<CudaMemoryPlan>> PlansFor(const Options& options,
+                                                     const ModelConfig& config,
+                                                     kernels::DType dtype,
+                                                     const DeviceFacts& device) {
   CudaMemoryRequest request;
   request.capacity_bytes = device.capacity_bytes;
   request.taken_bytes = device.taken_bytes;
@@ -151,12 +153,13 @@ absl::StatusOr<CudaMemoryPlan> PlanFor(const Options& options, const ModelConfig
     request.utilization /= LocalWorkers(options);
   }
   request.tp = options.tp;
+  request.stages = options.pp;
   request.block_tokens = options.block_tokens;
   request.context_tokens = options.context_tokens;
   request.slots = options.slots;
   request.step_tokens = options.step_tokens;
   if (const GpuCard* card = GpuCardOfDevice(device.name)) SetCard(*card, &request);
-  return PlanCudaMemory(SpecOf(config), request);
+  return PlanCudaStages(SpecOf(config), request);
 }
 
 std::optional<int> ParseOptions(int argc, char** argv, Options* options) {

@@ -56,9 +56,11 @@ absl::Status ResolveDevice(bool cuda, Options* options);
 // The type of the computation on a GPU. INVALID_ARGUMENT for float, which its GEMMs do not support.
 absl::StatusOr<kernels::DType> CudaDType(const Options& options, StoredType stored);
 
-// The plan of this model on this GPU under these flags.
-absl::StatusOr<CudaMemoryPlan> PlanFor(const Options& options, const ModelConfig& config,
-                                       kernels::DType dtype, const DeviceFacts& device);
+// The plans of this model on this GPU under these flags, for a rank in each stage.
+absl::StatusOr<std::vector<CudaMemoryPlan>> PlansFor(const Options& options,
+                                                     const ModelConfig& config,
+                                                     kernels::DType dtype,
+                                                     const DeviceFacts& device);
 
 // Fills `options`. Returns an exit code if the process must end; then the reason was printed.
 std::optional<int> ParseOptions(int argc, char** argv, Options* options);

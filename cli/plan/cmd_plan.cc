@@ -42,10 +42,10 @@ int RunPlan(int argc, const char* const* argv) {
   std::string model, hf_overrides;
   PlanFlags plan;
   bool json = false;
-  Flags flags(
-      "fathom plan",
-      "Where the bytes of a GPU, or of each stage on the CPU, go, from config.json alone: no "
-      "weights, no GPU needed.");
+  Flags flags("fathom plan",
+              "Where the bytes of a GPU, or of a worker on the CPU, go in each stage, from "
+              "config.json alone: "
+              "no weights, no GPU needed.");
   flags.Group("Model");
   flags.Add("--model", &model, "Model folder, or a config.json (models/shapes/*.json)");
   flags.Add("--hf-overrides", &hf_overrides,
@@ -53,7 +53,7 @@ int RunPlan(int argc, const char* const* argv) {
   flags.AddChoice("--dtype", &plan.dtype, {"auto", "bfloat16", "half", "float"},
                   "Type to compute in; auto: as stored");
   flags.AddChoice("--device", &plan.device, {"auto", "cpu", "cuda"},
-                  "Where the workers compute; auto: on GPUs, with -pp on the CPU");
+                  "Where the workers compute; auto: on GPUs");
   flags.Add("--tensor-parallel-size,-tp", &plan.tp, 1, 64, "Workers that share a layer");
   flags.Add("--pipeline-parallel-size,-pp", &plan.pp, 1, 64,
             "Stages, each with some of the layers");

@@ -5,6 +5,7 @@
 
 #include "cli/plan/roofline.h"
 #include "common/flag_names.h"
+#include "common/group_shape.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/layout/memory_plan.h"
 
@@ -39,15 +40,16 @@ absl::Status SetDevice(const std::string& gpu, PlanReport* report) {
   return absl::OkStatus();
 }
 
-// Work is divided among the ranks, and the sums between them are added.
+// Work is divided among the ranks of a stage, and the sums between them are added. A step passes
+// through the stages one after the other, so they make no step shorter.
 void AddFloors(const ModelSpec& spec, PlanReport* report) {
-  report->floor_context = std::min(kFloorContext, report->plan.limits.context_tokens);
+  report->floor_context = std::min(kFloorContext, report->plan().limits.context_tokens);
   if (report->card == nullptr) return;
   const CardLimits card{.read_tbs = report->card->read_tbs,
                         .matrix_tflops = report->card->matrix_tflops};
   for (const int32_t sequences : kFloorSequences) {
-    if (sequences > report->plan.limits.slots) continue;
-    if (int64_t{sequences} * report->floor_context > report->plan.pool_tokens()) continue;
+    if (sequences > report->plan().limits.slots) continue;
+    if (int64_t{sequences} * report->floor_context > report->plan().pool_tokens()) continue;
     const int32_t ranks = report->request.tp;
     report->floors.push_back(
         {sequences, StepFloorMs(spec, card, sequences, report->floor_context) / ranks +
@@ -59,48 +61,69 @@ double SequencesAtFullContext(const CudaMemoryPlan& plan) {
   return static_cast<double>(plan.pool_tokens()) / plan.limits.context_tokens;
 }
 
+int32_t RanksOf(const PlanReport& report) { return report.request.tp * report.request.stages; }
+
+std::string StageLine(const PlanReport& report, size_t stage) {
+  const LayerRange& layers = report.layers[stage];
+  return fmt::format("stage {}: layers {} to {}{}{}\n", stage, layers.begin, layers.end - 1,
+                     stage == 0 ? ", embedding" : "",
+                     stage + 1 == report.plans.size() ? ", LM head" : "");
+}
+
+// Arenas and buffers.
+void AddMemory(const CudaMemoryPlan& plan, nlohmann::ordered_json* json) {
+  for (const CudaArena& arena : plan.arenas) {
+    nlohmann::ordered_json one = {{"name", arena.name}, {"bytes", arena.bytes}};
+    if (!arena.ours) one["predicted"] = true;
+    (*json)["arenas"].push_back(std::move(one));
+  }
+  for (const CudaBuffer& buffer : plan.buffers) {
+    (*json)["buffers"].push_back(
+        {{"arena", buffer.arena}, {"name", buffer.name}, {"bytes", buffer.bytes}});
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<PlanReport> MakePlanReport(const std::string& model, const ModelConfig& config,
                                           const PlanFlags& flags) {
   PlanReport report;
   report.model = model;
-  if (flags.pp > 1) {
-    return Invalid(
-        "--pipeline-parallel-size {} with --device cuda: a copy of the model is on one GPU in this "
-        "version; use --device cpu",
-        flags.pp);
-  }
+  FATHOM_RETURN_IF_ERROR(CheckGroupShape({flags.tp, flags.pp}));
   CudaMemoryRequest& request = report.request;
   FATHOM_RETURN_IF_ERROR(SetDevice(flags.gpu, &report));
   FATHOM_ASSIGN_OR_RETURN(request.dtype, DTypeOf(flags.dtype, config));
   FATHOM_ASSIGN_OR_RETURN(request.context_tokens, ParseContextTokens(flags.context));
   request.tp = flags.tp;
+  request.stages = flags.pp;
   request.utilization = flags.gpu_memory_utilization;
   request.kv_cache_bytes = flags.kv_cache_bytes;
   if (flags.block_tokens > 0) request.block_tokens = flags.block_tokens;
   request.slots = flags.slots;
   request.step_tokens = flags.step_tokens;
   const ModelSpec spec = SpecOf(config);
-  FATHOM_ASSIGN_OR_RETURN(report.plan, PlanCudaMemory(spec, request));
+  FATHOM_ASSIGN_OR_RETURN(report.plans, PlanCudaStages(spec, request));
+  report.layers = StagesOf(spec, flags.tp, flags.pp);
   AddFloors(spec, &report);
   return report;
 }
 
 std::string ToText(const PlanReport& report) {
-  std::string text =
-      fmt::format("{} in {}, {} of {} rank{}, on {} of {:.2f} GiB\n", report.model,
-                  kernels::NameOf(report.request.dtype), report.request.tp > 1 ? "each" : "all",
-                  report.request.tp, report.request.tp > 1 ? "s" : "",
-                  report.card != nullptr ? report.card->name : "a GPU",
-                  static_cast<double>(report.request.capacity_bytes) / (1 << 30));
-  text += ToTable(report.plan);
+  std::string text = fmt::format(
+      "{} in {}, {} of {} rank{}, on {} of {:.2f} GiB\n", report.model,
+      kernels::NameOf(report.request.dtype), RanksOf(report) > 1 ? "each" : "all", RanksOf(report),
+      RanksOf(report) > 1 ? "s" : "", report.card != nullptr ? report.card->name : "a GPU",
+      static_cast<double>(report.request.capacity_bytes) / (1 << 30));
+  for (size_t i = 0; i < report.plans.size(); ++i) {
+    if (report.plans.size() > 1) text += StageLine(report, i);
+    text += ToTable(report.plans[i]);
+  }
   if (report.card == nullptr) return text;
   text += fmt::format(
-      "  a decode step of sequences of {} tokens takes at least (reads at {} TB/s, products at {} "
-      "TFLOP/s, {}{}):\n",
-      report.floor_context, report.card->read_tbs, report.card->matrix_tflops,
-      report.card->measured ? "measured" : "the vendor's numbers",
+      "  a decode step of sequences of {} tokens takes {}at least (reads at {} TB/s, products at "
+      "{} TFLOP/s, {}{}):\n",
+      report.floor_context, report.plans.size() > 1 ? "in all stages " : "", report.card->read_tbs,
+      report.card->matrix_tflops, report.card->measured ? "measured" : "the vendor's numbers",
       report.request.tp > 1 ? "; sums between ranks as over NVLink" : "");
   for (const PlanReport::Floor& floor : report.floors) {
     text += fmt::format("    {:>3} at once {:>8.2f} ms {:>9.0f} tokens/s\n", floor.sequences,
@@ -113,12 +136,13 @@ std::string ToText(const PlanReport& report) {
 }
 
 nlohmann::ordered_json ToJson(const PlanReport& report) {
-  const CudaMemoryPlan& plan = report.plan;
+  const CudaMemoryPlan& plan = report.plan();
   nlohmann::ordered_json json = {
       {"model", report.model},
       {"gpu", report.card != nullptr ? std::string(report.card->name) : std::string()},
       {"dtype", kernels::NameOf(report.request.dtype)},
       {"tp", report.request.tp},
+      {"pp", report.request.stages},
       {"gpu_memory_utilization", report.request.utilization},
       {"capacity_bytes", plan.capacity_bytes},
       {"budget_bytes", plan.budget_bytes},
@@ -133,14 +157,14 @@ nlohmann::ordered_json ToJson(const PlanReport& report) {
       {"max_num_seqs", plan.limits.slots},
       {"max_num_batched_tokens", plan.limits.step_tokens},
       {"mixed_step_tokens", plan.limits.mixed_step_tokens}};
-  for (const CudaArena& arena : plan.arenas) {
-    nlohmann::ordered_json one = {{"name", arena.name}, {"bytes", arena.bytes}};
-    if (!arena.ours) one["predicted"] = true;
-    json["arenas"].push_back(std::move(one));
-  }
-  for (const CudaBuffer& buffer : plan.buffers) {
-    json["buffers"].push_back(
-        {{"arena", buffer.arena}, {"name", buffer.name}, {"bytes", buffer.bytes}});
+  AddMemory(plan, &json);
+  for (size_t i = 0; report.plans.size() > 1 && i < report.plans.size(); ++i) {
+    nlohmann::ordered_json stage = {{"first_layer", report.layers[i].begin},
+                                    {"layers", report.layers[i].size()},
+                                    {"total_bytes", report.plans[i].total_bytes},
+                                    {"kv_bytes_per_block", report.plans[i].kv_bytes_per_block}};
+    AddMemory(report.plans[i], &stage);
+    json["stages"].push_back(std::move(stage));
   }
   json["floor_context_tokens"] = report.floor_context;
   json["step_floors"] = nlohmann::ordered_json::array();

@@ -12,12 +12,13 @@
 #include "modeling/config/model_config.h"
 #include "modeling/layout/cuda_memory_plan.h"
 #include "modeling/layout/gpu_cards.h"
+#include "modeling/spec/stages.h"
 
 namespace fathom::client {
 
 // The flags of the command; zeros and "auto" mean the worker's defaults.
 struct PlanFlags {
-  std::string device = "auto";  // "cuda", "cpu"; auto: cuda, or cpu if there are stages.
+  std::string device = "auto";  // "cuda", "cpu"; auto: cuda.
   std::string gpu = "h100";     // A name of modeling/layout/gpu_cards.h, or bytes: "80G".
   std::string dtype = "auto";
   int32_t tp = 1;
@@ -29,14 +30,16 @@ struct PlanFlags {
   int32_t slots = 0;
   int32_t step_tokens = 0;
 
-  bool on_cpu() const { return device == "cpu" || (device == "auto" && pp > 1); }
+  bool on_cpu() const { return device == "cpu"; }
 };
 
 struct PlanReport {
   std::string model;              // As the user typed it.
   const GpuCard* card = nullptr;  // Null: the GPU was given as bytes.
   CudaMemoryRequest request;
-  CudaMemoryPlan plan;
+  std::vector<CudaMemoryPlan> plans;  // Of a rank in each stage.
+  std::vector<LayerRange> layers;     // Of each stage.
+  const CudaMemoryPlan& plan() const { return LargestOf(plans); }
   // Tokens of each sequence in the floors below: 1,024, or the context if it is shorter.
   int32_t floor_context = 0;
   struct Floor {
@@ -48,7 +51,7 @@ struct PlanReport {
 
 // INVALID_ARGUMENT: the flags fit no model or no memory at all. RESOURCE_EXHAUSTED: the model does
 // not fit; the message says what would. REQUIRES: CheckTensorParallel of the model and flags.tp is
-// OK; not flags.on_cpu().
+// OK, and CheckStages of flags.pp; not flags.on_cpu().
 absl::StatusOr<PlanReport> MakePlanReport(const std::string& model, const ModelConfig& config,
                                           const PlanFlags& flags);
 

@@ -58,12 +58,6 @@ absl::Status CheckOptions(const ServeOptions& options) {
     return Invalid("{} workers with --device cuda need a GPU each; CUDA_VISIBLE_DEVICES names {}",
                    options.workers(), options.visible_gpus->size());
   }
-  if (options.device == "cuda" && options.pp > 1) {
-    return Invalid(
-        "--pipeline-parallel-size {} with --device cuda: GPUs share layers by "
-        "--tensor-parallel-size in this version, stages are for --device cpu",
-        options.pp);
-  }
   FATHOM_RETURN_IF_ERROR(CheckGroupShape(options.shape()));
   for (const auto& [flag, first] :
        Pairs{{"--worker-port", std::to_string(options.worker_port)},

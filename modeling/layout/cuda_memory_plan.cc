@@ -12,6 +12,7 @@
 #include "modeling/layout/device_weight_layout.h"
 #include "modeling/spec/device_kinds.h"
 #include "modeling/spec/rank_model.h"
+#include "modeling/spec/stages.h"
 
 namespace fathom {
 namespace {
@@ -48,14 +49,14 @@ int32_t BlocksOf(int64_t tokens) {
   return static_cast<int32_t>((tokens + kCudaBlockTokens - 1) / kCudaBlockTokens);
 }
 
-// A step reads all weights and computes 2 operations for each parameter and row. The shares are
-// measured on an H100 (docs/PERFORMANCE.md): 2,048 rows of the 7B shape take 43.8 ms and 512 rows
-// take 11.4 ms, of which the GEMMs' operations take 35.4 and 8.8 ms at the rate of a hot card.
-int32_t DefaultMixedTokens(const RankModel& rank, const CudaMemoryRequest& request,
-                           int64_t weights_bytes) {
-  const auto parameters = static_cast<double>(LayerMatrixElements(rank));
+// The tokens of a step with decode rows. A step reads all weights and computes 2 operations for
+// each parameter and row, in one stage after the other. The shares are measured on an H100
+// (docs/PERFORMANCE.md): 2,048 rows of the 7B shape take 43.8 ms and 512 rows take 11.4 ms, of
+// which the GEMMs' operations take 35.4 and 8.8 ms at the rate of a hot card.
+int32_t DefaultMixedTokens(int64_t parameters, int64_t weights_bytes,
+                           const CudaMemoryRequest& request) {
   const double read_s = static_cast<double>(weights_bytes) / (request.read_tbs * 1e12);
-  const double row_s = 2 * parameters / (request.matrix_tflops * 1e12);
+  const double row_s = 2 * static_cast<double>(parameters) / (request.matrix_tflops * 1e12);
   const double rows = std::clamp((kStepSeconds - kReadShare * read_s) * kMatrixShare / row_s, 0.0,
                                  double{kStepTokensMax});
   return std::max(static_cast<int32_t>(rows) / kStepTokensUnit * kStepTokensUnit, kStepTokensMin);
@@ -66,66 +67,90 @@ absl::Status CheckRanks(const ModelSpec& spec, int32_t tp) {
   return CheckDeviceWeights(RankOf(spec, {.tp = tp}));
 }
 
+// The limits are the same for every stage, since each rank executes every plan: what fits in the
+// stage with the least room.
 class Planner {
  public:
   Planner(const ModelSpec& spec, const CudaMemoryRequest& request)
       : spec_(spec),
         request_(request),
-        rank_(RankOf(spec, {.tp = request.tp})),
-        block_bytes_(KvBytes(rank_, kCudaElementBytes, kCudaBlockTokens)),
-        weights_(LayOutDeviceWeights(rank_, request.dtype).bytes),
         budget_(static_cast<int64_t>(request.utilization *
                                      static_cast<double>(request.capacity_bytes)) -
-                request.taken_bytes) {}
+                request.taken_bytes) {
+    for (int32_t stage = 0; stage < request.stages; ++stage) {
+      const RankModel rank =
+          RankOf(spec, {.tp = request.tp, .stage = stage, .stages = request.stages});
+      stages_.push_back({rank, KvBytes(rank, kCudaElementBytes, kCudaBlockTokens),
+                         LayOutDeviceWeights(rank, request.dtype).bytes});
+    }
+  }
 
   // Sets every field of `limits`.
   absl::Status Fit(EngineLimits* limits) const {
     *limits = FirstLimits();
     Shrink(limits);
-    const int64_t room = KvRoom(*limits);
-    const int32_t blocks_min = BlocksMin(*limits);
-    if (room < KvMin(*limits)) return DoesNotFit(*limits);
-    const int64_t kv = request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes : room;
+    for (const Stage& stage : stages_) {
+      if (KvRoom(stage, *limits) < KvMin(stage, *limits)) return DoesNotFit(stage, *limits);
+    }
     // No more blocks than all slots together can use.
     const int64_t useful = int64_t{limits->slots} * BlocksOf(limits->context_tokens) + 1;
-    const int64_t blocks = std::min({kv / block_bytes_, useful, kPoolBlocksMax});
-    if (blocks < blocks_min) return PoolTooSmall(*limits, blocks);
+    int64_t blocks = std::min(useful, kPoolBlocksMax);
+    for (const Stage& stage : stages_) {
+      const int64_t kv =
+          request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes : KvRoom(stage, *limits);
+      blocks = std::min(blocks, kv / stage.block_bytes);
+    }
+    if (blocks < BlocksMin(*limits)) return PoolTooSmall(*limits, blocks);
     limits->pool_blocks = static_cast<int32_t>(blocks);
     const int64_t held = (blocks - 1) * kCudaBlockTokens;
     limits->context_tokens = static_cast<int32_t>(std::min<int64_t>(limits->context_tokens, held));
     return absl::OkStatus();
   }
 
-  CudaMemoryPlan PlanOf(const EngineLimits& limits) const {
+  std::vector<CudaMemoryPlan> PlansOf(const EngineLimits& limits) const {
+    std::vector<CudaMemoryPlan> plans;
+    for (const Stage& stage : stages_) plans.push_back(PlanOf(stage, limits));
+    return plans;
+  }
+
+ private:
+  // A rank of a stage.
+  struct Stage {
+    RankModel rank;
+    int64_t block_bytes = 0;
+    int64_t weights = 0;
+  };
+
+  CudaMemoryPlan PlanOf(const Stage& stage, const EngineLimits& limits) const {
     CudaMemoryPlan plan;
     plan.limits = limits;
     plan.logits_rows = CudaLogitsRows(limits);
     plan.model_context_tokens = spec_.context;
     plan.context_asked = request_.context_tokens > 0;
-    plan.kv_bytes_per_block = block_bytes_;
+    plan.kv_bytes_per_block = stage.block_bytes;
     plan.capacity_bytes = request_.capacity_bytes;
     plan.budget_bytes = budget_;
-    plan.buffers = {{"weights", "weights", weights_}};
-    for (CudaBuffer& buffer : CudaStepBuffers(rank_, limits)) {
+    plan.buffers = {{"weights", "weights", stage.weights}};
+    for (CudaBuffer& buffer : CudaStepBuffers(stage.rank, limits)) {
       plan.buffers.push_back(std::move(buffer));
     }
-    plan.buffers.push_back({"kv", "kv", limits.pool_blocks * block_bytes_});
+    plan.buffers.push_back({"kv", "kv", limits.pool_blocks * stage.block_bytes});
+    const auto add = [&](const char* name, int64_t bytes, bool ours) {
+      if (bytes > 0) plan.arenas.push_back({name, bytes, ours});
+    };
     for (const char* name :
          {"weights", "activations", "logits", "attention", "sampler", "inputs"}) {
-      const int64_t bytes = SumOf(plan.buffers, name);
-      if (bytes > 0) plan.arenas.push_back({name, bytes, true});
+      add(name, SumOf(plan.buffers, name), true);
     }
-    if (const int64_t bytes = PeerBytes(limits); bytes > 0) {
-      plan.arenas.push_back({"peers", bytes, false});
-    }
-    plan.arenas.push_back({"graphs", kGraphBytes, false});
-    plan.arenas.push_back({"context", kContextBytes, false});
-    plan.arenas.push_back({"kv", SumOf(plan.buffers, "kv"), true});
+    add("peers", PeerBytes(stage.rank, limits), false);
+    add("stages", StageBytes(stage.rank, limits), false);
+    add("graphs", kGraphBytes, false);
+    add("context", kContextBytes, false);
+    add("kv", SumOf(plan.buffers, "kv"), true);
     for (const CudaArena& arena : plan.arenas) plan.total_bytes += arena.bytes;
     return plan;
   }
 
- private:
   EngineLimits FirstLimits() const {
     EngineLimits limits;
     limits.block_tokens = kCudaBlockTokens;
@@ -133,7 +158,12 @@ class Planner {
     limits.context_tokens = request_.context_tokens > 0 ? request_.context_tokens : spec_.context;
     limits.step_tokens = request_.step_tokens;
     if (request_.step_tokens == 0) {
-      limits.mixed_step_tokens = DefaultMixedTokens(rank_, request_, weights_);
+      int64_t parameters = 0, weights = 0;
+      for (const Stage& stage : stages_) {
+        parameters += LayerMatrixElements(stage.rank);
+        weights += stage.weights;
+      }
+      limits.mixed_step_tokens = DefaultMixedTokens(parameters, weights, request_);
       limits.step_tokens = std::min(limits.mixed_step_tokens * kAloneFactor, kStepTokensMax);
     }
     limits.slots =
@@ -147,36 +177,53 @@ class Planner {
   // Reduces the defaults if the pool is small: fewer sequences, then a smaller step.
   void Shrink(EngineLimits* limits) const {
     if (request_.slots == 0) {
-      const int64_t slots = std::max<int64_t>(KvRoom(*limits), 0) / block_bytes_ /
-                            kBlocksPerSlotMin / kSlotsDefaultMin * kSlotsDefaultMin;
+      const int64_t slots = std::max<int64_t>(BlocksThatFit(*limits), 0) / kBlocksPerSlotMin /
+                            kSlotsDefaultMin * kSlotsDefaultMin;
       limits->slots = static_cast<int32_t>(
           std::min<int64_t>(std::max<int64_t>(slots, kSlotsDefaultMin), limits->slots));
     }
-    if (request_.step_tokens == 0 && KvRoom(*limits) < KvMin(*limits)) {
+    if (request_.step_tokens == 0 && !Fits(*limits)) {
       limits->step_tokens = std::max(kStepTokensMin, limits->slots);
       limits->mixed_step_tokens = std::min(limits->mixed_step_tokens, limits->step_tokens);
     }
   }
 
   // Bytes of everything except weights and KV.
-  int64_t Rest(const EngineLimits& limits) const {
-    return SumOf(CudaStepBuffers(rank_, limits)) + PeerBytes(limits) + kGraphBytes + kContextBytes;
-  }
-  // The region that a rank of several shares with the others.
-  int64_t PeerBytes(const EngineLimits& limits) const {
-    return request_.tp == 1 ? 0 : LayoutOf(PeerSizesOf(rank_, limits)).bytes;
+  static int64_t Rest(const Stage& stage, const EngineLimits& limits) {
+    return SumOf(CudaStepBuffers(stage.rank, limits)) + PeerBytes(stage.rank, limits) +
+           StageBytes(stage.rank, limits) + kGraphBytes + kContextBytes;
   }
 
   // Bytes that are left for KV under these limits; negative: even the rest does not fit. The
   // attention workspace grows with the pool, so it is computed for the pool that would fit without
   // a workspace.
-  int64_t KvRoom(EngineLimits limits) const {
+  int64_t KvRoom(const Stage& stage, EngineLimits limits) const {
     limits.pool_blocks = 0;
-    const int64_t pool =
-        request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes : budget_ - weights_ - Rest(limits);
+    const int64_t pool = request_.kv_cache_bytes > 0
+                             ? request_.kv_cache_bytes
+                             : budget_ - stage.weights - Rest(stage, limits);
     limits.pool_blocks =
-        static_cast<int32_t>(std::clamp<int64_t>(pool / block_bytes_, 0, kPoolBlocksMax));
-    return budget_ - weights_ - Rest(limits);
+        static_cast<int32_t>(std::clamp<int64_t>(pool / stage.block_bytes, 0, kPoolBlocksMax));
+    return budget_ - stage.weights - Rest(stage, limits);
+  }
+  // The least bytes for KV of a stage, and the least blocks that fit in one.
+  int64_t LeastRoom(const EngineLimits& limits) const {
+    int64_t least = KvRoom(stages_.front(), limits);
+    for (const Stage& stage : stages_) least = std::min(least, KvRoom(stage, limits));
+    return least;
+  }
+  int64_t BlocksThatFit(const EngineLimits& limits) const {
+    int64_t least = KvRoom(stages_.front(), limits) / stages_.front().block_bytes;
+    for (const Stage& stage : stages_) {
+      least = std::min(least, KvRoom(stage, limits) / stage.block_bytes);
+    }
+    return least;
+  }
+  // Of the stage with the most layers.
+  int64_t LargestBlock() const {
+    int64_t most = 0;
+    for (const Stage& stage : stages_) most = std::max(most, stage.block_bytes);
+    return most;
   }
 
   // The padding block, and the blocks of one sequence.
@@ -185,10 +232,15 @@ class Planner {
                             ? limits.context_tokens
                             : std::min(limits.context_tokens, kContextAutoMin));
   }
-  int64_t KvMin(const EngineLimits& limits) const {
-    return request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes : BlocksMin(limits) * block_bytes_;
+  int64_t KvMin(const Stage& stage, const EngineLimits& limits) const {
+    return request_.kv_cache_bytes > 0 ? request_.kv_cache_bytes
+                                       : BlocksMin(limits) * stage.block_bytes;
   }
-  bool Fits(const EngineLimits& limits) const { return KvRoom(limits) >= KvMin(limits); }
+  bool Fits(const EngineLimits& limits) const {
+    return std::all_of(stages_.begin(), stages_.end(), [&](const Stage& stage) {
+      return KvRoom(stage, limits) >= KvMin(stage, limits);
+    });
+  }
 
   // The tokens that the blocks hold, as a value for --max-model-len; nullopt: none.
   static std::optional<int64_t> ContextOf(int64_t blocks) {
@@ -201,30 +253,31 @@ class Planner {
     return Exhausted(
         "--kv-cache-memory {} holds {} blocks of {} tokens ({} bytes each), one of them padding; a "
         "sequence of {} tokens needs {}: give {} bytes or more{}",
-        request_.kv_cache_bytes, blocks, kCudaBlockTokens, block_bytes_,
+        request_.kv_cache_bytes, blocks, kCudaBlockTokens, LargestBlock(),
         (BlocksMin(limits) - 1) * kCudaBlockTokens, BlocksMin(limits) - 1,
-        BlocksMin(limits) * block_bytes_,
+        BlocksMin(limits) * LargestBlock(),
         context ? fmt::format(", or --max-model-len {}", *context) : std::string());
   }
 
-  absl::Status DoesNotFit(const EngineLimits& limits) const {
-    const int64_t kv = KvMin(limits);
-    const int64_t rest = budget_ - weights_ - KvRoom(limits);
-    const int64_t needed = weights_ + rest + kv;
+  absl::Status DoesNotFit(const Stage& stage, const EngineLimits& limits) const {
+    const int64_t kv = KvMin(stage, limits);
+    const int64_t rest = budget_ - stage.weights - KvRoom(stage, limits);
+    const int64_t needed = stage.weights + rest + kv;
     std::string ways;
     for (const std::string& way : WaysOut(limits, needed)) {
       ways += (ways.empty() ? "" : "; or ") + way;
     }
     if (ways.empty()) ways = "a device with more memory, or a smaller model";
     return Exhausted(
-        "{} may be used ({} of {}{}), and {} are needed: weights {} + a step's buffers, graphs and "
-        "context {} + KV {} ({} blocks of {} tokens); {} too much. What would fit: {}",
+        "{}{} may be used ({} of {}{}), and {} are needed: weights {} + a step's buffers, graphs "
+        "and context {} + KV {} ({} blocks of {} tokens); {} too much. What would fit: {}",
+        stages_.size() > 1 ? fmt::format("stage {}: ", stage.rank.place.stage) : std::string(),
         Gib(budget_), request_.utilization, Gib(request_.capacity_bytes),
         request_.taken_bytes > 0
             ? fmt::format(", less {} of other processes", Gib(request_.taken_bytes))
             : std::string(),
-        Gib(needed), Gib(weights_), Gib(rest), Gib(kv), kv / block_bytes_, kCudaBlockTokens,
-        Gib(needed - budget_), ways);
+        Gib(needed), Gib(stage.weights), Gib(rest), Gib(kv), kv / stage.block_bytes,
+        kCudaBlockTokens, Gib(needed - budget_), ways);
   }
 
   // Each way changes one setting, if one setting is enough.
@@ -246,12 +299,13 @@ class Planner {
                                    smaller.step_tokens, smaller.slots));
       }
     }
-    const auto context = ContextOf(KvRoom(limits) / block_bytes_);
+    const auto context = ContextOf(BlocksThatFit(limits));
     if (request_.kv_cache_bytes == 0 && context && *context < limits.context_tokens) {
       ways.push_back(fmt::format("--max-model-len {}", *context));
     }
-    if (request_.kv_cache_bytes > 0 && KvRoom(limits) >= BlocksMin(limits) * block_bytes_) {
-      ways.push_back(fmt::format("--kv-cache-memory {}", KvRoom(limits)));
+    if (const int64_t room = LeastRoom(limits);
+        request_.kv_cache_bytes > 0 && room >= BlocksMin(limits) * LargestBlock()) {
+      ways.push_back(fmt::format("--kv-cache-memory {}", room));
     }
     const double share = std::ceil(100.0 * static_cast<double>(needed + request_.taken_bytes) /
                                    static_cast<double>(request_.capacity_bytes)) /
@@ -259,8 +313,11 @@ class Planner {
     if (share <= kUtilizationMax && share > request_.utilization) {
       ways.push_back(fmt::format("--gpu-memory-utilization {:.2f}", share));
     }
-    if (const int32_t ranks = MoreRanks()) {
+    if (const int32_t ranks = MoreRanks(); ranks > 0 && request_.stages == 1) {
       ways.push_back(fmt::format("{} such GPUs with -tp {}", ranks, ranks));
+    } else if (ranks > 0) {
+      ways.push_back(fmt::format("{} such GPUs with -tp {} -pp {}", ranks * request_.stages, ranks,
+                                 request_.stages));
     }
     return ways;
   }
@@ -273,7 +330,8 @@ class Planner {
     return limits.step_tokens >= least ? limits.step_tokens : 0;
   }
 
-  // The least number of ranks above the current one with which the same request fits; 0: none.
+  // The least number of ranks of a stage above the current one with which the same request fits; 0:
+  // none.
   int32_t MoreRanks() const {
     for (int32_t tp = request_.tp + 1; tp <= kRanksMax; ++tp) {
       if (!CheckRanks(spec_, tp).ok()) continue;
@@ -289,15 +347,14 @@ class Planner {
 
   const ModelSpec& spec_;
   const CudaMemoryRequest& request_;
-  const RankModel rank_;
-  const int64_t block_bytes_;
-  const int64_t weights_;
   const int64_t budget_;
+  std::vector<Stage> stages_;
 };
 
 absl::Status CheckRequest(const ModelSpec& spec, const CudaMemoryRequest& request) {
   FATHOM_RETURN_IF_ERROR(CheckDeviceRuns(spec, GpuKinds()));
   FATHOM_RETURN_IF_ERROR(CheckRanks(spec, request.tp));
+  FATHOM_RETURN_IF_ERROR(CheckStages(spec, request.stages));
   if (request.dtype == kernels::DType::kF32) {
     return Invalid(
         "--dtype float: a GPU computes in bfloat16 or half, whose products have canonical bits; "
@@ -340,14 +397,24 @@ int64_t CudaMemoryPlan::Bytes(std::string_view arena) const {
   return 0;
 }
 
-absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelSpec& spec,
-                                              const CudaMemoryRequest& request) {
-  FATHOM_CHECK(request.capacity_bytes > 0 && request.tp > 0);
+absl::StatusOr<std::vector<CudaMemoryPlan>> PlanCudaStages(const ModelSpec& spec,
+                                                           const CudaMemoryRequest& request) {
+  FATHOM_CHECK(request.capacity_bytes > 0 && request.tp > 0 && request.stages > 0);
   FATHOM_RETURN_IF_ERROR(CheckRequest(spec, request));
   const Planner planner(spec, request);
   EngineLimits limits;
   FATHOM_RETURN_IF_ERROR(planner.Fit(&limits));
-  return planner.PlanOf(limits);
+  return planner.PlansOf(limits);
+}
+
+absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelSpec& spec,
+                                              const CudaMemoryRequest& request) {
+  FATHOM_ASSIGN_OR_RETURN(const std::vector<CudaMemoryPlan> plans, PlanCudaStages(spec, request));
+  return LargestOf(plans);
+}
+
+const CudaMemoryPlan& LargestOf(const std::vector<CudaMemoryPlan>& plans) {
+  return *std::ranges::max_element(plans, {}, &CudaMemoryPlan::total_bytes);
 }
 
 std::string ToTable(const CudaMemoryPlan& plan) {
@@ -370,6 +437,15 @@ std::string ToTable(const CudaMemoryPlan& plan) {
       limits.context_tokens, ContextNote(plan), limits.slots, limits.step_tokens,
       limits.mixed_step_tokens);
   return table;
+}
+
+std::string ToTables(const std::vector<CudaMemoryPlan>& plans) {
+  if (plans.size() == 1) return ToTable(plans.front());
+  std::string tables;
+  for (size_t i = 0; i < plans.size(); ++i) {
+    tables += fmt::format("a rank of stage {}:\n{}", i, ToTable(plans[i]));
+  }
+  return tables;
 }
 
 }  // namespace fathom

@@ -4,8 +4,10 @@
 // needed.
 //
 // gpu_memory_utilization * capacity = weights + activations + logits + attention + sampler + inputs
-// + peers + graphs + context + kv, where peers is what several ranks share with each other. The
-// memory that is left goes to kv, unless --kv-cache-memory fixes it.
+// + peers + stages + graphs + context + kv, where peers is what the ranks of a stage share with
+// each other, and stages has the messages between stages. The memory that is left goes to kv,
+// unless
+// --kv-cache-memory fixes it.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +33,7 @@ struct CudaArena {
   std::string name;
   int64_t bytes = 0;
   // False: not allocated with the arenas. The driver takes context and graphs, so their size is a
-  // prediction; each epoch has new memory for peers.
+  // prediction; each epoch has new memory for peers and stages.
   bool ours = true;
 };
 
@@ -42,6 +44,7 @@ struct CudaMemoryRequest {
   int64_t kv_cache_bytes = 0;  // --kv-cache-memory; 0: the memory that is left.
   kernels::DType dtype = kernels::DType::kBf16;
   int32_t tp = 1;
+  int32_t stages = 1;
   int32_t block_tokens = 64;
   // --max-model-len; 0: the model's context, or what the pool can hold.
   int32_t context_tokens = 0;
@@ -74,11 +77,20 @@ struct CudaMemoryPlan {
 // for a value that no amount of memory would make valid, and for a model that a GPU cannot compute.
 // Defaults: 256 sequences, fewer if the pool has less than 4 blocks for each; as many tokens per
 // step as keep a step below 40 ms (256 to 8,192); the model's context, or what the pool can hold if
-// that is at least 1,024 tokens. REQUIRES: capacity_bytes > 0, tp > 0.
+// that is at least 1,024 tokens. The plans are those of a rank in each stage; all have the same
+// limits, which fit in the stage with the least room. REQUIRES: capacity_bytes > 0, tp > 0, stages
+// > 0.
+absl::StatusOr<std::vector<CudaMemoryPlan>> PlanCudaStages(const ModelSpec& spec,
+                                                           const CudaMemoryRequest& request);
+// The plan with the largest total.
 absl::StatusOr<CudaMemoryPlan> PlanCudaMemory(const ModelSpec& spec,
                                               const CudaMemoryRequest& request);
 
+const CudaMemoryPlan& LargestOf(const std::vector<CudaMemoryPlan>& plans);  // Not empty.
+
 // The table that `fathom plan` and the worker's log print.
 std::string ToTable(const CudaMemoryPlan& plan);
+// The same for each stage, with a line before each if there are several.
+std::string ToTables(const std::vector<CudaMemoryPlan>& plans);
 
 }  // namespace fathom

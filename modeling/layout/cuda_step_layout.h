@@ -22,12 +22,13 @@ struct CudaStepShape {
   auto operator<=>(const CudaStepShape&) const = default;
 };
 
-// Bytes of the structs that kernels read (PrefillChunk, SampleRow, SamplerSlot, SampleOut in
-// kernels/cuda).
+// Bytes of the structs that kernels read (PrefillChunk, SampleRow, SamplerSlot, SampleOut,
+// SlotSample in kernels/cuda).
 inline constexpr int64_t kPrefillChunkBytes = 16;
 inline constexpr int64_t kSampleRowBytes = 24;
 inline constexpr int64_t kSamplerSlotBytes = 64;
 inline constexpr int64_t kSampleOutBytes = 12 + 8 * 20;
+inline constexpr int64_t kSlotSampleBytes = 12;
 
 // Offsets are in bytes. Every array starts at a multiple of 16.
 struct CudaStepLayout {

@@ -36,11 +36,16 @@ class Layout {
   Layout(const RankModel& model, DType dtype) : model_(model), dtype_(dtype) {}
 
   DeviceWeightLayout Make() {
-    if (model_.embedding) AddOne(*model_.embedding, model_.tied() ? EmbeddingPadding() : 0);
+    if (model_.embedding && model_.is_first_stage()) {
+      AddOne(*model_.embedding, model_.tied() ? EmbeddingPadding() : 0);
+    }
     for (const RankLayer& layer : model_.layers) AddLayer(layer);
     if (model_.final_norm) AddOne(*model_.final_norm, 0);
     if (model_.lm_head) {
       AddOne(*model_.lm_head, HeadRows(model_.vocab_rows) - model_.lm_head->slice.rows());
+    } else if (model_.tied() && !model_.is_first_stage()) {
+      const TensorSlice rows = model_.HeadRowsOfTied();
+      AddOne({model_.embedding->parameter, rows}, HeadRows(model_.vocab_rows) - rows.rows());
     }
     return std::move(layout_);
   }

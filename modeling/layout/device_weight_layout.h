@@ -72,7 +72,9 @@ SourceRow SourceOf(const WeightRegion& region, int64_t row);
 struct DeviceWeightLayout {
   // The rank's operands (modeling/spec/operands.h) in the order of the forward pass. A Llama-like
   // model has embedding; in each layer attention_norm, qkv, qkv_bias, q_norm, k_norm, o, ffn_norm,
-  // gate_up, down; then final_norm and head (not with tied embeddings).
+  // gate_up, down; then final_norm and head (not with tied embeddings). A stage has those of its
+  // layers and ends; with tied embeddings the embedding of a later stage is the rank's rows of the
+  // LM head, after the final norm.
   std::vector<WeightRegion> regions;
   int64_t bytes = 0;
   // nullptr: the model has no such region.

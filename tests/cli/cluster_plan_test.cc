@@ -120,7 +120,10 @@ TEST(ClusterPlanTest, AWorkerSeesItsGpuFirstAndThoseOfItsGroup) {
   options.visible_gpus = {{"GPU-a", "GPU-b", "7", "5"}};
   EXPECT_EQ(seen(1), "GPU-b,GPU-a");
   EXPECT_EQ(seen(3), "5,7");
-  options.tp = 1;
+  options.pp = 2;  // The ranks of a group have one GPU after the other, a stage after the other.
+  EXPECT_EQ(seen(0), "GPU-a,GPU-b,7,5");
+  EXPECT_EQ(seen(2), "7,GPU-a,GPU-b,5");
+  options.tp = options.pp = 1;
   EXPECT_EQ(seen(1), "GPU-b");
   options.tp = 2;
   options.allow_shared_device = true;
@@ -143,7 +146,8 @@ TEST(ClusterPlanTest, WhatThisBuildCannotDoIsRefused) {
   EXPECT_FALSE(CheckOptions({.device = "cuda", .dp = 3, .visible_gpus = {{"0", "1"}}}).ok());
   EXPECT_TRUE(CheckOptions({.device = "cuda", .dp = 2, .visible_gpus = {{"0", "1"}}}).ok());
   EXPECT_TRUE(CheckOptions({.tp = 2, .pp = 2}).ok());
-  EXPECT_FALSE(CheckOptions({.device = "cuda", .pp = 2}).ok());
+  EXPECT_TRUE(CheckOptions({.device = "cuda", .pp = 2}).ok());
+  EXPECT_FALSE(CheckOptions({.device = "cuda", .pp = 2, .visible_gpus = {{"1"}}}).ok());
   EXPECT_TRUE(CheckOptions({.tp = 8, .pp = 8}).ok());
   EXPECT_FALSE(CheckOptions({.tp = 8, .pp = 9}).ok());
   EXPECT_FALSE(CheckOptions({.tp = 2, .worker_port = 65535}).ok());

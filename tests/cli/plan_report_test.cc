@@ -30,9 +30,9 @@ TEST(PlanReportTest, SevenBillionOnOneH100) {
   const auto report = MakePlanReport("deepseek-llm-7b", config, {});
   ASSERT_TRUE(report.ok()) << ToString(report.status());
   EXPECT_EQ(report->request.dtype, kernels::DType::kBf16);
-  EXPECT_EQ(report->plan.limits.slots, 256);
-  EXPECT_GE(report->plan.limits.step_tokens, 1500);
-  EXPECT_LE(report->plan.limits.mixed_step_tokens, 2048);
+  EXPECT_EQ(report->plan().limits.slots, 256);
+  EXPECT_GE(report->plan().limits.step_tokens, 1500);
+  EXPECT_LE(report->plan().limits.mixed_step_tokens, 2048);
   ASSERT_EQ(report->floors.size(), 3u);
   // Weights without the embedding and 1,024 tokens of KV, at 3.10 TB/s.
   EXPECT_NEAR(report->floors[0].ms, (12'981'370'880 + 1024.0 * 480 * 1024) / 3.10e9, 0.001);
@@ -63,7 +63,7 @@ TEST(PlanReportTest, JsonAddsUp) {
 TEST(PlanReportTest, AGpuGivenAsBytesHasNoFloors) {
   const auto report = MakePlanReport("m", Shape("deepseek-llm-7b"), {.gpu = "24G"});
   ASSERT_TRUE(report.ok()) << ToString(report.status());
-  EXPECT_EQ(report->plan.capacity_bytes, int64_t{24} << 30);
+  EXPECT_EQ(report->plan().capacity_bytes, int64_t{24} << 30);
   EXPECT_TRUE(report->floors.empty());
   EXPECT_THAT(ToText(*report), Not(HasSubstr("TB/s")));
 }
@@ -85,6 +85,35 @@ TEST(PlanReportTest, RanksShareTheStep) {
   EXPECT_NEAR(RankSumsMs(SpecOf(config), 2, 1), sums_ms, 1e-9);
   EXPECT_EQ(RankSumsMs(SpecOf(config), 1, 1), 0);
   EXPECT_NEAR(report->floors[0].ms, StepFloorMs(SpecOf(config), card, 1, 1024) / 2 + sums_ms, 1e-9);
+}
+
+// The step passes through all stages, so its floor is that of one stage.
+TEST(PlanReportTest, StagesDivideTheMemory) {
+  const ModelConfig config = Shape("deepseek-llm-7b");
+  const auto one = MakePlanReport("seven", config, {});
+  const auto two = MakePlanReport("seven", config, {.pp = 2});
+  ASSERT_TRUE(one.ok() && two.ok()) << ToString(two.status());
+  ASSERT_EQ(two->plans.size(), 2u);
+  EXPECT_EQ(two->floors.front().ms, one->floors.front().ms);
+  EXPECT_GT(two->plan().pool_tokens(), one->plan().pool_tokens());
+  EXPECT_THAT(ToText(*two), AllOf(HasSubstr("each of 2 ranks"), HasSubstr("stage 0: layers 0 to "),
+                                  HasSubstr(", LM head"), HasSubstr("in all stages")));
+  EXPECT_THAT(ToText(*one), AllOf(HasSubstr("all of 1 rank"), Not(HasSubstr("stage"))));
+  const nlohmann::ordered_json json = ToJson(*two);
+  EXPECT_EQ(json["pp"], 2);
+  ASSERT_EQ(json["stages"].size(), 2u);
+  int32_t layers = 0;
+  for (const auto& stage : json["stages"]) {
+    EXPECT_EQ(stage["first_layer"], layers);
+    layers += stage["layers"].get<int32_t>();
+    EXPECT_LE(stage["total_bytes"], json["total_bytes"]);
+    int64_t arenas = 0;
+    for (const auto& arena : stage["arenas"]) arenas += arena["bytes"].get<int64_t>();
+    EXPECT_EQ(arenas, stage["total_bytes"]);
+  }
+  EXPECT_EQ(layers, 30);
+  // A model that two GPUs hold by stages too.
+  EXPECT_TRUE(MakePlanReport("m", Shape("deepseek-llm-67b"), {.gpu = "h200", .pp = 2}).ok());
 }
 
 TEST(PlanReportTest, Refusals) {
@@ -126,7 +155,7 @@ TEST(GpuCardsTest, NamesAreFoundAndUnique) {
 
 TEST(CpuPlanReportTest, EachStageHasItsBytes) {
   const ModelConfig config = Shape("deepseek-llm-7b");
-  const PlanFlags flags{.tp = 2, .pp = 3, .kv_cache_bytes = int64_t{4} << 30};
+  const PlanFlags flags{.device = "cpu", .tp = 2, .pp = 3, .kv_cache_bytes = int64_t{4} << 30};
   EXPECT_TRUE(flags.on_cpu());
   const auto report = MakeCpuPlanReport("seven", config, flags);
   ASSERT_TRUE(report.ok()) << ToString(report.status());
@@ -156,7 +185,7 @@ TEST(CpuPlanReportTest, RefusalsSayWhatFits) {
   EXPECT_THAT(refusal({.tp = 16, .pp = 5}), HasSubstr("use 1 to 4 stages"));
   EXPECT_THAT(refusal({.pp = 2, .kv_cache_bytes = 1000}), HasSubstr("bytes or more"));
   EXPECT_THAT(refusal({.dtype = "half", .pp = 2}), HasSubstr("--dtype half"));
-  EXPECT_THAT(Refusal({.device = "cuda", .pp = 2}), HasSubstr("--device cpu"));
+  EXPECT_THAT(Refusal({.tp = 16, .pp = 5}), HasSubstr("use 1 to 4 stages"));
 }
 
 }  // namespace

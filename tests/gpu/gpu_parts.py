@@ -126,17 +126,28 @@ def equalities(host, label=""):
             host.check(f"equalities {name}{label}", found["passed"], found["total"], found["failed"])
 
 
+# -tp x -pp.
+LAYOUTS = ("2x1", "1x2", "2x2")
+
+
 def ranks(host):
-    """Goldens and equalities of -tp 2, and ranks that are killed and stopped. On one GPU the workers share it and take turns."""
+    """Goldens and equalities of layouts of several GPUs, and ranks that are killed and stopped. The answers of -pp are those of one
+    stage, to the last bit. On fewer GPUs than ranks the workers share one and take turns."""
     own = list(host.options.serve)
-    shared = [] if gpu_count() > 1 else ["--allow-shared-device"]
     try:
-        host.options.serve = [*own, "-tp", "2", *shared]
-        goldens(host, " -tp 2")
-        equalities(host, " -tp 2")
-        text, code = host.run([python(), HERE / "rank_faults.py", *[f"--serve={word}" for word in host.options.serve]], 400, check=False)
-        found = gpu_rows.last_json(text) or {"passed": 0, "total": 1, "failed": [f"ended with {code}: {last_lines(text)}"]}
-        host.check("rank-faults -tp 2", found["passed"], found["total"], found["failed"])
+        for layout in host.options.layouts or LAYOUTS:
+            tp, pp = (int(number) for number in layout.split("x"))
+            label = f" -tp {tp} -pp {pp}"
+            shared = [] if gpu_count() >= tp * pp else ["--allow-shared-device"]
+            host.options.serve = [*own, "-tp", str(tp), "-pp", str(pp), *shared]
+            goldens(host, label)
+            equalities(host, label)
+            words = ["--shared"] if shared else []
+            words += [f"--stages-of={tp}"] if pp > 1 else []
+            text, code = host.run([python(), HERE / "rank_faults.py", *words, *[f"--serve={word}" for word in host.options.serve]], 400,
+                                  check=False)
+            found = gpu_rows.last_json(text) or {"passed": 0, "total": 1, "failed": [f"ended with {code}: {last_lines(text)}"]}
+            host.check(f"rank-faults{label}", found["passed"], found["total"], found["failed"])
     finally:
         host.options.serve = own
 
@@ -466,7 +477,7 @@ def table(host):
 # name -> (function, its time limit in seconds, whether it needs the limits of the card).
 PARTS = {
     "limits": (limits, 240, False), "tests": (tests, 590, False), "sanitizer": (sanitizer, 590, False), "goldens": (goldens, 400, False),
-    "equalities": (equalities, 590, False), "faults": (faults, 300, False), "ranks": (ranks, 590, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
+    "equalities": (equalities, 590, False), "faults": (faults, 300, False), "ranks": (ranks, 1500, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
     "perf-7b-quick": (perf_7b_quick, 240, True), "ttft-7b": (ttft_7b, 100, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
     "perf-33b-quick": (perf_33b_quick, 200, True),
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),

@@ -57,11 +57,20 @@ def main():
     p.add_argument("--model", default=str(ROOT / "models/fathom-tiny"))
     p.add_argument("--serve", action="append", default=[], help="a word for fathom serve")
     p.add_argument("--kills", type=int, default=5)
+    p.add_argument("--stages-of", type=int, metavar="TP", help="compare the answers with those of one stage of so many ranks")
+    p.add_argument("--shared", action="store_true", help="the workers share one GPU, with --stages-of too")
     options = p.parse_args()
     checks, rng = Checks(), random.Random(SEED + 7)
     asked = requests(vocabulary(options.model), 32, 120, 100)
+    one_stage = None
+    if options.stages_of:
+        with Cluster("-tp", str(options.stages_of), *(["--allow-shared-device"] if options.shared else []), model=options.model,
+                     device="cuda") as c:
+            one_stage = c.client.many(asked, timeout=TIMEOUT_S)
     with Cluster(*options.serve, model=options.model, device="cuda") as c:
         want = c.client.many(asked, timeout=TIMEOUT_S)
+        if one_stage:
+            checks.same("the answers of one stage", want, one_stage)
         ranks = len(workers(c))
         for i, how in enumerate([signal.SIGKILL] * options.kills + [signal.SIGSTOP]):
             answers, seconds, named = strike(c, asked, rng.randrange(ranks), how)

@@ -90,8 +90,9 @@ TEST(PeerRegion, PartsDoNotOverlap) {
   std::mt19937 generator(7);
   for (int i = 0; i < 200; ++i) {
     const auto below = [&](int limit) { return static_cast<int>(generator() % limit); };
-    PeerRegionSizes sizes = {2 + below(7),  1 + below(128), below(5000),   16 * (1 + below(1024)),
-                             below(100000), below(1000000), below(1000000)};
+    PeerRegionSizes sizes = {2 + below(7),           1 + below(128), below(5000),
+                             16 * (1 + below(1024)), below(100000),  below(1000000),
+                             below(1000000),         1 << below(5),  1 + below(8)};
     sizes.push_rows = below(static_cast<int>(sizes.rows_max) + 1);
     ASSERT_TRUE(IsValid(sizes));
     const PeerRegionLayout layout = LayoutOf(sizes);
@@ -109,7 +110,8 @@ TEST(PeerRegion, PartsDoNotOverlap) {
     };
     EXPECT_GE(layout.mail_stride, sizes.mail_bytes);
     EXPECT_GE(layout.inbox_stride, 2 * sizes.push_rows * sizes.row_bytes_max);
-    for (int place = 0; place < 2 * sizes.ranks; ++place) {
+    const int senders = std::min(sizes.mail_senders, sizes.ranks - 1);
+    for (int place = 0; place < sizes.mail_places * senders; ++place) {
       parts.emplace_back(layout.mail + place * layout.mail_stride, sizes.mail_bytes);
     }
     parts.emplace_back(layout.exchange, sizes.exchange_bytes);
@@ -141,6 +143,18 @@ TEST(PeerRegion, SizesHaveLimits) {
   EXPECT_FALSE(with([](auto& s) { s.exchange_bytes = -1; }));
   EXPECT_TRUE(with([](auto& s) { s.push_rows = 64; }));
   EXPECT_FALSE(with([](auto& s) { s.push_rows = 65; }));
+  EXPECT_FALSE(with([](auto& s) { s.mail_places = 0; }));
+  EXPECT_FALSE(with([](auto& s) { s.mail_places = 3; }));  // Numbers wrap around at 2^32.
+  EXPECT_FALSE(with([](auto& s) { s.mail_places = 32; }));
+  EXPECT_FALSE(with([](auto& s) { s.mail_senders = 0; }));
+}
+
+TEST(PeerRegion, EachSenderHasItsMail) {
+  EXPECT_EQ(MailSender(2, 3, 4), 0);
+  EXPECT_EQ(MailSender(3, 0, 4), 0);  // The last stage sends to the first one.
+  EXPECT_EQ(MailSender(0, 3, 4), 2);
+  EXPECT_EQ(MailSender(0, 1, 2), 0);
+  EXPECT_EQ(MailSender(1, 0, 2), 0);
 }
 
 TEST(PeerRegion, ProgressNamesTheOperation) {

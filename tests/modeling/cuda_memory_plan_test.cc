@@ -66,8 +66,10 @@ void ExpectSound(const ModelConfig& config, const CudaMemoryRequest& request,
   EXPECT_LE(plan.total_bytes, plan.budget_bytes);
   EXPECT_LE(plan.budget_bytes + request.taken_bytes,
             static_cast<int64_t>(request.utilization * static_cast<double>(plan.capacity_bytes)));
-  EXPECT_EQ(plan.Bytes("weights"),
-            LayOutDeviceWeights(RankOf(SpecOf(config), {.tp = request.tp}), request.dtype).bytes);
+  if (request.stages == 1) {
+    EXPECT_EQ(plan.Bytes("weights"),
+              LayOutDeviceWeights(RankOf(SpecOf(config), {.tp = request.tp}), request.dtype).bytes);
+  }
   EXPECT_EQ(plan.Bytes("kv"), plan.limits.pool_blocks * plan.kv_bytes_per_block);
   EXPECT_EQ(plan.limits.block_tokens, 64);
   EXPECT_LE(plan.limits.context_tokens, plan.pool_tokens());
@@ -78,7 +80,7 @@ void ExpectSound(const ModelConfig& config, const CudaMemoryRequest& request,
   // (if the context was cut to the pool, a larger pool would also need a larger context).
   const int64_t blocks_each = (plan.limits.context_tokens + 63) / 64;
   if (plan.limits.pool_blocks < plan.limits.slots * blocks_each + 1 &&
-      request.kv_cache_bytes == 0) {
+      request.kv_cache_bytes == 0 && request.stages == 1) {
     const int64_t spare = plan.budget_bytes - plan.total_bytes;
     EXPECT_LT(spare, plan.kv_bytes_per_block + 128 * (int64_t{1} << 20));
   }
@@ -109,6 +111,81 @@ TEST(CudaMemoryPlan, RanksHaveMemoryForEachOther) {
       EXPECT_EQ(buffers.at("gathered_outputs"), tp * plan->logits_rows * kSampleOutBytes);
     }
   }
+}
+
+// Stages have the weights and the KV of their layers, equal limits, and memory for messages; only
+// the last one has what samples.
+TEST(CudaMemoryPlan, StagesShareTheModel) {
+  for (const char* name : kShapes) {
+    const ModelConfig config = Shape(name);
+    const ModelSpec spec = SpecOf(config);
+    for (const auto& [tp, stages] : {std::pair{1, 2}, {1, 3}, {2, 2}, {1, 8}}) {
+      if (!CheckTensorParallel(spec, tp).ok()) continue;
+      SCOPED_TRACE(fmt::format("{} with -tp {} -pp {}", name, tp, stages));
+      CudaMemoryRequest request;
+      request.capacity_bytes = k141Gb;
+      request.tp = tp;
+      request.stages = stages;
+      const auto plans = PlanCudaStages(spec, request);
+      ASSERT_TRUE(plans.ok()) << ToString(plans.status());
+      ASSERT_EQ(std::ssize(*plans), stages);
+      int64_t layers = 0, least_spare = k141Gb;
+      for (int32_t stage = 0; stage < stages; ++stage) {
+        const CudaMemoryPlan& plan = (*plans)[static_cast<size_t>(stage)];
+        const RankModel rank = RankOf(spec, {.tp = tp, .stage = stage, .stages = stages});
+        ExpectSound(config, request, plan);
+        EXPECT_EQ(plan.limits, plans->front().limits);
+        EXPECT_EQ(plan.Bytes("weights"), LayOutDeviceWeights(rank, request.dtype).bytes);
+        EXPECT_EQ(plan.kv_bytes_per_block, KvBytes(rank, 2, 64));
+        EXPECT_EQ(plan.Bytes("peers") > 0, tp > 1);
+        const StagePeerSizes sizes = StageSizesOf(rank, plan.limits);
+        EXPECT_TRUE(IsValid(sizes.rows) && IsValid(sizes.samples));
+        EXPECT_EQ(plan.Bytes("stages"), LayoutOf(sizes.rows).bytes + LayoutOf(sizes.samples).bytes);
+        // The last stage never waits for the first one.
+        EXPECT_GE(sizes.samples.mail_places, stages + 1);
+        EXPECT_GE(sizes.samples.mail_bytes, plan.limits.step_tokens * kSlotSampleBytes);
+        EXPECT_EQ(sizes.rows.mail_bytes, plan.limits.step_tokens * (config.hidden * 2 + 4));
+        const auto buffers = BuffersOf(plan);
+        EXPECT_GE(buffers.at("x"), sizes.rows.mail_bytes);
+        const bool last = stage + 1 == stages;
+        for (const char* one : {"seen", "slot_params", "bias_ids", "end_ids"}) {
+          EXPECT_EQ(buffers.contains(one), last) << one;
+        }
+        EXPECT_EQ(buffers.contains("logits"), last && tp == 1);
+        EXPECT_EQ(buffers.contains("gathered_outputs"), last && tp > 1);
+        EXPECT_EQ(buffers.contains("slot_since"), stage == 0);
+        EXPECT_EQ(buffers.contains("slot_samples"), stage == 0 || last);
+        layers += std::ssize(rank.layers);
+        least_spare = std::min(least_spare, plan.budget_bytes - plan.total_bytes);
+      }
+      EXPECT_EQ(layers, std::ssize(spec.layers));
+      const EngineLimits& limits = plans->front().limits;
+      if (limits.pool_blocks < limits.slots * ((limits.context_tokens + 63) / 64) + 1) {
+        EXPECT_LT(least_spare, LargestOf(*plans).kv_bytes_per_block + 128 * (int64_t{1} << 20));
+      }
+    }
+  }
+}
+
+// The last stage of a model with tied embeddings has the rows of its LM head and no others.
+TEST(CudaMemoryPlan, ATiedHeadIsNoWholeEmbedding) {
+  ModelSpec spec = SpecOf(Shape("deepseek-llm-7b"));
+  spec.lm_head.reset();
+  for (const int32_t tp : {1, 4}) {
+    for (int32_t rank = 0; rank < tp; ++rank) {
+      const RankModel last = RankOf(spec, {.tp = tp, .tp_rank = rank, .stage = 1, .stages = 2});
+      const DeviceWeightLayout layout = LayOutDeviceWeights(last, kernels::DType::kBf16);
+      const WeightRegion* head = layout.Find(Operand::kEmbedding);
+      ASSERT_NE(head, nullptr);
+      EXPECT_EQ(head->rows, last.HeadRowsOfTied().rows());
+      EXPECT_EQ(head->rows + head->padding_rows, HeadRows(last.vocab_rows));
+      EXPECT_EQ(head->parts.front().slice, last.HeadRowsOfTied());
+      EXPECT_EQ(head, &layout.regions.back());
+    }
+  }
+  const RankModel first = RankOf(spec, {.stage = 0, .stages = 2});
+  EXPECT_EQ(LayOutDeviceWeights(first, kernels::DType::kBf16).Find(Operand::kEmbedding)->rows,
+            spec.vocab);
 }
 
 TEST(CudaMemoryPlan, EveryPublishedShapeOnTwoCards) {
@@ -361,6 +438,7 @@ TEST(CudaMemoryPlan, RefusesWhatNoMemoryMakesRight) {
   EXPECT_THAT(message([](auto& r) { r.utilization = 1.0; }), HasSubstr("0.1 to 0.99"));
   EXPECT_THAT(message([](auto& r) { r.dtype = kernels::DType::kF32; }), HasSubstr("--device cpu"));
   EXPECT_THAT(message([](auto& r) { r.tp = 3; }), HasSubstr("use one of"));
+  EXPECT_THAT(message([](auto& r) { r.stages = 31; }), HasSubstr("use 1 to 30"));
 }
 
 TEST(CudaMemoryPlan, KvCacheMemoryTooSmallForASequence) {

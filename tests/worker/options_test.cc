@@ -59,10 +59,11 @@ TEST(Options, DefaultsFollowTheDevice) {
   ASSERT_TRUE(ResolveDevice(true, &gpu).ok());
   EXPECT_EQ(gpu.device, "cuda");
   EXPECT_EQ(gpu.block_tokens, 64);
-  const auto plan = PlanFor(gpu, Shape("deepseek-llm-7b"), kernels::DType::kBf16, H100());
+  const auto plan = PlansFor(gpu, Shape("deepseek-llm-7b"), kernels::DType::kBf16, H100());
   ASSERT_TRUE(plan.ok()) << ToString(plan.status());
-  EXPECT_EQ(plan->limits.slots, 256);
-  EXPECT_EQ(plan->limits.context_tokens, 4096);
+  ASSERT_EQ(plan->size(), 1u);
+  EXPECT_EQ(plan->front().limits.slots, 256);
+  EXPECT_EQ(plan->front().limits.context_tokens, 4096);
 }
 
 TEST(Options, AskedLimitsReachThePlan) {
@@ -71,13 +72,18 @@ TEST(Options, AskedLimitsReachThePlan) {
                       "640", "--gpu-memory-utilization", "0.5", "--kv-cache-memory", "4G"},
                      &options));
   ASSERT_TRUE(ResolveDevice(true, &options).ok());
-  const auto plan = PlanFor(options, Shape("deepseek-llm-7b"), kernels::DType::kF16, H100());
+  const auto plan = PlansFor(options, Shape("deepseek-llm-7b"), kernels::DType::kF16, H100());
   ASSERT_TRUE(plan.ok()) << ToString(plan.status());
-  EXPECT_EQ(plan->limits.context_tokens, 2048);
-  EXPECT_EQ(plan->limits.slots, 32);
-  EXPECT_EQ(plan->limits.step_tokens, 640);
-  EXPECT_EQ(plan->budget_bytes, (int64_t{79} << 30) / 2);
-  EXPECT_EQ(plan->limits.pool_blocks, (int64_t{4} << 30) / plan->kv_bytes_per_block);
+  const CudaMemoryPlan& one = plan->front();
+  EXPECT_EQ(one.limits.context_tokens, 2048);
+  EXPECT_EQ(one.limits.slots, 32);
+  EXPECT_EQ(one.limits.step_tokens, 640);
+  EXPECT_EQ(one.budget_bytes, (int64_t{79} << 30) / 2);
+  EXPECT_EQ(one.limits.pool_blocks, (int64_t{4} << 30) / one.kv_bytes_per_block);
+  options.pp = 3;
+  const auto stages = PlansFor(options, Shape("deepseek-llm-7b"), kernels::DType::kF16, H100());
+  ASSERT_TRUE(stages.ok()) << ToString(stages.status());
+  EXPECT_EQ(stages->size(), 3u);
 }
 
 TEST(Options, MaxModelLenIsANumberOrAuto) {
@@ -129,12 +135,13 @@ TEST(Options, WorkersThatShareAGpuDivideItsMemory) {
     EXPECT_TRUE(ResolveDevice(true, &options).ok());
     DeviceFacts device = H100();
     device.taken_bytes = taken_bytes;
-    const auto plan = PlanFor(options, config, kernels::DType::kBf16, device);
+    const auto plan = PlansFor(options, config, kernels::DType::kBf16, device);
     EXPECT_TRUE(plan.ok()) << ToString(plan.status());
-    return plan.ok() ? plan->budget_bytes : 0;
+    return plan.ok() ? plan->front().budget_bytes : 0;
   };
   const int64_t alone = total({"-tp", "2"}, 0);
   EXPECT_EQ(total({"-tp", "2", "--allow-shared-device"}, 0), alone / 2);
+  EXPECT_EQ(total({"-pp", "4", "--allow-shared-device"}, 0), alone / 4);
   EXPECT_EQ(total({"-tp", "2", "--allow-shared-device"}, int64_t{30} << 30), alone / 2);
 }
 
@@ -146,7 +153,8 @@ TEST(Options, WhatADeviceDoesNotDo) {
   };
   EXPECT_THAT(refusal(true, {"-tp", "9"}), HasSubstr("use -dp"));
   EXPECT_EQ(refusal(true, {"-tp", "8"}), "");
-  EXPECT_THAT(refusal(true, {"-pp", "2"}), HasSubstr("--device cpu"));
+  EXPECT_EQ(refusal(true, {"-pp", "8", "-tp", "2"}), "");
+  EXPECT_THAT(refusal(true, {"-pp", "9"}), HasSubstr("1 to 8 stages"));
   EXPECT_THAT(refusal(false, {"--dtype", "half"}), HasSubstr("--dtype auto"));
   EXPECT_THAT(refusal(false, {"--block-size", "48"}), HasSubstr("16, 32, 64 or 128"));
   EXPECT_THAT(refusal(false, {"--max-num-seqs", "8", "--max-num-batched-tokens", "7"}),
@@ -156,7 +164,7 @@ TEST(Options, WhatADeviceDoesNotDo) {
   ASSERT_TRUE(ResolveDevice(true, &blocks).ok());
   EXPECT_THAT(
       std::string(Message(
-          PlanFor(blocks, Shape("deepseek-llm-7b"), kernels::DType::kBf16, H100()).status())),
+          PlansFor(blocks, Shape("deepseek-llm-7b"), kernels::DType::kBf16, H100()).status())),
       HasSubstr("--block-size 16"));
 }
 

@@ -17,7 +17,7 @@ PeerHandle HandleOf(int rank) {
   PeerHandle handle;
   handle.build = "0.2.0+abc";
   handle.rank = rank;
-  handle.sizes = {3, 64, 100, 8192, 4096, 65536, 131072, 32};
+  handle.sizes = {3, 64, 100, 8192, 4096, 65536, 131072, 2, 8, 32};
   handle.process = 0x0123456789ABCDEFu + static_cast<uint64_t>(rank);
   handle.address = 0x7F0000000000u;
   for (size_t i = 0; i < handle.memory.size(); ++i) handle.memory[i] = static_cast<uint8_t>(i);

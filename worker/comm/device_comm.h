@@ -73,6 +73,10 @@ class DeviceComm {
   virtual const void* RowsOf(int rank) const = 0;
 
   // A message to another rank, which receives the messages of a rank in the order of their sends.
+  // Bytes: a multiple of 4, the same for a send and its receive. A send may wait on the device
+  // until the receiver has begun to take this message, or an earlier one: so many messages may be
+  // sent before the first of them is received.
+  virtual int messages_ahead() const = 0;
   virtual absl::Status Send(const CommStream& on, int peer, const void* data, int64_t bytes) = 0;
   virtual absl::Status Recv(const CommStream& on, int peer, void* to, int64_t bytes) = 0;
 

@@ -61,11 +61,12 @@ std::string Difference(const PeerHandle& theirs, const PeerHandle& own) {
   if (a == b) return "";
   return fmt::format(
       "has a region for {} ranks, {} thread blocks, {} rows of {} bytes, {} bytes gathered, {} "
-      "bytes of mail, {} bytes exchanged, {} rows pushed; this rank for {}, {}, {} of {}, {}, {}, "
-      "{}, {}: start all ranks with the same flags",
+      "bytes of mail in {} places of {} senders, {} bytes exchanged, {} rows pushed; this rank for "
+      "{}, {}, {} of {}, {}, {} in {} of {}, {}, {}: start all ranks with the same flags",
       a.ranks, a.blocks_max, a.rows_max, a.row_bytes_max, a.gather_bytes, a.mail_bytes,
-      a.exchange_bytes, a.push_rows, b.ranks, b.blocks_max, b.rows_max, b.row_bytes_max,
-      b.gather_bytes, b.mail_bytes, b.exchange_bytes, b.push_rows);
+      a.mail_places, a.mail_senders, a.exchange_bytes, a.push_rows, b.ranks, b.blocks_max,
+      b.rows_max, b.row_bytes_max, b.gather_bytes, b.mail_bytes, b.mail_places, b.mail_senders,
+      b.exchange_bytes, b.push_rows);
 }
 
 }  // namespace
@@ -82,6 +83,8 @@ std::string EncodePeerHandle(const PeerHandle& handle) {
   out.Put(handle.sizes.gather_bytes);
   out.Put(handle.sizes.mail_bytes);
   out.Put(handle.sizes.exchange_bytes);
+  out.Put(static_cast<int32_t>(handle.sizes.mail_places));
+  out.Put(static_cast<int32_t>(handle.sizes.mail_senders));
   out.Put(handle.sizes.push_rows);
   out.Put(handle.device);
   out.Put(handle.process);
@@ -99,12 +102,13 @@ absl::StatusOr<PeerHandle> DecodePeerHandle(std::string_view bytes) {
   }
   Reader in(bytes.substr(kMagic.size()));
   PeerHandle handle;
-  int32_t rank = 0, ranks = 0, blocks = 0;
+  int32_t rank = 0, ranks = 0, blocks = 0, places = 0, senders = 0;
   uint8_t dtype = 0, build_bytes = 0;
   const bool complete = in.Get(&rank) && in.Get(&dtype) && in.Get(&ranks) && in.Get(&blocks) &&
                         in.Get(&handle.sizes.rows_max) && in.Get(&handle.sizes.row_bytes_max) &&
                         in.Get(&handle.sizes.gather_bytes) && in.Get(&handle.sizes.mail_bytes) &&
-                        in.Get(&handle.sizes.exchange_bytes) && in.Get(&handle.sizes.push_rows) &&
+                        in.Get(&handle.sizes.exchange_bytes) && in.Get(&places) &&
+                        in.Get(&senders) && in.Get(&handle.sizes.push_rows) &&
                         in.Get(&handle.device) && in.Get(&handle.process) &&
                         in.Get(&handle.address) && in.Get(&handle.memory) && in.Get(&build_bytes) &&
                         in.Get(&handle.build, build_bytes) && in.AtEnd();
@@ -112,6 +116,8 @@ absl::StatusOr<PeerHandle> DecodePeerHandle(std::string_view bytes) {
   handle.rank = rank;
   handle.sizes.ranks = ranks;
   handle.sizes.blocks_max = blocks;
+  handle.sizes.mail_places = places;
+  handle.sizes.mail_senders = senders;
   handle.dtype = static_cast<kernels::DType>(dtype);
   if (handle.dtype != kernels::DType::kBf16 && handle.dtype != kernels::DType::kF16) {
     return Invalid("the handle of a peer region has an unknown element type: {}", dtype);

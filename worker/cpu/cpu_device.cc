@@ -6,6 +6,7 @@
 #include "common/request_limits.h"
 #include "kernels/logprob.h"
 #include "kernels/non_finite.h"
+#include "worker/engine/samples_needed.h"
 #include "worker/engine/sampling.h"
 
 namespace fathom::worker {
@@ -63,15 +64,8 @@ void CpuDevice::Admit(StepId step, const AdmitWork& admit) {
 absl::Status CpuDevice::TakeSamples(const StepBatch& batch) {
   if (!has_stages() || !links().is_first_stage()) return absl::OkStatus();
   if (batch.step == StepId{}) next_samples_ = {};
-  // The scheduler had the results of all steps before the stages() + 1 in flight when it made this
-  // plan, so their samples are there. Every rank of the stage takes the samples of the same steps,
-  // so all of them know the same faults.
-  const auto in_flight = static_cast<uint64_t>(links().stages()) + 1;
-  uint64_t end = batch.step.value + 1 > in_flight ? batch.step.value + 1 - in_flight : 0;
-  for (const ChunkWork* chunk : batch.chunks) {
-    if (chunk->fed) end = std::max(end, chunk->fed_by.value + 1);
-  }
-  for (; next_samples_.value < end; ++next_samples_.value) {
+  const StepId end = SamplesNeeded(batch, links().stages());
+  for (; next_samples_ < end; ++next_samples_.value) {
     FATHOM_ASSIGN_OR_RETURN(const std::span<const SlotSample> samples,
                             stages_.ReceiveSamples(next_samples_));
     for (const SlotSample& sample : samples) {

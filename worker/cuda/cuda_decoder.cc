@@ -22,7 +22,6 @@ CudaDecoder::CudaDecoder(const CudaDecoderParts& parts)
       model_(*parts.model),
       buffers_(*parts.arenas),
       head_rows_(static_cast<int32_t>(HeadRows(model_.vocab_rows))) {
-  FATHOM_CHECK(model_.place.stages == 1, "{} stages", model_.place.stages);
   PlaceKvPlanes();
   UploadRopeTables();
   if (parts.diagnose) return;  // Runs one op after the other, so that each can be checked.
@@ -51,22 +50,30 @@ CudaDecoder::Buffers::Buffers(const DeviceArenas& arenas)
       partial_ml(arenas.Buffer<float>("partial_ml")),
       arrived(arenas.Buffer<int32_t>("arrived")),
       work_counter(arenas.Buffer<int32_t>("work_counter")),
-      seen(arenas.Buffer<uint16_t>("seen")),
-      slot_params(arenas.Buffer<cuda::SamplerSlot>("slot_params")),
-      bias_ids(arenas.Buffer<int32_t>("bias_ids")),
-      bias_values(arenas.Buffer<float>("bias_values")),
-      end_ids(arenas.Buffer<int32_t>("end_ids")),
+      seen(arenas.BufferIfAny<uint16_t>("seen")),
+      slot_params(arenas.BufferIfAny<cuda::SamplerSlot>("slot_params")),
+      bias_ids(arenas.BufferIfAny<int32_t>("bias_ids")),
+      bias_values(arenas.BufferIfAny<float>("bias_values")),
+      end_ids(arenas.BufferIfAny<int32_t>("end_ids")),
       slot_tokens(arenas.Buffer<int32_t>("slot_tokens")),
       slot_faults(arenas.Buffer<int32_t>("slot_faults")),
+      slot_samples(arenas.BufferIfAny<cuda::SlotSample>("slot_samples")),
       step_inputs(arenas.Buffer<std::byte>("step_inputs")),
       step_outputs(arenas.Buffer<cuda::SampleOut>("step_outputs")),
       gathered_outputs(arenas.BufferIfAny<cuda::SampleOut>("gathered_outputs")),
       diagnosis(arenas.Buffer<int32_t>("diagnosis")) {}
 
-void CudaDecoder::SetComm(DeviceComm* comm) {
-  FATHOM_CHECK(comm == nullptr ||
-               (comm->size() == model_.place.tp && comm->rank() == model_.place.tp_rank));
-  comm_ = comm;
+void CudaDecoder::SetComms(const DecoderComms& comms) {
+  const RankPlace& place = model_.place;
+  const auto fits = [](const DeviceComm* comm, int rank, int size) {
+    return comm == nullptr || (comm->rank() == rank && comm->size() == size);
+  };
+  FATHOM_CHECK(fits(comms.layers, place.tp_rank, place.tp) &&
+               fits(comms.rows, place.stage, place.stages) &&
+               fits(comms.samples, place.stage, place.stages));
+  comm_ = comms.layers;
+  rows_comm_ = comms.rows;
+  samples_comm_ = comms.samples;
 }
 
 void CudaDecoder::PlaceKvPlanes() {
@@ -107,7 +114,8 @@ void CudaDecoder::Launch(cudaError_t error, const char* op) const {
 absl::Status CudaDecoder::Enqueue(cudaStream_t stream, const CudaStepShape& shape,
                                   std::span<const cuda::PrefillChunk> chunks) {
   if (shape.rows == 0) return absl::OkStatus();
-  FATHOM_CHECK(comm_ != nullptr || model_.place.tp == 1);
+  FATHOM_CHECK((comm_ != nullptr || model_.place.tp == 1) &&
+               (rows_comm_ != nullptr || model_.place.stages == 1));
   const NvtxRange range("step");
   const CudaStepLayout at = LayoutOf(shape);
   std::byte* const input = buffers_.step_inputs;
@@ -127,14 +135,24 @@ absl::Status CudaDecoder::Enqueue(cudaStream_t stream, const CudaStepShape& shap
     FATHOM_CUDA(cudaMemsetAsync(buffers_.diagnosis, 0,
                                 static_cast<size_t>(shape.rows) * sizeof(int32_t), stream));
   }
-  Embed(step);
+  if (model_.is_first_stage()) {
+    Embed(step);
+  } else {
+    ReceiveRows(step);
+  }
   for (int32_t i = 0; i < static_cast<int32_t>(model_.layers.size()); ++i) Layer(step, i);
-  if (step.pending != nullptr && (shape.samples > 0 || comm_ != nullptr)) AddAndNorm(step, nullptr);
+  const bool wanted = shape.samples > 0 || comm_ != nullptr || !model_.is_last_stage();
+  if (step.pending != nullptr && wanted) AddAndNorm(step, nullptr);
+  if (!model_.is_last_stage()) {
+    SendRows(step);
+    return step.comm;
+  }
   for (int32_t begin = 0; begin < shape.samples; begin += parts_.plan->logits_rows) {
     const int32_t count = std::min(parts_.plan->logits_rows, shape.samples - begin);
     Head(step, begin, count);
     Draw(step, begin, count);
   }
+  if (samples_comm_ != nullptr && shape.samples > 0) SendSamples(step);
   return step.comm;
 }
 
@@ -230,7 +248,7 @@ void CudaDecoder::Draw(Step& step, int32_t begin, int32_t count) {
     Launch(cuda::Sample(step.context, args), "Sample");
     return;
   }
-  Communicate(step, [&](const CommStream& on) {
+  Communicate(step, *comm_, [&](const CommStream& on) {
     return comm_->ExchangeRows(on, count, int64_t{head_rows_} * int64_t{sizeof(float)});
   });
   args.logits = {.width = model_.vocab_rows, .stride = head_rows_};
@@ -245,7 +263,7 @@ void CudaDecoder::Draw(Step& step, int32_t begin, int32_t count) {
 
 // Takes the samples of the rows that the other ranks have sampled.
 void CudaDecoder::Apply(Step& step, const cuda::SamplerArgs& sampled) {
-  Communicate(step, [&](const CommStream& on) {
+  Communicate(step, *comm_, [&](const CommStream& on) {
     return comm_->AllGather(on, sampled.out, buffers_.gathered_outputs,
                             sampled.count * int64_t{sizeof(cuda::SampleOut)});
   });

@@ -1,5 +1,7 @@
 // worker/cuda/cuda_decoder.h: the forward pass and the sampling of a step on a GPU, as launches on
-// a stream. It does not allocate or synchronize and does nothing that a graph cannot capture. There
+// a stream, or a stage of it: only the first stage embeds tokens, and only the last one makes
+// logits and samples; another stage takes the rows of the one before (worker/cuda/cuda_stages.cc).
+// It does not allocate or synchronize and does nothing that a graph cannot capture. There
 // are three ways through a layer, with equal bits: fused ops that stream the weights for up to 16
 // rows, others for up to 128 rows (5 kernels for each layer, 6 with norms per head), and one op
 // after the other with cuBLASLt or our own GEMMs. Thread: the engine thread.
@@ -18,6 +20,7 @@
 #include "kernels/cuda/linear/product.h"
 #include "kernels/cuda/rows/rope_kv_write.h"
 #include "kernels/cuda/sampler/sampler.h"
+#include "kernels/cuda/sampler/slot_samples.h"
 #include "modeling/layout/cuda_memory_plan.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/spec/rank_model.h"
@@ -42,26 +45,36 @@ struct CudaDecoderParts {
   bool diagnose = false;  // --diagnose-numerics: checks the values after every op.
 };
 
+// The comms of an epoch; null: there is one rank in the stage, or one stage. Those between stages
+// have the stage as their rank.
+struct DecoderComms {
+  DeviceComm* layers = nullptr;
+  DeviceComm* rows = nullptr;     // To the next stage.
+  DeviceComm* samples = nullptr;  // From the last stage to the first one.
+};
+
 // The text for a code of CudaDecoder::diagnosis(): "first non-finite in layer 3, after attention".
 std::string DescribeCheck(int32_t code);
 
 class CudaDecoder {
  public:
-  // REQUIRES: a GPU can compute the model (modeling/spec/device_kinds.h), and the rank has all
-  // layers: stages is 1.
+  // REQUIRES: a GPU can compute the model (modeling/spec/device_kinds.h).
   explicit CudaDecoder(const CudaDecoderParts& parts);
   ~CudaDecoder();
   CudaDecoder(const CudaDecoder&) = delete;
   CudaDecoder& operator=(const CudaDecoder&) = delete;
 
-  // Of a tensor-parallel rank: the collectives of an epoch, which live until the next call; null:
-  // no step follows before the next call. Graphs that were captured before are void. REQUIRES: no
-  // step is in flight; `comm` has the rank and size of the model's place.
-  void SetComm(DeviceComm* comm);
+  // Of one of several ranks: the comms of an epoch, which live until the next call; none: no step
+  // follows before the next call. Graphs that were captured before are void. REQUIRES: no step is
+  // in flight; the comms have the ranks and sizes of the model's place.
+  void SetComms(const DecoderComms& comms);
 
   // Enqueues a step. Its inputs are in the buffer "step_inputs" in the layout LayoutOf(shape); its
-  // samples and scores go to the buffer "step_outputs", SampleOut [shape.samples]. `chunks` is a
-  // copy of the prefill chunks on the host.
+  // samples and scores go to the buffer "step_outputs", SampleOut [shape.samples]; those of a stage
+  // before the last one have only a fault. `chunks` is a copy of the prefill chunks on the host.
+  // Every step with rows has a message of them between two stages, and every step with samples has
+  // one from the last stage, which the first stage takes before a later step
+  // (worker/cuda/sample_inbox.h).
   absl::Status Enqueue(cudaStream_t stream, const CudaStepShape& shape,
                        std::span<const kernels::cuda::PrefillChunk> chunks);
 
@@ -72,7 +85,8 @@ class CudaDecoder {
  private:
   struct Step;
   // The buffers of the arenas. One rank alone has no gathered_outputs; several ranks have no
-  // product and no logits, which lie in the memory of the comm.
+  // product and no logits, which lie in the memory of the comm. Only the last stage has what
+  // belongs to logits and to the sampler, and no other stage has any of it.
   struct Buffers {
     explicit Buffers(const DeviceArenas& arenas);
     std::byte* kv;
@@ -85,16 +99,20 @@ class CudaDecoder {
     int32_t* bias_ids;
     float* bias_values;
     int32_t *end_ids, *slot_tokens, *slot_faults;
+    kernels::cuda::SlotSample* slot_samples;
     std::byte* step_inputs;
     kernels::cuda::SampleOut *step_outputs, *gathered_outputs;
     int32_t* diagnosis;
   };
 
   void Launch(cudaError_t error, const char* op) const;
-  // Enqueues a collective by `call`, unless an earlier one of the step has failed.
+  // Enqueues what `comm` does by `call`, unless an earlier call of the step has failed.
   template <class Call>
-  void Communicate(Step& step, Call call) const;
+  void Communicate(Step& step, const DeviceComm& comm, Call call) const;
   void Embed(Step& step);
+  void ReceiveRows(Step& step);
+  void SendRows(Step& step);
+  void SendSamples(Step& step);
   void Layer(Step& step, int32_t index);
   void SkinnyLayer(Step& step, int32_t index, const SkinnyWeights& skinny);
   void MediumLayer(Step& step, int32_t index);
@@ -128,7 +146,9 @@ class CudaDecoder {
   const Buffers buffers_;
   const int32_t
       head_rows_;  // Rows of the rank's LM head, and floats from one row of logits to the next.
-  DeviceComm* comm_ = nullptr;                          // Null: one rank.
+  DeviceComm* comm_ = nullptr;       // Of the stage; null: one rank.
+  DeviceComm* rows_comm_ = nullptr;  // Between stages; null: one stage.
+  DeviceComm* samples_comm_ = nullptr;
   std::vector<std::array<std::byte*, 2>> kv_planes_;    // Keys and values of each layer.
   std::vector<std::unique_ptr<SkinnyWeights>> skinny_;  // By row bucket, ascending.
   std::unique_ptr<MediumWeights> medium_;  // Null: it cannot compute a shape of this model.

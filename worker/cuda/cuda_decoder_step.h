@@ -1,5 +1,5 @@
-// worker/cuda/cuda_decoder_step.h: the state of a step that cuda_decoder.cc and cuda_layers.cc
-// share. Private to the decoder. Thread: the engine thread.
+// worker/cuda/cuda_decoder_step.h: the state of a step that cuda_decoder.cc, cuda_layers.cc and
+// cuda_stages.cc share. Private to the decoder. Thread: the engine thread.
 #pragma once
 
 #include <nvtx3/nvToolsExt.h>
@@ -26,15 +26,15 @@ struct CudaDecoder::Step {
   const kernels::cuda::SampleRow* samples = nullptr;
   const void* pending = nullptr;  // The output of a GEMM that the next norm must add to x.
   PartialBuffer pending_sum = PartialBuffer::kA;  // The buffer of `pending`, with several ranks.
-  absl::Status comm;    // The first error of a collective; after it none is enqueued.
+  absl::Status comm;    // The first error of a comm; after it nothing of one is enqueued.
   bool normed = false;  // "normed" already has the norm that the next op needs.
 };
 
 template <class Call>
-void CudaDecoder::Communicate(Step& step, Call call) const {
+void CudaDecoder::Communicate(Step& step, const DeviceComm& comm, Call call) const {
   if (!step.comm.ok()) return;
   step.comm = call(CommStream{step.context.stream, step.context.dependent});
-  step.context.dependent = parts_.dependent_launch && comm_->chains();
+  step.context.dependent = parts_.dependent_launch && comm.chains();
 }
 
 // Shows a named range on the time line of a profiler while it lives.

@@ -1,13 +1,13 @@
 #include "worker/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
 #include "common/check.h"
 #include "common/log.h"
 #include "modeling/layout/cuda_step_buffers.h"
-#include "worker/cuda/connect_ranks.h"
 #include "worker/cuda/cuda_check.h"
 #include "worker/engine/sampling.h"
 
@@ -44,8 +44,12 @@ kernels::cuda::BlockOpsArgs BlockOps(const CudaRank& rank) {
 }
 
 // The most bytes that the admits of one plan copy to the device: the parameters of every slot, and
-// the ids of a plan (kAdmitIdsMax), which only penalties need there.
+// the ids of a plan (kAdmitIdsMax), which only penalties need there. A stage that does not sample
+// has at most the step of each admit.
 int64_t AdmitBytes(const CudaRank& rank) {
+  if (!rank.options.model.is_last_stage()) {
+    return (int64_t{rank.options.plan.limits.slots} + 1) * 16;
+  }
   constexpr int64_t kPadding = 16 * 5;
   return (int64_t{rank.options.plan.limits.slots} + 1) * (int64_t{sizeof(SamplerSlot)} + kPadding) +
          rank.arenas->Bytes("bias_ids") + rank.arenas->Bytes("bias_values") +
@@ -79,7 +83,8 @@ std::string NonFiniteHint(const CudaBackendOptions& options) {
 
 CudaRank::CudaRank(const CudaBackendOptions& wanted)
     : options(wanted),
-      comm(wanted.model.place.tp_rank, wanted.model.place.tp, wanted.clock, wanted.progress),
+      comm(wanted.model.place.tp_rank, wanted.model.place.tp, wanted.clock, wanted.progress,
+           wanted.model.place.stage, wanted.model.place.stages),
       graphs(wanted.plan.Bytes("graphs"), wanted.graphs_grew) {
   FATHOM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
 }
@@ -92,8 +97,22 @@ CudaDevice::CudaDevice(std::unique_ptr<CudaRank> rank)
       builder_(rank_->options.plan.limits, rank_->options.plan.logits_rows, PartialSegments(*rank_),
                rank_->options.use_graphs && !rank_->options.diagnose),
       block_ops_(BlockOps(*rank_)),
-      context_{.stream = rank_->stream} {
+      context_{.stream = rank_->stream},
+      // One more than are in flight: StepBuffers says why.
+      buffers_(static_cast<size_t>(StepsAhead(place().stages)) + 2) {
   for (StepBuffers& buffers : buffers_) AllocatePinned(&buffers);
+  if (place().stages == 1 || place().stage != 0) return;
+  const DeviceArenas& arenas = *rank_->arenas;
+  const EngineLimits& limits = rank_->options.plan.limits;
+  inbox_ = std::make_unique<SampleInbox>(SampleInbox::Parts{
+      .stages = place().stages,
+      .places = arenas.Buffer<kernels::cuda::SlotSample>("slot_samples"),
+      .bytes = arenas.Bytes("slot_samples"),
+      .place_bytes = StageSizesOf(rank_->options.model, limits).samples.mail_bytes,
+      .slot_since = arenas.Buffer<uint32_t>("slot_since"),
+      .slot_tokens = arenas.Buffer<int32_t>("slot_tokens"),
+      .slot_faults = arenas.Buffer<int32_t>("slot_faults"),
+      .slots = limits.slots + 1});
 }
 
 CudaDevice::~CudaDevice() {
@@ -135,23 +154,40 @@ absl::Status CudaDevice::Join(GroupLink& group) {
         own.slots, own.step_tokens, agreed.slots, agreed.step_tokens, agreed.slots,
         agreed.step_tokens);
   }
-  FATHOM_ASSIGN_OR_RETURN(device_comm_,
-                          ConnectRanks(group, {.model = &options.model,
-                                               .dtype = options.dtype,
-                                               .sizes = PeerSizesOf(options.model, own),
-                                               .clock = options.clock}));
-  group.OnAbort([comm = device_comm_.get()] { comm->Abort(); });
-  rank_->decoder->SetComm(device_comm_.get());
+  FATHOM_RETURN_IF_ERROR(CheckAlike(group));
+  FATHOM_ASSIGN_OR_RETURN(comms_, ConnectRanks(group, {.model = &options.model,
+                                                       .dtype = options.dtype,
+                                                       .limits = own,
+                                                       .clock = options.clock}));
+  group.OnAbort([comms = &comms_] { comms->Abort(); });
+  rank_->decoder->SetComms({comms_.layers.get(), comms_.rows.get(), comms_.samples.get()});
+  if (inbox_ != nullptr) inbox_->Begin(comms_.samples.get());
+  return absl::OkStatus();
+}
+
+// Ranks that pad their steps differently would send and sum different numbers of rows.
+absl::Status CudaDevice::CheckAlike(GroupLink& group) const {
+  const CudaBackendOptions& options = rank_->options;
+  const std::string own = options.use_graphs && !options.diagnose ? "graphs" : "no graphs";
+  FATHOM_ASSIGN_OR_RETURN(const std::vector<std::string> all, group.Exchange(own));
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank] == own) continue;
+    return FailedPrecondition(
+        "rank {} runs with {}, this rank with {}: start all workers of a group with the same "
+        "--enforce-eager and --diagnose-numerics",
+        rank, all[rank].substr(0, 16), own);
+  }
   return absl::OkStatus();
 }
 
 void CudaDevice::Leave() {
-  if (device_comm_ == nullptr) return;
-  device_comm_->Abort();
+  if (!comms_.connected()) return;
+  comms_.Abort();
   FATHOM_CUDA(cudaStreamSynchronize(rank_->stream));
-  rank_->graphs.Clear();  // Their collectives end with the comm.
-  rank_->decoder->SetComm(nullptr);
-  device_comm_.reset();
+  if (inbox_ != nullptr) inbox_->End();
+  rank_->graphs.Clear();  // What they do between ranks ends with the comms.
+  rank_->decoder->SetComms({});
+  comms_ = {};
 }
 
 absl::Status CudaDevice::Submit(const StepBatch& batch) {
@@ -161,15 +197,15 @@ absl::Status CudaDevice::Submit(const StepBatch& batch) {
   ZeroBlocks(batch.zeroed);
   int64_t used = 0;
   for (const AdmitWork& admit : batch.admits) {
-    FATHOM_RETURN_IF_ERROR(Admit(admit, buffers, &used));
+    FATHOM_RETURN_IF_ERROR(Admit(batch.step, admit, buffers, &used));
   }
   builder_.Build(batch, buffers.input, &buffers.step);
-  FATHOM_RETURN_IF_ERROR(Compute(buffers));
+  FATHOM_RETURN_IF_ERROR(Compute(batch, buffers));
   ++submitted_;
   return absl::OkStatus();
 }
 
-absl::Status CudaDevice::Compute(const StepBuffers& buffers) {
+absl::Status CudaDevice::Compute(const StepBatch& batch, const StepBuffers& buffers) {
   const BuiltStep& step = buffers.step;
   const cudaStream_t stream = rank_->stream;
   CudaDecoder& decoder = *rank_->decoder;
@@ -177,11 +213,15 @@ absl::Status CudaDevice::Compute(const StepBuffers& buffers) {
                               static_cast<size_t>(step.layout.bytes), cudaMemcpyHostToDevice,
                               stream));
   FATHOM_CUDA(cudaEventRecord(buffers.begin, stream));
+  if (inbox_ != nullptr) FATHOM_RETURN_IF_ERROR(inbox_->Take(batch, context_));
   if (step.graphable) {
     FATHOM_RETURN_IF_ERROR(rank_->graphs.Run(
         stream, step.shape, [&](cudaStream_t to) { return decoder.Enqueue(to, step.shape, {}); }));
   } else {
     FATHOM_RETURN_IF_ERROR(decoder.Enqueue(stream, step.shape, step.chunks));
+  }
+  if (inbox_ != nullptr) {
+    FATHOM_RETURN_IF_ERROR(inbox_->Expect(batch.step, step.shape.samples));
   }
   FATHOM_CUDA(cudaMemcpyAsync(buffers.outputs, rank_->arenas->Buffer<SampleOut>("step_outputs"),
                               static_cast<size_t>(step.shape.samples) * sizeof(SampleOut),
@@ -236,10 +276,23 @@ absl::Status CudaDevice::Stage(const void* data, int64_t bytes, void* device,
   return absl::OkStatus();
 }
 
-absl::Status CudaDevice::Admit(const AdmitWork& admit, const StepBuffers& buffers, int64_t* used) {
+absl::Status CudaDevice::Admit(StepId step, const AdmitWork& admit, const StepBuffers& buffers,
+                               int64_t* used) {
   const Slot& slot = *admit.slot;
-  if (admit.start == 0) FATHOM_RETURN_IF_ERROR(BeginSlot(admit, buffers, used));
-  if (!slot.penalized() || slot.fault != RowFault::kNone) return absl::OkStatus();
+  const bool samples = rank_->options.model.is_last_stage();
+  if (admit.start == 0) {
+    const int32_t id = admit.id.value;
+    FATHOM_CUDA(cudaMemsetAsync(rank_->arenas->Buffer<int32_t>("slot_faults") + id, 0,
+                                sizeof(int32_t), rank_->stream));
+    if (inbox_ != nullptr) {
+      const auto since = static_cast<uint32_t>(step.value);
+      FATHOM_RETURN_IF_ERROR(Stage(&since, sizeof(since),
+                                   rank_->arenas->Buffer<uint32_t>("slot_since") + id, buffers,
+                                   used));
+    }
+    if (samples) FATHOM_RETURN_IF_ERROR(BeginSlot(admit, buffers, used));
+  }
+  if (!samples || !slot.penalized() || slot.fault != RowFault::kNone) return absl::OkStatus();
   auto* const seen_ids = rank_->arenas->Buffer<int32_t>("seen_ids");
   FATHOM_RETURN_IF_ERROR(Stage(admit.ids.data(),
                                static_cast<int64_t>(admit.ids.size() * sizeof(int32_t)), seen_ids,
@@ -290,12 +343,8 @@ absl::Status CudaDevice::BeginSlot(const AdmitWork& admit, const StepBuffers& bu
   FATHOM_RETURN_IF_ERROR(Stage(values.data(), bytes,
                                arenas.Buffer<float>("bias_values") + params.bias_begin, buffers,
                                used));
-  FATHOM_RETURN_IF_ERROR(
-      Stage(slot.end_ids.data(), static_cast<int64_t>(slot.end_ids.size() * sizeof(int32_t)),
-            arenas.Buffer<int32_t>("end_ids") + params.end_begin, buffers, used));
-  FATHOM_CUDA(cudaMemsetAsync(arenas.Buffer<int32_t>("slot_faults") + id, 0, sizeof(int32_t),
-                              rank_->stream));
-  return absl::OkStatus();
+  return Stage(slot.end_ids.data(), static_cast<int64_t>(slot.end_ids.size() * sizeof(int32_t)),
+               arenas.Buffer<int32_t>("end_ids") + params.end_begin, buffers, used);
 }
 
 StepOutputs CudaDevice::Collect() {

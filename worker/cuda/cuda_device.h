@@ -2,6 +2,8 @@
 // steps in flight. Submit writes the inputs of a step to pinned memory and queues copies and
 // launches; it never waits for the GPU. Collect waits for the event of a step and reads its
 // outputs. A token that a step samples is the input of the next step on the GPU, without the host.
+// The messages between stages are in the stream, too, and in the graphs of decode steps; of those,
+// only what the first stage takes before a step is queued one by one.
 // Errors: a CUDA error ends the process with exit 70. Thread: as in worker/engine/device.h. Submit
 // and Collect share only the buffers of a step; the engine sees to it that Submit does not use them
 // before Collect has returned.
@@ -9,7 +11,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -19,19 +20,17 @@
 #include "kernels/cuda/linear/cublas_lt.h"
 #include "kernels/cuda/rows/block_ops.h"
 #include "kernels/cuda/sampler/sampler.h"
-#include "worker/comm/device_comm.h"
+#include "worker/cuda/connect_ranks.h"
 #include "worker/cuda/cuda_backend.h"
 #include "worker/cuda/cuda_decoder.h"
 #include "worker/cuda/device_arenas.h"
 #include "worker/cuda/device_weights.h"
 #include "worker/cuda/graph_cache.h"
+#include "worker/cuda/sample_inbox.h"
 #include "worker/cuda/step_builder.h"
 #include "worker/engine/device.h"
 
 namespace fathom::worker {
-
-// One step more than the scheduler plans ahead, so that Submit never waits for a result.
-inline constexpr int kCudaStepsInFlight = 3;
 
 // What a rank has loaded. MakeCudaDevice (worker/cuda/cuda_backend.h) sets the members in their
 // order.
@@ -57,9 +56,10 @@ class CudaDevice final : public Device {
   explicit CudaDevice(std::unique_ptr<CudaRank> rank);
   ~CudaDevice() override;
 
-  int steps_in_flight() const override { return kCudaStepsInFlight; }
+  // One step more than the scheduler plans ahead, so that Submit never waits for a result.
+  int steps_in_flight() const override { return static_cast<int>(buffers_.size()) - 1; }
   EpochComm* comm() override { return &rank_->comm; }
-  bool connects_itself() const override { return rank_->options.model.place.tp > 1; }
+  bool connects_itself() const override { return place().tp > 1 || place().stages > 1; }
   absl::Status Join(GroupLink& group) override;
   void Leave() override;
   absl::Status Submit(const StepBatch& batch) override;
@@ -81,26 +81,32 @@ class CudaDevice final : public Device {
   };
   StepBuffers& BuffersOf(uint64_t number) { return buffers_[number % buffers_.size()]; }
 
+  absl::Status CheckAlike(GroupLink& group) const;
   // Each queues a part of a step.
   void CopyBlocks(std::span<const BlockCopy> copies);
   void ZeroBlocks(std::span<const BlockId> blocks);
-  absl::Status Admit(const AdmitWork& admit, const StepBuffers& buffers, int64_t* used);
+  absl::Status Admit(StepId step, const AdmitWork& admit, const StepBuffers& buffers,
+                     int64_t* used);
+  // The parameters of the sampler.
   absl::Status BeginSlot(const AdmitWork& admit, const StepBuffers& buffers, int64_t* used);
   // Copies `bytes` bytes at `data` to `device`, through the pinned memory of the step from `used`
   // on.
   absl::Status Stage(const void* data, int64_t bytes, void* device, const StepBuffers& buffers,
                      int64_t* used);
-  absl::Status Compute(const StepBuffers& buffers);
+  absl::Status Compute(const StepBatch& batch, const StepBuffers& buffers);
   void AllocatePinned(StepBuffers* buffers) const;
 
+  const RankPlace& place() const { return rank_->options.model.place; }
+
   const std::unique_ptr<CudaRank> rank_;
-  std::unique_ptr<DeviceComm> device_comm_;  // Of the epoch; null with one rank.
-  const int64_t admit_bytes_;                // Size of StepBuffers::admits.
+  RankComms comms_;                     // Of the epoch; none with one rank.
+  std::unique_ptr<SampleInbox> inbox_;  // In the first of several stages.
+  const int64_t admit_bytes_;           // Size of StepBuffers::admits.
   StepBuilder builder_;
   const kernels::cuda::BlockOpsArgs block_ops_;
   const kernels::cuda::LaunchContext context_;
-  std::array<StepBuffers, kCudaStepsInFlight + 1> buffers_;  // Step k is at k % size.
-  uint64_t submitted_ = 0;  // Steps since the start of the process. Engine thread.
+  std::vector<StepBuffers> buffers_;  // Step k is at k % size.
+  uint64_t submitted_ = 0;            // Steps since the start of the process. Engine thread.
   // The thread that collects:
   uint64_t collected_ = 0;
   bool measured_ = false;  // Whether the previous step was of the same epoch.

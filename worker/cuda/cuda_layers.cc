@@ -231,7 +231,7 @@ void CudaDecoder::AddAndNorm(Step& step, const float* weight) {
 
 // x += the sum of the ranks' partial sums; then the norm of x by `weight` unless that is null.
 void CudaDecoder::Sum(Step& step, PartialBuffer which, const float* weight) {
-  Communicate(step, [&](const CommStream& on) {
+  Communicate(step, *comm_, [&](const CommStream& on) {
     return comm_->AllReduce(on, {.buffer = which,
                                  .rows = step.shape.rows,
                                  .x = buffers_.x,
@@ -318,7 +318,7 @@ void CudaDecoder::Check(Step& step, int32_t layer, int32_t op, const void* value
   if (!parts_.diagnose) return;
   Launch(cuda::CheckRows(step.context, {.dtype = parts_.weights->dtype,
                                         .x = values,
-                                        .code = 1 + layer * kChecksPerLayer + op,
+                                        .code = 1 + PartOf(layer).index * kChecksPerLayer + op,
                                         .first_code = buffers_.diagnosis,
                                         .rows = step.shape.rows,
                                         .width = static_cast<int>(width)}),
@@ -326,7 +326,11 @@ void CudaDecoder::Check(Step& step, int32_t layer, int32_t op, const void* value
 }
 
 std::string DescribeCheck(int32_t code) {
-  if (code <= 0) return "The step's own layers are finite: an earlier step's values are not";
+  if (code < 0) {
+    return fmt::format("The first non-finite value is in another stage, before layer {}",
+                       -1 - code);
+  }
+  if (code == 0) return "The step's own layers are finite: an earlier step's values are not";
   const int32_t layer = (code - 1) / kChecksPerLayer, op = (code - 1) % kChecksPerLayer;
   return fmt::format("The first non-finite value is in layer {}, made by {}", layer, kChecks[op]);
 }

@@ -152,14 +152,17 @@ DeviceWeights PointersInto(const DeviceWeightLayout& layout, const RankModel& mo
   weights.dtype = dtype;
   weights.embedding = find(Operand::kEmbedding);
   weights.layers.resize(model.layers.size());
+  const int32_t first = model.layers.front().index;
   for (const WeightRegion& region : layout.regions) {
     if (region.layer == kNoLayer) continue;
     SetPointer(region.operand, arena + region.offset,
-               &weights.layers[static_cast<size_t>(region.layer)]);
+               &weights.layers[static_cast<size_t>(region.layer - first)]);
   }
   weights.final_norm = reinterpret_cast<const float*>(find(Operand::kFinalNorm));
   weights.head = find(Operand::kHead);
-  if (weights.head == nullptr) {
+  if (weights.head == nullptr && model.tied() && !model.is_first_stage()) {
+    weights.head = weights.embedding;  // Only the rank's rows of it.
+  } else if (weights.head == nullptr && model.tied()) {
     const int64_t row_bytes = model.hidden * static_cast<int64_t>(kernels::SizeOf(dtype));
     weights.head = static_cast<const std::byte*>(weights.embedding) +
                    int64_t{model.vocab_rows} * model.place.tp_rank * row_bytes;
@@ -179,7 +182,6 @@ absl::StatusOr<DeviceWeights> LoadDeviceWeights(const RankModel& model,
                                                 void* arena, int64_t arena_bytes,
                                                 LoadReport* report, const LoadOptions& options) {
   const int64_t begin = LoadTimeUs();
-  FATHOM_CHECK(model.place.stages == 1, "stage {} of {}", model.place.stage, model.place.stages);
   FATHOM_RETURN_IF_ERROR(CheckDeviceWeights(model));
   const DeviceWeightLayout layout = LayOutDeviceWeights(model, dtype);
   FATHOM_CHECK(arena_bytes >= layout.bytes, "{} bytes for {} of weights", arena_bytes,

@@ -30,10 +30,11 @@ struct DeviceLayer {
   const void* down = nullptr;       // [hidden][ffn]
 };
 
+// What the rank's stage has; null: it has none.
 struct DeviceWeights {
   kernels::DType dtype = kernels::DType::kBf16;
-  const void* embedding = nullptr;  // [vocab][hidden], all of it on each rank.
-  std::vector<DeviceLayer> layers;
+  const void* embedding = nullptr;    // [vocab][hidden], all of it on each rank of the first stage.
+  std::vector<DeviceLayer> layers;    // Of the stage.
   const float* final_norm = nullptr;  // [hidden]
   // [vocab of the rank][hidden], then zeros up to HeadRows; tied: rows of the embedding.
   const void* head = nullptr;
@@ -61,7 +62,7 @@ struct LoadOptions {
 // (DATA_LOSS names the file and the tensor of a non-finite value), and INVALID_ARGUMENT for sizes
 // that the kernels cannot compute or for a value that `dtype` cannot represent. A CUDA error ends
 // the process. REQUIRES: `dtype` is kBf16 or kF16; `arena` is 256-byte aligned and has the bytes of
-// LayOutDeviceWeights(); the rank has all layers (stages is 1).
+// LayOutDeviceWeights().
 absl::StatusOr<DeviceWeights> LoadDeviceWeights(const RankModel& model,
                                                 const Checkpoint& checkpoint, kernels::DType dtype,
                                                 void* arena, int64_t arena_bytes,

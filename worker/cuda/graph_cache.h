@@ -1,7 +1,8 @@
-// worker/cuda/graph_cache.h: captured decode steps, one graph for each shape. A shape is captured
-// when it occurs for the second time: the first run is eager and loads the kernels, and the start
-// of the worker captures nothing. When the graphs have used their part of the memory plan, shapes
-// without a graph stay eager. Thread: the engine thread.
+// worker/cuda/graph_cache.h: captured decode steps, one graph for each shape. The messages of a
+// step to and from other ranks are in its graph, and their sizes follow from the shape, too. A
+// shape is captured when it occurs for the second time: the first run is eager and loads the
+// kernels, and the start of the worker captures nothing. When the graphs have used their part of
+// the memory plan, shapes without a graph stay eager. Thread: the engine thread.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -13,12 +13,14 @@
 // Stages: a device may be one of several stages of a pipeline, each with its layers, and each gets
 // every batch of the group. Copies and zeroed blocks concern the planes of its layers. The first
 // stage embeds tokens, so it needs the samples: before a step with a `fed` chunk it waits for what
-// the last stage samples in the step that feeds it. The first stage also decides which chunks are
-// computed: those of a slot whose fault it knows are not. The other stages receive that decision
-// and the hidden values of the rows. Only the last stage has logits: it scores and samples, so only
-// it counts seen tokens, and only its outputs have tokens and log-probabilities. The outputs of
-// another stage have a fault if the hidden values of their row are non-finite after the stage: the
-// keys and values of the slot in the stage may then be so, too. Step 0 begins an epoch.
+// the last stage samples in the step that feeds it. The other stages receive the hidden values of
+// the rows. On the CPU the first stage also decides which chunks are computed, and the others
+// follow: those of a slot whose fault it knows are not. A GPU computes them, and what comes with
+// the rows says that their outputs have a fault. Only the last stage has logits: it scores and
+// samples, so only it counts seen tokens, and only its outputs have tokens and log-probabilities.
+// The outputs of another stage have a fault if the hidden values of their row are non-finite after
+// the stage: the keys and values of the slot in the stage may then be so, too. Step 0 begins an
+// epoch.
 //
 // Thread: the engine thread calls Join, Leave, Submit and Drain. One thread calls Collect and
 // NonFiniteDetail: the engine thread if steps_in_flight() is 1, else the collector thread, and then

@@ -59,8 +59,13 @@ FATHOM_DEVICE bool WaitForMail(const PeerGroup& group, const uint32_t* word, uin
   return __syncthreads_and(alive) != 0;
 }
 
-FATHOM_DEVICE int64_t MailPlace(const PeerGroup& group, int sender, uint32_t number) {
-  return group.layout.mail + (2 * sender + number % 2) * group.layout.mail_stride;
+// The number of places is a power of two, so that the places follow one another when the numbers
+// wrap around.
+FATHOM_DEVICE int64_t MailPlace(const PeerGroup& group, int sender, int receiver, uint32_t number) {
+  const PeerRegionLayout& layout = group.layout;
+  const int first = MailSender(sender, receiver, group.ranks) * layout.mail_places;
+  const int place = first + static_cast<int>(number % static_cast<uint32_t>(layout.mail_places));
+  return layout.mail + place * layout.mail_stride;
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -70,9 +75,11 @@ __global__ void __launch_bounds__(kThreads)
   PeerRegionHeader* const own = HeaderOf(a.group, rank);
   const uint32_t number = own->sent[block][a.peer] + 1;
   if (block == 0 && threadIdx.x == 0) ReportProgress(a.group, CommOp::kSend, number);
-  // At most two messages that are not taken: number - 2 has left its place.
-  if (!WaitForMail(a.group, &own->mail_taken[block][a.peer], number - 2)) return;
-  CopyPieces(InRegion<void>(a.group, a.peer, MailPlace(a.group, rank, number)), a.data, a.bytes);
+  // The earlier message with the same place has left it.
+  const uint32_t earlier = number - static_cast<uint32_t>(a.group.layout.mail_places);
+  if (!WaitForMail(a.group, &own->mail_taken[block][a.peer], earlier)) return;
+  CopyPieces(InRegion<void>(a.group, a.peer, MailPlace(a.group, rank, a.peer, number)), a.data,
+             a.bytes);
   LetNextStart();
   __syncthreads();
   if (threadIdx.x != 0) return;
@@ -88,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
   const uint32_t number = own->received[block][a.peer] + 1;
   if (block == 0 && threadIdx.x == 0) ReportProgress(a.group, CommOp::kRecv, number);
   if (!WaitForMail(a.group, &own->mail_sent[block][a.peer], number)) return;
-  CopyPieces(a.to, InRegion<const void>(a.group, rank, MailPlace(a.group, a.peer, number)),
+  CopyPieces(a.to, InRegion<const void>(a.group, rank, MailPlace(a.group, a.peer, rank, number)),
              a.bytes);
   LetNextStart();
   __syncthreads();
@@ -97,9 +104,10 @@ __global__ void __launch_bounds__(kThreads)
   ptx::StoreReleaseSystem(&HeaderOf(a.group, a.peer)->mail_taken[block][rank], number);
 }
 
-bool IsValid(const PeerMessageArgs& a) {
+bool IsValid(const PeerMessageArgs& a, int sender, int receiver) {
   return a.bytes >= 0 && a.bytes % 4 == 0 && a.bytes <= a.group.layout.mail_stride && a.peer >= 0 &&
-         a.peer < a.group.ranks && a.peer != a.group.rank;
+         a.peer < a.group.ranks && a.peer != a.group.rank &&
+         MailSender(sender, receiver, a.group.ranks) < a.group.layout.mail_senders;
 }
 
 }  // namespace
@@ -115,12 +123,12 @@ cudaError_t PeerExchange(const LaunchContext& context, const PeerGroup& group) {
 }
 
 cudaError_t PeerSend(const LaunchContext& context, const PeerMessageArgs& args) {
-  if (!IsValid(args)) return cudaErrorInvalidValue;
+  if (!IsValid(args, args.group.rank, args.peer)) return cudaErrorInvalidValue;
   return Launch(context, dim3(kMessageBlocks), dim3(kThreads), 0, PeerSendKernel, args);
 }
 
 cudaError_t PeerRecv(const LaunchContext& context, const PeerMessageArgs& args) {
-  if (!IsValid(args)) return cudaErrorInvalidValue;
+  if (!IsValid(args, args.peer, args.group.rank)) return cudaErrorInvalidValue;
   return Launch(context, dim3(kMessageBlocks), dim3(kThreads), 0, PeerRecvKernel, args);
 }
 

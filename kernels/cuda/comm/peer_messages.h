@@ -15,10 +15,12 @@
 // every peer has ended the kernel that read it.
 //
 // A message: thread block b of the sender writes its bytes into the receiver's region, in one of
-// two places in turn, and then counts mail_sent[b][sender] there. Thread block b of the receiver
-// waits for it, copies, and then counts mail_taken[b][receiver] in the sender's region. The sender
-// waits before it writes while two messages are not taken. A send and its receive have the same
-// number of bytes, and the messages between two ranks are received in the order of their sends.
+// mail_places places in turn, and then counts mail_sent[b][sender] there. Thread block b of the
+// receiver waits for it, copies, and then counts mail_taken[b][receiver] in the sender's region.
+// The sender waits before it writes while mail_places messages are not taken. A send and its
+// receive have the same number of bytes, and the messages between two ranks are received in the
+// order of their sends. If the region has room for fewer senders than there are other ranks, only
+// those send.
 #pragma once
 
 #include <cstdint>

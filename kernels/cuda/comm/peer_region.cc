@@ -1,5 +1,8 @@
 #include "kernels/cuda/comm/peer_region.h"
 
+#include <algorithm>
+#include <bit>
+
 namespace fathom::kernels::cuda {
 namespace {
 
@@ -49,7 +52,9 @@ PeerRegionLayout LayoutOf(const PeerRegionSizes& sizes) {
   layout.sums = take((sizes.rows_max + sizes.ranks - 1) / sizes.ranks * sizes.row_bytes_max);
   for (int64_t& gather : layout.gathers) gather = take(sizes.gather_bytes);
   layout.mail_stride = Aligned(sizes.mail_bytes);
-  layout.mail = take(2 * sizes.ranks * layout.mail_stride);
+  layout.mail_places = sizes.mail_places;
+  layout.mail_senders = std::min(sizes.mail_senders, sizes.ranks - 1);
+  layout.mail = take(int64_t{layout.mail_senders} * layout.mail_places * layout.mail_stride);
   layout.exchange = take(sizes.exchange_bytes);
   layout.bytes = at;
   return layout;
@@ -66,7 +71,9 @@ bool IsValid(const PeerRegionSizes& sizes) {
          within(sizes.gather_bytes, 0, kRegionBytesMax / 64) &&
          within(sizes.mail_bytes, 0, kRegionBytesMax / 64) &&
          within(sizes.exchange_bytes, 0, kRegionBytesMax / 64) &&
-         LayoutOf(sizes).bytes < kRegionBytesMax;
+         within(sizes.mail_places, 1, kMailPlacesMax) &&
+         std::has_single_bit(static_cast<unsigned>(sizes.mail_places)) &&
+         within(sizes.mail_senders, 1, kCommRanksMax) && LayoutOf(sizes).bytes < kRegionBytesMax;
 }
 
 }  // namespace fathom::kernels::cuda

@@ -15,6 +15,7 @@ namespace fathom::kernels::cuda {
 inline constexpr int kCommRanksMax = 8;
 inline constexpr int kCommBlocksMax = 128;  // Thread blocks of a kernel that meets the peers.
 inline constexpr int kMessageBlocks = 16;   // Thread blocks of every gather, send and receive.
+inline constexpr int kMailPlacesMax = 16;
 
 // What a kernel does while it waits; part of the progress word.
 enum class CommOp : uint8_t {
@@ -67,7 +68,11 @@ struct PeerRegionSizes {
   int64_t gather_bytes = 0;    // Of one rank in an all-gather.
   int64_t mail_bytes = 0;      // Of one message.
   int64_t exchange_bytes = 0;  // Of the rows that a rank writes for an exchange.
-  int64_t push_rows = 0;       // Rows of an all-reduce that is pushed, at most rows_max.
+  // The messages of a sender that may be sent and not taken: 1, 2, 4, 8 or 16.
+  int mail_places = 2;
+  // The ranks that send to a rank: so many before it, in a circle; at least all others: any.
+  int mail_senders = kCommRanksMax;
+  int64_t push_rows = 0;  // Rows of an all-reduce that is pushed, at most rows_max.
   bool operator==(const PeerRegionSizes&) const = default;
 };
 
@@ -79,8 +84,10 @@ struct PeerRegionLayout {
   int64_t inbox_stride = 0;
   int64_t sums = 0;         // This rank's share of a two-shot all-reduce.
   int64_t gathers[2] = {};  // Used in turn.
-  int64_t mail = 0;         // [sender][2] messages, `mail_stride` apart.
+  int64_t mail = 0;         // [MailSender][mail_places] messages, `mail_stride` apart.
   int64_t mail_stride = 0;
+  int mail_places = 0;
+  int mail_senders = 0;
   int64_t exchange = 0;  // This rank's rows of an exchange.
   int64_t bytes = 0;     // Of the whole region.
 };
@@ -88,6 +95,12 @@ struct PeerRegionLayout {
 PeerRegionLayout LayoutOf(const PeerRegionSizes& sizes);
 // Whether each size is in its range (and the whole region below 2^40 bytes).
 bool IsValid(const PeerRegionSizes& sizes);
+
+// The index of rank `sender` among those that send to `receiver`: 0 is the rank before it, and the
+// rank before rank 0 is the last one.
+constexpr int MailSender(int sender, int receiver, int ranks) {
+  return (receiver - sender - 1 + ranks) % ranks;
+}
 
 // A group as one of its ranks sees it: an argument of its kernels.
 struct PeerGroup {

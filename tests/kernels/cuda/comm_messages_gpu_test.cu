@@ -121,6 +121,38 @@ TEST(CommMessages, MessagesGoRoundAndKeepTheirOrder) {
   }
 }
 
+// With as many places as messages a sender never waits, and only the rank before a rank has them.
+TEST(CommMessages, EachPlaceHoldsAMessage) {
+  constexpr int kStages = 3;
+  for (const int places : {1, 4, 16}) {
+    PeerRegionSizes sizes = SizesOf(kStages);
+    sizes.mail_places = places;
+    sizes.mail_senders = 1;
+    CommRanks ranks(sizes);
+    for (int turn = 0; turn < 3; ++turn) {
+      std::vector<std::vector<uint32_t>> sent;
+      DeviceBuffer<uint32_t> to(2000);
+      for (int i = 0; i < places; ++i) {
+        sent.push_back(Words(2000, static_cast<uint32_t>(100 * turn + i)));
+        const DeviceBuffer<uint32_t> data(sent.back());
+        EXPECT_CUDA(cudaDeviceSynchronize());
+        EXPECT_CUDA(PeerSend(ranks.context(2), {ranks.group(2), 0, data.get(), nullptr, 8000}));
+        ranks.Finish();
+      }
+      for (int i = 0; i < places; ++i) {
+        EXPECT_CUDA(PeerRecv(ranks.context(0), {ranks.group(0), 2, nullptr, to.get(), 8000}));
+        ranks.Finish();
+        EXPECT_EQ(to.Download(), sent[static_cast<size_t>(i)])
+            << places << " places, message " << i;
+      }
+    }
+    const PeerMessageArgs back = {ranks.group(0), 2, nullptr, nullptr, 8000};
+    EXPECT_EQ(PeerSend(ranks.context(0), back), cudaErrorInvalidValue);
+    EXPECT_EQ(PeerRecv(ranks.context(0), {ranks.group(0), 1, nullptr, nullptr, 8000}),
+              cudaErrorInvalidValue);
+  }
+}
+
 // The third message waits until the first one is taken.
 TEST(CommMessages, ASenderIsAtMostTwoMessagesAhead) {
   if (gpu_test::Sanitized()) GTEST_SKIP() << "a launch may wait for its end";

@@ -87,8 +87,9 @@ void ExpectPointers(const DeviceWeights& weights, const DeviceWeightLayout& layo
   EXPECT_EQ(weights.embedding, at(Operand::kEmbedding));
   EXPECT_EQ(weights.final_norm, at(Operand::kFinalNorm));
   ASSERT_EQ(weights.layers.size(), model.layers.size());
-  for (int32_t i = 0; i < static_cast<int32_t>(model.layers.size()); ++i) {
-    const DeviceLayer& layer = weights.layers[static_cast<size_t>(i)];
+  for (const RankLayer& part : model.layers) {
+    const int32_t i = part.index;
+    const DeviceLayer& layer = weights.layers[static_cast<size_t>(i - model.layers[0].index)];
     EXPECT_EQ(layer.attention_norm, at(Operand::kAttentionNorm, i));
     EXPECT_EQ(layer.qkv, at(Operand::kQkv, i));
     EXPECT_EQ(layer.qkv_bias, at(Operand::kQkvBias, i));
@@ -115,16 +116,23 @@ void ExpectLoads(const Opened& model, DType dtype, const LoadOptions& options,
   EXPECT_EQ(report.bytes, layout.bytes);
   EXPECT_EQ(weights->dtype, dtype);
   ExpectPointers(*weights, layout, rank, arena);
-  if (model.config.tied_embeddings) {
+  if (rank.tied() && !rank.is_first_stage()) {
+    EXPECT_EQ(weights->head, weights->embedding);
+  } else if (rank.tied()) {
     const int64_t row = RowsOfRank(model.config.vocab, place.tp) * place.tp_rank;
     EXPECT_EQ(weights->head,
               static_cast<const std::byte*>(weights->embedding) + row * model.config.hidden * 2);
   }
   const std::vector<std::byte> found = arena.Download();
   for (const WeightRegion& region : layout.regions) {
-    ASSERT_EQ(BitsIn(region, found), WantedBits(model.config, *model.checkpoint, region.name,
-                                                region.dtype, place.tp, place.tp_rank))
-        << what << ": " << region.name;
+    std::vector<uint32_t> wanted = WantedBits(model.config, *model.checkpoint, region.name,
+                                              region.dtype, place.tp, place.tp_rank);
+    if (region.operand == Operand::kEmbedding && !rank.is_first_stage()) {
+      const TensorSlice head = rank.HeadRowsOfTied();
+      wanted = {wanted.begin() + head.row_begin * region.cols,
+                wanted.begin() + head.row_end * region.cols};
+    }
+    ASSERT_EQ(BitsIn(region, found), wanted) << what << ": " << region.name;
     const auto padding = found.begin() + region.offset + region.bytes();
     EXPECT_EQ(std::count(padding, padding + region.padding_bytes(), std::byte{0}),
               region.padding_bytes())
@@ -186,6 +194,22 @@ TEST(DeviceWeights, SlicesOfRanks) {
         options.piece_bytes = 5000;
         ExpectLoads(model, dtype, options, fmt::format("rank {}", rank),
                     {.tp = 4, .tp_rank = rank});
+      }
+    }
+  }
+}
+
+TEST(DeviceWeights, StagesOfRanks) {
+  for (const size_t variant : {size_t{1}, size_t{4}}) {  // Not tied, and tied.
+    const TempFolder folder;
+    WriteModel(folder.path(), MakeModel(WeightVariants()[variant], StoredType::kBf16, 4));
+    const Opened model = Open(folder.path());
+    for (int32_t stage = 0; stage < 2; ++stage) {
+      for (const int32_t tp : {1, 2}) {
+        for (int32_t rank = 0; rank < tp; ++rank) {
+          ExpectLoads(model, DType::kBf16, {}, fmt::format("stage {} rank {}", stage, rank),
+                      {.tp = tp, .tp_rank = rank, .stage = stage, .stages = 2});
+        }
       }
     }
   }

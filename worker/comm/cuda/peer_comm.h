@@ -57,6 +57,7 @@ class PeerComm final : public DeviceComm {
   void* Rows() const override { return RowsIn(rank()); }
   absl::Status ExchangeRows(const CommStream& on, int rows, int64_t row_bytes) override;
   const void* RowsOf(int rank) const override { return RowsIn(rank); }
+  int messages_ahead() const override { return options_.sizes.mail_places; }
   absl::Status Send(const CommStream& on, int peer, const void* data, int64_t bytes) override;
   absl::Status Recv(const CommStream& on, int peer, void* to, int64_t bytes) override;
   void Abort() override;
