@@ -12,6 +12,7 @@
 #include "tests/worker/random_run.h"
 #include "worker/comm/shm_comm.h"
 #include "worker/comm/shm_stages.h"
+#include "worker/engine/samples_needed.h"
 
 namespace fathom::worker {
 namespace {
@@ -208,6 +209,24 @@ TEST(Stages, ARankThatWaitsHasBegunOneMoreCollective) {
   EXPECT_EQ(first.progress.collective.load(), 0u);
   first.Abort();
   waits.join();
+}
+
+// The first stage waits for the samples that feed the step, and otherwise only for those of steps
+// whose results the scheduler had.
+TEST(Stages, SamplesThatAStepNeeds) {
+  ChunkWork prompt, fed;
+  fed.fed = true;
+  const auto needed = [&](uint64_t step, std::vector<const ChunkWork*> chunks, int32_t stages) {
+    return SamplesNeeded({.step = {step}, .chunks = std::move(chunks)}, stages).value;
+  };
+  EXPECT_EQ(needed(0, {&prompt}, 2), 0u);
+  EXPECT_EQ(needed(2, {&prompt}, 2), 0u);
+  EXPECT_EQ(needed(3, {&prompt}, 2), 1u);
+  EXPECT_EQ(needed(9, {}, 4), 5u);
+  fed.fed_by = {8};
+  EXPECT_EQ(needed(9, {&prompt, &fed}, 4), 9u);
+  fed.fed_by = {1};
+  EXPECT_EQ(needed(9, {&fed}, 4), 5u);
 }
 
 TEST(Stages, AMessageOfAnotherStepEndsTheEpoch) {

@@ -23,8 +23,8 @@ struct RankConnection {
   const Clock* clock = nullptr;
 };
 
-// The comms of a rank. Those of its column have the stage as their rank; two of them, so that
-// messages in one direction do not wait for those in the other one.
+// The comms of a rank. In those between stages its rank is its stage; there are two of them, so
+// that samples do not wait for rows.
 struct RankComms {
   std::unique_ptr<DeviceComm> layers;   // Of the stage; null: one rank.
   std::unique_ptr<DeviceComm> rows;     // From each stage to the next one; null: one stage.

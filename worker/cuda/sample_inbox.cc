@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "modeling/layout/cuda_step_buffers.h"
+#include "modeling/layout/cuda_step_layout.h"
 #include "worker/cuda/cuda_check.h"
 #include "worker/engine/samples_needed.h"
 
