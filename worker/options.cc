@@ -35,6 +35,10 @@ void AddFlags(Options* options, Flags* flags) {
              "Stages, each with some of the layers; a group has -tp times -pp workers.");
   flags->Add("--rank-hint,--rank", &options->rank_hint, -1, 4095,
              "Order in which a host's workers take ranks; -1: none.");
+  flags->Add(
+      "--host-id", &options->host_id,
+      "What tells this machine from others; empty: the kernel's boot id. For virtual machines "
+      "that were resumed from one snapshot and have one boot id.");
   flags->Group("Limits");
   flags->Add(
       "--threads", &options->threads, 0, 1024,

@@ -142,16 +142,20 @@ absl::Status CudaDevice::Join(GroupLink& group) {
                                                .clock = options.clock}));
   group.OnAbort([comm = device_comm_.get()] { comm->Abort(); });
   rank_->decoder->SetComm(device_comm_.get());
+  options.progress->SetProbe(this);
   return absl::OkStatus();
 }
 
 void CudaDevice::Leave() {
   if (device_comm_ == nullptr) return;
+  rank_->options.progress->SetProbe(nullptr);
   device_comm_->Abort();
   FATHOM_CUDA(cudaStreamSynchronize(rank_->stream));
   rank_->graphs.Clear();  // Their collectives end with the comm.
   rank_->decoder->SetComm(nullptr);
   device_comm_.reset();
+  on_device_.Clear();
+  collectives_.clear();
 }
 
 absl::Status CudaDevice::Submit(const StepBatch& batch) {
@@ -164,9 +168,26 @@ absl::Status CudaDevice::Submit(const StepBatch& batch) {
     FATHOM_RETURN_IF_ERROR(Admit(admit, buffers, &used));
   }
   builder_.Build(batch, buffers.input, &buffers.step);
+  const CommCounts before = device_comm_ == nullptr ? CommCounts() : device_comm_->Enqueued();
   FATHOM_RETURN_IF_ERROR(Compute(buffers));
+  if (device_comm_ != nullptr) NoteCollectives(batch.step, buffers.step, before);
   ++submitted_;
   return absl::OkStatus();
+}
+
+DeviceWork CudaDevice::Read() const {
+  return on_device_.WorkOf(device_comm_->Began(), rank_->options.model.layers.front().index);
+}
+
+void CudaDevice::NoteCollectives(StepId id, const BuiltStep& step, const CommCounts& before) {
+  CommCounts counts = device_comm_->Enqueued() - before;
+  if (step.graphable && counts.meetings > 0) {
+    collectives_[step.shape] = counts;
+  } else if (const auto known = collectives_.find(step.shape);
+             step.graphable && known != collectives_.end()) {
+    counts = known->second;
+  }
+  on_device_.Queue(id, counts);
 }
 
 absl::Status CudaDevice::Compute(const StepBuffers& buffers) {

@@ -12,6 +12,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "kernels/cuda/rows/block_ops.h"
 #include "kernels/cuda/sampler/sampler.h"
 #include "worker/comm/device_comm.h"
+#include "worker/comm/device_work.h"
 #include "worker/cuda/cuda_backend.h"
 #include "worker/cuda/cuda_decoder.h"
 #include "worker/cuda/device_arenas.h"
@@ -27,6 +29,7 @@
 #include "worker/cuda/graph_cache.h"
 #include "worker/cuda/step_builder.h"
 #include "worker/engine/device.h"
+#include "worker/progress.h"
 
 namespace fathom::worker {
 
@@ -51,7 +54,7 @@ struct CudaRank {
   GraphCache graphs;
 };
 
-class CudaDevice final : public Device {
+class CudaDevice final : public Device, private DeviceProbe {
  public:
   // REQUIRES: all members of `rank` are set.
   explicit CudaDevice(std::unique_ptr<CudaRank> rank);
@@ -81,6 +84,11 @@ class CudaDevice final : public Device {
   };
   StepBuffers& BuffersOf(uint64_t number) { return buffers_[number % buffers_.size()]; }
 
+  // Any thread, while the rank is in a group.
+  DeviceWork Read() const override;
+  // Notes the collectives of a queued step; `before`: those of the comm before it.
+  void NoteCollectives(StepId id, const BuiltStep& step, const CommCounts& before);
+
   // Each queues a part of a step.
   void CopyBlocks(std::span<const BlockCopy> copies);
   void ZeroBlocks(std::span<const BlockId> blocks);
@@ -95,7 +103,10 @@ class CudaDevice final : public Device {
 
   const std::unique_ptr<CudaRank> rank_;
   std::unique_ptr<DeviceComm> device_comm_;  // Of the epoch; null with one rank.
-  const int64_t admit_bytes_;                // Size of StepBuffers::admits.
+  StepsOnDevice on_device_;
+  // The collectives of a step of each shape that may have a graph; a replayed graph enqueues none.
+  std::map<CudaStepShape, CommCounts> collectives_;
+  const int64_t admit_bytes_;  // Size of StepBuffers::admits.
   StepBuilder builder_;
   const kernels::cuda::BlockOpsArgs block_ops_;
   const kernels::cuda::LaunchContext context_;
