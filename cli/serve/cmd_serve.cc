@@ -25,6 +25,9 @@ void AddPorts(Flags& flags, ServeOptions* options) {
   flags.AddPort("--grpc-port,--port", &options->grpc_port, "gRPC");
   flags.AddPort("--scheduler-metrics-port,--metrics-port", &options->scheduler_metrics_port,
                 "Metrics of the scheduler; 0 also frees the workers' ports");
+  flags.Add("--scheduler-host", &options->scheduler_host,
+            "Address of the cluster's own port; one of this machine's, so that workers on other "
+            "hosts can join. It has no access control");
   flags.AddPort("--scheduler-port", &options->scheduler_port, "The cluster's own port");
   flags.Add("--edge", &options->edge,
             "HAProxy in front of the router, for untrusted clients; /metrics stays inside");

@@ -77,6 +77,7 @@ class Supervisor {
   bool Stop(int64_t grace_us);
 
   const ChildState& child(int index) const { return children_[index].state; }
+  int children() const { return static_cast<int>(children_.size()); }
   // Lines about the cluster ("worker-0 died (137); starting it again") since the last call.
   std::vector<std::string> TakeNotes();
 
