@@ -33,6 +33,7 @@
 #include "worker/cluster/group_runner.h"
 #include "worker/cluster/health_server.h"
 #include "worker/cluster/scheduler_client.h"
+#include "worker/comm/nccl_settings.h"
 #include "worker/comm/shm_comm.h"
 #include "worker/comm/shm_stages.h"
 #include "worker/cpu/model_host.h"
@@ -378,6 +379,12 @@ int Main(int argc, char** argv) {
   Options options;
   if (const auto code = ParseOptions(argc, argv, &options)) return *code;
   ApplyProcessOptions(options.process);
+  const std::string nccl_debug = options.nccl_debug == "off" ? "" : options.nccl_debug;
+  if (const auto status =
+          ApplyNcclSettings({options.nccl_interface, nccl_debug, options.nccl_debug_file});
+      !status.ok()) {
+    return EndServer(kExitUsage, status);
+  }
   if (const auto status = CheckHost(options); !status.ok())
     return EndServer(kExitResources, status);
   const auto device = ChooseDevice(&options);

@@ -120,6 +120,10 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--log-level", options.log_level}},
                    options.worker_flags);
   AddOverrides(options, &spec);
+  if (options.nccl_debug != "off") {
+    spec.argv.insert(spec.argv.end(), {"--nccl-debug", options.nccl_debug, "--nccl-debug-file",
+                                       fmt::format("{}/{}.nccl.log", options.run_dir, spec.name)});
+  }
   spec.argv.insert(spec.argv.end(), options.worker_switches.begin(), options.worker_switches.end());
   if (options.device != "cpu" && options.workers() > 1) {
     spec.environment["CUDA_VISIBLE_DEVICES"] = GpusOf(options, index);

@@ -42,6 +42,8 @@ struct ServeOptions {
   bool verbose = false;
   int32_t start_timeout_s = 1800;
   int32_t drain_timeout_s = 30;
+  std::string nccl_debug =
+      "off";  // Each worker's NCCL writes to worker-I.nccl.log in the run directory.
   // Flags and values that are passed to the process unchanged.
   std::vector<std::pair<std::string, std::string>> worker_flags;
   std::vector<std::string> worker_switches;  // Flags without a value.

@@ -5,7 +5,7 @@
 // program file is being replaced, or the system has no process or memory) counts as a death and is
 // tried again. A restart is delayed only if the child died during its start or soon after it; a
 // child that dies later is restarted at once. The stderr of a child is appended to
-// RUN_DIR/<name>.log, which is bounded (cli/serve/rotating_file.h). Thread: one owner, as in
+// RUN_DIR/<name>.log, which is bounded (common/rotating_file.h). Thread: one owner, as in
 // ProcessSet.
 #pragma once
 
@@ -18,9 +18,9 @@
 
 #include "cli/serve/child_spec.h"
 #include "cli/serve/process_set.h"
-#include "cli/serve/rotating_file.h"
 #include "cli/serve/timeline.h"
 #include "common/clock.h"
+#include "common/rotating_file.h"
 #include "common/status.h"
 
 namespace fathom::client {

@@ -44,8 +44,10 @@ class Load:
 
 class Diagnosis(unittest.TestCase):
     def test_status_start_and_a_rank_that_stops(self):
-        with Cluster("-tp", "2") as c:
+        with Cluster("-tp", "2", "--nccl-debug", "INFO", "--nccl-interface", "lo") as c:
             self.start_of(c)
+            for i in range(2):  # On the CPU NCCL writes nothing.
+                self.assertTrue(os.path.exists(f"{c.ready['run_dir']}/worker-{i}.nccl.log"))
             # What a rank does can be seen while it works.
             load = Load(c.client)
             seen = set()
@@ -105,6 +107,13 @@ class Diagnosis(unittest.TestCase):
         for result in load.join():
             self.assertIsNone(result.error)
             self.assertEqual(len(result.ids), 400)
+
+    def test_a_network_interface_that_is_not_there(self):
+        run = subprocess.run([BIN / "fathom", "serve", "--model", TINY, "--device", "cpu", "--http-port", "0", "--grpc-port", "0", "--scheduler-port",
+                              "0", "--scheduler-metrics-port", "0", "--nccl-interface", "no-such0"], capture_output=True, text=True,
+                             timeout=60 * SLOW)
+        self.assertEqual(run.returncode, 64, run.stderr)
+        self.assertRegex(run.stderr, r"--nccl-interface no-such0: this host has no such network interface; it has .*\blo\b")
 
     def test_ranks_on_the_cpu_of_two_hosts(self):
         processes = []
