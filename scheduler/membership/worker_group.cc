@@ -8,6 +8,9 @@
 namespace fathom::scheduler {
 namespace {
 
+// The start of an older process is no part of a group's start.
+constexpr int64_t kAgeMaxUs = int64_t{24} * 3600 * 1'000'000;
+
 int64_t Ms(int64_t us) { return us / 1000; }
 
 }  // namespace
@@ -75,7 +78,7 @@ void WorkerGroups::OnHello(PeerId control, Hello hello, TimeUs now, GroupActions
   Worker worker;
   worker.hello = std::move(hello);
   worker.startup = std::move(worker.hello.worker->startup);
-  worker.started_us = now - worker.hello.worker->age_us;
+  worker.started_us = now - std::min(worker.hello.worker->age_us, kAgeMaxUs);
   worker.beat_us = worker.phase_us = worker.progress_us = worker.free_from_us = now;
   workers_.emplace(control, std::move(worker));
   UpdateFacts();

@@ -215,7 +215,9 @@ GroupStart WorkerGroups::StartOf(GroupId id, const Group& group, TimeUs now) {
 void WorkerGroups::Lose(GroupId id, int32_t lost_rank, const std::string& reason, TimeUs now,
                         GroupActions* out, const std::optional<std::vector<RankReport>>& doing) {
   const auto it = groups_.find(id);
-  const std::vector<RankReport> reports = doing ? *doing : ReportsOf(id, it->second, now);
+  std::vector<RankReport> reports = doing ? *doing : ReportsOf(id, it->second, now);
+  // The name of a rank that the lost one waited for would be taken for the culprit's.
+  if (lost_rank >= 0) reports[static_cast<size_t>(lost_rank)].waits_for = -1;
   const Group group = std::move(it->second);
   groups_.erase(it);
   std::string who = "no rank in particular";

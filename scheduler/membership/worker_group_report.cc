@@ -17,7 +17,7 @@ namespace {
 // Heartbeats come every 250 ms, so the collectives of two ranks may be compared only after a rank
 // was still for longer.
 constexpr int64_t kWaitsUs = 1'000'000;
-constexpr size_t kWaitingBytesMax = 4096;
+constexpr int kWaitingCharsMax = 4096;
 
 double Seconds(int64_t us) { return static_cast<double>(us) * 1e-6; }
 
@@ -214,7 +214,7 @@ void WorkerGroups::NoteWaiting(TimeUs now, GroupActions* out) {
     }
   }
   stats_.longest_still_us = longest_us;
-  waiting_ = Joined(texts, "; ").substr(0, kWaitingBytesMax);
+  waiting_ = fmt::format("{:.{}}", Joined(texts, "; "), kWaitingCharsMax);
   if (waiting_.empty()) {
     next_note_us_ = 0;
     return;

@@ -135,6 +135,20 @@ TEST_F(WorkerReportTest, AStartIsOneTimelineOfAllRanks) {
   }
 }
 
+// What a worker says may be anything; what routers get stays in the ranges of the wire.
+TEST_F(WorkerReportTest, AnAgeBeyondADayCountsAsADay) {
+  Hello first = HelloOf("a", 0);
+  first.worker->age_us = int64_t{1} << 53;
+  first.worker->startup = {{StartPhase::kWeights, int64_t{1} << 53, 0}};
+  Join(0, first);
+  Join(1, HelloOf("b", 1));
+  Ready();
+  ASSERT_EQ(groups_.facts().starts.size(), 1u);
+  const GroupStart& start = groups_.facts().starts[0];
+  EXPECT_EQ(start.us, int64_t{24} * 3600 * 1'000'000);
+  for (const StartMark& mark : start.ranks[0].marks) EXPECT_LE(mark.at_us, start.us);
+}
+
 TEST_F(WorkerReportTest, ASlowStartSaysNowAndThenWhichRankIsInWhichPhase) {
   Join(0, HelloOf("a", 0));
   Join(1, HelloOf("b", 1));
