@@ -62,7 +62,11 @@ class Diagnosis(unittest.TestCase):
                 return seen == {0, 1}
 
             wait_until(see, "both ranks are seen in a layer", 40)
-            self.stopped(c, load)
+            self.struck(c, load, 1, signal.SIGSTOP, "no heartbeat for")
+            load = Load(c.client)
+            load.first.wait(60 * SLOW)
+            wait_until(lambda: all(rank.phase == "STEPPING" for rank in status(c.client).ranks), "both ranks are seen in a step", 40)
+            self.struck(c, load, 0, signal.SIGKILL, "(control|steps) stream ended")
 
     def start_of(self, c):
         wait_until(lambda: len(status(c.client).ranks) == 2, "the router has heard of the ranks")
@@ -88,22 +92,22 @@ class Diagnosis(unittest.TestCase):
             self.assertIn(f"fathom_worker_{name}", names)
         self.assertIn("fathom_scheduler_rank_still_seconds", c.metrics())
 
-    def stopped(self, c, load):
-        victim = 1
+    def struck(self, c, load, victim, how, why):
+        """Strikes a worker while the load runs, and looks for its rank and its place in status and log."""
         pid, rank = workers(c)[victim], rank_of(c, victim)
         before = status(c.client).last_loss
-        os.kill(pid, signal.SIGSTOP)
-        struck = time.monotonic()
+        os.kill(pid, how)
+        begin = time.monotonic()
         wait_until(lambda: status(c.client).last_loss != before, f"rank {rank} is named", 20)
-        took = time.monotonic() - struck
-        os.kill(pid, signal.SIGCONT)
+        took = time.monotonic() - begin
+        if how == signal.SIGSTOP:
+            os.kill(pid, signal.SIGCONT)
         loss = status(c.client).last_loss
-        print(f"rank {rank} was stopped and named after {took:.1f} s: {loss}")
-        self.assertIn(f"rank {rank}: no heartbeat", loss)
-        self.assertRegex(loss, r"last heard: step \d+, ")
+        print(f"{how.name}: named after {took:.2f} s: {loss}")
+        self.assertRegex(loss, rf"^rank {rank}: {why}.*; last heard: (step \d+, |between steps)")
         with open(f"{c.ready['run_dir']}/scheduler.log", encoding="utf-8") as file:
             line = [json.loads(line)["msg"] for line in file if " lost: " in line][-1]
-        self.assertRegex(line, rf"rank {rank} \(process \w+\).*last heard: rank {rank}: step \d+, .*; rank {1 - rank}: ")
+        self.assertRegex(line, rf"rank {rank}.*last heard: rank {rank}: .*; rank {1 - rank}: ")
         for result in load.join():
             self.assertIsNone(result.error)
             self.assertEqual(len(result.ids), 400)
