@@ -204,7 +204,8 @@ GroupStart WorkerGroups::StartOf(GroupId id, const Group& group, TimeUs now) {
       // An earlier one is of an earlier group. A message takes time, so none is later than now.
       if (at_us >= 0) part.marks.push_back({mark.phase, std::min(at_us, start.us), mark.bytes});
     }
-    part.marks.push_back({StartPhase::kReady, rank.ready_us - begin_us, 0});
+    const bool told = !part.marks.empty() && part.marks.back().phase == StartPhase::kReady;
+    if (!told) part.marks.push_back({StartPhase::kReady, rank.ready_us - begin_us, 0});
     std::stable_sort(part.marks.begin(), part.marks.end(),
                      [](const StartMark& a, const StartMark& b) { return a.at_us < b.at_us; });
     if (part.marks.size() > kStartMarksMax) part.marks.resize(kStartMarksMax);

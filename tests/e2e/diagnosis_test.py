@@ -22,21 +22,23 @@ def fathom_status(port, *flags):
 
 
 class Load:
-    """Requests that run until the test has seen enough, in threads of their own."""
+    """Requests, one after the other in each of some threads, until join."""
 
     def __init__(self, client, count=4):
-        self.results = [None] * count
-        self.first = threading.Event()
-        requests = [request(ids=[0, 3, 5 + i], max_tokens=400, ignore_eos=True) for i in range(count)]
+        self.results = []
+        self.enough = threading.Event()
 
         def run(i):
-            self.results[i] = collect(client.stub.Generate(requests[i], timeout=240 * SLOW), lambda _: self.first.set())
+            while not self.enough.is_set():
+                asked = request(ids=[0, 3, 5 + i], max_tokens=100, ignore_eos=True)
+                self.results.append(collect(client.stub.Generate(asked, timeout=240 * SLOW)))
 
         self.threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
         for thread in self.threads:
             thread.start()
 
     def join(self):
+        self.enough.set()
         for thread in self.threads:
             thread.join()
         return self.results
@@ -57,14 +59,12 @@ class Diagnosis(unittest.TestCase):
                     if rank.HasField("layer"):
                         self.assertIn(rank.layer, range(8))
                         self.assertIn(rank.activity, ("attention", "MLP"))
-                        self.assertGreater(rank.step, 0)
                         seen.add(rank.rank)
                 return seen == {0, 1}
 
             wait_until(see, "both ranks are seen in a layer", 40)
             self.struck(c, load, 1, signal.SIGSTOP, "no heartbeat for")
             load = Load(c.client)
-            load.first.wait(60 * SLOW)
             wait_until(lambda: all(rank.phase == "STEPPING" for rank in status(c.client).ranks), "both ranks are seen in a step", 40)
             self.struck(c, load, 0, signal.SIGKILL, "(control|steps) stream ended")
 
@@ -110,7 +110,7 @@ class Diagnosis(unittest.TestCase):
         self.assertRegex(line, rf"rank {rank}.*last heard: rank {rank}: .*; rank {1 - rank}: ")
         for result in load.join():
             self.assertIsNone(result.error)
-            self.assertEqual(len(result.ids), 400)
+            self.assertEqual(len(result.ids), 100)
 
     def test_a_network_interface_that_is_not_there(self):
         run = subprocess.run([BIN / "fathom", "serve", "--model", TINY, "--device", "cpu", "--http-port", "0", "--grpc-port", "0", "--scheduler-port",

@@ -146,6 +146,7 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
 absl::Status GroupRunner::RunSteps(Epoch& epoch, Device& device) {
   const GroupSeat& seat = epoch.seat();
   progress_->op.store(0);
+  progress_->MarkStart(StartPhase::kReady);
   control_->SendReady(epoch);
   const GroupShape shape = seat.shape();
   LogInfo("rank {} of {} (stage {} of {}, tp rank {}) in epoch {} of term {}", seat.rank,
