@@ -65,6 +65,7 @@ Json StatusJson(const ClusterStatus& status) {
           {"last_loss", status.last_loss},
           {"losses_alike", status.losses_alike},
           {"waiting", status.waiting},
+          {"apart", status.apart},
           {"ranks", std::move(ranks)},
           {"starts", std::move(starts)}};
 }

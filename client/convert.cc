@@ -273,6 +273,7 @@ ClusterStatus FromWire(const v1::ClusterStatus& from) {
   to.last_loss = from.last_loss();
   to.losses_alike = from.losses_alike();
   to.waiting = from.waiting();
+  to.apart = from.apart();
   for (const v1::RankStatus& rank : from.ranks()) to.ranks.push_back(RankFromWire(rank));
   for (const v1::GroupStart& start : from.starts()) to.starts.push_back(TimelineFromWire(start));
   return to;

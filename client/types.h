@@ -230,6 +230,8 @@ struct ClusterStatus {
   int32_t losses_alike = 0;  // Consecutive losses of groups that never worked, for the same reason.
   // Why workers are in no group, or what a group's start waits for; "": neither.
   std::string waiting;
+  // Free workers would fill a group, but their hosts keep them from forming one.
+  bool apart = false;
   std::vector<RankStatus> ranks;
   std::vector<GroupTimeline> starts;
 };

@@ -115,6 +115,8 @@ struct ClusterStats {
   // Why workers are in no group, or what a group's start waits for; "": neither.
   std::string waiting = {};
   std::vector<RankReport> ranks = {};
+  // Free workers would fill a group, but their hosts keep them from forming one.
+  bool apart = false;
   bool operator==(const ClusterStats&) const = default;
 };
 

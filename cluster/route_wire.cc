@@ -182,6 +182,7 @@ ClusterStats StatsFromWire(const pb::Stats& from) {
                   .losses_alike = from.losses_alike(),
                   .waiting = from.waiting()};
   for (const pb::RankReport& rank : from.ranks()) to.ranks.push_back(ReportFromWire(rank));
+  to.apart = from.apart();
   return to;
 }
 
@@ -299,6 +300,7 @@ void ToWire(const ClusterStats& from, pb::RouteDown* to) {
   stats->set_last_loss(from.last_loss);
   stats->set_losses_alike(from.losses_alike);
   stats->set_waiting(from.waiting);
+  stats->set_apart(from.apart);
   stats->clear_ranks();
   for (const RankReport& rank : from.ranks) ReportToWire(rank, stats->add_ranks());
 }

@@ -380,6 +380,7 @@ void Driver::SendStats(const CoreStats& stats) {
     own.last_loss = groups.last_loss;
     own.losses_alike = groups.losses_alike;
     own.waiting = groups_.waiting();
+    own.apart = groups.apart;
     own.ranks = reports;
     transport_.Send(peer, own);
   }

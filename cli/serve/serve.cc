@@ -264,9 +264,21 @@ class Cluster {
                         "ready; {}; see the logs in {}",
                         status_.losses_alike, status_.last_loss, options_.run_dir)};
       }
+      // Beside a group that starts, workers of other hosts may wait for more of their own.
+      if (status_.apart && status_.ranks.empty() && WorkersAreUp()) {
+        return Verdict{kExitUnavailable,
+                       fmt::format("the workers can form no group: {}", status_.waiting)};
+      }
       if (clock_.Now() >= deadline_us_) return TooLate(what);
     }
     return std::nullopt;
+  }
+
+  bool WorkersAreUp() const {
+    for (int i = 1; i <= options_.workers(); ++i) {
+      if (supervisor_.children() <= i || !supervisor_.child(i).up_at_us) return false;
+    }
+    return true;
   }
 
   // Says now and then what the start waits for: children that are not up, and the scheduler's word

@@ -68,7 +68,10 @@ struct WorkerGroupStats {
   uint64_t groups_formed_total = 0;
   uint64_t groups_lost_total = 0;
   uint64_t stale_epoch_rejected_total = 0;  // Results and messages of another term, epoch or rank.
-  std::string last_loss;         // The last lost group: which rank, why, and what it did.
+  std::string last_loss;  // The last lost group: which rank, why, and what it did.
+  // Free workers would fill a group, but their hosts keep them from forming one. This and the next
+  // as of the last OnTick.
+  bool apart = false;
   int64_t longest_still_us = 0;  // The longest time without progress of a rank inside a step.
   int32_t losses_alike = 0;  // Consecutive losses of groups that never worked, for the same reason.
 };
@@ -181,8 +184,8 @@ class WorkerGroups {
   int64_t StillUs(const Group& group, int32_t rank, TimeUs now) const;
   // What the start of a group waits for.
   std::string StartText(GroupId id, const Group& group, TimeUs now) const;
-  // Why free workers are in no group.
-  std::vector<std::string> FreeTexts(TimeUs now) const;
+  // Why free workers are in no group. Sets `*apart` (WorkerGroupStats).
+  std::vector<std::string> FreeTexts(TimeUs now, bool* apart) const;
   // Renews waiting_, and logs it now and then.
   void NoteWaiting(TimeUs now, GroupActions* out);
   // The group of a Control peer if (term, epoch, rank) match its seat. Otherwise counts a stale

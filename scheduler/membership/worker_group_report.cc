@@ -145,7 +145,7 @@ std::string WorkerGroups::StartText(GroupId id, const Group& group, TimeUs now) 
                      group.shape.ranks(), Seconds(now - group.formed_us), Joined(parts, ", "));
 }
 
-std::vector<std::string> WorkerGroups::FreeTexts(TimeUs now) const {
+std::vector<std::string> WorkerGroups::FreeTexts(TimeUs now, bool* apart) const {
   struct Free {
     std::vector<const Worker*> workers;
     std::map<std::string, std::vector<std::string>> ranks_by_host;
@@ -183,6 +183,7 @@ std::vector<std::string> WorkerGroups::FreeTexts(TimeUs now) const {
                                    free.workers.size(), ranks, facts.tp, facts.pp,
                                    facts.device_kind, facts.dtype, Joined(hosts, "; "));
     if (std::ssize(free.workers) >= ranks && hosts.size() > 1) {
+      *apart = true;
       text += facts.device_kind == "cpu"
                   ? "; on the CPU the ranks of a group share memory, so they form no group: start "
                     "all of a group's ranks on one host, where they see the same /dev/shm (in "
@@ -205,7 +206,8 @@ std::vector<std::string> WorkerGroups::FreeTexts(TimeUs now) const {
 }
 
 void WorkerGroups::NoteWaiting(TimeUs now, GroupActions* out) {
-  std::vector<std::string> texts = FreeTexts(now);
+  stats_.apart = false;
+  std::vector<std::string> texts = FreeTexts(now, &stats_.apart);
   int64_t longest_us = 0;
   for (const auto& [id, group] : groups_) {
     if (!group.up) texts.push_back(StartText(id, group, now));

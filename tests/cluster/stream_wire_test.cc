@@ -112,6 +112,7 @@ TEST(StreamWire, Route) {
   ExpectSame<pb::RouteDown>(Accepted{AttemptId{1}, "request", 7, 3, MakeRecord(), "blob"});
   ClusterStats stats{1, 2, 3, 4, 5, 6, 7, 8, "why", 9, "waits"};
   ExpectSame<pb::RouteDown>(stats);
+  stats.apart = true;
   stats.ranks = {{.group = 1,
                   .rank = 2,
                   .process_id = "me",

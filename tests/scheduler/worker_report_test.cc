@@ -191,6 +191,7 @@ TEST_F(WorkerReportTest, RanksOnTheCpuOfTwoHostsAreRefusedByName) {
   Join(1, On(HelloOf("b", 1), "m1", "cpu"));
   EXPECT_FALSE(SeatOf(0) || SeatOf(1));
   groups_.OnTick(now_, &out_);
+  EXPECT_TRUE(groups_.Stats().apart);
   EXPECT_THAT(groups_.waiting(),
               AllOf(HasSubstr("rank 0 on host-m0"), HasSubstr("rank 1 on host-m1"),
                     HasSubstr("start all of a group's ranks on one host")));
@@ -208,6 +209,11 @@ TEST_F(WorkerReportTest, RanksOnTheCpuOfTwoHostsAreRefusedByName) {
   other.worker->host = "another name";
   Join(3, other);
   EXPECT_TRUE(SeatOf(0) && SeatOf(3));
+  groups_.OnTick(now_, &out_);
+  EXPECT_TRUE(groups_.Stats().apart);  // The two others: b and c.
+  groups_.OnControlDown(Control(1), "left", now_, &out_);
+  groups_.OnTick(now_, &out_);
+  EXPECT_FALSE(groups_.Stats().apart);
 }
 
 TEST_F(WorkerReportTest, GpusOfSeveralHostsFormAGroupByTheirRanksAlone) {
@@ -243,7 +249,7 @@ TEST_F(WorkerReportTest, DifferencesAreNamedWithBothValuesAndAWayOut) {
     change(hello);
     out_ = {};
     Join(1, hello);
-    const std::string text = out_.log.empty() ? "" : out_.log[0];
+    std::string text = out_.log.empty() ? "" : out_.log[0];
     groups_.OnControlDown(Control(1), "left", now_, &out_);
     return text;
   };

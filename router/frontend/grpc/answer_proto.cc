@@ -216,6 +216,7 @@ v1::ClusterStatus ToProto(const StatusAnswer& answer) {
   status.set_last_loss(view.stats.last_loss);
   status.set_losses_alike(view.stats.losses_alike);
   status.set_waiting(view.stats.waiting);
+  status.set_apart(view.stats.apart);
   for (const RankReport& rank : view.stats.ranks) FillRank(rank, status.add_ranks());
   if (!view.facts) return status;
   status.set_term(view.term.value);
