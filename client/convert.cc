@@ -222,6 +222,39 @@ Model FromWire(const v1::Model& from) {
   return to;
 }
 
+namespace {
+
+RankStatus RankFromWire(const v1::RankStatus& from) {
+  RankStatus to;
+  to.group = from.group();
+  to.rank = from.rank();
+  to.process_id = from.process_id();
+  to.host = from.host();
+  to.phase = from.phase();
+  to.step = from.step();
+  to.activity = from.activity();
+  if (from.has_layer()) to.layer = from.layer();
+  to.step_collectives = from.step_collectives();
+  to.still_ms = from.still_ms();
+  if (from.has_waits_for()) to.waits_for = from.waits_for();
+  to.doing = from.doing();
+  return to;
+}
+
+GroupTimeline TimelineFromWire(const v1::GroupStart& from) {
+  GroupTimeline to{from.group(), from.epoch(), from.total_us(), from.slowest_rank(), {}};
+  for (const v1::RankStart& rank : from.ranks()) {
+    RankTimeline& there =
+        to.ranks.emplace_back(RankTimeline{rank.rank(), rank.process_id(), rank.host(), {}});
+    for (const v1::StartMark& mark : rank.marks()) {
+      there.parts.push_back({mark.phase(), mark.at_us(), mark.bytes()});
+    }
+  }
+  return to;
+}
+
+}  // namespace
+
 ClusterStatus FromWire(const v1::ClusterStatus& from) {
   ClusterStatus to;
   to.ready = from.ready();
@@ -239,6 +272,10 @@ ClusterStatus FromWire(const v1::ClusterStatus& from) {
   to.context_tokens = from.context_tokens();
   to.last_loss = from.last_loss();
   to.losses_alike = from.losses_alike();
+  to.waiting = from.waiting();
+  to.apart = from.apart();
+  for (const v1::RankStatus& rank : from.ranks()) to.ranks.push_back(RankFromWire(rank));
+  for (const v1::GroupStart& start : from.starts()) to.starts.push_back(TimelineFromWire(start));
   return to;
 }
 

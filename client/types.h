@@ -173,6 +173,45 @@ struct Model {
   std::string dtype;   // The type of the computation: "float32", "bfloat16", "float16".
 };
 
+// What a rank of a group does, by its last heartbeat.
+struct RankStatus {
+  int32_t group = 0;
+  int32_t rank = 0;
+  std::string process_id;
+  std::string host;
+  std::string phase;
+  uint64_t step = 0;
+  std::string activity;
+  std::optional<int32_t> layer;  // Of the model, from 0.
+  uint64_t step_collectives = 0;
+  int64_t still_ms = 0;  // Inside a step: the time without progress.
+  std::optional<int32_t> waits_for;
+  std::string doing;  // The same in words.
+};
+
+// The end of a part of a rank's start; times count from the begin of the group's start.
+struct StartPart {
+  std::string phase;
+  int64_t at_us = 0;
+  int64_t bytes = 0;  // Of the weights; 0: the part has none.
+};
+
+struct RankTimeline {
+  int32_t rank = 0;
+  std::string process_id;
+  std::string host;
+  std::vector<StartPart> parts;  // Ordered by time.
+};
+
+// The last start of a group that is up.
+struct GroupTimeline {
+  int32_t group = 0;
+  uint64_t epoch = 0;
+  int64_t total_us = 0;
+  int32_t slowest_rank = 0;
+  std::vector<RankTimeline> ranks;
+};
+
 struct ClusterStatus {
   bool ready = false;
   std::string reason;  // Why the cluster is not ready.
@@ -189,6 +228,12 @@ struct ClusterStatus {
   int32_t context_tokens = 0;
   std::string last_loss;     // The last lost group: which rank and why; "": none.
   int32_t losses_alike = 0;  // Consecutive losses of groups that never worked, for the same reason.
+  // Why workers are in no group, or what a group's start waits for; "": neither.
+  std::string waiting;
+  // Free workers would fill a group, but their hosts keep them from forming one.
+  bool apart = false;
+  std::vector<RankStatus> ranks;
+  std::vector<GroupTimeline> starts;
 };
 
 }  // namespace fathom::client

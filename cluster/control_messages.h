@@ -17,8 +17,20 @@ namespace fathom {
 struct GroupPeer {
   std::string process_id;
   std::string host;
+  std::string machine = {};  // As in WorkerFacts.
+  std::string shared_memory = {};
   bool operator==(const GroupPeer&) const = default;
 };
+
+// Whether one kernel runs both processes. The name of the host decides only if a build does not
+// tell its machine.
+inline bool OnOneMachine(const GroupPeer& a, const GroupPeer& b) {
+  return a.machine.empty() || b.machine.empty() ? a.host == b.host : a.machine == b.machine;
+}
+// Whether both processes see the same /dev/shm.
+inline bool ShareMemory(const GroupPeer& a, const GroupPeer& b) {
+  return OnOneMachine(a, b) && a.shared_memory == b.shared_memory;
+}
 
 // The scheduler gives a worker its rank (its seat) in a group. Peers are ordered by rank.
 struct GroupSeat {
@@ -49,6 +61,7 @@ struct GroupReady {
   TermId term;
   EpochId epoch;
   int32_t rank = 0;
+  std::vector<StartMark> startup = {};
   bool operator==(const GroupReady&) const = default;
 };
 

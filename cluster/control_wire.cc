@@ -32,7 +32,9 @@ GroupSeat SeatFromWire(const pb::Group& from) {
                .peers = {},
                .blocks = from.blocks(),
                .limits = FromWire(from.limits())};
-  for (const pb::Peer& peer : from.peers()) to.peers.push_back({peer.process_id(), peer.host()});
+  for (const pb::Peer& peer : from.peers()) {
+    to.peers.push_back({peer.process_id(), peer.host(), peer.machine(), peer.shared_memory()});
+  }
   return to;
 }
 
@@ -52,6 +54,7 @@ void ToWire(const GroupReady& from, pb::ControlUp* to) {
   ready->set_term(from.term.value);
   ready->set_epoch(from.epoch.value);
   ready->set_rank(from.rank);
+  ListToWire(from.startup, ready->mutable_startup());
 }
 
 void ToWire(const GroupFailed& from, pb::ControlUp* to) {
@@ -75,7 +78,7 @@ absl::StatusOr<ControlUpMessage> FromWire(pb::ControlUp&& from) {
       return ExchangeFromWire(*from.mutable_exchange());
     case pb::ControlUp::kReady:
       return GroupReady{TermId{from.ready().term()}, EpochId{from.ready().epoch()},
-                        from.ready().rank()};
+                        from.ready().rank(), MarksFromWire(from.ready().startup())};
     case pb::ControlUp::kFailed:
       return GroupFailed{TermId{from.failed().term()}, EpochId{from.failed().epoch()},
                          from.failed().rank(), from.failed().message()};
@@ -103,6 +106,8 @@ void ToWire(const GroupSeat& from, pb::ControlDown* to) {
     pb::Peer* there = group->add_peers();
     there->set_process_id(peer.process_id);
     there->set_host(peer.host);
+    there->set_machine(peer.machine);
+    there->set_shared_memory(peer.shared_memory);
   }
   group->set_blocks(from.blocks);
   ToWire(from.limits, group->mutable_limits());

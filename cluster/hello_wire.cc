@@ -10,10 +10,37 @@ namespace {
 static_assert(static_cast<int>(Phase::kDraining) == pb::PHASE_DRAINING &&
                   static_cast<int>(Phase::kIdle) == pb::PHASE_IDLE,
               "Phase has the wire's numbers");
+static_assert(static_cast<int>(Activity::kOnDevice) == pb::ACTIVITY_ON_DEVICE &&
+                  static_cast<int>(Activity::kMlp) == pb::ACTIVITY_MLP,
+              "Activity has the wire's numbers");
+static_assert(static_cast<int>(StartPhase::kReady) == pb::START_PHASE_READY &&
+                  static_cast<int>(StartPhase::kWeights) == pb::START_PHASE_WEIGHTS,
+              "StartPhase has the wire's numbers");
 static_assert(static_cast<int>(Role::kRouter) == pb::ROLE_ROUTER &&
                   static_cast<int>(Role::kScheduler) == pb::ROLE_SCHEDULER &&
                   static_cast<int>(Role::kWorker) == pb::ROLE_WORKER,
               "Role has the wire's numbers");
+
+void StartToWire(const GroupStart& from, pb::GroupStart* to) {
+  to->set_group(from.group);
+  to->set_epoch(from.epoch.value);
+  to->set_us(from.us);
+  for (const RankStart& rank : from.ranks) {
+    pb::RankStart* there = to->add_ranks();
+    there->set_rank(rank.rank);
+    there->set_process_id(rank.process_id);
+    there->set_host(rank.host);
+    ListToWire(rank.marks, there->mutable_marks());
+  }
+}
+
+GroupStart StartFromWire(const pb::GroupStart& from) {
+  GroupStart to{from.group(), EpochId{from.epoch()}, from.us(), {}};
+  for (const pb::RankStart& rank : from.ranks()) {
+    to.ranks.push_back({rank.rank(), rank.process_id(), rank.host(), MarksFromWire(rank.marks())});
+  }
+  return to;
+}
 
 void WorkerToWire(const WorkerFacts& from, pb::WorkerHello* to) {
   to->set_host(from.host);
@@ -30,6 +57,11 @@ void WorkerToWire(const WorkerFacts& from, pb::WorkerHello* to) {
   to->set_device_kind(from.device_kind);
   to->set_dtype(from.dtype);
   to->set_recipe(from.recipe);
+  to->set_card(from.card);
+  to->set_machine(from.machine);
+  to->set_shared_memory(from.shared_memory);
+  ListToWire(from.startup, to->mutable_startup());
+  to->set_age_us(from.age_us);
 }
 
 WorkerFacts WorkerFromWire(const pb::WorkerHello& from) {
@@ -46,7 +78,12 @@ WorkerFacts WorkerFromWire(const pb::WorkerHello& from) {
           .health_address = from.health_address(),
           .device_kind = from.device_kind(),
           .dtype = from.dtype(),
-          .recipe = from.recipe()};
+          .recipe = from.recipe(),
+          .card = from.card(),
+          .machine = from.machine(),
+          .shared_memory = from.shared_memory(),
+          .startup = MarksFromWire(from.startup()),
+          .age_us = from.age_us()};
 }
 
 void SchedulerToWire(const SchedulerFacts& from, pb::SchedulerHello* to) {
@@ -62,21 +99,26 @@ void SchedulerToWire(const SchedulerFacts& from, pb::SchedulerHello* to) {
   to->set_vocab(from.cluster.vocab);
   to->set_device_kind(from.cluster.device_kind);
   to->set_dtype(from.cluster.dtype);
+  for (const GroupStart& start : from.cluster.starts) StartToWire(start, to->add_starts());
 }
 
 SchedulerFacts SchedulerFromWire(const pb::SchedulerHello& from) {
-  return {from.leader(),
-          TermId{from.term()},
-          {.model = from.model(),
-           .config_digest = from.config_digest(),
-           .fingerprint = from.fingerprint(),
-           .context_tokens = from.context_tokens(),
-           .block_tokens = from.block_tokens(),
-           .pool_blocks = from.pool_blocks(),
-           .groups = from.groups(),
-           .vocab = from.vocab(),
-           .device_kind = from.device_kind(),
-           .dtype = from.dtype()}};
+  SchedulerFacts to{from.leader(),
+                    TermId{from.term()},
+                    {.model = from.model(),
+                     .config_digest = from.config_digest(),
+                     .fingerprint = from.fingerprint(),
+                     .context_tokens = from.context_tokens(),
+                     .block_tokens = from.block_tokens(),
+                     .pool_blocks = from.pool_blocks(),
+                     .groups = from.groups(),
+                     .vocab = from.vocab(),
+                     .device_kind = from.device_kind(),
+                     .dtype = from.dtype()}};
+  for (const pb::GroupStart& start : from.starts()) {
+    to.cluster.starts.push_back(StartFromWire(start));
+  }
+  return to;
 }
 
 }  // namespace
@@ -85,6 +127,21 @@ absl::Status UnknownMessage(const char* stream) {
   return Invalid(
       "{} message: empty or of a kind that this build does not know; it speaks protocol {} to {}",
       stream, kProtocolMin, kProtocolMax);
+}
+
+void ToWire(const StartMark& from, pb::StartMark* to) {
+  to->set_phase(static_cast<pb::StartPhase>(from.phase));
+  to->set_at_us(from.at_us);
+  to->set_bytes(from.bytes);
+}
+
+std::vector<StartMark> MarksFromWire(
+    const google::protobuf::RepeatedPtrField<pb::StartMark>& from) {
+  std::vector<StartMark> to;
+  for (const pb::StartMark& mark : from) {
+    to.push_back({static_cast<StartPhase>(mark.phase()), mark.at_us(), mark.bytes()});
+  }
+  return to;
 }
 
 void ToWire(const EngineLimits& from, pb::WorkerLimits* to) {
@@ -140,16 +197,21 @@ void ToWire(const Heartbeat& from, pb::Heartbeat* to) {
   to->set_op(from.op);
   to->set_collective(from.collective);
   to->set_progress(from.progress);
+  to->set_activity(static_cast<pb::Activity>(from.work.activity));
+  to->set_layer(from.work.layer + 1);
+  to->set_step_collectives(from.work.step_collectives);
 }
 
 Heartbeat FromWire(const pb::Heartbeat& from) {
-  return {.term = TermId{from.term()},
-          .hears_leader = from.hears_leader(),
-          .phase = static_cast<Phase>(from.phase()),
-          .step = StepId{from.step()},
-          .op = from.op(),
-          .collective = from.collective(),
-          .progress = from.progress()};
+  return {
+      .term = TermId{from.term()},
+      .hears_leader = from.hears_leader(),
+      .phase = static_cast<Phase>(from.phase()),
+      .step = StepId{from.step()},
+      .op = from.op(),
+      .collective = from.collective(),
+      .progress = from.progress(),
+      .work = {static_cast<Activity>(from.activity()), from.layer() - 1, from.step_collectives()}};
 }
 
 }  // namespace fathom

@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "cluster/group_start.h"
 #include "cluster/protocol.h"
 #include "common/engine_limits.h"
 #include "common/types.h"
@@ -25,6 +27,25 @@ enum class Phase {
   kDraining
 };
 
+// What a rank does in a step.
+enum class Activity {
+  kUnspecified,
+  kBetweenSteps,
+  kPreparing,  // Before the first layer.
+  kAttention,
+  kMlp,
+  kHead,          // LM head and sampling.
+  kStageMessage,  // A message from or to another stage.
+  kOnDevice       // The step is queued on a device that does not tell where it is.
+};
+
+struct RankWork {
+  Activity activity = Activity::kUnspecified;
+  int32_t layer = -1;             // Of the model; -1: none.
+  uint64_t step_collectives = 0;  // Collectives begun in the step.
+  bool operator==(const RankWork&) const = default;
+};
+
 struct WorkerFacts {
   std::string host;
   std::string device;
@@ -40,6 +61,13 @@ struct WorkerFacts {
   std::string device_kind;  // "cpu", "cuda-sm90".
   std::string dtype;        // The type of the computation.
   int32_t recipe = 0;       // docs/NUMERICS.md
+  std::string card;         // The GPU's name; empty on the CPU.
+  // Equal for the processes that one kernel runs, whatever their host's name is.
+  std::string machine;
+  // Equal for the processes of a machine that see the same /dev/shm.
+  std::string shared_memory;
+  std::vector<StartMark> startup;
+  int64_t age_us = 0;  // The time from the start of the process to this message.
   bool operator==(const WorkerFacts&) const = default;
 };
 
@@ -55,6 +83,7 @@ struct ClusterFacts {
   int32_t vocab = 0;
   std::string device_kind;  // "cpu", "cuda-sm90".
   std::string dtype;        // The type of the computation.
+  std::vector<GroupStart> starts = {};
   bool operator==(const ClusterFacts&) const = default;
 };
 
@@ -93,6 +122,7 @@ struct Heartbeat {
   uint64_t op = 0;
   uint64_t collective = 0;
   uint64_t progress = 0;  // Any change shows that the engine thread works.
+  RankWork work = {};
   bool operator==(const Heartbeat&) const = default;
 };
 

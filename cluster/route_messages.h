@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cluster/messages.h"
+#include "cluster/rank_report.h"
 #include "cluster/request.h"
 #include "common/status.h"
 #include "common/types.h"
@@ -111,6 +112,11 @@ struct ClusterStats {
   uint64_t generation_tokens_total = 0;
   std::string last_loss;     // The last lost group: which rank and why; "": none.
   int32_t losses_alike = 0;  // Consecutive losses of groups that never worked, for the same reason.
+  // Why workers are in no group, or what a group's start waits for; "": neither.
+  std::string waiting = {};
+  std::vector<RankReport> ranks = {};
+  // Free workers would fill a group, but their hosts keep them from forming one.
+  bool apart = false;
   bool operator==(const ClusterStats&) const = default;
 };
 

@@ -142,17 +142,48 @@ absl::StatusOr<Frames> FramesFromWire(pb::Frames& from) {
   return to;
 }
 
+void ReportToWire(const RankReport& from, pb::RankReport* to) {
+  to->set_group(from.group);
+  to->set_rank(from.rank);
+  to->set_process_id(from.process_id);
+  to->set_host(from.host);
+  to->set_phase(static_cast<pb::Phase>(from.phase));
+  to->set_step(from.step.value);
+  to->set_activity(static_cast<pb::Activity>(from.work.activity));
+  to->set_layer(from.work.layer + 1);
+  to->set_step_collectives(from.work.step_collectives);
+  to->set_still_us(from.still_us);
+  to->set_waits_for(from.waits_for + 1);
+}
+
+RankReport ReportFromWire(const pb::RankReport& from) {
+  return {
+      .group = from.group(),
+      .rank = from.rank(),
+      .process_id = from.process_id(),
+      .host = from.host(),
+      .phase = static_cast<Phase>(from.phase()),
+      .step = StepId{from.step()},
+      .work = {static_cast<Activity>(from.activity()), from.layer() - 1, from.step_collectives()},
+      .still_us = from.still_us(),
+      .waits_for = from.waits_for() - 1};
+}
+
 ClusterStats StatsFromWire(const pb::Stats& from) {
-  return {.requests_running = from.requests_running(),
-          .requests_waiting = from.requests_waiting(),
-          .blocks_total = from.blocks_total(),
-          .blocks_used = from.blocks_used(),
-          .groups = from.groups(),
-          .suspensions_total = from.suspensions_total(),
-          .prompt_tokens_total = from.prompt_tokens_total(),
-          .generation_tokens_total = from.generation_tokens_total(),
-          .last_loss = from.last_loss(),
-          .losses_alike = from.losses_alike()};
+  ClusterStats to{.requests_running = from.requests_running(),
+                  .requests_waiting = from.requests_waiting(),
+                  .blocks_total = from.blocks_total(),
+                  .blocks_used = from.blocks_used(),
+                  .groups = from.groups(),
+                  .suspensions_total = from.suspensions_total(),
+                  .prompt_tokens_total = from.prompt_tokens_total(),
+                  .generation_tokens_total = from.generation_tokens_total(),
+                  .last_loss = from.last_loss(),
+                  .losses_alike = from.losses_alike(),
+                  .waiting = from.waiting()};
+  for (const pb::RankReport& rank : from.ranks()) to.ranks.push_back(ReportFromWire(rank));
+  to.apart = from.apart();
+  return to;
 }
 
 }  // namespace
@@ -268,6 +299,10 @@ void ToWire(const ClusterStats& from, pb::RouteDown* to) {
   stats->set_generation_tokens_total(from.generation_tokens_total);
   stats->set_last_loss(from.last_loss);
   stats->set_losses_alike(from.losses_alike);
+  stats->set_waiting(from.waiting);
+  stats->set_apart(from.apart);
+  stats->clear_ranks();
+  for (const RankReport& rank : from.ranks) ReportToWire(rank, stats->add_ranks());
 }
 
 void ToWire(const Resign& from, pb::RouteDown* to) {

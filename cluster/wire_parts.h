@@ -52,6 +52,10 @@ absl::Status CheckPerId(const char* field, int logprobs, int ids);
 // INVALID_ARGUMENT: a message of `stream` is empty or of a kind that this build does not know.
 absl::Status UnknownMessage(const char* stream);
 
+void ToWire(const StartMark& from, cluster::v1::StartMark* to);
+std::vector<StartMark> MarksFromWire(
+    const google::protobuf::RepeatedPtrField<cluster::v1::StartMark>& from);
+
 void ToWire(const EngineLimits& from, cluster::v1::WorkerLimits* to);
 void ToWire(const Hello& from, cluster::v1::Hello* to);
 void ToWire(const Heartbeat& from, cluster::v1::Heartbeat* to);

@@ -369,6 +369,7 @@ void Driver::Beat(TimeUs now) {
 void Driver::SendStats(const CoreStats& stats) {
   frames_since_stats_ = false;
   const WorkerGroupStats groups = groups_.Stats();
+  const std::vector<RankReport> reports = groups_.Reports(clock_.Now());
   for (const auto& [peer, router] : routers_) {
     ClusterStats own = router.own;
     own.requests_running = stats.requests_running;
@@ -378,6 +379,9 @@ void Driver::SendStats(const CoreStats& stats) {
     own.groups = stats.groups;
     own.last_loss = groups.last_loss;
     own.losses_alike = groups.losses_alike;
+    own.waiting = groups_.waiting();
+    own.apart = groups.apart;
+    own.ranks = reports;
     transport_.Send(peer, own);
   }
 }

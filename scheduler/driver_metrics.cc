@@ -17,6 +17,8 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   session_bytes_ = gauge("session_bytes", "Memory of the session records.");
   groups_ = gauge("groups", "Groups that take work.");
   workers_ = gauge("workers", "Workers connected.");
+  rank_still_ =
+      gauge("rank_still_seconds", "The longest time without progress of a rank inside a step.");
   routers_ = gauge("routers", "Routers connected.");
   term_ = gauge("term", "The term this scheduler leads.");
   steps_ = total("steps_total", "Steps done.");
@@ -74,6 +76,7 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
   session_bytes_.Set(static_cast<double>(core.session_bytes));
   groups_.Set(core.groups);
   workers_.Set(groups.workers);
+  rank_still_.Set(static_cast<double>(groups.longest_still_us) * 1e-6);
   routers_.Set(static_cast<double>(routers));
   term_.Set(static_cast<double>(term.value));
   steps_.Follow(core.steps_total);

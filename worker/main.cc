@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 #include <thread>
+#include <utility>
 
 #include "common/address.h"
 #include "common/clock.h"
@@ -15,6 +16,7 @@
 #include "common/flags.h"
 #include "common/host_limits.h"
 #include "common/log.h"
+#include "common/machine.h"
 #include "common/metrics.h"
 #include "common/output.h"
 #include "common/process.h"
@@ -31,6 +33,7 @@
 #include "worker/cluster/group_runner.h"
 #include "worker/cluster/health_server.h"
 #include "worker/cluster/scheduler_client.h"
+#include "worker/comm/nccl_settings.h"
 #include "worker/comm/shm_comm.h"
 #include "worker/comm/shm_stages.h"
 #include "worker/cpu/model_host.h"
@@ -38,6 +41,8 @@
 #include "worker/cuda/cuda_probe.h"
 #include "worker/engine/step_trace.h"
 #include "worker/options.h"
+#include "worker/progress.h"
+#include "worker/start_log.h"
 #include "worker/worker_metrics.h"
 
 namespace fathom::worker {
@@ -66,9 +71,13 @@ int ExitCodeOf(const absl::Status& status) {
   }
 }
 
-std::string HostName() {
-  char name[256] = {};
-  return gethostname(name, sizeof(name) - 1) == 0 && name[0] != '\0' ? name : "localhost";
+// How often /metrics shows what the rank does.
+constexpr int kWorkMetricsMs = 250;
+
+// The host at which other processes reach a port that listens on `host`.
+std::string ReachableHost(const std::string& host) {
+  const bool any = DialHost(host) != BareHost(host);
+  return any ? HostName() : host;
 }
 
 // The contents of the model folder except the weights.
@@ -106,6 +115,7 @@ struct Compute {
   EngineLimits limits;
   std::string dtype;        // The type of the computation, as in the fingerprint.
   std::string device_kind;  // "cpu", "cuda-sm90"
+  std::string card;         // The GPU's name.
   int64_t memory_bytes = 0;
   StageMessages messages;  // With several stages: the longest ones of a step.
   DeviceForRank device_for_rank;
@@ -128,7 +138,10 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   facts.device_kind = compute.device_kind;
   facts.dtype = compute.dtype;
   facts.recipe = kRecipeVersion;
-  facts.health_address = FormatHostPort(options.host, health_port);
+  facts.card = compute.card;
+  facts.machine = options.host_id.empty() ? MachineId() : options.host_id;
+  facts.shared_memory = SharedMemoryId();
+  facts.health_address = FormatHostPort(ReachableHost(options.host), health_port);
   facts.memory_bytes = static_cast<uint64_t>(compute.memory_bytes);
   facts.limits = compute.limits;
   facts.tp = options.tp;
@@ -157,13 +170,17 @@ struct CpuCompute : Compute {
     dtype = "float32";
     device_kind = "cpu";
     memory_bytes = sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
-    device_for_rank = [this, observer](int rank) {
+    device_for_rank = [this, observer, progress](int rank) {
       auto loaded = host.ForRank(rank);
       observer->SetMemory(host.weights_bytes(), host.kv_bytes());
+      if (std::exchange(loaded_rank, rank) != rank && loaded.ok()) {
+        progress->MarkStart(StartPhase::kWeights, host.weights_bytes());
+      }
       return loaded;
     };
   }
   ModelHost host;
+  int loaded_rank = -1;
 };
 
 struct CudaCompute : Compute {
@@ -173,6 +190,7 @@ struct CudaCompute : Compute {
     limits = plans.front().limits;
     dtype = NameOf(type);
     device_kind = fmt::format("cuda-sm{}", device.sm);
+    card = device.name;
     memory_bytes = device.capacity_bytes;
     CudaBackendOptions wanted;
     wanted.checkpoint = model.checkpoint.get();
@@ -196,6 +214,7 @@ struct CudaCompute : Compute {
         observer->SetMemory(wanted.plan.Bytes("weights"), wanted.plan.Bytes("kv"));
         FATHOM_ASSIGN_OR_RETURN(loaded, MakeCudaDevice(wanted));
         loaded_rank = rank;
+        wanted.progress->MarkStart(StartPhase::kWeights, wanted.plan.Bytes("weights"));
       }
       return loaded.get();
     };
@@ -213,13 +232,14 @@ struct Ports {
 
 // Runs until a stop signal (OK), or until an error makes this process useless.
 absl::Status Serve(const Options& options, const Model& model, Ports* ports,
-                   const MakeCompute& make_compute, const Clock& clock) {
+                   const MakeCompute& make_compute, const Clock& clock, StartLog* start) {
   const int port = ports->grpc.port(), metrics_port = ports->http.port();
   const SelfDial self({{"--port", options.host, port, OwnPort::Speaks::kHttp2},
                        {"--metrics-port", options.host, metrics_port, OwnPort::Speaks::kHttp1}});
   Metrics metrics("worker");
   WorkerMetrics observer(&metrics);
   Progress progress;
+  progress.start = start;
   StepRecorder recorder;
   FATHOM_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(std::move(ports->grpc),
                                                                  {.name = "worker"}, &recorder));
@@ -244,8 +264,10 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   Membership membership;
   SchedulerClient client(options.schedulers, HelloOf(options, model, *compute, port), &membership,
                          &progress, &stop, &clock, [&](int schedulers) {
-                           if (!was_registered.exchange(true))
+                           if (!was_registered.exchange(true)) {
                              PrintPhase("register", clock.Now() - register_from);
+                             start->Mark(StartPhase::kRegistered);
+                           }
                            observer.SetRegistered(schedulers);
                            health->SetServing(schedulers > 0);
                          });
@@ -260,7 +282,7 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
     ended = runner.Run();
     if (!ended.ok()) RequestStop();
   });
-  WaitForStopSignal(-1);
+  while (!WaitForStopSignal(kWorkMetricsMs)) observer.SetWork(progress.phase, progress.Now());
   stop = true;
   health->SetServing(false);
   FinishStep(progress, clock);
@@ -282,7 +304,8 @@ absl::Status CheckLinks(const Options& options, const Model& model, const Engine
   return ShmStages::Create(options.shape(), RingBytes(options.shape(), messages)).status();
 }
 
-int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock) {
+int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock,
+             StartLog* start) {
   const auto sizes = SizesFor(options, model.config);
   if (!sizes.ok()) return EndServer(kExitUsage, sizes.status());
   // All workers of the machine share the memory of a cgroup, and each of them plans as much.
@@ -300,6 +323,7 @@ int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clo
   if (const auto status = CheckLinks(options, model, sizes->limits); !status.ok()) {
     return EndServer(kExitResources, status);
   }
+  start->Mark(StartPhase::kMemory);
   LogInfo("{} on {} threads: context {}, {} blocks of {} tokens, {} slots, {} tokens a step",
           model.config.architecture, ThreadsFor(options, UsableCpus()),
           sizes->limits.context_tokens, sizes->limits.pool_blocks, sizes->limits.block_tokens,
@@ -307,15 +331,16 @@ int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clo
   const MakeCompute make = [&](Progress* progress, WorkerMetrics* observer) {
     return std::make_unique<CpuCompute>(options, model, *sizes, clock, progress, observer);
   };
-  return Ended(Serve(options, model, ports, make, clock));
+  return Ended(Serve(options, model, ports, make, clock, start));
 }
 
 int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& device, Ports* ports,
-             const Clock& clock) {
+             const Clock& clock, StartLog* start) {
   const auto dtype = CudaDType(options, model.checkpoint->stored_type());
   if (!dtype.ok()) return EndServer(kExitUsage, dtype.status());
   const auto plans = PlansFor(options, model.config, *dtype, device);
   if (!plans.ok()) return EndServer(kExitUsage, plans.status());
+  start->Mark(StartPhase::kMemory);
   LogInfo("{} in {} on {} ({}, compute capability {}.{}, driver for CUDA {}.{}); memory:\n{}",
           model.config.architecture, NameOf(*dtype), device.name, device.uuid, device.sm / 10,
           device.sm % 10, device.driver_version / 1000, device.driver_version % 1000 / 10,
@@ -324,7 +349,7 @@ int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& devi
     return std::make_unique<CudaCompute>(options, model, device, *plans, *dtype, clock, progress,
                                          observer);
   };
-  return Ended(Serve(options, model, ports, make, clock));
+  return Ended(Serve(options, model, ports, make, clock, start));
 }
 
 // The facts of the GPU; sm is 0 if the CPU was chosen.
@@ -352,22 +377,32 @@ absl::Status CheckHost(const Options& options) {
 int Main(int argc, char** argv) {
   StartServer("worker");
   const RealClock clock;
+  StartLog start(&clock, ProcessAgeUs());
+  start.Mark(StartPhase::kProcess);
   Options options;
   if (const auto code = ParseOptions(argc, argv, &options)) return *code;
   ApplyProcessOptions(options.process);
+  const std::string nccl_debug = options.nccl_debug == "off" ? "" : options.nccl_debug;
+  if (const auto status =
+          ApplyNcclSettings({options.nccl_interface, nccl_debug, options.nccl_debug_file});
+      !status.ok()) {
+    return EndServer(kExitUsage, status);
+  }
   if (const auto status = CheckHost(options); !status.ok())
     return EndServer(kExitResources, status);
   const auto device = ChooseDevice(&options);
   if (!device.ok()) return EndServer(kExitUsage, device.status());
+  start.Mark(StartPhase::kDevice);
   const auto model = OpenModel(options, clock);
   if (!model.ok()) return EndServer(kExitBadModel, model.status());
+  start.Mark(StartPhase::kCheckpoint);
   auto grpc = Listener::Bind(options.host, options.port, "--port");
   if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
   auto http = Listener::Bind(options.host, options.metrics_port, "--metrics-port");
   if (!http.ok()) return EndServer(ExitCodeOfBind(http.status()), http.status());
   Ports ports{*std::move(grpc), *std::move(http)};
-  return device->sm > 0 ? RunOnGpu(options, *model, *device, &ports, clock)
-                        : RunOnCpu(options, *model, &ports, clock);
+  return device->sm > 0 ? RunOnGpu(options, *model, *device, &ports, clock, &start)
+                        : RunOnCpu(options, *model, &ports, clock, &start);
 }
 
 }  // namespace

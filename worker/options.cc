@@ -35,6 +35,10 @@ void AddFlags(Options* options, Flags* flags) {
              "Stages, each with some of the layers; a group has -tp times -pp workers.");
   flags->Add("--rank-hint,--rank", &options->rank_hint, -1, 4095,
              "Order in which a host's workers take ranks; -1: none.");
+  flags->Add(
+      "--host-id", &options->host_id,
+      "What tells this machine from others; empty: the kernel's boot id. For virtual machines "
+      "that were resumed from one snapshot and have one boot id.");
   flags->Group("Limits");
   flags->Add(
       "--threads", &options->threads, 0, 1024,
@@ -64,6 +68,12 @@ void AddFlags(Options* options, Flags* flags) {
              "Check after every op, and name the layer and op of a non-finite value. Slow.");
   flags->Add("--allow-shared-device", &options->allow_shared_device,
              "The workers of this machine share one GPU and divide its memory. For tests.");
+  flags->Add("--nccl-interface", &options->nccl_interface,
+             "Network interface by which NCCL reaches ranks on other hosts.");
+  flags->AddChoice("--nccl-debug", &options->nccl_debug, {"off", "WARN", "INFO", "TRACE"},
+                   "What NCCL writes, into the file of --nccl-debug-file.");
+  flags->Add("--nccl-debug-file", &options->nccl_debug_file,
+             "File of --nccl-debug, bounded like a log; empty: fathom-nccl-PID.log.");
   flags->Group("Process");
   flags->Add("--host", &options->host, "Address to listen on.");
   flags->AddPort("--port", &options->port, "Port of the health and reflection services.");

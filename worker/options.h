@@ -41,6 +41,10 @@ struct Options {
   bool enforce_eager = false;
   bool allow_shared_device = false;
   bool diagnose_numerics = false;
+  std::string nccl_interface;  // Empty: NCCL chooses.
+  std::string nccl_debug = "off";
+  std::string nccl_debug_file;
+  std::string host_id;  // Tells this machine from others; empty: the kernel's boot id.
   std::string host = "127.0.0.1";
   int32_t port = 8010;
   int32_t metrics_port = 8110;

@@ -32,6 +32,11 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
       step_median_(metrics->AddGauge("step_median_seconds",
                                      "Median of the last whole 128 steps, plan read to result")),
       metrics_(metrics),
+      step_(metrics->AddGauge("step", "The step in work, or the last one")),
+      layer_(metrics->AddGauge("step_layer",
+                               "The model's layer in work, from 0; -1: in none, or unknown")),
+      step_collectives_(
+          metrics->AddGauge("step_collectives", "Collectives begun in the step in work")),
       epoch_(metrics->AddGauge("epoch", "Life of the group that this worker last took a step in")),
       registered_(metrics->AddGauge("schedulers_registered", "Schedulers that know this worker")),
       weights_bytes_(metrics->AddGauge("weights_bytes", "Packed weights in memory")),
@@ -75,6 +80,13 @@ void WorkerMetrics::AddToMedian(int64_t step_us) {
   window_next_ = 0;
   std::nth_element(window_us_.begin(), window_us_.begin() + kWindow / 2, window_us_.end());
   step_median_.Set(static_cast<double>(window_us_[kWindow / 2]) * 1e-6);
+}
+
+void WorkerMetrics::SetWork(Phase phase, const DeviceWork& now) {
+  const bool stepping = phase == Phase::kStepping;
+  step_.Set(static_cast<double>(now.step.value));
+  layer_.Set(stepping ? now.work.layer : -1);
+  step_collectives_.Set(stepping ? static_cast<double>(now.work.step_collectives) : 0);
 }
 
 void WorkerMetrics::SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes) {

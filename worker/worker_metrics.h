@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <string>
 
+#include "cluster/messages.h"
 #include "cluster/plan.h"
 #include "common/metrics.h"
 #include "worker/engine/step_stream.h"
+#include "worker/progress.h"
 
 namespace fathom::worker {
 
@@ -23,6 +25,8 @@ class WorkerMetrics {
   void SetArena(const std::string& name, int64_t bytes);
   // The memory of captured graphs. Any thread.
   void SetGraphs(int64_t bytes) { graphs_bytes_.Set(static_cast<double>(bytes)); }
+  // What the rank does now, as its heartbeats tell.
+  void SetWork(Phase phase, const DeviceWork& now);
   void SetRegistered(int schedulers) { registered_.Set(schedulers); }
 
  private:
@@ -38,6 +42,7 @@ class WorkerMetrics {
   std::array<int64_t, kWindow> window_us_{};
   size_t window_next_ = 0;
   Metrics* const metrics_;
+  Gauge step_, layer_, step_collectives_;
   Gauge epoch_, registered_, weights_bytes_, kv_cache_bytes_, graphs_bytes_;
   uint64_t epoch_seen_ = 0;  // The epoch of `collectives_seen_`.
   uint64_t collectives_seen_ = 0;

@@ -52,6 +52,10 @@ void AddOverrides(const ServeOptions& options, ChildSpec* spec) {
 
 }  // namespace
 
+std::string SchedulerAddress(const ServeOptions& options, int32_t port) {
+  return FormatHostPort(DialHost(options.scheduler_host), port);
+}
+
 absl::Status CheckOptions(const ServeOptions& options) {
   if (options.device == "cuda" && options.visible_gpus && !options.allow_shared_device &&
       std::ssize(*options.visible_gpus) < options.workers()) {
@@ -84,7 +88,7 @@ ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir)
   ChildSpec spec;
   spec.name = "scheduler";
   spec.argv = Argv(options, bin_dir + "/fathom-scheduler",
-                   {{"--host", kInsideHost},
+                   {{"--host", options.scheduler_host},
                     {"--term-file", options.run_dir + "/term"},
                     {"--log-level", options.log_level}},
                    options.scheduler_flags);
@@ -105,11 +109,15 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--pipeline-parallel-size", std::to_string(options.pp)},
                     {"--rank", std::to_string(index)},
                     {"--local-workers", std::to_string(options.workers())},
-                    {"--scheduler", FormatHostPort(kInsideHost, scheduler_port)},
+                    {"--scheduler", SchedulerAddress(options, scheduler_port)},
                     {"--host", kInsideHost},
                     {"--log-level", options.log_level}},
                    options.worker_flags);
   AddOverrides(options, &spec);
+  if (options.nccl_debug != "off") {
+    spec.argv.insert(spec.argv.end(), {"--nccl-debug", options.nccl_debug, "--nccl-debug-file",
+                                       fmt::format("{}/{}.nccl.log", options.run_dir, spec.name)});
+  }
   spec.argv.insert(spec.argv.end(), options.worker_switches.begin(), options.worker_switches.end());
   if (options.device != "cpu" && options.workers() > 1) {
     spec.environment["CUDA_VISIBLE_DEVICES"] = GpusOf(options, index);
@@ -127,7 +135,7 @@ ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
   spec.name = "router";
   spec.argv = Argv(options, bin_dir + "/fathom-router",
                    {{"--model", options.model},
-                    {"--scheduler", FormatHostPort(kInsideHost, scheduler_port)},
+                    {"--scheduler", SchedulerAddress(options, scheduler_port)},
                     {"--host", options.edge ? kInsideHost : options.host},
                     {"--drain-timeout", std::to_string(options.drain_timeout_s)},
                     {"--log-level", options.log_level}},

@@ -13,7 +13,9 @@
 
 namespace fathom::client {
 
-// The address of scheduler and workers: the traffic inside the cluster stays on this machine.
+// The address of scheduler and workers: the traffic inside the cluster stays on this machine,
+// unless
+// --scheduler-host lets workers of other hosts in.
 inline constexpr char kInsideHost[] = "127.0.0.1";
 
 struct ServeOptions {
@@ -25,6 +27,7 @@ struct ServeOptions {
   int32_t pp = 1;
   int32_t dp = 1;
   std::string host = "127.0.0.1";
+  std::string scheduler_host = kInsideHost;
   int32_t http_port = 8000;
   int32_t grpc_port = 8001;
   int32_t scheduler_metrics_port = 8002;
@@ -39,6 +42,8 @@ struct ServeOptions {
   bool verbose = false;
   int32_t start_timeout_s = 1800;
   int32_t drain_timeout_s = 30;
+  std::string nccl_debug =
+      "off";  // Each worker's NCCL writes to worker-I.nccl.log in the run directory.
   // Flags and values that are passed to the process unchanged.
   std::vector<std::pair<std::string, std::string>> worker_flags;
   std::vector<std::string> worker_switches;  // Flags without a value.
@@ -60,6 +65,9 @@ absl::Status CheckOptions(const ServeOptions& options);
 // The name of the run directory of the cluster at this address, e.g. "fathom-127.0.0.1-8001".
 // Clusters that can run at the same time have different names. REQUIRES: grpc_port is not 0.
 std::string RunDirName(const ServeOptions& options);
+
+// The address at which a process of this machine dials the scheduler.
+std::string SchedulerAddress(const ServeOptions& options, int32_t port);
 
 // The order of stopping: processes that bring work in stop first.
 inline constexpr int kStopRouter = 0;

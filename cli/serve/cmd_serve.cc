@@ -25,6 +25,9 @@ void AddPorts(Flags& flags, ServeOptions* options) {
   flags.AddPort("--grpc-port,--port", &options->grpc_port, "gRPC");
   flags.AddPort("--scheduler-metrics-port,--metrics-port", &options->scheduler_metrics_port,
                 "Metrics of the scheduler; 0 also frees the workers' ports");
+  flags.Add("--scheduler-host", &options->scheduler_host,
+            "Address of the cluster's own port; one of this machine's, so that workers on other "
+            "hosts can join. It has no access control");
   flags.AddPort("--scheduler-port", &options->scheduler_port, "The cluster's own port");
   flags.Add("--edge", &options->edge,
             "HAProxy in front of the router, for untrusted clients; /metrics stays inside");
@@ -69,6 +72,8 @@ struct GpuSwitches {
   void AddTo(Flags& flags, ServeOptions* options) {
     flags.Group("GPU");
     flags.Add("--enforce-eager", &enforce_eager, "No CUDA graphs");
+    flags.AddChoice("--nccl-debug", &options->nccl_debug, {"off", "WARN", "INFO", "TRACE"},
+                    "What NCCL writes, into worker-I.nccl.log of the run directory");
     flags.Add("--diagnose-numerics", &diagnose_numerics, "Name the op of a non-finite value; slow");
     flags.Add("--allow-shared-device", &options->allow_shared_device,
               "All workers share the first GPU and divide its memory; for tests");
@@ -105,7 +110,8 @@ int RunServe(int argc, const char* const* argv) {
       {"--block-size", "Tokens in a KV block", {}},
       {"--max-model-len", "Longest prompt and answer together: tokens, or auto", {}},
       {"--max-num-seqs", "Sequences computed at once", {}},
-      {"--max-num-batched-tokens", "Tokens computed in one step", {}}};
+      {"--max-num-batched-tokens", "Tokens computed in one step", {}},
+      {"--nccl-interface", "Network interface by which NCCL reaches ranks on other hosts", {}}};
   for (Handed& one : handed) {
     if (&one == &handed[2]) flags.Group("Limits");
     flags.Add(one.flag, &one.value, one.help);

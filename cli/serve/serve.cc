@@ -18,6 +18,7 @@
 #include "cli/serve/edge.h"
 #include "cli/serve/supervisor.h"
 #include "cli/serve/timeline.h"
+#include "cli/startup_report.h"
 #include "client/client.h"
 #include "common/address.h"
 #include "common/flags.h"
@@ -44,6 +45,9 @@ constexpr int64_t kStatusDeadlineMs = 1000;
 // If so many groups in a row are lost for the same reason before the cluster was ever ready, the
 // next one would be lost too, so the start fails.
 constexpr int32_t kLossesAlikeMax = 5;
+// A line about a slow start: the first one, and the longest time between two after doubling.
+constexpr int64_t kSlowUs = 5'000'000;
+constexpr int64_t kSlowUsMax = 60'000'000;
 constexpr int64_t kFailureGraceUs = 1'000'000;
 // A draining process should end by itself before we end it.
 constexpr int64_t kDrainMarginUs = 5'000'000;
@@ -76,8 +80,10 @@ absl::Status CheckPorts(const ServeOptions& options) {
   for (const auto& [flag, port] : ports) {
     const bool outside = flag == std::string_view("--grpc-port") ||
                          (flag == std::string_view("--http-port") && !options.edge);
-    FATHOM_RETURN_IF_ERROR(
-        Listener::Bind(outside ? options.host : kInsideHost, port, flag).status());
+    const bool scheduler =
+        flag == std::string_view("--scheduler-port") || flag == std::string_view("--metrics-port");
+    const std::string inside = scheduler ? options.scheduler_host : kInsideHost;
+    FATHOM_RETURN_IF_ERROR(Listener::Bind(outside ? options.host : inside, port, flag).status());
   }
   return absl::OkStatus();
 }
@@ -170,6 +176,7 @@ class Cluster {
   // nullopt: the cluster can answer.
   std::optional<Verdict> Start(TimeUs checked_at_us) {
     checked_at_us_ = checked_at_us;
+    next_slow_us_ = begin_us_ + slow_us_;
     deadline_us_ = begin_us_ + options_.start_timeout_s * int64_t{1'000'000};
     const std::string bin_dir = BinDir();
     if (auto verdict = Add(SchedulerSpec(options_, bin_dir))) return verdict;
@@ -209,13 +216,14 @@ class Cluster {
   void Announce() const {
     const std::vector<Part> parts = CutTimeline(begin_us_, ready_at_us_, Intervals());
     WriteDiagnostic(TimelineText(parts));
+    for (const GroupTimeline& start : status_.starts) WriteDiagnostic(TextOf(start));
     Diagnose(
         "\n{} is ready\n  gRPC       {}\n  metrics    http://{}/metrics\n  scheduler  {}\n"
         "  logs       {}\nCtrl-C stops it.",
         status_.model, Address(PortOf(front(), "grpc_port")),
         options_.edge ? FormatHostPort(kInsideHost, PortOf(router(), "http_port"))
                       : Address(PortOf(router(), "http_port")),
-        FormatHostPort(kInsideHost, scheduler_port_), options_.run_dir);
+        SchedulerAddress(options_, scheduler_port_), options_.run_dir);
     if (options_.json || isatty(STDOUT_FILENO) == 0) {
       if (!WriteAnnouncement(ReadyLine(parts).dump() + '\n')) {
         Say("the line of JSON that says where it listens cannot be written to stdout");
@@ -248,6 +256,7 @@ class Cluster {
     while (!done()) {
       if (auto verdict = supervisor_.Poll(kServePollMs)) return verdict;
       Tell();
+      TellIfSlow(what);
       if (status_.losses_alike >= kLossesAlikeMax) {
         return Verdict{
             kExitUnavailable,
@@ -255,9 +264,41 @@ class Cluster {
                         "ready; {}; see the logs in {}",
                         status_.losses_alike, status_.last_loss, options_.run_dir)};
       }
+      // Beside a group that starts, workers of other hosts may wait for more of their own.
+      if (status_.apart && status_.ranks.empty() && WorkersAreUp()) {
+        return Verdict{kExitUnavailable,
+                       fmt::format("the workers can form no group: {}", status_.waiting)};
+      }
       if (clock_.Now() >= deadline_us_) return TooLate(what);
     }
     return std::nullopt;
+  }
+
+  bool WorkersAreUp() const {
+    for (int i = 1; i <= options_.workers(); ++i) {
+      if (supervisor_.children() <= i || !supervisor_.child(i).up_at_us) return false;
+    }
+    return true;
+  }
+
+  // Says now and then what the start waits for: children that are not up, and the scheduler's word
+  // about groups.
+  void TellIfSlow(const char* what) {
+    const TimeUs now_us = clock_.Now();
+    if (now_us < next_slow_us_) return;
+    slow_us_ = std::min(2 * slow_us_, kSlowUsMax);
+    next_slow_us_ = now_us + slow_us_;
+    std::string text = fmt::format("still waiting for {}", what);
+    for (int i = 1; i <= options_.workers() && supervisor_.children() > i; ++i) {
+      const ChildState& worker = supervisor_.child(i);
+      if (worker.up_at_us) continue;
+      const std::string name = fmt::format("worker-{}", i - 1);
+      text += worker.pid == 0
+                  ? fmt::format("; {} is down", name)
+                  : "; " + SlowText(name, worker.started_at_us, WithListening(worker), now_us);
+    }
+    if (!status_.waiting.empty()) text += "; " + status_.waiting;
+    Say(text);
   }
 
   Verdict TooLate(const char* what) const {
@@ -350,6 +391,8 @@ class Cluster {
   TimeUs checked_at_us_ = 0;
   TimeUs ready_at_us_ = 0;
   TimeUs deadline_us_ = 0;
+  TimeUs next_slow_us_ = 0;
+  int64_t slow_us_ = kSlowUs;
   int32_t scheduler_port_ = 0;
   Supervisor supervisor_;
   std::optional<Client> client_;

@@ -5,7 +5,7 @@
 // program file is being replaced, or the system has no process or memory) counts as a death and is
 // tried again. A restart is delayed only if the child died during its start or soon after it; a
 // child that dies later is restarted at once. The stderr of a child is appended to
-// RUN_DIR/<name>.log, which is bounded (cli/serve/rotating_file.h). Thread: one owner, as in
+// RUN_DIR/<name>.log, which is bounded (common/rotating_file.h). Thread: one owner, as in
 // ProcessSet.
 #pragma once
 
@@ -18,9 +18,9 @@
 
 #include "cli/serve/child_spec.h"
 #include "cli/serve/process_set.h"
-#include "cli/serve/rotating_file.h"
 #include "cli/serve/timeline.h"
 #include "common/clock.h"
+#include "common/rotating_file.h"
 #include "common/status.h"
 
 namespace fathom::client {
@@ -77,6 +77,7 @@ class Supervisor {
   bool Stop(int64_t grace_us);
 
   const ChildState& child(int index) const { return children_[index].state; }
+  int children() const { return static_cast<int>(children_.size()); }
   // Lines about the cluster ("worker-0 died (137); starting it again") since the last call.
   std::vector<std::string> TakeNotes();
 

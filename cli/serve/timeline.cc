@@ -44,6 +44,14 @@ std::vector<Part> CutTimeline(TimeUs begin_us, TimeUs end_us,
   return parts;
 }
 
+std::string SlowText(const std::string& process, TimeUs started_at_us,
+                     const std::vector<PhaseMark>& phases, TimeUs now_us) {
+  std::string text = fmt::format("{} for {:.1f} s", process, (now_us - started_at_us) / 1e6);
+  if (phases.empty()) return text + ", before its first part";
+  return text + fmt::format(", {:.1f} s since {}", (now_us - phases.back().at_us) / 1e6,
+                            phases.back().name);
+}
+
 std::string TimelineText(const std::vector<Part>& parts) {
   int64_t total_us = 0;
   size_t width = 5;

@@ -40,6 +40,10 @@ struct Part {
 std::vector<Part> CutTimeline(TimeUs begin_us, TimeUs end_us,
                               const std::vector<Interval>& intervals);
 
+// What a process whose start takes long has done: "worker-1 for 12.3 s, 8.1 s since headers".
+std::string SlowText(const std::string& process, TimeUs started_at_us,
+                     const std::vector<PhaseMark>& phases, TimeUs now_us);
+
 // A table for people, in milliseconds.
 std::string TimelineText(const std::vector<Part>& parts);
 

@@ -8,31 +8,10 @@
 namespace fathom::scheduler {
 namespace {
 
-bool IsLoading(Phase phase) { return phase == Phase::kLoading || phase == Phase::kCapturing; }
+// The start of an older process is no part of a group's start.
+constexpr int64_t kAgeMaxUs = int64_t{24} * 3600 * 1'000'000;
 
 int64_t Ms(int64_t us) { return us / 1000; }
-
-const char* PhaseName(Phase phase) {
-  switch (phase) {
-    case Phase::kUnspecified:
-      return "UNSPECIFIED";
-    case Phase::kStarting:
-      return "STARTING";
-    case Phase::kIdle:
-      return "IDLE";
-    case Phase::kLoading:
-      return "LOADING";
-    case Phase::kConnecting:
-      return "CONNECTING";
-    case Phase::kCapturing:
-      return "CAPTURING";
-    case Phase::kStepping:
-      return "STEPPING";
-    case Phase::kDraining:
-      return "DRAINING";
-  }
-  return "UNKNOWN";
-}
 
 }  // namespace
 
@@ -72,7 +51,7 @@ absl::Status WorkerGroups::CheckFacts(const Hello& hello) const {
     return FailedPrecondition(
         "worker {} on {}: model {} (weights {:.12}, config {:.12}, blocks of {} tokens, vocabulary "
         "{}), but this cluster's workers serve {} (weights {:.12}, config {:.12}, {}, {}); start "
-        "all workers on the same model folder and --block-tokens",
+        "all workers on the same model folder and --block-size",
         hello.process_id, facts.host, facts.model, facts.weights_digest, hello.config_digest,
         facts.limits.block_tokens, facts.limits.vocab, there.model, there.weights_digest,
         other.hello.config_digest, there.limits.block_tokens, there.limits.vocab);
@@ -95,8 +74,11 @@ void WorkerGroups::OnHello(PeerId control, Hello hello, TimeUs now, GroupActions
     out->closes.emplace_back(control, std::move(status));
     return;
   }
+  NoteDifference(hello, out);
   Worker worker;
   worker.hello = std::move(hello);
+  worker.startup = std::move(worker.hello.worker->startup);
+  worker.started_us = now - std::min(worker.hello.worker->age_us, kAgeMaxUs);
   worker.beat_us = worker.phase_us = worker.progress_us = worker.free_from_us = now;
   workers_.emplace(control, std::move(worker));
   UpdateFacts();
@@ -113,6 +95,8 @@ void WorkerGroups::OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now
   worker.phase = beat.phase;
   worker.progress = beat.progress;
   worker.collective = beat.collective;
+  worker.step = beat.step;
+  worker.work = beat.work;
 }
 
 void WorkerGroups::OnControlDown(PeerId control, const std::string& reason, TimeUs now,
@@ -121,8 +105,10 @@ void WorkerGroups::OnControlDown(PeerId control, const std::string& reason, Time
   if (it == workers_.end()) return;
   const std::optional<GroupId> group = it->second.group;
   const int32_t rank = it->second.rank;
+  std::vector<RankReport> doing;
+  if (group) doing = ReportsOf(*group, groups_.at(*group), now);
   workers_.erase(it);
-  if (group) Lose(*group, rank, fmt::format("control stream ended: {}", reason), now, out);
+  if (group) Lose(*group, rank, fmt::format("control stream ended: {}", reason), now, out, doing);
   UpdateFacts();
   FormGroups(now, out);
 }
@@ -154,7 +140,10 @@ void WorkerGroups::OnExchange(PeerId control, GroupExchange exchange, GroupActio
 void WorkerGroups::OnReady(PeerId control, const GroupReady& ready, TimeUs now, GroupActions* out) {
   const std::optional<GroupId> id = SeatOf(control, ready.term, ready.epoch, ready.rank);
   if (!id) return;
-  groups_.at(*id).ranks[ready.rank].ready = true;
+  Rank& rank = groups_.at(*id).ranks[ready.rank];
+  rank.ready = true;
+  rank.ready_us = now;
+  workers_.at(control).startup = ready.startup;
   ComeUp(*id, now, out);
 }
 
@@ -286,7 +275,7 @@ std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now
   }
   if (IsLoading(worker.phase)) {
     if (now - worker.phase_us <= options_.loading_us) return std::nullopt;
-    return fmt::format("{} for {} ms", PhaseName(worker.phase), Ms(now - worker.phase_us));
+    return fmt::format("{} for {} ms", NameOf(worker.phase), Ms(now - worker.phase_us));
   }
   if (rank.ready && rank.steps) return std::nullopt;
   // Connecting needs all ranks, so its time starts when the last rank has loaded.
@@ -297,7 +286,7 @@ std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now
     since = std::max(since, there.phase_us);
   }
   if (now - since <= options_.connecting_us) return std::nullopt;
-  return fmt::format("not ready after {} ms in {}", Ms(now - since), PhaseName(worker.phase));
+  return fmt::format("not ready after {} ms in {}", Ms(now - since), NameOf(worker.phase));
 }
 
 void WorkerGroups::OnTick(TimeUs now, GroupActions* out) {
@@ -328,6 +317,7 @@ void WorkerGroups::OnTick(TimeUs now, GroupActions* out) {
   }
   if (!losses.empty()) UpdateFacts();
   FormGroups(now, out);
+  NoteWaiting(now, out);
 }
 
 int32_t WorkerGroups::StepsInFlight() const {
@@ -342,6 +332,10 @@ int32_t WorkerGroups::StepsInFlight() const {
 
 void WorkerGroups::UpdateFacts() {
   facts_.groups = Stats().groups_up;
+  facts_.starts.clear();
+  for (const auto& [id, group] : groups_) {
+    if (group.up && facts_.starts.size() < kGroupStartsMax) facts_.starts.push_back(group.start);
+  }
   if (workers_.empty()) return;  // Routers keep checking against the last known facts.
   const Hello& hello = workers_.begin()->second.hello;
   facts_.model = hello.worker->model;

@@ -2,8 +2,10 @@
 // and whether they are alive. The class forms a group when tp * pp matching workers of one host are
 // free, gives it an epoch that was never used in the term, waits until every rank is ready and
 // listens, watches it, and ends it at the first sign of a loss. The surviving workers are then free
-// for a new group with a new epoch. Pure: no IO, no clock. Thread: the driver's. REQUIRES: `now`
-// never decreases.
+// for a new group with a new epoch. Workers on GPUs of several hosts form a group only if their
+// --rank says that they belong together. It also knows what each rank does (Reports), how the start
+// of each group went (ClusterFacts::starts), and why workers are in no group (waiting). Pure: no
+// IO, no clock. Thread: the driver's. REQUIRES: `now` never decreases.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +20,7 @@
 #include "cluster/control_messages.h"
 #include "cluster/messages.h"
 #include "cluster/plan.h"
+#include "cluster/rank_report.h"
 #include "common/group_shape.h"
 #include "common/status.h"
 #include "common/types.h"
@@ -38,6 +41,10 @@ struct WorkerGroupOptions {
   int64_t retry_us = 200'000;
   int64_t retry_max_us = 30'000'000;
   int64_t healthy_us = 10'000'000;  // A group has worked if it was up this long or did a step.
+  // The first line about a group whose start is slow, or about workers without a group, comes after
+  // this time; then the time between two lines doubles up to note_max_us.
+  int64_t note_us = 5'000'000;
+  int64_t note_max_us = 60'000'000;
   // How often OnTick is called. A late call moves all deadlines by its delay.
   int64_t tick_us = 100'000;
 };
@@ -48,8 +55,12 @@ struct GroupActions {
   std::vector<std::pair<PeerId, absl::Status>> closes;
   std::vector<GroupLost> lost;
   std::vector<GroupUp> up;
-  std::vector<std::string> log;  // One line for each group that is formed or ends.
+  std::vector<std::string> log;  // One line for each group that is up or ends, and what is unusual.
 };
+
+inline bool IsLoading(Phase phase) {
+  return phase == Phase::kLoading || phase == Phase::kCapturing;
+}
 
 struct WorkerGroupStats {
   int32_t workers = 0;
@@ -57,7 +68,11 @@ struct WorkerGroupStats {
   uint64_t groups_formed_total = 0;
   uint64_t groups_lost_total = 0;
   uint64_t stale_epoch_rejected_total = 0;  // Results and messages of another term, epoch or rank.
-  std::string last_loss;                    // The last lost group: which rank and why.
+  std::string last_loss;  // The last lost group: which rank, why, and what it did.
+  // Free workers would fill a group, but their hosts keep them from forming one. This and the next
+  // as of the last OnTick.
+  bool apart = false;
+  int64_t longest_still_us = 0;  // The longest time without progress of a rank inside a step.
   int32_t losses_alike = 0;  // Consecutive losses of groups that never worked, for the same reason.
 };
 
@@ -98,6 +113,11 @@ class WorkerGroups {
   int64_t last_step_us() const { return last_step_us_; }
   const ClusterFacts& facts() const { return facts_; }
   WorkerGroupStats Stats() const;
+  // What each rank of each group does, by its last heartbeat; at most kRankReportsMax of them.
+  std::vector<RankReport> Reports(TimeUs now) const;
+  // Why workers are in no group, or what the start of a group waits for, as of the last OnTick; "":
+  // neither.
+  const std::string& waiting() const { return waiting_; }
 
  private:
   struct Worker {
@@ -107,6 +127,11 @@ class WorkerGroups {
     Phase phase = Phase::kUnspecified;
     uint64_t progress = 0;
     uint64_t collective = 0;  // Collectives that its rank has begun in the epoch.
+    StepId step;              // As in the last heartbeat, like `work`.
+    RankWork work;
+    std::vector<StartMark> startup;
+    TimeUs started_us = 0;    // When its process started, by this process's clock.
+    bool was_seated = false;  // It was in a group that came up.
     TimeUs beat_us = 0;       // Time of the last heartbeat.
     TimeUs phase_us = 0;      // Start of the present phase.
     TimeUs progress_us = 0;   // Time of the last sign of progress.
@@ -117,6 +142,7 @@ class WorkerGroups {
     PeerId control;
     std::optional<PeerId> steps;
     bool ready = false;
+    TimeUs ready_us = 0;
     StepId next_result;  // The step of the next result.
   };
   struct Group {
@@ -129,20 +155,39 @@ class WorkerGroups {
     TimeUs up_us = 0;
     StepId next_plan;            // Plans sent so far.
     std::deque<TimeUs> sent_us;  // Of the plans that the answering rank has not answered.
+    GroupStart start;            // Set when the group comes up.
   };
 
   absl::Status CheckFacts(const Hello& hello) const;
+  // Logs how an accepted worker differs from those that are registered.
+  void NoteDifference(const Hello& hello, GroupActions* out) const;
   void FormGroups(TimeUs now, GroupActions* out);
+  void FormAcrossHosts(TimeUs now, GroupActions* out);
+  bool IsFree(const Worker& worker, TimeUs now) const;
   void Form(const std::vector<PeerId>& controls, TimeUs now, GroupActions* out);
   void ComeUp(GroupId id, TimeUs now, GroupActions* out);
-  // `rank` -1: no particular rank.
-  void Lose(GroupId id, int32_t rank, const std::string& reason, TimeUs now, GroupActions* out);
+  // The start of a group that comes up now.
+  GroupStart StartOf(GroupId id, const Group& group, TimeUs now);
+  // `rank` -1: no particular rank. `doing`: what the ranks did, if the lost one is unknown by now.
+  void Lose(GroupId id, int32_t rank, const std::string& reason, TimeUs now, GroupActions* out,
+            const std::optional<std::vector<RankReport>>& doing = std::nullopt);
   // The common part of every end of a group: its streams and ranks are told, and its workers are
   // free.
   void Dissolve(const Group& group, const std::string& reason, TimeUs now, GroupActions* out);
   // Counts the loss of a group for its workers and sets when they may be placed in a group again.
   void HoldBack(const Group& group, int32_t lost_rank, bool worked, TimeUs now);
-  void NoteLoss(const std::string& who, const std::string& reason, bool worked);
+  void NoteLoss(const std::string& who, const std::string& reason, const std::string& did,
+                bool worked);
+  std::vector<RankReport> ReportsOf(GroupId id, const Group& group, TimeUs now) const;
+  int32_t WaitsFor(const Group& group, int32_t rank, int64_t still_us) const;
+  // How long a rank of a group has been without progress inside a step; 0: in none.
+  int64_t StillUs(const Group& group, int32_t rank, TimeUs now) const;
+  // What the start of a group waits for.
+  std::string StartText(GroupId id, const Group& group, TimeUs now) const;
+  // Why free workers are in no group. Sets `*apart` (WorkerGroupStats).
+  std::vector<std::string> FreeTexts(TimeUs now, bool* apart) const;
+  // Renews waiting_, and logs it now and then.
+  void NoteWaiting(TimeUs now, GroupActions* out);
   // The group of a Control peer if (term, epoch, rank) match its seat. Otherwise counts a stale
   // message.
   std::optional<GroupId> SeatOf(PeerId control, TermId term, EpochId epoch, int32_t rank);
@@ -168,6 +213,9 @@ class WorkerGroups {
   ClusterFacts facts_;
   WorkerGroupStats stats_;
   std::string loss_kind_;  // The reason of the last loss without its numbers.
+  std::string waiting_;
+  TimeUs next_note_us_ = 0;  // 0: nothing waits.
+  int64_t note_wait_us_ = 0;
 };
 
 }  // namespace fathom::scheduler

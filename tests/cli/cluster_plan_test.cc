@@ -68,6 +68,25 @@ TEST(ClusterPlanTest, TheRouterAloneHasTheChatTemplate) {
   EXPECT_EQ(std::count(worker.begin(), worker.end(), "--chat-template"), 0);
 }
 
+TEST(ClusterPlanTest, WorkersOfOtherHostsReachTheScheduler) {
+  const ServeOptions options{.model = "m", .scheduler_host = "0.0.0.0"};
+  EXPECT_TRUE(HasPair(SchedulerSpec(options, "/bin"), "--host", "0.0.0.0"));
+  EXPECT_TRUE(HasPair(WorkerSpec(options, "/bin", 5, 0), "--scheduler", "127.0.0.1:5"));
+  const ServeOptions one{.model = "m", .scheduler_host = "10.0.0.1"};
+  EXPECT_TRUE(HasPair(WorkerSpec(one, "/bin", 5, 0), "--scheduler", "10.0.0.1:5"));
+  EXPECT_TRUE(HasPair(WorkerSpec(one, "/bin", 5, 0), "--host", "127.0.0.1"));
+  EXPECT_TRUE(HasPair(RouterSpec(one, "/bin", 5), "--scheduler", "10.0.0.1:5"));
+}
+
+TEST(ClusterPlanTest, EachWorkersNcclWritesBesideItsLog) {
+  const ServeOptions options{.model = "m", .tp = 2, .run_dir = "/run", .nccl_debug = "INFO"};
+  const ChildSpec second = WorkerSpec(options, "/bin", 1, 1);
+  EXPECT_TRUE(HasPair(second, "--nccl-debug", "INFO"));
+  EXPECT_TRUE(HasPair(second, "--nccl-debug-file", "/run/worker-1.nccl.log"));
+  const auto plain = WorkerSpec({.model = "m"}, "/bin", 1, 0).argv;
+  EXPECT_EQ(std::count(plain.begin(), plain.end(), "--nccl-debug"), 0);
+}
+
 TEST(ClusterPlanTest, EachWorkerSeesItsOwnGpu) {
   const auto gpu_of = [](const ServeOptions& options, int32_t index) {
     const ChildSpec spec = WorkerSpec(options, "/bin", 1, index);

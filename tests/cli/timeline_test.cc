@@ -51,5 +51,13 @@ TEST(TimelineTest, PropertyPartsAlwaysAddUp) {
   }
 }
 
+TEST(Timeline, ASlowProcessSaysItsLastPart) {
+  EXPECT_EQ(SlowText("worker-1", 1'000'000, {}, 8'000'000),
+            "worker-1 for 7.0 s, before its first part");
+  EXPECT_EQ(SlowText("worker-1", 1'000'000, {{"config", 1, 2'000'000}, {"headers", 1, 3'500'000}},
+                     8'000'000),
+            "worker-1 for 7.0 s, 4.5 s since headers");
+}
+
 }  // namespace
 }  // namespace fathom::client

@@ -52,20 +52,26 @@ Hello MakeHello() {
   hello.build = "build";
   hello.term_seen = TermId{5};
   hello.config_digest = "config";
-  hello.worker = WorkerFacts{.host = "host",
-                             .device = "cpu",
-                             .memory_bytes = 1 << 20,
-                             .model = "tiny",
-                             .weights_digest = "weights",
-                             .fingerprint = "print",
-                             .limits = {100, 16, 20, 4, 32, 50, 8},
-                             .tp = 2,
-                             .pp = 1,
-                             .preferred_rank = 1,
-                             .health_address = "host:1",
-                             .device_kind = "cuda-sm90",
-                             .dtype = "bfloat16",
-                             .recipe = 2};
+  hello.worker =
+      WorkerFacts{.host = "host",
+                  .device = "cpu",
+                  .memory_bytes = 1 << 20,
+                  .model = "tiny",
+                  .weights_digest = "weights",
+                  .fingerprint = "print",
+                  .limits = {100, 16, 20, 4, 32, 50, 8},
+                  .tp = 2,
+                  .pp = 1,
+                  .preferred_rank = 1,
+                  .health_address = "host:1",
+                  .device_kind = "cuda-sm90",
+                  .dtype = "bfloat16",
+                  .recipe = 2,
+                  .card = "card",
+                  .machine = "machine",
+                  .shared_memory = "shm",
+                  .startup = {{StartPhase::kProcess, 5, 0}, {StartPhase::kWeights, 9, 1 << 20}},
+                  .age_us = 10};
   return hello;
 }
 
@@ -75,10 +81,16 @@ Hello SchedulerHello() {
   hello.role = Role::kScheduler;
   hello.scheduler = SchedulerFacts{
       true, TermId{6}, {"tiny", "config", "print", 1024, 16, 100, 2, 1000, "cpu", "float32"}};
+  hello.scheduler->cluster.starts = {
+      {.group = 3,
+       .epoch = EpochId{4},
+       .us = 100,
+       .ranks = {{1, "me", "host", {{StartPhase::kConnected, 50, 0}}}}}};
   return hello;
 }
 
-constexpr Heartbeat kBeat{TermId{3}, true, Phase::kStepping, StepId{4}, 5, 6, 7};
+constexpr Heartbeat kBeat{
+    TermId{3}, true, Phase::kStepping, StepId{4}, 5, 6, 7, {Activity::kAttention, 0, 9}};
 
 TEST(StreamWire, Route) {
   ExpectSame<pb::RouteUp>(MakeHello());
@@ -98,7 +110,19 @@ TEST(StreamWire, Route) {
   ExpectSame<pb::RouteDown>(SchedulerHello());
   ExpectSame<pb::RouteDown>(kBeat);
   ExpectSame<pb::RouteDown>(Accepted{AttemptId{1}, "request", 7, 3, MakeRecord(), "blob"});
-  ExpectSame<pb::RouteDown>(ClusterStats{1, 2, 3, 4, 5, 6, 7, 8, "why", 9});
+  ClusterStats stats{1, 2, 3, 4, 5, 6, 7, 8, "why", 9, "waits"};
+  ExpectSame<pb::RouteDown>(stats);
+  stats.apart = true;
+  stats.ranks = {{.group = 1,
+                  .rank = 2,
+                  .process_id = "me",
+                  .host = "host",
+                  .phase = Phase::kStepping,
+                  .step = StepId{3},
+                  .work = {Activity::kStageMessage, -1, 4},
+                  .still_us = 5,
+                  .waits_for = 0}};
+  ExpectSame<pb::RouteDown>(stats);
   ExpectSame<pb::RouteDown>(Resign{TermId{4}});
 }
 

@@ -45,6 +45,10 @@ def strike(cluster, asked, victim, how):
         wait_until(lambda: f"rank {rank}" in cluster.client.admin.GetStatus(pb.GetStatusRequest()).last_loss, f"rank {rank} is named", 10)
     except AssertionError as failure:
         named = f"{failure}: {cluster.client.admin.GetStatus(pb.GetStatusRequest()).last_loss}"
+    loss = cluster.client.admin.GetStatus(pb.GetStatusRequest()).last_loss
+    print(f"{how.name} of rank {rank}: {loss}")
+    if named is None and "last heard: " not in loss:
+        named = f"without its place: {loss}"
     if how == signal.SIGSTOP:
         os.kill(pid, signal.SIGCONT)
     for thread in threads:

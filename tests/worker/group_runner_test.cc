@@ -36,8 +36,9 @@ class FakeScheduler {
   FakeScheduler(const GroupShape& shape, std::vector<Membership*> ranks)
       : shape_(shape), ranks_(std::move(ranks)) {}
 
-  // Gives every rank a seat in a new epoch.
-  void Seat(uint64_t epoch, EngineLimits limits = kLimits) {
+  // Gives every rank a seat in a new epoch. `peers`: one for each rank; empty: all on one host.
+  void Seat(uint64_t epoch, EngineLimits limits = kLimits, std::vector<GroupPeer> peers = {}) {
+    if (peers.empty()) peers.assign(ranks_.size(), {"any", "here"});
     std::lock_guard lock(seating_);
     for (int rank = 0; rank < shape_.ranks(); ++rank) {
       GroupSeat seat;
@@ -46,7 +47,7 @@ class FakeScheduler {
       seat.rank = rank;
       seat.tp = shape_.tp;
       seat.pp = shape_.pp;
-      seat.peers.assign(ranks_.size(), {"any", "here"});
+      seat.peers = peers;
       seat.limits = limits;
       ASSERT_EQ(ranks_[static_cast<size_t>(rank)]->Hear({1}), TermVerdict::kObeyed);
       ranks_[static_cast<size_t>(rank)]->Join(seat, 0);
@@ -402,6 +403,34 @@ TEST_P(SelfConnectingTest, ADeviceThatCannotConnectEndsTheEpochWithItsReason) {
   scheduler_.Seat(2);
   scheduler_.WaitReady(2);
   EXPECT_EQ(Answer(2, 3).size(), 3u);
+}
+
+// Containers of one machine may have a /dev/shm each.
+TEST_P(GroupRunnerTest, RanksThatShareNoMemoryAreRefusedByTheirHosts) {
+  std::vector<GroupPeer> peers(static_cast<size_t>(shape_.ranks()),
+                               {"any", "here", "machine", "1:1"});
+  peers.back().host = "there";
+  uint64_t epoch = 1;
+  if (workers_.back()->self_connects) {  // It has ways between hosts.
+    peers.back().machine = "another";
+    scheduler_.Seat(epoch, kLimits, peers);
+    scheduler_.WaitReady(epoch);
+    return;
+  }
+  scheduler_.Seat(epoch, kLimits, peers);  // Two names of one host.
+  scheduler_.WaitReady(epoch);
+  for (const bool machine : {true, false}) {
+    std::vector<GroupPeer> apart = peers;
+    (machine ? apart.back().machine : apart.back().shared_memory) = "another";
+    scheduler_.Seat(++epoch, kLimits, apart);
+    for (int rank = 0; rank < shape_.ranks(); ++rank) {
+      const std::string why = scheduler_.WaitFailed(epoch, rank);
+      EXPECT_NE(why.find("rank 0 is on here"), std::string::npos) << why;
+      EXPECT_NE(why.find(fmt::format("rank {} on there", shape_.ranks() - 1)), std::string::npos)
+          << why;
+      EXPECT_NE(why.find("start them on one host"), std::string::npos) << why;
+    }
+  }
 }
 
 TEST_P(GroupRunnerTest, ASeatBeyondTheLimitsIsRefusedByName) {

@@ -7,12 +7,17 @@
 #include <functional>
 #include <string_view>
 #include <thread>
+#include <utility>
+#include <vector>
 
+#include "common/clock.h"
 #include "common/status.h"
 #include "kernels/dummy_weight.h"
 #include "modeling/spec/rank_model.h"
 #include "tests/modeling/toy_spec.h"
 #include "tests/worker/decoder_rig.h"
+#include "worker/comm/epoch_comm.h"
+#include "worker/progress.h"
 
 namespace fathom::worker {
 namespace {
@@ -118,6 +123,56 @@ TEST(MixedLayers, ChunksChangeNoBitAndRanksChangeLittle) {
     const std::vector<float> whole = LogitsOf(Mixed(), Random, tp, kTokens);
     EXPECT_EQ(whole, LogitsOf(Mixed(), Random, tp, 3)) << tp;
     EXPECT_THAT(whole, ::testing::Pointwise(::testing::FloatNear(1e-3f), one)) << tp;
+  }
+}
+
+// A comm of one of two ranks that notes what the rank does in each collective.
+class NotingComm final : public Comm {
+ public:
+  explicit NotingComm(const Progress* progress) : progress_(*progress) {}
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  absl::Status AllReduceSum(std::span<float>) override { return Note(); }
+  absl::Status AllGather(std::span<const float>, std::span<float>) override { return Note(); }
+  std::vector<RankWork> noted;
+
+ private:
+  absl::Status Note() {
+    noted.push_back(progress_.Now().work);
+    return absl::OkStatus();
+  }
+  const Progress& progress_;
+};
+
+TEST(MixedLayers, ProgressNamesTheLayerAndTheCollectiveInWork) {
+  const ToyCheckpoint checkpoint(Random);
+  Progress progress;
+  NotingComm noting(&progress);
+  RealClock clock;
+  EpochComm comm(0, 2, &clock, &progress);
+  comm.SetTarget(&noting);
+  kernels::ThreadPool pool(1);
+  const RankModel model = RankOf(Mixed(), {.tp = 2, .tp_rank = 0});
+  auto kv = KvCache::Allocate(KvShapeOf(model, 16, 8)).value();
+  auto decoder =
+      Decoder::Load(model, checkpoint, {.step_tokens = 4, .logits_rows = 4, .context_tokens = 64},
+                    kv.get(), &comm, &pool, &progress)
+          .value();
+  const std::vector<ForwardRow> rows = {{.token = 1, .logits = true}};
+  const std::vector<BlockId> blocks = {BlockId{1}};
+  const std::vector<std::span<const BlockId>> tables = {blocks};
+  for (uint64_t step = 0; step < 2; ++step) {
+    progress.BeginStep(StepId{step}, Activity::kPreparing);
+    EXPECT_EQ(progress.Now().work, (RankWork{Activity::kPreparing, -1, 0}));
+    noting.noted.clear();
+    ASSERT_TRUE(decoder->Forward({.rows = rows, .block_tables = tables}).ok());
+    EXPECT_EQ(noting.noted, (std::vector<RankWork>{{Activity::kAttention, 0, 1},
+                                                   {Activity::kMlp, 0, 2},
+                                                   {Activity::kAttention, 1, 3},
+                                                   {Activity::kMlp, 1, 4},
+                                                   {Activity::kHead, -1, 5}}));
+    EXPECT_EQ(progress.Now().step, StepId{step});
+    EXPECT_EQ(progress.Now().collectives, 5 * (step + 1));
   }
 }
 

@@ -145,6 +145,16 @@ TEST(Options, WorkersThatShareAGpuDivideItsMemory) {
   EXPECT_EQ(total({"-tp", "2", "--allow-shared-device"}, int64_t{30} << 30), alone / 2);
 }
 
+TEST(Options, TheSettingsOfNccl) {
+  Options options;
+  EXPECT_FALSE(Parse({"--nccl-interface", "eth0", "--nccl-debug", "INFO", "--nccl-debug-file", "f"},
+                     &options));
+  EXPECT_EQ(options.nccl_interface, "eth0");
+  EXPECT_EQ(options.nccl_debug, "INFO");
+  EXPECT_EQ(options.nccl_debug_file, "f");
+  EXPECT_EQ(Parse({"--nccl-debug", "LOUD"}, &options), kExitUsage);
+}
+
 TEST(Options, WhatADeviceDoesNotDo) {
   const auto refusal = [](bool cuda, const std::vector<std::string>& words) {
     Options options;

@@ -206,11 +206,27 @@ TEST_F(SchedulerClientTest, SaysWhatItIsAndBeatsWithItsProgress) {
   EXPECT_EQ(scheduler_.WaitUp(hears_leader).heartbeat().term(), 6u);
   EXPECT_EQ(registered_, 1);
   progress_.phase = Phase::kStepping;
-  progress_.step = 9;
   progress_.op = 3;
+  progress_.BeginStep(StepId{9}, Activity::kPreparing);
+  progress_.Enter(Activity::kMlp, 4);
   const auto stepping = [](const wire::ControlUp& up) { return up.heartbeat().step() == 9; };
   const wire::Heartbeat beat = scheduler_.WaitUp(stepping).heartbeat();
   EXPECT_EQ(beat.phase(), wire::PHASE_STEPPING);
+  const auto in_layer = [](const wire::ControlUp& up) { return up.heartbeat().layer() == 5; };
+  EXPECT_EQ(scheduler_.WaitUp(in_layer).heartbeat().activity(), wire::ACTIVITY_MLP);
+  // What the device tells has precedence, as long as it tells.
+  struct Probe : DeviceProbe {
+    DeviceWork Read() const override { return {StepId{8}, {Activity::kAttention, 6, 2}, 77}; }
+  };
+  const Probe probe;
+  progress_.SetProbe(&probe);
+  const auto from_device = [](const wire::ControlUp& up) { return up.heartbeat().layer() == 7; };
+  const wire::Heartbeat device = scheduler_.WaitUp(from_device).heartbeat();
+  EXPECT_EQ(device.step(), 8u);
+  EXPECT_EQ(device.collective(), 77u);
+  EXPECT_EQ(device.step_collectives(), 2u);
+  progress_.SetProbe(nullptr);
+  scheduler_.WaitUp(in_layer);
   draining_ = true;
   scheduler_.WaitUp(
       [](const wire::ControlUp& up) { return up.heartbeat().phase() == wire::PHASE_DRAINING; });

@@ -75,6 +75,7 @@ absl::Status GroupRunner::Run() {
   while (std::shared_ptr<Epoch> epoch = membership_->Next()) {
     const GroupSeat& seat = epoch->seat();
     ++epochs_;
+    progress_->MarkStart(StartPhase::kJoined);
     absl::Status status = CheckSeat(seat);
     if (status.ok()) {
       progress_->phase.store(Phase::kLoading);
@@ -128,11 +129,13 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
       device.Leave();
     };
     FATHOM_RETURN_IF_ERROR(device.Join(link.emplace(&epoch, control_)));
+    progress_->MarkStart(StartPhase::kConnected);
     return RunSteps(epoch, device);
   }
   FATHOM_ASSIGN_OR_RETURN(Links links, Connect(epoch));
   const int abort_links = epoch.OnAbort([&links] { links.Abort(); });
   device.comm()->SetTarget(links.comm.get(), links.stages.get());
+  progress_->MarkStart(StartPhase::kConnected);
   const absl::Cleanup leave = [&] {
     epoch.Forget(abort_links);
     device.comm()->SetTarget(nullptr);
@@ -143,6 +146,7 @@ absl::Status GroupRunner::RunSeat(Epoch& epoch, Device& device) {
 absl::Status GroupRunner::RunSteps(Epoch& epoch, Device& device) {
   const GroupSeat& seat = epoch.seat();
   progress_->op.store(0);
+  progress_->MarkStart(StartPhase::kReady);
   control_->SendReady(epoch);
   const GroupShape shape = seat.shape();
   LogInfo("rank {} of {} (stage {} of {}, tp rank {}) in epoch {} of term {}", seat.rank,
@@ -162,12 +166,16 @@ void GroupRunner::Links::Abort() {
 
 absl::StatusOr<GroupRunner::Links> GroupRunner::Connect(Epoch& epoch) {
   const GroupSeat& seat = epoch.seat();
-  for (const GroupPeer& peer : seat.peers) {
-    if (peer.host != seat.peers.front().host) {
-      return FailedPrecondition(
-          "ranks on hosts {} and {}; on the CPU a group's ranks share one host's memory",
-          seat.peers.front().host, peer.host);
-    }
+  const GroupPeer& first = seat.peers.front();
+  for (size_t rank = 1; rank < seat.peers.size(); ++rank) {
+    const GroupPeer& peer = seat.peers[rank];
+    if (ShareMemory(first, peer)) continue;
+    return FailedPrecondition(
+        "rank 0 is on {} (machine {}, /dev/shm {}) and rank {} on {} (machine {}, /dev/shm {}): on "
+        "the CPU the ranks of a group share memory; start them on one host, where they see the "
+        "same /dev/shm",
+        first.host, first.machine, first.shared_memory, rank, peer.host, peer.machine,
+        peer.shared_memory);
   }
   Links links;
   FATHOM_RETURN_IF_ERROR(ConnectStage(epoch, &links));

@@ -56,19 +56,24 @@ struct SchedulerClient::Shared {
 Hello SchedulerClient::Shared::CurrentHello() const {
   Hello current = hello;
   current.term_seen = membership->term();
+  if (progress->start != nullptr) {
+    current.worker->startup = progress->start->Marks();
+    current.worker->age_us = progress->start->AgeUs();
+  }
   return current;
 }
 
 Heartbeat SchedulerClient::Shared::CurrentHeartbeat(bool hears_leader) const {
   const uint64_t op = progress->op.load(std::memory_order_relaxed);
-  const uint64_t collective = progress->collective.load(std::memory_order_relaxed);
+  const DeviceWork now = progress->Now();
   return {.term = membership->term(),
           .hears_leader = hears_leader,
           .phase = draining->load() ? Phase::kDraining : progress->phase.load(),
-          .step = StepId{progress->step.load(std::memory_order_relaxed)},
+          .step = now.step,
           .op = op,
-          .collective = collective,
-          .progress = op + collective + progress->word.load(std::memory_order_relaxed)};
+          .collective = now.collectives,
+          .progress = op + now.collectives + progress->word.load(std::memory_order_relaxed),
+          .work = now.work};
 }
 
 // The stream to one address. It connects, reads and writes until it is told to end.
@@ -305,7 +310,10 @@ void SchedulerClient::SendExchange(const Epoch& epoch, int32_t round, const std:
 
 void SchedulerClient::SendReady(const Epoch& epoch) {
   const GroupSeat& seat = epoch.seat();
-  StreamOf(epoch).Send(ControlUpOf(GroupReady{seat.term, seat.epoch, seat.rank}));
+  StreamOf(epoch).Send(ControlUpOf(GroupReady{seat.term, seat.epoch, seat.rank,
+                                              shared_->progress->start == nullptr
+                                                  ? std::vector<StartMark>()
+                                                  : shared_->progress->start->Marks()}));
 }
 
 void SchedulerClient::SendFailed(const Epoch& epoch, const std::string& message) {

@@ -5,16 +5,17 @@
 // All implementations make the same bits (docs/NUMERICS.md, "All-reduce"), so a group may choose
 // between them by the size of a message (worker/comm/select_comm.h).
 //
-// Thread: one thread enqueues; any thread calls Abort, AsyncError and InWork. A comm lives for one
-// epoch. Errors: ABORTED after Abort, or after a peer or the library failed; what the stream
-// computes after it is void, and every wait on the device ends. An error of the device itself ends
-// the process (worker/cuda/cuda_check.h).
+// Thread: one thread enqueues; any thread calls Abort, AsyncError, InWork and Began. A comm lives
+// for one epoch. Errors: ABORTED after Abort, or after a peer or the library failed; what the
+// stream computes after it is void, and every wait on the device ends. An error of the device
+// itself ends the process (worker/cuda/cuda_check.h).
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "common/status.h"
+#include "worker/comm/device_work.h"
 
 struct CUstream_st;
 
@@ -86,6 +87,10 @@ class DeviceComm {
   virtual absl::Status AsyncError() const = 0;
   // The operation that the device began last, for the message about a group that hangs.
   virtual std::string InWork() const = 0;
+  // The same for heartbeats, without a word about it if the comm does not know. Any thread.
+  virtual CommBegan Began() const { return {}; }
+  // The calls that were enqueued or captured so far. The thread that enqueues.
+  virtual CommCounts Enqueued() const { return {}; }
 };
 
 }  // namespace fathom::worker

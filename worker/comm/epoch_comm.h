@@ -53,9 +53,11 @@ class EpochComm final : public Comm, public StageLinks {
     return Counted([&] { return target_->AllGather(mine, all); });
   }
   absl::Status Send(std::span<const std::byte> bytes) override {
+    const Progress::StageMessage under_way(progress_);
     return Counted([&] { return links_->Send(bytes); });
   }
   absl::Status Receive(std::span<std::byte> bytes) override {
+    const Progress::StageMessage under_way(progress_);
     return Counted([&] { return links_->Receive(bytes); });
   }
 

@@ -52,7 +52,7 @@ class LlamaDecoder final : public Decoder {
  public:
   LlamaDecoder(const RankModel& model, const DecoderLimits& limits,
                std::unique_ptr<ModelWeights> weights, KvCache* kv, Comm* comm,
-               kernels::ThreadPool* pool, std::atomic<uint64_t>* progress)
+               kernels::ThreadPool* pool, Progress* progress)
       : model_(model),
         widest_(WidestOf(model)),
         limits_(limits),
@@ -95,6 +95,9 @@ class LlamaDecoder final : public Decoder {
   void FirstHidden(const ForwardBatch& batch);
   std::span<const float> LastHidden();
   absl::Status Layer(int32_t index);
+  void Enter(Activity activity, int32_t layer) const {
+    if (progress_ != nullptr) progress_->Enter(activity, layer);
+  }
   void WriteKv(const RankLayer& part, const LayerWeights& layer, const KvPlanes& planes);
   void KeepRowsWithLogits(int64_t q_rows);
   void Attention(const RankLayer& part, const KvPlanes& planes);
@@ -126,7 +129,7 @@ class LlamaDecoder final : public Decoder {
   KvCache& kv_;
   Comm& comm_;
   kernels::ThreadPool& pool_;
-  std::atomic<uint64_t>* const progress_;
+  Progress* const progress_;  // May be null.
 
   Activations x_;               // The residual stream.
   Activations normed_;          // The output of a norm, or of a GEMM before its all-reduce.
@@ -146,7 +149,7 @@ absl::StatusOr<std::span<const float>> LlamaDecoder::Forward(const ForwardBatch&
   FirstHidden(batch);
   for (int32_t i = 0; i < static_cast<int32_t>(model_.layers.size()); ++i) {
     FATHOM_RETURN_IF_ERROR(Layer(i));
-    if (progress_ != nullptr) progress_->fetch_add(1, std::memory_order_relaxed);
+    if (progress_ != nullptr) progress_->op.fetch_add(1, std::memory_order_relaxed);
   }
   if (!model_.is_last_stage()) return LastHidden();
   return Head();
@@ -182,6 +185,7 @@ std::span<const float> LlamaDecoder::LastHidden() {
 absl::Status LlamaDecoder::Layer(int32_t index) {
   const RankLayer& part = model_.layers[static_cast<size_t>(index)];
   const LayerWeights& layer = weights_->layers[static_cast<size_t>(index)];
+  Enter(Activity::kAttention, part.index);
   const KvPlanes planes = {.keys = kv_.Plane(index, 0),
                            .values = kv_.Plane(index, 1),
                            .kv_heads = part.attention.kv_heads,
@@ -198,6 +202,7 @@ absl::Status LlamaDecoder::Layer(int32_t index) {
   Attention(part, planes);
   FATHOM_RETURN_IF_ERROR(AddProduct(attended_, layer.o));
 
+  Enter(Activity::kMlp, part.index);
   Norm(x_, layer.ffn_norm, normed_, row_count());
   Product(normed_, layer.gate_up, nullptr, gate_up_, row_count());
   Activate(part.mlp);
@@ -283,6 +288,7 @@ void LlamaDecoder::Attention(const RankLayer& part, const KvPlanes& planes) {
 }
 
 absl::StatusOr<std::span<const float>> LlamaDecoder::Head() {
+  Enter(Activity::kHead, -1);
   const int64_t count = row_count();
   Norm(x_, weights_->final_norm, normed_, count);
   if (comm_.size() == 1) {
@@ -414,7 +420,7 @@ absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(const RankModel& model,
                                                        const Checkpoint& checkpoint,
                                                        const DecoderLimits& limits, KvCache* kv,
                                                        Comm* comm, kernels::ThreadPool* pool,
-                                                       std::atomic<uint64_t>* progress) {
+                                                       Progress* progress) {
   const RankPlace& place = model.place;
   FATHOM_CHECK(limits.step_tokens > 0 && limits.logits_rows > 0 && limits.context_tokens > 0 &&
                    comm->rank() == place.tp_rank && comm->size() == place.tp,

@@ -7,7 +7,6 @@
 // thread; `pool` runs the ops. Load allocates all memory, for DecoderLimits.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -18,6 +17,7 @@
 #include "modeling/spec/rank_model.h"
 #include "worker/comm/comm.h"
 #include "worker/cpu/kv_cache.h"
+#include "worker/progress.h"
 
 namespace fathom {
 class Checkpoint;
@@ -51,15 +51,15 @@ struct ForwardBatch {
 class Decoder {
  public:
   // Loads and packs the slices of this rank. Errors: those of the checkpoint, and INVALID_ARGUMENT
-  // for a weight that is not finite. `kv`, `comm`, `pool` and `progress` (may be null; counts the
-  // layers done) outlive the decoder. REQUIRES: the CPU can compute the model
-  // (modeling/spec/device_kinds.h), `kv` has the planes of the rank, and `comm` its tp rank and
-  // size.
+  // for a weight that is not finite. `kv`, `comm`, `pool` and `progress` (may be null; learns the
+  // layer in work and counts the layers done) outlive the decoder. REQUIRES: the CPU can compute
+  // the model (modeling/spec/device_kinds.h), `kv` has the planes of the rank, and `comm` its tp
+  // rank and size.
   static absl::StatusOr<std::unique_ptr<Decoder>> Load(const RankModel& model,
                                                        const Checkpoint& checkpoint,
                                                        const DecoderLimits& limits, KvCache* kv,
                                                        Comm* comm, kernels::ThreadPool* pool,
-                                                       std::atomic<uint64_t>* progress = nullptr);
+                                                       Progress* progress = nullptr);
   virtual ~Decoder() = default;
 
   // Writes the keys and values of the rows. In the last stage returns the logits [rows with

@@ -46,9 +46,8 @@ absl::StatusOr<Device*> ModelHost::ForRank(int rank) {
     auto loaded = std::make_unique<Loaded>(place, clock_, progress_);
     const DecoderLimits limits{options_.limits.step_tokens, options_.logits_rows,
                                options_.limits.context_tokens};
-    FATHOM_ASSIGN_OR_RETURN(loaded->decoder,
-                            Decoder::Load(model, *checkpoint_, limits, kv_.get(), &loaded->comm,
-                                          pool_.get(), &progress_->op));
+    FATHOM_ASSIGN_OR_RETURN(loaded->decoder, Decoder::Load(model, *checkpoint_, limits, kv_.get(),
+                                                           &loaded->comm, pool_.get(), progress_));
     loaded->device =
         std::make_unique<CpuDevice>(CpuDeviceParts{.decoder = loaded->decoder.get(),
                                                    .kv = kv_.get(),

@@ -35,7 +35,7 @@ std::string ReasonOf(const std::vector<std::string>& all) {
 
 bool OnOneHost(const GroupSeat& seat) {
   for (const GroupPeer& peer : seat.peers) {
-    if (peer.host != seat.peers.front().host) return false;
+    if (!OnOneMachine(peer, seat.peers.front())) return false;
   }
   return true;
 }

@@ -162,6 +162,7 @@ absl::Status CudaDevice::Join(GroupLink& group) {
   group.OnAbort([comms = &comms_] { comms->Abort(); });
   rank_->decoder->SetComms({comms_.layers.get(), comms_.rows.get(), comms_.samples.get()});
   if (inbox_ != nullptr) inbox_->Begin(comms_.samples.get());
+  options.progress->SetProbe(this);
   return absl::OkStatus();
 }
 
@@ -182,12 +183,15 @@ absl::Status CudaDevice::CheckAlike(GroupLink& group) const {
 
 void CudaDevice::Leave() {
   if (!comms_.connected()) return;
+  rank_->options.progress->SetProbe(nullptr);
   comms_.Abort();
   FATHOM_CUDA(cudaStreamSynchronize(rank_->stream));
   if (inbox_ != nullptr) inbox_->End();
   rank_->graphs.Clear();  // What they do between ranks ends with the comms.
   rank_->decoder->SetComms({});
   comms_ = {};
+  on_device_.Clear();
+  collectives_.clear();
 }
 
 absl::Status CudaDevice::Submit(const StepBatch& batch) {
@@ -200,9 +204,31 @@ absl::Status CudaDevice::Submit(const StepBatch& batch) {
     FATHOM_RETURN_IF_ERROR(Admit(batch.step, admit, buffers, &used));
   }
   builder_.Build(batch, buffers.input, &buffers.step);
+  const CommCounts before = EnqueuedCollectives();
   FATHOM_RETURN_IF_ERROR(Compute(batch, buffers));
+  if (comms_.connected()) NoteCollectives(batch.step, buffers.step, before);
   ++submitted_;
   return absl::OkStatus();
+}
+
+CommCounts CudaDevice::EnqueuedCollectives() const {
+  return comms_.layers == nullptr ? CommCounts() : comms_.layers->Enqueued();
+}
+
+DeviceWork CudaDevice::Read() const {
+  const DeviceComm& comm = comms_.layers != nullptr ? *comms_.layers : *comms_.rows;
+  return on_device_.WorkOf(comm.Began(), rank_->options.model.layers.front().index);
+}
+
+void CudaDevice::NoteCollectives(StepId id, const BuiltStep& step, const CommCounts& before) {
+  CommCounts counts = EnqueuedCollectives() - before;
+  if (step.graphable && counts.meetings > 0) {
+    collectives_[step.shape] = counts;
+  } else if (const auto known = collectives_.find(step.shape);
+             step.graphable && known != collectives_.end()) {
+    counts = known->second;
+  }
+  on_device_.Queue(id, counts);
 }
 
 absl::Status CudaDevice::Compute(const StepBatch& batch, const StepBuffers& buffers) {

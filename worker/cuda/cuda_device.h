@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "kernels/cuda/linear/cublas_lt.h"
 #include "kernels/cuda/rows/block_ops.h"
 #include "kernels/cuda/sampler/sampler.h"
+#include "worker/comm/device_work.h"
 #include "worker/cuda/connect_ranks.h"
 #include "worker/cuda/cuda_backend.h"
 #include "worker/cuda/cuda_decoder.h"
@@ -29,6 +31,7 @@
 #include "worker/cuda/sample_inbox.h"
 #include "worker/cuda/step_builder.h"
 #include "worker/engine/device.h"
+#include "worker/progress.h"
 
 namespace fathom::worker {
 
@@ -50,7 +53,7 @@ struct CudaRank {
   GraphCache graphs;
 };
 
-class CudaDevice final : public Device {
+class CudaDevice final : public Device, private DeviceProbe {
  public:
   // REQUIRES: all members of `rank` are set.
   explicit CudaDevice(std::unique_ptr<CudaRank> rank);
@@ -82,6 +85,12 @@ class CudaDevice final : public Device {
   StepBuffers& BuffersOf(uint64_t number) { return buffers_[number % buffers_.size()]; }
 
   absl::Status CheckAlike(GroupLink& group) const;
+  // Any thread, while the rank is in a group.
+  DeviceWork Read() const override;
+  CommCounts EnqueuedCollectives() const;  // Of the layers.
+  // Notes the collectives of a queued step; `before`: those before it.
+  void NoteCollectives(StepId id, const BuiltStep& step, const CommCounts& before);
+
   // Each queues a part of a step.
   void CopyBlocks(std::span<const BlockCopy> copies);
   void ZeroBlocks(std::span<const BlockId> blocks);
@@ -99,7 +108,10 @@ class CudaDevice final : public Device {
   const RankPlace& place() const { return rank_->options.model.place; }
 
   const std::unique_ptr<CudaRank> rank_;
-  RankComms comms_;                     // Of the epoch; none with one rank.
+  RankComms comms_;  // Of the epoch; none with one rank.
+  StepsOnDevice on_device_;
+  // The collectives of a step of each shape that may have a graph; a replayed graph enqueues none.
+  std::map<CudaStepShape, CommCounts> collectives_;
   std::unique_ptr<SampleInbox> inbox_;  // In the first of several stages.
   const int64_t admit_bytes_;           // Size of StepBuffers::admits.
   StepBuilder builder_;

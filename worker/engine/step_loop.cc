@@ -92,8 +92,8 @@ absl::Status StepLoop::ReadAndSubmit() {
     step.plan = std::move(plan);
     step.stream = {
         .read_at_us = read_at, .submit_from_us = clock.Now(), .read_us = read_at - begin};
-    parts_.progress->step.store(step.plan.step.value);
-    parts_.progress->word.fetch_add(1);
+    parts_.progress->BeginStep(step.plan.step,
+                               pipelined() ? Activity::kOnDevice : Activity::kPreparing);
     FATHOM_RETURN_IF_ERROR(engine_.Submit(step.plan, &step.submitted));
     step.stream.submit_end_us = clock.Now();
     Change([this] { ++submitted_; });

@@ -163,6 +163,44 @@ v1::Limits ToProto(const std::vector<FieldLimit>& limits) {
   return response;
 }
 
+namespace {
+
+void FillRank(const RankReport& from, v1::RankStatus* to) {
+  to->set_group(from.group);
+  to->set_rank(from.rank);
+  to->set_process_id(from.process_id);
+  to->set_host(from.host);
+  to->set_phase(NameOf(from.phase));
+  to->set_step(from.step.value);
+  to->set_activity(NameOf(from.work.activity));
+  if (from.work.layer >= 0) to->set_layer(from.work.layer);
+  to->set_step_collectives(from.work.step_collectives);
+  to->set_still_ms(from.still_us / 1000);
+  if (from.waits_for >= 0) to->set_waits_for(from.waits_for);
+  to->set_doing(DescribeWork(from));
+}
+
+void FillStart(const GroupStart& from, v1::GroupStart* to) {
+  to->set_group(from.group);
+  to->set_epoch(from.epoch.value);
+  to->set_total_us(from.us);
+  if (!from.ranks.empty()) to->set_slowest_rank(from.ranks[SlowestOf(from)].rank);
+  for (const RankStart& rank : from.ranks) {
+    v1::RankStart* there = to->add_ranks();
+    there->set_rank(rank.rank);
+    there->set_process_id(rank.process_id);
+    there->set_host(rank.host);
+    for (const StartMark& mark : rank.marks) {
+      v1::StartMark* part = there->add_marks();
+      part->set_phase(NameOf(mark.phase));
+      part->set_at_us(mark.at_us);
+      part->set_bytes(mark.bytes);
+    }
+  }
+}
+
+}  // namespace
+
 v1::ClusterStatus ToProto(const StatusAnswer& answer) {
   const Sessions::View& view = answer.view;
   v1::ClusterStatus status;
@@ -177,11 +215,15 @@ v1::ClusterStatus ToProto(const StatusAnswer& answer) {
   status.set_blocks_used(view.stats.blocks_used);
   status.set_last_loss(view.stats.last_loss);
   status.set_losses_alike(view.stats.losses_alike);
+  status.set_waiting(view.stats.waiting);
+  status.set_apart(view.stats.apart);
+  for (const RankReport& rank : view.stats.ranks) FillRank(rank, status.add_ranks());
   if (!view.facts) return status;
   status.set_term(view.term.value);
   status.set_groups(view.facts->groups);
   status.set_fingerprint(view.facts->fingerprint);
   status.set_context_tokens(view.facts->context_tokens);
+  for (const GroupStart& start : view.facts->starts) FillStart(start, status.add_starts());
   return status;
 }
 

@@ -65,7 +65,7 @@ bool Takes(Way way, int rows, int width) {
 
 void Reduce(CommRanks* ranks, Way way, const std::function<AllReduceArgs(int)>& args_of) {
   if (way == Way::kPush) {
-    ranks->ForEach([&](int r) { return AllReducePush(ranks->context(r), args_of(r)); });
+    ranks->ForEach([&](int r) { return AllReducePush(ranks->context(r), args_of(r)); }, true);
     return;
   }
   if (way == Way::kOneShot) {

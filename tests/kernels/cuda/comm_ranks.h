@@ -91,12 +91,10 @@ class CommRanks {
     return reinterpret_cast<T*>(g.regions[rank] + g.layout.partials[buffer]);
   }
 
-  // Calls `launch` for each rank, which launches one kernel.
-  void ForEach(const std::function<cudaError_t(int rank)>& launch) {
-    if (Sanitized()) {
-      OpenMeetings();
-      FillInboxes();
-    }
+  // Calls `launch` for each rank, which launches one kernel; `pushes`: an AllReducePush.
+  void ForEach(const std::function<cudaError_t(int rank)>& launch, bool pushes = false) {
+    if (Sanitized()) OpenMeetings();
+    if (Sanitized() && pushes) FillInboxes();
     for (int r = 0; r < size(); ++r) {
       EXPECT_CUDA(launch(r));
       if (Sanitized()) EXPECT_CUDA(cudaStreamSynchronize(stream(r)));

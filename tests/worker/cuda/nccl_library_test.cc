@@ -3,16 +3,42 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
 
 #include "worker/comm/cuda/nccl_comm.h"
+#include "worker/comm/nccl_log.h"
+#include "worker/comm/nccl_settings.h"
 
 namespace fathom::worker {
 namespace {
 
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
+
+// Where there is an NCCL, also without a GPU: it opens our pipe by the name that it is given. The
+// first test, because NCCL reads its variables once.
+TEST(NcclLibrary, WhatTheLibraryWritesIsInTheLog) {
+  if (!OpenNccl().ok()) GTEST_SKIP() << ToString(OpenNccl().status());
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("fathom-nccl-" + std::to_string(getpid()) + ".log");
+  ASSERT_TRUE(
+      ApplyNcclSettings({.interface = "lo", .debug = "INFO", .debug_file = path.string()}).ok());
+  const auto id = MakeNcclId();
+  if (!id.ok()) {
+    EXPECT_THAT(std::string(Message(id.status())), HasSubstr("last lines of NCCL"));
+  }
+  EXPECT_THAT(NcclLogTail(), HasSubstr("NCCL INFO"));
+  std::ifstream file(path);
+  const std::string written{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  EXPECT_THAT(written, HasSubstr("NCCL INFO"));
+  std::filesystem::remove(path);
+}
 
 TEST(NcclLibrary, AVersionIsFoundAndNeeded) {
   EXPECT_EQ(NcclVersionText(22809), "2.28.9");

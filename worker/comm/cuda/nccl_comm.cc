@@ -13,6 +13,7 @@
 #include "kernels/cuda/comm/all_reduce.h"
 #include "kernels/cuda/rows/rmsnorm.h"
 #include "worker/comm/cuda/nccl_api.h"
+#include "worker/comm/nccl_log.h"
 #include "worker/cuda/cuda_check.h"
 
 namespace fathom::worker {
@@ -181,8 +182,8 @@ absl::Status NcclComm::Settle(const char* name, ncclResult_t result) {
     if (abort_.load()) return AsyncError();
     if (options_.clock->Now() > deadline) {
       Abort();
-      return DeadlineExceeded("rank {}: {} did not end within {} ms: a rank of the group is late",
-                              options_.rank, name, options_.deadline_us / 1000);
+      return DeadlineExceeded("rank {}: {} did not end within {} ms: a rank of the group is late{}",
+                              options_.rank, name, options_.deadline_us / 1000, NcclLogTail());
     }
     if (polls < kQuickPolls) {
       std::this_thread::yield();
@@ -323,8 +324,9 @@ void NcclComm::Abort() {
 
 absl::Status NcclComm::AsyncError() const {
   if (const int error = error_.load(); error != 0) {
-    return Unavailable("rank {}: NCCL failed: {}; the last operation was {}", options_.rank,
-                       api_.error_string(static_cast<ncclResult_t>(error)), InWork());
+    return Unavailable("rank {}: NCCL failed: {}; the last operation was {}{}", options_.rank,
+                       api_.error_string(static_cast<ncclResult_t>(error)), InWork(),
+                       NcclLogTail());
   }
   if (!abort_.load()) return absl::OkStatus();
   return Aborted("the group's comm over NCCL was aborted; the last operation was {}", InWork());
@@ -341,8 +343,8 @@ absl::StatusOr<std::string> MakeNcclId(const char* library) {
   FATHOM_ASSIGN_OR_RETURN(const NcclApi* const api, OpenNccl(library));
   ncclUniqueId id = {};
   if (const ncclResult_t result = api->unique_id(&id); result != ncclSuccess) {
-    return Unavailable("NCCL makes no id: {} ({})", api->error_string(result),
-                       api->last_error(nullptr));
+    return Unavailable("NCCL makes no id: {} ({}){}", api->error_string(result),
+                       api->last_error(nullptr), NcclLogTail());
   }
   std::string bytes(kIdMagic);
   const int32_t version = api->version;

@@ -199,12 +199,16 @@ device::AllReduceArgs PeerComm::ArgsOf(const ReduceRows& rows) {
 absl::Status PeerComm::AllReducePush(const CommStream& on, const ReduceRows& rows) {
   FATHOM_RETURN_IF_ERROR(AsyncError());
   FATHOM_CUDA(device::AllReducePush(Context(on), ArgsOf(rows)));
+  ++enqueued_.reduces;
+  ++enqueued_.meetings;
   return absl::OkStatus();
 }
 
 absl::Status PeerComm::AllReduceOneShot(const CommStream& on, const ReduceRows& rows) {
   FATHOM_RETURN_IF_ERROR(AsyncError());
   FATHOM_CUDA(device::AllReduceOneShot(Context(on), ArgsOf(rows)));
+  ++enqueued_.reduces;
+  ++enqueued_.meetings;
   return absl::OkStatus();
 }
 
@@ -213,6 +217,8 @@ absl::Status PeerComm::AllReduceTwoShot(const CommStream& on, const ReduceRows& 
   const device::AllReduceArgs args = ArgsOf(rows);
   FATHOM_CUDA(device::AllReduceTwoShotSum(Context(on), args));
   FATHOM_CUDA(device::AllReduceTwoShotFinish(Context({on.stream, true}), args));
+  ++enqueued_.reduces;
+  enqueued_.meetings += 2;
   return absl::OkStatus();
 }
 
@@ -231,6 +237,8 @@ absl::Status PeerComm::AllGather(const CommStream& on, const void* mine, void* a
   FATHOM_RETURN_IF_ERROR(AsyncError());
   FATHOM_CHECK(opened_ && bytes <= options_.sizes.gather_bytes);
   FATHOM_CUDA(device::PeerGather(Context(on), {group_, mine, all, bytes}));
+  ++enqueued_.gathers;
+  ++enqueued_.meetings;
   return absl::OkStatus();
 }
 
@@ -238,6 +246,8 @@ absl::Status PeerComm::ExchangeRows(const CommStream& on, int rows, int64_t row_
   FATHOM_RETURN_IF_ERROR(AsyncError());
   FATHOM_CHECK(opened_ && rows * row_bytes <= options_.sizes.exchange_bytes);
   FATHOM_CUDA(device::PeerExchange(Context(on), group_));
+  ++enqueued_.gathers;
+  ++enqueued_.meetings;
   return absl::OkStatus();
 }
 
@@ -270,6 +280,27 @@ std::string PeerComm::InWork() const {
   const uint64_t progress = __atomic_load_n(&words_->progress, __ATOMIC_ACQUIRE);
   return fmt::format("{} {}", NameOf(device::ProgressOp(progress)),
                      device::ProgressNumber(progress));
+}
+
+CommBegan PeerComm::Began() const {
+  const uint64_t progress = __atomic_load_n(&words_->progress, __ATOMIC_ACQUIRE);
+  const uint32_t number = device::ProgressNumber(progress);
+  switch (device::ProgressOp(progress)) {
+    case device::CommOp::kNone:
+      break;
+    case device::CommOp::kPush:
+    case device::CommOp::kOneShot:
+    case device::CommOp::kTwoShotSum:
+    case device::CommOp::kTwoShotFinish:
+      return {CommBegan::Kind::kReduce, number};
+    case device::CommOp::kGather:
+    case device::CommOp::kExchange:
+      return {CommBegan::Kind::kGather, number};
+    case device::CommOp::kSend:
+    case device::CommOp::kRecv:
+      return {CommBegan::Kind::kMessage, 0};
+  }
+  return {};
 }
 
 }  // namespace fathom::worker

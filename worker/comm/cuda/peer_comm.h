@@ -63,6 +63,8 @@ class PeerComm final : public DeviceComm {
   void Abort() override;
   absl::Status AsyncError() const override;
   std::string InWork() const override;
+  CommBegan Began() const override;
+  CommCounts Enqueued() const override { return enqueued_; }
 
   // For tests and benchmarks: by the named way. REQUIRES: the ranks can take it.
   absl::Status AllReducePush(const CommStream& on, const ReduceRows& rows);
@@ -89,6 +91,7 @@ class PeerComm final : public DeviceComm {
   kernels::cuda::CommHostWords* words_ = nullptr;   // In host memory.
   bool mapped_[kernels::cuda::kCommRanksMax] = {};  // By a handle of the driver.
   std::atomic<bool> aborted_ = false;
+  CommCounts enqueued_;
 };
 
 }  // namespace fathom::worker

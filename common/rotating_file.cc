@@ -1,4 +1,4 @@
-#include "cli/serve/rotating_file.h"
+#include "common/rotating_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -9,7 +9,7 @@
 #include <cstring>
 #include <utility>
 
-namespace fathom::client {
+namespace fathom {
 
 RotatingFile::RotatingFile(std::string path, int64_t bytes_max)
     : path_(std::move(path)), bytes_max_(bytes_max) {}
@@ -71,4 +71,4 @@ void RotatingFile::Append(std::string_view line) {
   }
 }
 
-}  // namespace fathom::client
+}  // namespace fathom

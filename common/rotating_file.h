@@ -1,4 +1,4 @@
-// cli/serve/rotating_file.h: a bounded text file to which lines are appended, also over several
+// common/rotating_file.h: a bounded text file to which lines are appended, also over several
 // lives of its writers. A full file becomes PATH.1 (replacing the old one), and a new file begins.
 // Thread: one owner.
 #pragma once
@@ -10,7 +10,7 @@
 
 #include "common/status.h"
 
-namespace fathom::client {
+namespace fathom {
 
 class RotatingFile {
  public:
@@ -39,4 +39,4 @@ class RotatingFile {
   int64_t dropped_lines_ = 0;
 };
 
-}  // namespace fathom::client
+}  // namespace fathom
