@@ -87,6 +87,7 @@ class GrpcSchedulerLink::Impl {
   // Handles the messages that only the leader may send.
   void OnLeader(RouteStream* stream, RouteDownMessage message);
   void OnDone(RouteStream* stream, const grpc::Status& status);
+  void OnReleased();
   // The id of the leader's stream if it is `stream`, else 0.
   StreamId LeaderId(const RouteStream* stream);
   void LoseLeader(const RouteStream* stream);
@@ -101,7 +102,7 @@ class GrpcSchedulerLink::Impl {
   std::mutex mutex_;
   std::condition_variable gone_;
   std::deque<Peer> peers_;
-  int streams_ = 0;  // Streams whose OnDone has not come yet.
+  int streams_ = 0;  // Streams that may still refer to a channel.
   bool stopping_ = false;
   KnownTerm term_;
   std::shared_ptr<RouteStream> leader_;
@@ -142,12 +143,14 @@ void GrpcSchedulerLink::Impl::Dial(Peer& peer, TimeUs now) {
   handler.done = [this](RouteStream* stream, const grpc::Status& status) {
     OnDone(stream, status);
   };
-  const auto stream = RouteStream::Make(options_.outbox_bytes_max, std::move(handler));
+  std::shared_ptr<RouteStream> stream;
   wire::RouteUp hello;
   {
     std::lock_guard lock(mutex_);
     if (stopping_) return;
     ++streams_;
+    handler.channel_user = std::shared_ptr<void>(nullptr, [this](void*) { OnReleased(); });
+    stream = RouteStream::Make(options_.outbox_bytes_max, std::move(handler));
     ToWire(HelloLocked(), &hello);
     peer.stream = stream;
     peer.link.Dialled(now);
@@ -165,7 +168,11 @@ void GrpcSchedulerLink::Impl::OnDone(RouteStream* stream, const grpc::Status& st
             status.error_message().empty() ? "it ended" : status.error_message());
   }
   peer->link.Ended(clock_->Now());
-  peer->stream = nullptr;
+  peer->stream = nullptr;  // gRPC's callback still holds it.
+}
+
+void GrpcSchedulerLink::Impl::OnReleased() {
+  std::lock_guard lock(mutex_);
   --streams_;
   gone_.notify_all();
 }
@@ -315,6 +322,7 @@ void GrpcSchedulerLink::Impl::Stop() {
     }
   }
   for (const auto& stream : streams) stream->Cancel();
+  streams.clear();
   std::unique_lock lock(mutex_);
   gone_.wait(lock, [this] { return streams_ == 0; });
 }

@@ -26,6 +26,10 @@ class RouteStream final
     std::function<void(RouteStream*)> writable;  // There is room, after a Send that found none.
     // The last call; the stream may be destroyed after it.
     std::function<void(RouteStream*, const grpc::Status&)> done;
+    // Released when the stream no longer refers to its channel, which its ClientContext does until
+    // it is destroyed. If a thread of gRPC released a channel last, it would have to join itself,
+    // and gRPC 1.51 then frees what the thread uses. So the owner of the channel waits for this.
+    std::shared_ptr<void> channel_user;
   };
 
   static std::shared_ptr<RouteStream> Make(size_t outbox_bytes_max, Handler handler);
@@ -45,7 +49,7 @@ class RouteStream final
       : outbox_bytes_max_(outbox_bytes_max), handler_(std::move(handler)) {}
 
   const size_t outbox_bytes_max_;
-  const Handler handler_;
+  const Handler handler_;  // Before context_, so that it is destroyed after it.
   grpc::ClientContext context_;
   Down incoming_;  // Owned by the read in flight.
   Up outgoing_;    // Owned by the write in flight.
