@@ -13,7 +13,8 @@ import time
 from gpu_host import Failed, last_lines
 import gpu_rows
 
-CLEAN, LAUNCHES, REPORTED, NOT_ENDED, NOT_BEGUN = OUTCOMES = ("clean", "clean in single launches", "reported", "not ended", "not begun")
+CLEAN, LAUNCHES, REPORTED, NOT_ENDED, NOT_BEGUN, SKIPPED = OUTCOMES = ("clean", "clean in single launches", "reported", "not ended",
+                                                                       "not begun", "skips itself")
 TIMED_OUT = 124
 LAUNCHES_MAX = 5  # The most single launches of a test that are checked.
 # racecheck does not check the kernels of cuBLASLt, which are not part of this project.
@@ -91,6 +92,8 @@ class Checker:
         # The tool has an exit code of its own for a test without a launch.
         untouched = code == 255 and "[  PASSED  ] 1 test" in text and "before first instrumented API call" in text
         outcome = {0: CLEAN, TIMED_OUT: NOT_ENDED}.get(0 if untouched else code, REPORTED)
+        if "[  SKIPPED ] 1 test" in text and code in (0, 255):  # Its ranks must run at the same time, or it needs more devices.
+            outcome = SKIPPED
         return outcome, f"ended with {code}: {last_lines(text, 4)}" if outcome == REPORTED else ""
 
     def single_launches(self, program, name):
@@ -139,7 +142,7 @@ def sanitizer(host, programs):
         clean = sum(outcome in (CLEAN, LAUNCHES) for _, outcome, _, _ in mine)
         bad = [f"{test}: {said}" for test, outcome, _, said in mine if outcome == REPORTED]
         host.check(f"sanitizer_{tool}", clean, clean + len(bad), bad)
-        for outcome in (LAUNCHES, NOT_ENDED, NOT_BEGUN):
+        for outcome in (LAUNCHES, NOT_ENDED, NOT_BEGUN, SKIPPED):
             names = [f"{test} ({said})" if said else test for test, its, _, said in mine if its == outcome]
             if names:
                 host.say(f"     {outcome} under {tool}, {len(names)}: {'; '.join(names)}")

@@ -158,7 +158,7 @@ TYPED_TEST(CommTest, EachWayEqualsTheOrderedSumAndTheNorm) {
       const int largest = gpu_test::Sanitized() ? 70 : 2100;
       CommRanks ranks(SizesOf(size, largest, width));
       int buffer = 0;
-      for (const int rows : {1, 2, 5, 16, 31, 64, 70, 513, 2100}) {
+      for (const int rows : gpu_test::Cases({1, 2, 5, 16, 31, 64, 70, 513, 2100})) {
         if (rows > largest) continue;
         const Shape<TypeParam> shape(ranks, rows, width);
         for (const Way way : kWays) {
