@@ -34,6 +34,7 @@ struct Settings {
   // In the units of their flags.
   int64_t heartbeat_timeout_ms = driver.groups.heartbeat_silence_us / 1000;
   int64_t stall_timeout_ms = driver.groups.stall_us / 1000;
+  int64_t device_stall_timeout_ms = driver.groups.device_stall_us / 1000;
   int64_t load_timeout_s = driver.groups.loading_us / 1'000'000;
   int64_t connect_timeout_s = driver.groups.connecting_us / 1'000'000;
   int64_t drain_ms = driver.drain_us / 1000;
@@ -71,6 +72,8 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
             "A router or worker that is silent for so long is taken for dead.");
   flags.Add("--stall-timeout-ms", &settings->stall_timeout_ms, 500, 3'600'000,
             "A rank without progress inside a step for so long is taken for dead.");
+  flags.Add("--device-stall-timeout-ms", &settings->device_stall_timeout_ms, 500, 3'600'000,
+            "The same for a GPU that shares its layers with others.");
   flags.Add("--load-timeout-s", &settings->load_timeout_s, 1, 86'400,
             "Longest time a rank may load weights.");
   flags.Add("--connect-timeout-s", &settings->connect_timeout_s, 1, 3'600,
@@ -101,6 +104,7 @@ int Main(int argc, char** argv) {
   options.drain_us = settings.drain_ms * 1000;
   options.groups.heartbeat_silence_us = settings.heartbeat_timeout_ms * 1000;
   options.groups.stall_us = settings.stall_timeout_ms * 1000;
+  options.groups.device_stall_us = settings.device_stall_timeout_ms * 1000;
   options.groups.loading_us = settings.load_timeout_s * 1'000'000;
   options.groups.connecting_us = settings.connect_timeout_s * 1'000'000;
 

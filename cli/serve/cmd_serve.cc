@@ -89,6 +89,7 @@ struct GpuSwitches {
     options->worker_switches.emplace_back("--allow-shared-device");
     // The processes take turns on the device, so a step may take many times as long.
     options->scheduler_flags.emplace_back("--stall-timeout-ms", "30000");
+    options->scheduler_flags.emplace_back("--device-stall-timeout-ms", "30000");
   }
 };
 

@@ -258,6 +258,12 @@ bool WorkerGroups::IsBehindAll(const Group& group, int32_t rank) const {
   return true;
 }
 
+bool WorkerGroups::TellsMeetings(const Worker& worker) {
+  if (worker.hello.worker->device_kind == "cpu") return false;
+  const Activity doing = worker.work.activity;
+  return doing == Activity::kAttention || doing == Activity::kMlp || doing == Activity::kHead;
+}
+
 std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now) const {
   if (now - worker.beat_us > options_.heartbeat_silence_us) {
     return fmt::format("no heartbeat for {} ms", Ms(now - worker.beat_us));
@@ -266,7 +272,8 @@ std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now
   const Group& group = groups_.at(*worker.group);
   const Rank& rank = group.ranks[worker.rank];
   if (group.up) {
-    if (rank.next_result == group.next_plan || now - worker.progress_us <= options_.stall_us) {
+    const int64_t stall_us = TellsMeetings(worker) ? options_.device_stall_us : options_.stall_us;
+    if (rank.next_result == group.next_plan || now - worker.progress_us <= stall_us) {
       return std::nullopt;
     }
     if (!IsBehindAll(group, worker.rank)) return std::nullopt;  // It waits for another rank.

@@ -33,6 +33,9 @@ struct WorkerGroupOptions {
   // The progress word of the rank that the others wait for did not change for so long inside a
   // step.
   int64_t stall_us = 10'000'000;
+  // The same for a GPU that tells its last meeting with its peers: it has two in each layer, while
+  // a CPU may be long in one op.
+  int64_t device_stall_us = 4'000'000;
   int64_t loading_us = 600'000'000;    // The longest time in LOADING or CAPTURING.
   int64_t connecting_us = 30'000'000;  // The longest time in another phase before the group is up.
   // A rank that ended its group waits this long before it is placed in a group again. If several
@@ -197,6 +200,8 @@ class WorkerGroups {
   // behind by its collectives.
   bool IsBehindAll(const Group& group, int32_t rank) const;
   // The reason why this worker counts as lost, or nullopt.
+  // Whether a change of its progress word means a meeting with its peers on the device.
+  static bool TellsMeetings(const Worker& worker);
   std::optional<std::string> LossOf(const Worker& worker, TimeUs now) const;
   void UpdateFacts();
 

@@ -82,6 +82,26 @@ TEST_F(WorkerReportTest, ALossNamesTheStepTheLayerAndTheCollectiveOfEachRank) {
                                                HasSubstr("last heard: step 0, layer 1 MLP")));
 }
 
+// Two GPUs meet twice in each layer, so one that stands still is noticed before a CPU's long op
+// would be. Over NCCL a GPU does not tell its meetings.
+TEST_F(WorkerReportTest, AGpuThatTellsItsMeetingsIsLostSooner) {
+  BringUp();
+  Plan(0);
+  const auto hang_in_rank1 = [&](Activity doing, int64_t us) {
+    for (const TimeUs end = now_ + us; now_ < end;) {
+      now_ += options_.tick_us;
+      At(0, 0, Activity::kAttention, 2, 5);
+      At(1, 0, doing, 1, 4);
+      groups_.OnTick(now_, &out_);
+    }
+  };
+  ASSERT_LT(options_.device_stall_us, 5'000'000);
+  hang_in_rank1(Activity::kOnDevice, options_.device_stall_us + 500'000);
+  EXPECT_THAT(out_.lost, IsEmpty());
+  hang_in_rank1(Activity::kMlp, options_.tick_us);
+  ExpectLost("rank 1 (process b): no progress");
+}
+
 // Also of a process that is gone: its last heartbeat counts.
 TEST_F(WorkerReportTest, TheLossOfAProcessNamesItsLastPlace) {
   BringUp();
