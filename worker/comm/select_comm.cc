@@ -9,7 +9,8 @@ constexpr int kPeerRanksMax = 8;
 // with one meeting, a two-shot twice (ranks - 1) / ranks of it with two meetings. For two ranks
 // that is the same, so one-shot is the fastest at every size (comm_bench on two H200: 5.4, 8.3
 // and 32.5 us for 8 KiB, 1 MiB and 8 MiB; two-shot 9.6, 12.7 and 42.2; NCCL 9.7, 17.4 and 57.3).
-// The values for more ranks are guesses.
+// A push moves twice the message, but nothing is read over the link. Its limits, and the values for
+// more ranks, are guesses.
 struct Limits {
   int ranks;
   int64_t push_bytes;
@@ -18,7 +19,7 @@ struct Limits {
 };
 constexpr int64_t kKiB = 1024;
 constexpr Limits kLimits[] = {
-    {2, 256 * kKiB, 262144 * kKiB, 262144 * kKiB},
+    {2, 64 * kKiB, 262144 * kKiB, 262144 * kKiB},
     {3, 0, 0, 32768 * kKiB},
     {4, 64 * kKiB, 256 * kKiB, 32768 * kKiB},
     {5, 0, 0, 32768 * kKiB},
