@@ -9,7 +9,6 @@
 #include <cuda_runtime_api.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -25,6 +24,7 @@
 #include <vector>
 
 #include "common/status.h"
+#include "tests/worker/cuda/rank_socket.h"
 #include "worker/comm/cuda/nccl_comm.h"
 #include "worker/comm/cuda/peer_comm.h"
 
@@ -37,7 +37,6 @@ constexpr int kSocket = 3;
 constexpr int kHidden = 4096;
 constexpr int64_t kSizes[] = {8 << 10, 64 << 10, 256 << 10, 1 << 20, 8 << 20};
 constexpr int64_t kPushBytesMax = 256 << 10;
-constexpr int kTimeoutMs = 60'000;
 constexpr int kRepeats = 5;
 const RealClock kClock;
 
@@ -45,33 +44,6 @@ void Check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   fmt::print(stderr, "comm_bench: {}: {}\n", what, cudaGetErrorString(error));
   std::exit(70);
-}
-
-// --- Messages: the length in four bytes, then the bytes ---
-
-bool SendBytes(int socket, std::string_view bytes) {
-  const uint32_t size = static_cast<uint32_t>(bytes.size());
-  std::string all(reinterpret_cast<const char*>(&size), 4);
-  all += bytes;
-  return send(socket, all.data(), all.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(all.size());
-}
-bool ReceiveExactly(int socket, char* to, size_t size) {
-  while (size > 0) {
-    pollfd wait = {socket, POLLIN, 0};
-    if (poll(&wait, 1, kTimeoutMs) != 1) return false;
-    const ssize_t got = recv(socket, to, size, 0);
-    if (got <= 0) return false;
-    to += got, size -= static_cast<size_t>(got);
-  }
-  return true;
-}
-std::string ReceiveBytes(int socket) {
-  uint32_t size = 0;
-  std::string bytes;
-  if (!ReceiveExactly(socket, reinterpret_cast<char*>(&size), 4) || size > 65536) return bytes;
-  bytes.resize(size);
-  if (!ReceiveExactly(socket, bytes.data(), size)) bytes.clear();
-  return bytes;
 }
 
 // --- A rank ---

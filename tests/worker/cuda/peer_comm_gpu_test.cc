@@ -7,7 +7,6 @@
 #include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include "common/status.h"
+#include "tests/worker/cuda/rank_socket.h"
 
 extern char** environ;
 
@@ -31,7 +31,6 @@ using ::testing::HasSubstr;
 
 constexpr const char* kChild = "FATHOM_COMM_CHILD";
 constexpr int kSocket = 3;  // Of the second process.
-constexpr int kTimeoutMs = 60'000;
 constexpr int kRows = 5, kHidden = 1024, kRounds = 6;
 constexpr int64_t kCount = int64_t{kRows} * kHidden;
 
@@ -166,28 +165,6 @@ TEST(PeerComm, ARegionWithoutRoomIsAnError) {
 }
 
 // --- Two processes ---
-
-bool SendBytes(int socket, const std::string& bytes) {
-  const uint32_t size = static_cast<uint32_t>(bytes.size());
-  return send(socket, &size, 4, MSG_NOSIGNAL) == 4 &&
-         send(socket, bytes.data(), size, MSG_NOSIGNAL) == static_cast<ssize_t>(size);
-}
-bool ReceiveExactly(int socket, char* to, size_t size) {
-  while (size > 0) {
-    pollfd wait = {socket, POLLIN, 0};
-    if (poll(&wait, 1, kTimeoutMs) != 1) return false;
-    const ssize_t got = recv(socket, to, size, 0);
-    if (got <= 0) return false;
-    to += got, size -= static_cast<size_t>(got);
-  }
-  return true;
-}
-std::string ReceiveBytes(int socket) {
-  uint32_t size = 0;
-  if (!ReceiveExactly(socket, reinterpret_cast<char*>(&size), 4) || size > 4096) return "";
-  std::string bytes(size, 0);
-  return ReceiveExactly(socket, bytes.data(), size) ? bytes : "";
-}
 
 // Makes this process's rank, and opens the other's region.
 absl::StatusOr<std::unique_ptr<PeerComm>> Meet(int rank, int device, int socket) {
