@@ -65,8 +65,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     AddMethod("/grpc.health.v1.Health/Watch",
               [this](const auto& call, const auto& request) { health_.Watch(call, request); });
     for (const char* method : kReflectionMethods) {
-      AddMethod(method,
-                [this](const auto& call, auto request) { Reflect(call, std::move(request)); });
+      AddMethod(method, [this](const auto& call, const auto& request) { Reflect(call, request); });
     }
   }
 
@@ -145,7 +144,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     StopWaiting(call);
     connections_->MessageCame(call->peer(), message.Length());
     if (!call->Take()) return;
-    methods_.at(call->method())(call, std::move(message));
+    methods_.at(call->method())(call, message);
   }
 
   void OnNoMessage(const std::shared_ptr<Call>& call) override {
@@ -197,7 +196,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     }
   }
 
-  void Reflect(const std::shared_ptr<Call>& call, grpc::ByteBuffer request) {
+  void Reflect(const std::shared_ptr<Call>& call, const grpc::ByteBuffer& request) {
     if (reflection_streams_.fetch_add(1) >= options_.reflection_streams_max) {
       reflection_streams_ -= 1;
       return call->End({StatusCode::RESOURCE_EXHAUSTED,
@@ -206,7 +205,7 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     }
     const auto stream = std::make_shared<ReflectionStream>(call, services_, &reflection_streams_);
     call->SetSink(stream);
-    stream->OnMessage(std::move(request));
+    stream->OnMessage(request);
   }
 
   const ServerOptions options_;

@@ -63,7 +63,8 @@ class KvCache {
   KvCache(const KvShape& shape, float* memory, size_t bytes);
   absl::Status CheckBlock(BlockId block) const;
   const Place& PlaceOf(int32_t layer, int32_t plane) const {
-    return places_[static_cast<size_t>(first_plane_[static_cast<size_t>(layer)] + plane)];
+    const int64_t first = first_plane_[static_cast<size_t>(layer)];
+    return places_[static_cast<size_t>(first + plane)];
   }
 
   const KvShape shape_;

@@ -188,7 +188,7 @@ absl::Status MeasureNccl(const RankArgs& args, Timer* timer) {
   options.id = Exchange(args, id.ok() ? *id : "none")[0];
   FATHOM_RETURN_IF_ERROR(id.status());
   FATHOM_ASSIGN_OR_RETURN(const auto comm, MakeNcclComm(options));
-  const absl::Status status =
+  absl::Status status =
       MeasureWay(args, "nccl", timer, false,
                  [&](const auto& on, const auto& rows_of) { return comm->AllReduce(on, rows_of); });
   Exchange(args, "done");
