@@ -121,7 +121,7 @@ TEST(Options, StagesShareTheModelAndThePoolIsThatOfTheLargestStage) {
   ASSERT_TRUE(one.ok()) << ToString(one.status());
   EXPECT_LT(two->total_bytes - two->kv_cache_bytes,
             (one->total_bytes - one->kv_cache_bytes) * 2 / 3);
-  EXPECT_NEAR(two->limits.pool_blocks, 2 * one->limits.pool_blocks, one->limits.pool_blocks / 8);
+  EXPECT_NEAR(two->limits.pool_blocks, 2 * one->limits.pool_blocks, one->limits.pool_blocks / 8.0);
   Options many;
   EXPECT_EQ(Parse({"-tp", "16", "-pp", "8"}, &many), kExitUsage);
 }

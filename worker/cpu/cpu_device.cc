@@ -118,7 +118,8 @@ void CpuDevice::PlanRows(const StepBatch& batch) {
     const bool computed = computed_[block_tables_.size()] != 0;
     block_tables_.push_back(slot.blocks);
     for (int32_t i = 0; i < chunk->outputs(); ++i) {
-      row_outputs_[static_cast<size_t>(chunk->first_output + i)].fault = state.fault;
+      const int64_t output = chunk->first_output + int64_t{i};
+      row_outputs_[static_cast<size_t>(output)].fault = state.fault;
     }
     if (!computed) continue;
     for (int32_t at = chunk->start; at < chunk->end(); ++at) {

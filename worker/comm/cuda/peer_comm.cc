@@ -1,6 +1,7 @@
 #include "worker/comm/cuda/peer_comm.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "common/check.h"
@@ -148,7 +149,7 @@ absl::Status PeerComm::CheckAccess(const PeerHandle& peer) const {
 
 absl::Status PeerComm::Map(const PeerHandle& peer) {
   if (peer.process == own_.process) {
-    group_.regions[peer.rank] = reinterpret_cast<std::byte*>(peer.address);
+    group_.regions[peer.rank] = std::bit_cast<std::byte*>(peer.address);
     return absl::OkStatus();
   }
   cudaIpcMemHandle_t handle = {};
