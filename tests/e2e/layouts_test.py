@@ -63,9 +63,9 @@ class Layouts(unittest.TestCase):
                     for victim, how in zip(rng.sample(range(tp * pp * dp), 2), named_s):
                         named_s[how].append(self.disturbed(c, victim, how, want[tp]))
                 c.wait_idle()
-            if ROUNDS > 1:
-                print(json.dumps({"layout": f"{tp}x{pp}x{dp}", "rounds": ROUNDS, "answers": 2 * ROUNDS * len(load()),
-                                  **{f"{how.name}_named_s_max": round(max(s), 2) for how, s in named_s.items()}}), flush=True)
+                if ROUNDS > 1:
+                    print(json.dumps({"layout": f"{tp}x{pp}x{dp}", "rounds": ROUNDS, "answers": 2 * ROUNDS * len(load()),
+                                      **{f"{how.name}_named_s_max": round(max(s), 2) for how, s in named_s.items()}}), flush=True)
 
     def test_the_small_model_in_two_stages(self):
         with Cluster("-pp", "2", model=DRAFT) as c:
