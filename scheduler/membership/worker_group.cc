@@ -248,14 +248,15 @@ std::pair<StepId, int32_t> WorkerGroups::PlaceOf(const Group& group, int32_t ran
   return {group.ranks[rank].next_result, group.shape.StageOf(rank)};
 }
 
-bool WorkerGroups::IsBehindAll(const Group& group, int32_t rank) const {
+int32_t WorkerGroups::RankBehindAll(const Group& group, int32_t rank) const {
   const auto order = [&](int32_t index) {
     return std::pair(PlaceOf(group, index), workers_.at(group.ranks[index].control).collective);
   };
+  int32_t last = rank;
   for (int32_t other = 0; other < group.shape.ranks(); ++other) {
-    if (order(other) < order(rank)) return false;
+    if (order(other) < order(last)) last = other;
   }
-  return true;
+  return last;
 }
 
 bool WorkerGroups::TellsMeetings(const Worker& worker) {
@@ -276,7 +277,8 @@ std::optional<std::string> WorkerGroups::LossOf(const Worker& worker, TimeUs now
     if (rank.next_result == group.next_plan || now - worker.progress_us <= stall_us) {
       return std::nullopt;
     }
-    if (!IsBehindAll(group, worker.rank)) return std::nullopt;  // It waits for another rank.
+    // A rank that waits for another one is not the one that hangs.
+    if (RankBehindAll(group, worker.rank) != worker.rank) return std::nullopt;
     return fmt::format("no progress for {} ms inside step {}", Ms(now - worker.progress_us),
                        rank.next_result.value);
   }

@@ -196,12 +196,12 @@ class WorkerGroups {
   std::optional<GroupId> SeatOf(PeerId control, TermId term, EpochId epoch, int32_t rank);
   // The step and the stage in which a rank is. A rank may wait for those at an earlier place.
   static std::pair<StepId, int32_t> PlaceOf(const Group& group, int32_t rank);
-  // Whether this rank can wait for no other one: none is at an earlier place, or at this place
-  // behind by its collectives.
-  bool IsBehindAll(const Group& group, int32_t rank) const;
-  // The reason why this worker counts as lost, or nullopt.
+  // The rank that is behind all others, by its place and then by its collectives: the one that they
+  // wait for. `rank` itself, if no other one is behind it.
+  int32_t RankBehindAll(const Group& group, int32_t rank) const;
   // Whether a change of its progress word means a meeting with its peers on the device.
   static bool TellsMeetings(const Worker& worker);
+  // The reason why this worker counts as lost, or nullopt.
   std::optional<std::string> LossOf(const Worker& worker, TimeUs now) const;
   void UpdateFacts();
 

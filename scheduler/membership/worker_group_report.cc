@@ -1,5 +1,7 @@
 // What WorkerGroups tells about its workers: what each rank does, how workers differ, what the
 // start of a group waits for, and why workers are in no group.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <optional>
@@ -20,15 +22,6 @@ constexpr int64_t kWaitsUs = 1'000'000;
 constexpr int kWaitingCharsMax = 4096;
 
 double Seconds(int64_t us) { return static_cast<double>(us) * 1e-6; }
-
-std::string Joined(const std::vector<std::string>& parts, const char* between) {
-  std::string text;
-  for (const std::string& part : parts) {
-    if (!text.empty()) text += between;
-    text += part;
-  }
-  return text;
-}
 
 }  // namespace
 
@@ -55,13 +48,7 @@ int32_t WorkerGroups::WaitsFor(const Group& group, int32_t rank, int64_t still_u
     return -1;
   }
   if (still_us < kWaitsUs) return -1;
-  const auto order = [&](int32_t index) {
-    return std::pair(PlaceOf(group, index), worker_of(index).collective);
-  };
-  int32_t last = rank;
-  for (int32_t other = 0; other < group.shape.ranks(); ++other) {
-    if (order(other) < order(last)) last = other;
-  }
+  const int32_t last = RankBehindAll(group, rank);
   return last == rank ? -1 : last;
 }
 
@@ -124,7 +111,7 @@ void WorkerGroups::NoteDifference(const Hello& hello, GroupActions* out) const {
     if (parts.empty()) continue;
     out->log.push_back(fmt::format("worker {} on {} differs from worker {} on {}: {}",
                                    hello.process_id, mine.host, other.hello.process_id, theirs.host,
-                                   Joined(parts, "; ")));
+                                   fmt::join(parts, "; ")));
     return;
   }
 }
@@ -142,7 +129,7 @@ std::string WorkerGroups::StartText(GroupId id, const Group& group, TimeUs now) 
                                 NameOf(worker.phase), Seconds(now - worker.phase_us)));
   }
   return fmt::format("group {} of {} ranks is not up {:.1f} s after it was formed: {}", id.value,
-                     group.shape.ranks(), Seconds(now - group.formed_us), Joined(parts, ", "));
+                     group.shape.ranks(), Seconds(now - group.formed_us), fmt::join(parts, ", "));
 }
 
 std::vector<std::string> WorkerGroups::FreeTexts(TimeUs now, bool* apart) const {
@@ -177,11 +164,11 @@ std::vector<std::string> WorkerGroups::FreeTexts(TimeUs now, bool* apart) const 
     const int32_t ranks = facts.tp * facts.pp;
     std::vector<std::string> hosts;
     for (const auto& [host, names] : free.ranks_by_host) {
-      hosts.push_back(fmt::format("{} on {}", Joined(names, ", "), host));
+      hosts.push_back(fmt::format("{} on {}", fmt::join(names, ", "), host));
     }
     std::string text = fmt::format("{} free workers for groups of {} (tp {}, pp {}, {}, {}): {}",
                                    free.workers.size(), ranks, facts.tp, facts.pp,
-                                   facts.device_kind, facts.dtype, Joined(hosts, "; "));
+                                   facts.device_kind, facts.dtype, fmt::join(hosts, "; "));
     if (std::ssize(free.workers) >= ranks && hosts.size() > 1) {
       *apart = true;
       text += facts.device_kind == "cpu"
@@ -197,7 +184,7 @@ std::vector<std::string> WorkerGroups::FreeTexts(TimeUs now, bool* apart) const 
       }
       const bool all_known = std::ssize(free.ranks) == std::ssize(free.workers);
       text += all_known
-                  ? fmt::format("; missing: rank {}", Joined(missing, ", "))
+                  ? fmt::format("; missing: rank {}", fmt::join(missing, ", "))
                   : fmt::format("; missing: {} workers", ranks - std::ssize(free.workers) % ranks);
     }
     texts.push_back(std::move(text));
@@ -216,7 +203,7 @@ void WorkerGroups::NoteWaiting(TimeUs now, GroupActions* out) {
     }
   }
   stats_.longest_still_us = longest_us;
-  waiting_ = fmt::format("{:.{}}", Joined(texts, "; "), kWaitingCharsMax);
+  waiting_ = fmt::format("{:.{}}", fmt::format("{}", fmt::join(texts, "; ")), kWaitingCharsMax);
   if (waiting_.empty()) {
     next_note_us_ = 0;
     return;

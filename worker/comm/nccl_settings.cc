@@ -1,5 +1,6 @@
 #include "worker/comm/nccl_settings.h"
 
+#include <fmt/format.h>
 #include <net/if.h>
 #include <unistd.h>
 
@@ -15,12 +16,6 @@ extern char** environ;
 
 namespace fathom::worker {
 namespace {
-
-std::string Joined(const std::vector<std::string>& parts) {
-  std::string text;
-  for (const std::string& part : parts) text += (text.empty() ? "" : ", ") + part;
-  return text;
-}
 
 std::vector<std::string> NcclVariables() {
   std::vector<std::string> variables;
@@ -58,7 +53,7 @@ absl::Status CheckNcclInterface(const std::string& name,
     return absl::OkStatus();
   }
   return Invalid("--nccl-interface {}: this host has no such network interface; it has {}", name,
-                 Joined(interfaces));
+                 fmt::join(interfaces, ", "));
 }
 
 absl::Status ApplyNcclSettings(const NcclSettings& settings) {
@@ -68,7 +63,7 @@ absl::Status ApplyNcclSettings(const NcclSettings& settings) {
   const std::vector<std::string> given = NcclVariables();
   if (!given.empty()) {
     LogInfo("NCCL variables of the environment, which have precedence over flags: {}",
-            Joined(given));
+            fmt::join(given, ", "));
   }
   // "=" asks for this name; without it NCCL takes every name that begins so.
   if (!settings.interface.empty()) SetUnlessGiven("NCCL_SOCKET_IFNAME", "=" + settings.interface);

@@ -10,7 +10,8 @@
 //      (and fault words, by atomics). A step's first kernel starts when all earlier work has ended.
 //      Each thread block waits before its first other access, always, so the end of a kernel
 //      implies the end of all kernels before it.
-//   2. A kernel calls `griddepcontrol.launch_dependents` as soon as its own loads are issued.
+//   2. A kernel calls `griddepcontrol.launch_dependents` as soon as its own loads are issued; a
+//      kernel that meets other ranks calls it first (kernels/cuda/comm/peer_barrier.cuh).
 //   3. A launch allocates nothing, synchronizes nothing and may be captured into a graph.
 // The functions return the error of the launch. An unsupported shape is our bug, because PickConfig
 // and the decoder exclude it; the op returns cudaErrorInvalidValue before it launches anything.

@@ -9,11 +9,14 @@
 //
 // Every rank runs the same kernels with the same grids in the same order, so the counters of thread
 // block b are equal on all ranks. All thread blocks of a kernel are on the device at once; if one
-// had to wait for the end of another one, which waits for a peer's, both could wait forever.
+// had to wait for the end of another one, which waits for a peer's, both could wait forever. A
+// kernel lets the next one start before it meets: the device starts thread blocks of the next
+// kernel only when all of this one's are there, so they take no room from them.
 //
 // The end of a wait: the host sets CommHostWords::abort. The thread that sees it sets `aborted` in
-// its own region, and the kernel returns; each later kernel of the comm returns at once. Results
-// are then void, also those of later kernels that read them.
+// its own region, and the kernel returns; each later kernel that meets peers returns at once, and a
+// push ends its wait after kPollsPerAbortCheck polls. Results are then void, also those of later
+// kernels that read them.
 #pragma once
 
 #include "kernels/cuda/base/ptx.cuh"
