@@ -82,6 +82,28 @@ class Limits(unittest.TestCase):
         self.assertRegex(lines[-1], r"the workers can form no group: .*rank [01] on \S+ \(machine \w+, /dev/shm [\d:]+\); rank [01] on ")
         self.assertIn("where they see the same /dev/shm", lines[-1])
 
+    def test_a_group_that_is_lost_again_and_again(self):
+        """Rank 1 runs as another user, who may not open rank 0's shared memory: serve reports each loss and ends after a few."""
+        if os.geteuid() != 0 or shutil.which("setpriv") is None:
+            self.skipTest("only root can start a worker as another user")
+        with tempfile.TemporaryDirectory() as folder:
+            there = pathlib.Path(folder)
+            there.chmod(0o755)
+            for program in ("fathom", "fathom-scheduler", "fathom-router", "fathom-worker"):
+                shutil.copy2(BIN / program, there / (program if program != "fathom-worker" else "real-worker"))
+            wrapper = there / "fathom-worker"
+            wrapper.write_text('#!/bin/sh\ncase " $* " in *" --rank 1 "*) exec setpriv --reuid=65534 --clear-groups "${0%/*}/real-worker" "$@" ;; esac\n'
+                               'exec "${0%/*}/real-worker" "$@"\n', encoding="utf-8")
+            wrapper.chmod(0o755)
+            result = subprocess.run([there / "fathom", *SERVE[1:], "-tp", "2"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120 * SLOW)
+        self.assertEqual(result.returncode, 69, result.stderr)
+        lines = [line for line in result.stderr.splitlines() if line.strip()]
+        self.assertIn("a group of workers was lost", lines[0])
+        self.assertIn("5 groups of workers were lost for the same reason", lines[-1])
+        for line in (lines[0], lines[-1]):
+            self.assertIn("rank 1", line)
+            self.assertIn("Permission denied", line)
+
     def test_few_will_do(self):
         """The documented limits are enough: a cluster starts and answers with exactly these limits."""
         def least():
