@@ -273,10 +273,8 @@ void Driver::SendFrames(std::vector<Routed<Frame>> frames) {
       Frame& frame = frames[end].message;
       ClusterStats& own = router->second.own;
       own.generation_tokens_total += frame.ids.size();
-      if (frame.finish) {
-        own.prompt_tokens_total += frame.finish->usage.prompt_tokens;
-        own.suspensions_total += frame.finish->timings.suspensions;
-      }
+      if (frame.finish) own.prompt_tokens_total += frame.finish->usage.prompt_tokens;
+      if (frame.timings) own.suspensions_total += static_cast<uint64_t>(frame.timings->suspensions);
       batch.frames.push_back(std::move(frame));
     }
     if (!batch.frames.empty()) transport_.Send(peer, std::move(batch));
