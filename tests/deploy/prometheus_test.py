@@ -1,4 +1,4 @@
-"""deploy/prometheus: rules are valid, each alert fires and stays quiet as tests/deploy/alerts_test.yaml says, with a runbook."""
+"""deploy/prometheus: rules are valid, alerts do what tests/deploy/alerts_test.yaml says and have runbooks."""
 import pathlib
 import re
 import subprocess
