@@ -1,0 +1,85 @@
+#include "cli/serve/workers.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/serve/run_dir.h"
+#include "cli/serve/supervisor.h"
+#include "common/exit_codes.h"
+#include "common/output.h"
+
+namespace fathom::client {
+namespace {
+
+// A worker that is told to stop ends its step first.
+constexpr int64_t kWorkersStopGraceUs = 10'000'000;
+constexpr int64_t kWorkersFailureGraceUs = 1'000'000;
+
+void Report(const std::string& text) { Diagnose("fathom workers: {}", text); }
+
+int ExitCodeOfRunDir(const absl::Status& status) {
+  Report(std::string(Message(status)));
+  return absl::IsUnavailable(status) ? kExitUnavailable : kExitUsage;
+}
+
+bool AllWorkersUp(const Supervisor& supervisor) {
+  for (int i = 0; i < supervisor.children(); ++i) {
+    if (!supervisor.child(i).up_at_us) return false;
+  }
+  return true;
+}
+
+void AnnounceWorkers(const ServeOptions& options, const Supervisor& supervisor) {
+  nlohmann::json workers = nlohmann::json::array();
+  for (int i = 0; i < supervisor.children(); ++i) {
+    const ChildState& worker = supervisor.child(i);
+    nlohmann::json one = {{"rank", options.first_rank + i}, {"pid", worker.pid}};
+    for (const auto& [key, port] : worker.ports) {
+      if (key != "pid") one[key] = port;
+    }
+    workers.push_back(std::move(one));
+  }
+  const nlohmann::json line = {{"event", "ready"},
+                               {"pid", getpid()},
+                               {"first_rank", options.first_rank},
+                               {"workers", workers},
+                               {"run_dir", options.run_dir}};
+  if (!WriteAnnouncement(line.dump() + '\n')) {
+    Report("the line of JSON that says where they listen cannot be written to stdout");
+  }
+}
+
+}  // namespace
+
+int Workers(ServeOptions options, const Clock& clock) {
+  auto run_dir = HoldRunDir(
+      "fathom workers", options.run_dir,
+      options.worker_port == 0 ? "" : fmt::format("fathom-workers-{}", options.worker_port));
+  if (!run_dir.ok()) return ExitCodeOfRunDir(run_dir.status());
+  options.run_dir = *std::move(run_dir);
+  options.own_pid = getpid();
+  Supervisor supervisor({.run_dir = options.run_dir, .verbose = options.verbose}, &clock);
+  for (int32_t i = 0; i < options.workers(); ++i) {
+    const auto added = supervisor.Add(WorkerSpec(options, BinDir(), 0, i));
+    if (added.ok()) continue;
+    Report(std::string(Message(added.status())));
+    return kExitInternal;
+  }
+  std::optional<Supervisor::Verdict> verdict;
+  for (bool ready = false; !verdict;) {
+    verdict = supervisor.Poll(-1);
+    for (const std::string& note : supervisor.TakeNotes()) Report(note);
+    if (ready || verdict || !AllWorkersUp(supervisor)) continue;
+    ready = true;
+    supervisor.MarkReady();
+    AnnounceWorkers(options, supervisor);
+  }
+  Report(verdict->message);
+  supervisor.Stop(verdict->code == kExitOk ? kWorkersStopGraceUs : kWorkersFailureGraceUs);
+  return verdict->code;
+}
+
+}  // namespace fathom::client
