@@ -35,6 +35,9 @@ int RunWorkers(int argc, const char* const* argv) {
             "Metrics and HTTP health of the first worker, the next has port + 1; 0: any free ones");
   flags.Group("Process");
   flags.Add("--run-dir", &options.run_dir, "Logs (default: of this user and port)");
+  flags.Add("--restart-after-s", &options.restart_after_s, 0, 86400,
+            "A worker that does not answer, or whose step stands still, for so long is started "
+            "again; 0: never");
   AddLogLevelFlag(&options.log_level, &flags);
   flags.Add("--verbose", &options.verbose, "Logs also to stderr");
   if (const auto code = flags.Parse(argc, argv)) return *code;

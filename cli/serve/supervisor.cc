@@ -178,6 +178,12 @@ void Supervisor::OnLine(const ChildLine& line) {
   }
 }
 
+void Supervisor::End(int index, const std::string& why) {
+  if (!processes_.running(index)) return;
+  notes_.push_back(fmt::format("{} {}", children_[index].spec.name, why));
+  processes_.Signal(index, SIGKILL);
+}
+
 bool Supervisor::Stop(int64_t grace_us) {
   stopping_ = true;
   std::vector<int> stages;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cli/serve/rank_watch.h"
 #include "cli/serve/run_dir.h"
 #include "cli/serve/supervisor.h"
 #include "common/exit_codes.h"
@@ -16,6 +17,7 @@ namespace {
 
 // A worker that is told to stop ends its step first.
 constexpr int64_t kWorkersStopGraceUs = 10'000'000;
+constexpr int kAskTimeoutMs = 1000;
 constexpr int64_t kWorkersFailureGraceUs = 1'000'000;
 
 void Report(const std::string& text) { Diagnose("fathom workers: {}", text); }
@@ -52,6 +54,22 @@ void AnnounceWorkers(const ServeOptions& options, const Supervisor& supervisor) 
   }
 }
 
+// Asks the worker that is due whether it makes progress; kills one that has not for too long.
+void AskNext(const ServeOptions& options, const Clock& clock, RankWatch* watch,
+             Supervisor* supervisor) {
+  const std::optional<int> worker = watch->Due(clock.Now());
+  if (!worker) return;
+  const ChildState& child = supervisor->child(*worker);
+  if (child.pid == 0 || !child.listening_at_us) return;  // A start has no progress to ask for.
+  const auto port = static_cast<int32_t>(child.ports.at("metrics_port"));
+  const int status = HttpStatusOf(options.worker_host, port, "/health/progress", kAskTimeoutMs);
+  if (!watch->Take(*worker, child.started_at_us, status, clock.Now())) return;
+  supervisor->End(*worker,
+                  fmt::format("{} for {} s; it is killed",
+                              status == 0 ? "has not answered" : "has made no progress in a step",
+                              options.restart_after_s));
+}
+
 }  // namespace
 
 int Workers(ServeOptions options, const Clock& clock) {
@@ -68,9 +86,11 @@ int Workers(ServeOptions options, const Clock& clock) {
     Report(std::string(Message(added.status())));
     return kExitInternal;
   }
+  RankWatch watch({.limit_us = options.restart_after_s * int64_t{1'000'000}}, options.workers());
   std::optional<Supervisor::Verdict> verdict;
   for (bool ready = false; !verdict;) {
-    verdict = supervisor.Poll(-1);
+    verdict = supervisor.Poll(watch.WaitMs(clock.Now()));
+    if (!verdict) AskNext(options, clock, &watch, &supervisor);
     for (const std::string& note : supervisor.TakeNotes()) Report(note);
     if (ready || verdict || !AllWorkersUp(supervisor)) continue;
     ready = true;

@@ -1,6 +1,7 @@
 // cli/serve/workers.h: `fathom workers`: starts, watches and stops the workers of one group on this
-// host, for a scheduler that runs elsewhere. A worker that dies is started again; the others keep
-// their weights. Thread: the calling one, which must be the program's first (as in serve.h).
+// host, for a scheduler that runs elsewhere. A worker that dies is started again, and one that does
+// not work any more is killed (rank_watch.h); the others keep their weights. Thread: the calling
+// one, which must be the program's first (as in serve.h).
 #pragma once
 
 #include "cli/serve/cluster_plan.h"
