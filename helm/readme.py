@@ -57,6 +57,8 @@ engine renders all examples, the manifests are validated against Kubernetes 1.25
 
 ## Upgrades of the chart
 - 0.2.0: the first version.
+- Kubernetes changes no volumeClaimTemplates: before a change of `scheduler.termFile`, delete the StatefulSet of the scheduler with
+  `kubectl delete statefulset RELEASE-fathom-scheduler --cascade=orphan`, and then upgrade.
 
 ## Values
 """

@@ -98,7 +98,7 @@ def golden(texts):
     """The text that is compared with tests/helm/goldens: all templates; files of other folders are only named."""
     text = "".join(f"=== {path}\n{body.strip()}\n" for path, body in texts.items())
     text = re.sub(r"(?m)^( +\S+\.json): \|\n(?: {4}.*\n|\n)+", r"\1: (the file)\n", text)
-    return re.sub(r"(?m)^(  groups:)\n(?: {2,}.*\n|\n)+", r"\1 (of files/alerts.yaml)\n", text)
+    return re.sub(r"(?m)^spec:\n(?:  #.*\n)*  groups:\n(?: {2,}.*\n|\n)+", "spec: (files/alerts.yaml)\n", text)
 
 
 def refusal(values):

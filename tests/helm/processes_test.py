@@ -17,6 +17,7 @@ def values():
     said = json.loads(json.dumps(charts.CASES["cpu"]))
     said["model"] = {"path": str(TINY)}
     said["worker"]["groups"] = 2
+    said["worker"]["stallSeconds"] = 1
     said["router"]["drainSeconds"] = 5
     return said
 
@@ -41,7 +42,8 @@ class ProcessesTest(unittest.TestCase):
             self.address = f"{router.address}:{router.ports()['grpc']}"
             self.ask()
             self.assertEqual([sorted(w["rank"] for w in pods.event(g, "ready")["workers"]) for g in groups], [[0, 1], [2, 3]])
-            self.a_rank_dies(pods, groups[0])
+            self.a_rank_dies(pods, groups[0], signal.SIGKILL, "worker-1 ended with 137")
+            self.a_rank_dies(pods, groups[1], signal.SIGSTOP, "worker-1 has not answered for 1 s; it is killed")
             self.the_acceptance_test(docs, pods)
             for pod in [router, *groups, scheduler]:
                 self.assertEqual(pods.stop(pod), 0, f"{pod.name}: {''.join(pod.log[-10:])}")
@@ -59,17 +61,18 @@ class ProcessesTest(unittest.TestCase):
         done = subprocess.run([BIN / "fathom", "status", "--json", "--server", self.address], capture_output=True, text=True, timeout=60)
         return {rank["group"] for rank in json.loads(done.stdout)["ranks"]} if done.returncode == 0 else set()
 
-    def a_rank_dies(self, pods, group):
+    def a_rank_dies(self, pods, group, how, line):
+        """Or stands still. The supervisor of the pod starts it again, and the group is up with a new number."""
         wait_until(lambda: len(self.groups_up()) == 2, "both groups are up")
         before = self.groups_up()
         first, second = (w["pid"] for w in pods.event(group, "ready")["workers"])
-        os.kill(second, signal.SIGKILL)
+        os.kill(second, how)
         self.ask()
-        wait_until(lambda: len(self.groups_up()) == 2 and self.groups_up() != before, "the group is up again, with a new number")
+        wait_until(lambda: len(self.groups_up()) == 2 and self.groups_up() != before, "the group is up again")
         pods.wait(group, "readiness")
         self.assertIsNone(group.process.poll())
         os.kill(first, 0)  # The other rank is the same process.
-        self.assertTrue(any("worker-1 ended with 137" in line for line in group.log), group.log)
+        self.assertTrue(any(line in text for text in group.log), group.log)
 
     def the_acceptance_test(self, docs, pods):
         if " accept " not in subprocess.run([BIN / "fathom", "--help"], capture_output=True, text=True).stdout:

@@ -184,6 +184,13 @@ class RenderTest(unittest.TestCase):
                 ports = [p["name"] for p in container["ports"] if p["name"].startswith("metrics")]
                 self.assertEqual(len(ports), gpus or {"default": 1, "multi-group": 4}[case])
 
+    def test_only_workers_see_gpus(self):
+        for case in ("7b-one-gpu", "all-on"):
+            for doc in filter(pod_of, render(case)):
+                for container in pod_of(doc)["containers"]:
+                    hidden = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in container.get("env", [])
+                    self.assertNotEqual(hidden, "nvidia.com/gpu" in container["resources"]["limits"], doc["metadata"]["name"])
+
     def test_ranks_of_several_nodes(self):
         args = pod_of(find(render("67b-two-nodes"), "LeaderWorkerSet", "worker"))["containers"][0]["args"]
         for argument in ("--nnodes=2", "--node-rank=$(LWS_WORKER_INDEX)", "--group=$(GROUP_INDEX)", "--nccl-interface=eth0"):

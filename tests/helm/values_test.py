@@ -67,6 +67,12 @@ class ValuesTest(unittest.TestCase):
             with self.subTest(values=values):
                 self.assertIsNone(charts.refusal(values))
 
+    def test_large_numbers_have_no_exponent(self):
+        docs = charts.render(values={"worker": {"maxModelLen": 1048576}, "acceptance": {"requests": 1000000}})
+        args = [a for doc in filter(charts.pod_of, docs) for a in charts.pod_of(doc)["containers"][0]["args"]]
+        self.assertIn("--max-model-len=1048576", args)
+        self.assertIn("--requests=1000000", args)
+
     def test_lint(self):
         for case, values in charts.CASES.items():
             if charts.version_of(case) is None:

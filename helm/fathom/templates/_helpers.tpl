@@ -63,6 +63,11 @@ labels:
 {{- join "," $addresses -}}
 {{- end -}}
 
+{{/* The name of the model that clients see. */}}
+{{- define "fathom.servedName" -}}
+{{- default (base .Values.model.path) .Values.model.servedName -}}
+{{- end -}}
+
 {{/* Ranks of a group, and those in one pod. */}}
 {{- define "fathom.ranks" -}}
 {{- mul .Values.worker.tensorParallel .Values.worker.pipelineParallel -}}
@@ -121,6 +126,20 @@ image: {{ include "fathom.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   {{- toYaml .Values.containerSecurityContext | nindent 2 }}
+{{- end -}}
+
+{{/* Variables of a container without a GPU. The CUDA image asks for all GPUs, and where NVIDIA's runtime is the node's default,
+     a pod that requests none would see them. */}}
+{{- define "fathom.noGpuEnv" -}}
+{{- if eq .Values.worker.device "cuda" -}}
+- name: NVIDIA_VISIBLE_DEVICES
+  value: void
+{{- end -}}
+{{- end -}}
+
+{{/* A number without an exponent: YAML's numbers are floating point, and a million would be 1e+06. A string stays. */}}
+{{- define "fathom.number" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else }}{{ int64 . }}{{ end -}}
 {{- end -}}
 
 {{/* A probe: (dict "path" "/health/live" "port" "http" "every" 10 "failures" 3). */}}

@@ -67,13 +67,14 @@ spec:
         - name: health-{{ $i }}
           containerPort: {{ add $w.ports.health $i }}
         {{- end }}
-      # The kubelet asks the first rank of the pod; `fathom workers` watches the others (docs/OPERATIONS.md, "Workers of
-      # one group"). The start is over when the group is up: weights are loaded and all ranks are connected.
+      # The kubelet asks the first rank of the pod; `fathom workers` asks all of them and starts one that stands still again
+      # (docs/OPERATIONS.md, "Workers of one group"), so the limit of the kubelet is longer.
+      # The start is over when the group is up: weights are loaded and all ranks are connected.
       startupProbe:
         {{- include "fathom.probe" (dict "path" "/health/ready" "port" "metrics-0" "every" 5 "failures" (div (add $w.startSeconds 4) 5)) | nindent 8 }}
       # Fails if a step does not move. A rank that waits for work, for a scheduler or for a peer passes.
       livenessProbe:
-        {{- include "fathom.probe" (dict "path" "/health/progress" "port" "metrics-0" "every" 10 "failures" (div (add $w.stallSeconds 9) 10)) | nindent 8 }}
+        {{- include "fathom.probe" (dict "path" "/health/progress" "port" "metrics-0" "every" 10 "failures" (div (add $w.stallSeconds 39) 10)) | nindent 8 }}
       # The group is up.
       readinessProbe:
         {{- include "fathom.probe" (dict "path" "/health/ready" "port" "metrics-0" "every" 5 "failures" 2) | nindent 8 }}
@@ -128,19 +129,20 @@ spec:
 - --host=0.0.0.0
 - --worker-port={{ $w.ports.health }}
 - --worker-metrics-port={{ $w.ports.metrics }}
+- --restart-after-s={{ int $w.stallSeconds }}
 - --run-dir=/run/fathom
 - --verbose
 {{- with $w.dtype }}
 - --dtype={{ . }}
 {{- end }}
 {{- with $w.maxModelLen }}
-- --max-model-len={{ . }}
+- --max-model-len={{ include "fathom.number" . }}
 {{- end }}
 {{- with $w.maxNumSeqs }}
-- --max-num-seqs={{ . }}
+- --max-num-seqs={{ include "fathom.number" . }}
 {{- end }}
 {{- with $w.maxNumBatchedTokens }}
-- --max-num-batched-tokens={{ . }}
+- --max-num-batched-tokens={{ include "fathom.number" . }}
 {{- end }}
 {{- with $w.gpuMemoryUtilization }}
 - --gpu-memory-utilization={{ . }}
