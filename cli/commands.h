@@ -14,6 +14,7 @@
 namespace fathom::client {
 
 int RunServe(int argc, const char* const* argv);
+int RunWorkers(int argc, const char* const* argv);
 int RunChat(int argc, const char* const* argv);
 int RunComplete(int argc, const char* const* argv);
 int RunVerify(int argc, const char* const* argv);

@@ -19,6 +19,8 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"serve", "start, watch and stop a whole cluster on this machine", fathom::client::RunServe},
+    {"workers", "start, watch and stop the workers of one group, for a scheduler elsewhere",
+     fathom::client::RunWorkers},
     {"chat", "talk to the model", fathom::client::RunChat},
     {"complete", "let the model go on with a text", fathom::client::RunComplete},
     {"verify", "compare a running cluster with recorded answers", fathom::client::RunVerify},

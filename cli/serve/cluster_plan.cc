@@ -1,6 +1,9 @@
 #include "cli/serve/cluster_plan.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <charconv>
 
 #include "common/address.h"
 
@@ -21,6 +24,9 @@ std::vector<std::string> Argv(const ServeOptions& options, const std::string& pr
   return argv;
 }
 
+// The highest --rank of a worker.
+constexpr int32_t kRankMax = 4095;
+
 // The port of worker `index`, given the first worker's; 0 stays 0 (any free port).
 int32_t PortOf(int32_t first, int32_t index) { return first == 0 ? 0 : first + index; }
 
@@ -32,10 +38,10 @@ std::string GpuOf(const ServeOptions& options, int32_t index) {
 }
 
 // The GPUs that worker `index` sees: its own first, since a worker uses the first one, then those
-// of the other ranks of its group, whose memory it maps.
+// of the other ranks of its group on this host, whose memory it maps.
 std::string GpusOf(const ServeOptions& options, int32_t index) {
   if (options.allow_shared_device) return GpuOf(options, 0);
-  const int32_t ranks = options.shape().ranks(), first = index / ranks * ranks;
+  const int32_t ranks = options.local_ranks(), first = index / ranks * ranks;
   std::string gpus = GpuOf(options, index);
   for (int32_t other = first; other < first + ranks; ++other) {
     const std::string gpu = other == index ? std::string() : GpuOf(options, other);
@@ -57,12 +63,25 @@ std::string SchedulerAddress(const ServeOptions& options, int32_t port) {
 }
 
 absl::Status CheckOptions(const ServeOptions& options) {
+  FATHOM_RETURN_IF_ERROR(CheckGroupShape(options.shape()));
+  if (options.shape().ranks() % options.nodes != 0) {
+    return Invalid(
+        "--nnodes {}: the {} ranks of a group (-tp {} times -pp {}) cannot be divided equally; "
+        "give "
+        "a divisor of {}",
+        options.nodes, options.shape().ranks(), options.tp, options.pp, options.shape().ranks());
+  }
+  if (options.nodes > 1 && options.device == "cpu") {
+    return Invalid(
+        "--nnodes {} with --device cpu: the ranks of a group on the CPU share memory, so they are "
+        "on one host; use --nnodes 1, or --device cuda",
+        options.nodes);
+  }
   if (options.device == "cuda" && options.visible_gpus && !options.allow_shared_device &&
       std::ssize(*options.visible_gpus) < options.workers()) {
     return Invalid("{} workers with --device cuda need a GPU each; CUDA_VISIBLE_DEVICES names {}",
                    options.workers(), options.visible_gpus->size());
   }
-  FATHOM_RETURN_IF_ERROR(CheckGroupShape(options.shape()));
   for (const auto& [flag, first] :
        Pairs{{"--worker-port", std::to_string(options.worker_port)},
              {"--worker-metrics-port", std::to_string(options.worker_metrics_port)}}) {
@@ -70,6 +89,35 @@ absl::Status CheckOptions(const ServeOptions& options) {
     return Invalid("{} {}: with {} workers the last port is above 65535; give a lower one", flag,
                    first, options.workers());
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int32_t> GroupNumber(std::string_view text) {
+  const size_t dash = text.rfind('-');
+  const std::string_view digits = dash == std::string_view::npos ? text : text.substr(dash + 1);
+  int32_t group = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), group);
+  if (error != std::errc() || end != digits.data() + digits.size() || group < 0) {
+    return Invalid(
+        "--group '{}': give the number of the group, from 0, or a name that ends with it, like the "
+        "name chat-worker-3 of a pod",
+        text);
+  }
+  return group;
+}
+
+absl::Status PlaceGroup(int32_t group, int32_t node_rank, ServeOptions* options) {
+  if (node_rank < 0 || node_rank >= options->nodes) {
+    return Invalid("--node-rank {}: with --nnodes {} it is from 0 to {}", node_rank, options->nodes,
+                   options->nodes - 1);
+  }
+  const int32_t ranks = options->shape().ranks();
+  const int32_t groups_max = (kRankMax + 1) / ranks;
+  if (group >= groups_max) {
+    return Invalid("--group {}: groups of {} ranks are numbered from 0 to {}", group, ranks,
+                   groups_max - 1);
+  }
+  options->first_rank = group * ranks + node_rank * options->local_ranks();
   return absl::OkStatus();
 }
 
@@ -107,10 +155,12 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--device", options.device},
                     {"--tensor-parallel-size", std::to_string(options.tp)},
                     {"--pipeline-parallel-size", std::to_string(options.pp)},
-                    {"--rank", std::to_string(index)},
+                    {"--rank", std::to_string(options.first_rank + index)},
                     {"--local-workers", std::to_string(options.workers())},
-                    {"--scheduler", SchedulerAddress(options, scheduler_port)},
-                    {"--host", kInsideHost},
+                    {"--scheduler", options.schedulers.empty()
+                                        ? SchedulerAddress(options, scheduler_port)
+                                        : fmt::format("{}", fmt::join(options.schedulers, ","))},
+                    {"--host", options.worker_host},
                     {"--log-level", options.log_level}},
                    options.worker_flags);
   AddOverrides(options, &spec);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -55,12 +56,30 @@ struct ServeOptions {
   std::optional<std::vector<std::string>> visible_gpus;
   bool allow_shared_device = false;  // All workers use the first one.
 
+  // `fathom workers`, which starts the ranks of one group on this host and nothing else.
+  std::vector<std::string> schedulers;    // host:port each; empty: the scheduler of this machine.
+  std::string worker_host = kInsideHost;  // Where the workers listen.
+  int32_t first_rank = 0;                 // --rank of worker 0.
+  int32_t nodes = 1;                      // Hosts that share a group, each with as many ranks.
+  int32_t restart_after_s = 60;  // A worker that stands still so long is started again; 0: never.
+
   GroupShape shape() const { return {tp, pp}; }
-  int32_t workers() const { return shape().ranks() * dp; }
+  // Ranks of one group on this host. REQUIRES for an exact number: CheckOptions is OK.
+  int32_t local_ranks() const { return shape().ranks() / nodes; }
+  int32_t workers() const { return local_ranks() * dp; }
 };
 
 // Refuses what this build cannot do, and values that exclude each other.
 absl::Status CheckOptions(const ServeOptions& options);
+
+// The number of a group from `text`: a number, or a name that ends with one, e.g. 3 from the name
+// "chat-worker-3" of a pod in a StatefulSet. INVALID_ARGUMENT names --group and the text.
+absl::StatusOr<int32_t> GroupNumber(std::string_view text);
+
+// Sets first_rank: group `group`, host `node_rank` of the options.nodes that share the group.
+// INVALID_ARGUMENT if there is no such host or the ranks have no numbers. REQUIRES: CheckOptions
+// is OK.
+absl::Status PlaceGroup(int32_t group, int32_t node_rank, ServeOptions* options);
 
 // The name of the run directory of the cluster at this address, e.g. "fathom-127.0.0.1-8001".
 // Clusters that can run at the same time have different names. REQUIRES: grpc_port is not 0.
@@ -75,7 +94,8 @@ inline constexpr int kStopEdge = 1;
 inline constexpr int kStopWorkers = 1;
 inline constexpr int kStopScheduler = 2;
 
-// `bin_dir` has the programs. REQUIRES for workers and router: the scheduler's port is known.
+// `bin_dir` has the programs. REQUIRES for the router, and for workers without options.schedulers:
+// the scheduler's port is known.
 ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir);
 ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                      int32_t scheduler_port, int32_t index);

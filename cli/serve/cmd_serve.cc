@@ -1,7 +1,6 @@
-#include <cstdlib>
-
 #include "cli/commands.h"
 #include "cli/serve/serve.h"
+#include "cli/serve/worker_flags.h"
 #include "common/process.h"
 #include "common/server_process.h"
 
@@ -10,13 +9,6 @@ namespace {
 
 constexpr int32_t kWorkerPort = 8010;
 constexpr int32_t kWorkerMetricsPort = 8110;
-
-// Flags that only the workers know, passed to them unchanged.
-struct Handed {
-  const char* flag;
-  const char* help;
-  std::optional<std::string> value;
-};
 
 void AddPorts(Flags& flags, ServeOptions* options) {
   flags.Group("Network");
@@ -51,47 +43,10 @@ void AddProcess(Flags& flags, ServeOptions* options) {
 
 void AddModel(Flags& flags, ServeOptions* options) {
   flags.Group("Model");
-  flags.Add("--model", &options->model, "Model folder (config.json, safetensors, tokenizer.json)");
-  flags.Add("--hf-overrides", &options->hf_overrides,
-            "JSON object that changes config.json; null takes a key away");
   flags.Add("--chat-template", &options->chat_template,
             "File of a chat template in the place of the model folder's");
-  flags.AddChoice("--device", &options->device, {"auto", "cpu", "cuda"},
-                  "Where the workers compute");
-  flags.Add("--tensor-parallel-size,-tp", &options->tp, 1, 64, "Workers that share a layer");
-  flags.Add("--pipeline-parallel-size,-pp", &options->pp, 1, 64,
-            "Stages, each with some of the layers");
   flags.Add("--data-parallel-size,-dp", &options->dp, 1, 64, "Copies of the model");
 }
-
-// The flags of the workers on GPUs.
-struct GpuSwitches {
-  bool enforce_eager = false;
-  bool diagnose_numerics = false;
-
-  void AddTo(Flags& flags, ServeOptions* options) {
-    flags.Group("GPU");
-    flags.Add("--enforce-eager", &enforce_eager, "No CUDA graphs");
-    flags.AddChoice("--nccl-debug", &options->nccl_debug, {"off", "WARN", "INFO", "TRACE"},
-                    "What NCCL writes, into worker-I.nccl.log of the run directory");
-    flags.Add("--diagnose-numerics", &diagnose_numerics, "Name the op of a non-finite value; slow");
-    flags.Add("--allow-shared-device", &options->allow_shared_device,
-              "All workers share the first GPU and divide its memory; for tests");
-  }
-  // After the flags were parsed.
-  void HandOver(ServeOptions* options) const {
-    if (enforce_eager) options->worker_switches.emplace_back("--enforce-eager");
-    if (diagnose_numerics) options->worker_switches.emplace_back("--diagnose-numerics");
-    if (const char* gpus = std::getenv("CUDA_VISIBLE_DEVICES")) {
-      options->visible_gpus = SplitCommas(gpus);
-    }
-    if (!options->allow_shared_device) return;
-    options->worker_switches.emplace_back("--allow-shared-device");
-    // The processes take turns on the device, so a step may take many times as long.
-    options->scheduler_flags.emplace_back("--stall-timeout-ms", "30000");
-    options->scheduler_flags.emplace_back("--device-stall-timeout-ms", "30000");
-  }
-};
 
 }  // namespace
 
@@ -101,24 +56,9 @@ int RunServe(int argc, const char* const* argv) {
   const RealClock clock;
   ServeOptions options{.worker_port = -1, .worker_metrics_port = -1};
   Flags flags("fathom serve", "Starts, watches and stops a whole cluster on this machine.");
+  WorkerFlags workers;
+  workers.AddTo(flags, &options);
   AddModel(flags, &options);
-  Handed handed[] = {
-      {"--dtype", "Type to compute in: auto, bfloat16, half, float", {}},
-      {"--load-format", "auto, safetensors, raw, dummy", {}},
-      {"--threads", "Threads of each worker on the CPU", {}},
-      {"--gpu-memory-utilization", "Share of a GPU's memory that a worker takes", {}},
-      {"--kv-cache-memory", "Bytes for KV blocks, e.g. 512M", {}},
-      {"--block-size", "Tokens in a KV block", {}},
-      {"--max-model-len", "Longest prompt and answer together: tokens, or auto", {}},
-      {"--max-num-seqs", "Sequences computed at once", {}},
-      {"--max-num-batched-tokens", "Tokens computed in one step", {}},
-      {"--nccl-interface", "Network interface by which NCCL reaches ranks on other hosts", {}}};
-  for (Handed& one : handed) {
-    if (&one == &handed[2]) flags.Group("Limits");
-    flags.Add(one.flag, &one.value, one.help);
-  }
-  GpuSwitches gpu;
-  gpu.AddTo(flags, &options);
   std::optional<std::string> policy, model_wait, record_events;
   flags.Group("Scheduling");
   flags.Add("--policy", &policy, "Who is admitted next, who is suspended: as of fathom-scheduler");
@@ -133,14 +73,12 @@ int RunServe(int argc, const char* const* argv) {
   AddPorts(flags, &options);
   AddProcess(flags, &options);
   if (const auto code = flags.Parse(argc, argv)) return *code;
-  if (options.model.empty()) {
-    return Fail("serve",
-                Invalid("--model is missing; give a model folder, e.g. models/fathom-tiny"));
+  if (auto status = workers.HandOver(&options); !status.ok()) return Fail("serve", status);
+  if (options.allow_shared_device) {
+    // The processes take turns on the device, so a step may take many times as long.
+    options.scheduler_flags.emplace_back("--stall-timeout-ms", "30000");
+    options.scheduler_flags.emplace_back("--device-stall-timeout-ms", "30000");
   }
-  for (const Handed& one : handed) {
-    if (one.value) options.worker_flags.emplace_back(one.flag, *one.value);
-  }
-  gpu.HandOver(&options);
   if (policy) options.scheduler_flags.emplace_back("--policy", *policy);
   if (model_wait) options.scheduler_flags.emplace_back("--model-wait", *model_wait);
   if (record_events) options.scheduler_flags.emplace_back("--record-events", *record_events);

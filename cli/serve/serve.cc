@@ -1,21 +1,15 @@
 #include "cli/serve/serve.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "cli/serve/edge.h"
+#include "cli/serve/run_dir.h"
 #include "cli/serve/supervisor.h"
 #include "cli/serve/timeline.h"
 #include "cli/startup_report.h"
@@ -53,8 +47,6 @@ constexpr int64_t kFailureGraceUs = 1'000'000;
 constexpr int64_t kDrainMarginUs = 5'000'000;
 
 void Say(const std::string& text) { Diagnose("fathom serve: {}", text); }
-
-std::string BinDir() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
 
 // Checks of the model that are possible before any process is started.
 absl::Status CheckModel(const ServeOptions& options) {
@@ -95,60 +87,6 @@ absl::Status CheckHost(const ServeOptions& options) {
                           .address_space_bytes = kOwnAddressSpaceBytes,
                           .threads = kOwnThreads + kThreadsOfChild * children},
                          TakeHostLimits());
-}
-
-// A cluster on fixed ports keeps its directory (and so its term and logs) over restarts. A cluster
-// on any free port gets a new directory.
-absl::Status ChooseRunDir(ServeOptions* options) {
-  if (!options->run_dir.empty()) return absl::OkStatus();
-  const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-  const std::string place = runtime != nullptr && *runtime != '\0'
-                                ? std::string(runtime)
-                                : fmt::format("/tmp/fathom-{}", getuid());
-  std::error_code error;
-  if (std::filesystem::create_directories(place, error)) chmod(place.c_str(), S_IRWXU);
-  if (options->grpc_port != 0) {
-    options->run_dir = fmt::format("{}/{}", place, RunDirName(*options));
-    return absl::OkStatus();
-  }
-  std::string pattern = fmt::format("{}/fathom-pid{}-XXXXXX", place, getpid());
-  if (mkdtemp(pattern.data()) == nullptr) {
-    return FailedPrecondition("cannot make a folder in {}: {}; give another as --run-dir", place,
-                              std::strerror(errno));
-  }
-  options->run_dir = pattern;
-  return absl::OkStatus();
-}
-
-// Creates the directory and locks it, with a descriptor in `*held`, until this process ends.
-absl::Status HoldRunDir(const std::string& run_dir, int* held) {
-  std::error_code error;
-  const bool created = std::filesystem::create_directories(run_dir, error);
-  struct stat facts {};
-  if (error || stat(run_dir.c_str(), &facts) != 0 || !S_ISDIR(facts.st_mode) ||
-      facts.st_uid != geteuid() || (created && chmod(run_dir.c_str(), S_IRWXU) != 0)) {
-    return FailedPrecondition("{} is not a directory of this user; give another as --run-dir",
-                              run_dir);
-  }
-  const std::string path = run_dir + "/serve.lock";
-  *held = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (*held < 0) {
-    return FailedPrecondition("cannot write {}: {}; give another --run-dir", path,
-                              std::strerror(errno));
-  }
-  char other[32] = {};
-  if (flock(*held, LOCK_EX | LOCK_NB) != 0) {
-    const ssize_t size = read(*held, other, sizeof other - 1);
-    return Unavailable(
-        "{} is the run directory of another fathom serve (process {}), whose term and logs are "
-        "there; stop that one, or give this cluster a --run-dir of its own",
-        run_dir, size > 0 ? other : "unknown");
-  }
-  const std::string pid = std::to_string(getpid());
-  if (ftruncate(*held, 0) != 0 || pwrite(*held, pid.data(), pid.size(), 0) < 0) {
-    Say(fmt::format("cannot write {}: {}", path, std::strerror(errno)));
-  }
-  return absl::OkStatus();
 }
 
 // The phases of a process, with the time until its ports listened inserted.
@@ -418,11 +356,13 @@ int Serve(ServeOptions options, const Clock& clock) {
   }
   if (auto status = CheckHost(options); !status.ok()) return Refuse(status, kExitResources);
   const bool own_dir = options.run_dir.empty() && options.grpc_port == 0;
-  if (auto status = ChooseRunDir(&options); !status.ok()) return Refuse(status, kExitUsage);
-  int held = -1;
-  if (auto status = HoldRunDir(options.run_dir, &held); !status.ok()) {
+  auto run_dir_held =
+      HoldRunDir("fathom serve", options.run_dir, own_dir ? "" : RunDirName(options));
+  if (!run_dir_held.ok()) {
+    const absl::Status& status = run_dir_held.status();
     return Refuse(status, absl::IsUnavailable(status) ? kExitUnavailable : kExitUsage);
   }
+  options.run_dir = *std::move(run_dir_held);
   const std::string run_dir = options.run_dir;
   options.own_pid = getpid();
   const int64_t drain_us = options.drain_timeout_s * int64_t{1'000'000} + kDrainMarginUs;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -23,6 +24,15 @@ std::string TextOf(const std::string& line) {
     return parsed["msg"].get<std::string>();
   }
   return line;
+}
+
+// A child's line on our stderr: on a terminal with the child's name before it, and for a collector
+// of logs, which reads JSON, with the name as a member of the child's JSON object.
+std::string Named(const std::string& name, const std::string& line) {
+  if (line.starts_with("{\"") && isatty(STDERR_FILENO) == 0) {
+    return fmt::format("{{\"process\":\"{}\",{}", name, line.substr(1));
+  }
+  return fmt::format("{}: {}", name, line);
 }
 
 }  // namespace
@@ -147,7 +157,7 @@ void Supervisor::OnLine(const ChildLine& line) {
   if (line.is_error) {
     child.state.last_error = TextOf(line.text);
     child.log->Append(line.text);
-    if (options_.verbose) Diagnose("{}: {}", child.spec.name, line.text);
+    if (options_.verbose) Diagnose("{}", Named(child.spec.name, line.text));
     return;
   }
   const json said = json::parse(line.text, nullptr, /*allow_exceptions=*/false);
@@ -166,6 +176,12 @@ void Supervisor::OnLine(const ChildLine& line) {
       if (wanted != child.spec.ports.end()) wanted->second.port = value.get<int32_t>();
     }
   }
+}
+
+void Supervisor::End(int index, const std::string& why) {
+  if (!processes_.running(index)) return;
+  notes_.push_back(fmt::format("{} {}", children_[index].spec.name, why));
+  processes_.Signal(index, SIGKILL);
 }
 
 bool Supervisor::Stop(int64_t grace_us) {

@@ -69,6 +69,9 @@ class Supervisor {
   // came (code 0).
   std::optional<Verdict> Poll(int timeout_ms);
 
+  // Kills a child, which then starts again. Does nothing if it is down. `why` is a note for people.
+  void End(int index, const std::string& why);
+
   // From now on, deaths do not fail the start.
   void MarkReady() { ready_ = true; }
 

@@ -1,5 +1,6 @@
 #include "cli/serve/cluster_plan.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -48,6 +49,48 @@ TEST(ClusterPlanTest, BehindAnEdgeTheRouterListensInside) {
   EXPECT_TRUE(HasPair(edge, "--router", "127.0.0.1:5000"));
   EXPECT_EQ(edge.ports.at("grpc_port").port, 9001);
   EXPECT_GT(edge.stop_stage, router.stop_stage);  // Streams drain through the edge.
+}
+
+// `fathom workers`: the ranks follow from the group and the host, whatever else runs on the host.
+TEST(ClusterPlanTest, WorkersOfAGroupOnSeveralHosts) {
+  ServeOptions options{.model = "m", .device = "cuda", .tp = 4, .pp = 2};
+  options.nodes = 2;
+  options.schedulers = {"a:8003", "b:8003"};
+  options.worker_host = "0.0.0.0";
+  ASSERT_TRUE(CheckOptions(options).ok());
+  EXPECT_EQ(options.workers(), 4);
+  ASSERT_TRUE(PlaceGroup(3, 1, &options).ok());
+  const ChildSpec worker = WorkerSpec(options, "/bin", 0, 2);
+  EXPECT_EQ(worker.name, "worker-2");
+  EXPECT_TRUE(HasPair(worker, "--rank", "30"));  // 3 groups of 8, 4 ranks of the other host, 2.
+  EXPECT_TRUE(HasPair(worker, "--scheduler", "a:8003,b:8003"));
+  EXPECT_TRUE(HasPair(worker, "--host", "0.0.0.0"));
+  EXPECT_TRUE(HasPair(worker, "--local-workers", "4"));
+  EXPECT_EQ(worker.ports.at("metrics_port").port, 8112);
+  EXPECT_EQ(worker.environment.at("CUDA_VISIBLE_DEVICES"), "2,0,1,3");
+}
+
+TEST(ClusterPlanTest, NumbersOfGroups) {
+  EXPECT_EQ(GroupNumber("0").value(), 0);
+  EXPECT_EQ(GroupNumber("12").value(), 12);
+  EXPECT_EQ(GroupNumber("chat-7b-worker-3").value(), 3);
+  for (const char* text : {"", "worker", "worker-", "worker-3a", "3 ", "worker-99999999999"}) {
+    EXPECT_FALSE(GroupNumber(text).ok()) << text;
+  }
+}
+
+TEST(ClusterPlanTest, RefusesGroupsThatDoNotExist) {
+  ServeOptions options{.model = "m", .device = "cuda", .tp = 4};
+  options.nodes = 3;
+  EXPECT_THAT(std::string(Message(CheckOptions(options))), testing::HasSubstr("divisor of 4"));
+  options.nodes = 2;
+  options.device = "cpu";
+  EXPECT_THAT(std::string(Message(CheckOptions(options))), testing::HasSubstr("share memory"));
+  options.device = "cuda";
+  EXPECT_THAT(std::string(Message(PlaceGroup(0, 2, &options))), testing::HasSubstr("0 to 1"));
+  EXPECT_THAT(std::string(Message(PlaceGroup(1024, 0, &options))), testing::HasSubstr("0 to 1023"));
+  EXPECT_TRUE(PlaceGroup(1023, 1, &options).ok());
+  EXPECT_EQ(options.first_rank, 4094);
 }
 
 TEST(ClusterPlanTest, RouterAndWorkersHaveTheSameOverrides) {

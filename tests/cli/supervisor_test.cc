@@ -89,6 +89,29 @@ TEST_F(SupervisorTest, HearsPortsAndPhasesAndKeepsThePortOverARestart) {
   supervisor.Stop(/*grace_us=*/10'000'000);
 }
 
+TEST_F(SupervisorTest, AChildThatIsEndedStartsAgain) {
+  Supervisor supervisor(Options(), &clock_);
+  ASSERT_EQ(mkfifo((dir_ + "/fifo").c_str(), 0600), 0);
+  ASSERT_TRUE(supervisor
+                  .Add(Shell("worker-0", R"(
+    trap '' TERM
+    echo '{"role":"worker"}'
+    read -r line < fifo)"))
+                  .ok());
+  const auto listening = [&] { return supervisor.child(0).listening_at_us.has_value(); };
+  ASSERT_FALSE(PollUntil(supervisor, listening));
+  supervisor.End(0, "stands still");
+  ASSERT_FALSE(PollUntil(supervisor, [&] { return supervisor.child(0).deaths == 1; }));
+  EXPECT_EQ(supervisor.child(0).last_code, 128 + SIGKILL);
+  const std::vector<std::string> notes = supervisor.TakeNotes();
+  ASSERT_EQ(notes.size(), 2u);
+  EXPECT_EQ(notes[0], "worker-0 stands still");
+  ASSERT_FALSE(PollUntil(supervisor, [&] { return supervisor.child(0).pid != 0 && listening(); }));
+  supervisor.Stop(/*grace_us=*/0);
+  supervisor.End(0, "is down already");
+  EXPECT_TRUE(supervisor.TakeNotes().empty());
+}
+
 TEST_F(SupervisorTest, AChildsEnvironmentIsOursWithItsChanges) {
   ASSERT_EQ(setenv("FATHOM_TEST_KEPT", "kept", 1), 0);
   ASSERT_EQ(setenv("FATHOM_TEST_CHANGED", "ours", 1), 0);

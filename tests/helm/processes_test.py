@@ -1,0 +1,95 @@
+"""What the containers of the chart run, as processes of this machine from the rendered arguments, with the rendered probes: a
+cluster of two groups answers, a rank that is killed starts again while the other one keeps its weights, and all end on SIGTERM."""
+import json
+import os
+import signal
+import subprocess
+import unittest
+
+import charts
+from pods import BIN, SLOW, Pods, wait_until
+
+from cluster import TINY, collect, grpc, pb_grpc, request  # noqa: E402  (pods.py has added its folder)
+
+
+def values():
+    """The example for kind, with the model of this checkout and two groups."""
+    said = json.loads(json.dumps(charts.CASES["cpu"]))
+    said["model"] = {"path": str(TINY)}
+    said["worker"]["groups"] = 2
+    said["worker"]["stallSeconds"] = 1
+    said["router"]["drainSeconds"] = 5
+    return said
+
+
+class ProcessesTest(unittest.TestCase):
+    def test_the_rendered_cluster(self):
+        docs = charts.render(values=values())
+        with Pods(docs) as pods:
+            scheduler = pods.start(charts.find(docs, "StatefulSet", "scheduler"), "chat-fathom-scheduler-0")
+            pods.wait(scheduler)
+            groups = [pods.start(charts.find(docs, "StatefulSet", "worker"), f"chat-fathom-worker-{i}") for i in range(2)]
+            router = pods.start(charts.find(docs, "Deployment", "router"), "chat-fathom-router-x")
+            started = [router, *groups]
+            for pod in started:
+                pods.wait(pod)
+            for pod in [scheduler, *started]:
+                for probe in ("readiness", "liveness"):
+                    with self.subTest(pod=pod.name, probe=probe):
+                        pods.wait(pod, probe)
+            if os.geteuid() == 0:
+                self.assertEqual(os.stat(f"/proc/{router.process.pid}").st_uid, 65532)
+            self.address = f"{router.address}:{router.ports()['grpc']}"
+            self.ask()
+            self.assertEqual([sorted(w["rank"] for w in pods.event(g, "ready")["workers"]) for g in groups], [[0, 1], [2, 3]])
+            self.a_rank_dies(pods, groups[0], signal.SIGKILL, "worker-1 ended with 137")
+            self.a_rank_dies(pods, groups[1], signal.SIGSTOP, "worker-1 has not answered for 1 s; it is killed")
+            self.the_acceptance_test(docs, pods)
+            for pod in [router, *groups, scheduler]:
+                self.assertEqual(pods.stop(pod), 0, f"{pod.name}: {''.join(pod.log[-10:])}")
+            # A collector of logs reads JSON lines, each with the name of its process.
+            lines = [json.loads(line) for line in groups[0].log if line.startswith("{")]
+            self.assertEqual({line["process"] for line in lines}, {"worker-0", "worker-1"})
+
+    def ask(self):
+        with grpc.insecure_channel(self.address) as channel:
+            answer = collect(pb_grpc.InferenceStub(channel).Generate(request(text="The capital of France is", max_tokens=4), timeout=60 * SLOW))
+        self.assertIsNone(answer.error)
+        self.assertIn("Paris", answer.text)
+
+    def groups_up(self):
+        done = subprocess.run([BIN / "fathom", "status", "--json", "--server", self.address], capture_output=True, text=True, timeout=60)
+        return {rank["group"] for rank in json.loads(done.stdout)["ranks"]} if done.returncode == 0 else set()
+
+    def a_rank_dies(self, pods, group, how, line):
+        """Or stands still. The supervisor of the pod starts it again, and the group is up with a new number."""
+        wait_until(lambda: len(self.groups_up()) == 2, "both groups are up")
+        before = self.groups_up()
+        first, second = (w["pid"] for w in pods.event(group, "ready")["workers"])
+        os.kill(second, how)
+        self.ask()
+        wait_until(lambda: len(self.groups_up()) == 2 and self.groups_up() != before, "the group is up again")
+        pods.wait(group, "readiness")
+        self.assertIsNone(group.process.poll())
+        os.kill(first, 0)  # The other rank is the same process.
+        self.assertTrue(any(line in text for text in group.log), group.log)
+
+    def the_acceptance_test(self, docs, pods):
+        if " accept " not in subprocess.run([BIN / "fathom", "--help"], capture_output=True, text=True).stdout:
+            return
+        pod = pods.start(charts.find(docs, "Pod", "acceptance"), "chat-fathom-acceptance")
+        self.assertEqual(pod.process.wait(120 * SLOW), 0, "".join(pod.log[-10:]))
+
+    def test_a_bad_model_ends_the_container_with_its_code(self):
+        """The kubelet then shows the code and the last line; nothing is started again and again in the pod."""
+        docs = charts.render(values={**values(), "model": {"path": "/nowhere/model"}})
+        with Pods(docs) as pods:
+            pods.start(charts.find(docs, "StatefulSet", "scheduler"), "chat-fathom-scheduler-0")
+            worker = pods.start(charts.find(docs, "StatefulSet", "worker"), "chat-fathom-worker-0")
+            self.assertEqual(worker.process.wait(60 * SLOW), 66)
+            pods.stop(worker)
+            self.assertIn("/nowhere/model", worker.log[-1])
+
+
+if __name__ == "__main__":
+    unittest.main()
