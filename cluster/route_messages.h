@@ -3,6 +3,7 @@
 // milliseconds on the wire (cluster/wire.h).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "cluster/rank_report.h"
 #include "cluster/request.h"
 #include "cluster/request_timings.h"
+#include "cluster/step_tokens.h"
 #include "common/status.h"
 #include "common/types.h"
 
@@ -118,6 +120,8 @@ struct ClusterStats {
   std::vector<RankReport> ranks = {};
   // Free workers would fill a group, but their hosts keep them from forming one.
   bool apart = false;
+  std::array<int32_t, kWaitLimits> waiting_by = {};  // By WaitLimit; adds up to requests_waiting.
+  StepTokens step_tokens = {};
   bool operator==(const ClusterStats&) const = default;
 };
 

@@ -183,6 +183,13 @@ ClusterStats StatsFromWire(const pb::Stats& from) {
                   .waiting = from.waiting()};
   for (const pb::RankReport& rank : from.ranks()) to.ranks.push_back(ReportFromWire(rank));
   to.apart = from.apart();
+  const pb::WaitCounts& waiting = from.waiting_by();
+  to.waiting_by = {waiting.slots(), waiting.blocks(), waiting.no_group(), waiting.other()};
+  // An older scheduler sends none.
+  const auto counts =
+      std::min(to.step_tokens.counts.size(), static_cast<size_t>(from.step_tokens_size()));
+  std::copy_n(from.step_tokens().begin(), counts, to.step_tokens.counts.begin());
+  to.step_tokens.sum = from.step_tokens_sum();
   return to;
 }
 
@@ -303,6 +310,15 @@ void ToWire(const ClusterStats& from, pb::RouteDown* to) {
   stats->set_apart(from.apart);
   stats->clear_ranks();
   for (const RankReport& rank : from.ranks) ReportToWire(rank, stats->add_ranks());
+  pb::WaitCounts* waiting = stats->mutable_waiting_by();
+  const auto count = [&](WaitLimit limit) { return from.waiting_by[static_cast<size_t>(limit)]; };
+  waiting->set_slots(count(WaitLimit::kSlots));
+  waiting->set_blocks(count(WaitLimit::kBlocks));
+  waiting->set_no_group(count(WaitLimit::kNoGroup));
+  waiting->set_other(count(WaitLimit::kOther));
+  const StepTokens& steps = from.step_tokens;
+  stats->mutable_step_tokens()->Assign(steps.counts.begin(), steps.counts.end());
+  stats->set_step_tokens_sum(steps.sum);
 }
 
 void ToWire(const Resign& from, pb::RouteDown* to) {

@@ -234,6 +234,12 @@ constexpr WireRange kOtherRanges[] = {
     {"Stats.losses_alike", 0, kIndexMax},
     {"Stats.waiting", 0, kTextBytes},
     {"Stats.ranks", 0, 0, kRankReportsMax},
+    {"Stats.step_tokens", -kAny, kAny, 64},
+    {"Stats.step_tokens_sum", -kAny, kAny},
+    {"WaitCounts.slots", 0, kIndexMax},
+    {"WaitCounts.blocks", 0, kIndexMax},
+    {"WaitCounts.no_group", 0, kIndexMax},
+    {"WaitCounts.other", 0, kIndexMax},
     {"RankReport.group", 0, kIndexMax},
     {"RankReport.rank", 0, kRankMax},
     {"RankReport.process_id", 0, kDigestBytes},
@@ -384,6 +390,8 @@ absl::Status CheckList(const Rule& rule, const ProtoMessage& message,
   switch (rule.field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:
       return CheckNumbers<int32_t>(rule, message, reflection);
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return CheckNumbers<uint64_t>(rule, message, reflection);
     case FieldDescriptor::CPPTYPE_FLOAT:
       return CheckNumbers<float>(rule, message, reflection);
     case FieldDescriptor::CPPTYPE_MESSAGE:

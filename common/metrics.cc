@@ -67,10 +67,16 @@ class Metrics::Impl {
 
   struct AliasFamily {
     prometheus::MetricFamily family;  // Without metrics.
-    std::vector<std::function<prometheus::ClientMetric()>> collect;
+    std::vector<std::function<std::vector<prometheus::ClientMetric>()>> collect;
   };
   void Alias(const std::string& name, const std::string& help, prometheus::MetricType type,
              std::function<prometheus::ClientMetric()> collect) {
+    AddCollected(name, help, type, [collect = std::move(collect)] {
+      return std::vector<prometheus::ClientMetric>{collect()};
+    });
+  }
+  void AddCollected(const std::string& name, const std::string& help, prometheus::MetricType type,
+                    std::function<std::vector<prometheus::ClientMetric>()> collect) {
     const std::lock_guard lock(mutex);
     AliasFamily& alias = aliases[name];
     alias.family = {name, help, type, {}};
@@ -118,7 +124,7 @@ prometheus::MetricFamily StartSeconds(const std::string& prefix) {
                                   "Duration of each part of the start.",
                                   prometheus::MetricType::Gauge,
                                   {}};
-  for (const auto& [name, us] : PrintedPhases()) {
+  for (const auto& [name, us] : RecordedPhases()) {
     prometheus::ClientMetric metric = WithLabels({{"phase", name}});
     metric.gauge.value = static_cast<double>(us) * 1e-6;
     family.metric.push_back(metric);
@@ -204,6 +210,39 @@ void Metrics::AddAlias(const std::string& full_name, const std::string& help, co
   });
 }
 
+void Metrics::AddAlias(const std::string& full_name, const std::string& help, const Labels& labels,
+                       std::function<Counts()> collect) {
+  impl_->Alias(full_name, help, prometheus::MetricType::Histogram,
+               [labels, collect = std::move(collect)] {
+                 prometheus::ClientMetric metric = WithLabels(labels);
+                 const Counts counts = collect();
+                 auto& histogram = metric.histogram;
+                 for (size_t i = 0; i < counts.counts.size(); ++i) {
+                   histogram.sample_count += counts.counts[i];
+                   histogram.bucket.push_back(
+                       {histogram.sample_count, i < counts.bounds.size()
+                                                    ? counts.bounds[i]
+                                                    : std::numeric_limits<double>::infinity()});
+                 }
+                 histogram.sample_sum = counts.sum;
+                 return metric;
+               });
+}
+
+void Metrics::AddFamily(const std::string& full_name, const std::string& help, Kind kind,
+                        std::function<std::vector<Sample>()> collect) {
+  const bool counter = kind == Kind::kCounter;
+  const auto type = counter ? prometheus::MetricType::Counter : prometheus::MetricType::Gauge;
+  impl_->AddCollected(full_name, help, type, [counter, collect = std::move(collect)] {
+    std::vector<prometheus::ClientMetric> metrics;
+    for (const Sample& sample : collect()) {
+      prometheus::ClientMetric& metric = metrics.emplace_back(WithLabels(sample.labels));
+      (counter ? metric.counter.value : metric.gauge.value) = sample.value;
+    }
+    return metrics;
+  });
+}
+
 std::string Metrics::Text() const {
   std::vector<prometheus::MetricFamily> families = impl_->registry->Collect();
   families.push_back(DroppedLines(impl_->prefix));
@@ -212,7 +251,9 @@ std::string Metrics::Text() const {
   const std::lock_guard lock(impl_->mutex);
   for (const auto& [name, alias] : impl_->aliases) {
     prometheus::MetricFamily& family = families.emplace_back(alias.family);
-    for (const auto& collect : alias.collect) family.metric.push_back(collect());
+    for (const auto& collect : alias.collect) {
+      for (auto& metric : collect()) family.metric.push_back(std::move(metric));
+    }
   }
   return prometheus::TextSerializer().Serialize(families);
 }

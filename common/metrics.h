@@ -4,6 +4,7 @@
 // updates (9-23 ns each).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -77,6 +78,25 @@ class Metrics {
                 const Gauge& of);
   void AddAlias(const std::string& full_name, const std::string& help, const Labels& labels,
                 const Histogram& of, std::vector<double> buckets);
+
+  // A histogram that other code counts: `collect` returns it each time the metrics are read.
+  struct Counts {
+    std::vector<double> bounds;    // Upper ones; the last count has all beyond them.
+    std::vector<uint64_t> counts;  // Of each bucket alone.
+    double sum = 0;
+  };
+  void AddAlias(const std::string& full_name, const std::string& help, const Labels& labels,
+                std::function<Counts()> collect);
+
+  // A family whose metrics come and go, so that no label value stays for ever: `collect` returns
+  // all of them each time the metrics are read, on the reading thread.
+  struct Sample {
+    Labels labels;
+    double value = 0;
+  };
+  enum class Kind { kCounter, kGauge };
+  void AddFamily(const std::string& full_name, const std::string& help, Kind kind,
+                 std::function<std::vector<Sample>()> collect);
 
   // The text of /metrics in Prometheus' format. Every role also has build_info{version,commit},
   // start_seconds{phase} (the parts of the start so far) and diagnostics_dropped_total

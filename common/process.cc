@@ -67,15 +67,17 @@ void PrintListening(const std::string& role,
   WriteAnnouncement(line + "}\n");
 }
 
+void RecordPhase(const char* name, int64_t us) {
+  const std::lock_guard lock(g_phases_mutex);
+  g_phases[name] = us;
+}
+
 void PrintPhase(const char* name, int64_t us) {
-  {
-    const std::lock_guard lock(g_phases_mutex);
-    g_phases[name] = us;
-  }
+  RecordPhase(name, us);
   WriteAnnouncement(fmt::format(R"({{"event":"phase","name":"{}","us":{}}})", name, us) + '\n');
 }
 
-std::vector<std::pair<std::string, int64_t>> PrintedPhases() {
+std::vector<std::pair<std::string, int64_t>> RecordedPhases() {
   const std::lock_guard lock(g_phases_mutex);
   return {g_phases.begin(), g_phases.end()};
 }

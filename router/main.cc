@@ -144,7 +144,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
                        {"--http-port", options.host, http_port, OwnPort::Speaks::kHttp1}});
   const RealClock clock;
   Metrics metrics("router");
-  RouterMetrics observer(&metrics);
+  RouterMetrics observer(&metrics, options.served_model_name.value_or(folder.name));
   GrpcSchedulerLinkOptions link_options;
   link_options.addresses = options.schedulers;
   link_options.config_digest = folder.config_digest;

@@ -10,10 +10,11 @@ constexpr int kCodeMax = 16;  // UNAUTHENTICATED.
 
 }  // namespace
 
-RouterMetrics::RouterMetrics(Metrics* metrics) {
+RouterMetrics::RouterMetrics(Metrics* metrics, const std::string& model) {
   const auto ended = [&](const std::string& outcome) {
-    ended_[outcome] = metrics->AddCounter("requests_total", "Streams that ended, by outcome.",
-                                          {{"outcome", outcome}});
+    ended_[outcome] = metrics->AddCounter(
+        "requests_total", "Streams that ended, by outcome; CANCELLED: the client left.",
+        {{"outcome", outcome}});
   };
   for (const FinishReason reason : kReasons) ended(FinishReasonName(reason));
   ended("SUSPENDED");
@@ -24,18 +25,52 @@ RouterMetrics::RouterMetrics(Metrics* metrics) {
     refused_[status] = metrics->AddCounter(
         "refused_total", "Requests refused before a session was made, by code.", {{"code", name}});
   }
-  tokens_ =
-      metrics->AddCounter("tokens_total", "Generated tokens that came for this router's streams.");
-  dropped_ =
-      metrics->AddCounter("tokens_dropped_total", "Tokens that came again and were dropped.");
-  resubmitted_ =
-      metrics->AddCounter("resubmits_total", "Accepted sessions that were submitted again.");
-  resets_ = metrics->AddCounter("stream_resets_total",
-                                "Scheduler streams closed because a frame could not be.");
-  first_token_ = metrics->AddHistogram(
-      "first_token_seconds", "From a session's start to its first token.", LatencyBucketsSeconds());
+  AddRequests(metrics);
+  AddConnections(metrics);
+  const Metrics::Labels own = {{"engine", "0"}, {"model_name", model}};
+  AddRequestAliases(metrics, own);
+  AddClusterAliases(metrics, own);
+}
+
+void RouterMetrics::AddRequests(Metrics* metrics) {
+  const auto counter = [&](const char* name, const char* help) {
+    return metrics->AddCounter(name, help);
+  };
+  const auto time = [&](const char* name, const char* help) {
+    return metrics->AddHistogram(name, help, RequestBucketsSeconds());
+  };
+  const auto tokens = [&](const char* name, const char* help) {
+    return metrics->AddHistogram(name, help, TokenBuckets());
+  };
+  tokens_ = counter("tokens_total", "Generated tokens that came for this router's streams.");
+  prompt_tokens_ = counter("prompt_tokens_total", "Prompt tokens of requests that finished.");
+  cached_tokens_ = counter("cached_tokens_total", "Those that were in the KV cache already.");
+  dropped_ = counter("tokens_dropped_total", "Tokens that came again and were dropped.");
+  preemptions_ = counter("preemptions_total", "Preemptions of requests that finished.");
+  resubmitted_ = counter("resubmits_total", "Accepted sessions that were submitted again.");
+  resets_ =
+      counter("stream_resets_total", "Scheduler streams closed because a frame could not be.");
+  first_token_ = time("first_token_seconds", "From a session's start to its first token.");
   gap_ = metrics->AddHistogram("token_gap_seconds", "Between a stream's tokens, per token.",
                                LatencyBucketsSeconds());
+  per_token_ = metrics->AddHistogram("time_per_output_token_seconds",
+                                     "From the first to the last token, per token after the first.",
+                                     LatencyBucketsSeconds());
+  whole_ = time("request_seconds", "From a session's start to its end, of finished requests.");
+  queue_ = time("request_queue_seconds", "In the scheduler, before the first slot.");
+  prefill_ = time("request_prefill_seconds", "In the first slot, before the first token.");
+  decode_ = time("request_decode_seconds", "In a slot, after the first token.");
+  inference_ = time("request_inference_seconds", "From the first slot to the end.");
+  prompt_ = tokens("request_prompt_tokens", "Prompt tokens of a finished request.");
+  generated_ = tokens("request_generation_tokens", "Generated tokens of a finished request.");
+  max_tokens_ = tokens("request_max_tokens", "The max_tokens of a finished request.");
+  open_ = metrics->AddGauge("streams_open", "Client streams now.");
+  kept_ = metrics->AddGauge("sessions_kept", "Sessions kept for a resume.");
+  ready_ = metrics->AddGauge("ready", "1: a request would be answered.");
+  scheduler_up_ = metrics->AddGauge("scheduler_up", "1: a scheduler leads and answers.");
+}
+
+void RouterMetrics::AddConnections(Metrics* metrics) {
   const auto closed = [metrics](const char* reason) {
     return metrics->AddCounter("connections_closed_total", "Connections that the port closed.",
                                {{"reason", reason}});
@@ -45,10 +80,27 @@ RouterMetrics::RouterMetrics(Metrics* metrics) {
   turned_away_ = closed("full");
   cut_ = closed("hostile");
   connections_ = metrics->AddGauge("connections_open", "Connections of clients now.");
-  open_ = metrics->AddGauge("streams_open", "Client streams now.");
-  kept_ = metrics->AddGauge("sessions_kept", "Sessions kept for a resume.");
-  ready_ = metrics->AddGauge("ready", "1: a request would be answered.");
-  scheduler_up_ = metrics->AddGauge("scheduler_up", "1: a scheduler leads and answers.");
+}
+
+void RouterMetrics::Finished(const FinishedRequest& request) {
+  const RequestTimings& timings = request.timings;
+  const Usage& usage = request.usage;
+  const auto seconds = [](int64_t us) { return static_cast<double>(us) * 1e-6; };
+  prompt_tokens_.Add(usage.prompt_tokens);
+  cached_tokens_.Add(usage.cached_tokens);
+  preemptions_.Add(timings.preemptions);
+  whole_.Observe(seconds(request.whole_us));
+  queue_.Observe(seconds(timings.queue_us));
+  prefill_.Observe(seconds(timings.prefill_us));
+  decode_.Observe(seconds(timings.decode_us));
+  inference_.Observe(seconds(timings.WholeUs() - timings.queue_us));
+  prompt_.Observe(usage.prompt_tokens);
+  generated_.Observe(usage.completion_tokens);
+  max_tokens_.Observe(request.max_tokens);
+  if (usage.completion_tokens > 1 && timings.first_token_us >= 0) {
+    per_token_.Observe(seconds(timings.last_token_us - timings.first_token_us) /
+                       (usage.completion_tokens - 1));
+  }
 }
 
 void RouterMetrics::Show(const rpc::ConnectionStats& connections) {
@@ -88,6 +140,19 @@ void RouterMetrics::Show(const Sessions::View& view, bool ready) {
   kept_.Set(static_cast<double>(view.kept));
   ready_.Set(ready ? 1 : 0);
   scheduler_up_.Set(view.up ? 1 : 0);
+  const ClusterStats& stats = view.stats;
+  running_.Set(stats.requests_running);
+  waiting_.Set(stats.requests_waiting);
+  const auto waiting = [&](WaitLimit limit) {
+    return stats.waiting_by[static_cast<size_t>(limit)];
+  };
+  waiting_capacity_.Set(waiting(WaitLimit::kSlots) + waiting(WaitLimit::kBlocks));
+  waiting_deferred_.Set(waiting(WaitLimit::kNoGroup) + waiting(WaitLimit::kOther));
+  kv_usage_.Set(
+      stats.blocks_total == 0 ? 0 : static_cast<double>(stats.blocks_used) / stats.blocks_total);
+  const std::lock_guard lock(cluster_->mutex);
+  cluster_->step_tokens = stats.step_tokens;
+  if (view.facts) cluster_->facts = *view.facts;
 }
 
 }  // namespace fathom::router

@@ -186,7 +186,7 @@ void Driver::OnResult(PeerId peer, StepResult result, TimeUs now) {
   GroupActions actions;
   std::optional<StepDone> done = groups_.OnResult(peer, std::move(result), now, &actions);
   if (done) {
-    metrics_.ObserveStep(done->result.rows.size(), groups_.last_step_us());
+    metrics_.ObserveStep(groups_.last_step_us());
     return StepCore(*std::move(done), now);
   }
   Carry(std::move(actions), now);
@@ -244,7 +244,9 @@ void Driver::Carry(Actions actions, TimeUs now) {
   for (const PlanOut& out : actions.plans) {
     if (draining_) break;
     const std::vector<PeerId> ranks = groups_.OnPlan(out.group, out.plan, now);
-    if (!ranks.empty()) transport_.Send(ranks, out.plan);
+    if (ranks.empty()) continue;
+    metrics_.ObservePlan(out.plan);
+    transport_.Send(ranks, out.plan);
   }
   for (auto& [router, accepted] : actions.accepted) transport_.Send(router, std::move(accepted));
   for (auto& [router, refused] : actions.refused) transport_.Send(router, std::move(refused));
@@ -389,6 +391,8 @@ void Driver::SendStats(const CoreStats& stats) {
     own.losses_alike = groups.losses_alike;
     own.waiting = groups_.waiting();
     own.apart = groups.apart;
+    own.waiting_by = stats.waiting_by_limit;
+    own.step_tokens = metrics_.step_tokens();
     own.ranks = reports;
     transport_.Send(peer, own);
   }
@@ -398,6 +402,7 @@ void Driver::UpdateMetrics(TimeUs now) {
   if (!metrics_stale_ || (now < next_metrics_us_ && groups_.StepsInFlight() > 0)) return;
   const CoreStats stats = core_.Stats();
   metrics_.Update(stats, groups_.Stats(), transport_.Stats(), term_, routers_.size());
+  metrics_.UpdateRanks(groups_.Loads());
   groups_up_ = stats.groups;
   if (recorder_ != nullptr) {
     metrics_.UpdateRecording(recorder_->recorded(), recorder_->unrecorded());
@@ -416,6 +421,7 @@ void Driver::Drain() {
   while (failure_.ok() && groups_.StepsInFlight() > 0 && clock_.Now() < steps_end) {
     if (auto event = transport_.Next(steps_end)) Handle(*std::move(event), clock_.Now());
   }
+  metrics_.Resigned();
   const Resign resign{term_};
   transport_.Send(RouterPeers(), resign);
   transport_.Send(ControlPeers(), resign);

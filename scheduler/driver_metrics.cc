@@ -1,5 +1,8 @@
 #include "scheduler/driver_metrics.h"
 
+#include <string>
+#include <variant>
+
 namespace fathom::scheduler {
 
 DriverMetrics::DriverMetrics(Metrics* metrics) {
@@ -10,7 +13,22 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
     return Total{metrics->AddCounter(name, help)};
   };
   blocks_used_ = gauge("blocks_used", "KV blocks held by sessions.");
-  blocks_total_ = gauge("blocks_total", "KV blocks of the groups that take work.");
+  blocks_ = gauge("blocks", "KV blocks of the groups that take work.");
+  metrics->AddAlias("fathom_scheduler_blocks_total", "Old name of fathom_scheduler_blocks.", {},
+                    blocks_);
+  kv_usage_ = gauge("kv_cache_usage_ratio", "Used KV blocks of all, 0 to 1.");
+  leads_ = gauge("leads", "1: this scheduler leads.");
+  leads_.Set(1);
+  for (size_t i = 0; i < kWaitLimits; ++i) {
+    waiting_by_reason_[i] =
+        metrics->AddGauge("requests_waiting_by_reason", "Requests waiting, by what they wait for.",
+                          {{"reason", WaitLimitName(static_cast<WaitLimit>(i))}});
+  }
+  failovers_ = total("failovers_total", "Sequences whose group was lost while they ran in it.");
+  replayed_ = total("replayed_tokens_total", "Tokens computed again, after a loss or preemption.");
+  // No prefix cache exists yet.
+  metrics->AddCounter("prefix_cache_queries_tokens_total", "Prompt tokens looked up in the cache.");
+  metrics->AddCounter("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.");
   requests_running_ = gauge("requests_running", "Sequences in a slot.");
   requests_waiting_ = gauge("requests_waiting", "Requests waiting for a slot or blocks.");
   sessions_ = gauge("sessions", "Session records held.");
@@ -45,10 +63,56 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   recorded_ = total("events_recorded_total", "Events recorded by --record-events.");
   unrecorded_ = total("events_unrecorded_total",
                       "Events that a recording lacks, since its file could not be written.");
-  rows_ = metrics->AddHistogram("step_rows", "Rows of a step.",
-                                {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096});
+  batch_size_ = metrics->AddHistogram("batch_size", "Sequences of a step.",
+                                      {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096});
+  batch_tokens_ = metrics->AddHistogram(
+      "batch_tokens", "Tokens of a step.",
+      std::vector<double>(StepTokens::kBounds.begin(), StepTokens::kBounds.end()));
   step_seconds_ = metrics->AddHistogram("step_seconds", "From a plan's sending to its result.",
                                         LatencyBucketsSeconds());
+  AddRankFamilies(metrics);
+}
+
+void DriverMetrics::AddRankFamilies(Metrics* metrics) {
+  const auto add = [&](const char* name, const char* help, Metrics::Kind kind, auto value) {
+    metrics->AddFamily(
+        std::string("fathom_scheduler_") + name, help, kind, [ranks = ranks_, value] {
+          std::vector<Metrics::Sample> samples;
+          const std::lock_guard lock(ranks->mutex);
+          for (const RankLoad& load : ranks->loads) {
+            samples.push_back(
+                {{{"group", std::to_string(load.group.value)}, {"rank", std::to_string(load.rank)}},
+                 value(load.time)});
+          }
+          return samples;
+        });
+  };
+  add("rank_step_seconds", "A rank's time for a step: a mean over about 16 steps.",
+      Metrics::Kind::kGauge, [](const RankTime& time) { return time.step_us * 1e-6; });
+  add("rank_collective_seconds_total", "A rank's time in collectives, as it tells.",
+      Metrics::Kind::kCounter,
+      [](const RankTime& time) { return static_cast<double>(time.collective_us_total) * 1e-6; });
+  add("straggler_steps_total",
+      "Steps in which the other ranks of the stage waited for this one for half of the step.",
+      Metrics::Kind::kCounter,
+      [](const RankTime& time) { return static_cast<double>(time.straggler_steps_total); });
+}
+
+void DriverMetrics::UpdateRanks(std::vector<RankLoad> loads) {
+  const std::lock_guard lock(ranks_->mutex);
+  ranks_->loads = std::move(loads);
+}
+
+void DriverMetrics::ObservePlan(const StepPlan& plan) {
+  if (plan.chunks.empty()) return;  // It only releases blocks.
+  int64_t tokens = 0;
+  for (const Chunk& chunk : plan.chunks) {
+    const auto* count = std::get_if<int32_t>(&chunk.work);
+    tokens += count != nullptr ? *count : 1;
+  }
+  batch_size_.Observe(static_cast<double>(plan.chunks.size()));
+  batch_tokens_.Observe(static_cast<double>(tokens));
+  step_tokens_.Add(tokens);
 }
 
 void DriverMetrics::Total::Follow(uint64_t total) {
@@ -56,8 +120,7 @@ void DriverMetrics::Total::Follow(uint64_t total) {
   shown = total;
 }
 
-void DriverMetrics::ObserveStep(size_t rows, int64_t step_us) {
-  rows_.Observe(static_cast<double>(rows));
+void DriverMetrics::ObserveStep(int64_t step_us) {
   step_seconds_.Observe(static_cast<double>(step_us) * 1e-6);
 }
 
@@ -69,7 +132,12 @@ void DriverMetrics::UpdateRecording(uint64_t recorded, uint64_t unrecorded) {
 void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups,
                            const TransportStats& transport, TermId term, size_t routers) {
   blocks_used_.Set(core.blocks_used);
-  blocks_total_.Set(core.blocks_total);
+  blocks_.Set(core.blocks_total);
+  kv_usage_.Set(core.blocks_total == 0 ? 0
+                                       : static_cast<double>(core.blocks_used) / core.blocks_total);
+  for (size_t i = 0; i < kWaitLimits; ++i) waiting_by_reason_[i].Set(core.waiting_by_limit[i]);
+  failovers_.Follow(core.failovers_total);
+  replayed_.Follow(core.replayed_tokens_total);
   requests_running_.Set(core.requests_running);
   requests_waiting_.Set(core.requests_waiting);
   sessions_.Set(core.sessions);

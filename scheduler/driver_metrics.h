@@ -2,7 +2,10 @@
 // names. Thread: the driver's.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -18,11 +21,18 @@ class DriverMetrics {
   // Registers all metrics. `metrics` must outlive this object.
   explicit DriverMetrics(Metrics* metrics);
 
-  // The result of a step with `rows` chunks came `step_us` after its plan was sent.
-  void ObserveStep(size_t rows, int64_t step_us);
+  // A plan is sent to a group.
+  void ObservePlan(const StepPlan& plan);
+  // The result of a step came `step_us` after its plan was sent.
+  void ObserveStep(int64_t step_us);
 
   void Update(const CoreStats& core, const WorkerGroupStats& groups,
               const TransportStats& transport, TermId term, size_t routers);
+  void UpdateRanks(std::vector<RankLoad> loads);
+  // This scheduler no longer leads.
+  void Resigned() { leads_.Set(0); }
+  // Numbers of tokens of the steps planned so far, for routers (ClusterStats).
+  const StepTokens& step_tokens() const { return step_tokens_; }
   // The counters of an EventRecorder.
   void UpdateRecording(uint64_t recorded, uint64_t unrecorded);
 
@@ -34,14 +44,26 @@ class DriverMetrics {
     void Follow(uint64_t total);
   };
 
-  Gauge blocks_used_, blocks_total_, requests_running_, requests_waiting_, sessions_,
-      session_bytes_;
+  // The loads as of the last UpdateRanks. The thread that reads /metrics takes them.
+  struct Ranks {
+    std::mutex mutex;
+    std::vector<RankLoad> loads;  // Guarded by mutex.
+  };
+  void AddRankFamilies(Metrics* metrics);
+
+  const std::shared_ptr<Ranks> ranks_ = std::make_shared<Ranks>();
+  StepTokens step_tokens_;
+  std::array<Gauge, kWaitLimits> waiting_by_reason_;
+  Gauge leads_, kv_usage_;
+  Histogram batch_tokens_;
+  Total failovers_, replayed_;
+  Gauge blocks_used_, blocks_, requests_running_, requests_waiting_, sessions_, session_bytes_;
   Gauge groups_, workers_, rank_still_, routers_, term_;
   Total steps_, step_rows_, prompt_tokens_, generation_tokens_, suspensions_, preemptions_,
       dropped_;
   Total kind_changes_, model_changes_, finished_, failed_, refused_, groups_formed_, groups_lost_,
       stale_, overflows_, unreadable_, recorded_, unrecorded_;
-  Histogram rows_, step_seconds_;
+  Histogram batch_size_, step_seconds_;
 };
 
 }  // namespace fathom::scheduler

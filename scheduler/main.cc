@@ -5,6 +5,7 @@
 #include "common/flags.h"
 #include "common/host_limits.h"
 #include "common/log.h"
+#include "common/machine.h"
 #include "common/metrics.h"
 #include "common/output.h"
 #include "common/process.h"
@@ -141,6 +142,7 @@ int Main(int argc, char** argv) {
                                       {.live = http::LiveBy(&self, &driver.loop()),
                                        .ready = [&driver] { return driver.Ready(); },
                                        .progress = {}});
+  RecordPhase("start", ProcessAgeUs());
   PrintListening("scheduler", {{"port", port}, {"metrics_port", metrics_port}});
   // Signals have a thread of their own, because the driver thread waits only for its queue.
   std::atomic<bool> over = false;

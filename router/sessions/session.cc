@@ -420,8 +420,10 @@ std::string Session::outcome() const {
     return FinishReasonName(sequences_[0].end->event.reason);
   }
   const auto* failed = std::get_if<FailedSession>(&submit_state_);
-  if (failed == nullptr) return "SUSPENDED";
   const auto* left = std::get_if<LeftClient>(&client_state_);  // This client got another status.
+  if (failed == nullptr) {
+    return left != nullptr && absl::IsCancelled(left->status) ? "CANCELLED" : "SUSPENDED";
+  }
   return std::string(CodeName((left == nullptr ? failed->status : left->status).code()));
 }
 

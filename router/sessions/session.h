@@ -135,8 +135,8 @@ class Session {
   bool accepted() const;
   AttemptId attempt() const;
   size_t bytes() const;  // About the size of the record.
-  // How the session ended, for metrics: the name of a FinishReason or of a status code, or
-  // SUSPENDED.
+  // How the session ended, for metrics: the name of a FinishReason or of a status code; CANCELLED
+  // if its client left; SUSPENDED if the router ended the client's stream before the answer's end.
   std::string outcome() const;
 
   // Everything that a new session of the same key needs to continue this one.

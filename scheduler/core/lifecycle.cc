@@ -88,6 +88,10 @@ std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, int32_t lane, Seq
   FATHOM_CHECK(reservation.has_value(), "sequence {} was seated without room", sequence.number);
   running.blocks = std::move(reservation->blocks);
   running.planned_tokens = running.reused_tokens = reservation->computed_tokens;
+  if (sequence.seated_before || running.next_position > 0) {
+    counters_.replayed_tokens_total +=
+        static_cast<uint64_t>(running.known_tokens - running.reused_tokens);
+  }
   group.running.emplace(running.keep, &sequence);
   sequence.state = std::move(running);
   if (!sequence.seated_before) queue_line_.OnFreed(now_);

@@ -44,6 +44,7 @@ void SchedulerCore::Impl::On(const GroupLost& event) {
 void SchedulerCore::Impl::LoseGroup(GroupId id) {
   Group& group = *FindGroup(id);
   while (!group.running.empty()) {
+    ++counters_.failovers_total;
     Interrupt(*group.running.begin()->second, StayEnd::kGroupLost);
   }
   waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);

@@ -45,7 +45,10 @@ struct CoreStats : SessionStats {
   uint64_t generation_tokens_total = 0;  // Added to records.
   uint64_t preemptions_total = 0;        // Because no block was free.
   uint64_t tokens_dropped_total = 0;     // Computed, and added to no record.
-  uint64_t model_changes_total = 0;      // Answers that ended: their model was gone.
+  uint64_t failovers_total = 0;          // Sequences whose group was lost while they were in it.
+  // Tokens of sequences that got a slot again, or came with tokens: they are computed again.
+  uint64_t replayed_tokens_total = 0;
+  uint64_t model_changes_total = 0;  // Answers that ended: their model was gone.
 };
 
 class SchedulerCore {

@@ -210,6 +210,7 @@ std::optional<StepDone> WorkerGroups::OnResult(PeerId steps, StepResult result, 
   }
   const auto was = PlaceOf(group, index);
   ++rank.next_result.value;
+  group.times.Add(index, result.timings);
   // The time of this rank begins again, and that of the ranks that may have waited for it.
   for (int32_t other = 0; other < group.shape.ranks(); ++other) {
     if (PlaceOf(group, other) > was) workers_.at(group.ranks[other].control).progress_us = now;
@@ -218,6 +219,17 @@ std::optional<StepDone> WorkerGroups::OnResult(PeerId steps, StepResult result, 
   last_step_us_ = now - group.sent_us.front();
   group.sent_us.pop_front();
   return StepDone{id, std::move(result)};
+}
+
+std::vector<RankLoad> WorkerGroups::Loads() const {
+  std::vector<RankLoad> loads;
+  for (const auto& [id, group] : groups_) {
+    if (!group.up) continue;
+    for (size_t rank = 0; rank < group.times.ranks().size(); ++rank) {
+      loads.push_back({id, static_cast<int32_t>(rank), group.times.ranks()[rank]});
+    }
+  }
+  return loads;
 }
 
 std::vector<PeerId> WorkerGroups::OnPlan(GroupId id, const StepPlan& plan, TimeUs now) {

@@ -25,6 +25,7 @@
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/core/events.h"
+#include "scheduler/membership/rank_times.h"
 
 namespace fathom::scheduler {
 
@@ -79,6 +80,13 @@ struct WorkerGroupStats {
   int32_t losses_alike = 0;  // Consecutive losses of groups that never worked, for the same reason.
 };
 
+// The times of a rank of a group that is up.
+struct RankLoad {
+  GroupId group;
+  int32_t rank = 0;
+  RankTime time;
+};
+
 class WorkerGroups {
  public:
   WorkerGroups(const WorkerGroupOptions& options, TermId term) : options_(options), term_(term) {}
@@ -116,6 +124,7 @@ class WorkerGroups {
   int64_t last_step_us() const { return last_step_us_; }
   const ClusterFacts& facts() const { return facts_; }
   WorkerGroupStats Stats() const;
+  std::vector<RankLoad> Loads() const;
   // What each rank of each group does, by its last heartbeat; at most kRankReportsMax of them.
   std::vector<RankReport> Reports(TimeUs now) const;
   // Why workers are in no group, or what the start of a group waits for, as of the last OnTick; "":
@@ -159,6 +168,7 @@ class WorkerGroups {
     StepId next_plan;            // Plans sent so far.
     std::deque<TimeUs> sent_us;  // Of the plans that the answering rank has not answered.
     GroupStart start;            // Set when the group comes up.
+    RankTimes times{shape};
   };
 
   absl::Status CheckFacts(const Hello& hello) const;

@@ -139,6 +139,7 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
   }
   seat.blocks = seat.limits.pool_blocks;
   group.shape = seat.shape();
+  group.times = RankTimes(group.shape);
   group.limits = {.blocks = seat.blocks,
                   .block_tokens = seat.limits.block_tokens,
                   .slots = seat.limits.slots,

@@ -40,7 +40,7 @@ inline void FillMessage(ProtoMessage* message, int depth = 0) {
         reflection.SetUInt32(message, field, 1);
         break;
       case FieldDescriptor::CPPTYPE_UINT64:
-        reflection.SetUInt64(message, field, 1);
+        list ? reflection.AddUInt64(message, field, 1) : reflection.SetUInt64(message, field, 1);
         break;
       case FieldDescriptor::CPPTYPE_FLOAT:
         list ? reflection.AddFloat(message, field, 1) : reflection.SetFloat(message, field, 1);
@@ -176,6 +176,9 @@ class ExtremesWalk {
         if (messages) FillMessage(reflection.AddMessage(node, field), 6);
         if (field->cpp_type() == FieldDescriptor::CPPTYPE_INT32) {
           reflection.AddInt32(node, field, i % 999);
+        }
+        if (field->cpp_type() == FieldDescriptor::CPPTYPE_UINT64) {
+          reflection.AddUInt64(node, field, static_cast<uint64_t>(i));
         }
         if (field->cpp_type() == FieldDescriptor::CPPTYPE_FLOAT) {
           reflection.AddFloat(node, field, 0.5f);

@@ -113,6 +113,11 @@ TEST(StreamWire, Route) {
   ClusterStats stats{1, 2, 3, 4, 5, 6, 7, 8, "why", 9, "waits"};
   ExpectSame<pb::RouteDown>(stats);
   stats.apart = true;
+  stats.waiting_by = {1, 0, 1, 0};
+  for (const int64_t tokens : {1, 2, 8, 9, 16'384, 16'385}) stats.step_tokens.Add(tokens);
+  EXPECT_EQ(stats.step_tokens.counts,
+            (std::array<uint64_t, 14>{1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1}));
+  EXPECT_EQ(stats.step_tokens.sum, 32'789u);
   stats.ranks = {{.group = 1,
                   .rank = 2,
                   .process_id = "me",

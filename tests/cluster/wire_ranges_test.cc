@@ -58,7 +58,9 @@ bool SetNumber(ProtoMessage* message, const FieldDescriptor* field, double value
       return true;
     case FieldDescriptor::CPPTYPE_UINT64:
       if (value < 0) return false;
-      reflection.SetUInt64(message, field, static_cast<uint64_t>(value));
+      field->is_repeated()
+          ? reflection.SetRepeatedUInt64(message, field, 0, static_cast<uint64_t>(value))
+          : reflection.SetUInt64(message, field, static_cast<uint64_t>(value));
       return true;
     case FieldDescriptor::CPPTYPE_FLOAT:
       field->is_repeated()
