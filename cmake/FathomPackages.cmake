@@ -34,6 +34,10 @@ if(NOT FATHOM_CUDA STREQUAL "OFF")
   if(CMAKE_CUDA_COMPILER)
     set(FATHOM_HAVE_CUDA ON)
     enable_language(CUDA)
+    # CMake 3.25 (Debian 12) sets a property of this library, which CUDA 13 does not have any more.
+    if(NOT TARGET CUDA::nvToolsExt)
+      add_library(CUDA::nvToolsExt INTERFACE IMPORTED)
+    endif()
     find_package(CUDAToolkit REQUIRED)
     # CMake 3.25 does not know nvcc's C++20 flag. Contraction is off, as on the CPU.
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")

@@ -23,7 +23,7 @@ jobs() {
   echo "${FATHOM_BUILD_JOBS:-$((memory_gib / 2 < 1 ? 1 : memory_gib / 2 < cpus ? memory_gib / 2 : cpus))}"
 }
 
-# The packages of the shared libraries that the programs of a folder link, without those that every Debian has.
+# packages_of PROGRAM...: the packages of the shared libraries that the programs link.
 packages_of() {
   local library real
   for library in $(ldd "$@" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u); do

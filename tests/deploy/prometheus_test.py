@@ -11,7 +11,7 @@ import expressions
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy/prometheus"
 CASES = ROOT / "tests/deploy/alerts_test.yaml"
-ALERTS = ["FathomRankHung", "FathomNoLeader", "FathomQueueGrowing", "FathomKvCacheFull", "FathomErrorRate",
+ALERTS = ["FathomRankHung", "FathomRankHung", "FathomNoLeader", "FathomQueueGrowing", "FathomKvCacheFull", "FathomErrorRate",
           "FathomSlowFirstToken", "FathomStraggler", "FathomRestartLoop"]
 
 
