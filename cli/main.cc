@@ -27,6 +27,8 @@ constexpr Command kCommands[] = {
     {"tokenize", "token ids of a text, or check recorded ones", fathom::client::RunTokenize},
     {"render", "check a chat template against recorded prompts", fathom::client::RunRender},
     {"plan", "where a GPU's memory goes, and what fits", fathom::client::RunPlan},
+    {"doctor", "whether a cluster can start on this machine, and what to change",
+     fathom::client::RunDoctor},
     {"status", "what the cluster does now", fathom::client::RunStatus},
     {"profile", "trace a worker's next steps, host and device", fathom::client::RunProfile},
     {"bench", "measure latency or throughput", fathom::client::RunBench},

@@ -151,13 +151,4 @@ struct Usage {
   bool operator==(const Usage&) const = default;
 };
 
-// How long one sequence spent in each phase, by the scheduler's clock, in microseconds.
-struct SequenceTimings {
-  int64_t queue_us = 0;     // Submit to the last admission.
-  int64_t prefill_us = 0;   // Admission to the first token.
-  int64_t decode_us = 0;    // First token to the last one.
-  int32_t suspensions = 0;  // Because of preemption, a lost worker or a new leader.
-  bool operator==(const SequenceTimings&) const = default;
-};
-
 }  // namespace fathom

@@ -12,6 +12,7 @@
 #include "cluster/messages.h"
 #include "cluster/rank_report.h"
 #include "cluster/request.h"
+#include "cluster/request_timings.h"
 #include "common/status.h"
 #include "common/types.h"
 
@@ -77,7 +78,6 @@ struct Refused {
 struct FrameFinish {
   FinishReason reason = FinishReason::kNone;
   Usage usage;
-  SequenceTimings timings;
   bool operator==(const FrameFinish&) const = default;
 };
 
@@ -92,6 +92,7 @@ struct Frame {
   ComputeKind kind = {};    // Present when `fingerprint` is.
   std::optional<FrameFinish> finish;
   absl::Status error;  // Not OK: the sequence failed, and `finish` is absent.
+  std::optional<RequestTimings> timings = {};  // Present with `finish` or `error`.
 };
 
 // The frames of one step for one router.

@@ -25,18 +25,12 @@ void FinishToWire(const FrameFinish& from, pb::Finish* to) {
   to->mutable_usage()->set_prompt_tokens(from.usage.prompt_tokens);
   to->mutable_usage()->set_completion_tokens(from.usage.completion_tokens);
   to->mutable_usage()->set_cached_tokens(from.usage.cached_tokens);
-  to->mutable_timings()->set_queue_us(from.timings.queue_us);
-  to->mutable_timings()->set_prefill_us(from.timings.prefill_us);
-  to->mutable_timings()->set_decode_us(from.timings.decode_us);
-  to->mutable_timings()->set_suspensions(from.timings.suspensions);
 }
 
 FrameFinish FinishFromWire(const pb::Finish& from) {
   return {FinishReasonFromWire(from.reason()),
           {from.usage().prompt_tokens(), from.usage().completion_tokens(),
-           from.usage().cached_tokens()},
-          {from.timings().queue_us(), from.timings().prefill_us(), from.timings().decode_us(),
-           from.timings().suspensions()}};
+           from.usage().cached_tokens()}};
 }
 
 void FrameToWire(const Frame& from, pb::Frame* to) {
@@ -53,8 +47,10 @@ void FrameToWire(const Frame& from, pb::Frame* to) {
     error->set_code(static_cast<int>(from.error.code()));
     error->set_reason(DetailOf(from.error).value_or(ErrorDetail{}).reason);
     error->set_message(std::string(Message(from.error)));
+    if (from.timings) ToWire(*from.timings, error->mutable_timings());
   } else if (from.finish) {
     FinishToWire(*from.finish, to->mutable_finish());
+    if (from.timings) ToWire(*from.timings, to->mutable_finish()->mutable_timings());
   }
 }
 
@@ -70,8 +66,12 @@ absl::StatusOr<Frame> FrameFromWire(pb::Frame& from) {
   }
   to.fingerprint = std::move(*from.mutable_fingerprint());
   to.kind = FromWire(from.kind());
-  if (from.has_finish()) to.finish = FinishFromWire(from.finish());
+  if (from.has_finish()) {
+    to.finish = FinishFromWire(from.finish());
+    to.timings = FromWire(from.finish().timings());
+  }
   if (from.has_error()) {
+    to.timings = FromWire(from.error().timings());
     to.error = WithDetail(MakeStatus(CodeFromWire(from.error().code()), from.error().message()),
                           {.reason = from.error().reason(), .field = {}});
   }

@@ -13,6 +13,7 @@
 #include "cluster/messages.h"
 #include "cluster/plan.h"
 #include "cluster/request.h"
+#include "cluster/request_timings.h"
 #include "cluster/wire.h"
 #include "common/status.h"
 
@@ -63,6 +64,11 @@ void ToWire(const Heartbeat& from, cluster::v1::Heartbeat* to);
 EngineLimits FromWire(const cluster::v1::WorkerLimits& from);
 absl::StatusOr<Hello> FromWire(const cluster::v1::Hello& from);
 Heartbeat FromWire(const cluster::v1::Heartbeat& from);
+
+// ---- timings_wire.cc ----
+
+void ToWire(const RequestTimings& from, cluster::v1::Timings* to);
+RequestTimings FromWire(const cluster::v1::Timings& from);
 
 // ---- step_wire.cc ----
 

@@ -15,6 +15,7 @@
 #include "cluster/protocol.h"
 #include "cluster/rank_report.h"
 #include "cluster/request.h"
+#include "cluster/request_timings.h"
 #include "common/check.h"
 #include "common/group_shape.h"
 #include "common/sampling_fields.h"
@@ -182,6 +183,33 @@ constexpr WireRange kOtherRanges[] = {
     {"Timings.prefill_us", 0, kTimeUsMax},
     {"Timings.decode_us", 0, kTimeUsMax},
     {"Timings.suspensions", 0, kIndexMax},
+    {"Timings.earlier_us", 0, kTimeUsMax},
+    {"Timings.suspended_us", 0, kTimeUsMax},
+    {"Timings.replay_us", 0, kTimeUsMax},
+    {"Timings.preemptions", 0, kIndexMax},
+    {"Timings.stays_total", 0, kIndexMax},
+    {"Timings.chunks_total", 0, kIndexMax},
+    {"Timings.first_token_us", -1, kTimeUsMax},
+    {"Timings.last_token_us", -1, kTimeUsMax},
+    {"Timings.phase"},
+    {"Timings.stays", 0, 0, kStaysMax},
+    {"Timings.chunks", 0, 0, kChunksMax},
+    {"Timings.gaps", 0, 0, kTokenGapsMax},
+    {"WaitTimes.slots_us", 0, kTimeUsMax},
+    {"WaitTimes.blocks_us", 0, kTimeUsMax},
+    {"WaitTimes.no_group_us", 0, kTimeUsMax},
+    {"WaitTimes.other_us", 0, kTimeUsMax},
+    {"Stay.group", 0, kIndexMax},
+    {"Stay.epoch", 0, kNumberMax},
+    {"Stay.at_us", 0, kTimeUsMax},
+    {"Stay.us", 0, kTimeUsMax},
+    {"Stay.end"},
+    {"PromptChunk.at_us", 0, kTimeUsMax},
+    {"PromptChunk.us", 0, kTimeUsMax},
+    {"PromptChunk.tokens", 0, kTokensMax},
+    {"PromptChunk.chunks", 0, kIndexMax},
+    {"TokenGap.us", 0, kTimeUsMax},
+    {"TokenGap.position", 0, kTokensMax},
     {"Finish.reason"},
     {"Error.code", 0, 16},
     {"Error.reason", 0, kNameBytes},

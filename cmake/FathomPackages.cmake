@@ -15,7 +15,7 @@ find_package(CLI11 REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(OpenSSL REQUIRED)
 find_package(prometheus-cpp CONFIG REQUIRED)
-find_package(Boost 1.74 CONFIG REQUIRED)  # Only headers: Asio and Beast.
+find_package(Boost 1.81 CONFIG REQUIRED)  # Only headers: Asio, with coroutines, and Beast.
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 if(FATHOM_TESTS)

@@ -4,15 +4,10 @@
 // updates (9-23 ns each).
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
-
-#include "common/http_server.h"
-#include "common/listener.h"
 
 namespace prometheus {
 class Counter;
@@ -51,8 +46,13 @@ class Histogram {
   prometheus::Histogram* impl_ = nullptr;
 };
 
-// Upper bounds in seconds, from 50 us to 60 s.
+// Upper bounds in seconds, from 50 us to 80 s, for steps and tokens; and from 1 ms to 7,680 s, for
+// requests. They contain the bounds that vLLM has for the same times, so that an alias can have
+// these.
 std::vector<double> LatencyBucketsSeconds();
+std::vector<double> RequestBucketsSeconds();
+// 1, 2, 5, 10, ... up to 1,000,000: numbers of tokens.
+std::vector<double> TokenBuckets();
 
 class Metrics {
  public:
@@ -68,18 +68,20 @@ class Metrics {
   Histogram AddHistogram(const std::string& name, const std::string& help,
                          std::vector<double> buckets, const Labels& labels = {});
 
-  // The text of /metrics in Prometheus' format. Every role also has diagnostics_dropped_total
+  // The same value under a full name of another engine, for dashboards that look for that name. The
+  // alias of several counters is their sum. The buckets of a histogram's alias must be among those
+  // of the histogram, so that an alias costs nothing until the metrics are read.
+  void AddAlias(const std::string& full_name, const std::string& help, const Labels& labels,
+                const std::vector<Counter>& of);
+  void AddAlias(const std::string& full_name, const std::string& help, const Labels& labels,
+                const Gauge& of);
+  void AddAlias(const std::string& full_name, const std::string& help, const Labels& labels,
+                const Histogram& of, std::vector<double> buckets);
+
+  // The text of /metrics in Prometheus' format. Every role also has build_info{version,commit},
+  // start_seconds{phase} (the parts of the start so far) and diagnostics_dropped_total
   // (common/output.h). Any thread may call it.
   std::string Text() const;
-
-  // The answer of a process' HTTP port to a GET of `path`: /metrics, and /livez (200, or 503 if
-  // `live` returns false); 404 for another path. It is for a server that owns the port and has
-  // further paths. Any thread may call it.
-  HttpAnswer Answer(std::string_view path, const std::function<bool()>& live) const;
-
-  // Serves Answer on a port of its own until this object is destroyed. The serving thread calls
-  // `live`.
-  void Serve(Listener listener, std::function<bool()> live);
 
  private:
   class Impl;

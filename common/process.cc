@@ -18,6 +18,8 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include "common/build_version.h"
 #include "common/check.h"
@@ -37,7 +39,9 @@ std::string Hex(const Bytes& bytes, size_t count) {
 enum class OnStop : int { kExit, kWake, kExitStopping };
 std::atomic<OnStop> g_on_stop{OnStop::kExit};
 static_assert(std::atomic<OnStop>::is_always_lock_free, "used in a signal handler");
-int g_stop_fd = -1;  // An eventfd; set before the handlers are installed.
+std::mutex g_phases_mutex;
+std::map<std::string, int64_t> g_phases;  // Guarded by g_phases_mutex.
+int g_stop_fd = -1;                       // An eventfd; set before the handlers are installed.
 
 // Returns true for the first stop after a WaitForStopSignal began.
 bool TakeStop() {
@@ -64,7 +68,16 @@ void PrintListening(const std::string& role,
 }
 
 void PrintPhase(const char* name, int64_t us) {
+  {
+    const std::lock_guard lock(g_phases_mutex);
+    g_phases[name] = us;
+  }
   WriteAnnouncement(fmt::format(R"({{"event":"phase","name":"{}","us":{}}})", name, us) + '\n');
+}
+
+std::vector<std::pair<std::string, int64_t>> PrintedPhases() {
+  const std::lock_guard lock(g_phases_mutex);
+  return {g_phases.begin(), g_phases.end()};
 }
 
 void BlockStopSignals() {

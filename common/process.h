@@ -15,8 +15,10 @@ void PrintListening(const std::string& role,
                     const std::vector<std::pair<std::string, int64_t>>& ports);
 
 // Prints {"event":"phase","name":"load","us":5} and a newline on stdout: the duration of a part of
-// the start. `fathom serve` shows it on its timeline.
+// the start. `fathom serve` shows it on its timeline. Any thread.
 void PrintPhase(const char* name, int64_t us);
+// The parts that were printed so far, the latest duration of each. Any thread.
+std::vector<std::pair<std::string, int64_t>> PrintedPhases();
 
 // For a program that waits for SIGTERM and SIGINT on a signalfd. Blocks them in this thread and in
 // the threads that it starts. Must be called first in main.

@@ -12,11 +12,13 @@
 #include "common/flags.h"
 #include "common/host_limits.h"
 #include "common/log.h"
+#include "common/loop_watch.h"
 #include "common/metrics.h"
 #include "common/output.h"
 #include "common/process.h"
 #include "common/self_dial.h"
 #include "common/server_process.h"
+#include "http/process_routes.h"
 #include "router/api/readiness.h"
 #include "router/api/stop_tokens.h"
 #include "router/frontend/grpc/service.h"
@@ -69,7 +71,7 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
             "host:port of a scheduler; once for each one, or separated by commas.");
   flags.Add("--host", &options->host, "Address to listen on.");
   flags.AddPort("--grpc-port", &options->grpc_port, "Port of the public gRPC services.");
-  flags.AddPort("--http-port", &options->http_port, "Port of GET /metrics.");
+  flags.AddPort("--http-port", &options->http_port, "Port of HTTP: /health, /metrics, /version.");
   flags.Add("--behind-proxy", &options->behind_proxy,
             "A proxy has the clients: no connection is cut for what its calls do.");
   flags.Group("Process");
@@ -111,6 +113,17 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder, const std::string& chat
   return text;
 }
 
+// The parts of the API that the flags and the model folder give.
+ApiParts PartsOf(const Options& options, const ModelFolder& folder, const Text& text) {
+  ApiParts parts;
+  parts.folder = &folder;
+  parts.served_name = options.served_model_name.value_or(folder.name);
+  parts.tokenizer = text.tokenizer.get();
+  parts.chat = text.chat.get();
+  parts.behind_proxy = options.behind_proxy;
+  return parts;
+}
+
 // Ends the process if the ordered shutdown takes longer than `seconds`. Everything that runs checks
 // for cancellation, so a longer shutdown is a bug; a drain must end in spite of it.
 void EndAfter(int seconds) {
@@ -138,16 +151,11 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   GrpcSchedulerLink link(link_options, &clock);
   Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer);
   WorkPool pool(options.tokenizer_threads, 64, &clock);
-  ApiParts parts;
+  ApiParts parts = PartsOf(options, folder, text);
   parts.sessions = &sessions;
-  parts.folder = &folder;
-  parts.served_name = options.served_model_name.value_or(folder.name);
-  parts.tokenizer = text.tokenizer.get();
-  parts.chat = text.chat.get();
   parts.pool = &pool;
   parts.clock = &clock;
   parts.observer = &observer;
-  parts.behind_proxy = options.behind_proxy;
   InferenceApi api(parts);
   RouterService service(&api);
 
@@ -155,12 +163,17 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   server.connections.of_a_proxy = options.behind_proxy;
   const absl::Status started = service.Start(*std::move(grpc), server);
   if (!started.ok()) return EndServer(kExitUnavailable, started);
-  metrics.Serve(*std::move(http), [&] { return self.hears(); });
+  LoopWatch loop("main loop", &clock);
+  const auto web = http::ServeProcess(*std::move(http), "router", &metrics,
+                                      {.live = http::LiveBy(&self, &loop),
+                                       .ready = [&api] { return api.Ready(); },
+                                       .progress = {}});
   link.Start(&sessions);
   PrintListening("router", {{"grpc_port", grpc_port}, {"http_port", http_port}});
 
   bool serving = false;
   const auto tick = [&] {
+    loop.Turn();
     link.Tick();
     sessions.Tick();
     const absl::Status ready = api.Ready();

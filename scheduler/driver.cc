@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/log.h"
+#include "common/status.h"
 
 namespace fathom::scheduler {
 namespace {
@@ -31,7 +32,8 @@ Driver::Driver(const DriverOptions& options, TermId term, const Clock* clock, Tr
       recorder_(recorder),
       core_(options.core),
       groups_(options.groups, term),
-      term_(term) {
+      term_(term),
+      loop_("scheduler's loop", clock) {
   next_beat_us_ = next_tick_us_ = clock_.Now();
 }
 
@@ -43,7 +45,15 @@ absl::Status Driver::Run() {
   return failure_;
 }
 
+absl::Status Driver::Ready() const {
+  if (stop_) return Unavailable("this scheduler drains");
+  if (groups_up_ > 0) return absl::OkStatus();
+  return Unavailable(
+      "no group of workers is up; `waiting` of `fathom status` says what is missing");
+}
+
 bool Driver::RunOnce() {
+  loop_.Turn();
   std::optional<TransportEvent> event = transport_.Next(NextDeadline());
   const TimeUs now = clock_.Now();
   if (event) Handle(*std::move(event), now);
@@ -263,10 +273,8 @@ void Driver::SendFrames(std::vector<Routed<Frame>> frames) {
       Frame& frame = frames[end].message;
       ClusterStats& own = router->second.own;
       own.generation_tokens_total += frame.ids.size();
-      if (frame.finish) {
-        own.prompt_tokens_total += frame.finish->usage.prompt_tokens;
-        own.suspensions_total += frame.finish->timings.suspensions;
-      }
+      if (frame.finish) own.prompt_tokens_total += frame.finish->usage.prompt_tokens;
+      if (frame.timings) own.suspensions_total += static_cast<uint64_t>(frame.timings->suspensions);
       batch.frames.push_back(std::move(frame));
     }
     if (!batch.frames.empty()) transport_.Send(peer, std::move(batch));
@@ -390,6 +398,7 @@ void Driver::UpdateMetrics(TimeUs now) {
   if (!metrics_stale_ || (now < next_metrics_us_ && groups_.StepsInFlight() > 0)) return;
   const CoreStats stats = core_.Stats();
   metrics_.Update(stats, groups_.Stats(), transport_.Stats(), term_, routers_.size());
+  groups_up_ = stats.groups;
   if (recorder_ != nullptr) {
     metrics_.UpdateRecording(recorder_->recorded(), recorder_->unrecorded());
   }

@@ -2,7 +2,7 @@
 // core.Step -> transport.Send. It converts the messages of the streams into events of the two pure
 // parts and carries out their actions; it has no policy of its own. It obeys the highest term: if a
 // peer has seen a higher term, the driver takes a new term above that. Thread: all calls come from
-// one thread, except Stop. docs/ARCHITECTURE.md, "Life of a request".
+// one thread, except where a comment says otherwise. docs/ARCHITECTURE.md, "Life of a request".
 #pragma once
 
 #include <atomic>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/clock.h"
+#include "common/loop_watch.h"
 #include "common/status.h"
 #include "scheduler/core/scheduler_core.h"
 #include "scheduler/driver_metrics.h"
@@ -51,6 +52,11 @@ class Driver {
 
   // Any thread; async-signal-safe. Noticed within heartbeat_us.
   void Stop() { stop_ = true; }
+
+  // OK: this scheduler leads, and a group takes work. Any thread.
+  absl::Status Ready() const;
+  // Whether the driver's thread turns. Any thread.
+  const LoopWatch& loop() const { return loop_; }
 
  private:
   struct Router {
@@ -105,6 +111,8 @@ class Driver {
   TermId term_;
   absl::Status failure_;  // The error with which Run must return.
   std::atomic<bool> stop_ = false;
+  std::atomic<int32_t> groups_up_ = 0;  // As of the last UpdateMetrics.
+  LoopWatch loop_;
   bool draining_ = false;            // Plans are no longer sent.
   std::map<PeerId, Silent> silent_;  // Streams whose first message has not come.
   std::map<PeerId, Router> routers_;

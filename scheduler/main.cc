@@ -10,6 +10,7 @@
 #include "common/process.h"
 #include "common/self_dial.h"
 #include "common/server_process.h"
+#include "http/process_routes.h"
 #include "scheduler/core/policy.h"
 #include "scheduler/driver.h"
 #include "scheduler/recorder/file_recorder.h"
@@ -49,7 +50,7 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   flags.Add("--host", &settings->host, "Address to listen on.");
   flags.AddPort("--port", &settings->port, "gRPC port for routers and workers; 0: any free one.");
   flags.AddPort("--metrics-port", &settings->metrics_port,
-                "HTTP port of /metrics; 0: any free one.");
+                "Port of HTTP: /health, /metrics, /version; 0: any free one.");
   flags.Group("Leadership");
   flags.Add(
       "--term-file", &settings->term_file,
@@ -134,10 +135,12 @@ int Main(int argc, char** argv) {
   DriverMetrics driver_metrics(&metrics);
   auto transport = GrpcTransport::Serve(*std::move(grpc), {}, &clock);
   if (!transport.ok()) return EndServer(kExitUnavailable, transport.status());
-  metrics.Serve(*std::move(http), [&] { return self.hears(); });
-
   Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics,
                 recorder.get());
+  const auto web = http::ServeProcess(*std::move(http), "scheduler", &metrics,
+                                      {.live = http::LiveBy(&self, &driver.loop()),
+                                       .ready = [&driver] { return driver.Ready(); },
+                                       .progress = {}});
   PrintListening("scheduler", {{"port", port}, {"metrics_port", metrics_port}});
   // Signals have a thread of their own, because the driver thread waits only for its queue.
   std::atomic<bool> over = false;

@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "cluster/rank_report.h"
 #include "common/address.h"
 #include "common/clock.h"
 #include "common/cpus.h"
@@ -16,12 +17,14 @@
 #include "common/flags.h"
 #include "common/host_limits.h"
 #include "common/log.h"
+#include "common/loop_watch.h"
 #include "common/machine.h"
 #include "common/metrics.h"
 #include "common/output.h"
 #include "common/process.h"
 #include "common/self_dial.h"
 #include "common/server_process.h"
+#include "http/process_routes.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/checkpoint/model_digest.h"
@@ -42,6 +45,7 @@
 #include "worker/engine/step_trace.h"
 #include "worker/options.h"
 #include "worker/progress.h"
+#include "worker/progress_watch.h"
 #include "worker/start_log.h"
 #include "worker/worker_metrics.h"
 
@@ -158,6 +162,13 @@ void FinishStep(const Progress& progress, const Clock& clock) {
   }
 }
 
+// OK: this worker runs the steps of a group that is up.
+absl::Status Ready(const Progress& progress) {
+  if (progress.rank.load() >= 0) return absl::OkStatus();
+  return Unavailable("this worker is in no group that is up; its phase is {}",
+                     NameOf(progress.phase.load()));
+}
+
 struct CpuCompute : Compute {
   CpuCompute(const Options& options, const Model& model, const Sizes& sizes, const Clock& clock,
              Progress* progress, WorkerMetrics* observer)
@@ -173,6 +184,8 @@ struct CpuCompute : Compute {
     device_for_rank = [this, observer, progress](int rank) {
       auto loaded = host.ForRank(rank);
       observer->SetMemory(host.weights_bytes(), host.kv_bytes());
+      observer->SetArena("weights", host.weights_bytes(), /*on_gpu=*/false);
+      observer->SetArena("kv", host.kv_bytes(), /*on_gpu=*/false);
       if (std::exchange(loaded_rank, rank) != rank && loaded.ok()) {
         progress->MarkStart(StartPhase::kWeights, host.weights_bytes());
       }
@@ -201,7 +214,8 @@ struct CudaCompute : Compute {
     wanted.diagnose = options.diagnose_numerics;
     wanted.phase = PrintPhase;
     wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
-    device_for_rank = [this, wanted, observer, plans, spec = &model.spec,
+    device_for_rank = [this, wanted, observer, plans, taken_bytes = device.taken_bytes,
+                       spec = &model.spec,
                        shape = options.shape()](int rank) mutable -> absl::StatusOr<Device*> {
       if (loaded == nullptr || loaded_rank != rank) {
         loaded = nullptr;  // Its memory is needed for the slices of the other rank.
@@ -209,8 +223,9 @@ struct CudaCompute : Compute {
         wanted.model = RankOf(*spec, {shape.tp, shape.TpRankOf(rank), stage, shape.pp});
         wanted.plan = plans[static_cast<size_t>(stage)];
         for (const CudaArena& arena : wanted.plan.arenas) {
-          observer->SetArena(arena.name, arena.bytes);
+          observer->SetArena(arena.name, arena.bytes, /*on_gpu=*/true);
         }
+        observer->SetArena("other", taken_bytes, /*on_gpu=*/true);
         observer->SetMemory(wanted.plan.Bytes("weights"), wanted.plan.Bytes("kv"));
         FATHOM_ASSIGN_OR_RETURN(loaded, MakeCudaDevice(wanted));
         loaded_rank = rank;
@@ -243,7 +258,12 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   StepRecorder recorder;
   FATHOM_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(std::move(ports->grpc),
                                                                  {.name = "worker"}, &recorder));
-  metrics.Serve(std::move(ports->http), [&] { return self.hears(); });
+  LoopWatch loop("main loop", &clock);
+  ProgressWatch watch(&progress, &clock);
+  const auto web = http::ServeProcess(std::move(ports->http), "worker", &metrics,
+                                      {.live = http::LiveBy(&self, &loop),
+                                       .ready = [&progress] { return Ready(progress); },
+                                       .progress = [&watch] { return watch.Moves(); }});
   PrintListening("worker", {{"port", port}, {"metrics_port", metrics_port}});
 
   progress.phase = fathom::Phase::kLoading;
@@ -282,7 +302,11 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
     ended = runner.Run();
     if (!ended.ok()) RequestStop();
   });
-  while (!WaitForStopSignal(kWorkMetricsMs)) observer.SetWork(progress.phase, progress.Now());
+  while (!WaitForStopSignal(kWorkMetricsMs)) {
+    loop.Turn();
+    watch.Look();
+    observer.SetWork(progress);
+  }
   stop = true;
   health->SetServing(false);
   FinishStep(progress, clock);

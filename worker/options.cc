@@ -77,7 +77,8 @@ void AddFlags(Options* options, Flags* flags) {
   flags->Group("Process");
   flags->Add("--host", &options->host, "Address to listen on.");
   flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
-  flags->AddPort("--metrics-port", &options->metrics_port, "Port of GET /metrics.");
+  flags->AddPort("--metrics-port", &options->metrics_port,
+                 "Port of HTTP: /health, /metrics, /version.");
   AddProcessFlags(&options->process, flags);
 }
 

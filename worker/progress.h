@@ -38,7 +38,10 @@ struct Progress {
   // another one has begun more of them than that one.
   std::atomic<uint64_t> collective{0};
   std::atomic<uint64_t> word{0};  // Any change shows that the thread works.
-  StartLog* start = nullptr;      // Set before other threads see it; may be null.
+  // The seat whose steps the engine thread runs; -1: none.
+  std::atomic<int32_t> group{-1};
+  std::atomic<int32_t> rank{-1};
+  StartLog* start = nullptr;  // Set before other threads see it; may be null.
 
   void BeginStep(StepId id, Activity activity) {
     step.store(id.value, std::memory_order_relaxed);

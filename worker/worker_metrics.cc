@@ -37,6 +37,8 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
                                "The model's layer in work, from 0; -1: in none, or unknown")),
       step_collectives_(
           metrics->AddGauge("step_collectives", "Collectives begun in the step in work")),
+      group_(metrics->AddGauge("group", "The group whose steps this worker runs; -1: none")),
+      rank_(metrics->AddGauge("rank", "Its rank in that group; -1: none")),
       epoch_(metrics->AddGauge("epoch", "Life of the group that this worker last took a step in")),
       registered_(metrics->AddGauge("schedulers_registered", "Schedulers that know this worker")),
       weights_bytes_(metrics->AddGauge("weights_bytes", "Packed weights in memory")),
@@ -82,8 +84,11 @@ void WorkerMetrics::AddToMedian(int64_t step_us) {
   step_median_.Set(static_cast<double>(window_us_[kWindow / 2]) * 1e-6);
 }
 
-void WorkerMetrics::SetWork(Phase phase, const DeviceWork& now) {
-  const bool stepping = phase == Phase::kStepping;
+void WorkerMetrics::SetWork(const Progress& progress) {
+  const bool stepping = progress.phase.load() == Phase::kStepping;
+  const DeviceWork now = progress.Now();
+  group_.Set(progress.group.load());
+  rank_.Set(progress.rank.load());
   step_.Set(static_cast<double>(now.step.value));
   layer_.Set(stepping ? now.work.layer : -1);
   step_collectives_.Set(stepping ? static_cast<double>(now.work.step_collectives) : 0);
@@ -94,9 +99,12 @@ void WorkerMetrics::SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes) {
   kv_cache_bytes_.Set(static_cast<double>(kv_cache_bytes));
 }
 
-void WorkerMetrics::SetArena(const std::string& name, int64_t bytes) {
-  metrics_->AddGauge("arena_bytes", "Device memory by the plan's arenas", {{"arena", name}})
-      .Set(static_cast<double>(bytes));
+void WorkerMetrics::SetArena(const std::string& name, int64_t bytes, bool on_gpu) {
+  const auto set = [&](const char* metric, const char* help) {
+    metrics_->AddGauge(metric, help, {{"arena", name}}).Set(static_cast<double>(bytes));
+  };
+  set("memory_bytes", "Memory of this rank, by part");
+  if (on_gpu) set("gpu_memory_usage_bytes", "Memory of the GPU, by part; \"other\": not ours");
 }
 
 }  // namespace fathom::worker

@@ -21,12 +21,12 @@ class WorkerMetrics {
 
   void OnStep(const StepPlan& plan, const StepResult& result, const StepStream& stream);
   void SetMemory(int64_t weights_bytes, int64_t kv_cache_bytes);
-  // Makes one gauge for each arena of a memory plan. Call it once for each arena.
-  void SetArena(const std::string& name, int64_t bytes);
+  // One part of the memory: memory_bytes{arena}, and on a GPU gpu_memory_usage_bytes{arena}.
+  void SetArena(const std::string& name, int64_t bytes, bool on_gpu);
   // The memory of captured graphs. Any thread.
   void SetGraphs(int64_t bytes) { graphs_bytes_.Set(static_cast<double>(bytes)); }
   // What the rank does now, as its heartbeats tell.
-  void SetWork(Phase phase, const DeviceWork& now);
+  void SetWork(const Progress& progress);
   void SetRegistered(int schedulers) { registered_.Set(schedulers); }
 
  private:
@@ -43,7 +43,7 @@ class WorkerMetrics {
   size_t window_next_ = 0;
   Metrics* const metrics_;
   Gauge step_, layer_, step_collectives_;
-  Gauge epoch_, registered_, weights_bytes_, kv_cache_bytes_, graphs_bytes_;
+  Gauge group_, rank_, epoch_, registered_, weights_bytes_, kv_cache_bytes_, graphs_bytes_;
   uint64_t epoch_seen_ = 0;  // The epoch of `collectives_seen_`.
   uint64_t collectives_seen_ = 0;
 };

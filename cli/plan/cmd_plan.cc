@@ -1,11 +1,13 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/plan/cpu_plan_report.h"
 #include "cli/plan/plan_report.h"
+#include "cli/plan/plan_table.h"
 #include "common/output.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/spec/rank_model.h"
@@ -36,19 +38,23 @@ int Print(const absl::StatusOr<Report>& report, bool json) {
   return kExitOk;
 }
 
-}  // namespace
+constexpr size_t kTableModelsMax = 100;
 
-int RunPlan(int argc, const char* const* argv) {
-  std::string model, hf_overrides;
+struct PlanOptions {
+  std::vector<std::string> models;
+  std::string hf_overrides;
   PlanFlags plan;
+  bool table = false;
   bool json = false;
-  Flags flags("fathom plan",
-              "Where the bytes of a GPU, or of a worker on the CPU, go in each stage, from "
-              "config.json alone: "
-              "no weights, no GPU needed.");
+};
+
+void AddFlags(Flags& flags, PlanOptions* o) {
+  PlanFlags& plan = o->plan;
   flags.Group("Model");
-  flags.Add("--model", &model, "Model folder, or a config.json (models/shapes/*.json)");
-  flags.Add("--hf-overrides", &hf_overrides,
+  flags.Add("--model", &o->models,
+            "Model folder, or a config.json (models/shapes/*.json); with --table several, or a "
+            "folder of such files");
+  flags.Add("--hf-overrides", &o->hf_overrides,
             "JSON object that changes config.json; null takes a key away");
   flags.AddChoice("--dtype", &plan.dtype, {"auto", "bfloat16", "half", "float"},
                   "Type to compute in; auto: as stored");
@@ -58,7 +64,10 @@ int RunPlan(int argc, const char* const* argv) {
   flags.Add("--pipeline-parallel-size,-pp", &plan.pp, 1, 64,
             "Stages, each with some of the layers");
   flags.Group("GPU");
-  flags.Add("--gpu", &plan.gpu, fmt::format("{}; or its memory in bytes: 80G", GpuCardNames()));
+  flags.Add("--gpu", &plan.gpu,
+            fmt::format("{}; or its memory in bytes: 80G (default: h100; with --table all, or "
+                        "several with commas)",
+                        GpuCardNames()));
   flags.Add("--gpu-memory-utilization", &plan.gpu_memory_utilization, 0.1, 0.99,
             "Share of its memory that a worker may take");
   flags.Group("Limits");
@@ -74,20 +83,91 @@ int RunPlan(int argc, const char* const* argv) {
   flags.Add("--max-num-batched-tokens", &plan.step_tokens, 0, 65536,
             "Tokens computed in one step; 0: what keeps a step under 40 ms; 512 on the CPU");
   flags.Group("Output");
-  flags.Add("--json", &json, "One JSON object");
-  if (const auto code = flags.Parse(argc, argv)) return *code;
-  if (model.empty()) {
-    return Fail("plan", Invalid("--model is missing; give a model folder or a config.json, e.g. "
-                                "models/shapes/deepseek-llm-7b.json"));
+  flags.Add("--table", &o->table,
+            "Which of the models fits which card, with how many GPUs, at --max-model-len and "
+            "--max-num-seqs (without --model: models/shapes)");
+  flags.Add("--json", &o->json, "One JSON object");
+}
+
+// The files that --model names: a folder without config.json stands for its *.json.
+absl::StatusOr<std::vector<std::string>> TableFiles(const std::vector<std::string>& models) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> files;
+  for (const std::string& model : models) {
+    std::error_code error;
+    if (!fs::is_directory(model, error) || fs::exists(fs::path(model) / "config.json", error)) {
+      files.push_back(model);
+      continue;
+    }
+    const size_t before = files.size();
+    for (const auto& entry : fs::directory_iterator(model, error)) {
+      if (entry.path().extension() == ".json") files.push_back(entry.path().string());
+    }
+    if (files.size() == before) return NotFound("--model {} has no *.json in it", model);
+    std::sort(files.begin() + static_cast<ptrdiff_t>(before), files.end());
   }
-  const auto config = ReadModelConfig(model, hf_overrides);
+  if (files.size() > kTableModelsMax) {
+    return Invalid("--model gives {} models, at most {} make a table", files.size(),
+                   kTableModelsMax);
+  }
+  return files;
+}
+
+int RunTable(const PlanOptions& o) {
+  const std::vector<std::string> shapes = {"models/shapes"};
+  if (o.plan.on_cpu()) return Fail("plan", Invalid("--table has GPUs; leave --device cpu out"));
+  if (o.models.empty() && !std::filesystem::is_directory(shapes[0])) {
+    return Fail("plan", Invalid("--table without --model takes models/shapes, which is not here; "
+                                "give --model FOLDER, once or several times"));
+  }
+  std::vector<std::string> cards = SplitCommas(o.plan.gpu);
+  if (cards.empty()) {
+    for (const GpuCard& card : GpuCards()) cards.emplace_back(card.name);
+  }
+  for (const std::string& card : cards) {
+    if (FindGpuCard(card) != nullptr) continue;
+    return Fail("plan", Invalid("--gpu {}: with --table one of {}", card, GpuCardNames()));
+  }
+  const auto files = TableFiles(o.models.empty() ? shapes : o.models);
+  if (!files.ok()) return Fail("plan", files.status());
+  std::vector<TableModel> models;
+  for (const std::string& file : *files) {
+    const auto config = ReadModelConfig(file, o.hf_overrides);
+    if (!config.ok()) return BadModel(config.status());
+    models.push_back({NameOf(file), *config});
+  }
+  return Print(MakePlanTable(models, cards, o.plan), o.json);
+}
+
+}  // namespace
+
+int RunPlan(int argc, const char* const* argv) {
+  PlanOptions o;
+  o.plan.gpu.clear();
+  Flags flags("fathom plan",
+              "Where the bytes of a GPU, or of a worker on the CPU, go in each stage, from "
+              "config.json alone: no weights, no GPU needed.");
+  AddFlags(flags, &o);
+  if (const auto code = flags.Parse(argc, argv)) return *code;
+  if (o.table) return RunTable(o);
+  if (o.plan.gpu.empty()) o.plan.gpu = PlanFlags().gpu;
+  if (o.models.size() != 1) {
+    return Fail("plan", Invalid("--model {}; give a model folder or a config.json, e.g. "
+                                "models/shapes/deepseek-llm-7b.json{}",
+                                o.models.empty() ? "is missing" : "was given more than once",
+                                o.models.empty() ? "" : ", or --table for several"));
+  }
+  const std::string& model = o.models.front();
+  const auto config = ReadModelConfig(model, o.hf_overrides);
   if (!config.ok()) return BadModel(config.status());
   const ModelSpec spec = SpecOf(*config);
-  if (const auto status = CheckTensorParallel(spec, plan.tp); !status.ok()) return BadModel(status);
-  if (const auto status = CheckStages(spec, plan.pp); !status.ok()) return BadModel(status);
+  if (const auto status = CheckTensorParallel(spec, o.plan.tp); !status.ok()) {
+    return BadModel(status);
+  }
+  if (const auto status = CheckStages(spec, o.plan.pp); !status.ok()) return BadModel(status);
   const std::string name = NameOf(model);
-  if (plan.on_cpu()) return Print(MakeCpuPlanReport(name, *config, plan), json);
-  return Print(MakePlanReport(name, *config, plan), json);
+  if (o.plan.on_cpu()) return Print(MakeCpuPlanReport(name, *config, o.plan), o.json);
+  return Print(MakePlanReport(name, *config, o.plan), o.json);
 }
 
 }  // namespace fathom::client

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cluster/request.h"
+#include "cluster/request_timings.h"
 #include "common/status.h"
 
 namespace fathom::router {
@@ -42,7 +43,7 @@ struct FinishEvent {
   std::optional<TokenId> stop_token;
   std::optional<std::string> stop_string;
   Usage usage;
-  SequenceTimings timings;
+  RequestTimings timings;
   int64_t total_us = 0;
   std::vector<FingerprintSpan> fingerprints;
   bool last = false;  // The stream ends OK with this event; no EndEvent follows.

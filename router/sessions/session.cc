@@ -217,7 +217,13 @@ void Session::AppendPromptLogprobs(PromptLogprobs& logprobs) {
 Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
   FrameEffects effects;
   std::lock_guard lock(mutex_);
-  if (IsOver(submit_state_) || frame.attempt != attempt_) return effects;
+  if (frame.attempt != attempt_) return effects;
+  const auto index = static_cast<size_t>(frame.sequence);
+  if (frame.timings && index < sequences_.size() && sequences_[index].end) {
+    TakeLateEnd(*sequences_[index].end, frame, &effects);
+    return effects;
+  }
+  if (IsOver(submit_state_)) return effects;
   effects.broken = CheckFrame(frame);
   if (!effects.broken.empty()) return effects;
   Sequence& sequence = sequences_[frame.sequence];
@@ -234,18 +240,30 @@ Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
   if (!frame.error.ok()) {
     submit_state_ = FailedSession{frame.error, /*of_sequence=*/true};
   } else if (frame.finish) {
-    EndSequence(frame.sequence, frame.finish->reason, frame.finish->usage, frame.finish->timings,
-                now);
+    EndSequence(frame.sequence, frame.finish->reason, frame.finish->usage,
+                frame.timings.value_or(RequestTimings{}), now);
     sequence.end->by_scheduler = true;
   }
   Render(frame.sequence, now);
+  if (frame.finish) effects.finished = Finished(sequence.end->event);
   effects.close = std::exchange(cut_, std::nullopt);
   effects.over = IsOver(submit_state_);
   return effects;
 }
 
+void Session::TakeLateEnd(SequenceEnd& end, const Frame& frame, FrameEffects* effects) const {
+  effects->over = IsOver(submit_state_);
+  if (std::exchange(end.by_scheduler, true)) return;
+  end.event.timings = *frame.timings;
+  effects->finished = Finished(end.event);
+}
+
+FinishedRequest Session::Finished(const FinishEvent& event) const {
+  return {event.timings, event.usage, record_.request.stop.max_tokens, event.total_us};
+}
+
 void Session::EndSequence(int32_t index, FinishReason reason, const Usage& usage,
-                          const SequenceTimings& timings, TimeUs now) {
+                          const RequestTimings& timings, TimeUs now) {
   SequenceRecord& record = record_.sequences[index];
   FinishEvent finish;
   finish.sequence = index;
@@ -340,10 +358,13 @@ void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
   if (!sequence.end || !sequence.end->by_scheduler) cut_ = FrameEffects::Cut{index, stop.length};
   const Usage usage{static_cast<int32_t>(record_.prompt_ids.size()), stop.length, CachedTokens()};
   const TimeUs first = first_token_us_ == 0 ? now : first_token_us_;
-  const SequenceTimings timings =
+  // The scheduler's timings come with its answer to the Close, when the client has its end.
+  const bool by_scheduler = sequence.end && sequence.end->by_scheduler;
+  const RequestTimings timings =
       sequence.end ? sequence.end->event.timings
-                   : SequenceTimings{.prefill_us = first - created_us_, .decode_us = now - first};
+                   : RequestTimings{.prefill_us = first - created_us_, .decode_us = now - first};
   EndSequence(index, FinishReason::kStopString, usage, timings, now);
+  sequence.end->by_scheduler = by_scheduler;
   sequence.end->event.stop_string = text_.stop_strings[stop.index];
 }
 

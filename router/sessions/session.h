@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "cluster/request.h"
+#include "cluster/request_timings.h"
 #include "common/status.h"
 #include "router/api/admission.h"
 #include "router/sessions/client_events.h"
@@ -31,6 +32,14 @@ struct SessionOptions {
   size_t render_ahead_bytes = 64 << 10;  // The most text that waits for the client to take it.
   int32_t prompt_logprobs_per_event = 256;
   int32_t ids_per_event = 4096;
+};
+
+// A request that came to its end, for metrics.
+struct FinishedRequest {
+  RequestTimings timings;  // The scheduler's.
+  Usage usage;
+  int32_t max_tokens = 0;
+  int64_t whole_us = 0;  // Of this stream: from its session's start to its end, in the router.
 };
 
 // What `record` and `text` say of a StartedEvent.
@@ -88,6 +97,8 @@ class Session {
     bool first_token = false;
     int64_t gap_us = 0;  // The time since the previous tokens, or since the session was made.
     bool over = false;   // Finished or failed; later frames are ignored.
+    // The scheduler's end of the sequence came, and its tokens had their end too.
+    std::optional<FinishedRequest> finished;
     // The router found a stop string, so the sequence ends after `length` tokens.
     struct Cut {
       int32_t sequence;
@@ -165,7 +176,10 @@ class Session {
   std::string CheckFrame(const Frame& frame) const;
   void AppendIds(Frame& frame, FrameEffects* effects, TimeUs now);
   void EndSequence(int32_t index, FinishReason reason, const Usage& usage,
-                   const SequenceTimings& timings, TimeUs now);
+                   const RequestTimings& timings, TimeUs now);
+  // The scheduler's end of a sequence that the router has ended.
+  void TakeLateEnd(SequenceEnd& end, const Frame& frame, FrameEffects* effects) const;
+  FinishedRequest Finished(const FinishEvent& event) const;
   bool AllFinished() const;
   bool AllSent() const;
   // The prompt tokens that were already in the KV cache. REQUIRES: the session was accepted.

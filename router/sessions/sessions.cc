@@ -317,8 +317,12 @@ void Sessions::OnFrames(StreamId stream, std::span<Frame> frames) {
     } else if (effects.new_tokens > 0) {
       observer_->TokenGap(effects.gap_us, effects.new_tokens);
     }
-    if (effects.close) TellCut(sessions[i], *effects.close);
-    if (effects.over) Forget(frames[i].attempt);
+    if (effects.finished) observer_->Finished(*effects.finished);
+    if (effects.close) {
+      TellCut(sessions[i], *effects.close);  // Its answer brings the scheduler's timings.
+    } else if (effects.over) {
+      Forget(frames[i].attempt);
+    }
     Wake(sessions[i]);
   }
 }
@@ -346,10 +350,7 @@ void Sessions::Wake(const SessionPtr& session) {
 
 std::optional<ClientEvent> Sessions::Take(const SessionPtr& session) {
   std::optional<ClientEvent> event = session->Take(clock_->Now());
-  if (const auto cut = session->TakeCut()) {
-    TellCut(session, *cut);
-    Forget(session->attempt());
-  }
+  if (const auto cut = session->TakeCut()) TellCut(session, *cut);
   return event;
 }
 
@@ -394,6 +395,7 @@ void Sessions::ExpireKept(TimeUs now) {
     const Kept oldest = std::move(kept_.front());
     kept_.pop_front();
     kept_bytes_ -= oldest.bytes;
+    by_attempt_.erase(oldest.session->attempt());  // The scheduler has not answered a Close.
     UnindexLocked(oldest.session);
   }
 }

@@ -49,6 +49,9 @@ class SessionObserver {
   // More tokens came, `gap_us` after the previous ones.
   virtual void TokenGap(int64_t /*gap_us*/, int64_t /*tokens*/) {}
   virtual void Ended(const std::string& /*outcome*/) {}  // Session::outcome().
+  // The end of an answer's last token is known to router and scheduler. Not called for requests
+  // that failed or whose client left.
+  virtual void Finished(const FinishedRequest& /*request*/) {}
   virtual void DroppedTokens(int64_t) {}
   virtual void Resubmitted() {}
   virtual void StreamReset() {}

@@ -58,19 +58,21 @@ class SchedulerCore::Impl final : private Batching {
   // ---- lifecycle.cc
   absl::Status CheckNew(const Record& record) override;
   void Enqueue(Sequence& sequence) override;
-  void Withdraw(Sequence& sequence) override;
+  void Withdraw(Sequence& sequence, StayEnd why) override;
   void Dequeue(Sequence& sequence, bool admitted);  // From waiting to suspended.
   void Reorder(const Moves& moves);                 // The policy's, in the queue.
   // From waiting to running. Returns the copies that the plan must do before it uses the blocks.
   // REQUIRES: the group has a free slot and room (Placement::NextFor).
   std::vector<BlockCopy> Seat(Group& group, int32_t lane, Sequence& sequence);
-  void Vacate(Sequence& sequence);     // From running to suspended: frees its slot and its blocks.
-  void Interrupt(Sequence& sequence);  // From running to waiting. The record keeps its tokens.
+  void Vacate(Sequence& sequence);  // From running to suspended: frees its slot and its blocks.
+  // From running to waiting. The record keeps its tokens.
+  void Interrupt(Sequence& sequence, StayEnd why);
   SequenceFacts FactsOf(const Sequence& sequence) const;
   Group* FindGroup(GroupId id);
 
   // ---- planning.cc
   void PlanAll();
+  void NoteLimits();                                // What keeps the queue waiting from now on.
   bool PlanStep(Group& group);                      // False: nothing to do.
   bool PlanLane(Group& group, int32_t lane);        // Likewise, for the sequences of one lane.
   bool AddDecodes(Group& group, Draft& draft);      // False: a sequence was preempted.
@@ -86,6 +88,7 @@ class SchedulerCore::Impl final : private Batching {
   void On(const StepDone& event);
   void LoseGroup(GroupId id);
   void ApplyRow(const Group& group, const FlightRow& flight, const ResultRow& row);
+  void EndChunk(const FlightRow& flight);
   bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
 
   const CoreOptions options_;

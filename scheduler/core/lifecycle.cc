@@ -54,12 +54,13 @@ void SchedulerCore::Impl::Enqueue(Sequence& sequence) {
   if (!spans.empty()) kind = WaitQueue::Kind::Of(spans.back().fingerprint, spans.back().kind);
   Moves moves;
   const OrderKey order = policy_->Push(FactsOf(sequence), &moves);
+  sequence.stamps.Wait(now_, !sequence.seated_before);
   waiting_.Push(sequence, order, kind, !sequence.seated_before, now_);
   Reorder(moves);
 }
 
 void SchedulerCore::Impl::Dequeue(Sequence& sequence, bool admitted) {
-  waiting_.Erase(sequence);
+  waiting_.Erase(sequence, now_);
   Moves moves;
   policy_->Pop(FactsOf(sequence), admitted, &moves);
   Reorder(moves);
@@ -90,8 +91,8 @@ std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, int32_t lane, Seq
   group.running.emplace(running.keep, &sequence);
   sequence.state = std::move(running);
   if (!sequence.seated_before) queue_line_.OnFreed(now_);
+  sequence.stamps.Seat(now_, group.id, group.epoch, !sequence.seated_before);
   sequence.seated_before = true;
-  if (sequence.first_token_us == 0) sequence.admitted_us = now_;
   return std::move(reservation->copies);
 }
 
@@ -111,13 +112,15 @@ void SchedulerCore::Impl::Vacate(Sequence& sequence) {
   Reorder(moves);
 }
 
-void SchedulerCore::Impl::Withdraw(Sequence& sequence) {
+void SchedulerCore::Impl::Withdraw(Sequence& sequence, StayEnd why) {
   if (sequence.running() != nullptr) Vacate(sequence);
   if (std::holds_alternative<WaitingState>(sequence.state)) Dequeue(sequence, false);
+  sequence.stamps.Leave(now_, why);
 }
 
-void SchedulerCore::Impl::Interrupt(Sequence& sequence) {
+void SchedulerCore::Impl::Interrupt(Sequence& sequence, StayEnd why) {
   Vacate(sequence);
+  sequence.stamps.Leave(now_, why);
   sessions_.CountSuspension(sequence);
   Enqueue(sequence);
 }

@@ -67,10 +67,21 @@ Sequence* Placement::NextFor(const Group& group, int32_t lane) const {
   const auto all = static_cast<int64_t>(group.running.size()) + waiting_.size();
   const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
   if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return nullptr;
-  Sequence* first = waiting_.First(
+  Sequence* first = FirstFor(group);
+  return first != nullptr && HasRoom(group, *first) ? first : nullptr;
+}
+
+Sequence* Placement::FirstFor(const Group& group) const {
+  return waiting_.First(
       WaitQueue::Kind::Of(group.fingerprint, group.kind),
       [&](const Sequence& each) { return FitsGroup(each.session->record, group.limits); });
-  return first != nullptr && HasRoom(group, *first) ? first : nullptr;
+}
+
+WaitLimit Placement::LimitOf(const Group& group) const {
+  const Sequence* first = FirstFor(group);
+  if (first == nullptr) return WaitLimit::kNoGroup;
+  if (group.free_slots.empty()) return WaitLimit::kSlots;
+  return HasRoom(group, *first) ? WaitLimit::kOther : WaitLimit::kBlocks;
 }
 
 absl::Status Placement::CheckFits(const Record& record) const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cluster/request.h"
+#include "cluster/request_timings.h"
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/core/group.h"
@@ -38,11 +39,18 @@ class Placement {
   // other lane stays empty.
   Sequence* NextFor(const Group& group, int32_t lane) const;
 
+  // What keeps `group` from the sequence that it takes next. kNoGroup: none of those that wait is
+  // for it.
+  WaitLimit LimitOf(const Group& group) const;
+
   // OK: a live group has the size for the request, or no group ever came up. While no group is
   // live, the limits of the group that came up last decide. An error says what would fit.
   absl::Status CheckFits(const Record& record) const;
 
  private:
+  // The first sequence, in the queue's order, that the group may compute and has the size for.
+  Sequence* FirstFor(const Group& group) const;
+
   const Groups& groups_;
   const WaitQueue& waiting_;
   std::optional<GroupLimits> last_limits_;

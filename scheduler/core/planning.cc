@@ -33,6 +33,16 @@ void SchedulerCore::Impl::PlanAll() {
   }
 }
 
+void SchedulerCore::Impl::NoteLimits() {
+  if (waiting_.size() == 0) return;
+  std::vector<WaitQueue::GroupLimit> limits;
+  for (const auto& [id, group] : groups_) {
+    limits.push_back(
+        {WaitQueue::Kind::Of(group->fingerprint, group->kind), placement_.LimitOf(*group)});
+  }
+  waiting_.NoteLimits(limits, now_);
+}
+
 bool SchedulerCore::Impl::PlanStep(Group& group) {
   if (group.running.empty() && waiting_.size() == 0) return false;
   const int32_t lanes = group.limits.lanes;
@@ -102,7 +112,7 @@ bool SchedulerCore::Impl::MakeRoom(Group& group, Sequence& sequence) {
     if (group.kv.Grow(&running.blocks)) return true;
     Sequence& victim = *group.running.rbegin()->second;
     ++counters_.preemptions_total;
-    Interrupt(victim);
+    Interrupt(victim, StayEnd::kPreempted);
     if (&victim == &sequence) return false;
   }
 }
@@ -162,6 +172,7 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
   if (count == 0) return;  // Other prompts took all the ids of this plan.
   const bool sample = running.planned_tokens + count == running.known_tokens;
   AddRow(sequence, draft, count, sample).prefill = true;
+  sequence.stamps.PlanChunk(now_, count);
   draft.plan.chunks.push_back({running.slot, count, sample});
   running.planned_tokens += count;
   if (!sample) return;

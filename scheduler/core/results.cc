@@ -43,7 +43,9 @@ void SchedulerCore::Impl::On(const GroupLost& event) {
 
 void SchedulerCore::Impl::LoseGroup(GroupId id) {
   Group& group = *FindGroup(id);
-  while (!group.running.empty()) Interrupt(*group.running.begin()->second);
+  while (!group.running.empty()) {
+    Interrupt(*group.running.begin()->second, StayEnd::kGroupLost);
+  }
   waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
   groups_.erase(id);
 }
@@ -64,11 +66,22 @@ void SchedulerCore::Impl::On(const StepDone& event) {
   ++counters_.steps_total;
   for (const FlightRow& row : flight.rows) {
     counters_.step_rows_total += static_cast<uint64_t>(row.tokens);
-    if (row.prefill) counters_.prompt_tokens_total += static_cast<uint64_t>(row.tokens);
+    if (!row.prefill) continue;
+    counters_.prompt_tokens_total += static_cast<uint64_t>(row.tokens);
+    EndChunk(row);
   }
   for (const ResultRow& row : result.rows) {
     ApplyRow(*group, flight.rows[static_cast<size_t>(row.row)], row);
   }
+}
+
+// The chunks of an earlier stay in a slot ended with that stay.
+void SchedulerCore::Impl::EndChunk(const FlightRow& flight) {
+  Session* session = sessions_.Find(flight.session);
+  if (session == nullptr) return;
+  Sequence& sequence = session->sequences[static_cast<size_t>(flight.sequence)];
+  const RunningState* running = sequence.running();
+  if (running != nullptr && running->seat == flight.seat) sequence.stamps.EndChunk(now_);
 }
 
 void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,

@@ -46,6 +46,7 @@ Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
   std::visit([this](auto& e) { On(std::move(e)); }, event);
   sessions_.Deliver();
   PlanAll();
+  NoteLimits();
   sessions_.EvictOverLimit();
   return std::exchange(actions_, {});
 }
@@ -86,6 +87,7 @@ CoreStats SchedulerCore::Impl::Stats() const {
   CoreStats stats = counters_;
   static_cast<SessionStats&>(stats) = sessions_.Stats();
   stats.requests_waiting = waiting_.size();
+  stats.waiting_by_limit = waiting_.CountByLimit();
   stats.groups = static_cast<int32_t>(groups_.size());
   for (const auto& [id, group] : groups_) {
     stats.requests_running += static_cast<int32_t>(group->running.size());

@@ -3,10 +3,12 @@
 // `fathom replay` depend on this. Thread: not thread-safe; owned by the driver thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 
+#include "cluster/request_timings.h"
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/core/events.h"
@@ -33,7 +35,8 @@ struct CoreOptions {
 struct CoreStats : SessionStats {
   int32_t requests_running = 0;  // In a slot.
   int32_t requests_waiting = 0;
-  int32_t groups = 0;        // Live ones.
+  std::array<int32_t, kWaitLimits> waiting_by_limit = {};  // By WaitLimit; adds up to the above.
+  int32_t groups = 0;                                      // Live ones.
   int32_t blocks_total = 0;  // Over live groups, without padding blocks.
   int32_t blocks_used = 0;
   uint64_t steps_total = 0;

@@ -23,7 +23,8 @@ void WaitQueue::Push(Sequence& sequence, OrderKey order, const Kind& kind, bool 
     line.give_up_us = now + wait_us_;
   }
   line.entries.emplace(order, &sequence);
-  sequence.state = WaitingState{kind.fingerprint, line.model, order, first_time};
+  sequence.state =
+      WaitingState{kind.fingerprint, line.model, order, first_time, ClockOf(line, now)};
   Count(sequence, first_time, 1);
   if (line.model.empty()) return;
   ++models_[line.model].waiting;
@@ -43,9 +44,10 @@ void WaitQueue::Reorder(const OrderKey& from, const OrderKey& to) {
   FATHOM_CHECK(false, "no sequence waits at {} {} {}", from.rank, from.value, from.number);
 }
 
-void WaitQueue::Erase(Sequence& sequence) {
+void WaitQueue::Erase(Sequence& sequence, TimeUs now) {
   const auto* waiting = std::get_if<WaitingState>(&sequence.state);
   FATHOM_CHECK(waiting != nullptr, "sequence {} does not wait", sequence.number);
+  sequence.stamps.Waited(WaitedUs(sequence, now));
   auto line = lines_.find(waiting->line);
   FATHOM_CHECK(line != lines_.end() && line->second.entries.erase({waiting->order, &sequence}) == 1,
                "sequence {} is not in its line", sequence.number);
@@ -104,6 +106,51 @@ Sequence* WaitQueue::First(const Kind& kind,
   }
 }
 
+// ---- What is waited for
+
+WaitTimes WaitQueue::ClockOf(const Line& line, TimeUs now) {
+  WaitTimes clock_us = line.clock_us;
+  clock_us[static_cast<size_t>(line.limit)] += now - line.noted_us;
+  return clock_us;
+}
+
+WaitTimes WaitQueue::WaitedUs(const Sequence& sequence, TimeUs now) const {
+  const auto& waiting = std::get<WaitingState>(sequence.state);
+  WaitTimes waited_us = ClockOf(lines_.at(waiting.line), now);
+  for (size_t i = 0; i < kWaitLimits; ++i) waited_us[i] -= waiting.clock_us[i];
+  return waited_us;
+}
+
+void WaitQueue::NoteLimits(const std::vector<GroupLimit>& groups, TimeUs now) {
+  // Of several groups that serve a line, the one that can take a sequence soonest counts.
+  constexpr WaitLimit kSoonest[] = {WaitLimit::kOther, WaitLimit::kSlots, WaitLimit::kBlocks};
+  for (auto& [name, line] : lines_) {
+    if (line.entries.empty()) continue;
+    line.clock_us = ClockOf(line, now);
+    line.noted_us = now;
+    line.limit = WaitLimit::kNoGroup;
+    const auto serves = [&](const GroupLimit& group) {
+      return line.model.empty() || name == group.kind.fingerprint ||
+             (name == LineOfModel(line.model) && line.model == group.kind.model);
+    };
+    for (const WaitLimit limit : kSoonest) {
+      const bool any = std::ranges::any_of(
+          groups, [&](const GroupLimit& group) { return group.limit == limit && serves(group); });
+      if (!any) continue;
+      line.limit = limit;
+      break;
+    }
+  }
+}
+
+std::array<int32_t, kWaitLimits> WaitQueue::CountByLimit() const {
+  std::array<int32_t, kWaitLimits> counts = {};
+  for (const auto& [name, line] : lines_) {
+    counts[static_cast<size_t>(line.limit)] += static_cast<int32_t>(line.entries.size());
+  }
+  return counts;
+}
+
 void WaitQueue::GroupUp(const Kind& kind, TimeUs now) {
   Line& line = lines_[kind.fingerprint];
   line.model = kind.model;
@@ -132,17 +179,24 @@ std::vector<Sequence*> WaitQueue::Expire(TimeUs now) {
   for (auto line = lines_.begin(); line != lines_.end();) {
     const bool give_up = !line->second.model.empty() && line->second.give_up_us != 0 &&
                          line->second.give_up_us <= now;
-    if (give_up) moved[line->second.model].merge(line->second.entries);
+    if (give_up) {
+      for (const auto& [order, sequence] : line->second.entries) {
+        sequence->stamps.Waited(WaitedUs(*sequence, now));
+      }
+      moved[line->second.model].merge(line->second.entries);
+    }
     line = give_up ? lines_.erase(line) : std::next(line);
   }
   for (auto& [model, entries] : moved) {
     if (entries.empty()) continue;
     const std::string name = LineOfModel(model);
-    for (const auto& [order, sequence] : entries) {
-      std::get<WaitingState>(sequence->state).line = name;
-    }
     Line& line = lines_[name];
     line.model = model;
+    for (const auto& [order, sequence] : entries) {
+      auto& waiting = std::get<WaitingState>(sequence->state);
+      waiting.line = name;
+      waiting.clock_us = ClockOf(line, now);
+    }
     line.entries.merge(entries);
   }
   std::vector<Sequence*> over;

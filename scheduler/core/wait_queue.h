@@ -4,10 +4,14 @@
 // tokens waits in the line "", which every group serves. A line gives up when it has had no group
 // for `wait_us`: its sequences move to the line of their model, which every group of that model
 // serves. When a model has had no group for `wait_us` while other models have groups, Expire
-// returns the model's sequences, because one answer must never be made by two models. Thread: not
+// returns the model's sequences, because one answer must never be made by two models. A line also
+// has a clock for each WaitLimit, which runs while that limit keeps the line's first sequence
+// waiting; a sequence waited for as long as the clocks advanced, which costs nothing for each
+// sequence and step. Thread: not
 // thread-safe; owned by the driver thread. The queue does not own the sequences.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -16,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "cluster/request_timings.h"
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/sessions/session.h"
@@ -40,11 +45,22 @@ class WaitQueue {
   void Push(Sequence& sequence, OrderKey order, const Kind& kind, bool first_time, TimeUs now);
   // The sequence at `from` gets the place `to`. REQUIRES: it waits. O(lines * log size).
   void Reorder(const OrderKey& from, const OrderKey& to);
-  // Takes the sequence out and leaves it suspended. REQUIRES: it waits.
-  void Erase(Sequence& sequence);
+  // Takes the sequence out and leaves it suspended; its stamps get what it waited for. REQUIRES: it
+  // waits.
+  void Erase(Sequence& sequence, TimeUs now);
 
   // The first sequence that a group of `kind` may take and that `accepts` accepts; nullptr: none.
   Sequence* First(const Kind& kind, const std::function<bool(const Sequence&)>& accepts) const;
+
+  // What keeps each live group from its next sequence, from `now` on.
+  struct GroupLimit {
+    Kind kind;
+    WaitLimit limit;
+  };
+  void NoteLimits(const std::vector<GroupLimit>& groups, TimeUs now);
+  // What the sequence has waited for since it was pushed. REQUIRES: it waits.
+  WaitTimes WaitedUs(const Sequence& sequence, TimeUs now) const;
+  std::array<int32_t, kWaitLimits> CountByLimit() const;
 
   void GroupUp(const Kind& kind, TimeUs now);
   void GroupDown(const Kind& kind, TimeUs now);
@@ -66,6 +82,9 @@ class WaitQueue {
       std::set<std::pair<OrderKey, Sequence*>>;  // Keys differ, so no order depends on a pointer.
   struct Line {
     Entries entries;
+    WaitTimes clock_us = {};  // Until `noted_us`.
+    WaitLimit limit = WaitLimit::kOther;
+    TimeUs noted_us = 0;
     std::string model;
     int32_t groups = 0;     // Live ones of this fingerprint.
     TimeUs give_up_us = 0;  // Of a fingerprint's line without groups.
@@ -76,6 +95,7 @@ class WaitQueue {
     TimeUs end_us = 0;    // Set while only other models have groups.
   };
 
+  static WaitTimes ClockOf(const Line& line, TimeUs now);
   void Count(const Sequence& sequence, bool first_time, int32_t sign);
   void Forget(const std::string& model);  // If it has no group and no sequence.
   void SetEnds(TimeUs now);

@@ -74,6 +74,7 @@ class AttemptWriter {
     } else {
       frame.error = finished.error;
     }
+    frame.timings = finished.timings;
   }
 
   const Session& session_;

@@ -14,6 +14,7 @@
 #include "cluster/route_messages.h"
 #include "common/status.h"
 #include "common/types.h"
+#include "scheduler/sessions/stamps.h"
 
 namespace fathom::scheduler {
 
@@ -32,6 +33,7 @@ struct WaitingState {
   std::string model;  // The model that it waits for; empty: any.
   OrderKey order;
   bool first_time = false;  // Counts against the queue's limits.
+  WaitTimes clock_us = {};  // The clock of the line when this wait began (WaitQueue).
 };
 
 // In a slot of a group.
@@ -61,6 +63,7 @@ struct SuspendedState {};
 struct FinishedState {
   FrameFinish finish;  // When `error` is OK.
   absl::Status error;  // Otherwise why it failed.
+  RequestTimings timings;
 };
 
 using SequenceState = std::variant<SuspendedState, WaitingState, RunningState, FinishedState>;
@@ -73,10 +76,7 @@ struct Sequence {
   uint64_t number = 0;  // Unique in the core's life.
   SequenceState state;
   bool seated_before = false;  // Had a slot, here or under another leader.
-  int32_t suspensions = 0;
-  TimeUs admitted_us = 0;     // Last admission before the first token.
-  TimeUs first_token_us = 0;  // 0: none in this core's life.
-  TimeUs last_token_us = 0;
+  Stamps stamps;
 
   bool finished() const { return std::holds_alternative<FinishedState>(state); }
   bool suspended() const { return std::holds_alternative<SuspendedState>(state); }
@@ -107,7 +107,6 @@ struct Session {
   std::string router_blob;
   std::vector<Sequence> sequences;
   std::vector<Subscriber> subscribers;
-  TimeUs submitted_us = 0;   // In this core.
   TimeUs arrival_us = 0;     // First acceptance anywhere.
   TimeUs deadline_us = 0;    // 0: none.
   TimeUs keep_until_us = 0;  // 0: live, that is, some sequence waits or runs.

@@ -8,8 +8,8 @@
 namespace fathom::scheduler {
 namespace {
 
-// An estimate of the containers, indexes and counters of an empty session.
-constexpr int64_t kSessionBytes = 1024;
+// An estimate of the containers, indexes, counters and stamps of an empty session.
+constexpr int64_t kSessionBytes = 2048;
 
 bool ServesRouter(const Session& session, PeerId router) {
   return std::any_of(session.subscribers.begin(), session.subscribers.end(),

@@ -43,8 +43,7 @@ bool Sessions::AppendToken(Sequence& sequence, int32_t position, TokenId id,
     record.logprobs.push_back(*logprob);
   }
   table_.AddBytes(session, bytes);
-  if (sequence.first_token_us == 0) sequence.first_token_us = now_;
-  sequence.last_token_us = now_;
+  sequence.stamps.Token(now_, position);
   MarkDirty(session);
   FinishIfEnded(sequence);
   return true;
@@ -103,7 +102,7 @@ void Sessions::NoteFingerprint(Session& session, int32_t position, const std::st
 }
 
 void Sessions::CountSuspension(Sequence& sequence) {
-  ++sequence.suspensions;
+  sequence.stamps.CountSuspension();
   ++counters_.suspensions_total;
 }
 
@@ -118,7 +117,6 @@ void Sessions::Finish(Sequence& sequence, FinishReason reason) {
   state.finish.reason = reason;
   state.finish.usage.prompt_tokens = sequence.session->prompt_tokens();
   state.finish.usage.completion_tokens = static_cast<int32_t>(sequence.record().ids.size());
-  state.finish.timings = TimingsOf(sequence);
   ++counters_.finished_total;
   End(sequence, std::move(state));
 }
@@ -133,7 +131,9 @@ void Sessions::Fail(Sequence& sequence, absl::Status error) {
 
 void Sessions::End(Sequence& sequence, FinishedState state) {
   FATHOM_CHECK(!sequence.finished(), "sequence {} ended before", sequence.number);
-  batching_.Withdraw(sequence);
+  batching_.Withdraw(sequence, StayEnd::kFinished);
+  sequence.stamps.End(now_);
+  state.timings = sequence.stamps.At(now_);
   sequence.record().finish = state.finish.reason;
   sequence.state = std::move(state);
   Session& session = *sequence.session;
@@ -150,21 +150,10 @@ void Sessions::FinishIfEnded(Sequence& sequence) {
   if (reason != FinishReason::kNone) Finish(sequence, reason);
 }
 
-SequenceTimings Sessions::TimingsOf(const Sequence& sequence) const {
-  SequenceTimings timings;
-  timings.suspensions = sequence.suspensions;
-  const TimeUs admitted_us = sequence.admitted_us != 0 ? sequence.admitted_us : now_;
-  timings.queue_us = admitted_us - sequence.session->submitted_us;
-  if (sequence.first_token_us == 0) return timings;
-  timings.prefill_us = sequence.first_token_us - admitted_us;
-  timings.decode_us = sequence.last_token_us - sequence.first_token_us;
-  return timings;
-}
-
 void Sessions::SuspendSession(Session& session) {
   for (Sequence& sequence : session.sequences) {
     if (sequence.finished()) continue;
-    batching_.Withdraw(sequence);
+    batching_.Withdraw(sequence, StayEnd::kClientLeft);
     CountSuspension(sequence);
   }
   table_.SetDeadline(session, 0);

@@ -30,8 +30,8 @@ class Batching {
   // From suspended to waiting.
   virtual void Enqueue(Sequence& sequence) = 0;
   // From waiting or running to suspended: frees its place in the queue, or its slot and its
-  // blocks. Does not change any other sequence.
-  virtual void Withdraw(Sequence& sequence) = 0;
+  // blocks. Does not change any other sequence. `why`: for the sequence's stamps.
+  virtual void Withdraw(Sequence& sequence, StayEnd why) = 0;
 };
 
 struct SessionOptions {
@@ -120,7 +120,6 @@ class Sessions {
   void End(Sequence& sequence, FinishedState state);
   // Finishes the sequence if its last id ends it.
   void FinishIfEnded(Sequence& sequence);
-  SequenceTimings TimingsOf(const Sequence& sequence) const;
   void MarkDirty(Session& session);
 
   const SessionOptions options_;

@@ -92,10 +92,11 @@ absl::Status Sessions::CheckNew(const Submit& submit) {
 
 Session& Sessions::Create(Submit* submit) {
   Session& session = table_.Create(*std::move(submit->record), std::move(submit->router_blob));
-  session.submitted_us = now_;
-  session.arrival_us = now_ - std::max<int64_t>(submit->age_us, 0);
+  const int64_t age_us = std::max<int64_t>(submit->age_us, 0);
+  session.arrival_us = now_ - age_us;
   for (Sequence& sequence : session.sequences) {
     sequence.seated_before = submit->replay;
+    sequence.stamps.Begin(now_, submit->replay ? age_us : 0);
     if (const FinishReason finish = sequence.record().finish; finish == FinishReason::kError) {
       Fail(sequence, WithReason(Internal("request {}: it failed under an earlier scheduler",
                                          submit->key.request_id),
@@ -118,7 +119,7 @@ void Sessions::AdoptLonger(Session& session, Record submitted) {
     if (their_length > sequence.record().ids.size()) {
       // The sequence's slot is now behind its record. A prefill of the record is faster than more
       // decodes in that slot, and it waits for a group of the record's kind.
-      batching_.Withdraw(sequence);
+      batching_.Withdraw(sequence, StayEnd::kBehind);
       sequence.record() = {std::move(theirs.ids), std::move(theirs.logprobs), FinishReason::kNone};
       if (!submitted.fingerprints.empty()) session.record.fingerprints = submitted.fingerprints;
     }

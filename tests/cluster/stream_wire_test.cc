@@ -139,8 +139,30 @@ TEST(StreamWire, RefusalsAndFramesKeepStatusAndDetail) {
   frame.prompt_logprobs = PromptLogprobs{1, {{2, -3.0f, {}, {}}}};
   frame.fingerprint = "print";
   frame.kind = {"model", "float32", "cpu", 1, 2};
-  frame.finish = FrameFinish{FinishReason::kLength, {3, 8, 1}, {10, 20, 30, 2}};
-  Frame failed{.attempt = AttemptId{9}, .position = 5, .error = Internal("a fault")};
+  frame.finish = FrameFinish{FinishReason::kLength, {3, 8, 1}};
+  frame.timings = RequestTimings{.earlier_us = 1,
+                                 .queue_us = 10,
+                                 .prefill_us = 20,
+                                 .decode_us = 30,
+                                 .suspended_us = 40,
+                                 .replay_us = 50,
+                                 .queue_behind_us = {4, 3, 2, 1},
+                                 .suspended_behind_us = {1, 2, 3, 4},
+                                 .suspensions = 2,
+                                 .preemptions = 1,
+                                 .stays_total = 3,
+                                 .chunks_total = 4,
+                                 .first_token_us = 5,
+                                 .last_token_us = 6,
+                                 .phase = RequestPhase::kReplay,
+                                 .stays = {{GroupId{1}, EpochId{2}, 3, 4, StayEnd::kPreempted},
+                                           {GroupId{2}, EpochId{3}, 4, 5, StayEnd::kNone}},
+                                 .chunks = {{1, 2, 3, 4}},
+                                 .gaps = {{9, 8}}};
+  Frame failed{.attempt = AttemptId{9},
+               .position = 5,
+               .error = Internal("a fault"),
+               .timings = RequestTimings{.queue_us = 3, .phase = RequestPhase::kEnded}};
   auto both = Through<pb::RouteDown>(Frames{TermId{2}, {frame, failed}});
   ASSERT_TRUE(both.ok()) << ToString(both.status());
   const auto& frames = std::get<Frames>(*both);
@@ -156,6 +178,8 @@ TEST(StreamWire, RefusalsAndFramesKeepStatusAndDetail) {
   EXPECT_EQ(first.fingerprint, frame.fingerprint);
   EXPECT_EQ(first.kind, frame.kind);
   EXPECT_EQ(first.finish, frame.finish);
+  EXPECT_EQ(first.timings, frame.timings);
+  EXPECT_EQ(frames.frames[1].timings, failed.timings);
   EXPECT_FALSE(frames.frames[1].finish);
   EXPECT_EQ(frames.frames[1].error.code(), absl::StatusCode::kInternal);
   EXPECT_EQ(Message(frames.frames[1].error), "a fault");

@@ -2,10 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
-#include "tests/common/tcp.h"
+#include "common/process.h"
 
 namespace fathom {
 namespace {
@@ -32,90 +33,59 @@ TEST(Metrics, TextHasNamesLabelsAndValues) {
   EXPECT_EQ(ok.value(), 3);
 }
 
-// Without a server: for whoever has the port.
-TEST(Metrics, AnswersForAServerOfOthers) {
+// An alias shows the value of its metric under another name, and of a histogram the chosen buckets.
+TEST(Metrics, AnAliasIsAViewOfItsMetric) {
   Metrics metrics("router");
-  metrics.AddHistogram("ttft_seconds", "Time to first token", {0.1, 1}).Observe(0.5);
-  bool alive = true;
-  const auto get = [&](std::string_view path) {
-    return metrics.Answer(path, [&] { return alive; });
+  Counter a = metrics.AddCounter("ended_total", "Ended", {{"outcome", "A"}});
+  Counter b = metrics.AddCounter("ended_total", "Ended", {{"outcome", "B"}});
+  Gauge running = metrics.AddGauge("running", "Running");
+  Histogram time = metrics.AddHistogram("time_seconds", "Time", {0.1, 0.2, 1, 5});
+  metrics.AddAlias("vllm:success_total", "Success", {{"reason", "stop"}}, {a, b});
+  metrics.AddAlias("vllm:success_total", "Success", {{"reason", "length"}}, {b});
+  metrics.AddAlias("vllm:running", "Running", {{"model", "m"}}, running);
+  metrics.AddAlias("vllm:time_seconds", "Time", {}, time, {0.2, 5});
+  a.Add(2);
+  b.Add(3);
+  running.Set(4);
+  for (const double t : {0.05, 0.15, 0.7, 60.0}) time.Observe(t);
+  const std::string text = metrics.Text();
+  for (const char* lines : {"# TYPE vllm:success_total counter\n"
+                            "vllm:success_total{reason=\"stop\"} 5\n"
+                            "vllm:success_total{reason=\"length\"} 3\n",
+                            "# TYPE vllm:running gauge\nvllm:running{model=\"m\"} 4\n",
+                            "# TYPE vllm:time_seconds histogram\n"
+                            "vllm:time_seconds_count 4\n"
+                            "vllm:time_seconds_sum 60.9\n"
+                            "vllm:time_seconds_bucket{le=\"0.2\"} 2\n"
+                            "vllm:time_seconds_bucket{le=\"5\"} 3\n"
+                            "vllm:time_seconds_bucket{le=\"+Inf\"} 4\n"}) {
+    EXPECT_NE(text.find(lines), std::string::npos) << lines << "\n" << text;
+  }
+}
+
+// vLLM's bounds for each of its times, which its dashboards expect.
+TEST(Metrics, TheBucketsContainThoseOfVllm) {
+  const auto contains = [](const std::vector<double>& all, const std::vector<double>& some) {
+    EXPECT_TRUE(std::is_sorted(all.begin(), all.end()));
+    return std::includes(all.begin(), all.end(), some.begin(), some.end());
   };
-  const HttpAnswer answer = get("/metrics");
-  EXPECT_EQ(answer.status, 200);
-  EXPECT_EQ(answer.content_type, "text/plain; version=0.0.4; charset=utf-8");
-  EXPECT_EQ(answer.body, metrics.Text());
   EXPECT_TRUE(
-      answer.body.starts_with("# HELP fathom_router_ttft_seconds Time to first token\n"
-                              "# TYPE fathom_router_ttft_seconds histogram\n"
-                              "fathom_router_ttft_seconds_count 1\n"
-                              "fathom_router_ttft_seconds_sum 0.5\n"
-                              "fathom_router_ttft_seconds_bucket{le=\"0.1\"} 0\n"
-                              "fathom_router_ttft_seconds_bucket{le=\"1\"} 1\n"
-                              "fathom_router_ttft_seconds_bucket{le=\"+Inf\"} 1\n"))
-      << answer.body;
-  EXPECT_EQ(get("/livez").status, 200);
-  alive = false;
-  EXPECT_EQ(get("/livez").status, 503);
-  EXPECT_EQ(get("/v1/models").status, 404);
+      contains(RequestBucketsSeconds(), {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                                         1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560}));
+  EXPECT_TRUE(contains(RequestBucketsSeconds(), {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
+                                                 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680}));
+  EXPECT_TRUE(contains(LatencyBucketsSeconds(), {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75,
+                                                 1, 2.5, 5, 7.5, 10, 20, 40, 80}));
+  EXPECT_TRUE(contains(TokenBuckets(), {1, 2, 5, 10, 200, 5000, 20000, 1e6}));
 }
 
-int Serve(Metrics* metrics, const char* host) {
-  auto listener = Listener::Bind(host, 0, "--http-port");
-  EXPECT_TRUE(listener.ok()) << ToString(listener.status());
-  const int port = listener->port();
-  metrics->Serve(*std::move(listener), [] { return true; });
-  return port;
-}
-
-std::string Get(const std::string& host, int port, const std::string& path) {
-  TcpClient client(host, port);
-  client.Write("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-  return client.ReadUntil("no such text");
-}
-
-TEST(Metrics, ServesItsText) {
-  for (const char* host : {"127.0.0.1", "[::1]"}) {
-    Metrics first("router");
-    first.AddCounter("requests_total", "Requests").Add(3);
-    const int port = Serve(&first, host);
-    const std::string answer = Get(host, port, "/metrics?x=1");
-    EXPECT_TRUE(answer.starts_with("HTTP/1.1 200 OK\r\n")) << answer;
-    EXPECT_TRUE(answer.ends_with("\r\n\r\n" + first.Text())) << answer;
-    EXPECT_TRUE(Get(host, port, "/livez").starts_with("HTTP/1.1 200 "));
-    EXPECT_TRUE(Get(host, port, "/other").starts_with("HTTP/1.1 404 ")) << answer;
+TEST(Metrics, EveryRoleSaysWhatItIsAndHowItStarted) {
+  PrintPhase("config", 250'000);
+  const std::string text = Metrics("worker").Text();
+  for (const char* part : {"fathom_worker_build_info{commit=\"", ",version=\"",
+                           "fathom_worker_start_seconds{phase=\"config\"} 0.25\n"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
   }
-}
-
-// There are more silent, slow and incomplete connections than the server keeps. The next one is
-// answered without waiting for a time-out, and the oldest ones are closed.
-TEST(Metrics, SilentConnectionsKeepNobodyWaiting) {
-  Metrics metrics("router");
-  const int port = Serve(&metrics, "127.0.0.1");
-  std::vector<TcpClient> silent;
-  for (int i = 0; i < 200; ++i) {
-    silent.emplace_back("127.0.0.1", port);
-    if (i % 2 == 1) silent.back().Write("GET /metrics HTTP/1.1\r\nHost:");
-    if (i % 50 == 0) {
-      EXPECT_TRUE(Get("127.0.0.1", port, "/metrics").starts_with("HTTP/1.1 200 OK\r\n"));
-    }
-  }
-  EXPECT_TRUE(Get("127.0.0.1", port, "/metrics").starts_with("HTTP/1.1 200 OK\r\n"));
-  EXPECT_TRUE(silent.front().WaitClosed());
-}
-
-TEST(Metrics, WhatIsNoGetIsRefused) {
-  Metrics metrics("router");
-  const int port = Serve(&metrics, "127.0.0.1");
-  const auto ask = [&](const std::string& bytes) {
-    TcpClient client("127.0.0.1", port);
-    client.Write(bytes);
-    return client.ReadUntil("no such text");
-  };
-  EXPECT_TRUE(ask("POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 405 "));
-  EXPECT_TRUE(ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").starts_with("HTTP/1.1 400 "));
-  EXPECT_TRUE(ask("GET /metrics HTTP/1.1\r\nX: " + std::string(20 << 10, 'a'))
-                  .starts_with("HTTP/1.1 431 "));
-  EXPECT_TRUE(ask("HEAD /metrics HTTP/1.1\r\nConnection: close\r\n\r\n").ends_with("\r\n\r\n"));
 }
 
 }  // namespace

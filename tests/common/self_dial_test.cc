@@ -4,7 +4,6 @@
 
 #include <future>
 
-#include "common/http_server.h"
 #include "common/listener.h"
 
 namespace fathom {
@@ -40,17 +39,6 @@ TEST(SelfDial, APortThatIsClosedIsDeaf) {
     port = PortOf(gone, "127.0.0.1", OwnPort::Speaks::kHttp2);
   }
   EXPECT_FALSE(Answers(port, 5'000));
-}
-
-TEST(SelfDial, AnAnswerOrAnEndIsHeard) {
-  for (const char* host : {"127.0.0.1", "::"}) {
-    Listener listener = Listen(host);
-    const OwnPort spoken = PortOf(listener, host, OwnPort::Speaks::kHttp1);
-    const OwnPort refused = PortOf(listener, host, OwnPort::Speaks::kHttp2);  // 400, and closed.
-    const HttpServer server(std::move(listener), [](std::string_view) { return HttpAnswer(); });
-    EXPECT_TRUE(Answers(spoken, 30'000));
-    EXPECT_TRUE(Answers(refused, 30'000));
-  }
 }
 
 TEST(SelfDial, EndsAtOnceWhileItWaits) {

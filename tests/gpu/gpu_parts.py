@@ -311,7 +311,7 @@ def plan_error(host):
         plan = gpu_rows.arenas(metrics)
         graphs = next((value for name, value in metrics.items() if name.endswith("graphs_bytes")), 0.0)
     if not plan:
-        raise Failed("the worker's metrics have no arena_bytes")
+        raise Failed("the worker's metrics have no memory_bytes")
     total, peak = sum(plan.values()), max(samples)
     # The plan predicts only the driver's context and the graphs; all other allocations are exact.
     context = peak - graphs - (total - sum(plan.get(name, 0) for name in ("context", "graphs")))

@@ -157,8 +157,10 @@ def idle_percent(before, after):
 
 
 def arenas(page):
-    """{arena: bytes} of a worker's metrics."""
-    return {m[1]: v for k, v in page.items() if (m := re.search(r'arena_bytes\{.*?arena="([^"]+)"', k))}
+    """{arena: bytes} of a worker's metrics, without the memory of other processes."""
+    found = {m[1]: v for k, v in page.items() if (m := re.search(r'worker_memory_bytes\{.*?arena="([^"]+)"', k))}
+    found.pop("other", None)
+    return found
 
 
 # The number of each op in a 7B step.

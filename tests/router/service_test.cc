@@ -55,7 +55,8 @@ class ServiceTest : public ::testing::Test {
     frame.attempt = submit.attempt;
     frame.ids = std::move(ids);
     frame.finish =
-        FrameFinish{FinishReason::kLength, {3, static_cast<int32_t>(frame.ids.size()), 0}, {}};
+        FrameFinish{FinishReason::kLength, {3, static_cast<int32_t>(frame.ids.size()), 0}};
+    frame.timings = RequestTimings{.phase = RequestPhase::kEnded};
     sessions_.OnFrames(stream_, {&frame, 1});
   }
   absl::Status Generate(const v1::GenerateRequest& request) {

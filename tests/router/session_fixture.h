@@ -145,6 +145,8 @@ class TestClient final : public ClientSink, public std::enable_shared_from_this<
 struct Counts final : SessionObserver {
   int64_t dropped = 0, resubmitted = 0, resets = 0;
   std::vector<std::string> ended;
+  std::vector<FinishedRequest> finished;
+  void Finished(const FinishedRequest& request) override { finished.push_back(request); }
   void Ended(const std::string& outcome) override { ended.push_back(outcome); }
   void DroppedTokens(int64_t tokens) override { dropped += tokens; }
   void Resubmitted() override { ++resubmitted; }
@@ -219,6 +221,8 @@ class SessionsTest : public ::testing::Test {
     end.reason = reason;
     end.usage.completion_tokens = frame.position + static_cast<int32_t>(frame.ids.size());
     frame.finish = end;
+    frame.timings =
+        RequestTimings{.queue_us = 30, .prefill_us = 200, .phase = RequestPhase::kEnded};
     return frame;
   }
   void Send(fathom::Frame frame) { sessions_.OnFrames(stream_, {&frame, 1}); }

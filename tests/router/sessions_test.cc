@@ -96,6 +96,46 @@ TEST_F(SessionsTest, GapResetsTheStreamAndSubmitsAgain) {
   EXPECT_EQ(counts_.resubmitted, 1);
 }
 
+TEST_F(SessionsTest, TheEndOfARequestIsToldWithTheSchedulersTimings) {
+  Up();
+  const auto client = Start(Request("a"));
+  const AttemptId attempt = AcceptAll()[0].attempt;
+  clock_.Advance(1500);
+  Send(Frame(attempt, 0, {3, 4}));
+  EXPECT_TRUE(counts_.finished.empty());
+  clock_.Advance(500);
+  Send(End(Frame(attempt, 2, {5}), FinishReason::kLength));
+  ASSERT_EQ(counts_.finished.size(), 1u);
+  EXPECT_EQ(counts_.finished[0].timings.queue_us, 30);
+  EXPECT_EQ(counts_.finished[0].usage.completion_tokens, 3);
+  EXPECT_EQ(counts_.finished[0].max_tokens, 100);
+  EXPECT_EQ(counts_.finished[0].whole_us, 2000);
+}
+
+// The router ends the sequence before the scheduler does; the timings come with its answer to the
+// Close, also if the client has left by then.
+TEST_F(SessionsTest, TimingsAfterAStopStringComeWithTheAnswerToTheClose) {
+  Up();
+  AdmittedRequest admitted = Request("a");
+  admitted.text.stop_strings = {"fox"};
+  const auto client = Start(std::move(admitted));
+  const AttemptId attempt = AcceptAll()[0].attempt;
+  clock_.Advance(1000);
+  Send(Frame(attempt, 0, Ids("the fox jumps")));
+  ASSERT_EQ(client->seen().finishes.size(), 1u);
+  EXPECT_TRUE(counts_.finished.empty());
+  const auto length = client->seen().finishes[0].usage.completion_tokens;
+  sessions_.Gone(client->session());
+  clock_.Advance(700);
+  Send(End(Frame(attempt, length, {}), FinishReason::kStopString));
+  ASSERT_EQ(counts_.finished.size(), 1u);
+  EXPECT_EQ(counts_.finished[0].timings.queue_us, 30);
+  EXPECT_EQ(counts_.finished[0].usage.completion_tokens, length);
+  EXPECT_EQ(counts_.finished[0].whole_us, 1000);  // The client's stream ended then.
+  Send(End(Frame(attempt, length, {}), FinishReason::kStopString));
+  EXPECT_EQ(counts_.finished.size(), 1u);
+}
+
 TEST_F(SessionsTest, StopStringCutsAndTellsUpstream) {
   Up();
   AdmittedRequest admitted = Request("a");

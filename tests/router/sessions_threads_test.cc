@@ -58,7 +58,7 @@ class Scheduler {
       const int32_t to = std::min(kTokens, live.next + 3);
       frame.ids.assign(live.ids.begin() + live.next, live.ids.begin() + to);
       live.next = to;
-      if (to == kTokens) frame.finish = FrameFinish{FinishReason::kLength, {}, {}};
+      if (to == kTokens) frame.finish = FrameFinish{FinishReason::kLength, {}};
       frames.push_back(std::move(frame));
     }
     std::erase_if(live_, [](const Live& live) { return live.next == kTokens; });

@@ -114,6 +114,7 @@ class CoreHarness {
 struct Ledger {
   std::vector<TokenId> ids;
   std::optional<FrameFinish> end;
+  std::optional<RequestTimings> timings;
   absl::Status error;
   std::vector<std::string> fingerprints;
   std::vector<float> prompt_logprobs;
@@ -134,6 +135,7 @@ struct Ledger {
         for (const auto& l : frame.prompt_logprobs->logprobs) prompt_logprobs.push_back(l.logprob);
       }
       if (frame.finish) end = frame.finish;
+      if (frame.timings) timings = frame.timings;
       if (!frame.error.ok()) error = frame.error;
     }
   }

@@ -171,7 +171,9 @@ TEST(CorePlanning, WithoutBlocksTheLatestArrivalGoesAndIsFirstInLineAgain) {
     EXPECT_EQ(runner.ledger(i).end->reason, FinishReason::kLength);
   }
   EXPECT_GT(harness.core.Stats().preemptions_total, 0u);
-  EXPECT_EQ(runner.ledger(1).end->timings.suspensions, 0);  // The first is never disturbed.
+  const RequestTimings& first = *runner.ledger(1).timings;  // The first is never disturbed.
+  EXPECT_EQ(first.suspensions, 0);
+  EXPECT_EQ(first.stays_total, 1);
   EXPECT_EQ(harness.core.Stats().blocks_used, 0);
 }
 

@@ -47,7 +47,7 @@ TEST_F(WaitQueueTest, AGroupSeesItsOwnLineAndTheCommonOneInOneOrder) {
   EXPECT_EQ(queue_.First(KindOf("a"), kAnybody), &second);
   EXPECT_EQ(queue_.First(KindOf("b"), kAnybody), &first);
   EXPECT_EQ(queue_.First(KindOf("a"), [&](const Sequence& s) { return &s != &second; }), &third);
-  queue_.Erase(second);
+  queue_.Erase(second, 0);
   EXPECT_EQ(queue_.First(KindOf("a"), kAnybody), &third);
   EXPECT_EQ(queue_.First(KindOf("c"), kAnybody), nullptr);
 }
@@ -83,7 +83,7 @@ TEST_F(WaitQueueTest, ASequenceWhoseModelWasReplacedIsHandedOutAfterTheWait) {
   EXPECT_TRUE(queue_.Expire(1000 + 9 * kModelWaitUs).empty());
   EXPECT_EQ(queue_.First(KindOf("b"), kAnybody), &sequence);
   EXPECT_TRUE(queue_.Check().ok()) << ToString(queue_.Check());
-  queue_.Erase(sequence);
+  queue_.Erase(sequence, 1000 + 9 * kModelWaitUs);
   EXPECT_EQ(queue_.NextTimeUs(), INT64_MAX);
 }
 
@@ -117,7 +117,7 @@ TEST_F(WaitQueueTest, EqualsTheNaiveModel) {
       model[key] = {&sequence, line};
     } else if (!model.empty()) {
       auto it = std::next(model.begin(), static_cast<ptrdiff_t>(rng() % model.size()));
-      queue_.Erase(*it->second.first);
+      queue_.Erase(*it->second.first, 0);
       idle.push_back(it->second.first);
       model.erase(it);
     }

@@ -68,13 +68,13 @@ TEST(StreamBytes, RefusalsAndErrorsKeepTheirDetail) {
 
   Frames batch{TermId{2}, {}};
   batch.frames.push_back({.attempt = AttemptId{7}, .position = 5, .error = status});
-  batch.frames.push_back(
-      {.attempt = AttemptId{8},
-       .sequence = 1,
-       .position = 6,
-       .ids = {9, 10},
-       .fingerprint = "print",
-       .finish = FrameFinish{FinishReason::kLength, {3, 8, 1}, {10, 20, 30, 2}}});
+  batch.frames.push_back({.attempt = AttemptId{8},
+                          .sequence = 1,
+                          .position = 6,
+                          .ids = {9, 10},
+                          .fingerprint = "print",
+                          .finish = FrameFinish{FinishReason::kLength, {3, 8, 1}},
+                          .timings = RequestTimings{.suspensions = 2}});
   const auto frames = Down<pb::RouteDown>(StreamKind::kRoute, batch).frames();
   EXPECT_EQ(frames.term(), 2u);
   ASSERT_EQ(frames.frames_size(), 2);

@@ -4,6 +4,7 @@
 
 #include "tests/sim/model.h"
 #include "tests/sim/sim_world.h"
+#include "tests/sim/timings_check.h"
 
 namespace fathom::sim {
 
@@ -177,6 +178,13 @@ void World::OnFrame(const scheduler::Routed<Frame>& out) {
     }
   }
   TakeTokens(*listener, frame);
+  if (frame.timings.has_value() != (frame.finish || !frame.error.ok())) {
+    Fail(id + ": timings without an end, or an end without timings");
+  } else if (frame.timings) {
+    if (const std::string wrong = WrongTimings(*frame.timings); !wrong.empty()) {
+      Fail(id + ": timings: " + wrong);
+    }
+  }
   if (frame.finish || !frame.error.ok()) return TakeEnd(*listener, frame);
   const Spec& spec = specs_[listener->spec];
   const auto length = static_cast<int32_t>(listener->record.sequences[0].ids.size());

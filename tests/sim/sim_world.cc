@@ -14,7 +14,7 @@ scheduler::CoreOptions CoreOptionsOf(const WorldOptions& options) {
   return {.policy = options.policy,
           .waiting_requests_max = 64,
           .waiting_tokens_max = 2000,
-          .session_memory_bytes_max = 3 << 20,
+          .session_memory_bytes_max = 6 << 20,
           .record_keep_us = 20 * kSecondUs,
           .router_grace_us = kSecondUs,
           .run_ahead_max = options.run_ahead_max};

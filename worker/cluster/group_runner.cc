@@ -147,6 +147,12 @@ absl::Status GroupRunner::RunSteps(Epoch& epoch, Device& device) {
   const GroupSeat& seat = epoch.seat();
   progress_->op.store(0);
   progress_->MarkStart(StartPhase::kReady);
+  progress_->group.store(seat.group.value);
+  progress_->rank.store(seat.rank);
+  const absl::Cleanup leave = [this] {
+    progress_->group.store(-1);
+    progress_->rank.store(-1);
+  };
   control_->SendReady(epoch);
   const GroupShape shape = seat.shape();
   LogInfo("rank {} of {} (stage {} of {}, tp rank {}) in epoch {} of term {}", seat.rank,

@@ -4,7 +4,10 @@
 
 #include "cli/commands.h"
 #include "cli/startup_report.h"
+#include "cli/status/watch.h"
+#include "common/address.h"
 #include "common/output.h"
+#include "common/process.h"
 
 namespace fathom::client {
 namespace {
@@ -45,7 +48,9 @@ Json StartJson(const GroupTimeline& start) {
           {"ranks", std::move(ranks)}};
 }
 
-Json StatusJson(const ClusterStatus& status) {
+}  // namespace
+
+nlohmann::ordered_json StatusJson(const ClusterStatus& status) {
   Json ranks = Json::array(), starts = Json::array();
   for (const RankStatus& rank : status.ranks) ranks.push_back(RankJson(rank));
   for (const GroupTimeline& start : status.starts) starts.push_back(StartJson(start));
@@ -70,6 +75,8 @@ Json StatusJson(const ClusterStatus& status) {
           {"starts", std::move(starts)}};
 }
 
+namespace {
+
 void PrintStatus(const ClusterStatus& status) {
   PrintAnswer("{}{}\n", status.ready ? "ready" : "not ready: ", status.ready ? "" : status.reason);
   PrintAnswer("model        {} ({} tokens of context)\n", status.model, status.context_tokens);
@@ -86,21 +93,43 @@ void PrintStatus(const ClusterStatus& status) {
   }
 }
 
+// The scheduler's /metrics, if nothing else is said: port 8002 of the first router's host.
+std::string SchedulerMetrics(const ServerFlag& server) {
+  const auto first = ParseHostPort(
+      SplitCommas(server.servers).empty() ? std::string() : SplitCommas(server.servers).front());
+  constexpr int32_t kSchedulerMetricsPort = 8002;
+  return first.ok() ? FormatHostPort(first->host, kSchedulerMetricsPort) : "";
+}
+
 }  // namespace
 
 int RunStatus(int argc, const char* const* argv) {
   Flags flags("fathom status",
               "What the cluster does now; exit 0 only when it can answer, else 69.");
   ServerFlag server;
-  bool json = false, startup = false;
+  WatchOptions watch;
+  bool json = false, startup = false, live = false;
   server.Add(flags);
   flags.Group("Output");
-  flags.Add("--json", &json, "Print one JSON object");
+  flags.Add("--json", &json, "Print one JSON object (with --watch: one for each reading)");
   flags.Add("--startup", &startup, "Also print how the last start of each group went");
+  flags.Group("Live view");
+  flags.Add("--watch", &live, "Look again and again, until Ctrl-C; on a terminal one screen");
+  flags.Add("--interval-ms", &watch.interval_ms, 100, 3'600'000, "Time between two readings");
+  flags.Add("--count", &watch.count, 0, INT32_MAX, "End after so many readings; 0: never");
+  flags.Add("--scheduler-metrics", &watch.scheduler_metrics,
+            "HOST:PORT of the scheduler's /metrics, for tokens per second and the queue's reasons "
+            "(default: port 8002 of the router's host)");
   if (const auto code = flags.Parse(argc, argv)) return *code;
 
+  if (live) BlockStopSignals();  // Before the client has threads.
   const auto client = server.Dial();
   if (!client.ok()) return Fail("status", client.status());
+  if (live) {
+    watch.json = json;
+    if (watch.scheduler_metrics.empty()) watch.scheduler_metrics = SchedulerMetrics(server);
+    return Watch(**client, watch);
+  }
   const auto got = (*client)->GetStatus(/*deadline_ms=*/5000);
   if (!got.ok()) {
     Fail("status", got.status());

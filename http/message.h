@@ -1,0 +1,27 @@
+// http/message.h: a request and its answer, as handlers see them. Plain data.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace fathom::http {
+
+struct Request {
+  std::string method;  // "GET"; a HEAD is answered as a GET without its body.
+  std::string path;    // Begins with "/"; without the query.
+  std::string query;   // What follows the "?".
+  std::string peer;    // The address of the client, without its port.
+};
+
+struct Response {
+  int status = 200;
+  std::string content_type = "text/plain; charset=utf-8";
+  std::string body;
+  std::vector<std::pair<std::string, std::string>> headers;  // Further ones.
+};
+
+// The error object that OpenAI's clients read: {"error":{"message":...,"type":...,"code":...}}.
+Response ErrorResponse(int status, const std::string& code, const std::string& message);
+
+}  // namespace fathom::http
