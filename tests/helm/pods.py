@@ -71,8 +71,6 @@ class Pod:
             with urllib.request.urlopen(url, timeout=self.container[f"{name}Probe"]["timeoutSeconds"] * SLOW) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            if error.code == 404:  # A program of before the health paths.
-                return urllib.request.urlopen(url.replace(get["path"], "/livez"), timeout=10).status, ""
             return error.code, error.read().decode()
         except OSError as error:
             return 0, str(error)
