@@ -61,7 +61,7 @@ struct ServeOptions {
   std::string worker_host = kInsideHost;  // Where the workers listen.
   int32_t first_rank = 0;                 // --rank of worker 0.
   int32_t nodes = 1;                      // Hosts that share a group, each with as many ranks.
-  int32_t restart_after_s = 60;  // A worker that stands still so long is started again; 0: never.
+  int32_t restart_after_s = 30;  // A worker that stands still so long is started again; 0: never.
 
   GroupShape shape() const { return {tp, pp}; }
   // Ranks of one group on this host. REQUIRES for an exact number: CheckOptions is OK.

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "common/clock.h"
@@ -14,9 +13,8 @@
 namespace fathom::client {
 
 struct RankWatchOptions {
-  int64_t limit_us = 60'000'000;  // So long without a good answer; 0: nothing is watched.
-  int64_t every_us =
-      5'000'000;  // Each worker is asked so often, or more often if limit_us needs it.
+  int64_t limit_us = 30'000'000;  // So long without a good answer; 0: nothing is watched.
+  int64_t every_us = 5'000'000;   // Each worker is asked so often, or as often as limit_us needs.
   int failures_min = 3;
 };
 
@@ -45,9 +43,5 @@ class RankWatch {
   size_t next_ = 0;
   std::optional<TimeUs> asked_us_;
 };
-
-// The status of the answer to a GET of this machine, e.g. 503; 0 if there is none within timeout_ms
-// or it is no HTTP. `host` is the address that the server listens on. Thread: any; it waits.
-int HttpStatusOf(const std::string& host, int32_t port, const std::string& path, int timeout_ms);
 
 }  // namespace fathom::client

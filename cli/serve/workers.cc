@@ -6,9 +6,11 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cli/http_get.h"
 #include "cli/serve/rank_watch.h"
 #include "cli/serve/run_dir.h"
 #include "cli/serve/supervisor.h"
+#include "common/address.h"
 #include "common/exit_codes.h"
 #include "common/output.h"
 
@@ -62,7 +64,9 @@ void AskNext(const ServeOptions& options, const Clock& clock, RankWatch* watch,
   const ChildState& child = supervisor->child(*worker);
   if (child.pid == 0 || !child.listening_at_us) return;  // A start has no progress to ask for.
   const auto port = static_cast<int32_t>(child.ports.at("metrics_port"));
-  const int status = HttpStatusOf(options.worker_host, port, "/health/progress", kAskTimeoutMs);
+  const auto reply = HttpGet(FormatHostPort(DialHost(options.worker_host), port),
+                             "/health/progress", kAskTimeoutMs);
+  const int status = reply.ok() ? reply->status : 0;
   if (!watch->Take(*worker, child.started_at_us, status, clock.Now())) return;
   supervisor->End(*worker,
                   fmt::format("{} for {} s; it is killed",

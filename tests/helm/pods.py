@@ -5,10 +5,13 @@
         pods.wait(pod)      # the startup probe
 
 Each pod has an address of its own in 127.0.0.0/8, so the ports are those of the manifest. In the arguments 0.0.0.0 becomes
-the pod's address, the name of a Service the address of its pod, a mount of a volume a new folder, and $(NAME) a variable of the
-container. A folder is root's and writable for the group of the pod, as the kubelet makes it. If the test runs as root,
-the processes run as the user of the manifest.
+the pod's address, the name of a Service the address of its pod, and $(NAME) a variable of the container.
+
+As root, each pod has its own mounts: a root that is read-only, its volumes at their paths (folders of root that the pod's
+group may write, as the kubelet makes them, and /dev/shm with its size), the user of the manifest and no capabilities.
+Otherwise, the processes run as this user, and paths of volumes become folders in the arguments.
 """
+import functools
 import json
 import os
 import pathlib
@@ -28,18 +31,27 @@ sys.path.insert(0, str(charts.ROOT / "tests/e2e"))
 from cluster import BIN, SLOW, wait_until  # noqa: E402
 
 
-def _user(spec):
-    """The user of the pod, as keywords of Popen; none if this is not root, or if that user may not read this checkout."""
+# Mounts of a pod, then the program: sh -c MOUNTS sh USER GROUP PROGRAM...
+MOUNTS = """set -e
+place() { [ -d "$1" ] || { mount -t tmpfs -o mode=755 tmpfs "$(dirname "$1")"; mkdir "$1"; }; }
+%s
+mount -o remount,bind,ro /
+user=$1 group=$2
+shift 2
+exec setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+"""
+
+
+@functools.cache
+def isolates():
+    """Whether pods can have their own mounts and user here: root in a container often cannot mount."""
     if os.geteuid() != 0:
-        return {}
-    security = spec["securityContext"]
-    user = {"user": security["runAsUser"], "group": security["runAsGroup"], "extra_groups": [security["fsGroup"]]}
-    try:
-        subprocess.run([BIN / "fathom", "--version"], check=True, capture_output=True, **user)
-    except PermissionError:
-        print("the programs cannot be run by another user here; the pods run as root", file=sys.stderr)
-        return {}
-    return user
+        return False
+    tried = ["unshare", "-m", "sh", "-c", MOUNTS % ":", "sh", "65532", "65532", str(BIN / "fathom"), "--version"]
+    done = subprocess.run(tried, capture_output=True, text=True)
+    if done.returncode != 0:
+        print(f"pods have no mounts and no user of their own here: {done.stderr.strip()}", file=sys.stderr)
+    return done.returncode == 0
 
 
 class Pod:
@@ -59,8 +71,6 @@ class Pod:
             with urllib.request.urlopen(url, timeout=self.container[f"{name}Probe"]["timeoutSeconds"] * SLOW) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            if error.code == 404:  # A program of before the health paths.
-                return urllib.request.urlopen(url.replace(get["path"], "/livez"), timeout=10).status, ""
             return error.code, error.read().decode()
         except OSError as error:
             return 0, str(error)
@@ -107,8 +117,12 @@ class Pods:
         variables = {e["name"]: e.get("value") or values[e["valueFrom"]["fieldRef"]["fieldPath"]] for e in pod.container.get("env", [])}
         arguments = [self.argument(pod, a, variables) for a in pod.container["command"] + pod.container["args"]]
         arguments[0] = str(BIN / arguments[0])
-        pod.process = subprocess.Popen(arguments, env={"PATH": "/usr/bin:/bin", **variables}, cwd="/", text=True, stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, **_user(spec))
+        if isolates():
+            security = spec["securityContext"]
+            arguments = ["unshare", "-m", "sh", "-c", MOUNTS % "\n".join(self.mounts(pod)), "sh", str(security["runAsUser"]),
+                         str(security["runAsGroup"]), *arguments]
+        pod.process = subprocess.Popen(arguments, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **variables}, cwd="/", text=True,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         pod.readers = [threading.Thread(target=lambda: pod.log.extend(pod.process.stderr)),
                        threading.Thread(target=lambda: pod.lines.extend(pod.process.stdout))]
         for reader in pod.readers:
@@ -120,17 +134,30 @@ class Pods:
         text = re.sub(r"\$\((\w+)\)", lambda m: variables[m.group(1)], str(text))
         text = text.replace("0.0.0.0", pod.address)
         text = re.sub(r"[\w-]+\.llm\.svc", lambda m: self.resolve(m.group(0)), text)
-        for mount in pod.container.get("volumeMounts", []):
-            path = mount["mountPath"]
-            if path not in ("/tmp", "/dev/shm") and re.search(rf"={re.escape(path)}(/|$)", text) and not mount.get("readOnly"):
-                text = text.replace(path, str(self.volume(pod, mount["name"])))
+        for mount in [] if isolates() else pod.container.get("volumeMounts", []):
+            text = re.sub(rf"={re.escape(mount['mountPath'])}(?=/|$)", lambda m, name=mount["name"]: f"={self.volume(pod, name)}", text)
         return text
+
+    def mounts(self, pod):
+        """Commands that mount the volumes of the pod. The checkout must not disappear below one of them."""
+        volumes = {v["name"]: v for v in pod.spec.get("volumes", [])}
+        for mount in pod.container.get("volumeMounts", []):
+            path, empty = mount["mountPath"], volumes.get(mount["name"], {}).get("emptyDir", {})
+            if any(str(p).startswith(path + "/") for p in (charts.ROOT, BIN.resolve(), self.folder)):
+                continue
+            yield f"place {path}"
+            if empty.get("medium") == "Memory":
+                yield f"mount -t tmpfs -o mode=1777,size={empty['sizeLimit'].removesuffix('i')} tmpfs {path}"
+            else:
+                yield f"mount --bind {self.volume(pod, mount['name'])} {path}"
 
     def volume(self, pod, name):
         folder = pod.folder / name
         if not folder.exists():
             folder.mkdir()
-            folder.chmod(0o2777)
+            if os.geteuid() == 0:
+                os.chown(folder, 0, pod.spec["securityContext"]["fsGroup"])
+            folder.chmod(0o2775 if isolates() else 0o700)
         return folder
 
     def wait(self, pod, probe="startup"):

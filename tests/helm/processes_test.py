@@ -2,12 +2,13 @@
 cluster of two groups answers, a rank that is killed starts again while the other one keeps its weights, and all end on SIGTERM."""
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import unittest
 
 import charts
-from pods import BIN, SLOW, Pods, wait_until
+from pods import BIN, SLOW, Pods, isolates, wait_until
 
 from cluster import TINY, collect, grpc, pb_grpc, request  # noqa: E402  (pods.py has added its folder)
 
@@ -37,9 +38,11 @@ class ProcessesTest(unittest.TestCase):
                 for probe in ("readiness", "liveness"):
                     with self.subTest(pod=pod.name, probe=probe):
                         pods.wait(pod, probe)
-            if os.geteuid() == 0:
+            if isolates():
                 self.assertEqual(os.stat(f"/proc/{router.process.pid}").st_uid, 65532)
+                self.assertTrue(pathlib.Path("/proc", str(scheduler.process.pid), "root", "var/lib/fathom/term").exists())
             self.address = f"{router.address}:{router.ports()['grpc']}"
+            wait_until(lambda: len(self.groups_up()) == 2, "both groups are up")
             self.ask()
             self.assertEqual([sorted(w["rank"] for w in pods.event(g, "ready")["workers"]) for g in groups], [[0, 1], [2, 3]])
             self.a_rank_dies(pods, groups[0], signal.SIGKILL, "worker-1 ended with 137")

@@ -1,12 +1,14 @@
-"""Values of the chart: bad ones are refused with a message that names them, each key is described, and the files that the
-chart has copies of are equal to their originals. FATHOM_UPDATE=1 copies them again."""
+"""Values of the chart: bad ones are refused with a message that names them, and each key is described. FATHOM_UPDATE=1 writes
+the README again. Also what is in a package of the chart."""
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import charts
+import helm_python as helm
 
 DIGEST = "sha256:" + "a" * 64
 CLAIM = {"model": {"path": "/models/x", "volume": {"type": "claim", "claimName": "models"}}}
@@ -123,23 +125,17 @@ class ValuesTest(unittest.TestCase):
         done = subprocess.run([sys.executable, charts.ROOT / "helm/readme.py", "--check"], capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stdout), (0, ""))
 
-    def test_copies_are_equal_to_their_originals(self):
-        """Helm reads only its own folder, so the chart has copies of the alerts and dashboards of deploy/."""
-        originals = {charts.CHART / "files/dashboards" / p.name: p for p in (charts.ROOT / "deploy/grafana").glob("*.json")}
-        alerts = charts.ROOT / "deploy/prometheus/alerts.yaml"
-        if alerts.exists():
-            originals[charts.CHART / "files/alerts.yaml"] = alerts
-        there = {p for p in (charts.CHART / "files").rglob("*") if p.is_file()}
-        if os.environ.get("FATHOM_UPDATE"):
-            for path in there - originals.keys():
-                path.unlink()
-            for path, original in originals.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(original.read_bytes())
-            there = set(originals)
-        self.assertEqual(there, set(originals), "FATHOM_UPDATE=1 copies them")
-        for path, original in originals.items():
-            self.assertEqual(path.read_bytes(), original.read_bytes(), f"{path.name}: FATHOM_UPDATE=1 copies it")
+    def test_a_package_has_the_alerts_and_dashboards_of_deploy(self):
+        """files/ has links to them; Helm follows links, and a package has the files."""
+        deploy = charts.ROOT / "deploy"
+        wanted = {f"files/dashboards/{p.name}": p for p in (deploy / "grafana").glob("*.json")}
+        wanted["files/alerts.yaml"] = deploy / "prometheus/alerts.yaml"
+        with tempfile.TemporaryDirectory() as folder, helm.Chart.load(helm.package(charts.CHART, destination=folder)) as package:
+            found = {f["name"]: f["data"] for f in package.files if f["name"].startswith("files/")}
+            self.assertEqual(found, {name: path.read_text(encoding="utf-8") for name, path in wanted.items()})
+            rules = package.render({"metrics": {"rules": {"enabled": True}}}, name="a", namespace="b")["fathom/templates/metrics.yaml"]
+            self.assertIn("alert: FathomRankHung", rules)
+            self.assertIn("{{ $labels.", rules)  # Prometheus' templates are not Helm's.
 
     def test_versions_agree(self):
         text = pathlib.Path(charts.ROOT / "CMakeLists.txt").read_text()
