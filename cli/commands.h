@@ -21,6 +21,7 @@ int RunVerify(int argc, const char* const* argv);
 int RunTokenize(int argc, const char* const* argv);
 int RunRender(int argc, const char* const* argv);
 int RunPlan(int argc, const char* const* argv);
+int RunAccept(int argc, const char* const* argv);
 int RunDoctor(int argc, const char* const* argv);
 int RunStatus(int argc, const char* const* argv);
 int RunProfile(int argc, const char* const* argv);

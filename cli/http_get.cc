@@ -106,7 +106,7 @@ absl::StatusOr<HttpReply> HttpGet(const std::string& address, const std::string&
       !connection.Send(
           fmt::format("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", path, address)) ||
       !connection.Receive(&text, kHttpBytesMax)) {
-    return Unavailable("http://{}{} does not answer ({})", address, path, std::strerror(errno));
+    return Unavailable("{}{} does not answer ({})", address, path, std::strerror(errno));
   }
   // "HTTP/1.1 200 OK", headers, an empty line, the body.
   const size_t space = text.find(' '), body = text.find("\r\n\r\n");

@@ -30,6 +30,8 @@ constexpr Command kCommands[] = {
     {"doctor", "whether a cluster can start on this machine, and what to change",
      fathom::client::RunDoctor},
     {"status", "what the cluster does now", fathom::client::RunStatus},
+    {"accept", "the checklist after a rollout: versions, equalities, stress, latency",
+     fathom::client::RunAccept},
     {"profile", "trace a worker's next steps, host and device", fathom::client::RunProfile},
     {"bench", "measure latency or throughput", fathom::client::RunBench},
     {"replay", "a recording of the scheduler, through its core again", fathom::client::RunReplay},

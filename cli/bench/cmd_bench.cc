@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "cli/bench/baseline.h"
 #include "cli/bench/bench_json.h"
 #include "cli/bench/bench_load.h"
 #include "cli/bench/bench_startup.h"
+#include "cli/bench/cmd_bench_serve.h"
 #include "cli/commands.h"
 #include "cli/plan/roofline.h"
 #include "common/output.h"
@@ -14,9 +16,6 @@
 
 namespace fathom::client {
 namespace {
-
-constexpr int kExitLoss = 1;
-constexpr int64_t kBaselineBytesMax = 16 << 20;
 
 struct BenchOptions {
   std::string kind;  // One of kKinds.
@@ -219,24 +218,6 @@ absl::StatusOr<BenchReport> MeasureServer(const BenchOptions& options) {
   return report;
 }
 
-absl::StatusOr<std::vector<std::string>> CompareWithBaseline(const BenchOptions& options,
-                                                             const nlohmann::ordered_json& run,
-                                                             const std::vector<Metric>& metrics) {
-  RunKey key;
-  for (const char* name :
-       {"bench", "model", "device", "input_len", "output_len", "concurrency", "long_output_len"}) {
-    if (!run.contains(name)) continue;
-    key.emplace_back(name, run[name].is_string() ? run[name].get<std::string>() : run[name].dump());
-  }
-  FATHOM_ASSIGN_OR_RETURN(const std::string text,
-                          ReadWholeFile(options.baseline, kBaselineBytesMax));
-  auto before = ParseBaseline(text, key);
-  if (!before.ok()) {
-    return Invalid("--baseline {}: {}", options.baseline, Message(before.status()));
-  }
-  return Losses(metrics, *before);
-}
-
 void AddLoadFlags(Flags& flags, BenchOptions* o) {
   flags.Group("Load");
   if (o->kind == "step") {
@@ -272,32 +253,28 @@ void AddStartupFlags(Flags& flags, BenchOptions* o) {
 int Conclude(const BenchOptions& options, const BenchReport& report) {
   nlohmann::ordered_json all = {{"bench", options.kind}};
   all.update(report.fields);
-  all["repeats"] = options.repeats;
-  all["metrics"] = MetricsJson(report.metrics);
-  PrintAnswer("{}", options.json ? all.dump() + "\n" : report.text);
-  if (options.baseline.empty()) return kExitOk;
-  const auto losses = CompareWithBaseline(options, all, report.metrics);
-  if (!losses.ok()) return Fail("bench", losses.status());
-  for (const std::string& loss : *losses) Diagnose("fathom bench: {}", loss);
-  return losses->empty() ? kExitOk : kExitLoss;
+  return ConcludeBench(std::move(all), report.metrics, options.repeats, report.text, options.json,
+                       options.baseline);
 }
 
 }  // namespace
 
 int RunBench(int argc, const char* const* argv) {
   const std::string kind = argc > 1 ? argv[1] : "";
+  if (kind == "serve") return RunBenchServe(argc - 1, argv + 1);
   const bool help = kind == "--help" || kind == "-h";
   const bool known = std::find(std::begin(kKinds), std::end(kKinds), kind) != std::end(kKinds);
   if (!known && !help) {
-    return Fail("bench",
-                Invalid("{}; give latency, throughput, step or startup, e.g. fathom bench latency",
-                        kind.empty() ? "what to measure is missing"
-                                     : fmt::format("'{}' is not known", kind)));
+    return Fail(
+        "bench",
+        Invalid(
+            "{}; give latency, throughput, step, startup or serve, e.g. fathom bench latency",
+            kind.empty() ? "what to measure is missing" : fmt::format("'{}' is not known", kind)));
   }
   const bool startup = kind == "startup";
   if (startup) BlockStopSignals();
   BenchOptions options = DefaultsOf(help ? "latency" : kind);
-  Flags flags("fathom bench " + (help ? "{latency,throughput,step,startup}" : kind),
+  Flags flags("fathom bench " + (help ? "{latency,throughput,step,startup,serve}" : kind),
               startup ? "Starts a cluster on this machine a few times; where the time goes."
                       : "Measures a running cluster with random prompts; TTFT, TPOT, ITL, steps "
                         "and tokens per second.");

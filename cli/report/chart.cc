@@ -10,7 +10,8 @@ namespace {
 
 constexpr double kWidth = 560, kHeight = 330;
 constexpr double kLeft = 62, kRight = 16, kTop = 14, kBottom = 46;
-constexpr size_t kColors = 6;  // Classes c0 to c5 of the page.
+constexpr size_t kDotsMax = 40;  // A longer line has no dots.
+constexpr size_t kColors = 6;    // Classes c0 to c5 of the page.
 
 // Maps values to pixels.
 struct Scale {
@@ -91,7 +92,8 @@ std::string SeriesSvg(const Chart& chart, size_t index, const Scale& x, const Sc
     const double px = x.At(point.first), py = y.At(point.second);
     line += fmt::format("{}{:.1f},{:.1f}", line.empty() ? "" : " ", px, py);
     const std::string label = i < series.labels.size() ? series.labels[i] : "";
-    if (series.dashed && label.empty()) continue;
+    const bool bare = series.dashed || series.points.size() > kDotsMax;
+    if (bare && label.empty()) continue;
     dots += fmt::format(R"(<circle class="f{}" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}: {:.4g}, )"
                         R"({:.4g}{}</title></circle>)",
                         color, px, py, EscapeHtml(series.name), point.first, point.second,

@@ -1,0 +1,139 @@
+#include "cli/bench/open_loop.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <mutex>
+#include <semaphore>
+#include <thread>
+
+#include "cli/progress_bar.h"
+
+namespace fathom::client {
+namespace {
+
+constexpr int kSemaphoreMax = 1 << 16;
+
+void WaitUntil(TimeUs due_us, const Clock& clock) {
+  // The last part of a long wait is taken up again, because the system may wake us early or late.
+  for (TimeUs now_us = clock.Now(); now_us < due_us; now_us = clock.Now()) {
+    std::this_thread::sleep_for(std::chrono::microseconds(due_us - now_us));
+  }
+}
+
+double CpuSeconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+class OpenLoop {
+ public:
+  OpenLoop(Client& client, const Workload& workload, int32_t vocab, const OpenLoopOptions& options,
+           const Clock& clock)
+      : client_(client),
+        workload_(workload),
+        vocab_(vocab),
+        options_(options),
+        clock_(clock),
+        free_(std::min(options.in_flight_max, kSemaphoreMax)),
+        bar_(workload.requests, "requests") {}
+
+  RoundResult Run(const std::vector<double>& times) {
+    const double cpu_s = CpuSeconds();
+    // A moment later, so that the first sessions are not late.
+    const TimeUs begin_us = clock_.Now() + 10'000;
+    {
+      std::vector<std::jthread> threads;
+      threads.reserve(times.size());
+      for (size_t i = 0; i < times.size(); ++i) {
+        const TimeUs due_us = begin_us + static_cast<TimeUs>(times[i] * 1e6);
+        WaitUntil(due_us, clock_);
+        free_.acquire();
+        threads.emplace_back([this, i, due_us] {
+          Session(static_cast<int32_t>(i), due_us);
+          free_.release();
+        });
+      }
+    }
+    result_.wall_us = clock_.Now() - begin_us;
+    result_.client_cpus = (CpuSeconds() - cpu_s) * 1e6 / static_cast<double>(result_.wall_us);
+    return std::move(result_);
+  }
+
+ private:
+  void Session(int32_t index, TimeUs due_us) {
+    const SessionPlan& plan = workload_.sessions[static_cast<size_t>(index)];
+    std::vector<TokenId> ids =
+        PrefixTokens(options_.seed, options_.round, plan.prefix, plan.prefix_tokens, vocab_);
+    for (size_t turn = 0; turn < plan.turns.size(); ++turn) {
+      const TurnPlan& one = plan.turns[turn];
+      const auto added = TurnTokens(options_.seed, options_.round, index,
+                                    static_cast<int32_t>(turn), one.new_tokens, vocab_);
+      ids.insert(ids.end(), added.begin(), added.end());
+      if (turn > 0) {
+        due_us = clock_.Now() + static_cast<TimeUs>(one.pause_s * 1e6);
+        WaitUntil(due_us, clock_);
+      }
+      if (!Turn(due_us, one.output_tokens, &ids)) return;  // The later turns need this answer.
+    }
+  }
+
+  // Sends one request, whose answer is appended to `ids`. Returns false if it failed.
+  bool Turn(TimeUs due_us, int32_t output_tokens, std::vector<TokenId>* ids) {
+    GenerateRequest request;
+    request.prompt = *ids;
+    request.sampling.temperature = 0.0f;
+    request.stop.max_tokens = output_tokens;
+    request.stop.ignore_eos = true;
+    request.output.text = false;
+    RequestTrace trace{.sent_us = due_us};
+    const TimeUs sent_us = clock_.Now();
+    const auto answer = client_.Generate(request, [&](const Event& event) {
+      if (const auto* tokens = std::get_if<Tokens>(&event); tokens && !tokens->ids.empty()) {
+        trace.frames.push_back({clock_.Now(), static_cast<int32_t>(tokens->ids.size())});
+      }
+      return true;
+    });
+    trace.end_us = clock_.Now();
+    bar_.Add(1);
+    const std::lock_guard lock(mutex_);
+    result_.late_us_max = std::max(result_.late_us_max, sent_us - due_us);
+    if (!answer.ok()) {
+      ++result_.failed;
+      if (result_.first_error.empty()) {
+        result_.first_error = std::string(Message(answer.status()));
+      }
+      return false;
+    }
+    trace.prompt_tokens = answer->started.prompt_tokens;
+    result_.cached_tokens += answer->started.cached_tokens;
+    result_.requests.push_back(std::move(trace));
+    const std::vector<TokenId>& output = answer->sequences.at(0).ids;
+    ids->insert(ids->end(), output.begin(), output.end());
+    return true;
+  }
+
+  Client& client_;
+  const Workload& workload_;
+  const int32_t vocab_;
+  const OpenLoopOptions& options_;
+  const Clock& clock_;
+  std::counting_semaphore<kSemaphoreMax> free_;
+  ProgressBar bar_;
+  std::mutex mutex_;  // Guards result_ while threads run.
+  RoundResult result_;
+};
+
+}  // namespace
+
+RoundResult RunOpenLoop(Client& client, const Workload& workload, const std::vector<double>& times,
+                        int32_t vocab, const OpenLoopOptions& options, const Clock& clock) {
+  return OpenLoop(client, workload, vocab, options, clock).Run(times);
+}
+
+}  // namespace fathom::client
