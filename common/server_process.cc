@@ -26,19 +26,21 @@ void AddParentFlag(int32_t* parent_pid, Flags* flags) {
              "Process id of the parent: end when that process ends; 0: do not.");
 }
 
-void AddLogLevelFlag(std::string* log_level, Flags* flags) {
+void AddLogFlags(std::string* log_level, std::string* log_format, Flags* flags) {
   flags->AddChoice("--log-level", log_level, {"debug", "info", "warn", "error"},
-                   "Least level that is logged.");
+                   "Least level that is logged; SIGUSR1 sets debug, SIGUSR2 sets it back.");
+  flags->AddChoice("--log-format", log_format, {"auto", "json", "text"},
+                   "Form of a log line; auto: text on a terminal.");
 }
 
 void AddProcessFlags(ProcessOptions* options, Flags* flags) {
   AddParentFlag(&options->parent_pid, flags);
-  AddLogLevelFlag(&options->log_level, flags);
+  AddLogFlags(&options->log_level, &options->log_format, flags);
 }
 
 void ApplyProcessOptions(const ProcessOptions& options) {
   if (options.parent_pid > 0) DieWithParent(options.parent_pid);
-  LogInit(server_role, options.log_level);
+  LogInit(server_role, options.log_level, options.log_format);
 }
 
 int EndServer() {

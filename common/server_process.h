@@ -21,11 +21,12 @@ void StartServer(const char* role);
 struct ProcessOptions {
   int32_t parent_pid = 0;  // The process ends when that process ends; 0: it does not.
   std::string log_level = "info";
+  std::string log_format = "auto";
 };
-// --die-with-parent and --log-level.
+// --die-with-parent, --log-level and --log-format.
 void AddProcessFlags(ProcessOptions* options, Flags* flags);
 void AddParentFlag(int32_t* parent_pid, Flags* flags);
-void AddLogLevelFlag(std::string* log_level, Flags* flags);
+void AddLogFlags(std::string* log_level, std::string* log_format, Flags* flags);
 // From now on the log has the level of the flags, and the process ends with its parent.
 void ApplyProcessOptions(const ProcessOptions& options);
 

@@ -33,7 +33,8 @@ Driver::Driver(const DriverOptions& options, TermId term, const Clock* clock, Tr
       core_(options.core),
       groups_(options.groups, term),
       term_(term),
-      loop_("scheduler's loop", clock) {
+      loop_("scheduler's loop", clock),
+      stats_line_(options.log_stats_us, clock->Now()) {
   next_beat_us_ = next_tick_us_ = clock_.Now();
 }
 
@@ -367,6 +368,9 @@ void Driver::OnTick(TimeUs now) {
 }
 
 void Driver::Beat(TimeUs now) {
+  if (now >= stats_line_.next_us()) {
+    if (const auto line = stats_line_.Take(core_.Stats(), now)) LogInfo("{}", *line);
+  }
   next_beat_us_ = now + options_.heartbeat_us;
   const Phase phase = groups_.StepsInFlight() > 0 ? Phase::kStepping : Phase::kIdle;
   const Heartbeat beat{.term = term_, .hears_leader = true, .phase = phase};

@@ -18,6 +18,7 @@
 #include "scheduler/driver_metrics.h"
 #include "scheduler/membership/worker_group.h"
 #include "scheduler/recorder/event_recorder.h"
+#include "scheduler/stats_line.h"
 #include "scheduler/term_store.h"
 #include "scheduler/transport/transport.h"
 
@@ -32,6 +33,7 @@ struct DriverOptions {
   int64_t hello_us = kFirstMessageUs;   // A stream is closed if its first message takes longer.
   int64_t drain_us = 2'000'000;         // After Stop: the longest wait for steps in flight.
   int64_t metrics_us = 50'000;          // Between two updates of /metrics while steps run.
+  int64_t log_stats_us = 10'000'000;    // Between two summaries in the log; 0: none.
 };
 
 class Driver {
@@ -122,6 +124,7 @@ class Driver {
   TimeUs next_tick_us_ = 0;
   TimeUs next_metrics_us_ = 0;
   bool metrics_stale_ = true;
+  StatsLine stats_line_;
   bool frames_since_stats_ = false;
 };
 

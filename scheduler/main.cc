@@ -40,6 +40,8 @@ struct Settings {
   int64_t load_timeout_s = driver.groups.loading_us / 1'000'000;
   int64_t connect_timeout_s = driver.groups.connecting_us / 1'000'000;
   int64_t drain_ms = driver.drain_us / 1000;
+  int64_t log_interval_s = driver.log_stats_us / 1'000'000;
+  bool disable_log_stats = false;
   int64_t model_wait_s = driver.core.model_wait_us / 1'000'000;
 };
 
@@ -86,6 +88,10 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   flags.Add("--record-events", &settings->record_events,
             "File for every event of the scheduler core, for fathom replay. It has prompts and "
             "answers as token ids. One that is there is renamed to FILE.1.");
+  flags.Add("--log-interval", &settings->log_interval_s, 0, 86'400,
+            "Seconds between two summaries in the log, which are left out when nothing runs; 0: "
+            "none.");
+  flags.Add("--disable-log-stats", &settings->disable_log_stats, "As --log-interval 0.");
   AddProcessFlags(&settings->process, &flags);
   return flags.Parse(argc, argv);
 }
@@ -104,6 +110,7 @@ int Main(int argc, char** argv) {
   options.build = BuildVersion();
   options.core.model_wait_us = settings.model_wait_s * 1'000'000;
   options.drain_us = settings.drain_ms * 1000;
+  options.log_stats_us = settings.disable_log_stats ? 0 : settings.log_interval_s * 1'000'000;
   options.groups.heartbeat_silence_us = settings.heartbeat_timeout_ms * 1000;
   options.groups.stall_us = settings.stall_timeout_ms * 1000;
   options.groups.device_stall_us = settings.device_stall_timeout_ms * 1000;

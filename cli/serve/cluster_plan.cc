@@ -138,7 +138,8 @@ ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir)
   spec.argv = Argv(options, bin_dir + "/fathom-scheduler",
                    {{"--host", options.scheduler_host},
                     {"--term-file", options.run_dir + "/term"},
-                    {"--log-level", options.log_level}},
+                    {"--log-level", options.log_level},
+                    {"--log-format", options.log_format}},
                    options.scheduler_flags);
   spec.ports = {{"port", {"--port", options.scheduler_port}},
                 {"metrics_port", {"--metrics-port", options.scheduler_metrics_port}}};
@@ -161,7 +162,8 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                                         ? SchedulerAddress(options, scheduler_port)
                                         : fmt::format("{}", fmt::join(options.schedulers, ","))},
                     {"--host", options.worker_host},
-                    {"--log-level", options.log_level}},
+                    {"--log-level", options.log_level},
+                    {"--log-format", options.log_format}},
                    options.worker_flags);
   AddOverrides(options, &spec);
   if (options.nccl_debug != "off") {
@@ -188,7 +190,8 @@ ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--scheduler", SchedulerAddress(options, scheduler_port)},
                     {"--host", options.edge ? kInsideHost : options.host},
                     {"--drain-timeout", std::to_string(options.drain_timeout_s)},
-                    {"--log-level", options.log_level}},
+                    {"--log-level", options.log_level},
+                    {"--log-format", options.log_format}},
                    options.router_flags);
   if (options.edge) spec.argv.emplace_back("--behind-proxy");
   AddOverrides(options, &spec);

@@ -36,6 +36,7 @@ struct ServeOptions {
   int32_t worker_port = 8010;          // Worker i has worker_port + i; 0: any free port for each.
   int32_t worker_metrics_port = 8110;  // The same rule.
   std::string log_level = "info";
+  std::string log_format = "auto";
   std::string run_dir;
   bool edge = false;    // HAProxy has grpc_port, and the router has any free port behind it.
   int32_t own_pid = 0;  // The process that starts the others.

@@ -33,7 +33,7 @@ void AddProcess(Flags& flags, ServeOptions* options) {
   flags.Group("Process");
   flags.Add("--run-dir", &options->run_dir,
             "Logs and the term file (default: of this user, host and port)");
-  AddLogLevelFlag(&options->log_level, &flags);
+  AddLogFlags(&options->log_level, &options->log_format, &flags);
   flags.Add("--verbose", &options->verbose, "Logs also to stderr");
   flags.Add("--json", &options->json, "Print the line of JSON also on a terminal");
   flags.Add("--start-timeout-s", &options->start_timeout_s, 1, 86400, "Give up after so long");
@@ -59,10 +59,14 @@ int RunServe(int argc, const char* const* argv) {
   WorkerFlags workers;
   workers.AddTo(flags, &options);
   AddModel(flags, &options);
-  std::optional<std::string> policy, model_wait, record_events;
+  std::optional<std::string> policy, model_wait, record_events, log_interval;
+  bool disable_log_stats = false;
   flags.Group("Scheduling");
   flags.Add("--policy", &policy, "Who is admitted next, who is suspended: as of fathom-scheduler");
   flags.Add("--model-wait", &model_wait, "Seconds that an answer waits for its model to come back");
+  flags.Add("--log-interval", &log_interval,
+            "Seconds between two summaries in the scheduler's log; 0: none [10]");
+  flags.Add("--disable-log-stats", &disable_log_stats, "As --log-interval 0");
   flags.Add("--record-events", &record_events,
             "File for every event of the scheduler, for fathom replay; it has prompts and answers");
   std::optional<std::string> served_name, override_generation;
@@ -81,6 +85,8 @@ int RunServe(int argc, const char* const* argv) {
   }
   if (policy) options.scheduler_flags.emplace_back("--policy", *policy);
   if (model_wait) options.scheduler_flags.emplace_back("--model-wait", *model_wait);
+  if (disable_log_stats) log_interval = "0";
+  if (log_interval) options.scheduler_flags.emplace_back("--log-interval", *log_interval);
   if (record_events) options.scheduler_flags.emplace_back("--record-events", *record_events);
   if (served_name) options.router_flags.emplace_back("--served-model-name", *served_name);
   if (override_generation) {
