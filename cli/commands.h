@@ -21,6 +21,7 @@ int RunTokenize(int argc, const char* const* argv);
 int RunRender(int argc, const char* const* argv);
 int RunPlan(int argc, const char* const* argv);
 int RunStatus(int argc, const char* const* argv);
+int RunExplain(int argc, const char* const* argv);
 int RunProfile(int argc, const char* const* argv);
 int RunBench(int argc, const char* const* argv);
 int RunReplay(int argc, const char* const* argv);

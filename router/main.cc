@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <thread>
 
 #include "common/address.h"
@@ -22,6 +24,7 @@
 #include "router/frontend/grpc/service.h"
 #include "router/link/grpc_scheduler_link.h"
 #include "router/router_metrics.h"
+#include "router/trace/trace_exporter.h"
 
 namespace fathom::router {
 namespace {
@@ -45,6 +48,8 @@ struct Options {
   int32_t http_port = 8000;
   int32_t tokenizer_threads = 2;
   int64_t drain_timeout_s = 30;
+  std::string otlp_traces_endpoint;
+  double trace_sample_ratio = 1;
   bool behind_proxy = false;
   ProcessOptions process;
 };
@@ -72,6 +77,12 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   flags.AddPort("--http-port", &options->http_port, "Port of GET /metrics.");
   flags.Add("--behind-proxy", &options->behind_proxy,
             "A proxy has the clients: no connection is cut for what its calls do.");
+  flags.Group("Traces");
+  flags.Add("--otlp-traces-endpoint", &options->otlp_traces_endpoint,
+            "http://HOST:PORT[/PATH] of an OpenTelemetry collector (OTLP over HTTP, JSON) that "
+            "gets the spans of requests; default: none.");
+  flags.Add("--trace-sample-ratio", &options->trace_sample_ratio, 0, 1,
+            "Share of requests that are traced if their client sends no traceparent.");
   flags.Group("Process");
   flags.Add("--tokenizer-threads", &options->tokenizer_threads, 1, 64,
             "Threads for texts beyond 4 KiB.");
@@ -121,7 +132,32 @@ void EndAfter(int seconds) {
   }).detach();
 }
 
-int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
+// Null: no endpoint is given.
+std::unique_ptr<TraceExporter> MakeExporter(const Options& options,
+                                            const std::optional<HttpUrl>& url, const Clock* clock,
+                                            RouterMetrics* metrics) {
+  if (!url) return nullptr;
+  TraceExporterOptions exporter;
+  exporter.url = *url;
+  exporter.sample_ratio = options.trace_sample_ratio;
+  exporter.resource = {.version = BuildVersion(), .instance_id = RandomId()};
+  return std::make_unique<TraceExporter>(
+      exporter, clock, [metrics](size_t requests) { metrics->TracesDropped(requests); });
+}
+
+// The parts of the API that do not change.
+ApiParts PartsOf(const Options& options, const ModelFolder& folder, const Text& text) {
+  ApiParts parts;
+  parts.folder = &folder;
+  parts.served_name = options.served_model_name.value_or(folder.name);
+  parts.tokenizer = text.tokenizer.get();
+  parts.chat = text.chat.get();
+  parts.behind_proxy = options.behind_proxy;
+  return parts;
+}
+
+int Serve(const Options& options, const std::optional<HttpUrl>& traces_url,
+          const ModelFolder& folder, const Text& text) {
   auto grpc = Listener::Bind(options.host, options.grpc_port, "--grpc-port");
   if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
   auto http = Listener::Bind(options.host, options.http_port, "--http-port");
@@ -136,18 +172,18 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   link_options.addresses = options.schedulers;
   link_options.config_digest = folder.config_digest;
   GrpcSchedulerLink link(link_options, &clock);
-  Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer);
+  const std::unique_ptr<TraceExporter> traces =
+      MakeExporter(options, traces_url, &clock, &observer);
+  Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer, traces.get());
   WorkPool pool(options.tokenizer_threads, 64, &clock);
-  ApiParts parts;
+  ApiParts parts = PartsOf(options, folder, text);
   parts.sessions = &sessions;
-  parts.folder = &folder;
-  parts.served_name = options.served_model_name.value_or(folder.name);
-  parts.tokenizer = text.tokenizer.get();
-  parts.chat = text.chat.get();
   parts.pool = &pool;
   parts.clock = &clock;
   parts.observer = &observer;
-  parts.behind_proxy = options.behind_proxy;
+  if (traces) {
+    parts.begin_span = [&](const TraceContext& client) { return traces->BeginSpan(client); };
+  }
   InferenceApi api(parts);
   RouterService service(&api);
 
@@ -183,6 +219,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   while (tick() > 0 && clock.Now() < drain_until)
     std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));
   EndAfter(kStopMaxS);
+  sessions.EndExplains();
   service.Stop();
   link.Stop();
   return EndServer();
@@ -203,6 +240,12 @@ int Main(int argc, char** argv) {
   auto schedulers = ParseAddresses("--scheduler", options.schedulers);
   if (!schedulers.ok()) return EndServer(kExitUsage, schedulers.status());
   options.schedulers = *std::move(schedulers);
+  std::optional<HttpUrl> traces_url;
+  if (!options.otlp_traces_endpoint.empty()) {
+    auto url = TraceExporter::ParseEndpoint(options.otlp_traces_endpoint);
+    if (!url.ok()) return EndServer(kExitUsage, url.status());
+    traces_url = *std::move(url);
+  }
   const RealClock clock;
   const auto folder = TimedPhase(clock, "config", [&] {
     return ReadModelFolder(options.model, options.hf_overrides, options.override_generation_config);
@@ -212,7 +255,7 @@ int Main(int argc, char** argv) {
   const auto text =
       TimedPhase(clock, "tokenizer", [&] { return LoadText(*folder, options.chat_template); });
   if (!text.ok()) return EndServer(kExitBadModel, text.status());
-  return Serve(options, *folder, *text);
+  return Serve(options, traces_url, *folder, *text);
 }
 
 }  // namespace

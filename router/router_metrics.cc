@@ -30,6 +30,9 @@ RouterMetrics::RouterMetrics(Metrics* metrics) {
       metrics->AddCounter("tokens_dropped_total", "Tokens that came again and were dropped.");
   resubmitted_ =
       metrics->AddCounter("resubmits_total", "Accepted sessions that were submitted again.");
+  traces_dropped_ = metrics->AddCounter(
+      "events_dropped_total", "Events that were dropped because nothing took them in time.",
+      {{"what", "trace"}});
   resets_ = metrics->AddCounter("stream_resets_total",
                                 "Scheduler streams closed because a frame could not be.");
   first_token_ = metrics->AddHistogram(

@@ -24,6 +24,7 @@ class RouterMetrics final : public SessionObserver, public ApiObserver {
   void Resubmitted() override { resubmitted_.Add(); }
   void StreamReset() override { resets_.Add(); }
   void Refused(absl::StatusCode code) override;
+  void TracesDropped(size_t requests) { traces_dropped_.Add(static_cast<double>(requests)); }
 
   // Set the gauges and the counters that another object counts.
   void Show(const Sessions::View& view, bool ready);
@@ -32,7 +33,7 @@ class RouterMetrics final : public SessionObserver, public ApiObserver {
  private:
   std::map<std::string, Counter, std::less<>> ended_;
   std::map<absl::StatusCode, Counter> refused_;
-  Counter tokens_, dropped_, resubmitted_, resets_;
+  Counter tokens_, dropped_, resubmitted_, resets_, traces_dropped_;
   Histogram first_token_, gap_;
   Counter accepted_, evicted_, turned_away_, cut_;
   Gauge open_, kept_, ready_, scheduler_up_, connections_;
