@@ -12,11 +12,15 @@ namespace {
 
 // Asks one question; question and answer become part of the conversation.
 absl::Status Ask(Client& client, const RequestFlags& flags, ChatRequest* request) {
+  flags.DrawId(request);
   AnswerPrinter printer(flags.json);
   auto answer = client.Chat(*request, [&](const Event& event) { return printer.OnEvent(event); });
   printer.Finish();
   if (!FlushAnswer()) return absl::OkStatus();  // The reader is gone, so the call was ended.
-  if (!answer.ok()) return answer.status();
+  if (!answer.ok()) {
+    printer.ShowId(request->request_id);
+    return answer.status();
+  }
   WarnOfKinds(*answer);
   if (flags.json) PrintAnswer("{}\n", AnswerJson(*answer));
   request->conversation.messages.push_back(

@@ -34,6 +34,7 @@ int RunComplete(int argc, const char* const* argv) {
   request.stop.ignore_eos = ignore_eos;
   if (auto status = request_flags.Apply(&request); !status.ok()) return Fail("complete", status);
 
+  request_flags.DrawId(&request);
   AnswerPrinter printer(request_flags.json);
   const auto client = server.Dial();
   if (!client.ok()) return Fail("complete", client.status());
@@ -42,7 +43,10 @@ int RunComplete(int argc, const char* const* argv) {
   printer.Finish();
   // The reader is gone, so the call was ended; EndAnswer reports it.
   if (!FlushAnswer()) return kExitOk;
-  if (!answer.ok()) return Fail("complete", answer.status());
+  if (!answer.ok()) {
+    printer.ShowId(request.request_id);
+    return Fail("complete", answer.status());
+  }
   WarnOfKinds(*answer);
   if (request_flags.json) {
     PrintAnswer("{}\n", AnswerJson(*answer));

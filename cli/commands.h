@@ -24,6 +24,7 @@ int RunPlan(int argc, const char* const* argv);
 int RunAccept(int argc, const char* const* argv);
 int RunDoctor(int argc, const char* const* argv);
 int RunStatus(int argc, const char* const* argv);
+int RunExplain(int argc, const char* const* argv);
 int RunProfile(int argc, const char* const* argv);
 int RunBench(int argc, const char* const* argv);
 int RunReplay(int argc, const char* const* argv);

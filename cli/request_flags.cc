@@ -5,8 +5,10 @@
 
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "common/output.h"
+#include "common/process.h"
 
 namespace fathom::client {
 
@@ -38,12 +40,17 @@ absl::Status RequestFlags::Apply(RequestOptions* request) const {
   return absl::OkStatus();
 }
 
+void RequestFlags::DrawId(RequestOptions* request) const {
+  if (idempotency_key.empty()) request->request_id = RandomId();
+}
+
 AnswerPrinter::AnswerPrinter(bool quiet) : quiet_(quiet), terminal_(isatty(STDOUT_FILENO) == 1) {}
 
 bool AnswerPrinter::OnEvent(const Event& event) {
   if (quiet_) return true;
-  if (const auto* started = std::get_if<Started>(&event); started && !started->warning.empty()) {
-    Diagnose("warning: {}", started->warning);
+  if (const auto* started = std::get_if<Started>(&event)) {
+    ShowId(started->request_id);
+    if (!started->warning.empty()) Diagnose("warning: {}", started->warning);
   }
   const auto* tokens = std::get_if<Tokens>(&event);
   if (tokens == nullptr || tokens->sequence != 0) return true;
@@ -66,6 +73,10 @@ void AnswerPrinter::Finish() {
   if (line_open_) PrintAnswer("\n");
   line_open_ = false;
   FlushAnswer();
+}
+
+void AnswerPrinter::ShowId(const std::string& request_id) {
+  if (!request_id.empty() && !std::exchange(id_shown_, true)) Diagnose("request {}", request_id);
 }
 
 void AnswerPrinter::Style(bool dimmed) {

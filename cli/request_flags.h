@@ -20,9 +20,13 @@ struct RequestFlags {
   void Add(Flags& flags);
   // INVALID_ARGUMENT for a seed that is not a number.
   absl::Status Apply(RequestOptions* request) const;
+  // Gives the request an id of its own, so that it is known also if no answer comes. With an
+  // idempotency key the router makes the id.
+  void DrawId(RequestOptions* request) const;
 };
 
-// Streams an answer to stdout. On a terminal, reasoning is printed dimmed; otherwise it is left
+// Streams an answer to stdout, and before it the request's id to stderr, for `fathom explain`. On a
+// terminal, reasoning is printed dimmed; otherwise it is left
 // out.
 class AnswerPrinter {
  public:
@@ -31,6 +35,8 @@ class AnswerPrinter {
   // written.
   bool OnEvent(const Event& event);
   void Finish();
+  // Prints the id on stderr, unless it was printed.
+  void ShowId(const std::string& request_id);
 
  private:
   void Style(bool dimmed);
@@ -39,6 +45,7 @@ class AnswerPrinter {
   const bool terminal_;
   bool dimmed_ = false;
   bool line_open_ = false;
+  bool id_shown_ = false;
 };
 
 // Prints a warning on stderr if the tokens of an answer come from more than one kind of group.

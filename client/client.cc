@@ -198,6 +198,21 @@ class Client::Impl {
     return status;
   }
 
+  // Asks each server once, until one answers OK. Returns the answer NOT_FOUND only if no other
+  // error came.
+  template <class Call>
+  absl::Status UnaryAnywhere(int64_t deadline_ms, const Call& call) {
+    absl::Status worst;
+    for (Server& server : servers_) {
+      grpc::ClientContext context;
+      context.set_deadline(In(deadline_ms));
+      absl::Status status = At(server, call(server, &context));
+      if (status.ok()) return status;
+      if (worst.ok() || absl::IsNotFound(worst)) worst = std::move(status);
+    }
+    return worst;
+  }
+
   const ClientOptions& options() const { return options_; }
 
  private:
@@ -360,6 +375,17 @@ absl::StatusOr<Model> Client::GetModel() {
   FATHOM_RETURN_IF_ERROR(impl_->Unary(
       impl_->options().unary_deadline_ms,
       [&](Server& s, grpc::ClientContext* c) { return s.inference->GetModel(c, {}, &response); }));
+  return FromWire(response);
+}
+
+absl::StatusOr<Explanation> Client::Explain(const std::string& request_id) {
+  v1::ExplainRequest request;
+  request.set_request_id(request_id);
+  v1::Explanation response;
+  FATHOM_RETURN_IF_ERROR(impl_->UnaryAnywhere(impl_->options().unary_deadline_ms,
+                                              [&](Server& s, grpc::ClientContext* c) {
+                                                return s.inference->Explain(c, request, &response);
+                                              }));
   return FromWire(response);
 }
 

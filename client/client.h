@@ -53,6 +53,9 @@ class Client {
   absl::StatusOr<TokenizeResult> Tokenize(const Conversation& conversation);
   absl::StatusOr<std::string> Detokenize(const std::vector<TokenId>& ids, bool skip_special);
   absl::StatusOr<Model> GetModel();
+  // Where the time of a request went. Each address is asked until one knows it, because each router
+  // keeps its own requests. NOT_FOUND: none knows it.
+  absl::StatusOr<Explanation> Explain(const std::string& request_id);
   // One attempt at each address, at most `deadline_ms` each, for polling.
   absl::StatusOr<ClusterStatus> GetStatus(int64_t deadline_ms);
 

@@ -279,6 +279,52 @@ ClusterStatus FromWire(const v1::ClusterStatus& from) {
   return to;
 }
 
+namespace {
+
+std::vector<TimePart> PartsFromWire(const google::protobuf::RepeatedPtrField<v1::TimePart>& from) {
+  std::vector<TimePart> to;
+  for (const v1::TimePart& part : from) to.push_back({part.name(), part.us()});
+  return to;
+}
+
+}  // namespace
+
+Explanation FromWire(const v1::Explanation& from) {
+  Explanation to;
+  to.request_id = from.request_id();
+  to.model = from.model();
+  to.outcome = from.outcome();
+  to.phase = from.phase();
+  to.reason = from.reason();
+  to.message = from.message();
+  to.whole_us = from.whole_us();
+  to.parts = PartsFromWire(from.parts());
+  to.scheduler_known = from.scheduler_known();
+  to.queue_behind = PartsFromWire(from.queue_behind());
+  to.suspended_behind = PartsFromWire(from.suspended_behind());
+  for (const v1::SlotStay& stay : from.stays()) {
+    to.stays.push_back(
+        {stay.group(), stay.epoch(), stay.at_us(), stay.us(), stay.end(), stay.prefill_us()});
+  }
+  to.stays_total = from.stays_total();
+  for (const v1::PromptChunk& chunk : from.chunks()) {
+    to.chunks.push_back({chunk.at_us(), chunk.us(), chunk.tokens(), chunk.chunks()});
+  }
+  to.chunks_total = from.chunks_total();
+  for (const v1::TokenGap& gap : from.gaps()) to.gaps.push_back({gap.us(), gap.position()});
+  if (from.has_first_token_us()) to.first_token_us = from.first_token_us();
+  if (from.has_last_token_us()) to.last_token_us = from.last_token_us();
+  if (from.has_first_token_seen_us()) to.first_token_seen_us = from.first_token_seen_us();
+  to.suspensions = from.suspensions();
+  to.preemptions = from.preemptions();
+  to.submits = from.submits();
+  to.usage = {from.usage().prompt_tokens(), from.usage().completion_tokens(),
+              from.usage().cached_tokens()};
+  to.max_tokens = from.max_tokens();
+  if (from.has_ended_ago_us()) to.ended_ago_us = from.ended_ago_us();
+  return to;
+}
+
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
   absl::Status result =

@@ -18,6 +18,7 @@ class ChatMessages;
 class GenerateResponse;
 class Model;
 class ClusterStatus;
+class Explanation;
 }  // namespace fathom::v1
 
 namespace fathom::client {
@@ -30,6 +31,7 @@ void ToWire(const Conversation& from, v1::ChatMessages* to);
 absl::StatusOr<std::optional<Event>> FromWire(v1::GenerateResponse& from);
 Model FromWire(const v1::Model& from);
 ClusterStatus FromWire(const v1::ClusterStatus& from);
+Explanation FromWire(const v1::Explanation& from);
 
 // Keeps code and message; google.rpc's ErrorInfo, BadRequest and RetryInfo become the ErrorDetail.
 absl::Status FromGrpc(const grpc::Status& status);

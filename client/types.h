@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cluster/request.h"
+#include "cluster/request_timings.h"
 #include "common/sampling_fields.h"
 #include "common/types.h"
 
@@ -171,6 +172,48 @@ struct Model {
   std::vector<TokenId> end_token_ids;
   std::string device;  // The computing device: "cpu", "cuda-sm90"; empty: unknown.
   std::string dtype;   // The type of the computation: "float32", "bfloat16", "float16".
+};
+
+// A part of a request's time.
+struct TimePart {
+  std::string name;
+  int64_t us = 0;
+};
+
+// Where the time of one request went (Explanation of inference.proto, which says more). Durations
+// are in microseconds; offsets count from when the scheduler got the request.
+struct Explanation {
+  struct Stay {
+    int32_t group = 0;
+    uint64_t epoch = 0;
+    int64_t at_us = 0;
+    int64_t us = 0;
+    std::string end;  // "finished", "preempted", ...; "none": it is there now.
+    int64_t prefill_us = 0;
+  };
+  std::string request_id;
+  std::string model;
+  std::string outcome;  // "RUNNING", "LENGTH", a code, ...
+  std::string phase;    // In the scheduler; empty: not known.
+  std::string reason;   // Of an error.
+  std::string message;
+  int64_t whole_us = 0;
+  std::vector<TimePart> parts;  // They add up to the whole.
+  bool scheduler_known = false;
+  std::vector<TimePart> queue_behind, suspended_behind;
+  std::vector<Stay> stays;
+  int32_t stays_total = 0;
+  std::vector<PromptChunk> chunks;
+  int32_t chunks_total = 0;
+  std::vector<TokenGap> gaps;
+  std::optional<int64_t> first_token_us, last_token_us;  // In the scheduler.
+  std::optional<int64_t> first_token_seen_us;            // In the router, from its begin.
+  int32_t suspensions = 0;
+  int32_t preemptions = 0;
+  int32_t submits = 0;
+  Usage usage;
+  int32_t max_tokens = 0;
+  std::optional<int64_t> ended_ago_us;  // Absent: it runs.
 };
 
 // What a rank of a group does, by its last heartbeat.

@@ -100,6 +100,7 @@ void SchedulerToWire(const SchedulerFacts& from, pb::SchedulerHello* to) {
   to->set_device_kind(from.cluster.device_kind);
   to->set_dtype(from.cluster.dtype);
   for (const GroupStart& start : from.cluster.starts) StartToWire(start, to->add_starts());
+  to->set_explains(from.explains);
 }
 
 SchedulerFacts SchedulerFromWire(const pb::SchedulerHello& from) {
@@ -114,7 +115,8 @@ SchedulerFacts SchedulerFromWire(const pb::SchedulerHello& from) {
                      .groups = from.groups(),
                      .vocab = from.vocab(),
                      .device_kind = from.device_kind(),
-                     .dtype = from.dtype()}};
+                     .dtype = from.dtype()},
+                    from.explains()};
   for (const pb::GroupStart& start : from.starts()) {
     to.cluster.starts.push_back(StartFromWire(start));
   }

@@ -91,6 +91,7 @@ struct SchedulerFacts {
   bool leader = false;
   TermId term;
   ClusterFacts cluster;
+  bool explains = false;  // Answers ExplainAsk, which an earlier build does not know.
   bool operator==(const SchedulerFacts&) const = default;
 };
 

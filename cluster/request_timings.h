@@ -58,6 +58,7 @@ struct Stay {
   int64_t at_us = 0;
   int64_t us = 0;
   StayEnd end = StayEnd::kNone;
+  int64_t prefill_us = 0;  // Of `us`: until the first token of the stay; all, if it had none.
   bool operator==(const Stay&) const = default;
 };
 

@@ -28,10 +28,11 @@ struct Submit {
   SessionKey key;
   std::optional<Record> record;  // Absent: a resume at a router that knows only the key.
   std::string router_blob;
-  std::vector<int32_t> have;  // Frames start here, for each sequence; missing entries are 0.
-  int64_t deadline_us = 0;    // The time that is left; 0: no deadline.
-  bool replay = false;        // It was accepted before, so queue limits do not apply.
-  int64_t age_us = 0;         // Time since its first acceptance.
+  std::vector<int32_t> have;     // Frames start here, for each sequence; missing entries are 0.
+  int64_t deadline_us = 0;       // The time that is left; 0: no deadline.
+  bool replay = false;           // It was accepted before, so queue limits do not apply.
+  int64_t age_us = 0;            // Time since its first acceptance.
+  std::string traceparent = {};  // W3C Trace Context; decides nothing. Empty: none.
   bool operator==(const Submit&) const = default;
 };
 
@@ -57,7 +58,15 @@ struct Close {
   bool operator==(const Close&) const = default;
 };
 
-using RouteUpMessage = std::variant<Hello, Heartbeat, Submit, SubmitUnreadable, Suspend, Close>;
+// Asks for the timings of a session until now.
+struct ExplainAsk {
+  uint64_t ask = 0;  // New for each ask of a router.
+  SessionKey key;
+  bool operator==(const ExplainAsk&) const = default;
+};
+
+using RouteUpMessage =
+    std::variant<Hello, Heartbeat, Submit, SubmitUnreadable, Suspend, Close, ExplainAsk>;
 
 // ---- Down ----
 
@@ -125,8 +134,19 @@ struct ClusterStats {
   bool operator==(const ClusterStats&) const = default;
 };
 
+// The answer to ExplainAsk.
+struct Explained {
+  uint64_t ask = 0;
+  bool found = false;  // The scheduler holds the session; else the rest is empty.
+  RequestTimings timings;
+  int32_t prompt_tokens = 0;
+  int32_t generated_tokens = 0;
+  int32_t max_tokens = 0;
+  bool operator==(const Explained&) const = default;
+};
+
 // std::monostate: a kind of message that this build does not know; a router ignores it.
-using RouteDownMessage =
-    std::variant<std::monostate, Hello, Heartbeat, Accepted, Refused, Frames, ClusterStats, Resign>;
+using RouteDownMessage = std::variant<std::monostate, Hello, Heartbeat, Accepted, Refused, Frames,
+                                      ClusterStats, Resign, Explained>;
 
 }  // namespace fathom

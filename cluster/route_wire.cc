@@ -101,6 +101,7 @@ absl::StatusOr<Submit> SubmitFromWire(pb::Submit& from) {
   to.deadline_us = from.deadline_ms() * 1000;
   to.replay = from.replay();
   to.age_us = from.age_ms() * 1000;
+  to.traceparent = from.traceparent();
   return to;
 }
 
@@ -216,6 +217,7 @@ void ToWire(const Submit& from, pb::RouteUp* to) {
                                                 : std::max<int64_t>(1, from.deadline_us / 1000));
   submit->set_replay(from.replay);
   submit->set_age_ms(from.age_us / 1000);
+  submit->set_traceparent(from.traceparent);
 }
 
 void ToWire(const Suspend& from, pb::RouteUp* to) {
@@ -229,6 +231,11 @@ void ToWire(const Close& from, pb::RouteUp* to) {
   close->set_sequence(from.sequence);
   close->set_length(from.length);
   close->set_reason(FinishReasonToWire(from.reason));
+}
+
+void ToWire(const ExplainAsk& from, pb::RouteUp* to) {
+  to->mutable_explain()->set_ask(from.ask);
+  ToWire(from.key, to->mutable_explain()->mutable_key());
 }
 
 absl::StatusOr<RouteUpMessage> FromWire(pb::RouteUp&& from) {
@@ -253,6 +260,8 @@ absl::StatusOr<RouteUpMessage> FromWire(pb::RouteUp&& from) {
       FATHOM_ASSIGN_OR_RETURN(Close close, CloseFromWire(from.close()));
       return close;
     }
+    case pb::RouteUp::kExplain:
+      return ExplainAsk{from.explain().ask(), FromWire(from.explain().key())};
     case pb::RouteUp::MESSAGE_NOT_SET:
       break;
   }
@@ -325,6 +334,17 @@ void ToWire(const Resign& from, pb::RouteDown* to) {
   to->mutable_resign()->set_term(from.term.value);
 }
 
+void ToWire(const Explained& from, pb::RouteDown* to) {
+  pb::Explained* explained = to->mutable_explained();
+  explained->Clear();
+  explained->set_ask(from.ask);
+  explained->set_found(from.found);
+  if (from.found) ToWire(from.timings, explained->mutable_timings());
+  explained->set_prompt_tokens(from.prompt_tokens);
+  explained->set_generated_tokens(from.generated_tokens);
+  explained->set_max_tokens(from.max_tokens);
+}
+
 absl::StatusOr<RouteDownMessage> FromWire(pb::RouteDown&& from) {
   FATHOM_RETURN_IF_ERROR(CheckRanges(from));
   switch (from.message_case()) {
@@ -348,6 +368,15 @@ absl::StatusOr<RouteDownMessage> FromWire(pb::RouteDown&& from) {
       return StatsFromWire(from.stats());
     case pb::RouteDown::kResign:
       return Resign{TermId{from.resign().term()}};
+    case pb::RouteDown::kExplained: {
+      const pb::Explained& explained = from.explained();
+      return Explained{explained.ask(),
+                       explained.found(),
+                       explained.found() ? FromWire(explained.timings()) : RequestTimings{},
+                       explained.prompt_tokens(),
+                       explained.generated_tokens(),
+                       explained.max_tokens()};
+    }
     case pb::RouteDown::MESSAGE_NOT_SET:
       break;
   }

@@ -56,6 +56,7 @@ void ToWire(const RequestTimings& from, pb::Timings* to) {
     one->set_at_us(stay.at_us);
     one->set_us(stay.us);
     one->set_end(static_cast<pb::StayEnd>(stay.end));
+    one->set_prefill_us(stay.prefill_us);
   }
   for (const PromptChunk& chunk : from.chunks) {
     pb::PromptChunk* one = to->add_chunks();
@@ -92,7 +93,7 @@ RequestTimings FromWire(const pb::Timings& from) {
                  : static_cast<RequestPhase>(from.phase() - 1);
   for (const pb::Stay& stay : from.stays()) {
     to.stays.push_back({GroupId{stay.group()}, EpochId{stay.epoch()}, stay.at_us(), stay.us(),
-                        static_cast<StayEnd>(stay.end())});
+                        static_cast<StayEnd>(stay.end()), stay.prefill_us()});
   }
   for (const pb::PromptChunk& chunk : from.chunks()) {
     to.chunks.push_back({chunk.at_us(), chunk.us(), chunk.tokens(), chunk.chunks()});

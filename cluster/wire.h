@@ -33,6 +33,7 @@ void ToWire(const Heartbeat& from, cluster::v1::RouteUp* to);
 void ToWire(const Submit& from, cluster::v1::RouteUp* to);
 void ToWire(const Suspend& from, cluster::v1::RouteUp* to);
 void ToWire(const Close& from, cluster::v1::RouteUp* to);
+void ToWire(const ExplainAsk& from, cluster::v1::RouteUp* to);
 // A Submit that cannot be parsed becomes a SubmitUnreadable, because it must not end the stream for
 // other requests.
 absl::StatusOr<RouteUpMessage> FromWire(cluster::v1::RouteUp&& from);
@@ -44,6 +45,7 @@ void ToWire(const Refused& from, cluster::v1::RouteDown* to);
 void ToWire(const Frames& from, cluster::v1::RouteDown* to);
 void ToWire(const ClusterStats& from, cluster::v1::RouteDown* to);
 void ToWire(const Resign& from, cluster::v1::RouteDown* to);
+void ToWire(const Explained& from, cluster::v1::RouteDown* to);
 absl::StatusOr<RouteDownMessage> FromWire(cluster::v1::RouteDown&& from);
 
 // ---- Control (control_wire.cc) ----

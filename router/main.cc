@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <thread>
 
 #include "common/address.h"
@@ -24,6 +26,7 @@
 #include "router/frontend/grpc/service.h"
 #include "router/link/grpc_scheduler_link.h"
 #include "router/router_metrics.h"
+#include "router/trace/trace_exporter.h"
 
 namespace fathom::router {
 namespace {
@@ -47,6 +50,8 @@ struct Options {
   int32_t http_port = 8000;
   int32_t tokenizer_threads = 2;
   int64_t drain_timeout_s = 30;
+  std::string otlp_traces_endpoint;
+  double trace_sample_ratio = 1;
   bool behind_proxy = false;
   ProcessOptions process;
 };
@@ -74,6 +79,12 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   flags.AddPort("--http-port", &options->http_port, "Port of HTTP: /health, /metrics, /version.");
   flags.Add("--behind-proxy", &options->behind_proxy,
             "A proxy has the clients: no connection is cut for what its calls do.");
+  flags.Group("Traces");
+  flags.Add("--otlp-traces-endpoint", &options->otlp_traces_endpoint,
+            "http://HOST:PORT[/PATH] of an OpenTelemetry collector (OTLP over HTTP, JSON) that "
+            "gets the spans of requests; default: none.");
+  flags.Add("--trace-sample-ratio", &options->trace_sample_ratio, 0, 1,
+            "Share of requests that are traced if their client sends no traceparent.");
   flags.Group("Process");
   flags.Add("--tokenizer-threads", &options->tokenizer_threads, 1, 64,
             "Threads for texts beyond 4 KiB.");
@@ -134,7 +145,29 @@ void EndAfter(int seconds) {
   }).detach();
 }
 
-int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
+// Null: no endpoint is given.
+std::unique_ptr<TraceExporter> MakeExporter(const Options& options,
+                                            const std::optional<HttpUrl>& url, const Clock* clock,
+                                            RouterMetrics* metrics) {
+  if (!url) return nullptr;
+  TraceExporterOptions exporter;
+  exporter.url = *url;
+  exporter.sample_ratio = options.trace_sample_ratio;
+  exporter.resource = {.version = BuildVersion(), .instance_id = RandomId()};
+  return std::make_unique<TraceExporter>(
+      exporter, clock, [metrics](size_t requests) { metrics->TracesDropped(requests); });
+}
+
+// Notes in the log when the router becomes ready, or is no longer.
+void NoteReadiness(const absl::Status& ready, bool* serving) {
+  if (ready.ok() == *serving) return;
+  *serving = ready.ok();
+  LogInfo("{}", *serving ? "ready: a request would be answered"
+                         : fmt::format("not ready: {}", Message(ready)));
+}
+
+int Serve(const Options& options, const std::optional<HttpUrl>& traces_url,
+          const ModelFolder& folder, const Text& text) {
   auto grpc = Listener::Bind(options.host, options.grpc_port, "--grpc-port");
   if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
   auto http = Listener::Bind(options.host, options.http_port, "--http-port");
@@ -149,13 +182,18 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   link_options.addresses = options.schedulers;
   link_options.config_digest = folder.config_digest;
   GrpcSchedulerLink link(link_options, &clock);
-  Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer);
+  const std::unique_ptr<TraceExporter> traces =
+      MakeExporter(options, traces_url, &clock, &observer);
+  Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer, traces.get());
   WorkPool pool(options.tokenizer_threads, 64, &clock);
   ApiParts parts = PartsOf(options, folder, text);
   parts.sessions = &sessions;
   parts.pool = &pool;
   parts.clock = &clock;
   parts.observer = &observer;
+  if (traces) {
+    parts.begin_span = [&](const TraceContext& client) { return traces->BeginSpan(client); };
+  }
   InferenceApi api(parts);
   RouterService service(&api);
 
@@ -176,12 +214,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
     loop.Turn();
     link.Tick();
     sessions.Tick();
-    const absl::Status ready = api.Ready();
-    if (ready.ok() != serving) {
-      serving = ready.ok();
-      LogInfo("{}", serving ? "ready: a request would be answered"
-                            : fmt::format("not ready: {}", Message(ready)));
-    }
+    NoteReadiness(api.Ready(), &serving);
     service.SetServing(serving);
     const Sessions::View view = sessions.view();
     observer.Show(view, Readiness(folder, view).ok());
@@ -196,6 +229,7 @@ int Serve(const Options& options, const ModelFolder& folder, const Text& text) {
   while (tick() > 0 && clock.Now() < drain_until)
     std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));
   EndAfter(kStopMaxS);
+  sessions.EndExplains();
   service.Stop();
   link.Stop();
   return EndServer();
@@ -216,6 +250,12 @@ int Main(int argc, char** argv) {
   auto schedulers = ParseAddresses("--scheduler", options.schedulers);
   if (!schedulers.ok()) return EndServer(kExitUsage, schedulers.status());
   options.schedulers = *std::move(schedulers);
+  std::optional<HttpUrl> traces_url;
+  if (!options.otlp_traces_endpoint.empty()) {
+    auto url = TraceExporter::ParseEndpoint(options.otlp_traces_endpoint);
+    if (!url.ok()) return EndServer(kExitUsage, url.status());
+    traces_url = *std::move(url);
+  }
   const RealClock clock;
   const auto folder = TimedPhase(clock, "config", [&] {
     return ReadModelFolder(options.model, options.hf_overrides, options.override_generation_config);
@@ -225,7 +265,7 @@ int Main(int argc, char** argv) {
   const auto text =
       TimedPhase(clock, "tokenizer", [&] { return LoadText(*folder, options.chat_template); });
   if (!text.ok()) return EndServer(kExitBadModel, text.status());
-  return Serve(options, *folder, *text);
+  return Serve(options, traces_url, *folder, *text);
 }
 
 }  // namespace

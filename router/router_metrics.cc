@@ -47,6 +47,9 @@ void RouterMetrics::AddRequests(Metrics* metrics) {
   cached_tokens_ = counter("cached_tokens_total", "Those that were in the KV cache already.");
   dropped_ = counter("tokens_dropped_total", "Tokens that came again and were dropped.");
   preemptions_ = counter("preemptions_total", "Preemptions of requests that finished.");
+  traces_dropped_ = metrics->AddCounter(
+      "events_dropped_total", "Events that were dropped because nothing took them in time.",
+      {{"what", "trace"}});
   resubmitted_ = counter("resubmits_total", "Accepted sessions that were submitted again.");
   resets_ =
       counter("stream_resets_total", "Scheduler streams closed because a frame could not be.");

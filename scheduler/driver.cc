@@ -13,9 +13,10 @@ constexpr int64_t kFlushUs = 200'000;  // Time for the last messages to be sent.
 
 // The name of a message, for the error about a message on the wrong stream.
 const char* NameOf(const UpMessage& message) {
-  constexpr const char* kNames[] = {
-      "PeerUp",        "Hello",      "Heartbeat",   "Submit",     "Submit",     "Suspend", "Close",
-      "GroupExchange", "GroupReady", "GroupFailed", "StepsHello", "StepResult", "PeerDown"};
+  constexpr const char* kNames[] = {"PeerUp",        "Hello",      "Heartbeat",   "Submit",
+                                    "Submit",        "Suspend",    "Close",       "ExplainAsk",
+                                    "GroupExchange", "GroupReady", "GroupFailed", "StepsHello",
+                                    "StepResult",    "PeerDown"};
   static_assert(std::size(kNames) == std::variant_size_v<UpMessage>);
   return kNames[message.index()];
 }
@@ -196,6 +197,8 @@ void Driver::OnResult(PeerId peer, StepResult result, TimeUs now) {
 void Driver::OnRoute(TransportEvent& event, TimeUs now) {
   const PeerId peer = event.peer;
   if (auto* submit = std::get_if<Submit>(&event.message)) {
+    LogDebug("request {} is submitted; trace {}", submit->key.request_id,
+             submit->traceparent.empty() ? "none" : submit->traceparent);
     return StepCore(Routed<Submit>{peer, std::move(*submit)}, now);
   }
   if (auto* suspend = std::get_if<Suspend>(&event.message)) {
@@ -203,6 +206,11 @@ void Driver::OnRoute(TransportEvent& event, TimeUs now) {
   }
   if (auto* close = std::get_if<Close>(&event.message)) {
     return StepCore(Routed<Close>{peer, std::move(*close)}, now);
+  }
+  if (const auto* ask = std::get_if<ExplainAsk>(&event.message)) {
+    Explained explained = core_.Explain(ask->key, now);
+    explained.ask = ask->ask;
+    return transport_.Send(peer, std::move(explained));
   }
   if (auto* bad = std::get_if<SubmitUnreadable>(&event.message)) {
     return transport_.Send(peer, Refused{bad->attempt, bad->status});
@@ -311,7 +319,8 @@ void Driver::SendHello(std::span<const PeerId> peers) {
   hello.role = Role::kScheduler;
   hello.build = options_.build;
   hello.term_seen = term_;
-  hello.scheduler = SchedulerFacts{.leader = true, .term = term_, .cluster = groups_.facts()};
+  hello.scheduler =
+      SchedulerFacts{.leader = true, .term = term_, .cluster = groups_.facts(), .explains = true};
   transport_.Send(peers, std::move(hello));
 }
 

@@ -48,6 +48,30 @@ void AddModel(Flags& flags, ServeOptions* options) {
   flags.Add("--data-parallel-size,-dp", &options->dp, 1, 64, "Copies of the model");
 }
 
+// Flags that the router gets as they are.
+struct RouterSwitches {
+  std::optional<std::string> served_name, override_generation, traces_endpoint, trace_ratio;
+
+  void AddTo(Flags& flags) {
+    flags.Add("--served-model-name", &served_name, "Name that clients see (default: the folder's)");
+    flags.Add("--override-generation-config", &override_generation,
+              "JSON whose keys replace generation_config.json's; null takes one out");
+    flags.Add("--otlp-traces-endpoint", &traces_endpoint,
+              "http://HOST:PORT of an OpenTelemetry collector that gets the spans of requests");
+    flags.Add("--trace-sample-ratio", &trace_ratio,
+              "Share of requests that are traced if their client does not decide (default: 1)");
+  }
+  void HandOver(ServeOptions* options) const {
+    const auto hand = [&](const char* flag, const std::optional<std::string>& value) {
+      if (value) options->router_flags.emplace_back(flag, *value);
+    };
+    hand("--served-model-name", served_name);
+    hand("--override-generation-config", override_generation);
+    hand("--otlp-traces-endpoint", traces_endpoint);
+    hand("--trace-sample-ratio", trace_ratio);
+  }
+};
+
 }  // namespace
 
 int RunServe(int argc, const char* const* argv) {
@@ -69,11 +93,9 @@ int RunServe(int argc, const char* const* argv) {
   flags.Add("--disable-log-stats", &disable_log_stats, "As --log-interval 0");
   flags.Add("--record-events", &record_events,
             "File for every event of the scheduler, for fathom replay; it has prompts and answers");
-  std::optional<std::string> served_name, override_generation;
   flags.Group("Network");
-  flags.Add("--served-model-name", &served_name, "Name that clients see (default: the folder's)");
-  flags.Add("--override-generation-config", &override_generation,
-            "JSON whose keys replace generation_config.json's; null takes one out");
+  RouterSwitches router;
+  router.AddTo(flags);
   AddPorts(flags, &options);
   AddProcess(flags, &options);
   if (const auto code = flags.Parse(argc, argv)) return *code;
@@ -88,10 +110,7 @@ int RunServe(int argc, const char* const* argv) {
   if (disable_log_stats) log_interval = "0";
   if (log_interval) options.scheduler_flags.emplace_back("--log-interval", *log_interval);
   if (record_events) options.scheduler_flags.emplace_back("--record-events", *record_events);
-  if (served_name) options.router_flags.emplace_back("--served-model-name", *served_name);
-  if (override_generation) {
-    options.router_flags.emplace_back("--override-generation-config", *override_generation);
-  }
+  router.HandOver(&options);
   const bool free_ports = options.scheduler_metrics_port == 0;
   if (options.worker_port < 0) options.worker_port = free_ports ? 0 : kWorkerPort;
   if (options.worker_metrics_port < 0) {

@@ -12,6 +12,7 @@
 
 #include "cluster/request.h"
 #include "common/status.h"
+#include "common/trace_context.h"
 #include "router/api/model_folder.h"
 
 namespace fathom::router {
@@ -89,6 +90,7 @@ struct AdmittedRequest {
   bool seed_given = false;
   bool max_tokens_given = false;  // Not given: max_tokens is the room at the time of admission.
   int64_t deadline_ms = 0;
+  SpanContext trace = {};  // Decides nothing.
 };
 
 // The value of each parameter: the request's if it has one, else the model's, else OpenAI's.

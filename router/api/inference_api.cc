@@ -78,6 +78,11 @@ absl::StatusOr<ModelFacts> InferenceApi::Facts() const {
 
 // ---- Streams ----
 
+SpanContext InferenceApi::Trace(const CallContext& call) const {
+  if (parts_.begin_span) return parts_.begin_span(call.trace);
+  return {.context = call.trace};  // Others may record; the client's span is sent on.
+}
+
 absl::Status InferenceApi::Dropped(WorkDrop why, int64_t retry_after_ms) const {
   switch (why) {
     case WorkDrop::kFull:
@@ -109,6 +114,15 @@ void InferenceApi::Refuse(const std::shared_ptr<SessionStream>& stream,
   stream->Refuse(status);
 }
 
+void InferenceApi::Refuse(const std::shared_ptr<SessionStream>& stream, const SessionKey& key,
+                          const absl::Status& status) const {
+  const auto id_max = static_cast<size_t>(LimitOf(Field::kRequestIdBytes).max);
+  if (!key.request_id.empty() && key.request_id.size() <= id_max) {
+    parts_.sessions->NoteRefused(key, status);
+  }
+  Refuse(stream, status);
+}
+
 void InferenceApi::Launch(const std::shared_ptr<SessionStream>& stream,
                           absl::StatusOr<std::shared_ptr<Session>> session) const {
   if (!session.ok()) return Refuse(stream, session.status());
@@ -121,9 +135,14 @@ void InferenceApi::Generate(const CallContext& call, size_t bytes,
   auto work = [this, call, stream, read = std::move(read), received_us = parts_.clock->Now()] {
     absl::StatusOr<GenerateRequest> request = read();
     if (!request.ok()) return Refuse(stream, request.status());
+    SessionKey key{call.tenant, request->params.request_id};
     absl::StatusOr<AdmittedRequest> admitted = Admit(call, received_us, *std::move(request));
-    if (!admitted.ok()) return Refuse(stream, admitted.status());
-    Launch(stream, parts_.sessions->Create(*std::move(admitted), stream));
+    if (!admitted.ok()) return Refuse(stream, key, admitted.status());
+    key = admitted->record.key;
+    absl::StatusOr<std::shared_ptr<Session>> session =
+        parts_.sessions->Create(*std::move(admitted), stream);
+    if (!session.ok()) return Refuse(stream, key, session.status());
+    stream->Begin(*std::move(session));
   };
   Run(call, bytes, std::move(work),
       [this, stream](const absl::Status& status) { Refuse(stream, status); });
@@ -148,9 +167,10 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
   FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted,
                           router::Admit(params, std::move(ids), facts, identity));
   admitted.text.chat = chat;
+  admitted.trace = Trace(call);
   LogDebug("request {} of tenant {} has {} prompt tokens; trace {}", identity.key.request_id,
            call.tenant, admitted.record.prompt_ids.size(),
-           call.trace_id.empty() ? "none" : call.trace_id);
+           admitted.trace.context.trace_id.empty() ? "none" : admitted.trace.context.trace_id);
   return admitted;
 }
 
@@ -180,7 +200,7 @@ void InferenceApi::Resume(const CallContext& call, const absl::StatusOr<ResumeRe
   };
   if (const absl::Status status = check(); !status.ok()) return Refuse(stream, status);
   Launch(stream, parts_.sessions->Resume({call.tenant, request->request_id},
-                                         request->next_positions, stream));
+                                         request->next_positions, stream, Trace(call)));
 }
 
 // ---- Text ----
@@ -305,6 +325,15 @@ std::vector<FieldLimit> InferenceApi::GetLimits() const {
     if (limit.upper == UpperBound::kVocabulary) limit.max = parts_.folder->vocab - 1;
   }
   return limits;
+}
+
+void InferenceApi::Explain(const CallContext& call, const std::string& request_id,
+                           Sessions::ExplainFn done) const {
+  if (request_id.empty()) {
+    return done(WithReason(Invalid("request_id is empty; give the one that Started told"),
+                           Reason::kOutOfRange, "request_id"));
+  }
+  parts_.sessions->Explain({call.tenant, request_id}, std::move(done));
 }
 
 StatusAnswer InferenceApi::GetStatus() const {

@@ -17,6 +17,7 @@
 
 #include "common/clock.h"
 #include "common/status.h"
+#include "common/trace_context.h"
 #include "router/api/chat_renderer.h"
 #include "router/api/field_limits.h"
 #include "router/api/model_folder.h"
@@ -44,6 +45,9 @@ struct ApiParts {
   const Clock* clock = nullptr;
   ApiObserver* observer = nullptr;
   size_t inline_bytes_max = 4 << 10;
+  // Makes the span of a request whose client has the given one; null: nothing is traced here. Any
+  // thread may call it.
+  std::function<SpanContext(const TraceContext&)> begin_span;
   bool behind_proxy = false;  // Clients are distinguished by "x-forwarded-for", not by their peers.
 };
 
@@ -80,6 +84,9 @@ class InferenceApi {
   // The table of limits (field_limits.h), with the model's vocabulary filled in.
   std::vector<FieldLimit> GetLimits() const;
   StatusAnswer GetStatus() const;
+  // See Sessions::Explain. `done` is called now or later, by any thread.
+  void Explain(const CallContext& call, const std::string& request_id,
+               Sessions::ExplainFn done) const;
 
   // OK: a request would be answered now. Else the errors of Readiness, or DRAINING.
   absl::Status Ready() const;
@@ -88,6 +95,7 @@ class InferenceApi {
 
  private:
   absl::StatusOr<ModelFacts> Facts() const;
+  SpanContext Trace(const CallContext& call) const;
   absl::StatusOr<AdmittedRequest> Admit(const CallContext& call, TimeUs received_us,
                                         GenerateRequest request) const;
   absl::StatusOr<std::vector<TokenId>> PromptIds(const CallContext& call, Prompt prompt,
@@ -100,6 +108,9 @@ class InferenceApi {
   void Launch(const std::shared_ptr<SessionStream>& stream,
               absl::StatusOr<std::shared_ptr<Session>> session) const;
   void Refuse(const std::shared_ptr<SessionStream>& stream, const absl::Status& status) const;
+  // The same for a request whose id, if it has one, is known.
+  void Refuse(const std::shared_ptr<SessionStream>& stream, const SessionKey& key,
+              const absl::Status& status) const;
 
   const ApiParts parts_;
   std::atomic<bool> draining_{false};

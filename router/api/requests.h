@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/cancel.h"
+#include "common/trace_context.h"
 #include "router/api/admission.h"
 #include "router/sessions/sessions.h"
 #include "text/chat_template.h"
@@ -25,7 +26,7 @@ struct CallContext {
   std::string tenant = kDefaultTenant;
   std::string peer;             // The other end of the connection; spelled as in client_address.h.
   std::string forwarded_for;    // The last "x-forwarded-for" header, unchanged; empty: none.
-  std::string trace_id;         // See trace_id.h; empty: the client does not trace.
+  TraceContext trace;           // The client's span; empty: the client does not trace.
   int64_t deadline_ms = 0;      // The call's own deadline, from when it came; 0: it has none.
   int64_t received_unix_s = 0;  // When the call came, for templates that show the date.
   CancelFn cancelled = {};      // Returns whether the call was cancelled.

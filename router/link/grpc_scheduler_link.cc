@@ -276,6 +276,9 @@ void GrpcSchedulerLink::Impl::OnLeader(RouteStream* stream, RouteDownMessage mes
   }
   if (const auto* refused = std::get_if<Refused>(&message)) return events_->OnRefused(*refused);
   if (const auto* stats = std::get_if<ClusterStats>(&message)) return events_->OnStats(*stats);
+  if (const auto* explained = std::get_if<Explained>(&message)) {
+    return events_->OnExplained(*explained);
+  }
   if (std::holds_alternative<Resign>(message)) LoseLeader(stream);
 }
 
@@ -345,6 +348,10 @@ void GrpcSchedulerLink::SendSuspend(StreamId stream, const Suspend& suspend) {
 
 void GrpcSchedulerLink::SendClose(StreamId stream, const Close& close) {
   impl_->Send(stream, RouteUpOf(close), /*bounded=*/false);
+}
+
+bool GrpcSchedulerLink::SendExplain(StreamId stream, const ExplainAsk& ask) {
+  return impl_->Send(stream, RouteUpOf(ask), /*bounded=*/true);
 }
 
 void GrpcSchedulerLink::Reset(StreamId stream) { impl_->Reset(stream); }

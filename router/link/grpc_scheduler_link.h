@@ -41,6 +41,7 @@ class GrpcSchedulerLink final : public SchedulerLink {
   bool SendSubmit(StreamId stream, const Submit& submit) override;
   void SendSuspend(StreamId stream, const Suspend& suspend) override;
   void SendClose(StreamId stream, const Close& close) override;
+  bool SendExplain(StreamId stream, const ExplainAsk& ask) override;
   void Reset(StreamId stream) override;
 
  private:

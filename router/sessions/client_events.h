@@ -45,6 +45,10 @@ struct FinishEvent {
   Usage usage;
   RequestTimings timings;
   int64_t total_us = 0;
+  // The scheduler's timings are known, and its end came after so long. It may be later than the
+  // client's end (total_us).
+  bool timings_known = false;
+  int64_t whole_us = 0;
   std::vector<FingerprintSpan> fingerprints;
   bool last = false;  // The stream ends OK with this event; no EndEvent follows.
 };

@@ -29,6 +29,9 @@ class SchedulerLink {
   // if `stream` has ended.
   virtual void SendSuspend(StreamId stream, const Suspend& suspend) = 0;
   virtual void SendClose(StreamId stream, const Close& close) = 0;
+  // False: `stream` does not lead to the leader any more, or too many bytes wait to be written.
+  // REQUIRES: the leader's facts have `explains`.
+  virtual bool SendExplain(StreamId stream, const ExplainAsk& ask) = 0;
   // Ends `stream`, because a message that came over it is invalid. OnDown and a new OnUp follow.
   virtual void Reset(StreamId stream) = 0;
 };
@@ -49,6 +52,7 @@ class SchedulerEvents {
   virtual void OnRefused(const Refused& refused) = 0;
   virtual void OnFrames(StreamId stream, std::span<Frame> frames) = 0;
   virtual void OnStats(const ClusterStats& stats) = 0;
+  virtual void OnExplained(const Explained& explained) = 0;
 };
 
 }  // namespace fathom::router

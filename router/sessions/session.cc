@@ -15,6 +15,7 @@ Session::Session(const SessionOptions& options, AdmittedRequest admitted,
       tokenizer_(tokenizer),
       created_us_(now),
       idempotency_key_(std::move(admitted.idempotency_key)),
+      trace_(std::move(admitted.trace)),
       sink_(std::move(sink)),
       record_(std::move(admitted.record)),
       text_(std::move(admitted.text)),
@@ -23,18 +24,22 @@ Session::Session(const SessionOptions& options, AdmittedRequest admitted,
       deadline_us_(admitted.deadline_ms > 0 ? now + admitted.deadline_ms * 1000 : 0),
       next_positions_(std::move(next_positions)),
       acceptance_(NewRecord{}),
+      begun_us_(now),
       last_write_us_(now) {
   SetUp();
 }
 
 Session::Session(const SessionOptions& options, SessionKey key, std::shared_ptr<ClientSink> sink,
-                 const Tokenizer* tokenizer, std::vector<int32_t> next_positions, TimeUs now)
+                 const Tokenizer* tokenizer, std::vector<int32_t> next_positions, TimeUs now,
+                 SpanContext trace)
     : options_(options),
       key_(std::move(key)),
       tokenizer_(tokenizer),
       created_us_(now),
+      trace_(std::move(trace)),
       sink_(std::move(sink)),
       next_positions_(std::move(next_positions)),
+      begun_us_(now),
       last_write_us_(now) {}
 
 // Called when the session has its record. Makes room for the ids of each sequence and, if text or
@@ -84,12 +89,14 @@ std::optional<Submit> Session::BeginSubmit(StreamId stream, AttemptId attempt, T
   if (IsOver(submit_state_) || attempt <= attempt_) return std::nullopt;
   submit_state_ = SendingSubmit{stream};
   attempt_ = attempt;
+  ++submits_;
   Submit submit;
   submit.attempt = attempt;
   submit.key = key_;
   submit.replay =
       IsAccepted(acceptance_) || std::holds_alternative<RecordAcceptedBefore>(acceptance_);
   submit.age_us = now - created_us_;
+  submit.traceparent = FormatTraceparent(trace_.context);
   if (HasRecord(acceptance_)) {
     submit.record = record_;
     submit.router_blob = EncodeBlob(text_);
@@ -202,6 +209,7 @@ void Session::AppendIds(Frame& frame, FrameEffects* effects, TimeUs now) {
   }
   effects->first_token = first_token_us_ == 0;
   if (effects->first_token) first_token_us_ = now;
+  if (first_token_after_us_ < 0) first_token_after_us_ = now - begun_us_;
   effects->gap_us = now - (last_token_us_ == 0 ? created_us_ : last_token_us_);
   last_token_us_ = now;
 }
@@ -220,7 +228,7 @@ Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
   if (frame.attempt != attempt_) return effects;
   const auto index = static_cast<size_t>(frame.sequence);
   if (frame.timings && index < sequences_.size() && sequences_[index].end) {
-    TakeLateEnd(*sequences_[index].end, frame, &effects);
+    TakeLateEnd(*sequences_[index].end, frame, &effects, now);
     return effects;
   }
   if (IsOver(submit_state_)) return effects;
@@ -239,10 +247,12 @@ Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
   AppendIds(frame, &effects, now);
   if (!frame.error.ok()) {
     submit_state_ = FailedSession{frame.error, /*of_sequence=*/true};
+    failed_timings_ = std::move(frame.timings);
   } else if (frame.finish) {
     EndSequence(frame.sequence, frame.finish->reason, frame.finish->usage,
                 frame.timings.value_or(RequestTimings{}), now);
     sequence.end->by_scheduler = true;
+    sequence.end->event.timings_known = frame.timings.has_value();
   }
   Render(frame.sequence, now);
   if (frame.finish) effects.finished = Finished(sequence.end->event);
@@ -251,10 +261,13 @@ Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
   return effects;
 }
 
-void Session::TakeLateEnd(SequenceEnd& end, const Frame& frame, FrameEffects* effects) const {
+void Session::TakeLateEnd(SequenceEnd& end, const Frame& frame, FrameEffects* effects,
+                          TimeUs now) const {
   effects->over = IsOver(submit_state_);
   if (std::exchange(end.by_scheduler, true)) return;
   end.event.timings = *frame.timings;
+  end.event.timings_known = true;
+  end.event.whole_us = now - begun_us_;
   effects->finished = Finished(end.event);
 }
 
@@ -272,6 +285,7 @@ void Session::EndSequence(int32_t index, FinishReason reason, const Usage& usage
   finish.usage = usage;
   finish.timings = timings;
   finish.total_us = now - created_us_;
+  finish.whole_us = now - begun_us_;
   finish.fingerprints = record_.fingerprints;
   if ((reason == FinishReason::kEndToken || reason == FinishReason::kStopToken) &&
       !record.ids.empty()) {
@@ -360,11 +374,13 @@ void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
   const TimeUs first = first_token_us_ == 0 ? now : first_token_us_;
   // The scheduler's timings come with its answer to the Close, when the client has its end.
   const bool by_scheduler = sequence.end && sequence.end->by_scheduler;
+  const bool timings_known = sequence.end && sequence.end->event.timings_known;
   const RequestTimings timings =
       sequence.end ? sequence.end->event.timings
                    : RequestTimings{.prefill_us = first - created_us_, .decode_us = now - first};
   EndSequence(index, FinishReason::kStopString, usage, timings, now);
   sequence.end->by_scheduler = by_scheduler;
+  sequence.end->event.timings_known = timings_known;
   sequence.end->event.stop_string = text_.stop_strings[stop.index];
 }
 
@@ -414,19 +430,6 @@ size_t Session::bytes() const {
   return bytes;
 }
 
-std::string Session::outcome() const {
-  std::lock_guard lock(mutex_);
-  if (!sequences_.empty() && sequences_[0].end) {
-    return FinishReasonName(sequences_[0].end->event.reason);
-  }
-  const auto* failed = std::get_if<FailedSession>(&submit_state_);
-  const auto* left = std::get_if<LeftClient>(&client_state_);  // This client got another status.
-  if (failed == nullptr) {
-    return left != nullptr && absl::IsCancelled(left->status) ? "CANCELLED" : "SUSPENDED";
-  }
-  return std::string(CodeName((left == nullptr ? failed->status : left->status).code()));
-}
-
 Session::Snapshot Session::snapshot() const {
   std::lock_guard lock(mutex_);
   Snapshot snapshot;
@@ -439,18 +442,23 @@ Session::Snapshot Session::snapshot() const {
   for (const Sequence& sequence : sequences_) {
     snapshot.finishes.push_back(sequence.end ? std::optional(sequence.end->event) : std::nullopt);
   }
+  snapshot.begun_us = begun_us_;
+  snapshot.first_token_us = first_token_after_us_;
   return snapshot;
 }
 
 bool Session::Adopt(Snapshot snapshot) {
   std::lock_guard lock(mutex_);
   FATHOM_CHECK(attempt_.value == 0 && snapshot.finishes.size() == sequences_.size());
+  begun_us_ = snapshot.begun_us;
+  first_token_after_us_ = snapshot.first_token_us;
   for (size_t i = 0; i < sequences_.size(); ++i) {
     if (snapshot.finishes[i]) sequences_[i].end = SequenceEnd{*std::move(snapshot.finishes[i])};
   }
   if (AllFinished()) {
     acceptance_ = std::get<AcceptedRecord>(std::move(snapshot.acceptance));
     submit_state_ = FinishedSession{};
+    repeats_ = true;
     return true;
   }
   if (!std::holds_alternative<NewRecord>(snapshot.acceptance)) acceptance_ = RecordAcceptedBefore{};

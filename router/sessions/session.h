@@ -21,6 +21,7 @@
 #include "common/status.h"
 #include "router/api/admission.h"
 #include "router/sessions/client_events.h"
+#include "router/sessions/request_report.h"
 #include "router/sessions/scheduler_link.h"
 #include "router/sessions/session_state.h"
 #include "text/text_stream.h"
@@ -54,7 +55,8 @@ class Session {
           const Tokenizer* tokenizer, std::vector<int32_t> next_positions, TimeUs now);
   // A resume of a session that this router does not have: the record comes with Accepted.
   Session(const SessionOptions& options, SessionKey key, std::shared_ptr<ClientSink> sink,
-          const Tokenizer* tokenizer, std::vector<int32_t> next_positions, TimeUs now);
+          const Tokenizer* tokenizer, std::vector<int32_t> next_positions, TimeUs now,
+          SpanContext trace);
 
   const SessionKey& key() const { return key_; }
   const std::string& idempotency_key() const { return idempotency_key_; }
@@ -138,12 +140,18 @@ class Session {
   // How the session ended, for metrics: the name of a FinishReason or of a status code; CANCELLED
   // if its client left; SUSPENDED if the router ended the client's stream before the answer's end.
   std::string outcome() const;
+  // What is known of the request until `now`.
+  RequestReport Report(TimeUs now) const;
+  // It is one more stream of a request that had ended before; its report is that of the first.
+  bool repeats() const;
 
   // Everything that a new session of the same key needs to continue this one.
   struct Snapshot {
     AdmittedRequest admitted;
     Acceptance acceptance;
     std::vector<std::optional<FinishEvent>> finishes;  // For each sequence; nullopt: not ended.
+    TimeUs begun_us = 0;
+    int64_t first_token_us = -1;  // As in RequestReport.
   };
   Snapshot snapshot() const;
   // Continues the session of `snapshot`. True: it has finished already and needs no Submit.
@@ -178,9 +186,10 @@ class Session {
   void EndSequence(int32_t index, FinishReason reason, const Usage& usage,
                    const RequestTimings& timings, TimeUs now);
   // The scheduler's end of a sequence that the router has ended.
-  void TakeLateEnd(SequenceEnd& end, const Frame& frame, FrameEffects* effects) const;
+  void TakeLateEnd(SequenceEnd& end, const Frame& frame, FrameEffects* effects, TimeUs now) const;
   FinishedRequest Finished(const FinishEvent& event) const;
   bool AllFinished() const;
+  std::string Outcome() const;
   bool AllSent() const;
   // The prompt tokens that were already in the KV cache. REQUIRES: the session was accepted.
   int32_t CachedTokens() const;
@@ -196,6 +205,7 @@ class Session {
   const Tokenizer* const tokenizer_;
   const TimeUs created_us_;
   std::string idempotency_key_;  // Constant after construction.
+  const SpanContext trace_;
 
   mutable std::mutex mutex_;  // Guards all below.
   std::shared_ptr<ClientSink> sink_;
@@ -211,9 +221,14 @@ class Session {
   AttemptId attempt_;  // The latest attempt; 0: none yet.
   Acceptance acceptance_;
   ClientState client_state_;
+  TimeUs begun_us_;  // When the first session of the request was made.
+  bool repeats_ = false;
+  int32_t submits_ = 0;
+  int64_t first_token_after_us_ = -1;  // From begun_us_, also of the session that was continued.
   TimeUs first_token_us_ = 0;
   TimeUs last_token_us_ = 0;
   std::optional<FrameEffects::Cut> cut_;
+  std::optional<RequestTimings> failed_timings_;  // Of a sequence that failed.
 
   bool writing_ = false;  // Set by Take, cleared by WriteDone.
   TimeUs last_write_us_;  // When the last write began or ended.

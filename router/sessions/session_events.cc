@@ -123,6 +123,62 @@ std::optional<Session::FrameEffects::Cut> Session::TakeCut() {
   return std::exchange(cut_, std::nullopt);
 }
 
+// ---- How it ended, and where its time went ----
+
+std::string Session::outcome() const {
+  std::lock_guard lock(mutex_);
+  return Outcome();
+}
+
+bool Session::repeats() const {
+  std::lock_guard lock(mutex_);
+  return repeats_;
+}
+
+std::string Session::Outcome() const {
+  if (!sequences_.empty() && sequences_[0].end) {
+    return FinishReasonName(sequences_[0].end->event.reason);
+  }
+  const auto* failed = std::get_if<FailedSession>(&submit_state_);
+  const auto* left = std::get_if<LeftClient>(&client_state_);  // This client got another status.
+  if (failed == nullptr) {
+    return left != nullptr && absl::IsCancelled(left->status) ? "CANCELLED" : "SUSPENDED";
+  }
+  return std::string(CodeName((left == nullptr ? failed->status : left->status).code()));
+}
+
+RequestReport Session::Report(TimeUs now) const {
+  std::lock_guard lock(mutex_);
+  RequestReport report;
+  report.key = key_;
+  report.trace = trace_;
+  report.chat = text_.chat;
+  report.model = record_.model;
+  report.accepted = IsAccepted(acceptance_);
+  report.submits = submits_;
+  report.max_tokens = record_.request.stop.max_tokens;
+  report.begun_us = begun_us_;
+  report.whole_us = now - begun_us_;
+  report.first_token_us = first_token_after_us_;
+  report.usage.prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size());
+  if (!record_.sequences.empty()) {
+    report.usage.completion_tokens = static_cast<int32_t>(record_.sequences[0].ids.size());
+  }
+  const bool ended = !sequences_.empty() && sequences_[0].end;
+  report.outcome = ended || IsOver(submit_state_) ? Outcome() : "RUNNING";
+  if (ended) {
+    const FinishEvent& end = sequences_[0].end->event;
+    report.usage = end.usage;
+    report.whole_us = end.whole_us;
+    if (end.timings_known) report.Take(end.timings, end.whole_us);
+  } else if (const auto* failed = std::get_if<FailedSession>(&submit_state_)) {
+    report.reason = DetailOf(failed->status).value_or(ErrorDetail{}).reason;
+    report.message = std::string(Message(failed->status));
+    if (failed_timings_) report.Take(*failed_timings_, report.whole_us);
+  }
+  return report;
+}
+
 // ---- Time ----
 
 bool Session::KeepAliveDue(TimeUs now, int64_t silence_us) {

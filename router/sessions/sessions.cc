@@ -21,14 +21,16 @@ absl::Status NoScheduler(int64_t waited_us, const std::string& request_id) {
 }  // namespace
 
 Sessions::Sessions(const SessionsOptions& options, const Clock* clock, SchedulerLink* link,
-                   const Tokenizer* tokenizer, SessionObserver* observer)
+                   const Tokenizer* tokenizer, SessionObserver* observer, ReportSink* reports)
     : options_(options),
       clock_(clock),
       link_(link),
       tokenizer_(tokenizer),
       observer_(observer),
+      reports_(reports),
       down_since_us_(clock->Now()),
-      unable_since_us_(down_since_us_) {}
+      unable_since_us_(down_since_us_),
+      log_(options.log) {}
 
 // ---- Making sessions ----
 
@@ -118,17 +120,19 @@ absl::StatusOr<std::shared_ptr<Session>> Sessions::Create(AdmittedRequest admitt
 
 absl::StatusOr<std::shared_ptr<Session>> Sessions::Resume(const SessionKey& key,
                                                           std::vector<int32_t> next_positions,
-                                                          std::shared_ptr<ClientSink> sink) {
+                                                          std::shared_ptr<ClientSink> sink,
+                                                          SpanContext trace) {
   const TimeUs now = clock_->Now();
   SessionPtr session;
   if (const SessionPtr other = FindResumable(key)) {
     Session::Snapshot known = other->snapshot();
+    known.admitted.trace = std::move(trace);
     session = std::make_shared<Session>(options_.session, known.admitted, std::move(sink),
                                         tokenizer_, std::move(next_positions), now);
     session->Adopt(std::move(known));
   } else {
     session = std::make_shared<Session>(options_.session, key, std::move(sink), tokenizer_,
-                                        std::move(next_positions), now);
+                                        std::move(next_positions), now, std::move(trace));
   }
   FATHOM_RETURN_IF_ERROR(Insert(session));
   return session;
@@ -168,15 +172,19 @@ void Sessions::Pump() {
 // False: the link has no room now, so the session waits again.
 bool Sessions::SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId stream) {
   uint64_t room_count = 0;
+  bool traces = false;
   {
     std::lock_guard lock(mutex_);
     room_count = room_count_;
+    traces = explains_;
   }
-  const auto submit = session->BeginSubmit(stream, attempt, clock_->Now());
+  auto submit = session->BeginSubmit(stream, attempt, clock_->Now());
   if (!submit) {
     Forget(attempt);
     return true;
   }
+  if (!traces)
+    submit->traceparent.clear();  // An earlier build refuses a field that it does not know.
   const bool sent = link_->SendSubmit(stream, *submit);
   if (!session->EndSubmit(attempt)) {  // The client left meanwhile.
     if (sent) link_->SendSuspend(stream, {attempt, session->key()});
@@ -211,6 +219,7 @@ void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts) {
     room_ = true;
     term_ = facts.term;
     facts_ = facts.cluster;
+    explains_ = facts.explains;
     NoteAbleLocked();
     by_attempt_.clear();
     waiting_.clear();
@@ -232,14 +241,18 @@ void Sessions::OnFacts(StreamId stream, const SchedulerFacts& facts) {
 }
 
 void Sessions::OnDown(StreamId stream) {
-  std::lock_guard lock(mutex_);
-  if (stream != stream_ || !up_) return;
-  up_ = false;
-  down_since_us_ = clock_->Now();
-  stats_ = {};
-  by_attempt_.clear();
-  if (facts_) facts_->groups = 0;
-  NoteAbleLocked();
+  const TimeUs now = clock_->Now();
+  {
+    std::lock_guard lock(mutex_);
+    if (stream != stream_ || !up_) return;
+    up_ = false;
+    down_since_us_ = now;
+    stats_ = {};
+    by_attempt_.clear();
+    if (facts_) facts_->groups = 0;
+    NoteAbleLocked();
+  }
+  ExpireAsks(now, 0);
 }
 
 void Sessions::NoteAbleLocked() {
@@ -317,7 +330,10 @@ void Sessions::OnFrames(StreamId stream, std::span<Frame> frames) {
     } else if (effects.new_tokens > 0) {
       observer_->TokenGap(effects.gap_us, effects.new_tokens);
     }
-    if (effects.finished) observer_->Finished(*effects.finished);
+    if (effects.finished) {
+      observer_->Finished(*effects.finished);
+      NoteFinished(sessions[i], now);
+    }
     if (effects.close) {
       TellCut(sessions[i], *effects.close);  // Its answer brings the scheduler's timings.
     } else if (effects.over) {
@@ -372,6 +388,7 @@ void Sessions::Gone(const SessionPtr& session) {
     Forget(subscription->attempt);
   }
   observer_->Ended(session->outcome());
+  NoteGone(session, clock_->Now());
   // A session that cannot be resumed is removed at once; otherwise it would block a repetition of
   // its request.
   const bool keep = session->resumable();
@@ -437,6 +454,7 @@ void Sessions::Tick() {
     if (TickOne(session, up, now, down_since)) Wake(session);
   }
   ExpireKept(now);
+  ExpireAsks(now, options_.explain_wait_us);
 }
 
 Sessions::View Sessions::view() const {

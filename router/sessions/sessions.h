@@ -10,6 +10,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,6 +22,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "common/clock.h"
 #include "common/retry_delay.h"
+#include "router/sessions/request_log.h"
 #include "router/sessions/scheduler_link.h"
 #include "router/sessions/session.h"
 
@@ -38,6 +41,9 @@ struct SessionsOptions {
   // The scheduler ends a session at its deadline. If it does not, the router does so after this
   // time more.
   int64_t deadline_grace_us = 1'000'000;
+  RequestLogOptions log;
+  int64_t explain_wait_us = 1'000'000;  // How long Explain waits for the scheduler.
+  size_t explains_max = 256;            // That wait.
 };
 
 // Counts for /metrics. Any thread may call the methods.
@@ -57,11 +63,18 @@ class SessionObserver {
   virtual void StreamReset() {}
 };
 
+// Takes the report of each stream that ended, once. Any thread may call it; it must not block.
+class ReportSink {
+ public:
+  virtual ~ReportSink() = default;
+  virtual void Ended(const RequestReport& report) = 0;
+};
+
 class Sessions final : public SchedulerEvents {
  public:
-  // REQUIRES: all pointers outlive this object. `tokenizer` may be null.
+  // REQUIRES: all pointers outlive this object. `tokenizer` and `reports` may be null.
   Sessions(const SessionsOptions& options, const Clock* clock, SchedulerLink* link,
-           const Tokenizer* tokenizer, SessionObserver* observer);
+           const Tokenizer* tokenizer, SessionObserver* observer, ReportSink* reports = nullptr);
 
   // Makes a session: of a new request, or one more stream of a session with the same id and
   // request. Nothing is sent before Submit. RESOURCE_EXHAUSTED: too many streams. ALREADY_EXISTS:
@@ -73,7 +86,8 @@ class Sessions final : public SchedulerEvents {
   // streams.
   absl::StatusOr<std::shared_ptr<Session>> Resume(const SessionKey& key,
                                                   std::vector<int32_t> next_positions,
-                                                  std::shared_ptr<ClientSink> sink);
+                                                  std::shared_ptr<ClientSink> sink,
+                                                  SpanContext trace = {});
   void Submit(const std::shared_ptr<Session>& session);
 
   // The next event for the sink to write; see Session::Take.
@@ -84,6 +98,17 @@ class Sessions final : public SchedulerEvents {
   // The client's stream has ended and its sink is released. REQUIRES: called exactly once for each
   // session.
   void Gone(const std::shared_ptr<Session>& session);
+
+  // What is known of a request: one that runs here, one of the last that ended here, or one that
+  // the scheduler holds for another router. The scheduler is asked for the timings of a request
+  // without an end. `done` is called once, by any thread, with no lock held. NOT_FOUND says how
+  // many requests are kept.
+  using ExplainFn = std::function<void(const absl::StatusOr<RequestReport>&)>;
+  void Explain(const SessionKey& key, ExplainFn done);
+  // Answers every Explain that waits; later ones do not wait.
+  void EndExplains();
+  // A request was refused before it had a session.
+  void NoteRefused(const SessionKey& key, const absl::Status& status);
 
   // Handles keep-alives, time-outs and the expiry of kept sessions. Must be called several times a
   // second.
@@ -109,6 +134,7 @@ class Sessions final : public SchedulerEvents {
   void OnRefused(const Refused& refused) override;
   void OnFrames(StreamId stream, std::span<Frame> frames) override;
   void OnStats(const ClusterStats& stats) override;
+  void OnExplained(const Explained& explained) override;
 
  private:
   using SessionPtr = std::shared_ptr<Session>;
@@ -122,6 +148,13 @@ class Sessions final : public SchedulerEvents {
   struct IdempotencyHold {
     std::string request_id;
     int sessions = 0;
+  };
+
+  // An Explain that waits for the scheduler.
+  struct Ask {
+    SessionKey key;
+    ExplainFn done;
+    TimeUs since_us = 0;
   };
 
   // The latest resumable session of the key; null: there is none.
@@ -143,12 +176,22 @@ class Sessions final : public SchedulerEvents {
   void TellCut(const SessionPtr& session, const Session::FrameEffects::Cut& cut);
   void ExpireKept(TimeUs now);
   bool TickOne(const SessionPtr& session, bool up, TimeUs now, TimeUs down_since);
+  // ---- sessions_explain.cc
+  std::optional<RequestReport> Known(const SessionKey& key, TimeUs now);
+  void NoteGone(const SessionPtr& session, TimeUs now);
+  // The scheduler's end came; the client may have left before.
+  void NoteFinished(const SessionPtr& session, TimeUs now);
+  // `explained`: null: the scheduler did not answer.
+  void Answer(const Ask& ask, const Explained* explained);
+  // Answers the asks that wait for longer than `wait_us`.
+  void ExpireAsks(TimeUs now, int64_t wait_us);
 
   const SessionsOptions options_;
   const Clock* const clock_;
   SchedulerLink* const link_;
   const Tokenizer* const tokenizer_;
   SessionObserver* const observer_;
+  ReportSink* const reports_;
 
   mutable std::mutex mutex_;  // Guards all below.
   StreamId stream_;
@@ -175,6 +218,11 @@ class Sessions final : public SchedulerEvents {
   uint64_t room_count_ = 0;
   std::deque<Kept> kept_;  // The oldest first.
   size_t kept_bytes_ = 0;
+  RequestLog log_;
+  std::map<uint64_t, Ask> asks_;
+  uint64_t next_ask_ = 1;
+  bool explains_ = false;  // The leader answers asks.
+  bool explains_ended_ = false;
 };
 
 }  // namespace fathom::router

@@ -30,6 +30,7 @@ class SchedulerCore::Impl final : private Batching {
   explicit Impl(const CoreOptions& options);
 
   Actions Step(Event event, TimeUs now);
+  Explained Explain(const SessionKey& key, TimeUs now) const;
   TimeUs NextWakeup() const;
   CoreStats Stats() const;
   absl::Status CheckInvariants() const;

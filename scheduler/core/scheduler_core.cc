@@ -22,6 +22,9 @@ std::unique_ptr<Policy> PolicyNamed(const std::string& name) {
 SchedulerCore::SchedulerCore(const CoreOptions& options) : impl_(std::make_unique<Impl>(options)) {}
 SchedulerCore::~SchedulerCore() = default;
 Actions SchedulerCore::Step(Event event, TimeUs now) { return impl_->Step(std::move(event), now); }
+Explained SchedulerCore::Explain(const SessionKey& key, TimeUs now) const {
+  return impl_->Explain(key, now);
+}
 TimeUs SchedulerCore::NextWakeup() const { return impl_->NextWakeup(); }
 CoreStats SchedulerCore::Stats() const { return impl_->Stats(); }
 absl::Status SchedulerCore::CheckInvariants() const { return impl_->CheckInvariants(); }
@@ -75,6 +78,19 @@ void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
       ToText(now.kind), options_.model_wait_us / 1'000'000);
   sessions_.AddLog(std::string(Message(status)));
   sessions_.Fail(sequence, WithReason(std::move(status), Reason::kModelChanged));
+}
+
+Explained SchedulerCore::Impl::Explain(const SessionKey& key, TimeUs now) const {
+  const Session* session = sessions_.Find(key);
+  if (session == nullptr) return {};
+  const Sequence& sequence = session->sequences.front();
+  const bool waits = std::holds_alternative<WaitingState>(sequence.state);
+  return {
+      .found = true,
+      .timings = sequence.stamps.At(now, waits ? waiting_.WaitedUs(sequence, now) : WaitTimes{}),
+      .prompt_tokens = session->prompt_tokens(),
+      .generated_tokens = static_cast<int32_t>(sequence.record().ids.size()),
+      .max_tokens = session->record.request.stop.max_tokens};
 }
 
 TimeUs SchedulerCore::Impl::NextWakeup() const {

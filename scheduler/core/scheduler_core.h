@@ -9,6 +9,7 @@
 #include <string>
 
 #include "cluster/request_timings.h"
+#include "cluster/route_messages.h"
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/core/events.h"
@@ -60,6 +61,10 @@ class SchedulerCore {
   // are moved into the session, so that a caller that gives its event away copies no prompt.
   // REQUIRES: now >= the previous now.
   Actions Step(Event event, TimeUs now);
+
+  // Where the time of the session's first sequence went until `now`. Changes nothing, so it is no
+  // event. REQUIRES: now >= the last Step's.
+  Explained Explain(const SessionKey& key, TimeUs now) const;
 
   // When the next Tick is due at the latest, or INT64_MAX.
   TimeUs NextWakeup() const;

@@ -23,6 +23,11 @@ Session* SessionTable::Find(const SessionKey& key) {
   return it == by_key_.end() ? nullptr : Find(it->second);
 }
 
+const Session* SessionTable::Find(const SessionKey& key) const {
+  auto it = by_key_.find(key);
+  return it == by_key_.end() ? nullptr : by_number_.at(it->second).get();
+}
+
 Session* SessionTable::Find(uint64_t number) {
   auto it = by_number_.find(number);
   return it == by_number_.end() ? nullptr : it->second.get();

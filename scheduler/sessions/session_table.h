@@ -26,6 +26,7 @@ class SessionTable {
  public:
   // nullptr: none.
   Session* Find(const SessionKey& key);
+  const Session* Find(const SessionKey& key) const;
   Session* Find(uint64_t number);
 
   // A new session of `record`, sequences suspended, no subscriber, on no time index.

@@ -70,6 +70,7 @@ class Sessions {
   // ---- From the batching core
   // nullptr: the session is gone.
   Session* Find(uint64_t number) { return table_.Find(number); }
+  const Session* Find(const SessionKey& key) const { return table_.Find(key); }
   // A group of this fingerprint and kind computed a token. Ends the sequence at its last token.
   // False: the record did not get the token, because `position` is not the sequence's next one
   // (then nothing changed) or because the sequence has failed (see Continues).

@@ -51,7 +51,7 @@ void Stamps::Seat(TimeUs now, GroupId group, EpochId epoch, bool first) {
   Move(now, first ? RequestPhase::kPrefill : RequestPhase::kReplay);
   ++timings_.stays_total;
   if (timings_.stays.size() == kStaysMax) timings_.stays.pop_back();
-  timings_.stays.push_back({group, epoch, now - start_us_, 0, StayEnd::kNone});
+  timings_.stays.push_back({.group = group, .epoch = epoch, .at_us = now - start_us_});
   chunks_ended_ = timings_.chunks_total;
 }
 
@@ -60,6 +60,7 @@ void Stamps::Leave(TimeUs now, StayEnd why) {
     Stay& stay = timings_.stays.back();
     stay.us = now - start_us_ - stay.at_us;
     stay.end = why;
+    if (timings_.phase != RequestPhase::kDecode) stay.prefill_us = stay.us;
     if (why == StayEnd::kPreempted) ++timings_.preemptions;
     CloseChunks(now);
   }
@@ -75,6 +76,12 @@ void Stamps::Move(TimeUs now, RequestPhase next) {
 }
 
 // ---- Chunks and tokens
+
+void Stamps::BeginDecode(TimeUs now) {
+  Stay& stay = timings_.stays.back();
+  stay.prefill_us = now - start_us_ - stay.at_us;
+  Move(now, RequestPhase::kDecode);
+}
 
 void Stamps::PlanChunk(TimeUs now, int32_t tokens) {
   ++timings_.chunks_total;
@@ -117,7 +124,9 @@ RequestTimings Stamps::At(TimeUs now, const WaitTimes& behind_us) const {
   AddBehind(timings, behind_us);
   if (last_token_us_ >= 0) timings.last_token_us = last_token_us_ - start_us_;
   if (!timings.stays.empty() && timings.stays.back().end == StayEnd::kNone) {
-    timings.stays.back().us = now - start_us_ - timings.stays.back().at_us;
+    Stay& stay = timings.stays.back();
+    stay.us = now - start_us_ - stay.at_us;
+    if (timings_.phase != RequestPhase::kDecode) stay.prefill_us = stay.us;
   }
   return timings;
 }

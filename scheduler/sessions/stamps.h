@@ -32,7 +32,7 @@ class Stamps {
 
   void Token(TimeUs now, int32_t position) {
     if (timings_.phase == RequestPhase::kPrefill || timings_.phase == RequestPhase::kReplay) {
-      Move(now, RequestPhase::kDecode);
+      BeginDecode(now);
     }
     if (now - last_token_us_ > least_gap_us_) NoteGap(now, position);
     last_token_us_ = now;
@@ -45,6 +45,7 @@ class Stamps {
 
  private:
   void Move(TimeUs now, RequestPhase next);
+  void BeginDecode(TimeUs now);
   void NoteGap(TimeUs now, int32_t position);
   void CloseChunks(TimeUs now);
 

@@ -37,8 +37,8 @@ struct PeerDown {
 };
 
 using UpMessage =
-    std::variant<PeerUp, Hello, Heartbeat, Submit, SubmitUnreadable, Suspend, Close, GroupExchange,
-                 GroupReady, GroupFailed, StepsHello, StepResult, PeerDown>;
+    std::variant<PeerUp, Hello, Heartbeat, Submit, SubmitUnreadable, Suspend, Close, ExplainAsk,
+                 GroupExchange, GroupReady, GroupFailed, StepsHello, StepResult, PeerDown>;
 
 struct TransportEvent {
   PeerId peer;
@@ -50,7 +50,7 @@ struct TransportEvent {
 
 // The messages that the driver sends. cluster/wire.h says which stream carries which of them.
 using DownMessage = std::variant<Hello, Heartbeat, Accepted, Refused, Frames, ClusterStats,
-                                 GroupSeat, GroupExchange, Abort, Resign, StepPlan>;
+                                 Explained, GroupSeat, GroupExchange, Abort, Resign, StepPlan>;
 
 // ---- Transport ----
 

@@ -160,7 +160,7 @@ TEST(StreamWire, RefusalsAndFramesKeepStatusAndDetail) {
                                  .first_token_us = 5,
                                  .last_token_us = 6,
                                  .phase = RequestPhase::kReplay,
-                                 .stays = {{GroupId{1}, EpochId{2}, 3, 4, StayEnd::kPreempted},
+                                 .stays = {{GroupId{1}, EpochId{2}, 3, 4, StayEnd::kPreempted, 2},
                                            {GroupId{2}, EpochId{3}, 4, 5, StayEnd::kNone}},
                                  .chunks = {{1, 2, 3, 4}},
                                  .gaps = {{9, 8}}};

@@ -24,7 +24,7 @@ import expressions  # noqa: E402
 
 MODEL = "fathom-tiny"
 # What a cluster on CPUs has not, or this build not yet.
-ABSENT = {"fathom_worker_gpu_memory_usage_bytes", "fathom_router_events_dropped_total"}
+ABSENT = {"fathom_worker_gpu_memory_usage_bytes"}
 
 
 class Prometheus:
@@ -253,7 +253,7 @@ class MetricsTest(unittest.TestCase):
 
 # Panels without data on one idle CPU cluster in which nothing failed.
 QUIET = {"Fathom / Failures / Requests that failed / A", "Fathom / Failures / Requests that failed / B",
-         "Fathom / Failures / Diagnostics lost / D", "Fathom / Ranks / GPU memory by arena / A"}
+         "Fathom / Ranks / GPU memory by arena / A"}
 
 if __name__ == "__main__":
     unittest.main()

@@ -32,6 +32,12 @@ class FakeLink final : public SchedulerLink {
     std::lock_guard lock(mutex_);
     closes_.push_back(close);
   }
+  bool SendExplain(StreamId stream, const ExplainAsk& ask) override {
+    std::lock_guard lock(mutex_);
+    if (stream != current_) return false;
+    explains_.push_back(ask);
+    return true;
+  }
   void Reset(StreamId stream) override {
     std::lock_guard lock(mutex_);
     resets_.push_back(stream);
@@ -71,6 +77,10 @@ class FakeLink final : public SchedulerLink {
     std::lock_guard lock(mutex_);
     return closes_;
   }
+  std::vector<ExplainAsk> TakeExplains() {
+    std::lock_guard lock(mutex_);
+    return std::exchange(explains_, {});
+  }
   std::vector<StreamId> resets() const {
     std::lock_guard lock(mutex_);
     return resets_;
@@ -84,6 +94,7 @@ class FakeLink final : public SchedulerLink {
   std::vector<Submit> submits_;
   std::vector<AttemptId> suspends_;
   std::vector<Close> closes_;
+  std::vector<ExplainAsk> explains_;
   std::vector<StreamId> resets_;
 };
 

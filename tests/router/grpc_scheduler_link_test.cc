@@ -119,6 +119,7 @@ class Heard final : public SchedulerEvents {
   void OnFrames(StreamId, std::span<Frame> frames) override {
     Note([&] { frames_.insert(frames_.end(), frames.begin(), frames.end()); });
   }
+  void OnExplained(const Explained&) override {}
   void OnStats(const ClusterStats&) override {
     Note([&] { ++stats_; });
   }

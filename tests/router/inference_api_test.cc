@@ -6,7 +6,6 @@
 
 #include <latch>
 
-#include "router/api/trace_id.h"
 #include "tests/router/api_world.h"
 
 namespace fathom::router {
@@ -185,17 +184,6 @@ TEST_F(InferenceApiTest, DeadlinesRunWhileACallWaits) {
   release.count_down();
   EXPECT_EQ(link_.WaitForSubmits().at(0).deadline_us, 200'000);
   EXPECT_EQ(ReasonOf(late->end()), "DEADLINE");  // The pool's only thread took it first.
-}
-
-TEST(TraceId, IsThatOfTheHeader) {
-  const std::string id = "4bf92f3577b34da6a3ce929d0e0e4736";
-  EXPECT_EQ(TraceIdOf("00-" + id + "-00f067aa0ba902b7-01"), id);
-  EXPECT_EQ(TraceIdOf("01-" + id + "-00f067aa0ba902b7-01-more"), id);
-  for (const std::string& other :
-       {std::string(), id, "00-" + id + "-00f067aa0ba902b7", "00-" + id + "\n00f067aa0ba902b7-01",
-        "00-" + std::string(32, 'X') + "-00f067aa0ba902b7-01"}) {
-    EXPECT_EQ(TraceIdOf(other), "") << other;
-  }
 }
 
 TEST_F(InferenceApiTest, ValidateChecksAndMakesNoSession) {

@@ -36,6 +36,7 @@ inline SchedulerFacts TinyFacts() {
   facts.cluster.fingerprint = "fp";
   facts.cluster.context_tokens = 4096;
   facts.cluster.groups = 1;
+  facts.explains = true;
   return facts;
 }
 

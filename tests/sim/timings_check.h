@@ -29,9 +29,11 @@ inline std::string WrongTimings(const RequestTimings& t) {
   const int64_t whole_us = t.WholeUs() - t.earlier_us;
   if (t.first_token_us > t.last_token_us || t.last_token_us > whole_us) return "a token's time";
   if (t.stays.size() > kStaysMax || t.stays_total < std::ssize(t.stays)) return "the stays";
-  int64_t seated_us = 0, end_us = 0;
+  int64_t seated_us = 0, prefilled_us = 0, end_us = 0;
   for (const Stay& stay : t.stays) {
     if (stay.at_us < end_us || stay.us < 0) return "the order of the stays";
+    if (stay.prefill_us < 0 || stay.prefill_us > stay.us) return "the prefill of a stay";
+    prefilled_us += stay.prefill_us;
     end_us = stay.at_us + stay.us;
     seated_us += stay.us;
   }
@@ -39,6 +41,10 @@ inline std::string WrongTimings(const RequestTimings& t) {
   const int64_t slots_us = t.prefill_us + t.decode_us + t.replay_us;
   if (t.stays_total == std::ssize(t.stays) ? seated_us != slots_us : seated_us > slots_us) {
     return fmt::format("{} us of stays, {} us in slots", seated_us, slots_us);
+  }
+  if (t.stays_total == std::ssize(t.stays) && prefilled_us != t.prefill_us + t.replay_us) {
+    return fmt::format("{} us of prefill in stays, {} us in parts", prefilled_us,
+                       t.prefill_us + t.replay_us);
   }
   int32_t chunks = 0;
   for (const PromptChunk& chunk : t.chunks) {

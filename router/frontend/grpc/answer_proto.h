@@ -9,6 +9,7 @@
 #include "router/api/field_limits.h"
 #include "router/api/requests.h"
 #include "router/sessions/client_events.h"
+#include "router/sessions/request_report.h"
 
 namespace fathom::router {
 
@@ -20,5 +21,6 @@ v1::DetokenizeResponse ToProto(const std::string& text);
 v1::Model ToProto(const ModelAnswer& answer);
 v1::Limits ToProto(const std::vector<FieldLimit>& limits);
 v1::ClusterStatus ToProto(const StatusAnswer& answer);
+v1::Explanation ToProto(const RequestReport& report);  // explain_proto.cc
 
 }  // namespace fathom::router

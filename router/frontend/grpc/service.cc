@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "inference.pb.h"
-#include "router/api/trace_id.h"
 #include "router/frontend/grpc/answer_proto.h"
 #include "router/frontend/grpc/grpc_stream.h"
 #include "router/frontend/grpc/parse_message.h"
@@ -32,7 +31,7 @@ CallContext ContextOf(const CallPtr& call) {
   CallContext context{
       .peer = call->peer(),
       .forwarded_for = call->forwarded_for(),
-      .trace_id = TraceIdOf(call->traceparent()),
+      .trace = ParseTraceparent(call->traceparent()),
       .received_unix_s = duration_cast<std::chrono::seconds>(now.time_since_epoch()).count(),
       .cancelled = [call] { return call->cancelled(); }};
   if (call->deadline() != std::chrono::system_clock::time_point::max()) {
@@ -91,12 +90,26 @@ void AddUnary(rpc::Server* server, const InferenceApi* api, const std::string& p
   });
 }
 
+void AddExplain(rpc::Server* server, const InferenceApi* api) {
+  server->AddMethod(
+      Path(kInference, "Explain"), [api](const CallPtr& call, const grpc::ByteBuffer& request) {
+        const auto message = Parse<v1::ExplainRequest>(rpc::Dump(request));
+        if (!message.ok()) return call->End(ToGrpcStatus(message.status()));
+        api->Explain(ContextOf(call), message->request_id(),
+                     [call](const absl::StatusOr<RequestReport>& answer) {
+                       if (!answer.ok()) return call->End(ToGrpcStatus(answer.status()));
+                       call->Reply(rpc::ToBuffer(ToProto(*answer).SerializeAsString()));
+                     });
+      });
+}
+
 void AddMethods(rpc::Server* server, const InferenceApi* api) {
   server->AddService(kInference);
   server->AddService(kAdmin);
   AddStream<v1::GenerateRequest>(server, api, "Generate");
   AddStream<v1::ChatRequest>(server, api, "Chat");
   AddResume(server, api);
+  AddExplain(server, api);
   AddUnary<v1::ValidateRequest>(server, api, Path(kInference, "Validate"),
                                 [api](const CallContext& call, v1::ValidateRequest&& message) {
                                   return api->Validate(call, FromProto(std::move(message)));
