@@ -58,7 +58,7 @@ class Explain(unittest.TestCase):
             self.assertEqual(ended["parts_us"]["queue"], result.finish.timings.queue_us)
             self.assertEqual([stay["end"] for stay in ended["stays"]], ["finished"])
             self.assertEqual([chunk["tokens"] for chunk in ended["chunks"]], [3])
-            wait_until(lambda: self.known(c, "first")["outcome"] == "SUSPENDED", "the first client has left")
+            wait_until(lambda: self.known(c, "first")["outcome"] == "CANCELLED", "the first client has left")
             self.assertEqual(self.known(c, "first")["stays"][0]["end"], "client_left")
             self.check_unknown_and_refused(c)
 

@@ -182,7 +182,7 @@ TEST_F(ExplainTest, AResumedRequestCountsFromItsFirstStream) {
   EXPECT_FALSE(Ask("a").has_value());  // The scheduler still holds it.
   sessions_.OnExplained(
       Found(link_.TakeExplains().at(0).ask, {.decode_us = 800, .suspended_us = 20}));
-  EXPECT_EQ((*answer_)->outcome, "SUSPENDED");
+  EXPECT_EQ((*answer_)->outcome, "CANCELLED");
   clock_.Advance(500);
   const auto second = Resume("a", {2});
   Send(End(Frame(AcceptAll()[0].attempt, 2, {5}), FinishReason::kLength));
