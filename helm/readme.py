@@ -45,6 +45,7 @@ The notes that `helm install` prints have the next commands. On kind, load the i
 - **Updates** replace one router, one group at a time, and the scheduler. Streams continue: a router drains, and the sessions of a
   group or of the scheduler continue on another one, or wait until it is back, without losing a token. With one group,
   answers wait while it loads. Clients that do not resume see the end of their router after `router.drainSeconds`.
+- **CPU limits**: there are none by default, because a quota stops threads in the middle of a step. Requests are set, memory is limited.
 - **Volumes**: the root file system is read-only. /dev/shm is a memory volume, in which the ranks meet; it counts as memory of the pod.
 
 ## Check it without a cluster
