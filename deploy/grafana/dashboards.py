@@ -246,7 +246,7 @@ RANKS = [
                 + " / scalar(" + rate("fathom_scheduler_steps_total") + " / sum(fathom_scheduler_groups{}))",
                 "group {{group}} rank {{rank}}")],
               "Share of a group's steps in which the others waited for this rank for more than half of the step. If above "
-              "20 %: the runbook of FathomStraggler."),
+              "50 %: the runbook of FathomStraggler."),
     ]),
     (None, [
         Panel("Step time by rank", "s",
