@@ -107,27 +107,37 @@ Chart DistributionChart(const ServeRun& run) {
   return chart;
 }
 
-std::vector<std::vector<TableCellText>> LevelRows(const ServeRun& run) {
-  std::vector<std::vector<TableCellText>> rows;
+void AddLoadTables(const ServeRun& run, Page* page) {
+  std::vector<std::vector<TableCellText>> rates, times;
   for (const LoadLevel& level : run.levels) {
     const BenchSummary& s = level.summary;
-    std::vector<TableCellText> row = {
-        {fmt::format("{:g}", level.offered_per_s)},
-        {fmt::format("{:.2f}", s.requests_per_s), level.saturated() ? Mark::kBad : Mark::kNone},
-        {fmt::format("{:.1f}", s.output_tokens_per_s)},
-        {fmt::format("{:.1f}", s.total_tokens_per_s)},
-        {fmt::format("{:.2f}", level.goodput_per_s)},
-        {fmt::format("{:.0f} %", 100 * level.good_share)}};
+    const TableCellText offered = {fmt::format("{:g}", level.offered_per_s)};
+    rates.push_back(
+        {offered,
+         {fmt::format("{:.2f}", s.requests_per_s), level.saturated() ? Mark::kBad : Mark::kNone},
+         {fmt::format("{:.1f}", s.output_tokens_per_s)},
+         {fmt::format("{:.1f}", s.total_tokens_per_s)},
+         {fmt::format("{:.2f}", level.goodput_per_s)},
+         {fmt::format("{:.0f} %", 100 * level.good_share)},
+         {fmt::format("{}", level.failed), level.failed > 0 ? Mark::kBad : Mark::kNone},
+         {fmt::format("{:.0f} %", 100 * level.cached_share)},
+         {fmt::format("{:.2f}", level.growth), level.saturated() ? Mark::kBad : Mark::kNone},
+         {fmt::format("{:.1f}", level.late_ms_max)},
+         {fmt::format("{:.2f}", level.client_cpus)}});
+    times.push_back({offered});
     for (const Distribution* const d : {&s.ttft_ms, &s.tpot_ms, &s.itl_ms, &s.e2e_ms}) {
-      for (const double value : {d->median, d->p99}) row.push_back({fmt::format("{:.1f}", value)});
+      for (const double value : {d->median, d->p90, d->p99}) {
+        times.back().push_back({fmt::format("{:.2f}", value)});
+      }
     }
-    row.push_back({fmt::format("{}", level.failed), level.failed > 0 ? Mark::kBad : Mark::kNone});
-    row.push_back({fmt::format("{:.0f} %", 100 * level.cached_share)});
-    row.push_back({fmt::format("{:.1f}", level.late_ms_max)});
-    row.push_back({fmt::format("{:.2f}", level.client_cpus)});
-    rows.push_back(std::move(row));
   }
-  return rows;
+  page->AddHeading("Each load");
+  page->AddTable({"offered/s", "answered/s", "output tok/s", "total tok/s", "goodput/s", "good",
+                  "failed", "cached", "growth", "late ms", "client CPUs"},
+                 rates);
+  page->AddTable({"offered/s", "TTFT p50", "p90", "p99", "TPOT p50", "p90", "p99", "ITL p50", "p90",
+                  "p99", "E2E p50", "p90", "p99"},
+                 times);
 }
 
 void AddMethod(const ServeRun& run, Page* page) {
@@ -146,7 +156,10 @@ void AddMethod(const ServeRun& run, Page* page) {
       "of a request. ITL: the time between two tokens, over all requests; a frame of k tokens "
       "counts as k gaps. E2E: end of the answer minus due. Throughput: tokens between the first "
       "due "
-      "time and the last end. `late` is the longest time from due to sent and `client CPUs` what "
+      "time and the last end. `growth`: requests in flight in the last quarter of the arrivals "
+      "over "
+      "those in the second; red: the load is too high, the queue grows. `late` is the longest time "
+      "from due to sent and `client CPUs` what "
       "the sender used: if the first is not small, or the second near the machine's CPUs, the "
       "sender was the limit.");
   page->AddText(fmt::format(
@@ -185,7 +198,9 @@ std::string ToHtml(const ServeRun& run) {
         keeps_up->summary.ttft_ms.median, keeps_up->summary.ttft_ms.p99,
         keeps_up->summary.tpot_ms.median, 100 * keeps_up->good_share));
   } else {
-    page.AddText("It kept up with none of these loads: at each one the queue grew until the end.");
+    page.AddText(
+        "It kept up with none of these loads: at each one the requests in flight grew until the "
+        "end.");
   }
   page.AddCharts(
       {ThroughputChart(run), InteractivityChart(run), GoodputChart(run),
@@ -197,11 +212,7 @@ std::string ToHtml(const ServeRun& run) {
        OverLoad(run, "End to end", "from when a request was due to its last token",
                 &BenchSummary::e2e_ms, run.slo.e2e_ms),
        DistributionChart(run)});
-  page.AddHeading("Each load");
-  page.AddTable({"offered/s", "answered/s", "output tok/s", "total tok/s", "goodput/s", "good",
-                 "TTFT p50", "p99", "TPOT p50", "p99", "ITL p50", "p99", "E2E p50", "p99", "failed",
-                 "cached", "late ms", "client CPUs"},
-                LevelRows(run));
+  AddLoadTables(run, &page);
   AddMethod(run, &page);
   return page.Html();
 }

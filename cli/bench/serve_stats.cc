@@ -27,24 +27,33 @@ int32_t CountGood(const RoundResult& round, const Slo& slo) {
       round.requests, [&](const RequestTrace& trace) { return Meets(trace, slo); }));
 }
 
-// See LoadLevel::growth; 1 for a round that is too short, or whose TTFT grew by less than 50 ms.
-double GrowthOf(const RoundResult& round) {
-  constexpr size_t kQuarterMin = 4;
-  constexpr double kNoiseMs = 50;
-  std::vector<std::pair<TimeUs, double>> by_due;
+// The mean number of requests in flight from `begin` to `end`.
+double InFlight(const RoundResult& round, double begin_us, double end_us) {
+  double sum_us = 0;
   for (const RequestTrace& trace : round.requests) {
-    if (!trace.frames.empty()) by_due.emplace_back(trace.sent_us, FirstMs(trace));
+    sum_us += std::max(0.0, std::min(end_us, static_cast<double>(trace.end_us)) -
+                                std::max(begin_us, static_cast<double>(trace.sent_us)));
   }
-  const size_t quarter = by_due.size() / 4;
-  if (quarter < kQuarterMin) return 1;
-  std::sort(by_due.begin(), by_due.end());
-  std::vector<double> first, last;
-  for (size_t i = 0; i < quarter; ++i) {
-    first.push_back(by_due[i].second);
-    last.push_back(by_due[by_due.size() - 1 - i].second);
-  }
-  const double before = Distribute(first).median, after = Distribute(last).median;
-  return after - before < kNoiseMs || before <= 0 ? 1 : after / before;
+  return sum_us / (end_us - begin_us);
+}
+
+struct Growth {
+  double growth = 1, unfinished_share = 0;
+};
+Growth GrowthOf(const RoundResult& round) {
+  if (round.requests.empty()) return {};
+  const auto [first, last] = std::ranges::minmax(round.requests, {}, &RequestTrace::sent_us);
+  const auto begin_us = static_cast<double>(first.sent_us);
+  const auto end_us = static_cast<double>(last.sent_us);
+  const double quarter_us = (end_us - begin_us) / 4;
+  if (quarter_us <= 0) return {};
+  const double before = InFlight(round, begin_us + quarter_us, begin_us + 2 * quarter_us);
+  const double after = InFlight(round, end_us - quarter_us, end_us);
+  const auto unfinished = std::ranges::count_if(
+      round.requests, [&](const RequestTrace& t) { return t.end_us > last.sent_us; });
+  return {.growth = before > 0 ? after / before : 1,
+          .unfinished_share =
+              static_cast<double>(unfinished) / static_cast<double>(round.requests.size())};
 }
 
 double PerSecond(int32_t count, int64_t wall_us) {
@@ -82,6 +91,7 @@ nlohmann::ordered_json LevelJson(const LoadLevel& level) {
           {"goodput_per_s", level.goodput_per_s},
           {"good_share", level.good_share},
           {"growth", level.growth},
+          {"unfinished_share", level.unfinished_share},
           {"saturated", level.saturated()},
           {"cached_share", level.cached_share},
           {"late_ms_max", level.late_ms_max},
@@ -106,9 +116,11 @@ LoadLevel Measure(double offered_per_s, const std::vector<RoundResult>& rounds, 
   std::vector<RequestTrace> all;
   int64_t wall_us = 0, cached_tokens = 0;
   int32_t good = 0;
-  std::vector<double> growths;
+  std::vector<double> growths, unfinished;
   for (const RoundResult& round : rounds) {
-    growths.push_back(GrowthOf(round));
+    const Growth growth = GrowthOf(round);
+    growths.push_back(growth.growth);
+    unfinished.push_back(growth.unfinished_share);
     all.insert(all.end(), round.requests.begin(), round.requests.end());
     wall_us += round.wall_us;
     cached_tokens += round.cached_tokens;
@@ -119,6 +131,7 @@ LoadLevel Measure(double offered_per_s, const std::vector<RoundResult>& rounds, 
     level.client_cpus = std::max(level.client_cpus, round.client_cpus);
   }
   level.growth = Distribute(growths).median;
+  level.unfinished_share = Distribute(unfinished).median;
   level.summary = Summarize(all, wall_us);
   level.goodput_per_s = PerSecond(good, wall_us);
   const double asked = static_cast<double>(all.size()) + level.failed;

@@ -45,11 +45,13 @@ struct LoadLevel {
   double client_cpus = 0;       // The most of any round.
   std::vector<double> ttft_ms;  // Sorted, for curves.
   std::vector<Metric> metrics;  // With the load in their name, "ttft_ms@4".
-  // The median TTFT of the last quarter of a round's requests over that of its first quarter (the
-  // median of the rounds). Under a load that is too high the queue grows without a limit, and TTFT
-  // with the time: then this is about 7, whatever the load.
+  // Requests in flight (due and not ended) in the last quarter of the time in which requests come,
+  // over those in its second quarter, and the share of the requests that are in flight at its end;
+  // medians of the rounds. Under a load that is too high the first is about 2.3 and does not depend
+  // on the load; a round that is short against an answer looks like that too.
   double growth = 1;
-  bool saturated() const { return growth > 3; }
+  double unfinished_share = 0;
+  bool saturated() const { return growth > 1.5 && unfinished_share > 0.1; }
 };
 
 // REQUIRES: at least one round.

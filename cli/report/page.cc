@@ -29,6 +29,7 @@ font-weight:600}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13.5px;margin:10px 0}
 th,td{padding:5px 11px;border-bottom:1px solid var(--rule);text-align:left;vertical-align:top}
 th{color:var(--soft);font-weight:600;white-space:nowrap}
+td:first-child{white-space:nowrap}
 td.n{text-align:right;white-space:nowrap}th.n{text-align:right}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:18px}
 figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:14px}
@@ -125,10 +126,11 @@ void Page::AddTable(const std::vector<std::string>& head,
   body_ += "</tr>\n";
   for (const auto& row : rows) {
     body_ += "<tr>";
-    for (size_t i = 0; i < row.size(); ++i) {
+    for (size_t i = 0; i < std::max(row.size(), head.size()); ++i) {
+      const TableCellText cell = i < row.size() ? row[i] : TableCellText{};
       body_ +=
           fmt::format("<td class=\"{} {}\">{}</td>", i < numbers.size() && numbers[i] ? "n" : "",
-                      ClassOf(row[i].mark), EscapeHtml(row[i].text));
+                      ClassOf(cell.mark), EscapeHtml(cell.text));
     }
     body_ += "</tr>\n";
   }

@@ -49,11 +49,15 @@ TEST(ServeStatsTest, GoodputCountsRequestsThatMeetEveryLimit) {
 
 TEST(ServeStatsTest, AGrowingQueueIsSeen) {
   EXPECT_FALSE(Measure(10, {Round(40, 20)}, {}).saturated());
-  const LoadLevel level = Measure(10, {Round(40, 20, 50)}, {});
-  EXPECT_TRUE(level.saturated());
-  EXPECT_NEAR(level.growth, 7, 2);
-  // A few milliseconds are noise, whatever their ratio.
-  EXPECT_FALSE(Measure(10, {Round(40, 1, 0.5)}, {}).saturated());
+  EXPECT_FALSE(Measure(10, {Round(40, 800)}, {}).saturated());  // Slow, but it keeps up.
+  for (const double growth_ms : {50.0, 200.0, 1000.0}) {        // Too slow by 1.5, 3 and 11 times.
+    const LoadLevel level = Measure(10, {Round(40, 20, growth_ms)}, {});
+    EXPECT_TRUE(level.saturated()) << growth_ms << " " << level.growth;
+    EXPECT_NEAR(level.growth, 2.2, 0.3);
+  }
+  // Twice as slow as at the beginning, and yet nearly all of them end in time.
+  EXPECT_FALSE(Measure(10, {Round(40, 20, 2)}, {}).saturated());
+  EXPECT_FALSE(Measure(10, {Round(1, 20)}, {}).saturated());
 }
 
 TEST(ServeStatsTest, MetricsHaveTheNoiseOfTheRounds) {

@@ -37,11 +37,11 @@ class BenchServe(unittest.TestCase):
     def test_report_and_baseline(self):
         with tempfile.TemporaryDirectory() as folder:
             page, base = pathlib.Path(folder) / "out.html", pathlib.Path(folder) / "base.json"
-            load = [*SMALL, "--rates", "20,60", "--repeats", "2", "--json"]
+            load = [*SMALL, "--rates", "40,120", "--repeats", "2", "--json"]
             code, out, err = self.bench(*load, "--report", str(page))
             self.assertEqual(code, 0, err)
             run = json.loads(out)
-            self.assertEqual(run["rates"], [20, 60])
+            self.assertEqual(run["rates"], [40, 120])
             for level in run["levels"]:
                 self.assertEqual((level["requests"], level["failed"]), (2 * run["requests_a_round"], 0))
                 self.assertLessEqual(level["ttft_ms"]["median"], level["ttft_ms"]["p99"])
@@ -56,11 +56,11 @@ class BenchServe(unittest.TestCase):
                 code, _, err = self.bench(*load, "--baseline", str(base))
                 self.assertEqual(code, want, err)
                 if want:
-                    self.assertIn("ttft_ms@20: ", err)
+                    self.assertIn("ttft_ms@40: ", err)
                 run = json.loads(out)
-            code, _, err = self.bench(*SMALL, "--rates", "20", "--repeats", "2", "--json", "--baseline", str(base))
+            code, _, err = self.bench(*SMALL, "--rates", "40", "--repeats", "2", "--json", "--baseline", str(base))
             self.assertEqual(code, 64)
-            self.assertIn("rates is [20.0,60.0] there and [20.0] here", err)
+            self.assertIn("rates is [40.0,120.0] there and [40.0] here", err)
 
     def test_every_workload_and_every_kind_of_arrival(self):
         for workload, arrivals in (("sharegpt", "bursty"), ("long", "even"), ("prefix", "poisson"), ("agent", "poisson"), ("fixed", "even")):
@@ -94,13 +94,10 @@ class BenchServe(unittest.TestCase):
         self.assertGreater(level["late_ms_max"], 300)
         self.assertGreater(level["ttft_ms"]["p90"], 200)
 
-    def test_a_request_that_fails_is_counted(self):
+    def test_a_rate_of_nothing_is_refused(self):
         code, out, err = self.bench(*SMALL, "--rates", "0")
         self.assertEqual((code, out), (64, ""))
         self.assertIn("--rates 0", err)
-        router = [BIN / "fathom", "bench", "serve", "--server", "127.0.0.1:9", "--rates", "1"]
-        done = subprocess.run(router, capture_output=True, text=True, timeout=60 * SLOW)
-        self.assertEqual((done.returncode, done.stdout), (69, ""))
 
     def test_deadline_of_the_goodput(self):
         code, out, _ = self.bench(*SMALL, "--rates", "60", "--slo-ttft-ms", "0.001", "--json")
