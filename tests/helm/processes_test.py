@@ -3,6 +3,7 @@ cluster of two groups answers, a rank that is killed starts again while the othe
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import unittest
@@ -21,6 +22,10 @@ def values():
     said["worker"]["stallSeconds"] = 1
     said["router"]["drainSeconds"] = 5
     return said
+
+
+def has_accept():
+    return " accept " in subprocess.run([BIN / "fathom", "--help"], capture_output=True, text=True).stdout
 
 
 class ProcessesTest(unittest.TestCase):
@@ -78,10 +83,29 @@ class ProcessesTest(unittest.TestCase):
         self.assertTrue(any(line in text for text in group.log), group.log)
 
     def the_acceptance_test(self, docs, pods):
-        if " accept " not in subprocess.run([BIN / "fathom", "--help"], capture_output=True, text=True).stdout:
+        if not has_accept():
             return
         pod = pods.start(charts.find(docs, "Pod", "acceptance"), "chat-fathom-acceptance")
         self.assertEqual(pod.process.wait(120 * SLOW), 0, "".join(pod.log[-10:]))
+
+    def test_every_rendered_flag_is_one_of_the_program(self):
+        helps = {}
+        for case in charts.CASES.keys() - {"lease"}:
+            for doc in filter(charts.pod_of, charts.render(case)):
+                container = charts.pod_of(doc)["containers"][0]
+                words = container["command"] + [a for a in container["args"][:1] if not a.startswith("-")]
+                if doc["kind"] == "Pod" and not has_accept():
+                    continue
+                if tuple(words) not in helps:
+                    helps[tuple(words)] = self.help(words)
+                for argument in container["args"]:
+                    if argument.startswith("--"):
+                        with self.subTest(case=case, program=words, argument=argument):
+                            self.assertRegex(helps[tuple(words)], rf"(?m)^ +(-\w+,)?{re.escape(argument.split('=')[0])}\b")
+
+    @staticmethod
+    def help(words):
+        return subprocess.run([BIN / words[0], *words[1:], "--help"], capture_output=True, text=True, check=True).stdout
 
     def test_a_bad_model_ends_the_container_with_its_code(self):
         """The kubelet then shows the code and the last line; nothing is started again and again in the pod."""

@@ -41,6 +41,7 @@ REFUSED = [
     ({"scheduler": {"policy": "lifo"}}, "scheduler/policy", "fair-share"),
     ({"router": {"autoscaling": {"minReplicas": 9}}}, "minReplicas=9", "maxReplicas=8"),
     ({"router": {"service": {"type": "LoadBalancer"}}}, "router/service/type", "ClusterIP"),
+    ({"traces": {"endpoint": "https://collector:4318"}}, "traces/endpoint"),
     # Unknown keys, at each depth.
     ({"routers": {}}, "routers"),
     ({"worker": {"tensorParalel": 2}}, "tensorParalel"),
