@@ -99,12 +99,12 @@ class Pods:
         return f"127.{1 + pid // 256 % 250}.{pid % 256}.{1 + names.index(name)}"
 
     def resolve(self, host):
-        """The pod behind the name of a Service, as the manifests say."""
-        name = host.split(".")[0]
+        """SERVICE.NAMESPACE.svc: the pod behind the Service, as the manifests say; POD.SERVICE.NAMESPACE.svc: that pod."""
+        *pod_name, name = host.split(".")[:-2]
         service = next(d for d in self.docs if d["kind"] == "Service" and d["metadata"]["name"] == name)
         selector = dict(service["spec"]["selector"])
-        pod_name = selector.pop("statefulset.kubernetes.io/pod-name", None)
-        found = [p for p in self.pods if (pod_name in (None, p.name)) and all(p.labels.get(k) == v for k, v in selector.items())]
+        pod_name += filter(None, [selector.pop("statefulset.kubernetes.io/pod-name", None)])
+        found = [p for p in self.pods if all(p.labels.get(k) == v for k, v in selector.items()) and set(pod_name) <= {p.name}]
         return found[0].address
 
     def start(self, doc, name, wait=True):
@@ -133,7 +133,7 @@ class Pods:
     def argument(self, pod, text, variables):
         text = re.sub(r"\$\((\w+)\)", lambda m: variables[m.group(1)], str(text))
         text = text.replace("0.0.0.0", pod.address)
-        text = re.sub(r"[\w-]+\.llm\.svc", lambda m: self.resolve(m.group(0)), text)
+        text = re.sub(r"[\w.-]+\.llm\.svc", lambda m: self.resolve(m.group(0)), text)
         for mount in [] if isolates() else pod.container.get("volumeMounts", []):
             text = re.sub(rf"={re.escape(mount['mountPath'])}(?=/|$)", lambda m, name=mount["name"]: f"={self.volume(pod, name)}", text)
         return text

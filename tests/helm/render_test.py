@@ -224,6 +224,13 @@ class RenderTest(unittest.TestCase):
                 ports = {p["name"] for p in services[0]["spec"]["ports"]}
                 self.assertLessEqual({e["port"] for e in monitor["spec"]["endpoints"]}, ports)
 
+    def test_the_acceptance_test_asks_each_process(self):
+        for case, pods in (("multi-group", ["worker-0", "worker-1", "worker-2"]), ("67b-two-nodes", ["worker-0", "worker-0-1"])):
+            args = pod_of(find(render(case), "Pod", "acceptance"))["containers"][0]["args"]
+            asked = next(a for a in args if a.startswith("--processes=")).removeprefix("--processes=").split(",")
+            ranks = [f"chat-fathom-{pod}.chat-fathom-worker.llm.svc:{8110 + i}" for pod in pods for i in range(4)]
+            self.assertEqual(asked, ["chat-fathom-router.llm.svc:8000", "chat-fathom-scheduler-0.chat-fathom-scheduler.llm.svc:8002", *ranks])
+
     def test_a_change_of_the_chat_template_restarts_the_routers(self):
         sums = set()
         for text in ("{{ a }}", "{{ b }}"):

@@ -68,6 +68,27 @@ labels:
 {{- default (base .Values.model.path) .Values.model.servedName -}}
 {{- end -}}
 
+{{/* HTTP addresses of the processes, with commas: the routers by their Service, and each scheduler and rank by its pod. Pod I of
+     group G of a LeaderWorkerSet has I behind its name, except the first one. */}}
+{{- define "fathom.processes" -}}
+{{- $name := include "fathom.fullname" . -}}
+{{- $w := .Values.worker -}}
+{{- $of := printf "%s.svc" .Release.Namespace -}}
+{{- $all := list (printf "%s-router.%s:%d" $name $of (int .Values.router.service.httpPort)) -}}
+{{- range $i := until (int .Values.scheduler.replicas) -}}
+{{- $all = append $all (printf "%s-scheduler-%d.%s-scheduler.%s:%d" $name $i $name $of (int $.Values.scheduler.ports.metrics)) -}}
+{{- end -}}
+{{- range $group := until (int $w.groups) -}}
+{{- range $node := until (ternary $w.leaderWorkerSet.size 1 $w.leaderWorkerSet.enabled | int) -}}
+{{- $pod := printf "%s-worker-%d%s" $name $group (ternary (printf "-%d" $node) "" (gt $node 0)) -}}
+{{- range $rank := until (include "fathom.localRanks" $ | int) -}}
+{{- $all = append $all (printf "%s.%s-worker.%s:%d" $pod $name $of (add $w.ports.metrics $rank | int)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $all -}}
+{{- end -}}
+
 {{/* Ranks of a group, and those in one pod. */}}
 {{- define "fathom.ranks" -}}
 {{- mul .Values.worker.tensorParallel .Values.worker.pipelineParallel -}}
