@@ -88,6 +88,20 @@ class ProcessesTest(unittest.TestCase):
         pod = pods.start(charts.find(docs, "Pod", "acceptance"), "chat-fathom-acceptance")
         self.assertEqual(pod.process.wait(120 * SLOW), 0, "".join(pod.log[-10:]))
 
+    def test_the_models_of_the_examples_fit(self):
+        """On the cards that the examples name, in their layout; the floor of the acceptance test is the plan's."""
+        for case, shape, card in (("7b-one-gpu", "deepseek-llm-7b", "24G"), ("33b-tp4", "deepseek-coder-33b", "h100"),
+                                  ("67b-two-nodes", "deepseek-llm-67b", "h100")):
+            worker = charts.CASES[case]["worker"]
+            done = subprocess.run([BIN / "fathom", "plan", "--model", TINY.parent / f"shapes/{shape}.json", "--gpu", card, "-tp",
+                                   str(worker.get("tensorParallel", 1)), "-pp", str(worker.get("pipelineParallel", 1))],
+                                  capture_output=True, text=True)
+            with self.subTest(case=case):
+                self.assertEqual(done.returncode, 0, done.stderr)
+                floor = charts.CASES[case].get("acceptance", {}).get("floorMs")
+                if floor:
+                    self.assertRegex(done.stdout, rf"(?m)^ +1 at once +{floor} ms")
+
     def test_every_rendered_flag_is_one_of_the_program(self):
         helps = {}
         for case in charts.CASES.keys() - {"lease"}:
