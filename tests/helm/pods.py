@@ -179,7 +179,12 @@ class Pods:
         """SIGTERM and the end, within the pod's grace period. Returns the exit code."""
         if pod.process.poll() is None:
             pod.process.send_signal(signal.SIGTERM)
-        code = pod.process.wait(pod.spec.get("terminationGracePeriodSeconds", 30) * SLOW)
+        return self.finish(pod, pod.spec.get("terminationGracePeriodSeconds", 30))
+
+    @staticmethod
+    def finish(pod, seconds=120):
+        """Waits for the end of the pod by itself. Returns the exit code; all output is then in its lines and its log."""
+        code = pod.process.wait(seconds * SLOW)
         for reader in pod.readers:
             reader.join()
         pod.process.stdout.close()

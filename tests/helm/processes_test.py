@@ -86,7 +86,7 @@ class ProcessesTest(unittest.TestCase):
         if not has_accept():
             return
         pod = pods.start(charts.find(docs, "Pod", "acceptance"), "chat-fathom-acceptance")
-        self.assertEqual(pod.process.wait(120 * SLOW), 0, "".join(pod.log[-10:]))
+        self.assertEqual(pods.finish(pod), 0, "".join(pod.lines + pod.log))
 
     def test_the_models_of_the_examples_fit(self):
         """On the cards that the examples name, in their layout; the floor of the acceptance test is the plan's."""
