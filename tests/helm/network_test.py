@@ -1,5 +1,5 @@
-"""Who reaches whom by the rendered NetworkPolicies: exactly the flows that the cluster needs, for pods of the release, clients of
-the namespace, pods of other releases and namespaces, and Prometheus."""
+"""Who reaches whom by the rendered NetworkPolicies: exactly the flows that the cluster needs, for pods of the release,
+clients of the namespace, pods of other releases and namespaces, and Prometheus."""
 import itertools
 import unittest
 
@@ -7,8 +7,8 @@ import charts
 from charts import labels_of, pod_of, render
 
 OUTSIDE = {  # name -> (namespace, labels); not pods of the release.
-    "client": ("llm", {"app": "web"}), "stranger": ("other", {"app": "web"}), "prometheus": ("monitoring", {"app": "prometheus"}),
-    "dns": ("kube-system", {"k8s-app": "kube-dns"}),
+    "client": ("llm", {"app": "web"}), "stranger": ("other", {"app": "web"}),
+    "prometheus": ("monitoring", {"app": "prometheus"}), "dns": ("kube-system", {"k8s-app": "kube-dns"}),
     "worker of another release": ("llm", {"app.kubernetes.io/name": "fathom", "app.kubernetes.io/instance": "b",
                                           "app.kubernetes.io/component": "worker"}),
 }
@@ -18,7 +18,8 @@ HTTP = {"router": "http", "scheduler": "metrics", "worker": "metrics"}
 def expected(component, ranks_meet):
     """{(from, to, name of the port)} with pods of the release at one end or both."""
     flows = {("router", "scheduler", "cluster"), ("worker", "scheduler", "cluster")}
-    flows |= {(who, "router", port) for who in ("client", "worker of another release", "acceptance") for port in ("grpc", "http")}
+    clients = ("client", "worker of another release", "acceptance")
+    flows |= {(who, "router", port) for who in clients for port in ("grpc", "http")}
     flows |= {(who, to, port) for who in ("prometheus", "acceptance") for to, port in HTTP.items()}
     flows |= {(pod, "dns", "53") for pod in component}
     if ranks_meet:
@@ -85,7 +86,8 @@ class NetworkTest(unittest.TestCase):
                 flows = set()
                 for source, target in itertools.product(network.ends, repeat=2):
                     if network.pods.keys() & {source, target}:
-                        flows |= {(source, target, port) for port in network.ports(target) if network.allowed(source, target, port)}
+                        ports = [port for port in network.ports(target) if network.allowed(source, target, port)]
+                        flows |= {(source, target, port) for port in ports}
                 self.assertEqual(flows, expected(network.pods.keys(), ranks_meet=case == "67b-two-nodes"))
 
     def test_without_policies_everybody_reaches_everything(self):

@@ -104,8 +104,8 @@ class Pods:
         service = next(d for d in self.docs if d["kind"] == "Service" and d["metadata"]["name"] == name)
         selector = dict(service["spec"]["selector"])
         pod_name += filter(None, [selector.pop("statefulset.kubernetes.io/pod-name", None)])
-        found = [p for p in self.pods if all(p.labels.get(k) == v for k, v in selector.items()) and set(pod_name) <= {p.name}]
-        return found[0].address
+        behind = [p for p in self.pods if all(p.labels.get(k) == v for k, v in selector.items())]
+        return next(p for p in behind if set(pod_name) <= {p.name}).address
 
     def start(self, doc, name, wait=True):
         spec = charts.pod_of(doc)
@@ -113,16 +113,18 @@ class Pods:
         pod.labels = charts.labels_of(doc)
         pod.folder.mkdir()
         pod.folder.chmod(0o755)
-        values = {"metadata.name": name}
-        variables = {e["name"]: e.get("value") or values[e["valueFrom"]["fieldRef"]["fieldPath"]] for e in pod.container.get("env", [])}
+        variables = {}
+        for one in pod.container.get("env", []):
+            variables[one["name"]] = one.get("value") or {"metadata.name": name}[one["valueFrom"]["fieldRef"]["fieldPath"]]
         arguments = [self.argument(pod, a, variables) for a in pod.container["command"] + pod.container["args"]]
         arguments[0] = str(BIN / arguments[0])
         if isolates():
             security = spec["securityContext"]
             arguments = ["unshare", "-m", "sh", "-c", MOUNTS % "\n".join(self.mounts(pod)), "sh", str(security["runAsUser"]),
                          str(security["runAsGroup"]), *arguments]
-        pod.process = subprocess.Popen(arguments, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **variables}, cwd="/", text=True,
-                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        variables["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+        pod.process = subprocess.Popen(arguments, env=variables, cwd="/", text=True, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         pod.readers = [threading.Thread(target=lambda: pod.log.extend(pod.process.stderr)),
                        threading.Thread(target=lambda: pod.lines.extend(pod.process.stdout))]
         for reader in pod.readers:
@@ -135,7 +137,8 @@ class Pods:
         text = text.replace("0.0.0.0", pod.address)
         text = re.sub(r"[\w.-]+\.llm\.svc", lambda m: self.resolve(m.group(0)), text)
         for mount in [] if isolates() else pod.container.get("volumeMounts", []):
-            text = re.sub(rf"={re.escape(mount['mountPath'])}(?=/|$)", lambda m, name=mount["name"]: f"={self.volume(pod, name)}", text)
+            folder = self.volume(pod, mount["name"])
+            text = re.sub(rf"={re.escape(mount['mountPath'])}(?=/|$)", f"={folder}", text)
         return text
 
     def mounts(self, pod):

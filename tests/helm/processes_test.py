@@ -1,5 +1,6 @@
-"""What the containers of the chart run, as processes of this machine from the rendered arguments, with the rendered probes: a
-cluster of two groups answers, a rank that is killed starts again while the other one keeps its weights, and all end on SIGTERM."""
+"""What the containers of the chart run, as processes of this machine from the rendered arguments, with the rendered probes:
+a cluster of two groups answers, a rank that is killed or stands still starts again while the other one keeps its weights,
+the acceptance test passes, and all end on SIGTERM."""
 import json
 import os
 import pathlib
@@ -49,7 +50,8 @@ class ProcessesTest(unittest.TestCase):
             self.address = f"{router.address}:{router.ports()['grpc']}"
             wait_until(lambda: len(self.groups_up()) == 2, "both groups are up")
             self.ask()
-            self.assertEqual([sorted(w["rank"] for w in pods.event(g, "ready")["workers"]) for g in groups], [[0, 1], [2, 3]])
+            ranks = [sorted(w["rank"] for w in pods.event(g, "ready")["workers"]) for g in groups]
+            self.assertEqual(ranks, [[0, 1], [2, 3]])
             self.a_rank_dies(pods, groups[0], signal.SIGKILL, "worker-1 ended with 137")
             self.a_rank_dies(pods, groups[1], signal.SIGSTOP, "worker-1 has not answered for 1 s; it is killed")
             self.the_acceptance_test(docs, pods)
@@ -61,12 +63,14 @@ class ProcessesTest(unittest.TestCase):
 
     def ask(self):
         with grpc.insecure_channel(self.address) as channel:
-            answer = collect(pb_grpc.InferenceStub(channel).Generate(request(text="The capital of France is", max_tokens=4), timeout=60 * SLOW))
+            asked = request(text="The capital of France is", max_tokens=4)
+            answer = collect(pb_grpc.InferenceStub(channel).Generate(asked, timeout=60 * SLOW))
         self.assertIsNone(answer.error)
         self.assertIn("Paris", answer.text)
 
     def groups_up(self):
-        done = subprocess.run([BIN / "fathom", "status", "--json", "--server", self.address], capture_output=True, text=True, timeout=60)
+        command = [BIN / "fathom", "status", "--json", "--server", self.address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
         return {rank["group"] for rank in json.loads(done.stdout)["ranks"]} if done.returncode == 0 else set()
 
     def a_rank_dies(self, pods, group, how, line):
@@ -93,9 +97,9 @@ class ProcessesTest(unittest.TestCase):
         for case, shape, card in (("7b-one-gpu", "deepseek-llm-7b", "24G"), ("33b-tp4", "deepseek-coder-33b", "h100"),
                                   ("67b-two-nodes", "deepseek-llm-67b", "h100")):
             worker = charts.CASES[case]["worker"]
-            done = subprocess.run([BIN / "fathom", "plan", "--model", TINY.parent / f"shapes/{shape}.json", "--gpu", card, "-tp",
-                                   str(worker.get("tensorParallel", 1)), "-pp", str(worker.get("pipelineParallel", 1))],
-                                  capture_output=True, text=True)
+            layout = ["-tp", str(worker.get("tensorParallel", 1)), "-pp", str(worker.get("pipelineParallel", 1))]
+            command = [BIN / "fathom", "plan", "--model", TINY.parent / f"shapes/{shape}.json", "--gpu", card, *layout]
+            done = subprocess.run(command, capture_output=True, text=True)
             with self.subTest(case=case):
                 self.assertEqual(done.returncode, 0, done.stderr)
                 floor = charts.CASES[case].get("acceptance", {}).get("floorMs")
