@@ -31,7 +31,8 @@ constexpr Command kCommands[] = {
     {"accept", "the checklist after a rollout: versions, equalities, stress, latency",
      fathom::client::RunAccept},
     {"profile", "trace a worker's next steps, host and device", fathom::client::RunProfile},
-    {"bench", "measure latency or throughput", fathom::client::RunBench},
+    {"bench", "measure latency, throughput, starts, or an open loop of requests",
+     fathom::client::RunBench},
     {"replay", "a recording of the scheduler, through its core again", fathom::client::RunReplay},
     {"edge", "HAProxy in front of a router, for untrusted clients", fathom::client::RunEdge},
 };
