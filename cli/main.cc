@@ -34,7 +34,8 @@ constexpr Command kCommands[] = {
      fathom::client::RunAccept},
     {"explain", "where the time of one request went", fathom::client::RunExplain},
     {"profile", "trace the next steps of the workers, host and device", fathom::client::RunProfile},
-    {"bench", "measure latency or throughput", fathom::client::RunBench},
+    {"bench", "measure latency, throughput, starts, or an open loop of requests",
+     fathom::client::RunBench},
     {"replay", "a recording of the scheduler, through its core again", fathom::client::RunReplay},
     {"edge", "HAProxy in front of a router, for untrusted clients", fathom::client::RunEdge},
 };

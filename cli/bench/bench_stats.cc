@@ -118,22 +118,45 @@ std::string MetricsText(const std::vector<Metric>& metrics) {
   return text;
 }
 
-std::vector<std::string> Losses(const std::vector<Metric>& metrics,
-                                const std::vector<Metric>& baseline) {
+std::vector<MetricChange> Compare(const std::vector<Metric>& metrics,
+                                  const std::vector<Metric>& baseline) {
   constexpr double kNoiseMin = 0.02;
   constexpr double kNoiseFactor = 1.5;
-  std::vector<std::string> losses;
+  std::vector<MetricChange> changes;
   for (const Metric& now : metrics) {
     const auto before = std::find_if(baseline.begin(), baseline.end(),
                                      [&](const Metric& m) { return m.name == now.name; });
     if (before == baseline.end() || before->value <= 0) continue;
     const double change = (now.value - before->value) / before->value;
-    const double loss = now.higher_is_better ? -change : change;
-    const double allowed = std::max(kNoiseMin, kNoiseFactor * std::max(now.noise, before->noise));
-    if (loss <= allowed) continue;
+    changes.push_back(
+        {.name = now.name,
+         .unit = now.unit,
+         .before = before->value,
+         .now = now.value,
+         .worse = now.higher_is_better ? -change : change,
+         .allowed = std::max(kNoiseMin, kNoiseFactor * std::max(now.noise, before->noise))});
+  }
+  return changes;
+}
+
+std::string ChangesText(const std::vector<MetricChange>& changes) {
+  std::string text;
+  for (const MetricChange& c : changes) {
+    text +=
+        fmt::format("{:<24} {:>12.3f} {:<9} before {:>12.3f}  {:>5.1f} % {}; noise {:.1f} %{}\n",
+                    c.name, c.now, c.unit, c.before, std::abs(c.worse) * 100,
+                    c.worse > 0 ? "worse" : "better", c.allowed * 100, c.lost() ? "  LOST" : "");
+  }
+  return text;
+}
+
+std::vector<std::string> Losses(const std::vector<MetricChange>& changes) {
+  std::vector<std::string> losses;
+  for (const MetricChange& c : changes) {
+    if (!c.lost()) continue;
     losses.push_back(
         fmt::format("{}: {:.3f} {} against {:.3f} before, {:.1f} % worse; noise is {:.1f} %",
-                    now.name, now.value, now.unit, before->value, loss * 100, allowed * 100));
+                    c.name, c.now, c.unit, c.before, c.worse * 100, c.allowed * 100));
   }
   return losses;
 }

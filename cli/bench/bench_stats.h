@@ -73,10 +73,23 @@ Metric StepMetric(const std::vector<double>& short_walls_s, int32_t short_tokens
 // One line for each metric.
 std::string MetricsText(const std::vector<Metric>& metrics);
 
-// The metrics that are worse than in `baseline` by more than the noise: 2 %, or one and a half
-// times the spread of both runs' repeats if that is more. One sentence for each metric. A metric
-// that only one run has does not count.
-std::vector<std::string> Losses(const std::vector<Metric>& metrics,
-                                const std::vector<Metric>& baseline);
+// A metric of two runs. `worse` and `allowed` are shares of the value before: a metric has lost if
+// it is worse by more than the noise, which is 2 %, or one and a half times the spread of both
+// runs' repeats if that is more.
+struct MetricChange {
+  std::string name;
+  std::string unit;
+  double before = 0, now = 0;
+  double worse = 0;  // Negative: better.
+  double allowed = 0;
+  bool lost() const { return worse > allowed; }
+};
+// The metrics that both runs have.
+std::vector<MetricChange> Compare(const std::vector<Metric>& metrics,
+                                  const std::vector<Metric>& baseline);
+// One line for each metric.
+std::string ChangesText(const std::vector<MetricChange>& changes);
+// One sentence for each metric that has lost.
+std::vector<std::string> Losses(const std::vector<MetricChange>& changes);
 
 }  // namespace fathom::client

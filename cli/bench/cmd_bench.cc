@@ -274,10 +274,11 @@ int RunBench(int argc, const char* const* argv) {
   const bool startup = kind == "startup";
   if (startup) BlockStopSignals();
   BenchOptions options = DefaultsOf(help ? "latency" : kind);
-  Flags flags("fathom bench " + (help ? "{latency,throughput,step,startup,serve}" : kind),
-              startup ? "Starts a cluster on this machine a few times; where the time goes."
-                      : "Measures a running cluster with random prompts; TTFT, TPOT, ITL, steps "
-                        "and tokens per second.");
+  Flags flags(
+      "fathom bench " + (help ? "{latency,throughput,step,startup,serve}" : kind),
+      startup ? "Starts a cluster on this machine a few times; where the time goes."
+              : "Measures a running cluster with random prompts; TTFT, TPOT, ITL, steps "
+                "and tokens per second. Under load, in an open loop: fathom bench serve --help.");
   if (startup) {
     AddStartupFlags(flags, &options);
   } else {

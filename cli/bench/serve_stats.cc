@@ -43,14 +43,15 @@ struct Growth {
 Growth GrowthOf(const RoundResult& round) {
   if (round.requests.empty()) return {};
   const auto [first, last] = std::ranges::minmax(round.requests, {}, &RequestTrace::sent_us);
+  const TimeUs last_due_us = last.sent_us;
   const auto begin_us = static_cast<double>(first.sent_us);
-  const auto end_us = static_cast<double>(last.sent_us);
+  const auto end_us = static_cast<double>(last_due_us);
   const double quarter_us = (end_us - begin_us) / 4;
   if (quarter_us <= 0) return {};
   const double before = InFlight(round, begin_us + quarter_us, begin_us + 2 * quarter_us);
   const double after = InFlight(round, end_us - quarter_us, end_us);
   const auto unfinished = std::ranges::count_if(
-      round.requests, [&](const RequestTrace& t) { return t.end_us > last.sent_us; });
+      round.requests, [&](const RequestTrace& t) { return t.end_us > last_due_us; });
   return {.growth = before > 0 ? after / before : 1,
           .unfinished_share =
               static_cast<double>(unfinished) / static_cast<double>(round.requests.size())};

@@ -51,6 +51,7 @@ int RunDoctor(int argc, const char* const* argv) {
               "one is an error, else 0. The flags are those of the planned fathom serve.");
   ServeOptions serve;
   DoctorWish wish;
+  GatherOptions gather;
   bool json = false;
   flags.Group("Planned cluster");
   flags.AddChoice("--device", &wish.device, {"auto", "cpu", "cuda"},
@@ -67,15 +68,18 @@ int RunDoctor(int argc, const char* const* argv) {
                 "Metrics of worker 0, worker i has port + i");
   flags.Add("--run-dir", &serve.run_dir, "Where logs and the term file shall be");
   flags.Group("Output");
+  flags.Add("--driver-timeout-s", &gather.driver_timeout_s, 1, 600,
+            "How long the NVIDIA driver may take to answer");
   flags.Add("--json", &json, "Print one JSON object");
   if (const auto code = flags.Parse(argc, argv)) return *code;
   if (const auto any = Listener::Bind(serve.host, 0, "--host"); !any.ok()) {
     return Fail("doctor", any.status());
   }
-  const DoctorFacts facts = GatherFacts({.host = serve.host,
-                                         .ports = PortsOf(serve, wish.workers),
-                                         .run_folder = RunFolder(serve.run_dir),
-                                         .gpu = wish.device != "cpu"});
+  gather.host = serve.host;
+  gather.ports = PortsOf(serve, wish.workers);
+  gather.run_folder = RunFolder(serve.run_dir);
+  gather.gpu = wish.device != "cpu";
+  const DoctorFacts facts = GatherFacts(gather);
   const std::vector<Finding> findings = Diagnosis(facts, wish);
   PrintAnswer("{}", json ? ToJson(findings).dump() + "\n" : ToText(findings));
   const int code = ExitCodeOf(findings);

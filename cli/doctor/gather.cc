@@ -168,7 +168,7 @@ DoctorFacts GatherFacts(const GatherOptions& options) {
     facts.build.native_sms = {80, 90};  // cmake/FathomTargets.cmake, "generic".
     facts.build.ptx_sm = 90;
   }
-  if (options.gpu) GatherGpus(&facts);
+  if (options.gpu) GatherGpus(options.driver_timeout_s, &facts);
   std::error_code none;
   facts.infiniband = fs::is_directory("/sys/class/infiniband", none) &&
                      !fs::is_empty("/sys/class/infiniband", none);

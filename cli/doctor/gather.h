@@ -1,6 +1,6 @@
 // cli/doctor/gather.h: reads the facts that `fathom doctor` judges, from the system. Nothing is
-// changed, and every step is bounded: the driver gets kDriverSeconds. Thread: the calling one, and
-// one for the driver.
+// changed, and every step is bounded: the driver gets driver_timeout_s. Thread: the calling one,
+// and one for the driver.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,6 @@
 #include "cli/doctor/facts.h"
 
 namespace fathom::client {
-
-inline constexpr int kDriverSeconds = 6;
 
 // A port that a process of the cluster would listen on, with the flag that chooses it.
 struct WantedPort {
@@ -25,14 +23,15 @@ struct GatherOptions {
   std::vector<WantedPort> ports;
   std::string run_folder;
   bool gpu = true;  // Whether the driver is asked.
+  int32_t driver_timeout_s = 6;
 };
 
 DoctorFacts GatherFacts(const GatherOptions& options);
 
 // The parts of it: the NVIDIA driver and NCCL through dlopen; ports and who listens on them.
-// If the driver does not answer within kDriverSeconds, a thread stays in it: then the program must
+// If the driver does not answer in time, a thread stays in it: then the program must
 // end by _exit.
-void GatherGpus(DoctorFacts* facts);
+void GatherGpus(int32_t timeout_s, DoctorFacts* facts);
 std::vector<PortFacts> GatherPorts(const std::string& host, const std::vector<WantedPort>& wanted);
 
 }  // namespace fathom::client

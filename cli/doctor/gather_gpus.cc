@@ -162,7 +162,7 @@ NcclFacts AskNccl() {
 
 }  // namespace
 
-void GatherGpus(DoctorFacts* facts) {
+void GatherGpus(int32_t timeout_s, DoctorFacts* facts) {
   struct Answers {
     DriverFacts driver;
     NcclFacts nccl;
@@ -171,7 +171,7 @@ void GatherGpus(DoctorFacts* facts) {
   auto promise = std::make_shared<std::promise<Answers>>();
   std::future<Answers> answers = promise->get_future();
   std::thread([promise] { promise->set_value({AskDriver(), AskNccl()}); }).detach();
-  if (answers.wait_for(std::chrono::seconds(kDriverSeconds)) == std::future_status::ready) {
+  if (answers.wait_for(std::chrono::seconds(timeout_s)) == std::future_status::ready) {
     Answers got = answers.get();
     facts->driver = std::move(got.driver);
     facts->nccl = std::move(got.nccl);

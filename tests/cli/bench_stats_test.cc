@@ -62,16 +62,20 @@ TEST(BenchStatsTest, AStepIsTheDifferenceOfTheLeastWalls) {
 TEST(BenchStatsTest, LossesBeyondNoiseAlone) {
   const Metric before{.name = "step_ms", .value = 10, .noise = 0.01};
   const auto losses = [&](double value, double noise) {
-    return Losses({{.name = "step_ms", .value = value, .noise = noise}}, {before});
+    return Losses(Compare({{.name = "step_ms", .value = value, .noise = noise}}, {before}));
   };
   EXPECT_TRUE(losses(10.19, 0).empty());
   EXPECT_TRUE(losses(5, 0).empty());
   ASSERT_EQ(losses(10.3, 0).size(), 1);
   EXPECT_TRUE(losses(10.3, 0.03).empty());  // 1.5 times its own spread.
   const Metric rate{.name = "rate", .value = 100, .higher_is_better = true};
-  EXPECT_TRUE(Losses({{.name = "rate", .value = 120, .higher_is_better = true}}, {rate}).empty());
-  EXPECT_EQ(Losses({{.name = "rate", .value = 90, .higher_is_better = true}}, {rate}).size(), 1);
-  EXPECT_TRUE(Losses({{.name = "new", .value = 1}}, {before}).empty());
+  const auto changes = Compare({{.name = "rate", .value = 120, .higher_is_better = true}}, {rate});
+  EXPECT_TRUE(Losses(changes).empty());
+  EXPECT_NE(ChangesText(changes).find("20.0 % better; noise 2.0 %"), std::string::npos);
+  const auto worse = Compare({{.name = "rate", .value = 90, .higher_is_better = true}}, {rate});
+  EXPECT_EQ(Losses(worse).size(), 1);
+  EXPECT_NE(ChangesText(worse).find("10.0 % worse; noise 2.0 %  LOST"), std::string::npos);
+  EXPECT_TRUE(Compare({{.name = "new", .value = 1}}, {before}).empty());
 }
 
 TEST(BenchJsonTest, BaselineIsWhatWasPrinted) {

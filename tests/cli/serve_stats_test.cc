@@ -67,8 +67,8 @@ TEST(ServeStatsTest, MetricsHaveTheNoiseOfTheRounds) {
   EXPECT_DOUBLE_EQ(ttft->value, 21);
   EXPECT_NEAR(ttft->noise, 2.0 / 21, 1e-9);
   const LoadLevel slower = Measure(10, {Round(10, 30), Round(10, 30), Round(10, 30)}, {});
-  EXPECT_FALSE(Losses(slower.metrics, level.metrics).empty());
-  EXPECT_TRUE(Losses(level.metrics, slower.metrics).empty());
+  EXPECT_FALSE(Losses(Compare(slower.metrics, level.metrics)).empty());
+  EXPECT_TRUE(Losses(Compare(level.metrics, slower.metrics)).empty());
 }
 
 TEST(ServeStatsTest, TheReportsAgree) {

@@ -88,8 +88,8 @@ class Accept(unittest.TestCase):
     def test_a_worker_that_stands_still_is_refused(self):
         """Each step of the frozen worker's group takes longer; nothing is lost, so only the latency differs."""
         worker = self.cluster.ready["workers"][1]["pid"]
-        # 20 first tokens and 20 gaps, so p99 is the longest one; prompts of 600 tokens, so that they take long enough to be interrupted.
-        load = ["--requests", "20", "--input-len", "600", "--output-len", "2", "--stress-requests", "16", "--stress-concurrency", "4"]
+        # 20 first tokens and 20 gaps, so p99 is the longest one; prompts of 400 tokens, so that they take long enough to be interrupted.
+        load = ["--requests", "20", "--input-len", "400", "--output-len", "2", "--stress-requests", "16", "--stress-concurrency", "4"]
         limits = ["--floor-ms", "30", "--first-floor-ms", "30", "--factor", "1000", "--tail-factor", "10"]
 
         def steps():

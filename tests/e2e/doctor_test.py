@@ -1,9 +1,12 @@
 """tests/e2e/doctor_test.py: `fathom doctor` on this machine: with good facts, a low limit, a taken port, and a port of a running cluster."""
 import json
 import os
+import pathlib
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import unittest
 
 from cluster import BIN, SLOW, Cluster
@@ -25,6 +28,68 @@ def findings(*args, **kw):
     report = json.loads(out)
     assert report["ok"] == (code == 0), (code, out)
     return code, {one["check"]: one for one in report["findings"]}
+
+
+# A driver of two GPUs as this program sees it: the C functions that it calls, with answers from the environment.
+DRIVER = r"""
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int number(const char* name, int fallback) { const char* text = getenv(name); return text ? atoi(text) : fallback; }
+int cuInit(unsigned flags) { while (number("FAKE_HANGS", 0)) pause(); return number("FAKE_INIT", 0); }
+int cuGetErrorName(int error, const char** name) { *name = error == 802 ? "CUDA_ERROR_SYSTEM_NOT_READY" : "CUDA_ERROR_OTHER"; return 0; }
+int cuDriverGetVersion(int* version) { *version = number("FAKE_VERSION", 13000); return 0; }
+int cuDeviceGetCount(int* count) { *count = 2; return 0; }
+int cuDeviceGet(int* device, int index) { *device = index; return 0; }
+int cuDeviceGetName(char* name, int size, int device) { strncpy(name, "Fake H100", size); return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int device) { *value = attribute == 75 ? number("FAKE_MAJOR", 9) : 0; return 0; }
+int cuDeviceTotalMem_v2(size_t* bytes, int device) { *bytes = (size_t)80 << 30; return 0; }
+int cuDeviceGetPCIBusId(char* id, int size, int device) { strncpy(id, "0000:00:00.0", size); return 0; }
+int cuDeviceCanAccessPeer(int* can, int a, int b) { *can = number("FAKE_PEERS", 1); return 0; }
+int ncclGetVersion(int* version) { *version = number("FAKE_NCCL", 22809); return 0; }
+"""
+
+
+@unittest.skipIf(SLOW > 1, "a sanitizer's runtime must be the first library")
+@unittest.skipUnless(shutil.which("cc"), "no C compiler")
+class FakeDriver(unittest.TestCase):
+    """The driver is asked through its real interface, in a library of ours in the place of libcuda.so.1 and libnccl.so.2."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        there = pathlib.Path(cls.folder.name)
+        (there / "driver.c").write_text(DRIVER, encoding="utf-8")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", there / "libcuda.so.1", there / "driver.c"], check=True)
+        shutil.copy(there / "libcuda.so.1", there / "libnccl.so.2")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def findings(self, **fake):
+        env = {**os.environ, "LD_LIBRARY_PATH": self.folder.name, **{f"FAKE_{name}": str(value) for name, value in fake.items()}}
+        return findings("--driver-timeout-s", "1", env=env)
+
+    def test_two_good_gpus(self):
+        _, found = self.findings()
+        self.assertEqual((found["driver"]["level"], found["driver"]["found"][:13]), ("ok", "for CUDA 13.0"))
+        self.assertIn("Fake H100, compute capability 9.0, 80 GiB", found["gpu 1"]["found"])
+        self.assertEqual((found["peer access"]["level"], found["nccl"]["level"]), ("ok", "ok"))
+        self.assertEqual(found["nccl"]["found"], "version 2.28.9")
+
+    def test_faults(self):
+        for fake, check, level, fix in (({"INIT": 802}, "driver", ("error", "note"), "nvidia-fabricmanager"),
+                                        ({"MAJOR": 7}, "gpu 0", ("error",), "--device cpu"),
+                                        ({"PEERS": 0}, "peer access", ("warning",), "topo -p2p"),
+                                        ({"PEERS": 0, "NCCL": 22005}, "nccl", ("error",), "libnccl2"),
+                                        ({"HANGS": 1}, "driver", ("error",), "nvidia-smi")):
+            with self.subTest(fake=fake):
+                code, found = self.findings(**fake)
+                self.assertIn(found[check]["level"], level)
+                self.assertIn(fix, found[check]["fix"])
+                if found[check]["level"] == "error":
+                    self.assertEqual(code, 71)
 
 
 class Doctor(unittest.TestCase):
