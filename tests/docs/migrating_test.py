@@ -2,78 +2,39 @@
 """docs/MIGRATING.md against the programs: each flag of Fathom that the page names exists, each metric is in the list of
 metrics, each foreign name that common/flag_names.cc answers is on the page, and no flag that Fathom has is called missing.
 """
-import os
 import pathlib
 import re
-import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from markdown import CODE, ROOT, read  # noqa: E402
+from programs import flags_of, wrong_names  # noqa: E402
 
-BIN = pathlib.Path(os.environ.get("FATHOM_BIN", ROOT / "build/release/bin"))
 PAGE = ROOT / "docs" / "MIGRATING.md"
-FLAG = re.compile(r"-{1,2}[a-zA-Z][\w-]*")
-OURS = re.compile(r"(fathom-(?:router|scheduler|worker|replay)|fathom)(?: ([a-z]+))?\b")
-COMMANDS_OF_FATHOM = 16  # At least as many lines as `fathom --help` has.
 
 problems = []
-helps = {}
 
 
 def report(line, text):
     problems.append(f"{PAGE.relative_to(ROOT)}:{line}: {text}")
 
 
-def flags_of(program):
-    """The flags in `--help` of a program or of a command of `fathom`."""
-    if program not in helps:
-        words = program.split()
-        done = subprocess.run([BIN / words[0], *words[1:], "--help"], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, f"{program} --help ended with {done.returncode}: {done.stderr}"
-        lines = done.stdout.splitlines()
-        found = {flag for text in lines if text.startswith("  -") for flag in FLAG.findall(re.split(r" {2,}", text.strip())[0])}
-        helps[program] = found | {flag for text in lines for also in re.findall(r"\(also ([^)]*)\)", text) for flag in FLAG.findall(also)}
-    return helps[program]
-
-
-def commands():
-    done = subprocess.run([BIN / "fathom", "--help"], capture_output=True, text=True, timeout=60)
-    names = re.findall(r"^  ([a-z]+) {2,}", done.stdout, re.M)
-    assert len(names) >= COMMANDS_OF_FATHOM, done.stdout
-    return names
-
-
-def check_ours(line, code, known):
-    """A code span that names something of ours: `--flag`, or `fathom COMMAND --flag ...`, or `fathom-router --flag`."""
-    match = OURS.match(code)
-    if match:
-        program, command = match[1], match[2]
-        if program == "fathom" and command is not None:
-            if command not in known:
-                report(line, f"`{code}`: fathom has no command {command}")
-                return
-            program = f"fathom {command}"
-    elif code.startswith("-"):
-        program = "fathom serve"
-    else:
-        return
-    for flag in re.findall(r"(?:^|(?<=\s))-{1,2}[a-z][\w-]*", code):
-        if flag not in flags_of(program):
-            report(line, f"`{code}`: {program} --help has no flag {flag}")
+def check_ours(line, code):
+    for wrong in wrong_names(code, "fathom serve"):
+        report(line, f"`{code}`: {wrong}")
 
 
 def plain(flag):
     return flag.split("=")[0].replace("_", "-")
 
 
-def check_row(line, row, known):
+def check_row(line, row):
     """One row: foreign names, the name here, remarks."""
     foreign, here = CODE.findall(row[0]), CODE.findall(row[1])
     if not here and row[1] != "none":
         report(line, f"the second column has neither a name in code nor `none`: {row[1]}")
     for code in [*here, *(c for cell in row[2:] for c in CODE.findall(cell))]:
-        check_ours(line, code, known)
+        check_ours(line, code)
     for name in foreign:
         if plain(name) in flags_of("fathom serve") and plain(name) not in here and name != "--port":
             same = any(h.startswith("-") for h in here) and name.count("-") == 1  # A short form.
@@ -108,13 +69,13 @@ def check_metrics(blocks):
 
 
 def main():
-    blocks, known = read(PAGE), commands()
+    blocks = read(PAGE)
     rows = {}  # Foreign name -> its rows.
     for block in blocks:
         for code in block.code():
-            check_ours(block.line, code, known)
+            check_ours(block.line, code)
         for line, row in block.rows[1:] if block.kind == "table" else []:
-            check_row(line, row, known)
+            check_row(line, row)
             for name in CODE.findall(row[0]):
                 rows.setdefault(plain(name), []).append((line, row))
     for name, ours, exact in foreign_flags():
@@ -125,7 +86,7 @@ def main():
             if exact and f"`{ours}`" not in row[1]:
                 report(line, f"{name} is accepted as {ours} (common/flag_names.cc), and the second column says {row[1]}")
     check_metrics(blocks)
-    print("\n".join(problems) or f"{len(rows)} foreign names on the page, {len(helps)} programs asked")
+    print("\n".join(problems) or f"{len(rows)} foreign names on the page")
     return 1 if problems else 0
 
 
