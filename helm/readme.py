@@ -23,7 +23,8 @@ helm install tiny helm/fathom -f helm/fathom/examples/cpu.yaml           # the b
 helm install chat-7b helm/fathom -f helm/fathom/examples/7b-one-gpu.yaml
 helm test tiny --logs                                                    # fathom accept, through the Service
 ```
-The notes that `helm install` prints have the next commands. On kind, load the image first: `kind load docker-image fathom:0.2.0-cpu`.
+The notes that `helm install` prints have the next commands. On kind, load the image first:
+`kind load docker-image fathom:0.2.0-cpu`.
 | example | what |
 |---|---|
 | [cpu.yaml](examples/cpu.yaml) | the bundled model on the CPU |
@@ -32,34 +33,39 @@ The notes that `helm install` prints have the next commands. On kind, load the i
 | [67b-two-nodes.yaml](examples/67b-two-nodes.yaml) | a 67B model, one group on two nodes, from NFS |
 
 ## What to know
-- **Keys and TLS**: this version has none. The routers' Service is ClusterIP, and NetworkPolicies deny everything except clients
-  to routers, routers and workers to the scheduler, ranks of a group over several nodes to each other, DNS, and Prometheus.
+- **Keys and TLS**: this version has none. The routers' Service is ClusterIP, and NetworkPolicies deny everything except
+  clients to routers, routers and workers to the scheduler, the acceptance test to all, ranks of a group over several nodes
+  to each other, DNS, and Prometheus.
 - **A pod of workers is a group.** `fathom workers` starts a process for each rank with its GPU, restarts a rank that ends or
-  stands still, and leaves the others alone: they keep their weights. Ranks of one group cannot be containers of their own, because
-  each of them maps the memory of the other ranks' GPUs.
-- **Probes** are HTTP, each with its own meaning. Startup of a worker: the group is up (weights are loaded, the ranks are connected).
-  Live: the process turns; of a worker: a step that runs makes progress. Ready: a request would be answered (router), it leads
-  and has a group (scheduler), its group is up (worker). A worker without work, scheduler or peers is live.
-- **The scheduler is reached by a Service of its own** that also has a pod that is not ready, because the scheduler is ready only when
-  workers have reached it.
-- **Updates** replace one router, one group at a time, and the scheduler. Streams continue: a router drains, and the sessions of a
-  group or of the scheduler continue on another one, or wait until it is back, without losing a token. With one group,
+  stands still, and leaves the others alone: they keep their weights. Ranks of one group cannot be containers of their own,
+  because each of them maps the memory of the other ranks' GPUs.
+- **Probes** are HTTP, each with its own meaning. Startup of a worker: the group is up (weights are loaded, the ranks are
+  connected). Live: the process turns; of a worker: a step that runs makes progress. Ready: a request would be answered
+  (router), it leads and has a group (scheduler), its group is up (worker). A worker without work, scheduler or peers is
+  live.
+- **The scheduler is reached by a Service of its own** that also has a pod that is not ready, because the scheduler is ready
+  only when workers have reached it.
+- **Updates** replace one router, one group at a time, and the scheduler. Streams continue: a router drains, and the sessions
+  of a group or of the scheduler continue on another one, or wait until it is back, without losing a token. With one group,
   answers wait while it loads. Clients that do not resume see the end of their router after `router.drainSeconds`.
-- **CPU limits**: there are none by default, because a quota stops threads in the middle of a step. Requests are set, memory is limited.
-- **Volumes**: the root file system is read-only. /dev/shm is a memory volume, in which the ranks meet; it counts as memory of the pod.
+- **CPU limits**: there are none by default, because a quota stops threads in the middle of a step. Requests are set, memory
+  is limited.
+- **Volumes**: the root file system is read-only. /dev/shm is a memory volume, in which the ranks meet; it counts as memory
+  of the pod.
 
 ## Check it without a cluster
 ```
 helm lint helm/fathom
 helm template tiny helm/fathom -f helm/fathom/examples/cpu.yaml | kubeconform -strict -summary -kubernetes-version 1.25.0
 ```
-With the ServiceMonitors, the PrometheusRule or a LeaderWorkerSet add `-ignore-missing-schemas`. `tests/run -R helm` does more: Helm's own
-engine renders all examples, the manifests are validated against Kubernetes 1.25 and 1.37, and the rendered commands run as processes.
+With the ServiceMonitors, the PrometheusRule or a LeaderWorkerSet add `-ignore-missing-schemas`. `tests/run -R helm` does
+more: Helm's own engine renders all examples, the manifests are validated against Kubernetes 1.25 and 1.37, and the rendered
+commands run as processes.
 
 ## Upgrades of the chart
 - 0.2.0: the first version.
-- Kubernetes changes no volumeClaimTemplates: before a change of `scheduler.termFile`, delete the StatefulSet of the scheduler with
-  `kubectl delete statefulset RELEASE-fathom-scheduler --cascade=orphan`, and then upgrade.
+- Kubernetes changes no volumeClaimTemplates: before a change of `scheduler.termFile`, delete the StatefulSet of the
+  scheduler with `kubectl delete statefulset RELEASE-fathom-scheduler --cascade=orphan`, and then upgrade.
 
 ## Values
 """

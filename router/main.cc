@@ -25,6 +25,7 @@
 #include "router/api/stop_tokens.h"
 #include "router/frontend/grpc/service.h"
 #include "router/link/grpc_scheduler_link.h"
+#include "router/request_lines.h"
 #include "router/router_metrics.h"
 #include "router/trace/trace_exporter.h"
 
@@ -53,6 +54,7 @@ struct Options {
   std::string otlp_traces_endpoint;
   double trace_sample_ratio = 1;
   bool behind_proxy = false;
+  std::string log_requests = "off";
   ProcessOptions process;
 };
 
@@ -90,6 +92,9 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
             "Threads for texts beyond 4 KiB.");
   flags.Add("--drain-timeout", &options->drain_timeout_s, 0, 3600,
             "Seconds that running streams get after SIGTERM; they can be resumed elsewhere.");
+  flags.AddChoice("--log-requests", &options->log_requests, {"off", "summary", "prompts"},
+                  "summary: a log line for each request that ended; prompts: also the first 4 KiB "
+                  "of each prompt.");
   AddProcessFlags(&options->process, &flags);
   return flags.Parse(argc, argv);
 }
@@ -132,6 +137,7 @@ ApiParts PartsOf(const Options& options, const ModelFolder& folder, const Text& 
   parts.tokenizer = text.tokenizer.get();
   parts.chat = text.chat.get();
   parts.behind_proxy = options.behind_proxy;
+  parts.log_prompts = options.log_requests == "prompts";
   return parts;
 }
 
@@ -184,7 +190,10 @@ int Serve(const Options& options, const std::optional<HttpUrl>& traces_url,
   GrpcSchedulerLink link(link_options, &clock);
   const std::unique_ptr<TraceExporter> traces =
       MakeExporter(options, traces_url, &clock, &observer);
-  Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer, traces.get());
+  RequestLines lines(traces.get());
+  ReportSink* reports = traces.get();
+  if (options.log_requests != "off") reports = &lines;
+  Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer, reports);
   WorkPool pool(options.tokenizer_threads, 64, &clock);
   ApiParts parts = PartsOf(options, folder, text);
   parts.sessions = &sessions;

@@ -140,6 +140,9 @@ std::vector<double> ArrivalTimes(Arrivals arrivals, double rate, int32_t count, 
         now_s += 1 / rate;
     }
   }
+  // Exactly the rate, also for few arrivals.
+  const double stretch = times.back() > 0 ? (count - 1) / rate / times.back() : 1;
+  for (double& time : times) time *= stretch;
   return times;
 }
 

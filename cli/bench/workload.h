@@ -23,9 +23,10 @@ namespace fathom::client {
 
 enum class Arrivals { kPoisson, kBursty, kEven };
 
-// The times in seconds, ascending, of `count` arrivals with `rate` a second on average. The gaps
-// are exponential, gamma-distributed with shape 0.25 (clumps of requests between long pauses; its
-// variance is 4 times that of Poisson), or all equal. REQUIRES: rate > 0.
+// The times in seconds, ascending, of `count` arrivals, from 0 to (count - 1) / rate. The gaps are
+// exponential, gamma-distributed with shape 0.25 (clumps of requests between long pauses; its
+// variance is 4 times that of Poisson), or all equal. REQUIRES: rate > 0, count
+// > 0.
 std::vector<double> ArrivalTimes(Arrivals arrivals, double rate, int32_t count, uint64_t seed);
 
 struct TurnPlan {

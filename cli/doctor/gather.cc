@@ -148,7 +148,7 @@ void GatherEnvironment(DoctorFacts* facts) {
                                            value == "*";
     } else if (name.starts_with("FATHOM_")) {
       facts->fathom_variables.push_back(name);
-    } else if (name.starts_with("NCCL_")) {
+    } else if (name.starts_with("NCCL_") && name != "NCCL_VERSION") {  // A label of images.
       facts->nccl_variables.push_back(name);
     }
   }

@@ -50,7 +50,8 @@ void AddModel(Flags& flags, ServeOptions* options) {
 
 // Flags that the router gets as they are.
 struct RouterSwitches {
-  std::optional<std::string> served_name, override_generation, traces_endpoint, trace_ratio;
+  std::optional<std::string> served_name, override_generation, traces_endpoint, trace_ratio,
+      log_requests;
 
   void AddTo(Flags& flags) {
     flags.Add("--served-model-name", &served_name, "Name that clients see (default: the folder's)");
@@ -58,6 +59,8 @@ struct RouterSwitches {
               "JSON whose keys replace generation_config.json's; null takes one out");
     flags.Add("--otlp-traces-endpoint", &traces_endpoint,
               "http://HOST:PORT of an OpenTelemetry collector that gets the spans of requests");
+    flags.Add("--log-requests", &log_requests,
+              "off, summary (a line of the router's log for each request), prompts [off]");
     flags.Add("--trace-sample-ratio", &trace_ratio,
               "Share of requests that are traced if their client does not decide (default: 1)");
   }
@@ -69,6 +72,7 @@ struct RouterSwitches {
     hand("--override-generation-config", override_generation);
     hand("--otlp-traces-endpoint", traces_endpoint);
     hand("--trace-sample-ratio", trace_ratio);
+    hand("--log-requests", log_requests);
   }
 };
 

@@ -17,6 +17,8 @@ namespace {
 
 // Another router can take the request at once. The delay only spreads the clients over time.
 constexpr int64_t kDrainingRetryMs = 200;
+// What --log-requests prompts shows of a prompt.
+constexpr size_t kPromptLogBytes = 4096;
 
 absl::Status NoTokenizer(const ModelFolder& folder, const char* field, const char* way_out) {
   return WithReason(FailedPrecondition("{} needs a tokenizer, but {} has no tokenizer.json; {}",
@@ -168,10 +170,30 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
                           router::Admit(params, std::move(ids), facts, identity));
   admitted.text.chat = chat;
   admitted.trace = Trace(call);
-  LogDebug("request {} of tenant {} has {} prompt tokens; trace {}", identity.key.request_id,
-           call.tenant, admitted.record.prompt_ids.size(),
-           admitted.trace.context.trace_id.empty() ? "none" : admitted.trace.context.trace_id);
+  LogRequest(LogLevel::kDebug, identity.key.request_id, "of tenant {}: {} prompt tokens; trace {}",
+             call.tenant, admitted.record.prompt_ids.size(),
+             admitted.trace.context.trace_id.empty() ? "none" : admitted.trace.context.trace_id);
+  if (parts_.log_prompts) LogPrompt(admitted.record);
   return admitted;
+}
+
+void InferenceApi::LogPrompt(const Record& record) const {
+  std::string text;
+  if (parts_.tokenizer == nullptr) {
+    for (const TokenId id : record.prompt_ids) {
+      if (text.size() >= kPromptLogBytes) break;
+      text += fmt::format(" {}", id);
+    }
+    text = "ids" + text;
+  } else {
+    Detokenizer detokenizer(parts_.tokenizer, /*skip_special=*/false);
+    for (const TokenId id : record.prompt_ids) {
+      if (text.size() >= kPromptLogBytes) break;
+      detokenizer.Append(id, &text);  // Whole characters only.
+    }
+  }
+  LogLine(LogLevel::kInfo, fmt::format("prompt of {} tokens: {}", record.prompt_ids.size(), text),
+          record.key.request_id);
 }
 
 absl::StatusOr<StartedEvent> InferenceApi::Validate(const CallContext& call,

@@ -48,6 +48,7 @@ struct ApiParts {
   // Makes the span of a request whose client has the given one; null: nothing is traced here. Any
   // thread may call it.
   std::function<SpanContext(const TraceContext&)> begin_span;
+  bool log_prompts = false;   // The first 4 KiB of each prompt, at info.
   bool behind_proxy = false;  // Clients are distinguished by "x-forwarded-for", not by their peers.
 };
 
@@ -94,6 +95,7 @@ class InferenceApi {
   void Drain() { draining_ = true; }
 
  private:
+  void LogPrompt(const Record& record) const;
   absl::StatusOr<ModelFacts> Facts() const;
   SpanContext Trace(const CallContext& call) const;
   absl::StatusOr<AdmittedRequest> Admit(const CallContext& call, TimeUs received_us,

@@ -36,12 +36,13 @@ double Variation(const std::vector<double>& values) {
 
 TEST(WorkloadTest, ArrivalsHaveTheirRateAndTheirShape) {
   for (const uint64_t seed : {1u, 2u, 3u}) {
-    EXPECT_NEAR(Mean(Gaps(Arrivals::kPoisson, 8, seed)), 1.0 / 8, 0.05 / 8);
+    EXPECT_NEAR(Mean(Gaps(Arrivals::kPoisson, 8, seed)), 1.0 / 8, 1e-9);
     EXPECT_NEAR(Variation(Gaps(Arrivals::kPoisson, 8, seed)), 1, 0.05);
-    EXPECT_NEAR(Mean(Gaps(Arrivals::kBursty, 8, seed)), 1.0 / 8, 0.07 / 8);
+    EXPECT_NEAR(Mean(Gaps(Arrivals::kBursty, 8, seed)), 1.0 / 8, 1e-9);
     EXPECT_NEAR(Variation(Gaps(Arrivals::kBursty, 8, seed)), 2, 0.15);
     EXPECT_NEAR(Variation(Gaps(Arrivals::kEven, 8, seed)), 0, 1e-6);
   }
+  EXPECT_EQ(ArrivalTimes(Arrivals::kPoisson, 2, 1, 7), std::vector<double>{0});
   EXPECT_EQ(ArrivalTimes(Arrivals::kBursty, 2, 50, 7), ArrivalTimes(Arrivals::kBursty, 2, 50, 7));
   EXPECT_NE(ArrivalTimes(Arrivals::kPoisson, 2, 50, 7), ArrivalTimes(Arrivals::kPoisson, 2, 50, 8));
 }

@@ -12,7 +12,7 @@ import threading
 import time
 import unittest
 
-from cluster import BIN, SLOW, TINY, Cluster, pb, wait_until
+from cluster import BIN, SLOW, TINY, Cluster, wait_until
 
 # So far from the floor that only a fault of the cluster fails it, not a busy machine.
 PATIENT = ["--floor-ms", "2000", "--first-floor-ms", "2000", "--factor", "10", "--tail-factor", "20"]
@@ -88,13 +88,20 @@ class Accept(unittest.TestCase):
     def test_a_worker_that_stands_still_is_refused(self):
         """Each step of the frozen worker's group takes longer; nothing is lost, so only the latency differs."""
         worker = self.cluster.ready["workers"][1]["pid"]
-        process = subprocess.Popen(self.command(*SHORT, "--floor-ms", "20", "--first-floor-ms", "20", "--factor", "1000", "--tail-factor", "10", "--json"),
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # 20 first tokens and 20 gaps, so p99 is the longest one; prompts of 600 tokens, so that they take long enough to be interrupted.
+        load = ["--requests", "20", "--input-len", "600", "--output-len", "2", "--stress-requests", "16", "--stress-concurrency", "4"]
+        limits = ["--floor-ms", "30", "--first-floor-ms", "30", "--factor", "1000", "--tail-factor", "10"]
+
+        def steps():
+            return self.cluster.metrics()["fathom_scheduler_steps_total"]
+
+        before = steps()
+        process = subprocess.Popen(self.command(*load, *limits, "--json"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True)
         try:
-            status = self.cluster.client.admin
-            wait_until(lambda: status.GetStatus(pb.GetStatusRequest()).requests_running > 0, "a request of the first ones runs")
-            os.kill(worker, signal.SIGSTOP)  # 0.8 s is less than the silence after which a rank is lost, and more than the limit.
-            time.sleep(0.8)
+            wait_until(lambda: steps() > before, "a request of the first ones is computed")
+            os.kill(worker, signal.SIGSTOP)
+            time.sleep(0.8)  # The fault itself: less than the silence after which a rank is lost, and more than the limit.
             os.kill(worker, signal.SIGCONT)
         finally:
             os.kill(worker, signal.SIGCONT)
@@ -112,6 +119,14 @@ class Accept(unittest.TestCase):
             other.shutdown()
         self.assertEqual(code, 1)
         self.assertEqual([name for name, outcome in self.outcomes(out).items() if outcome == "failed"], ["versions"])
+
+    def test_every_process_tells_its_version(self):
+        ready = self.cluster.ready
+        ports = [ready["http_port"], ready["scheduler_metrics_port"], *(worker["metrics_port"] for worker in ready["workers"])]
+        code, out, err = self.accept(*SHORT, *PATIENT, "--processes", ",".join(f"127.0.0.1:{port}" for port in ports), "--json")
+        self.assertEqual(code, 0, out + err)
+        self.assertEqual([process["role"] for process in json.loads(out)["processes"]], ["router", "scheduler", "worker", "worker"])
+        self.assertEqual(self.outcomes(out)["versions"], "passed")
 
     def test_without_a_floor_latency_is_not_judged(self):
         code, out, err = self.accept(*SHORT)

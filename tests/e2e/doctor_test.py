@@ -1,7 +1,6 @@
 """tests/e2e/doctor_test.py: `fathom doctor` on this machine: with good facts, a low limit, a taken port, and a port of a running cluster."""
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -13,10 +12,10 @@ from cluster import BIN, SLOW, Cluster
 PORTS = ("--http-port", "--grpc-port", "--scheduler-metrics-port", "--scheduler-port", "--worker-port", "--worker-metrics-port")
 
 
-def doctor(*args, before=None, env=None):
+def doctor(*args, wrap=(), env=None):
     quiet = [word for flag in PORTS if flag not in args for word in (flag, "0")]
-    done = subprocess.run([BIN / "fathom", "doctor", *quiet, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=30 * SLOW, preexec_fn=before, env=env)
+    done = subprocess.run([*wrap, BIN / "fathom", "doctor", *quiet, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=30 * SLOW, env=env)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -40,7 +39,7 @@ class Doctor(unittest.TestCase):
                 self.assertTrue(one["fix"] and one["needed"], one)
 
     def test_a_low_limit_of_descriptors(self):
-        code, all_findings = findings(before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)))
+        code, all_findings = findings(wrap=("prlimit", "--nofile=40:40"))
         self.assertEqual(code, 71)
         self.assertEqual(all_findings["descriptors"]["level"], "error")
         self.assertTrue(all_findings["descriptors"]["found"].startswith("40"), all_findings["descriptors"])

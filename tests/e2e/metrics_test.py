@@ -251,6 +251,31 @@ class MetricsTest(unittest.TestCase):
         wait_until(lambda: prometheus.value("fathom_scheduler_replayed_tokens_total") - before >= 4 * 3, "their tokens were computed again")
 
 
+class LogsTest(unittest.TestCase):
+    """What the processes log of requests; --verbose brings their lines to stderr of `fathom serve`."""
+
+    def lines(self, *flags):
+        with Cluster("--verbose", *flags) as c:
+            done = c.generate(text="the quick brown fox", max_tokens=8, ignore_eos=True)
+            c.generate(ids=[0, 3, 5], max_tokens=8, temperature=-1.0)
+            wait_until(lambda: c.metrics("router")["fathom_router_request_seconds_count"] == 1, "the request is counted")
+            if "--log-interval" in flags:
+                wait_until(lambda: any("generated tokens/s" in line for line in c.log), "the summary is logged")
+        return done.started.request_id, [line for line in c.log if "quick brown" in line], c.log
+
+    def test_nothing_of_a_request_by_default(self):
+        request_id, prompts, log = self.lines()
+        self.assertEqual(prompts, [])
+        self.assertFalse([line for line in log if request_id in line])
+
+    def test_what_was_asked_for(self):
+        request_id, prompts, log = self.lines("--log-requests", "prompts", "--log-format", "json", "--log-interval", "1")
+        of_request = [json.loads(line[line.index("{"):]) for line in log if f'"request_id":"{request_id}"' in line]
+        self.assertEqual([line["msg"].split()[0] for line in of_request], ["prompt", "ended"], of_request)
+        self.assertEqual(len(prompts), 1)
+        self.assertRegex(of_request[1]["msg"], r"^ended LENGTH after [\d.]+ s: \d+ prompt tokens, 0 of them cached, 8 generated; first token")
+
+
 # Panels without data on one idle CPU cluster in which nothing failed.
 QUIET = {"Fathom / Failures / Requests that failed / A", "Fathom / Failures / Requests that failed / B",
          "Fathom / Ranks / GPU memory by arena / A"}

@@ -26,9 +26,9 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 100, 0, 0))
         self.before = termios.tcgetattr(slave)
         self.slave = slave
-        # A session of its own, so that Ctrl-C typed into the pty reaches the program.
-        self.process = subprocess.Popen([BIN / "fathom", *args], stdin=slave, stdout=slave, stderr=subprocess.PIPE, start_new_session=True,
-                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        # A session of its own, so that Ctrl-C typed into the pty reaches the program. setsid(1) makes it: code of ours between
+        # fork and exec would run beside gRPC's threads, which now and then ended the child.
+        self.process = subprocess.Popen(["setsid", "--ctty", BIN / "fathom", *args], stdin=slave, stdout=slave, stderr=subprocess.PIPE)
         self.text = ""
 
     def read_until(self, what, seconds=20):

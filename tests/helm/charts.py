@@ -25,7 +25,8 @@ def _file(path):
 
 # Name of a rendering -> its values. The examples are what users copy; tests/helm/values has the rest.
 CASES = {"default": {}}
-CASES.update({path.stem: _file(path) for folder in (CHART / "examples", HERE / "values") for path in sorted(folder.glob("*.yaml"))})
+for _folder in (CHART / "examples", HERE / "values"):
+    CASES.update({path.stem: _file(path) for path in sorted(_folder.glob("*.yaml"))})
 
 
 @functools.cache

@@ -99,13 +99,13 @@ class Pods:
         return f"127.{1 + pid // 256 % 250}.{pid % 256}.{1 + names.index(name)}"
 
     def resolve(self, host):
-        """The pod behind the name of a Service, as the manifests say."""
-        name = host.split(".")[0]
+        """SERVICE.NAMESPACE.svc: the pod behind the Service, as the manifests say; POD.SERVICE.NAMESPACE.svc: that pod."""
+        *pod_name, name = host.split(".")[:-2]
         service = next(d for d in self.docs if d["kind"] == "Service" and d["metadata"]["name"] == name)
         selector = dict(service["spec"]["selector"])
-        pod_name = selector.pop("statefulset.kubernetes.io/pod-name", None)
-        found = [p for p in self.pods if (pod_name in (None, p.name)) and all(p.labels.get(k) == v for k, v in selector.items())]
-        return found[0].address
+        pod_name += filter(None, [selector.pop("statefulset.kubernetes.io/pod-name", None)])
+        behind = [p for p in self.pods if all(p.labels.get(k) == v for k, v in selector.items())]
+        return next(p for p in behind if set(pod_name) <= {p.name}).address
 
     def start(self, doc, name, wait=True):
         spec = charts.pod_of(doc)
@@ -113,16 +113,18 @@ class Pods:
         pod.labels = charts.labels_of(doc)
         pod.folder.mkdir()
         pod.folder.chmod(0o755)
-        values = {"metadata.name": name}
-        variables = {e["name"]: e.get("value") or values[e["valueFrom"]["fieldRef"]["fieldPath"]] for e in pod.container.get("env", [])}
+        variables = {}
+        for one in pod.container.get("env", []):
+            variables[one["name"]] = one.get("value") or {"metadata.name": name}[one["valueFrom"]["fieldRef"]["fieldPath"]]
         arguments = [self.argument(pod, a, variables) for a in pod.container["command"] + pod.container["args"]]
         arguments[0] = str(BIN / arguments[0])
         if isolates():
             security = spec["securityContext"]
             arguments = ["unshare", "-m", "sh", "-c", MOUNTS % "\n".join(self.mounts(pod)), "sh", str(security["runAsUser"]),
                          str(security["runAsGroup"]), *arguments]
-        pod.process = subprocess.Popen(arguments, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **variables}, cwd="/", text=True,
-                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        variables["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+        pod.process = subprocess.Popen(arguments, env=variables, cwd="/", text=True, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         pod.readers = [threading.Thread(target=lambda: pod.log.extend(pod.process.stderr)),
                        threading.Thread(target=lambda: pod.lines.extend(pod.process.stdout))]
         for reader in pod.readers:
@@ -133,9 +135,10 @@ class Pods:
     def argument(self, pod, text, variables):
         text = re.sub(r"\$\((\w+)\)", lambda m: variables[m.group(1)], str(text))
         text = text.replace("0.0.0.0", pod.address)
-        text = re.sub(r"[\w-]+\.llm\.svc", lambda m: self.resolve(m.group(0)), text)
+        text = re.sub(r"[\w.-]+\.llm\.svc", lambda m: self.resolve(m.group(0)), text)
         for mount in [] if isolates() else pod.container.get("volumeMounts", []):
-            text = re.sub(rf"={re.escape(mount['mountPath'])}(?=/|$)", lambda m, name=mount["name"]: f"={self.volume(pod, name)}", text)
+            folder = self.volume(pod, mount["name"])
+            text = re.sub(rf"={re.escape(mount['mountPath'])}(?=/|$)", f"={folder}", text)
         return text
 
     def mounts(self, pod):
@@ -179,7 +182,12 @@ class Pods:
         """SIGTERM and the end, within the pod's grace period. Returns the exit code."""
         if pod.process.poll() is None:
             pod.process.send_signal(signal.SIGTERM)
-        code = pod.process.wait(pod.spec.get("terminationGracePeriodSeconds", 30) * SLOW)
+        return self.finish(pod, pod.spec.get("terminationGracePeriodSeconds", 30))
+
+    @staticmethod
+    def finish(pod, seconds=120):
+        """Waits for the end of the pod by itself. Returns the exit code; all output is then in its lines and its log."""
+        code = pod.process.wait(seconds * SLOW)
         for reader in pod.readers:
             reader.join()
         pod.process.stdout.close()

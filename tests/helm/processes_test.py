@@ -1,8 +1,10 @@
-"""What the containers of the chart run, as processes of this machine from the rendered arguments, with the rendered probes: a
-cluster of two groups answers, a rank that is killed starts again while the other one keeps its weights, and all end on SIGTERM."""
+"""What the containers of the chart run, as processes of this machine from the rendered arguments, with the rendered probes:
+a cluster of two groups answers, a rank that is killed or stands still starts again while the other one keeps its weights,
+the acceptance test passes, and all end on SIGTERM."""
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import unittest
@@ -21,6 +23,10 @@ def values():
     said["worker"]["stallSeconds"] = 1
     said["router"]["drainSeconds"] = 5
     return said
+
+
+def has_accept():
+    return " accept " in subprocess.run([BIN / "fathom", "--help"], capture_output=True, text=True).stdout
 
 
 class ProcessesTest(unittest.TestCase):
@@ -44,7 +50,8 @@ class ProcessesTest(unittest.TestCase):
             self.address = f"{router.address}:{router.ports()['grpc']}"
             wait_until(lambda: len(self.groups_up()) == 2, "both groups are up")
             self.ask()
-            self.assertEqual([sorted(w["rank"] for w in pods.event(g, "ready")["workers"]) for g in groups], [[0, 1], [2, 3]])
+            ranks = [sorted(w["rank"] for w in pods.event(g, "ready")["workers"]) for g in groups]
+            self.assertEqual(ranks, [[0, 1], [2, 3]])
             self.a_rank_dies(pods, groups[0], signal.SIGKILL, "worker-1 ended with 137")
             self.a_rank_dies(pods, groups[1], signal.SIGSTOP, "worker-1 has not answered for 1 s; it is killed")
             self.the_acceptance_test(docs, pods)
@@ -56,12 +63,14 @@ class ProcessesTest(unittest.TestCase):
 
     def ask(self):
         with grpc.insecure_channel(self.address) as channel:
-            answer = collect(pb_grpc.InferenceStub(channel).Generate(request(text="The capital of France is", max_tokens=4), timeout=60 * SLOW))
+            asked = request(text="The capital of France is", max_tokens=4)
+            answer = collect(pb_grpc.InferenceStub(channel).Generate(asked, timeout=60 * SLOW))
         self.assertIsNone(answer.error)
         self.assertIn("Paris", answer.text)
 
     def groups_up(self):
-        done = subprocess.run([BIN / "fathom", "status", "--json", "--server", self.address], capture_output=True, text=True, timeout=60)
+        command = [BIN / "fathom", "status", "--json", "--server", self.address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW)
         return {rank["group"] for rank in json.loads(done.stdout)["ranks"]} if done.returncode == 0 else set()
 
     def a_rank_dies(self, pods, group, how, line):
@@ -78,10 +87,43 @@ class ProcessesTest(unittest.TestCase):
         self.assertTrue(any(line in text for text in group.log), group.log)
 
     def the_acceptance_test(self, docs, pods):
-        if " accept " not in subprocess.run([BIN / "fathom", "--help"], capture_output=True, text=True).stdout:
+        if not has_accept():
             return
         pod = pods.start(charts.find(docs, "Pod", "acceptance"), "chat-fathom-acceptance")
-        self.assertEqual(pod.process.wait(120 * SLOW), 0, "".join(pod.log[-10:]))
+        self.assertEqual(pods.finish(pod), 0, "".join(pod.lines + pod.log))
+
+    def test_the_models_of_the_examples_fit(self):
+        """On the cards that the examples name, in their layout; the floor of the acceptance test is the plan's."""
+        for case, shape, card in (("7b-one-gpu", "deepseek-llm-7b", "24G"), ("33b-tp4", "deepseek-coder-33b", "h100"),
+                                  ("67b-two-nodes", "deepseek-llm-67b", "h100")):
+            worker = charts.CASES[case]["worker"]
+            layout = ["-tp", str(worker.get("tensorParallel", 1)), "-pp", str(worker.get("pipelineParallel", 1))]
+            command = [BIN / "fathom", "plan", "--model", TINY.parent / f"shapes/{shape}.json", "--gpu", card, *layout]
+            done = subprocess.run(command, capture_output=True, text=True)
+            with self.subTest(case=case):
+                self.assertEqual(done.returncode, 0, done.stderr)
+                floor = charts.CASES[case].get("acceptance", {}).get("floorMs")
+                if floor:
+                    self.assertRegex(done.stdout, rf"(?m)^ +1 at once +{floor} ms")
+
+    def test_every_rendered_flag_is_one_of_the_program(self):
+        helps = {}
+        for case in charts.CASES.keys() - {"lease"}:
+            for doc in filter(charts.pod_of, charts.render(case)):
+                container = charts.pod_of(doc)["containers"][0]
+                words = container["command"] + [a for a in container["args"][:1] if not a.startswith("-")]
+                if doc["kind"] == "Pod" and not has_accept():
+                    continue
+                if tuple(words) not in helps:
+                    helps[tuple(words)] = self.help(words)
+                for argument in container["args"]:
+                    if argument.startswith("--"):
+                        with self.subTest(case=case, program=words, argument=argument):
+                            self.assertRegex(helps[tuple(words)], rf"(?m)^ +(-\w+,)?{re.escape(argument.split('=')[0])}\b")
+
+    @staticmethod
+    def help(words):
+        return subprocess.run([BIN / words[0], *words[1:], "--help"], capture_output=True, text=True, check=True).stdout
 
     def test_a_bad_model_ends_the_container_with_its_code(self):
         """The kubelet then shows the code and the last line; nothing is started again and again in the pod."""

@@ -29,7 +29,8 @@ def validator(version, kind, api_version):
 
 @functools.cache
 def definitions(folder):
-    return referencing.Resource.from_contents(json.loads((folder / "_definitions.json").read_text())) @ referencing.Registry()
+    text = (folder / "_definitions.json").read_text()
+    return referencing.Resource.from_contents(json.loads(text)) @ referencing.Registry()
 
 
 def selected(selector, labels):
@@ -67,7 +68,8 @@ class RenderTest(unittest.TestCase):
 
     def test_a_misspelt_field_is_found(self):
         docs = render("67b-two-nodes") + render("all-on")
-        for kind, path in (("StatefulSet", ["spec", "template", "spec"]), ("ServiceMonitor", ["spec"]), ("PrometheusRule", ["spec"]),
+        for kind, path in (("StatefulSet", ["spec", "template", "spec"]), ("ServiceMonitor", ["spec"]),
+                           ("PrometheusRule", ["spec"]),
                            ("LeaderWorkerSet", ["spec", "leaderWorkerTemplate", "workerTemplate", "spec"])):
             found = [d for d in docs if d["kind"] == kind]
             doc = json.loads(json.dumps(found[0]))
@@ -129,7 +131,8 @@ class RenderTest(unittest.TestCase):
                 spec = pod_of(doc)
                 names = [v["name"] for v in spec.get("volumes", [])]
                 names += [c["metadata"]["name"] for c in doc["spec"].get("volumeClaimTemplates", [])]
-                used = {m["name"] for c in spec["containers"] + spec.get("initContainers", []) for m in c.get("volumeMounts", [])}
+                containers = spec["containers"] + spec.get("initContainers", [])
+                used = {m["name"] for c in containers for m in c.get("volumeMounts", [])}
                 self.assertEqual(sorted(names), sorted(used), doc["metadata"]["name"])
 
     def test_probes_and_services_name_ports_that_are_there(self):
@@ -187,7 +190,8 @@ class RenderTest(unittest.TestCase):
             for doc in filter(pod_of, render(case)):
                 for container in pod_of(doc)["containers"]:
                     hidden = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in container.get("env", [])
-                    self.assertNotEqual(hidden, "nvidia.com/gpu" in container["resources"]["limits"], doc["metadata"]["name"])
+                    has = "nvidia.com/gpu" in container["resources"]["limits"]
+                    self.assertNotEqual(hidden, has, doc["metadata"]["name"])
 
     def test_ranks_of_several_nodes(self):
         args = pod_of(find(render("67b-two-nodes"), "LeaderWorkerSet", "worker"))["containers"][0]["args"]
@@ -198,13 +202,15 @@ class RenderTest(unittest.TestCase):
         docs = render("33b-tp4")
         worker = pod_of(find(docs, "StatefulSet", "worker"))
         copy = worker["initContainers"][0]
-        self.assertEqual([*copy["command"], *copy["args"]], ["cp", "-RL", "/model-source/.", "/models/deepseek-coder-33b-instruct"])
+        self.assertEqual(copy["command"], ["cp"])
+        self.assertEqual(copy["args"], ["-RL", "/model-source/.", "/models/deepseek-coder-33b-instruct"])
         mount = next(m for m in worker["containers"][0]["volumeMounts"] if m["name"] == "model")
         self.assertTrue(mount["readOnly"])
         self.assertNotIn("subPath", mount)
         router = pod_of(find(docs, "Deployment", "router"))
         self.assertNotIn("initContainers", router)
-        self.assertEqual(router["volumes"], [{"name": "model", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}}])
+        claim = {"claimName": "models", "readOnly": True}
+        self.assertEqual(router["volumes"], [{"name": "model", "persistentVolumeClaim": claim}])
 
     def test_pods_end_after_their_drain(self):
         for _, docs in self.each():
@@ -219,10 +225,20 @@ class RenderTest(unittest.TestCase):
             monitors = [d for d in docs if d["kind"] == "ServiceMonitor"]
             self.assertEqual(len(monitors), 3)
             for monitor in monitors:
-                services = [d for d in docs if d["kind"] == "Service" and selected(monitor["spec"]["selector"], d["metadata"]["labels"])]
+                services = [d for d in docs if d["kind"] == "Service"]
+                services = [d for d in services if selected(monitor["spec"]["selector"], d["metadata"]["labels"])]
                 self.assertEqual(len(services), 1, monitor["metadata"]["name"])
                 ports = {p["name"] for p in services[0]["spec"]["ports"]}
                 self.assertLessEqual({e["port"] for e in monitor["spec"]["endpoints"]}, ports)
+
+    def test_the_acceptance_test_asks_each_process(self):
+        for case, pods in (("multi-group", ["worker-0", "worker-1", "worker-2"]),
+                           ("67b-two-nodes", ["worker-0", "worker-0-1"])):
+            args = pod_of(find(render(case), "Pod", "acceptance"))["containers"][0]["args"]
+            asked = next(a for a in args if a.startswith("--processes=")).removeprefix("--processes=").split(",")
+            ranks = [f"chat-fathom-{pod}.chat-fathom-worker.llm.svc:{8110 + i}" for pod in pods for i in range(4)]
+            scheduler = "chat-fathom-scheduler-0.chat-fathom-scheduler.llm.svc:8002"
+            self.assertEqual(asked, ["chat-fathom-router.llm.svc:8000", scheduler, *ranks])
 
     def test_a_change_of_the_chat_template_restarts_the_routers(self):
         sums = set()

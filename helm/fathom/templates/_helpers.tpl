@@ -68,6 +68,28 @@ labels:
 {{- default (base .Values.model.path) .Values.model.servedName -}}
 {{- end -}}
 
+{{/* HTTP addresses of the processes, with commas: the routers by their Service, and each scheduler and rank by its pod.
+     Pod I of group G of a LeaderWorkerSet has I behind its name, except the first one. */}}
+{{- define "fathom.processes" -}}
+{{- $name := include "fathom.fullname" . -}}
+{{- $w := .Values.worker -}}
+{{- $of := printf "%s.svc" .Release.Namespace -}}
+{{- $all := list (printf "%s-router.%s:%d" $name $of (int .Values.router.service.httpPort)) -}}
+{{- range $i := until (int .Values.scheduler.replicas) -}}
+{{- $port := int $.Values.scheduler.ports.metrics -}}
+{{- $all = append $all (printf "%s-scheduler-%d.%s-scheduler.%s:%d" $name $i $name $of $port) -}}
+{{- end -}}
+{{- range $group := until (int $w.groups) -}}
+{{- range $node := until (ternary $w.leaderWorkerSet.size 1 $w.leaderWorkerSet.enabled | int) -}}
+{{- $pod := printf "%s-worker-%d%s" $name $group (ternary (printf "-%d" $node) "" (gt $node 0)) -}}
+{{- range $rank := until (include "fathom.localRanks" $ | int) -}}
+{{- $all = append $all (printf "%s.%s-worker.%s:%d" $pod $name $of (add $w.ports.metrics $rank | int)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $all -}}
+{{- end -}}
+
 {{/* Ranks of a group, and those in one pod. */}}
 {{- define "fathom.ranks" -}}
 {{- mul .Values.worker.tensorParallel .Values.worker.pipelineParallel -}}
@@ -128,8 +150,8 @@ securityContext:
   {{- toYaml .Values.containerSecurityContext | nindent 2 }}
 {{- end -}}
 
-{{/* Variables of a container without a GPU. The CUDA image asks for all GPUs, and where NVIDIA's runtime is the node's default,
-     a pod that requests none would see them. */}}
+{{/* Variables of a container without a GPU. The CUDA image asks for all GPUs, and where NVIDIA's runtime is the default of
+     the node, a pod that requests none would see them. */}}
 {{- define "fathom.noGpuEnv" -}}
 {{- if eq .Values.worker.device "cuda" -}}
 - name: NVIDIA_VISIBLE_DEVICES
@@ -142,14 +164,15 @@ securityContext:
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ int64 . }}{{ end -}}
 {{- end -}}
 
-{{/* A probe: (dict "path" "/health/live" "port" "http" "every" 10 "failures" 3). */}}
+{{/* A probe of a path and a port, every so many seconds, which fails after so many: (list "/health/live" "http" 10 30). */}}
 {{- define "fathom.probe" -}}
+{{- $every := int (index . 2) -}}
 httpGet:
-  path: {{ .path }}
-  port: {{ .port }}
-periodSeconds: {{ .every }}
+  path: {{ index . 0 }}
+  port: {{ index . 1 }}
+periodSeconds: {{ $every }}
 timeoutSeconds: 5
-failureThreshold: {{ .failures }}
+failureThreshold: {{ div (add (int (index . 3)) (sub $every 1)) $every }}
 {{- end -}}
 
 {{/* Flags about the model that routers and workers share. */}}

@@ -9,24 +9,28 @@
 {{- end -}}
 {{- include "fathom.validateModel" . -}}
 {{- if and $cuda (or (gt (int $w.tensorParallel) 8) (gt (int $w.pipelineParallel) 8)) -}}
-{{- fail (printf "worker.tensorParallel=%v, worker.pipelineParallel=%v with worker.device=cuda: each is at most 8; use worker.groups for more copies"
-    $w.tensorParallel $w.pipelineParallel) -}}
+{{- $said := "worker.tensorParallel=%v, worker.pipelineParallel=%v with worker.device=cuda: each is at most 8; " -}}
+{{- fail (printf (print $said "use worker.groups for more copies") $w.tensorParallel $w.pipelineParallel) -}}
 {{- end -}}
 {{- if gt $ranks 64 -}}
-{{- fail (printf "worker.tensorParallel=%v times worker.pipelineParallel=%v: a group has at most 64 ranks" $w.tensorParallel $w.pipelineParallel) -}}
+{{- $said := "worker.tensorParallel=%v times worker.pipelineParallel=%v: a group has at most 64 ranks; use worker.groups" -}}
+{{- fail (printf $said $w.tensorParallel $w.pipelineParallel) -}}
 {{- end -}}
 {{- if gt (mul $ranks $w.groups) 4096 -}}
-{{- fail (printf "worker.groups=%v of %d ranks: a cluster has at most 4096 ranks; install a second release" $w.groups $ranks) -}}
+{{- $said := "worker.groups=%v of %d ranks: a cluster has at most 4096 ranks; install a second release" -}}
+{{- fail (printf $said $w.groups $ranks) -}}
 {{- end -}}
 {{- if hasKey (default dict $w.resources.limits) $w.gpuResource -}}
 {{- fail (printf "worker.resources.limits has %s: the chart sets it to the ranks of a pod; leave it out" $w.gpuResource) -}}
 {{- end -}}
 {{- if $w.leaderWorkerSet.enabled -}}
 {{- if not $cuda -}}
-{{- fail "worker.leaderWorkerSet.enabled with worker.device=cpu: ranks on the CPU share memory, so a group is in one pod; set worker.groups" -}}
+{{- $said := "worker.leaderWorkerSet.enabled with worker.device=cpu: ranks on the CPU share memory, " -}}
+{{- fail (print $said "so a group is in one pod; set worker.groups") -}}
 {{- end -}}
 {{- if mod $ranks $w.leaderWorkerSet.size -}}
-{{- fail (printf "worker.leaderWorkerSet.size=%v: the %d ranks of a group cannot be divided equally; give a divisor" $w.leaderWorkerSet.size $ranks) -}}
+{{- $said := "worker.leaderWorkerSet.size=%v: the %d ranks of a group cannot be divided equally; give a divisor" -}}
+{{- fail (printf $said $w.leaderWorkerSet.size $ranks) -}}
 {{- end -}}
 {{- end -}}
 {{- include "fathom.validateReplicas" . -}}
@@ -38,11 +42,12 @@
 {{- fail (printf "model.volume.claimName is missing: model.volume.type=%s reads a PersistentVolumeClaim" $v.type) -}}
 {{- end -}}
 {{- if and (eq $v.type "volume") (empty $v.source) -}}
-{{- fail "model.volume.source is missing: model.volume.type=volume needs the source of a volume, for example {nfs: {...}}" -}}
+{{- $said := "model.volume.source is missing: model.volume.type=volume needs the source of a volume, " -}}
+{{- fail (print $said "for example {nfs: {...}}") -}}
 {{- end -}}
 {{- if and (ne $v.type "image") (hasPrefix "/usr/local/share/fathom/" .Values.model.path) -}}
-{{- fail (printf "model.path=%s is in the image, and model.volume.type=%s mounts a volume there; set model.path, for example /models/deepseek-llm-7b-chat"
-    .Values.model.path $v.type) -}}
+{{- $said := "model.path=%s is in the image, and model.volume.type=%s mounts a volume there; set model.path, " -}}
+{{- fail (printf (print $said "for example /models/deepseek-llm-7b-chat") .Values.model.path $v.type) -}}
 {{- end -}}
 {{- if and (eq $v.type "image") $v.claimName -}}
 {{- fail (printf "model.volume.claimName=%s with model.volume.type=image: set the type to claim or copy" $v.claimName) -}}
@@ -52,10 +57,12 @@
 {{- define "fathom.validateReplicas" -}}
 {{- $s := .Values.scheduler -}}
 {{- if and (gt (int $s.replicas) 1) (not $s.lease.enabled) -}}
-{{- fail (printf "scheduler.replicas=%v: several schedulers need scheduler.lease.enabled, from which they take their terms; use 1" $s.replicas) -}}
+{{- $said := "scheduler.replicas=%v: several schedulers take their terms from scheduler.lease.enabled; use 1" -}}
+{{- fail (printf $said $s.replicas) -}}
 {{- end -}}
 {{- if and $s.lease.enabled (semverCompare "<0.3.0-0" .Chart.AppVersion) -}}
-{{- fail (printf "scheduler.lease.enabled: the scheduler of %s has no Lease; leave it off and use scheduler.replicas=1" .Chart.AppVersion) -}}
+{{- $said := "scheduler.lease.enabled: the scheduler of %s has no Lease; leave it off and use scheduler.replicas=1" -}}
+{{- fail (printf $said .Chart.AppVersion) -}}
 {{- end -}}
 {{- $a := .Values.router.autoscaling -}}
 {{- if gt (int $a.minReplicas) (int $a.maxReplicas) -}}

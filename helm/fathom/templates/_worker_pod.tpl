@@ -71,13 +71,13 @@ spec:
       # (docs/OPERATIONS.md, "Workers of one group"), so the limit of the kubelet is longer.
       # The start is over when the group is up: weights are loaded and all ranks are connected.
       startupProbe:
-        {{- include "fathom.probe" (dict "path" "/health/ready" "port" "metrics-0" "every" 5 "failures" (div (add $w.startSeconds 4) 5)) | nindent 8 }}
+        {{- include "fathom.probe" (list "/health/ready" "metrics-0" 5 $w.startSeconds) | nindent 8 }}
       # Fails if a step does not move. A rank that waits for work, for a scheduler or for a peer passes.
       livenessProbe:
-        {{- include "fathom.probe" (dict "path" "/health/progress" "port" "metrics-0" "every" 10 "failures" (div (add $w.stallSeconds 39) 10)) | nindent 8 }}
+        {{- include "fathom.probe" (list "/health/progress" "metrics-0" 10 (add $w.stallSeconds 30)) | nindent 8 }}
       # The group is up.
       readinessProbe:
-        {{- include "fathom.probe" (dict "path" "/health/ready" "port" "metrics-0" "every" 5 "failures" 2) | nindent 8 }}
+        {{- include "fathom.probe" (list "/health/ready" "metrics-0" 5 10) | nindent 8 }}
       resources:
         {{- include "fathom.workerResources" . | nindent 8 }}
       volumeMounts:
