@@ -33,7 +33,7 @@ constexpr Command kCommands[] = {
     {"accept", "the checklist after a rollout: versions, equalities, stress, latency",
      fathom::client::RunAccept},
     {"explain", "where the time of one request went", fathom::client::RunExplain},
-    {"profile", "trace a worker's next steps, host and device", fathom::client::RunProfile},
+    {"profile", "trace the next steps of the workers, host and device", fathom::client::RunProfile},
     {"bench", "measure latency or throughput", fathom::client::RunBench},
     {"replay", "a recording of the scheduler, through its core again", fathom::client::RunReplay},
     {"edge", "HAProxy in front of a router, for untrusted clients", fathom::client::RunEdge},

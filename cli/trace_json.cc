@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -60,21 +61,31 @@ Json ArgsOf(const StepTrace& step) {
           {"launch", step.graph ? "graph" : "eager"}};
 }
 
-Json Metadata(const char* what, int row, const std::string& name) {
-  return {{"ph", "M"}, {"name", what}, {"pid", 1}, {"tid", row}, {"args", {{"name", name}}}};
+Json Metadata(const char* what, int process, int row, const std::string& name) {
+  return {{"ph", "M"}, {"name", what}, {"pid", process}, {"tid", row}, {"args", {{"name", name}}}};
+}
+
+// Moves all times of a step to the clock of the axis.
+void Shift(int64_t us, StepTrace* step) {
+  for (TimeUs* time :
+       {&step->wait_from_us, &step->read_at_us, &step->submit_from_us, &step->submit_end_us,
+        &step->device_from_us, &step->device_end_us, &step->ready_at_us, &step->written_at_us}) {
+    *time += us;
+  }
 }
 
 // The slices of one row. A slice is cut to begin at or after the end of the previous one.
 class Slices {
  public:
-  Slices(Row row, TimeUs origin_us) : row_(row), origin_us_(origin_us), end_us_(origin_us) {}
+  Slices(int process, Row row, TimeUs origin_us)
+      : process_(process), row_(row), origin_us_(origin_us), end_us_(origin_us) {}
 
   void Add(std::string name, Span span, Json args) {
     const TimeUs from_us = std::max(span.from_us, end_us_);
     end_us_ = std::max(span.to_us, from_us);
     slices_.push_back({{"ph", "X"},
                        {"name", std::move(name)},
-                       {"pid", 1},
+                       {"pid", process_},
                        {"tid", int{row_}},
                        {"ts", from_us - origin_us_},
                        {"dur", end_us_ - from_us},
@@ -89,6 +100,7 @@ class Slices {
   }
 
  private:
+  const int process_;
   const Row row_;
   const TimeUs origin_us_;
   TimeUs end_us_;
@@ -103,12 +115,14 @@ int64_t Median(std::vector<int64_t> values) {
 
 }  // namespace
 
-Json TraceJson(const std::vector<StepTrace>& steps, const std::string& worker) {
-  const std::vector<Span> device = DeviceSpans(steps);
-  const TimeUs origin_us = OriginOf(steps, device);
-  Slices engine(kEngine, origin_us), computing(kDevice, origin_us), result(kResult, origin_us);
-  for (size_t i = 0; i < steps.size(); ++i) {
-    const StepTrace& step = steps[i];
+namespace {
+
+void AddSlices(const WorkerTrace& worker, int process, const std::vector<Span>& device,
+               TimeUs origin_us, std::vector<Json>* slices) {
+  Slices engine(process, kEngine, origin_us), computing(process, kDevice, origin_us),
+      result(process, kResult, origin_us);
+  for (size_t i = 0; i < worker.steps.size(); ++i) {
+    const StepTrace& step = worker.steps[i];
     engine.AddIfAny("read", {step.wait_from_us, step.read_at_us}, step);
     engine.AddIfAny("wait for room", {step.read_at_us, step.submit_from_us}, step);
     engine.AddIfAny("submit", {step.submit_from_us, step.submit_end_us}, step);
@@ -116,19 +130,53 @@ Json TraceJson(const std::vector<StepTrace>& steps, const std::string& worker) {
     result.AddIfAny("collect", {step.device_end_us, step.ready_at_us}, step);
     result.AddIfAny("write", {step.ready_at_us, step.written_at_us}, step);
   }
+  for (Slices* row : {&engine, &computing, &result}) row->MoveTo(slices);
+}
+
+void AddNames(const WorkerTrace& worker, int process, Json* events) {
+  events->push_back(Metadata("process_name", process, 0, worker.name));
+  Json place = Metadata("process_sort_index", process, 0, "");
+  place["args"] = {{"sort_index", process}};
+  events->push_back(std::move(place));
+  for (const auto& [row, name] : kRows) {
+    events->push_back(Metadata("thread_name", process, row, name));
+    Json order = Metadata("thread_sort_index", process, row, name);
+    order["args"] = {{"sort_index", int{row}}};
+    events->push_back(std::move(order));
+  }
+}
+
+}  // namespace
+
+ClockDifference BestDifference(const std::vector<ClockSample>& samples) {
+  const ClockSample& best = *std::ranges::min_element(
+      samples, {}, [](const ClockSample& s) { return s.received_us - s.sent_us; });
+  // The worker's clock was read at any time between sending and receiving.
+  const int64_t least_us = best.answered_us - best.received_us;
+  const int64_t most_us = best.answered_us - best.sent_us;
+  if (least_us <= 0 && most_us >= 0) return {};
+  return {(least_us + most_us) / 2, (most_us - least_us + 1) / 2};
+}
+
+Json TraceJson(std::vector<WorkerTrace> workers) {
+  std::vector<std::vector<Span>> device;
+  TimeUs origin_us = std::numeric_limits<TimeUs>::max();
+  for (WorkerTrace& worker : workers) {
+    for (StepTrace& step : worker.steps) Shift(-worker.clock_ahead_us, &step);
+    device.push_back(DeviceSpans(worker.steps));
+    if (worker.steps.empty()) continue;
+    origin_us = std::min(origin_us, OriginOf(worker.steps, device.back()));
+  }
   std::vector<Json> slices;
-  for (Slices* row : {&engine, &computing, &result}) row->MoveTo(&slices);
+  Json events = Json::array();
+  for (size_t i = 0; i < workers.size(); ++i) {
+    const int process = static_cast<int>(i) + 1;
+    AddNames(workers[i], process, &events);
+    AddSlices(workers[i], process, device[i], origin_us, &slices);
+  }
   std::stable_sort(slices.begin(), slices.end(), [](const Json& a, const Json& b) {
     return a["ts"].get<int64_t>() < b["ts"].get<int64_t>();
   });
-  Json events = Json::array();
-  events.push_back(Metadata("process_name", 0, worker));
-  for (const auto& [row, name] : kRows) {
-    events.push_back(Metadata("thread_name", row, name));
-    Json order = Metadata("thread_sort_index", row, name);
-    order["args"] = {{"sort_index", int{row}}};
-    events.push_back(std::move(order));
-  }
   for (Json& slice : slices) events.push_back(std::move(slice));
   return {{"displayTimeUnit", "ms"}, {"traceEvents", std::move(events)}};
 }

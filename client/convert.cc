@@ -238,6 +238,7 @@ RankStatus RankFromWire(const v1::RankStatus& from) {
   to.still_ms = from.still_ms();
   if (from.has_waits_for()) to.waits_for = from.waits_for();
   to.doing = from.doing();
+  to.address = from.address();
   return to;
 }
 

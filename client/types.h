@@ -229,7 +229,8 @@ struct RankStatus {
   uint64_t step_collectives = 0;
   int64_t still_ms = 0;  // Inside a step: the time without progress.
   std::optional<int32_t> waits_for;
-  std::string doing;  // The same in words.
+  std::string doing;    // The same in words.
+  std::string address;  // host:port of the worker's own port; empty: not known.
 };
 
 // The end of a part of a rank's start; times count from the begin of the group's start.

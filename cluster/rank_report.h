@@ -19,8 +19,9 @@ struct RankReport {
   Phase phase = Phase::kUnspecified;
   StepId step;  // The step in work, or the last one.
   RankWork work;
-  int64_t still_us = 0;    // Inside a step: the time without progress.
-  int32_t waits_for = -1;  // The rank that this one waits for; -1: none.
+  int64_t still_us = 0;      // Inside a step: the time without progress.
+  int32_t waits_for = -1;    // The rank that this one waits for; -1: none.
+  std::string address = {};  // host:port of the worker's own port, for tools.
   bool operator==(const RankReport&) const = default;
 };
 inline constexpr size_t kRankReportsMax = 1024;  // The ranks that a scheduler tells about.

@@ -155,6 +155,7 @@ void ReportToWire(const RankReport& from, pb::RankReport* to) {
   to->set_step_collectives(from.work.step_collectives);
   to->set_still_us(from.still_us);
   to->set_waits_for(from.waits_for + 1);
+  to->set_address(from.address);
 }
 
 RankReport ReportFromWire(const pb::RankReport& from) {
@@ -167,7 +168,8 @@ RankReport ReportFromWire(const pb::RankReport& from) {
       .step = StepId{from.step()},
       .work = {static_cast<Activity>(from.activity()), from.layer() - 1, from.step_collectives()},
       .still_us = from.still_us(),
-      .waits_for = from.waits_for() - 1};
+      .waits_for = from.waits_for() - 1,
+      .address = from.address()};
 }
 
 ClusterStats StatsFromWire(const pb::Stats& from) {

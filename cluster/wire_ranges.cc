@@ -258,6 +258,7 @@ constexpr WireRange kOtherRanges[] = {
     {"RankReport.step_collectives", -kAny, kAny},
     {"RankReport.still_us", 0, kTimeUsMax},
     {"RankReport.waits_for", 0, kRankMax + 1},
+    {"RankReport.address", 0, kNameBytes + 64},
     {"Group.term", 0, kNumberMax},
     {"Group.epoch", 0, kNumberMax},
     {"Group.tp", 1, kGroupRanksMax},

@@ -26,7 +26,8 @@ Json RankJson(const RankStatus& rank) {
           {"step_collectives", rank.step_collectives},
           {"still_ms", rank.still_ms},
           {"waits_for", rank.waits_for ? Json(*rank.waits_for) : Json(nullptr)},
-          {"doing", rank.doing}};
+          {"doing", rank.doing},
+          {"address", rank.address}};
 }
 
 Json StartJson(const GroupTimeline& start) {

@@ -14,7 +14,7 @@ namespace fathom::router {
 
 struct RequestLogOptions {
   size_t requests_max = 10'000;
-  size_t bytes_max = size_t{16} << 20;
+  size_t bytes_max = size_t{32} << 20;
   size_t message_bytes_max = 512;  // Of an error; the rest is cut.
 };
 

@@ -142,6 +142,11 @@ class Session {
   std::string outcome() const;
   // What is known of the request until `now`.
   RequestReport Report(TimeUs now) const;
+  // Makes the report of a stream that has ended; `complete`: it will not change any more. Called
+  // once.
+  RequestReport LastReport(TimeUs now, bool* complete);
+  // The scheduler's end came after LastReport, whose report was not complete; true only once.
+  bool TakeOwedReport();
   // It is one more stream of a request that had ended before; its report is that of the first.
   bool repeats() const;
 
@@ -190,6 +195,7 @@ class Session {
   FinishedRequest Finished(const FinishEvent& event) const;
   bool AllFinished() const;
   std::string Outcome() const;
+  RequestReport MakeReport(TimeUs now) const;
   bool AllSent() const;
   // The prompt tokens that were already in the KV cache. REQUIRES: the session was accepted.
   int32_t CachedTokens() const;
@@ -223,6 +229,7 @@ class Session {
   ClientState client_state_;
   TimeUs begun_us_;  // When the first session of the request was made.
   bool repeats_ = false;
+  bool report_owed_ = false;  // LastReport was not complete.
   int32_t submits_ = 0;
   int64_t first_token_after_us_ = -1;  // From begun_us_, also of the session that was continued.
   TimeUs first_token_us_ = 0;

@@ -149,6 +149,26 @@ std::string Session::Outcome() const {
 
 RequestReport Session::Report(TimeUs now) const {
   std::lock_guard lock(mutex_);
+  return MakeReport(now);
+}
+
+// After a stop string the scheduler's end is still to come.
+RequestReport Session::LastReport(TimeUs now, bool* complete) {
+  std::lock_guard lock(mutex_);
+  RequestReport report = MakeReport(now);
+  report_owed_ = !sequences_.empty() && sequences_[0].end && !repeats_ &&
+                 sequences_[0].end->event.reason == FinishReason::kStopString &&
+                 !sequences_[0].end->by_scheduler;
+  *complete = !report_owed_;
+  return report;
+}
+
+bool Session::TakeOwedReport() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(report_owed_, false);
+}
+
+RequestReport Session::MakeReport(TimeUs now) const {
   RequestReport report;
   report.key = key_;
   report.trace = trace_;

@@ -134,23 +134,27 @@ void Sessions::EndExplains() {
 
 void Sessions::NoteGone(const SessionPtr& session, TimeUs now) {
   if (session->repeats()) return;  // The report of the first stream stays.
-  RequestReport report = session->Report(now);
-  report.ended_us = now;
-  // After a stop string the scheduler's end is still to come; NoteFinished tells it then.
-  const bool complete = report.timings || report.outcome != "STOP_STRING";
+  RequestReport report;
+  bool complete = false;
+  {
+    // The report is made under the lock, so that NoteFinished in another thread, which comes when
+    // the session has the scheduler's end, finds it in the log if it is owed.
+    std::lock_guard lock(mutex_);
+    report = session->LastReport(now, &complete);
+    report.ended_us = now;
+    log_.Add(report);
+  }
   if (reports_ != nullptr && complete) reports_->Ended(report);
-  std::lock_guard lock(mutex_);
-  log_.Add(std::move(report));
 }
 
 void Sessions::NoteFinished(const SessionPtr& session, TimeUs now) {
   RequestReport report;
   {
     std::lock_guard lock(mutex_);
-    const RequestReport* before = log_.Find(session->key());
-    if (before == nullptr || before->timings) return;  // NoteGone comes later, or it came again.
+    if (!session->TakeOwedReport()) return;  // NoteGone is still to come, and has the timings then.
     report = session->Report(now);
-    report.ended_us = before->ended_us;
+    const RequestReport* before = log_.Find(session->key());
+    report.ended_us = before != nullptr ? before->ended_us : now;
     log_.Add(report);
   }
   if (reports_ != nullptr) reports_->Ended(report);

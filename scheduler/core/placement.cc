@@ -78,9 +78,9 @@ Sequence* Placement::FirstFor(const Group& group) const {
 }
 
 WaitLimit Placement::LimitOf(const Group& group) const {
+  if (group.free_slots.empty()) return WaitLimit::kSlots;
   const Sequence* first = FirstFor(group);
   if (first == nullptr) return WaitLimit::kNoGroup;
-  if (group.free_slots.empty()) return WaitLimit::kSlots;
   return HasRoom(group, *first) ? WaitLimit::kOther : WaitLimit::kBlocks;
 }
 

@@ -65,7 +65,8 @@ std::vector<RankReport> WorkerGroups::ReportsOf(GroupId id, const Group& group, 
                        .step = worker.step,
                        .work = worker.work,
                        .still_us = still_us,
-                       .waits_for = WaitsFor(group, rank, still_us)});
+                       .waits_for = WaitsFor(group, rank, still_us),
+                       .address = worker.hello.worker->health_address});
   }
   return reports;
 }

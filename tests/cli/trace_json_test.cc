@@ -62,7 +62,7 @@ std::map<std::string, std::vector<Json>> RowsOf(const std::string& text) {
 }
 
 TEST(TraceJsonTest, AStepInThreeRows) {
-  auto rows = RowsOf(TraceJson({DecodeStep(5, 1'000'040)}, "worker x").dump());
+  auto rows = RowsOf(TraceJson({{"worker x", {DecodeStep(5, 1'000'040)}}}).dump());
   ASSERT_EQ(rows.size(), 3u);
   ASSERT_EQ(rows["engine"].size(), 2u);
   EXPECT_EQ(rows["engine"][0]["name"], "read");
@@ -92,7 +92,7 @@ TEST(TraceJsonTest, NamesTellTheRows) {
   prefill.decode_rows = 0;
   StepTrace empty = DecodeStep(3, 500);
   empty.chunks = empty.decode_rows = 0;
-  auto rows = RowsOf(TraceJson({mixed, prefill, empty}, "w").dump());
+  auto rows = RowsOf(TraceJson({{"w", {mixed, prefill, empty}}}).dump());
   ASSERT_EQ(rows["device"].size(), 3u);
   EXPECT_EQ(rows["device"][0]["name"], "prefill 700 + decode 8");
   EXPECT_EQ(rows["device"][1]["name"], "prefill 512");
@@ -108,7 +108,7 @@ TEST(TraceJsonTest, AnEndThatWasSeenLateIsMovedAndKeepsItsDuration) {
   StepTrace second = DecodeStep(2, 180);
   second.device_from_us = 200;
   second.device_end_us = 270;
-  auto rows = RowsOf(TraceJson({first, second}, "w").dump());
+  auto rows = RowsOf(TraceJson({{"w", {first, second}}}).dump());
   EXPECT_EQ(rows["device"][0]["ts"], 70);
   EXPECT_EQ(rows["device"][0]["dur"], 70);
   EXPECT_EQ(rows["device"][1]["ts"], 140);
@@ -116,8 +116,38 @@ TEST(TraceJsonTest, AnEndThatWasSeenLateIsMovedAndKeepsItsDuration) {
 }
 
 TEST(TraceJsonTest, NothingIsStillATrace) {
-  EXPECT_TRUE(RowsOf(TraceJson({}, "\"quoted\"\n").dump()).empty());
+  EXPECT_TRUE(RowsOf(TraceJson({{"\"quoted\"\n", {}}}).dump()).empty());
   EXPECT_EQ(TraceText({}), "no steps");
+}
+
+// The second worker's clock is 5,000 us ahead; on the axis its step begins 10 us after the first's.
+TEST(TraceJsonTest, SeveralWorkersShareOneAxis) {
+  const Json all =
+      TraceJson({{"rank 0", {DecodeStep(5, 1040)}}, {"rank 1", {DecodeStep(5, 6050)}, 5000}});
+  std::map<int, std::string> names;
+  std::map<int, int64_t> begins;
+  int64_t last_ts = 0;
+  for (const Json& event : all["traceEvents"]) {
+    if (event["name"] == "process_name") names[event["pid"]] = event["args"]["name"];
+    if (event["ph"] != "X") continue;
+    EXPECT_GE(event["ts"].get<int64_t>(), last_ts);
+    last_ts = event["ts"];
+    if (event["name"] == "read") begins[event["pid"]] = event["ts"];
+  }
+  EXPECT_EQ(names, (std::map<int, std::string>{{1, "rank 0"}, {2, "rank 1"}}));
+  EXPECT_EQ(begins, (std::map<int, int64_t>{{1, 0}, {2, 10}}));
+}
+
+TEST(ClockDifferenceTest, TheShortestRoundTripDecides) {
+  const std::vector<ClockSample> samples = {
+      {100, 9000, 900}, {1000, 8050, 1100}, {2000, 9400, 2700}};
+  EXPECT_EQ(BestDifference(samples).ahead_us, 7000);
+  EXPECT_EQ(BestDifference(samples).error_us, 50);
+  EXPECT_EQ(BestDifference({{1000, 400, 1100}}).ahead_us, -650);
+  // One machine's clock, whatever the round trips are.
+  for (const TimeUs answered : {1000, 1010, 1100}) {
+    EXPECT_EQ(BestDifference({{1000, answered, 1100}}).ahead_us, 0);
+  }
 }
 
 TEST(TraceJsonTest, TextSumsUp) {
@@ -146,7 +176,7 @@ TEST(TraceJsonTest, PropertyRowsAreInOrderAndEveryStepIsThere) {
       cursor_us += below(120);
       steps.push_back(step);
     }
-    auto rows = RowsOf(TraceJson(steps, "w").dump());
+    auto rows = RowsOf(TraceJson({{"w", steps}}).dump());
     ASSERT_EQ(rows["device"].size(), steps.size());
     for (size_t i = 0; i < steps.size(); ++i) {
       ASSERT_EQ(rows["device"][i]["args"]["step"], steps[i].step.value);

@@ -86,6 +86,7 @@ Hello SchedulerHello() {
        .epoch = EpochId{4},
        .us = 100,
        .ranks = {{1, "me", "host", {{StartPhase::kConnected, 50, 0}}}}}};
+  hello.scheduler->explains = true;
   return hello;
 }
 
@@ -103,8 +104,10 @@ TEST(StreamWire, Route) {
   submit.deadline_us = 5'000;
   submit.replay = true;
   submit.age_us = 1'000;
+  submit.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
   ExpectSame<pb::RouteUp>(submit);
   ExpectSame<pb::RouteUp>(Suspend{AttemptId{1}, {"tenant", "request"}});
+  ExpectSame<pb::RouteUp>(ExplainAsk{5, {"tenant", "request"}});
   ExpectSame<pb::RouteUp>(Close{{"tenant", "request"}, 1, 2, FinishReason::kStopString});
 
   ExpectSame<pb::RouteDown>(SchedulerHello());
@@ -126,9 +129,17 @@ TEST(StreamWire, Route) {
                   .step = StepId{3},
                   .work = {Activity::kStageMessage, -1, 4},
                   .still_us = 5,
-                  .waits_for = 0}};
+                  .waits_for = 0,
+                  .address = "h:8010"}};
   ExpectSame<pb::RouteDown>(stats);
   ExpectSame<pb::RouteDown>(Resign{TermId{4}});
+  ExpectSame<pb::RouteDown>(Explained{.ask = 7,
+                                      .found = true,
+                                      .timings = {.queue_us = 3, .phase = RequestPhase::kQueued},
+                                      .prompt_tokens = 4,
+                                      .generated_tokens = 5,
+                                      .max_tokens = 6});
+  ExpectSame<pb::RouteDown>(Explained{.ask = 8});
 }
 
 TEST(StreamWire, RefusalsAndFramesKeepStatusAndDetail) {

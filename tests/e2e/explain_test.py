@@ -1,6 +1,8 @@
 """`fathom explain` and Explain against real clusters: a request behind a full batch, a preempted one, one that runs, one that failed."""
 import itertools
 import json
+import os
+import signal
 import subprocess
 import unittest
 
@@ -109,6 +111,20 @@ class Explain(unittest.TestCase):
             self.assertEqual((by_second.outcome, by_second.stays_total), ("RUNNING", 2))
             second.close()
             stream.cancel()
+
+
+    def test_the_time_under_an_earlier_scheduler_is_a_part(self):
+        with Cluster() as c:
+            stream = c.client.stub.Generate(request(ids=[0, 3, 73], max_tokens=400, ignore_eos=True, request_id="r"), timeout=300)
+            while not next(stream).tokens.ids:
+                pass
+            os.kill(c.ready["scheduler_pid"], signal.SIGKILL)
+            self.assertEqual([m.finish.position for m in stream if m.WhichOneof("event") == "finish"], [400])
+            answer = self.known(c, "r")
+            self.assertGreater(answer["parts_us"]["earlier"], 0)
+            self.assertGreater(answer["parts_us"]["replay"], 0)
+            self.assertGreaterEqual(answer["submits"], 2)
+            self.assertIn("or a new scheduler leads", self.explain(c, "r"))
 
 
 class Tool(unittest.TestCase):

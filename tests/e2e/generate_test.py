@@ -297,6 +297,26 @@ class Generate(unittest.TestCase):
             for before, after in zip(row, row[1:]):
                 self.assertLessEqual(before["ts"] + before["dur"], after["ts"])
 
+    def check_profile_of_all_ranks(self):
+        """Without --worker: every rank that the router knows, on one clock."""
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder, "trace.json")
+            done = subprocess.run([BIN / "fathom", "profile", "--steps", "20", "--server", f"127.0.0.1:{self.cluster.ready['grpc_port']}",
+                                   "--out", out], capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertRegex(done.stdout, r"(?m)^group 1 rank 0 on .*: 20 steps in ")
+            self.assertRegex(done.stdout, r"(?m)^group 1 rank 1 on .*: 20 steps in ")
+            events = json.loads(out.read_text(encoding="utf-8"))["traceEvents"]
+        names = {e["pid"]: e["args"]["name"].split(" on ")[0] for e in events if e["name"] == "process_name"}
+        self.assertEqual(names, {1: "group 1 rank 0", 2: "group 1 rank 1"})
+        device = {pid: {e["args"]["step"]: e for e in events if e["ph"] == "X" and e["pid"] == pid and e["tid"] == 2} for pid in names}
+        common = set(device[1]) & set(device[2])
+        self.assertTrue(common)
+        for step in common:  # The ranks of a stage meet in each step.
+            one, two = device[1][step], device[2][step]
+            self.assertLess(one["ts"], two["ts"] + two["dur"])
+            self.assertLess(two["ts"], one["ts"] + one["dur"])
+
     def test_profile_traces_steps_while_a_request_streams(self):
         stop = threading.Event()
 
@@ -308,6 +328,7 @@ class Generate(unittest.TestCase):
         try:
             for worker in self.cluster.ready["workers"]:
                 self.check_profile(f"127.0.0.1:{worker['port']}")
+            self.check_profile_of_all_ranks()
         finally:
             stop.set()
             streaming.join()

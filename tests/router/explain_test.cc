@@ -198,6 +198,50 @@ TEST_F(ExplainTest, AResumedRequestCountsFromItsFirstStream) {
   EXPECT_EQ(Now("a").whole_us, 1500);
 }
 
+TEST_F(ExplainTest, EachStreamOfARequestIsReportedOnce) {
+  struct Reports final : ReportSink {
+    std::vector<std::string> outcomes;
+    void Ended(const RequestReport& report) override { outcomes.push_back(report.outcome); }
+  } reports;
+  Sessions sessions({}, &clock_, &link_, &TinyTokenizer(), &counts_, &reports);
+  link_.set_current(StreamId{1});
+  sessions.OnUp(StreamId{1}, TinyFacts());
+  const auto accept = [&] {
+    const AttemptId attempt = link_.TakeSubmits().at(0).attempt;
+    sessions.OnAccepted({.attempt = attempt, .request_id = "a", .seed = 7});
+    return attempt;
+  };
+  auto first = std::make_shared<TestClient>(&sessions);
+  first->Begin(*sessions.Create(Request("a"), first));
+  fathom::Frame frame = Frame(accept(), 0, {3, 4});
+  sessions.OnFrames(StreamId{1}, {&frame, 1});
+  sessions.HangUp(first->session());
+  sessions.Gone(first->session());
+  auto second = std::make_shared<TestClient>(&sessions);
+  second->Begin(*sessions.Resume({"default", "a"}, {2}, second));
+  frame = End(Frame(accept(), 2, {5}), FinishReason::kLength);
+  sessions.OnFrames(StreamId{1}, {&frame, 1});
+  EXPECT_EQ(reports.outcomes, std::vector<std::string>{"SUSPENDED"});
+  sessions.Gone(second->session());
+  EXPECT_EQ(reports.outcomes, (std::vector<std::string>{"SUSPENDED", "LENGTH"}));
+}
+
+TEST_F(ExplainTest, ASchedulerOfAnEarlierBuildGetsNoTraceAndIsNotAsked) {
+  const std::string trace = "4bf92f3577b34da6a3ce929d0e0e4736", span = "00f067aa0ba902b7";
+  SchedulerFacts facts = TinyFacts();
+  facts.explains = false;
+  link_.set_current(stream_ = StreamId{1});
+  sessions_.OnUp(stream_, facts);
+  AdmittedRequest admitted = Request("a");
+  admitted.trace.context = {trace, span, true};
+  const auto client = Start(std::move(admitted));
+  EXPECT_EQ(AcceptAll().at(0).traceparent, "");
+  EXPECT_TRUE(Ask("a").has_value());
+  Up();
+  EXPECT_EQ(AcceptAll().at(0).traceparent, "00-" + trace + "-" + span + "-01");
+  EXPECT_FALSE(Ask("a").has_value());
+}
+
 RequestReport ReportOf(const std::string& id, const std::string& message = "") {
   RequestReport report;
   report.key = {"", id};
@@ -212,6 +256,14 @@ TEST(RequestLog, KeepsTheLastOnesWithinItsNumberAndItsBytes) {
   EXPECT_EQ(log.Find({"", "b"}), nullptr);
   EXPECT_NE(log.Find({"", "a"}), nullptr);
   EXPECT_NE(log.Find({"", "d"}), nullptr);
+
+  RequestLog usual({});
+  for (int i = 0; i < 10'001; ++i) {
+    RequestReport report = ReportOf(fmt::format("{:032}", i), std::string(100, 'x'));
+    report.timings.emplace();
+    usual.Add(std::move(report));
+  }
+  EXPECT_EQ(usual.size(), 10'000u);
 
   RequestLog small({.requests_max = 1000, .bytes_max = 20'000, .message_bytes_max = 100});
   for (int i = 0; i < 1000; ++i) small.Add(ReportOf(std::to_string(i), std::string(5000, 'x')));

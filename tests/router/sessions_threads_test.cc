@@ -135,6 +135,77 @@ TEST(SessionsThreads, EveryAnswerIsExact) {
   EXPECT_TRUE(link.resets().empty());
 }
 
+class Reports final : public ReportSink {
+ public:
+  void Ended(const RequestReport& report) override {
+    std::lock_guard lock(mutex_);
+    reports_.push_back(report);
+  }
+  std::vector<RequestReport> Take() {
+    std::lock_guard lock(mutex_);
+    return std::exchange(reports_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<RequestReport> reports_;
+};
+
+// After a stop string the client's stream ends and the scheduler's timings come, at the same moment
+// in two threads. The report has the timings whichever is first, and it is given out once.
+TEST(SessionsThreads, AReportGetsItsTimingsWhicheverEndIsFirst) {
+  constexpr int kRounds = 300;
+  const RealClock clock;
+  SessionObserver observer;
+  for (int round = 0; round < kRounds; ++round) {
+    FakeLink link;
+    Reports reports;
+    Sessions sessions({}, &clock, &link, &TinyTokenizer(), &observer, &reports);
+    link.set_current(StreamId{1});
+    sessions.OnUp(StreamId{1}, TinyFacts());
+    AdmittedRequest admitted;
+    admitted.record.key = {"default", "r"};
+    admitted.record.prompt_ids = {1, 2, 3};
+    admitted.record.request.stop.max_tokens = 100;
+    admitted.text.stop_strings = {"fox"};
+    auto sink = std::make_shared<TestClient>(&sessions);
+    sink->Begin(*sessions.Create(std::move(admitted), sink));
+    fathom::Frame frame;
+    frame.attempt = link.TakeSubmits().at(0).attempt;
+    sessions.OnAccepted({.attempt = frame.attempt});
+    frame.ids = Ids("the fox jumps");
+    sessions.OnFrames(StreamId{1}, {&frame, 1});
+    ASSERT_TRUE(sink->seen().over());
+
+    fathom::Frame end;
+    end.attempt = frame.attempt;
+    end.finish = FrameFinish{FinishReason::kStopString, {}};
+    end.timings = RequestTimings{.queue_us = 1, .phase = RequestPhase::kEnded};
+    std::atomic<int> waiting = 3;
+    const auto at_once = [&](const std::function<void()>& run) {
+      return std::thread([&waiting, run] {
+        for (--waiting; waiting > 0;) std::this_thread::yield();
+        run();
+      });
+    };
+    std::thread threads[] = {at_once([&] { sessions.Gone(sink->session()); }), at_once([&] {
+                               sessions.OnFrames(StreamId{1}, {&end, 1});
+                             }),
+                             at_once([&] {
+                               sessions.Explain({"default", "r"}, [](const auto&) {});
+                             })};
+    for (std::thread& thread : threads) thread.join();
+    const std::vector<RequestReport> given = reports.Take();
+    ASSERT_EQ(given.size(), 1u) << "round " << round;
+    ASSERT_TRUE(given[0].timings.has_value()) << "round " << round;
+    bool known = false;
+    sessions.Explain({"default", "r"}, [&](const absl::StatusOr<RequestReport>& report) {
+      known = report.ok() && report->timings.has_value();
+    });
+    ASSERT_TRUE(known) << "round " << round;
+  }
+}
+
 // Threads make streams at the same moment. There are never more streams than the limit, and of
 // several requests with different bodies and the same idempotency key only one gets a stream.
 TEST(SessionsThreads, TheStreamLimitAndAnIdempotencyKeyHoldForCallsAtOneMoment) {

@@ -186,6 +186,33 @@ TEST_F(CoreTimings, AReplayCountsItsTimeUnderEarlierSchedulers) {
   EXPECT_EQ(timings.WholeUs(), 9000 + 200);
 }
 
+TEST_F(CoreTimings, ExplainSaysWhatIsKnownUntilNowAndChangesNothing) {
+  GroupLimits limits = CoreHarness::Limits();
+  limits.slots = 1;
+  Start(limits);
+  Submit(1, 3, 10);
+  Submit(2, 3, 2);
+  RunOne(100);
+  RunOne(100);
+  harness_.now += 50;
+  const Explained running = harness_.core.Explain({"", "r1"}, harness_.now);
+  EXPECT_TRUE(running.found);
+  EXPECT_EQ(running.timings.phase, RequestPhase::kDecode);
+  EXPECT_EQ(running.timings.WholeUs(), 250);
+  EXPECT_EQ(running.generated_tokens, 2);
+  EXPECT_EQ(running.max_tokens, 10);
+  const Explained waiting = harness_.core.Explain({"", "r2"}, harness_.now);
+  EXPECT_EQ(waiting.timings.phase, RequestPhase::kQueued);
+  EXPECT_EQ(Behind(waiting.timings.queue_behind_us, WaitLimit::kSlots), 250);
+  for (const Explained& each : {running, waiting}) {
+    EXPECT_EQ(sim::WrongTimings(each.timings), "");
+  }
+  EXPECT_EQ(harness_.core.Explain({"", "r2"}, harness_.now), waiting);
+  EXPECT_FALSE(harness_.core.Explain({"", "nobody"}, harness_.now).found);
+  RunAll(100);
+  EXPECT_EQ(harness_.core.Explain({"", "r2"}, harness_.now + 999).timings, Timings(2));
+}
+
 TEST_F(CoreTimings, AFailedRequestHasItsTimings) {
   Start(CoreHarness::Limits());
   Record record = MakeRecord("r1", 3, 20);

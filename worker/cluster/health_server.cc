@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "cluster/worker_wire.h"
+#include "common/clock.h"
 #include "worker.pb.h"
 
 namespace fathom::worker {
@@ -100,6 +101,11 @@ absl::StatusOr<std::unique_ptr<HealthServer>> HealthServer::Start(Listener liste
                          [tools = &impl->tools](const auto& call, const auto& request) {
                            tools->Trace(call, request);
                          });
+  impl->server.AddMethod("/fathom.worker.v1.WorkerTools/Clock", [](const auto& call, const auto&) {
+    v1::ClockReply reply;
+    reply.set_now_us(RealClock().Now());  // The clock of the engine's step times.
+    call->Reply(rpc::ToBuffer(reply.SerializeAsString()));
+  });
   FATHOM_RETURN_IF_ERROR(impl->server.Start(std::move(listener)));
   return std::unique_ptr<HealthServer>(new HealthServer(std::move(impl)));
 }

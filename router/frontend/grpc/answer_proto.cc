@@ -178,6 +178,7 @@ void FillRank(const RankReport& from, v1::RankStatus* to) {
   to->set_still_ms(from.still_us / 1000);
   if (from.waits_for >= 0) to->set_waits_for(from.waits_for);
   to->set_doing(DescribeWork(from));
+  to->set_address(from.address);
 }
 
 void FillStart(const GroupStart& from, v1::GroupStart* to) {
