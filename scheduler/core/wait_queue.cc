@@ -200,6 +200,11 @@ std::vector<Sequence*> WaitQueue::Expire(TimeUs now) {
     line.entries.merge(entries);
   }
   std::vector<Sequence*> over;
+  // Every event comes here, so the sequences are visited only if a model's time is over.
+  const bool ends = std::ranges::any_of(models_, [&](const auto& model) {
+    return model.second.end_us != 0 && model.second.end_us <= now;
+  });
+  if (!ends) return over;
   ForEach([&](Sequence& sequence) {
     const auto model = models_.find(std::get<WaitingState>(sequence.state).model);
     if (model == models_.end() || model->second.end_us == 0 || model->second.end_us > now) return;
