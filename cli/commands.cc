@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <ctime>
 #include <fstream>
 #include <string_view>
 
@@ -50,6 +51,15 @@ absl::StatusOr<std::vector<TokenId>> ParseIds(const std::string& text) {
     ids.push_back(id);
   }
   return ids;
+}
+
+std::string NowUtc() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[64] = {};
+  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts);
+  return text;
 }
 
 int Fail(const std::string& command, const absl::Status& status) {

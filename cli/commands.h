@@ -44,6 +44,9 @@ std::vector<std::string> SplitCommas(const std::string& text);
 // Parses "1,2,3". INVALID_ARGUMENT names the word that is not a token id.
 absl::StatusOr<std::vector<TokenId>> ParseIds(const std::string& text);
 
+// "2026-12-01 06:14:59 UTC", for reports.
+std::string NowUtc();
+
 // Prints the error in one line on stderr and returns the matching exit code.
 int Fail(const std::string& command, const absl::Status& status);
 

@@ -262,7 +262,8 @@ class Client::Impl {
   static absl::Status At(const Server& server, const grpc::Status& status) {
     absl::Status result = FromGrpc(status);
     if (result.code() != absl::StatusCode::kUnavailable || DetailOf(result)) return result;
-    return Annotate(result, fmt::format("router {}", server.address));
+    return Annotate(result, fmt::format("router {} does not answer; start it, or name another one",
+                                        server.address));
   }
 
   // Waits until the next server is connected, at most `ms`. It is not a plain sleep, because

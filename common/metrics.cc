@@ -107,11 +107,9 @@ prometheus::ClientMetric WithLabels(const Metrics::Labels& labels) {
 }
 
 prometheus::MetricFamily BuildInfo(const std::string& prefix) {
-  const std::string build = BuildVersion();
-  const size_t plus = std::min(build.find('+'), build.size());
+  const BuildParts build = OwnBuild();
   prometheus::ClientMetric metric =
-      WithLabels({{"version", build.substr(0, plus)},
-                  {"commit", build.substr(std::min(plus + 1, build.size()))}});
+      WithLabels({{"version", build.version}, {"commit", build.commit}});
   metric.gauge.value = 1;
   return {prefix + "build_info",
           "1: the build of this process.",

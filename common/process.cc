@@ -184,4 +184,10 @@ std::string Sha256Hex(const std::string& bytes) {
 
 std::string BuildVersion() { return FATHOM_BUILD_VERSION; }
 
+BuildParts OwnBuild() {
+  const std::string build = BuildVersion();
+  const size_t plus = std::min(build.find('+'), build.size());
+  return {build.substr(0, plus), build.substr(std::min(plus + 1, build.size()))};
+}
+
 }  // namespace fathom

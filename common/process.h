@@ -70,5 +70,10 @@ std::string Sha256Hex(const std::string& bytes);
 
 // "<version>+<git hash>" of the build.
 std::string BuildVersion();
+// The same in its two parts.
+struct BuildParts {
+  std::string version, commit;
+};
+BuildParts OwnBuild();
 
 }  // namespace fathom

@@ -27,7 +27,7 @@ absl::StatusOr<std::unique_ptr<RotatingFile>> RotatingFile::Open(std::string pat
 
 absl::Status RotatingFile::Reopen() {
   if (fd_ >= 0) close(fd_);
-  fd_ = open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+  fd_ = open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
   struct stat facts {};
   if (fd_ < 0 || fstat(fd_, &facts) != 0) {
     return FailedPrecondition("cannot write {}: {}", path_, std::strerror(errno));

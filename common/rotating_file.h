@@ -1,5 +1,6 @@
 // common/rotating_file.h: a bounded text file to which lines are appended, also over several
 // lives of its writers. A full file becomes PATH.1 (replacing the old one), and a new file begins.
+// Only its owner may read it: the log of a router may have prompts (--log-requests prompts).
 // Thread: one owner.
 #pragma once
 

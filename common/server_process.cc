@@ -28,7 +28,7 @@ void AddParentFlag(int32_t* parent_pid, Flags* flags) {
 
 void AddLogFlags(std::string* log_level, std::string* log_format, Flags* flags) {
   flags->AddChoice("--log-level", log_level, {"debug", "info", "warn", "error"},
-                   "Least level that is logged; SIGUSR1 sets debug, SIGUSR2 sets it back.");
+                   "Least level that is logged; SIGUSR1 sets debug, SIGUSR2 sets it back");
   flags->AddChoice("--log-format", log_format, {"auto", "json", "text"},
                    "Form of a log line; auto: text on a terminal.");
 }

@@ -19,13 +19,9 @@ Response HealthAnswer(const char* key, const absl::Status& status) {
   return Json(503, {{key, false}, {"reason", Message(status)}});
 }
 
-// "0.2.0+8ff1c00" is version and commit.
 Response VersionAnswer(const std::string& role) {
-  const std::string build = BuildVersion();
-  const size_t plus = build.find('+');
-  return Json(200, {{"version", build.substr(0, plus)},
-                    {"commit", plus == build.npos ? "" : build.substr(plus + 1)},
-                    {"role", role}});
+  const BuildParts build = OwnBuild();
+  return Json(200, {{"version", build.version}, {"commit", build.commit}, {"role", role}});
 }
 
 }  // namespace

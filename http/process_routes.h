@@ -31,8 +31,8 @@ struct Health {
 void AddProcessRoutes(const std::string& role, const Metrics* metrics, const Health& health,
                       Routes* routes);
 
-// Alive: each port of the process answers new connections, and its main loop turned within the last
-// `silence_us`. REQUIRES: `self` and `loop` outlive the function.
+// Alive: each port of the process answers new connections, and its main loop turns. REQUIRES:
+// `self` and `loop` outlive the function.
 std::function<absl::Status()> LiveBy(const SelfDial* self, const LoopWatch* loop);
 
 // A server with these routes and those in `routes`, whose answers are counted in

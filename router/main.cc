@@ -153,7 +153,7 @@ void EndAfter(int seconds) {
 
 // Null: no endpoint is given.
 std::unique_ptr<TraceExporter> MakeExporter(const Options& options,
-                                            const std::optional<HttpUrl>& url, const Clock* clock,
+                                            const std::optional<http::Url>& url, const Clock* clock,
                                             RouterMetrics* metrics) {
   if (!url) return nullptr;
   TraceExporterOptions exporter;
@@ -172,7 +172,7 @@ void NoteReadiness(const absl::Status& ready, bool* serving) {
                          : fmt::format("not ready: {}", Message(ready)));
 }
 
-int Serve(const Options& options, const std::optional<HttpUrl>& traces_url,
+int Serve(const Options& options, const std::optional<http::Url>& traces_url,
           const ModelFolder& folder, const Text& text) {
   auto grpc = Listener::Bind(options.host, options.grpc_port, "--grpc-port");
   if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
@@ -259,7 +259,7 @@ int Main(int argc, char** argv) {
   auto schedulers = ParseAddresses("--scheduler", options.schedulers);
   if (!schedulers.ok()) return EndServer(kExitUsage, schedulers.status());
   options.schedulers = *std::move(schedulers);
-  std::optional<HttpUrl> traces_url;
+  std::optional<http::Url> traces_url;
   if (!options.otlp_traces_endpoint.empty()) {
     auto url = TraceExporter::ParseEndpoint(options.otlp_traces_endpoint);
     if (!url.ok()) return EndServer(kExitUsage, url.status());

@@ -43,7 +43,7 @@ MAY_INCLUDE = {
     "router/frontend": {"common", "rpc", "cluster", "router/api", "router/sessions", "router/frontend"},
     "worker": {"common", "http", "rpc", "cluster", "kernels", "modeling", "worker"},
     "client": {"common", "cluster", "client"},
-    "cli": {"common", "cluster", "text", "modeling", "client", "cli"},
+    "cli": {"common", "http", "cluster", "text", "modeling", "client", "cli"},
 }
 # Where gRPC's and protobuf's headers may be included: the edges. In particular not in router/api and router/sessions, which
 # serve front ends of any protocol.

@@ -298,6 +298,7 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
                        recorder.OnStep(plan, result, stream);
                      });
   absl::Status ended;
+  watch.Look();
   std::thread engine([&] {
     ended = runner.Run();
     if (!ended.ok()) RequestStop();

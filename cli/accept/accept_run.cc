@@ -4,14 +4,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <ctime>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "cli/bench/bench_load.h"
-#include "cli/http_get.h"
+#include "cli/commands.h"
 #include "cli/progress_bar.h"
+#include "http/client.h"
 
 namespace fathom::client {
 namespace {
@@ -24,17 +24,9 @@ constexpr int32_t kEqualTokens = 24;
 constexpr int64_t kBlocksFreeUs = 5'000'000;
 constexpr int32_t kCancelEach = 8;  // Of the stress requests, every eighth is cancelled.
 
-std::string NowUtc() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02} UTC", parts.tm_year + 1900,
-                     parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
-}
-
 ProcessVersion AskVersion(const std::string& address, bool required) {
   ProcessVersion process{.address = address, .required = required};
-  const auto reply = HttpGet(address, "/version", kVersionTimeoutMs);
+  const auto reply = http::GetAt(address, "/version", {.timeout_ms = kVersionTimeoutMs});
   if (!reply.ok()) {
     process.error = std::string(Message(reply.status()));
     return process;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -17,7 +16,7 @@ namespace fathom::client {
 namespace {
 
 constexpr size_t kRatesMax = 32;
-constexpr double kRateMax = 10'000;
+constexpr double kRateMin = 0.001, kRateMax = 10'000;
 
 struct ServeBenchFlags {
   ServerFlag server;
@@ -69,10 +68,10 @@ absl::StatusOr<std::vector<double>> ParseRates(const std::string& text) {
   for (const std::string& word : SplitCommas(text)) {
     double rate = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), rate);
-    if (error != std::errc() || end != word.data() + word.size() || !(rate > 0) ||
+    if (error != std::errc() || end != word.data() + word.size() || !(rate >= kRateMin) ||
         rate > kRateMax) {
-      return Invalid("--rates {}: '{}' is no number of requests a second above 0 and up to {:g}",
-                     text, word, kRateMax);
+      return Invalid("--rates {}: '{}' is no number of requests a second from {:g} to {:g}", text,
+                     word, kRateMin, kRateMax);
     }
     rates.push_back(rate);
   }
@@ -113,12 +112,7 @@ ServeRun HeadOf(const ServeBenchFlags& o, const Model& model, const Workload& wo
   }
   run.input_mean /= workload.requests;
   run.output_mean /= workload.requests;
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  char text[64] = {};
-  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &parts);
-  run.when = text;
+  run.when = NowUtc();
   return run;
 }
 

@@ -4,16 +4,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <mutex>
-#include <semaphore>
 #include <thread>
+#include <vector>
 
 #include "cli/progress_bar.h"
 
 namespace fathom::client {
 namespace {
-
-constexpr int kSemaphoreMax = 1 << 16;
 
 void WaitUntil(TimeUs due_us, const Clock& clock) {
   // The last part of a long wait is taken up again, because the system may wake us early or late.
@@ -40,23 +39,24 @@ class OpenLoop {
         vocab_(vocab),
         options_(options),
         clock_(clock),
-        free_(std::min(options.in_flight_max, kSemaphoreMax)),
-        bar_(workload.requests, "requests") {}
+        bar_(workload.requests, "requests") {
+    for (int32_t i = 0; i < options.in_flight_max; ++i) free_.push_back(static_cast<size_t>(i));
+  }
 
   RoundResult Run(const std::vector<double>& times) {
     const double cpu_s = CpuSeconds();
     // A moment later, so that the first sessions are not late.
     const TimeUs begin_us = clock_.Now() + 10'000;
     {
-      std::vector<std::jthread> threads;
-      threads.reserve(times.size());
+      // A thread that has ended keeps its stack until it is joined, so each place has one thread.
+      std::vector<std::jthread> threads(free_.size());
       for (size_t i = 0; i < times.size(); ++i) {
         const TimeUs due_us = begin_us + static_cast<TimeUs>(times[i] * 1e6);
         WaitUntil(due_us, clock_);
-        free_.acquire();
-        threads.emplace_back([this, i, due_us] {
+        const size_t place = TakePlace();
+        threads[place] = std::jthread([this, i, due_us, place] {
           Session(static_cast<int32_t>(i), due_us);
-          free_.release();
+          FreePlace(place);
         });
       }
     }
@@ -66,6 +66,21 @@ class OpenLoop {
   }
 
  private:
+  size_t TakePlace() {
+    std::unique_lock lock(free_mutex_);
+    freed_.wait(lock, [this] { return !free_.empty(); });
+    const size_t place = free_.back();
+    free_.pop_back();
+    return place;
+  }
+  void FreePlace(size_t place) {
+    {
+      const std::lock_guard lock(free_mutex_);
+      free_.push_back(place);
+    }
+    freed_.notify_one();
+  }
+
   void Session(int32_t index, TimeUs due_us) {
     const SessionPlan& plan = workload_.sessions[static_cast<size_t>(index)];
     std::vector<TokenId> ids =
@@ -123,7 +138,9 @@ class OpenLoop {
   const int32_t vocab_;
   const OpenLoopOptions& options_;
   const Clock& clock_;
-  std::counting_semaphore<kSemaphoreMax> free_;
+  std::mutex free_mutex_;
+  std::condition_variable freed_;
+  std::vector<size_t> free_;  // Places without a session; guarded by free_mutex_.
   ProgressBar bar_;
   std::mutex mutex_;  // Guards result_ while threads run.
   RoundResult result_;

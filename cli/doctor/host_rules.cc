@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/doctor/doctor_rules.h"
+#include "cli/serve/cluster_plan.h"
 #include "common/flag_names.h"
 
 namespace fathom::client {
@@ -31,8 +32,7 @@ std::string LimitBytesText(const std::optional<int64_t>& limit) {
 
 void AddDescriptors(const DoctorFacts& facts, const DoctorWish& wish, std::vector<Finding>* all) {
   const auto& hard = facts.descriptors;  // Each process raises its soft limit to it.
-  const int64_t serve = 24 + 8 * int64_t{ChildrenOf(wish)};
-  const int64_t needed = std::max(kProcessDescriptors, serve);
+  const int64_t needed = std::max(kProcessDescriptors, ServeNeeds(wish.workers).descriptors);
   Finding finding{"descriptors", Level::kOk, LimitText(hard) + " (the hard limit)"};
   if (hard.value_or(needed) < needed) {
     finding.level = Level::kError;

@@ -92,6 +92,14 @@ absl::Status CheckOptions(const ServeOptions& options) {
   return absl::OkStatus();
 }
 
+HostNeeds ServeNeeds(int32_t workers) {
+  // Measured, with some reserve. A child has two pipes, a pidfd and a log; at a start all of them.
+  const int64_t children = int64_t{workers} + 2;
+  return {.descriptors = 24 + 8 * children,
+          .address_space_bytes = int64_t{512} << 20,
+          .threads = 8 + 20 * children};
+}
+
 absl::StatusOr<int32_t> GroupNumber(std::string_view text) {
   const size_t dash = text.rfind('-');
   const std::string_view digits = dash == std::string_view::npos ? text : text.substr(dash + 1);

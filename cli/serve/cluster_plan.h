@@ -10,6 +10,7 @@
 
 #include "cli/serve/child_spec.h"
 #include "common/group_shape.h"
+#include "common/host_limits.h"
 #include "common/status.h"
 
 namespace fathom::client {
@@ -72,6 +73,10 @@ struct ServeOptions {
 
 // Refuses what this build cannot do, and values that exclude each other.
 absl::Status CheckOptions(const ServeOptions& options);
+
+// The limits of the system that `fathom serve` needs with so many workers, a router and a
+// scheduler (docs/OPERATIONS.md, "Limits of the system"); the threads are those of all of them.
+HostNeeds ServeNeeds(int32_t workers);
 
 // The number of a group from `text`: a number, or a name that ends with one, e.g. 3 from the name
 // "chat-worker-3" of a pod in a StatefulSet. INVALID_ARGUMENT names --group and the text.

@@ -28,13 +28,6 @@ namespace fathom::client {
 namespace {
 
 constexpr int kServePollMs = 5;
-// Measured (docs/OPERATIONS.md, "Limits of the system"), with some reserve.
-constexpr int64_t kOwnDescriptors = 24;
-// Two pipes, a pidfd and a log; at a start all of them.
-constexpr int64_t kDescriptorsOfChild = 8;
-constexpr int64_t kOwnThreads = 8;
-constexpr int64_t kThreadsOfChild = 20;
-constexpr int64_t kOwnAddressSpaceBytes = int64_t{512} << 20;
 constexpr int64_t kStatusDeadlineMs = 1000;
 // If so many groups in a row are lost for the same reason before the cluster was ever ready, the
 // next one would be lost too, so the start fails.
@@ -82,11 +75,7 @@ absl::Status CheckPorts(const ServeOptions& options) {
 
 // Checks the limits for this process, and for its children where the system counts them together.
 absl::Status CheckHost(const ServeOptions& options) {
-  const int64_t children = options.workers() + 2;
-  return CheckHostLimits({.descriptors = kOwnDescriptors + kDescriptorsOfChild * children,
-                          .address_space_bytes = kOwnAddressSpaceBytes,
-                          .threads = kOwnThreads + kThreadsOfChild * children},
-                         TakeHostLimits());
+  return CheckHostLimits(ServeNeeds(options.workers()), TakeHostLimits());
 }
 
 // The phases of a process, with the time until its ports listened inserted.

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -33,6 +34,19 @@ std::string Named(const std::string& name, const std::string& line) {
     return fmt::format("{{\"process\":\"{}\",{}", name, line.substr(1));
   }
   return fmt::format("{}: {}", name, line);
+}
+
+std::string SaidBy(const ChildState& state) {
+  return state.last_error.empty() ? "without a word" : state.last_error;
+}
+
+std::string HowItEnded(const ChildState& state, int code) {
+  const int signal = code - 128;
+  const char* name = signal > 0 ? sigabbrev_np(signal) : nullptr;
+  if (name == nullptr) return fmt::format("ended with {} ({})", code, SaidBy(state));
+  return fmt::format("was ended by signal {}, SIG{}{} (its last line: {})", signal, name,
+                     signal == SIGKILL ? "; if nobody sent it, memory ran out: see dmesg" : "",
+                     SaidBy(state));
 }
 
 }  // namespace
@@ -72,6 +86,7 @@ absl::Status Supervisor::Start(int index) {
   child.state.listening_at_us.reset();
   child.state.up_at_us.reset();
   child.state.phases.clear();
+  child.state.last_error.clear();
   FATHOM_ASSIGN_OR_RETURN(child.state.pid, processes_.Start(index, argv, child.spec.environment));
   return absl::OkStatus();
 }
@@ -120,14 +135,13 @@ std::optional<Supervisor::Verdict> Supervisor::OnExit(const ChildExit& exit) {
   state.pid = 0;
   state.last_code = exit.code;
   if (stopping_) return std::nullopt;
-  const std::string said = state.last_error.empty() ? "without a word" : state.last_error;
   // The limits of the system will be the same at the next try. After the cluster was ready once,
   // they were sufficient, so a later try may succeed.
   const bool fatal = exit.code == kExitUsage || exit.code == kExitBadModel ||
                      (exit.code == kExitResources && !ready_);
-  if (fatal) return Verdict{exit.code, fmt::format("{}: {}", child.spec.name, said)};
+  if (fatal) return Verdict{exit.code, fmt::format("{}: {}", child.spec.name, SaidBy(state))};
   if (state.up_at_us && clock_->Now() - *state.up_at_us >= options_.healthy_us) state.deaths = 0;
-  return OnDown(exit.child, fmt::format("ended with {} ({})", exit.code, said), exit.code);
+  return OnDown(exit.child, HowItEnded(state, exit.code), exit.code);
 }
 
 std::optional<Supervisor::Verdict> Supervisor::OnStartFailed(int index,

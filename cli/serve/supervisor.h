@@ -34,7 +34,7 @@ struct ChildState {
   std::optional<TimeUs> up_at_us;         // In this life: the end of its start.
   std::map<std::string, int64_t> ports;   // The ports of its listening line.
   std::vector<PhaseMark> phases;          // In this life.
-  std::string last_error;                 // Its last line on stderr, in any life.
+  std::string last_error;                 // Its last line on stderr, in this life.
   int last_code = 0;
 };
 

@@ -6,13 +6,13 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "cli/http_get.h"
 #include "cli/serve/rank_watch.h"
 #include "cli/serve/run_dir.h"
 #include "cli/serve/supervisor.h"
 #include "common/address.h"
 #include "common/exit_codes.h"
 #include "common/output.h"
+#include "http/client.h"
 
 namespace fathom::client {
 namespace {
@@ -64,8 +64,8 @@ void AskNext(const ServeOptions& options, const Clock& clock, RankWatch* watch,
   const ChildState& child = supervisor->child(*worker);
   if (child.pid == 0 || !child.listening_at_us) return;  // A start has no progress to ask for.
   const auto port = static_cast<int32_t>(child.ports.at("metrics_port"));
-  const auto reply = HttpGet(FormatHostPort(DialHost(options.worker_host), port),
-                             "/health/progress", kAskTimeoutMs);
+  const auto reply = http::Get({DialHost(options.worker_host), port, "/health/progress"},
+                               {.timeout_ms = kAskTimeoutMs});
   const int status = reply.ok() ? reply->status : 0;
   if (!watch->Take(*worker, child.started_at_us, status, clock.Now())) return;
   supervisor->End(*worker,

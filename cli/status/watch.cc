@@ -11,18 +11,19 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
-#include "cli/http_get.h"
 #include "cli/status/metrics_text.h"
 #include "cli/status/status_view.h"
 #include "common/clock.h"
 #include "common/exit_codes.h"
 #include "common/output.h"
+#include "http/client.h"
 
 namespace fathom::client {
 namespace {
 
 constexpr int64_t kWatchDeadlineMs = 2000;
 constexpr int kMetricsTimeoutMs = 1000;
+constexpr size_t kMetricsBytesMax = size_t{8} << 20;
 constexpr size_t kPipeWidth = 1000, kPipeHeight = 10'000;
 
 // SIGINT and SIGTERM, which are blocked.
@@ -105,7 +106,9 @@ ClusterReading Read(Client& client, const WatchOptions& options, const Clock& cl
   } else {
     reading.error = std::string(Message(status.status()));
   }
-  const auto page = HttpGet(options.scheduler_metrics, "/metrics", kMetricsTimeoutMs);
+  const auto page =
+      http::GetAt(options.scheduler_metrics, "/metrics",
+                  {.timeout_ms = kMetricsTimeoutMs, .body_bytes_max = kMetricsBytesMax});
   reading.at_us = clock.Now();
   if (!page.ok() || page->status != 200) {
     reading.metrics_error =

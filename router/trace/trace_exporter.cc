@@ -15,6 +15,7 @@ namespace fathom::router {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::steady_clock;
 
 // An id of zeros is none.
 std::string NewId(int digits) {
@@ -24,12 +25,16 @@ std::string NewId(int digits) {
 }
 
 // What a later try may change, by the rules of OTLP.
-bool MayRetry(const absl::StatusOr<int>& status) {
-  return !status.ok() || *status == 429 || (*status >= 502 && *status <= 504);
+bool MayRetry(const absl::StatusOr<http::Reply>& reply) {
+  return !reply.ok() || reply->status == 429 || (reply->status >= 502 && reply->status <= 504);
 }
 
-std::string TextOf(const absl::StatusOr<int>& status) {
-  return status.ok() ? fmt::format("HTTP {}", *status) : std::string(Message(status.status()));
+bool Taken(const absl::StatusOr<http::Reply>& reply) {
+  return reply.ok() && reply->status / 100 == 2;
+}
+
+std::string TextOf(const absl::StatusOr<http::Reply>& reply) {
+  return reply.ok() ? fmt::format("HTTP {}", reply->status) : std::string(Message(reply.status()));
 }
 
 }  // namespace
@@ -41,6 +46,7 @@ class TraceExporter::Impl {
     thread_ = std::thread([this] { Run(); });
   }
   ~Impl() {
+    end_at_ = steady_clock::now() + milliseconds(options_.end_ms);
     queue_.Close();
     stop_.Close();
     thread_.join();
@@ -82,37 +88,41 @@ class TraceExporter::Impl {
     int64_t pause_ms = options_.pause_ms_min;
     while (true) {
       const bool last = stop_.closed();
-      const absl::StatusOr<int> status =
-          HttpPost(options_.url, "application/json", body,
-                   last ? options_.last_timeout_ms : options_.timeout_ms);
-      Note(status);
-      if (status.ok() && *status / 100 == 2) return true;
+      const absl::StatusOr<http::Reply> reply =
+          http::Post(options_.url, "application/json", body,
+                     {.timeout_ms = options_.timeout_ms, .stopped = [this] { return EndCame(); }});
+      Note(reply);
+      if (Taken(reply)) return true;
       // A process that ends does not wait for a collector that is dead.
-      given_up_ = last;
-      if (last || !MayRetry(status)) return false;
+      given_up_ = last || EndCame();
+      if (given_up_ || !MayRetry(reply)) return false;
       stop_.PopFor(milliseconds(pause_ms));
       pause_ms = std::min(2 * pause_ms, options_.pause_ms_max);
     }
   }
 
+  // Whether the time after the begin of the end is over.
+  bool EndCame() const { return stop_.closed() && steady_clock::now() >= end_at_; }
+
   // Logs when the collector stops to answer and when it answers again.
-  void Note(const absl::StatusOr<int>& status) {
-    const bool ok = status.ok() && *status / 100 == 2;
+  void Note(const absl::StatusOr<http::Reply>& reply) {
+    const bool ok = Taken(reply);
     if (ok == answers_) return;
     answers_ = ok;
     if (ok) return LogInfo("--otlp-traces-endpoint: the collector answers again");
     LogWarn(
         "--otlp-traces-endpoint: {}; traces wait for it and are dropped beyond {} requests, "
         "requests are not affected",
-        TextOf(status), options_.queue_max);
+        TextOf(reply), options_.queue_max);
   }
 
   const TraceExporterOptions options_;
   const Clock& clock_;
   const std::function<void(size_t)> dropped_;
   Inbox<TracedRequest> queue_;
-  Inbox<std::monostate> stop_{1};  // Closed when the exporter must end; it ends the pauses.
-  bool answers_ = true;            // This and the next one: of the thread.
+  steady_clock::time_point end_at_;  // Written before stop_ is closed, read afterwards.
+  Inbox<std::monostate> stop_{1};    // Closed when the exporter must end; it ends the pauses.
+  bool answers_ = true;              // This and the next one: of the thread.
   bool given_up_ = false;
   std::thread thread_;
 };
@@ -122,8 +132,8 @@ TraceExporter::TraceExporter(const TraceExporterOptions& options, const Clock* c
     : impl_(std::make_unique<Impl>(options, clock, std::move(dropped))) {}
 TraceExporter::~TraceExporter() = default;
 
-absl::StatusOr<HttpUrl> TraceExporter::ParseEndpoint(const std::string& url) {
-  auto parsed = ParseHttpUrl(url);
+absl::StatusOr<http::Url> TraceExporter::ParseEndpoint(const std::string& url) {
+  auto parsed = http::ParseUrl(url);
   if (!parsed.ok()) return Annotate(parsed.status(), "--otlp-traces-endpoint");
   if (parsed->target.empty() || parsed->target == "/") parsed->target = "/v1/traces";
   return parsed;

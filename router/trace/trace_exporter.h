@@ -11,16 +11,16 @@
 #include <string>
 
 #include "common/clock.h"
-#include "common/http_post.h"
 #include "common/status.h"
 #include "common/trace_context.h"
+#include "http/client.h"
 #include "router/sessions/sessions.h"
 #include "router/trace/otlp_json.h"
 
 namespace fathom::router {
 
 struct TraceExporterOptions {
-  HttpUrl url;
+  http::Url url;
   double sample_ratio = 1;  // Of requests whose client sends no traceparent.
   TraceResource resource;
   size_t queue_max = 2048;  // Requests that wait.
@@ -28,7 +28,7 @@ struct TraceExporterOptions {
   int64_t timeout_ms = 5000;
   int64_t pause_ms_min = 500;  // After a failure; doubles to the longest.
   int64_t pause_ms_max = 30'000;
-  int64_t last_timeout_ms = 1000;  // Of each of the last POSTs, when the process ends.
+  int64_t end_ms = 1000;  // For all that waits, when the process ends.
 };
 
 class TraceExporter final : public ReportSink {
@@ -41,7 +41,7 @@ class TraceExporter final : public ReportSink {
 
   // "http://HOST:PORT": the path is /v1/traces, if the URL has none. INVALID_ARGUMENT names the
   // flag.
-  static absl::StatusOr<HttpUrl> ParseEndpoint(const std::string& url);
+  static absl::StatusOr<http::Url> ParseEndpoint(const std::string& url);
 
   // The span of a request. A client that traces decides whether it is recorded; else the ratio.
   SpanContext BeginSpan(const TraceContext& client) const;

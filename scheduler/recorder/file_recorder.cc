@@ -20,7 +20,7 @@ constexpr size_t kKeptBytes = 1 << 20;
 absl::Status RecorderError(const char* what, const std::string& path) {
   const std::string text =
       fmt::format("--record-events: cannot {} {}: {}", what, path, std::strerror(errno));
-  if (errno == ENOSPC || errno == EDQUOT) return Exhausted("{}", text);
+  if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) return Exhausted("{}", text);
   return Unavailable("{}", text);
 }
 
@@ -29,19 +29,39 @@ absl::Status RecorderError(const char* what, const std::string& path) {
 absl::StatusOr<std::unique_ptr<FileRecorder>> FileRecorder::Create(const std::string& path,
                                                                    const RecordingHeader& header) {
   struct stat there = {};
-  if (lstat(path.c_str(), &there) == 0) {
-    if (!S_ISREG(there.st_mode)) {
-      return Invalid("--record-events: {} is there and no file; give the name of one", path);
-    }
-    if (std::rename(path.c_str(), (path + ".1").c_str()) != 0) {
-      return RecorderError("rename to .1 the file that is there,", path);
-    }
+  const bool exists = lstat(path.c_str(), &there) == 0;
+  if (exists && !S_ISREG(there.st_mode)) {
+    return Invalid("--record-events: {} is there and no file; give the name of one", path);
   }
-  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (file < 0) return RecorderError("make", path);
-  auto recorder = std::unique_ptr<FileRecorder>(new FileRecorder(path, file));
-  FATHOM_RETURN_IF_ERROR(recorder->Write(EncodeHeader(header)));
+  auto recorder = std::unique_ptr<FileRecorder>(new FileRecorder(path));
+  const absl::Status begun = recorder->Begin(header, exists);
+  if (absl::IsResourceExhausted(begun)) {
+    LogError("{}; this scheduler runs without a recording", Message(begun));
+    return recorder;
+  }
+  FATHOM_RETURN_IF_ERROR(begun);
   return recorder;
+}
+
+// The file has another name until its header is written, so that a full disk does not cost the
+// recording that is there.
+absl::Status FileRecorder::Begin(const RecordingHeader& header, bool exists) {
+  const std::string unnamed = path_ + ".new";
+  unlink(unnamed.c_str());
+  file_ = open(unnamed.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file_ < 0) return RecorderError("make", unnamed);
+  absl::Status status = Write(EncodeHeader(header));
+  if (status.ok() && exists && std::rename(path_.c_str(), (path_ + ".1").c_str()) != 0) {
+    status = RecorderError("rename to .1 the file that is there,", path_);
+  }
+  if (status.ok() && std::rename(unnamed.c_str(), path_.c_str()) != 0) {
+    status = RecorderError("give its name to", path_);
+  }
+  if (status.ok()) return status;
+  close(file_);
+  file_ = -1;
+  unlink(unnamed.c_str());
+  return status;
 }
 
 FileRecorder::~FileRecorder() {

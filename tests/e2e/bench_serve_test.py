@@ -95,9 +95,19 @@ class BenchServe(unittest.TestCase):
         self.assertGreater(level["ttft_ms"]["p90"], 200)
 
     def test_a_rate_of_nothing_is_refused(self):
-        code, out, err = self.bench(*SMALL, "--rates", "0")
-        self.assertEqual((code, out), (64, ""))
-        self.assertIn("--rates 0", err)
+        for rate in ("0", "1e-300", "-1"):
+            code, out, err = self.bench(*SMALL, "--rates", rate)
+            self.assertEqual((code, out), (64, ""))
+            self.assertIn(f"--rates {rate}: ", err)
+
+    def test_sessions_that_ended_keep_no_thread(self):
+        """The stacks of 400 threads have 3.2 GB of addresses, those of 4 have 32 MB."""
+        done = subprocess.run(["prlimit", "--as=2500000000", BIN / "fathom", "bench", "serve", *self.server, "--workload", "fixed", "--input-len", "4",
+                               "--output-len", "1", "--rates", "400", "--requests", "400", "--max-in-flight", "4", "--warmup", "0", "--json"],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120 * SLOW)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        level = json.loads(done.stdout)["levels"][0]
+        self.assertEqual((level["requests"], level["failed"]), (400, 0))
 
     def test_deadline_of_the_goodput(self):
         code, out, _ = self.bench(*SMALL, "--rates", "60", "--slo-ttft-ms", "0.001", "--json")

@@ -40,6 +40,9 @@ TEST(ProcessRoutes, ALoopThatStandsIsNotLive) {
   LoopWatch loop("main loop", &clock, 10'000'000);
   const SelfDial self({});
   const auto live = LiveBy(&self, &loop);
+  clock.Advance(60'000'000);
+  EXPECT_TRUE(live().ok());  // The process still starts.
+  loop.Turn();
   clock.Advance(10'000'000);
   EXPECT_TRUE(live().ok());
   clock.Advance(1);

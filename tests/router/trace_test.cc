@@ -117,7 +117,8 @@ TEST(TraceEndpoint, IsAUrlOfHttp) {
   EXPECT_EQ(full->port, 4318);
   EXPECT_EQ(full->target, "/custom?x=1");
   EXPECT_EQ(TraceExporter::ParseEndpoint("http://collector")->port, 80);
-  for (const char* bad : {"127.0.0.1:4318", "https://a:1", "http://", "http://a:b", "grpc://a:1"}) {
+  for (const char* bad : {"127.0.0.1:4318", "https://a:1", "http://", "http://a:b", "grpc://a:1",
+                          "http://a:1/b\r\nX: y", "http://a:1/b c"}) {
     EXPECT_FALSE(TraceExporter::ParseEndpoint(bad).ok()) << bad;
   }
 }
@@ -165,6 +166,23 @@ TEST(TraceExporter, CountsWhatADeadCollectorDoesNotTake) {
     report.trace.context.sampled = false;
     exporter.Ended(report);
     EXPECT_GE(dropped, 200u - 10 - options.batch_max);
+  }
+  EXPECT_EQ(dropped, 200u);
+}
+
+// A collector that accepts and never answers: the end does not wait for the time-out of a POST.
+TEST(TraceExporter, EndsThoughACollectorHangs) {
+  auto listener = Listener::Bind("127.0.0.1", 0, "port");
+  ASSERT_TRUE(listener.ok());
+  const ManualClock clock;
+  std::atomic<size_t> dropped = 0;
+  {
+    const TraceExporterOptions options{.url = {"127.0.0.1", listener->port(), "/v1/traces"},
+                                       .queue_max = 500,
+                                       .timeout_ms = 3'600'000,
+                                       .end_ms = 100};
+    TraceExporter exporter(options, &clock, [&](size_t count) { dropped += count; });
+    for (int i = 0; i < 200; ++i) exporter.Ended(Preempted());
   }
   EXPECT_EQ(dropped, 200u);
 }

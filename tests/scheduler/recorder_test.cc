@@ -325,6 +325,32 @@ TEST_F(RecorderFile, AFullDiskEndsTheRecordingAndNothingElse) {
   EXPECT_EQ(back.cut_bytes, 0);
 }
 
+// A scheduler that starts again while the disk is full runs, and the recording of the life before
+// stays in its place.
+TEST_F(RecorderFile, AFullDiskAtTheStartCostsNoOlderRecording) {
+  for (int life = 0; life < 2; ++life) {
+    auto recorder = FileRecorder::Create(path_, {"build", {}});
+    ASSERT_TRUE(recorder.ok());
+    (*recorder)->Record(Tick{}, life);
+  }
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit tight = {5, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &tight), 0);
+  auto recorder = FileRecorder::Create(path_, {"build", {}});
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, handler);
+  ASSERT_TRUE(recorder.ok()) << ToString(recorder.status());
+  (*recorder)->Record(Tick{}, 5);
+  EXPECT_EQ((*recorder)->recorded(), 0u);
+  EXPECT_EQ((*recorder)->unrecorded(), 1u);
+  for (const char* suffix : {"", ".1"}) {
+    EXPECT_EQ(ReadRecording(BytesOfFile(path_ + suffix)).events.size(), 1u) << suffix;
+  }
+  EXPECT_FALSE(std::filesystem::exists(path_ + ".new"));
+}
+
 TEST_F(RecorderFile, APathThatCannotBeMadeIsNamed) {
   const auto recorder = FileRecorder::Create(folder_ + "/no/such", {"build", {}});
   EXPECT_EQ(recorder.status().code(), absl::StatusCode::kUnavailable);

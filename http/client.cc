@@ -1,0 +1,165 @@
+#include "http/client.h"
+
+#include <algorithm>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <boost/beast/http/write.hpp>
+#include <chrono>
+#include <exception>
+#include <optional>
+#include <utility>
+
+#include "common/address.h"
+
+namespace fathom::http {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+using asio::ip::tcp;
+using boost::system::error_code;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kStoppedInterval{50};
+
+using CallRequest = beast::http::request<beast::http::string_body>;
+
+// One exchange: resolve, connect, write, read. Each step begins when the one before has ended.
+class Exchange {
+ public:
+  Exchange(const Url& url, CallRequest request, const CallLimits& limits)
+      : url_(url),
+        limits_(limits),
+        deadline_(steady_clock::now() + milliseconds(limits.timeout_ms)),
+        request_(std::move(request)) {
+    request_.set(beast::http::field::host, Peer());
+    request_.set(beast::http::field::connection, "close");
+    parser_.body_limit(limits.body_bytes_max);
+  }
+
+  absl::StatusOr<Reply> Run() {
+    error_code error;
+    tcp::resolver resolver(context_);
+    const auto found = resolver.resolve(url_.host, std::to_string(url_.port),
+                                        tcp::resolver::numeric_service, error);
+    if (Failed("cannot be resolved", error)) return error_;
+    Connect(found);
+    while (!context_.stopped()) {
+      const auto left = deadline_ - steady_clock::now();
+      if (left <= left.zero()) {
+        return DeadlineExceeded("{} does not answer: none within {} ms", Peer(),
+                                limits_.timeout_ms);
+      }
+      if (limits_.stopped && limits_.stopped())
+        return Aborted("{} has not answered before the call was stopped", Peer());
+      context_.run_for(limits_.stopped ? std::min<steady_clock::duration>(left, kStoppedInterval)
+                                       : left);
+    }
+    if (!reply_) return error_;
+    return *std::move(reply_);
+  }
+
+ private:
+  std::string Peer() const { return FormatHostPort(url_.host, url_.port); }
+  bool Failed(const char* what, error_code error) {
+    if (error) error_ = Unavailable("{} {}: {}", Peer(), what, error.message());
+    return error.failed();
+  }
+  void Connect(const tcp::resolver::results_type& found) {
+    stream_.async_connect(found, [this](error_code error, const auto&) {
+      if (Failed("does not answer", error)) return;
+      beast::http::async_write(stream_, request_, [this](error_code failed, size_t) {
+        if (!Failed("does not take a request", failed)) Read();
+      });
+    });
+  }
+  void Read() {
+    beast::http::async_read(stream_, buffer_, parser_, [this](error_code error, size_t) {
+      if (error == beast::http::error::body_limit) {
+        error_ = Unavailable("{} answers with more than {} bytes", Peer(), limits_.body_bytes_max);
+        return;
+      }
+      if (Failed("gives no answer of HTTP; is it an HTTP port?", error)) return;
+      reply_ = Reply{static_cast<int>(parser_.get().result_int()), parser_.get().body()};
+    });
+  }
+
+  const Url url_;
+  const CallLimits& limits_;
+  const steady_clock::time_point deadline_;
+  asio::io_context context_;
+  beast::tcp_stream stream_{context_};
+  CallRequest request_;
+  beast::flat_buffer buffer_;
+  beast::http::response_parser<beast::http::string_body> parser_;
+  std::optional<Reply> reply_;
+  absl::Status error_;
+};
+
+absl::StatusOr<Url> UrlAt(std::string_view address, std::string_view path) {
+  FATHOM_ASSIGN_OR_RETURN(HostPort place, ParseHostPort(std::string(address)));
+  return Url{std::move(place.host), place.port, std::string(path)};
+}
+
+// Asio throws if descriptors or memory are short.
+absl::StatusOr<Reply> Call(const Url& url, CallRequest request, const CallLimits& limits) {
+  try {
+    return Exchange(url, std::move(request), limits).Run();
+  } catch (const std::exception& error) {
+    return Unavailable("{} is not called: {}", FormatHostPort(url.host, url.port), error.what());
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Url> ParseUrl(std::string_view url) {
+  constexpr std::string_view kScheme = "http://";
+  if (!url.starts_with(kScheme)) {
+    return Invalid("'{}' is not a URL of the form http://HOST:PORT/PATH{}", url,
+                   url.starts_with("https://") ? "; https is not supported: use a server on this "
+                                                 "machine or in this network"
+                                               : "");
+  }
+  const std::string_view rest = url.substr(kScheme.size());
+  const size_t slash = std::min(rest.find('/'), rest.size());
+  const std::string_view address = rest.substr(0, slash);
+  const std::string_view target = rest.substr(slash);
+  // Such a character would end the request's line, or its header.
+  const auto printable = [](char c) { return c > ' ' && c < 0x7f; };
+  if (!std::ranges::all_of(target, printable)) {
+    return Invalid(
+        "the path of a URL has a space, or a character that is not ASCII; write it as "
+        "%XX");
+  }
+  const bool has_port = address.find(':', address.find(']') + 1) != std::string_view::npos;
+  auto parsed = UrlAt(has_port ? std::string(address) : fmt::format("{}:80", address), target);
+  if (!parsed.ok()) return Annotate(parsed.status(), url);
+  return parsed;
+}
+
+absl::StatusOr<Reply> Get(const Url& url, const CallLimits& limits) {
+  return Call(url, CallRequest(beast::http::verb::get, url.target, 11), limits);
+}
+
+absl::StatusOr<Reply> GetAt(std::string_view address, std::string_view path,
+                            const CallLimits& limits) {
+  FATHOM_ASSIGN_OR_RETURN(const Url url, UrlAt(address, path));
+  return Get(url, limits);
+}
+
+absl::StatusOr<Reply> Post(const Url& url, const std::string& content_type, std::string body,
+                           const CallLimits& limits) {
+  CallRequest request(beast::http::verb::post, url.target, 11);
+  request.set(beast::http::field::content_type, content_type);
+  request.body() = std::move(body);
+  request.prepare_payload();
+  return Call(url, std::move(request), limits);
+}
+
+}  // namespace fathom::http
