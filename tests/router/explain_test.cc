@@ -221,9 +221,9 @@ TEST_F(ExplainTest, EachStreamOfARequestIsReportedOnce) {
   second->Begin(*sessions.Resume({"default", "a"}, {2}, second));
   frame = End(Frame(accept(), 2, {5}), FinishReason::kLength);
   sessions.OnFrames(StreamId{1}, {&frame, 1});
-  EXPECT_EQ(reports.outcomes, std::vector<std::string>{"SUSPENDED"});
+  EXPECT_EQ(reports.outcomes, std::vector<std::string>{"CANCELLED"});
   sessions.Gone(second->session());
-  EXPECT_EQ(reports.outcomes, (std::vector<std::string>{"SUSPENDED", "LENGTH"}));
+  EXPECT_EQ(reports.outcomes, (std::vector<std::string>{"CANCELLED", "LENGTH"}));
 }
 
 TEST_F(ExplainTest, ASchedulerOfAnEarlierBuildGetsNoTraceAndIsNotAsked) {
