@@ -68,7 +68,7 @@ class Server:
         self.process = subprocess.Popen([shutil.which(words[0], path=env["PATH"]), *words[1:]], env=env, cwd=folder,
                                         stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.said = None
-        timer = threading.Timer(60 * SLOW, self.process.kill)
+        timer = threading.Timer(120 * SLOW, self.process.kill)
         timer.start()
         for line in self.process.stdout:
             said = json.loads(line) if line.startswith("{") else {}
@@ -163,9 +163,9 @@ class Reader:
             command = f"fathom complete x --max-tokens 3000 --ignore-eos >/dev/null 2>&1 &\n{command}\ncode=$?; kill $!; exit $code"
         if command.startswith("fathom doctor"):
             env |= {f"FATHOM_{key}": value for key, value in SERVERS["fathom serve"].items()}
-        deadline = time.monotonic() + 30 * SLOW
+        deadline = time.monotonic() + 120 * SLOW
         while True:
-            done = subprocess.run(["bash", "-c", command], env=env, cwd=self.folder, capture_output=True, text=True, timeout=60 * SLOW)
+            done = subprocess.run(["timeout", str(300 * SLOW), "bash", "-c", command], env=env, cwd=self.folder, capture_output=True, text=True)
             if done.returncode == 69 and command.startswith("fathom status") and time.monotonic() < deadline:
                 continue  # "until then it says what is missing"
             return None if done.returncode == 0 else f"ended with {done.returncode}:\n{done.stdout[-500:]}{done.stderr[-1500:]}"
