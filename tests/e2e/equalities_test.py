@@ -41,7 +41,7 @@ class Equalities(unittest.TestCase):
             reqs = requests(32)
             first = alone(c, reqs[:6])
             together = c.client.many(reqs)
-            rows = {k: v for k, v in c.metrics().items() if "step_rows" in k}
+            rows = {k: v for k, v in c.metrics().items() if "scheduler_batch_size" in k}
             total = next(v for k, v in rows.items() if k.endswith("_count"))
             small = next(v for k, v in rows.items() if 'le="16"' in k)
             self.assertGreater(total - small, 10, f"steps of more than 16 rows: {rows}; FATHOM_SEED={SEED}")

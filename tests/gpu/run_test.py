@@ -95,7 +95,7 @@ class Rows(unittest.TestCase):
 
     def test_metrics(self):
         page = ('# HELP x y\nfathom_worker_device_busy_seconds_total 3.5\nfathom_worker_device_idle_seconds_total{rank="0"} 0.25\n'
-                'fathom_worker_memory_bytes{arena="weights"} 1.3e+10\nfathom_worker_arena_bytes{arena="kv"} 5e+10\n')
+                'fathom_worker_memory_bytes{arena="weights"} 1.3e+10\nfathom_worker_memory_bytes{arena="kv"} 5e+10\n')
         a = gpu_rows.metrics(page)
         b = gpu_rows.metrics(page.replace(" 3.5", " 4.49").replace(" 0.25", " 0.26"))
         self.assertAlmostEqual(gpu_rows.idle_percent(a, b), 1.0)

@@ -52,7 +52,7 @@ class ProcessesTest(unittest.TestCase):
             self.ask()
             ranks = [sorted(w["rank"] for w in pods.event(g, "ready")["workers"]) for g in groups]
             self.assertEqual(ranks, [[0, 1], [2, 3]])
-            self.a_rank_dies(pods, groups[0], signal.SIGKILL, "worker-1 ended with 137")
+            self.a_rank_dies(pods, groups[0], signal.SIGKILL, "worker-1 was ended by signal 9, SIGKILL")
             self.a_rank_dies(pods, groups[1], signal.SIGSTOP, "worker-1 has not answered for 1 s; it is killed")
             self.the_acceptance_test(docs, pods)
             for pod in [router, *groups, scheduler]:
