@@ -123,7 +123,8 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     } else if (!methods_.contains(call->method())) {
       call->Take();
       call->End({StatusCode::UNIMPLEMENTED,
-                 fmt::format("this server has no method {}", call->method().substr(0, 200))});
+                 fmt::format("this {} has no method {}; is this the port of a router?",
+                             options_.name, call->method().substr(0, 200))});
     } else {
       const std::shared_ptr<Call> gives_way = Wait(call);
       if (gives_way != nullptr && gives_way->Take()) {

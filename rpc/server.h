@@ -21,7 +21,7 @@
 namespace fathom::rpc {
 
 struct ServerOptions {
-  std::string name;  // The name of the memory quota.
+  std::string name;  // "router", "worker": in messages, and of the memory quota.
   PortLimits port;
   ConnectionLimits connections;
   // A call's message must come within this time after its headers.

@@ -69,9 +69,9 @@ class GrpcReflection::Impl::Stream final : public Completion {
   void OnAccepted() {
     const auto& methods = rpc::kReflectionMethods;
     if (std::find(std::begin(methods), std::end(methods), context_.method()) == std::end(methods)) {
-      return Finish(
-          {grpc::StatusCode::UNIMPLEMENTED,
-           fmt::format("this server has no method {}", context_.method().substr(0, 200))});
+      return Finish({grpc::StatusCode::UNIMPLEMENTED,
+                     fmt::format("this scheduler has no method {}; is this the port of a router?",
+                                 context_.method().substr(0, 200))});
     }
     if (impl_.streams.size() > kStreamsMax) {
       return Finish(

@@ -126,6 +126,12 @@ class Status(unittest.TestCase):
         self.assertEqual((code, restored), (0, True))
         self.assertTrue(terminal.text.endswith(LEAVE))
 
+    def test_the_port_of_another_process(self):
+        for port in (self.cluster.ready["workers"][0]["port"], self.cluster.ready["scheduler_port"]):
+            code, _, err = self.pipe("--server", f"127.0.0.1:{port}")
+            self.assertEqual(code, 69, err)
+            self.assertRegex(err, r"this (worker|scheduler) has no method .*; is this the port of a router\?")
+
     def test_without_a_cluster(self):
         code, out, err = self.pipe("--watch", "--count", "1", "--server", "127.0.0.1:9", "--scheduler-metrics", "127.0.0.1:9")
         self.assertEqual(code, 69)
