@@ -60,7 +60,7 @@ class Comparison:
             if only_en or only_zh:
                 self.report(en_line, zh_line, f"{what}: only in the English text {sorted(set(only_en))}, only in the Chinese "
                                               f"{sorted(set(only_zh))}")
-        bare = LINK.sub("", CODE.sub("", zh))
+        bare = re.sub(r"\]\([^)\s]+\)", "]", CODE.sub("", zh))  # A link's words are kept, its target is not.
         if len(re.findall(r"[A-Za-z]{2,}", CODE.sub("", en))) >= WORDS_IN_A_SENTENCE and not CHINESE.search(bare):
             self.report(en_line, zh_line, f"not translated: {zh[:60]}")
 
