@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 import urllib.error
 import urllib.parse
@@ -23,6 +24,8 @@ sys.path.insert(0, str(ROOT / "tests/deploy"))
 import expressions  # noqa: E402
 
 MODEL = "fathom-tiny"
+# How long the load is repeated; 0: once. tests/run --long takes some minutes.
+MINUTES = float(os.environ.get("FATHOM_METRICS_MINUTES", "0"))
 # What a cluster on CPUs has not, or this build not yet.
 ABSENT = {"fathom_worker_gpu_memory_usage_bytes"}
 
@@ -92,7 +95,7 @@ class Counts:
     """What the clients saw."""
 
     def __init__(self):
-        self.outcomes, self.tokens, self.prompt_tokens, self.finished = {}, 0, 0, 0
+        self.outcomes, self.tokens, self.prompt_tokens, self.finished, self.refused = {}, 0, 0, 0, 0
 
     def add(self, outcome, result=None):
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
@@ -114,6 +117,7 @@ def load(client, counts):
     for _ in range(3):
         refused = client.generate(ids=[0, 3, 5], max_tokens=8, temperature=-1.0)
         assert refused.error.code() == grpc.StatusCode.INVALID_ARGUMENT, refused
+        counts.refused += 1
     stream = client.stub.Generate(request(ids=[0, 3, 5], max_tokens=2000, ignore_eos=True))
     next(stream), next(stream)
     stream.cancel()
@@ -128,7 +132,10 @@ class MetricsTest(unittest.TestCase):
                      "worker": [w["metrics_port"] for w in c.ready["workers"]]}
             with Prometheus(ports) as prometheus:
                 wait_until(lambda: prometheus.value("up") == 4, "all processes are scraped")
+                end = time.monotonic() + MINUTES * 60
                 load(c.client, counts)
+                while time.monotonic() < end:
+                    load(c.client, counts)
                 c.wait_idle()
                 self.check_health(ports)
                 self.check_counts(prometheus, c, counts)
@@ -147,21 +154,22 @@ class MetricsTest(unittest.TestCase):
                     self.assertEqual(json.load(answer)["role"], role)
 
     def check_counts(self, prometheus, c, counts):
+        left = counts.outcomes["CANCELLED"]
         expected = {
-            "fathom_router_refused_total{code='INVALID_ARGUMENT'}": 3,
+            "fathom_router_refused_total{code='INVALID_ARGUMENT'}": counts.refused,
             "fathom_router_prompt_tokens_total": counts.prompt_tokens,
             "fathom_router_request_seconds_count": counts.finished,
             "fathom_router_request_queue_seconds_count": counts.finished,
             "fathom_router_request_generation_tokens_sum": counts.tokens,
             "fathom_router_request_prompt_tokens_sum": counts.prompt_tokens,
-            "fathom_router_first_token_seconds_count": counts.finished + 1,  # And the one whose client left.
+            "fathom_router_first_token_seconds_count": counts.finished + left,  # And those whose client left.
             "fathom_scheduler_requests_finished_total": counts.finished,
             "vllm:e2e_request_latency_seconds_count": counts.finished,
             "vllm:request_generation_tokens_sum": counts.tokens,
             "vllm:prompt_tokens_total": counts.prompt_tokens,
             "vllm:request_success_total{finished_reason='length'}": counts.outcomes["LENGTH"],
             "vllm:request_success_total{finished_reason='stop'}": counts.outcomes["STOP_TOKEN"],
-            "vllm:request_success_total{finished_reason='abort'}": 1,
+            "vllm:request_success_total{finished_reason='abort'}": left,
             "vllm:request_success_total{finished_reason='error'}": 0,
             f"vllm:num_requests_running{{model_name='{MODEL}',engine='0'}}": 0,
         }
