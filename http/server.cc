@@ -162,8 +162,9 @@ class Server::Impl {
       co_return false;
     }
     if (parser.chunked() || parser.content_length().value_or(0) > 0) {
-      co_await Refuse(connection,
-                      ErrorResponse(413, "body_not_allowed", "no path of this port takes a body"));
+      const Response answer =
+          ErrorResponse(413, "body_not_allowed", "no path of this port takes a body");
+      co_await Refuse(connection, answer);
       co_return false;
     }
     const auto& message = parser.get();
@@ -171,8 +172,9 @@ class Server::Impl {
     const bool is_head = message.method() == beast::http::verb::head;
     const Response answer = routes_.Answer(RequestOf(message, connection.peer));
     const bool written = co_await Write(connection, answer, keep_alive, is_head);
+    const bool stays = written && keep_alive;
     if (written && !keep_alive) co_await Linger(connection);
-    co_return written&& keep_alive;
+    co_return stays;
   }
 
   static Request RequestOf(const Parser::value_type& message, const std::string& peer) {
@@ -182,7 +184,8 @@ class Server::Impl {
             std::string(target.substr(std::min(mark + 1, target.size()))), peer};
   }
 
-  // g++ 12 makes wrong code of a co_await in a condition, and of temporaries in its operand.
+  // g++ 12 makes wrong code of a co_await in a condition, and of temporaries in its operand, so
+  // this file gives both a name.
   asio::awaitable<void> Refuse(Connection& connection, const Response& answer) {
     const bool written =
         co_await Write(connection, answer, /*keep_alive=*/false, /*is_head=*/false);
