@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -157,17 +156,17 @@ class Client:
 class Cluster:
     """`fathom serve` on free ports; `with` stops it and checks its exit code."""
 
-    def __init__(self, *args, model=TINY, expect_exit=0, device="cpu", descriptors=None, before=None):
+    def __init__(self, *args, model=TINY, expect_exit=0, device="cpu", wrap=()):
         self.args = ["serve", "--model", str(model), "--device", device, "--http-port", "0", "--grpc-port", "0", "--scheduler-port", "0",
                      "--scheduler-metrics-port", "0", "--worker-port", "0", "--worker-metrics-port", "0", "--json", *args]
         self.expect_exit = expect_exit
-        self.descriptors = descriptors  # ulimit -n, soft and hard.
-        self.before = before  # Called in the new process, e.g. to lower other limits.
+        # A program that starts `fathom serve`, e.g. prlimit(1) with lower limits. Code of ours between fork and exec would run
+        # beside gRPC's threads, which now and then ends the child.
+        self.wrap = wrap
 
     def __enter__(self):
         self.log = []
-        self.process = subprocess.Popen([BIN / "fathom", *self.args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                        preexec_fn=self.before or (self.limit if self.descriptors else None))
+        self.process = subprocess.Popen([*self.wrap, BIN / "fathom", *self.args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.readers = [threading.Thread(target=lambda: self.log.extend(self.process.stderr))]
         self.readers[0].start()
         for line in self.process.stdout:
@@ -183,9 +182,6 @@ class Cluster:
         self.generate = self.client.generate
         self.extra = []
         return self
-
-    def limit(self):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
     def __exit__(self, *_):
         self.client.close()

@@ -4,7 +4,6 @@ A program never ends by a signal or without a message: it prints a line that nam
 """
 import os
 import pathlib
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -22,9 +21,9 @@ PRIVATE = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--user", 
 SANITIZED = SLOW > 1  # ASan alone reserves terabytes of address space.
 
 
-def run(words, before=None, **kw):
-    return subprocess.run([str(BIN / words[0]), *words[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=60 * SLOW, preexec_fn=before, **kw)
+def run(words, wrap=(), **kw):
+    return subprocess.run([*wrap, str(BIN / words[0]), *words[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=60 * SLOW, **kw)
 
 
 def private_mounts(script, *words):
@@ -46,7 +45,7 @@ class Limits(unittest.TestCase):
                 with self.subTest(words=words[:2], number=number):
                     if words[1] == "status" and number > 8:
                         continue  # So few descriptors are enough for this program.
-                    self.check(run(words, lambda n=number: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))), f"{number} file descriptors")
+                    self.check(run(words, ["prlimit", f"--nofile={number}:{number}"]), f"{number} file descriptors")
 
     @unittest.skipIf(SANITIZED, "a sanitizer's shadow is address space")
     def test_address_space(self):
@@ -54,7 +53,7 @@ class Limits(unittest.TestCase):
             if words[1] == "status":
                 continue  # So little address space is enough for this program.
             with self.subTest(words=words[:2]):
-                self.check(run(words, lambda: resource.setrlimit(resource.RLIMIT_AS, (100 << 20, 100 << 20))), "address space", "ulimit -v")
+                self.check(run(words, ["prlimit", f"--as={100 << 20}:{100 << 20}"]), "address space", "ulimit -v")
 
     def test_shared_memory(self):
         if private_mounts("mount -t tmpfs -o size=64k none /dev/shm").returncode != 0:
@@ -106,11 +105,10 @@ class Limits(unittest.TestCase):
 
     def test_few_will_do(self):
         """The documented limits are enough: a cluster starts and answers with exactly these limits."""
-        def least():
-            resource.setrlimit(resource.RLIMIT_NOFILE, (56, 56))
-            if not SANITIZED:
-                resource.setrlimit(resource.RLIMIT_AS, (2560 << 20, 2560 << 20))
-        with Cluster("-tp", "2", "--kv-cache-memory", "64M", before=least) as cluster:
+        least = ["prlimit", "--nofile=56:56"]
+        if not SANITIZED:
+            least.append(f"--as={2560 << 20}:{2560 << 20}")
+        with Cluster("-tp", "2", "--kv-cache-memory", "64M", wrap=least) as cluster:
             self.assertEqual(len(cluster.generate(ids=[0, 3, 5], max_tokens=8, ignore_eos=True).ids), 8)
 
 

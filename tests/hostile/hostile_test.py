@@ -26,7 +26,7 @@ class Hostile(unittest.TestCase):
 
     def test_idle_connections_at_1024_descriptors(self):
         """1,012 idle connections, half of which send no byte. Router and scheduler answer on new connections meanwhile and afterwards."""
-        with Cluster(descriptors=1024) as c:
+        with Cluster(wrap=["prlimit", "--nofile=1024:1024"]) as c:
             pids = [c.ready["router_pid"], c.ready["scheduler_pid"]]
             want = c.generate(ids=PROMPT, max_tokens=8, ignore_eos=True).bits()
 
