@@ -48,6 +48,7 @@ void OptionsToWire(const RequestOptions& from, Message* to) {
   ToWire(from.stop, to->mutable_stop());
   ToWire(from.output, to->mutable_output());
   to->set_deadline_ms(from.deadline_ms);
+  SetIf(from.priority, [to](int32_t v) { to->set_priority(v); });
 }
 
 template <class Message>

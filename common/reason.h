@@ -62,6 +62,7 @@ enum class Reason {
   kNonFiniteLogits,
   kTokenOutOfRange,
   kBlockOutOfRange,
+  kEndsWorkers,
   kFailedBefore,
   kInternal,
 };

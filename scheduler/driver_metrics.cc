@@ -52,6 +52,8 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
             "Answers that went on with another device kind or tensor parallelism of their model.");
   model_changes_ = total("model_changes_total",
                          "Answers that ended with MODEL_CHANGED: only other models were served.");
+  poisoned_ = total("requests_poisoned_total",
+                    "Sequences that failed because workers died each time they computed them.");
   finished_ = total("requests_finished_total", "Sequences that ended.");
   failed_ = total("requests_failed_total", "Sequences that failed.");
   refused_ = total("requests_refused_total", "Submits refused.");
@@ -156,6 +158,7 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
   dropped_.Follow(core.tokens_dropped_total);
   kind_changes_.Follow(core.kind_changes_total);
   model_changes_.Follow(core.model_changes_total);
+  poisoned_.Follow(core.poisoned_total);
   finished_.Follow(core.finished_total);
   failed_.Follow(core.failed_total);
   refused_.Follow(core.refused_total);

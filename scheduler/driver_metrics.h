@@ -61,8 +61,8 @@ class DriverMetrics {
   Gauge groups_, workers_, rank_still_, routers_, term_;
   Total steps_, step_rows_, prompt_tokens_, generation_tokens_, suspensions_, preemptions_,
       dropped_;
-  Total kind_changes_, model_changes_, finished_, failed_, refused_, groups_formed_, groups_lost_,
-      stale_, overflows_, unreadable_, recorded_, unrecorded_;
+  Total kind_changes_, model_changes_, poisoned_, finished_, failed_, refused_, groups_formed_,
+      groups_lost_, stale_, overflows_, unreadable_, recorded_, unrecorded_;
   Histogram batch_size_, step_seconds_;
 };
 

@@ -4,11 +4,14 @@
 //   lifecycle.cc       how a sequence comes to wait, to run and to be suspended
 //   planning.cc        which rows the next step of a group has
 //   results.cc         applies the results of steps; groups that come up and are lost
+//   poison.cc          finds the requests that end the workers which compute them
 // Thread: owned by the driver thread.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -76,6 +79,7 @@ class SchedulerCore::Impl final : private Batching {
   void NoteLimits();                                // What keeps the queue waiting from now on.
   bool PlanStep(Group& group);                      // False: nothing to do.
   bool PlanLane(Group& group, int32_t lane);        // Likewise, for the sequences of one lane.
+  bool SendPlan(Group& group, Draft& draft);        // False: the draft has no rows.
   bool AddDecodes(Group& group, Draft& draft);      // False: a sequence was preempted.
   bool MakeRoom(Group& group, Sequence& sequence);  // False: `sequence` itself was preempted.
   void AddPrefills(Group& group, Draft& draft);
@@ -92,6 +96,17 @@ class SchedulerCore::Impl final : private Batching {
   void EndChunk(const FlightRow& flight);
   bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
 
+  // ---- poison.cc
+  // Plans a step of a suspect alone. True: it did. False: a suspect of the group waits until the
+  // steps in flight have ended. nullopt: no suspect is in the group or next for it.
+  std::optional<bool> PlanSuspect(Group& group);
+  void NoteDeath(Group& group);  // The group is lost, with its steps in flight.
+  void FailPoison(Sequence& sequence);
+  void NoteProgress(Sequence& sequence);
+  void NoteChunk(const FlightRow& flight,
+                 Sequence& sequence);  // A chunk of a prefill was computed.
+  absl::Status CheckSuspects(const Group& group) const;
+
   const CoreOptions options_;
   const std::unique_ptr<Policy> policy_;
   TimeUs now_ = 0;
@@ -100,6 +115,9 @@ class SchedulerCore::Impl final : private Batching {
   Placement placement_{groups_, waiting_};
   TimeUs unfit_check_us_ = 0;  // When FailUnfit is due; 0: not due.
   uint64_t next_seat_ = 1;
+  // Session::number and index of the sequences that are or were suspects; PlanSuspect drops those
+  // that are none any more.
+  std::set<std::pair<uint64_t, int32_t>> suspects_;
   RetryLine queue_line_;  // Of requests that are refused because the queue is full.
   CoreStats counters_;    // Stats() fills in the gauges and what the sessions count.
   Actions actions_;       // Of the present Step.

@@ -24,7 +24,8 @@ struct FlightRow {
   uint64_t session = 0;  // Session::number; the session may be gone by now.
   int32_t sequence = 0;
   uint64_t seat = 0;
-  int32_t tokens = 0;  // Rows of the step.
+  int32_t tokens = 0;      // Rows of the step.
+  int32_t end_tokens = 0;  // The sequence's first tokens that are in its blocks after the step.
   bool prefill = false;
   int32_t ids_max = 0;    // The most sampled tokens of the result; unless 0, it has at least 1.
   int32_t position = 0;   // Of the first sampled token.

@@ -14,6 +14,7 @@ absl::Status SchedulerCore::Impl::CheckInvariants() const {
   size_t running = 0, waiting = 0;
   for (const auto& [id, group] : groups_) {
     FATHOM_RETURN_IF_ERROR(CheckGroup(*group));
+    FATHOM_RETURN_IF_ERROR(CheckSuspects(*group));
     running += group->running.size();
   }
   FATHOM_RETURN_IF_ERROR(waiting_.Check());

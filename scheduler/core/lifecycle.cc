@@ -11,11 +11,13 @@ namespace fathom::scheduler {
 SequenceFacts SchedulerCore::Impl::FactsOf(const Sequence& sequence) const {
   return {.number = sequence.number,
           .tenant = sequence.session->record.key.tenant,
+          .priority = sequence.session->record.priority,
           .arrival_us = sequence.session->arrival_us,
           .resumed = sequence.seated_before,
           .prompt_tokens = sequence.session->prompt_tokens(),
           .max_tokens = sequence.session->record.request.stop.max_tokens,
-          .generated_tokens = static_cast<int32_t>(sequence.record().ids.size())};
+          .generated_tokens = static_cast<int32_t>(sequence.record().ids.size()),
+          .preemptions = sequence.preemptions};
 }
 
 Group* SchedulerCore::Impl::FindGroup(GroupId id) {

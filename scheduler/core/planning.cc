@@ -4,6 +4,7 @@
 // never beyond max_tokens. A sequence gets the blocks of its known tokens at admission, and the
 // blocks of its output one at a time.
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "common/check.h"
@@ -45,6 +46,7 @@ void SchedulerCore::Impl::NoteLimits() {
 
 bool SchedulerCore::Impl::PlanStep(Group& group) {
   if (group.running.empty() && waiting_.size() == 0) return false;
+  if (const std::optional<bool> planned = PlanSuspect(group)) return *planned;
   const int32_t lanes = group.limits.lanes;
   for (int32_t tried = 0; tried < lanes; ++tried) {
     const int32_t lane = (group.next_lane + tried) % lanes;
@@ -67,6 +69,10 @@ bool SchedulerCore::Impl::PlanLane(Group& group, int32_t lane) {
   }
   AddPrefills(group, draft);
   if (had_room) AddAdmissions(group, draft);
+  return SendPlan(group, draft);
+}
+
+bool SchedulerCore::Impl::SendPlan(Group& group, Draft& draft) {
   if (draft.plan.chunks.empty()) return false;
   draft.plan.term = group.term;
   draft.plan.epoch = group.epoch;
@@ -112,6 +118,7 @@ bool SchedulerCore::Impl::MakeRoom(Group& group, Sequence& sequence) {
     if (group.kv.Grow(&running.blocks)) return true;
     Sequence& victim = *group.running.rbegin()->second;
     ++counters_.preemptions_total;
+    ++victim.preemptions;
     Interrupt(victim, StayEnd::kPreempted);
     if (&victim == &sequence) return false;
   }
@@ -129,7 +136,7 @@ void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
   while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin) {
     Sequence* sequence = placement_.NextFor(group, draft.flight.lane);
-    if (sequence == nullptr) return;
+    if (sequence == nullptr || sequence->suspect()) return;
     for (const BlockCopy& copy : Seat(group, draft.flight.lane, *sequence))
       draft.plan.copies.push_back(copy);
     AddPrefill(*sequence, true, draft);
@@ -193,6 +200,7 @@ FlightRow& SchedulerCore::Impl::AddRow(const Sequence& sequence, Draft& draft, i
                 .sequence = sequence.index,
                 .seat = running.seat,
                 .tokens = tokens,
+                .end_tokens = running.planned_tokens + tokens,
                 .ids_max = sample ? 1 : 0,
                 .position = running.next_position,
                 .logprobs = output.logprobs.has_value(),

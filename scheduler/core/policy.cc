@@ -1,6 +1,7 @@
 #include "scheduler/core/policy.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -9,25 +10,27 @@
 namespace fathom::scheduler {
 namespace {
 
-OrderKey ByArrival(const SequenceFacts& facts) { return {0, facts.arrival_us, facts.number}; }
-
-// First come, first served. The latest arrival is preempted.
+// First come, first served.
 class FirstComeFirstServed final : public Policy {
  public:
   OrderKey Push(const SequenceFacts& facts, Moves* /*moves*/) override {
     return {facts.resumed ? 0 : 1, facts.arrival_us, facts.number};
   }
-  OrderKey EvictionOrder(const SequenceFacts& facts) const override { return ByArrival(facts); }
+  OrderKey EvictionOrder(const SequenceFacts& facts) const override {
+    return PreemptionOrder(facts);
+  }
 };
 
-// Short requests overtake longer ones that have not started. The latest arrival is preempted.
+// Short requests overtake longer ones that have not started.
 class ShortestFirst final : public Policy {
  public:
   OrderKey Push(const SequenceFacts& facts, Moves* /*moves*/) override {
     const int64_t tokens = int64_t{facts.prompt_tokens} + facts.max_tokens;
     return {facts.resumed ? 0 : 1, facts.arrival_us + tokens * kTokenUs, facts.number};
   }
-  OrderKey EvictionOrder(const SequenceFacts& facts) const override { return ByArrival(facts); }
+  OrderKey EvictionOrder(const SequenceFacts& facts) const override {
+    return PreemptionOrder(facts);
+  }
 
  private:
   // Each token of a request counts as an arrival that is later by this time. So only requests that
@@ -43,7 +46,7 @@ class ShortestFirst final : public Policy {
 // with the least counter is admitted next. Of two tenants that always have a sequence that waits,
 // the computed tokens differ at most by what the running sequences and one more ask for. A tenant
 // that had none waiting has no credit: its counter is raised to the least one of those that wait.
-// When no sequence waits, all counters begin at 0 again. The latest arrival is preempted.
+// When no sequence waits, all counters begin at 0 again.
 class FairShare final : public Policy {
  public:
   OrderKey Push(const SequenceFacts& facts, Moves* moves) override {
@@ -85,7 +88,9 @@ class FairShare final : public Policy {
     Place(tenant, moves);
     Forget();
   }
-  OrderKey EvictionOrder(const SequenceFacts& facts) const override { return ByArrival(facts); }
+  OrderKey EvictionOrder(const SequenceFacts& facts) const override {
+    return PreemptionOrder(facts);
+  }
 
  private:
   // The most tenants whose counters are kept although they neither wait nor run.
@@ -151,6 +156,12 @@ constexpr PolicyRow kPolicies[] = {
 };
 
 }  // namespace
+
+OrderKey PreemptionOrder(const SequenceFacts& facts) {
+  const bool spared = facts.preemptions >= kPreemptionsMax;
+  return {spared ? std::numeric_limits<int64_t>::min() : facts.priority, facts.arrival_us,
+          facts.number};
+}
 
 std::span<const PolicyRow> Policies() { return kPolicies; }
 

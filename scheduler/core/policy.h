@@ -18,11 +18,13 @@ namespace fathom::scheduler {
 struct SequenceFacts {
   uint64_t number = 0;      // Unique; grows with each new sequence.
   std::string_view tenant;  // Of the session's key, as long as the session.
+  int32_t priority = 0;     // Of the record: smaller is more urgent.
   TimeUs arrival_us = 0;    // First acceptance.
   bool resumed = false;     // Was seated before, here or under another leader.
   int32_t prompt_tokens = 0;
   int32_t max_tokens = 0;        // Of the request.
   int32_t generated_tokens = 0;  // So far.
+  int32_t preemptions = 0;       // So far, under this leader.
 };
 
 // A waiting sequence gets another place in the queue.
@@ -49,11 +51,19 @@ class Policy {
   // were computed since its Pop: of its prompt, of the ids that it had, and new ones.
   virtual void Charge(const SequenceFacts& /*facts*/, int64_t /*tokens*/, Moves* /*moves*/) {}
 
-  // When blocks run out, the running sequence with the greatest key is preempted. The key must not
-  // change during a sequence's life: then the sequence with the least key is never preempted, and
-  // so every sequence ends.
+  // When blocks run out, the running sequence with the greatest key is preempted. The core asks
+  // when the sequence gets a slot. From one stay in a slot to the next the key may become less and
+  // never greater: then the sequence with the least key is never preempted, and so every sequence
+  // ends. All policies have the same rule (PreemptionOrder).
   virtual OrderKey EvictionOrder(const SequenceFacts& facts) const = 0;
 };
+
+// The greatest `priority` is preempted first, then the latest arrival. A sequence that was
+// preempted kPreemptionsMax times comes after all others, so urgent requests that arrive without
+// end cannot keep it from its end: it is then preempted only for such sequences that arrived before
+// it.
+inline constexpr int32_t kPreemptionsMax = 4;
+OrderKey PreemptionOrder(const SequenceFacts& facts);
 
 struct PolicyRow {
   std::string_view name;

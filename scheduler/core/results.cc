@@ -43,6 +43,7 @@ void SchedulerCore::Impl::On(const GroupLost& event) {
 
 void SchedulerCore::Impl::LoseGroup(GroupId id) {
   Group& group = *FindGroup(id);
+  NoteDeath(group);
   while (!group.running.empty()) {
     ++counters_.failovers_total;
     Interrupt(*group.running.begin()->second, StayEnd::kGroupLost);
@@ -82,7 +83,9 @@ void SchedulerCore::Impl::EndChunk(const FlightRow& flight) {
   if (session == nullptr) return;
   Sequence& sequence = session->sequences[static_cast<size_t>(flight.sequence)];
   const RunningState* running = sequence.running();
-  if (running != nullptr && running->seat == flight.seat) sequence.stamps.EndChunk(now_);
+  if (running == nullptr || running->seat != flight.seat) return;
+  sequence.stamps.EndChunk(now_);
+  NoteChunk(flight, sequence);
 }
 
 void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
@@ -108,6 +111,7 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
                                                      : row.fault_detail),
                    ReasonOf(row.fault)));
   }
+  if (!row.ids.empty()) NoteProgress(*sequence);
   if (row.prompt_logprobs) {
     sessions_.AppendPromptLogprobs(*sequence, *row.prompt_logprobs, group.fingerprint, group.kind);
   }

@@ -50,6 +50,7 @@ struct CoreStats : SessionStats {
   // Tokens of sequences that got a slot again, or came with tokens: they are computed again.
   uint64_t replayed_tokens_total = 0;
   uint64_t model_changes_total = 0;  // Answers that ended: their model was gone.
+  uint64_t poisoned_total = 0;       // Sequences that failed because groups died of them.
 };
 
 class SchedulerCore {

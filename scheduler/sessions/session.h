@@ -76,9 +76,15 @@ struct Sequence {
   uint64_t number = 0;  // Unique in the core's life.
   SequenceState state;
   bool seated_before = false;  // Had a slot, here or under another leader.
+  int32_t preemptions = 0;     // Times that it lost its slot because blocks ran out.
+  // ---- Whether it ends the workers that compute it (scheduler/core/poison.cc).
+  int32_t deaths =
+      0;  // Groups that were lost with a step of it in flight, since its last progress.
+  int32_t furthest_tokens = 0;  // The furthest end of a chunk of its prefills that was computed.
   Stamps stamps;
 
   bool finished() const { return std::holds_alternative<FinishedState>(state); }
+  bool suspect() const { return deaths >= 2; }
   bool suspended() const { return std::holds_alternative<SuspendedState>(state); }
   RunningState* running() { return std::get_if<RunningState>(&state); }
   const RunningState* running() const { return std::get_if<RunningState>(&state); }
