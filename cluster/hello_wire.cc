@@ -154,11 +154,12 @@ void ToWire(const EngineLimits& from, pb::WorkerLimits* to) {
   to->set_step_tokens(from.step_tokens);
   to->set_vocab(from.vocab);
   to->set_mixed_step_tokens(from.mixed_step_tokens);
+  to->set_host_blocks(from.host_blocks);
 }
 
 EngineLimits FromWire(const pb::WorkerLimits& from) {
-  return {from.context_tokens(), from.block_tokens(), from.pool_blocks(),      from.slots(),
-          from.step_tokens(),    from.vocab(),        from.mixed_step_tokens()};
+  return {from.context_tokens(), from.block_tokens(), from.pool_blocks(),       from.slots(),
+          from.step_tokens(),    from.vocab(),        from.mixed_step_tokens(), from.host_blocks()};
 }
 
 void ToWire(const Hello& from, pb::Hello* to) {

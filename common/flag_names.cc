@@ -17,8 +17,6 @@ constexpr ForeignFlag kForeign[] = {
     {"--kv-cache-memory-bytes", "--kv-cache-memory", true, "use --kv-cache-memory"},
     {"--num-gpu", "--tensor-parallel-size", false,
      "use -tp N to split one copy of the model over N devices, or -dp N for N copies"},
-    {"--swap-space", "", false,
-     "preempted requests are computed again, bit for bit, so there is no swap space to size yet"},
     {"--nccl-debug", "", false, "set the environment variable NCCL_DEBUG=INFO for the workers"},
     {"--disable-kv-cache", "", false,
      "without a KV cache every token costs a pass over the whole text (quadratic), so it cannot be "

@@ -245,6 +245,7 @@ void Driver::Refuse(PeerId peer, const absl::Status& status, TimeUs now) {
 
 void Driver::StepCore(Event event, TimeUs now) {
   metrics_stale_ = true;
+  ring_.Note(event, now);
   if (recorder_ != nullptr) recorder_->Record(event, now);
   Carry(core_.Step(std::move(event), now), now);
 }

@@ -18,6 +18,7 @@
 #include "scheduler/driver_metrics.h"
 #include "scheduler/membership/worker_group.h"
 #include "scheduler/recorder/event_recorder.h"
+#include "scheduler/recorder/event_ring.h"
 #include "scheduler/stats_line.h"
 #include "scheduler/term_store.h"
 #include "scheduler/transport/transport.h"
@@ -59,6 +60,8 @@ class Driver {
   absl::Status Ready() const;
   // Whether the driver's thread turns. Any thread.
   const LoopWatch& loop() const { return loop_; }
+  // The last events of the core.
+  const EventRing& events() const { return ring_; }
 
  private:
   struct Router {
@@ -108,6 +111,7 @@ class Driver {
   TermStore& terms_;
   DriverMetrics& metrics_;
   EventRecorder* const recorder_;  // nullptr: recording is off.
+  EventRing ring_;
   SchedulerCore core_;
   WorkerGroups groups_;
   TermId term_;

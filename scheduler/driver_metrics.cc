@@ -45,6 +45,11 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   generation_tokens_ = total("generation_tokens_total", "Tokens generated and accepted.");
   suspensions_ = total("suspensions_total", "Sessions suspended, for any cause.");
   preemptions_ = total("preemptions_total", "Sessions suspended for want of blocks.");
+  swap_blocks_ = gauge("swap_blocks", "Blocks of swap space of the groups that take work.");
+  swap_blocks_used_ = gauge("swap_blocks_used", "Blocks of swap space with KV.");
+  swaps_ = total("swaps_total", "Preempted sequences whose KV went to the swap space.");
+  swapped_out_ = total("swapped_out_blocks_total", "Blocks copied to the swap space.");
+  swapped_in_ = total("swapped_in_blocks_total", "Blocks copied back from the swap space.");
   dropped_ =
       total("tokens_dropped_total", "Tokens below a record's length, after a Close, or void.");
   kind_changes_ =
@@ -159,6 +164,11 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
   kind_changes_.Follow(core.kind_changes_total);
   model_changes_.Follow(core.model_changes_total);
   poisoned_.Follow(core.poisoned_total);
+  swap_blocks_.Set(core.swap_blocks_total);
+  swap_blocks_used_.Set(core.swap_blocks_used);
+  swaps_.Follow(core.swaps_total);
+  swapped_out_.Follow(core.swapped_out_blocks_total);
+  swapped_in_.Follow(core.swapped_in_blocks_total);
   finished_.Follow(core.finished_total);
   failed_.Follow(core.failed_total);
   refused_.Follow(core.refused_total);

@@ -58,6 +58,8 @@ class DriverMetrics {
   Histogram batch_tokens_;
   Total failovers_, replayed_;
   Gauge blocks_used_, blocks_, requests_running_, requests_waiting_, sessions_, session_bytes_;
+  Gauge swap_blocks_, swap_blocks_used_;
+  Total swaps_, swapped_out_, swapped_in_;
   Gauge groups_, workers_, rank_still_, routers_, term_;
   Total steps_, step_rows_, prompt_tokens_, generation_tokens_, suspensions_, preemptions_,
       dropped_;

@@ -2,6 +2,7 @@
 // file only connects the parts.
 #include <thread>
 
+#include "common/check.h"
 #include "common/flags.h"
 #include "common/host_limits.h"
 #include "common/log.h"
@@ -145,6 +146,7 @@ int Main(int argc, char** argv) {
   if (!transport.ok()) return EndServer(kExitUnavailable, transport.status());
   Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics,
                 recorder.get());
+  driver.events().DumpOnFailedCheck();
   const auto web = http::ServeProcess(*std::move(http), "scheduler", &metrics,
                                       {.live = http::LiveBy(&self, &driver.loop()),
                                        .ready = [&driver] { return driver.Ready(); },
@@ -163,6 +165,7 @@ int Main(int argc, char** argv) {
   const absl::Status end = driver.Run();
   over = true;
   signals.join();
+  SetCheckFailedHook(nullptr, nullptr);
   if (!end.ok()) return EndServer(kExitUnavailable, end);
   return EndServer();
 }

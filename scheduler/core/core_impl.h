@@ -4,6 +4,7 @@
 //   lifecycle.cc       how a sequence comes to wait, to run and to be suspended
 //   planning.cc        which rows the next step of a group has
 //   results.cc         applies the results of steps; groups that come up and are lost
+//   swap.cc            moves the KV of preempted sequences to the host's memory and back
 //   poison.cc          finds the requests that end the workers which compute them
 // Thread: owned by the driver thread.
 #pragma once
@@ -95,6 +96,16 @@ class SchedulerCore::Impl final : private Batching {
   void ApplyRow(const Group& group, const FlightRow& flight, const ResultRow& row);
   void EndChunk(const FlightRow& flight);
   bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
+
+  // ---- swap.cc
+  // Copies the KV of a running sequence to the swap space, if the space has room and that is faster
+  // than to compute it again. The caller then takes the sequence out of its slot.
+  void SwapOut(Group& group, Sequence& sequence);
+  // The sequence got `running`, with its blocks: its KV in the swap space comes back into them.
+  // Adds the copies that the plan must do.
+  void SwapIn(const Group& group, Sequence& sequence, RunningState& running,
+              std::vector<BlockCopy>* copies);
+  void DropSwapped(Sequence& sequence);  // Frees its swap space, if it has any.
 
   // ---- poison.cc
   // Plans a step of a suspect alone. True: it did. False: a suspect of the group waits until the

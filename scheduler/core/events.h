@@ -39,6 +39,8 @@ struct GroupLimits {
   // so that plans of different lanes have no sequence in common: each pipeline stage can compute
   // the plan of another lane. 1: every plan may compute every sequence.
   int32_t lanes = 1;
+  // Blocks of swap space in the host's memory of each rank: ids 1 to host_blocks. 0: none.
+  int32_t host_blocks = 0;
 };
 
 // All ranks of a group are loaded, connected and listening for plans of this epoch. The group

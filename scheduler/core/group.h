@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -12,8 +13,10 @@
 
 #include "common/status.h"
 #include "common/types.h"
+#include "scheduler/core/block_pool.h"
 #include "scheduler/core/events.h"
 #include "scheduler/core/kv_allocator.h"
+#include "scheduler/core/swap_cost.h"
 #include "scheduler/sessions/session.h"
 
 namespace fathom::scheduler {
@@ -37,6 +40,7 @@ struct FlightRow {
 struct FlightStep {
   StepId step;
   int32_t lane = 0;
+  int32_t swapped_blocks = 0;   // Copies between pool and swap space.
   std::vector<FlightRow> rows;  // By row of the plan.
 };
 
@@ -51,6 +55,10 @@ struct Group {
   ComputeKind kind;
 
   KvAllocator kv;
+  BlockPool swap_space;
+  std::map<uint64_t, Sequence*> swapped;  // By Sequence::number: those with KV in swap_space.
+  SwapCost swap_cost;
+  std::vector<BlockCopy> copies;   // The next plan does them before its other copies.
   std::vector<SlotId> free_slots;  // Last in, first out.
   std::vector<SlotId> released;    // The next plan releases them before its admits.
   std::set<std::pair<OrderKey, Sequence*>>
@@ -65,6 +73,10 @@ struct Group {
   // The most plans of one lane, and so of one sequence, that may be in flight.
   int32_t lane_plans_max() const { return 1 + (limits.plans_in_flight - 1) / limits.lanes; }
   bool lane_full(int32_t lane) const;
+  // Whether the results of all steps that were planned before `step` have come.
+  bool HasResultsBefore(StepId step) const {
+    return in_flight.empty() || in_flight.front().step >= step;
+  }
 };
 
 // INVALID_ARGUMENT: no plan can keep `limits`.

@@ -35,6 +35,33 @@ absl::Status SchedulerCore::Impl::CheckInvariants() const {
   return absl::OkStatus();
 }
 
+static absl::Status CheckSwapped(const Group& group) {
+  std::set<BlockId> held;
+  for (const auto& [number, sequence] : group.swapped) {
+    if (sequence->number != number || !sequence->swapped || sequence->swapped->group != group.id ||
+        !std::holds_alternative<WaitingState>(sequence->state)) {
+      return Internal("group {}: its swap space has KV of sequence {}, which does not wait for it",
+                      group.id.value, number);
+    }
+    const SwappedKv& swapped = *sequence->swapped;
+    for (const BlockId block : swapped.blocks) {
+      if (!held.insert(block).second || group.swap_space.references(block) != 1) {
+        return Internal("group {}: block {} of the swap space twice", group.id.value, block.value);
+      }
+    }
+    const auto room = static_cast<int64_t>(swapped.blocks.size()) * group.limits.block_tokens;
+    if (swapped.tokens < 1 || swapped.tokens > room) {
+      return Internal("group {}: {} tokens of sequence {} in swap space for {}", group.id.value,
+                      swapped.tokens, number, room);
+    }
+  }
+  if (std::ssize(held) != group.swap_space.used_blocks()) {
+    return Internal("group {}: {} blocks of swap space used, {} counted", group.id.value,
+                    held.size(), group.swap_space.used_blocks());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckGroup(const Group& group) {
   const BlockPool& pool = group.kv.pool();
   std::vector<int32_t> references(static_cast<size_t>(pool.total_blocks()) + 1);
@@ -87,6 +114,7 @@ absl::Status CheckGroup(const Group& group) {
     return Internal("group {}: {} blocks used, {} counted", group.id.value, used,
                     pool.used_blocks());
   }
+  FATHOM_RETURN_IF_ERROR(CheckSwapped(group));
   if (group.in_flight.size() > static_cast<size_t>(group.limits.plans_in_flight)) {
     return Internal("group {}: {} plans in flight", group.id.value, group.in_flight.size());
   }

@@ -90,6 +90,7 @@ std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, int32_t lane, Seq
   FATHOM_CHECK(reservation.has_value(), "sequence {} was seated without room", sequence.number);
   running.blocks = std::move(reservation->blocks);
   running.planned_tokens = running.reused_tokens = reservation->computed_tokens;
+  SwapIn(group, sequence, running, &reservation->copies);
   if (sequence.seated_before || running.next_position > 0) {
     counters_.replayed_tokens_total +=
         static_cast<uint64_t>(running.known_tokens - running.reused_tokens);
@@ -121,6 +122,7 @@ void SchedulerCore::Impl::Vacate(Sequence& sequence) {
 void SchedulerCore::Impl::Withdraw(Sequence& sequence, StayEnd why) {
   if (sequence.running() != nullptr) Vacate(sequence);
   if (std::holds_alternative<WaitingState>(sequence.state)) Dequeue(sequence, false);
+  DropSwapped(sequence);
   sequence.stamps.Leave(now_, why);
 }
 

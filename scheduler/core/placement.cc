@@ -68,7 +68,12 @@ Sequence* Placement::NextFor(const Group& group, int32_t lane) const {
   const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
   if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return nullptr;
   Sequence* first = FirstFor(group);
-  return first != nullptr && HasRoom(group, *first) ? first : nullptr;
+  if (first == nullptr || !HasRoom(group, *first)) return nullptr;
+  // The record gets the tokens of the steps that were in flight at the swap; then it knows which of
+  // the swapped KV is that of its tokens.
+  const bool settled = !first->swapped || first->swapped->group != group.id ||
+                       group.HasResultsBefore(first->swapped->settled_at);
+  return settled ? first : nullptr;
 }
 
 Sequence* Placement::FirstFor(const Group& group) const {

@@ -73,11 +73,18 @@ bool SchedulerCore::Impl::PlanLane(Group& group, int32_t lane) {
 }
 
 bool SchedulerCore::Impl::SendPlan(Group& group, Draft& draft) {
-  if (draft.plan.chunks.empty()) return false;
+  // An admit has no row yet if the ids of the tokens that its blocks hold fill the plan.
+  if (draft.plan.chunks.empty() && draft.plan.admits.empty()) return false;
   draft.plan.term = group.term;
   draft.plan.epoch = group.epoch;
   draft.plan.step = draft.flight.step = group.next_step;
   draft.plan.releases = std::exchange(group.released, {});
+  draft.plan.copies.insert(draft.plan.copies.begin(), group.copies.begin(), group.copies.end());
+  group.copies.clear();
+  draft.flight.swapped_blocks =
+      static_cast<int32_t>(std::ranges::count_if(draft.plan.copies, [](const BlockCopy& copy) {
+        return copy.operation != CopyOperation::kInPool;
+      }));
   ++group.next_step.value;
   group.in_flight.push_back(std::move(draft.flight));
   actions_.plans.push_back({group.id, std::move(draft.plan)});
@@ -119,6 +126,7 @@ bool SchedulerCore::Impl::MakeRoom(Group& group, Sequence& sequence) {
     Sequence& victim = *group.running.rbegin()->second;
     ++counters_.preemptions_total;
     ++victim.preemptions;
+    SwapOut(group, victim);
     Interrupt(victim, StayEnd::kPreempted);
     if (&victim == &sequence) return false;
   }
@@ -176,7 +184,9 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
   }
   const int32_t held_back = running.sent_tokens < running.known_tokens ? 1 : 0;
   const int32_t count = std::min(wanted, running.sent_tokens - running.planned_tokens - held_back);
-  if (count == 0) return;  // Other prompts took all the ids of this plan.
+  // Other prompts took all the ids of this plan, or not even the ids of the tokens in the blocks
+  // are sent.
+  if (count <= 0) return;
   const bool sample = running.planned_tokens + count == running.known_tokens;
   AddRow(sequence, draft, count, sample).prefill = true;
   sequence.stamps.PlanChunk(now_, count);

@@ -48,6 +48,7 @@ void SchedulerCore::Impl::LoseGroup(GroupId id) {
     ++counters_.failovers_total;
     Interrupt(*group.running.begin()->second, StayEnd::kGroupLost);
   }
+  while (!group.swapped.empty()) DropSwapped(*group.swapped.begin()->second);
   waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
   groups_.erase(id);
 }
@@ -66,6 +67,7 @@ void SchedulerCore::Impl::On(const StepDone& event) {
   const FlightStep flight = std::move(group->in_flight.front());
   group->in_flight.pop_front();
   ++counters_.steps_total;
+  group->swap_cost.Note(flight, result.timings);
   for (const FlightRow& row : flight.rows) {
     counters_.step_rows_total += static_cast<uint64_t>(row.tokens);
     if (!row.prefill) continue;
@@ -100,7 +102,7 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
   if (row.fault != RowFault::kNone) {
     const RunningState* running = sequence->running();
     // A fault of an earlier stay in a slot is ignored: the sequence is computed again.
-    if (running == nullptr || running->seat != flight.seat) return;
+    if (running == nullptr || running->seat != flight.seat) return DropSwapped(*sequence);
     return sessions_.Fail(
         *sequence,
         WithReason(Internal("request {}: the worker reports {} at token {}; no token is sent for "

@@ -44,9 +44,14 @@ struct CoreStats : SessionStats {
   uint64_t step_rows_total = 0;
   uint64_t prompt_tokens_total = 0;      // Computed in prefill chunks.
   uint64_t generation_tokens_total = 0;  // Added to records.
-  uint64_t preemptions_total = 0;        // Because no block was free.
-  uint64_t tokens_dropped_total = 0;     // Computed, and added to no record.
-  uint64_t failovers_total = 0;          // Sequences whose group was lost while they were in it.
+  int32_t swap_blocks_total = 0;         // Over live groups.
+  int32_t swap_blocks_used = 0;
+  uint64_t preemptions_total = 0;  // Because no block was free.
+  uint64_t swaps_total = 0;        // Preempted sequences whose KV went to the swap space.
+  uint64_t swapped_out_blocks_total = 0;
+  uint64_t swapped_in_blocks_total = 0;
+  uint64_t tokens_dropped_total = 0;  // Computed, and added to no record.
+  uint64_t failovers_total = 0;       // Sequences whose group was lost while they were in it.
   // Tokens of sequences that got a slot again, or came with tokens: they are computed again.
   uint64_t replayed_tokens_total = 0;
   uint64_t model_changes_total = 0;  // Answers that ended: their model was gone.

@@ -11,6 +11,9 @@ namespace fathom::sim {
 FakeGroup::FakeGroup(const scheduler::GroupUp& up) : up_(up) {
   kv_.assign(static_cast<size_t>(up.limits.blocks) * static_cast<size_t>(up.limits.block_tokens),
              0);
+  swap_space_.assign(
+      static_cast<size_t>(up.limits.host_blocks + 1) * static_cast<size_t>(up.limits.block_tokens),
+      0);
 }
 
 absl::StatusOr<StepResult> FakeGroup::Execute(const StepPlan& plan) {
@@ -19,7 +22,14 @@ absl::StatusOr<StepResult> FakeGroup::Execute(const StepPlan& plan) {
     return Invalid("step {}, not {}", plan.step.value, next_step_.value);
   }
   ++next_step_.value;
-  if (plan.chunks.empty()) return Invalid("step {} has no rows", plan.step.value);
+  if (plan.chunks.empty() && plan.admits.empty()) {
+    return Invalid("step {} has no rows", plan.step.value);
+  }
+  int64_t swapped = 0;
+  for (const BlockCopy& copy : plan.copies) {
+    FATHOM_RETURN_IF_ERROR(Copy(copy));
+    swapped += copy.operation == CopyOperation::kInPool ? 0 : 1;
+  }
   for (SlotId slot : plan.releases) FATHOM_RETURN_IF_ERROR(Release(slot));
   size_t ids = 0;
   for (const Admit& admit : plan.admits) {
@@ -47,7 +57,26 @@ absl::StatusOr<StepResult> FakeGroup::Execute(const StepPlan& plan) {
     return Invalid("{} rows in a step that decodes", rows);
   }
   rows_most_ = std::max<int64_t>(rows_most_, rows);
+  // Times at which it is sometimes faster to swap, and sometimes to compute again.
+  result.timings.compute_us = 100 + 10 * int64_t{rows};
+  const auto draw = static_cast<int64_t>(Mix(plan.step.value, plan.epoch.value) % 60);
+  result.timings.swap_us = swapped * draw;
   return result;
+}
+
+absl::Status FakeGroup::Copy(const BlockCopy& copy) {
+  const bool from_pool = copy.operation != CopyOperation::kSwapIn;
+  const bool to_pool = copy.operation != CopyOperation::kSwapOut;
+  const auto place = [&](BlockId block, bool in_pool) -> absl::StatusOr<uint64_t*> {
+    const int32_t end = in_pool ? up_.limits.blocks : up_.limits.host_blocks + 1;
+    if (block.value < 1 || block.value >= end) return Invalid("copy of block {}", block.value);
+    return &(in_pool ? kv_ : swap_space_)[static_cast<size_t>(block.value) *
+                                          static_cast<size_t>(up_.limits.block_tokens)];
+  };
+  FATHOM_ASSIGN_OR_RETURN(const uint64_t* from, place(copy.from, from_pool));
+  FATHOM_ASSIGN_OR_RETURN(uint64_t * to, place(copy.to, to_pool));
+  std::copy_n(from, up_.limits.block_tokens, to);
+  return absl::OkStatus();
 }
 
 absl::Status FakeGroup::Release(SlotId id) {
@@ -67,7 +96,8 @@ absl::Status FakeGroup::TakeAdmit(const Admit& admit) {
   Slot& slot = it->second;
   if (!fresh && !slot.more) return Invalid("admit to the taken slot {}", admit.slot.value);
   if (fresh) {
-    if (admit.computed_tokens != 0 || admit.prompt_tokens < 1) return Invalid("admit's counts");
+    if (admit.computed_tokens < 0 || admit.prompt_tokens < 1) return Invalid("admit's counts");
+    slot.computed = admit.computed_tokens;
     slot.request = admit.request;
     slot.seed = admit.seed;
     slot.sequence = admit.sequence;
@@ -75,6 +105,7 @@ absl::Status FakeGroup::TakeAdmit(const Admit& admit) {
   }
   slot.ids.insert(slot.ids.end(), admit.ids.begin(), admit.ids.end());
   slot.more = admit.more;
+  if (!slot.more && slot.computed >= std::ssize(slot.ids)) return Invalid("nothing to compute");
   return absl::OkStatus();
 }
 

@@ -37,6 +37,7 @@ class FakeGroup {
     bool sampled = false;
   };
 
+  absl::Status Copy(const BlockCopy& copy);
   absl::Status Release(SlotId id);
   absl::Status TakeAdmit(const Admit& admit);
   absl::Status TakeExtend(const scheduler::GroupLimits& limits, const Extend& extend);
@@ -49,6 +50,7 @@ class FakeGroup {
   std::map<SlotId, Slot> slots_;
   std::map<BlockId, SlotId> owners_;
   std::vector<uint64_t> kv_;
+  std::vector<uint64_t> swap_space_;
   StepId next_step_;
   int64_t rows_most_ = 0;
 };

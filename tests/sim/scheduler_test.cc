@@ -49,11 +49,14 @@ TEST_P(SchedulerSimSeeds, TenThousandRequestsEndOnceUnderEveryPolicy) {
     WorldOptions options;
     options.seed = TestSeed(20) + static_cast<uint64_t>(GetParam());
     options.policy = std::string(policy.name);
+    options.limits.host_blocks = GetParam() * 16;
     SCOPED_TRACE(Replay(options.seed));
     World world(options);
     world.Run();
     ExpectClean(world, options);
     EXPECT_GT(world.report().takeovers, 0);
+    EXPECT_EQ(world.stats().swap_blocks_used, 0);
+    EXPECT_EQ(world.stats().swapped_in_blocks_total > 0, options.limits.host_blocks > 0);
   }
 }
 INSTANTIATE_TEST_SUITE_P(Run, SchedulerSimSeeds, testing::Range(0, 3));

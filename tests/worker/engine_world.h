@@ -30,14 +30,12 @@ inline absl::StatusOr<StepResult> Execute(Engine* engine, const StepPlan& plan) 
 }
 
 struct World {
-  World() {
-    auto allocated =
-        KvCache::Allocate(FakeDecoder::Shape(kLimits.block_tokens, kLimits.pool_blocks));
-    FATHOM_CHECK(allocated.ok());
-    kv = *std::move(allocated);
+  explicit World(const EngineLimits& limits = kLimits) : limits(limits) {
+    kv = Allocate(limits.pool_blocks);
+    if (limits.host_blocks > 0) swap_space = Allocate(limits.host_blocks + 1);
     decoder = std::make_unique<FakeDecoder>(kv.get(), &comm, kLogitsRows);
-    device = std::make_unique<CpuDevice>(
-        CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock, kLimits, kLogitsRows});
+    device = std::make_unique<CpuDevice>(CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock,
+                                                        limits, kLogitsRows, swap_space.get()});
     comm.SetTarget(&single);
     Restart();
   }
@@ -45,7 +43,7 @@ struct World {
     GroupSeat seat;
     seat.term = {3};
     seat.epoch = {5};
-    seat.limits = kLimits;
+    seat.limits = limits;
     engine = std::make_unique<Engine>(device.get(), seat);
     step = 0;
   }
@@ -78,11 +76,19 @@ struct World {
     return request;
   }
 
+  std::unique_ptr<KvCache> Allocate(int32_t blocks) const {
+    auto allocated = KvCache::Allocate(FakeDecoder::Shape(limits.block_tokens, blocks));
+    FATHOM_CHECK(allocated.ok());
+    return *std::move(allocated);
+  }
+
+  const EngineLimits limits;
   ManualClock clock;
   Progress progress;
   SingleRankComm single;
   EpochComm comm{0, 1, &clock, &progress};
   std::unique_ptr<KvCache> kv;
+  std::unique_ptr<KvCache> swap_space;
   std::unique_ptr<FakeDecoder> decoder;
   std::unique_ptr<CpuDevice> device;
   std::unique_ptr<Engine> engine;

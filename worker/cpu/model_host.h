@@ -21,6 +21,7 @@ class ThreadPool;
 
 namespace fathom {
 class Checkpoint;
+struct RankModel;
 }  // namespace fathom
 
 namespace fathom::worker {
@@ -49,12 +50,16 @@ class ModelHost {
   // memory.
   absl::StatusOr<Device*> ForRank(int rank);
 
-  // The bytes of the packed weights and of the KV pool; 0 before the first load.
+  // The bytes of the packed weights, of the KV pool and of the swap space; 0 before the first load.
   int64_t weights_bytes() const;
-  int64_t kv_bytes() const;
+  int64_t kv_bytes() const { return BytesOf(kv_.get()); }
+  int64_t swap_bytes() const { return BytesOf(swap_space_.get()); }
 
  private:
   struct Loaded;
+
+  static int64_t BytesOf(const KvCache* cache);
+  absl::Status AllocateKv(const RankModel& model);
 
   const ModelSpec spec_;
   const Checkpoint* const checkpoint_;
@@ -63,6 +68,7 @@ class ModelHost {
   Progress* const progress_;
   std::unique_ptr<kernels::ThreadPool> pool_;
   std::unique_ptr<KvCache> kv_;
+  std::unique_ptr<KvCache> swap_space_;  // Null: none.
   std::unique_ptr<Loaded> loaded_;
 };
 

@@ -122,6 +122,7 @@ StepResult Engine::Collect(const SubmittedStep& step, StepStream* stream) {
   StepResult result{step.term, step.epoch, step.step, seat_.rank, {}, {}, outputs.collectives};
   result.timings.compute_us = outputs.compute_us;
   result.timings.collective_us = outputs.collective_us;
+  result.timings.swap_us = outputs.swap_us;
   stream->collected_at_us = outputs.collected_at_us;
   stream->device_us = outputs.device_us;
   stream->device_idle_us = outputs.device_idle_us;
