@@ -258,7 +258,12 @@ void Driver::Carry(Actions actions, TimeUs now) {
     metrics_.ObservePlan(out.plan);
     transport_.Send(ranks, out.plan);
   }
-  for (auto& [router, accepted] : actions.accepted) transport_.Send(router, std::move(accepted));
+  for (auto& [router, accepted] : actions.accepted) {
+    const auto to = routers_.find(router);
+    const bool old = to != routers_.end() && CommonProtocol(to->second.hello) < kProtocol2;
+    if (old && accepted.record) accepted.record->priority = 0;
+    transport_.Send(router, std::move(accepted));
+  }
   for (auto& [router, refused] : actions.refused) transport_.Send(router, std::move(refused));
   SendFrames(std::move(actions.frames));
   for (const std::string& line : actions.log) LogWarn("{}", line);
@@ -320,8 +325,7 @@ void Driver::SendHello(std::span<const PeerId> peers) {
   hello.role = Role::kScheduler;
   hello.build = options_.build;
   hello.term_seen = term_;
-  hello.scheduler =
-      SchedulerFacts{.leader = true, .term = term_, .cluster = groups_.facts(), .explains = true};
+  hello.scheduler = SchedulerFacts{.leader = true, .term = term_, .cluster = groups_.facts()};
   transport_.Send(peers, std::move(hello));
 }
 

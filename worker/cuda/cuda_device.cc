@@ -409,6 +409,9 @@ StepOutputs CudaDevice::Collect() {
     outputs.device_idle_us =
         ElapsedUs(BuffersOf(collected_ - 1).end, buffers.begin) - outputs.swap_us;
   }
+  const int64_t waited_us = comms_.WaitedUs();
+  outputs.collective_us = waited_us - (measured_ ? waited_us_ : 0);
+  waited_us_ = waited_us;
   outputs.graph = buffers.step.graphable;
   const auto* asked =
       reinterpret_cast<const SampleRow*>(buffers.input + buffers.step.layout.sample_rows);
