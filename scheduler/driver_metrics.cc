@@ -45,11 +45,6 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   generation_tokens_ = total("generation_tokens_total", "Tokens generated and accepted.");
   suspensions_ = total("suspensions_total", "Sessions suspended, for any cause.");
   preemptions_ = total("preemptions_total", "Sessions suspended for want of blocks.");
-  swap_blocks_ = gauge("swap_blocks", "Blocks of swap space of the groups that take work.");
-  swap_blocks_used_ = gauge("swap_blocks_used", "Blocks of swap space with KV.");
-  swaps_ = total("swaps_total", "Preempted sequences whose KV went to the swap space.");
-  swapped_out_ = total("swapped_out_blocks_total", "Blocks copied to the swap space.");
-  swapped_in_ = total("swapped_in_blocks_total", "Blocks copied back from the swap space.");
   dropped_ =
       total("tokens_dropped_total", "Tokens below a record's length, after a Close, or void.");
   kind_changes_ =
@@ -77,7 +72,20 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
       std::vector<double>(StepTokens::kBounds.begin(), StepTokens::kBounds.end()));
   step_seconds_ = metrics->AddHistogram("step_seconds", "From a plan's sending to its result.",
                                         LatencyBucketsSeconds());
+  AddSwap(metrics);
   AddRankFamilies(metrics);
+}
+
+void DriverMetrics::AddSwap(Metrics* metrics) {
+  const auto total = [&](const char* name, const char* help) {
+    return Total{metrics->AddCounter(name, help)};
+  };
+  swap_blocks_ =
+      metrics->AddGauge("swap_blocks", "Blocks of swap space of the groups that take work.");
+  swap_blocks_used_ = metrics->AddGauge("swap_blocks_used", "Blocks of swap space with KV.");
+  swaps_ = total("swaps_total", "Preempted sequences whose KV went to the swap space.");
+  swapped_out_ = total("swapped_out_blocks_total", "Blocks copied to the swap space.");
+  swapped_in_ = total("swapped_in_blocks_total", "Blocks copied back from the swap space.");
 }
 
 void DriverMetrics::AddRankFamilies(Metrics* metrics) {

@@ -105,7 +105,6 @@ int Main(int argc, char** argv) {
   if (const auto status = CheckHostLimits(kNeeds, TakeHostLimits()); !status.ok()) {
     return EndServer(kExitResources, status);
   }
-
   DriverOptions& options = settings.driver;
   options.process_id = RandomId();
   options.build = BuildVersion();
@@ -117,7 +116,6 @@ int Main(int argc, char** argv) {
   options.groups.device_stall_us = settings.device_stall_timeout_ms * 1000;
   options.groups.loading_us = settings.load_timeout_s * 1'000'000;
   options.groups.connecting_us = settings.connect_timeout_s * 1'000'000;
-
   const std::unique_ptr<TermStore> terms =
       settings.term_file.empty() ? MakeMemoryTermStore() : MakeFileTermStore(settings.term_file);
   const absl::StatusOr<TermId> term = terms->Take(TermId{0});

@@ -10,31 +10,6 @@
 
 namespace fathom::scheduler {
 
-absl::Status SchedulerCore::Impl::CheckInvariants() const {
-  size_t running = 0, waiting = 0;
-  for (const auto& [id, group] : groups_) {
-    FATHOM_RETURN_IF_ERROR(CheckGroup(*group));
-    FATHOM_RETURN_IF_ERROR(CheckSuspects(*group));
-    running += group->running.size();
-  }
-  FATHOM_RETURN_IF_ERROR(waiting_.Check());
-  FATHOM_RETURN_IF_ERROR(sessions_.CheckInvariants());
-  sessions_.ForEach([&](const Session& session) {
-    for (const Sequence& sequence : session.sequences) {
-      if (sequence.running() != nullptr) ++running;
-      if (std::holds_alternative<WaitingState>(sequence.state)) ++waiting;
-    }
-  });
-  // `running` counts each running sequence twice: for its group and for its session.
-  size_t seated = 0;
-  for (const auto& [id, group] : groups_) seated += group->running.size();
-  if (running != 2 * seated) return Internal("{} sequences run, {} sit", running - seated, seated);
-  if (waiting != static_cast<size_t>(waiting_.size())) {
-    return Internal("{} sequences wait, {} are in the queue", waiting, waiting_.size());
-  }
-  return absl::OkStatus();
-}
-
 static absl::Status CheckSwapped(const Group& group) {
   std::set<BlockId> held;
   for (const auto& [number, sequence] : group.swapped) {
@@ -58,6 +33,32 @@ static absl::Status CheckSwapped(const Group& group) {
   if (std::ssize(held) != group.swap_space.used_blocks()) {
     return Internal("group {}: {} blocks of swap space used, {} counted", group.id.value,
                     held.size(), group.swap_space.used_blocks());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SchedulerCore::Impl::CheckInvariants() const {
+  size_t running = 0, waiting = 0;
+  for (const auto& [id, group] : groups_) {
+    FATHOM_RETURN_IF_ERROR(CheckGroup(*group));
+    FATHOM_RETURN_IF_ERROR(CheckSuspects(*group));
+    FATHOM_RETURN_IF_ERROR(CheckSwapped(*group));
+    running += group->running.size();
+  }
+  FATHOM_RETURN_IF_ERROR(waiting_.Check());
+  FATHOM_RETURN_IF_ERROR(sessions_.CheckInvariants());
+  sessions_.ForEach([&](const Session& session) {
+    for (const Sequence& sequence : session.sequences) {
+      if (sequence.running() != nullptr) ++running;
+      if (std::holds_alternative<WaitingState>(sequence.state)) ++waiting;
+    }
+  });
+  // `running` counts each running sequence twice: for its group and for its session.
+  size_t seated = 0;
+  for (const auto& [id, group] : groups_) seated += group->running.size();
+  if (running != 2 * seated) return Internal("{} sequences run, {} sit", running - seated, seated);
+  if (waiting != static_cast<size_t>(waiting_.size())) {
+    return Internal("{} sequences wait, {} are in the queue", waiting, waiting_.size());
   }
   return absl::OkStatus();
 }
@@ -114,7 +115,6 @@ absl::Status CheckGroup(const Group& group) {
     return Internal("group {}: {} blocks used, {} counted", group.id.value, used,
                     pool.used_blocks());
   }
-  FATHOM_RETURN_IF_ERROR(CheckSwapped(group));
   if (group.in_flight.size() > static_cast<size_t>(group.limits.plans_in_flight)) {
     return Internal("group {}: {} plans in flight", group.id.value, group.in_flight.size());
   }
