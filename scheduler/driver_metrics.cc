@@ -52,6 +52,9 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
             "Answers that went on with another device kind or tensor parallelism of their model.");
   model_changes_ = total("model_changes_total",
                          "Answers that ended with MODEL_CHANGED: only other models were served.");
+  draft_rows_ = total("draft_rows_total", "Decode rows with drafts.");
+  drafted_ = total("draft_tokens_total", "Drafts checked by speculative decoding.");
+  accepted_drafts_ = total("accepted_draft_tokens_total", "Drafts that were kept.");
   finished_ = total("requests_finished_total", "Sequences that ended.");
   failed_ = total("requests_failed_total", "Sequences that failed.");
   refused_ = total("requests_refused_total", "Submits refused.");
@@ -156,6 +159,9 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
   dropped_.Follow(core.tokens_dropped_total);
   kind_changes_.Follow(core.kind_changes_total);
   model_changes_.Follow(core.model_changes_total);
+  draft_rows_.Follow(core.draft_rows_total);
+  drafted_.Follow(core.drafted_tokens_total);
+  accepted_drafts_.Follow(core.accepted_draft_tokens_total);
   finished_.Follow(core.finished_total);
   failed_.Follow(core.failed_total);
   refused_.Follow(core.refused_total);

@@ -39,6 +39,8 @@ struct GroupLimits {
   // so that plans of different lanes have no sequence in common: each pipeline stage can compute
   // the plan of another lane. 1: every plan may compute every sequence.
   int32_t lanes = 1;
+  // The most drafts of a decode row, at most kDraftsMax. 0: the group does not speculate.
+  int32_t draft_max = 0;
 };
 
 // All ranks of a group are loaded, connected and listening for plans of this epoch. The group
@@ -60,8 +62,9 @@ struct GroupLost {
 
 // The answering rank's result of a step; the core gets no result of another rank. Results come in
 // the order of their steps, each once. A row that did not sample may be left out; a row that
-// sampled has its sequence, its position and one id, or a fault. The core ignores a result of
-// another (term, epoch). For a result that contradicts its plan the core returns a GroupAbort.
+// sampled has its sequence, its position and one id (a decode row with drafts: one to draft_max + 1
+// ids), or a fault. The core ignores a result of another (term, epoch). For a result that
+// contradicts its plan the core returns a GroupAbort.
 struct StepDone {
   GroupId group;
   StepResult result;

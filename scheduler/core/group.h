@@ -14,6 +14,7 @@
 #include "common/types.h"
 #include "scheduler/core/events.h"
 #include "scheduler/core/kv_allocator.h"
+#include "scheduler/core/speculation.h"
 #include "scheduler/sessions/session.h"
 
 namespace fathom::scheduler {
@@ -37,6 +38,8 @@ struct FlightStep {
   StepId step;
   int32_t lane = 0;
   std::vector<FlightRow> rows;  // By row of the plan.
+  TimeUs planned_us = 0;
+  bool drafts = false;  // A row was granted drafts, so the plan's effect is known with its result.
 };
 
 struct Group {
@@ -59,11 +62,18 @@ struct Group {
 
   std::vector<int32_t> lane_sizes;  // Running sequences of each lane.
   int32_t next_lane = 0;            // The lane that the next plan tries first.
+  Speculation speculation;
+  TimeUs result_us = 0;  // When the last result came.
 
   bool full() const { return in_flight.size() >= static_cast<size_t>(limits.plans_in_flight); }
   // The most plans of one lane, and so of one sequence, that may be in flight.
   int32_t lane_plans_max() const { return 1 + (limits.plans_in_flight - 1) / limits.lanes; }
   bool lane_full(int32_t lane) const;
+  // The sequences of the lane that may have a decode row in its next plan.
+  int32_t Decoders(int32_t lane) const;
+  // Whether the lane must have the results of its plans in flight before its next plan: the lengths
+  // of sequences depend on a result, or will depend on that of the next plan.
+  bool AwaitsResults(int32_t lane) const;
 };
 
 // INVALID_ARGUMENT: no plan can keep `limits`.

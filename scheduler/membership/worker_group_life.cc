@@ -136,6 +136,7 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
     seat.limits.step_tokens = std::min(seat.limits.step_tokens, limits.step_tokens);
     seat.limits.mixed_step_tokens =
         std::min(seat.limits.mixed_step_tokens, limits.mixed_step_tokens);
+    seat.limits.draft_max = std::min(seat.limits.draft_max, limits.draft_max);
   }
   seat.blocks = seat.limits.pool_blocks;
   group.shape = seat.shape();
@@ -148,7 +149,8 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
                   // One for each stage, and one that is there when the first stage is done.
                   .plans_in_flight = seat.pp + 1,
                   .mixed_step_tokens = seat.limits.mixed_step_tokens,
-                  .lanes = seat.pp};
+                  .lanes = seat.pp,
+                  .draft_max = seat.limits.draft_max};
   for (const PeerId control : controls) {
     Worker& worker = workers_.at(control);
     worker.group = id;

@@ -76,6 +76,8 @@ struct Sequence {
   uint64_t number = 0;  // Unique in the core's life.
   SequenceState state;
   bool seated_before = false;  // Had a slot, here or under another leader.
+  int32_t drafted_tokens = 0;  // As in Usage; counted here, not under earlier leaders.
+  int32_t accepted_draft_tokens = 0;
   Stamps stamps;
 
   bool finished() const { return std::holds_alternative<FinishedState>(state); }

@@ -122,8 +122,10 @@ std::vector<Event> EachKind() {
   GroupLimits limits = CoreHarness::Limits();
   limits.mixed_step_tokens = 5;
   limits.lanes = 2;
+  limits.draft_max = 3;
   StepResult result{.term = TermId{1}, .epoch = EpochId{1}, .step = StepId{0}, .collectives = 9};
-  result.rows = {{.row = 0, .sequence = 1, .position = 2, .ids = {4}, .logprobs = {{4, -0.5f}}},
+  result.rows = {{.row = 0, .sequence = 1, .position = 2, .ids = {4}, .logprobs = {{4, -0.5f}},
+                  .drafted = 2},
                  {.row = 1, .fault = RowFault::kNonFiniteLogits, .fault_detail = "layer 3"}};
   return {harness.UpEvent(limits),
           Routed<Submit>{kRouter, submit},
@@ -166,6 +168,7 @@ TEST(Recorder, EachKindOfEventComesBackAsItWas) {
   EXPECT_EQ(up.kind, KindOf("kind"));
   EXPECT_EQ(up.limits.mixed_step_tokens, 5);
   EXPECT_EQ(up.limits.lanes, 2);
+  EXPECT_EQ(up.limits.draft_max, 3);
   EXPECT_EQ(up.limits.blocks, CoreHarness::Limits().blocks);
   for (const size_t i : {1, 2}) {
     EXPECT_EQ(std::get<Routed<Submit>>(back.events[i].event).message,
