@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/worker/fake_decoder.h"
+#include "tests/worker/guessing_proposer.h"
 #include "tests/worker/naive_sequence.h"
 #include "worker/cpu/cpu_device.h"
 #include "worker/engine/engine.h"
@@ -30,14 +31,15 @@ inline absl::StatusOr<StepResult> Execute(Engine* engine, const StepPlan& plan) 
 }
 
 struct World {
-  World() {
+  // `draft_max` > 0: the group speculates.
+  explicit World(int32_t draft_max = 0) : drafts(draft_max) {
     auto allocated =
         KvCache::Allocate(FakeDecoder::Shape(kLimits.block_tokens, kLimits.pool_blocks));
     FATHOM_CHECK(allocated.ok());
     kv = *std::move(allocated);
     decoder = std::make_unique<FakeDecoder>(kv.get(), &comm, kLogitsRows);
     device = std::make_unique<CpuDevice>(
-        CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock, kLimits, kLogitsRows});
+        CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock, kLimits, kLogitsRows, &proposer});
     comm.SetTarget(&single);
     Restart();
   }
@@ -46,6 +48,7 @@ struct World {
     seat.term = {3};
     seat.epoch = {5};
     seat.limits = kLimits;
+    seat.limits.draft_max = drafts;
     engine = std::make_unique<Engine>(device.get(), seat);
     step = 0;
   }
@@ -78,6 +81,8 @@ struct World {
     return request;
   }
 
+  const int32_t drafts;
+  GuessingProposer proposer;
   ManualClock clock;
   Progress progress;
   SingleRankComm single;

@@ -32,6 +32,10 @@ struct ModelHostOptions {
   EngineLimits limits;
   int32_t logits_rows = 0;  // Rows with logits of one Forward.
   int threads = 1;
+  // What proposes drafts: `proposer`, or a draft model, or nothing.
+  Proposer* proposer = nullptr;
+  const ModelSpec* draft = nullptr;
+  const Checkpoint* draft_checkpoint = nullptr;
 };
 
 // The longest messages of a step between two stages, for rows of so many hidden values.
@@ -52,9 +56,16 @@ class ModelHost {
   // The bytes of the packed weights and of the KV pool; 0 before the first load.
   int64_t weights_bytes() const;
   int64_t kv_bytes() const;
+  // Both of the draft model.
+  int64_t draft_bytes() const;
 
  private:
   struct Loaded;
+  struct DraftHost;
+
+  // The draft model with its own KV planes. REQUIRES: its vocabulary is the model's, and the CPU
+  // can compute it.
+  absl::Status LoadDraft();
 
   const ModelSpec spec_;
   const Checkpoint* const checkpoint_;
@@ -63,6 +74,7 @@ class ModelHost {
   Progress* const progress_;
   std::unique_ptr<kernels::ThreadPool> pool_;
   std::unique_ptr<KvCache> kv_;
+  std::unique_ptr<DraftHost> draft_;
   std::unique_ptr<Loaded> loaded_;
 };
 
