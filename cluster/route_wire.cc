@@ -30,10 +30,10 @@ void FinishToWire(const FrameFinish& from, pb::Finish* to) {
 }
 
 FrameFinish FinishFromWire(const pb::Finish& from) {
-  return {FinishReasonFromWire(from.reason()),
-          {from.usage().prompt_tokens(), from.usage().completion_tokens(),
-           from.usage().cached_tokens(), from.usage().drafted_tokens(),
-           from.usage().accepted_draft_tokens()}};
+  return {
+      FinishReasonFromWire(from.reason()),
+      {from.usage().prompt_tokens(), from.usage().completion_tokens(), from.usage().cached_tokens(),
+       from.usage().drafted_tokens(), from.usage().accepted_draft_tokens()}};
 }
 
 void FrameToWire(const Frame& from, pb::Frame* to) {

@@ -346,8 +346,7 @@ absl::Status CheckLinks(const Options& options, const Model& model, const Engine
 
 int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock,
              StartLog* start) {
-  const auto sizes =
-      SizesFor(options, model.config, model.draft ? &model.draft->config : nullptr);
+  const auto sizes = SizesFor(options, model.config, model.draft ? &model.draft->config : nullptr);
   if (!sizes.ok()) return EndServer(kExitUsage, sizes.status());
   // All workers of the machine share the memory of a cgroup, and each of them plans as much.
   const auto enough =
@@ -400,8 +399,7 @@ int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& devi
           device.sm % 10, device.driver_version / 1000, device.driver_version % 1000 / 10,
           ToTables(plans->target));
   if (options.speculative.method != SpeculativeMethod::kNone) {
-    LogInfo("speculative decoding: {}{}",
-            Describe(options.speculative, options.speculative.model),
+    LogInfo("speculative decoding: {}{}", Describe(options.speculative, options.speculative.model),
             model.draft ? "; memory of the draft model:\n" + ToTable(plans->draft) : "");
   }
   const MakeCompute make = [&](Progress* progress, WorkerMetrics* observer) {

@@ -17,6 +17,19 @@
 namespace fathom::worker {
 namespace {
 
+void AddSpeculation(SpeculativeFlags* speculative, Flags* flags) {
+  flags->Group("Speculative decoding");
+  flags->Add("--speculative-config", &speculative->config,
+             "JSON object as vLLM takes it: method, num_speculative_tokens, model, "
+             "prompt_lookup_min, prompt_lookup_max.");
+  flags->Add("--speculative-method", &speculative->method,
+             "ngram: drafts are looked up in the text so far; draft: a small model proposes them.");
+  flags->Add("--speculative-model", &speculative->model,
+             "Folder of the draft model; it needs the vocabulary of --model.");
+  flags->Add("--num-speculative-tokens", &speculative->tokens, 0, kDraftsMax,
+             "Drafts for each token; 0: 4.");
+}
+
 void AddFlags(Options* options, Flags* flags) {
   flags->Group("Model");
   flags->Add("--model", &options->model,
@@ -64,16 +77,7 @@ void AddFlags(Options* options, Flags* flags) {
              "Sequences computed at once; 0: 64, or by the memory plan on a GPU.");
   flags->Add("--max-num-batched-tokens", &options->step_tokens, 0, 65536,
              "Tokens computed in one step; 0: 512, or what keeps a step under 40 ms on a GPU.");
-  flags->Group("Speculative decoding");
-  flags->Add("--speculative-config", &options->speculative_flags.config,
-             "JSON object as vLLM takes it: method, num_speculative_tokens, model, "
-             "prompt_lookup_min, prompt_lookup_max.");
-  flags->Add("--speculative-method", &options->speculative_flags.method,
-             "ngram: drafts are looked up in the text so far; draft: a small model proposes them.");
-  flags->Add("--speculative-model", &options->speculative_flags.model,
-             "Folder of the draft model; it needs the tokenizer of --model.");
-  flags->Add("--num-speculative-tokens", &options->speculative_flags.tokens, 0, kDraftsMax,
-             "Drafts for each token; 0: 4.");
+  AddSpeculation(&options->speculative_flags, flags);
   flags->Group("GPU");
   flags->Add("--enforce-eager", &options->enforce_eager, "No CUDA graphs.");
   flags->Add("--diagnose-numerics", &options->diagnose_numerics,
@@ -200,8 +204,7 @@ absl::StatusOr<std::vector<CudaMemoryPlan>> PlansFor(const Options& options,
 
 absl::StatusOr<CudaPlansWithDraft> PlansWithDraftFor(const Options& options,
                                                      const ModelConfig& config,
-                                                     const ModelConfig& draft,
-                                                     kernels::DType dtype,
+                                                     const ModelConfig& draft, kernels::DType dtype,
                                                      const DeviceFacts& device) {
   FATHOM_RETURN_IF_ERROR(CheckDraftModel(config, draft));
   return PlanCudaWithDraft(SpecOf(config), SpecOf(draft), RequestFor(options, dtype, device));
@@ -222,8 +225,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
 absl::Status CheckDraftModel(const ModelConfig& config, const ModelConfig& draft) {
   if (draft.vocab == config.vocab) return absl::OkStatus();
   return Invalid(
-      "--speculative-model: its vocabulary has {} tokens and that of --model {}; a draft model needs "
-      "the model's tokenizer",
+      "--speculative-model: its vocabulary has {} tokens and that of --model {}; a draft model "
+      "needs the model's tokenizer",
       draft.vocab, config.vocab);
 }
 
@@ -263,7 +266,8 @@ absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config
   request.tp = 1;
   request.stored_type = draft->stored_type.value_or(StoredType::kBf16);
   request.context_tokens = std::min(sizes.limits.context_tokens, draft->context);
-  request.kv_cache_bytes = int64_t{plan.blocks} * KvBytes(RankOf(spec, {}), 4, request.block_tokens);
+  request.kv_cache_bytes =
+      int64_t{plan.blocks} * KvBytes(RankOf(spec, {}), 4, request.block_tokens);
   request.slots = 0;
   FATHOM_ASSIGN_OR_RETURN(const MemoryPlan draft_plan, PlanMemory(spec, request));
   sizes.draft_bytes = draft_plan.total_bytes;

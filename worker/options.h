@@ -73,8 +73,7 @@ absl::StatusOr<std::vector<CudaMemoryPlan>> PlansFor(const Options& options,
 // The same for a model and its draft model.
 absl::StatusOr<CudaPlansWithDraft> PlansWithDraftFor(const Options& options,
                                                      const ModelConfig& config,
-                                                     const ModelConfig& draft,
-                                                     kernels::DType dtype,
+                                                     const ModelConfig& draft, kernels::DType dtype,
                                                      const DeviceFacts& device);
 
 // Fills `options`. Returns an exit code if the process must end; then the reason was printed.

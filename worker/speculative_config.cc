@@ -110,9 +110,8 @@ absl::StatusOr<SpeculativeConfig> ReadSpeculativeConfig(const SpeculativeFlags& 
         "speculative decoding without a method: give --speculative-method ngram, or "
         "--speculative-model FOLDER for a draft model");
   }
-  FATHOM_ASSIGN_OR_RETURN(
-      config.draft_tokens,
-      Within("--num-speculative-tokens", given.tokens, kDraftTokensDefault, 1, kDraftsMax));
+  FATHOM_ASSIGN_OR_RETURN(config.draft_tokens, Within("--num-speculative-tokens", given.tokens,
+                                                      kDraftTokensDefault, 1, kDraftsMax));
   if (config.method == SpeculativeMethod::kDraft) {
     if (!given.model || given.model->empty()) {
       return Invalid(
@@ -131,10 +130,9 @@ absl::StatusOr<SpeculativeConfig> ReadSpeculativeConfig(const SpeculativeFlags& 
   }
   FATHOM_ASSIGN_OR_RETURN(config.lookup_max, Within("prompt_lookup_max", given.lookup_max,
                                                     kLookupMaxDefault, 1, kLookupLimit));
-  FATHOM_ASSIGN_OR_RETURN(
-      config.lookup_min,
-      Within("prompt_lookup_min", given.lookup_min, std::min(kLookupMinDefault, config.lookup_max),
-             1, config.lookup_max));
+  FATHOM_ASSIGN_OR_RETURN(config.lookup_min, Within("prompt_lookup_min", given.lookup_min,
+                                                    std::min(kLookupMinDefault, config.lookup_max),
+                                                    1, config.lookup_max));
   return config;
 }
 

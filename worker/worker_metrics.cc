@@ -16,8 +16,8 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
           metrics->AddCounter("generation_tokens_total", "Tokens computed in decode rows")),
       faults_(metrics->AddCounter(
           "row_faults_total", "Rows without a result for a fault of their own (answering rank)")),
-      draft_rows_(metrics->AddCounter("draft_rows_total",
-                                      "Decode rows with drafts (answering rank)")),
+      draft_rows_(
+          metrics->AddCounter("draft_rows_total", "Decode rows with drafts (answering rank)")),
       draft_tokens_(
           metrics->AddCounter("draft_tokens_total", "Drafts that were checked (answering rank)")),
       accepted_draft_tokens_(metrics->AddCounter("accepted_draft_tokens_total",

@@ -43,8 +43,9 @@ absl::StatusOr<CudaPlansWithDraft> PlanCudaWithDraft(const ModelSpec& spec, cons
     if (blocks < limits.pool_blocks) {
       return Exhausted(
           "the model with its draft model needs {:.2f} GiB besides KV and {} bytes for each block "
-          "of {} tokens; --kv-cache-memory asks for {} blocks, and {:.2f} GiB are left for {}: give "
-          "--kv-cache-memory {} (of the model's own blocks), or drop --speculative-model",
+          "of {} tokens; --kv-cache-memory asks for {} blocks, and the {:.2f} GiB that are left "
+          "hold {}: give --kv-cache-memory {} (of the model's own blocks), or drop "
+          "--speculative-model",
           GibOf(rest), block, limits.block_tokens, limits.pool_blocks,
           GibOf(first.budget_bytes - rest), std::max<int64_t>(blocks, 0),
           std::max<int64_t>(blocks, 0) * first.kv_bytes_per_block);
@@ -54,8 +55,8 @@ absl::StatusOr<CudaPlansWithDraft> PlanCudaWithDraft(const ModelSpec& spec, cons
   blocks = std::min<int64_t>(blocks, limits.pool_blocks);
   if (blocks < 2) {
     return Exhausted(
-        "the model with its draft model needs {:.2f} GiB besides KV, and the GPU has {:.2f} GiB for "
-        "this worker: use a smaller draft model, or --speculative-method ngram",
+        "the model with its draft model needs {:.2f} GiB besides KV, and the GPU has {:.2f} GiB "
+        "for this worker: use a smaller draft model, or --speculative-method ngram",
         GibOf(rest), GibOf(first.budget_bytes));
   }
   CudaMemoryRequest shared = request;
@@ -69,7 +70,8 @@ absl::StatusOr<CudaPlansWithDraft> PlanCudaWithDraft(const ModelSpec& spec, cons
     plan.limits.mixed_step_tokens = first.limits.mixed_step_tokens;
   }
   limits = plans.target.front().limits;
-  FATHOM_ASSIGN_OR_RETURN(plans.draft, DraftPlan(draft, request, limits, limits.pool_blocks * draft_block));
+  FATHOM_ASSIGN_OR_RETURN(plans.draft,
+                          DraftPlan(draft, request, limits, limits.pool_blocks * draft_block));
   return plans;
 }
 

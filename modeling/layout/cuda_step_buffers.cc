@@ -11,9 +11,9 @@ namespace fathom {
 namespace {
 
 constexpr int64_t kWordBytes = 4;
-constexpr int32_t kScoredRows = 64;  // Rows with logits that a step always has room for.
+constexpr int32_t kScoredRows = 64;    // Rows with logits that a step always has room for.
 constexpr int32_t kDraftedRows = 256;  // Rows of steps with drafts that one pass of the head takes.
-constexpr int64_t kRowGroup = 64;    // Rows of activations that a kernel may read at once.
+constexpr int64_t kRowGroup = 64;      // Rows of activations that a kernel may read at once.
 // Thread blocks of an all-reduce. All of them must be on the device at once, beside kernels that
 // wait for them.
 constexpr int kPeerBlocksMax = 64;
@@ -56,9 +56,8 @@ int64_t SampleMessagesBytes(const RankModel& model, const EngineLimits& limits) 
 }  // namespace
 
 int32_t CudaLogitsRows(const EngineLimits& limits) {
-  return std::min(limits.step_tokens,
-                  std::max({limits.slots, kScoredRows,
-                            std::min(DecodeRowsMax(limits), kDraftedRows)}));
+  return std::min(limits.step_tokens, std::max({limits.slots, kScoredRows,
+                                                std::min(DecodeRowsMax(limits), kDraftedRows)}));
 }
 
 std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimits& limits) {
@@ -96,8 +95,7 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
       {"attention", "partial_o", segments * widest.q_rows * kWordBytes},
       {"attention", "partial_ml", segments * widest.heads * 2 * kWordBytes},
       {"attention", "arrived",
-       (int64_t{std::max(limits.slots, DecodeRowsMax(limits))} + 1) * widest.kv_heads *
-           kWordBytes},
+       (int64_t{std::max(limits.slots, DecodeRowsMax(limits))} + 1) * widest.kv_heads * kWordBytes},
       {"attention", "work_counter", kCudaBufferAlignment},
       {"sampler", "seen", in_last(slots * model.vocab * 2)},
       {"sampler", "seen_ids", in_last(kAdmitIdsMax * kWordBytes)},

@@ -41,7 +41,7 @@ class SchedulerCore::Impl final : private Batching {
     StepPlan plan;
     FlightStep flight;  // Its lane is the plan's.
     int32_t rows_left = 0;
-    int32_t ids_left = 0;  // Of kAdmitIdsMax, over all admits.
+    int32_t ids_left = 0;     // Of kAdmitIdsMax, over all admits.
     int32_t decoders = 0;     // Decode rows at most; counted if the group speculates.
     int32_t row_drafts = 0;   // Of each decode row.
     int32_t drafts_left = 0;  // Of all decode rows.
@@ -76,9 +76,9 @@ class SchedulerCore::Impl final : private Batching {
 
   // ---- planning.cc
   void PlanAll();
-  void NoteLimits();                                // What keeps the queue waiting from now on.
-  bool PlanStep(Group& group);                      // False: nothing to do.
-  bool PlanLane(Group& group, int32_t lane);        // Likewise, for the sequences of one lane.
+  void NoteLimits();                          // What keeps the queue waiting from now on.
+  bool PlanStep(Group& group);                // False: nothing to do.
+  bool PlanLane(Group& group, int32_t lane);  // Likewise, for the sequences of one lane.
   void GrantDrafts(const Group& group, Draft& draft);
   int32_t DraftsFor(Group& group, Sequence& sequence, const Draft& draft);
   bool AddDecodes(Group& group, Draft& draft);      // False: a sequence was preempted.

@@ -124,9 +124,9 @@ std::vector<Event> EachKind() {
   limits.lanes = 2;
   limits.draft_max = 3;
   StepResult result{.term = TermId{1}, .epoch = EpochId{1}, .step = StepId{0}, .collectives = 9};
-  result.rows = {{.row = 0, .sequence = 1, .position = 2, .ids = {4}, .logprobs = {{4, -0.5f}},
-                  .drafted = 2},
-                 {.row = 1, .fault = RowFault::kNonFiniteLogits, .fault_detail = "layer 3"}};
+  result.rows = {
+      {.row = 0, .sequence = 1, .position = 2, .ids = {4}, .logprobs = {{4, -0.5f}}, .drafted = 2},
+      {.row = 1, .fault = RowFault::kNonFiniteLogits, .fault_detail = "layer 3"}};
   return {harness.UpEvent(limits),
           Routed<Submit>{kRouter, submit},
           Routed<Submit>{kRouter, {.attempt = AttemptId{8}, .key = {"", "b"}}},

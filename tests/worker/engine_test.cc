@@ -18,8 +18,8 @@ TEST(Engine, EverySequenceIsAsIfAlone) {
   for (uint64_t i = 0; i < 20; ++i) RandomRun(TestSeed() * 1000 + i).Run(200);
 }
 
-// The tokens, log-probabilities and scores of sequences whose rows have drafts, right and wrong, are
-// those of the sequences alone.
+// The tokens, log-probabilities and scores of sequences whose rows have drafts, right and wrong,
+// are those of the sequences alone.
 TEST(Engine, EverySequenceWithDraftsIsAsIfAlone) {
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
   for (uint64_t i = 0; i < 20; ++i) {

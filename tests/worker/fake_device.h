@@ -183,10 +183,9 @@ class FakeDevice final : public Device {
     };
     for (int32_t position = chunk.start; position < chunk.end(); ++position) {
       const int32_t at = position - chunk.start;
-      cell(position) = chunk.fed && at == 0 ? state.sampled
-                       : at > 0 && !chunk.drafts.empty()
-                           ? chunk.drafts[static_cast<size_t>(at) - 1]
-                           : slot.ids[static_cast<size_t>(position)];
+      cell(position) = chunk.fed && at == 0              ? state.sampled
+                       : at > 0 && !chunk.drafts.empty() ? chunk.drafts[static_cast<size_t>(at) - 1]
+                                                         : slot.ids[static_cast<size_t>(position)];
       const int32_t index = position - (chunk.end() - chunk.samples());
       const bool sample = index >= 0;
       if (!sample && at >= chunk.scores) continue;

@@ -2,6 +2,9 @@
 // not fit a row with drafts, and a device with several steps in flight.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <mutex>
 #include <random>
 #include <thread>
 
@@ -71,8 +74,8 @@ struct Fixed final : Proposer {
 
 struct DraftWorld : World {
   DraftWorld() : World(4) {
-    device = std::make_unique<CpuDevice>(CpuDeviceParts{
-        decoder.get(), kv.get(), &comm, &clock, kLimits, kLogitsRows, &fixed});
+    device = std::make_unique<CpuDevice>(
+        CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock, kLimits, kLogitsRows, &fixed});
     Restart();
     StepPlan plan = Plan();
     Seat1(&plan, 1, {5, 6, 7});
@@ -161,6 +164,83 @@ TEST(Speculation, NoDraftsBeyondBlocksAndContext) {
   EXPECT_EQ(result->rows[0].drafted, 1);
 }
 
+// An engine on a device with steps in flight, with the thread that collects them.
+class InFlight {
+ public:
+  InFlight(Device* device, const GroupSeat& seat) : engine_(device, seat), steps_(kSteps) {
+    collector_ = std::thread([this] {
+      for (uint64_t next = 0; !closed_ || next < submitted_;) {
+        if (next == submitted_) {
+          std::this_thread::yield();
+          continue;
+        }
+        StepStream stream;
+        StepResult result = engine_.Collect(steps_[next++], &stream);
+        const std::lock_guard lock(mutex_);
+        results_.push_back(std::move(result));
+      }
+    });
+  }
+  ~InFlight() {
+    closed_ = true;
+    collector_.join();
+  }
+
+  // Waits until fewer than three steps are in flight.
+  absl::Status Submit(const StepPlan& plan) {
+    while (plan.step.value >= results() + 3) std::this_thread::yield();
+    FATHOM_RETURN_IF_ERROR(engine_.Submit(plan, &steps_[plan.step.value]));
+    ++submitted_;
+    return absl::OkStatus();
+  }
+  void WaitForAll() {
+    while (results() < submitted_) std::this_thread::yield();
+  }
+  // The results that were not taken yet.
+  std::vector<StepResult> Take() {
+    const std::lock_guard lock(mutex_);
+    std::vector<StepResult> taken(results_.begin() + static_cast<int64_t>(taken_), results_.end());
+    taken_ = results_.size();
+    return taken;
+  }
+  static constexpr size_t kSteps = 400;
+
+ private:
+  uint64_t results() {
+    const std::lock_guard lock(mutex_);
+    return results_.size();
+  }
+
+  Engine engine_;
+  std::vector<SubmittedStep> steps_;
+  std::atomic<uint64_t> submitted_{0};
+  std::atomic<bool> closed_{false};
+  std::mutex mutex_;  // Guards what follows.
+  std::vector<StepResult> results_;
+  size_t taken_ = 0;
+  std::thread collector_;
+};
+
+// Four sequences, greedy and sampled; the last one has penalties.
+StepPlan FourPrompts(std::vector<Naive>* naives) {
+  StepPlan plan;
+  for (int32_t i = 0; i < 4; ++i) {
+    Request request = World::Greedy();
+    request.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
+    if (i == 3) request.sampling.repetition_penalty = 1.3f;
+    const auto seed = static_cast<uint64_t>(i);
+    naives->push_back({request, seed, 3, {i, 5, 6}, 0});
+    Admit admit{.slot = {i + 1}, .request = request, .seed = seed, .prompt_tokens = 3};
+    admit.ids = naives->back().ids;
+    plan.admits.push_back(admit);
+    Extend extend{{i + 1}, {}};
+    for (int32_t b = 0; b < 6; ++b) extend.block_ids.push_back({1 + 6 * i + b});
+    plan.extends.push_back(extend);
+    plan.chunks.push_back({{i + 1}, 3, true});
+  }
+  return plan;
+}
+
 // A device with three steps in flight, as a GPU: rows with drafts wait for the samples that feed
 // them; slots with penalties have no drafts there.
 TEST(Speculation, ADeviceWithStepsInFlightGivesTheTokensOfEachSequenceAlone) {
@@ -170,78 +250,35 @@ TEST(Speculation, ADeviceWithStepsInFlightGivesTheTokensOfEachSequenceAlone) {
   FakeDevice device(kLimits, 3);
   GuessingProposer proposer;
   device.SetProposer(&proposer);
-  Engine engine(&device, seat);
+  InFlight in_flight(&device, seat);
   std::vector<Naive> naives;
-  std::vector<std::pair<StepPlan, StepResult>> done;
-  std::vector<SubmittedStep> steps(400);
-  std::atomic<uint64_t> submitted{0};
-  std::atomic<bool> closed{false};
-  std::mutex mutex;
-  std::thread collector([&] {
-    for (uint64_t next = 0; !closed || next < submitted;) {
-      if (next == submitted) {
-        std::this_thread::yield();
-        continue;
-      }
-      StepStream stream;
-      StepResult result = engine.Collect(steps[next++], &stream);
-      const std::lock_guard lock(mutex);
-      done.emplace_back(StepPlan{}, std::move(result));
-    }
-  });
-  const auto results = [&] {
-    const std::lock_guard lock(mutex);
-    return done.size();
-  };
-  StepPlan plan;
-  for (int32_t i = 0; i < 4; ++i) {
-    Request request = World::Greedy();
-    request.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
-    if (i == 3) request.sampling.repetition_penalty = 1.3f;
-    naives.push_back({request, static_cast<uint64_t>(i), 3, {i, 5, 6}, 0});
-    Admit admit{.slot = {i + 1}, .request = request, .seed = static_cast<uint64_t>(i)};
-    admit.prompt_tokens = 3;
-    admit.ids = naives.back().ids;
-    plan.admits.push_back(admit);
-    Extend extend{{i + 1}, {}};
-    for (int32_t b = 0; b < 6; ++b) extend.block_ids.push_back({1 + 6 * i + b});
-    plan.extends.push_back(extend);
-    plan.chunks.push_back({{i + 1}, 3, true});
-  }
+  StepPlan plan = FourPrompts(&naives);
   int drafted = 0;
+  bool drafts = false;
   std::mt19937_64 rng(TestSeed());
   for (uint64_t step = 0; naives[0].ids.size() < 60; ++step) {
+    ASSERT_LT(step, InFlight::kSteps);
     plan.step = {step};
-    while (step >= results() + 3) std::this_thread::yield();
-    ASSERT_TRUE(engine.Submit(plan, &steps[step]).ok());
-    ++submitted;
-    // The next plan has drafts in every other step, and then all results must be there.
-    const bool drafts = rng() % 2 == 0;
-    const bool had_drafts = std::get_if<DecodeRow>(&plan.chunks[0].work) != nullptr &&
-                            std::get<DecodeRow>(plan.chunks[0].work).draft_max > 0;
-    if (had_drafts) {
-      while (results() <= step) std::this_thread::yield();
-    }
-    const std::lock_guard lock(mutex);
-    for (auto& [unused, result] : done) {
+    ASSERT_TRUE(in_flight.Submit(plan).ok());
+    // The length after a row with drafts is known with its result.
+    if (drafts) in_flight.WaitForAll();
+    for (const StepResult& result : in_flight.Take()) {
       for (const ResultRow& row : result.rows) {
-        Naive& naive = naives[static_cast<size_t>(row.row)];
         drafted += row.drafted;
-        EXPECT_EQ(row.drafted == 0 || row.row != 3, true) << "a slot with penalties had drafts";
+        EXPECT_TRUE(row.drafted == 0 || row.row != 3) << "a slot with penalties had drafts";
+        Naive& naive = naives[static_cast<size_t>(row.row)];
         for (const TokenId id : row.ids) {
           ASSERT_EQ(id, naive.Next()) << "row " << row.row;
           naive.ids.push_back(id);
         }
       }
-      result.rows.clear();
     }
+    drafts = rng() % 2 == 0;
     plan = StepPlan{};
     for (int32_t i = 0; i < 4; ++i) {
       plan.chunks.push_back({{i + 1}, DecodeRow{{step}, drafts ? 3 : 0}, true});
     }
   }
-  closed = true;
-  collector.join();
   EXPECT_GT(drafted, 20);
 }
 

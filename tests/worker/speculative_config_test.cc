@@ -13,11 +13,11 @@ using ::testing::HasSubstr;
 
 TEST(SpeculativeConfig, JsonAndFlagsSayTheSame) {
   const SpeculativeConfig ngram{SpeculativeMethod::kNgram, 5, 2, 3, ""};
-  EXPECT_EQ(*ReadSpeculativeConfig({.config = R"({"method": "ngram", "num_speculative_tokens": 5,
-                                                 "prompt_lookup_min": 2, "prompt_lookup_max": 3})"}),
-            ngram);
-  EXPECT_EQ(*ReadSpeculativeConfig({.config = R"({"prompt_lookup_max": 3})", .method = "ngram",
-                                    .tokens = 5}),
+  const char* const json = R"({"method": "ngram", "num_speculative_tokens": 5,
+                              "prompt_lookup_min": 2, "prompt_lookup_max": 3})";
+  EXPECT_EQ(*ReadSpeculativeConfig({.config = json}), ngram);
+  EXPECT_EQ(*ReadSpeculativeConfig(
+                {.config = R"({"prompt_lookup_max": 3})", .method = "ngram", .tokens = 5}),
             ngram);
   const SpeculativeConfig draft{SpeculativeMethod::kDraft, 4, 0, 0, "folder"};
   EXPECT_EQ(*ReadSpeculativeConfig({.model = "folder"}), draft);

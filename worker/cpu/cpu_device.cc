@@ -178,9 +178,8 @@ void CpuDevice::UseLogits(const ChunkWork& chunk, int32_t position, std::span<co
     fault = RowFault::kNonFiniteLogits;
   }
   if (fault == RowFault::kNone) {
-    output.token =
-        sample ? Sample(chunk, chunk.position + sampled, logits)
-               : chunk.slot->ids[static_cast<size_t>(position) + 1];
+    output.token = sample ? Sample(chunk, chunk.position + sampled, logits)
+                          : chunk.slot->ids[static_cast<size_t>(position) + 1];
     // Biases and masks have left no token to sample.
     if (output.token < 0) fault = RowFault::kTokenOutOfRange;
   }

@@ -29,7 +29,7 @@ struct CpuDeviceParts {
   EpochComm* comm = nullptr;
   const Clock* clock = nullptr;
   EngineLimits limits;
-  int32_t logits_rows = 0;  // Rows with logits of one Forward, at most.
+  int32_t logits_rows = 0;       // Rows with logits of one Forward, at most.
   Proposer* proposer = nullptr;  // Null: no drafts.
 };
 

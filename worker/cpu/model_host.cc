@@ -69,14 +69,13 @@ absl::StatusOr<Device*> ModelHost::ForRank(int rank) {
     FATHOM_ASSIGN_OR_RETURN(loaded->decoder, Decoder::Load(model, *checkpoint_, limits, kv_.get(),
                                                            &loaded->comm, pool_.get(), progress_));
     Proposer* const proposer = draft_ ? draft_->model.get() : options_.proposer;
-    loaded->device =
-        std::make_unique<CpuDevice>(CpuDeviceParts{.decoder = loaded->decoder.get(),
-                                                   .kv = kv_.get(),
-                                                   .comm = &loaded->comm,
-                                                   .clock = clock_,
-                                                   .limits = options_.limits,
-                                                   .logits_rows = options_.logits_rows,
-                                                   .proposer = proposer});
+    loaded->device = std::make_unique<CpuDevice>(CpuDeviceParts{.decoder = loaded->decoder.get(),
+                                                                .kv = kv_.get(),
+                                                                .comm = &loaded->comm,
+                                                                .clock = clock_,
+                                                                .limits = options_.limits,
+                                                                .logits_rows = options_.logits_rows,
+                                                                .proposer = proposer});
     loaded_ = std::move(loaded);
   }
   return loaded_->device.get();

@@ -72,8 +72,7 @@ void StepBuilder::Measure(const StepBatch& batch, BuiltStep* step) const {
   step->graphable = graphs_ && shape.chunks == 0 && !scores && shape.rows > 0;
   shape.table_stride = (blocks_max + 7) / 8 * 8;
   if (step->graphable) {
-    shape.rows = shape.decode_rows = shape.samples =
-        RowBucket(shape.rows, DecodeRowsMax(limits_));
+    shape.rows = shape.decode_rows = shape.samples = RowBucket(shape.rows, DecodeRowsMax(limits_));
     shape.segments = SegmentBucket(shape.segments);
     shape.table_stride = shape.segments * kBlocksPerSegment;
   }

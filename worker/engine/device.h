@@ -58,8 +58,9 @@ struct StepBatch {
   std::vector<BlockId> zeroed;  // Blocks of released sequences with a fault: they may hold a NaN.
   std::vector<AdmitWork> admits;
   // The chunks without a fault: first those of one token and those with drafts
-  // (ChunkWork::decodes), then the others, each in the order of the plan. Their rows follow one another in this order. So do their outputs: the scored prompt
-  // tokens of a chunk, then its sample.
+  // (ChunkWork::decodes), then the others, each in the order of the plan. Their rows follow one
+  // another in this order. So do their outputs: the scored prompt tokens of a chunk, then its
+  // samples.
   std::vector<const ChunkWork*> chunks;
   int32_t rows = 0;     // Number of rows of all chunks.
   int32_t outputs = 0;  // Number of outputs, that is of rows with logits, of all chunks.

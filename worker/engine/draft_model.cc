@@ -34,8 +34,7 @@ void DraftModel::Follow(const DraftWork& row) {
     state.slot.end_ids = from.end_ids;
   }
   for (const TokenId draft : state.drafts) {
-    if (state.computed >= from.length() ||
-        from.ids[static_cast<size_t>(state.computed)] != draft) {
+    if (state.computed >= from.length() || from.ids[static_cast<size_t>(state.computed)] != draft) {
       break;
     }
     ++state.computed;

@@ -1,8 +1,8 @@
-// worker/engine/draft_model.h: a small model that proposes drafts (worker/engine/proposer.h). It has
-// the vocabulary of the target and is a device of its own (worker/engine/device.h), on the CPU or
-// on a GPU, with one rank: every rank of the target's group runs the whole draft model. Its keys and
-// values are in planes of its own under the block ids of the target, so a slot's block table serves
-// both models and the scheduler need not know of it.
+// worker/engine/draft_model.h: a small model that proposes drafts (worker/engine/proposer.h). It
+// has the vocabulary of the target and is a device of its own (worker/engine/device.h), on the CPU
+// or on a GPU, with one rank: every rank of the target's group runs the whole draft model. Its keys
+// and values are in planes of its own under the block ids of the target, so a slot's block table
+// serves both models and the scheduler need not know of it.
 // A draft is drawn from the draft's logits by the sampler of the target, with the noise of its
 // position, so it agrees with a sampled target nearly as often as with a greedy one. Penalties are
 // left out.
@@ -61,7 +61,7 @@ class DraftModel final : public Proposer {
   std::vector<SlotState> states_;  // [slots + 1]
   StepId next_step_;
   StepBatch batch_;
-  std::vector<ChunkWork> chunks_;     // Of the batch that is being made.
+  std::vector<ChunkWork> chunks_;      // Of the batch that is being made.
   std::vector<DraftWork*> of_chunks_;  // The row of each chunk.
   std::vector<Step> in_flight_;
 };

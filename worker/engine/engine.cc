@@ -18,9 +18,9 @@ TokenLogprob LogprobOf(const RowOutput& output) {
   return scored;
 }
 
-// The first of `samples` that are samples of the sequence: one, and one for each draft that is kept.
-// A fault after a kept draft is left to the next step, which computes that draft again as its token:
-// the tokens before it are those of a sequence without drafts.
+// The first of `samples` that are samples of the sequence: one, and one for each draft that is
+// kept. A fault after a kept draft is left to the next step, which computes that draft again as its
+// token: the tokens before it are those of a sequence without drafts.
 std::span<const RowOutput> KeptOf(const ChunkWork& chunk, std::span<const RowOutput> samples) {
   size_t kept = std::min<size_t>(samples.size(), 1);
   while (kept < samples.size() && samples[kept - 1].token == chunk.drafts[kept - 1] &&
@@ -149,7 +149,8 @@ void Engine::TakeLearned(const StepPlan& plan) {
   uint64_t needed = 0;
   for (const Chunk& chunk : plan.chunks) {
     const auto* decode = std::get_if<DecodeRow>(&chunk.work);
-    if (decode == nullptr || chunk.slot.value < 1 || chunk.slot.value > seat_.limits.slots) continue;
+    if (decode == nullptr || chunk.slot.value < 1 || chunk.slot.value > seat_.limits.slots)
+      continue;
     // The step was submitted, so it will be collected. Slots::Begin refuses another one.
     const Slot& slot = slots_.slot(chunk.slot);
     if (slot.sampled_by != decode->fed_by_step) continue;

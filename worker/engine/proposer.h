@@ -1,11 +1,11 @@
-// worker/engine/proposer.h: speculative decoding: what proposes drafts, the tokens that may follow a
-// sequence. A proposer is a pure function of the tokens of the slot, so all ranks of a group
+// worker/engine/proposer.h: what proposes drafts: tokens that may follow a sequence (speculative
+// decoding). A proposer is a pure function of the tokens of the slot, so all ranks of a group
 // propose the same drafts without a message. Drafts change no token: a draft is kept only if it
 // equals the model's own sample at its position (docs/NUMERICS.md). So a proposer may be wrong or
 // propose nothing, but it must be the same on every rank.
 // Proposers: worker/engine/ngram_proposer.h (an earlier part of the same text),
-// worker/cpu/draft_model.h (a smaller model). Heads that predict several tokens would be a third.
-// Thread: the engine thread.
+// worker/engine/draft_model.h (a smaller model). Heads that predict several tokens would be a
+// third. Thread: the engine thread.
 #pragma once
 
 #include <span>

@@ -150,10 +150,9 @@ std::optional<DraftWork> Slots::DraftsOf(const Chunk& chunk) const {
   if (slot.sampled_by != decode->fed_by_step || slot.known_tokens != slot.length()) {
     return std::nullopt;
   }
-  const int64_t room =
-      std::min(static_cast<int64_t>(slot.blocks.size()) * limits_.block_tokens,
-               int64_t{limits_.context_tokens}) -
-      slot.length();
+  const int64_t room = std::min(static_cast<int64_t>(slot.blocks.size()) * limits_.block_tokens,
+                                int64_t{limits_.context_tokens}) -
+                       slot.length();
   const auto drafts =
       static_cast<int32_t>(std::min<int64_t>({decode->draft_max, limits_.draft_max, room}));
   if (drafts <= 0) return std::nullopt;

@@ -31,7 +31,7 @@ struct Slot {
   uint64_t stay = 0;             // Number of this sequence among all of the epoch; from 1.
   std::vector<TokenId> ids;      // The admitted ids, then one placeholder for each sample.
   int32_t known_tokens = 0;      // The first `known_tokens` ids are no placeholders.
-  bool drafts = false;  // A row with drafts is not collected yet: the length is not known.
+  bool drafts = false;           // A row with drafts is not collected yet: the length is not known.
   std::vector<TokenId> end_ids;  // End and stop tokens, which are masked before min_tokens.
   int32_t computed_tokens = 0;   // The number of ids whose keys and values are in the blocks.
   std::vector<BlockId> blocks;

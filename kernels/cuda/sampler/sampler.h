@@ -35,14 +35,15 @@ struct SamplerSlot {
 inline constexpr int kTargetDrafted = -2;
 
 // A row that samples, or a prompt row that is scored. REQUIRES: at most one sampling row of a slot
-// in a launch, besides those of kTargetDrafted, which need a slot without penalties; slot, fault_row
-// and logits_row are in range.
+// in a launch, besides those of kTargetDrafted, which need a slot without penalties; slot,
+// fault_row and logits_row are in range.
 struct SampleRow {
   int32_t logits_row = 0;
   int32_t fault_row = 0;  // The row of the forward pass whose fault word belongs to this row.
   int32_t slot = 0;
-  int32_t position = 0;   // Of the token to draw, counted from the first generated token.
-  // >= 0: nothing is drawn; the log-probability of this id is computed. -1 or kTargetDrafted: draws.
+  int32_t position = 0;  // Of the token to draw, counted from the first generated token.
+  // >= 0: nothing is drawn; the log-probability of this id is computed. -1 or kTargetDrafted:
+  // draws.
   int32_t target = -1;
   int32_t logprobs = -1;  // -1: none; else the number of alternatives, at most kLogprobsMax.
 };

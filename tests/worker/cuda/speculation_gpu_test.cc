@@ -78,7 +78,8 @@ std::vector<Asked> Questions(uint64_t seed) {
     const int32_t length = i < 2 ? 470 + 30 * i : 1 + below(150);
     const int32_t period = 3 + below(20);
     for (int32_t t = 0; t < length; ++t) {
-      one.prompt.push_back(t < period ? below(kVocab) : one.prompt[static_cast<size_t>(t - period)]);
+      one.prompt.push_back(t < period ? below(kVocab)
+                                      : one.prompt[static_cast<size_t>(t - period)]);
     }
     one.seed = rng();
     SamplingParams& s = one.request.sampling;
@@ -264,8 +265,8 @@ TEST(SpeculationOnAGpu, GivesTheTokensOfPlainDecoding) {
       const std::string what = fmt::format("{}, {} drafts, graphs {}", name, grant, graphs);
       ExpectSameAnswers(gpu.Run(asked, proposer, grant, seed + static_cast<uint64_t>(grant)), want,
                         what);
-      std::printf("%s: %lld of %lld drafts kept\n", what.c_str(),
-                  static_cast<long long>(gpu.kept), static_cast<long long>(gpu.drafted));
+      std::printf("%s: %lld of %lld drafts kept\n", what.c_str(), static_cast<long long>(gpu.kept),
+                  static_cast<long long>(gpu.drafted));
       EXPECT_GT(gpu.drafted, 0) << what;
     };
     for (int32_t grant = 1; grant <= kDrafts; ++grant) expect(&oracle, grant, "oracle");

@@ -258,8 +258,8 @@ TEST_F(StepBuilderTest, RandomPlansBecomeTheirRows) {
   EXPECT_GT(mixed, 20);
 }
 
-// A row with drafts becomes decode rows, each with the blocks of its sequence and its own length, so
-// that a step of such rows has the shape of a decode step.
+// A row with drafts becomes decode rows, each with the blocks of its sequence and its own length,
+// so that a step of such rows has the shape of a decode step.
 TEST_F(StepBuilderTest, DraftsAreDecodeRowsOfTheirOwn) {
   StepStream stream;
   const auto submit = [&](const StepPlan& plan) {
