@@ -150,15 +150,18 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
                   .plans_in_flight = seat.pp + 1,
                   .mixed_step_tokens = seat.limits.mixed_step_tokens,
                   .lanes = seat.pp,
+                  .protocol = kProtocolMax,
                   .draft_max = seat.limits.draft_max};
   for (const PeerId control : controls) {
     Worker& worker = workers_.at(control);
+    group.limits.protocol = std::min(group.limits.protocol, CommonProtocol(worker.hello));
     worker.group = id;
     worker.rank = seat.rank = static_cast<int32_t>(group.ranks.size());
     worker.progress_us = now;
     group.ranks.push_back({control, std::nullopt, false, 0, StepId{0}});
     out->messages.emplace_back(control, seat);
   }
+  if (group.limits.protocol < kProtocol2) group.limits.draft_max = 0;
   groups_.emplace(id, std::move(group));
   ++stats_.groups_formed_total;
 }

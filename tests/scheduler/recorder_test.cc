@@ -122,6 +122,7 @@ std::vector<Event> EachKind() {
   GroupLimits limits = CoreHarness::Limits();
   limits.mixed_step_tokens = 5;
   limits.lanes = 2;
+  limits.protocol = kProtocol2;
   limits.draft_max = 3;
   StepResult result{.term = TermId{1}, .epoch = EpochId{1}, .step = StepId{0}, .collectives = 9};
   result.rows = {
@@ -168,6 +169,7 @@ TEST(Recorder, EachKindOfEventComesBackAsItWas) {
   EXPECT_EQ(up.kind, KindOf("kind"));
   EXPECT_EQ(up.limits.mixed_step_tokens, 5);
   EXPECT_EQ(up.limits.lanes, 2);
+  EXPECT_EQ(up.limits.protocol, kProtocol2);
   EXPECT_EQ(up.limits.draft_max, 3);
   EXPECT_EQ(up.limits.blocks, CoreHarness::Limits().blocks);
   for (const size_t i : {1, 2}) {
