@@ -152,6 +152,7 @@ static void ToWire(const Chunk& from, pb::Chunk* to) {
   to->set_slot(from.slot.value);
   if (const auto* decode = std::get_if<DecodeRow>(&from.work)) {
     to->mutable_decode()->set_fed_by_step(decode->fed_by_step.value);
+    to->mutable_decode()->set_draft_max(decode->draft_max);
   } else {
     to->set_count(std::get<int32_t>(from.work));
   }
@@ -176,8 +177,7 @@ absl::StatusOr<Chunk> FromWire(const pb::Chunk& from) {
       to.work = from.count();
       return to;
     case pb::Chunk::kDecode:
-      if (from.decode().draft_max() != 0) return NotBuilt("Decode.draft_max");
-      to.work = DecodeRow{StepId{from.decode().fed_by_step()}};
+      to.work = DecodeRow{StepId{from.decode().fed_by_step()}, from.decode().draft_max()};
       return to;
     case pb::Chunk::WORK_NOT_SET:
       break;
@@ -196,6 +196,7 @@ static void ToWire(const ResultRow& from, pb::ResultRow* to) {
   }
   to->set_fault(FaultToWire(from.fault));
   to->set_fault_detail(from.fault_detail);
+  to->set_drafted(from.drafted);
 }
 
 absl::StatusOr<ResultRow> FromWire(const pb::ResultRow& from) {
@@ -211,6 +212,7 @@ absl::StatusOr<ResultRow> FromWire(const pb::ResultRow& from) {
   }
   FATHOM_ASSIGN_OR_RETURN(to.fault, FaultFromWire(from.fault()));
   to.fault_detail = from.fault_detail();
+  to.drafted = from.drafted();
   return to;
 }
 

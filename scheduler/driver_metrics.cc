@@ -54,6 +54,9 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
                          "Answers that ended with MODEL_CHANGED: only other models were served.");
   poisoned_ = total("requests_poisoned_total",
                     "Sequences that failed because workers died each time they computed them.");
+  draft_rows_ = total("draft_rows_total", "Decode rows with drafts.");
+  drafted_ = total("draft_tokens_total", "Drafts checked by speculative decoding.");
+  accepted_drafts_ = total("accepted_draft_tokens_total", "Drafts that were kept.");
   finished_ = total("requests_finished_total", "Sequences that ended.");
   failed_ = total("requests_failed_total", "Sequences that failed.");
   refused_ = total("requests_refused_total", "Submits refused.");
@@ -177,6 +180,9 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
   swaps_.Follow(core.swaps_total);
   swapped_out_.Follow(core.swapped_out_blocks_total);
   swapped_in_.Follow(core.swapped_in_blocks_total);
+  draft_rows_.Follow(core.draft_rows_total);
+  drafted_.Follow(core.drafted_tokens_total);
+  accepted_drafts_.Follow(core.accepted_draft_tokens_total);
   finished_.Follow(core.finished_total);
   failed_.Follow(core.failed_total);
   refused_.Follow(core.refused_total);

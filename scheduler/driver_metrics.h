@@ -63,7 +63,7 @@ class DriverMetrics {
   Total swaps_, swapped_out_, swapped_in_;
   Gauge groups_, workers_, rank_still_, routers_, term_;
   Total steps_, step_rows_, prompt_tokens_, generation_tokens_, suspensions_, preemptions_,
-      dropped_;
+      dropped_, draft_rows_, drafted_, accepted_drafts_;
   Total kind_changes_, model_changes_, poisoned_, finished_, failed_, refused_, groups_formed_,
       groups_lost_, stale_, overflows_, unreadable_, recorded_, unrecorded_;
   Histogram batch_size_, step_seconds_;

@@ -19,6 +19,10 @@ WorkerFlags::WorkerFlags()
               {"--max-model-len", "Longest prompt and answer together: tokens, or auto", {}},
               {"--max-num-seqs", "Sequences computed at once", {}},
               {"--max-num-batched-tokens", "Tokens computed in one step", {}},
+              {"--speculative-config", "Speculative decoding: a JSON object as vLLM takes it", {}},
+              {"--speculative-method", "Who proposes drafts: ngram, draft", {}},
+              {"--speculative-model", "Folder of the draft model", {}},
+              {"--num-speculative-tokens", "Drafts for each token", {}},
               {"--nccl-interface",
                "Network interface by which NCCL reaches ranks on other hosts",
                {}}} {}

@@ -160,6 +160,7 @@ class Planner {
     EngineLimits limits;
     limits.block_tokens = kCudaBlockTokens;
     limits.vocab = spec_.vocab;
+    limits.draft_max = request_.draft_max;
     limits.context_tokens = request_.context_tokens > 0 ? request_.context_tokens : spec_.context;
     limits.step_tokens = request_.step_tokens;
     if (request_.step_tokens == 0) {

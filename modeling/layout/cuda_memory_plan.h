@@ -49,6 +49,7 @@ struct CudaMemoryRequest {
   int32_t block_tokens = 64;
   // --max-model-len; 0: the model's context, or what the pool can hold.
   int32_t context_tokens = 0;
+  int32_t draft_max = 0;    // Drafts of a decode row (speculative decoding).
   int32_t slots = 0;        // --max-num-seqs; 0: default.
   int32_t step_tokens = 0;  // --max-num-batched-tokens; 0: a default by model and card.
   // The rates of the card, for that default (modeling/layout/gpu_cards.h).

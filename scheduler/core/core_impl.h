@@ -45,7 +45,10 @@ class SchedulerCore::Impl final : private Batching {
     StepPlan plan;
     FlightStep flight;  // Its lane is the plan's.
     int32_t rows_left = 0;
-    int32_t ids_left = 0;  // Of kAdmitIdsMax, over all admits.
+    int32_t ids_left = 0;     // Of kAdmitIdsMax, over all admits.
+    int32_t decoders = 0;     // Decode rows at most; counted if the group speculates.
+    int32_t row_drafts = 0;   // Of each decode row.
+    int32_t drafts_left = 0;  // Of all decode rows.
   };
 
   // ---- scheduler_core.cc
@@ -77,10 +80,12 @@ class SchedulerCore::Impl final : private Batching {
 
   // ---- planning.cc
   void PlanAll();
-  void NoteLimits();                                // What keeps the queue waiting from now on.
-  bool PlanStep(Group& group);                      // False: nothing to do.
-  bool PlanLane(Group& group, int32_t lane);        // Likewise, for the sequences of one lane.
-  bool SendPlan(Group& group, Draft& draft);        // False: the draft has no rows.
+  void NoteLimits();                          // What keeps the queue waiting from now on.
+  bool PlanStep(Group& group);                // False: nothing to do.
+  bool PlanLane(Group& group, int32_t lane);  // Likewise, for the sequences of one lane.
+  bool SendPlan(Group& group, Draft& draft);  // False: the draft has no rows.
+  void GrantDrafts(const Group& group, Draft& draft);
+  int32_t DraftsFor(Group& group, Sequence& sequence, const Draft& draft);
   bool AddDecodes(Group& group, Draft& draft);      // False: a sequence was preempted.
   bool MakeRoom(Group& group, Sequence& sequence);  // False: `sequence` itself was preempted.
   void AddPrefills(Group& group, Draft& draft);
@@ -93,7 +98,10 @@ class SchedulerCore::Impl final : private Batching {
   void On(const GroupLost& event);
   void On(const StepDone& event);
   void LoseGroup(GroupId id);
+  // Tells Group::speculation how long a step took.
+  void LearnSpeed(Group& group, const FlightStep& flight, const StepResult& result);
   void ApplyRow(const Group& group, const FlightRow& flight, const ResultRow& row);
+  void CountDrafts(const FlightRow& flight, const ResultRow& row, Sequence& sequence);
   void EndChunk(const FlightRow& flight);
   bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
 

@@ -16,6 +16,7 @@
 #include "scheduler/core/block_pool.h"
 #include "scheduler/core/events.h"
 #include "scheduler/core/kv_allocator.h"
+#include "scheduler/core/speculation.h"
 #include "scheduler/core/swap_cost.h"
 #include "scheduler/sessions/session.h"
 
@@ -42,6 +43,8 @@ struct FlightStep {
   int32_t lane = 0;
   int32_t swapped_blocks = 0;   // Copies between pool and swap space.
   std::vector<FlightRow> rows;  // By row of the plan.
+  TimeUs planned_us = 0;
+  bool drafts = false;  // A row was granted drafts, so the plan's effect is known with its result.
 };
 
 struct Group {
@@ -68,6 +71,8 @@ struct Group {
 
   std::vector<int32_t> lane_sizes;  // Running sequences of each lane.
   int32_t next_lane = 0;            // The lane that the next plan tries first.
+  Speculation speculation;
+  TimeUs result_us = 0;  // When the last result came.
 
   bool full() const { return in_flight.size() >= static_cast<size_t>(limits.plans_in_flight); }
   // The most plans of one lane, and so of one sequence, that may be in flight.
@@ -77,6 +82,11 @@ struct Group {
   bool HasResultsBefore(StepId step) const {
     return in_flight.empty() || in_flight.front().step >= step;
   }
+  // The sequences of the lane that may have a decode row in its next plan.
+  int32_t Decoders(int32_t lane) const;
+  // Whether the lane must have the results of its plans in flight before its next plan: the lengths
+  // of sequences depend on a result, or will depend on that of the next plan.
+  bool AwaitsResults(int32_t lane) const;
 };
 
 // INVALID_ARGUMENT: no plan can keep `limits`.

@@ -3,6 +3,9 @@
 // most mixed_step_tokens. A decode row is planned before the sample that is its input is known, but
 // never beyond max_tokens. A sequence gets the blocks of its known tokens at admission, and the
 // blocks of its output one at a time.
+// While a group speculates (scheduler/core/speculation.h), a lane has one plan in flight, and its
+// decode rows are granted drafts out of what the step, the free blocks and max_tokens leave. Drafts
+// preempt no sequence and take no row that a decode row or a prompt needs.
 #include <algorithm>
 #include <optional>
 #include <utility>
@@ -50,7 +53,7 @@ bool SchedulerCore::Impl::PlanStep(Group& group) {
   const int32_t lanes = group.limits.lanes;
   for (int32_t tried = 0; tried < lanes; ++tried) {
     const int32_t lane = (group.next_lane + tried) % lanes;
-    if (group.lane_full(lane) || !PlanLane(group, lane)) continue;
+    if (group.lane_full(lane) || group.AwaitsResults(lane) || !PlanLane(group, lane)) continue;
     group.next_lane = (lane + 1) % lanes;
     return true;
   }
@@ -62,10 +65,11 @@ bool SchedulerCore::Impl::PlanLane(Group& group, int32_t lane) {
   draft.flight.lane = lane;
   draft.rows_left = group.limits.step_tokens;
   draft.ids_left = kAdmitIdsMax;
+  GrantDrafts(group, draft);
   const bool had_room = AddDecodes(group, draft);
-  const auto decodes = static_cast<int32_t>(draft.plan.chunks.size());
-  if (decodes > 0) {
-    draft.rows_left = std::min(draft.rows_left, MixedStepTokens(group.limits) - decodes);
+  if (!draft.plan.chunks.empty()) {
+    const int32_t taken = group.limits.step_tokens - draft.rows_left;
+    draft.rows_left = std::min(draft.rows_left, MixedStepTokens(group.limits) - taken);
   }
   AddPrefills(group, draft);
   if (had_room) AddAdmissions(group, draft);
@@ -78,6 +82,7 @@ bool SchedulerCore::Impl::SendPlan(Group& group, Draft& draft) {
   draft.plan.term = group.term;
   draft.plan.epoch = group.epoch;
   draft.plan.step = draft.flight.step = group.next_step;
+  draft.flight.planned_us = now_;
   draft.plan.releases = std::exchange(group.released, {});
   draft.plan.copies.insert(draft.plan.copies.begin(), group.copies.begin(), group.copies.end());
   group.copies.clear();
@@ -89,6 +94,27 @@ bool SchedulerCore::Impl::SendPlan(Group& group, Draft& draft) {
   group.in_flight.push_back(std::move(draft.flight));
   actions_.plans.push_back({group.id, std::move(draft.plan)});
   return true;
+}
+
+void SchedulerCore::Impl::GrantDrafts(const Group& group, Draft& draft) {
+  if (group.limits.draft_max == 0) return;
+  draft.decoders = group.Decoders(draft.flight.lane);
+  draft.row_drafts = group.speculation.Grant(draft.decoders);
+  draft.drafts_left = std::max(0, MixedStepTokens(group.limits) - draft.decoders - 1);
+}
+
+// The drafts of the sequence's next row. Takes free blocks for them.
+int32_t SchedulerCore::Impl::DraftsFor(Group& group, Sequence& sequence, const Draft& draft) {
+  RunningState& running = *sequence.running();
+  const int32_t max_tokens = sequence.session->record.request.stop.max_tokens;
+  int32_t drafts =
+      std::min({draft.row_drafts, draft.drafts_left, max_tokens - running.next_position - 1});
+  while (drafts > 0 && !group.kv.Holds(running.blocks, running.planned_tokens + 1 + drafts)) {
+    // Each decode row may need a block in this plan.
+    const bool spare = group.kv.HasRoomFor((draft.decoders + 1) * group.kv.block_tokens());
+    if (!spare || !group.kv.Grow(&running.blocks)) --drafts;
+  }
+  return std::max(drafts, 0);
 }
 
 bool SchedulerCore::Impl::AddDecodes(Group& group, Draft& draft) {
@@ -106,11 +132,16 @@ bool SchedulerCore::Impl::AddDecodes(Group& group, Draft& draft) {
     // MakeRoom preempts the last entry of `running` first, so `it` stays valid. It preempts this
     // entry only when this is the last one, and then the loop ends.
     if (!MakeRoom(group, sequence)) break;
+    const int32_t drafts = DraftsFor(group, sequence, draft);
     if (running.blocks.size() > blocks) {
-      draft.plan.extends.push_back({running.slot, {running.blocks.back()}});
+      draft.plan.extends.push_back(
+          {running.slot,
+           {running.blocks.begin() + static_cast<ptrdiff_t>(blocks), running.blocks.end()}});
     }
-    AddRow(sequence, draft, 1, true);
-    draft.plan.chunks.push_back({running.slot, DecodeRow{running.sampled_in}, true});
+    AddRow(sequence, draft, 1 + drafts, true).ids_max = 1 + drafts;
+    draft.drafts_left -= drafts;
+    draft.flight.drafts |= drafts > 0;
+    draft.plan.chunks.push_back({running.slot, DecodeRow{running.sampled_in, drafts}, true});
     running.sampled_in = group.next_step;
     ++running.planned_tokens;
     ++running.next_position;

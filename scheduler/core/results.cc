@@ -68,6 +68,7 @@ void SchedulerCore::Impl::On(const StepDone& event) {
   group->in_flight.pop_front();
   ++counters_.steps_total;
   group->swap_cost.Note(flight, result.timings);
+  LearnSpeed(*group, flight, result);
   for (const FlightRow& row : flight.rows) {
     counters_.step_rows_total += static_cast<uint64_t>(row.tokens);
     if (!row.prefill) continue;
@@ -77,6 +78,22 @@ void SchedulerCore::Impl::On(const StepDone& event) {
   for (const ResultRow& row : result.rows) {
     ApplyRow(*group, flight.rows[static_cast<size_t>(row.row)], row);
   }
+}
+
+// Only steps of decode rows tell what drafts gain; prompts make a step long in any case.
+void SchedulerCore::Impl::LearnSpeed(Group& group, const FlightStep& flight,
+                                     const StepResult& result) {
+  const TimeUs since = std::max(flight.planned_us, std::exchange(group.result_us, now_));
+  if (group.limits.draft_max == 0) return;
+  for (const FlightRow& row : flight.rows) {
+    if (row.prefill) return;
+  }
+  int32_t tokens = 0;
+  for (const ResultRow& row : result.rows) tokens += static_cast<int32_t>(row.ids.size());
+  group.speculation.Learn({.rows = static_cast<int32_t>(flight.rows.size()),
+                           .drafts = flight.drafts,
+                           .us = now_ - since,
+                           .tokens = tokens});
 }
 
 // The chunks of an earlier stay in a slot ended with that stay.
@@ -117,12 +134,36 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
   if (row.prompt_logprobs) {
     sessions_.AppendPromptLogprobs(*sequence, *row.prompt_logprobs, group.fingerprint, group.kind);
   }
+  CountDrafts(flight, row, *sequence);
   for (size_t i = 0; i < row.ids.size() && !sequence->finished(); ++i) {
     const bool next = sessions_.AppendToken(
         *sequence, row.position + static_cast<int32_t>(i), row.ids[i],
         row.logprobs.empty() ? nullptr : &row.logprobs[i], group.fingerprint, group.kind);
     ++(next ? counters_.generation_tokens_total : counters_.tokens_dropped_total);
   }
+}
+
+// The plan counted one token of the row; the kept drafts come to it.
+void SchedulerCore::Impl::CountDrafts(const FlightRow& flight, const ResultRow& row,
+                                      Sequence& sequence) {
+  if (row.drafted == 0) return;
+  const StopParams& stop = sequence.session->record.request.stop;
+  const auto ends = [](const std::vector<TokenId>& ids, TokenId id) {
+    return std::ranges::find(ids, id) != ids.end();
+  };
+  int32_t kept = 0;  // Drafts after the token that ends the sequence are no tokens of the record.
+  for (size_t i = 0; i + 1 < row.ids.size(); ++i, ++kept) {
+    if (ends(stop.end_token_ids, row.ids[i]) || ends(stop.stop_token_ids, row.ids[i])) break;
+  }
+  sequence.drafted_tokens += row.drafted;
+  sequence.accepted_draft_tokens += kept;
+  ++counters_.draft_rows_total;
+  counters_.drafted_tokens_total += static_cast<uint64_t>(row.drafted);
+  counters_.accepted_draft_tokens_total += static_cast<uint64_t>(kept);
+  RunningState* running = sequence.running();
+  if (running == nullptr || running->seat != flight.seat) return;
+  running->planned_tokens += kept;
+  running->next_position += kept;
 }
 
 // Whether the tokens of a row may belong to the record. Those of the sequence's present stay in a

@@ -56,6 +56,10 @@ struct CoreStats : SessionStats {
   uint64_t replayed_tokens_total = 0;
   uint64_t model_changes_total = 0;  // Answers that ended: their model was gone.
   uint64_t poisoned_total = 0;       // Sequences that failed because groups died of them.
+  // Of speculative decoding, in rows whose tokens belong to a record.
+  uint64_t draft_rows_total = 0;  // Rows with drafts.
+  uint64_t drafted_tokens_total = 0;
+  uint64_t accepted_draft_tokens_total = 0;
 };
 
 class SchedulerCore {

@@ -87,9 +87,12 @@ struct Sequence {
   bool seated_before = false;        // Had a slot, here or under another leader.
   int32_t preemptions = 0;           // Times that it lost its slot because blocks ran out.
   // ---- Whether it ends the workers that compute it (scheduler/core/poison.cc).
-  int32_t deaths =
-      0;  // Groups that were lost with a step of it in flight, since its last progress.
+  // Groups that were lost with a step of it in flight, since its last progress.
+  int32_t deaths = 0;
   int32_t furthest_tokens = 0;  // The furthest end of a chunk of its prefills that was computed.
+  // ---- Speculative decoding.
+  int32_t drafted_tokens = 0;  // As in Usage; counted here, not under earlier leaders.
+  int32_t accepted_draft_tokens = 0;
   Stamps stamps;
 
   bool finished() const { return std::holds_alternative<FinishedState>(state); }

@@ -134,8 +134,14 @@ absl::StatusOr<ResultRow> FakeGroup::Run(const Chunk& chunk, StepId step, int32_
                      decode->fed_by_step.value);
     }
     if (slot.computed + 1 != known) return Invalid("decode before the prompt is computed");
-    *rows += 1;
+    if (decode->draft_max < 0 || decode->draft_max > up_.limits.draft_max) {
+      return Invalid("{} drafts", decode->draft_max);
+    }
+    *rows += 1 + decode->draft_max;
     FATHOM_RETURN_IF_ERROR(Compute(slot, 1, &row));
+    FATHOM_RETURN_IF_ERROR(Sample(slot, step, &row));
+    FATHOM_RETURN_IF_ERROR(Check(slot, step, decode->draft_max, &row));
+    return row;
   } else {
     const int32_t count = std::get<int32_t>(chunk.work);
     if (count < 1 || slot.computed + count > known || slot.sampled)
@@ -182,17 +188,39 @@ absl::Status FakeGroup::Compute(Slot& slot, int32_t count, ResultRow* row) {
 absl::Status FakeGroup::Sample(Slot& slot, StepId step, ResultRow* row) {
   const auto known = static_cast<int32_t>(slot.ids.size());
   FATHOM_ASSIGN_OR_RETURN(const uint64_t* prefix, Cell(slot, known - 1));
-  row->position = known - slot.prompt_tokens;
-  const TokenId id = TokenAt(slot.seed, row->position, *prefix, up_.fingerprint);
-  if (row->position == FaultAt(slot.seed)) {
+  const int32_t position = known - slot.prompt_tokens;
+  const TokenId id = TokenAt(slot.seed, position, *prefix, up_.fingerprint);
+  if (row->ids.empty()) row->position = position;
+  if (position == FaultAt(slot.seed)) {
     row->fault = RowFault::kNonFiniteLogits;
   } else {
-    row->ids = {id};
-    if (slot.request.output.logprobs) row->logprobs = {LogprobAt(*prefix, id)};
+    row->ids.push_back(id);
+    if (slot.request.output.logprobs) row->logprobs.push_back(LogprobAt(*prefix, id));
   }
   slot.ids.push_back(id);
   slot.sampled_in = step;
   slot.sampled = true;
+  return absl::OkStatus();
+}
+
+absl::Status FakeGroup::Check(Slot& slot, StepId step, int32_t count, ResultRow* row) {
+  if (count == 0 || row->fault != RowFault::kNone) return absl::OkStatus();
+  if (row->position + count >= slot.request.stop.max_tokens) {
+    return Invalid("{} drafts after position {}, beyond max_tokens", count, row->position);
+  }
+  row->drafted = count;
+  const int32_t first = slot.computed;
+  bool right = true;
+  for (int32_t index = first; index < first + count; ++index) {
+    FATHOM_ASSIGN_OR_RETURN(uint64_t * cell, Cell(slot, index));
+    *cell = ~uint64_t{0};  // What a wrong draft leaves in the block.
+    right = right && Mix(slot.seed, static_cast<uint64_t>(index)) % 3 != 0 &&
+            index + 1 - slot.prompt_tokens != FaultAt(slot.seed);
+    if (!right) continue;
+    ++drafts_kept_;
+    FATHOM_RETURN_IF_ERROR(Compute(slot, 1, row));
+    FATHOM_RETURN_IF_ERROR(Sample(slot, step, row));
+  }
   return absl::OkStatus();
 }
 

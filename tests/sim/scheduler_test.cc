@@ -90,6 +90,30 @@ TEST(SchedulerSim, PlansInLanesEndEveryRequestOnceToo) {
   }
 }
 
+// Groups that speculate: rows with results of 1 to K + 1 tokens, alone and in lanes, with all
+// faults. The pool is small, so drafts often get no block.
+TEST(SchedulerSim, GroupsThatDraftEndEveryRequestWithTheSameTokens) {
+  for (const int32_t stages : {1, 3}) {
+    for (const int32_t drafts : {1, 4, 16}) {
+      WorldOptions options;
+      options.seed = TestSeed(90) + static_cast<uint64_t>(drafts);
+      options.requests = 1'500;
+      options.check_every_events = 64;
+      options.limits.draft_max = drafts;
+      options.limits.plans_in_flight = stages + 1;
+      options.limits.lanes = stages;
+      SCOPED_TRACE(fmt::format("{} drafts, {} stages, {}", drafts, stages, Replay(options.seed)));
+      World world(options);
+      world.Run();
+      ExpectClean(world, options);
+      const scheduler::CoreStats stats = world.stats();
+      EXPECT_GT(stats.draft_rows_total, 0u);
+      EXPECT_GT(stats.accepted_draft_tokens_total, 0u);
+      EXPECT_LT(stats.accepted_draft_tokens_total, stats.drafted_tokens_total);
+    }
+  }
+}
+
 // With this seed a leader takes over with one token of a client's 14, and a group of another kind
 // is all that is left.
 TEST(SchedulerSim, NoAnswerIsOfTwoHalvesThatDoNotBelongTogether) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/worker/fake_decoder.h"
+#include "tests/worker/guessing_proposer.h"
 #include "tests/worker/naive_sequence.h"
 #include "worker/cpu/cpu_device.h"
 #include "worker/engine/engine.h"
@@ -30,12 +31,15 @@ inline absl::StatusOr<StepResult> Execute(Engine* engine, const StepPlan& plan) 
 }
 
 struct World {
-  explicit World(const EngineLimits& limits = kLimits) : limits(limits) {
+  // `draft_max` > 0: the group speculates.
+  explicit World(int32_t draft_max) : World(kLimits, draft_max) {}
+  explicit World(const EngineLimits& limits = kLimits, int32_t draft_max = 0)
+      : limits(limits), drafts(draft_max) {
     kv = Allocate(limits.pool_blocks);
     if (limits.host_blocks > 0) swap_space = Allocate(limits.host_blocks + 1);
     decoder = std::make_unique<FakeDecoder>(kv.get(), &comm, kLogitsRows);
-    device = std::make_unique<CpuDevice>(CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock,
-                                                        limits, kLogitsRows, swap_space.get()});
+    device = std::make_unique<CpuDevice>(CpuDeviceParts{
+        decoder.get(), kv.get(), &comm, &clock, limits, kLogitsRows, swap_space.get(), &proposer});
     comm.SetTarget(&single);
     Restart();
   }
@@ -44,6 +48,7 @@ struct World {
     seat.term = {3};
     seat.epoch = {5};
     seat.limits = limits;
+    seat.limits.draft_max = drafts;
     engine = std::make_unique<Engine>(device.get(), seat);
     step = 0;
   }
@@ -83,6 +88,8 @@ struct World {
   }
 
   const EngineLimits limits;
+  const int32_t drafts;
+  GuessingProposer proposer;
   ManualClock clock;
   Progress progress;
   SingleRankComm single;

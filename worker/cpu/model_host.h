@@ -33,6 +33,10 @@ struct ModelHostOptions {
   EngineLimits limits;
   int32_t logits_rows = 0;  // Rows with logits of one Forward.
   int threads = 1;
+  // What proposes drafts: `proposer`, or a draft model, or nothing.
+  Proposer* proposer = nullptr;
+  const ModelSpec* draft = nullptr;
+  const Checkpoint* draft_checkpoint = nullptr;
 };
 
 // The longest messages of a step between two stages, for rows of so many hidden values.
@@ -54,9 +58,16 @@ class ModelHost {
   int64_t weights_bytes() const;
   int64_t kv_bytes() const { return BytesOf(kv_.get()); }
   int64_t swap_bytes() const { return BytesOf(swap_space_.get()); }
+  // Both of the draft model.
+  int64_t draft_bytes() const;
 
  private:
   struct Loaded;
+  struct DraftHost;
+
+  // The draft model with its own KV planes. REQUIRES: its vocabulary is the model's, and the CPU
+  // can compute it.
+  absl::Status LoadDraft();
 
   static int64_t BytesOf(const KvCache* cache);
   absl::Status AllocateKv(const RankModel& model);
@@ -69,6 +80,7 @@ class ModelHost {
   std::unique_ptr<kernels::ThreadPool> pool_;
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<KvCache> swap_space_;  // Null: none.
+  std::unique_ptr<DraftHost> draft_;
   std::unique_ptr<Loaded> loaded_;
 };
 

@@ -62,6 +62,9 @@ class CudaDevice final : public Device, private DeviceProbe {
   ~CudaDevice() override;
 
   // One step more than the scheduler plans ahead, so that Submit never waits for a result.
+  Proposer* proposer() override { return rank_->options.proposer; }
+  // The sampler draws all rows of a step at once, each with what its slot had seen before the step.
+  bool drafts_penalized() const override { return false; }
   int steps_in_flight() const override { return static_cast<int>(buffers_.size()) - 1; }
   EpochComm* comm() override { return &rank_->comm; }
   bool connects_itself() const override { return place().tp > 1 || place().stages > 1; }
