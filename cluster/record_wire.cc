@@ -188,6 +188,7 @@ void ToWire(const Record& from, pb::Record* to) {
   ListToWire(from.sequences, to->mutable_sequences());
   ListToWire(from.fingerprints, to->mutable_fingerprints());
   ListToWire(from.prompt_logprobs, to->mutable_prompt_logprobs());
+  to->set_priority(from.priority);
 }
 
 absl::StatusOr<Record> FromWire(const pb::Record& from) {
@@ -209,6 +210,7 @@ absl::StatusOr<Record> FromWire(const pb::Record& from) {
     to.fingerprints.push_back({span.position(), span.fingerprint(), FromWire(span.kind())});
   }
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.prompt_logprobs(), &to.prompt_logprobs));
+  to.priority = from.priority();
   return to;
 }
 

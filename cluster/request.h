@@ -141,6 +141,9 @@ struct Record {
   // With output.prompt_logprobs: those known so far; [i] is prompt position i + 1. A worker sends
   // them before the first token, so a record with a token has all of them.
   std::vector<TokenLogprob> prompt_logprobs;
+  // Smaller is more urgent (vLLM's sense): the order of admission and of preemption. It decides no
+  // token, so a repetition of the request may have another one; the first one counts.
+  int32_t priority = 0;
   bool operator==(const Record&) const = default;
 };
 

@@ -12,10 +12,11 @@
 #include <utility>
 #include <vector>
 
-#include "common/retry_delay.h"
 #include "common/status.h"
 #include "common/types.h"
+#include "scheduler/core/admission.h"
 #include "scheduler/core/events.h"
+#include "scheduler/core/forecast.h"
 #include "scheduler/core/group.h"
 #include "scheduler/core/placement.h"
 #include "scheduler/core/policy.h"
@@ -55,13 +56,21 @@ class SchedulerCore::Impl final : private Batching {
   void On(const Routed<Close>& event) { sessions_.On(event); }
   void On(const RouterLost& event) { sessions_.RouterLost(event.router); }
   void On(const Tick&) {}
+  void On(TenantsChanged event);
 
   // ---- lifecycle.cc
-  absl::Status CheckNew(const Record& record) override;
+  absl::Status CheckNew(const Record& record, int64_t deadline_us) override;
+  absl::Status CheckDeadline(const Record& record, int64_t deadline_us);
+  void Accepted(const SessionKey& key) override { admission_.Accepted(key); }
+  void CountRefused(const absl::Status& status) override;
   void Enqueue(Sequence& sequence) override;
+  void Wait(Sequence& sequence);  // From suspended to waiting; the tenant has paid for it.
   void Withdraw(Sequence& sequence, StayEnd why) override;
   void Dequeue(Sequence& sequence, bool admitted);  // From waiting to suspended.
   void Reorder(const Moves& moves);                 // The policy's, in the queue.
+  void HoldOrNot(const std::string& tenant);        // As its running_max says.
+  // Tokens that the sequence may still have computed for the first time.
+  int64_t TokensLeft(const Sequence& sequence) const;
   // From waiting to running. Returns the copies that the plan must do before it uses the blocks.
   // REQUIRES: the group has a free slot and room (Placement::NextFor).
   std::vector<BlockCopy> Seat(Group& group, int32_t lane, Sequence& sequence);
@@ -93,14 +102,15 @@ class SchedulerCore::Impl final : private Batching {
   bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
 
   const CoreOptions options_;
-  const std::unique_ptr<Policy> policy_;
+  Admission admission_;
+  const std::unique_ptr<Policy> policy_;  // Reads admission_.table().
+  Forecast forecast_;
   TimeUs now_ = 0;
   WaitQueue waiting_;
   Groups groups_;
   Placement placement_{groups_, waiting_};
   TimeUs unfit_check_us_ = 0;  // When FailUnfit is due; 0: not due.
   uint64_t next_seat_ = 1;
-  RetryLine queue_line_;  // Of requests that are refused because the queue is full.
   CoreStats counters_;    // Stats() fills in the gauges and what the sessions count.
   Actions actions_;       // Of the present Step.
   Sessions sessions_;

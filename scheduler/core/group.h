@@ -36,6 +36,7 @@ struct FlightRow {
 struct FlightStep {
   StepId step;
   int32_t lane = 0;
+  TimeUs planned_us = 0;
   std::vector<FlightRow> rows;  // By row of the plan.
 };
 
@@ -56,6 +57,7 @@ struct Group {
       running;  // By RunningState::keep; the last one is preempted first.
   std::deque<FlightStep> in_flight;
   StepId next_step;
+  TimeUs result_us = 0;  // When the last result came.
 
   std::vector<int32_t> lane_sizes;  // Running sequences of each lane.
   int32_t next_lane = 0;            // The lane that the next plan tries first.

@@ -72,6 +72,7 @@ bool SchedulerCore::Impl::PlanLane(Group& group, int32_t lane) {
   draft.plan.epoch = group.epoch;
   draft.plan.step = draft.flight.step = group.next_step;
   draft.plan.releases = std::exchange(group.released, {});
+  draft.flight.planned_us = now_;
   ++group.next_step.value;
   group.in_flight.push_back(std::move(draft.flight));
   actions_.plans.push_back({group.id, std::move(draft.plan)});
@@ -128,8 +129,11 @@ void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
 
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
   while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin) {
-    Sequence* sequence = placement_.NextFor(group, draft.flight.lane);
+    const auto [sequence, overtaken] =
+        placement_.NextFor(group, draft.flight.lane, options_.overtakes_max);
     if (sequence == nullptr) return;
+    for (Sequence* each : overtaken) ++std::get<WaitingState>(each->state).overtakes;
+    counters_.overtakes_total += overtaken.size();
     for (const BlockCopy& copy : Seat(group, draft.flight.lane, *sequence))
       draft.plan.copies.push_back(copy);
     AddPrefill(*sequence, true, draft);

@@ -32,6 +32,7 @@ void SchedulerCore::Impl::On(const GroupUp& event) {
   }
   groups_.emplace(event.group, std::make_unique<Group>(event));
   placement_.GroupUp(event.limits);
+  forecast_.Reset(now_);
   waiting_.GroupUp(WaitQueue::Kind::Of(event.fingerprint, event.kind), now_);
   if (waiting_.size() > 0) unfit_check_us_ = now_ + options_.model_wait_us;
 }
@@ -49,6 +50,7 @@ void SchedulerCore::Impl::LoseGroup(GroupId id) {
   }
   waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
   groups_.erase(id);
+  forecast_.Reset(now_);
 }
 
 void SchedulerCore::Impl::On(const StepDone& event) {
@@ -65,12 +67,17 @@ void SchedulerCore::Impl::On(const StepDone& event) {
   const FlightStep flight = std::move(group->in_flight.front());
   group->in_flight.pop_front();
   ++counters_.steps_total;
+  int64_t rows = 0;
   for (const FlightRow& row : flight.rows) {
+    rows += row.tokens;
     counters_.step_rows_total += static_cast<uint64_t>(row.tokens);
     if (!row.prefill) continue;
     counters_.prompt_tokens_total += static_cast<uint64_t>(row.tokens);
     EndChunk(row);
   }
+  forecast_.NoteStep(2 * rows >= group->limits.step_tokens,
+                     now_ - std::max(flight.planned_us, group->result_us), now_);
+  group->result_us = now_;
   for (const ResultRow& row : result.rows) {
     ApplyRow(*group, flight.rows[static_cast<size_t>(row.row)], row);
   }

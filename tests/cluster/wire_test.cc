@@ -65,6 +65,7 @@ class Random {
   Record MakeRecord() {
     Record value{{Text(), Text()}, Text(), MakeRequest(), U64(), Ints(), {}, {}, {}};
     if (Coin()) value.prompt_logprobs = Logprobs(static_cast<size_t>(Int(4)));
+    if (Coin()) value.priority = Int(9) - 4;
     for (int32_t i = 0; Coin() && i < value.request.sequences; ++i) {
       value.sequences.resize(value.request.sequences);
       value.sequences[i].ids = Ints();
