@@ -206,6 +206,7 @@ constexpr WireRange kOtherRanges[] = {
     {"WaitTimes.blocks_us", 0, kTimeUsMax},
     {"WaitTimes.no_group_us", 0, kTimeUsMax},
     {"WaitTimes.other_us", 0, kTimeUsMax},
+    {"WaitTimes.tenant_running_us", 0, kTimeUsMax},
     {"Stay.group", 0, kIndexMax},
     {"Stay.epoch", 0, kNumberMax},
     {"Stay.at_us", 0, kTimeUsMax},

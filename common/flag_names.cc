@@ -48,7 +48,6 @@ constexpr ForeignFlag kForeign[] = {
      "the seed belongs to the request; without one it follows from the request's id"},
     {"--generation-config", "--override-generation-config", false,
      "the model's generation_config.json counts; --override-generation-config changes its keys"},
-    {"--scheduling-policy", "--policy", false, "use --policy fcfs, shortest-first or fair-share"},
     {"--async-scheduling", "", false,
      "the next step is always planned while one runs; drop the flag"},
     {"--distributed-executor-backend", "", false,

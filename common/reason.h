@@ -48,6 +48,8 @@ enum class Reason {
   kFingerprintMismatch,
   // ---- RESOURCE_EXHAUSTED
   kQueueFull,
+  kTenantQueueFull,
+  kTenantRateLimit,
   kSessionMemoryFull,
   kTooManyStreams,
   kTokenizerBusy,
@@ -58,6 +60,7 @@ enum class Reason {
   kDraining,
   // ---- DEADLINE_EXCEEDED
   kDeadline,
+  kDeadlineUnreachable,
   // ---- INTERNAL
   kNonFiniteLogits,
   kTokenOutOfRange,

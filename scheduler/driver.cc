@@ -64,6 +64,10 @@ bool Driver::RunOnce() {
   return !stop_ && failure_.ok();
 }
 
+void Driver::TakeTenants(TimeUs now) {
+  while (tenants_.size() > 0) StepCore(TenantsChanged{*tenants_.Pop()}, now);
+}
+
 // ---- Incoming events ----
 
 void Driver::Handle(TransportEvent event, TimeUs now) {
@@ -357,6 +361,7 @@ void Driver::OnTime(TimeUs now) {
 }
 
 void Driver::OnTick(TimeUs now) {
+  TakeTenants(now);
   const int64_t tick_us = options_.groups.tick_us;
   const int64_t late_us = now - next_tick_us_;
   next_tick_us_ = now + tick_us;

@@ -24,6 +24,19 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
         metrics->AddGauge("requests_waiting_by_reason", "Requests waiting, by what they wait for.",
                           {{"reason", WaitLimitName(static_cast<WaitLimit>(i))}});
   }
+  for (size_t i = 0; i < kRefusedBy; ++i) {
+    refused_by_[i] = {metrics->AddCounter("requests_refused_by_limit_total",
+                                          "Submits refused, by the limit that refused them.",
+                                          {{"limit", RefusedByName(static_cast<RefusedBy>(i))}})};
+  }
+  const auto retries = [&](const char* outcome) {
+    return Total{metrics->AddCounter(
+        "retries_total", "Refused requests that came back after their delay, by what they got.",
+        {{"outcome", outcome}})};
+  };
+  retries_kept_ = retries("admitted");
+  retries_broken_ = retries("refused");
+  overtakes_ = total("overtakes_total", "Admissions before a sequence that waits for blocks.");
   failovers_ = total("failovers_total", "Sequences whose group was lost while they ran in it.");
   replayed_ = total("replayed_tokens_total", "Tokens computed again, after a loss or preemption.");
   // No prefix cache exists yet.
@@ -154,6 +167,10 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
   kv_usage_.Set(core.blocks_total == 0 ? 0
                                        : static_cast<double>(core.blocks_used) / core.blocks_total);
   for (size_t i = 0; i < kWaitLimits; ++i) waiting_by_reason_[i].Set(core.waiting_by_limit[i]);
+  for (size_t i = 0; i < kRefusedBy; ++i) refused_by_[i].Follow(core.refused_by[i]);
+  overtakes_.Follow(core.overtakes_total);
+  retries_kept_.Follow(core.retries_kept_total);
+  retries_broken_.Follow(core.retries_broken_total);
   failovers_.Follow(core.failovers_total);
   replayed_.Follow(core.replayed_tokens_total);
   requests_running_.Set(core.requests_running);

@@ -55,6 +55,8 @@ class DriverMetrics {
   const std::shared_ptr<Ranks> ranks_ = std::make_shared<Ranks>();
   StepTokens step_tokens_;
   std::array<Gauge, kWaitLimits> waiting_by_reason_;
+  std::array<Total, kRefusedBy> refused_by_;
+  Total overtakes_, retries_kept_, retries_broken_;
   Gauge leads_, kv_usage_;
   Histogram batch_tokens_;
   Total failovers_, replayed_;

@@ -16,10 +16,11 @@
 #include <utility>
 #include <vector>
 
-#include "common/retry_delay.h"
 #include "common/status.h"
 #include "common/types.h"
+#include "scheduler/core/admission.h"
 #include "scheduler/core/events.h"
+#include "scheduler/core/forecast.h"
 #include "scheduler/core/group.h"
 #include "scheduler/core/placement.h"
 #include "scheduler/core/policy.h"
@@ -62,13 +63,21 @@ class SchedulerCore::Impl final : private Batching {
   void On(const Routed<Close>& event) { sessions_.On(event); }
   void On(const RouterLost& event) { sessions_.RouterLost(event.router); }
   void On(const Tick&) {}
+  void On(TenantsChanged event);
 
   // ---- lifecycle.cc
-  absl::Status CheckNew(const Record& record) override;
+  absl::Status CheckNew(const Record& record, int64_t deadline_us) override;
+  absl::Status CheckDeadline(const Record& record, int64_t deadline_us);
+  void Accepted(const SessionKey& key) override { admission_.Accepted(key); }
+  void CountRefused(const absl::Status& status) override;
   void Enqueue(Sequence& sequence) override;
+  void Wait(Sequence& sequence);  // From suspended to waiting; the tenant has paid for it.
   void Withdraw(Sequence& sequence, StayEnd why) override;
   void Dequeue(Sequence& sequence, bool admitted);  // From waiting to suspended.
   void Reorder(const Moves& moves);                 // The policy's, in the queue.
+  void HoldOrNot(const std::string& tenant);        // As its running_max says.
+  // Tokens that the sequence may still have computed for the first time.
+  int64_t TokensLeft(const Sequence& sequence) const;
   // From waiting to running. Returns the copies that the plan must do before it uses the blocks.
   // REQUIRES: the group has a free slot and room (Placement::NextFor).
   std::vector<BlockCopy> Seat(Group& group, int32_t lane, Sequence& sequence);
@@ -99,7 +108,9 @@ class SchedulerCore::Impl final : private Batching {
   void On(const StepDone& event);
   void LoseGroup(GroupId id);
   // Tells Group::speculation how long a step took.
-  void LearnSpeed(Group& group, const FlightStep& flight, const StepResult& result);
+  // `step_us`: from the result before it, or from its plan, to its result.
+  void LearnSpeed(Group& group, const FlightStep& flight, const StepResult& result,
+                  int64_t step_us);
   void ApplyRow(const Group& group, const FlightRow& flight, const ResultRow& row);
   void CountDrafts(const FlightRow& flight, const ResultRow& row, Sequence& sequence);
   void EndChunk(const FlightRow& flight);
@@ -127,7 +138,9 @@ class SchedulerCore::Impl final : private Batching {
   absl::Status CheckSuspects(const Group& group) const;
 
   const CoreOptions options_;
-  const std::unique_ptr<Policy> policy_;
+  Admission admission_;
+  const std::unique_ptr<Policy> policy_;  // Reads admission_.table().
+  Forecast forecast_;
   TimeUs now_ = 0;
   WaitQueue waiting_;
   Groups groups_;
@@ -137,9 +150,8 @@ class SchedulerCore::Impl final : private Batching {
   // Session::number and index of the sequences that are or were suspects; PlanSuspect drops those
   // that are none any more.
   std::set<std::pair<uint64_t, int32_t>> suspects_;
-  RetryLine queue_line_;  // Of requests that are refused because the queue is full.
-  CoreStats counters_;    // Stats() fills in the gauges and what the sessions count.
-  Actions actions_;       // Of the present Step.
+  CoreStats counters_;  // Stats() fills in the gauges and what the sessions count.
+  Actions actions_;     // Of the present Step.
   Sessions sessions_;
 };
 

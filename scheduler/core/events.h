@@ -12,6 +12,7 @@
 #include "cluster/request.h"
 #include "cluster/route_messages.h"
 #include "common/types.h"
+#include "scheduler/core/tenant_limits.h"
 #include "scheduler/sessions/session_actions.h"
 
 namespace fathom::scheduler {
@@ -75,11 +76,17 @@ struct StepDone {
   StepResult result;
 };
 
+// The operator's shares and limits of tenants, from now on. Without one, each tenant has the same
+// share and no limit.
+struct TenantsChanged {
+  TenantTable table;
+};
+
 // Time passed. The driver sends a Tick when the core's NextWakeup() is due.
 struct Tick {};
 
 using Event = std::variant<Routed<Submit>, Routed<Suspend>, Routed<Close>, RouterLost, GroupUp,
-                           GroupLost, StepDone, Tick>;
+                           GroupLost, StepDone, Tick, TenantsChanged>;
 
 // ---- Actions ----
 

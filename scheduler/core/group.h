@@ -68,11 +68,11 @@ struct Group {
       running;  // By RunningState::keep; the last one is preempted first.
   std::deque<FlightStep> in_flight;
   StepId next_step;
+  TimeUs result_us = 0;  // When the last result came.
 
   std::vector<int32_t> lane_sizes;  // Running sequences of each lane.
   int32_t next_lane = 0;            // The lane that the next plan tries first.
   Speculation speculation;
-  TimeUs result_us = 0;  // When the last result came.
 
   bool full() const { return in_flight.size() >= static_cast<size_t>(limits.plans_in_flight); }
   // The most plans of one lane, and so of one sequence, that may be in flight.

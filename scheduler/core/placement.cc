@@ -8,6 +8,9 @@
 namespace fathom::scheduler {
 namespace {
 
+// The most sequences without room that one admission passes, which bounds its cost.
+constexpr size_t kOvertakenMax = 8;
+
 int64_t Total(const Record& record) {
   return static_cast<int64_t>(record.prompt_ids.size()) + record.request.stop.max_tokens;
 }
@@ -63,23 +66,39 @@ std::vector<Group*> Placement::GroupsInTurn() const {
   return order;
 }
 
-Sequence* Placement::NextFor(const Group& group, int32_t lane) const {
-  const auto all = static_cast<int64_t>(group.running.size()) + waiting_.size();
+Placement::Choice Placement::NextFor(const Group& group, int32_t lane,
+                                     int32_t overtakes_max) const {
+  const auto all =
+      static_cast<int64_t>(group.running.size()) + waiting_.size() - waiting_.held_size();
   const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
-  if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return nullptr;
-  Sequence* first = FirstFor(group);
-  if (first == nullptr || !HasRoom(group, *first)) return nullptr;
-  // The record gets the tokens of the steps that were in flight at the swap; then it knows which of
-  // the swapped KV is that of its tokens.
-  const bool settled = !first->swapped || first->swapped->group != group.id ||
-                       group.HasResultsBefore(first->swapped->settled_at);
-  return settled ? first : nullptr;
+  if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return {};
+  Choice choice;
+  choice.sequence =
+      waiting_.First(WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](Sequence& each) {
+        if (!FitsGroup(each.session->record, group.limits)) return WaitQueue::Verdict::kPass;
+        // The record gets the tokens of the steps that were in flight at the swap; then it knows
+        // which of the swapped KV is that of its tokens.
+        if (each.swapped && each.swapped->group == group.id &&
+            !group.HasResultsBefore(each.swapped->settled_at)) {
+          return WaitQueue::Verdict::kStop;
+        }
+        if (HasRoom(group, each)) return WaitQueue::Verdict::kTake;
+        if (each.seated_before || choice.overtaken.size() >= kOvertakenMax ||
+            std::get<WaitingState>(each.state).overtakes >= overtakes_max) {
+          return WaitQueue::Verdict::kStop;
+        }
+        choice.overtaken.push_back(&each);
+        return WaitQueue::Verdict::kPass;
+      });
+  return choice;
 }
 
 Sequence* Placement::FirstFor(const Group& group) const {
   return waiting_.First(
-      WaitQueue::Kind::Of(group.fingerprint, group.kind),
-      [&](const Sequence& each) { return FitsGroup(each.session->record, group.limits); });
+      WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](const Sequence& each) {
+        return FitsGroup(each.session->record, group.limits) ? WaitQueue::Verdict::kTake
+                                                             : WaitQueue::Verdict::kPass;
+      });
 }
 
 WaitLimit Placement::LimitOf(const Group& group) const {

@@ -32,12 +32,17 @@ class Placement {
   // fewest sequences first.
   std::vector<Group*> GroupsInTurn() const;
 
-  // The sequence that `group` admits next into `lane`; nullptr: none. It is the first one, in the
-  // queue's order, that the group may compute and has the size for. If the group has no room for it
-  // now, the group admits none: if smaller sequences could overtake it, a long prompt could wait
-  // without end. A lane takes at most its share of the sequences that run and wait, so that no
-  // other lane stays empty.
-  Sequence* NextFor(const Group& group, int32_t lane) const;
+  // The sequence that a group admits next, and those before it that wait for blocks.
+  struct Choice {
+    Sequence* sequence = nullptr;  // nullptr: none.
+    std::vector<Sequence*> overtaken = {};
+  };
+  // The choice of `group` for `lane`: the first sequence, in the queue's order, that the group may
+  // compute, has the size for and has room for now. It overtakes the sequences before it for which
+  // the group has no room. If one of these was overtaken `overtakes_max` times already, or had a
+  // slot before, the group admits none, so that a long prompt does not wait without end. A lane
+  // takes at most its share of the sequences that run and wait, so that no other lane stays empty.
+  Choice NextFor(const Group& group, int32_t lane, int32_t overtakes_max) const;
 
   // What keeps `group` from the sequence that it takes next. kNoGroup: none of those that wait is
   // for it.

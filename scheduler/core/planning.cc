@@ -174,8 +174,11 @@ void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
 
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
   while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin) {
-    Sequence* sequence = placement_.NextFor(group, draft.flight.lane);
+    const auto [sequence, overtaken] =
+        placement_.NextFor(group, draft.flight.lane, options_.overtakes_max);
     if (sequence == nullptr || sequence->suspect()) return;
+    for (Sequence* each : overtaken) ++std::get<WaitingState>(each->state).overtakes;
+    counters_.overtakes_total += overtaken.size();
     for (const BlockCopy& copy : Seat(group, draft.flight.lane, *sequence))
       draft.plan.copies.push_back(copy);
     AddPrefill(*sequence, true, draft);

@@ -32,6 +32,7 @@ void SchedulerCore::Impl::On(const GroupUp& event) {
   }
   groups_.emplace(event.group, std::make_unique<Group>(event));
   placement_.GroupUp(event.limits);
+  forecast_.Reset(now_);
   waiting_.GroupUp(WaitQueue::Kind::Of(event.fingerprint, event.kind), now_);
   if (waiting_.size() > 0) unfit_check_us_ = now_ + options_.model_wait_us;
 }
@@ -51,6 +52,7 @@ void SchedulerCore::Impl::LoseGroup(GroupId id) {
   while (!group.swapped.empty()) DropSwapped(*group.swapped.begin()->second);
   waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
   groups_.erase(id);
+  forecast_.Reset(now_);
 }
 
 void SchedulerCore::Impl::On(const StepDone& event) {
@@ -68,13 +70,17 @@ void SchedulerCore::Impl::On(const StepDone& event) {
   group->in_flight.pop_front();
   ++counters_.steps_total;
   group->swap_cost.Note(flight, result.timings);
-  LearnSpeed(*group, flight, result);
+  const int64_t step_us = now_ - std::max(flight.planned_us, std::exchange(group->result_us, now_));
+  LearnSpeed(*group, flight, result, step_us);
+  int64_t rows = 0;
   for (const FlightRow& row : flight.rows) {
+    rows += row.tokens;
     counters_.step_rows_total += static_cast<uint64_t>(row.tokens);
     if (!row.prefill) continue;
     counters_.prompt_tokens_total += static_cast<uint64_t>(row.tokens);
     EndChunk(row);
   }
+  forecast_.NoteStep(2 * rows >= group->limits.step_tokens, step_us, now_);
   for (const ResultRow& row : result.rows) {
     ApplyRow(*group, flight.rows[static_cast<size_t>(row.row)], row);
   }
@@ -82,8 +88,7 @@ void SchedulerCore::Impl::On(const StepDone& event) {
 
 // Only steps of decode rows tell what drafts gain; prompts make a step long in any case.
 void SchedulerCore::Impl::LearnSpeed(Group& group, const FlightStep& flight,
-                                     const StepResult& result) {
-  const TimeUs since = std::max(flight.planned_us, std::exchange(group.result_us, now_));
+                                     const StepResult& result, int64_t step_us) {
   if (group.limits.draft_max == 0) return;
   for (const FlightRow& row : flight.rows) {
     if (row.prefill) return;
@@ -92,7 +97,7 @@ void SchedulerCore::Impl::LearnSpeed(Group& group, const FlightStep& flight,
   for (const ResultRow& row : result.rows) tokens += static_cast<int32_t>(row.ids.size());
   group.speculation.Learn({.rows = static_cast<int32_t>(flight.rows.size()),
                            .drafts = flight.drafts,
-                           .us = now_ - since,
+                           .us = step_us,
                            .tokens = tokens});
 }
 

@@ -11,8 +11,8 @@
 namespace fathom::scheduler {
 namespace {
 
-std::unique_ptr<Policy> PolicyNamed(const std::string& name) {
-  std::unique_ptr<Policy> policy = MakePolicy(name);
+std::unique_ptr<Policy> PolicyNamed(const std::string& name, const TenantTable* tenants) {
+  std::unique_ptr<Policy> policy = MakePolicy(name, tenants);
   FATHOM_CHECK(policy != nullptr, "no policy '{}'", name);
   return policy;
 }
@@ -31,7 +31,8 @@ absl::Status SchedulerCore::CheckInvariants() const { return impl_->CheckInvaria
 
 SchedulerCore::Impl::Impl(const CoreOptions& options)
     : options_(options),
-      policy_(PolicyNamed(options.policy)),
+      admission_(options.waiting_requests_max, options.waiting_tokens_max),
+      policy_(PolicyNamed(options.policy, &admission_.table())),
       waiting_(options.model_wait_us),
       sessions_({.session_memory_bytes_max = options.session_memory_bytes_max,
                  .record_keep_us = options.record_keep_us,
@@ -50,8 +51,14 @@ Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
   sessions_.Deliver();
   PlanAll();
   NoteLimits();
+  forecast_.NoteWaiting(waiting_.size() > waiting_.held_size(), now_);
   sessions_.EvictOverLimit();
   return std::exchange(actions_, {});
+}
+
+void SchedulerCore::Impl::On(TenantsChanged event) {
+  admission_.SetTable(std::move(event.table), now_);
+  admission_.ForEachRunning([this](const std::string& tenant) { HoldOrNot(tenant); });
 }
 
 void SchedulerCore::Impl::FailUnfit() {
@@ -104,6 +111,9 @@ CoreStats SchedulerCore::Impl::Stats() const {
   static_cast<SessionStats&>(stats) = sessions_.Stats();
   stats.requests_waiting = waiting_.size();
   stats.waiting_by_limit = waiting_.CountByLimit();
+  stats.refused_by = admission_.refused();
+  stats.retries_kept_total = admission_.promises().kept;
+  stats.retries_broken_total = admission_.promises().broken;
   stats.groups = static_cast<int32_t>(groups_.size());
   for (const auto& [id, group] : groups_) {
     stats.requests_running += static_cast<int32_t>(group->running.size());

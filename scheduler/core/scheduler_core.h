@@ -12,6 +12,7 @@
 #include "cluster/route_messages.h"
 #include "common/status.h"
 #include "common/types.h"
+#include "scheduler/core/admission.h"
 #include "scheduler/core/events.h"
 #include "scheduler/sessions/sessions.h"
 
@@ -30,6 +31,8 @@ struct CoreOptions {
   int32_t run_ahead_max =
       INT32_MAX;              // Of RunningState::run_ahead; the plans in flight bound it too.
   int32_t sequences_max = 1;  // A larger n is UNIMPLEMENTED.
+  // So many sequences at most are admitted before one that waits for blocks (Placement::NextFor).
+  int32_t overtakes_max = 16;
 };
 
 // What /metrics, Stats and `fathom status` show. Counters count since the core was made.
@@ -60,6 +63,10 @@ struct CoreStats : SessionStats {
   uint64_t draft_rows_total = 0;  // Rows with drafts.
   uint64_t drafted_tokens_total = 0;
   uint64_t accepted_draft_tokens_total = 0;
+  uint64_t overtakes_total = 0;  // Admissions before a sequence that waits for blocks.
+  std::array<uint64_t, kRefusedBy> refused_by = {};  // By RefusedBy; adds up to refused_total.
+  // Refused requests that came back after their delay and were admitted, or refused again.
+  uint64_t retries_kept_total = 0, retries_broken_total = 0;
 };
 
 class SchedulerCore {

@@ -34,6 +34,7 @@ struct WaitingState {
   OrderKey order;
   bool first_time = false;  // Counts against the queue's limits.
   WaitTimes clock_us = {};  // The clock of the line when this wait began (WaitQueue).
+  int32_t overtakes = 0;    // Sequences that were admitted before it because it waits for blocks.
 };
 
 // In a slot of a group.
