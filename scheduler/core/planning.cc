@@ -60,6 +60,8 @@ bool SchedulerCore::Impl::PlanLane(Group& group, int32_t lane) {
   draft.flight.lane = lane;
   draft.rows_left = group.limits.step_tokens;
   draft.ids_left = kAdmitIdsMax;
+  draft.plan.chunks.reserve(group.running.size());
+  draft.flight.rows.reserve(group.running.size());
   const bool had_room = AddDecodes(group, draft);
   const auto decodes = static_cast<int32_t>(draft.plan.chunks.size());
   if (decodes > 0) {

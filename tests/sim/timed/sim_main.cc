@@ -71,7 +71,9 @@ void AddFlags(Flags* flags, SimFlags* f) {
   flags->Add("--output-len", &f->output_len, 1, 1 << 20, "of --workload fixed");
   flags->Add("--scale", &f->scale, 0.001, 1000, "all lengths times this");
   flags->Add("--rates", &f->rates, "requests a second, one run for each: 4,8,16");
-  flags->Add("--tenants", &f->tenants, "tenants and their parts of the rate: a=1,b=20");
+  flags->Add("--tenants", &f->tenants,
+             "tenants, their rates relative to --rates, and their workloads if they differ: "
+             "a=1,b=20:long");
   flags->Add("--seconds", &f->seconds, 0.1, 1e6, "requests come for so long");
   flags->Add("--warmup", &f->warmup, 0, 1e6, "of these, not measured");
   flags->Add("--seed", &f->seed, 0, INT64_MAX, "of the load and of the delays");
@@ -108,8 +110,15 @@ absl::StatusOr<std::vector<TenantLoad>> Tenants(const SimFlags& f, double rate) 
   std::vector<TenantLoad> loads;
   for (const std::string& part : Split(f.tenants)) {
     const size_t equals = std::min(part.find('='), part.size() - 1);
-    FATHOM_ASSIGN_OR_RETURN(const double factor, Positive("--tenants", part.substr(equals + 1)));
-    loads.push_back({part.substr(0, equals), rate * factor});
+    const size_t colon = std::min(part.find(':'), part.size());
+    std::string workload = colon < part.size() ? part.substr(colon + 1) : "";
+    if (!workload.empty() &&
+        std::ranges::find(client::kWorkloads, workload) == std::end(client::kWorkloads)) {
+      return Invalid("--tenants: no workload '{}'", workload);
+    }
+    FATHOM_ASSIGN_OR_RETURN(const double factor,
+                            Positive("--tenants", part.substr(equals + 1, colon - equals - 1)));
+    loads.push_back({part.substr(0, equals), rate * factor, std::move(workload)});
   }
   return loads;
 }

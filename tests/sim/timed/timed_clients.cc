@@ -3,25 +3,32 @@
 #include <utility>
 
 #include "common/reason.h"
+#include "tests/sim/model.h"
 #include "tests/sim/timed/timed_world.h"
 
 namespace fathom::sim {
 namespace {
 
-constexpr int32_t kTimedVocab = 32'000;
+// Adds `count` tokens that follow from `stream`.
+void AddTokens(uint64_t stream, int32_t count, std::vector<TokenId>* ids) {
+  for (int32_t i = 0; i < count; ++i) {
+    ids->push_back(static_cast<TokenId>(Mix(stream, static_cast<uint64_t>(i)) % 32'000));
+  }
+}
 
 }  // namespace
 
 void TimedWorld::StartTurn(size_t index, int32_t turn, std::vector<TokenId> history) {
   const Conversation& conversation = options_.traffic[index];
   const client::TurnPlan& plan = conversation.plan.turns[static_cast<size_t>(turn)];
-  if (turn == 0 && conversation.plan.prefix_tokens > 0) {
-    history = client::PrefixTokens(conversation.seed, 0, conversation.plan.prefix,
-                                   conversation.plan.prefix_tokens, kTimedVocab);
+  // Conversations with the same prefix number begin with the same tokens, also those of two
+  // tenants.
+  if (turn == 0) {
+    AddTokens(Mix(1, static_cast<uint64_t>(conversation.plan.prefix)),
+              conversation.plan.prefix_tokens, &history);
   }
-  const std::vector<TokenId> fresh = client::TurnTokens(conversation.seed, 0, conversation.number,
-                                                        turn, plan.new_tokens, kTimedVocab);
-  history.insert(history.end(), fresh.begin(), fresh.end());
+  const uint64_t own = Mix(Mix(2, conversation.seed), static_cast<uint64_t>(conversation.number));
+  AddTokens(Mix(own, static_cast<uint64_t>(turn)), plan.new_tokens, &history);
   const size_t call = calls_.size();
   Record record;
   record.key = {conversation.tenant, fmt::format("request-{}", call)};

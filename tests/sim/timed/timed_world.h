@@ -12,7 +12,6 @@
 //   - SchedulerCore::CheckInvariants, every `check_every_events`.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -93,7 +92,7 @@ struct TimedReport {
   int64_t group_losses = 0, router_losses = 0;
   TimeUs busy_us = 0;      // Of all groups.
   TimeUs wait_us_max = 0;  // For a first slot.
-  double core_s = 0;       // The time of this program in SchedulerCore::Step.
+  double core_s = 0;       // CPU time of this program in SchedulerCore::Step.
   double core_event_us_max = 0;
   TimeUs over_us = 0;  // When the run ended.
 };

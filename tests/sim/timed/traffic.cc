@@ -11,6 +11,7 @@ std::vector<Conversation> MakeTraffic(const TrafficOptions& options) {
   for (const TenantLoad& load : options.tenants) {
     client::WorkloadOptions workload = options.workload;
     workload.seed = seed++;
+    if (!load.workload.empty()) workload.name = load.workload;
     const auto requests =
         std::max(1, static_cast<int32_t>(std::lround(load.rate * options.seconds)));
     client::Workload made = client::MakeWorkload(workload, requests);

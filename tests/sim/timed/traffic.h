@@ -26,6 +26,7 @@ struct Conversation {
 struct TenantLoad {
   std::string tenant;
   double rate = 0;
+  std::string workload;  // "": that of the options.
 };
 
 struct TrafficOptions {
