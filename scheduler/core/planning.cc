@@ -66,6 +66,8 @@ bool SchedulerCore::Impl::PlanLane(Group& group, int32_t lane) {
   draft.rows_left = group.limits.step_tokens;
   draft.ids_left = kAdmitIdsMax;
   GrantDrafts(group, draft);
+  draft.plan.chunks.reserve(group.running.size());
+  draft.flight.rows.reserve(group.running.size());
   const bool had_room = AddDecodes(group, draft);
   if (!draft.plan.chunks.empty()) {
     const int32_t taken = group.limits.step_tokens - draft.rows_left;

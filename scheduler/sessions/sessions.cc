@@ -188,6 +188,7 @@ void Sessions::MarkDirty(Session& session) {
 }
 
 void Sessions::Deliver() {
+  actions_.frames.reserve(actions_.frames.size() + dirty_.size());
   for (uint64_t number : std::exchange(dirty_, {})) {
     Session* session = table_.Find(number);
     if (session == nullptr) continue;
