@@ -156,6 +156,7 @@ constexpr WireRange kOtherRanges[] = {
     {"Record.sequences", 0, 0, kSequencesMax},
     {"Record.fingerprints", 0, 0, 4096},
     {"Record.prompt_logprobs", 0, 0, kListMax},
+    {"CacheParams.salt", 0, kCacheSaltBytesMax},
     {"Submit.attempt", -kAny, kAny},
     {"Submit.router_blob", 0, kBlobBytes},
     {"Submit.have", 0, kTokensMax, kSequencesMax},

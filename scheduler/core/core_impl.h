@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "scheduler/core/placement.h"
 #include "scheduler/core/policy.h"
 #include "scheduler/core/scheduler_core.h"
+#include "scheduler/core/sequence_prefix.h"
 #include "scheduler/core/wait_queue.h"
 #include "scheduler/sessions/sessions.h"
 
@@ -36,6 +38,10 @@ class SchedulerCore::Impl final : private Batching {
   absl::Status CheckInvariants() const;
 
  private:
+  // If a plan can take fewer ids than this, an admit waits for the next plan: AddPrefill holds back
+  // the last id, so a single id would give no row.
+  static constexpr int32_t kAdmitIdsMin = 2;
+
   // A plan that is being made, and the purpose of its rows.
   struct Draft {
     StepPlan plan;
@@ -58,13 +64,20 @@ class SchedulerCore::Impl final : private Batching {
 
   // ---- lifecycle.cc
   absl::Status CheckNew(const Record& record) override;
+  int32_t CachedTokens(const Sequence& sequence) const override;
   void Enqueue(Sequence& sequence) override;
   void Withdraw(Sequence& sequence, StayEnd why) override;
   void Dequeue(Sequence& sequence, bool admitted);  // From waiting to suspended.
   void Reorder(const Moves& moves);                 // The policy's, in the queue.
-  // From waiting to running. Returns the copies that the plan must do before it uses the blocks.
-  // REQUIRES: the group has a free slot and room (Placement::NextFor).
-  std::vector<BlockCopy> Seat(Group& group, int32_t lane, Sequence& sequence);
+  // From waiting to running, in the plan that is drafted. False: there is no room, and nothing
+  // changed. REQUIRES: the group has a free slot (Placement::NextFor).
+  bool Seat(Group& group, Sequence& sequence, Draft& draft);
+  // The sequence's blocks in the group, shared with others where that is possible.
+  std::optional<KvReservation> ReserveFor(Group& group, const Sequence& sequence, int32_t known,
+                                          const Draft& draft) const;
+  void CountReuse(Sequence& sequence, const RunningState& running);
+  // Makes what the sequence computed findable. REQUIRES: it runs in the group.
+  void IndexBlocks(Group& group, Sequence& sequence);
   void Vacate(Sequence& sequence);  // From running to suspended: frees its slot and its blocks.
   // From running to waiting. The record keeps its tokens.
   void Interrupt(Sequence& sequence, StayEnd why);
@@ -88,7 +101,7 @@ class SchedulerCore::Impl final : private Batching {
   void On(const GroupLost& event);
   void On(const StepDone& event);
   void LoseGroup(GroupId id);
-  void ApplyRow(const Group& group, const FlightRow& flight, const ResultRow& row);
+  void ApplyRow(Group& group, const FlightRow& flight, const ResultRow& row);
   void EndChunk(const FlightRow& flight);
   bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
 
@@ -97,7 +110,8 @@ class SchedulerCore::Impl final : private Batching {
   TimeUs now_ = 0;
   WaitQueue waiting_;
   Groups groups_;
-  Placement placement_{groups_, waiting_};
+  const SequencePrefixes prefixes_;
+  Placement placement_{groups_, waiting_, prefixes_};
   TimeUs unfit_check_us_ = 0;  // When FailUnfit is due; 0: not due.
   uint64_t next_seat_ = 1;
   RetryLine queue_line_;  // Of requests that are refused because the queue is full.

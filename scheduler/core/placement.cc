@@ -1,6 +1,7 @@
 #include "scheduler/core/placement.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
 
 #include "common/reason.h"
@@ -42,12 +43,11 @@ absl::Status CheckFitsGroup(const Record& record, const GroupLimits& limits) {
                     prompt < limit ? "stop.max_tokens" : "prompt");
 }
 
-// Whether there is room for the sequence's known tokens and one block more, if it may need that.
-bool HasRoom(const Group& group, const Sequence& sequence) {
-  const Record& record = sequence.session->record;
-  const auto known = static_cast<int64_t>(record.prompt_ids.size() + sequence.record().ids.size());
-  return group.kv.HasRoomFor(
-      static_cast<int32_t>(std::min(known + group.kv.block_tokens(), Total(record) - 1)));
+// A group looks at so many sequences that it leaves to other groups; then it takes none.
+constexpr int kLeftMax = 16;
+
+int32_t KnownTokens(const Sequence& sequence) {
+  return sequence.session->prompt_tokens() + static_cast<int32_t>(sequence.record().ids.size());
 }
 
 }  // namespace
@@ -63,11 +63,21 @@ std::vector<Group*> Placement::GroupsInTurn() const {
   return order;
 }
 
-Sequence* Placement::NextFor(const Group& group, int32_t lane) const {
+Sequence* Placement::NextFor(const Group& group, int32_t lane, TimeUs now) const {
   const auto all = static_cast<int64_t>(group.running.size()) + waiting_.size();
   const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
   if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return nullptr;
-  Sequence* first = FirstFor(group);
+  int left = 0;
+  Sequence* first =
+      waiting_.First(WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](const Sequence& each) {
+        if (left == kLeftMax || !FitsGroup(each.session->record, group.limits) ||
+            SequencePrefixes::WaitsForPrompt(each)) {
+          return false;
+        }
+        if (!CostsLessElsewhere(group, each, now)) return true;
+        ++left;
+        return false;
+      });
   return first != nullptr && HasRoom(group, *first) ? first : nullptr;
 }
 
@@ -75,6 +85,49 @@ Sequence* Placement::FirstFor(const Group& group) const {
   return waiting_.First(
       WaitQueue::Kind::Of(group.fingerprint, group.kind),
       [&](const Sequence& each) { return FitsGroup(each.session->record, group.limits); });
+}
+
+// Whether there is room for the sequence's known tokens and one block more, if it may need that.
+bool Placement::HasRoom(const Group& group, const Sequence& sequence) const {
+  const int32_t block_tokens = group.kv.block_tokens();
+  const auto tokens = static_cast<int32_t>(
+      std::min(int64_t{KnownTokens(sequence)} + block_tokens, Total(sequence.session->record) - 1));
+  if (group.kv.HasRoomFor(tokens)) return true;
+  const auto query = prefixes_.QueryOf(sequence, block_tokens);
+  return query && group.kv.HasRoomFor(tokens, &*query);
+}
+
+int64_t Placement::CostOf(const Group& group, const Sequence& sequence) const {
+  const int32_t block_tokens = group.kv.block_tokens();
+  const auto query = prefixes_.QueryOf(sequence, block_tokens);
+  int32_t shared = query ? group.kv.CachedTokens(*query) : 0;
+  if (SequencePrefixes::ForkSource(sequence, group.id) != nullptr) {
+    shared = std::max(shared, sequence.session->prompt_tokens() - 1);
+  }
+  const int64_t free = int64_t{group.kv.pool().free_blocks()} * block_tokens;
+  return KnownTokens(sequence) - shared + kSequenceTokens * std::ssize(group.running) +
+         std::max<int64_t>(0, Total(sequence.session->record) - shared - free);
+}
+
+bool Placement::CostsLessElsewhere(const Group& group, const Sequence& sequence, TimeUs now) const {
+  if (groups_.size() < 2) return false;
+  const int64_t here = CostOf(group, sequence);
+  return std::ranges::any_of(groups_, [&](const auto& entry) {
+    const Group& other = *entry.second;
+    return &other != &group && other.fingerprint == group.fingerprint &&
+           !other.free_slots.empty() && now - other.progress_us < kGroupSilentUs &&
+           FitsGroup(sequence.session->record, other.limits) && CostOf(other, sequence) < here &&
+           HasRoom(other, sequence);
+  });
+}
+
+TimeUs Placement::NextTimeUs(TimeUs now) const {
+  TimeUs next = std::numeric_limits<TimeUs>::max();
+  for (const auto& [id, group] : groups_) {
+    const TimeUs end_us = group->progress_us + kGroupSilentUs;
+    if (groups_.size() > 1 && end_us > now) next = std::min(next, end_us);
+  }
+  return next;
 }
 
 WaitLimit Placement::LimitOf(const Group& group) const {

@@ -12,10 +12,6 @@
 namespace fathom::scheduler {
 namespace {
 
-// If a plan can take fewer ids than this, an admit waits for the next plan: AddPrefill holds back
-// the last id, so a single id would give no row.
-constexpr int32_t kAdmitIdsMin = 2;
-
 // The most rows of a step that has decode rows. There is a row for each slot, so all decode rows
 // fit, and while a slot has a prompt, that prompt gets at least one row.
 int32_t MixedStepTokens(const GroupLimits& limits) {
@@ -128,10 +124,8 @@ void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
 
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
   while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin) {
-    Sequence* sequence = placement_.NextFor(group, draft.flight.lane);
-    if (sequence == nullptr) return;
-    for (const BlockCopy& copy : Seat(group, draft.flight.lane, *sequence))
-      draft.plan.copies.push_back(copy);
+    Sequence* sequence = placement_.NextFor(group, draft.flight.lane, now_);
+    if (sequence == nullptr || !Seat(group, *sequence, draft)) return;
     AddPrefill(*sequence, true, draft);
   }
 }

@@ -30,7 +30,7 @@ void SchedulerCore::Impl::On(const GroupUp& event) {
     actions_.aborts.push_back({event.group, event.epoch, std::string(Message(status))});
     return;
   }
-  groups_.emplace(event.group, std::make_unique<Group>(event));
+  groups_.emplace(event.group, std::make_unique<Group>(event)).first->second->progress_us = now_;
   placement_.GroupUp(event.limits);
   waiting_.GroupUp(WaitQueue::Kind::Of(event.fingerprint, event.kind), now_);
   if (waiting_.size() > 0) unfit_check_us_ = now_ + options_.model_wait_us;
@@ -48,6 +48,7 @@ void SchedulerCore::Impl::LoseGroup(GroupId id) {
     Interrupt(*group.running.begin()->second, StayEnd::kGroupLost);
   }
   waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
+  counters_.prefix_evicted_blocks_total += group.kv.evictions_total();
   groups_.erase(id);
 }
 
@@ -64,6 +65,7 @@ void SchedulerCore::Impl::On(const StepDone& event) {
   }
   const FlightStep flight = std::move(group->in_flight.front());
   group->in_flight.pop_front();
+  group->progress_us = now_;
   ++counters_.steps_total;
   for (const FlightRow& row : flight.rows) {
     counters_.step_rows_total += static_cast<uint64_t>(row.tokens);
@@ -85,8 +87,7 @@ void SchedulerCore::Impl::EndChunk(const FlightRow& flight) {
   if (running != nullptr && running->seat == flight.seat) sequence.stamps.EndChunk(now_);
 }
 
-void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
-                                   const ResultRow& row) {
+void SchedulerCore::Impl::ApplyRow(Group& group, const FlightRow& flight, const ResultRow& row) {
   Session* session = sessions_.Find(flight.session);
   Sequence* sequence =
       session == nullptr ? nullptr : &session->sequences[static_cast<size_t>(flight.sequence)];
@@ -94,10 +95,13 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
     counters_.tokens_dropped_total += row.ids.size();
     return;
   }
+  RunningState* running = sequence->running();
+  const bool in_seat = running != nullptr && running->seat == flight.seat;
   if (row.fault != RowFault::kNone) {
-    const RunningState* running = sequence->running();
     // A fault of an earlier stay in a slot is ignored: the sequence is computed again.
-    if (running == nullptr || running->seat != flight.seat) return;
+    if (!in_seat) return;
+    group.kv.Drop(running->blocks);
+    running->clean_tokens = 0;
     return sessions_.Fail(
         *sequence,
         WithReason(Internal("request {}: the worker reports {} at token {}; no token is sent for "
@@ -111,12 +115,19 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
   if (row.prompt_logprobs) {
     sessions_.AppendPromptLogprobs(*sequence, *row.prompt_logprobs, group.fingerprint, group.kind);
   }
+  // The sampled row attends to the keys and values of all tokens before its last id. Accepted
+  // drafts are among the ids.
+  if (in_seat && !row.ids.empty()) {
+    running->clean_tokens =
+        session->prompt_tokens() + row.position + static_cast<int32_t>(row.ids.size()) - 1;
+  }
   for (size_t i = 0; i < row.ids.size() && !sequence->finished(); ++i) {
     const bool next = sessions_.AppendToken(
         *sequence, row.position + static_cast<int32_t>(i), row.ids[i],
         row.logprobs.empty() ? nullptr : &row.logprobs[i], group.fingerprint, group.kind);
     ++(next ? counters_.generation_tokens_total : counters_.tokens_dropped_total);
   }
+  if (in_seat && sequence->running() != nullptr) IndexBlocks(group, *sequence);
 }
 
 // Whether the tokens of a row may belong to the record. Those of the sequence's present stay in a

@@ -28,8 +28,10 @@ struct CoreOptions {
   // model may continue it. If only other models have groups for so long, the answer ends.
   int64_t model_wait_us = 30'000'000;
   int32_t run_ahead_max =
-      INT32_MAX;              // Of RunningState::run_ahead; the plans in flight bound it too.
-  int32_t sequences_max = 1;  // A larger n is UNIMPLEMENTED.
+      INT32_MAX;               // Of RunningState::run_ahead; the plans in flight bound it too.
+  int32_t sequences_max = 1;   // A larger n is UNIMPLEMENTED.
+  bool prefix_caching = true;  // Sequences of one scope share the blocks of equal first tokens.
+  bool prefixes_across_tenants = false;  // The tenant is no part of the scope; the salt still is.
 };
 
 // What /metrics, Stats and `fathom status` show. Counters count since the core was made.
@@ -40,6 +42,7 @@ struct CoreStats : SessionStats {
   int32_t groups = 0;                                      // Live ones.
   int32_t blocks_total = 0;  // Over live groups, without padding blocks.
   int32_t blocks_used = 0;
+  int32_t blocks_cached = 0;  // Free ones whose content the prefix index can find.
   uint64_t steps_total = 0;
   uint64_t step_rows_total = 0;
   uint64_t prompt_tokens_total = 0;      // Computed in prefill chunks.
@@ -50,6 +53,11 @@ struct CoreStats : SessionStats {
   // Tokens of sequences that got a slot again, or came with tokens: they are computed again.
   uint64_t replayed_tokens_total = 0;
   uint64_t model_changes_total = 0;  // Answers that ended: their model was gone.
+  // Prompt tokens of sequences that got their first slot and may share blocks; those among them
+  // that were in the blocks; and blocks that lost their findable content to another sequence.
+  uint64_t prefix_queries_tokens_total = 0;
+  uint64_t prefix_hit_tokens_total = 0;
+  uint64_t prefix_evicted_blocks_total = 0;
 };
 
 class SchedulerCore {

@@ -117,6 +117,7 @@ void Sessions::Finish(Sequence& sequence, FinishReason reason) {
   state.finish.reason = reason;
   state.finish.usage.prompt_tokens = sequence.session->prompt_tokens();
   state.finish.usage.completion_tokens = static_cast<int32_t>(sequence.record().ids.size());
+  state.finish.usage.cached_tokens = sequence.cached_tokens;
   ++counters_.finished_total;
   End(sequence, std::move(state));
 }

@@ -27,6 +27,9 @@ class Batching {
   // Whether a request that was never accepted can be accepted: a group has the size for it, and the
   // queue has room.
   virtual absl::Status CheckNew(const Record& record) = 0;
+  // How many of the sequence's first tokens a group would take from its blocks if it were admitted
+  // now.
+  virtual int32_t CachedTokens(const Sequence& sequence) const = 0;
   // From suspended to waiting.
   virtual void Enqueue(Sequence& sequence) = 0;
   // From waiting or running to suspended: frees its place in the queue, or its slot and its

@@ -190,7 +190,9 @@ TEST(Recorder, OptionsComeBackAsTheyWere) {
                             .router_grace_us = 5,
                             .model_wait_us = 6,
                             .run_ahead_max = 7,
-                            .sequences_max = 8};
+                            .sequences_max = 8,
+                            .prefix_caching = false,
+                            .prefixes_across_tenants = true};
   const ReadBack back = ReadRecording(EncodeHeader({"the build", options}));
   ASSERT_TRUE(back.status.ok()) << ToString(back.status);
   EXPECT_EQ(back.header->build, "the build");
@@ -204,6 +206,8 @@ TEST(Recorder, OptionsComeBackAsTheyWere) {
   EXPECT_EQ(read.model_wait_us, 6);
   EXPECT_EQ(read.run_ahead_max, 7);
   EXPECT_EQ(read.sequences_max, 8);
+  EXPECT_FALSE(read.prefix_caching);
+  EXPECT_TRUE(read.prefixes_across_tenants);
 }
 
 TEST(Recorder, AFileThatWasCutOffIsReadUpToItsLastWholeRecord) {

@@ -8,7 +8,7 @@
 // An error in one sequence only is a fault of its row.
 // Thread: the engine thread calls Submit. The thread that collects (worker/engine/device.h) calls
 // Collect, in the order of the Submits. The two share only the caller's SubmittedStep and
-// `faulted_`.
+// `faults_`.
 #pragma once
 
 #include <atomic>
@@ -51,17 +51,27 @@ class Engine {
  private:
   absl::Status ApplyDeltas(const StepPlan& plan);
   absl::Status BeginChunks(const StepPlan& plan, SubmittedStep* step);
-  void ZeroBlocksOf(const Slot& slot);
+  void ZeroAfterFault(const Slot& slot, SlotId id);
+  void NoteOutcome(const ChunkWork& chunk, RowFault fault);
 
   Device& device_;
   const GroupSeat seat_;
   Slots slots_;
   StepId next_step_{0};
   StepBatch batch_;  // Of the current step; a member so that its memory is reused.
-  // [slots + 1]. Collect sets the flag of a slot if a row of it has faulted. Submit takes the flag
-  // when the slot is released, and then has the blocks zeroed: they may hold a NaN, which the next
-  // sequence must not read.
-  std::vector<std::atomic<bool>> faulted_;
+  // What Collect knows of the present sequence of a slot. Used only by the thread that collects.
+  struct Outcome {
+    uint32_t admission = 0;
+    int32_t clean_tokens = 0;  // The last clean sample attended to so many tokens.
+    bool faulted = false;
+  };
+  std::vector<Outcome> outcomes_;  // [slots + 1]
+  // [slots + 1]. When a row of a slot faults, Collect stores the admission and the clean tokens of
+  // the sequence (FaultMark); 0: none. Submit takes the mark when the slot is released, and has the
+  // blocks from the first token that is not clean on zeroed: they may hold a NaN, which the next
+  // sequence must not read. The blocks before are finite and may be shared: the scheduler lets
+  // other sequences find a block only when a clean sample has attended to all of it.
+  std::vector<std::atomic<uint64_t>> faults_;
 };
 
 }  // namespace fathom::worker

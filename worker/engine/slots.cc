@@ -107,6 +107,8 @@ absl::Status Slots::Admit(const fathom::Admit& admit) {
         kLogitBiasMax, kEndTokensMax, kStopTokensMax);
   }
   slot->taken = true;
+  slot->admission = ++admissions_;
+  slot->admitted_tokens = admit.computed_tokens;
   slot->request = admit.request;
   slot->seed = admit.seed;
   slot->sequence = admit.sequence;
@@ -145,6 +147,8 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk) {
   }
   slot->last_step = step;
   ChunkWork work{.id = chunk.slot,
+                 .admission = slot->admission,
+                 .admitted_tokens = slot->admitted_tokens,
                  .slot = slot,
                  .sequence = slot->sequence,
                  .position = slot->position(),

@@ -21,7 +21,9 @@ namespace fathom::worker {
 
 struct Slot {
   bool taken = false;
-  bool more = false;  // A later plan has more ids for the slot.
+  uint32_t admission = 0;       // Number of this stay of a sequence in a slot, from 1.
+  int32_t admitted_tokens = 0;  // computed_tokens at the admission.
+  bool more = false;            // A later plan has more ids for the slot.
   Request request;
   uint64_t seed = 0;
   int32_t sequence = 0;
@@ -44,7 +46,9 @@ struct Slot {
 // set, nothing may be computed for the chunk.
 struct ChunkWork {
   SlotId id;
-  const Slot* slot = nullptr;  // Valid until Submit returns, unlike the other members.
+  uint32_t admission = 0;       // Of the slot.
+  int32_t admitted_tokens = 0;  // Of the slot.
+  const Slot* slot = nullptr;   // Valid until Submit returns, unlike the other members.
   int32_t sequence = 0;
   int32_t position = 0;  // Of the token to sample; generated tokens count from 0.
   int32_t start = 0;     // Absolute position of the first token.
@@ -97,6 +101,7 @@ class Slots {
 
   const EngineLimits limits_;
   std::vector<Slot> slots_;  // [slots + 1]; slot 0 is padding.
+  uint32_t admissions_ = 0;
 };
 
 }  // namespace fathom::worker
