@@ -74,7 +74,7 @@ void SchedulerCore::Impl::Reorder(const Moves& moves) {
 int32_t SchedulerCore::Impl::CachedTokens(const Sequence& sequence) const {
   int32_t most = 0;
   for (const auto& [id, group] : groups_) {
-    const auto query = prefixes_.QueryOf(sequence, group->kv.block_tokens());
+    const auto query = prefixes_.QueryOf(sequence, *group);
     if (query) most = std::max(most, group->kv.CachedTokens(*query));
   }
   return most;
@@ -86,10 +86,10 @@ std::optional<KvReservation> SchedulerCore::Impl::ReserveFor(Group& group, const
   // The first row computes a token whose id this plan carries.
   const int32_t reuse_max =
       known <= draft.ids_left ? known - 1 : std::min(known - 1, draft.ids_left - kAdmitIdsMin);
-  auto query = prefixes_.QueryOf(sequence, group.kv.block_tokens());
+  auto query = prefixes_.QueryOf(sequence, group);
   if (query) query->tokens_max = std::min(query->tokens_max, reuse_max);
   const int32_t prompt = sequence.session->prompt_tokens();
-  const RunningState* source = SequencePrefixes::ForkSource(sequence, group.id);
+  const RunningState* source = SequencePrefixes::ForkSource(sequence, group);
   const int32_t shared = std::min(prompt, reuse_max);
   if (source != nullptr && (!query || group.kv.CachedTokens(*query) < shared)) {
     return group.kv.Fork(known, source->blocks, shared);
@@ -149,7 +149,7 @@ void SchedulerCore::Impl::IndexBlocks(Group& group, Sequence& sequence) {
       sequence.session->prompt_tokens() + static_cast<int32_t>(sequence.record().ids.size());
   const int32_t tokens = std::min(running.clean_tokens, length);
   if ((running.indexed_blocks + 1) * group.kv.block_tokens() > tokens) return;
-  const auto query = prefixes_.QueryOf(sequence, group.kv.block_tokens());
+  const auto query = prefixes_.QueryOf(sequence, group);
   if (!query) return;
   PrefixIndex::Place at{running.indexed_at, running.indexed_serial};
   group.kv.Index(*query, running.blocks, tokens, &running.indexed_blocks, &at);

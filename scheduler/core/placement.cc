@@ -93,20 +93,20 @@ bool Placement::HasRoom(const Group& group, const Sequence& sequence) const {
   const auto tokens = static_cast<int32_t>(
       std::min(int64_t{KnownTokens(sequence)} + block_tokens, Total(sequence.session->record) - 1));
   if (group.kv.HasRoomFor(tokens)) return true;
-  const auto query = prefixes_.QueryOf(sequence, block_tokens);
+  const auto query = prefixes_.QueryOf(sequence, group);
   return query && group.kv.HasRoomFor(tokens, &*query);
 }
 
 int64_t Placement::CostOf(const Group& group, const Sequence& sequence) const {
   const int32_t block_tokens = group.kv.block_tokens();
-  const auto query = prefixes_.QueryOf(sequence, block_tokens);
+  const auto query = prefixes_.QueryOf(sequence, group);
   int32_t shared = query ? group.kv.CachedTokens(*query) : 0;
-  if (SequencePrefixes::ForkSource(sequence, group.id) != nullptr) {
+  if (SequencePrefixes::ForkSource(sequence, group) != nullptr) {
     shared = std::max(shared, sequence.session->prompt_tokens() - 1);
   }
   const int64_t free = int64_t{group.kv.pool().free_blocks()} * block_tokens;
   return KnownTokens(sequence) - shared + kSequenceTokens * std::ssize(group.running) +
-         std::max<int64_t>(0, Total(sequence.session->record) - shared - free);
+         std::max<int64_t>(0, Total(sequence.session->record) - 1 - shared - free);
 }
 
 bool Placement::CostsLessElsewhere(const Group& group, const Sequence& sequence, TimeUs now) const {

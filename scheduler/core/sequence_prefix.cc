@@ -10,9 +10,10 @@ bool SequencePrefixes::MayShare(const Session& session) const {
 }
 
 std::optional<PrefixQuery> SequencePrefixes::QueryOf(const Sequence& sequence,
-                                                     int32_t block_tokens) const {
+                                                     const Group& group) const {
   const Session& session = *sequence.session;
-  if (!MayShare(session)) return std::nullopt;
+  if (!MayShare(session) || !MayShareIn(group)) return std::nullopt;
+  const int32_t block_tokens = group.kv.block_tokens();
   const std::string& tenant = session.record.key.tenant;
   PrefixQuery query;
   // The length keeps tenant and salt apart, whatever they contain.
@@ -27,10 +28,11 @@ std::optional<PrefixQuery> SequencePrefixes::QueryOf(const Sequence& sequence,
   return query;
 }
 
-const RunningState* SequencePrefixes::ForkSource(const Sequence& sequence, GroupId group) {
+const RunningState* SequencePrefixes::ForkSource(const Sequence& sequence, const Group& group) {
+  if (!MayShareIn(group)) return nullptr;
   for (const Sequence& other : sequence.session->sequences) {
     const RunningState* running = other.running();
-    if (&other == &sequence || running == nullptr || running->group != group) continue;
+    if (&other == &sequence || running == nullptr || running->group != group.id) continue;
     if (running->clean_tokens >= sequence.session->prompt_tokens()) return running;
   }
   return nullptr;

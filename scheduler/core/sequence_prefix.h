@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "common/types.h"
+#include "scheduler/core/group.h"
 #include "scheduler/core/kv_allocator.h"
 #include "scheduler/sessions/session.h"
 
@@ -26,18 +27,21 @@ class SequencePrefixes {
   bool MayShare(const Session& session) const;
 
   // For all known tokens but the last one, which is computed in any case; nullopt: the sequence
-  // shares nothing through the index. Valid until the record changes. Only the first call hashes
-  // all tokens.
-  std::optional<PrefixQuery> QueryOf(const Sequence& sequence, int32_t block_tokens) const;
+  // shares nothing through the index of `group`. Valid until the record changes. Only the first
+  // call hashes all tokens.
+  std::optional<PrefixQuery> QueryOf(const Sequence& sequence, const Group& group) const;
 
   // Another sequence of the session that runs in `group` and has computed the prompt; nullptr:
   // none.
-  static const RunningState* ForkSource(const Sequence& sequence, GroupId group);
+  static const RunningState* ForkSource(const Sequence& sequence, const Group& group);
   // Whether another sequence of the session is computing the prompt now, and none has it: the
   // prompt is shared as soon as that one is done. REQUIRES: the sequence waits.
   static bool WaitsForPrompt(const Sequence& sequence);
 
  private:
+  // Workers of version 1 zero all blocks of a sequence with a fault, shared ones too.
+  static bool MayShareIn(const Group& group) { return group.limits.protocol >= kProtocol2; }
+
   const Options options_;
 };
 

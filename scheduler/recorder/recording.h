@@ -22,7 +22,7 @@
 
 namespace fathom::scheduler {
 
-inline constexpr uint32_t kRecordingFormat = 2;
+inline constexpr uint32_t kRecordingFormat = 1;
 // The limit of a record's payload. A message of a stream has at most 64 MiB (cluster/protocol.h).
 inline constexpr int64_t kRecordBytesMax = int64_t{128} << 20;
 

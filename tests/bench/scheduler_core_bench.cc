@@ -37,7 +37,8 @@ class CoreBench {
                              .slots = 512,
                              .step_tokens = 8192,
                              .context_tokens = 8192,
-                             .plans_in_flight = 2};
+                             .plans_in_flight = 2,
+                             .protocol = kProtocol2};
     Take(core_.Step(GroupUp{kGroup, TermId{1}, EpochId{1}, limits, "kind", {}}, now_));
   }
 

@@ -135,7 +135,8 @@ TEST(SchedulerSim, APoolThatOneRequestFills) {
                     .step_tokens = 7,
                     .context_tokens = 70,
                     .plans_in_flight = 3,
-                    .mixed_step_tokens = 5};
+                    .mixed_step_tokens = 5,
+                    .protocol = kProtocol2};
   SCOPED_TRACE(Replay(options.seed));
   World world(options);
   world.Run();
