@@ -128,6 +128,13 @@ struct SessionKey {
   }
 };
 
+// With whom a request shares the keys and values of equal first tokens. It decides no token.
+struct CacheParams {
+  bool skip = false;  // Takes nothing from the prefix index and leaves nothing in it.
+  std::string salt;   // Shares only with requests of its tenant that have this salt.
+  bool operator==(const CacheParams&) const = default;
+};
+
 // Everything that a process needs to continue a session (docs/ARCHITECTURE.md, "Any owner of a
 // record").
 struct Record {
@@ -144,6 +151,7 @@ struct Record {
   // Smaller is more urgent (vLLM's sense): the order of admission and of preemption. It decides no
   // token, so a repetition of the request may have another one; the first one counts.
   int32_t priority = 0;
+  CacheParams cache = {};
   bool operator==(const Record&) const = default;
 };
 

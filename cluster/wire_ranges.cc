@@ -160,6 +160,7 @@ constexpr WireRange kOtherRanges[] = {
     {"Record.fingerprints", 0, 0, 4096},
     {"Record.prompt_logprobs", 0, 0, kListMax},
     {"Record.priority", -kPriorityMax, kPriorityMax},
+    {"CacheParams.salt", 0, kCacheSaltBytesMax},
     {"Submit.attempt", -kAny, kAny},
     {"Submit.router_blob", 0, kBlobBytes},
     {"Submit.have", 0, kTokensMax, kSequencesMax},

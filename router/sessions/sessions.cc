@@ -185,7 +185,9 @@ bool Sessions::SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId 
   }
   if (protocol < kProtocol2) {
     submit->traceparent.clear();
+    // Such a scheduler knows no priorities and has no prefix cache.
     if (submit->record) submit->record->priority = 0;
+    if (submit->record) submit->record->cache = {};
   }
   const bool sent = link_->SendSubmit(stream, *submit);
   if (!session->EndSubmit(attempt)) {  // The client left meanwhile.

@@ -34,6 +34,7 @@ SchedulerCore::Impl::Impl(const CoreOptions& options)
       admission_(options.waiting_requests_max, options.waiting_tokens_max),
       policy_(PolicyNamed(options.policy, &admission_.table())),
       waiting_(options.model_wait_us),
+      prefixes_({options.prefix_caching, options.prefixes_across_tenants}),
       sessions_({.session_memory_bytes_max = options.session_memory_bytes_max,
                  .record_keep_us = options.record_keep_us,
                  .router_grace_us = options.router_grace_us,
@@ -103,7 +104,8 @@ Explained SchedulerCore::Impl::Explain(const SessionKey& key, TimeUs now) const 
 TimeUs SchedulerCore::Impl::NextWakeup() const {
   const TimeUs unfit_us =
       unfit_check_us_ != 0 ? unfit_check_us_ : std::numeric_limits<TimeUs>::max();
-  return std::min({sessions_.NextTimeUs(), waiting_.NextTimeUs(), unfit_us});
+  return std::min({sessions_.NextTimeUs(), waiting_.NextTimeUs(), unfit_us,
+                   waiting_.size() > 0 ? placement_.NextTimeUs(now_) : INT64_MAX});
 }
 
 CoreStats SchedulerCore::Impl::Stats() const {
@@ -121,6 +123,8 @@ CoreStats SchedulerCore::Impl::Stats() const {
     stats.blocks_used += group->kv.pool().used_blocks();
     stats.swap_blocks_total += group->swap_space.total_blocks();
     stats.swap_blocks_used += group->swap_space.used_blocks();
+    stats.blocks_cached += group->kv.pool().idle_blocks();
+    stats.prefix_evicted_blocks_total += group->kv.evictions_total();
   }
   return stats;
 }

@@ -31,6 +31,9 @@ class Batching {
   virtual void Accepted(const SessionKey& key) = 0;
   // A Submit is refused with this error.
   virtual void CountRefused(const absl::Status& status) = 0;
+  // How many of the sequence's first tokens a group would take from its blocks if it were admitted
+  // now.
+  virtual int32_t CachedTokens(const Sequence& sequence) const = 0;
   // From suspended to waiting.
   virtual void Enqueue(Sequence& sequence) = 0;
   // From waiting or running to suspended: frees its place in the queue, or its slot and its

@@ -149,6 +149,9 @@ void Sessions::Accept(Session& session, const Routed<Submit>& event, size_t prom
   if (!submit.record) {
     accepted.record = session.record;
     accepted.router_blob = session.router_blob;
+  } else if (!submit.replay && !session.finished()) {
+    accepted.cached_tokens =
+        std::min(batching_.CachedTokens(session.sequences.front()), session.prompt_tokens());
   }
   actions_.accepted.push_back({event.router, std::move(accepted)});
 

@@ -140,11 +140,12 @@ std::vector<Event> EachKind() {
           TenantsChanged{{.prefill_cost = 3,
                           .decode_cost = 5,
                           .defaults = {.weight = 7, .queued_max = 2},
-                          .tenants = {{"a", {.weight = 2,
-                                             .running_max = 3,
-                                             .queued_max = 4,
-                                             .queued_tokens_max = 5,
-                                             .tokens_per_minute = 6}}}}}};
+                          .tenants = {{"a",
+                                       {.weight = 2,
+                                        .running_max = 3,
+                                        .queued_max = 4,
+                                        .queued_tokens_max = 5,
+                                        .tokens_per_minute = 6}}}}}};
 }
 
 struct Small {
@@ -206,6 +207,8 @@ TEST(Recorder, OptionsComeBackAsTheyWere) {
                             .model_wait_us = 6,
                             .run_ahead_max = 7,
                             .sequences_max = 8,
+                            .prefix_caching = false,
+                            .prefixes_across_tenants = true,
                             .overtakes_max = 9};
   const ReadBack back = ReadRecording(EncodeHeader({"the build", options}));
   ASSERT_TRUE(back.status.ok()) << ToString(back.status);
@@ -221,6 +224,8 @@ TEST(Recorder, OptionsComeBackAsTheyWere) {
   EXPECT_EQ(read.run_ahead_max, 7);
   EXPECT_EQ(read.sequences_max, 8);
   EXPECT_EQ(read.overtakes_max, 9);
+  EXPECT_FALSE(read.prefix_caching);
+  EXPECT_TRUE(read.prefixes_across_tenants);
 }
 
 TEST(Recorder, AFileThatWasCutOffIsReadUpToItsLastWholeRecord) {

@@ -35,6 +35,8 @@ void ExpectClean(const World& world, const WorldOptions& options) {
   EXPECT_GT(report.router_losses, 0);
   EXPECT_GT(report.resumes, options.requests / 10);
   EXPECT_GT(world.stats().preemptions_total, 0u);
+  EXPECT_GT(world.stats().prefix_hit_tokens_total, 0u);
+  EXPECT_GT(world.stats().prefix_evicted_blocks_total, 0u);
   EXPECT_GT(world.stats().tokens_dropped_total, 0u);
   fmt::print(
       "seed {} policy {}: {} clients, {} ended ({} by end token, {} length, {} Close, {} deadline, "
@@ -174,7 +176,8 @@ TEST(SchedulerSim, APoolThatOneRequestFills) {
                     .step_tokens = 7,
                     .context_tokens = 70,
                     .plans_in_flight = 3,
-                    .mixed_step_tokens = 5};
+                    .mixed_step_tokens = 5,
+                    .protocol = kProtocol2};
   SCOPED_TRACE(Replay(options.seed));
   World world(options);
   world.Run();

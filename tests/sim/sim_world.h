@@ -44,7 +44,8 @@ struct WorldOptions {
                                 .slots = 8,
                                 .step_tokens = 16,
                                 .context_tokens = 80,
-                                .plans_in_flight = 2};
+                                .plans_in_flight = 2,
+                                .protocol = kProtocol2};
   int32_t arrival_us_max = 18'000;  // Between two requests.
   int32_t retry_us = 500'000;       // Until a refused client comes again, and up to twice it more.
   int32_t check_every_events = 2048;  // CheckInvariants.
