@@ -179,8 +179,8 @@ int Main(int argc, char** argv) {
                 recorder.get());
   driver.events().DumpOnFailedCheck();
   // The first table is taken before the first request, and nothing else fills the inbox yet.
-  if (!settings.tenant_limits.empty() && !driver.SetTenants(*std::move(table))) {
-    return EndServer(kExitUnavailable);
+  if (!settings.tenant_limits.empty()) {
+    FATHOM_CHECK(driver.SetTenants(*std::move(table)), "the inbox of tenants is full");
   }
   const auto web = http::ServeProcess(*std::move(http), "scheduler", &metrics,
                                       {.live = http::LiveBy(&self, &driver.loop()),
