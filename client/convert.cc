@@ -48,6 +48,9 @@ void OptionsToWire(const RequestOptions& from, Message* to) {
   ToWire(from.stop, to->mutable_stop());
   ToWire(from.output, to->mutable_output());
   to->set_deadline_ms(from.deadline_ms);
+  SetIf(from.priority, [to](int32_t v) { to->set_priority(v); });
+  if (from.cache_enabled) to->mutable_cache()->set_enabled(*from.cache_enabled);
+  if (!from.cache_salt.empty()) to->mutable_cache()->set_salt(from.cache_salt);
 }
 
 template <class Message>

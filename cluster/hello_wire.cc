@@ -154,6 +154,7 @@ void ToWire(const EngineLimits& from, pb::WorkerLimits* to) {
   to->set_step_tokens(from.step_tokens);
   to->set_vocab(from.vocab);
   to->set_mixed_step_tokens(from.mixed_step_tokens);
+  to->set_host_blocks(from.host_blocks);
   to->set_draft_max(from.draft_max);
 }
 
@@ -165,6 +166,7 @@ EngineLimits FromWire(const pb::WorkerLimits& from) {
           .step_tokens = from.step_tokens(),
           .vocab = from.vocab(),
           .mixed_step_tokens = from.mixed_step_tokens(),
+          .host_blocks = from.host_blocks(),
           .draft_max = from.draft_max()};
 }
 

@@ -16,8 +16,9 @@
 
 namespace fathom {
 
-// kInPool: from a block of the pool to another one. Swaps to the host's memory come later.
-enum class CopyOperation { kInPool };
+// kInPool: from a block of the pool to another one. kSwapOut: from a block of the pool to one of
+// the swap space in the host's memory; kSwapIn: the way back.
+enum class CopyOperation { kInPool, kSwapOut, kSwapIn };
 
 struct BlockCopy {
   CopyOperation operation = CopyOperation::kInPool;
@@ -105,6 +106,7 @@ struct StepTimings {
   int64_t read_to_write_us = 0;  // From the plan read to the result ready.
   int64_t compute_us = 0;        // Forward pass and sampler.
   int64_t collective_us = 0;     // The part of it spent in collectives.
+  int64_t swap_us = 0;           // Copies between pool and swap space; no part of compute_us.
   bool operator==(const StepTimings&) const = default;
 };
 

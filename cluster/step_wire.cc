@@ -64,21 +64,38 @@ static void ToWire(const BlockCopy& from, pb::BlockCopy* to) {
   switch (from.operation) {
     case CopyOperation::kInPool:
       to->set_kind(pb::COPY_KIND_BLOCK);
+      break;
+    case CopyOperation::kSwapOut:
+      to->set_kind(pb::COPY_KIND_SWAP_OUT);
+      break;
+    case CopyOperation::kSwapIn:
+      to->set_kind(pb::COPY_KIND_SWAP_IN);
+      break;
   }
   to->set_from(from.from.value);
   to->set_to(from.to.value);
   to->set_block_kind(BlockKindToWire(from.block_kind));
 }
 
-absl::StatusOr<BlockCopy> FromWire(const pb::BlockCopy& from) {
-  if (from.kind() != pb::COPY_KIND_BLOCK) {
-    return Invalid("BlockCopy.kind: {} is not supported by this build, only COPY_KIND_BLOCK",
-                   pb::CopyKind_IsValid(from.kind()) ? pb::CopyKind_Name(from.kind())
-                                                     : std::to_string(from.kind()));
+static absl::StatusOr<CopyOperation> OperationFromWire(pb::CopyKind kind) {
+  switch (kind) {
+    case pb::COPY_KIND_BLOCK:
+      return CopyOperation::kInPool;
+    case pb::COPY_KIND_SWAP_OUT:
+      return CopyOperation::kSwapOut;
+    case pb::COPY_KIND_SWAP_IN:
+      return CopyOperation::kSwapIn;
+    default:
+      return Invalid("BlockCopy.kind: {} is not a copy that this build knows; run one version",
+                     static_cast<int>(kind));
   }
+}
+
+absl::StatusOr<BlockCopy> FromWire(const pb::BlockCopy& from) {
+  FATHOM_ASSIGN_OR_RETURN(const CopyOperation operation, OperationFromWire(from.kind()));
   FATHOM_ASSIGN_OR_RETURN(const BlockKind block_kind,
                           BlockKindFromWire("BlockCopy.block_kind", from.block_kind()));
-  return BlockCopy{CopyOperation::kInPool, BlockId{from.from()}, BlockId{from.to()}, block_kind};
+  return BlockCopy{operation, BlockId{from.from()}, BlockId{from.to()}, block_kind};
 }
 
 static void ToWire(const Admit& from, pb::Admit* to) {
@@ -237,6 +254,7 @@ void ToWire(const StepResult& from, pb::StepResult* to) {
   timings->set_read_to_write_us(from.timings.read_to_write_us);
   timings->set_compute_us(from.timings.compute_us);
   timings->set_collective_us(from.timings.collective_us);
+  timings->set_swap_us(from.timings.swap_us);
   to->set_collectives(from.collectives);
 }
 
@@ -248,7 +266,7 @@ absl::StatusOr<StepResult> FromWire(const pb::StepResult& from) {
   to.rank = from.rank();
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.rows(), &to.rows));
   to.timings = {from.timings().read_to_write_us(), from.timings().compute_us(),
-                from.timings().collective_us()};
+                from.timings().collective_us(), from.timings().swap_us()};
   to.collectives = from.collectives();
   return to;
 }

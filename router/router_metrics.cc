@@ -154,7 +154,8 @@ void RouterMetrics::Show(const Sessions::View& view, bool ready) {
     return stats.waiting_by[static_cast<size_t>(limit)];
   };
   waiting_capacity_.Set(waiting(WaitLimit::kSlots) + waiting(WaitLimit::kBlocks));
-  waiting_deferred_.Set(waiting(WaitLimit::kNoGroup) + waiting(WaitLimit::kOther));
+  waiting_deferred_.Set(waiting(WaitLimit::kNoGroup) + waiting(WaitLimit::kOther) +
+                        waiting(WaitLimit::kTenantRunning));
   kv_usage_.Set(
       stats.blocks_total == 0 ? 0 : static_cast<double>(stats.blocks_used) / stats.blocks_total);
   const std::lock_guard lock(cluster_->mutex);

@@ -173,6 +173,7 @@ struct CpuCompute : Compute {
       observer->SetMemory(host.weights_bytes(), host.kv_bytes());
       observer->SetArena("weights", host.weights_bytes(), /*on_gpu=*/false);
       observer->SetArena("kv", host.kv_bytes(), /*on_gpu=*/false);
+      observer->SetArena("swap", host.swap_bytes(), /*on_gpu=*/false);
       if (host.draft_bytes() > 0) {
         observer->SetArena("draft", host.draft_bytes(), /*on_gpu=*/false);
       }
@@ -226,6 +227,7 @@ struct CudaCompute : Compute {
           observer->SetArena(arena.name, arena.bytes, /*on_gpu=*/true);
         }
         observer->SetArena("other", taken_bytes, /*on_gpu=*/true);
+        observer->SetArena("swap", wanted.plan.swap_bytes, /*on_gpu=*/false);
         observer->SetMemory(wanted.plan.Bytes("weights"), wanted.plan.Bytes("kv"));
         FATHOM_ASSIGN_OR_RETURN(loaded, MakeCudaDevice(wanted));
         loaded_rank = rank;
@@ -393,6 +395,12 @@ int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& devi
   if (!dtype.ok()) return EndServer(kExitUsage, dtype.status());
   const auto plans = CudaPlansOf(options, model, *dtype, device);
   if (!plans.ok()) return EndServer(kExitUsage, plans.status());
+  // All workers of the machine share the memory of a cgroup.
+  const int64_t swap_bytes = LargestOf(*plans).swap_bytes * LocalWorkers(options);
+  if (const auto enough = CheckHostLimits({.memory_bytes = swap_bytes}, TakeHostLimits());
+      !enough.ok()) {
+    return EndServer(kExitResources, Annotate(enough, "--swap-space"));
+  }
   start->Mark(StartPhase::kMemory);
   LogInfo("{} in {} on {} ({}, compute capability {}.{}, driver for CUDA {}.{}); memory:\n{}",
           model.config.architecture, NameOf(*dtype), device.name, device.uuid, device.sm / 10,

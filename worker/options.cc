@@ -68,6 +68,9 @@ void AddFlags(Options* options, Flags* flags) {
   flags->AddBytes("--kv-cache-memory", &options->kv_cache_bytes,
                   "Bytes for KV blocks; 0: on a GPU what is left, on the CPU what the limits below "
                   "need, at most 512M.");
+  flags->AddGibibytes("--swap-space", &options->swap_bytes,
+                      "Memory of the host, in GiB or like 16G, that keeps the KV of preempted "
+                      "sequences of this rank; 0: they are computed again.");
   flags->Add("--block-size", &options->block_tokens, 0, 128,
              "Tokens in a KV block: 16, 32, 64 or 128; 64 on a GPU. 0: 16, or 64 on a GPU.");
   flags->Add("--max-model-len", &options->context,
@@ -179,6 +182,7 @@ static CudaMemoryRequest RequestFor(const Options& options, kernels::DType dtype
   request.taken_bytes = device.taken_bytes;
   request.utilization = options.gpu_memory_utilization;
   request.kv_cache_bytes = options.kv_cache_bytes;
+  request.swap_bytes = options.swap_bytes;
   request.dtype = dtype;
   if (options.allow_shared_device) {
     request.taken_bytes = 0;  // That of the other workers, which take their part of the share.
@@ -255,8 +259,10 @@ absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config
   request.context_tokens = options.context_tokens;
   request.kv_cache_bytes = options.kv_cache_bytes > 0 ? options.kv_cache_bytes : kCpuKvCacheBytes;
   request.slots = options.slots;
+  request.swap_bytes = options.swap_bytes;
   FATHOM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(SpecOf(config), request));
   sizes.limits.pool_blocks = plan.blocks;
+  sizes.limits.host_blocks = plan.host_blocks;
   sizes.kv_cache_bytes = plan.kv_bytes;
   sizes.total_bytes = plan.total_bytes;
   if (draft == nullptr) return sizes;

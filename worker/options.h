@@ -35,6 +35,7 @@ struct Options {
   double gpu_memory_utilization = 0.92;
   int64_t kv_cache_bytes = 0;    // 0: on the CPU by the limits, at most kCpuKvCacheBytes; on a
                                  // GPU what is left.
+  int64_t swap_bytes = 0;        // Swap space of this rank in the host's memory; 0: none.
   int32_t block_tokens = 0;      // 0: 16 on the CPU, 64 on a GPU.
   std::string context = "auto";  // Or a number of tokens.
   int32_t context_tokens = 0;  // The number in `context`; 0: the model's, or what memory can hold.
@@ -83,7 +84,7 @@ struct Sizes {
   EngineLimits limits;
   int64_t kv_cache_bytes = 0;  // The KV pool.
   int64_t draft_bytes = 0;     // All of the draft model.
-  int64_t total_bytes = 0;     // The KV pool, weights, activations, and the draft model.
+  int64_t total_bytes = 0;  // The KV pool, swap space, weights, activations, and the draft model.
 };
 
 // INVALID_ARGUMENT, RESOURCE_EXHAUSTED: the flags do not fit the model; the message has numbers

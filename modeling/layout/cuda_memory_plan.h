@@ -42,6 +42,7 @@ struct CudaMemoryRequest {
   int64_t taken_bytes = 0;     // Taken by other processes at start.
   double utilization = 0.92;   // --gpu-memory-utilization
   int64_t kv_cache_bytes = 0;  // --kv-cache-memory; 0: the memory that is left.
+  int64_t swap_bytes = 0;      // --swap-space, in the host's memory; 0: none.
   kernels::DType dtype = kernels::DType::kBf16;
   int32_t tp = 1;
   int32_t stages = 1;
@@ -68,6 +69,7 @@ struct CudaMemoryPlan {
   int64_t capacity_bytes = 0;
   int64_t budget_bytes = 0;  // utilization * capacity, minus what other processes take.
   int64_t total_bytes = 0;   // At most budget_bytes.
+  int64_t swap_bytes = 0;    // Pinned memory of the host, no part of the above.
   int64_t pool_tokens() const {
     return (int64_t{limits.pool_blocks} - 1) * limits.block_tokens;  // Block 0 is padding.
   }

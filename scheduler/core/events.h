@@ -12,6 +12,7 @@
 #include "cluster/request.h"
 #include "cluster/route_messages.h"
 #include "common/types.h"
+#include "scheduler/core/tenant_limits.h"
 #include "scheduler/sessions/session_actions.h"
 
 namespace fathom::scheduler {
@@ -42,6 +43,8 @@ struct GroupLimits {
   int32_t lanes = 1;
   // Of the cluster's protocol: the version that every worker of the group speaks.
   uint32_t protocol = kProtocolMin;
+  // Blocks of swap space in the host's memory of each rank: ids 1 to host_blocks. 0: none.
+  int32_t host_blocks = 0;
   // The most drafts of a decode row, at most kDraftsMax. 0: the group does not speculate.
   int32_t draft_max = 0;
 };
@@ -73,11 +76,17 @@ struct StepDone {
   StepResult result;
 };
 
+// The operator's shares and limits of tenants, from now on. Without one, each tenant has the same
+// share and no limit.
+struct TenantsChanged {
+  TenantTable table;
+};
+
 // Time passed. The driver sends a Tick when the core's NextWakeup() is due.
 struct Tick {};
 
 using Event = std::variant<Routed<Submit>, Routed<Suspend>, Routed<Close>, RouterLost, GroupUp,
-                           GroupLost, StepDone, Tick>;
+                           GroupLost, StepDone, Tick, TenantsChanged>;
 
 // ---- Actions ----
 

@@ -53,6 +53,7 @@ Group::Group(const GroupUp& up)
       fingerprint(up.fingerprint),
       kind(up.kind),
       kv(up.limits.blocks, up.limits.block_tokens),
+      swap_space(up.limits.host_blocks + 1),
       lane_sizes(static_cast<size_t>(up.limits.lanes)),
       speculation(up.limits.draft_max) {
   // No more slots than rows of a step, so that each step has room for a decode row of every slot.
@@ -85,12 +86,13 @@ bool Group::AwaitsResults(int32_t lane) const {
 
 absl::Status CheckLimits(const GroupLimits& limits) {
   if (limits.blocks < 2 || limits.block_tokens < 1 || limits.slots < 1 || limits.step_tokens < 1 ||
-      limits.context_tokens < 2 || limits.plans_in_flight < 1) {
+      limits.context_tokens < 2 || limits.plans_in_flight < 1 || limits.host_blocks < 0) {
     return Invalid(
         "limits that no plan can keep to: {} blocks of {} tokens, {} slots, {} step tokens, "
-        "{} context tokens, {} plans in flight; each must be at least 1, blocks and context 2",
+        "{} context tokens, {} plans in flight, {} blocks of swap space; each must be at least 1, "
+        "blocks and context 2, swap space 0",
         limits.blocks, limits.block_tokens, limits.slots, limits.step_tokens, limits.context_tokens,
-        limits.plans_in_flight);
+        limits.plans_in_flight, limits.host_blocks);
   }
   if (limits.lanes < 1 || limits.lanes > limits.plans_in_flight) {
     return Invalid(

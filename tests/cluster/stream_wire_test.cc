@@ -42,6 +42,7 @@ Record MakeRecord() {
   record.request.stop.max_tokens = 4;
   record.sequences = {{.ids = {9, 8}, .logprobs = {}, .finish = FinishReason::kLength}};
   record.fingerprints = {{0, "print", {"model", "float32", "cpu", 1, 2}}};
+  record.cache = {.skip = true, .salt = "salt"};
   return record;
 }
 

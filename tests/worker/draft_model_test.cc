@@ -98,7 +98,7 @@ class Drafting {
     Slot& slot = slots_[index];
     slot = Slot{};
     slot.taken = true;
-    slot.stay = ++stays_;
+    slot.admission = ++stays_;
     slot.seed = rng_();
     slot.sequence = 2;
     slot.request.sampling.temperature = Below(2) == 0 ? 0.0f : 0.7f;
@@ -137,7 +137,7 @@ TEST(DraftModel, DraftsAreAFunctionOfTheTokensOfTheSlot) {
 Slot GreedySlot(std::vector<TokenId> ids, int32_t prompt_tokens) {
   Slot slot;
   slot.taken = true;
-  slot.stay = 1;
+  slot.admission = 1;
   slot.prompt_tokens = prompt_tokens;
   slot.request = World::Greedy();
   slot.ids = std::move(ids);

@@ -159,6 +159,7 @@ class FakeDevice final : public Device {
 
   void Compute(const Work& work) {
     for (const BlockCopy& copy : work.copies) {
+      FATHOM_CHECK(copy.operation == CopyOperation::kInPool);
       std::copy_n(BlockAt(copy.from), Width(), BlockAt(copy.to));
     }
     for (const BlockId block : work.zeroed) std::fill_n(BlockAt(block), Width(), kStale);

@@ -25,9 +25,7 @@ CpuDevice::CpuDevice(const CpuDeviceParts& parts)
 }
 
 absl::Status CpuDevice::Submit(const StepBatch& batch) {
-  for (const BlockCopy& copy : batch.copies) {
-    FATHOM_RETURN_IF_ERROR(parts_.kv->Copy(copy.from, copy.to));
-  }
+  FATHOM_RETURN_IF_ERROR(CopyBlocks(batch.copies));
   for (const BlockId block : batch.zeroed) FATHOM_RETURN_IF_ERROR(parts_.kv->Zero(block));
   for (const AdmitWork& admit : batch.admits) Admit(batch.step, admit);
   const TimeUs begin = parts_.clock->Now();
@@ -49,6 +47,30 @@ absl::Status CpuDevice::Submit(const StepBatch& batch) {
   outputs_.compute_us = outputs_.collected_at_us - begin;
   outputs_.collective_us = parts_.comm->collective_us() - collective_us;
   outputs_.collectives = parts_.comm->collectives();
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::CopyBlocks(std::span<const BlockCopy> copies) {
+  outputs_.swap_us = 0;
+  if (copies.empty()) return absl::OkStatus();
+  const TimeUs begin = parts_.clock->Now();
+  KvCache& pool = *parts_.kv;
+  bool swaps = false;
+  for (const auto& [operation, from, to, kind] : copies) {
+    swaps = swaps || operation != CopyOperation::kInPool;
+    switch (operation) {
+      case CopyOperation::kInPool:
+        FATHOM_RETURN_IF_ERROR(pool.Copy(from, to));
+        break;
+      case CopyOperation::kSwapOut:
+        FATHOM_RETURN_IF_ERROR(parts_.swap_space->CopyFrom(pool, from, to));
+        break;
+      case CopyOperation::kSwapIn:
+        FATHOM_RETURN_IF_ERROR(pool.CopyFrom(*parts_.swap_space, from, to));
+        break;
+    }
+  }
+  if (swaps) outputs_.swap_us = parts_.clock->Now() - begin;
   return absl::OkStatus();
 }
 

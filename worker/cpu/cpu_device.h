@@ -29,8 +29,9 @@ struct CpuDeviceParts {
   EpochComm* comm = nullptr;
   const Clock* clock = nullptr;
   EngineLimits limits;
-  int32_t logits_rows = 0;       // Rows with logits of one Forward, at most.
-  Proposer* proposer = nullptr;  // Null: no drafts.
+  int32_t logits_rows = 0;        // Rows with logits of one Forward, at most.
+  KvCache* swap_space = nullptr;  // With limits.host_blocks; its block i is block i of the space.
+  Proposer* proposer = nullptr;   // Null: no drafts.
 };
 
 // The tokens of a sequence, each once, with the counts that the penalties of the sampler need.
@@ -69,6 +70,7 @@ class CpuDevice final : public Device {
     StepId since;  // The step that admitted the sequence; samples of earlier steps are not its own.
   };
 
+  absl::Status CopyBlocks(std::span<const BlockCopy> copies);
   void Admit(StepId step, const AdmitWork& admit);
   // In the first stage: takes the samples that the step needs, and those that have surely come.
   absl::Status TakeSamples(const StepBatch& batch);

@@ -59,10 +59,7 @@ absl::StatusOr<Device*> ModelHost::ForRank(int rank) {
     const bool other_stage = loaded_ && loaded_->place.stage != place.stage;
     loaded_.reset();  // Frees the old share before the new one is loaded.
     if (other_stage) kv_.reset();
-    if (!kv_) {
-      FATHOM_ASSIGN_OR_RETURN(kv_, KvCache::Allocate(KvShapeOf(model, options_.limits.block_tokens,
-                                                               options_.limits.pool_blocks)));
-    }
+    if (!kv_) FATHOM_RETURN_IF_ERROR(AllocateKv(model));
     auto loaded = std::make_unique<Loaded>(place, clock_, progress_);
     const DecoderLimits limits{options_.limits.step_tokens, options_.logits_rows,
                                options_.limits.context_tokens};
@@ -75,14 +72,32 @@ absl::StatusOr<Device*> ModelHost::ForRank(int rank) {
                                                                 .clock = clock_,
                                                                 .limits = options_.limits,
                                                                 .logits_rows = options_.logits_rows,
+                                                                .swap_space = swap_space_.get(),
                                                                 .proposer = proposer});
     loaded_ = std::move(loaded);
   }
   return loaded_->device.get();
 }
 
+absl::Status ModelHost::AllocateKv(const RankModel& model) {
+  const EngineLimits& limits = options_.limits;
+  swap_space_.reset();
+  FATHOM_ASSIGN_OR_RETURN(
+      kv_, KvCache::Allocate(KvShapeOf(model, limits.block_tokens, limits.pool_blocks)));
+  if (limits.host_blocks == 0) return absl::OkStatus();
+  // Its block 0 is never used, as that of the pool.
+  FATHOM_ASSIGN_OR_RETURN(swap_space_, KvCache::Allocate(KvShapeOf(model, limits.block_tokens,
+                                                                   limits.host_blocks + 1)));
+  return absl::OkStatus();
+}
+
 int64_t ModelHost::weights_bytes() const {
   return loaded_ ? static_cast<int64_t>(loaded_->decoder->weight_bytes()) : 0;
+}
+
+int64_t ModelHost::BytesOf(const KvCache* cache) {
+  if (cache == nullptr) return 0;
+  return static_cast<int64_t>(KvCache::BytesPerBlock(cache->shape())) * cache->shape().pool_blocks;
 }
 
 absl::Status ModelHost::LoadDraft() {
@@ -113,14 +128,7 @@ absl::Status ModelHost::LoadDraft() {
 
 int64_t ModelHost::draft_bytes() const {
   if (!draft_) return 0;
-  const KvShape& shape = draft_->kv->shape();
-  return static_cast<int64_t>(draft_->decoder->weight_bytes()) +
-         static_cast<int64_t>(KvCache::BytesPerBlock(shape)) * shape.pool_blocks;
-}
-
-int64_t ModelHost::kv_bytes() const {
-  return kv_ ? static_cast<int64_t>(KvCache::BytesPerBlock(kv_->shape())) * kv_->shape().pool_blocks
-             : 0;
+  return static_cast<int64_t>(draft_->decoder->weight_bytes()) + BytesOf(draft_->kv.get());
 }
 
 }  // namespace fathom::worker

@@ -29,21 +29,24 @@ absl::StatusOr<Slot*> Slots::Taken(SlotId id, const char* what) {
 }
 
 absl::Status Slots::CheckCopy(const BlockCopy& copy) const {
-  if (copy.operation != CopyOperation::kInPool || copy.block_kind != BlockKind::kTokens) {
+  const bool known = copy.operation == CopyOperation::kInPool ||
+                     copy.operation == CopyOperation::kSwapOut ||
+                     copy.operation == CopyOperation::kSwapIn;
+  if (!known || copy.block_kind != BlockKind::kTokens) {
     return Invalid(
         "copy of block {} to {}: this worker does not know its operation {} or its kind of blocks "
         "{}; run one version",
         copy.from.value, copy.to.value, static_cast<int>(copy.operation),
         static_cast<int>(copy.block_kind));
   }
-  const int32_t last = limits_.pool_blocks - 1;
-  for (const BlockId block : {copy.from, copy.to}) {
-    if (block.value < 1 || block.value > last) {
-      return Invalid("copy of block {} to {}; this group has blocks 1 to {}", copy.from.value,
-                     copy.to.value, last);
-    }
-  }
-  return absl::OkStatus();
+  const auto check = [&](BlockId block, bool in_pool) -> absl::Status {
+    const int32_t last = in_pool ? limits_.pool_blocks - 1 : limits_.host_blocks;
+    if (block.value >= 1 && block.value <= last) return absl::OkStatus();
+    return Invalid("copy of block {} to {}; this group has blocks 1 to {} in its {}",
+                   copy.from.value, copy.to.value, last, in_pool ? "pool" : "swap space");
+  };
+  FATHOM_RETURN_IF_ERROR(check(copy.from, copy.operation != CopyOperation::kSwapIn));
+  return check(copy.to, copy.operation != CopyOperation::kSwapOut);
 }
 
 absl::Status Slots::Release(SlotId id) {
@@ -108,7 +111,8 @@ absl::Status Slots::Admit(const fathom::Admit& admit) {
         kLogitBiasMax, kEndTokensMax, kStopTokensMax);
   }
   slot->taken = true;
-  slot->stay = ++stays_;
+  slot->admission = ++admissions_;
+  slot->admitted_tokens = admit.computed_tokens;
   slot->request = admit.request;
   slot->seed = admit.seed;
   slot->sequence = admit.sequence;
@@ -167,8 +171,9 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk,
   }
   slot->last_step = step;
   ChunkWork work{.id = chunk.slot,
+                 .admission = slot->admission,
+                 .admitted_tokens = slot->admitted_tokens,
                  .slot = slot,
-                 .stay = slot->stay,
                  .sequence = slot->sequence,
                  .position = slot->position(),
                  .start = slot->computed_tokens,
@@ -201,7 +206,7 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk,
 
 void Slots::Learn(const LearnedSamples& samples) {
   Slot& slot = slots_[static_cast<size_t>(samples.id.value)];
-  if (!slot.taken || slot.stay != samples.stay) return;
+  if (!slot.taken || slot.admission != samples.admission) return;
   if (samples.drafts) slot.drafts = false;
   if (samples.ids.empty()) return;  // A fault; the device faults all later rows of the slot.
   FATHOM_CHECK(samples.at == slot.known_tokens && samples.at < slot.length(),
