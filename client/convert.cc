@@ -322,6 +322,7 @@ Explanation FromWire(const v1::Explanation& from) {
   to.usage = {from.usage().prompt_tokens(), from.usage().completion_tokens(),
               from.usage().cached_tokens()};
   to.max_tokens = from.max_tokens();
+  to.sequences = from.sequences();
   if (from.has_ended_ago_us()) to.ended_ago_us = from.ended_ago_us();
   return to;
 }

@@ -25,18 +25,23 @@ Group* SchedulerCore::Impl::FindGroup(GroupId id) {
 
 absl::Status SchedulerCore::Impl::CheckNew(const Record& record) {
   FATHOM_RETURN_IF_ERROR(placement_.CheckFits(record));
-  if (waiting_.first_time_requests() >= options_.waiting_requests_max) {
+  // Each sequence of a request waits and is computed by itself. A request of more sequences than the
+  // queue may have is taken if no other one waits.
+  const int32_t waiting = waiting_.first_time_requests();
+  const int32_t n = record.request.sequences;
+  if (waiting >= options_.waiting_requests_max ||
+      (waiting > 0 && waiting + n > options_.waiting_requests_max)) {
     return WithReason(Exhausted("request {}: {} requests wait, the queue's limit; try again later",
                                 record.key.request_id, waiting_.first_time_requests()),
                       Reason::kQueueFull, "", queue_line_.OnRefused(now_));
   }
-  const auto tokens = static_cast<int64_t>(record.prompt_ids.size());
+  const int64_t tokens = n * static_cast<int64_t>(record.prompt_ids.size());
   // If no other new request waits, a prompt above the limit is taken too. Otherwise every retry of
   // it would be refused.
   if (waiting_.first_time_requests() > 0 &&
       waiting_.first_time_tokens() + tokens > options_.waiting_tokens_max) {
     return WithReason(
-        Exhausted("request {}: {} prompt tokens wait and this prompt has {}, over the "
+        Exhausted("request {}: {} prompt tokens wait and this request has {}, over the "
                   "queue's limit of {}; try again later",
                   record.key.request_id, waiting_.first_time_tokens(), tokens,
                   options_.waiting_tokens_max),
@@ -49,9 +54,9 @@ void SchedulerCore::Impl::Enqueue(Sequence& sequence) {
   if (unfit_check_us_ == 0 && !placement_.CheckFits(sequence.session->record).ok()) {
     unfit_check_us_ = now_ + options_.model_wait_us;
   }
-  const auto& spans = sequence.session->record.fingerprints;
+  const FingerprintSpan* span = SpanOf(sequence);
   WaitQueue::Kind kind;
-  if (!spans.empty()) kind = WaitQueue::Kind::Of(spans.back().fingerprint, spans.back().kind);
+  if (span != nullptr) kind = WaitQueue::Kind::Of(span->fingerprint, span->kind);
   Moves moves;
   const OrderKey order = policy_->Push(FactsOf(sequence), &moves);
   sequence.stamps.Wait(now_, !sequence.seated_before);

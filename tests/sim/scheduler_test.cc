@@ -49,6 +49,7 @@ TEST_P(SchedulerSimSeeds, TenThousandRequestsEndOnceUnderEveryPolicy) {
     WorldOptions options;
     options.seed = TestSeed(20) + static_cast<uint64_t>(GetParam());
     options.policy = std::string(policy.name);
+    options.several_permille = 100;
     SCOPED_TRACE(Replay(options.seed));
     World world(options);
     world.Run();
@@ -80,6 +81,7 @@ TEST(SchedulerSim, PlansInLanesEndEveryRequestOnceToo) {
     options.check_every_events = 64;
     options.limits.plans_in_flight = stages + 1;
     options.limits.lanes = stages;
+    options.several_permille = 100;
     SCOPED_TRACE(fmt::format("{} stages, {}", stages, Replay(options.seed)));
     World world(options);
     world.Run();
@@ -106,6 +108,7 @@ TEST(SchedulerSim, InvariantsHoldAfterEveryEventAndActionsRepeat) {
   options.check_every_events = 1;
   options.group_loss_permille = 600;
   options.router_loss_permille = 300;
+  options.several_permille = 200;
   SCOPED_TRACE(Replay(options.seed));
   World first(options), second(options);
   first.Run();
@@ -124,6 +127,7 @@ TEST(SchedulerSim, APoolThatOneRequestFills) {
   options.requests = 600;
   options.groups = 1;
   options.arrival_us_max = 150'000;
+  options.several_permille = 50;
   options.check_every_events = 8;
   // The longest request (40 + 30 - 1 tokens) takes all 18 blocks, so all other sequences are
   // suspended for it.

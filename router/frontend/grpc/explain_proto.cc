@@ -78,6 +78,7 @@ v1::Explanation ToProto(const RequestReport& report) {
   to.mutable_usage()->set_completion_tokens(report.usage.completion_tokens);
   to.mutable_usage()->set_cached_tokens(report.usage.cached_tokens);
   to.set_max_tokens(report.max_tokens);
+  to.set_sequences(report.sequences);
   if (report.ended_ago_us >= 0) to.set_ended_ago_us(report.ended_ago_us);
   return to;
 }
