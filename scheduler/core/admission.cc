@@ -159,9 +159,8 @@ Admission::Tenant& Admission::Of(const std::string& name) {
 }
 
 bool Admission::Idle(Tenant& tenant, TimeUs now) {
-  return tenant.running == 0 && tenant.queue.requests == 0 &&
-         tenant.queue.requests_line.empty() && tenant.queue.tokens_line.empty() &&
-         tenant.bucket_line.empty() && tenant.bucket.Full(now);
+  return tenant.running == 0 && tenant.queue.requests == 0 && tenant.queue.requests_line.empty() &&
+         tenant.queue.tokens_line.empty() && tenant.bucket_line.empty() && tenant.bucket.Full(now);
 }
 
 void Admission::Forget(TimeUs now) {
@@ -172,8 +171,8 @@ void Admission::Forget(TimeUs now) {
       ++it;
       continue;
     }
-    for (const RetryPromises* line : {&tenant.queue.requests_line, &tenant.queue.tokens_line,
-                                      &tenant.bucket_line}) {
+    for (const RetryPromises* line :
+         {&tenant.queue.requests_line, &tenant.queue.tokens_line, &tenant.bucket_line}) {
       forgotten_.kept += line->counts().kept;
       forgotten_.broken += line->counts().broken;
     }

@@ -111,8 +111,8 @@ class SchedulerCore::Impl final : private Batching {
   Placement placement_{groups_, waiting_};
   TimeUs unfit_check_us_ = 0;  // When FailUnfit is due; 0: not due.
   uint64_t next_seat_ = 1;
-  CoreStats counters_;    // Stats() fills in the gauges and what the sessions count.
-  Actions actions_;       // Of the present Step.
+  CoreStats counters_;  // Stats() fills in the gauges and what the sessions count.
+  Actions actions_;     // Of the present Step.
   Sessions sessions_;
 };
 

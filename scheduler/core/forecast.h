@@ -1,6 +1,6 @@
 // scheduler/core/forecast.h: the least time in which a new request can get its first token, from
-// what was measured in the last 20 s: how fast sequences left the queue while others waited, and how
-// long steps took. It is a lower bound and no estimate: it takes the fastest second and the
+// what was measured in the last 20 s: how fast sequences left the queue while others waited, and
+// how long steps took. It is a lower bound and no estimate: it takes the fastest second and the
 // shortest step, so that a request is refused because of its deadline only if the deadline is
 // surely missed. Pure: time is an argument. Thread: not thread-safe; owned by the driver thread.
 #pragma once
@@ -64,7 +64,7 @@ class Forecast {
   bool waited_ = false;   // Since the last NoteWaiting.
   bool backlog_ = false;  // In the whole of the window so far.
   int32_t left_ = 0;
-  int32_t windows_ = 0;   // Consecutive ones with a backlog.
+  int32_t windows_ = 0;  // Consecutive ones with a backlog.
   RecentMax left_per_us_, steps_per_us_, full_steps_per_us_;
 };
 

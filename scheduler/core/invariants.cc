@@ -28,9 +28,8 @@ absl::Status SchedulerCore::Impl::CheckInvariants() const {
   size_t seated = 0;
   for (const auto& [id, group] : groups_) seated += group->running.size();
   if (running != 2 * seated) return Internal("{} sequences run, {} sit", running - seated, seated);
-  FATHOM_RETURN_IF_ERROR(admission_.CheckCounts(waiting_.first_time_requests(),
-                                                waiting_.first_time_tokens(),
-                                                static_cast<int64_t>(seated)));
+  FATHOM_RETURN_IF_ERROR(admission_.CheckCounts(
+      waiting_.first_time_requests(), waiting_.first_time_tokens(), static_cast<int64_t>(seated)));
   if (waiting != static_cast<size_t>(waiting_.size())) {
     return Internal("{} sequences wait, {} are in the queue", waiting, waiting_.size());
   }

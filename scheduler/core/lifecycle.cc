@@ -39,9 +39,8 @@ absl::Status SchedulerCore::Impl::CheckDeadline(const Record& record, int64_t de
   }
   const auto prompt = static_cast<int32_t>(record.prompt_ids.size());
   // Those of tenants that are held are passed, and so may be some that wait for blocks.
-  const int32_t ahead =
-      policy_->Ahead({.tenant = record.key.tenant, .priority = record.priority}) -
-      waiting_.held_size() - options_.overtakes_max;
+  const int32_t ahead = policy_->Ahead({.tenant = record.key.tenant, .priority = record.priority}) -
+                        waiting_.held_size() - options_.overtakes_max;
   const int64_t wait_us = forecast_.LeastWaitUs(std::max(ahead, 0), now_);
   const int64_t least_us =
       forecast_.LeastFirstTokenUs(std::max(ahead, 0), prompt / step_tokens, now_);
@@ -56,10 +55,12 @@ absl::Status SchedulerCore::Impl::CheckDeadline(const Record& record, int64_t de
                        "({} ms of it in the queue). {}",
                        record.key.request_id, deadline_us / 1000, std::max(ahead, 0),
                        least_us / 1000, wait_us / 1000,
-                       queue ? "Send it later, with a longer deadline or with a more urgent priority"
-                             : "Send it with a longer deadline or with a shorter prompt"),
+                       queue
+                           ? "Send it later, with a longer deadline or with a more urgent priority"
+                           : "Send it with a longer deadline or with a shorter prompt"),
       Reason::kDeadlineUnreachable, "deadline_ms",
-      queue ? JitteredRetryMs(late_ms, admission_.refused()[static_cast<size_t>(RefusedBy::kDeadline)])
+      queue ? JitteredRetryMs(late_ms,
+                              admission_.refused()[static_cast<size_t>(RefusedBy::kDeadline)])
             : 0);
 }
 

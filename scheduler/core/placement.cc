@@ -68,13 +68,13 @@ std::vector<Group*> Placement::GroupsInTurn() const {
 
 Placement::Choice Placement::NextFor(const Group& group, int32_t lane,
                                      int32_t overtakes_max) const {
-  const auto all = static_cast<int64_t>(group.running.size()) + waiting_.size() -
-                   waiting_.held_size();
+  const auto all =
+      static_cast<int64_t>(group.running.size()) + waiting_.size() - waiting_.held_size();
   const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
   if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return {};
   Choice choice;
-  choice.sequence = waiting_.First(
-      WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](Sequence& each) {
+  choice.sequence =
+      waiting_.First(WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](Sequence& each) {
         if (!FitsGroup(each.session->record, group.limits)) return WaitQueue::Verdict::kPass;
         if (HasRoom(group, each)) return WaitQueue::Verdict::kTake;
         if (each.seated_before || choice.overtaken.size() >= kOvertakenMax ||
@@ -89,8 +89,7 @@ Placement::Choice Placement::NextFor(const Group& group, int32_t lane,
 
 Sequence* Placement::FirstFor(const Group& group) const {
   return waiting_.First(
-      WaitQueue::Kind::Of(group.fingerprint, group.kind),
-      [&](const Sequence& each) {
+      WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](const Sequence& each) {
         return FitsGroup(each.session->record, group.limits) ? WaitQueue::Verdict::kTake
                                                              : WaitQueue::Verdict::kPass;
       });

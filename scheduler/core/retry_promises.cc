@@ -25,7 +25,7 @@ bool RetryPromises::Admits(const SessionKey& key, int64_t used, int64_t amount, 
     if (now >= promise->second.due_us && used + amount <= max) return true;
     others -= promise->second.amount;
   }
-  return used + others + amount <= max || used + amount <= max / 2;
+  return used + others + amount <= max || used + amount <= max / kOpenPart;
 }
 
 int64_t RetryPromises::Refuse(const SessionKey& key, int64_t amount, int64_t wait_us,
@@ -34,17 +34,19 @@ int64_t RetryPromises::Refuse(const SessionKey& key, int64_t amount, int64_t wai
   if (old != promises_.end() && now < old->second.due_us) {  // It came too early.
     return std::max(kRetryMinMs, (old->second.due_us - now) / 1000 + 1);
   }
-  TimeUs due_us = std::max(end_us_, now + wait_us);
+  // Places become free in bursts, so the first of a line comes somewhat later than the mean says.
+  const TimeUs first_us = now + wait_us + kBurstUs;
+  TimeUs due_us = std::max(end_us_, first_us);
   if (old != promises_.end()) {  // Those that were promised later places do not wait for it again.
     ++counts_.broken;
-    due_us = now + wait_us;
+    due_us = first_us;
     Drop(old);
   }
   due_us = std::min(due_us, now + kAheadMaxUs);
   // Clients that are refused at one time come back at different times, and never too early.
   const int64_t spread_us = std::min<int64_t>((due_us - now) / 8, 4'000'000) + 20'000;
-  const int64_t late_us = static_cast<int64_t>(ScrambledSalt(++refused_) %
-                                               static_cast<uint64_t>(spread_us));
+  const int64_t late_us =
+      static_cast<int64_t>(ScrambledSalt(++refused_) % static_cast<uint64_t>(spread_us));
   if (due_us < now + kAheadMaxUs && promises_.size() < kPromisesMax) {
     end_us_ = std::max(end_us_, due_us + hold_us);
     const TimeUs expires_us = due_us + spread_us + (due_us - now) / 8 + kGraceUs;

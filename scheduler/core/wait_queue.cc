@@ -176,8 +176,7 @@ void WaitQueue::Count(Sequence& sequence, bool first_time, int32_t sign) {
   first_time_tokens_ += sign * sequence.session->prompt_tokens();
 }
 
-Sequence* WaitQueue::First(const Kind& kind,
-                           const std::function<Verdict(Sequence&)>& judge) const {
+Sequence* WaitQueue::First(const Kind& kind, const std::function<Verdict(Sequence&)>& judge) const {
   static const Heads kNone;
   const auto heads = [&](const std::string& name) {
     const auto line = lines_.find(name);

@@ -138,11 +138,12 @@ std::vector<Event> EachKind() {
           TenantsChanged{{.prefill_cost = 3,
                           .decode_cost = 5,
                           .defaults = {.weight = 7, .queued_max = 2},
-                          .tenants = {{"a", {.weight = 2,
-                                             .running_max = 3,
-                                             .queued_max = 4,
-                                             .queued_tokens_max = 5,
-                                             .tokens_per_minute = 6}}}}}};
+                          .tenants = {{"a",
+                                       {.weight = 2,
+                                        .running_max = 3,
+                                        .queued_max = 4,
+                                        .queued_tokens_max = 5,
+                                        .tokens_per_minute = 6}}}}}};
 }
 
 struct Small {

@@ -41,7 +41,7 @@ class Fair final : public Policy {
 
   using Waiting = std::pair<TimeUs, uint64_t>;  // Aged arrival and number.
   struct Tenant {
-    int64_t computed = 0;                 // Of `generation`; else 0.
+    int64_t computed = 0;  // Of `generation`; else 0.
     uint64_t generation = 0;
     int64_t expected = 0;                 // The sum of `running`.
     std::map<uint64_t, int64_t> running;  // Sequence number to the cost of what it asks for.
@@ -108,8 +108,7 @@ void Fair::Forget() {
     ++generation_;
     return;
   }
-  while (!idle_.empty() &&
-         (idle_.begin()->first <= LeastPlace() || idle_.size() > kIdleMax)) {
+  while (!idle_.empty() && (idle_.begin()->first <= LeastPlace() || idle_.size() > kIdleMax)) {
     tenants_.erase(tenants_.find(idle_.begin()->second));
     idle_.erase(idle_.begin());
   }
