@@ -47,7 +47,8 @@ struct RequestOptions {
   Sampling sampling;
   Stop stop;
   Output output;
-  int64_t deadline_ms = 0;  // 0: none. Counted from when the router receives the request.
+  int64_t deadline_ms = 0;          // 0: none. Counted from when the router receives the request.
+  std::optional<int32_t> priority;  // Smaller is more urgent; absent: 0.
 };
 
 struct GenerateRequest : RequestOptions {

@@ -12,7 +12,8 @@ namespace fathom {
 // not know.
 inline constexpr uint32_t kProtocolMin = 1;
 inline constexpr uint32_t kProtocolMax = 2;
-// What version 2 added: ExplainAsk, and the trace context of a request in Submit and Admit.
+// What version 2 added: ExplainAsk, the trace context of a request in Submit and Admit, the
+// priority of a record, and swap space (only workers of this version say that they have some).
 inline constexpr uint32_t kProtocol2 = 2;
 
 // The longest message on any stream, in both directions.

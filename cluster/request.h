@@ -151,6 +151,8 @@ struct Usage {
   int32_t prompt_tokens = 0;
   int32_t completion_tokens = 0;
   int32_t cached_tokens = 0;
+  int32_t drafted_tokens = 0;         // Drafts that were checked for the sequence.
+  int32_t accepted_draft_tokens = 0;  // Those of them that are tokens of the record.
   bool operator==(const Usage&) const = default;
 };
 

@@ -25,12 +25,15 @@ void FinishToWire(const FrameFinish& from, pb::Finish* to) {
   to->mutable_usage()->set_prompt_tokens(from.usage.prompt_tokens);
   to->mutable_usage()->set_completion_tokens(from.usage.completion_tokens);
   to->mutable_usage()->set_cached_tokens(from.usage.cached_tokens);
+  to->mutable_usage()->set_drafted_tokens(from.usage.drafted_tokens);
+  to->mutable_usage()->set_accepted_draft_tokens(from.usage.accepted_draft_tokens);
 }
 
 FrameFinish FinishFromWire(const pb::Finish& from) {
-  return {FinishReasonFromWire(from.reason()),
-          {from.usage().prompt_tokens(), from.usage().completion_tokens(),
-           from.usage().cached_tokens()}};
+  return {
+      FinishReasonFromWire(from.reason()),
+      {from.usage().prompt_tokens(), from.usage().completion_tokens(), from.usage().cached_tokens(),
+       from.usage().drafted_tokens(), from.usage().accepted_draft_tokens()}};
 }
 
 void FrameToWire(const Frame& from, pb::Frame* to) {

@@ -94,6 +94,8 @@ constexpr ReasonRow kReasons[] = {
      "a worker met a token id beyond the vocabulary"},
     {Reason::kBlockOutOfRange, "BLOCK_OUT_OF_RANGE", Code::kInternal, kNoOther,
      "a worker met a KV block beyond its pool"},
+    {Reason::kEndsWorkers, "ENDS_WORKERS", Code::kInternal, kNoOther,
+     "workers died each time that they computed the request, at last with this request alone"},
     {Reason::kFailedBefore, "FAILED_BEFORE", Code::kInternal, kNoOther,
      "the request failed under an earlier scheduler"},
     {Reason::kInternal, "INTERNAL", Code::kInternal, kNoOther,

@@ -65,6 +65,7 @@ enum class Reason {
   kNonFiniteLogits,
   kTokenOutOfRange,
   kBlockOutOfRange,
+  kEndsWorkers,
   kFailedBefore,
   kInternal,
 };

@@ -249,6 +249,7 @@ void Driver::Refuse(PeerId peer, const absl::Status& status, TimeUs now) {
 
 void Driver::StepCore(Event event, TimeUs now) {
   metrics_stale_ = true;
+  ring_.Note(event, now);
   if (recorder_ != nullptr) recorder_->Record(event, now);
   Carry(core_.Step(std::move(event), now), now);
 }
@@ -261,7 +262,12 @@ void Driver::Carry(Actions actions, TimeUs now) {
     metrics_.ObservePlan(out.plan);
     transport_.Send(ranks, out.plan);
   }
-  for (auto& [router, accepted] : actions.accepted) transport_.Send(router, std::move(accepted));
+  for (auto& [router, accepted] : actions.accepted) {
+    const auto to = routers_.find(router);
+    const bool old = to != routers_.end() && CommonProtocol(to->second.hello) < kProtocol2;
+    if (old && accepted.record) accepted.record->priority = 0;
+    transport_.Send(router, std::move(accepted));
+  }
   for (auto& [router, refused] : actions.refused) transport_.Send(router, std::move(refused));
   SendFrames(std::move(actions.frames));
   for (const std::string& line : actions.log) LogWarn("{}", line);

@@ -20,6 +20,7 @@
 #include "scheduler/driver_metrics.h"
 #include "scheduler/membership/worker_group.h"
 #include "scheduler/recorder/event_recorder.h"
+#include "scheduler/recorder/event_ring.h"
 #include "scheduler/stats_line.h"
 #include "scheduler/term_store.h"
 #include "scheduler/transport/transport.h"
@@ -65,6 +66,8 @@ class Driver {
   absl::Status Ready() const;
   // Whether the driver's thread turns. Any thread.
   const LoopWatch& loop() const { return loop_; }
+  // The last events of the core.
+  const EventRing& events() const { return ring_; }
 
  private:
   struct Router {
@@ -115,6 +118,7 @@ class Driver {
   TermStore& terms_;
   DriverMetrics& metrics_;
   EventRecorder* const recorder_;  // nullptr: recording is off.
+  EventRing ring_;
   SchedulerCore core_;
   WorkerGroups groups_;
   TermId term_;

@@ -47,6 +47,11 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
             "Answers that went on with another device kind or tensor parallelism of their model.");
   model_changes_ = total("model_changes_total",
                          "Answers that ended with MODEL_CHANGED: only other models were served.");
+  poisoned_ = total("requests_poisoned_total",
+                    "Sequences that failed because workers died each time they computed them.");
+  draft_rows_ = total("draft_rows_total", "Decode rows with drafts.");
+  drafted_ = total("draft_tokens_total", "Drafts checked by speculative decoding.");
+  accepted_drafts_ = total("accepted_draft_tokens_total", "Drafts that were kept.");
   finished_ = total("requests_finished_total", "Sequences that ended.");
   failed_ = total("requests_failed_total", "Sequences that failed.");
   refused_ = total("requests_refused_total", "Submits refused.");
@@ -66,6 +71,7 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   step_seconds_ = metrics->AddHistogram("step_seconds", "From a plan's sending to its result.",
                                         LatencyBucketsSeconds());
   AddLimitMetrics(metrics);
+  AddSwap(metrics);
   AddRankFamilies(metrics);
 }
 
@@ -89,6 +95,18 @@ void DriverMetrics::AddLimitMetrics(Metrics* metrics) {
   retries_broken_ = retries("refused");
   overtakes_ = {metrics->AddCounter("overtakes_total",
                                     "Admissions before a sequence that waits for blocks.")};
+}
+
+void DriverMetrics::AddSwap(Metrics* metrics) {
+  const auto total = [&](const char* name, const char* help) {
+    return Total{metrics->AddCounter(name, help)};
+  };
+  swap_blocks_ =
+      metrics->AddGauge("swap_blocks", "Blocks of swap space of the groups that take work.");
+  swap_blocks_used_ = metrics->AddGauge("swap_blocks_used", "Blocks of swap space with KV.");
+  swaps_ = total("swaps_total", "Preempted sequences whose KV went to the swap space.");
+  swapped_out_ = total("swapped_out_blocks_total", "Blocks copied to the swap space.");
+  swapped_in_ = total("swapped_in_blocks_total", "Blocks copied back from the swap space.");
 }
 
 void DriverMetrics::AddRankFamilies(Metrics* metrics) {
@@ -178,6 +196,15 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
   dropped_.Follow(core.tokens_dropped_total);
   kind_changes_.Follow(core.kind_changes_total);
   model_changes_.Follow(core.model_changes_total);
+  poisoned_.Follow(core.poisoned_total);
+  swap_blocks_.Set(core.swap_blocks_total);
+  swap_blocks_used_.Set(core.swap_blocks_used);
+  swaps_.Follow(core.swaps_total);
+  swapped_out_.Follow(core.swapped_out_blocks_total);
+  swapped_in_.Follow(core.swapped_in_blocks_total);
+  draft_rows_.Follow(core.draft_rows_total);
+  drafted_.Follow(core.drafted_tokens_total);
+  accepted_drafts_.Follow(core.accepted_draft_tokens_total);
   finished_.Follow(core.finished_total);
   failed_.Follow(core.failed_total);
   refused_.Follow(core.refused_total);

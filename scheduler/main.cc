@@ -2,6 +2,7 @@
 // file only connects the parts.
 #include <thread>
 
+#include "common/check.h"
 #include "common/flags.h"
 #include "common/host_limits.h"
 #include "common/log.h"
@@ -152,7 +153,6 @@ int Main(int argc, char** argv) {
   if (const auto status = CheckHostLimits(kNeeds, TakeHostLimits()); !status.ok()) {
     return EndServer(kExitResources, status);
   }
-
   DriverOptions& options = settings.driver;
   SetUnits(&settings);
 
@@ -189,6 +189,7 @@ int Main(int argc, char** argv) {
   if (!transport.ok()) return EndServer(kExitUnavailable, transport.status());
   Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics,
                 recorder.get());
+  driver.events().DumpOnFailedCheck();
   // The first table is taken before the first request, and nothing else fills the inbox yet.
   if (!settings.tenant_limits.empty() && !driver.SetTenants(*std::move(table))) {
     return EndServer(kExitUnavailable);
@@ -205,6 +206,7 @@ int Main(int argc, char** argv) {
   const absl::Status end = driver.Run();
   over = true;
   signals.join();
+  SetCheckFailedHook(nullptr, nullptr);
   if (!end.ok()) return EndServer(kExitUnavailable, end);
   return EndServer();
 }

@@ -48,7 +48,9 @@ absl::Status CheckNames(const PublicRequest& request, const ModelFacts& facts) {
             request.model, facts.name),
         Reason::kModelNotFound, "model");
   }
-  return CheckField(Field::kDeadlineMs, static_cast<double>(request.deadline_ms), context);
+  FATHOM_RETURN_IF_ERROR(
+      CheckField(Field::kDeadlineMs, static_cast<double>(request.deadline_ms), context));
+  return CheckOptional(Field::kPriority, request.priority, facts);
 }
 
 absl::Status CheckSampling(const PublicSampling& sampling, const ModelFacts& facts) {
@@ -261,6 +263,7 @@ absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<
   record.model = facts.name;
   record.seed = identity.seed;
   record.prompt_ids = std::move(prompt_ids);
+  record.priority = request.priority.value_or(0);
   record.request.sampling = ResolveSampling(request.sampling, facts.defaults);
   FATHOM_RETURN_IF_ERROR(CheckBiases(record.request.sampling, request.sampling, facts));
   StopParams& stop = record.request.stop;

@@ -10,10 +10,39 @@
 
 namespace fathom::scheduler {
 
+static absl::Status CheckSwapped(const Group& group) {
+  std::set<BlockId> held;
+  for (const auto& [number, sequence] : group.swapped) {
+    if (sequence->number != number || !sequence->swapped || sequence->swapped->group != group.id ||
+        !std::holds_alternative<WaitingState>(sequence->state)) {
+      return Internal("group {}: its swap space has KV of sequence {}, which does not wait for it",
+                      group.id.value, number);
+    }
+    const SwappedKv& swapped = *sequence->swapped;
+    for (const BlockId block : swapped.blocks) {
+      if (!held.insert(block).second || group.swap_space.references(block) != 1) {
+        return Internal("group {}: block {} of the swap space twice", group.id.value, block.value);
+      }
+    }
+    const auto room = static_cast<int64_t>(swapped.blocks.size()) * group.limits.block_tokens;
+    if (swapped.tokens < 1 || swapped.tokens > room) {
+      return Internal("group {}: {} tokens of sequence {} in swap space for {}", group.id.value,
+                      swapped.tokens, number, room);
+    }
+  }
+  if (std::ssize(held) != group.swap_space.used_blocks()) {
+    return Internal("group {}: {} blocks of swap space used, {} counted", group.id.value,
+                    held.size(), group.swap_space.used_blocks());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SchedulerCore::Impl::CheckInvariants() const {
   size_t running = 0, waiting = 0;
   for (const auto& [id, group] : groups_) {
     FATHOM_RETURN_IF_ERROR(CheckGroup(*group));
+    FATHOM_RETURN_IF_ERROR(CheckSuspects(*group));
+    FATHOM_RETURN_IF_ERROR(CheckSwapped(*group));
     running += group->running.size();
   }
   FATHOM_RETURN_IF_ERROR(waiting_.Check());

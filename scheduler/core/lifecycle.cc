@@ -17,7 +17,8 @@ SequenceFacts SchedulerCore::Impl::FactsOf(const Sequence& sequence) const {
           .resumed = sequence.seated_before,
           .prompt_tokens = sequence.session->prompt_tokens(),
           .max_tokens = sequence.session->record.request.stop.max_tokens,
-          .generated_tokens = static_cast<int32_t>(sequence.record().ids.size())};
+          .generated_tokens = static_cast<int32_t>(sequence.record().ids.size()),
+          .preemptions = sequence.preemptions};
 }
 
 Group* SchedulerCore::Impl::FindGroup(GroupId id) {
@@ -141,6 +142,7 @@ std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, int32_t lane, Seq
   FATHOM_CHECK(reservation.has_value(), "sequence {} was seated without room", sequence.number);
   running.blocks = std::move(reservation->blocks);
   running.planned_tokens = running.reused_tokens = reservation->computed_tokens;
+  SwapIn(group, sequence, running, &reservation->copies);
   if (sequence.seated_before || running.next_position > 0) {
     counters_.replayed_tokens_total +=
         static_cast<uint64_t>(running.known_tokens - running.reused_tokens);
@@ -184,6 +186,7 @@ void SchedulerCore::Impl::Withdraw(Sequence& sequence, StayEnd why) {
   }
   if (sequence.running() != nullptr) Vacate(sequence);
   if (std::holds_alternative<WaitingState>(sequence.state)) Dequeue(sequence, false);
+  DropSwapped(sequence);
   sequence.stamps.Leave(now_, why);
 }
 

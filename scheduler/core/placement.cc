@@ -76,6 +76,12 @@ Placement::Choice Placement::NextFor(const Group& group, int32_t lane,
   choice.sequence =
       waiting_.First(WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](Sequence& each) {
         if (!FitsGroup(each.session->record, group.limits)) return WaitQueue::Verdict::kPass;
+        // The record gets the tokens of the steps that were in flight at the swap; then it knows
+        // which of the swapped KV is that of its tokens.
+        if (each.swapped && each.swapped->group == group.id &&
+            !group.HasResultsBefore(each.swapped->settled_at)) {
+          return WaitQueue::Verdict::kStop;
+        }
         if (HasRoom(group, each)) return WaitQueue::Verdict::kTake;
         if (each.seated_before || choice.overtaken.size() >= kOvertakenMax ||
             std::get<WaitingState>(each.state).overtakes >= overtakes_max) {

@@ -44,10 +44,12 @@ void SchedulerCore::Impl::On(const GroupLost& event) {
 
 void SchedulerCore::Impl::LoseGroup(GroupId id) {
   Group& group = *FindGroup(id);
+  NoteDeath(group);
   while (!group.running.empty()) {
     ++counters_.failovers_total;
     Interrupt(*group.running.begin()->second, StayEnd::kGroupLost);
   }
+  while (!group.swapped.empty()) DropSwapped(*group.swapped.begin()->second);
   waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
   groups_.erase(id);
   forecast_.Reset(now_);
@@ -67,6 +69,9 @@ void SchedulerCore::Impl::On(const StepDone& event) {
   const FlightStep flight = std::move(group->in_flight.front());
   group->in_flight.pop_front();
   ++counters_.steps_total;
+  group->swap_cost.Note(flight, result.timings);
+  const int64_t step_us = now_ - std::max(flight.planned_us, std::exchange(group->result_us, now_));
+  LearnSpeed(*group, flight, result, step_us);
   int64_t rows = 0;
   for (const FlightRow& row : flight.rows) {
     rows += row.tokens;
@@ -75,12 +80,25 @@ void SchedulerCore::Impl::On(const StepDone& event) {
     counters_.prompt_tokens_total += static_cast<uint64_t>(row.tokens);
     EndChunk(row);
   }
-  forecast_.NoteStep(2 * rows >= group->limits.step_tokens,
-                     now_ - std::max(flight.planned_us, group->result_us), now_);
-  group->result_us = now_;
+  forecast_.NoteStep(2 * rows >= group->limits.step_tokens, step_us, now_);
   for (const ResultRow& row : result.rows) {
     ApplyRow(*group, flight.rows[static_cast<size_t>(row.row)], row);
   }
+}
+
+// Only steps of decode rows tell what drafts gain; prompts make a step long in any case.
+void SchedulerCore::Impl::LearnSpeed(Group& group, const FlightStep& flight,
+                                     const StepResult& result, int64_t step_us) {
+  if (group.limits.draft_max == 0) return;
+  for (const FlightRow& row : flight.rows) {
+    if (row.prefill) return;
+  }
+  int32_t tokens = 0;
+  for (const ResultRow& row : result.rows) tokens += static_cast<int32_t>(row.ids.size());
+  group.speculation.Learn({.rows = static_cast<int32_t>(flight.rows.size()),
+                           .drafts = flight.drafts,
+                           .us = step_us,
+                           .tokens = tokens});
 }
 
 // The chunks of an earlier stay in a slot ended with that stay.
@@ -89,7 +107,9 @@ void SchedulerCore::Impl::EndChunk(const FlightRow& flight) {
   if (session == nullptr) return;
   Sequence& sequence = session->sequences[static_cast<size_t>(flight.sequence)];
   const RunningState* running = sequence.running();
-  if (running != nullptr && running->seat == flight.seat) sequence.stamps.EndChunk(now_);
+  if (running == nullptr || running->seat != flight.seat) return;
+  sequence.stamps.EndChunk(now_);
+  NoteChunk(flight, sequence);
 }
 
 void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
@@ -104,7 +124,7 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
   if (row.fault != RowFault::kNone) {
     const RunningState* running = sequence->running();
     // A fault of an earlier stay in a slot is ignored: the sequence is computed again.
-    if (running == nullptr || running->seat != flight.seat) return;
+    if (running == nullptr || running->seat != flight.seat) return DropSwapped(*sequence);
     return sessions_.Fail(
         *sequence,
         WithReason(Internal("request {}: the worker reports {} at token {}; no token is sent for "
@@ -115,15 +135,40 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
                                                      : row.fault_detail),
                    ReasonOf(row.fault)));
   }
+  if (!row.ids.empty()) NoteProgress(*sequence);
   if (row.prompt_logprobs) {
     sessions_.AppendPromptLogprobs(*sequence, *row.prompt_logprobs, group.fingerprint, group.kind);
   }
+  CountDrafts(flight, row, *sequence);
   for (size_t i = 0; i < row.ids.size() && !sequence->finished(); ++i) {
     const bool next = sessions_.AppendToken(
         *sequence, row.position + static_cast<int32_t>(i), row.ids[i],
         row.logprobs.empty() ? nullptr : &row.logprobs[i], group.fingerprint, group.kind);
     ++(next ? counters_.generation_tokens_total : counters_.tokens_dropped_total);
   }
+}
+
+// The plan counted one token of the row; the kept drafts come to it.
+void SchedulerCore::Impl::CountDrafts(const FlightRow& flight, const ResultRow& row,
+                                      Sequence& sequence) {
+  if (row.drafted == 0) return;
+  const StopParams& stop = sequence.session->record.request.stop;
+  const auto ends = [](const std::vector<TokenId>& ids, TokenId id) {
+    return std::ranges::find(ids, id) != ids.end();
+  };
+  int32_t kept = 0;  // Drafts after the token that ends the sequence are no tokens of the record.
+  for (size_t i = 0; i + 1 < row.ids.size(); ++i, ++kept) {
+    if (ends(stop.end_token_ids, row.ids[i]) || ends(stop.stop_token_ids, row.ids[i])) break;
+  }
+  sequence.drafted_tokens += row.drafted;
+  sequence.accepted_draft_tokens += kept;
+  ++counters_.draft_rows_total;
+  counters_.drafted_tokens_total += static_cast<uint64_t>(row.drafted);
+  counters_.accepted_draft_tokens_total += static_cast<uint64_t>(kept);
+  RunningState* running = sequence.running();
+  if (running == nullptr || running->seat != flight.seat) return;
+  running->planned_tokens += kept;
+  running->next_position += kept;
 }
 
 // Whether the tokens of a row may belong to the record. Those of the sequence's present stay in a

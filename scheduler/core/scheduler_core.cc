@@ -119,6 +119,8 @@ CoreStats SchedulerCore::Impl::Stats() const {
     stats.requests_running += static_cast<int32_t>(group->running.size());
     stats.blocks_total += group->kv.pool().total_blocks();
     stats.blocks_used += group->kv.pool().used_blocks();
+    stats.swap_blocks_total += group->swap_space.total_blocks();
+    stats.swap_blocks_used += group->swap_space.used_blocks();
   }
   return stats;
 }

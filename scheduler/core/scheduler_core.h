@@ -47,13 +47,23 @@ struct CoreStats : SessionStats {
   uint64_t step_rows_total = 0;
   uint64_t prompt_tokens_total = 0;      // Computed in prefill chunks.
   uint64_t generation_tokens_total = 0;  // Added to records.
-  uint64_t preemptions_total = 0;        // Because no block was free.
-  uint64_t tokens_dropped_total = 0;     // Computed, and added to no record.
-  uint64_t failovers_total = 0;          // Sequences whose group was lost while they were in it.
+  int32_t swap_blocks_total = 0;         // Over live groups.
+  int32_t swap_blocks_used = 0;
+  uint64_t preemptions_total = 0;  // Because no block was free.
+  uint64_t swaps_total = 0;        // Preempted sequences whose KV went to the swap space.
+  uint64_t swapped_out_blocks_total = 0;
+  uint64_t swapped_in_blocks_total = 0;
+  uint64_t tokens_dropped_total = 0;  // Computed, and added to no record.
+  uint64_t failovers_total = 0;       // Sequences whose group was lost while they were in it.
   // Tokens of sequences that got a slot again, or came with tokens: they are computed again.
   uint64_t replayed_tokens_total = 0;
   uint64_t model_changes_total = 0;  // Answers that ended: their model was gone.
-  uint64_t overtakes_total = 0;      // Admissions before a sequence that waits for blocks.
+  uint64_t poisoned_total = 0;       // Sequences that failed because groups died of them.
+  // Of speculative decoding, in rows whose tokens belong to a record.
+  uint64_t draft_rows_total = 0;  // Rows with drafts.
+  uint64_t drafted_tokens_total = 0;
+  uint64_t accepted_draft_tokens_total = 0;
+  uint64_t overtakes_total = 0;  // Admissions before a sequence that waits for blocks.
   std::array<uint64_t, kRefusedBy> refused_by = {};  // By RefusedBy; adds up to refused_total.
   // Refused requests that came back after their delay and were admitted, or refused again.
   uint64_t retries_kept_total = 0, retries_broken_total = 0;

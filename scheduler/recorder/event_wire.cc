@@ -81,6 +81,8 @@ struct EventWriter {
     limits->set_mixed_step_tokens(event.limits.mixed_step_tokens);
     limits->set_lanes(event.limits.lanes);
     limits->set_protocol(event.limits.protocol);
+    limits->set_host_blocks(event.limits.host_blocks);
+    limits->set_draft_max(event.limits.draft_max);
     up->set_fingerprint(event.fingerprint);
     ToWire(event.kind, up->mutable_kind());
   }
@@ -135,7 +137,9 @@ absl::StatusOr<Event> GroupUpFromWire(const pb::GroupUp& from) {
                .plans_in_flight = from.limits().plans_in_flight(),
                .mixed_step_tokens = from.limits().mixed_step_tokens(),
                .lanes = std::max(from.limits().lanes(), 1),
-               .protocol = std::max(from.limits().protocol(), kProtocolMin)};
+               .protocol = std::max(from.limits().protocol(), kProtocolMin),
+               .host_blocks = std::max(from.limits().host_blocks(), 0),
+               .draft_max = from.limits().draft_max()};
   if (up.limits.blocks < 1 || up.limits.block_tokens < 1 || up.limits.slots < 1 ||
       up.limits.step_tokens < 1 || up.limits.plans_in_flight < 1) {
     return Invalid(

@@ -58,6 +58,14 @@ struct RunningState {
   bool decoding() const { return planned_tokens >= known_tokens; }
 };
 
+// The KV of a waiting sequence in the swap space of a group.
+struct SwappedKv {
+  GroupId group;
+  std::vector<BlockId> blocks;  // Of the swap space, in the order of the tokens.
+  int32_t tokens = 0;           // The KV of so many first tokens is in the blocks.
+  StepId settled_at;            // The first step that was planned after the swap.
+};
+
 // In no slot and in no queue. The record is kept.
 struct SuspendedState {};
 
@@ -76,10 +84,20 @@ struct Sequence {
   int32_t index = 0;    // In session->record.sequences.
   uint64_t number = 0;  // Unique in the core's life.
   SequenceState state;
-  bool seated_before = false;  // Had a slot, here or under another leader.
+  std::optional<SwappedKv> swapped;  // Only while it waits.
+  bool seated_before = false;        // Had a slot, here or under another leader.
+  int32_t preemptions = 0;           // Times that it lost its slot because blocks ran out.
+  // ---- Whether it ends the workers that compute it (scheduler/core/poison.cc).
+  // Groups that were lost with a step of it in flight, since its last progress.
+  int32_t deaths = 0;
+  int32_t furthest_tokens = 0;  // The furthest end of a chunk of its prefills that was computed.
+  // ---- Speculative decoding.
+  int32_t drafted_tokens = 0;  // As in Usage; counted here, not under earlier leaders.
+  int32_t accepted_draft_tokens = 0;
   Stamps stamps;
 
   bool finished() const { return std::holds_alternative<FinishedState>(state); }
+  bool suspect() const { return deaths >= 2; }
   bool suspended() const { return std::holds_alternative<SuspendedState>(state); }
   RunningState* running() { return std::get_if<RunningState>(&state); }
   const RunningState* running() const { return std::get_if<RunningState>(&state); }

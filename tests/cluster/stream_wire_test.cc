@@ -71,7 +71,9 @@ Hello MakeHello() {
                   .machine = "machine",
                   .shared_memory = "shm",
                   .startup = {{StartPhase::kProcess, 5, 0}, {StartPhase::kWeights, 9, 1 << 20}},
-                  .age_us = 10};
+                  .age_us = 10,
+                  .proposer = "ngram of 2 to 4 tokens"};
+  hello.worker->limits.draft_max = 4;
   return hello;
 }
 

@@ -123,9 +123,11 @@ std::vector<Event> EachKind() {
   limits.mixed_step_tokens = 5;
   limits.lanes = 2;
   limits.protocol = kProtocol2;
+  limits.draft_max = 3;
   StepResult result{.term = TermId{1}, .epoch = EpochId{1}, .step = StepId{0}, .collectives = 9};
-  result.rows = {{.row = 0, .sequence = 1, .position = 2, .ids = {4}, .logprobs = {{4, -0.5f}}},
-                 {.row = 1, .fault = RowFault::kNonFiniteLogits, .fault_detail = "layer 3"}};
+  result.rows = {
+      {.row = 0, .sequence = 1, .position = 2, .ids = {4}, .logprobs = {{4, -0.5f}}, .drafted = 2},
+      {.row = 1, .fault = RowFault::kNonFiniteLogits, .fault_detail = "layer 3"}};
   return {harness.UpEvent(limits),
           Routed<Submit>{kRouter, submit},
           Routed<Submit>{kRouter, {.attempt = AttemptId{8}, .key = {"", "b"}}},
@@ -177,6 +179,7 @@ TEST(Recorder, EachKindOfEventComesBackAsItWas) {
   EXPECT_EQ(up.limits.mixed_step_tokens, 5);
   EXPECT_EQ(up.limits.lanes, 2);
   EXPECT_EQ(up.limits.protocol, kProtocol2);
+  EXPECT_EQ(up.limits.draft_max, 3);
   EXPECT_EQ(up.limits.blocks, CoreHarness::Limits().blocks);
   for (const size_t i : {1, 2}) {
     EXPECT_EQ(std::get<Routed<Submit>>(back.events[i].event).message,

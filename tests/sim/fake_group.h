@@ -22,6 +22,7 @@ class FakeGroup {
   absl::StatusOr<StepResult> Execute(const StepPlan& plan);
 
   int64_t rows_most() const { return rows_most_; }
+  int64_t drafts_kept() const { return drafts_kept_; }
 
  private:
   struct Slot {
@@ -37,6 +38,7 @@ class FakeGroup {
     bool sampled = false;
   };
 
+  absl::Status Copy(const BlockCopy& copy);
   absl::Status Release(SlotId id);
   absl::Status TakeAdmit(const Admit& admit);
   absl::Status TakeExtend(const scheduler::GroupLimits& limits, const Extend& extend);
@@ -44,13 +46,17 @@ class FakeGroup {
   absl::StatusOr<uint64_t*> Cell(Slot& slot, int32_t index);
   absl::Status Compute(Slot& slot, int32_t count, ResultRow* row);
   absl::Status Sample(Slot& slot, StepId step, ResultRow* row);
+  // Checks `count` drafts, of which some are right.
+  absl::Status Check(Slot& slot, StepId step, int32_t count, ResultRow* row);
 
   const scheduler::GroupUp up_;
   std::map<SlotId, Slot> slots_;
   std::map<BlockId, SlotId> owners_;
   std::vector<uint64_t> kv_;
+  std::vector<uint64_t> swap_space_;
   StepId next_step_;
   int64_t rows_most_ = 0;
+  int64_t drafts_kept_ = 0;
 };
 
 }  // namespace fathom::sim

@@ -82,8 +82,8 @@ void World::Submit(size_t index, bool key_only) {
     submit.deadline_us = std::max<int64_t>(1, listener.deadline_at_us - now_);
   }
   Send(static_cast<uint64_t>(listener.router.value) * 2 + 1,
-       [this, term = term_, router = listener.router, submit = std::move(submit)] {
-         if (term == term_) Feed(scheduler::Routed<fathom::Submit>{router, submit});
+       [this, term = term_, router = listener.router, submit = std::move(submit)]() mutable {
+         if (term == term_) Feed(scheduler::Routed<fathom::Submit>{router, std::move(submit)});
        });
   if (listener.hang_up_at == 0u) {
     listener.hang_up_at.reset();
@@ -140,7 +140,8 @@ void World::OnRefused(const scheduler::Routed<Refused>& out) {
       if (!listeners_[index].attached && !listeners_[index].over) Submit(index, false);
     });
   } else if (refused.status.code() == absl::StatusCode::kResourceExhausted) {
-    Reattach(index, 500'000 + static_cast<TimeUs>(Draw(1'000'000)));
+    Reattach(index, options_.retry_us +
+                        static_cast<TimeUs>(Draw(2 * static_cast<uint64_t>(options_.retry_us))));
   } else {
     const bool too_long = specs_[listener->spec].too_long && reason == "CONTEXT_LENGTH_EXCEEDED";
     // Two clients continued with tokens of different kinds of groups; both cannot be right.

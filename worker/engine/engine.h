@@ -4,15 +4,21 @@
 // with empty slots. Every rank executes the same plans. The ranks of the last stage have the same
 // logits and therefore sample the same tokens; only the first of them, the answering rank
 // (common/group_shape.h), puts rows into its result.
+// Speculation: in a group that speculates the engine learns the tokens of each collected step, asks
+// the proposer of the device for drafts of the decode rows that the plan grants some, and keeps
+// those that are the samples. Every rank does so alike. Before a row with drafts it waits until all
+// earlier steps with samples of the slot are collected.
 // Errors: a Status means that the epoch must end: the plan is wrong, or a collective was aborted.
 // An error in one sequence only is a fault of its row.
 // Thread: the engine thread calls Submit. The thread that collects (worker/engine/device.h) calls
-// Collect, in the order of the Submits. The two share only the caller's SubmittedStep and
-// `faulted_`.
+// Collect, in the order of the Submits. The two share only the caller's SubmittedStep, `faulted_`
+// and what `mutex_` guards.
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -51,6 +57,13 @@ class Engine {
  private:
   absl::Status ApplyDeltas(const StepPlan& plan);
   absl::Status BeginChunks(const StepPlan& plan, SubmittedStep* step);
+  void PlaceChunks(SubmittedStep* step);
+  bool speculates() const { return seat_.limits.draft_max > 0; }
+  // Takes what Collect has learned. Waits for the steps that feed the plan's rows with drafts.
+  void TakeLearned(const StepPlan& plan);
+  // The drafts of each chunk of the plan.
+  absl::Status ProposeDrafts(const StepPlan& plan);
+  void Learn(StepId step, std::vector<LearnedSamples> samples);
   void ZeroBlocksOf(const Slot& slot);
 
   Device& device_;
@@ -62,6 +75,13 @@ class Engine {
   // when the slot is released, and then has the blocks zeroed: they may hold a NaN, which the next
   // sequence must not read.
   std::vector<std::atomic<bool>> faulted_;
+  // Of the current step, if the group speculates. One for each row that asks for drafts.
+  std::vector<DraftWork> drafts_;
+  std::vector<size_t> draft_chunks_;  // The chunk of each of them.
+  std::mutex mutex_;                  // Guards what follows.
+  std::condition_variable learned_more_;
+  std::vector<LearnedSamples> learned_;
+  uint64_t learned_steps_ = 0;  // Steps of the epoch whose samples were learned.
 };
 
 }  // namespace fathom::worker
