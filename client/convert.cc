@@ -239,6 +239,7 @@ RankStatus RankFromWire(const v1::RankStatus& from) {
   if (from.has_waits_for()) to.waits_for = from.waits_for();
   to.doing = from.doing();
   to.address = from.address();
+  to.card = from.card();
   return to;
 }
 

@@ -231,6 +231,7 @@ struct RankStatus {
   std::optional<int32_t> waits_for;
   std::string doing;    // The same in words.
   std::string address;  // host:port of the worker's own port; empty: not known.
+  std::string card;     // The GPU's name, as its driver gives it; empty on the CPU.
 };
 
 // The end of a part of a rank's start; times count from the begin of the group's start.

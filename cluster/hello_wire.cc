@@ -100,7 +100,6 @@ void SchedulerToWire(const SchedulerFacts& from, pb::SchedulerHello* to) {
   to->set_device_kind(from.cluster.device_kind);
   to->set_dtype(from.cluster.dtype);
   for (const GroupStart& start : from.cluster.starts) StartToWire(start, to->add_starts());
-  to->set_explains(from.explains);
 }
 
 SchedulerFacts SchedulerFromWire(const pb::SchedulerHello& from) {
@@ -115,8 +114,7 @@ SchedulerFacts SchedulerFromWire(const pb::SchedulerHello& from) {
                      .groups = from.groups(),
                      .vocab = from.vocab(),
                      .device_kind = from.device_kind(),
-                     .dtype = from.dtype()},
-                    from.explains()};
+                     .dtype = from.dtype()}};
   for (const pb::GroupStart& start : from.starts()) {
     to.cluster.starts.push_back(StartFromWire(start));
   }

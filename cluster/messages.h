@@ -91,7 +91,6 @@ struct SchedulerFacts {
   bool leader = false;
   TermId term;
   ClusterFacts cluster;
-  bool explains = false;  // Answers ExplainAsk, which an earlier build does not know.
   bool operator==(const SchedulerFacts&) const = default;
 };
 
@@ -113,6 +112,10 @@ struct Hello {
 // Whether the sender and this build have a version of the protocol in common.
 inline bool SpeaksProtocol(const Hello& hello) {
   return hello.protocol_min <= kProtocolMax && hello.protocol_max >= kProtocolMin;
+}
+// The version that both speak. REQUIRES: SpeaksProtocol(hello).
+inline uint32_t CommonProtocol(const Hello& hello) {
+  return hello.protocol_max < kProtocolMax ? hello.protocol_max : kProtocolMax;
 }
 
 struct Heartbeat {

@@ -38,6 +38,7 @@ struct Admit {
   int32_t computed_tokens = 0;  // Tokens that the given blocks already hold.
   std::vector<TokenId> ids;
   bool more = false;
+  std::string traceparent = {};  // As in Submit.
   bool operator==(const Admit&) const = default;
 };
 

@@ -6,9 +6,14 @@
 
 namespace fathom {
 
-// The versions that this build speaks. Two peers can talk if their ranges overlap.
+// The versions that this build speaks. Two peers can talk if their ranges overlap. They speak the
+// highest version that both know (CommonProtocol in messages.h), and a sender leaves out what that
+// version does not have, because the receiver refuses a request or a plan with a field that it does
+// not know.
 inline constexpr uint32_t kProtocolMin = 1;
-inline constexpr uint32_t kProtocolMax = 1;
+inline constexpr uint32_t kProtocolMax = 2;
+// What version 2 added: ExplainAsk, and the trace context of a request in Submit and Admit.
+inline constexpr uint32_t kProtocol2 = 2;
 
 // The longest message on any stream, in both directions.
 inline constexpr int32_t kClusterMessageBytesMax = 64 << 20;

@@ -22,6 +22,7 @@ struct RankReport {
   int64_t still_us = 0;      // Inside a step: the time without progress.
   int32_t waits_for = -1;    // The rank that this one waits for; -1: none.
   std::string address = {};  // host:port of the worker's own port, for tools.
+  std::string card = {};     // The GPU's name; empty on the CPU.
   bool operator==(const RankReport&) const = default;
 };
 inline constexpr size_t kRankReportsMax = 1024;  // The ranks that a scheduler tells about.

@@ -156,6 +156,7 @@ void ReportToWire(const RankReport& from, pb::RankReport* to) {
   to->set_still_us(from.still_us);
   to->set_waits_for(from.waits_for + 1);
   to->set_address(from.address);
+  to->set_card(from.card);
 }
 
 RankReport ReportFromWire(const pb::RankReport& from) {
@@ -169,7 +170,8 @@ RankReport ReportFromWire(const pb::RankReport& from) {
       .work = {static_cast<Activity>(from.activity()), from.layer() - 1, from.step_collectives()},
       .still_us = from.still_us(),
       .waits_for = from.waits_for() - 1,
-      .address = from.address()};
+      .address = from.address(),
+      .card = from.card()};
 }
 
 ClusterStats StatsFromWire(const pb::Stats& from) {

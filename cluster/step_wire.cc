@@ -90,6 +90,7 @@ static void ToWire(const Admit& from, pb::Admit* to) {
   to->set_computed_tokens(from.computed_tokens);
   CopyOut(from.ids, to->mutable_ids());
   to->set_more(from.more);
+  if (!from.traceparent.empty()) to->set_traceparent(from.traceparent);
 }
 
 absl::StatusOr<Admit> FromWire(const pb::Admit& from) {
@@ -110,6 +111,7 @@ absl::StatusOr<Admit> FromWire(const pb::Admit& from) {
   to.computed_tokens = from.computed_tokens();
   to.ids = CopyIn(from.ids());
   to.more = from.more();
+  to.traceparent = from.traceparent();
   return to;
 }
 

@@ -319,8 +319,7 @@ void Driver::SendHello(std::span<const PeerId> peers) {
   hello.role = Role::kScheduler;
   hello.build = options_.build;
   hello.term_seen = term_;
-  hello.scheduler =
-      SchedulerFacts{.leader = true, .term = term_, .cluster = groups_.facts(), .explains = true};
+  hello.scheduler = SchedulerFacts{.leader = true, .term = term_, .cluster = groups_.facts()};
   transport_.Send(peers, std::move(hello));
 }
 

@@ -50,7 +50,8 @@ void AddAcceptFlags(Flags& flags, AcceptFlags* o) {
   flags.Group("Floors");
   flags.Add("--model", &o->model, "Model folder or config.json: the floors are the plan's");
   flags.Add("--gpu", &o->gpu,
-            "Its card: " + GpuCardNames() + " (a cluster on the CPU: a small server's rates)");
+            "Its card: " + GpuCardNames() +
+                " (default: what the workers name; a cluster on the CPU: a small server's rates)");
   flags.Add("--read-tbs", &o->card.read_tbs, 0, 1e4, "In place of the card's bandwidth, 1e12 B/s");
   flags.Add("--matrix-tflops", &o->card.matrix_tflops, 0, 1e6, "In place of the card's bf16 rate");
   flags.Add("--tensor-parallel-size,-tp", &o->tp, 1, 64, "Ranks that share the work of a step");
@@ -64,8 +65,15 @@ void AddAcceptFlags(Flags& flags, AcceptFlags* o) {
   flags.Add("--json", &o->json, "Print the JSON object instead of the text");
 }
 
-absl::Status SetFloors(const AcceptFlags& o, const Model& model, int32_t input_len,
-                       int32_t output_len, LatencyLimits* limits) {
+// The card whose rates the floors use: that of --gpu, else the one that the workers compute on.
+// Null: neither is in the table.
+const GpuCard* CardOf(const AcceptFlags& o, const std::string& worker_card) {
+  return o.gpu.empty() ? GpuCardOfDevice(worker_card) : FindGpuCard(o.gpu);
+}
+
+// `worker_card`: the name of the workers' GPU; empty: they compute on CPUs.
+absl::Status SetFloors(const AcceptFlags& o, const Model& model, const std::string& worker_card,
+                       int32_t input_len, int32_t output_len, LatencyLimits* limits) {
   if (o.floor_ms > 0 || o.first_floor_ms > 0) {
     limits->step_floor_ms = o.floor_ms;
     limits->first_floor_ms =
@@ -75,13 +83,16 @@ absl::Status SetFloors(const AcceptFlags& o, const Model& model, int32_t input_l
   }
   if (o.model.empty()) return absl::OkStatus();
   const bool on_cpu = model.device == "cpu";
-  const GpuCard* const known = FindGpuCard(o.gpu);
+  const GpuCard* const known = CardOf(o, worker_card);
   const bool rates = o.card.read_tbs > 0 && o.card.matrix_tflops > 0;
+  if (known == nullptr && !o.gpu.empty()) {
+    return Invalid("--gpu '{}': not in the table of cards; it is one of {}", o.gpu, GpuCardNames());
+  }
   if (!on_cpu && known == nullptr && !rates) {
     return Invalid(
-        "--gpu '{}': the cluster computes on {}; name its card ({}), or give --read-tbs "
-        "and --matrix-tflops",
-        o.gpu, model.device, GpuCardNames());
+        "the cluster computes on {}, a card of which the rates are not known; give its --read-tbs "
+        "and --matrix-tflops, or name a similar one with --gpu ({})",
+        worker_card.empty() ? model.device : "'" + worker_card + "'", GpuCardNames());
   }
   CardLimits card = kPlainCpu;
   if (known != nullptr) card = {known->read_tbs, known->matrix_tflops};
@@ -168,7 +179,8 @@ int RunAccept(int argc, const char* const* argv) {
   if (!model.ok()) return NoCluster(model.status());
   // Before the load: a wrong flag ends at once.
   LatencyLimits limits = o.limits;
-  if (const auto set = SetFloors(o, *model, o.run.input_len, o.run.output_len, &limits);
+  const std::string card = status->ranks.empty() ? "" : status->ranks.front().card;
+  if (const auto set = SetFloors(o, *model, card, o.run.input_len, o.run.output_len, &limits);
       !set.ok()) {
     return Fail("accept", set);
   }
@@ -176,7 +188,7 @@ int RunAccept(int argc, const char* const* argv) {
   auto run = RunAcceptance(**client, o.run, clock);
   if (!run.ok()) return NoCluster(run.status());
   limits = o.limits;  // Again, for the lengths that the context allows.
-  if (const auto set = SetFloors(o, run->model, run->input_len, run->output_len, &limits);
+  if (const auto set = SetFloors(o, run->model, card, run->input_len, run->output_len, &limits);
       !set.ok()) {
     return Fail("accept", set);
   }

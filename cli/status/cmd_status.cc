@@ -27,7 +27,8 @@ Json RankJson(const RankStatus& rank) {
           {"still_ms", rank.still_ms},
           {"waits_for", rank.waits_for ? Json(*rank.waits_for) : Json(nullptr)},
           {"doing", rank.doing},
-          {"address", rank.address}};
+          {"address", rank.address},
+          {"card", rank.card}};
 }
 
 Json StartJson(const GroupTimeline& start) {

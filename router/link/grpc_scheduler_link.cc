@@ -223,7 +223,7 @@ void GrpcSchedulerLink::Impl::OnHello(RouteStream* stream, const Hello& hello) {
     LogInfo("scheduler of term {} leads: model {}, {} groups", facts.term.value,
             facts.cluster.model.empty() ? "not known yet" : facts.cluster.model,
             facts.cluster.groups);
-    events_->OnUp(up, facts);
+    events_->OnUp(up, facts, CommonProtocol(hello));
   } else if (same.value != 0) {
     events_->OnFacts(same, facts);
   } else {

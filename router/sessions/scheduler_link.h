@@ -30,7 +30,7 @@ class SchedulerLink {
   virtual void SendSuspend(StreamId stream, const Suspend& suspend) = 0;
   virtual void SendClose(StreamId stream, const Close& close) = 0;
   // False: `stream` does not lead to the leader any more, or too many bytes wait to be written.
-  // REQUIRES: the leader's facts have `explains`.
+  // REQUIRES: the leader speaks version 2 of the protocol.
   virtual bool SendExplain(StreamId stream, const ExplainAsk& ask) = 0;
   // Ends `stream`, because a message that came over it is invalid. OnDown and a new OnUp follow.
   virtual void Reset(StreamId stream) = 0;
@@ -41,8 +41,8 @@ class SchedulerEvents {
   virtual ~SchedulerEvents() = default;
 
   // A leader answers on a new stream. Each new stream has a higher id; a lower id than the last one
-  // is ignored.
-  virtual void OnUp(StreamId stream, const SchedulerFacts& facts) = 0;
+  // is ignored. `protocol` is the version that both ends speak.
+  virtual void OnUp(StreamId stream, const SchedulerFacts& facts, uint32_t protocol) = 0;
   // The facts of the same leader have changed.
   virtual void OnFacts(StreamId stream, const SchedulerFacts& facts) = 0;
   virtual void OnDown(StreamId stream) = 0;

@@ -172,19 +172,18 @@ void Sessions::Pump() {
 // False: the link has no room now, so the session waits again.
 bool Sessions::SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId stream) {
   uint64_t room_count = 0;
-  bool traces = false;
+  uint32_t protocol = 0;
   {
     std::lock_guard lock(mutex_);
     room_count = room_count_;
-    traces = explains_;
+    protocol = protocol_;
   }
   auto submit = session->BeginSubmit(stream, attempt, clock_->Now());
   if (!submit) {
     Forget(attempt);
     return true;
   }
-  if (!traces)
-    submit->traceparent.clear();  // An earlier build refuses a field that it does not know.
+  if (protocol < kProtocol2) submit->traceparent.clear();
   const bool sent = link_->SendSubmit(stream, *submit);
   if (!session->EndSubmit(attempt)) {  // The client left meanwhile.
     if (sent) link_->SendSuspend(stream, {attempt, session->key()});
@@ -210,7 +209,7 @@ void Sessions::Forget(AttemptId attempt) {
 
 // ---- From the scheduler ----
 
-void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts) {
+void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts, uint32_t protocol) {
   {
     std::lock_guard lock(mutex_);
     if (stream <= stream_) return;
@@ -219,7 +218,7 @@ void Sessions::OnUp(StreamId stream, const SchedulerFacts& facts) {
     room_ = true;
     term_ = facts.term;
     facts_ = facts.cluster;
-    explains_ = facts.explains;
+    protocol_ = protocol;
     NoteAbleLocked();
     by_attempt_.clear();
     waiting_.clear();

@@ -126,7 +126,7 @@ class Sessions final : public SchedulerEvents {
   };
   View view() const;
 
-  void OnUp(StreamId stream, const SchedulerFacts& facts) override;
+  void OnUp(StreamId stream, const SchedulerFacts& facts, uint32_t protocol) override;
   void OnFacts(StreamId stream, const SchedulerFacts& facts) override;
   void OnDown(StreamId stream) override;
   void OnWritable(StreamId stream) override;
@@ -221,7 +221,7 @@ class Sessions final : public SchedulerEvents {
   RequestLog log_;
   std::map<uint64_t, Ask> asks_;
   uint64_t next_ask_ = 1;
-  bool explains_ = false;  // The leader answers asks.
+  uint32_t protocol_ = 0;  // That the leader and this router speak.
   bool explains_ended_ = false;
 };
 

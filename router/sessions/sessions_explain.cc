@@ -46,7 +46,8 @@ void Sessions::Explain(const SessionKey& key, ExplainFn done) {
   uint64_t number = 0;
   {
     std::lock_guard lock(mutex_);
-    if (up_ && explains_ && !explains_ended_ && asks_.size() < options_.explains_max) {
+    if (up_ && protocol_ >= kProtocol2 && !explains_ended_ &&
+        asks_.size() < options_.explains_max) {
       stream = stream_;
       number = next_ask_++;
       asks_.emplace(number, ask);

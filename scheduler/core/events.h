@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cluster/plan.h"
+#include "cluster/protocol.h"
 #include "cluster/request.h"
 #include "cluster/route_messages.h"
 #include "common/types.h"
@@ -39,6 +40,8 @@ struct GroupLimits {
   // so that plans of different lanes have no sequence in common: each pipeline stage can compute
   // the plan of another lane. 1: every plan may compute every sequence.
   int32_t lanes = 1;
+  // Of the cluster's protocol: the version that every worker of the group speaks.
+  uint32_t protocol = kProtocolMin;
 };
 
 // All ranks of a group are loaded, connected and listening for plans of this epoch. The group

@@ -151,6 +151,9 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
       admit.seed = record.seed;
       admit.prompt_tokens = sequence.session->prompt_tokens();
       admit.computed_tokens = running.planned_tokens;
+      if (FindGroup(running.group)->limits.protocol >= kProtocol2) {
+        admit.traceparent = sequence.session->traceparent;
+      }
       draft.plan.extends.push_back({running.slot, running.blocks});
     }
     const int32_t end =

@@ -148,9 +148,11 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
                   // One for each stage, and one that is there when the first stage is done.
                   .plans_in_flight = seat.pp + 1,
                   .mixed_step_tokens = seat.limits.mixed_step_tokens,
-                  .lanes = seat.pp};
+                  .lanes = seat.pp,
+                  .protocol = kProtocolMax};
   for (const PeerId control : controls) {
     Worker& worker = workers_.at(control);
+    group.limits.protocol = std::min(group.limits.protocol, CommonProtocol(worker.hello));
     worker.group = id;
     worker.rank = seat.rank = static_cast<int32_t>(group.ranks.size());
     worker.progress_us = now;

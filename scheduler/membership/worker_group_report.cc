@@ -66,7 +66,8 @@ std::vector<RankReport> WorkerGroups::ReportsOf(GroupId id, const Group& group, 
                        .work = worker.work,
                        .still_us = still_us,
                        .waits_for = WaitsFor(group, rank, still_us),
-                       .address = worker.hello.worker->health_address});
+                       .address = worker.hello.worker->health_address,
+                       .card = worker.hello.worker->card});
   }
   return reports;
 }

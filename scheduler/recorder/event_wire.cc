@@ -43,6 +43,7 @@ struct EventWriter {
     limits->set_plans_in_flight(event.limits.plans_in_flight);
     limits->set_mixed_step_tokens(event.limits.mixed_step_tokens);
     limits->set_lanes(event.limits.lanes);
+    limits->set_protocol(event.limits.protocol);
     up->set_fingerprint(event.fingerprint);
     ToWire(event.kind, up->mutable_kind());
   }
@@ -87,7 +88,8 @@ absl::StatusOr<Event> GroupUpFromWire(const pb::GroupUp& from) {
                .context_tokens = from.limits().context_tokens(),
                .plans_in_flight = from.limits().plans_in_flight(),
                .mixed_step_tokens = from.limits().mixed_step_tokens(),
-               .lanes = std::max(from.limits().lanes(), 1)};
+               .lanes = std::max(from.limits().lanes(), 1),
+               .protocol = std::max(from.limits().protocol(), kProtocolMin)};
   if (up.limits.blocks < 1 || up.limits.block_tokens < 1 || up.limits.slots < 1 ||
       up.limits.step_tokens < 1 || up.limits.plans_in_flight < 1) {
     return Invalid(

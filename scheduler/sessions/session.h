@@ -105,6 +105,7 @@ struct Session {
   uint64_t number = 0;  // Of its first sequence.
   Record record;        // record.sequences has request.sequences elements, always.
   std::string router_blob;
+  std::string traceparent;  // Of the first Submit; decides nothing.
   std::vector<Sequence> sequences;
   std::vector<Subscriber> subscribers;
   TimeUs arrival_us = 0;     // First acceptance anywhere.

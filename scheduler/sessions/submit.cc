@@ -94,6 +94,7 @@ Session& Sessions::Create(Submit* submit) {
   Session& session = table_.Create(*std::move(submit->record), std::move(submit->router_blob));
   const int64_t age_us = std::max<int64_t>(submit->age_us, 0);
   session.arrival_us = now_ - age_us;
+  session.traceparent = std::move(submit->traceparent);
   for (Sequence& sequence : session.sequences) {
     sequence.seated_before = submit->replay;
     sequence.stamps.Begin(now_, submit->replay ? age_us : 0);

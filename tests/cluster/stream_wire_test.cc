@@ -86,7 +86,6 @@ Hello SchedulerHello() {
        .epoch = EpochId{4},
        .us = 100,
        .ranks = {{1, "me", "host", {{StartPhase::kConnected, 50, 0}}}}}};
-  hello.scheduler->explains = true;
   return hello;
 }
 

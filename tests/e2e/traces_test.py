@@ -2,7 +2,9 @@
 import base64
 import http.server
 import json
+import pathlib
 import subprocess
+import tempfile
 import threading
 import unittest
 
@@ -134,6 +136,15 @@ class Traces(unittest.TestCase):
         collector.trace_of("last")
         ids = {attributes(s)["gen_ai.response.id"] for s in collector.spans if s.name == "llm_request"}
         self.assertEqual(ids, {"first", "second", "stopped", "last"})
+
+    def test_all_three_processes_log_the_trace(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with Cluster("-tp", "2", "--log-level", "debug", "--run-dir", f"{folder}/run") as c:
+                answer = collect(c.client.stub.Generate(request(ids=[0, 3, 73], max_tokens=3), metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")]))
+                self.assertIsNone(answer.error)
+            logs = {p.stem: p.read_text() for p in pathlib.Path(folder, "run").glob("**/*.log")}
+            roles = {role for role in ("router", "scheduler", "worker") for name, log in logs.items() if name.startswith(role) and TRACE in log}
+            self.assertEqual(roles, {"router", "scheduler", "worker"}, {name: len(log) for name, log in logs.items()})
 
     def test_a_dead_collector_stops_no_request(self):
         collector = Collector()

@@ -205,7 +205,7 @@ TEST_F(ExplainTest, EachStreamOfARequestIsReportedOnce) {
   } reports;
   Sessions sessions({}, &clock_, &link_, &TinyTokenizer(), &counts_, &reports);
   link_.set_current(StreamId{1});
-  sessions.OnUp(StreamId{1}, TinyFacts());
+  sessions.OnUp(StreamId{1}, TinyFacts(), kProtocolMax);
   const auto accept = [&] {
     const AttemptId attempt = link_.TakeSubmits().at(0).attempt;
     sessions.OnAccepted({.attempt = attempt, .request_id = "a", .seed = 7});
@@ -228,10 +228,8 @@ TEST_F(ExplainTest, EachStreamOfARequestIsReportedOnce) {
 
 TEST_F(ExplainTest, ASchedulerOfAnEarlierBuildGetsNoTraceAndIsNotAsked) {
   const std::string trace = "4bf92f3577b34da6a3ce929d0e0e4736", span = "00f067aa0ba902b7";
-  SchedulerFacts facts = TinyFacts();
-  facts.explains = false;
   link_.set_current(stream_ = StreamId{1});
-  sessions_.OnUp(stream_, facts);
+  sessions_.OnUp(stream_, TinyFacts(), kProtocol2 - 1);
   AdmittedRequest admitted = Request("a");
   admitted.trace.context = {trace, span, true};
   const auto client = Start(std::move(admitted));

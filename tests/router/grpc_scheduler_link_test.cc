@@ -100,7 +100,7 @@ class FakeScheduler final : public wire::Scheduler::Service {
 // Keeps the events of the link.
 class Heard final : public SchedulerEvents {
  public:
-  void OnUp(StreamId stream, const SchedulerFacts& facts) override {
+  void OnUp(StreamId stream, const SchedulerFacts& facts, uint32_t /*protocol*/) override {
     Note([&] { ups_.push_back({stream, facts}); });
   }
   void OnFacts(StreamId, const SchedulerFacts&) override {

@@ -56,7 +56,7 @@ class InferenceApiTest : public SessionsTest {
   void Ready() {
     stream_ = StreamId{1};
     link_.set_current(stream_);
-    sessions_.OnUp(stream_, world_.Facts());
+    sessions_.OnUp(stream_, world_.Facts(), kProtocolMax);
   }
   std::shared_ptr<PlainStream> Stream() {
     streams_.push_back(std::make_shared<PlainStream>(&sessions_));

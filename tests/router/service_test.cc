@@ -39,7 +39,7 @@ class ServiceTest : public ::testing::Test {
     link_.set_current(stream_);
     SchedulerFacts facts = world_.Facts();
     facts.cluster.config_digest = digest;
-    sessions_.OnUp(stream_, facts);
+    sessions_.OnUp(stream_, facts, kProtocolMax);
   }
   Submit AcceptOne() {
     std::vector<Submit> submits = link_.WaitForSubmits();

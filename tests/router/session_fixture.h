@@ -36,7 +36,6 @@ inline SchedulerFacts TinyFacts() {
   facts.cluster.fingerprint = "fp";
   facts.cluster.context_tokens = 4096;
   facts.cluster.groups = 1;
-  facts.explains = true;
   return facts;
 }
 
@@ -166,7 +165,7 @@ class SessionsTest : public ::testing::Test {
   void Up() {
     stream_ = StreamId{stream_.value + 1};
     link_.set_current(stream_);
-    sessions_.OnUp(stream_, TinyFacts());
+    sessions_.OnUp(stream_, TinyFacts(), kProtocolMax);
   }
   void Down() {
     link_.set_current({});

@@ -39,7 +39,7 @@ class Scheduler {
     link_->set_current(stream_);
     SchedulerFacts facts;
     facts.cluster.groups = 1;
-    sessions_->OnUp(stream_, facts);
+    sessions_->OnUp(stream_, facts, kProtocolMax);
   }
 
   void Step() {
@@ -162,7 +162,7 @@ TEST(SessionsThreads, AReportGetsItsTimingsWhicheverEndIsFirst) {
     Reports reports;
     Sessions sessions({}, &clock, &link, &TinyTokenizer(), &observer, &reports);
     link.set_current(StreamId{1});
-    sessions.OnUp(StreamId{1}, TinyFacts());
+    sessions.OnUp(StreamId{1}, TinyFacts(), kProtocolMax);
     AdmittedRequest admitted;
     admitted.record.key = {"default", "r"};
     admitted.record.prompt_ids = {1, 2, 3};

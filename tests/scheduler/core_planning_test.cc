@@ -27,6 +27,24 @@ TEST(CorePlanning, TwoPlansInFlightAndDecodesFedByTheStepBefore) {
   EXPECT_EQ(second.chunks[0], (Chunk{SlotId{1}, DecodeRow{StepId{0}}, true}));
 }
 
+TEST(CorePlanning, AGroupOfAnEarlierVersionGetsNoTrace) {
+  for (const uint32_t protocol : {kProtocol2 - 1, kProtocol2}) {
+    CoreHarness harness;
+    GroupLimits limits = CoreHarness::Limits();
+    limits.protocol = protocol;
+    harness.Up(limits);
+    struct Submit submit {
+      .attempt = AttemptId{1}, .key = {"", "r"}, .record = MakeRecord("r", 3, 4)
+    };
+    submit.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const Actions actions = harness.Step(Routed<struct Submit>{kRouter, submit});
+    ASSERT_EQ(actions.plans.size(), 2u);
+    ASSERT_EQ(actions.plans[0].plan.admits.size(), 1u);
+    EXPECT_EQ(actions.plans[0].plan.admits[0].traceparent,
+              protocol < kProtocol2 ? "" : submit.traceparent);
+  }
+}
+
 TEST(CorePlanning, NeverBeyondALengthStop) {
   CoreHarness harness;
   harness.Up();

@@ -122,6 +122,7 @@ std::vector<Event> EachKind() {
   GroupLimits limits = CoreHarness::Limits();
   limits.mixed_step_tokens = 5;
   limits.lanes = 2;
+  limits.protocol = kProtocol2;
   StepResult result{.term = TermId{1}, .epoch = EpochId{1}, .step = StepId{0}, .collectives = 9};
   result.rows = {{.row = 0, .sequence = 1, .position = 2, .ids = {4}, .logprobs = {{4, -0.5f}}},
                  {.row = 1, .fault = RowFault::kNonFiniteLogits, .fault_detail = "layer 3"}};
@@ -166,6 +167,7 @@ TEST(Recorder, EachKindOfEventComesBackAsItWas) {
   EXPECT_EQ(up.kind, KindOf("kind"));
   EXPECT_EQ(up.limits.mixed_step_tokens, 5);
   EXPECT_EQ(up.limits.lanes, 2);
+  EXPECT_EQ(up.limits.protocol, kProtocol2);
   EXPECT_EQ(up.limits.blocks, CoreHarness::Limits().blocks);
   for (const size_t i : {1, 2}) {
     EXPECT_EQ(std::get<Routed<Submit>>(back.events[i].event).message,

@@ -48,6 +48,27 @@ TEST_F(WorkerGroupTest, ComesUpWhenEveryRankIsReadyAndListens) {
   EXPECT_EQ(groups_.facts().dtype, "bfloat16");
 }
 
+TEST_F(WorkerGroupTest, AGroupSpeaksTheVersionThatEachOfItsWorkersKnows) {
+  Join(0, HelloOf("a", 0));
+  Hello earlier = HelloOf("b", 1);
+  earlier.protocol_max = kProtocol2 - 1;
+  Join(1, earlier);
+  Ready();
+  ASSERT_EQ(out_.up.size(), 1u);
+  EXPECT_EQ(out_.up[0].limits.protocol, kProtocol2 - 1);
+}
+
+TEST_F(WorkerGroupTest, ANewerWorkerIsSpokenToInThisVersion) {
+  for (int i : {0, 1}) {
+    Hello newer = HelloOf(i == 0 ? "a" : "b", i);
+    newer.protocol_max = kProtocolMax + 1;
+    Join(i, newer);
+  }
+  Ready();
+  ASSERT_EQ(out_.up.size(), 1u);
+  EXPECT_EQ(out_.up[0].limits.protocol, kProtocolMax);
+}
+
 TEST_F(WorkerGroupTest, RefusesFactsThatCannotBe) {
   const std::pair<const char*, std::function<void(Hello&)>> cases[] = {
       {"Hello.worker", [](Hello& h) { h.worker.reset(); }},

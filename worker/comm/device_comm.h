@@ -89,6 +89,9 @@ class DeviceComm {
   virtual std::string InWork() const = 0;
   // The same for heartbeats, without a word about it if the comm does not know. Any thread.
   virtual CommBegan Began() const { return {}; }
+  // How long the device has waited for the other ranks in this comm, up to the call before the one
+  // that it began last. 0 if the comm does not know. Any thread.
+  virtual int64_t WaitedUs() const { return 0; }
   // The calls that were enqueued or captured so far. The thread that enqueues.
   virtual CommCounts Enqueued() const { return {}; }
 };

@@ -154,6 +154,14 @@ absl::StatusOr<std::unique_ptr<DeviceComm>> ConnectCircle(GroupLink& group,
 
 }  // namespace
 
+int64_t RankComms::WaitedUs() const {
+  int64_t us = 0;
+  for (const DeviceComm* comm : {layers.get(), rows.get(), samples.get()}) {
+    if (comm != nullptr) us += comm->WaitedUs();
+  }
+  return us;
+}
+
 void RankComms::Abort() const {
   for (DeviceComm* comm : {layers.get(), rows.get(), samples.get()}) {
     if (comm != nullptr) comm->Abort();

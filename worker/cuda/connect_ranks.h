@@ -33,6 +33,8 @@ struct RankComms {
   bool connected() const { return layers != nullptr || rows != nullptr; }
   // Ends every wait of this rank, on the device too. Any thread.
   void Abort() const;
+  // The sum of DeviceComm::WaitedUs.
+  int64_t WaitedUs() const;
 };
 
 // Errors: ABORTED if the epoch ended. FAILED_PRECONDITION: neither way is possible; the message has

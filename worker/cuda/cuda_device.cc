@@ -380,6 +380,9 @@ StepOutputs CudaDevice::Collect() {
   outputs.collected_at_us = rank_->options.clock->Now();
   outputs.compute_us = outputs.device_us = ElapsedUs(buffers.begin, buffers.end);
   if (measured_) outputs.device_idle_us = ElapsedUs(BuffersOf(collected_ - 1).end, buffers.begin);
+  const int64_t waited_us = comms_.WaitedUs();
+  outputs.collective_us = waited_us - (measured_ ? waited_us_ : 0);
+  waited_us_ = waited_us;
   outputs.graph = buffers.step.graphable;
   const auto* asked =
       reinterpret_cast<const SampleRow*>(buffers.input + buffers.step.layout.sample_rows);

@@ -122,6 +122,7 @@ class CudaDevice final : public Device, private DeviceProbe {
   // The thread that collects:
   uint64_t collected_ = 0;
   bool measured_ = false;  // Whether the previous step was of the same epoch.
+  int64_t waited_us_ = 0;  // Of the epoch's comms, at the previous step.
   std::vector<RowOutput> row_outputs_;
 };
 

@@ -78,8 +78,11 @@ struct StepOutputs {
   std::span<const RowOutput> rows;  // [batch.outputs]; valid until the next Collect.
   TimeUs collected_at_us = 0;       // When the device or the host saw that the step had ended.
   int64_t compute_us = 0;           // Forward pass and sampler.
-  int64_t collective_us = 0;        // The part of it spent in collectives and between stages.
-  uint64_t collectives = 0;         // Collectives done in this epoch.
+  // The part of it spent in collectives and between stages. A GPU counts what its kernels waited
+  // for other ranks over peer memory, and may count a wait with an earlier or later step; over NCCL
+  // it does not know.
+  int64_t collective_us = 0;
+  uint64_t collectives = 0;  // Collectives done in this epoch.
   // From the events of a GPU: the time of the computation, and the time between the end of the
   // previous step and the begin of this one.
   int64_t device_us = 0;

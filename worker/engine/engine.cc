@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/log.h"
 
 namespace fathom::worker {
 namespace {
@@ -77,6 +78,11 @@ absl::Status Engine::ApplyDeltas(const StepPlan& plan) {
   batch_.admits.clear();
   for (const Admit& admit : plan.admits) {
     FATHOM_RETURN_IF_ERROR(slots_.Admit(admit));
+    if (!admit.traceparent.empty()) {
+      LogDebug("step {}: slot {} has sequence {} with {} prompt tokens; trace {}",
+               batch_.step.value, admit.slot.value, admit.sequence, admit.prompt_tokens,
+               admit.traceparent);
+    }
     const Slot& slot = slots_.slot(admit.slot);
     const int32_t start = slot.length() - static_cast<int32_t>(admit.ids.size());
     if (start == 0) faulted_[static_cast<size_t>(admit.slot.value)].store(false);

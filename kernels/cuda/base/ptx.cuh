@@ -68,10 +68,22 @@ FATHOM_DEVICE uint32_t LoadAcquireSystem(const uint32_t* from) {
 FATHOM_DEVICE void StoreRelaxedSystem(uint64_t* to, uint64_t value) {
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
 }
+// Both words with one store. `to` is aligned to 16 bytes.
+FATHOM_DEVICE void StoreRelaxedSystem(uint64_t* to, uint64_t first, uint64_t second) {
+  asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(to), "l"(first), "l"(second)
+               : "memory");
+}
 FATHOM_DEVICE uint32_t LoadRelaxedSystem(const uint32_t* from) {
   uint32_t value;
   asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
+}
+// The device's clock, which the host's clock does not set. It may advance in steps of a
+// microsecond.
+FATHOM_DEVICE uint64_t ClockNs() {
+  uint64_t ns;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns)::"memory");
+  return ns;
 }
 // Words that the thread blocks of this device share.
 FATHOM_DEVICE void StoreRelaxed(uint32_t* to, uint32_t value) {

@@ -102,6 +102,8 @@ __global__ void __launch_bounds__(kNormLanes)
   const auto* const partial =
       InRegion<const uint4>(a.group, rank, a.group.layout.partials[a.buffer]) + begin;
   const uint32_t number = own->meetings[row] + 1;
+  MeasuredWait wait;
+  wait.Load(own);
   uint4 mine[kKept], x[kKept];
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
@@ -109,7 +111,7 @@ __global__ void __launch_bounds__(kNormLanes)
     mine[i] = at < vectors ? partial[at] : make_uint4(0, 0, 0, 0);
   }
   PushVectors<kRanks, kKept>(a, mine, row, number);
-  if (row == 0 && lane == 0) ReportProgress(a.group, CommOp::kPush, number);
+  wait.Begin(a.group, CommOp::kPush, number);
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
     const int at = lane + i * kNormLanes;
@@ -126,6 +128,7 @@ __global__ void __launch_bounds__(kNormLanes)
       AddVector<T>(sums.words[i], r == rank ? mine[i] : taken[i], r == 0);
     }
   }
+  wait.End(own);
   float squares = 0.0f;
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {

@@ -51,9 +51,30 @@ FATHOM_DEVICE bool WaitForNumber(const uint32_t* word, uint32_t number, const Pe
   }
 }
 
-FATHOM_DEVICE void ReportProgress(const PeerGroup& group, CommOp op, uint32_t number) {
-  ptx::StoreRelaxedSystem(&group.host->progress, static_cast<uint64_t>(op) << 32 | number);
-}
+// The thread that tells the host what its kernel begins, and that measures the kernel's wait.
+FATHOM_DEVICE bool Reports() { return blockIdx.x == 0 && threadIdx.x == 0; }
+
+// One wait of a kernel, by the thread that reports. A kernel loads the sum of the waits before it
+// meets the peers, so that no peer waits for the load, and stores the new sum after it. The host
+// gets a sum with the next report, because a store of its own would be one more write to the host.
+class MeasuredWait {
+ public:
+  __device__ __forceinline__ void Load(const PeerRegionHeader* own) {
+    if (Reports()) waited_ns_ = own->waited_ns;
+  }
+  __device__ __forceinline__ void Begin(const PeerGroup& group, CommOp op, uint32_t number) {
+    if (!Reports()) return;
+    ptx::StoreRelaxedSystem(&group.host->progress, static_cast<uint64_t>(op) << 32 | number,
+                            waited_ns_);
+    begin_ns_ = ptx::ClockNs();
+  }
+  __device__ __forceinline__ void End(PeerRegionHeader* own) const {
+    if (Reports()) own->waited_ns = waited_ns_ + (ptx::ClockNs() - begin_ns_);
+  }
+
+ private:
+  uint64_t waited_ns_ = 0, begin_ns_ = 0;
+};
 
 // All threads of the thread block call it, at least `ranks` of them, after WaitForPrevious. Returns
 // the same to each: false if the comm was aborted. What the thread block wrote before the call, the
@@ -64,18 +85,23 @@ FATHOM_DEVICE bool MeetPeers(const PeerGroup& group, CommOp op) {
   __syncthreads();
   bool alive = true;
   uint32_t number = 0;
+  MeasuredWait wait;
   if (peer < group.ranks) {
     number = own->meetings[block] + 1;
+    wait.Load(own);
     alive = !IsAborted(own);
     if (alive) {
       ptx::StoreReleaseSystem(&HeaderOf(group, peer)->met[block][group.rank], number);
       // After the release, which would wait until the host's memory has the word.
-      if (block == 0 && peer == 0) ReportProgress(group, op, number);
+      wait.Begin(group, op, number);
       alive = WaitForNumber(&own->met[block][peer], number, group);
     }
   }
   alive = __syncthreads_and(alive) != 0;
-  if (threadIdx.x == 0 && alive) own->meetings[block] = number;
+  if (threadIdx.x == 0 && alive) {
+    own->meetings[block] = number;
+    wait.End(own);
+  }
   return alive;
 }
 

@@ -74,10 +74,13 @@ __global__ void __launch_bounds__(kThreads)
   const int block = blockIdx.x, rank = a.group.rank;
   PeerRegionHeader* const own = HeaderOf(a.group, rank);
   const uint32_t number = own->sent[block][a.peer] + 1;
-  if (block == 0 && threadIdx.x == 0) ReportProgress(a.group, CommOp::kSend, number);
+  MeasuredWait wait;
+  wait.Load(own);
+  wait.Begin(a.group, CommOp::kSend, number);
   // The earlier message with the same place has left it.
   const uint32_t earlier = number - static_cast<uint32_t>(a.group.layout.mail_places);
   if (!WaitForMail(a.group, &own->mail_taken[block][a.peer], earlier)) return;
+  wait.End(own);
   CopyPieces(InRegion<void>(a.group, a.peer, MailPlace(a.group, rank, a.peer, number)), a.data,
              a.bytes);
   LetNextStart();
@@ -93,8 +96,11 @@ __global__ void __launch_bounds__(kThreads)
   const int block = blockIdx.x, rank = a.group.rank;
   PeerRegionHeader* const own = HeaderOf(a.group, rank);
   const uint32_t number = own->received[block][a.peer] + 1;
-  if (block == 0 && threadIdx.x == 0) ReportProgress(a.group, CommOp::kRecv, number);
+  MeasuredWait wait;
+  wait.Load(own);
+  wait.Begin(a.group, CommOp::kRecv, number);
   if (!WaitForMail(a.group, &own->mail_sent[block][a.peer], number)) return;
+  wait.End(own);
   CopyPieces(a.to, InRegion<const void>(a.group, rank, MailPlace(a.group, a.peer, rank, number)),
              a.bytes);
   LetNextStart();

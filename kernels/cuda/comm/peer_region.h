@@ -32,14 +32,18 @@ enum class CommOp : uint8_t {
 // For logs, e.g. "one-shot all-reduce".
 const char* NameOf(CommOp op);
 
-// Host memory that the device maps. The host writes `abort`, the kernels write `progress`.
-struct CommHostWords {
+// Host memory that the device maps. The host writes `abort`, the kernels write the rest.
+struct alignas(16) CommHostWords {
   uint32_t abort = 0;  // Not 0: every wait of a kernel ends.
-  uint32_t reserved = 0;
+  uint32_t reserved[3] = {};
   // The last operation that the first thread block of a kernel began: its CommOp in the upper 32
   // bits, and below them the number of the meeting, or of the message between the two ranks.
   uint64_t progress = 0;
+  // How long the first thread blocks of all kernels before that one waited for peers.
+  uint64_t waited_ns = 0;
 };
+static_assert(offsetof(CommHostWords, progress) % 16 == 0 &&
+              offsetof(CommHostWords, waited_ns) == offsetof(CommHostWords, progress) + 8);
 inline CommOp ProgressOp(uint64_t progress) { return static_cast<CommOp>(progress >> 32); }
 inline uint32_t ProgressNumber(uint64_t progress) { return static_cast<uint32_t>(progress); }
 
@@ -55,7 +59,8 @@ struct PeerRegionHeader {
   uint32_t gathers[kMessageBlocks];
   uint32_t sent[kMessageBlocks][kCommRanksMax];
   uint32_t received[kMessageBlocks][kCommRanksMax];
-  uint32_t aborted;  // Not 0: a wait of this rank was ended by `abort`.
+  uint32_t aborted;    // Not 0: a wait of this rank was ended by `abort`.
+  uint64_t waited_ns;  // As in CommHostWords, the last kernel included.
 };
 
 // Equal on all ranks.

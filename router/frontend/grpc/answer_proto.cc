@@ -179,6 +179,7 @@ void FillRank(const RankReport& from, v1::RankStatus* to) {
   if (from.waits_for >= 0) to->set_waits_for(from.waits_for);
   to->set_doing(DescribeWork(from));
   to->set_address(from.address);
+  to->set_card(from.card);
 }
 
 void FillStart(const GroupStart& from, v1::GroupStart* to) {

@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "common/status.h"
@@ -143,6 +144,55 @@ TEST(PeerComm, RanksOfOneProcessReduce) {
   EXPECT_EQ(comms[2]->AllGather({streams[2].stream, false}, out, out, 4).code(),
             absl::StatusCode::kAborted);
   ExpectCuda(cudaFree(out));
+}
+
+// The rank that begins a collective first waits for the other one, and says so with the next one.
+TEST(PeerComm, CountsTheTimeInWhichTheDeviceWaits) {
+  if (Sanitized()) GTEST_SKIP() << "a launch may wait for its end";
+  constexpr int kRanks = 2;
+  constexpr auto kDelay = std::chrono::milliseconds(50);
+  std::vector<std::unique_ptr<PeerComm>> comms;
+  std::vector<std::string> handles;
+  std::vector<Stream> streams(kRanks);
+  for (int r = 0; r < kRanks; ++r) {
+    PeerCommOptions options = OptionsOf(r, kRanks);
+    options.sizes.push_rows = kRows;
+    auto comm = PeerComm::Create(options);
+    ASSERT_TRUE(comm.ok()) << ToString(comm.status());
+    handles.push_back((*comm)->LocalHandle());
+    comms.push_back(*std::move(comm));
+  }
+  for (auto& comm : comms) ASSERT_TRUE(comm->Open(handles).ok());
+  void* all = nullptr;
+  ExpectCuda(cudaMalloc(&all, 4096));
+  const auto reduce = [&](int way, const CommStream& on, PeerComm& comm) {
+    const ReduceRows rows = {way % 2 == 0 ? PartialBuffer::kA : PartialBuffer::kB, kRows,
+                             comm.Partial(way % 2 == 0 ? PartialBuffer::kA : PartialBuffer::kB)};
+    return way == 0   ? comm.AllReducePush(on, rows)
+           : way == 1 ? comm.AllReduceOneShot(on, rows)
+                      : comm.AllReduceTwoShot(on, rows);
+  };
+  for (int way = 0; way < 3; ++way) {
+    const int64_t before[kRanks] = {comms[0]->WaitedUs(), comms[1]->WaitedUs()};
+    EXPECT_TRUE(reduce(way, {streams[0].stream, false}, *comms[0]).ok());
+    std::this_thread::sleep_for(kDelay);
+    EXPECT_TRUE(reduce(way, {streams[1].stream, false}, *comms[1]).ok());
+    for (int r = 0; r < kRanks; ++r) {
+      EXPECT_TRUE(
+          comms[r]
+              ->AllGather({streams[r].stream, false}, all, static_cast<char*>(all) + 1024, 256)
+              .ok());
+    }
+    for (int r = 0; r < kRanks; ++r) ASSERT_TRUE(Drains(streams[r].stream));
+    const int64_t waited[kRanks] = {comms[0]->WaitedUs() - before[0],
+                                    comms[1]->WaitedUs() - before[1]};
+    RecordProperty("waited_us_" + std::to_string(way),
+                   std::to_string(waited[0]) + " " + std::to_string(waited[1]));
+    EXPECT_GT(waited[0], std::chrono::microseconds(kDelay).count() / 2) << way;
+    EXPECT_LT(waited[1], waited[0] / 2) << way;
+  }
+  comms.clear();
+  ExpectCuda(cudaFree(all));
 }
 
 TEST(PeerComm, RefusesOtherHandlesAndSizes) {

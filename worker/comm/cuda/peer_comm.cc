@@ -283,6 +283,10 @@ std::string PeerComm::InWork() const {
                      device::ProgressNumber(progress));
 }
 
+int64_t PeerComm::WaitedUs() const {
+  return static_cast<int64_t>(__atomic_load_n(&words_->waited_ns, __ATOMIC_RELAXED) / 1000);
+}
+
 CommBegan PeerComm::Began() const {
   const uint64_t progress = __atomic_load_n(&words_->progress, __ATOMIC_ACQUIRE);
   const uint32_t number = device::ProgressNumber(progress);

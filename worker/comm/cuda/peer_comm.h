@@ -64,6 +64,7 @@ class PeerComm final : public DeviceComm {
   absl::Status AsyncError() const override;
   std::string InWork() const override;
   CommBegan Began() const override;
+  int64_t WaitedUs() const override;
   CommCounts Enqueued() const override { return enqueued_; }
 
   // For tests and benchmarks: by the named way. REQUIRES: the ranks can take it.
