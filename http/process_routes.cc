@@ -52,8 +52,7 @@ std::function<absl::Status()> LiveBy(const SelfDial* self, const LoopWatch* loop
 }
 
 std::unique_ptr<Server> ServeProcess(Listener listener, const std::string& role, Metrics* metrics,
-                                     const Health& health, Routes routes,
-                                     const Limits& limits) {
+                                     const Health& health, Routes routes, const Limits& limits) {
   AddProcessRoutes(role, metrics, health, &routes);
   std::map<int, Counter> answers;
   const auto count = [metrics](const std::string& code) {

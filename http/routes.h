@@ -37,7 +37,8 @@ class Routes {
   // The route; or the answer 404 with the paths that exist, or 405 with the methods of the path.
   std::variant<const Route*, Response> Find(const std::string& method,
                                             const std::string& path) const;
-  // The answer of a route that answers at once, or that of Find. REQUIRES: no exchange has the path.
+  // The answer of a route that answers at once, or that of Find. REQUIRES: the path has no
+  // exchange.
   Response Answer(const Request& request) const;
 
  private:

@@ -79,7 +79,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
             "host:port of a scheduler; once for each one, or separated by commas.");
   flags.Add("--host", &options->host, "Address to listen on.");
   flags.AddPort("--grpc-port", &options->grpc_port, "Port of the public gRPC services.");
-  flags.AddPort("--http-port", &options->http_port, "Port of HTTP: OpenAI's API, and /health, /metrics, /version.");
+  flags.AddPort("--http-port", &options->http_port,
+                "Port of HTTP: OpenAI's API, and /health, /metrics, /version.");
   flags.Add("--behind-proxy", &options->behind_proxy,
             "A proxy has the clients: no connection is cut for what its calls do.");
   flags.Group("Traces");
@@ -179,6 +180,17 @@ void NoteReadiness(const absl::Status& ready, bool* serving) {
                          : fmt::format("not ready: {}", Message(ready)));
 }
 
+std::unique_ptr<http::Server> ServeHttp(Listener listener, Metrics* metrics, const SelfDial* self,
+                                        const LoopWatch* loop, const InferenceApi* api,
+                                        size_t connections_max) {
+  http::Routes routes;
+  AddInferenceRoutes(api, &routes);
+  return http::ServeProcess(
+      std::move(listener), "router", metrics,
+      {.live = http::LiveBy(self, loop), .ready = [api] { return api->Ready(); }, .progress = {}},
+      std::move(routes), {.connections_max = connections_max});
+}
+
 int Serve(const Options& options, const std::optional<http::Url>& traces_url,
           const ModelFolder& folder, const Text& text) {
   auto grpc = Listener::Bind(options.host, options.grpc_port, "--grpc-port");
@@ -212,7 +224,6 @@ int Serve(const Options& options, const std::optional<http::Url>& traces_url,
   }
   InferenceApi api(parts);
   RouterService service(&api);
-
   rpc::ServerOptions server{.name = "router"};
   server.connections.of_a_proxy = options.behind_proxy;
   const size_t http_connections = HttpConnectionsMax();
@@ -220,16 +231,9 @@ int Serve(const Options& options, const std::optional<http::Url>& traces_url,
   const absl::Status started = service.Start(*std::move(grpc), server);
   if (!started.ok()) return EndServer(kExitUnavailable, started);
   LoopWatch loop("main loop", &clock);
-  http::Routes routes;
-  AddInferenceRoutes(&api, &routes);
-  auto web = http::ServeProcess(*std::move(http), "router", &metrics,
-                                {.live = http::LiveBy(&self, &loop),
-                                 .ready = [&api] { return api.Ready(); },
-                                 .progress = {}},
-                                std::move(routes), {.connections_max = http_connections});
+  auto web = ServeHttp(*std::move(http), &metrics, &self, &loop, &api, http_connections);
   link.Start(&sessions);
   PrintListening("router", {{"grpc_port", grpc_port}, {"http_port", http_port}});
-
   bool serving = false;
   const auto tick = [&] {
     loop.Turn();

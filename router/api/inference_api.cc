@@ -295,7 +295,8 @@ absl::StatusOr<RenderedChat> InferenceApi::Render(ChatPrompt chat,
   if (parts_.chat == nullptr) {
     return WithReason(
         FailedPrecondition(
-            "messages need a chat template, but the folder {} has neither chat_template.jinja nor a "
+            "messages need a chat template, but the folder {} has neither chat_template.jinja nor "
+            "a "
             "chat_template in tokenizer_config.json; use Generate with a text instead, or "
             "start the server with --chat-template FILE",
             parts_.folder->name),

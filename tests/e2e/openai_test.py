@@ -225,7 +225,7 @@ class Failures(unittest.TestCase):
     def pid_of(self, cluster, role):
         for line in subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]:
             pid, parent, args = line.split(None, 2)
-            if int(parent) == cluster.process.pid and f"fathom-{role}" in args.split()[0]:
+            if int(parent) == cluster.process.pid and pathlib.Path(args.split()[0]).name == f"fathom-{role}":
                 return int(pid)
         raise AssertionError(f"no fathom-{role}")
 

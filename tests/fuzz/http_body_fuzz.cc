@@ -1,6 +1,5 @@
-// Bodies of the HTTP API, for every endpoint. A refusal is a Status whose error object is JSON. What
-// is read is plain text: JSON that is passed on to a chat template is valid, and reading it again
-// gives the same.
+// Bodies of the HTTP API, for every endpoint. A refusal is a Status whose error object is JSON.
+// JSON that is passed on to a chat template is valid, and reading it again gives the same.
 #include <nlohmann/json.hpp>
 
 #include "common/check.h"
@@ -69,13 +68,16 @@ std::vector<std::string> FuzzSeeds() {
           {"role": "assistant", "content": null, "tool_calls": [{"id": "c", "type": "function",
            "function": {"name": "f", "arguments": "{\"x\": 1}"}}], "reasoning": "r"},
           {"role": "tool", "tool_call_id": "c", "content": "7"}],
-          "tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": [1.5e300, -0.0, 1e-5, null]}}}],
-          "tool_choice": "none", "chat_template_kwargs": {"enable_thinking": true, "a": {"b": ["\u0000\ud83d\ude80"]}}})",
+          "tools": [{"type": "function", "function": {"name": "f",
+           "parameters": {"x": [1.5e300, -0.0, 1e-5, null]}}}], "tool_choice": "none",
+          "chat_template_kwargs": {"enable_thinking": true, "a": {"b": ["\u0000\ud83d\ude80"]}}})",
       R"({"messages": [{"role": "user", "content": "x"}], "temperature": 0.5, "top_k": -1, "n": 2,
-          "stop": ["a", "b"], "logit_bias": {"5": 1, "7": -100.0}, "seed": -9223372036854775808, "logprobs": true,
-          "top_logprobs": 3, "stream": true, "stream_options": {"include_usage": true}, "user": null})",
+          "stop": ["a", "b"], "logit_bias": {"5": 1, "7": -100.0}, "seed": -9223372036854775808,
+          "logprobs": true, "top_logprobs": 3, "stream": true,
+          "stream_options": {"include_usage": true}, "user": null})",
       R"({"prompt": [[1, 2.0], [3]], "max_tokens": 5, "echo": true, "logprobs": 2, "best_of": 1,
-          "truncate_prompt_tokens": -1, "response_format": {"type": "text"}, "min_tokens": 0})",
+          "truncate_prompt_tokens": -1, "response_format": {"type": "text"},
+          "min_tokens": 0})",
       R"({"prompt": ["a", "b"], "stream": false, "stop": "x", "priority": 0, "deadline_ms": 1e3})",
       R"({"prompt": "x", "add_special_tokens": true, "return_token_strs": true})",
       R"({"tokens": [1, 2, 3], "model": "m"})",

@@ -1,5 +1,5 @@
-// Requests whose answers come later or are streams, against a server with real sockets. The handlers
-// give their exchange to the test, which plays the code behind it.
+// Requests whose answers come later or are streams, against a server with real sockets. The
+// handlers give their exchange to the test, which plays the code behind it.
 #include "http/exchange.h"
 
 #include <condition_variable>
@@ -250,15 +250,17 @@ TEST_F(ExchangeTest, RefusesABodyBeyondTheRoutesLimit) {
     std::string bytes, text;
     int status;
   } cases[] = {
-      {Post("/later", std::string(1001, 'x')), "the body of a request to /later may have 1000", 413},
-      {"POST /later HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + std::string(1001, 'x') +
-           "\r\n0\r\n\r\n",
+      {Post("/later", std::string(1001, 'x')), "the body of a request to /later may have 1000",
+       413},
+      {"POST /later HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" +
+           std::string(1001, 'x') + "\r\n0\r\n\r\n",
        "may have 1000 bytes", 413},
-      {"POST /later HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", "no HTTP/1.1 request",
-       400},
+      {"POST /later HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+       "no HTTP/1.1 request", 400},
       {"POST /later HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no HTTP/1.1 request",
        400},
-      {"POST /under/x HTTP/1.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "not to POST", 405},
+      {"POST /under/x HTTP/1.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "not to POST",
+       405},
       {"GET /under/ HTTP/1.1\r\nConnection: close\r\n\r\n", "does not exist", 404},
   };
   for (const auto& c : cases) {

@@ -90,8 +90,8 @@ TEST(HttpServer, RefusesWhatIsNoRequestOfItsRoutes) {
       {431, "GET /echo HTTP/1.1\r\nX: " + std::string(20 << 10, 'a'), "may have 16384 bytes"},
   };
   for (const auto& c : cases) {
-    const bool closes = c.status == 400 || c.status == 413 || c.status == 431 ||
-                        c.bytes.size() > body.size();
+    const bool closes =
+        c.status == 400 || c.status == 413 || c.status == 431 || c.bytes.size() > body.size();
     std::string bytes = c.bytes;
     if (!closes) bytes.insert(bytes.find("\r\n") + 2, "Connection: close\r\n");
     const std::string answer = Ask(port, bytes);

@@ -39,10 +39,14 @@ TEST(HttpError, HasTheFieldsAsTheBodyNamesThem) {
   EXPECT_EQ(error["code"], "out_of_range");
   EXPECT_EQ(error["type"], "invalid_request_error");
   const std::pair<const char*, const char*> fields[] = {
-      {"sampling.temperature", "temperature"},   {"stop.strings[3]", "stop[3]"},
-      {"stop.token_ids[0]", "stop_token_ids[0]"}, {"output.prompt_logprobs", "prompt_logprobs"},
-      {"token_ids[7]", "prompt[2][7]"},           {"text", "prompt[2]"},
-      {"prompt", "prompt[2]"},                    {"messages[1].role", "messages[1].role"},
+      {"sampling.temperature", "temperature"},
+      {"stop.strings[3]", "stop[3]"},
+      {"stop.token_ids[0]", "stop_token_ids[0]"},
+      {"output.prompt_logprobs", "prompt_logprobs"},
+      {"token_ids[7]", "prompt[2][7]"},
+      {"text", "prompt[2]"},
+      {"prompt", "prompt[2]"},
+      {"messages[1].role", "messages[1].role"},
   };
   for (const auto& [field, name] : fields) {
     const absl::Status named = WithReason(Invalid("x"), Reason::kOutOfRange, field);

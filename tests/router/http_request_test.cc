@@ -42,16 +42,18 @@ std::string ReasonOf(const absl::Status& status) {
 }
 
 TEST(HttpRequest, AChatHasAllFields) {
-  const OpenAiRequest request = GoodChat(R"("model": "m", "temperature": 0.5, "top_p": 1, "top_k": -1,
-      "min_p": 0.25, "typical_p": 0.75, "repetition_penalty": 1.5, "presence_penalty": -1,
-      "frequency_penalty": 2, "seed": -1, "n": 3, "stop": "END", "stop_token_ids": [4, 5],
-      "min_tokens": 1, "ignore_eos": true, "include_stop_str_in_output": true,
-      "max_completion_tokens": 7, "logprobs": true, "top_logprobs": 2, "logit_bias": {"9": -100, "3": 1.5},
-      "skip_special_tokens": false, "stream": true, "return_token_ids": true, "timings": true,
-      "stream_options": {"include_usage": true, "continuous_usage_stats": true}, "deadline_ms": 5000,
-      "request_id": "r", "truncate_prompt_tokens": 12, "include_reasoning": false, "user": "u",
-      "return_tokens_as_token_ids": true, "priority": 0, "parallel_tool_calls": true, "store": false,
-      "response_format": {"type": "text"}, "best_of": 3, "metadata": {"a": "b"}, "use_beam_search": false)");
+  const OpenAiRequest request = GoodChat(
+      R"("model": "m", "temperature": 0.5, "top_p": 1, "top_k": -1, "min_p": 0.25, "typical_p":
+      0.75, "repetition_penalty": 1.5, "presence_penalty": -1, "frequency_penalty": 2, "seed":
+      -1, "n": 3, "stop": "END", "stop_token_ids": [4, 5], "min_tokens": 1, "ignore_eos":
+      true, "include_stop_str_in_output": true, "max_completion_tokens": 7, "logprobs": true,
+      "top_logprobs": 2, "logit_bias": {"9": -100, "3": 1.5}, "skip_special_tokens": false,
+      "stream": true, "return_token_ids": true, "timings": true, "stream_options":
+      {"include_usage": true, "continuous_usage_stats": true}, "deadline_ms": 5000,
+      "request_id": "r", "truncate_prompt_tokens": 12, "include_reasoning": false, "user":
+      "u", "return_tokens_as_token_ids": true, "priority": 0, "parallel_tool_calls": true,
+      "store": false, "response_format": {"type": "text"}, "best_of": 3, "metadata": {"a":
+      "b"}, "use_beam_search": false)");
   const PublicRequest& params = request.params;
   EXPECT_EQ(params.model, "m");
   EXPECT_EQ(params.sampling.temperature, 0.5f);
@@ -64,8 +66,7 @@ TEST(HttpRequest, AChatHasAllFields) {
   EXPECT_EQ(params.sampling.frequency_penalty, 2.0f);
   EXPECT_EQ(params.sampling.seed, ~uint64_t{0});
   EXPECT_EQ(params.sampling.n, 3);
-  EXPECT_THAT(params.sampling.logit_bias,
-              ElementsAre(std::pair(3, 1.5f), std::pair(9, -100.0f)));
+  EXPECT_THAT(params.sampling.logit_bias, ElementsAre(std::pair(3, 1.5f), std::pair(9, -100.0f)));
   EXPECT_THAT(params.stop.strings, ElementsAre("END"));
   EXPECT_THAT(params.stop.token_ids, ElementsAre(4, 5));
   EXPECT_EQ(params.stop.min_tokens, 1);
@@ -89,8 +90,9 @@ TEST(HttpRequest, AChatHasAllFields) {
 TEST(HttpRequest, AbsentAndNullAreTheSame) {
   const OpenAiRequest plain = GoodChat("");
   const OpenAiRequest nulls = GoodChat(
-      R"("temperature": null, "n": null, "stop": null, "logprobs": null, "tools": null, "seed": null,
-         "stream": null, "stream_options": null, "reasoning_effort": null, "functions": null)");
+      R"("temperature": null, "n": null, "stop": null, "logprobs": null, "tools": null,
+         "seed": null, "stream": null, "stream_options": null,
+         "reasoning_effort": null, "functions": null)");
   EXPECT_EQ(plain.params.sampling.temperature, std::nullopt);
   EXPECT_EQ(nulls.params.sampling.temperature, std::nullopt);
   EXPECT_EQ(nulls.params.output.logprobs, std::nullopt);
@@ -102,11 +104,12 @@ TEST(HttpRequest, AbsentAndNullAreTheSame) {
 TEST(HttpRequest, MessagesAndTheTemplatesOptions) {
   const auto body = ParseBody(R"({"messages": [
       {"role": "system", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-      {"role": "assistant", "content": null, "reasoning_content": "r", "reasoning": "r", "refusal": null,
-       "tool_calls": [{"id": "c1", "type": "function", "index": 0,
+      {"role": "assistant", "content": null, "reasoning_content": "r", "reasoning": "r",
+       "refusal": null, "tool_calls": [{"id": "c1", "type": "function", "index": 0,
                        "function": {"name": "f", "arguments": "{\"x\": 1}"}}]},
       {"role": "tool", "content": "7", "tool_call_id": "c1", "name": "f"}],
-      "tools": [{"type": "function", "function": {"name": "f", "parameters": {"b": 1.0, "a": [true, null]}}}],
+      "tools": [{"type": "function",
+                 "function": {"name": "f", "parameters": {"b": 1.0, "a": [true, null]}}}],
       "tool_choice": "none", "add_generation_prompt": false, "continue_final_message": true,
       "chat_template_kwargs": {"enable_thinking": false, "other": "x"}})");
   ASSERT_TRUE(body.ok());
@@ -121,8 +124,8 @@ TEST(HttpRequest, MessagesAndTheTemplatesOptions) {
   EXPECT_EQ(chat.messages[1].tool_calls[0].arguments_json, "{\"x\": 1}");
   EXPECT_EQ(chat.messages[2].tool_call_id, "c1");
   // As json.dumps writes it, in the order of the body.
-  EXPECT_EQ(chat.tools_json,
-            R"([{"type": "function", "function": {"name": "f", "parameters": {"b": 1.0, "a": [true, null]}}}])");
+  EXPECT_EQ(chat.tools_json, R"([{"type": "function", "function": {"name": "f", )"
+                             R"("parameters": {"b": 1.0, "a": [true, null]}}}])");
   EXPECT_EQ(chat.add_generation_prompt, false);
   EXPECT_TRUE(chat.continue_final_message);
   EXPECT_EQ(chat.enable_thinking, false);
@@ -137,7 +140,8 @@ TEST(HttpRequest, PromptsInAllTheirForms) {
   const OpenAiRequest texts = GoodCompletion(R"("prompt": ["a", "b"])");
   EXPECT_EQ(std::get<std::string>(texts.prompts.at(1)), "b");
   EXPECT_TRUE(texts.prompt_list);
-  const OpenAiRequest lists = GoodCompletion(R"("prompt": [[1], [2, 3]], "echo": true, "logprobs": 4)");
+  const OpenAiRequest lists =
+      GoodCompletion(R"("prompt": [[1], [2, 3]], "echo": true, "logprobs": 4)");
   EXPECT_THAT(std::get<std::vector<TokenId>>(lists.prompts.at(1)), ElementsAre(2, 3));
   EXPECT_EQ(lists.params.output.prompt_logprobs, 4);
   EXPECT_FALSE(lists.answer.prompt_logprobs);  // They stand in `logprobs`.
@@ -210,7 +214,7 @@ TEST(HttpRequest, RefusalsInsideOfMessagesAndPrompts) {
     std::string field;
   } cases[] = {
       {chat(R"({"role": "user", "content": 5})"), "messages[0].content"},
-      {chat(R"({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]})"),
+      {chat(R"({"role": "user", "content": [{"type": "image_url", "image_url": {}}]})"),
        "messages[0].content[0].type"},
       {chat(R"({"role": "user", "contents": "x"})"), "messages[0].contents"},
       {chat(R"({"role": "assistant", "tool_calls": [{"id": "x"}]})"),

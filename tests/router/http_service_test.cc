@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -29,7 +30,7 @@ class HttpServiceTest : public ::testing::Test {
     server_ = std::make_unique<http::Server>(std::move(listener), std::move(routes));
     stream_ = StreamId{1};
     link_.set_current(stream_);
-    sessions_.OnUp(stream_, world_.Facts());
+    sessions_.OnUp(stream_, world_.Facts(), kProtocolMax);
     ticks_ = std::jthread([this](const std::stop_token& stop) {
       while (!stop.stop_requested()) {
         sessions_.Tick();
@@ -131,8 +132,8 @@ TEST_F(HttpServiceTest, AStreamBeginsWhenTheSchedulerHasAccepted) {
   EXPECT_THAT(answer, HasSubstr(": heartbeat\n"));
   Send(submit, 0, Ids("Hello"), false);
   answer = client.ReadUntil("Hello");
-  EXPECT_THAT(answer, HasSubstr(fmt::format("id: {}:{}\n", submit.key.request_id,
-                                            Ids("Hello").size())));
+  EXPECT_THAT(answer,
+              HasSubstr(fmt::format("id: {}:{}\n", submit.key.request_id, Ids("Hello").size())));
   Send(submit, static_cast<int32_t>(Ids("Hello").size()), {}, true);
   answer = client.ReadUntil("0\r\n\r\n");
   EXPECT_THAT(answer, HasSubstr("\"finish_reason\":\"length\""));
@@ -143,11 +144,12 @@ TEST_F(HttpServiceTest, AStreamBeginsWhenTheSchedulerHasAccepted) {
 TEST_F(HttpServiceTest, ARefusalOfTheSchedulerIsAStatus) {
   for (const char* stream : {"true", "false"}) {
     TcpClient client("127.0.0.1", port_);
-    client.Write(Post("/v1/completions", fmt::format(R"({{"prompt": "x", "stream": {}}})", stream)));
+    client.Write(
+        Post("/v1/completions", fmt::format(R"({{"prompt": "x", "stream": {}}})", stream)));
     const Submit submit = WaitForSubmits(1).at(0);
-    sessions_.OnRefused({.attempt = submit.attempt,
-                         .status = WithReason(Exhausted("too many wait"), Reason::kQueueFull, "",
-                                             2500)});
+    sessions_.OnRefused(
+        {.attempt = submit.attempt,
+         .status = WithReason(Exhausted("too many wait"), Reason::kQueueFull, "", 2500)});
     const std::string answer = client.ReadUntil("}}\n");
     EXPECT_TRUE(http::IsStatus(answer, 429)) << answer;
     EXPECT_THAT(answer, HasSubstr("\r\nRetry-After: 3\r\n"));
@@ -165,15 +167,17 @@ TEST_F(HttpServiceTest, AFailedStreamHasAnErrorAndNoDone) {
   client.ReadUntil("half");
   Fail(submit, WithReason(Internal("not finite"), Reason::kNonFiniteLogits));
   const std::string answer = client.ReadUntil("0\r\n\r\n");
-  EXPECT_THAT(answer, HasSubstr("data: {\"error\":{\"message\":\"not finite\",\"type\":\"server_error\","
-                                "\"param\":null,\"code\":\"non_finite_logits\"}}\n\n"));
+  EXPECT_THAT(answer,
+              HasSubstr("data: {\"error\":{\"message\":\"not finite\",\"type\":\"server_error\","
+                        "\"param\":null,\"code\":\"non_finite_logits\"}}\n\n"));
   EXPECT_THAT(answer, Not(HasSubstr("[DONE]")));
 }
 
 TEST_F(HttpServiceTest, AListOfPromptsIsOneAnswer) {
   for (const bool stream : {false, true}) {
     TcpClient client("127.0.0.1", port_);
-    client.Write(Post("/v1/completions", Json{{"prompt", {"a", "b", "c"}}, {"stream", stream}}.dump(),
+    client.Write(Post("/v1/completions",
+                      Json{{"prompt", {"a", "b", "c"}}, {"stream", stream}}.dump(),
                       stream ? "X-Request-Id: s\r\n" : "X-Request-Id: w\r\n"));
     const std::vector<Submit> submits = WaitForSubmits(3);
     const std::string base = stream ? "s" : "w";
@@ -206,13 +210,13 @@ TEST_F(HttpServiceTest, ARefusedPromptOfAListRefusesAll) {
   const std::vector<Submit> submits = WaitForSubmits(3);
   Accept(submits[0]);
   Accept(submits[2]);
-  sessions_.OnRefused({.attempt = submits[1].attempt,
-                       .status = WithReason(Exhausted("too many wait"), Reason::kQueueFull, "", 1)});
+  sessions_.OnRefused(
+      {.attempt = submits[1].attempt,
+       .status = WithReason(Exhausted("too many wait"), Reason::kQueueFull, "", 1)});
   const std::string answer = client.ReadUntil("}}\n");
   EXPECT_TRUE(http::IsStatus(answer, 429)) << answer;
   EXPECT_EQ(link_.WaitForSuspends(2).size(), 2u);
-  const std::string never =
-      AskPost("/v1/completions", R"({"prompt": ["a", [999999], "c"]})");
+  const std::string never = AskPost("/v1/completions", R"({"prompt": ["a", [999999], "c"]})");
   EXPECT_TRUE(http::IsStatus(never, 400)) << never;
   EXPECT_EQ(BodyOf(never)["error"]["param"], "prompt[1][0]");
   EXPECT_THAT(BodyOf(never)["error"]["message"], HasSubstr("prompt[1][0] is 999999"));
@@ -238,7 +242,8 @@ TEST_F(HttpServiceTest, AClientThatHangsUpFreesItsPlace) {
 }
 
 TEST_F(HttpServiceTest, ALostStreamIsTakenUpAgain) {
-  const std::string body = R"({"prompt": "x", "stream": true, "stream_options": {"include_usage": true}})";
+  const std::string body =
+      R"({"prompt": "x", "stream": true, "stream_options": {"include_usage": true}})";
   auto client = std::make_unique<TcpClient>("127.0.0.1", port_);
   client->Write(Post("/v1/completions", body, "X-Request-Id: lost\r\n"));
   const Submit submit = WaitForSubmits(1).at(0);
@@ -272,11 +277,12 @@ TEST_F(HttpServiceTest, RefusalsWithoutTheScheduler) {
   } cases[] = {
       {"/v1/completions", "{", "", "invalid_json", 400},
       {"/v1/completions", R"({"prompt": "x", "model": "other"})", "model", "model_not_found", 404},
-      {"/v1/completions", R"({"prompt": "x", "temperature": 3})", "temperature", "out_of_range", 400},
+      {"/v1/completions", R"({"prompt": "x", "temperature": 3})", "temperature", "out_of_range",
+       400},
       {"/v1/completions", R"({"prompt": "x", "max_tokens": 0})", "max_tokens", "out_of_range", 400},
       {"/v1/completions", R"({"prompt": []})", "prompt", "empty_prompt", 400},
-      {"/v1/completions", R"({"prompt": "x", "truncate_prompt_tokens": 0})", "truncate_prompt_tokens",
-       "out_of_range", 400},
+      {"/v1/completions", R"({"prompt": "x", "truncate_prompt_tokens": 0})",
+       "truncate_prompt_tokens", "out_of_range", 400},
       {"/v1/chat/completions",
        R"({"messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 99999})",
        "max_completion_tokens", "context_length_exceeded", 400},
@@ -299,8 +305,8 @@ TEST_F(HttpServiceTest, RefusalsWithoutTheScheduler) {
   const std::string typed = http::Ask(
       port_, "POST /tokenize HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}");
   EXPECT_TRUE(http::IsStatus(typed, 415)) << typed;
-  EXPECT_TRUE(http::IsStatus(AskPost("/v1/completions", R"({"prompt": "x"})", "X-Request-Id: a b\r\n"),
-                             400));
+  EXPECT_TRUE(http::IsStatus(
+      AskPost("/v1/completions", R"({"prompt": "x"})", "X-Request-Id: a b\r\n"), 400));
 }
 
 TEST_F(HttpServiceTest, TokenizesAndListsModels) {
@@ -328,8 +334,8 @@ TEST_F(HttpServiceTest, ALongPromptIsCut) {
             "context_length_exceeded");
   for (const int32_t keep : {10, -1}) {
     TcpClient client("127.0.0.1", port_);
-    client.Write(Post("/v1/completions",
-                      Json{{"prompt", words}, {"truncate_prompt_tokens", keep}}.dump()));
+    client.Write(
+        Post("/v1/completions", Json{{"prompt", words}, {"truncate_prompt_tokens", keep}}.dump()));
     const Submit submit = WaitForSubmits(1).at(0);
     const auto size = static_cast<int32_t>(submit.record->prompt_ids.size());
     EXPECT_EQ(size, keep > 0 ? keep : 4096 - 16);

@@ -16,10 +16,10 @@ void ReadPart(const JsonValue& value, const std::string& path, FieldReader* body
   std::string type, text;
   part.Take("type", &type);
   if (part.ok() && type != "text" && type != "refusal") {
-    return body->Fail(WithReason(
-        Unimplemented("{} has the type {}; {}, so send parts of the type \"text\"", path,
-                      JsonValue(type).Brief(), kTextOnly),
-        Reason::kNotImplemented, path + ".type"));
+    return body->Fail(
+        WithReason(Unimplemented("{} has the type {}; {}, so send parts of the type \"text\"", path,
+                                 JsonValue(type).Brief(), kTextOnly),
+                   Reason::kNotImplemented, path + ".type"));
   }
   part.Take(type == "refusal" ? "refusal" : "text", &text);
   if (const absl::Status status = part.Finish(); !status.ok()) return body->Fail(status);
@@ -147,8 +147,9 @@ ChatPrompt ReadChatPrompt(FieldReader* body) {
   }
   ReadTools(body, &chat);
   ReadTemplateOptions(body, &chat);
-  body->Refuse("chat_template", "templates of requests are not run; start the server with "
-                                "--chat-template FILE");
+  body->Refuse("chat_template",
+               "templates of requests are not run; start the server with "
+               "--chat-template FILE");
   body->Refuse("documents", "put the documents into a message");
   body->Refuse("mm_processor_kwargs", kTextOnly);
   return chat;

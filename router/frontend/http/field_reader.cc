@@ -102,8 +102,7 @@ void FieldReader::Fail(absl::Status status) {
   if (error_.ok()) error_ = std::move(status);
 }
 
-void FieldReader::FailType(std::string_view name, const JsonValue& value,
-                           std::string_view wanted) {
+void FieldReader::FailType(std::string_view name, const JsonValue& value, std::string_view wanted) {
   Fail(WrongType(PathOf(name), value, wanted));
 }
 
@@ -138,12 +137,8 @@ void FieldReader::TakeInteger(std::string_view name, std::optional<T>* to) {
   }
 }
 
-void FieldReader::Take(std::string_view name, std::optional<int32_t>* to) {
-  TakeInteger(name, to);
-}
-void FieldReader::Take(std::string_view name, std::optional<int64_t>* to) {
-  TakeInteger(name, to);
-}
+void FieldReader::Take(std::string_view name, std::optional<int32_t>* to) { TakeInteger(name, to); }
+void FieldReader::Take(std::string_view name, std::optional<int64_t>* to) { TakeInteger(name, to); }
 
 void FieldReader::Take(std::string_view name, std::optional<float>* to) {
   const JsonValue* value = Find(name);

@@ -90,8 +90,7 @@ void HttpAnswer::Start(std::shared_ptr<http::Exchange> exchange, const Inference
   const std::shared_ptr<HttpAnswer> answer(
       new HttpAnswer(std::move(exchange), std::move(parts), names, request.prompt_list));
   for (size_t i = 0; i < prompts; ++i) {
-    answer->parts_.push_back(
-        std::make_shared<Part>(api->sessions(), answer, static_cast<int>(i)));
+    answer->parts_.push_back(std::make_shared<Part>(api->sessions(), answer, static_cast<int>(i)));
   }
   answer->exchange_->SetSink(answer);
   answer->Launch(api, call, std::move(request), last);
@@ -111,10 +110,10 @@ void HttpAnswer::Launch(const InferenceApi* api, const CallContext& call, OpenAi
       parts[i]->Refuse(Cancelled("another prompt of the request was refused"));
     } else if (last) {
       const auto from = last->positions.begin() + static_cast<ptrdiff_t>(i) * request.answer.n;
-      api->Resume(call,
-                  ResumeRequest{IdOfPrompt(last->request_id, i, prompts),
-                                {from, from + request.answer.n}},
-                  parts[i]);
+      api->Resume(
+          call,
+          ResumeRequest{IdOfPrompt(last->request_id, i, prompts), {from, from + request.answer.n}},
+          parts[i]);
     } else {
       GenerateRequest one{request.params, std::move(request.prompts[i]),
                           request.truncate_prompt_tokens};
@@ -237,8 +236,8 @@ void HttpAnswer::End() {
     if (failure.ok()) return exchange_->End(pending_ + answer_.StreamEnd());
     return exchange_->End(pending_ + "data: " + ErrorObject(failure, names) + "\n\n");
   }
-  http::Response answer = failure.ok() ? http::Response{200, "application/json", "", {}}
-                                       : ErrorAnswer(failure, names);
+  http::Response answer =
+      failure.ok() ? http::Response{200, "application/json", "", {}} : ErrorAnswer(failure, names);
   if (!answer_.request_id().empty()) {
     answer.headers.emplace_back("X-Request-Id", answer_.request_id());
   }

@@ -1,6 +1,6 @@
 // router/frontend/http/http_answer.h: the answer to one HTTP request that generates: an exchange
-// (http/exchange.h) and a SessionStream (router/sessions/session_stream.h) for each prompt of it. It
-// sends a whole answer, or a stream of Server-Sent Events.
+// (http/exchange.h) and a SessionStream (router/sessions/session_stream.h) for each prompt of it.
+// It sends a whole answer, or a stream of Server-Sent Events.
 //
 // A refusal is an HTTP status: a stream begins when every prompt was accepted. After that an error
 // is an event of the stream, and "[DONE]" is sent only after success. If one prompt fails, the
@@ -42,8 +42,7 @@ class HttpAnswer final : public http::ExchangeSink,
   // Sends the request to the API, or resumes it if `last` is set. Its id, if several prompts need
   // one, is drawn. REQUIRES: the API outlives the exchange.
   static void Start(std::shared_ptr<http::Exchange> exchange, const InferenceApi* api,
-                    const CallContext& call, OpenAiRequest request,
-                    std::optional<LastEvent> last);
+                    const CallContext& call, OpenAiRequest request, std::optional<LastEvent> last);
 
   void OnWritten(bool ok) override;
   void OnHangUp() override;
@@ -89,12 +88,12 @@ class HttpAnswer final : public http::ExchangeSink,
   const FieldNames names_;
   const bool prompt_list_;
 
-  mutable std::mutex mutex_;  // Guards all below.
+  mutable std::mutex mutex_;    // Guards all below.
   std::vector<PartPtr> parts_;  // One for each prompt, until OnDone.
   std::vector<bool> started_, ended_;
   OpenAiAnswer answer_;
-  std::string pending_;        // Bytes of a stream that wait for the write in flight.
-  std::vector<int> owed_;      // The prompts whose event is in pending_.
+  std::string pending_;         // Bytes of a stream that wait for the write in flight.
+  std::vector<int> owed_;       // The prompts whose event is in pending_.
   std::vector<int> in_flight_;  // The same of the write in flight.
   bool writing_ = false;
   bool begun_ = false;    // The head of a stream was sent.

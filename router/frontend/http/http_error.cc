@@ -54,7 +54,8 @@ std::string Renamed(std::string text, const FieldNames& names) {
   const std::pair<std::string_view, std::string_view> firsts[] = {
       {"token_ids", names.prompt}, {"text", names.prompt}, {"ids", "tokens"}};
   for (const auto& [from, to] : firsts) {
-    const std::string_view after = std::string_view(text).substr(std::min(from.size(), text.size()));
+    const std::string_view after =
+        std::string_view(text).substr(std::min(from.size(), text.size()));
     const bool whole = after.empty() || after.front() == '[' || after.front() == ' ';
     if (text.starts_with(from) && whole) text.replace(0, from.size(), to);
   }
@@ -124,8 +125,8 @@ std::string ErrorObject(const absl::Status& status, const FieldNames& names) {
 }
 
 http::Response ErrorAnswer(const absl::Status& status, const FieldNames& names) {
-  http::Response answer{HttpStatusOf(status), "application/json",
-                        ErrorObject(status, names) + "\n", {}};
+  http::Response answer{
+      HttpStatusOf(status), "application/json", ErrorObject(status, names) + "\n", {}};
   const int64_t delay_ms = Detail(status).retry_after_ms;
   if (delay_ms > 0) {
     // The first is of whole seconds; OpenAI's clients prefer the second.

@@ -1,6 +1,6 @@
 // router/frontend/http/http_error.h: converts a Status to what HTTP clients get: OpenAI's error
-// object, its HTTP status, and Retry-After. The reasons are those of common/reason.h, in lower case,
-// as the object's `code`; gRPC's front end sends the same ones (docs/API.md, "Errors"). Pure.
+// object, its HTTP status, and Retry-After. The reasons are those of common/reason.h, in lower
+// case, as the object's `code`; gRPC's front end sends the same ones (docs/API.md, "Errors"). Pure.
 #pragma once
 
 #include <string>

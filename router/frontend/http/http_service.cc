@@ -102,9 +102,7 @@ void Generate(const InferenceApi* api, const ExchangePtr& exchange, const CallCo
 
 // ---- Texts and models
 
-http::Response Json(JsonWriter* json) {
-  return {200, "application/json", json->Take() + "\n", {}};
-}
+http::Response Json(JsonWriter* json) { return {200, "application/json", json->Take() + "\n", {}}; }
 
 absl::StatusOr<http::Response> Tokenize(const InferenceApi* api, const CallContext& call,
                                         const std::string& body) {
@@ -217,8 +215,7 @@ absl::StatusOr<LastEvent> ParseLastEventId(std::string_view text, int32_t choice
   for (size_t at = colon + 1; at <= text.size();) {
     const size_t end = std::min(text.find(',', at), text.size());
     int32_t position = -1;
-    const auto [last, error] =
-        std::from_chars(text.data() + at, text.data() + end, position);
+    const auto [last, error] = std::from_chars(text.data() + at, text.data() + end, position);
     if (error != std::errc() || last != text.data() + end || position < 0) return refused();
     event.positions.push_back(position);
     at = end + 1;

@@ -112,7 +112,7 @@ std::string OpenAiAnswer::OnStarted(int prompt, const StartedEvent& event,
   if (head_.empty()) {
     if (request_id_.empty()) request_id_ = event.request_id;
     JsonWriter json;
-    const char* object = !options_.chat     ? "text_completion"
+    const char* object = !options_.chat    ? "text_completion"
                          : options_.stream ? "chat.completion.chunk"
                                            : "chat.completion";
     json.BeginObject().Key("id").String((options_.chat ? "chatcmpl-" : "cmpl-") + request_id_);

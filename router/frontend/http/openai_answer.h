@@ -1,6 +1,6 @@
-// router/frontend/http/openai_answer.h: writes the events of the sessions of one request as OpenAI's
-// JSON: a whole answer, or the events of a stream (Server-Sent Events). Owner: one HttpAnswer, under
-// its mutex. No IO.
+// router/frontend/http/openai_answer.h: writes the events of the sessions of one request as
+// OpenAI's JSON: a whole answer, or the events of a stream (Server-Sent Events). Owner: one
+// HttpAnswer, under its mutex. No IO.
 //
 // A choice is a sequence of a prompt: its index is prompt * n + sequence. An event of a stream has
 // the line "id: REQUEST_ID:N,N,...", with the tokens of each choice that the client has after it
@@ -25,7 +25,7 @@ struct AnswerParts {
   std::vector<std::string> echoes;  // The text before each prompt's choices; may be empty.
   // Which positions the client has of each choice; empty: none.
   std::vector<int32_t> positions;
-  std::string request_id;    // Of several prompts; of one, Started tells it.
+  std::string request_id;  // Of several prompts; of one, Started tells it.
   const Tokenizer* tokenizer = nullptr;
   int64_t created_unix_s = 0;
 };

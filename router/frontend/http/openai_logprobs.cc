@@ -92,7 +92,8 @@ void WriteCompletionLogprobs(const std::optional<TokenId>& absent,
   if (absent) json->Null();
   for (const TokenLogprob& token : logprobs) {
     json->BeginObject();
-    std::vector<std::string> keys;  // Two tokens may have the same bytes; the more likely one stays.
+    std::vector<std::string>
+        keys;  // Two tokens may have the same bytes; the more likely one stays.
     for (const auto& [id, logprob] : WithOwn(token)) {
       const std::string key = texts.Key(id);
       if (std::ranges::find(keys, key) != keys.end()) continue;

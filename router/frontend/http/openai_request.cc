@@ -27,9 +27,9 @@ void ReadLogitBias(FieldReader* body, PublicSampling* sampling) {
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
     const std::string path = fmt::format("logit_bias[{}]", JsonValue(key).Brief());
     if (error != std::errc() || end != key.data() + key.size()) {
-      return body->Fail(
-          WithReason(Invalid("{} has a key that is no token id; /tokenize gives a text's ids", path),
-                     Reason::kOutOfRange, "logit_bias"));
+      return body->Fail(WithReason(
+          Invalid("{} has a key that is no token id; /tokenize gives a text's ids", path),
+          Reason::kOutOfRange, "logit_bias"));
     }
     const int64_t* integer = value.AsInt();
     if (integer == nullptr && value.AsReal() == nullptr) {
@@ -115,9 +115,10 @@ void ReadCommon(FieldReader* body, OpenAiRequest* request) {
   body->Take("prompt_logprobs", &params.output.prompt_logprobs);
   answer.prompt_logprobs = params.output.prompt_logprobs.has_value();
   if (answer.prompt_logprobs && answer.stream) {
-    body->Fail(WithReason(Invalid("prompt_logprobs is set and stream is true; an answer as a stream "
-                                  "has none, so set stream to false"),
-                          Reason::kOutOfRange, "prompt_logprobs"));
+    body->Fail(
+        WithReason(Invalid("prompt_logprobs is set and stream is true; an answer as a stream "
+                           "has none, so set stream to false"),
+                   Reason::kOutOfRange, "prompt_logprobs"));
   }
   body->Take("truncate_prompt_tokens", &request->truncate_prompt_tokens);
   body->Only("truncation_side", {"\"left\""}, "the end of a prompt is kept");
@@ -175,7 +176,8 @@ Prompt ReadPrompt(const JsonValue& value, const std::string& path, FieldReader* 
     if (!id.ok()) body->Fail(id.status());
     ids.push_back(id.value_or(0));
   }
-  if (array == nullptr) body->FailType(path, value, "a text, a list of token ids, or a list of these");
+  if (array == nullptr)
+    body->FailType(path, value, "a text, a list of token ids, or a list of these");
   return ids;
 }
 
@@ -236,8 +238,9 @@ absl::StatusOr<OpenAiRequest> ReadChatCompletion(const JsonValue& value) {
     }
   }
   body.Take("include_reasoning", &request.answer.include_reasoning);
-  body.Refuse("reasoning_effort", "chat_template_kwargs {\"enable_thinking\": false} turns "
-                                  "thinking off where the template can");
+  body.Refuse("reasoning_effort",
+              "chat_template_kwargs {\"enable_thinking\": false} turns "
+              "thinking off where the template can");
   body.Only("parallel_tool_calls", {"true", "false"}, kLater);
   body.Only("echo", {"false"}, "use /v1/completions");
   body.Only("add_special_tokens", {"false"}, "the chat template has the special tokens");
@@ -281,7 +284,8 @@ absl::StatusOr<OpenAiRequest> ReadCompletion(const JsonValue& value) {
     if (!output.prompt_logprobs) output.prompt_logprobs = output.logprobs;
   }
   body.Only("add_special_tokens", {"true"}, "send token ids to decide them yourself");
-  body.Only("suffix", {"\"\""}, "put the text around the gap into the prompt as the model wants it");
+  body.Only("suffix", {"\"\""},
+            "put the text around the gap into the prompt as the model wants it");
   FATHOM_RETURN_IF_ERROR(body.Finish());
   FinishOutput(&request);
   return request;

@@ -32,8 +32,8 @@ struct AnswerOptions {
   bool tokens_as_token_ids = false;  // "token_id:5" in the place of a token's text.
   bool skip_special = true;
   bool timings = false;
-  int32_t n = 1;                                   // Choices of each prompt.
-  std::string max_tokens_name = "max_tokens";      // As the request named it, for errors.
+  int32_t n = 1;                               // Choices of each prompt.
+  std::string max_tokens_name = "max_tokens";  // As the request named it, for errors.
   bool needs_prompt_ids() const { return return_token_ids || echo || prompt_logprobs; }
 };
 
