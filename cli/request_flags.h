@@ -14,6 +14,7 @@ struct RequestFlags {
   int32_t max_tokens = 0;   // 0: the rest of the context.
   double temperature = -1;  // Negative: the model's default.
   std::string seed;         // Empty: the router draws one.
+  int32_t priority = 0;
   std::string idempotency_key;
   bool json = false;
 

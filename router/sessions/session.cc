@@ -370,7 +370,9 @@ void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
   record.ids.resize(stop.length);
   if (record_.request.output.logprobs) record.logprobs.resize(stop.length);
   if (!sequence.end || !sequence.end->by_scheduler) cut_ = FrameEffects::Cut{index, stop.length};
-  const Usage usage{static_cast<int32_t>(record_.prompt_ids.size()), stop.length, CachedTokens()};
+  const Usage usage{.prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size()),
+                    .completion_tokens = stop.length,
+                    .cached_tokens = CachedTokens()};
   const TimeUs first = first_token_us_ == 0 ? now : first_token_us_;
   // The scheduler's timings come with its answer to the Close, when the client has its end.
   const bool by_scheduler = sequence.end && sequence.end->by_scheduler;

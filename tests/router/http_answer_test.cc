@@ -148,6 +148,8 @@ TEST(OpenAiAnswer, AWholeChat) {
   const auto all = first + static_cast<int32_t>(Ids(" world").size());
   FinishEvent finish = Finish(all, FinishReason::kStopString);
   finish.stop_string = "!";
+  finish.usage.drafted_tokens = 9;
+  finish.usage.accepted_draft_tokens = 4;
   EXPECT_EQ(answer.OnFinish(0, finish), "");
   const Json json = Json::parse(answer.Whole());
   EXPECT_EQ(json["id"], "chatcmpl-r1");
@@ -166,6 +168,8 @@ TEST(OpenAiAnswer, AWholeChat) {
   EXPECT_EQ(json["usage"]["prompt_tokens"], 3);
   EXPECT_EQ(json["usage"]["completion_tokens"], all);
   EXPECT_EQ(json["usage"]["total_tokens"], all + 3);
+  EXPECT_EQ(json["usage"]["completion_tokens_details"]["accepted_prediction_tokens"], 4);
+  EXPECT_EQ(json["usage"]["completion_tokens_details"]["rejected_prediction_tokens"], 5);
   EXPECT_EQ(json["usage"]["prompt_tokens_details"]["cached_tokens"], 2);
 }
 

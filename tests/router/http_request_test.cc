@@ -51,7 +51,7 @@ TEST(HttpRequest, AChatHasAllFields) {
       "stream": true, "return_token_ids": true, "timings": true, "stream_options":
       {"include_usage": true, "continuous_usage_stats": true}, "deadline_ms": 5000,
       "request_id": "r", "truncate_prompt_tokens": 12, "include_reasoning": false, "user":
-      "u", "return_tokens_as_token_ids": true, "priority": 0, "parallel_tool_calls": true,
+      "u", "return_tokens_as_token_ids": true, "priority": -3, "cache_salt": "tenant", "parallel_tool_calls": true,
       "store": false, "response_format": {"type": "text"}, "best_of": 3, "metadata": {"a":
       "b"}, "use_beam_search": false)");
   const PublicRequest& params = request.params;
@@ -78,6 +78,8 @@ TEST(HttpRequest, AChatHasAllFields) {
   EXPECT_EQ(params.output.ids, true);
   EXPECT_EQ(params.deadline_ms, 5000);
   EXPECT_EQ(params.request_id, "r");
+  EXPECT_EQ(params.priority, -3);
+  EXPECT_EQ(params.cache.salt, "tenant");
   EXPECT_EQ(request.truncate_prompt_tokens, 12);
   const AnswerOptions& answer = request.answer;
   EXPECT_TRUE(answer.chat && answer.stream && answer.include_usage && answer.continuous_usage &&
@@ -197,7 +199,7 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
   for (const char* field :
        {"allowed_token_ids", "bad_words", "reasoning_effort", "thinking_token_budget", "functions",
         "function_call", "audio", "prediction", "web_search_options", "structured_outputs",
-        "guided_json", "cache_salt", "kv_transfer_params", "documents", "logprob_token_ids"}) {
+        "guided_json", "kv_transfer_params", "documents", "logprob_token_ids"}) {
     const absl::Status status = Chat(fmt::format("\"{}\": \"x\"", field)).status();
     EXPECT_EQ(FieldOf(status), field);
     EXPECT_EQ(ReasonOf(status), "NOT_IMPLEMENTED") << ToString(status);

@@ -41,6 +41,7 @@ std::string Renamed(std::string text, const FieldNames& names) {
       {"leave one of them on", "set return_token_ids"},
       {"output.ids", "return_token_ids"},
       {"sampling.", ""},
+      {"cache.salt", "cache_salt"},
       {"chat_template_kwargs_json", "chat_template_kwargs"},
       {"tools_json", "tools"},
       {"next_positions", "Last-Event-ID"},

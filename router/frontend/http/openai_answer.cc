@@ -91,15 +91,25 @@ std::string OpenAiAnswer::EndChunk(JsonWriter* json) const {
 }
 
 void OpenAiAnswer::WriteUsage(JsonWriter* json) const {
-  int64_t prompt = 0, cached = 0, completion = 0;
+  int64_t prompt = 0, cached = 0, completion = 0, drafted = 0, accepted = 0;
   for (const PromptState& one : prompts_) {
     prompt += one.tokens;
     cached += one.cached;
   }
-  for (const Choice& choice : choices_) completion += choice.tokens;
+  for (const Choice& choice : choices_) {
+    completion += choice.tokens;
+    if (!choice.finish) continue;
+    drafted += choice.finish->usage.drafted_tokens;
+    accepted += choice.finish->usage.accepted_draft_tokens;
+  }
   json->BeginObject().Key("prompt_tokens").Int(prompt);
   json->Key("completion_tokens").Int(completion).Key("total_tokens").Int(prompt + completion);
   json->Key("prompt_tokens_details").BeginObject().Key("cached_tokens").Int(cached).EndObject();
+  if (drafted > 0) {
+    json->Key("completion_tokens_details").BeginObject();
+    json->Key("accepted_prediction_tokens").Int(accepted);
+    json->Key("rejected_prediction_tokens").Int(drafted - accepted).EndObject();
+  }
   json->EndObject();
 }
 

@@ -130,8 +130,8 @@ void ReadCommon(FieldReader* body, OpenAiRequest* request) {
   params.deadline_ms = deadline_ms.value_or(0);
   body->Only("spaces_between_special_tokens", {"true"}, kLater);
   body->Only("stream_interval", {"1"}, "tokens are sent as they come");
-  body->Only("priority", {"0"}, kLater);
-  body->Refuse("cache_salt", kLater);
+  body->Take("priority", &params.priority);
+  body->Take("cache_salt", &params.cache.salt);
   body->Refuse("structured_outputs", "ask for the form in the prompt");
   body->Only("response_format", {"{\"type\": \"text\"}"}, "ask for the form in the prompt");
   for (const char* guided : {"guided_json", "guided_regex", "guided_choice", "guided_grammar",
