@@ -57,7 +57,8 @@ class DriverMetrics {
   Gauge leads_, kv_usage_;
   Histogram batch_tokens_;
   Total failovers_, replayed_, prefix_queries_, prefix_hits_, prefix_evictions_;
-  Gauge blocks_used_, blocks_, blocks_cached_, requests_running_, requests_waiting_, sessions_, session_bytes_;
+  Gauge blocks_used_, blocks_, blocks_cached_, requests_running_, requests_waiting_, sessions_,
+      session_bytes_;
   Gauge groups_, workers_, rank_still_, routers_, term_;
   Total steps_, step_rows_, prompt_tokens_, generation_tokens_, suspensions_, preemptions_,
       dropped_;
