@@ -45,6 +45,8 @@ void RouterMetrics::AddRequests(Metrics* metrics) {
   tokens_ = counter("tokens_total", "Generated tokens that came for this router's streams.");
   prompt_tokens_ = counter("prompt_tokens_total", "Prompt tokens of requests that finished.");
   cached_tokens_ = counter("cached_tokens_total", "Those that were in the KV cache already.");
+  drafted_tokens_ = counter("draft_tokens_total", "Drafts checked for requests that finished.");
+  accepted_drafts_ = counter("accepted_draft_tokens_total", "Those that were kept.");
   dropped_ = counter("tokens_dropped_total", "Tokens that came again and were dropped.");
   preemptions_ = counter("preemptions_total", "Preemptions of requests that finished.");
   traces_dropped_ = metrics->AddCounter(
@@ -91,6 +93,8 @@ void RouterMetrics::Finished(const FinishedRequest& request) {
   const auto seconds = [](int64_t us) { return static_cast<double>(us) * 1e-6; };
   prompt_tokens_.Add(usage.prompt_tokens);
   cached_tokens_.Add(usage.cached_tokens);
+  drafted_tokens_.Add(usage.drafted_tokens);
+  accepted_drafts_.Add(usage.accepted_draft_tokens);
   preemptions_.Add(timings.preemptions);
   whole_.Observe(seconds(request.whole_us));
   queue_.Observe(seconds(timings.queue_us));
@@ -100,9 +104,9 @@ void RouterMetrics::Finished(const FinishedRequest& request) {
   prompt_.Observe(usage.prompt_tokens);
   generated_.Observe(usage.completion_tokens);
   max_tokens_.Observe(request.max_tokens);
-  if (usage.completion_tokens > 1 && timings.first_token_us >= 0) {
+  if (request.timed_tokens > 1 && timings.first_token_us >= 0) {
     per_token_.Observe(seconds(timings.last_token_us - timings.first_token_us) /
-                       (usage.completion_tokens - 1));
+                       (request.timed_tokens - 1));
   }
 }
 
@@ -124,7 +128,7 @@ void RouterMetrics::FirstToken(int64_t since_us, int64_t tokens) {
 
 void RouterMetrics::TokenGap(int64_t gap_us, int64_t tokens) {
   const double gap = static_cast<double>(gap_us) * 1e-6 / static_cast<double>(tokens);
-  for (int64_t i = 0; i < tokens; ++i) gap_.Observe(gap);
+  for (int64_t i = 0; i < tokens && gap_us >= 0; ++i) gap_.Observe(gap);
   tokens_.Add(static_cast<double>(tokens));
 }
 
@@ -150,7 +154,8 @@ void RouterMetrics::Show(const Sessions::View& view, bool ready) {
     return stats.waiting_by[static_cast<size_t>(limit)];
   };
   waiting_capacity_.Set(waiting(WaitLimit::kSlots) + waiting(WaitLimit::kBlocks));
-  waiting_deferred_.Set(waiting(WaitLimit::kNoGroup) + waiting(WaitLimit::kOther));
+  waiting_deferred_.Set(waiting(WaitLimit::kNoGroup) + waiting(WaitLimit::kOther) +
+                        waiting(WaitLimit::kTenantRunning));
   kv_usage_.Set(
       stats.blocks_total == 0 ? 0 : static_cast<double>(stats.blocks_used) / stats.blocks_total);
   const std::lock_guard lock(cluster_->mutex);

@@ -56,7 +56,8 @@ struct PublicRequest {
   PublicSampling sampling;
   PublicStop stop;
   PublicOutput output;
-  int64_t deadline_ms = 0;  // 0: none.
+  int64_t deadline_ms = 0;          // 0: none.
+  std::optional<int32_t> priority;  // Smaller is more urgent.
   PublicCache cache = {};
 };
 

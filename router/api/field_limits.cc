@@ -43,6 +43,8 @@ constexpr FieldLimit kOtherLimits[] = {
      "alternatives", "ask for fewer"},
     {kDeadlineMs, "deadline_ms", 0, 86'400'000, false, kFixed, "none", "milliseconds",
      "0 or nothing for no deadline"},
+    {kPriority, "priority", -kPriorityMax, kPriorityMax, false, kFixed, "0", "",
+     "smaller is more urgent; leave it out for 0"},
     {kPromptTokenId, "token_ids", 0, 0, false, kVocab, "", "token id",
      "send ids of this model's tokenizer"},
     {kRequestIdBytes, "request_id", 0, 128, false, kFixed, "drawn", "characters",

@@ -28,6 +28,7 @@ enum class Field : size_t {
   kLogprobs,
   kPromptLogprobs,
   kDeadlineMs,
+  kPriority,
   kPromptTokenId,
   kRequestIdBytes,
   kIdempotencyKeyBytes,

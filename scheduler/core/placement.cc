@@ -9,6 +9,9 @@
 namespace fathom::scheduler {
 namespace {
 
+// The most sequences without room that one admission passes, which bounds its cost.
+constexpr size_t kOvertakenMax = 8;
+
 int64_t Total(const Record& record) {
   return static_cast<int64_t>(record.prompt_ids.size()) + record.request.stop.max_tokens;
 }
@@ -63,28 +66,43 @@ std::vector<Group*> Placement::GroupsInTurn() const {
   return order;
 }
 
-Sequence* Placement::NextFor(const Group& group, int32_t lane, TimeUs now) const {
-  const auto all = static_cast<int64_t>(group.running.size()) + waiting_.size();
+Placement::Choice Placement::NextFor(const Group& group, int32_t lane, int32_t overtakes_max,
+                                     TimeUs now) const {
+  const auto all =
+      static_cast<int64_t>(group.running.size()) + waiting_.size() - waiting_.held_size();
   const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
-  if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return nullptr;
-  int left = 0;
-  Sequence* first =
-      waiting_.First(WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](const Sequence& each) {
-        if (left == kLeftMax || !FitsGroup(each.session->record, group.limits) ||
-            SequencePrefixes::WaitsForPrompt(each)) {
-          return false;
+  if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return {};
+  Choice choice;
+  int left = 0;  // To other groups.
+  choice.sequence =
+      waiting_.First(WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](Sequence& each) {
+        using enum WaitQueue::Verdict;
+        if (!FitsGroup(each.session->record, group.limits)) return kPass;
+        if (SequencePrefixes::WaitsForPrompt(each)) return kPass;
+        // The record gets the tokens of the steps that were in flight at the swap; then it knows
+        // which of the swapped KV is that of its tokens.
+        if (each.swapped && each.swapped->group == group.id &&
+            !group.HasResultsBefore(each.swapped->settled_at)) {
+          return kStop;
         }
-        if (!CostsLessElsewhere(group, each, now)) return true;
-        ++left;
-        return false;
+        if (CostsLessElsewhere(group, each, now)) return ++left <= kLeftMax ? kPass : kStop;
+        if (HasRoom(group, each)) return kTake;
+        if (each.seated_before || choice.overtaken.size() >= kOvertakenMax ||
+            std::get<WaitingState>(each.state).overtakes >= overtakes_max) {
+          return kStop;
+        }
+        choice.overtaken.push_back(&each);
+        return kPass;
       });
-  return first != nullptr && HasRoom(group, *first) ? first : nullptr;
+  return choice;
 }
 
 Sequence* Placement::FirstFor(const Group& group) const {
   return waiting_.First(
-      WaitQueue::Kind::Of(group.fingerprint, group.kind),
-      [&](const Sequence& each) { return FitsGroup(each.session->record, group.limits); });
+      WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](const Sequence& each) {
+        return FitsGroup(each.session->record, group.limits) ? WaitQueue::Verdict::kTake
+                                                             : WaitQueue::Verdict::kPass;
+      });
 }
 
 // Whether there is room for the sequence's known tokens and one block more, if it may need that.
@@ -115,7 +133,7 @@ bool Placement::CostsLessElsewhere(const Group& group, const Sequence& sequence,
   return std::ranges::any_of(groups_, [&](const auto& entry) {
     const Group& other = *entry.second;
     return &other != &group && other.fingerprint == group.fingerprint &&
-           !other.free_slots.empty() && now - other.progress_us < kGroupSilentUs &&
+           !other.free_slots.empty() && now - other.result_us < kGroupSilentUs &&
            FitsGroup(sequence.session->record, other.limits) && CostOf(other, sequence) < here &&
            HasRoom(other, sequence);
   });
@@ -124,7 +142,7 @@ bool Placement::CostsLessElsewhere(const Group& group, const Sequence& sequence,
 TimeUs Placement::NextTimeUs(TimeUs now) const {
   TimeUs next = std::numeric_limits<TimeUs>::max();
   for (const auto& [id, group] : groups_) {
-    const TimeUs end_us = group->progress_us + kGroupSilentUs;
+    const TimeUs end_us = group->result_us + kGroupSilentUs;
     if (groups_.size() > 1 && end_us > now) next = std::min(next, end_us);
   }
   return next;

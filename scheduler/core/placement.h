@@ -43,13 +43,19 @@ class Placement {
   // fewest sequences first.
   std::vector<Group*> GroupsInTurn() const;
 
-  // The sequence that `group` admits next into `lane`; nullptr: none. It is the first one, in the
-  // queue's order, that the group may compute and has the size for. If the group has no room for it
-  // now, the group admits none: if smaller sequences could overtake it, a long prompt could wait
-  // without end. A lane takes at most its share of the sequences that run and wait, so that no
-  // other lane stays empty. Sequences that another group has now room for at a lower cost are left
-  // to it. A sequence of which another one of the same request computes the prompt waits for it.
-  Sequence* NextFor(const Group& group, int32_t lane, TimeUs now) const;
+  // The sequence that a group admits next, and those before it that wait for blocks.
+  struct Choice {
+    Sequence* sequence = nullptr;  // nullptr: none.
+    std::vector<Sequence*> overtaken = {};
+  };
+  // The choice of `group` for `lane`: the first sequence, in the queue's order, that the group may
+  // compute, has the size for and has room for now. It overtakes the sequences before it for which
+  // the group has no room. If one of these was overtaken `overtakes_max` times already, or had a
+  // slot before, the group admits none, so that a long prompt does not wait without end. A lane
+  // takes at most its share of the sequences that run and wait, so that no other lane stays empty.
+  // Sequences that another group has now room for at a lower cost are left to it. A sequence of
+  // which another one of the same request computes the prompt waits for it.
+  Choice NextFor(const Group& group, int32_t lane, int32_t overtakes_max, TimeUs now) const;
 
   // When a group is not waited for any more; INT64_MAX: none is waited for.
   TimeUs NextTimeUs(TimeUs now) const;

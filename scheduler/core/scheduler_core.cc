@@ -11,10 +11,20 @@
 namespace fathom::scheduler {
 namespace {
 
-std::unique_ptr<Policy> PolicyNamed(const std::string& name) {
-  std::unique_ptr<Policy> policy = MakePolicy(name);
+std::unique_ptr<Policy> PolicyNamed(const std::string& name, const TenantTable* tenants) {
+  std::unique_ptr<Policy> policy = MakePolicy(name, tenants);
   FATHOM_CHECK(policy != nullptr, "no policy '{}'", name);
   return policy;
+}
+
+// The first sequence that has not ended, else the one that ended last.
+const Sequence& SlowestOf(const Session& session, TimeUs now) {
+  const Sequence* slowest = &session.sequences.front();
+  for (const Sequence& each : session.sequences) {
+    if (!each.finished()) return each;
+    if (each.stamps.At(now).WholeUs() > slowest->stamps.At(now).WholeUs()) slowest = &each;
+  }
+  return *slowest;
 }
 
 }  // namespace
@@ -31,7 +41,8 @@ absl::Status SchedulerCore::CheckInvariants() const { return impl_->CheckInvaria
 
 SchedulerCore::Impl::Impl(const CoreOptions& options)
     : options_(options),
-      policy_(PolicyNamed(options.policy)),
+      admission_(options.waiting_requests_max, options.waiting_tokens_max),
+      policy_(PolicyNamed(options.policy, &admission_.table())),
       waiting_(options.model_wait_us),
       prefixes_({options.prefix_caching, options.prefixes_across_tenants}),
       sessions_({.session_memory_bytes_max = options.session_memory_bytes_max,
@@ -51,8 +62,14 @@ Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
   sessions_.Deliver();
   PlanAll();
   NoteLimits();
+  forecast_.NoteWaiting(waiting_.size() > waiting_.held_size(), now_);
   sessions_.EvictOverLimit();
   return std::exchange(actions_, {});
+}
+
+void SchedulerCore::Impl::On(TenantsChanged event) {
+  admission_.SetTable(std::move(event.table), now_);
+  admission_.ForEachRunning([this](const std::string& tenant) { HoldOrNot(tenant); });
 }
 
 void SchedulerCore::Impl::FailUnfit() {
@@ -63,12 +80,13 @@ void SchedulerCore::Impl::FailUnfit() {
     absl::Status status = placement_.CheckFits(sequence.session->record);
     if (!status.ok()) unfit.emplace_back(&sequence, std::move(status));
   });
-  for (auto& [sequence, status] : unfit) sessions_.Fail(*sequence, std::move(status));
+  for (const auto& [sequence, status] : unfit) sessions_.Fail(*sequence, status);
 }
 
 void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
+  if (sequence.finished()) return;  // It ended together with another one of its request.
   const Session& session = *sequence.session;
-  const FingerprintSpan& last = session.record.fingerprints.back();
+  const FingerprintSpan& last = *SpanOf(sequence);
   const Group& now = *groups_.begin()->second;
   ++counters_.model_changes_total;
   absl::Status status = FailedPrecondition(
@@ -84,13 +102,17 @@ void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
 Explained SchedulerCore::Impl::Explain(const SessionKey& key, TimeUs now) const {
   const Session* session = sessions_.Find(key);
   if (session == nullptr) return {};
-  const Sequence& sequence = session->sequences.front();
+  const Sequence& sequence = SlowestOf(*session, now);
   const bool waits = std::holds_alternative<WaitingState>(sequence.state);
+  int32_t generated = 0;
+  for (const SequenceRecord& each : session->record.sequences) {
+    generated += static_cast<int32_t>(each.ids.size());
+  }
   return {
       .found = true,
       .timings = sequence.stamps.At(now, waits ? waiting_.WaitedUs(sequence, now) : WaitTimes{}),
       .prompt_tokens = session->prompt_tokens(),
-      .generated_tokens = static_cast<int32_t>(sequence.record().ids.size()),
+      .generated_tokens = generated,
       .max_tokens = session->record.request.stop.max_tokens};
 }
 
@@ -106,11 +128,16 @@ CoreStats SchedulerCore::Impl::Stats() const {
   static_cast<SessionStats&>(stats) = sessions_.Stats();
   stats.requests_waiting = waiting_.size();
   stats.waiting_by_limit = waiting_.CountByLimit();
+  stats.refused_by = admission_.refused();
+  stats.retries_kept_total = admission_.promises().kept;
+  stats.retries_broken_total = admission_.promises().broken;
   stats.groups = static_cast<int32_t>(groups_.size());
   for (const auto& [id, group] : groups_) {
     stats.requests_running += static_cast<int32_t>(group->running.size());
     stats.blocks_total += group->kv.pool().total_blocks();
     stats.blocks_used += group->kv.pool().used_blocks();
+    stats.swap_blocks_total += group->swap_space.total_blocks();
+    stats.swap_blocks_used += group->swap_space.used_blocks();
     stats.blocks_cached += group->kv.pool().idle_blocks();
     stats.prefix_evicted_blocks_total += group->kv.evictions_total();
   }

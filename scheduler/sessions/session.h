@@ -34,6 +34,7 @@ struct WaitingState {
   OrderKey order;
   bool first_time = false;  // Counts against the queue's limits.
   WaitTimes clock_us = {};  // The clock of the line when this wait began (WaitQueue).
+  int32_t overtakes = 0;    // Sequences that were admitted before it because it waits for blocks.
 };
 
 // In a slot of a group.
@@ -63,6 +64,14 @@ struct RunningState {
   bool decoding() const { return planned_tokens >= known_tokens; }
 };
 
+// The KV of a waiting sequence in the swap space of a group.
+struct SwappedKv {
+  GroupId group;
+  std::vector<BlockId> blocks;  // Of the swap space, in the order of the tokens.
+  int32_t tokens = 0;           // The KV of so many first tokens is in the blocks.
+  StepId settled_at;            // The first step that was planned after the swap.
+};
+
 // In no slot and in no queue. The record is kept.
 struct SuspendedState {};
 
@@ -87,12 +96,23 @@ struct Sequence {
   int32_t index = 0;    // In session->record.sequences.
   uint64_t number = 0;  // Unique in the core's life.
   SequenceState state;
-  bool seated_before = false;  // Had a slot, here or under another leader.
-  int32_t cached_tokens = 0;   // Of the prompt: in the KV cache when it first got a slot here.
+  std::optional<SwappedKv> swapped;  // Only while it waits.
+  bool seated_before = false;        // Had a slot, here or under another leader.
+  int32_t preemptions = 0;           // Times that it lost its slot because blocks ran out.
+  // ---- Whether it ends the workers that compute it (scheduler/core/poison.cc).
+  // Groups that were lost with a step of it in flight, since its last progress.
+  int32_t deaths = 0;
+  int32_t furthest_tokens = 0;  // The furthest end of a chunk of its prefills that was computed.
+  // ---- Speculative decoding.
+  int32_t drafted_tokens = 0;  // As in Usage; counted here, not under earlier leaders.
+  int32_t accepted_draft_tokens = 0;
+  // ---- The prefix cache.
+  int32_t cached_tokens = 0;  // Of the prompt: in the KV cache when it first got a slot here.
   mutable BlockHashes block_hashes;
   Stamps stamps;
 
   bool finished() const { return std::holds_alternative<FinishedState>(state); }
+  bool suspect() const { return deaths >= 2; }
   bool suspended() const { return std::holds_alternative<SuspendedState>(state); }
   RunningState* running() { return std::get_if<RunningState>(&state); }
   const RunningState* running() const { return std::get_if<RunningState>(&state); }
@@ -104,6 +124,7 @@ struct Sequence {
 struct Cursor {
   int32_t next = 0;  // Position of the next token to send.
   bool ended = false;
+  std::string fingerprint_sent;
 };
 
 struct Subscriber {
@@ -112,7 +133,6 @@ struct Subscriber {
   bool lost = false;  // Its router is gone; it holds the session only until the grace ends.
   std::vector<Cursor> cursors;
   int32_t prompt_logprobs_sent = 0;
-  std::string fingerprint_sent;
 };
 
 struct Session {
@@ -142,6 +162,13 @@ inline SequenceRecord& Sequence::record() {
 }
 inline const SequenceRecord& Sequence::record() const {
   return session->record.sequences[static_cast<size_t>(index)];
+}
+
+// The kind of group that must compute the sequence: that of its last token, else that of the
+// request's other sequences. nullptr: any.
+inline const FingerprintSpan* SpanOf(const Sequence& sequence) {
+  const auto& own = sequence.record().fingerprints;
+  return own.empty() ? LastSpan(sequence.session->record) : &own.back();
 }
 
 }  // namespace fathom::scheduler

@@ -58,6 +58,7 @@ void Sessions::On(Routed<Submit> event) {
   if (!status.ok()) return Refuse(event, status);
   const size_t prompt_logprobs_known = submit.record->prompt_logprobs.size();
   if (session == nullptr) {
+    batching_.Accepted(submit.key);
     session = &Create(&submit);
   } else {
     AdoptLonger(*session, *std::move(submit.record));
@@ -67,6 +68,7 @@ void Sessions::On(Routed<Submit> event) {
 
 void Sessions::Refuse(const Routed<Submit>& event, const absl::Status& status) {
   ++counters_.refused_total;
+  batching_.CountRefused(status);
   actions_.refused.push_back({event.router, {event.message.attempt, status}});
 }
 
@@ -74,7 +76,7 @@ absl::Status Sessions::CheckNew(const Submit& submit) {
   const Record& record = *submit.record;
   // A request that was accepted before did fit a group then. It is not refused: it waits for such a
   // group, as it does while that group is replaced.
-  if (!submit.replay) FATHOM_RETURN_IF_ERROR(batching_.CheckNew(record));
+  if (!submit.replay) FATHOM_RETURN_IF_ERROR(batching_.CheckNew(record, submit.deadline_us));
   const int64_t bytes = SessionTable::BytesOf(record, submit.router_blob);
   while (table_.total_bytes() + bytes > options_.session_memory_bytes_max) {
     Session* oldest = table_.OldestKept();
@@ -98,7 +100,11 @@ Session& Sessions::Create(Submit* submit) {
   for (Sequence& sequence : session.sequences) {
     sequence.seated_before = submit->replay;
     sequence.stamps.Begin(now_, submit->replay ? age_us : 0);
-    if (const FinishReason finish = sequence.record().finish; finish == FinishReason::kError) {
+  }
+  for (Sequence& sequence : session.sequences) {
+    const FinishReason finish = sequence.record().finish;
+    if (sequence.finished()) continue;  // It failed together with an earlier one.
+    if (finish == FinishReason::kError) {
       Fail(sequence, WithReason(Internal("request {}: it failed under an earlier scheduler",
                                          submit->key.request_id),
                                 Reason::kFailedBefore));
@@ -121,8 +127,11 @@ void Sessions::AdoptLonger(Session& session, Record submitted) {
       // The sequence's slot is now behind its record. A prefill of the record is faster than more
       // decodes in that slot, and it waits for a group of the record's kind.
       batching_.Withdraw(sequence, StayEnd::kBehind);
-      sequence.record() = {std::move(theirs.ids), std::move(theirs.logprobs), FinishReason::kNone};
-      if (!submitted.fingerprints.empty()) session.record.fingerprints = submitted.fingerprints;
+      sequence.record().ids = std::move(theirs.ids);
+      sequence.record().logprobs = std::move(theirs.logprobs);
+      if (!theirs.fingerprints.empty()) {
+        sequence.record().fingerprints = std::move(theirs.fingerprints);
+      }
     }
     const bool same_length = their_length == sequence.record().ids.size();
     if (same_length && theirs.finish != FinishReason::kNone &&

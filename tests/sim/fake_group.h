@@ -24,6 +24,7 @@ class FakeGroup {
   absl::StatusOr<StepResult> Execute(const StepPlan& plan);
 
   int64_t rows_most() const { return rows_most_; }
+  int64_t drafts_kept() const { return drafts_kept_; }
 
  private:
   struct Slot {
@@ -49,14 +50,18 @@ class FakeGroup {
   absl::StatusOr<uint64_t*> Cell(Slot& slot, int32_t index);
   absl::Status Compute(Slot& slot, int32_t count, ResultRow* row);
   absl::Status Sample(Slot& slot, StepId step, ResultRow* row);
+  // Checks `count` drafts, of which some are right.
+  absl::Status Check(Slot& slot, StepId step, int32_t count, ResultRow* row);
 
   const scheduler::GroupUp up_;
   std::map<SlotId, Slot> slots_;
   std::map<BlockId, int32_t> holders_;  // Slots whose table has the block.
   std::vector<uint64_t> kv_;
+  std::vector<uint64_t> swap_space_;
   std::vector<BlockId> copied_;  // Targets of the copies of this plan.
   StepId next_step_;
   int64_t rows_most_ = 0;
+  int64_t drafts_kept_ = 0;
 };
 
 }  // namespace fathom::sim

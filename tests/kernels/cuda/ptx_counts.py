@@ -1,35 +1,34 @@
 #!/usr/bin/env python3
 """Compares the arithmetic of every CUDA kernel with a table (docs/NUMERICS.md, "The CUDA recipe"): ctest kernels_ptx_counts_test.
 
-Makes PTX of each kernels/cuda/*.cu with the build's flags and counts, per kernel, the instructions whose rounding a
-compiler, a flag or a careless call can change: division, reciprocal, roots, logarithm, ex2, sine, cosine and tanh of
-floats. ptx_counts.json beside this file has the expected counts; any difference fails, and --update rewrites the table,
-so that a change is visible in the diff. mad on floats and instructions that flush denormals are never allowed, except
-ex2.approx.ftz.f32. fma is not counted: only canon::Fma makes it, because -fmad=false forbids all others.
+Takes the PTX of each kernels/cuda/*.cu from its object file (-lineinfo makes nvcc put the text beside the code) and counts,
+per kernel, the instructions whose rounding a compiler, a flag or a careless call can change: division, reciprocal, roots,
+logarithm, ex2, sine, cosine and tanh of floats. ptx_counts.json beside this file has the expected counts; any difference
+fails, and --update rewrites the table, so that a change is visible in the diff. mad on floats and instructions that flush
+denormals are never allowed, except ex2.approx.ftz.f32. fma is not counted: only canon::Fma makes it, because -fmad=false
+forbids all others.
 
 A template's instances with equal counts are one line of the table. Counts are of the text, after inlining and unrolling,
 so another release of nvcc may change them: the table names its own.
 
-PTX is kept in --cache by the contents of all that it was made from; nothing is compiled when nothing changed.
+The objects must be those of a build with FATHOM_CUDA_ONE_ARCH, as tests/run makes it.
 
-python3 ptx_counts.py --nvcc NVCC --cache FOLDER [--root FOLDER] [--update] -- FLAGS
+python3 ptx_counts.py --objects FOLDER [--root FOLDER] [--update]
 """
 import argparse
 import collections
-import concurrent.futures
-import hashlib
 import json
 import pathlib
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
-import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 TABLE = HERE / "ptx_counts.json"
-JOBS = 2
+ELF_OF_CUDA = 190
 COUNTED = {"div", "rcp", "sqrt", "rsqrt", "lg2", "ex2", "sin", "cos", "tanh"}
 FLUSHING_ALLOWED = "ex2.approx.ftz.f32"
 # A function's head, or an instruction, which begins a line or follows another on it; a guard is skipped.
@@ -95,53 +94,29 @@ def parse(ptx):
     return list(kernels.values())
 
 
-class Compiler:
-    """Makes PTX, or has it: a file's entry is good while everything that its compile read has the same contents."""
+def sections(data, at):
+    """(name, bytes) of each section of the 64-bit ELF file that begins at `at`."""
+    offset, = struct.unpack_from("<Q", data, at + 40)
+    size, count, names = struct.unpack_from("<HHH", data, at + 58)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", data, at + offset + i * size) for i in range(count)]
+    for header in headers:
+        begin = at + headers[names][4] + header[0]
+        yield data[begin:data.index(b"\0", begin)], data[at + header[4]:at + header[4] + header[5]]
 
-    def __init__(self, nvcc, flags, root, cache):
-        # Line tables change no instruction and cost time.
-        self.command = [nvcc, "--ptx", "-arch=compute_90a", *[f for f in flags if f != "-lineinfo"], f"-I{root}"]
-        version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-        self.release = re.search(r"release ([\d.]+)", version)[1]
-        self.salt = json.dumps([self.command, version])
-        self.cache = cache
-        self.digests = {}
-        self.made = 0
-        cache.mkdir(parents=True, exist_ok=True)
 
-    def key(self, paths):
-        total = hashlib.sha256(self.salt.encode())
-        for path in paths:
-            if path not in self.digests:
-                self.digests[path] = hashlib.sha256(pathlib.Path(path).read_bytes()).digest()
-            total.update(path.encode() + self.digests[path])
-        return total.hexdigest()
-
-    def ptx(self, source):
-        """The PTX of `source`, or the compiler's words as the second value."""
-        text, entry = self.cache / f"{source.stem}.ptx", self.cache / f"{source.stem}.json"
-        try:
-            known = json.loads(entry.read_text())
-            if known["key"] == self.key(known["inputs"]):
-                return text.read_text(), None
-        except (OSError, ValueError, KeyError):
-            pass  # Not made yet, cut short, or an input is gone.
-        return self.make(source, text, entry)
-
-    def make(self, source, text, entry):
-        entry.unlink(missing_ok=True)
-        begin_ns = time.time_ns()
-        depfile = self.cache / f"{source.stem}.d"
-        done = subprocess.run([*self.command, "-MD", "-MF", str(depfile), str(source), "-o", str(text)],
-                              capture_output=True, text=True)
-        if done.returncode:
-            return None, done.stderr + done.stdout
-        self.made += 1
-        inputs = depfile.read_text().replace("\\\n", " ").split(":", 1)[1].split()
-        # An input edited meanwhile may not be what was compiled: good for this run, not kept.
-        if all(pathlib.Path(path).stat().st_mtime_ns < begin_ns for path in inputs):
-            entry.write_text(json.dumps({"key": self.key(inputs), "inputs": inputs}))
-        return text.read_text(), None
+def ptx_of(object_file):
+    """(the PTX text of the device code in an object file, nvcc's release); the text is empty if there is none."""
+    data, texts, release = object_file.read_bytes(), [], ""
+    for match in re.finditer(rb"\x7fELF\x02\x01", data):
+        machine, = struct.unpack_from("<H", data, match.start() + 18)
+        if machine != ELF_OF_CUDA:
+            continue  # The object file itself.
+        for name, content in sections(data, match.start()):
+            if name == b".nv_debug_ptx_txt":
+                texts.append(content.replace(b"\0", b"\n").decode())
+            found = re.search(rb"Cuda compilation tools, release ([\d.]+)", content)
+            release = found[1].decode() if found else release
+    return "\n".join(texts), release
 
 
 def rows_of(kernels):
@@ -203,34 +178,36 @@ def check_banned(where, kernels):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nvcc", required=True)
-    parser.add_argument("--cache", required=True, type=pathlib.Path, help="where PTX is kept between runs")
+    parser.add_argument("--objects", required=True, type=pathlib.Path, help="the build folder of kernels/cuda")
     parser.add_argument("--root", default=HERE.parents[2], type=pathlib.Path, help="the source tree")
     parser.add_argument("--update", action="store_true", help="write the table instead of comparing with it")
-    parser.add_argument("flags", nargs="*", help="nvcc's flags, after --")
     args = parser.parse_args()
 
-    compiler = Compiler(args.nvcc, args.flags, args.root, args.cache)
     sources = sorted((args.root / "kernels" / "cuda").rglob("*.cu"))
-    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-        results = list(pool.map(compiler.ptx, sources))
-
+    objects = {path.as_posix(): path for path in args.objects.rglob("*.cu.o")}
     expected = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-    found, broken, differences = {"nvcc": compiler.release}, [], []
-    for source, (ptx, error) in zip(sources, results):
+    found, broken, differences, release = {"nvcc": ""}, [], [], ""
+    for source in sources:
         where = source.relative_to(args.root).as_posix()
-        if ptx is None:
-            broken.append(f"{where}: does not compile:\n{error}")
+        ending = "/" + source.relative_to(args.root / "kernels" / "cuda").as_posix() + ".o"
+        paths = [path for name, path in objects.items() if name.endswith(ending)]
+        if len(paths) != 1:
+            broken.append(f"{where}: {len(paths)} object files in {args.objects}; build it first, in one library")
+            continue
+        ptx, release = ptx_of(paths[0])
+        if not ptx:
+            broken.append(f"{where}: {paths[0].name} has no PTX; it is compiled without -lineinfo")
             continue
         kernels = parse(ptx)
         found[where] = rows_of(kernels)
         broken += check_banned(where, kernels)
         differences += compare(where, found[where], expected.get(where, {}), kernels)
+    found["nvcc"] = release
     differences += [f"{where}: in the table, but there is no such file" for where in expected
                     if where != "nvcc" and not (args.root / where).exists()]
 
     total = sum(row["instances"] for where, file in found.items() if where != "nvcc" for k in file.values() for row in k)
-    print(f"{total} kernels in {len(sources)} files, {compiler.made} compiled")
+    print(f"{total} kernels in {len(sources)} files")
     if broken or (differences and not args.update):
         print("\n".join(broken + ([] if args.update else differences)))
     if broken:
@@ -240,10 +217,9 @@ def main():
         print(f"{TABLE.name}: " + (f"{len(differences)} changes" if differences else "no change"))
         return 0
     if differences:
-        if expected.get("nvcc") != compiler.release:
-            print(f"The table is nvcc {expected.get('nvcc')}'s, this is {compiler.release}: unrolling may differ.")
-        split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-        command = [sys.executable, *sys.argv[:split], "--update", *sys.argv[split:]]
+        if expected.get("nvcc") != release:
+            print(f"The table is nvcc {expected.get('nvcc')}'s, this is {release}: unrolling may differ.")
+        command = [sys.executable, *sys.argv, "--update"]
         print(f"If this is meant, rewrite the table, and say why in the commit:\n  {shlex.join(command)}")
         return 1
     return 0
