@@ -49,6 +49,8 @@ void OptionsToWire(const RequestOptions& from, Message* to) {
   ToWire(from.output, to->mutable_output());
   to->set_deadline_ms(from.deadline_ms);
   SetIf(from.priority, [to](int32_t v) { to->set_priority(v); });
+  if (from.cache_enabled) to->mutable_cache()->set_enabled(*from.cache_enabled);
+  if (!from.cache_salt.empty()) to->mutable_cache()->set_salt(from.cache_salt);
 }
 
 template <class Message>
@@ -326,6 +328,7 @@ Explanation FromWire(const v1::Explanation& from) {
               from.usage().cached_tokens(), from.usage().drafted_tokens(),
               from.usage().accepted_draft_tokens()};
   to.max_tokens = from.max_tokens();
+  to.sequences = from.sequences();
   if (from.has_ended_ago_us()) to.ended_ago_us = from.ended_ago_us();
   return to;
 }

@@ -47,8 +47,10 @@ struct RequestOptions {
   Sampling sampling;
   Stop stop;
   Output output;
-  int64_t deadline_ms = 0;          // 0: none. Counted from when the router receives the request.
-  std::optional<int32_t> priority;  // Smaller is more urgent; absent: 0.
+  int64_t deadline_ms = 0;            // 0: none. Counted from when the router receives the request.
+  std::optional<int32_t> priority;    // Smaller is more urgent; absent: 0.
+  std::optional<bool> cache_enabled;  // false: neither takes from the prefix cache nor fills it.
+  std::string cache_salt;             // Shares only with requests that have it too.
 };
 
 struct GenerateRequest : RequestOptions {
@@ -213,7 +215,8 @@ struct Explanation {
   int32_t preemptions = 0;
   int32_t submits = 0;
   Usage usage;
-  int32_t max_tokens = 0;
+  int32_t max_tokens = 0;  // Of each sequence.
+  int32_t sequences = 0;   // 0: not known.
   std::optional<int64_t> ended_ago_us;  // Absent: it runs.
 };
 

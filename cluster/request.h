@@ -85,13 +85,6 @@ enum class FinishReason {
 // "END_TOKEN", "LENGTH", ... for logs and metrics.
 const char* FinishReasonName(FinishReason reason);
 
-struct SequenceRecord {
-  std::vector<TokenId> ids;            // Generated so far; ids[i] is position i.
-  std::vector<TokenLogprob> logprobs;  // One for each id if output.logprobs is set, else empty.
-  FinishReason finish = FinishReason::kNone;
-  bool operator==(const SequenceRecord&) const = default;
-};
-
 // What decides a token besides the record: equal kinds and equal requests give equal tokens. The
 // fingerprint is a hash of it (modeling/checkpoint/model_digest.h).
 struct ComputeKind {
@@ -111,6 +104,16 @@ struct FingerprintSpan {
   bool operator==(const FingerprintSpan&) const = default;
 };
 
+// One answer of the request. Its tokens depend on its index and on no other sequence: sequence i of
+// a request for n sequences has the same tokens for every n > i.
+struct SequenceRecord {
+  std::vector<TokenId> ids;            // Generated so far; ids[i] is position i.
+  std::vector<TokenLogprob> logprobs;  // One for each id if output.logprobs is set, else empty.
+  FinishReason finish = FinishReason::kNone;
+  std::vector<FingerprintSpan> fingerprints = {};  // In the order of their positions.
+  bool operator==(const SequenceRecord&) const = default;
+};
+
 // The part of a kind that must not change within one answer: model, dtype and recipe. Groups that
 // differ only in device kind or tensor parallelism compute the same model with other rounding. If
 // the kind is unknown, the fingerprint takes its place, so it equals no other kind.
@@ -128,6 +131,13 @@ struct SessionKey {
   }
 };
 
+// With whom a request shares the keys and values of equal first tokens. It decides no token.
+struct CacheParams {
+  bool skip = false;  // Takes nothing from the prefix index and leaves nothing in it.
+  std::string salt;   // Shares only with requests of its tenant that have this salt.
+  bool operator==(const CacheParams&) const = default;
+};
+
 // Everything that a process needs to continue a session (docs/ARCHITECTURE.md, "Any owner of a
 // record").
 struct Record {
@@ -137,15 +147,20 @@ struct Record {
   uint64_t seed = 0;
   std::vector<TokenId> prompt_ids;
   std::vector<SequenceRecord> sequences;  // request.sequences of them; empty in a first Submit.
-  std::vector<FingerprintSpan> fingerprints;
   // With output.prompt_logprobs: those known so far; [i] is prompt position i + 1. A worker sends
   // them before the first token, so a record with a token has all of them.
   std::vector<TokenLogprob> prompt_logprobs;
   // Smaller is more urgent (vLLM's sense): the order of admission and of preemption. It decides no
   // token, so a repetition of the request may have another one; the first one counts.
   int32_t priority = 0;
+  CacheParams cache = {};
   bool operator==(const Record&) const = default;
 };
+
+// The last kind of group that computed a token of the record: of its first sequence that has one.
+// All sequences of a request wait for groups of one kind, so that no answer is of two models.
+// nullptr: none has one.
+const FingerprintSpan* LastSpan(const Record& record);
 
 struct Usage {
   int32_t prompt_tokens = 0;

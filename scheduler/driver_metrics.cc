@@ -21,9 +21,12 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   leads_.Set(1);
   failovers_ = total("failovers_total", "Sequences whose group was lost while they ran in it.");
   replayed_ = total("replayed_tokens_total", "Tokens computed again, after a loss or preemption.");
-  // No prefix cache exists yet.
-  metrics->AddCounter("prefix_cache_queries_tokens_total", "Prompt tokens looked up in the cache.");
-  metrics->AddCounter("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.");
+  blocks_cached_ = gauge("blocks_cached", "Free KV blocks that the prefix cache can find.");
+  prefix_queries_ =
+      total("prefix_cache_queries_tokens_total", "Prompt tokens looked up in the cache.");
+  prefix_hits_ = total("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.");
+  prefix_evictions_ = total("prefix_cache_evicted_blocks_total",
+                            "Cached KV blocks that were given to other sequences.");
   requests_running_ = gauge("requests_running", "Sequences in a slot.");
   requests_waiting_ = gauge("requests_waiting", "Requests waiting for a slot or blocks.");
   sessions_ = gauge("sessions", "Session records held.");
@@ -169,6 +172,10 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
                            const TransportStats& transport, TermId term, size_t routers) {
   blocks_used_.Set(core.blocks_used);
   blocks_.Set(core.blocks_total);
+  blocks_cached_.Set(core.blocks_cached);
+  prefix_queries_.Follow(core.prefix_queries_tokens_total);
+  prefix_hits_.Follow(core.prefix_hit_tokens_total);
+  prefix_evictions_.Follow(core.prefix_evicted_blocks_total);
   kv_usage_.Set(core.blocks_total == 0 ? 0
                                        : static_cast<double>(core.blocks_used) / core.blocks_total);
   for (size_t i = 0; i < kWaitLimits; ++i) waiting_by_reason_[i].Set(core.waiting_by_limit[i]);

@@ -60,8 +60,9 @@ class DriverMetrics {
   Total overtakes_, retries_kept_, retries_broken_;
   Gauge leads_, kv_usage_;
   Histogram batch_tokens_;
-  Total failovers_, replayed_;
-  Gauge blocks_used_, blocks_, requests_running_, requests_waiting_, sessions_, session_bytes_;
+  Total failovers_, replayed_, prefix_queries_, prefix_hits_, prefix_evictions_;
+  Gauge blocks_used_, blocks_, blocks_cached_, requests_running_, requests_waiting_, sessions_,
+      session_bytes_;
   Gauge swap_blocks_, swap_blocks_used_;
   Total swaps_, swapped_out_, swapped_in_;
   Gauge groups_, workers_, rank_still_, routers_, term_;

@@ -74,6 +74,11 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
             "YAML file with the shares and limits of tenants; it is read again when it changes.");
   flags.Add("--overtakes-max", &core.overtakes_max, 0, 1 << 20,
             "So many requests may be admitted before one that waits for KV blocks.");
+  flags.Add("--enable-prefix-caching", &core.prefix_caching,
+            "Prompts that begin alike share the KV blocks of their common beginning.");
+  flags.Add("--prefix-caching-across-tenants", &core.prefixes_across_tenants,
+            "Share them between tenants too. A client can then learn from the time to the first "
+            "token that another tenant sent the same text.");
   flags.Add("--waiting-requests-max", &core.waiting_requests_max, 1, 1 << 24,
             "New requests beyond so many waiting ones are refused.");
   flags.Add("--waiting-tokens-max", &core.waiting_tokens_max, 1, int64_t{1} << 40,
@@ -191,8 +196,8 @@ int Main(int argc, char** argv) {
                 recorder.get());
   driver.events().DumpOnFailedCheck();
   // The first table is taken before the first request, and nothing else fills the inbox yet.
-  if (!settings.tenant_limits.empty() && !driver.SetTenants(*std::move(table))) {
-    return EndServer(kExitUnavailable);
+  if (!settings.tenant_limits.empty()) {
+    FATHOM_CHECK(driver.SetTenants(*std::move(table)), "the inbox of tenants is full");
   }
   const auto web = http::ServeProcess(*std::move(http), "scheduler", &metrics,
                                       {.live = http::LiveBy(&self, &driver.loop()),

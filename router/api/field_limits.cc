@@ -53,6 +53,8 @@ constexpr FieldLimit kOtherLimits[] = {
      "use a shorter key"},
     {kModelBytes, "model", 0, 256, false, kFixed, "the one served", "bytes",
      "leave it out for the one served"},
+    {kCacheSaltBytes, "cache.salt", 0, kCacheSaltBytesMax, false, kFixed, "none", "bytes",
+     "use a hash of it"},
     {kMessages, "messages", 1, 4096, false, kFixed, "", "messages",
      "send at least one, and fewer than this"},
     {kDetokenizeIds, "ids", 0, 1 << 20, false, kFixed, "none", "ids", "split the call"},

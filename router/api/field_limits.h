@@ -33,6 +33,7 @@ enum class Field : size_t {
   kRequestIdBytes,
   kIdempotencyKeyBytes,
   kModelBytes,
+  kCacheSaltBytes,
   kMessages,
   kDetokenizeIds,
   kTemplateKwargsBytes,

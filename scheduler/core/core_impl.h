@@ -25,6 +25,7 @@
 #include "scheduler/core/placement.h"
 #include "scheduler/core/policy.h"
 #include "scheduler/core/scheduler_core.h"
+#include "scheduler/core/sequence_prefix.h"
 #include "scheduler/core/wait_queue.h"
 #include "scheduler/sessions/sessions.h"
 
@@ -41,6 +42,10 @@ class SchedulerCore::Impl final : private Batching {
   absl::Status CheckInvariants() const;
 
  private:
+  // If a plan can take fewer ids than this, an admit waits for the next plan: AddPrefill holds back
+  // the last id, so a single id would give no row.
+  static constexpr int32_t kAdmitIdsMin = 2;
+
   // A plan that is being made, and the purpose of its rows.
   struct Draft {
     StepPlan plan;
@@ -70,6 +75,7 @@ class SchedulerCore::Impl final : private Batching {
   absl::Status CheckDeadline(const Record& record, int64_t deadline_us);
   void Accepted(const SessionKey& key) override { admission_.Accepted(key); }
   void CountRefused(const absl::Status& status) override;
+  int32_t CachedTokens(const Sequence& sequence) const override;
   void Enqueue(Sequence& sequence) override;
   void Wait(Sequence& sequence);  // From suspended to waiting; the tenant has paid for it.
   void Withdraw(Sequence& sequence, StayEnd why) override;
@@ -78,9 +84,15 @@ class SchedulerCore::Impl final : private Batching {
   void HoldOrNot(const std::string& tenant);        // As its running_max says.
   // Tokens that the sequence may still have computed for the first time.
   int64_t TokensLeft(const Sequence& sequence) const;
-  // From waiting to running. Returns the copies that the plan must do before it uses the blocks.
-  // REQUIRES: the group has a free slot and room (Placement::NextFor).
-  std::vector<BlockCopy> Seat(Group& group, int32_t lane, Sequence& sequence);
+  // From waiting to running, in the plan that is drafted. False: there is no room, and nothing
+  // changed. REQUIRES: the group has a free slot (Placement::NextFor).
+  bool Seat(Group& group, Sequence& sequence, Draft& draft);
+  // The sequence's blocks in the group, shared with others where that is possible.
+  std::optional<KvReservation> ReserveFor(Group& group, const Sequence& sequence, int32_t known,
+                                          const Draft& draft) const;
+  void CountReuse(Sequence& sequence, const RunningState& running);
+  // Makes what the sequence computed findable. REQUIRES: it runs in the group.
+  void IndexBlocks(Group& group, Sequence& sequence);
   void Vacate(Sequence& sequence);  // From running to suspended: frees its slot and its blocks.
   // From running to waiting. The record keeps its tokens.
   void Interrupt(Sequence& sequence, StayEnd why);
@@ -99,6 +111,7 @@ class SchedulerCore::Impl final : private Batching {
   bool MakeRoom(Group& group, Sequence& sequence);  // False: `sequence` itself was preempted.
   void AddPrefills(Group& group, Draft& draft);
   void AddAdmissions(Group& group, Draft& draft);
+  void NoteOvertaken(const std::vector<Sequence*>& overtaken);
   void AddPrefill(Sequence& sequence, bool first, Draft& draft);
   FlightRow& AddRow(const Sequence& sequence, Draft& draft, int32_t tokens, bool sample);
 
@@ -111,7 +124,7 @@ class SchedulerCore::Impl final : private Batching {
   // `step_us`: from the result before it, or from its plan, to its result.
   void LearnSpeed(Group& group, const FlightStep& flight, const StepResult& result,
                   int64_t step_us);
-  void ApplyRow(const Group& group, const FlightRow& flight, const ResultRow& row);
+  void ApplyRow(Group& group, const FlightRow& flight, const ResultRow& row);
   void CountDrafts(const FlightRow& flight, const ResultRow& row, Sequence& sequence);
   void EndChunk(const FlightRow& flight);
   bool Concerns(const Group& group, const FlightRow& flight, const Sequence& sequence) const;
@@ -144,7 +157,8 @@ class SchedulerCore::Impl final : private Batching {
   TimeUs now_ = 0;
   WaitQueue waiting_;
   Groups groups_;
-  Placement placement_{groups_, waiting_};
+  const SequencePrefixes prefixes_;
+  Placement placement_{groups_, waiting_, prefixes_};
   TimeUs unfit_check_us_ = 0;  // When FailUnfit is due; 0: not due.
   uint64_t next_seat_ = 1;
   // Session::number and index of the sequences that are or were suspects; PlanSuspect drops those

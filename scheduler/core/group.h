@@ -68,7 +68,7 @@ struct Group {
       running;  // By RunningState::keep; the last one is preempted first.
   std::deque<FlightStep> in_flight;
   StepId next_step;
-  TimeUs result_us = 0;  // When the last result came.
+  TimeUs result_us = 0;  // When it came up, or its last result came.
 
   std::vector<int32_t> lane_sizes;  // Running sequences of each lane.
   int32_t next_lane = 0;            // The lane that the next plan tries first.

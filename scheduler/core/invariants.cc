@@ -90,6 +90,13 @@ absl::Status CheckGroup(const Group& group) {
       return Internal("group {}: sequence {} has {} tokens in room for {}", group.id.value,
                       sequence->number, running->planned_tokens, room);
     }
+    if (running->clean_tokens > running->planned_tokens ||
+        int64_t{running->indexed_blocks} * group.limits.block_tokens >
+            std::max(running->clean_tokens, running->reused_tokens)) {
+      return Internal("group {}: sequence {} has {} blocks in the index, with {} clean tokens",
+                      group.id.value, sequence->number, running->indexed_blocks,
+                      running->clean_tokens);
+    }
     const Session& session = *sequence->session;
     if (running->next_position > session.record.request.stop.max_tokens ||
         running->planned_tokens > session.prompt_tokens() + running->next_position ||
@@ -104,6 +111,7 @@ absl::Status CheckGroup(const Group& group) {
     return Internal("group {}: {} free and {} taken slots of {}", group.id.value,
                     group.free_slots.size(), group.running.size(), seats);
   }
+  FATHOM_RETURN_IF_ERROR(group.kv.Check());
   int32_t used = 0;
   for (int32_t block = 1; block <= pool.total_blocks(); ++block) {
     const int32_t held = references[static_cast<size_t>(block)];

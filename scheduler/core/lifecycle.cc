@@ -1,6 +1,7 @@
 // How a sequence comes to wait, to run and to be suspended (sessions end it). A sequence leaves its
 // slot only through Vacate; without it, the slot or the blocks would be lost.
 #include <algorithm>
+#include <utility>
 
 #include "common/check.h"
 #include "common/reason.h"
@@ -90,9 +91,9 @@ void SchedulerCore::Impl::Wait(Sequence& sequence) {
   if (unfit_check_us_ == 0 && !placement_.CheckFits(sequence.session->record).ok()) {
     unfit_check_us_ = now_ + options_.model_wait_us;
   }
-  const auto& spans = sequence.session->record.fingerprints;
+  const FingerprintSpan* span = SpanOf(sequence);
   WaitQueue::Kind kind;
-  if (!spans.empty()) kind = WaitQueue::Kind::Of(spans.back().fingerprint, spans.back().kind);
+  if (span != nullptr) kind = WaitQueue::Kind::Of(span->fingerprint, span->kind);
   Moves moves;
   const OrderKey order = policy_->Push(FactsOf(sequence), &moves);
   sequence.stamps.Wait(now_, !sequence.seated_before);
@@ -124,36 +125,92 @@ void SchedulerCore::Impl::HoldOrNot(const std::string& tenant) {
   waiting_.Hold(tenant, admission_.AtRunningMax(tenant), now_);
 }
 
-std::vector<BlockCopy> SchedulerCore::Impl::Seat(Group& group, int32_t lane, Sequence& sequence) {
+int32_t SchedulerCore::Impl::CachedTokens(const Sequence& sequence) const {
+  int32_t most = 0;
+  for (const auto& [id, group] : groups_) {
+    const auto query = prefixes_.QueryOf(sequence, *group);
+    if (query) most = std::max(most, group->kv.CachedTokens(*query));
+  }
+  return most;
+}
+
+std::optional<KvReservation> SchedulerCore::Impl::ReserveFor(Group& group, const Sequence& sequence,
+                                                             int32_t known,
+                                                             const Draft& draft) const {
+  // The first row computes a token whose id this plan carries.
+  const int32_t reuse_max =
+      known <= draft.ids_left ? known - 1 : std::min(known - 1, draft.ids_left - kAdmitIdsMin);
+  auto query = prefixes_.QueryOf(sequence, group);
+  if (query) query->tokens_max = std::min(query->tokens_max, reuse_max);
+  const int32_t prompt = sequence.session->prompt_tokens();
+  const RunningState* source = SequencePrefixes::ForkSource(sequence, group);
+  const int32_t shared = std::min(prompt, reuse_max);
+  if (source != nullptr && (!query || group.kv.CachedTokens(*query) < shared)) {
+    return group.kv.Fork(known, source->blocks, shared);
+  }
+  return group.kv.Reserve(known, query ? &*query : nullptr);
+}
+
+bool SchedulerCore::Impl::Seat(Group& group, Sequence& sequence, Draft& draft) {
   const Session& session = *sequence.session;
-  Dequeue(sequence, true);
   RunningState running;
+  running.next_position = static_cast<int32_t>(sequence.record().ids.size());
+  running.known_tokens = session.prompt_tokens() + running.next_position;
+  auto reservation = ReserveFor(group, sequence, running.known_tokens, draft);
+  if (!reservation) return false;
+  Dequeue(sequence, true);
   running.group = group.id;
   running.slot = group.free_slots.back();
   group.free_slots.pop_back();
   running.seat = next_seat_++;
-  running.lane = lane;
-  ++group.lane_sizes[static_cast<size_t>(lane)];
+  running.lane = draft.flight.lane;
+  ++group.lane_sizes[static_cast<size_t>(running.lane)];
   running.run_ahead = std::min(options_.run_ahead_max, group.lane_plans_max() - 1);
   running.keep = policy_->EvictionOrder(FactsOf(sequence));
-  running.next_position = static_cast<int32_t>(sequence.record().ids.size());
-  running.known_tokens = session.prompt_tokens() + running.next_position;
-  auto reservation = group.kv.Reserve(running.known_tokens);
-  FATHOM_CHECK(reservation.has_value(), "sequence {} was seated without room", sequence.number);
   running.blocks = std::move(reservation->blocks);
   running.planned_tokens = running.reused_tokens = reservation->computed_tokens;
   SwapIn(group, sequence, running, &reservation->copies);
-  if (sequence.seated_before || running.next_position > 0) {
-    counters_.replayed_tokens_total +=
-        static_cast<uint64_t>(running.known_tokens - running.reused_tokens);
-  }
+  running.clean_tokens = running.reused_tokens;
+  running.indexed_blocks = reservation->indexed_blocks;
+  running.indexed_at = reservation->indexed_at.block;
+  running.indexed_serial = reservation->indexed_at.serial;
+  for (const BlockCopy& copy : reservation->copies) draft.plan.copies.push_back(copy);
+  CountReuse(sequence, running);
   group.running.emplace(running.keep, &sequence);
   sequence.state = std::move(running);
   admission_.Seated(session.record.key.tenant);
   HoldOrNot(session.record.key.tenant);
   sequence.stamps.Seat(now_, group.id, group.epoch, !sequence.seated_before);
   sequence.seated_before = true;
-  return std::move(reservation->copies);
+  return true;
+}
+
+void SchedulerCore::Impl::CountReuse(Sequence& sequence, const RunningState& running) {
+  if (sequence.seated_before || running.next_position > 0) {
+    counters_.replayed_tokens_total +=
+        static_cast<uint64_t>(running.known_tokens - running.reused_tokens);
+  }
+  if (sequence.seated_before) return;
+  const int32_t prompt = sequence.session->prompt_tokens();
+  sequence.cached_tokens = std::min(running.reused_tokens, prompt);
+  counters_.prefix_hit_tokens_total += static_cast<uint64_t>(sequence.cached_tokens);
+  if (prefixes_.MayShare(*sequence.session)) {
+    counters_.prefix_queries_tokens_total += static_cast<uint64_t>(prompt);
+  }
+}
+
+void SchedulerCore::Impl::IndexBlocks(Group& group, Sequence& sequence) {
+  RunningState& running = *sequence.running();
+  const auto length =
+      sequence.session->prompt_tokens() + static_cast<int32_t>(sequence.record().ids.size());
+  const int32_t tokens = std::min(running.clean_tokens, length);
+  if ((running.indexed_blocks + 1) * group.kv.block_tokens() > tokens) return;
+  const auto query = prefixes_.QueryOf(sequence, group);
+  if (!query) return;
+  PrefixIndex::Place at{running.indexed_at, running.indexed_serial};
+  group.kv.Index(*query, running.blocks, tokens, &running.indexed_blocks, &at);
+  running.indexed_at = at.block;
+  running.indexed_serial = at.serial;
 }
 
 void SchedulerCore::Impl::Vacate(Sequence& sequence) {
@@ -161,6 +218,7 @@ void SchedulerCore::Impl::Vacate(Sequence& sequence) {
   FATHOM_CHECK(running != nullptr, "sequence {} has no slot", sequence.number);
   Group* group = FindGroup(running->group);
   FATHOM_CHECK(group != nullptr, "sequence {} sits in no group", sequence.number);
+  IndexBlocks(*group, sequence);
   group->kv.Release(running->blocks);
   group->free_slots.push_back(running->slot);
   group->released.push_back(running->slot);

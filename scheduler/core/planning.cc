@@ -16,10 +16,6 @@
 namespace fathom::scheduler {
 namespace {
 
-// If a plan can take fewer ids than this, an admit waits for the next plan: AddPrefill holds back
-// the last id, so a single id would give no row.
-constexpr int32_t kAdmitIdsMin = 2;
-
 // The most rows of a step that has decode rows. There is a row for each slot, so all decode rows
 // fit, and while a slot has a prompt, that prompt gets at least one row.
 int32_t MixedStepTokens(const GroupLimits& limits) {
@@ -177,14 +173,16 @@ void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
   while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin) {
     const auto [sequence, overtaken] =
-        placement_.NextFor(group, draft.flight.lane, options_.overtakes_max);
-    if (sequence == nullptr || sequence->suspect()) return;
-    for (Sequence* each : overtaken) ++std::get<WaitingState>(each->state).overtakes;
-    counters_.overtakes_total += overtaken.size();
-    for (const BlockCopy& copy : Seat(group, draft.flight.lane, *sequence))
-      draft.plan.copies.push_back(copy);
+        placement_.NextFor(group, draft.flight.lane, options_.overtakes_max, now_);
+    if (sequence == nullptr || sequence->suspect() || !Seat(group, *sequence, draft)) return;
+    NoteOvertaken(overtaken);
     AddPrefill(*sequence, true, draft);
   }
+}
+
+void SchedulerCore::Impl::NoteOvertaken(const std::vector<Sequence*>& overtaken) {
+  for (Sequence* each : overtaken) ++std::get<WaitingState>(each->state).overtakes;
+  counters_.overtakes_total += overtaken.size();
 }
 
 void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draft) {

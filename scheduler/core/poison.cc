@@ -75,10 +75,13 @@ std::optional<bool> SchedulerCore::Impl::PlanSuspect(Group& group) {
   }
   const bool first = seated == nullptr;
   int32_t lane = first ? 0 : seated->running()->lane;
+  std::vector<Sequence*> overtaken;
   for (int32_t tried = 0; seated == nullptr && tried < group.limits.lanes; ++tried) {
     lane = (group.next_lane + tried) % group.limits.lanes;
-    Sequence* next = placement_.NextFor(group, lane);
-    if (next != nullptr && next->suspect()) seated = next;
+    Placement::Choice next = placement_.NextFor(group, lane, options_.overtakes_max, now_);
+    if (next.sequence == nullptr || !next.sequence->suspect()) continue;
+    seated = next.sequence;
+    overtaken = std::move(next.overtaken);
   }
   if (seated == nullptr) return std::nullopt;
   if (!group.in_flight.empty()) return false;
@@ -86,7 +89,8 @@ std::optional<bool> SchedulerCore::Impl::PlanSuspect(Group& group) {
   draft.flight.lane = lane;
   draft.rows_left = group.limits.step_tokens;
   draft.ids_left = kAdmitIdsMax;
-  if (first) draft.plan.copies = Seat(group, lane, *seated);
+  if (first && !Seat(group, *seated, draft)) return std::nullopt;
+  NoteOvertaken(overtaken);
   // A sample of the sequence is progress, so a suspect has part of its prefill before it.
   FATHOM_CHECK(!seated->running()->decoding(), "the suspect {} decodes", seated->number);
   AddPrefill(*seated, first, draft);

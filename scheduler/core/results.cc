@@ -30,7 +30,7 @@ void SchedulerCore::Impl::On(const GroupUp& event) {
     actions_.aborts.push_back({event.group, event.epoch, std::string(Message(status))});
     return;
   }
-  groups_.emplace(event.group, std::make_unique<Group>(event));
+  groups_.emplace(event.group, std::make_unique<Group>(event)).first->second->result_us = now_;
   placement_.GroupUp(event.limits);
   forecast_.Reset(now_);
   waiting_.GroupUp(WaitQueue::Kind::Of(event.fingerprint, event.kind), now_);
@@ -51,6 +51,7 @@ void SchedulerCore::Impl::LoseGroup(GroupId id) {
   }
   while (!group.swapped.empty()) DropSwapped(*group.swapped.begin()->second);
   waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
+  counters_.prefix_evicted_blocks_total += group.kv.evictions_total();
   groups_.erase(id);
   forecast_.Reset(now_);
 }
@@ -112,8 +113,7 @@ void SchedulerCore::Impl::EndChunk(const FlightRow& flight) {
   NoteChunk(flight, sequence);
 }
 
-void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
-                                   const ResultRow& row) {
+void SchedulerCore::Impl::ApplyRow(Group& group, const FlightRow& flight, const ResultRow& row) {
   Session* session = sessions_.Find(flight.session);
   Sequence* sequence =
       session == nullptr ? nullptr : &session->sequences[static_cast<size_t>(flight.sequence)];
@@ -121,10 +121,13 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
     counters_.tokens_dropped_total += row.ids.size();
     return;
   }
+  RunningState* running = sequence->running();
+  const bool in_seat = running != nullptr && running->seat == flight.seat;
   if (row.fault != RowFault::kNone) {
-    const RunningState* running = sequence->running();
     // A fault of an earlier stay in a slot is ignored: the sequence is computed again.
-    if (running == nullptr || running->seat != flight.seat) return DropSwapped(*sequence);
+    if (!in_seat) return DropSwapped(*sequence);
+    group.kv.Drop(running->blocks);
+    running->clean_tokens = 0;
     return sessions_.Fail(
         *sequence,
         WithReason(Internal("request {}: the worker reports {} at token {}; no token is sent for "
@@ -140,12 +143,19 @@ void SchedulerCore::Impl::ApplyRow(const Group& group, const FlightRow& flight,
     sessions_.AppendPromptLogprobs(*sequence, *row.prompt_logprobs, group.fingerprint, group.kind);
   }
   CountDrafts(flight, row, *sequence);
+  // The sampled row attends to the keys and values of all tokens before its last id. Accepted
+  // drafts are among the ids.
+  if (in_seat && !row.ids.empty()) {
+    running->clean_tokens =
+        session->prompt_tokens() + row.position + static_cast<int32_t>(row.ids.size()) - 1;
+  }
   for (size_t i = 0; i < row.ids.size() && !sequence->finished(); ++i) {
     const bool next = sessions_.AppendToken(
         *sequence, row.position + static_cast<int32_t>(i), row.ids[i],
         row.logprobs.empty() ? nullptr : &row.logprobs[i], group.fingerprint, group.kind);
     ++(next ? counters_.generation_tokens_total : counters_.tokens_dropped_total);
   }
+  if (in_seat && sequence->running() != nullptr) IndexBlocks(group, *sequence);
 }
 
 // The plan counted one token of the row; the kept drafts come to it.
@@ -179,7 +189,7 @@ bool SchedulerCore::Impl::Concerns(const Group& group, const FlightRow& flight,
                                    const Sequence& sequence) const {
   const RunningState* running = sequence.running();
   if (running != nullptr && running->seat == flight.seat) return true;
-  const auto& spans = sequence.session->record.fingerprints;
+  const auto& spans = sequence.record().fingerprints;
   if (!spans.empty() && spans.back().fingerprint != group.fingerprint) return false;
   return running == nullptr || groups_.at(running->group)->fingerprint == group.fingerprint;
 }

@@ -17,6 +17,16 @@ std::unique_ptr<Policy> PolicyNamed(const std::string& name, const TenantTable* 
   return policy;
 }
 
+// The first sequence that has not ended, else the one that ended last.
+const Sequence& SlowestOf(const Session& session, TimeUs now) {
+  const Sequence* slowest = &session.sequences.front();
+  for (const Sequence& each : session.sequences) {
+    if (!each.finished()) return each;
+    if (each.stamps.At(now).WholeUs() > slowest->stamps.At(now).WholeUs()) slowest = &each;
+  }
+  return *slowest;
+}
+
 }  // namespace
 
 SchedulerCore::SchedulerCore(const CoreOptions& options) : impl_(std::make_unique<Impl>(options)) {}
@@ -34,6 +44,7 @@ SchedulerCore::Impl::Impl(const CoreOptions& options)
       admission_(options.waiting_requests_max, options.waiting_tokens_max),
       policy_(PolicyNamed(options.policy, &admission_.table())),
       waiting_(options.model_wait_us),
+      prefixes_({options.prefix_caching, options.prefixes_across_tenants}),
       sessions_({.session_memory_bytes_max = options.session_memory_bytes_max,
                  .record_keep_us = options.record_keep_us,
                  .router_grace_us = options.router_grace_us,
@@ -69,12 +80,13 @@ void SchedulerCore::Impl::FailUnfit() {
     absl::Status status = placement_.CheckFits(sequence.session->record);
     if (!status.ok()) unfit.emplace_back(&sequence, std::move(status));
   });
-  for (auto& [sequence, status] : unfit) sessions_.Fail(*sequence, std::move(status));
+  for (const auto& [sequence, status] : unfit) sessions_.Fail(*sequence, status);
 }
 
 void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
+  if (sequence.finished()) return;  // It ended together with another one of its request.
   const Session& session = *sequence.session;
-  const FingerprintSpan& last = session.record.fingerprints.back();
+  const FingerprintSpan& last = *SpanOf(sequence);
   const Group& now = *groups_.begin()->second;
   ++counters_.model_changes_total;
   absl::Status status = FailedPrecondition(
@@ -90,20 +102,25 @@ void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
 Explained SchedulerCore::Impl::Explain(const SessionKey& key, TimeUs now) const {
   const Session* session = sessions_.Find(key);
   if (session == nullptr) return {};
-  const Sequence& sequence = session->sequences.front();
+  const Sequence& sequence = SlowestOf(*session, now);
   const bool waits = std::holds_alternative<WaitingState>(sequence.state);
+  int32_t generated = 0;
+  for (const SequenceRecord& each : session->record.sequences) {
+    generated += static_cast<int32_t>(each.ids.size());
+  }
   return {
       .found = true,
       .timings = sequence.stamps.At(now, waits ? waiting_.WaitedUs(sequence, now) : WaitTimes{}),
       .prompt_tokens = session->prompt_tokens(),
-      .generated_tokens = static_cast<int32_t>(sequence.record().ids.size()),
+      .generated_tokens = generated,
       .max_tokens = session->record.request.stop.max_tokens};
 }
 
 TimeUs SchedulerCore::Impl::NextWakeup() const {
   const TimeUs unfit_us =
       unfit_check_us_ != 0 ? unfit_check_us_ : std::numeric_limits<TimeUs>::max();
-  return std::min({sessions_.NextTimeUs(), waiting_.NextTimeUs(), unfit_us});
+  return std::min({sessions_.NextTimeUs(), waiting_.NextTimeUs(), unfit_us,
+                   waiting_.size() > 0 ? placement_.NextTimeUs(now_) : INT64_MAX});
 }
 
 CoreStats SchedulerCore::Impl::Stats() const {
@@ -121,6 +138,8 @@ CoreStats SchedulerCore::Impl::Stats() const {
     stats.blocks_used += group->kv.pool().used_blocks();
     stats.swap_blocks_total += group->swap_space.total_blocks();
     stats.swap_blocks_used += group->swap_space.used_blocks();
+    stats.blocks_cached += group->kv.pool().idle_blocks();
+    stats.prefix_evicted_blocks_total += group->kv.evictions_total();
   }
   return stats;
 }

@@ -29,8 +29,10 @@ struct CoreOptions {
   // model may continue it. If only other models have groups for so long, the answer ends.
   int64_t model_wait_us = 30'000'000;
   int32_t run_ahead_max =
-      INT32_MAX;              // Of RunningState::run_ahead; the plans in flight bound it too.
-  int32_t sequences_max = 1;  // A larger n is UNIMPLEMENTED.
+      INT32_MAX;  // Of RunningState::run_ahead; the plans in flight bound it too.
+  int32_t sequences_max = kSequencesMax;  // A larger n is UNIMPLEMENTED.
+  bool prefix_caching = true;  // Sequences of one scope share blocks of equal first tokens.
+  bool prefixes_across_tenants = false;  // The tenant is no part of the scope; the salt still is.
   // So many sequences at most are admitted before one that waits for blocks (Placement::NextFor).
   int32_t overtakes_max = 16;
 };
@@ -43,6 +45,7 @@ struct CoreStats : SessionStats {
   int32_t groups = 0;                                      // Live ones.
   int32_t blocks_total = 0;  // Over live groups, without padding blocks.
   int32_t blocks_used = 0;
+  int32_t blocks_cached = 0;  // Free ones whose content the prefix index can find.
   uint64_t steps_total = 0;
   uint64_t step_rows_total = 0;
   uint64_t prompt_tokens_total = 0;      // Computed in prefill chunks.
@@ -67,6 +70,11 @@ struct CoreStats : SessionStats {
   std::array<uint64_t, kRefusedBy> refused_by = {};  // By RefusedBy; adds up to refused_total.
   // Refused requests that came back after their delay and were admitted, or refused again.
   uint64_t retries_kept_total = 0, retries_broken_total = 0;
+  // Prompt tokens of sequences that got their first slot and may share blocks; those among them
+  // that were in the blocks; and blocks that lost their findable content to another sequence.
+  uint64_t prefix_queries_tokens_total = 0;
+  uint64_t prefix_hit_tokens_total = 0;
+  uint64_t prefix_evicted_blocks_total = 0;
 };
 
 class SchedulerCore {
@@ -79,8 +87,9 @@ class SchedulerCore {
   // REQUIRES: now >= the previous now.
   Actions Step(Event event, TimeUs now);
 
-  // Where the time of the session's first sequence went until `now`. Changes nothing, so it is no
-  // event. REQUIRES: now >= the last Step's.
+  // Where the time of the session's slowest sequence went until `now`: of the first one that has
+  // not ended, else of the one that ended last. Changes nothing, so it is no event. REQUIRES: now
+  // >= the last Step's.
   Explained Explain(const SessionKey& key, TimeUs now) const;
 
   // When the next Tick is due at the latest, or INT64_MAX.

@@ -8,7 +8,7 @@ namespace {
 
 // Drafts must be better by this factor to be taken up, and worse by it to be given up between two
 // probes, so that noise changes no mode.
-constexpr double kMargin = 1.03;
+constexpr double kGainMargin = 1.03;
 
 }  // namespace
 
@@ -38,7 +38,7 @@ void Speculation::Learn(const DecodeStep& step) {
   if (--batch.steps_left == 0) return batch.Decide();
   // A text that repeats nothing any more is noticed before the next probe.
   const double gain = batch.Gain();
-  if (!batch.probes && batch.uses_drafts && gain > 0 && gain * kMargin < 1 &&
+  if (!batch.probes && batch.uses_drafts && gain > 0 && gain * kGainMargin < 1 &&
       batch.drafts.steps >= static_cast<int32_t>(kWindow)) {
     batch.uses_drafts = false;
     batch.interval = kIntervalMin;
@@ -55,7 +55,7 @@ void Speculation::Batch::Begin(bool probe, int32_t steps) {
 
 void Speculation::Batch::Decide() {
   if (!probes) return Begin(true, kProbeSteps);
-  const bool better = Gain() > (uses_drafts ? 1.0 : kMargin);
+  const bool better = Gain() > (uses_drafts ? 1.0 : kGainMargin);
   interval = better == uses_drafts ? std::min(2 * interval, kIntervalMax) : kIntervalMin;
   uses_drafts = better;
   Begin(false, interval);

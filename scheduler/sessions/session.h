@@ -49,6 +49,12 @@ struct RunningState {
   int32_t sent_tokens = 0;      // How many of these were sent in admits.
   int32_t planned_tokens = 0;   // In the blocks once every plan sent so far is done.
   int32_t reused_tokens = 0;    // How many of these were in the blocks at admission.
+  // How many of these a sample showed to be finite, because its row attends to all of them. Only
+  // such tokens enter the prefix index.
+  int32_t clean_tokens = 0;
+  int32_t indexed_blocks = 0;   // The first blocks that the prefix index has; the entry of the last
+  BlockId indexed_at;           // of them is that of block `indexed_at` while this is its serial
+  uint64_t indexed_serial = 0;  // number.
   int32_t next_position = 0;    // Position of the token that the next sampling row gives.
   StepId sampled_in;            // Step of the last sampling row; meaningful once decoding().
   // Decode steps that may be planned before the result of the step that feeds them is known, beyond
@@ -79,6 +85,12 @@ using SequenceState = std::variant<SuspendedState, WaitingState, RunningState, F
 
 struct Session;
 
+// Hashes of a sequence's full blocks, as the prefix index takes them. Only a cache of them.
+struct BlockHashes {
+  int32_t block_tokens = 0;  // Groups may have blocks of different sizes.
+  std::vector<uint64_t> hashes;
+};
+
 struct Sequence {
   Session* session = nullptr;
   int32_t index = 0;    // In session->record.sequences.
@@ -94,6 +106,9 @@ struct Sequence {
   // ---- Speculative decoding.
   int32_t drafted_tokens = 0;  // As in Usage; counted here, not under earlier leaders.
   int32_t accepted_draft_tokens = 0;
+  // ---- The prefix cache.
+  int32_t cached_tokens = 0;  // Of the prompt: in the KV cache when it first got a slot here.
+  mutable BlockHashes block_hashes;
   Stamps stamps;
 
   bool finished() const { return std::holds_alternative<FinishedState>(state); }
@@ -109,6 +124,7 @@ struct Sequence {
 struct Cursor {
   int32_t next = 0;  // Position of the next token to send.
   bool ended = false;
+  std::string fingerprint_sent;
 };
 
 struct Subscriber {
@@ -117,7 +133,6 @@ struct Subscriber {
   bool lost = false;  // Its router is gone; it holds the session only until the grace ends.
   std::vector<Cursor> cursors;
   int32_t prompt_logprobs_sent = 0;
-  std::string fingerprint_sent;
 };
 
 struct Session {
@@ -147,6 +162,13 @@ inline SequenceRecord& Sequence::record() {
 }
 inline const SequenceRecord& Sequence::record() const {
   return session->record.sequences[static_cast<size_t>(index)];
+}
+
+// The kind of group that must compute the sequence: that of its last token, else that of the
+// request's other sequences. nullptr: any.
+inline const FingerprintSpan* SpanOf(const Sequence& sequence) {
+  const auto& own = sequence.record().fingerprints;
+  return own.empty() ? LastSpan(sequence.session->record) : &own.back();
 }
 
 }  // namespace fathom::scheduler

@@ -210,6 +210,7 @@ TEST(Identity, EveryFieldCounts) {
   repeated.params.sampling.seed = 5;
   repeated.params.deadline_ms = 100;
   repeated.params.priority = -3;
+  repeated.params.cache = {.enabled = false, .salt = "salt"};
   EXPECT_EQ(IdFromKey("t", "k", repeated), id);
 }
 

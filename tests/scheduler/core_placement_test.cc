@@ -49,13 +49,14 @@ class PlacementTest : public testing::Test {
   }
 
   Sequence* Next(const Group& group, int32_t lane, int32_t overtakes_max = 0) {
-    return placement_.NextFor(group, lane, overtakes_max).sequence;
+    return placement_.NextFor(group, lane, overtakes_max, 0).sequence;
   }
 
   SessionTable sessions_;
   WaitQueue queue_{1'000'000};
   Groups groups_;
-  Placement placement_{groups_, queue_};
+  const SequencePrefixes prefixes_{{}};
+  Placement placement_{groups_, queue_, prefixes_};
   int made_ = 0;
 };
 
@@ -88,7 +89,7 @@ TEST_F(PlacementTest, SequencesWithoutRoomAreOvertakenSoOftenOnly) {
   Sequence& broad = Wait(24);
   Sequence& brief = Wait(4);
   ASSERT_TRUE(group.kv.Reserve(16).has_value());
-  Placement::Choice choice = placement_.NextFor(group, 0, 3);
+  Placement::Choice choice = placement_.NextFor(group, 0, 3, 0);
   EXPECT_EQ(choice.sequence, &brief);
   EXPECT_EQ(choice.overtaken, (std::vector<Sequence*>{&lengthy, &broad}));
   std::get<WaitingState>(broad.state).overtakes = 3;

@@ -207,6 +207,8 @@ TEST(Recorder, OptionsComeBackAsTheyWere) {
                             .model_wait_us = 6,
                             .run_ahead_max = 7,
                             .sequences_max = 8,
+                            .prefix_caching = false,
+                            .prefixes_across_tenants = true,
                             .overtakes_max = 9};
   const ReadBack back = ReadRecording(EncodeHeader({"the build", options}));
   ASSERT_TRUE(back.status.ok()) << ToString(back.status);
@@ -222,6 +224,8 @@ TEST(Recorder, OptionsComeBackAsTheyWere) {
   EXPECT_EQ(read.run_ahead_max, 7);
   EXPECT_EQ(read.sequences_max, 8);
   EXPECT_EQ(read.overtakes_max, 9);
+  EXPECT_FALSE(read.prefix_caching);
+  EXPECT_TRUE(read.prefixes_across_tenants);
 }
 
 TEST(Recorder, AFileThatWasCutOffIsReadUpToItsLastWholeRecord) {

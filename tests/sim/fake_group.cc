@@ -25,6 +25,7 @@ absl::StatusOr<StepResult> FakeGroup::Execute(const StepPlan& plan) {
   if (plan.chunks.empty() && plan.admits.empty()) {
     return Invalid("step {} has no rows", plan.step.value);
   }
+  copied_.clear();
   int64_t swapped = 0;
   for (const BlockCopy& copy : plan.copies) {
     FATHOM_RETURN_IF_ERROR(Copy(copy));
@@ -75,14 +76,27 @@ absl::Status FakeGroup::Copy(const BlockCopy& copy) {
   };
   FATHOM_ASSIGN_OR_RETURN(const uint64_t* from, place(copy.from, from_pool));
   FATHOM_ASSIGN_OR_RETURN(uint64_t * to, place(copy.to, to_pool));
+  if (copy.operation == CopyOperation::kInPool && holders_[copy.from] == 0) {
+    return Invalid("a copy of block {}, of no slot", copy.from.value);
+  }
   std::copy_n(from, up_.limits.block_tokens, to);
+  if (to_pool) copied_.push_back(copy.to);
   return absl::OkStatus();
 }
 
 absl::Status FakeGroup::Release(SlotId id) {
   auto it = slots_.find(id);
   if (it == slots_.end()) return Invalid("release of the empty slot {}", id.value);
-  for (BlockId block : it->second.blocks) owners_.erase(block);
+  const Slot& slot = it->second;
+  const auto width = static_cast<size_t>(up_.limits.block_tokens);
+  for (size_t i = 0; i < slot.blocks.size(); ++i) {
+    const BlockId block = slot.blocks[i];
+    --holders_[block];
+    const bool unproven = static_cast<size_t>(slot.clean) < (i + 1) * width;
+    if (!slot.faulted || !unproven || std::ranges::count(copied_, block) > 0) continue;
+    std::fill_n(kv_.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(block.value) * width),
+                width, 0xDEAD);
+  }
   slots_.erase(it);
   return absl::OkStatus();
 }
@@ -97,7 +111,7 @@ absl::Status FakeGroup::TakeAdmit(const Admit& admit) {
   if (!fresh && !slot.more) return Invalid("admit to the taken slot {}", admit.slot.value);
   if (fresh) {
     if (admit.computed_tokens < 0 || admit.prompt_tokens < 1) return Invalid("admit's counts");
-    slot.computed = admit.computed_tokens;
+    slot.computed = slot.clean = admit.computed_tokens;
     slot.request = admit.request;
     slot.seed = admit.seed;
     slot.sequence = admit.sequence;
@@ -105,7 +119,9 @@ absl::Status FakeGroup::TakeAdmit(const Admit& admit) {
   }
   slot.ids.insert(slot.ids.end(), admit.ids.begin(), admit.ids.end());
   slot.more = admit.more;
-  if (!slot.more && slot.computed >= std::ssize(slot.ids)) return Invalid("nothing to compute");
+  if (!slot.more && slot.computed >= static_cast<int32_t>(slot.ids.size())) {
+    return Invalid("slot {} is admitted with nothing to compute", admit.slot.value);
+  }
   return absl::OkStatus();
 }
 
@@ -114,9 +130,9 @@ absl::Status FakeGroup::TakeExtend(const scheduler::GroupLimits& limits, const E
   if (it == slots_.end()) return Invalid("extend of the empty slot {}", extend.slot.value);
   for (BlockId block : extend.block_ids) {
     if (block.value < 1 || block.value >= limits.blocks) return Invalid("block {}", block.value);
-    if (!owners_.emplace(block, extend.slot).second) {
-      return Invalid("block {} belongs to slot {}", block.value, owners_[block].value);
-    }
+    if (std::ranges::count(it->second.blocks, block) > 0)
+      return Invalid("block {} twice", block.value);
+    ++holders_[block];
     it->second.blocks.push_back(block);
   }
   return absl::OkStatus();
@@ -174,6 +190,8 @@ absl::Status FakeGroup::Compute(Slot& slot, int32_t count, ResultRow* row) {
       prefix = *before;
     }
     FATHOM_ASSIGN_OR_RETURN(uint64_t * cell, Cell(slot, index));
+    const BlockId block = slot.blocks[static_cast<size_t>(index / up_.limits.block_tokens)];
+    if (holders_[block] != 1) return Invalid("block {} is shared and written", block.value);
     *cell = PrefixWith(prefix, slot.ids[static_cast<size_t>(index)]);
     if (scores && index + 1 < slot.prompt_tokens &&
         static_cast<size_t>(index) + 1 < slot.ids.size()) {
@@ -189,11 +207,13 @@ absl::Status FakeGroup::Sample(Slot& slot, StepId step, ResultRow* row) {
   const auto known = static_cast<int32_t>(slot.ids.size());
   FATHOM_ASSIGN_OR_RETURN(const uint64_t* prefix, Cell(slot, known - 1));
   const int32_t position = known - slot.prompt_tokens;
-  const TokenId id = TokenAt(slot.seed, position, *prefix, up_.fingerprint);
+  const TokenId id = TokenAt(slot.seed, position, *prefix, up_.fingerprint, slot.sequence);
   if (row->ids.empty()) row->position = position;
   if (position == FaultAt(slot.seed)) {
     row->fault = RowFault::kNonFiniteLogits;
+    slot.faulted = true;
   } else {
+    if (!slot.faulted) slot.clean = known;
     row->ids.push_back(id);
     if (slot.request.output.logprobs) row->logprobs.push_back(LogprobAt(*prefix, id));
   }

@@ -98,7 +98,7 @@ class Drafting {
     Slot& slot = slots_[index];
     slot = Slot{};
     slot.taken = true;
-    slot.stay = ++stays_;
+    slot.admission = ++stays_;
     slot.seed = rng_();
     slot.sequence = 2;
     slot.request.sampling.temperature = Below(2) == 0 ? 0.0f : 0.7f;
@@ -120,7 +120,7 @@ class Drafting {
 
 TEST(DraftModel, DraftsAreAFunctionOfTheTokensOfTheSlot) {
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
-  for (uint64_t i = 0; i < 10; ++i) {
+  for (uint64_t i = 0; i < 5; ++i) {
     DraftCpu cpu;
     Drafting on_cpu(TestSeed() * 100 + i, cpu.device.get());
     on_cpu.Run(100);
@@ -137,7 +137,7 @@ TEST(DraftModel, DraftsAreAFunctionOfTheTokensOfTheSlot) {
 Slot GreedySlot(std::vector<TokenId> ids, int32_t prompt_tokens) {
   Slot slot;
   slot.taken = true;
-  slot.stay = 1;
+  slot.admission = 1;
   slot.prompt_tokens = prompt_tokens;
   slot.request = World::Greedy();
   slot.ids = std::move(ids);

@@ -85,7 +85,7 @@ struct StepOutputs {
   // for other ranks over peer memory, and may count a wait with an earlier or later step; over NCCL
   // it does not know.
   int64_t collective_us = 0;
-  int64_t swap_us = 0;  // Copies between pool and swap space, before the forward pass.
+  int64_t swap_us = 0;       // Copies between pool and swap space, before the forward pass.
   uint64_t collectives = 0;  // Collectives done in this epoch.
   // From the events of a GPU: the time of the computation, and the time between the end of the
   // previous step and the begin of this one.

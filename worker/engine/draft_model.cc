@@ -19,10 +19,10 @@ void DraftModel::Begin() {
 void DraftModel::Follow(const DraftWork& row) {
   const Slot& from = *row.slot;
   SlotState& state = StateOf(row);
-  if (state.slot.stay != from.stay) {
+  if (state.slot.admission != from.admission) {
     state = {};
     state.slot.taken = true;
-    state.slot.stay = from.stay;
+    state.slot.admission = from.admission;
     state.slot.request = from.request;
     state.slot.request.sampling.repetition_penalty = 1;
     state.slot.request.sampling.presence_penalty = 0;
@@ -101,7 +101,7 @@ void DraftModel::AddChunk(DraftWork* row, int32_t start, int32_t count, bool fed
   ChunkWork& chunk = chunks_.emplace_back();
   chunk.id = row->id;
   chunk.slot = &state.slot;
-  chunk.stay = state.slot.stay;
+  chunk.admission = state.slot.admission;
   chunk.sequence = state.slot.sequence;
   chunk.start = start;
   chunk.count = count;

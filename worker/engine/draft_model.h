@@ -35,9 +35,9 @@ class DraftModel final : public Proposer {
  private:
   // What the draft's blocks of a slot hold.
   struct SlotState {
-    Slot slot;                    // The target's, without penalties; `stay` tells the sequence.
-    bool admitted = false;        // The device knows the sequence.
-    int32_t computed = 0;         // The first tokens of the sequence.
+    Slot slot;              // The target's, without penalties; `admission` tells the sequence.
+    bool admitted = false;  // The device knows the sequence.
+    int32_t computed = 0;   // The first tokens of the sequence.
     std::vector<TokenId> drafts;  // Then these, which may have become tokens of the sequence.
   };
   // A step of the device that was submitted: the rows whose drafts it draws.

@@ -31,6 +31,11 @@ std::span<const RowOutput> KeptOf(const ChunkWork& chunk, std::span<const RowOut
   return samples.first(kept);
 }
 
+// The content of Engine::faults_.
+uint64_t FaultMark(uint32_t admission, int32_t clean_tokens) {
+  return uint64_t{admission} << 32 | static_cast<uint32_t>(clean_tokens);
+}
+
 // A fault of one output voids all outputs of the chunk.
 void FillRow(const ChunkWork& chunk, std::span<const RowOutput> outputs, ResultRow* row) {
   const auto scores = static_cast<size_t>(chunk.scores);
@@ -58,7 +63,8 @@ Engine::Engine(Device* device, const GroupSeat& seat)
     : device_(*device),
       seat_(seat),
       slots_(seat.limits),
-      faulted_(static_cast<size_t>(seat.limits.slots) + 1) {
+      outcomes_(static_cast<size_t>(seat.limits.slots) + 1),
+      faults_(static_cast<size_t>(seat.limits.slots) + 1) {
   FATHOM_CHECK(device->steps_in_flight() > 0);
   const GroupShape shape = seat.shape();
   const EpochComm& comm = *device->comm();
@@ -89,10 +95,7 @@ absl::Status Engine::ApplyDeltas(const StepPlan& plan) {
   batch_.copies = plan.copies;
   batch_.zeroed.clear();
   for (const SlotId id : plan.releases) {
-    if (id.value >= 1 && id.value <= seat_.limits.slots &&
-        faulted_[static_cast<size_t>(id.value)].exchange(false)) {
-      ZeroBlocksOf(slots_.slot(id));
-    }
+    if (id.value >= 1 && id.value <= seat_.limits.slots) ZeroAfterFault(slots_.slot(id), id);
     FATHOM_RETURN_IF_ERROR(slots_.Release(id));
   }
   batch_.admits.clear();
@@ -105,16 +108,42 @@ absl::Status Engine::ApplyDeltas(const StepPlan& plan) {
     }
     const Slot& slot = slots_.slot(admit.slot);
     const int32_t start = slot.length() - static_cast<int32_t>(admit.ids.size());
-    if (start == 0) faulted_[static_cast<size_t>(admit.slot.value)].store(false);
     batch_.admits.push_back({admit.slot, &slot, start, admit.ids});
   }
   for (const Extend& extend : plan.extends) FATHOM_RETURN_IF_ERROR(slots_.Append(extend));
   return absl::OkStatus();
 }
 
-void Engine::ZeroBlocksOf(const Slot& slot) {
-  for (const BlockId block : slot.blocks) {
-    if (block.value >= 1 && block.value < seat_.limits.pool_blocks) batch_.zeroed.push_back(block);
+void Engine::ZeroAfterFault(const Slot& slot, SlotId id) {
+  const uint64_t mark = faults_[static_cast<size_t>(id.value)].exchange(0);
+  if (mark == 0 || mark >> 32 != slot.admission) return;  // Of a sequence before it in the slot.
+  const auto clean_tokens = static_cast<size_t>(static_cast<uint32_t>(mark));
+  const auto first = clean_tokens / static_cast<size_t>(seat_.limits.block_tokens);
+  for (size_t i = first; i < slot.blocks.size(); ++i) {
+    const BlockId block = slot.blocks[i];
+    // A copy of this plan may have filled the block for its next sequence; copies come first.
+    const bool filled = std::ranges::any_of(batch_.copies, [block](const BlockCopy& copy) {
+      return copy.operation != CopyOperation::kSwapOut && copy.to == block;
+    });
+    if (block.value >= 1 && block.value < seat_.limits.pool_blocks && !filled) {
+      batch_.zeroed.push_back(block);
+    }
+  }
+}
+
+void Engine::NoteOutcome(const ChunkWork& chunk, const ResultRow& row) {
+  Outcome& outcome = outcomes_[static_cast<size_t>(chunk.id.value)];
+  if (outcome.admission != chunk.admission) {
+    outcome = {chunk.admission, chunk.admitted_tokens, false};
+  }
+  if (row.fault == RowFault::kNone) {
+    // Each sample attends to all tokens before it. Drafts that were not kept may hold anything.
+    const auto drafts = static_cast<int32_t>(chunk.drafts.size());
+    const int32_t kept = std::max(static_cast<int32_t>(row.ids.size()) - 1, 0);
+    if (chunk.sample && !outcome.faulted) outcome.clean_tokens = chunk.end() - drafts + kept;
+  } else if (!std::exchange(outcome.faulted, true)) {
+    faults_[static_cast<size_t>(chunk.id.value)].store(
+        FaultMark(outcome.admission, outcome.clean_tokens));
   }
 }
 
@@ -226,10 +255,9 @@ StepResult Engine::Collect(const SubmittedStep& step, StepStream* stream) {
     if (speculates() && chunk.sample) {
       // The first sample follows the one token of a decode row, or the last one of a prompt.
       const int32_t at = chunk.end() - static_cast<int32_t>(chunk.drafts.size());
-      learned.push_back({chunk.id, chunk.stay, at, !chunk.drafts.empty(), row.ids});
+      learned.push_back({chunk.id, chunk.admission, at, !chunk.drafts.empty(), row.ids});
     }
-    if (row.fault == RowFault::kNone) continue;
-    faulted_[static_cast<size_t>(chunk.id.value)].store(true);
+    NoteOutcome(chunk, row);
     if (row.fault == RowFault::kNonFiniteLogits) {
       row.fault_detail = device_.NonFiniteDetail(chunk.first_row, chunk.count);
     }

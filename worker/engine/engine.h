@@ -11,7 +11,7 @@
 // Errors: a Status means that the epoch must end: the plan is wrong, or a collective was aborted.
 // An error in one sequence only is a fault of its row.
 // Thread: the engine thread calls Submit. The thread that collects (worker/engine/device.h) calls
-// Collect, in the order of the Submits. The two share only the caller's SubmittedStep, `faulted_`
+// Collect, in the order of the Submits. The two share only the caller's SubmittedStep, `faults_`
 // and what `mutex_` guards.
 #pragma once
 
@@ -64,17 +64,27 @@ class Engine {
   // The drafts of each chunk of the plan.
   absl::Status ProposeDrafts(const StepPlan& plan);
   void Learn(StepId step, std::vector<LearnedSamples> samples);
-  void ZeroBlocksOf(const Slot& slot);
+  void ZeroAfterFault(const Slot& slot, SlotId id);
+  void NoteOutcome(const ChunkWork& chunk, const ResultRow& row);
 
   Device& device_;
   const GroupSeat seat_;
   Slots slots_;
   StepId next_step_{0};
   StepBatch batch_;  // Of the current step; a member so that its memory is reused.
-  // [slots + 1]. Collect sets the flag of a slot if a row of it has faulted. Submit takes the flag
-  // when the slot is released, and then has the blocks zeroed: they may hold a NaN, which the next
-  // sequence must not read.
-  std::vector<std::atomic<bool>> faulted_;
+  // What Collect knows of the present sequence of a slot. Used only by the thread that collects.
+  struct Outcome {
+    uint32_t admission = 0;
+    int32_t clean_tokens = 0;  // The last clean sample attended to so many tokens.
+    bool faulted = false;
+  };
+  std::vector<Outcome> outcomes_;  // [slots + 1]
+  // [slots + 1]. When a row of a slot faults, Collect stores the admission and the clean tokens of
+  // the sequence (FaultMark); 0: none. Submit takes the mark when the slot is released, and has the
+  // blocks from the first token that is not clean on zeroed: they may hold a NaN, which the next
+  // sequence must not read. The blocks before are finite and may be shared: the scheduler lets
+  // other sequences find a block only when a clean sample has attended to all of it.
+  std::vector<std::atomic<uint64_t>> faults_;
   // Of the current step, if the group speculates. One for each row that asks for drafts.
   std::vector<DraftWork> drafts_;
   std::vector<size_t> draft_chunks_;  // The chunk of each of them.

@@ -19,7 +19,7 @@ class Proposer {
  public:
   virtual ~Proposer() = default;
 
-  // An epoch begins: all slots are empty. Slot::stay tells the sequences of an epoch apart.
+  // An epoch begins: all slots are empty. Slot::admission tells the sequences of an epoch apart.
   virtual void Begin() {}
 
   // Fills `drafts` of each row. Errors end the epoch.

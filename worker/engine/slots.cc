@@ -111,7 +111,8 @@ absl::Status Slots::Admit(const fathom::Admit& admit) {
         kLogitBiasMax, kEndTokensMax, kStopTokensMax);
   }
   slot->taken = true;
-  slot->stay = ++stays_;
+  slot->admission = ++admissions_;
+  slot->admitted_tokens = admit.computed_tokens;
   slot->request = admit.request;
   slot->seed = admit.seed;
   slot->sequence = admit.sequence;
@@ -170,8 +171,9 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk,
   }
   slot->last_step = step;
   ChunkWork work{.id = chunk.slot,
+                 .admission = slot->admission,
+                 .admitted_tokens = slot->admitted_tokens,
                  .slot = slot,
-                 .stay = slot->stay,
                  .sequence = slot->sequence,
                  .position = slot->position(),
                  .start = slot->computed_tokens,
@@ -204,7 +206,7 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk,
 
 void Slots::Learn(const LearnedSamples& samples) {
   Slot& slot = slots_[static_cast<size_t>(samples.id.value)];
-  if (!slot.taken || slot.stay != samples.stay) return;
+  if (!slot.taken || slot.admission != samples.admission) return;
   if (samples.drafts) slot.drafts = false;
   if (samples.ids.empty()) return;  // A fault; the device faults all later rows of the slot.
   FATHOM_CHECK(samples.at == slot.known_tokens && samples.at < slot.length(),

@@ -23,12 +23,13 @@ namespace fathom::worker {
 
 struct Slot {
   bool taken = false;
-  bool more = false;  // A later plan has more ids for the slot.
+  uint32_t admission = 0;       // Number of this stay of a sequence in a slot, from 1.
+  int32_t admitted_tokens = 0;  // computed_tokens at the admission.
+  bool more = false;            // A later plan has more ids for the slot.
   Request request;
   uint64_t seed = 0;
   int32_t sequence = 0;
   int32_t prompt_tokens = 0;
-  uint64_t stay = 0;             // Number of this sequence among all of the epoch; from 1.
   std::vector<TokenId> ids;      // The admitted ids, then one placeholder for each sample.
   int32_t known_tokens = 0;      // The first `known_tokens` ids are no placeholders.
   bool drafts = false;           // A row with drafts is not collected yet: the length is not known.
@@ -49,8 +50,9 @@ struct Slot {
 // set, nothing may be computed for the chunk.
 struct ChunkWork {
   SlotId id;
-  const Slot* slot = nullptr;  // Valid until Submit returns, unlike the other members.
-  uint64_t stay = 0;           // Slot::stay.
+  uint32_t admission = 0;       // Of the slot.
+  int32_t admitted_tokens = 0;  // Of the slot.
+  const Slot* slot = nullptr;   // Valid until Submit returns, unlike the other members.
   int32_t sequence = 0;
   int32_t position = 0;  // Of the token to sample; generated tokens count from 0.
   int32_t start = 0;     // Absolute position of the first token.
@@ -105,8 +107,8 @@ struct DraftWork {
 // The samples of a chunk, as its result has them; none if it has a fault.
 struct LearnedSamples {
   SlotId id;
-  uint64_t stay = 0;
-  int32_t at = 0;  // The index of ids[0] in Slot::ids.
+  uint32_t admission = 0;  // Slot::admission.
+  int32_t at = 0;          // The index of ids[0] in Slot::ids.
   bool drafts = false;
   std::vector<TokenId> ids;
 };
@@ -147,7 +149,7 @@ class Slots {
 
   const EngineLimits limits_;
   std::vector<Slot> slots_;  // [slots + 1]; slot 0 is padding.
-  uint64_t stays_ = 0;
+  uint32_t admissions_ = 0;
 };
 
 }  // namespace fathom::worker
