@@ -13,7 +13,7 @@ namespace {
 // Asks one question; question and answer become part of the conversation.
 absl::Status Ask(Client& client, const RequestFlags& flags, ChatRequest* request) {
   flags.DrawId(request);
-  AnswerPrinter printer(flags.json);
+  AnswerPrinter printer(flags.json, flags.n);
   auto answer = client.Chat(*request, [&](const Event& event) { return printer.OnEvent(event); });
   printer.Finish();
   if (!FlushAnswer()) return absl::OkStatus();  // The reader is gone, so the call was ended.
@@ -59,6 +59,10 @@ int RunChat(int argc, const char* const* argv) {
   request_flags.Add(flags);
   if (const auto code = flags.Parse(argc, argv)) return *code;
 
+  if (prompt.empty() && request_flags.n > 1) {
+    return Fail("chat", Invalid("-n {} needs PROMPT: a conversation goes on with one answer",
+                                request_flags.n));
+  }
   ChatRequest request;
   if (!system.empty()) {
     request.conversation.messages.push_back({.role = "system", .content = system});

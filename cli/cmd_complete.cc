@@ -35,7 +35,7 @@ int RunComplete(int argc, const char* const* argv) {
   if (auto status = request_flags.Apply(&request); !status.ok()) return Fail("complete", status);
 
   request_flags.DrawId(&request);
-  AnswerPrinter printer(request_flags.json);
+  AnswerPrinter printer(request_flags.json, request_flags.n);
   const auto client = server.Dial();
   if (!client.ok()) return Fail("complete", client.status());
   const auto answer =
@@ -50,9 +50,12 @@ int RunComplete(int argc, const char* const* argv) {
   WarnOfKinds(*answer);
   if (request_flags.json) {
     PrintAnswer("{}\n", AnswerJson(*answer));
-  } else if (answer->sequences[0].text.empty() && !answer->sequences[0].ids.empty()) {
-    // There is no tokenizer, so the ids are printed.
-    PrintAnswer("{}\n", fmt::join(answer->sequences[0].ids, ","));
+  } else {
+    for (const SequenceResult& sequence : answer->sequences) {
+      // There is no tokenizer, so the ids are printed.
+      if (!sequence.text.empty() || sequence.ids.empty()) continue;
+      PrintAnswer("{}\n", fmt::join(sequence.ids, ","));
+    }
   }
   return kExitOk;
 }

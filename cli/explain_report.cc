@@ -106,9 +106,14 @@ void AddHead(const Explanation& from, std::string* text) {
   if (from.ended_ago_us) *text += fmt::format(", ended {} ago", MsText(*from.ended_ago_us));
   *text += "\n";
   if (!from.message.empty()) *text += fmt::format("  {}: {}\n", from.reason, from.message);
-  *text += fmt::format("  {} prompt tokens ({} cached), {} generated of at most {}\n",
+  *text += fmt::format("  {} prompt tokens ({} cached), {} generated of at most {}",
                        from.usage.prompt_tokens, from.usage.cached_tokens,
                        from.usage.completion_tokens, from.max_tokens);
+  if (from.sequences > 1) {
+    *text += fmt::format(" in each of {} sequences; the times are of the slowest one",
+                         from.sequences);
+  }
+  *text += "\n";
 }
 
 void AddStays(const Explanation& from, std::string* text) {
@@ -219,7 +224,8 @@ std::string ExplainJson(const Explanation& from) {
                        {"prompt_tokens", from.usage.prompt_tokens},
                        {"completion_tokens", from.usage.completion_tokens},
                        {"cached_tokens", from.usage.cached_tokens},
-                       {"max_tokens", from.max_tokens}};
+                       {"max_tokens", from.max_tokens},
+                       {"sequences", from.sequences}};
   if (from.first_token_us) json["first_token_us"] = *from.first_token_us;
   if (from.last_token_us) json["last_token_us"] = *from.last_token_us;
   if (from.first_token_seen_us) json["first_token_seen_us"] = *from.first_token_seen_us;

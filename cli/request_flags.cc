@@ -18,6 +18,7 @@ using nlohmann::ordered_json;
 void RequestFlags::Add(Flags& flags) {
   flags.Group("Request");
   flags.Add("--max-tokens", &max_tokens, 0, 1 << 30, "Longest answer; 0: what the context allows");
+  flags.Add("-n", &n, 1, kSequencesMax, "Answers to the same prompt");
   flags.Add("--temperature", &temperature, -1, 2,
             "0: the most likely token always; negative: the model's default");
   flags.Add("--seed", &seed, "Same request and same seed: same answer");
@@ -32,6 +33,7 @@ void RequestFlags::Add(Flags& flags) {
 absl::Status RequestFlags::Apply(RequestOptions* request) const {
   if (max_tokens > 0) request->stop.max_tokens = max_tokens;
   if (temperature >= 0) request->sampling.temperature = static_cast<float>(temperature);
+  if (n > 1) request->sampling.n = n;
   request->idempotency_key = idempotency_key;
   if (priority != 0) request->priority = priority;
   if (seed.empty()) return absl::OkStatus();
@@ -48,7 +50,10 @@ void RequestFlags::DrawId(RequestOptions* request) const {
   if (idempotency_key.empty()) request->request_id = RandomId();
 }
 
-AnswerPrinter::AnswerPrinter(bool quiet) : quiet_(quiet), terminal_(isatty(STDOUT_FILENO) == 1) {}
+AnswerPrinter::AnswerPrinter(bool quiet, int32_t sequences)
+    : quiet_(quiet),
+      terminal_(isatty(STDOUT_FILENO) == 1),
+      kept_(static_cast<size_t>(sequences)) {}
 
 bool AnswerPrinter::OnEvent(const Event& event) {
   if (quiet_) return true;
@@ -56,27 +61,58 @@ bool AnswerPrinter::OnEvent(const Event& event) {
     ShowId(started->request_id);
     if (!started->warning.empty()) Diagnose("warning: {}", started->warning);
   }
-  const auto* tokens = std::get_if<Tokens>(&event);
-  if (tokens == nullptr || tokens->sequence != 0) return true;
-  if (!tokens->reasoning.empty() && terminal_) {
-    Style(true);
-    PrintAnswer("{}", tokens->reasoning);
-    line_open_ = tokens->reasoning.back() != '\n';
+  if (const auto* tokens = std::get_if<Tokens>(&event)) {
+    const auto sequence = static_cast<size_t>(tokens->sequence);
+    if (sequence == streamed_) {
+      Print(tokens->reasoning, tokens->text);
+    } else {
+      kept_[sequence].reasoning += tokens->reasoning;
+      kept_[sequence].text += tokens->text;
+    }
   }
-  if (!tokens->text.empty()) {
-    Style(false);
-    PrintAnswer("{}", tokens->text);
-    line_open_ = tokens->text.back() != '\n';
+  if (const auto* finish = std::get_if<client::Finish>(&event)) {
+    kept_[static_cast<size_t>(finish->sequence)].ended = true;
+    NextSequence();
   }
   return FlushAnswer();
 }
 
+void AnswerPrinter::Print(const std::string& reasoning, const std::string& text) {
+  if (kept_.size() > 1 && !std::exchange(headed_, true)) PrintAnswer("[{}]\n", streamed_);
+  if (!reasoning.empty() && terminal_) {
+    Style(true);
+    PrintAnswer("{}", reasoning);
+    line_open_ = reasoning.back() != '\n';
+  }
+  if (!text.empty()) {
+    Style(false);
+    PrintAnswer("{}", text);
+    line_open_ = text.back() != '\n';
+  }
+}
+
+void AnswerPrinter::NextSequence() {
+  while (streamed_ < kept_.size() && kept_[streamed_].ended) {
+    if (kept_.size() == 1) return;
+    Print({}, {});  // The line of one without text.
+    EndLine();
+    headed_ = false;
+    if (++streamed_ == kept_.size()) return;
+    const Kept kept = std::exchange(kept_[streamed_], {.ended = kept_[streamed_].ended});
+    if (!kept.reasoning.empty() || !kept.text.empty()) Print(kept.reasoning, kept.text);
+  }
+}
+
 void AnswerPrinter::Finish() {
   if (quiet_) return;
+  EndLine();
+  FlushAnswer();
+}
+
+void AnswerPrinter::EndLine() {
   Style(false);
   if (line_open_) PrintAnswer("\n");
   line_open_ = false;
-  FlushAnswer();
 }
 
 void AnswerPrinter::ShowId(const std::string& request_id) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "client/client.h"
 #include "common/flags.h"
@@ -12,6 +13,7 @@ namespace fathom::client {
 
 struct RequestFlags {
   int32_t max_tokens = 0;   // 0: the rest of the context.
+  int32_t n = 1;            // Sequences.
   double temperature = -1;  // Negative: the model's default.
   std::string seed;         // Empty: the router draws one.
   int32_t priority = 0;
@@ -28,10 +30,11 @@ struct RequestFlags {
 
 // Streams an answer to stdout, and before it the request's id to stderr, for `fathom explain`. On a
 // terminal, reasoning is printed dimmed; otherwise it is left
-// out.
+// out. Of several sequences each one is printed whole, in their order, under a line with its number:
+// one is streamed, and those after it are kept until it has ended.
 class AnswerPrinter {
  public:
-  explicit AnswerPrinter(bool quiet);
+  AnswerPrinter(bool quiet, int32_t sequences);
   // The callback for Client::Generate and Chat. Always returns true while the answer can be
   // written.
   bool OnEvent(const Event& event);
@@ -40,12 +43,26 @@ class AnswerPrinter {
   void ShowId(const std::string& request_id);
 
  private:
+  // What came of a sequence whose turn has not come.
+  struct Kept {
+    std::string reasoning, text;
+    bool ended = false;
+  };
+
+  void Print(const std::string& reasoning, const std::string& text);
+  // The streamed sequence has ended: prints what was kept of those after it, up to the first one
+  // that has not ended.
+  void NextSequence();
   void Style(bool dimmed);
+  void EndLine();
 
   const bool quiet_;
   const bool terminal_;
+  std::vector<Kept> kept_;
+  size_t streamed_ = 0;  // The sequence that is streamed.
   bool dimmed_ = false;
   bool line_open_ = false;
+  bool headed_ = false;  // The line of the streamed sequence was printed.
   bool id_shown_ = false;
 };
 

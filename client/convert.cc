@@ -328,6 +328,7 @@ Explanation FromWire(const v1::Explanation& from) {
               from.usage().cached_tokens(), from.usage().drafted_tokens(),
               from.usage().accepted_draft_tokens()};
   to.max_tokens = from.max_tokens();
+  to.sequences = from.sequences();
   if (from.has_ended_ago_us()) to.ended_ago_us = from.ended_ago_us();
   return to;
 }

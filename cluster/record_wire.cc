@@ -36,10 +36,39 @@ absl::StatusOr<SequenceRecord> FromWire(const pb::SequenceRecord& from) {
   return to;
 }
 
-static void ToWire(const FingerprintSpan& from, pb::FingerprintSpan* to) {
-  to->set_position(from.position);
-  to->set_fingerprint(from.fingerprint);
-  ToWire(from.kind, to->mutable_kind());
+// The spans of all sequences are one list, so that the record of a request with one sequence is
+// that of earlier builds.
+static void SpansToWire(const std::vector<SequenceRecord>& from, pb::Record* to) {
+  for (size_t i = 0; i < from.size(); ++i) {
+    for (const FingerprintSpan& span : from[i].fingerprints) {
+      pb::FingerprintSpan* there = to->add_fingerprints();
+      there->set_position(span.position);
+      there->set_fingerprint(span.fingerprint);
+      ToWire(span.kind, there->mutable_kind());
+      there->set_sequence(static_cast<int32_t>(i));
+    }
+  }
+}
+
+static absl::Status SpansFromWire(const pb::Record& from, Record* to) {
+  // Earlier builds leave out sequences without ids, and not their spans.
+  if (from.fingerprints_size() > 0) {
+    to->sequences.resize(static_cast<size_t>(to->request.sequences));
+  }
+  for (const pb::FingerprintSpan& span : from.fingerprints()) {
+    if (span.sequence() >= to->request.sequences) {
+      return Invalid("FingerprintSpan.sequence: {}, the request has n = {}", span.sequence(),
+                     to->request.sequences);
+    }
+    std::vector<FingerprintSpan>& spans =
+        to->sequences[static_cast<size_t>(span.sequence())].fingerprints;
+    if (!spans.empty() && span.position() < spans.back().position) {
+      return Invalid("FingerprintSpan.position: {} after {}; positions do not descend",
+                     span.position(), spans.back().position);
+    }
+    spans.push_back({span.position(), span.fingerprint(), FromWire(span.kind())});
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckPerId(const char* field, int logprobs, int ids) {
@@ -186,7 +215,7 @@ void ToWire(const Record& from, pb::Record* to) {
   to->set_seed(from.seed);
   CopyOut(from.prompt_ids, to->mutable_prompt_ids());
   ListToWire(from.sequences, to->mutable_sequences());
-  ListToWire(from.fingerprints, to->mutable_fingerprints());
+  SpansToWire(from.sequences, to);
   ListToWire(from.prompt_logprobs, to->mutable_prompt_logprobs());
   to->set_priority(from.priority);
   // Left out when it is the default: a peer of an older build refuses a record with it.
@@ -210,9 +239,7 @@ absl::StatusOr<Record> FromWire(const pb::Record& from) {
   to.seed = from.seed();
   to.prompt_ids = CopyIn(from.prompt_ids());
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.sequences(), &to.sequences));
-  for (const pb::FingerprintSpan& span : from.fingerprints()) {
-    to.fingerprints.push_back({span.position(), span.fingerprint(), FromWire(span.kind())});
-  }
+  FATHOM_RETURN_IF_ERROR(SpansFromWire(from, &to));
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.prompt_logprobs(), &to.prompt_logprobs));
   to.priority = from.priority();
   FATHOM_RETURN_IF_ERROR(CheckKnownFields(from.cache()));

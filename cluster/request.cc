@@ -45,6 +45,13 @@ std::string ModelOf(const ComputeKind& kind, const std::string& fingerprint) {
   return fmt::format("{}/{}/{}", kind.model_digest, kind.dtype, kind.recipe);
 }
 
+const FingerprintSpan* LastSpan(const Record& record) {
+  for (const SequenceRecord& sequence : record.sequences) {
+    if (!sequence.fingerprints.empty()) return &sequence.fingerprints.back();
+  }
+  return nullptr;
+}
+
 std::string ToText(const ComputeKind& kind) {
   return fmt::format("model {:.12}, {}, recipe {}, {}, tensor parallelism {}",
                      kind.model_digest.empty() ? "not known" : kind.model_digest, kind.dtype,

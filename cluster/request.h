@@ -85,13 +85,6 @@ enum class FinishReason {
 // "END_TOKEN", "LENGTH", ... for logs and metrics.
 const char* FinishReasonName(FinishReason reason);
 
-struct SequenceRecord {
-  std::vector<TokenId> ids;            // Generated so far; ids[i] is position i.
-  std::vector<TokenLogprob> logprobs;  // One for each id if output.logprobs is set, else empty.
-  FinishReason finish = FinishReason::kNone;
-  bool operator==(const SequenceRecord&) const = default;
-};
-
 // What decides a token besides the record: equal kinds and equal requests give equal tokens. The
 // fingerprint is a hash of it (modeling/checkpoint/model_digest.h).
 struct ComputeKind {
@@ -109,6 +102,16 @@ struct FingerprintSpan {
   std::string fingerprint;
   ComputeKind kind = {};
   bool operator==(const FingerprintSpan&) const = default;
+};
+
+// One answer of the request. Its tokens depend on its index and on no other sequence: sequence i of
+// a request for n sequences has the same tokens for every n > i.
+struct SequenceRecord {
+  std::vector<TokenId> ids;            // Generated so far; ids[i] is position i.
+  std::vector<TokenLogprob> logprobs;  // One for each id if output.logprobs is set, else empty.
+  FinishReason finish = FinishReason::kNone;
+  std::vector<FingerprintSpan> fingerprints = {};  // In the order of their positions.
+  bool operator==(const SequenceRecord&) const = default;
 };
 
 // The part of a kind that must not change within one answer: model, dtype and recipe. Groups that
@@ -144,7 +147,6 @@ struct Record {
   uint64_t seed = 0;
   std::vector<TokenId> prompt_ids;
   std::vector<SequenceRecord> sequences;  // request.sequences of them; empty in a first Submit.
-  std::vector<FingerprintSpan> fingerprints;
   // With output.prompt_logprobs: those known so far; [i] is prompt position i + 1. A worker sends
   // them before the first token, so a record with a token has all of them.
   std::vector<TokenLogprob> prompt_logprobs;
@@ -154,6 +156,11 @@ struct Record {
   CacheParams cache = {};
   bool operator==(const Record&) const = default;
 };
+
+// The last kind of group that computed a token of the record: of its first sequence that has one.
+// All sequences of a request wait for groups of one kind, so that no answer is of two models.
+// nullptr: none has one.
+const FingerprintSpan* LastSpan(const Record& record);
 
 struct Usage {
   int32_t prompt_tokens = 0;

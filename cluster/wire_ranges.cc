@@ -153,6 +153,7 @@ constexpr WireRange kOtherRanges[] = {
     {"ComputeKind.recipe", 0, kRowsMax},
     {"FingerprintSpan.position", 0, kTokensMax},
     {"FingerprintSpan.fingerprint", 0, kDigestBytes},
+    {"FingerprintSpan.sequence", 0, kSequenceMax},
     {"Record.model", 0, kNameBytes},
     {"Record.seed", -kAny, kAny},
     {"Record.prompt_ids", 0, kTokenIdMax, kListMax},

@@ -104,9 +104,9 @@ void RouterMetrics::Finished(const FinishedRequest& request) {
   prompt_.Observe(usage.prompt_tokens);
   generated_.Observe(usage.completion_tokens);
   max_tokens_.Observe(request.max_tokens);
-  if (usage.completion_tokens > 1 && timings.first_token_us >= 0) {
+  if (request.timed_tokens > 1 && timings.first_token_us >= 0) {
     per_token_.Observe(seconds(timings.last_token_us - timings.first_token_us) /
-                       (usage.completion_tokens - 1));
+                       (request.timed_tokens - 1));
   }
 }
 
@@ -128,7 +128,7 @@ void RouterMetrics::FirstToken(int64_t since_us, int64_t tokens) {
 
 void RouterMetrics::TokenGap(int64_t gap_us, int64_t tokens) {
   const double gap = static_cast<double>(gap_us) * 1e-6 / static_cast<double>(tokens);
-  for (int64_t i = 0; i < tokens; ++i) gap_.Observe(gap);
+  for (int64_t i = 0; i < tokens && gap_us >= 0; ++i) gap_.Observe(gap);
   tokens_.Add(static_cast<double>(tokens));
 }
 

@@ -396,7 +396,7 @@ int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& devi
   const auto plans = CudaPlansOf(options, model, *dtype, device);
   if (!plans.ok()) return EndServer(kExitUsage, plans.status());
   // All workers of the machine share the memory of a cgroup.
-  const int64_t swap_bytes = LargestOf(*plans).swap_bytes * LocalWorkers(options);
+  const int64_t swap_bytes = LargestOf(plans->target).swap_bytes * LocalWorkers(options);
   if (const auto enough = CheckHostLimits({.memory_bytes = swap_bytes}, TakeHostLimits());
       !enough.ok()) {
     return EndServer(kExitResources, Annotate(enough, "--swap-space"));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cluster/protocol.h"
 #include "common/reason.h"
 #include "router/api/field_limits.h"
 
@@ -69,14 +70,6 @@ absl::Status CheckSampling(const PublicSampling& sampling, const ModelFacts& fac
                                       fmt::format("sampling.logit_bias[{}]", id)));
   }
   FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kN, sampling.n, facts));
-  if (sampling.n.value_or(1) > 1) {
-    return WithReason(
-        Unimplemented(
-            "sampling.n is {}; this version makes 1 sequence of a prompt; send {} requests, "
-            "each with a seed of its own",
-            *sampling.n, *sampling.n),
-        Reason::kNotImplemented, "sampling.n");
-  }
   return absl::OkStatus();
 }
 
@@ -189,6 +182,30 @@ absl::StatusOr<int32_t> RoomAfter(int64_t prompt_tokens, const PublicStop& stop,
   return static_cast<int32_t>(stop.max_tokens.value_or(static_cast<int32_t>(room)));
 }
 
+// A record crosses every stream as one message, so its longest form must fit into one, with a
+// quarter to spare for the rest of the message.
+absl::Status CheckRecordSize(const Record& record) {
+  constexpr int64_t kRecordBytesMax = int64_t{kClusterMessageBytesMax} / 4 * 3;
+  // The bytes of a token with its log-probability and the alternatives, at most.
+  const auto token_bytes = [](const std::optional<int32_t>& logprobs) {
+    return int64_t{4} + (logprobs ? 20 + int64_t{8} * *logprobs : 0);
+  };
+  const Request& request = record.request;
+  const int64_t prompt = static_cast<int64_t>(record.prompt_ids.size()) *
+                         token_bytes(request.output.prompt_logprobs);
+  const int64_t sequence = request.stop.max_tokens * token_bytes(request.output.logprobs);
+  const int64_t bytes = prompt + request.sequences * sequence;
+  if (bytes <= kRecordBytesMax) return absl::OkStatus();
+  return WithReason(
+      Invalid("{} sequences of up to {} tokens{} take up to {} MiB together with a prompt of {} "
+              "tokens; a request may take {} MiB; lower sampling.n, stop.max_tokens or "
+              "output.logprobs",
+              request.sequences, request.stop.max_tokens,
+              request.output.logprobs ? " with log-probabilities" : "", bytes >> 20,
+              record.prompt_ids.size(), kRecordBytesMax >> 20),
+      Reason::kOutOfRange, request.sequences > 1 ? "sampling.n" : "stop.max_tokens");
+}
+
 // A worker has room for as many biases of a sequence as one request may have. The model's
 // suppressed tokens are biases too, so they reduce what a request may send.
 absl::Status CheckBiases(const SamplingParams& resolved, const PublicSampling& asked,
@@ -277,6 +294,8 @@ absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<
   stop.stop_token_ids.erase(std::unique(stop.stop_token_ids.begin(), stop.stop_token_ids.end()),
                             stop.stop_token_ids.end());
   record.request.output = {request.output.logprobs, request.output.prompt_logprobs};
+  record.request.sequences = request.sampling.n.value_or(1);
+  FATHOM_RETURN_IF_ERROR(CheckRecordSize(record));
   admitted.text = {.stop_strings = request.stop.strings.empty() ? facts.defaults.stop_strings
                                                                 : request.stop.strings,
                    .include_stop = request.stop.include_stop,

@@ -3,9 +3,31 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/reason.h"
 #include "router/sessions/session_blob.h"
 
 namespace fathom::router {
+
+namespace {
+
+// The fingerprint of the record's first token; `fallback`: it has none.
+std::string FirstFingerprint(const Record& record, const std::string& fallback) {
+  for (const SequenceRecord& sequence : record.sequences) {
+    if (!sequence.fingerprints.empty()) return sequence.fingerprints.front().fingerprint;
+  }
+  return fallback;
+}
+
+}  // namespace
+
+absl::Status CheckNextPositions(const Record& record, const std::vector<int32_t>& positions) {
+  if (positions.size() <= static_cast<size_t>(record.request.sequences)) return absl::OkStatus();
+  return WithReason(
+      Invalid("next_positions has {} entries; the request has {} sequences; give at most one for "
+              "each",
+              positions.size(), record.request.sequences),
+      Reason::kOutOfRange, "next_positions");
+}
 
 Session::Session(const SessionOptions& options, AdmittedRequest admitted,
                  std::shared_ptr<ClientSink> sink, const Tokenizer* tokenizer,
@@ -101,9 +123,12 @@ std::optional<Submit> Session::BeginSubmit(StreamId stream, AttemptId attempt, T
     submit.record = record_;
     submit.router_blob = EncodeBlob(text_);
     bool any = false;
-    for (const SequenceRecord& sequence : record_.sequences) {
+    for (size_t i = 0; i < sequences_.size(); ++i) {
+      SequenceRecord& sequence = submit.record->sequences[i];
+      // A new leader does not compute a sequence that has ended.
+      if (sequences_[i].end) sequence.finish = sequences_[i].end->event.reason;
       submit.have.push_back(static_cast<int32_t>(sequence.ids.size()));
-      any = any || !sequence.ids.empty();
+      any = any || !sequence.ids.empty() || !sequence.fingerprints.empty() || sequences_[i].end;
     }
     if (!any) submit.record->sequences.clear();
   }
@@ -137,6 +162,11 @@ absl::Status Session::OnAccepted(Accepted accepted, const std::string& fingerpri
       submit_state_ = FailedSession{status};
       return status;
     }
+    status = CheckNextPositions(*accepted.record, next_positions_);
+    if (!status.ok()) {
+      submit_state_ = FailedSession{status};
+      return status;
+    }
     record_ = *std::move(accepted.record);
     for (SequenceRecord& sequence : record_.sequences) sequence.finish = FinishReason::kNone;
     text_ = *std::move(text);
@@ -145,9 +175,15 @@ absl::Status Session::OnAccepted(Accepted accepted, const std::string& fingerpri
   if (!IsAccepted(acceptance_)) {
     acceptance_ = AcceptedRecord{.cached_tokens = accepted.cached_tokens};
   }
-  std::get<AcceptedRecord>(acceptance_).fingerprint =
-      record_.fingerprints.empty() ? fingerprint : record_.fingerprints.front().fingerprint;
-  if (had_record) return absl::OkStatus();
+  std::get<AcceptedRecord>(acceptance_).fingerprint = FirstFingerprint(record_, fingerprint);
+  if (had_record) {
+    for (size_t i = 0; i < sequences_.size(); ++i) {
+      const auto& end = sequences_[i].end;
+      if (!end || end->by_scheduler || end->event.reason != FinishReason::kStopString) continue;
+      cuts_.push_back({static_cast<int32_t>(i), end->event.position});
+    }
+    return absl::OkStatus();
+  }
   SetUp();
   for (size_t i = 0; i < sequences_.size(); ++i) Render(static_cast<int32_t>(i), now);
   return absl::OkStatus();
@@ -210,8 +246,10 @@ void Session::AppendIds(Frame& frame, FrameEffects* effects, TimeUs now) {
   effects->first_token = first_token_us_ == 0;
   if (effects->first_token) first_token_us_ = now;
   if (first_token_after_us_ < 0) first_token_after_us_ = now - begun_us_;
-  effects->gap_us = now - (last_token_us_ == 0 ? created_us_ : last_token_us_);
-  last_token_us_ = now;
+  TimeUs& last = sequences_[frame.sequence].last_token_us;
+  effects->gap_us = now - (last == 0 ? created_us_ : last);
+  if (last == 0 && !effects->first_token) effects->gap_us = -1;
+  last = now;
 }
 
 void Session::AppendPromptLogprobs(PromptLogprobs& logprobs) {
@@ -232,18 +270,14 @@ Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
     return effects;
   }
   if (IsOver(submit_state_)) return effects;
+  // The scheduler does not know yet that the router has ended the sequence.
+  if (index < sequences_.size() && sequences_[index].end) return effects;
   effects.broken = CheckFrame(frame);
   if (!effects.broken.empty()) return effects;
-  Sequence& sequence = sequences_[frame.sequence];
-  if (sequence.end) return effects;
+  Sequence& sequence = sequences_[index];
 
   if (frame.prompt_logprobs) AppendPromptLogprobs(*frame.prompt_logprobs);
-  const std::string& last =
-      record_.fingerprints.empty() ? "" : record_.fingerprints.back().fingerprint;
-  if (!frame.fingerprint.empty() && frame.fingerprint != last) {
-    const auto position = static_cast<int32_t>(record_.sequences[frame.sequence].ids.size());
-    record_.fingerprints.push_back({position, frame.fingerprint, frame.kind});
-  }
+  NoteFingerprint(frame);
   AppendIds(frame, &effects, now);
   if (!frame.error.ok()) {
     submit_state_ = FailedSession{frame.error, /*of_sequence=*/true};
@@ -255,54 +289,19 @@ Session::FrameEffects Session::OnFrame(Frame& frame, TimeUs now) {
     sequence.end->event.timings_known = frame.timings.has_value();
   }
   Render(frame.sequence, now);
-  if (frame.finish) effects.finished = Finished(sequence.end->event);
-  effects.close = std::exchange(cut_, std::nullopt);
-  effects.over = IsOver(submit_state_);
+  if (frame.finish) NoteEnd(&effects);
+  effects.over = IsOver(submit_state_) && !EndOwed();
   return effects;
 }
 
-void Session::TakeLateEnd(SequenceEnd& end, const Frame& frame, FrameEffects* effects,
-                          TimeUs now) const {
-  effects->over = IsOver(submit_state_);
-  if (std::exchange(end.by_scheduler, true)) return;
-  end.event.timings = *frame.timings;
-  end.event.timings_known = true;
-  end.event.whole_us = now - begun_us_;
-  effects->finished = Finished(end.event);
-}
-
-FinishedRequest Session::Finished(const FinishEvent& event) const {
-  return {event.timings, event.usage, record_.request.stop.max_tokens, event.total_us};
-}
-
-void Session::EndSequence(int32_t index, FinishReason reason, const Usage& usage,
-                          const RequestTimings& timings, TimeUs now) {
-  SequenceRecord& record = record_.sequences[index];
-  FinishEvent finish;
-  finish.sequence = index;
-  finish.position = static_cast<int32_t>(record.ids.size());
-  finish.reason = reason;
-  finish.usage = usage;
-  finish.timings = timings;
-  finish.total_us = now - created_us_;
-  finish.whole_us = now - begun_us_;
-  finish.fingerprints = record_.fingerprints;
-  if ((reason == FinishReason::kEndToken || reason == FinishReason::kStopToken) &&
-      !record.ids.empty()) {
-    finish.stop_token = record.ids.back();
-  }
-  sequences_[index].end = SequenceEnd{std::move(finish)};
-  if (AllFinished() && !IsOver(submit_state_)) submit_state_ = FinishedSession{};
-}
-
-bool Session::AllFinished() const {
-  return !sequences_.empty() &&
-         std::ranges::all_of(sequences_, [](const Sequence& s) { return s.end.has_value(); });
-}
-
-bool Session::AllSent() const {
-  return !sequences_.empty() &&
-         std::ranges::all_of(sequences_, [](const Sequence& s) { return s.end && s.end->sent; });
+void Session::NoteFingerprint(const Frame& frame) {
+  if (frame.fingerprint.empty()) return;
+  SequenceRecord& record = record_.sequences[frame.sequence];
+  auto& spans = record.fingerprints;
+  if (!spans.empty() && spans.back().fingerprint == frame.fingerprint) return;
+  const auto position = static_cast<int32_t>(record.ids.size());
+  if (!spans.empty() && spans.back().position == position) spans.pop_back();  // It has no token.
+  spans.push_back({position, frame.fingerprint, frame.kind});
 }
 
 int32_t Session::CachedTokens() const {
@@ -332,10 +331,10 @@ void Session::Render(int32_t index, TimeUs now) {
   Sequence& sequence = sequences_[index];
   const std::vector<TokenId>& ids = record_.sequences[index].ids;
   const int32_t has = ClientHas(index);
+  const size_t bytes_max = std::max<size_t>(1, options_.render_ahead_bytes / sequences_.size());
   while (sequence.rendered < static_cast<int32_t>(ids.size()) &&
          sequence.rendered - sequence.sent < options_.ids_per_event &&
-         sequence.pending.text.size() + sequence.pending.reasoning.size() <
-             options_.render_ahead_bytes) {
+         sequence.pending.text.size() + sequence.pending.reasoning.size() < bytes_max) {
     const TokenId id = ids[sequence.rendered++];
     if (sequence.text && !IsSilentEnd(id)) sequence.text->Append({&id, 1}, &sequence.pending);
     if (sequence.rendered <= has || !text_.want_text) sequence.pending = {};
@@ -357,33 +356,6 @@ void Session::Render(int32_t index, TimeUs now) {
     if (!text_.want_text || has > sequence.rendered) sequence.pending = {};
   }
   if (has > sequence.rendered) sequence.end->sent = true;
-}
-
-void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
-  SequenceRecord& record = record_.sequences[index];
-  Sequence& sequence = sequences_[index];
-  if (sequence.end && sequence.end->event.reason == FinishReason::kStopString) {
-    // In a resume the end is known. Which string it was is not in the record, so it is set here.
-    sequence.end->event.stop_string = text_.stop_strings[stop.index];
-    return;
-  }
-  record.ids.resize(stop.length);
-  if (record_.request.output.logprobs) record.logprobs.resize(stop.length);
-  if (!sequence.end || !sequence.end->by_scheduler) cut_ = FrameEffects::Cut{index, stop.length};
-  const Usage usage{.prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size()),
-                    .completion_tokens = stop.length,
-                    .cached_tokens = CachedTokens()};
-  const TimeUs first = first_token_us_ == 0 ? now : first_token_us_;
-  // The scheduler's timings come with its answer to the Close, when the client has its end.
-  const bool by_scheduler = sequence.end && sequence.end->by_scheduler;
-  const bool timings_known = sequence.end && sequence.end->event.timings_known;
-  const RequestTimings timings =
-      sequence.end ? sequence.end->event.timings
-                   : RequestTimings{.prefill_us = first - created_us_, .decode_us = now - first};
-  EndSequence(index, FinishReason::kStopString, usage, timings, now);
-  sequence.end->by_scheduler = by_scheduler;
-  sequence.end->event.timings_known = timings_known;
-  sequence.end->event.stop_string = text_.stop_strings[stop.index];
 }
 
 // ---- State ----

@@ -30,18 +30,23 @@
 namespace fathom::router {
 
 struct SessionOptions {
-  size_t render_ahead_bytes = 64 << 10;  // The most text that waits for the client to take it.
+  // The most text that waits for the client to take it, over all sequences.
+  size_t render_ahead_bytes = 64 << 10;
   int32_t prompt_logprobs_per_event = 256;
   int32_t ids_per_event = 4096;
 };
 
 // A request that came to its end, for metrics.
 struct FinishedRequest {
-  RequestTimings timings;  // The scheduler's.
-  Usage usage;
+  RequestTimings timings;  // The scheduler's, of the sequence that ended last.
+  int32_t timed_tokens = 0;  // Of that sequence.
+  Usage usage;               // Of the request: its prompt once, the tokens of all sequences.
   int32_t max_tokens = 0;
   int64_t whole_us = 0;  // Of this stream: from its session's start to its end, in the router.
 };
+
+// INVALID_ARGUMENT: a resume names more sequences than the record has.
+absl::Status CheckNextPositions(const Record& record, const std::vector<int32_t>& positions);
 
 // What `record` and `text` say of a StartedEvent.
 StartedEvent StartedOf(const Record& record, const TextOptions& text);
@@ -87,7 +92,8 @@ class Session {
   // must send a Suspend if the link has taken the Submit.
   [[nodiscard]] bool EndSubmit(AttemptId attempt);
 
-  // INTERNAL: the record of a resume cannot be used; then the session has failed.
+  // INTERNAL: the record of a resume cannot be used; INVALID_ARGUMENT: it has fewer sequences than
+  // the client names. Then the session has failed.
   absl::Status OnAccepted(Accepted accepted, const std::string& fingerprint, TimeUs now);
   // Ends the session with an error: the scheduler refused it, or none came in time.
   void Fail(absl::Status status);
@@ -96,17 +102,13 @@ class Session {
     std::string broken;          // Not empty: why the frame is invalid; the stream must be reset.
     int64_t dropped_tokens = 0;  // Tokens that the record already had.
     int64_t new_tokens = 0;
-    bool first_token = false;
-    int64_t gap_us = 0;  // The time since the previous tokens, or since the session was made.
-    bool over = false;   // Finished or failed; later frames are ignored.
-    // The scheduler's end of the sequence came, and its tokens had their end too.
+    bool first_token = false;  // Of the session.
+    // The time since the previous tokens of the sequence; with `first_token` since the session was
+    // made. -1: they are the sequence's first ones, and another sequence had tokens before.
+    int64_t gap_us = 0;
+    bool over = false;  // The scheduler sends nothing more that counts.
+    // The scheduler's ends of all sequences came, and their tokens had their ends too.
     std::optional<FinishedRequest> finished;
-    // The router found a stop string, so the sequence ends after `length` tokens.
-    struct Cut {
-      int32_t sequence;
-      int32_t length;
-    };
-    std::optional<Cut> close;  // The scheduler must get a Close for it.
   };
   FrameEffects OnFrame(Frame& frame, TimeUs now);
 
@@ -118,8 +120,15 @@ class Session {
   // set, the caller must send a Suspend for it.
   std::optional<Subscription> HangUp(absl::Status status);
 
-  // A cut that Take found while it rendered tokens that had waited. Each cut is returned once.
-  std::optional<FrameEffects::Cut> TakeCut();
+  // The router found a stop string, so the sequence ends after `length` tokens.
+  struct Cut {
+    int32_t sequence;
+    int32_t length;
+  };
+  // The cuts for which the scheduler must get a Close. Each one is returned once after it was
+  // found, and again after a new Submit was accepted, because its Close may be lost. To be called
+  // after OnAccepted, OnFrame and Take.
+  std::vector<Cut> TakeCuts();
 
   // Notes that a keep-alive is due if nothing was written for `silence_us`. True: wake the sink.
   bool KeepAliveDue(TimeUs now, int64_t silence_us);
@@ -179,6 +188,7 @@ class Session {
     int32_t sent = 0;   // Ids that the client was given, with their text; above 0 in a resume.
     TextDelta pending;  // Text of ids up to `rendered` that the client was not given yet.
     std::optional<SequenceEnd> end;
+    TimeUs last_token_us = 0;  // 0: no tokens came in this session.
   };
 
   // REQUIRES of the methods below: mutex_ is held.
@@ -188,13 +198,20 @@ class Session {
   void CutAtStop(int32_t index, const StopMatch& stop, TimeUs now);
   void AppendPromptLogprobs(PromptLogprobs& logprobs);
   std::string CheckFrame(const Frame& frame) const;
+  void NoteFingerprint(const Frame& frame);
   void AppendIds(Frame& frame, FrameEffects* effects, TimeUs now);
+  void NoteEnd(FrameEffects* effects) const;
   void EndSequence(int32_t index, FinishReason reason, const Usage& usage,
                    const RequestTimings& timings, TimeUs now);
   // The scheduler's end of a sequence that the router has ended.
   void TakeLateEnd(SequenceEnd& end, const Frame& frame, FrameEffects* effects, TimeUs now) const;
-  FinishedRequest Finished(const FinishEvent& event) const;
+  FinishedRequest Finished() const;
   bool AllFinished() const;
+  // All sequences have their end, and that of a stop string is to come from the scheduler too.
+  bool EndOwed() const;
+  // The sequence that ended last; the first of several. REQUIRES: AllFinished().
+  const FinishEvent& LastEnd() const;
+  Usage TotalUsage() const;
   std::string Outcome() const;
   RequestReport MakeReport(TimeUs now) const;
   bool AllSent() const;
@@ -234,8 +251,8 @@ class Session {
   int32_t submits_ = 0;
   int64_t first_token_after_us_ = -1;  // From begun_us_, also of the session that was continued.
   TimeUs first_token_us_ = 0;
-  TimeUs last_token_us_ = 0;
-  std::optional<FrameEffects::Cut> cut_;
+  int32_t turn_ = 0;  // The sequence whose events the client gets next.
+  std::vector<Cut> cuts_;
   std::optional<RequestTimings> failed_timings_;  // Of a sequence that failed.
 
   bool writing_ = false;  // Set by Take, cleared by WriteDone.

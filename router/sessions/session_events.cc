@@ -41,9 +41,12 @@ std::optional<ClientEvent> Session::NextEvent(StreamingClient& client, TimeUs no
   if (const auto* accepted = std::get_if<AcceptedRecord>(&acceptance_)) {
     if (!std::exchange(client.started_sent, true)) return Started(*accepted);
     if (auto event = TakePromptLogprobs(client)) return event;
-    for (int32_t i = 0; i < static_cast<int32_t>(sequences_.size()); ++i) {
-      if (auto event = TakeTokens(i, now)) return event;
-      if (auto event = TakeFinish(i)) return event;
+    // In turn, so that a client that reads slowly gets the tokens of all sequences.
+    for (size_t tried = 0; tried < sequences_.size(); ++tried) {
+      const int32_t index = turn_;
+      turn_ = (turn_ + 1) % static_cast<int32_t>(sequences_.size());
+      if (auto event = TakeTokens(index, now)) return event;
+      if (auto event = TakeFinish(index)) return event;
     }
     if (AllSent()) return EndEvent{absl::OkStatus()};
   }
@@ -118,11 +121,6 @@ std::optional<ClientEvent> Session::TakeFinish(int32_t index) {
   return event;
 }
 
-std::optional<Session::FrameEffects::Cut> Session::TakeCut() {
-  std::lock_guard lock(mutex_);
-  return std::exchange(cut_, std::nullopt);
-}
-
 // ---- How it ended, and where its time went ----
 
 std::string Session::outcome() const {
@@ -136,9 +134,7 @@ bool Session::repeats() const {
 }
 
 std::string Session::Outcome() const {
-  if (!sequences_.empty() && sequences_[0].end) {
-    return FinishReasonName(sequences_[0].end->event.reason);
-  }
+  if (AllFinished()) return FinishReasonName(LastEnd().reason);
   const auto* failed = std::get_if<FailedSession>(&submit_state_);
   const auto* left = std::get_if<LeftClient>(&client_state_);  // This client got another status.
   if (failed == nullptr) {
@@ -156,9 +152,7 @@ RequestReport Session::Report(TimeUs now) const {
 RequestReport Session::LastReport(TimeUs now, bool* complete) {
   std::lock_guard lock(mutex_);
   RequestReport report = MakeReport(now);
-  report_owed_ = !sequences_.empty() && sequences_[0].end && !repeats_ &&
-                 sequences_[0].end->event.reason == FinishReason::kStopString &&
-                 !sequences_[0].end->by_scheduler;
+  report_owed_ = !repeats_ && EndOwed();
   *complete = !report_owed_;
   return report;
 }
@@ -180,15 +174,12 @@ RequestReport Session::MakeReport(TimeUs now) const {
   report.begun_us = begun_us_;
   report.whole_us = now - begun_us_;
   report.first_token_us = first_token_after_us_;
-  report.usage.prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size());
-  if (!record_.sequences.empty()) {
-    report.usage.completion_tokens = static_cast<int32_t>(record_.sequences[0].ids.size());
-  }
-  const bool ended = !sequences_.empty() && sequences_[0].end;
+  report.sequences = record_.request.sequences;
+  report.usage = TotalUsage();
+  const bool ended = AllFinished();
   report.outcome = ended || IsOver(submit_state_) ? Outcome() : "RUNNING";
   if (ended) {
-    const FinishEvent& end = sequences_[0].end->event;
-    report.usage = end.usage;
+    const FinishEvent& end = LastEnd();
     report.whole_us = end.whole_us;
     if (end.timings_known) report.Take(end.timings, end.whole_us);
   } else if (const auto* failed = std::get_if<FailedSession>(&submit_state_)) {

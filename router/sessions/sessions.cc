@@ -126,6 +126,7 @@ absl::StatusOr<std::shared_ptr<Session>> Sessions::Resume(const SessionKey& key,
   SessionPtr session;
   if (const SessionPtr other = FindResumable(key)) {
     Session::Snapshot known = other->snapshot();
+    FATHOM_RETURN_IF_ERROR(CheckNextPositions(known.admitted.record, next_positions));
     known.admitted.trace = std::move(trace);
     session = std::make_shared<Session>(options_.session, known.admitted, std::move(sink),
                                         tokenizer_, std::move(next_positions), now);
@@ -297,6 +298,7 @@ void Sessions::OnAccepted(Accepted accepted) {
     std::lock_guard lock(mutex_);
     if (open_.contains(session)) IndexLocked(session);
   }
+  TellCuts(session);
   Wake(session);
 }
 
@@ -338,22 +340,24 @@ void Sessions::OnFrames(StreamId stream, std::span<Frame> frames) {
       observer_->Finished(*effects.finished);
       NoteFinished(sessions[i], now);
     }
-    if (effects.close) {
-      TellCut(sessions[i], *effects.close);  // Its answer brings the scheduler's timings.
-    } else if (effects.over) {
-      Forget(frames[i].attempt);
-    }
+    TellCuts(sessions[i]);  // The answer to the last one brings the scheduler's timings.
+    if (effects.over) Forget(frames[i].attempt);
     Wake(sessions[i]);
   }
 }
 
-void Sessions::TellCut(const SessionPtr& session, const Session::FrameEffects::Cut& cut) {
+void Sessions::TellCuts(const SessionPtr& session) {
+  const std::vector<Session::Cut> cuts = session->TakeCuts();
+  if (cuts.empty()) return;
   StreamId stream;
   {
     std::lock_guard lock(mutex_);
     stream = stream_;
   }
-  link_->SendClose(stream, {.key = session->key(), .sequence = cut.sequence, .length = cut.length});
+  for (const Session::Cut& cut : cuts) {
+    link_->SendClose(stream,
+                     {.key = session->key(), .sequence = cut.sequence, .length = cut.length});
+  }
 }
 
 void Sessions::OnStats(const ClusterStats& stats) {
@@ -370,7 +374,7 @@ void Sessions::Wake(const SessionPtr& session) {
 
 std::optional<ClientEvent> Sessions::Take(const SessionPtr& session) {
   std::optional<ClientEvent> event = session->Take(clock_->Now());
-  if (const auto cut = session->TakeCut()) TellCut(session, *cut);
+  TellCuts(session);
   return event;
 }
 

@@ -52,7 +52,8 @@ class SessionObserver {
   virtual ~SessionObserver() = default;
   // The first tokens of a session came, `since_us` after it was made.
   virtual void FirstToken(int64_t /*since_us*/, int64_t /*tokens*/) {}
-  // More tokens came, `gap_us` after the previous ones.
+  // More tokens of a sequence came, `gap_us` after its previous ones. -1: they are its first ones,
+  // and another sequence of the request had tokens before.
   virtual void TokenGap(int64_t /*gap_us*/, int64_t /*tokens*/) {}
   virtual void Ended(const std::string& /*outcome*/) {}  // Session::outcome().
   // The end of an answer's last token is known to router and scheduler. Not called for requests
@@ -173,7 +174,7 @@ class Sessions final : public SchedulerEvents {
   bool SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId stream);
   void Forget(AttemptId attempt);
   void Wake(const SessionPtr& session);
-  void TellCut(const SessionPtr& session, const Session::FrameEffects::Cut& cut);
+  void TellCuts(const SessionPtr& session);
   void ExpireKept(TimeUs now);
   bool TickOne(const SessionPtr& session, bool up, TimeUs now, TimeUs down_since);
   // ---- sessions_explain.cc

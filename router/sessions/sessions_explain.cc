@@ -82,6 +82,7 @@ void Sessions::Answer(const Ask& ask, const Explained* explained) {
       report->key = ask.key;
       report->outcome = explained->timings.phase == RequestPhase::kEnded ? "ENDED" : "RUNNING";
       report->max_tokens = explained->max_tokens;
+      report->sequences = 0;  // Not known.
       report->begun_us = now - explained->timings.WholeUs();
     }
     if (!report->timings) {

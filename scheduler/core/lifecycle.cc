@@ -91,9 +91,9 @@ void SchedulerCore::Impl::Wait(Sequence& sequence) {
   if (unfit_check_us_ == 0 && !placement_.CheckFits(sequence.session->record).ok()) {
     unfit_check_us_ = now_ + options_.model_wait_us;
   }
-  const auto& spans = sequence.session->record.fingerprints;
+  const FingerprintSpan* span = SpanOf(sequence);
   WaitQueue::Kind kind;
-  if (!spans.empty()) kind = WaitQueue::Kind::Of(spans.back().fingerprint, spans.back().kind);
+  if (span != nullptr) kind = WaitQueue::Kind::Of(span->fingerprint, span->kind);
   Moves moves;
   const OrderKey order = policy_->Push(FactsOf(sequence), &moves);
   sequence.stamps.Wait(now_, !sequence.seated_before);

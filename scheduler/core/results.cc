@@ -189,7 +189,7 @@ bool SchedulerCore::Impl::Concerns(const Group& group, const FlightRow& flight,
                                    const Sequence& sequence) const {
   const RunningState* running = sequence.running();
   if (running != nullptr && running->seat == flight.seat) return true;
-  const auto& spans = sequence.session->record.fingerprints;
+  const auto& spans = sequence.record().fingerprints;
   if (!spans.empty() && spans.back().fingerprint != group.fingerprint) return false;
   return running == nullptr || groups_.at(running->group)->fingerprint == group.fingerprint;
 }

@@ -17,6 +17,16 @@ std::unique_ptr<Policy> PolicyNamed(const std::string& name, const TenantTable* 
   return policy;
 }
 
+// The first sequence that has not ended, else the one that ended last.
+const Sequence& SlowestOf(const Session& session, TimeUs now) {
+  const Sequence* slowest = &session.sequences.front();
+  for (const Sequence& each : session.sequences) {
+    if (!each.finished()) return each;
+    if (each.stamps.At(now).WholeUs() > slowest->stamps.At(now).WholeUs()) slowest = &each;
+  }
+  return *slowest;
+}
+
 }  // namespace
 
 SchedulerCore::SchedulerCore(const CoreOptions& options) : impl_(std::make_unique<Impl>(options)) {}
@@ -70,12 +80,13 @@ void SchedulerCore::Impl::FailUnfit() {
     absl::Status status = placement_.CheckFits(sequence.session->record);
     if (!status.ok()) unfit.emplace_back(&sequence, std::move(status));
   });
-  for (auto& [sequence, status] : unfit) sessions_.Fail(*sequence, std::move(status));
+  for (const auto& [sequence, status] : unfit) sessions_.Fail(*sequence, status);
 }
 
 void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
+  if (sequence.finished()) return;  // It ended together with another one of its request.
   const Session& session = *sequence.session;
-  const FingerprintSpan& last = session.record.fingerprints.back();
+  const FingerprintSpan& last = *SpanOf(sequence);
   const Group& now = *groups_.begin()->second;
   ++counters_.model_changes_total;
   absl::Status status = FailedPrecondition(
@@ -91,13 +102,17 @@ void SchedulerCore::Impl::FailWithoutModel(Sequence& sequence) {
 Explained SchedulerCore::Impl::Explain(const SessionKey& key, TimeUs now) const {
   const Session* session = sessions_.Find(key);
   if (session == nullptr) return {};
-  const Sequence& sequence = session->sequences.front();
+  const Sequence& sequence = SlowestOf(*session, now);
   const bool waits = std::holds_alternative<WaitingState>(sequence.state);
+  int32_t generated = 0;
+  for (const SequenceRecord& each : session->record.sequences) {
+    generated += static_cast<int32_t>(each.ids.size());
+  }
   return {
       .found = true,
       .timings = sequence.stamps.At(now, waits ? waiting_.WaitedUs(sequence, now) : WaitTimes{}),
       .prompt_tokens = session->prompt_tokens(),
-      .generated_tokens = static_cast<int32_t>(sequence.record().ids.size()),
+      .generated_tokens = generated,
       .max_tokens = session->record.request.stop.max_tokens};
 }
 

@@ -16,7 +16,9 @@ class AttemptWriter {
     Cursor& cursor = subscriber_.cursors[static_cast<size_t>(sequence.index)];
     if (cursor.ended) return;
     const auto length = static_cast<int32_t>(sequence.record().ids.size());
-    if (sequence.index == 0) WritePromptLogprobs(cursor);
+    // A sequence with a token has all of the prompt's log-probabilities, so the client of any
+    // sequence has them before its tokens.
+    if (sequence.index == 0) WritePromptLogprobs(sequence, cursor);
     while (cursor.next < length) WriteTokens(sequence, cursor, length);
     if (const auto* finished = std::get_if<FinishedState>(&sequence.state)) {
       WriteEnd(sequence, *finished, length);
@@ -26,28 +28,29 @@ class AttemptWriter {
 
  private:
   // Appends a new frame at `position`.
-  Frame& FrameAt(int32_t sequence, int32_t position) {
+  Frame& FrameAt(const Sequence& sequence, int32_t position) {
     Routed<Frame>& out = frames_.emplace_back();
     out.router = subscriber_.router;
     Frame& frame = out.message;
     frame.attempt = subscriber_.attempt;
-    frame.sequence = sequence;
+    frame.sequence = sequence.index;
     frame.position = position;
-    std::string fingerprint = FingerprintAt(session_.record, position);
-    if (fingerprint != subscriber_.fingerprint_sent) {
+    std::string fingerprint = FingerprintAt(sequence.record(), position);
+    std::string& sent = subscriber_.cursors[static_cast<size_t>(sequence.index)].fingerprint_sent;
+    if (fingerprint != sent) {
       frame.fingerprint = fingerprint;
-      frame.kind = KindAt(session_.record, position);
-      subscriber_.fingerprint_sent = std::move(fingerprint);
+      frame.kind = KindAt(sequence.record(), position);
+      sent = std::move(fingerprint);
     }
     open_ = &frame;
     return frame;
   }
 
-  void WritePromptLogprobs(const Cursor& cursor) {
+  void WritePromptLogprobs(const Sequence& sequence, const Cursor& cursor) {
     const auto& logprobs = session_.record.prompt_logprobs;
     const int32_t sent = subscriber_.prompt_logprobs_sent;
     if (sent == static_cast<int32_t>(logprobs.size())) return;
-    Frame& frame = FrameAt(0, cursor.next);
+    Frame& frame = FrameAt(sequence, cursor.next);
     frame.prompt_logprobs = PromptLogprobs{sent + 1, {logprobs.begin() + sent, logprobs.end()}};
     subscriber_.prompt_logprobs_sent = static_cast<int32_t>(logprobs.size());
   }
@@ -55,10 +58,10 @@ class AttemptWriter {
   // Writes one frame, with tokens of one fingerprint.
   void WriteTokens(const Sequence& sequence, Cursor& cursor, int32_t length) {
     int32_t end = length;
-    for (const FingerprintSpan& span : session_.record.fingerprints) {
+    for (const FingerprintSpan& span : sequence.record().fingerprints) {
       if (span.position > cursor.next) end = std::min(end, span.position);
     }
-    Frame& frame = FrameAt(sequence.index, cursor.next);
+    Frame& frame = FrameAt(sequence, cursor.next);
     const SequenceRecord& record = sequence.record();
     frame.ids.assign(record.ids.begin() + cursor.next, record.ids.begin() + end);
     if (!record.logprobs.empty()) {
@@ -68,7 +71,7 @@ class AttemptWriter {
   }
 
   void WriteEnd(const Sequence& sequence, const FinishedState& finished, int32_t length) {
-    Frame& frame = open_ != nullptr ? *open_ : FrameAt(sequence.index, length);
+    Frame& frame = open_ != nullptr ? *open_ : FrameAt(sequence, length);
     if (finished.error.ok()) {
       frame.finish = finished.finish;
     } else {

@@ -37,7 +37,7 @@ absl::Status CheckSequences(const Record& record) {
   return absl::OkStatus();
 }
 
-std::vector<FingerprintSpan> SpansBefore(const Record& record, size_t position) {
+std::vector<FingerprintSpan> SpansBefore(const SequenceRecord& record, size_t position) {
   std::vector<FingerprintSpan> spans;
   for (const FingerprintSpan& span : record.fingerprints) {
     if (static_cast<size_t>(span.position) < position) spans.push_back(span);
@@ -57,7 +57,7 @@ absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t se
   }
   const int32_t n = record.request.sequences;
   if (n < 1) {
-    return WithReason(Invalid("request {}: n = {}; ask for 1 sequence", id, n), Reason::kOutOfRange,
+    return WithReason(Invalid("request {}: n = {}; ask for at least 1 sequence", id, n), Reason::kOutOfRange,
                       "sampling.n");
   }
   if (n > sequences_max) {
@@ -106,19 +106,21 @@ absl::Status CheckSameSession(const Record& held, const Record& submitted) {
                              id, at, i, ours[at], theirs[at]),
           Reason::kRecordMismatch, "record.sequences");
     }
-    const auto our_spans = SpansBefore(held, common), their_spans = SpansBefore(submitted, common);
+    const auto our_spans = SpansBefore(held.sequences[i], common);
+    const auto their_spans = SpansBefore(submitted.sequences[i], common);
     if (!our_spans.empty() && !their_spans.empty() && our_spans != their_spans) {
       return WithReason(
-          FailedPrecondition("request {}: its first {} tokens have other fingerprints here "
-                             "than in the submitted record; send it under a new id",
-                             id, common),
+          FailedPrecondition("request {}: the first {} tokens of sequence {} have other "
+                             "fingerprints here than in the submitted record; send it under a new "
+                             "id",
+                             id, common, i),
           Reason::kFingerprintMismatch, "record.fingerprints");
     }
   }
   return absl::OkStatus();
 }
 
-std::string FingerprintAt(const Record& record, int32_t position) {
+std::string FingerprintAt(const SequenceRecord& record, int32_t position) {
   std::string fingerprint;
   for (const FingerprintSpan& span : record.fingerprints) {
     if (span.position <= position) fingerprint = span.fingerprint;
@@ -126,7 +128,7 @@ std::string FingerprintAt(const Record& record, int32_t position) {
   return fingerprint;
 }
 
-ComputeKind KindAt(const Record& record, int32_t position) {
+ComputeKind KindAt(const SequenceRecord& record, int32_t position) {
   ComputeKind kind;
   for (const FingerprintSpan& span : record.fingerprints) {
     if (span.position <= position) kind = span.kind;

@@ -18,7 +18,7 @@ absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t se
 absl::Status CheckSameSession(const Record& held, const Record& submitted);
 
 // The fingerprint that holds at `position`; empty: not known.
-std::string FingerprintAt(const Record& record, int32_t position);
-ComputeKind KindAt(const Record& record, int32_t position);
+std::string FingerprintAt(const SequenceRecord& record, int32_t position);
+ComputeKind KindAt(const SequenceRecord& record, int32_t position);
 
 }  // namespace fathom::scheduler

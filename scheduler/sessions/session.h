@@ -124,6 +124,7 @@ struct Sequence {
 struct Cursor {
   int32_t next = 0;  // Position of the next token to send.
   bool ended = false;
+  std::string fingerprint_sent;
 };
 
 struct Subscriber {
@@ -132,7 +133,6 @@ struct Subscriber {
   bool lost = false;  // Its router is gone; it holds the session only until the grace ends.
   std::vector<Cursor> cursors;
   int32_t prompt_logprobs_sent = 0;
-  std::string fingerprint_sent;
 };
 
 struct Session {
@@ -162,6 +162,13 @@ inline SequenceRecord& Sequence::record() {
 }
 inline const SequenceRecord& Sequence::record() const {
   return session->record.sequences[static_cast<size_t>(index)];
+}
+
+// The kind of group that must compute the sequence: that of its last token, else that of the
+// request's other sequences. nullptr: any.
+inline const FingerprintSpan* SpanOf(const Sequence& sequence) {
+  const auto& own = sequence.record().fingerprints;
+  return own.empty() ? LastSpan(sequence.session->record) : &own.back();
 }
 
 }  // namespace fathom::scheduler

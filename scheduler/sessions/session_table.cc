@@ -8,8 +8,10 @@
 namespace fathom::scheduler {
 namespace {
 
-// An estimate of the containers, indexes, counters and stamps of an empty session.
+// An estimate of the containers, indexes, counters and stamps of an empty session with one sequence,
+// and of those of each further sequence.
 constexpr int64_t kSessionBytes = 2048;
+constexpr int64_t kSequenceBytes = 1024;
 
 bool ServesRouter(const Session& session, PeerId router) {
   return std::any_of(session.subscribers.begin(), session.subscribers.end(),
@@ -173,7 +175,8 @@ int64_t SessionTable::BytesOf(const TokenLogprob& logprob) {
 
 int64_t SessionTable::BytesOf(const Record& record, const std::string& router_blob) {
   const StopParams& stop = record.request.stop;
-  int64_t bytes = kSessionBytes + static_cast<int64_t>(router_blob.size()) +
+  int64_t bytes = kSessionBytes + (record.request.sequences - 1) * kSequenceBytes +
+                  static_cast<int64_t>(router_blob.size()) +
                   static_cast<int64_t>(2 * record.key.tenant.size()) +
                   static_cast<int64_t>(2 * record.key.request_id.size()) +
                   static_cast<int64_t>(record.cache.salt.size());

@@ -35,7 +35,7 @@ bool Sessions::AppendToken(Sequence& sequence, int32_t position, TokenId id,
   SequenceRecord& record = sequence.record();
   if (static_cast<size_t>(position) != record.ids.size()) return false;
   if (!Continues(sequence, position, fingerprint, kind)) return false;
-  NoteFingerprint(session, position, fingerprint, kind);
+  NoteFingerprint(sequence, position, fingerprint, kind);
   record.ids.push_back(id);
   int64_t bytes = sizeof(TokenId);
   if (logprob != nullptr) {
@@ -53,9 +53,12 @@ void Sessions::AppendPromptLogprobs(Sequence& sequence, const PromptLogprobs& lo
                                     const std::string& fingerprint, const ComputeKind& kind) {
   Session& session = *sequence.session;
   const auto held = static_cast<int32_t>(session.record.prompt_logprobs.size());
-  const int32_t skip = held - (logprobs.start - 1);  // A replay starts again at the first.
+  // A replay starts again at the first, and each sequence of a request computes them.
+  const int32_t skip = held - (logprobs.start - 1);
   if (skip < 0 || skip >= static_cast<int32_t>(logprobs.logprobs.size())) return;
-  NoteFingerprint(session, static_cast<int32_t>(sequence.record().ids.size()), fingerprint, kind);
+  const auto position = static_cast<int32_t>(sequence.record().ids.size());
+  if (!Continues(sequence, position, fingerprint, kind)) return;
+  NoteFingerprint(sequence, position, fingerprint, kind);
   int64_t bytes = 0;
   for (auto it = logprobs.logprobs.begin() + skip; it != logprobs.logprobs.end(); ++it) {
     bytes += SessionTable::BytesOf(*it);
@@ -67,8 +70,9 @@ void Sessions::AppendPromptLogprobs(Sequence& sequence, const PromptLogprobs& lo
 
 bool Sessions::Continues(Sequence& sequence, int32_t position, const std::string& fingerprint,
                          const ComputeKind& kind) {
-  const auto& spans = sequence.session->record.fingerprints;
-  if (spans.empty() || spans.back().fingerprint == fingerprint) return true;
+  const auto& spans = sequence.record().fingerprints;
+  if (spans.empty()) return BeginsLikeOthers(sequence, fingerprint, kind);
+  if (spans.back().fingerprint == fingerprint) return true;
   int32_t sent = 0;  // What a client has, perhaps from an earlier leader.
   for (const Subscriber& subscriber : sequence.session->subscribers) {
     sent = std::max(sent, subscriber.cursors[static_cast<size_t>(sequence.index)].next);
@@ -85,20 +89,44 @@ bool Sessions::Continues(Sequence& sequence, int32_t position, const std::string
   return false;
 }
 
-void Sessions::NoteFingerprint(Session& session, int32_t position, const std::string& fingerprint,
-                               const ComputeKind& kind) {
-  auto& spans = session.record.fingerprints;
+bool Sessions::BeginsLikeOthers(Sequence& sequence, const std::string& fingerprint,
+                                const ComputeKind& kind) {
+  const FingerprintSpan* other = LastSpan(sequence.session->record);
+  if (other == nullptr) return true;
+  if (ModelOf(other->kind, other->fingerprint) == ModelOf(kind, fingerprint)) return true;
+  if (sequence.running() != nullptr) {
+    batching_.Withdraw(sequence, StayEnd::kBehind);
+    batching_.Enqueue(sequence);
+    CountSuspension(sequence);
+  }
+  return false;
+}
+
+void Sessions::NoteFingerprint(Sequence& sequence, int32_t position,
+                               const std::string& fingerprint, const ComputeKind& kind) {
+  auto& spans = sequence.record().fingerprints;
   if (!spans.empty() && spans.back().fingerprint == fingerprint) return;
   if (!spans.empty() && spans.back().position == position) spans.pop_back();  // It has no token.
   if (!spans.empty() && spans.back().fingerprint == fingerprint) return;
+  const bool first = LastSpan(sequence.session->record) == nullptr;
   if (!spans.empty()) {
     ++counters_.kind_changes_total;
     AddLog(fmt::format(
         "request {}: token {} and those after it are of another kind of group ({}) than those "
         "before ({}); with the first kind they might have been others",
-        session.record.key.request_id, position, ToText(kind), ToText(spans.back().kind)));
+        sequence.session->record.key.request_id, position, ToText(kind),
+        ToText(spans.back().kind)));
   }
   spans.push_back({position, fingerprint, kind});
+  if (first) QueueOthersAgain(sequence);
+}
+
+void Sessions::QueueOthersAgain(const Sequence& begun) {
+  for (Sequence& other : begun.session->sequences) {
+    if (&other == &begun || !std::holds_alternative<WaitingState>(other.state)) continue;
+    batching_.Withdraw(other, StayEnd::kNone);
+    batching_.Enqueue(other);
+  }
 }
 
 void Sessions::CountSuspension(Sequence& sequence) {
@@ -124,12 +152,15 @@ void Sessions::Finish(Sequence& sequence, FinishReason reason) {
   End(sequence, std::move(state));
 }
 
-void Sessions::Fail(Sequence& sequence, absl::Status error) {
-  ++counters_.failed_total;
-  FinishedState state;
-  state.finish.reason = FinishReason::kError;
-  state.error = std::move(error);
-  End(sequence, std::move(state));
+void Sessions::Fail(Sequence& sequence, const absl::Status& error) {
+  for (Sequence& each : sequence.session->sequences) {
+    if (each.finished()) continue;
+    ++counters_.failed_total;
+    FinishedState state;
+    state.finish.reason = FinishReason::kError;
+    state.error = error;
+    End(each, std::move(state));
+  }
 }
 
 void Sessions::End(Sequence& sequence, FinishedState state) {

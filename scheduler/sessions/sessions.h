@@ -45,7 +45,7 @@ struct SessionOptions {
   int64_t session_memory_bytes_max = 0;
   int64_t record_keep_us = 0;   // After the end or the suspension.
   int64_t router_grace_us = 0;  // The sessions of a lost router run on for so long.
-  int32_t sequences_max = 1;    // Of one request.
+  int32_t sequences_max = kSequencesMax;  // Of one request.
 };
 
 struct SessionStats {
@@ -86,7 +86,9 @@ class Sessions {
   // Adds the log-probabilities that the record does not have.
   void AppendPromptLogprobs(Sequence& sequence, const PromptLogprobs& logprobs,
                             const std::string& fingerprint, const ComputeKind& kind);
-  void Fail(Sequence& sequence, absl::Status error);
+  // Ends every sequence of the request that has not ended: an answer that lacks one sequence is of
+  // no use, and the client's stream ends with the error. Does nothing if all have ended.
+  void Fail(Sequence& sequence, const absl::Status& error);
   void CountSuspension(Sequence& sequence);
   void AddLog(std::string line);
 
@@ -117,13 +119,21 @@ class Sessions {
   // `prompt_logprobs_known`: how many the router has when it has got Accepted.
   void Accept(Session& session, const Routed<Submit>& event, size_t prompt_logprobs_known);
   void SuspendSession(Session& session);
-  // False: the sequence has failed, because a client has tokens beyond the record and a group of
-  // another kind computed these positions again. Its tokens may differ from those that the client
-  // has, and the client's answer would join two different texts.
+  // False: the token must not be taken. Either the sequence has failed, because a client has tokens
+  // beyond the record and a group of another kind computed these positions again (its tokens may
+  // differ from those that the client has, and the client's answer would join two different texts),
+  // or it begins with another model than the request's other sequences.
   bool Continues(Sequence& sequence, int32_t position, const std::string& fingerprint,
                  const ComputeKind& kind);
-  void NoteFingerprint(Session& session, int32_t position, const std::string& fingerprint,
+  // Whether the first token of the sequence may be of this kind. No: another sequence of the request
+  // has tokens of another model; a sequence that runs waits again, for that model.
+  bool BeginsLikeOthers(Sequence& sequence, const std::string& fingerprint,
+                        const ComputeKind& kind);
+  void NoteFingerprint(Sequence& sequence, int32_t position, const std::string& fingerprint,
                        const ComputeKind& kind);
+  // The request has its first token, from `begun`: its other sequences that wait for any group now
+  // wait for one of the same kind.
+  void QueueOthersAgain(const Sequence& begun);
   void Finish(Sequence& sequence, FinishReason reason);
   void End(Sequence& sequence, FinishedState state);
   // Finishes the sequence if its last id ends it.

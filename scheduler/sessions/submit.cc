@@ -100,7 +100,11 @@ Session& Sessions::Create(Submit* submit) {
   for (Sequence& sequence : session.sequences) {
     sequence.seated_before = submit->replay;
     sequence.stamps.Begin(now_, submit->replay ? age_us : 0);
-    if (const FinishReason finish = sequence.record().finish; finish == FinishReason::kError) {
+  }
+  for (Sequence& sequence : session.sequences) {
+    const FinishReason finish = sequence.record().finish;
+    if (sequence.finished()) continue;  // It failed together with an earlier one.
+    if (finish == FinishReason::kError) {
       Fail(sequence, WithReason(Internal("request {}: it failed under an earlier scheduler",
                                          submit->key.request_id),
                                 Reason::kFailedBefore));
@@ -123,8 +127,11 @@ void Sessions::AdoptLonger(Session& session, Record submitted) {
       // The sequence's slot is now behind its record. A prefill of the record is faster than more
       // decodes in that slot, and it waits for a group of the record's kind.
       batching_.Withdraw(sequence, StayEnd::kBehind);
-      sequence.record() = {std::move(theirs.ids), std::move(theirs.logprobs), FinishReason::kNone};
-      if (!submitted.fingerprints.empty()) session.record.fingerprints = submitted.fingerprints;
+      sequence.record().ids = std::move(theirs.ids);
+      sequence.record().logprobs = std::move(theirs.logprobs);
+      if (!theirs.fingerprints.empty()) {
+        sequence.record().fingerprints = std::move(theirs.fingerprints);
+      }
     }
     const bool same_length = their_length == sequence.record().ids.size();
     if (same_length && theirs.finish != FinishReason::kNone &&

@@ -41,7 +41,7 @@ Record MakeRecord() {
   record.prompt_ids = {1, 2, 3};
   record.request.stop.max_tokens = 4;
   record.sequences = {{.ids = {9, 8}, .logprobs = {}, .finish = FinishReason::kLength}};
-  record.fingerprints = {{0, "print", {"model", "float32", "cpu", 1, 2}}};
+  record.sequences[0].fingerprints = {{0, "print", {"model", "float32", "cpu", 1, 2}}};
   record.cache = {.skip = true, .salt = "salt"};
   return record;
 }

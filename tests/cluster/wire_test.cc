@@ -63,7 +63,7 @@ class Random {
   }
 
   Record MakeRecord() {
-    Record value{{Text(), Text()}, Text(), MakeRequest(), U64(), Ints(), {}, {}, {}};
+    Record value{{Text(), Text()}, Text(), MakeRequest(), U64(), Ints(), {}, {}};
     if (Coin()) value.prompt_logprobs = Logprobs(static_cast<size_t>(Int(4)));
     if (Coin()) value.priority = Int(9) - 4;
     for (int32_t i = 0; Coin() && i < value.request.sequences; ++i) {
@@ -71,9 +71,10 @@ class Random {
       value.sequences[i].ids = Ints();
       if (Coin()) value.sequences[i].logprobs = Logprobs(value.sequences[i].ids.size());
       value.sequences[i].finish = Reason();
-    }
-    for (int32_t i = Int(3); i > 0; --i) {
-      value.fingerprints.push_back({Int(100), Text(), {Text(), Text(), Text(), Int(8), Int(9)}});
+      for (int32_t j = 0; j < Int(3); ++j) {
+        value.sequences[i].fingerprints.push_back(
+            {j * 10 + Int(10), Text(), {Text(), Text(), Text(), Int(8), Int(9)}});
+      }
     }
     return value;
   }

@@ -94,6 +94,39 @@ def collect(stream, on_tokens=None):
     return result
 
 
+def collect_several(stream, sequences, on_tokens=None):
+    """Like collect, for a request of several sequences: a Result for each. An error is that of all."""
+    results = [Result() for _ in range(sequences)]
+    try:
+        for message in stream:
+            event = message.WhichOneof("event")
+            if event == "started":
+                for result in results:
+                    assert result.started is None, "Started twice"
+                    result.started = message.started
+            elif event == "tokens":
+                result = results[message.tokens.sequence]
+                assert result.started is not None and result.finish is None
+                assert message.tokens.position == len(result.ids), (message.tokens.position, len(result.ids))
+                result.ids += message.tokens.ids
+                result.text += message.tokens.text
+                result.reasoning += message.tokens.reasoning
+                result.logprobs += message.tokens.logprobs
+                if on_tokens:
+                    on_tokens(results)
+            elif event == "prompt_logprobs":
+                assert message.prompt_logprobs.start == 1 + len(results[0].prompt_logprobs)
+                results[0].prompt_logprobs += message.prompt_logprobs.logprobs
+            elif event == "finish":
+                result = results[message.finish.sequence]
+                assert result.finish is None, "Finish twice"
+                result.finish = message.finish
+    except grpc.RpcError as error:
+        for result in results:
+            result.error = error
+    return results
+
+
 def request(ids=None, text=None, max_tokens=None, temperature=0.0, logprobs=None, ignore_eos=False, **kw):
     """A GenerateRequest; keywords beyond the common ones are fields of sampling, stop, output or the request itself."""
     r = pb.GenerateRequest()
@@ -224,6 +257,19 @@ class Cluster:
                 "worker": self.ready["workers"][0]["metrics_port"]}[role]
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
         return {m.group(1): float(m.group(2)) for m in re.finditer(r"^(\S+(?:\{.*?\})?) (\S+)$", text, re.M) if not m.group(0).startswith("#")}
+
+    def children(self, program):
+        """The pids of the processes of this program that `fathom serve` started."""
+        pids = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                parent = int(pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
+                name = pathlib.Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")[0]
+            except OSError:
+                continue
+            if parent == self.process.pid and name.endswith(program):
+                pids.append(int(pid))
+        return sorted(pids)
 
     def wait_idle(self):
         """Waits until every KV block is free again."""

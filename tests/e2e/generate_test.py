@@ -195,9 +195,6 @@ class Generate(unittest.TestCase):
             for text in says:
                 self.assertIn(text, error.details())
 
-    def test_more_than_one_sequence_is_refused_by_name(self):
-        self.refused(self.stub.Generate(request(ids=[0, 3], n=2), timeout=10), grpc.StatusCode.UNIMPLEMENTED, None, "sampling.n", "2")
-
     def test_invalid_utf8_is_refused(self):
         # The client's protobuf refuses such a proto3 string, so a generic call sends the raw bytes.
         raw = b"\x22\x03a\xff\xfe"  # Field 4 (text), three bytes, not UTF-8.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Exact equalities of tokens and of the bits of their log-probabilities, through real processes. The answer of a request is the same
-alone and among 63 others, the second time, in one chunk and in many, prefilled and decoded, and after another start. Prints one line
-for each check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
+alone and among 63 others, the second time, in one chunk and in many, prefilled and decoded, and after another start; sequence i of a
+request for several is the same for every number above i. Prints one line for each check and a JSON object at the end. Needs grpcio and FATHOM_STUBS."""
 import argparse
 import json
 import os
@@ -10,7 +10,7 @@ import random
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-from cluster import Cluster, collect, request  # noqa: E402
+from cluster import Cluster, collect, collect_several, pb, request  # noqa: E402
 
 SEED = int(os.environ.get("FATHOM_SEED", "20261125"))
 TIMEOUT_S = 300
@@ -39,6 +39,14 @@ def requests(vocab, count, longest, max_tokens):
 
 def one(cluster, r):
     return collect(cluster.client.stub.Generate(r, timeout=TIMEOUT_S))
+
+
+def several(cluster, r, sequences):
+    """The answers of `sequences` sequences of the request."""
+    more = pb.GenerateRequest()
+    more.CopyFrom(r)
+    more.sampling.n = sequences
+    return collect_several(cluster.client.stub.Generate(more, timeout=TIMEOUT_S), sequences)
 
 
 def logprobs(points):
@@ -114,6 +122,13 @@ def run(options):
         together = c.client.many(asked, timeout=TIMEOUT_S)
         checks.same("alone is among 63 others", together[:8], alone)
         checks.same("the same request twice", [one(c, r) for r in asked[:8]], alone)
+        sampled = [r for r in asked[:8] if r.sampling.temperature > 0][:3]
+        of_five = [several(c, r, 5) for r in sampled]
+        checks.same("sequence 0 of 5 is that of 1", [answers[0] for answers in of_five], [one(c, r) for r in sampled])
+        checks.same("sequences 0 to 2 of 5 are those of 3", [a for answers in of_five for a in answers[:3]],
+                    [a for r in sampled for a in several(c, r, 3)])
+        checks.add("the sequences of a request differ", [None if len({tuple(a.ids) for a in answers}) == 5 else f"request {i}: equal ids"
+                                                         for i, answers in enumerate(of_five)])
         checks.add("prefilled is decoded", prefilled_is_decoded(c, asked[:8], alone))
         long_alone = [one(c, r) for r in long]
     with cluster("--max-num-batched-tokens", str(options.chunk), "--max-num-seqs", str(options.chunk)) as c:

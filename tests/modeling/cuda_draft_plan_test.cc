@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/status.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/config/model_config.h"
 #include "tests/modeling/model_files.h"

@@ -278,18 +278,49 @@ TEST(Admission, EmptyPromptIsRefused) {
   EXPECT_EQ(DetailOf(AdmitIds({}, {}).status())->reason, "EMPTY_PROMPT");
 }
 
-TEST(Admission, SeveralSequencesAreRefusedByName) {
-  for (const int32_t n : {2, 3, 128}) {
+TEST(Admission, TheNumberOfSequences) {
+  EXPECT_EQ(AdmitIds({})->record.request.sequences, 1);
+  for (const int32_t n : {1, 2, 128}) {
     PublicRequest request;
     request.sampling.n = n;
-    const auto status = AdmitIds(request).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-    EXPECT_EQ(DetailOf(status)->field, "sampling.n");
+    const auto admitted = AdmitIds(request);
+    ASSERT_TRUE(admitted.ok()) << ToString(admitted.status());
+    EXPECT_EQ(admitted->record.request.sequences, n);
   }
   for (const int32_t n : {0, -1, 129, INT32_MAX, INT32_MIN}) {
     PublicRequest request;
     request.sampling.n = n;
     EXPECT_EQ(AdmitIds(request).status().code(), absl::StatusCode::kInvalidArgument) << n;
+  }
+}
+
+// A record is one message: 48 MiB hold 4 bytes for each token, and 180 more with the log-probability
+// and those of 20 alternatives.
+TEST(Admission, ARecordFitsIntoOneMessage) {
+  ModelFacts facts = Facts();
+  facts.context_tokens = facts.pool_tokens = 1 << 20;
+  struct Case {
+    int32_t n, max_tokens;
+    std::optional<int32_t> logprobs;
+    const char* field;  // nullptr: it fits.
+  };
+  const Case cases[] = {{128, 98'000, {}, nullptr},   {128, 98'304, {}, "sampling.n"},
+                        {128, 2'100, 20, nullptr},    {128, 2'400, 20, "sampling.n"},
+                        {1, 270'000, 20, nullptr},    {1, 300'000, 20, "stop.max_tokens"},
+                        {1, 1'000'000, {}, nullptr}};
+  for (const Case& each : cases) {
+    SCOPED_TRACE(fmt::format("{} sequences of {}", each.n, each.max_tokens));
+    PublicRequest request;
+    request.sampling.n = each.n;
+    request.stop.max_tokens = each.max_tokens;
+    request.output.logprobs = each.logprobs;
+    const auto status = AdmitIds(request, {1, 2, 3}, facts).status();
+    if (each.field == nullptr) {
+      EXPECT_TRUE(status.ok()) << ToString(status);
+    } else {
+      EXPECT_EQ(DetailOf(status)->field, each.field);
+      EXPECT_THAT(std::string(Message(status)), HasSubstr("lower sampling.n, stop.max_tokens"));
+    }
   }
 }
 

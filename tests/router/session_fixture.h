@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -39,7 +40,13 @@ inline SchedulerFacts TinyFacts() {
   return facts;
 }
 
-// What a client received.
+// What a client received of one sequence.
+struct SeenSequence {
+  std::vector<TokenId> ids;
+  std::string text;
+};
+
+// What a client received; ids and text of several sequences in the order in which they came.
 struct Seen {
   bool started = false;
   std::vector<TokenId> ids;
@@ -47,6 +54,7 @@ struct Seen {
   std::string reasoning;
   std::vector<TokenLogprob> logprobs;
   std::vector<TokenLogprob> prompt_logprobs;
+  std::map<int32_t, SeenSequence> sequences;
   std::vector<FinishEvent> finishes;
   std::optional<absl::Status> end;
   int messages = 0;  // Messages with tokens.
@@ -116,11 +124,15 @@ class TestClient final : public ClientSink, public std::enable_shared_from_this<
     }
     if (const auto* tokens = std::get_if<TokensEvent>(&event)) {
       EXPECT_TRUE(seen_.started);
-      if (!tokens->ids.empty() && !seen_.ids.empty()) {
-        EXPECT_EQ(tokens->position, first_position_ + static_cast<int32_t>(seen_.ids.size()));
+      SeenSequence& sequence = seen_.sequences[tokens->sequence];
+      int32_t& first_position = first_positions_[tokens->sequence];
+      if (!tokens->ids.empty() && !sequence.ids.empty()) {
+        EXPECT_EQ(tokens->position, first_position + static_cast<int32_t>(sequence.ids.size()));
       } else if (!tokens->ids.empty()) {
-        first_position_ = tokens->position;
+        first_position = tokens->position;
       }
+      sequence.ids.insert(sequence.ids.end(), tokens->ids.begin(), tokens->ids.end());
+      sequence.text += tokens->text;
       seen_.ids.insert(seen_.ids.end(), tokens->ids.begin(), tokens->ids.end());
       seen_.logprobs.insert(seen_.logprobs.end(), tokens->logprobs.begin(), tokens->logprobs.end());
       seen_.text += tokens->text;
@@ -136,7 +148,7 @@ class TestClient final : public ClientSink, public std::enable_shared_from_this<
   std::shared_ptr<Session> session_;
   mutable std::mutex mutex_;
   Seen seen_;
-  int32_t first_position_ = 0;
+  std::map<int32_t, int32_t> first_positions_;
   bool stalled_ = false;
   bool stuck_ = false;
   bool broken_ = false;

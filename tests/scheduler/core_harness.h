@@ -30,13 +30,13 @@ inline Record MakeRecord(const std::string& id, int32_t prompt_tokens, int32_t m
 }
 
 // The ids that a request gets if nothing disturbs it.
-inline std::vector<TokenId> Expected(const Record& record,
-                                     const std::string& fingerprint = "kind") {
+inline std::vector<TokenId> Expected(const Record& record, const std::string& fingerprint = "kind",
+                                     int32_t sequence = 0) {
   std::vector<TokenId> ids;
   uint64_t prefix = 0;
   for (TokenId id : record.prompt_ids) prefix = sim::PrefixWith(prefix, id);
   for (int32_t p = 0; p < record.request.stop.max_tokens; ++p) {
-    ids.push_back(sim::TokenAt(record.seed, p, prefix, fingerprint));
+    ids.push_back(sim::TokenAt(record.seed, p, prefix, fingerprint, sequence));
     prefix = sim::PrefixWith(prefix, ids.back());
   }
   return ids;
@@ -111,7 +111,7 @@ class CoreHarness {
   TimeUs now = 1;
 };
 
-// All ids in the frames of an attempt, in order; fails if a frame leaves a gap.
+// All ids of one sequence in the frames of an attempt, in order; fails if a frame leaves a gap.
 struct Ledger {
   std::vector<TokenId> ids;
   std::optional<FrameFinish> end;
@@ -121,9 +121,9 @@ struct Ledger {
   std::vector<float> prompt_logprobs;
   int frames = 0;
 
-  void Take(const Actions& actions, uint64_t attempt) {
+  void Take(const Actions& actions, uint64_t attempt, int32_t sequence = 0) {
     for (const auto& [router, frame] : actions.frames) {
-      if (frame.attempt.value != attempt) continue;
+      if (frame.attempt.value != attempt || frame.sequence != sequence) continue;
       ++frames;
       EXPECT_FALSE(end.has_value()) << "a frame after the end";
       if (!frame.ids.empty()) {
@@ -149,11 +149,13 @@ class Runner {
  public:
   Runner(CoreHarness& harness, const GroupUp& up) : harness_(harness), group_(up), id_(up.group) {}
 
-  void Follow(uint64_t attempt, int32_t have = 0) { ledgers_[attempt].start = have; }
-  Ledger& ledger(uint64_t attempt) { return ledgers_[attempt]; }
+  void Follow(uint64_t attempt, int32_t have = 0, int32_t sequence = 0) {
+    ledgers_[{attempt, sequence}].start = have;
+  }
+  Ledger& ledger(uint64_t attempt, int32_t sequence = 0) { return ledgers_[{attempt, sequence}]; }
 
   void Take(const Actions& actions) {
-    for (auto& [attempt, ledger] : ledgers_) ledger.Take(actions, attempt);
+    for (auto& [of, ledger] : ledgers_) ledger.Take(actions, of.first, of.second);
     for (const PlanOut& out : actions.plans) {
       if (out.group == id_) plans_.push_back(out.plan);
     }
@@ -178,7 +180,7 @@ class Runner {
   sim::FakeGroup group_;
   GroupId id_;
   std::vector<StepPlan> plans_;
-  std::map<uint64_t, Ledger> ledgers_;
+  std::map<std::pair<uint64_t, int32_t>, Ledger> ledgers_;  // By attempt and sequence.
 };
 
 }  // namespace fathom::scheduler

@@ -233,7 +233,7 @@ TEST(CorePlanning, AGroupOfASecondKindTakesNewWorkOnly) {
   EXPECT_EQ(b.ledger(1).ids.size(), 9u);
   EXPECT_EQ(b.ledger(1).fingerprints, std::vector<std::string>{"kind-b"});
   const Actions again = harness.Step(CoreHarness::KeyOnly(record.key, 2));
-  EXPECT_EQ(again.accepted[0].message.record->fingerprints,
+  EXPECT_EQ(again.accepted[0].message.record->sequences[0].fingerprints,
             (std::vector<FingerprintSpan>{{0, "kind-a", KindOf("kind-a")},
                                           {1, "kind-b", KindOf("kind-b")}}));
   ASSERT_EQ(again.frames.size(), 2u);  // One for each kind.

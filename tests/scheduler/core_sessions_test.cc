@@ -92,8 +92,7 @@ TEST_F(CoreSessions, AnotherBodyUnderTheSameKeyIsRefused) {
   other = record_;
   other.sequences = {{.ids = {63, 63}}};
   EXPECT_EQ(ReasonOf(harness_.Submit(other, 2)), "RECORD_MISMATCH");
-  other.sequences = {{.ids = {Expected(record_)[0]}}};
-  other.fingerprints = {{0, "other kind"}};
+  other.sequences = {{.ids = {Expected(record_)[0]}, .fingerprints = {{0, "other kind"}}}};
   EXPECT_EQ(ReasonOf(harness_.Submit(other, 2)), "FINGERPRINT_MISMATCH");
 }
 
@@ -102,7 +101,7 @@ TEST_F(CoreSessions, LongerIdsAreTakenOver) {
   Record longer = record_;
   const std::vector<TokenId> expected = Expected(record_);
   longer.sequences = {{.ids = {expected.begin(), expected.begin() + 9}}};
-  longer.fingerprints = {{0, "kind", KindOf("kind")}};
+  longer.sequences[0].fingerprints = {{0, "kind", KindOf("kind")}};
   auto event = CoreHarness::SubmitEvent(longer, 2, kOtherRouter);
   event.message.have = {9};
   runner_.Follow(2, 9);
@@ -117,7 +116,7 @@ TEST_F(CoreSessions, AReplayedRecordGoesOnWhereItWas) {
   Record replayed = record_;
   const std::vector<TokenId> expected = Expected(record_);
   replayed.sequences = {{.ids = {expected.begin(), expected.begin() + 7}}};
-  replayed.fingerprints = {{0, "kind", KindOf("kind")}};
+  replayed.sequences[0].fingerprints = {{0, "kind", KindOf("kind")}};
   auto event = CoreHarness::SubmitEvent(replayed, 1);
   event.message.replay = true;
   event.message.have = {7};
@@ -291,7 +290,7 @@ TEST_F(CoreSessions, PromptLogprobsOfARecordReachEveryRouter) {
     const std::vector<TokenId> expected = Expected(record_);
     whole.sequences = {
         {.ids = {expected.begin(), expected.begin() + static_cast<ptrdiff_t>(tokens)}}};
-    whole.fingerprints = {{0, "kind", KindOf("kind")}};
+    whole.sequences[0].fingerprints = {{0, "kind", KindOf("kind")}};
     for (size_t i = 0; i < scored; ++i)
       whole.prompt_logprobs.push_back({.id = record_.prompt_ids[i + 1], .logprob = -1.0f});
     auto first = CoreHarness::SubmitEvent(whole, 1);
@@ -315,7 +314,7 @@ TEST_F(CoreSessions, ALongerRecordsPromptLogprobsAreTakenOver) {
   runner_.Take(harness_.Submit(record_, 1));  // Nothing is computed yet.
   Record whole = record_;
   whole.sequences = {{.ids = Expected(record_)}};
-  whole.fingerprints = {{0, "kind", KindOf("kind")}};
+  whole.sequences[0].fingerprints = {{0, "kind", KindOf("kind")}};
   whole.prompt_logprobs.assign(record_.prompt_ids.size() - 1, {.id = 1, .logprob = -1.0f});
   runner_.Take(harness_.Step(CoreHarness::SubmitEvent(whole, 2, kOtherRouter)));
   EXPECT_EQ(runner_.ledger(1).prompt_logprobs.size(), record_.prompt_ids.size() - 1);
@@ -412,9 +411,10 @@ TEST(CoreLimits, WhatARecordMustBe) {
     const Actions actions = harness.Step(event);
     return actions.refused.size() == 1 ? actions.refused[0].message.status : absl::OkStatus();
   };
-  const absl::Status forks = refused([](Record& r) { r.request.sequences = 2; });
-  EXPECT_EQ(forks.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(DetailOf(forks)->field, "sampling.n");
+  EXPECT_TRUE(refused([](Record& r) { r.request.sequences = kSequencesMax; }).ok());
+  const absl::Status many = refused([](Record& r) { r.request.sequences = kSequencesMax + 1; });
+  EXPECT_EQ(many.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(DetailOf(many)->field, "sampling.n");
   const absl::StatusCode invalid = absl::StatusCode::kInvalidArgument;
   EXPECT_EQ(refused([](Record& r) { r.request.sequences = 0; }).code(), invalid);
   EXPECT_EQ(refused([](Record& r) { r.prompt_ids.clear(); }).code(), invalid);

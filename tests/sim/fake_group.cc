@@ -207,7 +207,7 @@ absl::Status FakeGroup::Sample(Slot& slot, StepId step, ResultRow* row) {
   const auto known = static_cast<int32_t>(slot.ids.size());
   FATHOM_ASSIGN_OR_RETURN(const uint64_t* prefix, Cell(slot, known - 1));
   const int32_t position = known - slot.prompt_tokens;
-  const TokenId id = TokenAt(slot.seed, position, *prefix, up_.fingerprint);
+  const TokenId id = TokenAt(slot.seed, position, *prefix, up_.fingerprint, slot.sequence);
   if (row->ids.empty()) row->position = position;
   if (position == FaultAt(slot.seed)) {
     row->fault = RowFault::kNonFiniteLogits;

@@ -39,8 +39,9 @@ inline uint64_t PrefixWith(uint64_t prefix, TokenId id) {
 }
 
 inline TokenId TokenAt(uint64_t seed, int32_t position, uint64_t prefix,
-                       std::string_view fingerprint) {
-  const uint64_t h = Mix(Mix(Mix(seed, static_cast<uint64_t>(position)), prefix), fingerprint);
+                       std::string_view fingerprint, int32_t sequence = 0) {
+  const uint64_t key = seed + static_cast<uint64_t>(sequence);
+  const uint64_t h = Mix(Mix(Mix(key, static_cast<uint64_t>(position)), prefix), fingerprint);
   return static_cast<TokenId>(h % kVocab);
 }
 

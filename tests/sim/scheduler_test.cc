@@ -63,6 +63,7 @@ TEST_P(SchedulerSimSeeds, EveryRequestEndsOnceUnderEveryPolicy) {
     options.limits.host_blocks = GetParam() * 16;
     options.requests = RequestsOfRun();
     options.retry_us = 3'000'000;  // Most events would be refusals otherwise.
+    options.several_permille = 100;
     SCOPED_TRACE(Replay(options.seed));
     World world(options);
     world.Run();
@@ -97,6 +98,7 @@ TEST(SchedulerSim, PlansInLanesEndEveryRequestOnceToo) {
     options.retry_us = 3'000'000;
     options.limits.plans_in_flight = stages + 1;
     options.limits.lanes = stages;
+    options.several_permille = 100;
     SCOPED_TRACE(fmt::format("{} stages, {}", stages, Replay(options.seed)));
     World world(options);
     world.Run();
@@ -147,6 +149,7 @@ TEST(SchedulerSim, InvariantsHoldAfterEveryEventAndActionsRepeat) {
   options.check_every_events = 1;
   options.group_loss_permille = 600;
   options.router_loss_permille = 300;
+  options.several_permille = 200;
   SCOPED_TRACE(Replay(options.seed));
   World first(options);
   first.Run();
@@ -167,6 +170,7 @@ TEST(SchedulerSim, APoolThatOneRequestFills) {
   options.requests = 600;
   options.groups = 1;
   options.arrival_us_max = 150'000;
+  options.several_permille = 50;
   options.check_every_events = 8;
   // The longest request (40 + 30 - 1 tokens) takes all 18 blocks, so all other sequences are
   // suspended for it.

@@ -56,6 +56,10 @@ World::Spec World::MakeSpec(size_t index) {
   while (record.prompt_ids.size() < prompt)
     record.prompt_ids.push_back(static_cast<TokenId>(Draw(kVocab)));
   if (Chance(options_.close_permille)) spec.close_at = 1 + static_cast<int32_t>(Draw(20));
+  if (options_.several_permille > 0 && Chance(options_.several_permille)) {
+    request.sequences = 2 + static_cast<int32_t>(Draw(4));
+    spec.close_sequence = static_cast<int32_t>(Draw(static_cast<uint64_t>(request.sequences)));
+  }
   if (Chance(options_.deadline_permille))
     spec.deadline_us = 1 + static_cast<int64_t>(Draw(500'000));
   return spec;
@@ -65,8 +69,11 @@ void World::AddListener(size_t spec) {
   Listener listener;
   listener.spec = spec;
   listener.record = specs_[spec].record;
-  listener.record.sequences.resize(1);
-  for (TokenId id : listener.record.prompt_ids) listener.prefix = PrefixWith(listener.prefix, id);
+  const auto sequences = static_cast<size_t>(listener.record.request.sequences);
+  listener.record.sequences.resize(sequences);
+  uint64_t prefix = 0;
+  for (TokenId id : listener.record.prompt_ids) prefix = PrefixWith(prefix, id);
+  listener.flows.assign(sequences, {.prefix = prefix});
   if (Chance(options_.abandon_permille)) listener.abandoned = true;
   if (listener.abandoned || Chance(options_.hang_up_permille)) listener.hang_up_at = Draw(20);
   if (specs_[spec].deadline_us > 0) listener.deadline_at_us = now_ + specs_[spec].deadline_us;
@@ -91,7 +98,10 @@ void World::Submit(size_t index, bool key_only) {
   } else {
     listener.record.prompt_logprobs.clear();  // A router that knows nothing; Accepted brings them.
   }
-  submit.have = {static_cast<int32_t>(listener.record.sequences[0].ids.size())};
+  for (const SequenceRecord& sequence : listener.record.sequences) {
+    submit.have.push_back(static_cast<int32_t>(sequence.ids.size()));
+  }
+  for (Flow& flow : listener.flows) flow.end_again = false;
   submit.replay = listener.accepted && !key_only;
   if (listener.deadline_at_us > 0) {
     submit.deadline_us = std::max<int64_t>(1, listener.deadline_at_us - now_);
@@ -175,9 +185,10 @@ void World::OnFrame(const scheduler::Routed<Frame>& out) {
   if (listener == nullptr) return;
   const std::string& id = listener->record.key.request_id;
   if (!listener->accepted) Fail(id + ": a frame before Accepted");
+  Flow& flow = listener->flows.at(static_cast<size_t>(frame.sequence));
   if (!frame.fingerprint.empty()) {
-    listener->fingerprint = frame.fingerprint;
-    listener->kind = frame.kind;
+    flow.fingerprint = frame.fingerprint;
+    flow.kind = frame.kind;
   }
   if (frame.prompt_logprobs) {
     const auto& [start, logprobs] = *frame.prompt_logprobs;
@@ -193,7 +204,8 @@ void World::OnFrame(const scheduler::Routed<Frame>& out) {
       if (static_cast<size_t>(start) + i > held.size()) held.push_back(logprobs[i]);
     }
   }
-  TakeTokens(*listener, frame);
+  // What comes after an end is of a leader that does not know the end.
+  if (!flow.ended) TakeTokens(*listener, frame);
   if (frame.timings.has_value() != (frame.finish || !frame.error.ok())) {
     Fail(id + ": timings without an end, or an end without timings");
   } else if (frame.timings) {
@@ -203,14 +215,17 @@ void World::OnFrame(const scheduler::Routed<Frame>& out) {
   }
   if (frame.finish || !frame.error.ok()) return TakeEnd(*listener, frame);
   const Spec& spec = specs_[listener->spec];
-  const auto length = static_cast<int32_t>(listener->record.sequences[0].ids.size());
-  if (spec.close_at && length >= *spec.close_at && !listener->close_sent) {
+  const auto length = static_cast<int32_t>(
+      listener->record.sequences[static_cast<size_t>(frame.sequence)].ids.size());
+  const bool closes = spec.close_at && frame.sequence == spec.close_sequence;
+  if (closes && length >= *spec.close_at && !listener->close_sent) {
     listener->close_sent = true;
     Send(static_cast<uint64_t>(out.router.value) * 2 + 1,
          [this, term = term_, router = out.router, key = listener->record.key,
-          length_at = *spec.close_at] {
+          sequence = frame.sequence, length_at = *spec.close_at] {
            if (term != term_) return;
-           Feed(scheduler::Routed<Close>{router, {key, 0, length_at, FinishReason::kStopString}});
+           Feed(scheduler::Routed<Close>{router,
+                                         {key, sequence, length_at, FinishReason::kStopString}});
          });
   }
   if (listener->hang_up_at && static_cast<size_t>(length) >= *listener->hang_up_at) {
@@ -220,7 +235,8 @@ void World::OnFrame(const scheduler::Routed<Frame>& out) {
 }
 
 void World::TakeTokens(Listener& listener, const Frame& frame) {
-  SequenceRecord& record = listener.record.sequences[0];
+  SequenceRecord& record = listener.record.sequences[static_cast<size_t>(frame.sequence)];
+  Flow& flow = listener.flows[static_cast<size_t>(frame.sequence)];
   const std::string& id = listener.record.key.request_id;
   for (size_t i = 0; i < frame.ids.size(); ++i) {
     const size_t position = static_cast<size_t>(frame.position) + i;
@@ -228,23 +244,23 @@ void World::TakeTokens(Listener& listener, const Frame& frame) {
     if (position < record.ids.size()) return Fail(fmt::format("{}: token {} twice", id, position));
     const auto at = static_cast<int32_t>(position);
     const TokenId expected =
-        TokenAt(listener.record.seed, at, listener.prefix, listener.fingerprint);
+        TokenAt(listener.record.seed, at, flow.prefix, flow.fingerprint, frame.sequence);
     if (frame.ids[i] != expected) {
       return Fail(fmt::format("{}: token {} is {}, not {} ({})", id, position, frame.ids[i],
-                              expected, listener.fingerprint));
+                              expected, flow.fingerprint));
     }
-    auto& spans = listener.record.fingerprints;
-    if (spans.empty() || spans.back().fingerprint != listener.fingerprint) {
-      spans.push_back({at, listener.fingerprint, listener.kind});
+    auto& spans = record.fingerprints;
+    if (spans.empty() || spans.back().fingerprint != flow.fingerprint) {
+      spans.push_back({at, flow.fingerprint, flow.kind});
     }
     if (listener.record.request.output.logprobs) {
       if (frame.logprobs.size() != frame.ids.size() ||
-          frame.logprobs[i] != LogprobAt(listener.prefix, expected)) {
+          frame.logprobs[i] != LogprobAt(flow.prefix, expected)) {
         return Fail(fmt::format("{}: a wrong log-probability at {}", id, position));
       }
       record.logprobs.push_back(frame.logprobs[i]);
     }
-    listener.prefix = PrefixWith(listener.prefix, expected);
+    flow.prefix = PrefixWith(flow.prefix, expected);
     record.ids.push_back(expected);
   }
 }
@@ -252,7 +268,12 @@ void World::TakeTokens(Listener& listener, const Frame& frame) {
 void World::TakeEnd(Listener& listener, const Frame& frame) {
   const Spec& spec = specs_[listener.spec];
   const Request& request = spec.record.request;
-  const std::vector<TokenId>& ids = listener.record.sequences[0].ids;
+  Flow& flow = listener.flows[static_cast<size_t>(frame.sequence)];
+  const std::string& id = listener.record.key.request_id;
+  if (std::exchange(flow.end_again, true)) Fail(id + ": ended twice");
+  if (flow.ended) return;  // It was told before, perhaps with another reason by another leader.
+  SequenceRecord& record = listener.record.sequences[static_cast<size_t>(frame.sequence)];
+  std::vector<TokenId>& ids = record.ids;
   const auto length = static_cast<int32_t>(ids.size());
   const FinishReason reason = frame.finish ? frame.finish->reason : FinishReason::kError;
   const TokenId last = ids.empty() ? -1 : ids.back();
@@ -271,7 +292,8 @@ void World::TakeEnd(Listener& listener, const Frame& frame) {
       break;
     case FinishReason::kStopString:  // Another listener may have cut tokens that this one already
                                      // has.
-      right = spec.close_at && length >= *spec.close_at &&
+      right = spec.close_at && frame.sequence == spec.close_sequence &&
+              length >= *spec.close_at &&
               frame.finish->usage.completion_tokens == *spec.close_at;
       break;
     case FinishReason::kDeadline:
@@ -289,7 +311,6 @@ void World::TakeEnd(Listener& listener, const Frame& frame) {
     case FinishReason::kNone:
       break;
   }
-  const std::string& id = listener.record.key.request_id;
   if (!right) {
     Fail(fmt::format("{}: ends by {} after {} tokens ({})", id, FinishReasonName(reason), length,
                      ToString(frame.error)));
@@ -300,10 +321,17 @@ void World::TakeEnd(Listener& listener, const Frame& frame) {
     Fail(
         fmt::format("{}: {} prompt log-probabilities", id, listener.record.prompt_logprobs.size()));
   }
-  if (++listener.ends != 1) Fail(id + ": ended twice");
+  ++report_.by_reason[static_cast<size_t>(reason)];
+  flow.ended = true;
+  record.finish = reason;
+  if (reason == FinishReason::kStopString) {
+    ids.resize(static_cast<size_t>(*spec.close_at));
+    if (!record.logprobs.empty()) record.logprobs.resize(ids.size());
+  }
+  // The failure of one sequence ends the whole request.
+  if (reason != FinishReason::kError && !std::ranges::all_of(listener.flows, &Flow::ended)) return;
   listener.attached = false;
   listener.over = true;
-  ++report_.by_reason[static_cast<size_t>(reason)];
   ++report_.ended;
   --open_;
 }

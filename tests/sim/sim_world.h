@@ -53,6 +53,7 @@ struct WorldOptions {
   int32_t hang_up_permille = 250;
   int32_t abandon_permille = 50;
   int32_t close_permille = 100;
+  int32_t several_permille = 0;  // Requests for 2 to 5 sequences.
   int32_t deadline_permille = 50;
   int32_t second_listener_permille = 100;
   int32_t group_loss_permille = 200;
@@ -86,8 +87,17 @@ class World {
   struct Spec {
     Record record;
     std::optional<int32_t> close_at;
+    int32_t close_sequence = 0;
     int64_t deadline_us = 0;
     bool too_long = false;
+  };
+  // What a client knows of one sequence, besides its record.
+  struct Flow {
+    uint64_t prefix = 0;
+    std::string fingerprint;
+    ComputeKind kind;
+    bool ended = false;
+    bool end_again = false;  // Its end came in the present attempt.
   };
   // A client with its state, which includes the record that its router has.
   struct Listener {
@@ -95,9 +105,7 @@ class World {
     PeerId router;
     AttemptId attempt;
     Record record;
-    uint64_t prefix = 0;
-    std::string fingerprint;
-    ComputeKind kind;
+    std::vector<Flow> flows;  // One for each sequence.
     bool accepted = false;  // Set at the first Accepted, from any attempt.
     bool attached = false;
     bool over = false;
@@ -105,7 +113,6 @@ class World {
     int64_t deadline_at_us = 0;
     std::optional<size_t> hang_up_at;
     bool close_sent = false;
-    int32_t ends = 0;
   };
   struct SimGroup {
     GroupId id;

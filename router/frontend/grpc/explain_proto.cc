@@ -80,6 +80,7 @@ v1::Explanation ToProto(const RequestReport& report) {
   to.mutable_usage()->set_drafted_tokens(report.usage.drafted_tokens);
   to.mutable_usage()->set_accepted_draft_tokens(report.usage.accepted_draft_tokens);
   to.set_max_tokens(report.max_tokens);
+  to.set_sequences(report.sequences);
   if (report.ended_ago_us >= 0) to.set_ended_ago_us(report.ended_ago_us);
   return to;
 }

@@ -119,8 +119,8 @@ void TimedWorld::OnFrame(const Frame& frame) {
     if (call->last_us != 0) call->gap_us_max = std::max(call->gap_us_max, now_ - call->last_us);
     call->last_us = now_;
   }
-  if (!frame.fingerprint.empty() && call->record.fingerprints.empty()) {
-    call->record.fingerprints = {{0, frame.fingerprint, frame.kind}};
+  if (!frame.fingerprint.empty() && call->record.sequences[0].fingerprints.empty()) {
+    call->record.sequences[0].fingerprints = {{0, frame.fingerprint, frame.kind}};
   }
   if (!frame.error.ok()) {
     Fail(ToString(frame.error));
