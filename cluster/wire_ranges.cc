@@ -256,6 +256,7 @@ constexpr WireRange kOtherRanges[] = {
     {"WaitCounts.blocks", 0, kIndexMax},
     {"WaitCounts.no_group", 0, kIndexMax},
     {"WaitCounts.other", 0, kIndexMax},
+    {"WaitCounts.tenant_running", 0, kIndexMax},
     {"RankReport.group", 0, kIndexMax},
     {"RankReport.rank", 0, kRankMax},
     {"RankReport.process_id", 0, kDigestBytes},
