@@ -79,6 +79,10 @@ void AddFlags(Options* options, Flags* flags) {
   flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
   flags->AddPort("--metrics-port", &options->metrics_port,
                  "Port of HTTP: /health, /metrics, /version.");
+  flags->Add(
+      "--drain-timeout", &options->drain_timeout_s, 0, 3600,
+      "Seconds that the sequences of this worker's group get after SIGTERM, if no other group "
+      "can take them; then they wait for one.");
   AddProcessFlags(&options->process, flags);
 }
 

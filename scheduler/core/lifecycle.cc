@@ -25,8 +25,8 @@ Group* SchedulerCore::Impl::FindGroup(GroupId id) {
 
 absl::Status SchedulerCore::Impl::CheckNew(const Record& record) {
   FATHOM_RETURN_IF_ERROR(placement_.CheckFits(record));
-  // Each sequence of a request waits and is computed by itself. A request of more sequences than the
-  // queue may have is taken if no other one waits.
+  // Each sequence of a request waits and is computed by itself. A request of more sequences than
+  // the queue may have is taken if no other one waits.
   const int32_t waiting = waiting_.first_time_requests();
   const int32_t n = record.request.sequences;
   if (waiting >= options_.waiting_requests_max ||

@@ -66,7 +66,8 @@ std::vector<Group*> Placement::GroupsInTurn() const {
 Sequence* Placement::NextFor(const Group& group, int32_t lane) const {
   const auto all = static_cast<int64_t>(group.running.size()) + waiting_.size();
   const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
-  if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return nullptr;
+  if (group.draining || group.free_slots.empty() || of_lane * group.limits.lanes >= all)
+    return nullptr;
   Sequence* first = FirstFor(group);
   return first != nullptr && HasRoom(group, *first) ? first : nullptr;
 }
@@ -77,7 +78,16 @@ Sequence* Placement::FirstFor(const Group& group) const {
       [&](const Sequence& each) { return FitsGroup(each.session->record, group.limits); });
 }
 
+bool Placement::CanMove(const Sequence& sequence, const Group& from) const {
+  return std::ranges::any_of(groups_, [&](const auto& entry) {
+    const Group& to = *entry.second;
+    return to.id != from.id && !to.draining && to.fingerprint == from.fingerprint &&
+           FitsGroup(sequence.session->record, to.limits);
+  });
+}
+
 WaitLimit Placement::LimitOf(const Group& group) const {
+  if (group.draining) return WaitLimit::kNoGroup;
   if (group.free_slots.empty()) return WaitLimit::kSlots;
   const Sequence* first = FirstFor(group);
   if (first == nullptr) return WaitLimit::kNoGroup;

@@ -36,8 +36,12 @@ class Placement {
   // queue's order, that the group may compute and has the size for. If the group has no room for it
   // now, the group admits none: if smaller sequences could overtake it, a long prompt could wait
   // without end. A lane takes at most its share of the sequences that run and wait, so that no
-  // other lane stays empty.
+  // other lane stays empty. A group that drains takes none.
   Sequence* NextFor(const Group& group, int32_t lane) const;
+
+  // Whether a group other than `from` computes the same bits as `from`, has the size for the
+  // sequence, and does not drain.
+  bool CanMove(const Sequence& sequence, const Group& from) const;
 
   // What keeps `group` from the sequence that it takes next. kNoGroup: none of those that wait is
   // for it.

@@ -59,6 +59,7 @@ Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
   std::visit([this](auto& e) { On(std::move(e)); }, event);
   sessions_.Deliver();
   PlanAll();
+  TellDrained();
   NoteLimits();
   sessions_.EvictOverLimit();
   return std::exchange(actions_, {});

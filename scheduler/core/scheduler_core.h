@@ -28,7 +28,7 @@ struct CoreOptions {
   // model may continue it. If only other models have groups for so long, the answer ends.
   int64_t model_wait_us = 30'000'000;
   int32_t run_ahead_max =
-      INT32_MAX;              // Of RunningState::run_ahead; the plans in flight bound it too.
+      INT32_MAX;  // Of RunningState::run_ahead; the plans in flight bound it too.
   int32_t sequences_max = kSequencesMax;  // A larger n is UNIMPLEMENTED.
 };
 
@@ -62,9 +62,9 @@ class SchedulerCore {
   // REQUIRES: now >= the previous now.
   Actions Step(Event event, TimeUs now);
 
-  // Where the time of the session's slowest sequence went until `now`: of the first one that has not
-  // ended, else of the one that ended last. Changes nothing, so it is no event. REQUIRES: now >= the
-  // last Step's.
+  // Where the time of the session's slowest sequence went until `now`: of the first one that has
+  // not ended, else of the one that ended last. Changes nothing, so it is no event. REQUIRES: now
+  // >= the last Step's.
   Explained Explain(const SessionKey& key, TimeUs now) const;
 
   // When the next Tick is due at the latest, or INT64_MAX.

@@ -27,11 +27,11 @@ void ExpectClean(const World& world, const WorldOptions& options) {
   EXPECT_GT(report.resumes, options.requests / 10);
   EXPECT_GT(world.stats().preemptions_total, 0u);
   EXPECT_GT(world.stats().tokens_dropped_total, 0u);
+  if (options.drain_permille > 0) EXPECT_GT(report.drained, 0);
   fmt::print(
       "seed {} policy {}: {} clients, {} ended ({} by end token, {} length, {} Close, {} deadline, "
       "{} fault), {} abandoned, {} refused, {} mismatched; {} steps, {} events, {} groups, {} "
-      "routers "
-      "and {} leaders lost, {} resumes\n",
+      "routers and {} leaders lost, {} groups drained, {} resumes\n",
       options.seed, options.policy, report.listeners, report.ended,
       report.by_reason[static_cast<size_t>(FinishReason::kEndToken)],
       report.by_reason[static_cast<size_t>(FinishReason::kLength)],
@@ -39,7 +39,7 @@ void ExpectClean(const World& world, const WorldOptions& options) {
       report.by_reason[static_cast<size_t>(FinishReason::kDeadline)],
       report.by_reason[static_cast<size_t>(FinishReason::kError)], report.abandoned, report.refused,
       report.mismatched, report.steps, report.events, report.group_losses, report.router_losses,
-      report.takeovers, report.resumes);
+      report.takeovers, report.drained, report.resumes);
 }
 
 class SchedulerSimSeeds : public testing::TestWithParam<int> {};
@@ -50,6 +50,7 @@ TEST_P(SchedulerSimSeeds, TenThousandRequestsEndOnceUnderEveryPolicy) {
     options.seed = TestSeed(20) + static_cast<uint64_t>(GetParam());
     options.policy = std::string(policy.name);
     options.several_permille = 100;
+    options.drain_permille = 200;
     SCOPED_TRACE(Replay(options.seed));
     World world(options);
     world.Run();
@@ -82,6 +83,7 @@ TEST(SchedulerSim, PlansInLanesEndEveryRequestOnceToo) {
     options.limits.plans_in_flight = stages + 1;
     options.limits.lanes = stages;
     options.several_permille = 100;
+    options.drain_permille = 200;
     SCOPED_TRACE(fmt::format("{} stages, {}", stages, Replay(options.seed)));
     World world(options);
     world.Run();
@@ -109,6 +111,7 @@ TEST(SchedulerSim, InvariantsHoldAfterEveryEventAndActionsRepeat) {
   options.group_loss_permille = 600;
   options.router_loss_permille = 300;
   options.several_permille = 200;
+  options.drain_permille = 400;
   SCOPED_TRACE(Replay(options.seed));
   World first(options), second(options);
   first.Run();
