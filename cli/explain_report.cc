@@ -38,6 +38,9 @@ std::string LimitText(const std::string& limit) {
   if (limit == "slots") return "slots: all were taken (--max-num-seqs)";
   if (limit == "blocks") return "blocks: too few KV blocks were free (--kv-cache-memory)";
   if (limit == "no_group") return "no group: no workers were up that may compute it";
+  if (limit == "tenant_running") {
+    return "its tenant: as many of its sequences ran as may (running_max of --tenant-limits)";
+  }
   if (limit == "other") return "the next step: its plans, its tokens (--max-num-batched-tokens)";
   return limit;
 }

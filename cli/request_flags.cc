@@ -9,6 +9,7 @@
 
 #include "common/output.h"
 #include "common/process.h"
+#include "common/request_limits.h"
 
 namespace fathom::client {
 
@@ -21,6 +22,8 @@ void RequestFlags::Add(Flags& flags) {
   flags.Add("--temperature", &temperature, -1, 2,
             "0: the most likely token always; negative: the model's default");
   flags.Add("--seed", &seed, "Same request and same seed: same answer");
+  flags.Add("--priority", &priority, -kPriorityMax, kPriorityMax,
+            "Smaller is more urgent: admitted earlier, preempted later");
   flags.Add("--idempotency-key", &idempotency_key,
             "Repeating the command with the same key attaches to the same answer");
   flags.Group("Output");
@@ -32,6 +35,7 @@ absl::Status RequestFlags::Apply(RequestOptions* request) const {
   if (temperature >= 0) request->sampling.temperature = static_cast<float>(temperature);
   if (n > 1) request->sampling.n = n;
   request->idempotency_key = idempotency_key;
+  if (priority != 0) request->priority = priority;
   if (seed.empty()) return absl::OkStatus();
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(seed.data(), seed.data() + seed.size(), value);

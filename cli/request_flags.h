@@ -16,6 +16,7 @@ struct RequestFlags {
   int32_t n = 1;            // Sequences.
   double temperature = -1;  // Negative: the model's default.
   std::string seed;         // Empty: the router draws one.
+  int32_t priority = 0;
   std::string idempotency_key;
   bool json = false;
 

@@ -48,6 +48,9 @@ void OptionsToWire(const RequestOptions& from, Message* to) {
   ToWire(from.stop, to->mutable_stop());
   ToWire(from.output, to->mutable_output());
   to->set_deadline_ms(from.deadline_ms);
+  SetIf(from.priority, [to](int32_t v) { to->set_priority(v); });
+  if (from.cache_enabled) to->mutable_cache()->set_enabled(*from.cache_enabled);
+  if (!from.cache_salt.empty()) to->mutable_cache()->set_salt(from.cache_salt);
 }
 
 template <class Message>
@@ -152,7 +155,8 @@ absl::StatusOr<Finish> FromWire(const v1::Finish& from) {
   if (from.has_stop_token_id()) to.stop = from.stop_token_id();
   if (from.has_stop_string()) to.stop = from.stop_string();
   to.usage = {from.usage().prompt_tokens(), from.usage().completion_tokens(),
-              from.usage().cached_tokens()};
+              from.usage().cached_tokens(), from.usage().drafted_tokens(),
+              from.usage().accepted_draft_tokens()};
   to.timings = {from.timings().queue_us(), from.timings().prefill_us(), from.timings().decode_us(),
                 from.timings().total_us(), from.timings().suspensions()};
   to.position = from.position();
@@ -321,7 +325,8 @@ Explanation FromWire(const v1::Explanation& from) {
   to.preemptions = from.preemptions();
   to.submits = from.submits();
   to.usage = {from.usage().prompt_tokens(), from.usage().completion_tokens(),
-              from.usage().cached_tokens()};
+              from.usage().cached_tokens(), from.usage().drafted_tokens(),
+              from.usage().accepted_draft_tokens()};
   to.max_tokens = from.max_tokens();
   to.sequences = from.sequences();
   if (from.has_ended_ago_us()) to.ended_ago_us = from.ended_ago_us();

@@ -47,7 +47,10 @@ struct RequestOptions {
   Sampling sampling;
   Stop stop;
   Output output;
-  int64_t deadline_ms = 0;  // 0: none. Counted from when the router receives the request.
+  int64_t deadline_ms = 0;            // 0: none. Counted from when the router receives the request.
+  std::optional<int32_t> priority;    // Smaller is more urgent; absent: 0.
+  std::optional<bool> cache_enabled;  // false: neither takes from the prefix cache nor fills it.
+  std::string cache_salt;             // Shares only with requests that have it too.
 };
 
 struct GenerateRequest : RequestOptions {

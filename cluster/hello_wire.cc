@@ -62,6 +62,7 @@ void WorkerToWire(const WorkerFacts& from, pb::WorkerHello* to) {
   to->set_shared_memory(from.shared_memory);
   ListToWire(from.startup, to->mutable_startup());
   to->set_age_us(from.age_us);
+  to->set_proposer(from.proposer);
 }
 
 WorkerFacts WorkerFromWire(const pb::WorkerHello& from) {
@@ -83,7 +84,8 @@ WorkerFacts WorkerFromWire(const pb::WorkerHello& from) {
           .machine = from.machine(),
           .shared_memory = from.shared_memory(),
           .startup = MarksFromWire(from.startup()),
-          .age_us = from.age_us()};
+          .age_us = from.age_us(),
+          .proposer = from.proposer()};
 }
 
 void SchedulerToWire(const SchedulerFacts& from, pb::SchedulerHello* to) {
@@ -152,11 +154,20 @@ void ToWire(const EngineLimits& from, pb::WorkerLimits* to) {
   to->set_step_tokens(from.step_tokens);
   to->set_vocab(from.vocab);
   to->set_mixed_step_tokens(from.mixed_step_tokens);
+  to->set_host_blocks(from.host_blocks);
+  to->set_draft_max(from.draft_max);
 }
 
 EngineLimits FromWire(const pb::WorkerLimits& from) {
-  return {from.context_tokens(), from.block_tokens(), from.pool_blocks(),      from.slots(),
-          from.step_tokens(),    from.vocab(),        from.mixed_step_tokens()};
+  return {.context_tokens = from.context_tokens(),
+          .block_tokens = from.block_tokens(),
+          .pool_blocks = from.pool_blocks(),
+          .slots = from.slots(),
+          .step_tokens = from.step_tokens(),
+          .vocab = from.vocab(),
+          .mixed_step_tokens = from.mixed_step_tokens(),
+          .host_blocks = from.host_blocks(),
+          .draft_max = from.draft_max()};
 }
 
 void ToWire(const Hello& from, pb::Hello* to) {

@@ -68,6 +68,9 @@ struct WorkerFacts {
   std::string shared_memory;
   std::vector<StartMark> startup;
   int64_t age_us = 0;  // The time from the start of the process to this message.
+  // What proposes drafts (speculative decoding); equal for workers that propose alike. Empty:
+  // nothing does.
+  std::string proposer;
   bool operator==(const WorkerFacts&) const = default;
 };
 

@@ -16,8 +16,9 @@
 
 namespace fathom {
 
-// kInPool: from a block of the pool to another one. Swaps to the host's memory come later.
-enum class CopyOperation { kInPool };
+// kInPool: from a block of the pool to another one. kSwapOut: from a block of the pool to one of
+// the swap space in the host's memory; kSwapIn: the way back.
+enum class CopyOperation { kInPool, kSwapOut, kSwapIn };
 
 struct BlockCopy {
   CopyOperation operation = CopyOperation::kInPool;
@@ -53,8 +54,13 @@ struct Extend {
 // A decode row. The token to compute is the sample of step `fed_by_step`. The worker has that
 // sample, or will have it before it runs this row, so the plan carries no token. The worker counts
 // the slot's length.
+// With `draft_max` > 0 the worker may propose up to so many drafts of the tokens that follow, and
+// computes them in the same step. Draft i is kept if it equals the sample at its position. The
+// result has the ids of 1 to draft_max + 1 samples, so the length of the slot is known only when
+// the result is: no other row of the slot is in flight with this one.
 struct DecodeRow {
   StepId fed_by_step;
+  int32_t draft_max = 0;  // At most kDraftsMax.
   bool operator==(const DecodeRow&) const = default;
 };
 
@@ -92,6 +98,7 @@ struct ResultRow {
   std::optional<PromptLogprobs> prompt_logprobs;
   RowFault fault = RowFault::kNone;
   std::string fault_detail;  // More from the worker: where the fault arose, the way out.
+  int32_t drafted = 0;       // The drafts that were checked in this row; ids.size() - 1 were kept.
   bool operator==(const ResultRow&) const = default;
 };
 
@@ -99,6 +106,7 @@ struct StepTimings {
   int64_t read_to_write_us = 0;  // From the plan read to the result ready.
   int64_t compute_us = 0;        // Forward pass and sampler.
   int64_t collective_us = 0;     // The part of it spent in collectives.
+  int64_t swap_us = 0;           // Copies between pool and swap space; no part of compute_us.
   bool operator==(const StepTimings&) const = default;
 };
 

@@ -217,6 +217,11 @@ void ToWire(const Record& from, pb::Record* to) {
   ListToWire(from.sequences, to->mutable_sequences());
   SpansToWire(from.sequences, to);
   ListToWire(from.prompt_logprobs, to->mutable_prompt_logprobs());
+  to->set_priority(from.priority);
+  // Left out when it is the default: a peer of an older build refuses a record with it.
+  if (from.cache == CacheParams{}) return;
+  to->mutable_cache()->set_skip(from.cache.skip);
+  to->mutable_cache()->set_salt(from.cache.salt);
 }
 
 absl::StatusOr<Record> FromWire(const pb::Record& from) {
@@ -236,6 +241,9 @@ absl::StatusOr<Record> FromWire(const pb::Record& from) {
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.sequences(), &to.sequences));
   FATHOM_RETURN_IF_ERROR(SpansFromWire(from, &to));
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.prompt_logprobs(), &to.prompt_logprobs));
+  to.priority = from.priority();
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from.cache()));
+  to.cache = {from.cache().skip(), from.cache().salt()};
   return to;
 }
 

@@ -131,6 +131,13 @@ struct SessionKey {
   }
 };
 
+// With whom a request shares the keys and values of equal first tokens. It decides no token.
+struct CacheParams {
+  bool skip = false;  // Takes nothing from the prefix index and leaves nothing in it.
+  std::string salt;   // Shares only with requests of its tenant that have this salt.
+  bool operator==(const CacheParams&) const = default;
+};
+
 // Everything that a process needs to continue a session (docs/ARCHITECTURE.md, "Any owner of a
 // record").
 struct Record {
@@ -143,6 +150,10 @@ struct Record {
   // With output.prompt_logprobs: those known so far; [i] is prompt position i + 1. A worker sends
   // them before the first token, so a record with a token has all of them.
   std::vector<TokenLogprob> prompt_logprobs;
+  // Smaller is more urgent (vLLM's sense): the order of admission and of preemption. It decides no
+  // token, so a repetition of the request may have another one; the first one counts.
+  int32_t priority = 0;
+  CacheParams cache = {};
   bool operator==(const Record&) const = default;
 };
 
@@ -155,6 +166,8 @@ struct Usage {
   int32_t prompt_tokens = 0;
   int32_t completion_tokens = 0;
   int32_t cached_tokens = 0;
+  int32_t drafted_tokens = 0;         // Drafts that were checked for the sequence.
+  int32_t accepted_draft_tokens = 0;  // Those of them that are tokens of the record.
   bool operator==(const Usage&) const = default;
 };
 

@@ -10,6 +10,8 @@ const char* WaitLimitName(WaitLimit limit) {
       return "blocks";
     case WaitLimit::kNoGroup:
       return "no_group";
+    case WaitLimit::kTenantRunning:
+      return "tenant_running";
     case WaitLimit::kOther:
       break;
   }

@@ -21,9 +21,10 @@ enum class WaitLimit {
   kBlocks,   // A group has too few free KV blocks (--kv-cache-memory).
   kNoGroup,  // No group is up that may compute the sequence.
   kOther,    // The next plan: steps in flight, tokens of a step, the lane's share.
+  kTenantRunning,  // The tenant has as many sequences in slots as it may (running_max).
 };
-inline constexpr size_t kWaitLimits = 4;
-// "slots", "blocks", "no_group", "other": also the label of metrics.
+inline constexpr size_t kWaitLimits = 5;
+// "slots", "blocks", "no_group", "other", "tenant_running": also the label of metrics.
 const char* WaitLimitName(WaitLimit limit);
 
 // A duration for each WaitLimit.

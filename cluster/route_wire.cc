@@ -25,12 +25,15 @@ void FinishToWire(const FrameFinish& from, pb::Finish* to) {
   to->mutable_usage()->set_prompt_tokens(from.usage.prompt_tokens);
   to->mutable_usage()->set_completion_tokens(from.usage.completion_tokens);
   to->mutable_usage()->set_cached_tokens(from.usage.cached_tokens);
+  to->mutable_usage()->set_drafted_tokens(from.usage.drafted_tokens);
+  to->mutable_usage()->set_accepted_draft_tokens(from.usage.accepted_draft_tokens);
 }
 
 FrameFinish FinishFromWire(const pb::Finish& from) {
-  return {FinishReasonFromWire(from.reason()),
-          {from.usage().prompt_tokens(), from.usage().completion_tokens(),
-           from.usage().cached_tokens()}};
+  return {
+      FinishReasonFromWire(from.reason()),
+      {from.usage().prompt_tokens(), from.usage().completion_tokens(), from.usage().cached_tokens(),
+       from.usage().drafted_tokens(), from.usage().accepted_draft_tokens()}};
 }
 
 void FrameToWire(const Frame& from, pb::Frame* to) {
@@ -189,7 +192,8 @@ ClusterStats StatsFromWire(const pb::Stats& from) {
   for (const pb::RankReport& rank : from.ranks()) to.ranks.push_back(ReportFromWire(rank));
   to.apart = from.apart();
   const pb::WaitCounts& waiting = from.waiting_by();
-  to.waiting_by = {waiting.slots(), waiting.blocks(), waiting.no_group(), waiting.other()};
+  to.waiting_by = {waiting.slots(), waiting.blocks(), waiting.no_group(), waiting.other(),
+                   waiting.tenant_running()};
   // An older scheduler sends none.
   const auto counts =
       std::min(to.step_tokens.counts.size(), static_cast<size_t>(from.step_tokens_size()));
@@ -329,6 +333,7 @@ void ToWire(const ClusterStats& from, pb::RouteDown* to) {
   waiting->set_blocks(count(WaitLimit::kBlocks));
   waiting->set_no_group(count(WaitLimit::kNoGroup));
   waiting->set_other(count(WaitLimit::kOther));
+  waiting->set_tenant_running(count(WaitLimit::kTenantRunning));
   const StepTokens& steps = from.step_tokens;
   stats->mutable_step_tokens()->Assign(steps.counts.begin(), steps.counts.end());
   stats->set_step_tokens_sum(steps.sum);

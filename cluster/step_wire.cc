@@ -64,21 +64,38 @@ static void ToWire(const BlockCopy& from, pb::BlockCopy* to) {
   switch (from.operation) {
     case CopyOperation::kInPool:
       to->set_kind(pb::COPY_KIND_BLOCK);
+      break;
+    case CopyOperation::kSwapOut:
+      to->set_kind(pb::COPY_KIND_SWAP_OUT);
+      break;
+    case CopyOperation::kSwapIn:
+      to->set_kind(pb::COPY_KIND_SWAP_IN);
+      break;
   }
   to->set_from(from.from.value);
   to->set_to(from.to.value);
   to->set_block_kind(BlockKindToWire(from.block_kind));
 }
 
-absl::StatusOr<BlockCopy> FromWire(const pb::BlockCopy& from) {
-  if (from.kind() != pb::COPY_KIND_BLOCK) {
-    return Invalid("BlockCopy.kind: {} is not supported by this build, only COPY_KIND_BLOCK",
-                   pb::CopyKind_IsValid(from.kind()) ? pb::CopyKind_Name(from.kind())
-                                                     : std::to_string(from.kind()));
+static absl::StatusOr<CopyOperation> OperationFromWire(pb::CopyKind kind) {
+  switch (kind) {
+    case pb::COPY_KIND_BLOCK:
+      return CopyOperation::kInPool;
+    case pb::COPY_KIND_SWAP_OUT:
+      return CopyOperation::kSwapOut;
+    case pb::COPY_KIND_SWAP_IN:
+      return CopyOperation::kSwapIn;
+    default:
+      return Invalid("BlockCopy.kind: {} is not a copy that this build knows; run one version",
+                     static_cast<int>(kind));
   }
+}
+
+absl::StatusOr<BlockCopy> FromWire(const pb::BlockCopy& from) {
+  FATHOM_ASSIGN_OR_RETURN(const CopyOperation operation, OperationFromWire(from.kind()));
   FATHOM_ASSIGN_OR_RETURN(const BlockKind block_kind,
                           BlockKindFromWire("BlockCopy.block_kind", from.block_kind()));
-  return BlockCopy{CopyOperation::kInPool, BlockId{from.from()}, BlockId{from.to()}, block_kind};
+  return BlockCopy{operation, BlockId{from.from()}, BlockId{from.to()}, block_kind};
 }
 
 static void ToWire(const Admit& from, pb::Admit* to) {
@@ -135,6 +152,7 @@ static void ToWire(const Chunk& from, pb::Chunk* to) {
   to->set_slot(from.slot.value);
   if (const auto* decode = std::get_if<DecodeRow>(&from.work)) {
     to->mutable_decode()->set_fed_by_step(decode->fed_by_step.value);
+    to->mutable_decode()->set_draft_max(decode->draft_max);
   } else {
     to->set_count(std::get<int32_t>(from.work));
   }
@@ -159,8 +177,7 @@ absl::StatusOr<Chunk> FromWire(const pb::Chunk& from) {
       to.work = from.count();
       return to;
     case pb::Chunk::kDecode:
-      if (from.decode().draft_max() != 0) return NotBuilt("Decode.draft_max");
-      to.work = DecodeRow{StepId{from.decode().fed_by_step()}};
+      to.work = DecodeRow{StepId{from.decode().fed_by_step()}, from.decode().draft_max()};
       return to;
     case pb::Chunk::WORK_NOT_SET:
       break;
@@ -179,6 +196,7 @@ static void ToWire(const ResultRow& from, pb::ResultRow* to) {
   }
   to->set_fault(FaultToWire(from.fault));
   to->set_fault_detail(from.fault_detail);
+  to->set_drafted(from.drafted);
 }
 
 absl::StatusOr<ResultRow> FromWire(const pb::ResultRow& from) {
@@ -194,6 +212,7 @@ absl::StatusOr<ResultRow> FromWire(const pb::ResultRow& from) {
   }
   FATHOM_ASSIGN_OR_RETURN(to.fault, FaultFromWire(from.fault()));
   to.fault_detail = from.fault_detail();
+  to.drafted = from.drafted();
   return to;
 }
 
@@ -235,6 +254,7 @@ void ToWire(const StepResult& from, pb::StepResult* to) {
   timings->set_read_to_write_us(from.timings.read_to_write_us);
   timings->set_compute_us(from.timings.compute_us);
   timings->set_collective_us(from.timings.collective_us);
+  timings->set_swap_us(from.timings.swap_us);
   to->set_collectives(from.collectives);
 }
 
@@ -246,7 +266,7 @@ absl::StatusOr<StepResult> FromWire(const pb::StepResult& from) {
   to.rank = from.rank();
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.rows(), &to.rows));
   to.timings = {from.timings().read_to_write_us(), from.timings().compute_us(),
-                from.timings().collective_us()};
+                from.timings().collective_us(), from.timings().swap_us()};
   to.collectives = from.collectives();
   return to;
 }

@@ -19,6 +19,7 @@ void WaitToWire(const WaitTimes& from, pb::WaitTimes* to) {
   to->set_blocks_us(from[static_cast<size_t>(WaitLimit::kBlocks)]);
   to->set_no_group_us(from[static_cast<size_t>(WaitLimit::kNoGroup)]);
   to->set_other_us(from[static_cast<size_t>(WaitLimit::kOther)]);
+  to->set_tenant_running_us(from[static_cast<size_t>(WaitLimit::kTenantRunning)]);
 }
 
 WaitTimes WaitFromWire(const pb::WaitTimes& from) {
@@ -27,6 +28,7 @@ WaitTimes WaitFromWire(const pb::WaitTimes& from) {
   to[static_cast<size_t>(WaitLimit::kBlocks)] = from.blocks_us();
   to[static_cast<size_t>(WaitLimit::kNoGroup)] = from.no_group_us();
   to[static_cast<size_t>(WaitLimit::kOther)] = from.other_us();
+  to[static_cast<size_t>(WaitLimit::kTenantRunning)] = from.tenant_running_us();
   return to;
 }
 

@@ -1,5 +1,6 @@
 #include "common/check.h"
 
+#include <atomic>
 #include <cstdlib>
 
 #include "common/output.h"
@@ -14,10 +15,23 @@ extern "C" __attribute__((used, visibility("default"))) const char* __asan_defau
 #endif
 
 namespace fathom {
+namespace {
+
+std::atomic<void (*)(const void*)> g_hook = nullptr;
+std::atomic<const void*> g_hook_context = nullptr;
+
+}  // namespace
+
+void SetCheckFailedHook(void (*hook)(const void*), const void* context) {
+  g_hook.store(nullptr);
+  g_hook_context.store(context);
+  g_hook.store(hook);
+}
 
 void CheckFailed(const char* file, int line, const char* expression, const std::string& message) {
   Diagnose("{}:{}: check failed: {}{}{}", file, line, expression, message.empty() ? "" : ": ",
            message);
+  if (const auto hook = g_hook.exchange(nullptr)) hook(g_hook_context.load());
   std::abort();
 }
 

@@ -11,6 +11,10 @@
 namespace fathom {
 [[noreturn]] void CheckFailed(const char* file, int line, const char* expression,
                               const std::string& message);
+
+// Calls `hook(context)` once when a check of this process fails, after its message and before the
+// process ends; nullptr: none. The hook must not allocate, lock or check anything.
+void SetCheckFailedHook(void (*hook)(const void*), const void* context);
 }  // namespace fathom
 
 // FATHOM_CHECK(cond) or FATHOM_CHECK(cond, "format {}", value).

@@ -16,6 +16,10 @@ struct EngineLimits {
   int32_t vocab = 0;
   // The most rows of a step that has decode rows; the scheduler obeys it. 0: step_tokens.
   int32_t mixed_step_tokens = 0;
+  // Blocks of swap space in the host's memory, beside the pool; ids are 1 to host_blocks.
+  int32_t host_blocks = 0;
+  // The most drafts of a decode row (speculative decoding), at most kDraftsMax; 0: none.
+  int32_t draft_max = 0;
   bool operator==(const EngineLimits&) const = default;
 };
 

@@ -62,6 +62,18 @@ Setter BytesSetter(int64_t* value) {
   };
 }
 
+Setter GibibytesSetter(int64_t* value) {
+  return [=](const std::string& text) -> std::optional<std::string> {
+    const bool unit = !text.empty() && std::isalpha(static_cast<unsigned char>(text.back())) != 0;
+    const std::optional<int64_t> bytes = ParseBytes(unit ? text : text + "G");
+    if (!bytes) {
+      return fmt::format("'{}' is not a size; give GiB, or a number with K, M, G or T", text);
+    }
+    *value = *bytes;
+    return std::nullopt;
+  };
+}
+
 std::string EnvironmentName(std::string_view canonical) {
   std::string name = "FATHOM_";
   for (char c : canonical.substr(canonical.find_first_not_of('-'))) {
@@ -395,6 +407,9 @@ void Flags::AddChoice(const std::string& names, std::string* value,
 }
 void Flags::AddBytes(const std::string& names, int64_t* value, const std::string& help) {
   impl_->Add(names, BytesSetter(value), help, *value == 0 ? "auto" : FormatBytes(*value));
+}
+void Flags::AddGibibytes(const std::string& names, int64_t* value, const std::string& help) {
+  impl_->Add(names, GibibytesSetter(value), help, FormatBytes(*value));
 }
 void Flags::AddPort(const std::string& names, int32_t* value, const std::string& help) {
   impl_->Add(names, NumberSetter(value, 0, 65535), help, std::to_string(*value));

@@ -45,6 +45,8 @@ class Flags {
                  const std::string& help);
   // Bytes: "16G", "512MiB", "1000000"; K, M, G, T are powers of 1024.
   void AddBytes(const std::string& names, int64_t* value, const std::string& help);
+  // The same, but a number without a unit is in GiB: "4", "0.5", "512M".
+  void AddGibibytes(const std::string& names, int64_t* value, const std::string& help);
   // A port: 0 (any free one) to 65535.
   void AddPort(const std::string& names, int32_t* value, const std::string& help);
   // A word without dashes. Parse fails if a required one is missing.

@@ -48,6 +48,8 @@ enum class Reason {
   kFingerprintMismatch,
   // ---- RESOURCE_EXHAUSTED
   kQueueFull,
+  kTenantQueueFull,
+  kTenantRateLimit,
   kSessionMemoryFull,
   kTooManyStreams,
   kTokenizerBusy,
@@ -58,10 +60,12 @@ enum class Reason {
   kDraining,
   // ---- DEADLINE_EXCEEDED
   kDeadline,
+  kDeadlineUnreachable,
   // ---- INTERNAL
   kNonFiniteLogits,
   kTokenOutOfRange,
   kBlockOutOfRange,
+  kEndsWorkers,
   kFailedBefore,
   kInternal,
 };

@@ -15,6 +15,9 @@ inline constexpr int32_t kTopLogprobsMax = 20;  // Alternatives of a token.
 inline constexpr int32_t kSequencesMax = 128;   // n.
 inline constexpr int32_t kStopStringsMax = 16;
 inline constexpr int32_t kStopStringBytesMax = 256;
+inline constexpr int32_t kPriorityMax = 1'000'000;  // Of the absolute value.
+inline constexpr int32_t kCacheSaltBytesMax = 256;
 inline constexpr int32_t kAdmitIdsMax = 32 * 1024;  // Ids of one admit; later plans carry the rest.
+inline constexpr int32_t kDraftsMax = 16;  // Drafts of a decode row (speculative decoding).
 
 }  // namespace fathom

@@ -12,20 +12,19 @@ constexpr int64_t kAwayMaxMs = 5'000;
 constexpr double kIntervalMinUs = 100;
 constexpr double kIntervalMaxUs = 10'000'000;
 
-// SplitMix64: turns each salt into a different number.
-uint64_t Scrambled(uint64_t salt) {
+}  // namespace
+
+uint64_t ScrambledSalt(uint64_t salt) {
   uint64_t z = salt + 0x9e3779b97f4a7c15;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
   z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
   return z ^ (z >> 31);
 }
 
-}  // namespace
-
 int64_t JitteredRetryMs(int64_t ms, uint64_t salt) {
   ms = std::clamp(ms, kRetryMinMs, kRetryMaxMs);
   const int64_t quarter = ms / 4;
-  const auto move = static_cast<int64_t>(Scrambled(salt) % static_cast<uint64_t>(2 * quarter + 1));
+  const auto move = static_cast<int64_t>(ScrambledSalt(salt) % static_cast<uint64_t>(2 * quarter + 1));
   return std::clamp(ms - quarter + move, kRetryMinMs, kRetryMaxMs);
 }
 

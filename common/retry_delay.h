@@ -16,6 +16,9 @@ inline constexpr int64_t kRetryMaxMs = 30'000;
 // from call to call), within [kRetryMinMs, kRetryMaxMs].
 int64_t JitteredRetryMs(int64_t ms, uint64_t salt);
 
+// A number that depends on `salt` without a visible pattern (SplitMix64).
+uint64_t ScrambledSalt(uint64_t salt);
+
 // For a missing part whose return cannot be predicted: the delay grows with the time that it has
 // been missing, from 100 ms to 5 s.
 int64_t RetryWhileAwayMs(int64_t away_us, uint64_t salt);

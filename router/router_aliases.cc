@@ -52,6 +52,9 @@ void RouterMetrics::AddRequestAliases(Metrics* metrics, const Metrics::Labels& o
   metrics->AddAlias("vllm:prompt_tokens_total", "Prompt tokens.", own, {prompt_tokens_});
   metrics->AddAlias("vllm:prefix_cache_queries_total", "Prompt tokens.", own, {prompt_tokens_});
   metrics->AddAlias("vllm:prefix_cache_hits_total", "Cached ones.", own, {cached_tokens_});
+  metrics->AddAlias("vllm:spec_decode_num_draft_tokens_total", "Drafts.", own, {drafted_tokens_});
+  metrics->AddAlias("vllm:spec_decode_num_accepted_tokens_total", "Kept drafts.", own,
+                    {accepted_drafts_});
   metrics->AddAlias("vllm:num_preemptions_total", "Preemptions.", own, {preemptions_});
   std::vector<Counter> errors;
   for (const auto& [code, counter] : refused_) {

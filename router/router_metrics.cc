@@ -45,6 +45,8 @@ void RouterMetrics::AddRequests(Metrics* metrics) {
   tokens_ = counter("tokens_total", "Generated tokens that came for this router's streams.");
   prompt_tokens_ = counter("prompt_tokens_total", "Prompt tokens of requests that finished.");
   cached_tokens_ = counter("cached_tokens_total", "Those that were in the KV cache already.");
+  drafted_tokens_ = counter("draft_tokens_total", "Drafts checked for requests that finished.");
+  accepted_drafts_ = counter("accepted_draft_tokens_total", "Those that were kept.");
   dropped_ = counter("tokens_dropped_total", "Tokens that came again and were dropped.");
   preemptions_ = counter("preemptions_total", "Preemptions of requests that finished.");
   traces_dropped_ = metrics->AddCounter(
@@ -91,6 +93,8 @@ void RouterMetrics::Finished(const FinishedRequest& request) {
   const auto seconds = [](int64_t us) { return static_cast<double>(us) * 1e-6; };
   prompt_tokens_.Add(usage.prompt_tokens);
   cached_tokens_.Add(usage.cached_tokens);
+  drafted_tokens_.Add(usage.drafted_tokens);
+  accepted_drafts_.Add(usage.accepted_draft_tokens);
   preemptions_.Add(timings.preemptions);
   whole_.Observe(seconds(request.whole_us));
   queue_.Observe(seconds(timings.queue_us));
@@ -150,7 +154,8 @@ void RouterMetrics::Show(const Sessions::View& view, bool ready) {
     return stats.waiting_by[static_cast<size_t>(limit)];
   };
   waiting_capacity_.Set(waiting(WaitLimit::kSlots) + waiting(WaitLimit::kBlocks));
-  waiting_deferred_.Set(waiting(WaitLimit::kNoGroup) + waiting(WaitLimit::kOther));
+  waiting_deferred_.Set(waiting(WaitLimit::kNoGroup) + waiting(WaitLimit::kOther) +
+                        waiting(WaitLimit::kTenantRunning));
   kv_usage_.Set(
       stats.blocks_total == 0 ? 0 : static_cast<double>(stats.blocks_used) / stats.blocks_total);
   const std::lock_guard lock(cluster_->mutex);

@@ -57,8 +57,8 @@ class RouterMetrics final : public SessionObserver, public ApiObserver {
   const std::shared_ptr<Cluster> cluster_ = std::make_shared<Cluster>();
   std::map<std::string, Counter, std::less<>> ended_;
   std::map<absl::StatusCode, Counter> refused_;
-  Counter tokens_, prompt_tokens_, cached_tokens_, dropped_, resubmitted_, resets_, preemptions_,
-      traces_dropped_;
+  Counter tokens_, prompt_tokens_, cached_tokens_, drafted_tokens_, accepted_drafts_, dropped_,
+      resubmitted_, resets_, preemptions_, traces_dropped_;
   Histogram first_token_, gap_, per_token_, whole_, queue_, prefill_, decode_, inference_;
   Histogram prompt_, generated_, max_tokens_;
   Counter accepted_, evicted_, turned_away_, cut_;

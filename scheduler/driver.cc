@@ -64,6 +64,10 @@ bool Driver::RunOnce() {
   return !stop_ && failure_.ok();
 }
 
+void Driver::TakeTenants(TimeUs now) {
+  while (tenants_.size() > 0) StepCore(TenantsChanged{*tenants_.Pop()}, now);
+}
+
 // ---- Incoming events ----
 
 void Driver::Handle(TransportEvent event, TimeUs now) {
@@ -247,6 +251,7 @@ void Driver::Refuse(PeerId peer, const absl::Status& status, TimeUs now) {
 
 void Driver::StepCore(Event event, TimeUs now) {
   metrics_stale_ = true;
+  ring_.Note(event, now);
   if (recorder_ != nullptr) recorder_->Record(event, now);
   Carry(core_.Step(std::move(event), now), now);
 }
@@ -259,7 +264,12 @@ void Driver::Carry(Actions actions, TimeUs now) {
     metrics_.ObservePlan(out.plan);
     transport_.Send(ranks, out.plan);
   }
-  for (auto& [router, accepted] : actions.accepted) transport_.Send(router, std::move(accepted));
+  for (auto& [router, accepted] : actions.accepted) {
+    const auto to = routers_.find(router);
+    const bool old = to != routers_.end() && CommonProtocol(to->second.hello) < kProtocol2;
+    if (old && accepted.record) accepted.record->priority = 0;
+    transport_.Send(router, std::move(accepted));
+  }
   for (auto& [router, refused] : actions.refused) transport_.Send(router, std::move(refused));
   SendFrames(std::move(actions.frames));
   for (const std::string& line : actions.log) LogWarn("{}", line);
@@ -359,6 +369,7 @@ void Driver::OnTime(TimeUs now) {
 }
 
 void Driver::OnTick(TimeUs now) {
+  TakeTenants(now);
   const int64_t tick_us = options_.groups.tick_us;
   const int64_t late_us = now - next_tick_us_;
   next_tick_us_ = now + tick_us;

@@ -9,15 +9,18 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/clock.h"
+#include "common/inbox.h"
 #include "common/loop_watch.h"
 #include "common/status.h"
 #include "scheduler/core/scheduler_core.h"
 #include "scheduler/driver_metrics.h"
 #include "scheduler/membership/worker_group.h"
 #include "scheduler/recorder/event_recorder.h"
+#include "scheduler/recorder/event_ring.h"
 #include "scheduler/stats_line.h"
 #include "scheduler/term_store.h"
 #include "scheduler/transport/transport.h"
@@ -52,6 +55,10 @@ class Driver {
   // when Run would return.
   bool RunOnce();
 
+  // The shares and limits of tenants from now on. Noticed with the next tick. Any thread.
+  // False: the driver's thread did not take the earlier ones; try again.
+  bool SetTenants(TenantTable table) { return tenants_.TryPush(std::move(table)); }
+
   // Any thread; async-signal-safe. Noticed within heartbeat_us.
   void Stop() { stop_ = true; }
 
@@ -59,6 +66,8 @@ class Driver {
   absl::Status Ready() const;
   // Whether the driver's thread turns. Any thread.
   const LoopWatch& loop() const { return loop_; }
+  // The last events of the core.
+  const EventRing& events() const { return ring_; }
 
  private:
   struct Router {
@@ -82,6 +91,7 @@ class Driver {
   // was refused.
   bool SeeTerm(PeerId peer, TermId seen, TimeUs now);
 
+  void TakeTenants(TimeUs now);
   void StepCore(Event event, TimeUs now);
   void Carry(Actions actions, TimeUs now);
   void SendFrames(std::vector<Routed<Frame>> frames);
@@ -108,6 +118,7 @@ class Driver {
   TermStore& terms_;
   DriverMetrics& metrics_;
   EventRecorder* const recorder_;  // nullptr: recording is off.
+  EventRing ring_;
   SchedulerCore core_;
   WorkerGroups groups_;
   TermId term_;
@@ -115,6 +126,7 @@ class Driver {
   std::atomic<bool> stop_ = false;
   std::atomic<int32_t> groups_up_ = 0;  // As of the last UpdateMetrics.
   LoopWatch loop_;
+  Inbox<TenantTable> tenants_{4};
   bool draining_ = false;            // Plans are no longer sent.
   std::map<PeerId, Silent> silent_;  // Streams whose first message has not come.
   std::map<PeerId, Router> routers_;

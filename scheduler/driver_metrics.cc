@@ -24,11 +24,27 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
         metrics->AddGauge("requests_waiting_by_reason", "Requests waiting, by what they wait for.",
                           {{"reason", WaitLimitName(static_cast<WaitLimit>(i))}});
   }
+  for (size_t i = 0; i < kRefusedBy; ++i) {
+    refused_by_[i] = {metrics->AddCounter("requests_refused_by_limit_total",
+                                          "Submits refused, by the limit that refused them.",
+                                          {{"limit", RefusedByName(static_cast<RefusedBy>(i))}})};
+  }
+  const auto retries = [&](const char* outcome) {
+    return Total{metrics->AddCounter(
+        "retries_total", "Refused requests that came back after their delay, by what they got.",
+        {{"outcome", outcome}})};
+  };
+  retries_kept_ = retries("admitted");
+  retries_broken_ = retries("refused");
+  overtakes_ = total("overtakes_total", "Admissions before a sequence that waits for blocks.");
   failovers_ = total("failovers_total", "Sequences whose group was lost while they ran in it.");
   replayed_ = total("replayed_tokens_total", "Tokens computed again, after a loss or preemption.");
-  // No prefix cache exists yet.
-  metrics->AddCounter("prefix_cache_queries_tokens_total", "Prompt tokens looked up in the cache.");
-  metrics->AddCounter("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.");
+  blocks_cached_ = gauge("blocks_cached", "Free KV blocks that the prefix cache can find.");
+  prefix_queries_ =
+      total("prefix_cache_queries_tokens_total", "Prompt tokens looked up in the cache.");
+  prefix_hits_ = total("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.");
+  prefix_evictions_ = total("prefix_cache_evicted_blocks_total",
+                            "Cached KV blocks that were given to other sequences.");
   requests_running_ = gauge("requests_running", "Sequences in a slot.");
   requests_waiting_ = gauge("requests_waiting", "Requests waiting for a slot or blocks.");
   sessions_ = gauge("sessions", "Session records held.");
@@ -52,6 +68,11 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
             "Answers that went on with another device kind or tensor parallelism of their model.");
   model_changes_ = total("model_changes_total",
                          "Answers that ended with MODEL_CHANGED: only other models were served.");
+  poisoned_ = total("requests_poisoned_total",
+                    "Sequences that failed because workers died each time they computed them.");
+  draft_rows_ = total("draft_rows_total", "Decode rows with drafts.");
+  drafted_ = total("draft_tokens_total", "Drafts checked by speculative decoding.");
+  accepted_drafts_ = total("accepted_draft_tokens_total", "Drafts that were kept.");
   finished_ = total("requests_finished_total", "Sequences that ended.");
   failed_ = total("requests_failed_total", "Sequences that failed.");
   refused_ = total("requests_refused_total", "Submits refused.");
@@ -70,7 +91,20 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
       std::vector<double>(StepTokens::kBounds.begin(), StepTokens::kBounds.end()));
   step_seconds_ = metrics->AddHistogram("step_seconds", "From a plan's sending to its result.",
                                         LatencyBucketsSeconds());
+  AddSwap(metrics);
   AddRankFamilies(metrics);
+}
+
+void DriverMetrics::AddSwap(Metrics* metrics) {
+  const auto total = [&](const char* name, const char* help) {
+    return Total{metrics->AddCounter(name, help)};
+  };
+  swap_blocks_ =
+      metrics->AddGauge("swap_blocks", "Blocks of swap space of the groups that take work.");
+  swap_blocks_used_ = metrics->AddGauge("swap_blocks_used", "Blocks of swap space with KV.");
+  swaps_ = total("swaps_total", "Preempted sequences whose KV went to the swap space.");
+  swapped_out_ = total("swapped_out_blocks_total", "Blocks copied to the swap space.");
+  swapped_in_ = total("swapped_in_blocks_total", "Blocks copied back from the swap space.");
 }
 
 void DriverMetrics::AddRankFamilies(Metrics* metrics) {
@@ -133,9 +167,17 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
                            const TransportStats& transport, TermId term, size_t routers) {
   blocks_used_.Set(core.blocks_used);
   blocks_.Set(core.blocks_total);
+  blocks_cached_.Set(core.blocks_cached);
+  prefix_queries_.Follow(core.prefix_queries_tokens_total);
+  prefix_hits_.Follow(core.prefix_hit_tokens_total);
+  prefix_evictions_.Follow(core.prefix_evicted_blocks_total);
   kv_usage_.Set(core.blocks_total == 0 ? 0
                                        : static_cast<double>(core.blocks_used) / core.blocks_total);
   for (size_t i = 0; i < kWaitLimits; ++i) waiting_by_reason_[i].Set(core.waiting_by_limit[i]);
+  for (size_t i = 0; i < kRefusedBy; ++i) refused_by_[i].Follow(core.refused_by[i]);
+  overtakes_.Follow(core.overtakes_total);
+  retries_kept_.Follow(core.retries_kept_total);
+  retries_broken_.Follow(core.retries_broken_total);
   failovers_.Follow(core.failovers_total);
   replayed_.Follow(core.replayed_tokens_total);
   requests_running_.Set(core.requests_running);
@@ -156,6 +198,15 @@ void DriverMetrics::Update(const CoreStats& core, const WorkerGroupStats& groups
   dropped_.Follow(core.tokens_dropped_total);
   kind_changes_.Follow(core.kind_changes_total);
   model_changes_.Follow(core.model_changes_total);
+  poisoned_.Follow(core.poisoned_total);
+  swap_blocks_.Set(core.swap_blocks_total);
+  swap_blocks_used_.Set(core.swap_blocks_used);
+  swaps_.Follow(core.swaps_total);
+  swapped_out_.Follow(core.swapped_out_blocks_total);
+  swapped_in_.Follow(core.swapped_in_blocks_total);
+  draft_rows_.Follow(core.draft_rows_total);
+  drafted_.Follow(core.drafted_tokens_total);
+  accepted_drafts_.Follow(core.accepted_draft_tokens_total);
   finished_.Follow(core.finished_total);
   failed_.Follow(core.failed_total);
   refused_.Follow(core.refused_total);

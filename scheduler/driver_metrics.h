@@ -49,20 +49,26 @@ class DriverMetrics {
     std::mutex mutex;
     std::vector<RankLoad> loads;  // Guarded by mutex.
   };
+  void AddSwap(Metrics* metrics);
   void AddRankFamilies(Metrics* metrics);
 
   const std::shared_ptr<Ranks> ranks_ = std::make_shared<Ranks>();
   StepTokens step_tokens_;
   std::array<Gauge, kWaitLimits> waiting_by_reason_;
+  std::array<Total, kRefusedBy> refused_by_;
+  Total overtakes_, retries_kept_, retries_broken_;
   Gauge leads_, kv_usage_;
   Histogram batch_tokens_;
-  Total failovers_, replayed_;
-  Gauge blocks_used_, blocks_, requests_running_, requests_waiting_, sessions_, session_bytes_;
+  Total failovers_, replayed_, prefix_queries_, prefix_hits_, prefix_evictions_;
+  Gauge blocks_used_, blocks_, blocks_cached_, requests_running_, requests_waiting_, sessions_,
+      session_bytes_;
+  Gauge swap_blocks_, swap_blocks_used_;
+  Total swaps_, swapped_out_, swapped_in_;
   Gauge groups_, workers_, rank_still_, routers_, term_;
   Total steps_, step_rows_, prompt_tokens_, generation_tokens_, suspensions_, preemptions_,
-      dropped_;
-  Total kind_changes_, model_changes_, finished_, failed_, refused_, groups_formed_, groups_lost_,
-      stale_, overflows_, unreadable_, recorded_, unrecorded_;
+      dropped_, draft_rows_, drafted_, accepted_drafts_;
+  Total kind_changes_, model_changes_, poisoned_, finished_, failed_, refused_, groups_formed_,
+      groups_lost_, stale_, overflows_, unreadable_, recorded_, unrecorded_;
   Histogram batch_size_, step_seconds_;
 };
 

@@ -2,6 +2,7 @@
 // file only connects the parts.
 #include <thread>
 
+#include "common/check.h"
 #include "common/flags.h"
 #include "common/host_limits.h"
 #include "common/log.h"
@@ -15,6 +16,7 @@
 #include "scheduler/core/policy.h"
 #include "scheduler/driver.h"
 #include "scheduler/recorder/file_recorder.h"
+#include "scheduler/tenant_file.h"
 #include "scheduler/transport/grpc_transport.h"
 
 namespace fathom::scheduler {
@@ -31,6 +33,7 @@ struct Settings {
   int32_t metrics_port = 8002;
   std::string term_file;
   std::string record_events;
+  std::string tenant_limits;
   ProcessOptions process;
   DriverOptions driver;
   // In the units of their flags.
@@ -61,8 +64,21 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
       "Without it terms start from 1.");
   flags.Group("Scheduling");
   std::vector<std::string> policies;
-  for (const PolicyRow& policy : Policies()) policies.emplace_back(policy.name);
-  flags.AddChoice("--policy", &core.policy, policies, "Who is admitted next, who is suspended");
+  for (const PolicyRow& policy : Policies()) {
+    policies.emplace_back(policy.name);
+    if (!policy.old_name.empty()) policies.emplace_back(policy.old_name);
+  }
+  flags.AddChoice("--scheduling-policy,--policy", &core.policy, policies,
+                  "Which request is admitted next");
+  flags.Add("--tenant-limits", &settings->tenant_limits,
+            "YAML file with the shares and limits of tenants; it is read again when it changes.");
+  flags.Add("--overtakes-max", &core.overtakes_max, 0, 1 << 20,
+            "So many requests may be admitted before one that waits for KV blocks.");
+  flags.Add("--enable-prefix-caching", &core.prefix_caching,
+            "Prompts that begin alike share the KV blocks of their common beginning.");
+  flags.Add("--prefix-caching-across-tenants", &core.prefixes_across_tenants,
+            "Share them between tenants too. A client can then learn from the time to the first "
+            "token that another tenant sent the same text.");
   flags.Add("--waiting-requests-max", &core.waiting_requests_max, 1, 1 << 24,
             "New requests beyond so many waiting ones are refused.");
   flags.Add("--waiting-tokens-max", &core.waiting_tokens_max, 1, int64_t{1} << 40,
@@ -96,6 +112,18 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   return flags.Parse(argc, argv);
 }
 
+// A file that is wrong changes nothing: the shares and limits before it stay.
+void Reload(TenantFile* file, Driver* driver) {
+  auto table = file->Poll();
+  if (!table) return;
+  if (!table->ok()) {
+    return LogWarn("--tenant-limits: the file has changed and is not taken: {}",
+                   Message(table->status()));
+  }
+  LogInfo("--tenant-limits: the file has changed; it names {} tenants", (*table)->tenants.size());
+  if (!driver->SetTenants(*std::move(*table))) LogWarn("--tenant-limits: the driver is busy");
+}
+
 int Main(int argc, char** argv) {
   StartServer("scheduler");
   Settings settings;
@@ -104,7 +132,6 @@ int Main(int argc, char** argv) {
   if (const auto status = CheckHostLimits(kNeeds, TakeHostLimits()); !status.ok()) {
     return EndServer(kExitResources, status);
   }
-
   DriverOptions& options = settings.driver;
   options.process_id = RandomId();
   options.build = BuildVersion();
@@ -116,6 +143,11 @@ int Main(int argc, char** argv) {
   options.groups.device_stall_us = settings.device_stall_timeout_ms * 1000;
   options.groups.loading_us = settings.load_timeout_s * 1'000'000;
   options.groups.connecting_us = settings.connect_timeout_s * 1'000'000;
+
+  TenantFile tenants(settings.tenant_limits);
+  absl::StatusOr<TenantTable> table = TenantTable();
+  if (!settings.tenant_limits.empty()) table = tenants.Read();
+  if (!table.ok()) return EndServer(kExitUsage, table.status());
 
   const std::unique_ptr<TermStore> terms =
       settings.term_file.empty() ? MakeMemoryTermStore() : MakeFileTermStore(settings.term_file);
@@ -145,6 +177,11 @@ int Main(int argc, char** argv) {
   if (!transport.ok()) return EndServer(kExitUnavailable, transport.status());
   Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics,
                 recorder.get());
+  driver.events().DumpOnFailedCheck();
+  // The first table is taken before the first request, and nothing else fills the inbox yet.
+  if (!settings.tenant_limits.empty()) {
+    FATHOM_CHECK(driver.SetTenants(*std::move(table)), "the inbox of tenants is full");
+  }
   const auto web = http::ServeProcess(*std::move(http), "scheduler", &metrics,
                                       {.live = http::LiveBy(&self, &driver.loop()),
                                        .ready = [&driver] { return driver.Ready(); },
@@ -154,7 +191,8 @@ int Main(int argc, char** argv) {
   // Signals have a thread of their own, because the driver thread waits only for its queue.
   std::atomic<bool> over = false;
   std::thread signals([&] {
-    while (!over) {
+    for (int turn = 0; !over; ++turn) {
+      if (!settings.tenant_limits.empty() && turn % 10 == 9) Reload(&tenants, &driver);
       if (!WaitForStopSignal(100)) continue;
       driver.Stop();
       return;  // A second signal ends the process.
@@ -163,6 +201,7 @@ int Main(int argc, char** argv) {
   const absl::Status end = driver.Run();
   over = true;
   signals.join();
+  SetCheckFailedHook(nullptr, nullptr);
   if (!end.ok()) return EndServer(kExitUnavailable, end);
   return EndServer();
 }

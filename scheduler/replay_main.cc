@@ -52,6 +52,9 @@ std::string DetailsOf(const Event& event) {
       return fmt::format("group {} epoch {} step {} rows {}", e.group.value, e.result.epoch.value,
                          e.result.step.value, e.result.rows.size());
     }
+    std::string operator()(const TenantsChanged& e) const {
+      return fmt::format("tenants {}", e.table.tenants.size());
+    }
     std::string operator()(const Tick&) const { return {}; }
     std::string operator()(const GroupDrain& e) const {
       return fmt::format("group {} epoch {}", e.group.value, e.epoch.value);

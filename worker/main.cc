@@ -25,14 +25,11 @@
 #include "common/self_dial.h"
 #include "common/server_process.h"
 #include "http/process_routes.h"
-#include "modeling/architectures/architecture.h"
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/checkpoint/model_digest.h"
-#include "modeling/config/model_config.h"
 #include "modeling/layout/cuda_memory_plan.h"
 #include "modeling/layout/memory_plan.h"
 #include "modeling/spec/rank_model.h"
-#include "modeling/spec/stages.h"
 #include "worker/cluster/group_runner.h"
 #include "worker/cluster/health_server.h"
 #include "worker/cluster/scheduler_client.h"
@@ -42,7 +39,10 @@
 #include "worker/cpu/model_host.h"
 #include "worker/cuda/cuda_backend.h"
 #include "worker/cuda/cuda_probe.h"
+#include "worker/engine/draft_model.h"
+#include "worker/engine/ngram_proposer.h"
 #include "worker/engine/step_trace.h"
+#include "worker/open_model.h"
 #include "worker/options.h"
 #include "worker/progress.h"
 #include "worker/progress_watch.h"
@@ -82,33 +82,6 @@ constexpr int kWorkMetricsMs = 250;
 std::string ReachableHost(const std::string& host) {
   const bool any = DialHost(host) != BareHost(host);
   return any ? HostName() : host;
-}
-
-// The contents of the model folder except the weights.
-struct Model {
-  std::filesystem::path folder;
-  ModelConfig config;
-  ModelSpec spec;
-  std::string config_digest;
-  std::unique_ptr<Checkpoint> checkpoint;
-};
-
-absl::StatusOr<Model> OpenModel(const Options& options, const Clock& clock) {
-  Model model;
-  model.folder = options.model;
-  FATHOM_RETURN_IF_ERROR(TimedPhase(clock, "config", [&]() -> absl::Status {
-    FATHOM_ASSIGN_OR_RETURN(model.config, ReadModelConfig(model.folder, options.hf_overrides));
-    model.config_digest = ConfigDigest(model.config);
-    model.spec = SpecOf(model.config);
-    const absl::Status shared = CheckTensorParallel(model.spec, options.tp);
-    return shared.ok() ? CheckStages(model.spec, options.pp) : shared;
-  }));
-  FATHOM_RETURN_IF_ERROR(TimedPhase(clock, "headers", [&]() -> absl::Status {
-    FATHOM_ASSIGN_OR_RETURN(const LoadFormat format, ParseLoadFormat(options.load_format));
-    FATHOM_ASSIGN_OR_RETURN(model.checkpoint, OpenCheckpoint(model.folder, model.config, format));
-    return absl::OkStatus();
-  }));
-  return model;
 }
 
 // The kind of device that this process uses, its facts, and a function that returns the device of a
@@ -151,6 +124,8 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   facts.tp = options.tp;
   facts.pp = options.pp;
   facts.preferred_rank = options.rank_hint;
+  facts.proposer =
+      Describe(options.speculative, model.draft ? model.draft->checkpoint->weights_digest() : "");
   return hello;
 }
 
@@ -192,12 +167,24 @@ absl::Status Ready(const Progress& progress) {
                      NameOf(progress.phase.load()));
 }
 
+// Null: nothing proposes drafts.
+std::unique_ptr<Proposer> ProposerFor(const SpeculativeConfig& config) {
+  if (config.method != SpeculativeMethod::kNgram) return nullptr;
+  return std::make_unique<NgramProposer>(config.lookup_min, config.lookup_max);
+}
+
 struct CpuCompute : Compute {
   CpuCompute(const Options& options, const Model& model, const Sizes& sizes, const Clock& clock,
              Progress* progress, WorkerMetrics* observer)
-      : host(model.spec, model.checkpoint.get(),
-             {options.shape(), sizes.limits, LogitsRows(sizes.limits),
-              ThreadsFor(options, UsableCpus())},
+      : proposer(ProposerFor(options.speculative)),
+        host(model.spec, model.checkpoint.get(),
+             {.shape = options.shape(),
+              .limits = sizes.limits,
+              .logits_rows = LogitsRows(sizes.limits),
+              .threads = ThreadsFor(options, UsableCpus()),
+              .proposer = proposer.get(),
+              .draft = model.draft ? &model.draft->spec : nullptr,
+              .draft_checkpoint = model.draft ? model.draft->checkpoint.get() : nullptr},
              &clock, progress) {
     limits = sizes.limits;
     messages = MessagesOf(model.spec.hidden, limits);
@@ -209,20 +196,28 @@ struct CpuCompute : Compute {
       observer->SetMemory(host.weights_bytes(), host.kv_bytes());
       observer->SetArena("weights", host.weights_bytes(), /*on_gpu=*/false);
       observer->SetArena("kv", host.kv_bytes(), /*on_gpu=*/false);
+      observer->SetArena("swap", host.swap_bytes(), /*on_gpu=*/false);
+      if (host.draft_bytes() > 0) {
+        observer->SetArena("draft", host.draft_bytes(), /*on_gpu=*/false);
+      }
       if (std::exchange(loaded_rank, rank) != rank && loaded.ok()) {
         progress->MarkStart(StartPhase::kWeights, host.weights_bytes());
       }
       return loaded;
     };
   }
+  const std::unique_ptr<Proposer> proposer;
   ModelHost host;
   int loaded_rank = -1;
 };
 
 struct CudaCompute : Compute {
+  // `plans.draft` is used only if there is a draft model.
   CudaCompute(const Options& options, const Model& model, const DeviceFacts& device,
-              const std::vector<CudaMemoryPlan>& plans, kernels::DType type, const Clock& clock,
-              Progress* progress, WorkerMetrics* observer) {
+              const CudaPlansWithDraft& planned, kernels::DType type, const Clock& clock,
+              Progress* progress, WorkerMetrics* observer)
+      : proposer(ProposerFor(options.speculative)) {
+    const std::vector<CudaMemoryPlan>& plans = planned.target;
     limits = plans.front().limits;
     dtype = NameOf(type);
     device_kind = fmt::format("cuda-sm{}", device.sm);
@@ -235,11 +230,17 @@ struct CudaCompute : Compute {
     wanted.dtype = type;
     wanted.use_graphs = !options.enforce_eager;
     wanted.diagnose = options.diagnose_numerics;
+    wanted.proposer = proposer.get();
     wanted.phase = PrintPhase;
     wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
     device_for_rank = [this, wanted, observer, plans, taken_bytes = device.taken_bytes,
-                       spec = &model.spec,
+                       draft_plan = planned.draft, draft = model.draft.get(), spec = &model.spec,
                        shape = options.shape()](int rank) mutable -> absl::StatusOr<Device*> {
+      if (draft != nullptr && proposer == nullptr) {
+        FATHOM_RETURN_IF_ERROR(LoadDraft(wanted, *draft, draft_plan));
+        observer->SetArena("draft", draft_plan.total_bytes, /*on_gpu=*/true);
+        wanted.proposer = proposer.get();
+      }
       if (loaded == nullptr || loaded_rank != rank) {
         loaded = nullptr;  // Its memory is needed for the slices of the other rank.
         const int32_t stage = shape.StageOf(rank);
@@ -249,6 +250,7 @@ struct CudaCompute : Compute {
           observer->SetArena(arena.name, arena.bytes, /*on_gpu=*/true);
         }
         observer->SetArena("other", taken_bytes, /*on_gpu=*/true);
+        observer->SetArena("swap", wanted.plan.swap_bytes, /*on_gpu=*/false);
         observer->SetMemory(wanted.plan.Bytes("weights"), wanted.plan.Bytes("kv"));
         FATHOM_ASSIGN_OR_RETURN(loaded, MakeCudaDevice(wanted));
         loaded_rank = rank;
@@ -257,6 +259,21 @@ struct CudaCompute : Compute {
       return loaded.get();
     };
   }
+  // The draft model is on one rank, whatever the group's shape.
+  absl::Status LoadDraft(CudaBackendOptions wanted, const Model& draft,
+                         const CudaMemoryPlan& plan) {
+    wanted.model = RankOf(draft.spec, {});
+    wanted.checkpoint = draft.checkpoint.get();
+    wanted.plan = plan;
+    wanted.proposer = nullptr;
+    wanted.graphs_grew = nullptr;
+    FATHOM_ASSIGN_OR_RETURN(draft_device, MakeCudaDevice(wanted));
+    proposer = std::make_unique<DraftModel>(draft_device.get(), plan.limits);
+    return absl::OkStatus();
+  }
+
+  std::unique_ptr<Device> draft_device;
+  std::unique_ptr<Proposer> proposer;
   std::unique_ptr<Device> loaded;
   int loaded_rank = 0;
 };
@@ -355,7 +372,7 @@ absl::Status CheckLinks(const Options& options, const Model& model, const Engine
 
 int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clock& clock,
              StartLog* start) {
-  const auto sizes = SizesFor(options, model.config);
+  const auto sizes = SizesFor(options, model.config, model.draft ? &model.draft->config : nullptr);
   if (!sizes.ok()) return EndServer(kExitUsage, sizes.status());
   // All workers of the machine share the memory of a cgroup, and each of them plans as much.
   const auto enough =
@@ -377,23 +394,46 @@ int RunOnCpu(const Options& options, const Model& model, Ports* ports, const Clo
           model.config.architecture, ThreadsFor(options, UsableCpus()),
           sizes->limits.context_tokens, sizes->limits.pool_blocks, sizes->limits.block_tokens,
           sizes->limits.slots, sizes->limits.step_tokens);
+  if (options.speculative.method != SpeculativeMethod::kNone) {
+    LogInfo("speculative decoding: {}", Describe(options.speculative, options.speculative.model));
+  }
   const MakeCompute make = [&](Progress* progress, WorkerMetrics* observer) {
     return std::make_unique<CpuCompute>(options, model, *sizes, clock, progress, observer);
   };
   return Ended(Serve(options, model, ports, make, clock, start));
 }
 
+absl::StatusOr<CudaPlansWithDraft> CudaPlansOf(const Options& options, const Model& model,
+                                               kernels::DType dtype, const DeviceFacts& device) {
+  if (model.draft) {
+    return PlansWithDraftFor(options, model.config, model.draft->config, dtype, device);
+  }
+  CudaPlansWithDraft plans;
+  FATHOM_ASSIGN_OR_RETURN(plans.target, PlansFor(options, model.config, dtype, device));
+  return plans;
+}
+
 int RunOnGpu(const Options& options, const Model& model, const DeviceFacts& device, Ports* ports,
              const Clock& clock, StartLog* start) {
   const auto dtype = CudaDType(options, model.checkpoint->stored_type());
   if (!dtype.ok()) return EndServer(kExitUsage, dtype.status());
-  const auto plans = PlansFor(options, model.config, *dtype, device);
+  const auto plans = CudaPlansOf(options, model, *dtype, device);
   if (!plans.ok()) return EndServer(kExitUsage, plans.status());
+  // All workers of the machine share the memory of a cgroup.
+  const int64_t swap_bytes = LargestOf(plans->target).swap_bytes * LocalWorkers(options);
+  if (const auto enough = CheckHostLimits({.memory_bytes = swap_bytes}, TakeHostLimits());
+      !enough.ok()) {
+    return EndServer(kExitResources, Annotate(enough, "--swap-space"));
+  }
   start->Mark(StartPhase::kMemory);
   LogInfo("{} in {} on {} ({}, compute capability {}.{}, driver for CUDA {}.{}); memory:\n{}",
           model.config.architecture, NameOf(*dtype), device.name, device.uuid, device.sm / 10,
           device.sm % 10, device.driver_version / 1000, device.driver_version % 1000 / 10,
-          ToTables(*plans));
+          ToTables(plans->target));
+  if (options.speculative.method != SpeculativeMethod::kNone) {
+    LogInfo("speculative decoding: {}{}", Describe(options.speculative, options.speculative.model),
+            model.draft ? "; memory of the draft model:\n" + ToTable(plans->draft) : "");
+  }
   const MakeCompute make = [&](Progress* progress, WorkerMetrics* observer) {
     return std::make_unique<CudaCompute>(options, model, device, *plans, *dtype, clock, progress,
                                          observer);

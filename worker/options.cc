@@ -6,14 +6,29 @@
 #include "common/address.h"
 #include "common/flags.h"
 #include "common/output.h"
+#include "common/request_limits.h"
 #include "kernels/cuda/comm/peer_region.h"
 #include "modeling/architectures/architecture.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/gpu_cards.h"
 #include "modeling/layout/memory_plan.h"
+#include "modeling/spec/rank_model.h"
 
 namespace fathom::worker {
 namespace {
+
+void AddSpeculation(SpeculativeFlags* speculative, Flags* flags) {
+  flags->Group("Speculative decoding");
+  flags->Add("--speculative-config", &speculative->config,
+             "JSON object as vLLM takes it: method, num_speculative_tokens, model, "
+             "prompt_lookup_min, prompt_lookup_max.");
+  flags->Add("--speculative-method", &speculative->method,
+             "ngram: drafts are looked up in the text so far; draft: a small model proposes them.");
+  flags->Add("--speculative-model", &speculative->model,
+             "Folder of the draft model; it needs the vocabulary of --model.");
+  flags->Add("--num-speculative-tokens", &speculative->tokens, 0, kDraftsMax,
+             "Drafts for each token; 0: 4.");
+}
 
 void AddFlags(Options* options, Flags* flags) {
   flags->Group("Model");
@@ -53,6 +68,9 @@ void AddFlags(Options* options, Flags* flags) {
   flags->AddBytes("--kv-cache-memory", &options->kv_cache_bytes,
                   "Bytes for KV blocks; 0: on a GPU what is left, on the CPU what the limits below "
                   "need, at most 512M.");
+  flags->AddGibibytes("--swap-space", &options->swap_bytes,
+                      "Memory of the host, in GiB or like 16G, that keeps the KV of preempted "
+                      "sequences of this rank; 0: they are computed again.");
   flags->Add("--block-size", &options->block_tokens, 0, 128,
              "Tokens in a KV block: 16, 32, 64 or 128; 64 on a GPU. 0: 16, or 64 on a GPU.");
   flags->Add("--max-model-len", &options->context,
@@ -62,6 +80,7 @@ void AddFlags(Options* options, Flags* flags) {
              "Sequences computed at once; 0: 64, or by the memory plan on a GPU.");
   flags->Add("--max-num-batched-tokens", &options->step_tokens, 0, 65536,
              "Tokens computed in one step; 0: 512, or what keeps a step under 40 ms on a GPU.");
+  AddSpeculation(&options->speculative_flags, flags);
   flags->Group("GPU");
   flags->Add("--enforce-eager", &options->enforce_eager, "No CUDA graphs.");
   flags->Add("--diagnose-numerics", &options->diagnose_numerics,
@@ -93,6 +112,13 @@ absl::Status Check(Options* options) {
   FATHOM_RETURN_IF_ERROR(CheckGroupShape(options->shape()));
   FATHOM_ASSIGN_OR_RETURN(options->context_tokens, ParseContextTokens(options->context));
   FATHOM_ASSIGN_OR_RETURN(options->schedulers, ParseAddresses("--scheduler", options->schedulers));
+  FATHOM_ASSIGN_OR_RETURN(options->speculative, ReadSpeculativeConfig(options->speculative_flags));
+  if (options->speculative.method != SpeculativeMethod::kNone && options->pp > 1) {
+    return Invalid(
+        "--pipeline-parallel-size {} with speculative decoding: only one stage can speculate so "
+        "far, because only the last one has the tokens; use -tp, or drop --speculative-config",
+        options->pp);
+  }
   return absl::OkStatus();
 }
 
@@ -153,15 +179,14 @@ absl::StatusOr<kernels::DType> CudaDType(const Options& options, StoredType stor
   return stored == StoredType::kF16 ? kernels::DType::kF16 : kernels::DType::kBf16;
 }
 
-absl::StatusOr<std::vector<CudaMemoryPlan>> PlansFor(const Options& options,
-                                                     const ModelConfig& config,
-                                                     kernels::DType dtype,
-                                                     const DeviceFacts& device) {
+static CudaMemoryRequest RequestFor(const Options& options, kernels::DType dtype,
+                                    const DeviceFacts& device) {
   CudaMemoryRequest request;
   request.capacity_bytes = device.capacity_bytes;
   request.taken_bytes = device.taken_bytes;
   request.utilization = options.gpu_memory_utilization;
   request.kv_cache_bytes = options.kv_cache_bytes;
+  request.swap_bytes = options.swap_bytes;
   request.dtype = dtype;
   if (options.allow_shared_device) {
     request.taken_bytes = 0;  // That of the other workers, which take their part of the share.
@@ -173,8 +198,24 @@ absl::StatusOr<std::vector<CudaMemoryPlan>> PlansFor(const Options& options,
   request.context_tokens = options.context_tokens;
   request.slots = options.slots;
   request.step_tokens = options.step_tokens;
+  request.draft_max = options.speculative.draft_tokens;
   if (const GpuCard* card = GpuCardOfDevice(device.name)) SetCard(*card, &request);
-  return PlanCudaStages(SpecOf(config), request);
+  return request;
+}
+
+absl::StatusOr<std::vector<CudaMemoryPlan>> PlansFor(const Options& options,
+                                                     const ModelConfig& config,
+                                                     kernels::DType dtype,
+                                                     const DeviceFacts& device) {
+  return PlanCudaStages(SpecOf(config), RequestFor(options, dtype, device));
+}
+
+absl::StatusOr<CudaPlansWithDraft> PlansWithDraftFor(const Options& options,
+                                                     const ModelConfig& config,
+                                                     const ModelConfig& draft, kernels::DType dtype,
+                                                     const DeviceFacts& device) {
+  FATHOM_RETURN_IF_ERROR(CheckDraftModel(config, draft));
+  return PlanCudaWithDraft(SpecOf(config), SpecOf(draft), RequestFor(options, dtype, device));
 }
 
 std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
@@ -189,7 +230,16 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   return std::nullopt;
 }
 
-absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config) {
+absl::Status CheckDraftModel(const ModelConfig& config, const ModelConfig& draft) {
+  if (draft.vocab == config.vocab) return absl::OkStatus();
+  return Invalid(
+      "--speculative-model: its vocabulary has {} tokens and that of --model {}; a draft model "
+      "needs the model's tokenizer",
+      draft.vocab, config.vocab);
+}
+
+absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config,
+                               const ModelConfig* draft) {
   if (options.context_tokens > config.context) {
     return Invalid(
         "--max-model-len {} is more than the model's context of {} (max_position_embeddings)",
@@ -202,6 +252,7 @@ absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config
   sizes.limits.slots = options.slots;
   sizes.limits.step_tokens = options.step_tokens;
   sizes.limits.vocab = config.vocab;
+  sizes.limits.draft_max = options.speculative.draft_tokens;
   MemoryRequest request;
   request.tp = options.tp;
   request.stages = options.pp;
@@ -212,10 +263,25 @@ absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config
   request.context_tokens = options.context_tokens;
   request.kv_cache_bytes = options.kv_cache_bytes > 0 ? options.kv_cache_bytes : kCpuKvCacheBytes;
   request.slots = options.slots;
+  request.swap_bytes = options.swap_bytes;
   FATHOM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(SpecOf(config), request));
   sizes.limits.pool_blocks = plan.blocks;
+  sizes.limits.host_blocks = plan.host_blocks;
   sizes.kv_cache_bytes = plan.kv_bytes;
   sizes.total_bytes = plan.total_bytes;
+  if (draft == nullptr) return sizes;
+  FATHOM_RETURN_IF_ERROR(CheckDraftModel(config, *draft));
+  // Each rank has the whole draft model, with planes for as many blocks as the pool.
+  const ModelSpec spec = SpecOf(*draft);
+  request.tp = 1;
+  request.stored_type = draft->stored_type.value_or(StoredType::kBf16);
+  request.context_tokens = std::min(sizes.limits.context_tokens, draft->context);
+  request.kv_cache_bytes =
+      int64_t{plan.blocks} * KvBytes(RankOf(spec, {}), 4, request.block_tokens);
+  request.slots = 0;
+  FATHOM_ASSIGN_OR_RETURN(const MemoryPlan draft_plan, PlanMemory(spec, request));
+  sizes.draft_bytes = draft_plan.total_bytes;
+  sizes.total_bytes += sizes.draft_bytes;
   return sizes;
 }
 

@@ -13,8 +13,10 @@
 #include "common/status.h"
 #include "kernels/tensor.h"
 #include "modeling/config/model_config.h"
+#include "modeling/layout/cuda_draft_plan.h"
 #include "modeling/layout/cuda_memory_plan.h"
 #include "worker/cuda/cuda_probe.h"
+#include "worker/speculative_config.h"
 
 namespace fathom::worker {
 
@@ -33,11 +35,14 @@ struct Options {
   double gpu_memory_utilization = 0.92;
   int64_t kv_cache_bytes = 0;    // 0: on the CPU by the limits, at most kCpuKvCacheBytes; on a
                                  // GPU what is left.
+  int64_t swap_bytes = 0;        // Swap space of this rank in the host's memory; 0: none.
   int32_t block_tokens = 0;      // 0: 16 on the CPU, 64 on a GPU.
   std::string context = "auto";  // Or a number of tokens.
   int32_t context_tokens = 0;  // The number in `context`; 0: the model's, or what memory can hold.
   int32_t slots = 0;           // 0: 64 on the CPU; by the memory plan on a GPU.
   int32_t step_tokens = 0;     // 0: 512 on the CPU; by the memory plan on a GPU.
+  SpeculativeFlags speculative_flags;
+  SpeculativeConfig speculative;  // What speculative_flags ask for, after ParseOptions.
   bool enforce_eager = false;
   bool allow_shared_device = false;
   bool diagnose_numerics = false;
@@ -67,18 +72,30 @@ absl::StatusOr<std::vector<CudaMemoryPlan>> PlansFor(const Options& options,
                                                      kernels::DType dtype,
                                                      const DeviceFacts& device);
 
+// The same for a model and its draft model.
+absl::StatusOr<CudaPlansWithDraft> PlansWithDraftFor(const Options& options,
+                                                     const ModelConfig& config,
+                                                     const ModelConfig& draft, kernels::DType dtype,
+                                                     const DeviceFacts& device);
+
 // Fills `options`. Returns an exit code if the process must end; then the reason was printed.
 std::optional<int> ParseOptions(int argc, char** argv, Options* options);
 
 struct Sizes {
   EngineLimits limits;
   int64_t kv_cache_bytes = 0;  // The KV pool.
-  int64_t total_bytes = 0;     // The KV pool, weights and activations.
+  int64_t draft_bytes = 0;     // All of the draft model.
+  int64_t total_bytes = 0;  // The KV pool, swap space, weights, activations, and the draft model.
 };
 
 // INVALID_ARGUMENT, RESOURCE_EXHAUSTED: the flags do not fit the model; the message has numbers
-// that would. REQUIRES: CheckTensorParallel of the model and options.tp is OK.
-absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config);
+// that would. `draft`: the configuration of the draft model; null: there is none. REQUIRES:
+// CheckTensorParallel of the model and options.tp is OK.
+absl::StatusOr<Sizes> SizesFor(const Options& options, const ModelConfig& config,
+                               const ModelConfig* draft = nullptr);
+
+// INVALID_ARGUMENT: the model of `draft` cannot propose tokens for that of `config`.
+absl::Status CheckDraftModel(const ModelConfig& config, const ModelConfig& draft);
 
 // The number of equal workers that share the CPUs of this machine and the memory of a control
 // group; at least 1.

@@ -16,6 +16,12 @@ WorkerMetrics::WorkerMetrics(Metrics* metrics)
           metrics->AddCounter("generation_tokens_total", "Tokens computed in decode rows")),
       faults_(metrics->AddCounter(
           "row_faults_total", "Rows without a result for a fault of their own (answering rank)")),
+      draft_rows_(
+          metrics->AddCounter("draft_rows_total", "Decode rows with drafts (answering rank)")),
+      draft_tokens_(
+          metrics->AddCounter("draft_tokens_total", "Drafts that were checked (answering rank)")),
+      accepted_draft_tokens_(metrics->AddCounter("accepted_draft_tokens_total",
+                                                 "Drafts that were kept (answering rank)")),
       collectives_(metrics->AddCounter("collectives_total", "Collectives done")),
       collective_seconds_(metrics->AddCounter("collective_seconds_total", "Time in collectives")),
       read_seconds_(
@@ -63,6 +69,10 @@ void WorkerMetrics::OnStep(const StepPlan& plan, const StepResult& result,
   }
   for (const ResultRow& row : result.rows) {
     if (row.fault != RowFault::kNone) faults_.Add();
+    if (row.drafted == 0) continue;
+    draft_rows_.Add();
+    draft_tokens_.Add(row.drafted);
+    accepted_draft_tokens_.Add(static_cast<double>(row.ids.size()) - 1);
   }
   if (plan.epoch.value != epoch_seen_ || result.collectives < collectives_seen_)
     collectives_seen_ = 0;

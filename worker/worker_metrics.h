@@ -30,9 +30,9 @@ class WorkerMetrics {
   void SetRegistered(int schedulers) { registered_.Set(schedulers); }
 
  private:
-  Counter steps_, rows_, prompt_tokens_, generation_tokens_, faults_, collectives_,
-      collective_seconds_, read_seconds_, write_seconds_, device_busy_seconds_,
-      device_idle_seconds_;
+  Counter steps_, rows_, prompt_tokens_, generation_tokens_, faults_, draft_rows_, draft_tokens_,
+      accepted_draft_tokens_, collectives_, collective_seconds_, read_seconds_, write_seconds_,
+      device_busy_seconds_, device_idle_seconds_;
   Histogram step_seconds_, compute_seconds_;
   static constexpr size_t kWindow = 128;  // The number of steps of a median.
 

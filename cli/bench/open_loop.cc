@@ -6,10 +6,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "cli/progress_bar.h"
+#include "common/process.h"
 
 namespace fathom::client {
 namespace {
@@ -106,6 +108,7 @@ class OpenLoop {
     request.stop.max_tokens = output_tokens;
     request.stop.ignore_eos = true;
     request.output.text = false;
+    request.cache_salt = salt_;
     RequestTrace trace{.sent_us = due_us};
     const TimeUs sent_us = clock_.Now();
     const auto answer = client_.Generate(request, [&](const Event& event) {
@@ -143,6 +146,8 @@ class OpenLoop {
   std::vector<size_t> free_;  // Places without a session; guarded by free_mutex_.
   ProgressBar bar_;
   std::mutex mutex_;  // Guards result_ while threads run.
+  // A round finds in the prefix cache only what it sent itself, so that it can be repeated.
+  const std::string salt_ = "bench-" + RandomId();
   RoundResult result_;
 };
 

@@ -74,6 +74,8 @@ void AddFlags(Flags& flags, PlanOptions* o) {
   flags.AddBytes(
       "--kv-cache-memory", &plan.kv_cache_bytes,
       "Bytes for KV blocks; 0: what is left, on the CPU what the limits need, at most 512M");
+  flags.AddGibibytes("--swap-space", &plan.swap_bytes,
+                     "Memory of the host for the KV of preempted sequences of each rank, in GiB");
   flags.Add("--block-size", &plan.block_tokens, 0, 1024,
             "Tokens in a KV block; 0: 64 on a GPU, 16 on the CPU");
   flags.Add("--max-model-len", &plan.context,

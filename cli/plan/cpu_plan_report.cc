@@ -54,11 +54,13 @@ absl::StatusOr<CpuPlanReport> MakeCpuPlanReport(const std::string& model, const 
   request.logits_rows = LogitsRows(limits);
   request.context_tokens = limits.context_tokens;
   request.kv_cache_bytes = flags.kv_cache_bytes > 0 ? flags.kv_cache_bytes : kCpuKvCacheBytes;
+  request.swap_bytes = flags.swap_bytes;
   request.slots = limits.slots;
   const ModelSpec spec = SpecOf(config);
   FATHOM_ASSIGN_OR_RETURN(report.stages, PlanStages(spec, request));
   report.layers = StagesOf(spec, flags.tp, flags.pp);
   limits.pool_blocks = report.stages.front().blocks;
+  limits.host_blocks = report.stages.front().host_blocks;
   return report;
 }
 
@@ -80,6 +82,10 @@ std::string ToText(const CpuPlanReport& report) {
       "  {} blocks of {} tokens hold {} tokens; {} sequences at once, {} tokens in a step\n",
       report.limits.pool_blocks - 1, report.limits.block_tokens, PoolTokens(report),
       report.limits.slots, report.limits.step_tokens);
+  if (report.limits.host_blocks > 0) {
+    text += fmt::format("  swap space: {} of each rank, {} blocks; part of the total\n",
+                        FormatBytes(report.stages.front().swap_bytes), report.limits.host_blocks);
+  }
   return text;
 }
 
@@ -91,6 +97,7 @@ nlohmann::ordered_json ToJson(const CpuPlanReport& report) {
                                  {"total_bytes_of_largest_rank", LargestTotal(report)},
                                  {"pool_blocks", report.limits.pool_blocks},
                                  {"pool_tokens", PoolTokens(report)},
+                                 {"swap_blocks", report.limits.host_blocks},
                                  {"context_tokens", report.limits.context_tokens},
                                  {"block_tokens", report.limits.block_tokens},
                                  {"max_num_seqs", report.limits.slots},
@@ -101,6 +108,7 @@ nlohmann::ordered_json ToJson(const CpuPlanReport& report) {
                               {"layers", report.layers[i].size()},
                               {"weights_bytes", plan.weights_bytes},
                               {"kv_bytes", plan.kv_bytes},
+                              {"swap_bytes", plan.swap_bytes},
                               {"work_bytes", plan.activation_bytes},
                               {"total_bytes", plan.total_bytes}});
   }

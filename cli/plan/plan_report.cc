@@ -98,6 +98,7 @@ absl::StatusOr<PlanReport> MakePlanReport(const std::string& model, const ModelC
   request.stages = flags.pp;
   request.utilization = flags.gpu_memory_utilization;
   request.kv_cache_bytes = flags.kv_cache_bytes;
+  request.swap_bytes = flags.swap_bytes;
   if (flags.block_tokens > 0) request.block_tokens = flags.block_tokens;
   request.slots = flags.slots;
   request.step_tokens = flags.step_tokens;
@@ -150,6 +151,8 @@ nlohmann::ordered_json ToJson(const PlanReport& report) {
       {"kv_bytes_per_block", plan.kv_bytes_per_block},
       {"pool_blocks", plan.limits.pool_blocks},
       {"pool_tokens", plan.pool_tokens()},
+      {"swap_bytes", plan.swap_bytes},
+      {"swap_blocks", plan.limits.host_blocks},
       {"context_tokens", plan.limits.context_tokens},
       {"model_context_tokens", plan.model_context_tokens},
       {"sequences_at_full_context", SequencesAtFullContext(plan)},

@@ -25,6 +25,7 @@ struct PlanFlags {
   int32_t pp = 1;
   double gpu_memory_utilization = 0.92;
   int64_t kv_cache_bytes = 0;
+  int64_t swap_bytes = 0;
   int32_t block_tokens = 0;
   std::string context = "auto";  // Or tokens.
   int32_t slots = 0;

@@ -87,11 +87,16 @@ int RunServe(int argc, const char* const* argv) {
   WorkerFlags workers;
   workers.AddTo(flags, &options);
   AddModel(flags, &options);
-  std::optional<std::string> policy, model_wait, record_events, log_interval;
-  bool disable_log_stats = false;
+  std::optional<std::string> policy, tenant_limits, model_wait, record_events, log_interval;
+  bool disable_log_stats = false, prefix_caching = true;
   flags.Group("Scheduling");
-  flags.Add("--policy", &policy, "Who is admitted next, who is suspended: as of fathom-scheduler");
+  flags.Add("--scheduling-policy,--policy", &policy,
+            "Which request is admitted next: fcfs, fair, priority, shortest-prompt [fcfs]");
+  flags.Add("--tenant-limits", &tenant_limits,
+            "YAML file with the shares and limits of tenants; it is read again when it changes");
   flags.Add("--model-wait", &model_wait, "Seconds that an answer waits for its model to come back");
+  flags.Add("--enable-prefix-caching", &prefix_caching,
+            "Prompts that begin alike share the KV blocks of their common beginning");
   flags.Add("--log-interval", &log_interval,
             "Seconds between two summaries in the scheduler's log; 0: none [10]");
   flags.Add("--disable-log-stats", &disable_log_stats, "As --log-interval 0");
@@ -109,8 +114,12 @@ int RunServe(int argc, const char* const* argv) {
     options.scheduler_flags.emplace_back("--stall-timeout-ms", "30000");
     options.scheduler_flags.emplace_back("--device-stall-timeout-ms", "30000");
   }
-  if (policy) options.scheduler_flags.emplace_back("--policy", *policy);
+  if (policy) options.scheduler_flags.emplace_back("--scheduling-policy", *policy);
+  if (tenant_limits) options.scheduler_flags.emplace_back("--tenant-limits", *tenant_limits);
   if (model_wait) options.scheduler_flags.emplace_back("--model-wait", *model_wait);
+  if (!prefix_caching) {
+    options.scheduler_flags.emplace_back("--enable-prefix-caching", "false");
+  }
   if (disable_log_stats) log_interval = "0";
   if (log_interval) options.scheduler_flags.emplace_back("--log-interval", *log_interval);
   if (record_events) options.scheduler_flags.emplace_back("--record-events", *record_events);

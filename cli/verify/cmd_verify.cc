@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/verify/golden.h"
+#include "cli/verify/verify_cached.h"
 #include "cli/verify/verify_rules.h"
 #include "common/output.h"
 
@@ -205,14 +206,22 @@ absl::StatusOr<VerifyRule> ChooseRule(const std::string& flag, const Model& mode
 }  // namespace
 
 int RunVerify(int argc, const char* const* argv) {
-  Flags flags("fathom verify", "Replays recorded answers against a running cluster.");
+  Flags flags("fathom verify",
+              "Replays recorded answers against a running cluster, or compares answers from its "
+              "prefix cache with cold ones.");
   std::vector<std::string> files;
   ServerFlag server;
   int32_t concurrency = 8;
   std::string rule_flag = "auto";
-  bool json = false;
+  bool json = false, cached = false;
+  CachedOptions cached_options;
+  int64_t seed = 1;
   flags.Group("What");
   flags.Add("--goldens", &files, "Files of recorded answers, one JSON object a line");
+  flags.Add("--cached", &cached,
+            "Compare answers from the prefix cache with cold ones, bit for bit; needs no file");
+  flags.Add("--cases", &cached_options.cases, 1, 100'000, "With --cached: conversations");
+  flags.Add("--seed", &seed, 0, INT64_MAX, "With --cached: of the prompts");
   flags.Add("--concurrency", &concurrency, 1, 256, "Requests at once");
   flags.AddChoice("--rule", &rule_flag, {"auto", "cpu", "cuda"},
                   "What counts as the recorded answer; auto: by what the cluster computes on");
@@ -220,14 +229,21 @@ int RunVerify(int argc, const char* const* argv) {
   flags.Group("Output");
   flags.Add("--json", &json, "Print one JSON object");
   if (const auto code = flags.Parse(argc, argv)) return *code;
-  if (files.empty()) return Fail("verify", Invalid("--goldens FILE is missing"));
-
+  if (files.empty() != cached) {
+    return Fail("verify", Invalid("give either --goldens FILE or --cached"));
+  }
   auto cases = ReadCases(files);
   if (!cases.ok()) return Fail("verify", cases.status());
   const auto client = server.Dial();
   if (!client.ok()) return Fail("verify", client.status());
   const auto model = (*client)->GetModel();
   if (!model.ok()) return Fail("verify", model.status());
+  if (cached) {
+    cached_options.seed = static_cast<uint64_t>(seed);
+    cached_options.concurrency = concurrency;
+    cached_options.json = json;
+    return VerifyCached(**client, *model, cached_options);
+  }
   const auto rule = ChooseRule(rule_flag, *model);
   if (!rule.ok()) return Fail("verify", rule.status());
   ReplayAll(**client, *model, *rule, concurrency, &*cases);

@@ -10,6 +10,7 @@
 #include "modeling/layout/cuda_step_buffers.h"
 #include "modeling/layout/cuda_step_layout.h"
 #include "modeling/layout/device_weight_layout.h"
+#include "modeling/layout/swap_space.h"
 #include "modeling/spec/device_kinds.h"
 #include "modeling/spec/rank_model.h"
 #include "modeling/spec/stages.h"
@@ -104,6 +105,7 @@ class Planner {
     limits->pool_blocks = static_cast<int32_t>(blocks);
     const int64_t held = (blocks - 1) * kCudaBlockTokens;
     limits->context_tokens = static_cast<int32_t>(std::min<int64_t>(limits->context_tokens, held));
+    FATHOM_ASSIGN_OR_RETURN(limits->host_blocks, SwapBlocks(request_.swap_bytes, LargestBlock()));
     return absl::OkStatus();
   }
 
@@ -128,6 +130,9 @@ class Planner {
     plan.model_context_tokens = spec_.context;
     plan.context_asked = request_.context_tokens > 0;
     plan.kv_bytes_per_block = stage.block_bytes;
+    if (limits.host_blocks > 0) {
+      plan.swap_bytes = (int64_t{limits.host_blocks} + 1) * stage.block_bytes;
+    }
     plan.capacity_bytes = request_.capacity_bytes;
     plan.budget_bytes = budget_;
     plan.buffers = {{"weights", "weights", stage.weights}};
@@ -155,6 +160,7 @@ class Planner {
     EngineLimits limits;
     limits.block_tokens = kCudaBlockTokens;
     limits.vocab = spec_.vocab;
+    limits.draft_max = request_.draft_max;
     limits.context_tokens = request_.context_tokens > 0 ? request_.context_tokens : spec_.context;
     limits.step_tokens = request_.step_tokens;
     if (request_.step_tokens == 0) {
@@ -436,6 +442,10 @@ std::string ToTable(const CudaMemoryPlan& plan) {
       static_cast<double>(plan.pool_tokens()) / limits.context_tokens, limits.context_tokens,
       limits.context_tokens, ContextNote(plan), limits.slots, limits.step_tokens,
       limits.mixed_step_tokens);
+  if (plan.swap_bytes > 0) {
+    table += fmt::format("  swap space in the host's memory: {:.2f} GiB, {} blocks\n",
+                         InGib(plan.swap_bytes), limits.host_blocks);
+  }
   return table;
 }
 

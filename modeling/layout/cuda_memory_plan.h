@@ -42,12 +42,14 @@ struct CudaMemoryRequest {
   int64_t taken_bytes = 0;     // Taken by other processes at start.
   double utilization = 0.92;   // --gpu-memory-utilization
   int64_t kv_cache_bytes = 0;  // --kv-cache-memory; 0: the memory that is left.
+  int64_t swap_bytes = 0;      // --swap-space, in the host's memory; 0: none.
   kernels::DType dtype = kernels::DType::kBf16;
   int32_t tp = 1;
   int32_t stages = 1;
   int32_t block_tokens = 64;
   // --max-model-len; 0: the model's context, or what the pool can hold.
   int32_t context_tokens = 0;
+  int32_t draft_max = 0;    // Drafts of a decode row (speculative decoding).
   int32_t slots = 0;        // --max-num-seqs; 0: default.
   int32_t step_tokens = 0;  // --max-num-batched-tokens; 0: a default by model and card.
   // The rates of the card, for that default (modeling/layout/gpu_cards.h).
@@ -67,6 +69,7 @@ struct CudaMemoryPlan {
   int64_t capacity_bytes = 0;
   int64_t budget_bytes = 0;  // utilization * capacity, minus what other processes take.
   int64_t total_bytes = 0;   // At most budget_bytes.
+  int64_t swap_bytes = 0;    // Pinned memory of the host, no part of the above.
   int64_t pool_tokens() const {
     return (int64_t{limits.pool_blocks} - 1) * limits.block_tokens;  // Block 0 is padding.
   }

@@ -11,8 +11,9 @@ namespace fathom {
 namespace {
 
 constexpr int64_t kWordBytes = 4;
-constexpr int32_t kScoredRows = 64;  // Rows with logits that a step always has room for.
-constexpr int64_t kRowGroup = 64;    // Rows of activations that a kernel may read at once.
+constexpr int32_t kScoredRows = 64;    // Rows with logits that a step always has room for.
+constexpr int32_t kDraftedRows = 256;  // Rows of steps with drafts that one pass of the head takes.
+constexpr int64_t kRowGroup = 64;      // Rows of activations that a kernel may read at once.
 // Thread blocks of an all-reduce. All of them must be on the device at once, beside kernels that
 // wait for them.
 constexpr int kPeerBlocksMax = 64;
@@ -27,10 +28,11 @@ int64_t Aligned(int64_t bytes) {
 
 // The segments of 512 tokens of all decode rows of a step. No block belongs to two sequences, so
 // all full segments are in the pool, and each sequence has at most one segment that is not full.
+// The row of a draft has those of its sequence once more.
 int64_t SegmentsMax(const EngineLimits& limits) {
   const int64_t each = (int64_t{limits.context_tokens} + kSegmentTokens - 1) / kSegmentTokens;
-  return std::min(int64_t{limits.pool_blocks} / kBlocksPerSegment + limits.slots + 1,
-                  limits.slots * each);
+  const int64_t of_sequences = int64_t{limits.pool_blocks} / kBlocksPerSegment + limits.slots + 1;
+  return std::min(of_sequences * (1 + limits.draft_max), DecodeRowsMax(limits) * each);
 }
 
 // The most rows with logits of a step: every token of a scored prompt may be one.
@@ -54,7 +56,8 @@ int64_t SampleMessagesBytes(const RankModel& model, const EngineLimits& limits) 
 }  // namespace
 
 int32_t CudaLogitsRows(const EngineLimits& limits) {
-  return std::min(limits.step_tokens, std::max(limits.slots, kScoredRows));
+  return std::min(limits.step_tokens, std::max({limits.slots, kScoredRows,
+                                                std::min(DecodeRowsMax(limits), kDraftedRows)}));
 }
 
 std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimits& limits) {
@@ -91,7 +94,8 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
        in_last(alone ? logits_rows * HeadRows(model.vocab_rows) * kWordBytes : 0)},
       {"attention", "partial_o", segments * widest.q_rows * kWordBytes},
       {"attention", "partial_ml", segments * widest.heads * 2 * kWordBytes},
-      {"attention", "arrived", slots * widest.kv_heads * kWordBytes},
+      {"attention", "arrived",
+       (int64_t{std::max(limits.slots, DecodeRowsMax(limits))} + 1) * widest.kv_heads * kWordBytes},
       {"attention", "work_counter", kCudaBufferAlignment},
       {"sampler", "seen", in_last(slots * model.vocab * 2)},
       {"sampler", "seen_ids", in_last(kAdmitIdsMax * kWordBytes)},

@@ -35,25 +35,32 @@ CudaStepLayout LayoutOf(const CudaStepShape& shape) {
   return layout;
 }
 
+int32_t DecodeRowsMax(const EngineLimits& limits) {
+  return static_cast<int32_t>(
+      std::min(int64_t{limits.slots} * (1 + limits.draft_max), int64_t{limits.step_tokens}));
+}
+
 int64_t CudaStepBytesMax(const EngineLimits& limits) {
   CudaStepShape shape;
   shape.rows = limits.step_tokens;
   shape.samples = limits.step_tokens;
-  shape.decode_rows = std::min(limits.slots, limits.step_tokens);
-  shape.chunks = shape.decode_rows;  // An upper bound: a slot has a decode row or a chunk.
+  shape.decode_rows = DecodeRowsMax(limits);
+  // An upper bound: a slot has decode rows or a chunk.
+  shape.chunks = std::min(limits.slots, limits.step_tokens);
   const int32_t blocks = (limits.context_tokens + kCudaBlockTokens - 1) / kCudaBlockTokens;
   const int32_t segments = (blocks + kBlocksPerSegment - 1) / kBlocksPerSegment;
   shape.table_stride = SegmentBucket(segments) * kBlocksPerSegment;
-  // With long contexts the block tables take most of the bytes, and a slot has one row of them.
-  const int64_t tables = int64_t{shape.decode_rows} * shape.table_stride * sizeof(int32_t);
+  // With long contexts the block tables take most of the bytes, and a chunk has one row of them,
+  // as a decode row has.
+  const int64_t tables = int64_t{shape.chunks} * shape.table_stride * sizeof(int32_t);
   return LayoutOf(shape).bytes - tables;
 }
 
-int32_t RowBucket(int32_t rows, int32_t slots) {
-  FATHOM_CHECK(rows > 0 && rows <= slots, "{} rows of {}", rows, slots);
+int32_t RowBucket(int32_t rows, int32_t rows_max) {
+  FATHOM_CHECK(rows > 0 && rows <= rows_max, "{} rows of {}", rows, rows_max);
   int32_t step = 1;
   while (step * 16 <= rows) step *= 2;  // 16 to 31 rows: by 2; 32 to 63: by 4; ...
-  return std::min((rows + step - 1) / step * step, slots);
+  return std::min((rows + step - 1) / step * step, rows_max);
 }
 
 int32_t SegmentBucket(int32_t segments) {

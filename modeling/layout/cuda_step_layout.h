@@ -10,7 +10,8 @@
 
 namespace fathom {
 
-// The rows of a step: decode rows (one for each sequence) first, then the rows of prefill chunks.
+// The rows of a step: decode rows first (one for each sequence, and one for each draft), then the
+// rows of prefill chunks.
 struct CudaStepShape {
   int32_t rows = 0;
   int32_t decode_rows = 0;
@@ -49,10 +50,13 @@ CudaStepLayout LayoutOf(const CudaStepShape& shape);
 // The bytes of the largest step within the limits, including the padding to a bucket.
 int64_t CudaStepBytesMax(const EngineLimits& limits);
 
+// The most decode rows of a step: one for each slot and each of its drafts.
+int32_t DecodeRowsMax(const EngineLimits& limits);
+
 // Decode steps are padded to one of few numbers of rows, so that few graphs serve all of them. The
-// padding adds at most an eighth of the rows and never exceeds `slots`. REQUIRES: 0 < rows <=
-// slots.
-int32_t RowBucket(int32_t rows, int32_t slots);
+// padding adds at most an eighth of the rows and never exceeds `rows_max`. REQUIRES: 0 < rows <=
+// rows_max.
+int32_t RowBucket(int32_t rows, int32_t rows_max);
 // The smallest power of two >= segments. REQUIRES: segments > 0.
 int32_t SegmentBucket(int32_t segments);
 

@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/status.h"
+#include "modeling/layout/swap_space.h"
 #include "modeling/spec/device_kinds.h"
 #include "modeling/spec/rank_model.h"
 #include "modeling/spec/stages.h"
@@ -55,7 +56,8 @@ int64_t WeightsBytes(const RankModel& model, const MemoryRequest& request) {
   return bytes;
 }
 
-MemoryPlan PlanOf(const RankModel& model, const MemoryRequest& request, int32_t blocks) {
+MemoryPlan PlanOf(const RankModel& model, const MemoryRequest& request, int32_t blocks,
+                  int32_t host_blocks) {
   MemoryPlan plan;
   plan.weights_bytes = WeightsBytes(model, request);
   plan.kv_bytes_per_token = KvBytes(model, kFloatBytes, 1);
@@ -64,7 +66,9 @@ MemoryPlan PlanOf(const RankModel& model, const MemoryRequest& request, int32_t 
   plan.kv_bytes = plan.blocks * plan.kv_bytes_per_block;
   plan.activation_bytes =
       ActivationBytes(model, request, int64_t{plan.blocks - 1} * request.block_tokens);
-  plan.total_bytes = plan.weights_bytes + plan.activation_bytes + plan.kv_bytes;
+  plan.host_blocks = host_blocks;
+  plan.swap_bytes = host_blocks > 0 ? (int64_t{host_blocks} + 1) * plan.kv_bytes_per_block : 0;
+  plan.total_bytes = plan.weights_bytes + plan.activation_bytes + plan.kv_bytes + plan.swap_bytes;
   return plan;
 }
 
@@ -115,10 +119,12 @@ absl::StatusOr<std::vector<MemoryPlan>> PlanStages(const ModelSpec& spec,
         (ContextOf(spec, request) + request.block_tokens - 1) / request.block_tokens;
     most = std::min(most, request.slots * of_one + 1);
   }
+  FATHOM_ASSIGN_OR_RETURN(const int32_t host_blocks, SwapBlocks(request.swap_bytes, block_bytes));
   std::vector<MemoryPlan> plans;
   plans.reserve(models.size());
   for (const RankModel& model : models) {
-    plans.push_back(PlanOf(model, request, static_cast<int32_t>(std::min(blocks, most))));
+    plans.push_back(
+        PlanOf(model, request, static_cast<int32_t>(std::min(blocks, most)), host_blocks));
   }
   return plans;
 }

@@ -40,6 +40,7 @@ struct MemoryRequest {
   int32_t logits_rows = 0;     // The most rows with logits of one Forward.
   int32_t context_tokens = 0;  // 0: the model's. The rotary tables end there, or with the pool.
   int64_t kv_cache_bytes = 0;  // The bytes that the KV pool may take on this rank.
+  int64_t swap_bytes = 0;      // --swap-space of this rank; 0: none.
   // The pool is not larger than so many sequences of the context need; 0: as large as fits.
   int32_t slots = 0;
 };
@@ -51,7 +52,9 @@ struct MemoryPlan {
   int64_t kv_bytes_per_token = 0;
   int32_t blocks = 0;       // Of the pool, including the padding block 0.
   int64_t kv_bytes = 0;     // blocks * kv_bytes_per_block.
-  int64_t total_bytes = 0;  // weights + activations + kv.
+  int32_t host_blocks = 0;  // Of the swap space, without its padding block 0.
+  int64_t swap_bytes = 0;   // (host_blocks + 1) * kv_bytes_per_block; 0: none.
+  int64_t total_bytes = 0;  // weights + activations + kv + swap space.
   bool operator==(const MemoryPlan&) const = default;
 };
 

@@ -42,6 +42,7 @@ absl::Status CheckNames(const PublicRequest& request, const ModelFacts& facts) {
         Reason::kInvalidCharacter, "idempotency_key");
   }
   FATHOM_RETURN_IF_ERROR(CheckField(Field::kModelBytes, size(request.model), context));
+  FATHOM_RETURN_IF_ERROR(CheckField(Field::kCacheSaltBytes, size(request.cache.salt), context));
   if (!request.model.empty() && request.model != facts.name) {
     return WithReason(
         NotFound(
@@ -49,7 +50,9 @@ absl::Status CheckNames(const PublicRequest& request, const ModelFacts& facts) {
             request.model, facts.name),
         Reason::kModelNotFound, "model");
   }
-  return CheckField(Field::kDeadlineMs, static_cast<double>(request.deadline_ms), context);
+  FATHOM_RETURN_IF_ERROR(
+      CheckField(Field::kDeadlineMs, static_cast<double>(request.deadline_ms), context));
+  return CheckOptional(Field::kPriority, request.priority, facts);
 }
 
 absl::Status CheckSampling(const PublicSampling& sampling, const ModelFacts& facts) {
@@ -278,6 +281,8 @@ absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<
   record.model = facts.name;
   record.seed = identity.seed;
   record.prompt_ids = std::move(prompt_ids);
+  record.priority = request.priority.value_or(0);
+  record.cache = {.skip = !request.cache.enabled.value_or(true), .salt = request.cache.salt};
   record.request.sampling = ResolveSampling(request.sampling, facts.defaults);
   FATHOM_RETURN_IF_ERROR(CheckBiases(record.request.sampling, request.sampling, facts));
   StopParams& stop = record.request.stop;

@@ -43,6 +43,12 @@ struct PublicOutput {
 };
 
 // A request of Generate or of Chat, without its prompt. Admit gets the prompt as token ids.
+// With whom the request shares keys and values of common first tokens (cluster/request.h).
+struct PublicCache {
+  std::optional<bool> enabled;  // Absent: true.
+  std::string salt;
+};
+
 struct PublicRequest {
   std::string request_id;
   std::string idempotency_key;
@@ -50,7 +56,9 @@ struct PublicRequest {
   PublicSampling sampling;
   PublicStop stop;
   PublicOutput output;
-  int64_t deadline_ms = 0;  // 0: none.
+  int64_t deadline_ms = 0;          // 0: none.
+  std::optional<int32_t> priority;  // Smaller is more urgent.
+  PublicCache cache = {};
 };
 
 // What decides admission besides the request.

@@ -128,10 +128,13 @@ std::string Value(const ChatPrompt& chat) {
 
 std::string CanonicalEncoding(const GenerateRequest& request) {
   const auto& [params, prompt] = request;
-  const auto& [request_id, idempotency_key, model, sampling, stop, output, deadline_ms] = params;
+  const auto& [request_id, idempotency_key, model, sampling, stop, output, deadline_ms, priority,
+               cache] = params;
   static_cast<void>(request_id);
   static_cast<void>(idempotency_key);
   static_cast<void>(deadline_ms);
+  static_cast<void>(priority);  // These two change no token.
+  static_cast<void>(cache);
   return Struct(model, sampling, stop, output, std::get_if<std::string>(&prompt),
                 std::get_if<std::vector<TokenId>>(&prompt), std::get_if<ChatPrompt>(&prompt));
 }

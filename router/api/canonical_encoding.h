@@ -25,8 +25,8 @@
 // the same bytes. Any other change of this encoding needs a new kIdentityVersion.
 //
 // The encoding leaves out the fields that a repetition of a request may change (docs/API.md, "Seeds
-// and ids"): request_id, seed and deadline_ms. It also leaves out the idempotency key, which is in
-// the hash by itself.
+// and ids"): request_id, seed, deadline_ms, priority and cache. It also leaves out the idempotency
+// key, which is in the hash by itself.
 #pragma once
 
 #include <string>

@@ -48,8 +48,11 @@ Usage Session::TotalUsage() const {
   Usage usage{.prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size())};
   for (size_t i = 0; i < sequences_.size(); ++i) {
     usage.completion_tokens += static_cast<int32_t>(record_.sequences[i].ids.size());
-    const int32_t cached = sequences_[i].end ? sequences_[i].end->event.usage.cached_tokens : 0;
-    usage.cached_tokens = i == 0 ? cached : std::min(usage.cached_tokens, cached);
+    const Usage own = sequences_[i].end ? sequences_[i].end->event.usage : Usage{};
+    usage.cached_tokens =
+        i == 0 ? own.cached_tokens : std::min(usage.cached_tokens, own.cached_tokens);
+    usage.drafted_tokens += own.drafted_tokens;
+    usage.accepted_draft_tokens += own.accepted_draft_tokens;
   }
   return usage;
 }
@@ -109,7 +112,9 @@ void Session::CutAtStop(int32_t index, const StopMatch& stop, TimeUs now) {
   record.ids.resize(stop.length);
   if (record_.request.output.logprobs) record.logprobs.resize(stop.length);
   if (!sequence.end || !sequence.end->by_scheduler) cuts_.push_back({index, stop.length});
-  const Usage usage{static_cast<int32_t>(record_.prompt_ids.size()), stop.length, CachedTokens()};
+  const Usage usage{.prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size()),
+                    .completion_tokens = stop.length,
+                    .cached_tokens = CachedTokens()};
   const TimeUs first = first_token_us_ == 0 ? now : first_token_us_;
   // The scheduler's timings come with its answer to the Close, when the client has its end.
   const bool by_scheduler = sequence.end && sequence.end->by_scheduler;

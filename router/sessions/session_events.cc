@@ -217,8 +217,9 @@ bool Session::EndAtDeadline(TimeUs now, int64_t grace_us) {
   }
   for (int32_t i = 0; i < static_cast<int32_t>(sequences_.size()); ++i) {
     if (sequences_[i].end) continue;
-    const Usage usage{static_cast<int32_t>(record_.prompt_ids.size()),
-                      static_cast<int32_t>(record_.sequences[i].ids.size()), CachedTokens()};
+    const Usage usage{.prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size()),
+                      .completion_tokens = static_cast<int32_t>(record_.sequences[i].ids.size()),
+                      .cached_tokens = CachedTokens()};
     EndSequence(i, FinishReason::kDeadline, usage, {}, now);
   }
   return true;

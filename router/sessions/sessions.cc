@@ -184,7 +184,12 @@ bool Sessions::SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId 
     Forget(attempt);
     return true;
   }
-  if (protocol < kProtocol2) submit->traceparent.clear();
+  if (protocol < kProtocol2) {
+    submit->traceparent.clear();
+    // Such a scheduler knows no priorities and has no prefix cache.
+    if (submit->record) submit->record->priority = 0;
+    if (submit->record) submit->record->cache = {};
+  }
   const bool sent = link_->SendSubmit(stream, *submit);
   if (!session->EndSubmit(attempt)) {  // The client left meanwhile.
     if (sent) link_->SendSuspend(stream, {attempt, session->key()});

@@ -12,6 +12,7 @@
 #include "cluster/request.h"
 #include "cluster/route_messages.h"
 #include "common/types.h"
+#include "scheduler/core/tenant_limits.h"
 #include "scheduler/sessions/session_actions.h"
 
 namespace fathom::scheduler {
@@ -42,6 +43,10 @@ struct GroupLimits {
   int32_t lanes = 1;
   // Of the cluster's protocol: the version that every worker of the group speaks.
   uint32_t protocol = kProtocolMin;
+  // Blocks of swap space in the host's memory of each rank: ids 1 to host_blocks. 0: none.
+  int32_t host_blocks = 0;
+  // The most drafts of a decode row, at most kDraftsMax. 0: the group does not speculate.
+  int32_t draft_max = 0;
 };
 
 // All ranks of a group are loaded, connected and listening for plans of this epoch. The group
@@ -71,18 +76,25 @@ struct GroupDrain {
 
 // The answering rank's result of a step; the core gets no result of another rank. Results come in
 // the order of their steps, each once. A row that did not sample may be left out; a row that
-// sampled has its sequence, its position and one id, or a fault. The core ignores a result of
-// another (term, epoch). For a result that contradicts its plan the core returns a GroupAbort.
+// sampled has its sequence, its position and one id (a decode row with drafts: one to draft_max + 1
+// ids), or a fault. The core ignores a result of another (term, epoch). For a result that
+// contradicts its plan the core returns a GroupAbort.
 struct StepDone {
   GroupId group;
   StepResult result;
+};
+
+// The operator's shares and limits of tenants, from now on. Without one, each tenant has the same
+// share and no limit.
+struct TenantsChanged {
+  TenantTable table;
 };
 
 // Time passed. The driver sends a Tick when the core's NextWakeup() is due.
 struct Tick {};
 
 using Event = std::variant<Routed<Submit>, Routed<Suspend>, Routed<Close>, RouterLost, GroupUp,
-                           GroupLost, StepDone, Tick, GroupDrain>;
+                           GroupLost, StepDone, Tick, TenantsChanged, GroupDrain>;
 
 // ---- Actions ----
 

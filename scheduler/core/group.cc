@@ -12,6 +12,9 @@ absl::Status CheckSampled(const FlightRow& flight, const ResultRow& row) {
     return Invalid("{} ids, of at most {}", ids, flight.ids_max);
   }
   if (ids == 0) return absl::OkStatus();
+  if (row.drafted < ids - 1 || row.drafted > flight.ids_max - 1) {
+    return Invalid("{} ids of {} drafts, of at most {}", ids, row.drafted, flight.ids_max - 1);
+  }
   if (row.position != flight.position) {
     return Invalid("position {}, not {}", row.position, flight.position);
   }
@@ -50,7 +53,9 @@ Group::Group(const GroupUp& up)
       fingerprint(up.fingerprint),
       kind(up.kind),
       kv(up.limits.blocks, up.limits.block_tokens),
-      lane_sizes(static_cast<size_t>(up.limits.lanes)) {
+      swap_space(up.limits.host_blocks + 1),
+      lane_sizes(static_cast<size_t>(up.limits.lanes)),
+      speculation(up.limits.draft_max) {
   // No more slots than rows of a step, so that each step has room for a decode row of every slot.
   const int32_t seats = std::min(limits.slots, limits.step_tokens);
   for (int32_t slot = seats; slot >= 1; --slot) free_slots.push_back(SlotId{slot});
@@ -60,20 +65,44 @@ bool Group::lane_full(int32_t lane) const {
   return std::ranges::count(in_flight, lane, &FlightStep::lane) >= lane_plans_max();
 }
 
+int32_t Group::Decoders(int32_t lane) const {
+  return static_cast<int32_t>(std::ranges::count_if(running, [lane](const auto& entry) {
+    const RunningState& state = *entry.second->running();
+    return state.lane == lane && state.decoding() &&
+           state.next_position < entry.second->session->record.request.stop.max_tokens;
+  }));
+}
+
+bool Group::AwaitsResults(int32_t lane) const {
+  if (limits.draft_max == 0) return false;
+  bool in_lane = false, drafts = false;
+  for (const FlightStep& flight : in_flight) {
+    if (flight.lane != lane) continue;
+    in_lane = true;
+    drafts |= flight.drafts;
+  }
+  return drafts || (in_lane && speculation.Grant(Decoders(lane)) > 0);
+}
+
 absl::Status CheckLimits(const GroupLimits& limits) {
   if (limits.blocks < 2 || limits.block_tokens < 1 || limits.slots < 1 || limits.step_tokens < 1 ||
-      limits.context_tokens < 2 || limits.plans_in_flight < 1) {
+      limits.context_tokens < 2 || limits.plans_in_flight < 1 || limits.host_blocks < 0) {
     return Invalid(
         "limits that no plan can keep to: {} blocks of {} tokens, {} slots, {} step tokens, "
-        "{} context tokens, {} plans in flight; each must be at least 1, blocks and context 2",
+        "{} context tokens, {} plans in flight, {} blocks of swap space; each must be at least 1, "
+        "blocks and context 2, swap space 0",
         limits.blocks, limits.block_tokens, limits.slots, limits.step_tokens, limits.context_tokens,
-        limits.plans_in_flight);
+        limits.plans_in_flight, limits.host_blocks);
   }
   if (limits.lanes < 1 || limits.lanes > limits.plans_in_flight) {
     return Invalid(
         "limits that no plan can keep to: {} lanes for {} plans in flight; there must be at least "
         "1 lane and a plan for each",
         limits.lanes, limits.plans_in_flight);
+  }
+  if (limits.draft_max < 0 || limits.draft_max > kDraftsMax) {
+    return Invalid("limits that no plan can keep to: {} drafts of a row; there are 0 to {}",
+                   limits.draft_max, kDraftsMax);
   }
   return absl::OkStatus();
 }

@@ -10,10 +10,39 @@
 
 namespace fathom::scheduler {
 
+static absl::Status CheckSwapped(const Group& group) {
+  std::set<BlockId> held;
+  for (const auto& [number, sequence] : group.swapped) {
+    if (sequence->number != number || !sequence->swapped || sequence->swapped->group != group.id ||
+        !std::holds_alternative<WaitingState>(sequence->state)) {
+      return Internal("group {}: its swap space has KV of sequence {}, which does not wait for it",
+                      group.id.value, number);
+    }
+    const SwappedKv& swapped = *sequence->swapped;
+    for (const BlockId block : swapped.blocks) {
+      if (!held.insert(block).second || group.swap_space.references(block) != 1) {
+        return Internal("group {}: block {} of the swap space twice", group.id.value, block.value);
+      }
+    }
+    const auto room = static_cast<int64_t>(swapped.blocks.size()) * group.limits.block_tokens;
+    if (swapped.tokens < 1 || swapped.tokens > room) {
+      return Internal("group {}: {} tokens of sequence {} in swap space for {}", group.id.value,
+                      swapped.tokens, number, room);
+    }
+  }
+  if (std::ssize(held) != group.swap_space.used_blocks()) {
+    return Internal("group {}: {} blocks of swap space used, {} counted", group.id.value,
+                    held.size(), group.swap_space.used_blocks());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SchedulerCore::Impl::CheckInvariants() const {
   size_t running = 0, waiting = 0;
   for (const auto& [id, group] : groups_) {
     FATHOM_RETURN_IF_ERROR(CheckGroup(*group));
+    FATHOM_RETURN_IF_ERROR(CheckSuspects(*group));
+    FATHOM_RETURN_IF_ERROR(CheckSwapped(*group));
     running += group->running.size();
   }
   FATHOM_RETURN_IF_ERROR(waiting_.Check());
@@ -28,6 +57,8 @@ absl::Status SchedulerCore::Impl::CheckInvariants() const {
   size_t seated = 0;
   for (const auto& [id, group] : groups_) seated += group->running.size();
   if (running != 2 * seated) return Internal("{} sequences run, {} sit", running - seated, seated);
+  FATHOM_RETURN_IF_ERROR(admission_.CheckCounts(
+      waiting_.first_time_requests(), waiting_.first_time_tokens(), static_cast<int64_t>(seated)));
   if (waiting != static_cast<size_t>(waiting_.size())) {
     return Internal("{} sequences wait, {} are in the queue", waiting, waiting_.size());
   }
@@ -59,6 +90,13 @@ absl::Status CheckGroup(const Group& group) {
       return Internal("group {}: sequence {} has {} tokens in room for {}", group.id.value,
                       sequence->number, running->planned_tokens, room);
     }
+    if (running->clean_tokens > running->planned_tokens ||
+        int64_t{running->indexed_blocks} * group.limits.block_tokens >
+            std::max(running->clean_tokens, running->reused_tokens)) {
+      return Internal("group {}: sequence {} has {} blocks in the index, with {} clean tokens",
+                      group.id.value, sequence->number, running->indexed_blocks,
+                      running->clean_tokens);
+    }
     const Session& session = *sequence->session;
     if (running->next_position > session.record.request.stop.max_tokens ||
         running->planned_tokens > session.prompt_tokens() + running->next_position ||
@@ -73,6 +111,7 @@ absl::Status CheckGroup(const Group& group) {
     return Internal("group {}: {} free and {} taken slots of {}", group.id.value,
                     group.free_slots.size(), group.running.size(), seats);
   }
+  FATHOM_RETURN_IF_ERROR(group.kv.Check());
   int32_t used = 0;
   for (int32_t block = 1; block <= pool.total_blocks(); ++block) {
     const int32_t held = references[static_cast<size_t>(block)];
@@ -105,21 +144,43 @@ absl::Status CheckGroup(const Group& group) {
   return absl::OkStatus();
 }
 
-absl::Status WaitQueue::Check() const {
-  int32_t size = 0, first_time = 0;
-  int64_t tokens = 0;
-  std::map<std::string, int32_t> waiting_of;  // By model.
-  for (const auto& [name, line] : lines_) {
-    for (const auto& [order, sequence] : line.entries) {
+absl::Status WaitQueue::CheckLine(const std::string& name, const Line& line) const {
+  Heads heads;
+  for (const auto& [tenant, of] : line.tenants) {
+    if (of.entries.empty() || of.held != held_.contains(tenant)) {
+      return Internal("line '{}': tenant '{}' has {} entries, held {}", name, tenant,
+                      of.entries.size(), of.held);
+    }
+    if (!of.held) heads.emplace(of.entries.begin()->first, &of);
+    for (const auto& [order, sequence] : of.entries) {
       const auto* waiting = std::get_if<WaitingState>(&sequence->state);
-      if (waiting == nullptr || waiting->line != name || waiting->order != order) {
+      const auto found = by_number_.find(sequence->number);
+      if (waiting == nullptr || waiting->line != name || waiting->order != order ||
+          sequence->session->record.key.tenant != tenant || found == by_number_.end() ||
+          found->second != sequence) {
         return Internal("sequence {} is in line '{}' and does not know it", sequence->number, name);
       }
-      ++size;
-      if (!waiting->model.empty()) ++waiting_of[waiting->model];
-      first_time += waiting->first_time ? 1 : 0;
-      tokens += waiting->first_time ? sequence->session->prompt_tokens() : 0;
     }
+  }
+  if (heads != line.heads) return Internal("line '{}' has other heads than its tenants", name);
+  return absl::OkStatus();
+}
+
+absl::Status WaitQueue::Check() const {
+  int32_t size = 0, first_time = 0, held = 0;
+  int64_t tokens = 0;
+  std::map<std::string, int32_t> waiting_of;  // By model.
+  for (const auto& [name, line] : lines_) FATHOM_RETURN_IF_ERROR(CheckLine(name, line));
+  ForEach([&](const Sequence& sequence) {
+    const auto& waiting = std::get<WaitingState>(sequence.state);
+    ++size;
+    held += held_.contains(sequence.session->record.key.tenant) ? 1 : 0;
+    if (!waiting.model.empty()) ++waiting_of[waiting.model];
+    first_time += waiting.first_time ? 1 : 0;
+    tokens += waiting.first_time ? sequence.session->prompt_tokens() : 0;
+  });
+  if (held != held_size_ || static_cast<size_t>(size) != by_number_.size()) {
+    return Internal("the queue counts {} held, {} are, of {}", held_size_, held, size);
   }
   for (const auto& [name, model] : models_) {
     if (waiting_of[name] == model.waiting && (model.waiting > 0 || model.groups > 0)) continue;

@@ -1,12 +1,16 @@
 #include "scheduler/core/placement.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
 
 #include "common/reason.h"
 
 namespace fathom::scheduler {
 namespace {
+
+// The most sequences without room that one admission passes, which bounds its cost.
+constexpr size_t kOvertakenMax = 8;
 
 int64_t Total(const Record& record) {
   return static_cast<int64_t>(record.prompt_ids.size()) + record.request.stop.max_tokens;
@@ -42,12 +46,11 @@ absl::Status CheckFitsGroup(const Record& record, const GroupLimits& limits) {
                     prompt < limit ? "stop.max_tokens" : "prompt");
 }
 
-// Whether there is room for the sequence's known tokens and one block more, if it may need that.
-bool HasRoom(const Group& group, const Sequence& sequence) {
-  const Record& record = sequence.session->record;
-  const auto known = static_cast<int64_t>(record.prompt_ids.size() + sequence.record().ids.size());
-  return group.kv.HasRoomFor(
-      static_cast<int32_t>(std::min(known + group.kv.block_tokens(), Total(record) - 1)));
+// A group looks at so many sequences that it leaves to other groups; then it takes none.
+constexpr int kLeftMax = 16;
+
+int32_t KnownTokens(const Sequence& sequence) {
+  return sequence.session->prompt_tokens() + static_cast<int32_t>(sequence.record().ids.size());
 }
 
 }  // namespace
@@ -63,19 +66,86 @@ std::vector<Group*> Placement::GroupsInTurn() const {
   return order;
 }
 
-Sequence* Placement::NextFor(const Group& group, int32_t lane) const {
-  const auto all = static_cast<int64_t>(group.running.size()) + waiting_.size();
+Placement::Choice Placement::NextFor(const Group& group, int32_t lane, int32_t overtakes_max,
+                                     TimeUs now) const {
+  const auto all =
+      static_cast<int64_t>(group.running.size()) + waiting_.size() - waiting_.held_size();
   const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
-  if (group.draining || group.free_slots.empty() || of_lane * group.limits.lanes >= all)
-    return nullptr;
-  Sequence* first = FirstFor(group);
-  return first != nullptr && HasRoom(group, *first) ? first : nullptr;
+  if (group.draining || group.free_slots.empty() || of_lane * group.limits.lanes >= all) return {};
+  Choice choice;
+  int left = 0;  // To other groups.
+  choice.sequence =
+      waiting_.First(WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](Sequence& each) {
+        using enum WaitQueue::Verdict;
+        if (!FitsGroup(each.session->record, group.limits)) return kPass;
+        if (SequencePrefixes::WaitsForPrompt(each)) return kPass;
+        // The record gets the tokens of the steps that were in flight at the swap; then it knows
+        // which of the swapped KV is that of its tokens.
+        if (each.swapped && each.swapped->group == group.id &&
+            !group.HasResultsBefore(each.swapped->settled_at)) {
+          return kStop;
+        }
+        if (CostsLessElsewhere(group, each, now)) return ++left <= kLeftMax ? kPass : kStop;
+        if (HasRoom(group, each)) return kTake;
+        if (each.seated_before || choice.overtaken.size() >= kOvertakenMax ||
+            std::get<WaitingState>(each.state).overtakes >= overtakes_max) {
+          return kStop;
+        }
+        choice.overtaken.push_back(&each);
+        return kPass;
+      });
+  return choice;
 }
 
 Sequence* Placement::FirstFor(const Group& group) const {
   return waiting_.First(
-      WaitQueue::Kind::Of(group.fingerprint, group.kind),
-      [&](const Sequence& each) { return FitsGroup(each.session->record, group.limits); });
+      WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](const Sequence& each) {
+        return FitsGroup(each.session->record, group.limits) ? WaitQueue::Verdict::kTake
+                                                             : WaitQueue::Verdict::kPass;
+      });
+}
+
+// Whether there is room for the sequence's known tokens and one block more, if it may need that.
+bool Placement::HasRoom(const Group& group, const Sequence& sequence) const {
+  const int32_t block_tokens = group.kv.block_tokens();
+  const auto tokens = static_cast<int32_t>(
+      std::min(int64_t{KnownTokens(sequence)} + block_tokens, Total(sequence.session->record) - 1));
+  if (group.kv.HasRoomFor(tokens)) return true;
+  const auto query = prefixes_.QueryOf(sequence, group);
+  return query && group.kv.HasRoomFor(tokens, &*query);
+}
+
+int64_t Placement::CostOf(const Group& group, const Sequence& sequence) const {
+  const int32_t block_tokens = group.kv.block_tokens();
+  const auto query = prefixes_.QueryOf(sequence, group);
+  int32_t shared = query ? group.kv.CachedTokens(*query) : 0;
+  if (SequencePrefixes::ForkSource(sequence, group) != nullptr) {
+    shared = std::max(shared, sequence.session->prompt_tokens() - 1);
+  }
+  const int64_t free = int64_t{group.kv.pool().free_blocks()} * block_tokens;
+  return KnownTokens(sequence) - shared + kSequenceTokens * std::ssize(group.running) +
+         std::max<int64_t>(0, Total(sequence.session->record) - 1 - shared - free);
+}
+
+bool Placement::CostsLessElsewhere(const Group& group, const Sequence& sequence, TimeUs now) const {
+  if (groups_.size() < 2) return false;
+  const int64_t here = CostOf(group, sequence);
+  return std::ranges::any_of(groups_, [&](const auto& entry) {
+    const Group& other = *entry.second;
+    return &other != &group && !other.draining && other.fingerprint == group.fingerprint &&
+           !other.free_slots.empty() && now - other.result_us < kGroupSilentUs &&
+           FitsGroup(sequence.session->record, other.limits) && CostOf(other, sequence) < here &&
+           HasRoom(other, sequence);
+  });
+}
+
+TimeUs Placement::NextTimeUs(TimeUs now) const {
+  TimeUs next = std::numeric_limits<TimeUs>::max();
+  for (const auto& [id, group] : groups_) {
+    const TimeUs end_us = group->result_us + kGroupSilentUs;
+    if (groups_.size() > 1 && end_us > now) next = std::min(next, end_us);
+  }
+  return next;
 }
 
 bool Placement::CanMove(const Sequence& sequence, const Group& from) const {

@@ -3,7 +3,11 @@
 // most mixed_step_tokens. A decode row is planned before the sample that is its input is known, but
 // never beyond max_tokens. A sequence gets the blocks of its known tokens at admission, and the
 // blocks of its output one at a time.
+// While a group speculates (scheduler/core/speculation.h), a lane has one plan in flight, and its
+// decode rows are granted drafts out of what the step, the free blocks and max_tokens leave. Drafts
+// preempt no sequence and take no row that a decode row or a prompt needs.
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "common/check.h"
@@ -11,10 +15,6 @@
 
 namespace fathom::scheduler {
 namespace {
-
-// If a plan can take fewer ids than this, an admit waits for the next plan: AddPrefill holds back
-// the last id, so a single id would give no row.
-constexpr int32_t kAdmitIdsMin = 2;
 
 // The most rows of a step that has decode rows. There is a row for each slot, so all decode rows
 // fit, and while a slot has a prompt, that prompt gets at least one row.
@@ -45,10 +45,11 @@ void SchedulerCore::Impl::NoteLimits() {
 
 bool SchedulerCore::Impl::PlanStep(Group& group) {
   if (group.running.empty() && waiting_.size() == 0) return false;
+  if (const std::optional<bool> planned = PlanSuspect(group)) return *planned;
   const int32_t lanes = group.limits.lanes;
   for (int32_t tried = 0; tried < lanes; ++tried) {
     const int32_t lane = (group.next_lane + tried) % lanes;
-    if (group.lane_full(lane) || !PlanLane(group, lane)) continue;
+    if (group.lane_full(lane) || group.AwaitsResults(lane) || !PlanLane(group, lane)) continue;
     group.next_lane = (lane + 1) % lanes;
     return true;
   }
@@ -60,22 +61,58 @@ bool SchedulerCore::Impl::PlanLane(Group& group, int32_t lane) {
   draft.flight.lane = lane;
   draft.rows_left = group.limits.step_tokens;
   draft.ids_left = kAdmitIdsMax;
+  GrantDrafts(group, draft);
+  draft.plan.chunks.reserve(group.running.size());
+  draft.flight.rows.reserve(group.running.size());
   const bool had_room = AddDecodes(group, draft);
-  const auto decodes = static_cast<int32_t>(draft.plan.chunks.size());
-  if (decodes > 0) {
-    draft.rows_left = std::min(draft.rows_left, MixedStepTokens(group.limits) - decodes);
+  if (!draft.plan.chunks.empty()) {
+    const int32_t taken = group.limits.step_tokens - draft.rows_left;
+    draft.rows_left = std::min(draft.rows_left, MixedStepTokens(group.limits) - taken);
   }
   AddPrefills(group, draft);
   if (had_room) AddAdmissions(group, draft);
-  if (draft.plan.chunks.empty()) return false;
+  return SendPlan(group, draft);
+}
+
+bool SchedulerCore::Impl::SendPlan(Group& group, Draft& draft) {
+  // An admit has no row yet if the ids of the tokens that its blocks hold fill the plan.
+  if (draft.plan.chunks.empty() && draft.plan.admits.empty()) return false;
   draft.plan.term = group.term;
   draft.plan.epoch = group.epoch;
   draft.plan.step = draft.flight.step = group.next_step;
+  draft.flight.planned_us = now_;
   draft.plan.releases = std::exchange(group.released, {});
+  draft.plan.copies.insert(draft.plan.copies.begin(), group.copies.begin(), group.copies.end());
+  group.copies.clear();
+  draft.flight.swapped_blocks =
+      static_cast<int32_t>(std::ranges::count_if(draft.plan.copies, [](const BlockCopy& copy) {
+        return copy.operation != CopyOperation::kInPool;
+      }));
   ++group.next_step.value;
   group.in_flight.push_back(std::move(draft.flight));
   actions_.plans.push_back({group.id, std::move(draft.plan)});
   return true;
+}
+
+void SchedulerCore::Impl::GrantDrafts(const Group& group, Draft& draft) {
+  if (group.limits.draft_max == 0) return;
+  draft.decoders = group.Decoders(draft.flight.lane);
+  draft.row_drafts = group.speculation.Grant(draft.decoders);
+  draft.drafts_left = std::max(0, MixedStepTokens(group.limits) - draft.decoders - 1);
+}
+
+// The drafts of the sequence's next row. Takes free blocks for them.
+int32_t SchedulerCore::Impl::DraftsFor(Group& group, Sequence& sequence, const Draft& draft) {
+  RunningState& running = *sequence.running();
+  const int32_t max_tokens = sequence.session->record.request.stop.max_tokens;
+  int32_t drafts =
+      std::min({draft.row_drafts, draft.drafts_left, max_tokens - running.next_position - 1});
+  while (drafts > 0 && !group.kv.Holds(running.blocks, running.planned_tokens + 1 + drafts)) {
+    // Each decode row may need a block in this plan.
+    const bool spare = group.kv.HasRoomFor((draft.decoders + 1) * group.kv.block_tokens());
+    if (!spare || !group.kv.Grow(&running.blocks)) --drafts;
+  }
+  return std::max(drafts, 0);
 }
 
 bool SchedulerCore::Impl::AddDecodes(Group& group, Draft& draft) {
@@ -93,11 +130,16 @@ bool SchedulerCore::Impl::AddDecodes(Group& group, Draft& draft) {
     // MakeRoom preempts the last entry of `running` first, so `it` stays valid. It preempts this
     // entry only when this is the last one, and then the loop ends.
     if (!MakeRoom(group, sequence)) break;
+    const int32_t drafts = DraftsFor(group, sequence, draft);
     if (running.blocks.size() > blocks) {
-      draft.plan.extends.push_back({running.slot, {running.blocks.back()}});
+      draft.plan.extends.push_back(
+          {running.slot,
+           {running.blocks.begin() + static_cast<ptrdiff_t>(blocks), running.blocks.end()}});
     }
-    AddRow(sequence, draft, 1, true);
-    draft.plan.chunks.push_back({running.slot, DecodeRow{running.sampled_in}, true});
+    AddRow(sequence, draft, 1 + drafts, true).ids_max = 1 + drafts;
+    draft.drafts_left -= drafts;
+    draft.flight.drafts |= drafts > 0;
+    draft.plan.chunks.push_back({running.slot, DecodeRow{running.sampled_in, drafts}, true});
     running.sampled_in = group.next_step;
     ++running.planned_tokens;
     ++running.next_position;
@@ -112,6 +154,8 @@ bool SchedulerCore::Impl::MakeRoom(Group& group, Sequence& sequence) {
     if (group.kv.Grow(&running.blocks)) return true;
     Sequence& victim = *group.running.rbegin()->second;
     ++counters_.preemptions_total;
+    ++victim.preemptions;
+    SwapOut(group, victim);
     Interrupt(victim, StayEnd::kPreempted);
     if (&victim == &sequence) return false;
   }
@@ -128,12 +172,17 @@ void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
 
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
   while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin) {
-    Sequence* sequence = placement_.NextFor(group, draft.flight.lane);
-    if (sequence == nullptr) return;
-    for (const BlockCopy& copy : Seat(group, draft.flight.lane, *sequence))
-      draft.plan.copies.push_back(copy);
+    const auto [sequence, overtaken] =
+        placement_.NextFor(group, draft.flight.lane, options_.overtakes_max, now_);
+    if (sequence == nullptr || sequence->suspect() || !Seat(group, *sequence, draft)) return;
+    NoteOvertaken(overtaken);
     AddPrefill(*sequence, true, draft);
   }
+}
+
+void SchedulerCore::Impl::NoteOvertaken(const std::vector<Sequence*>& overtaken) {
+  for (Sequence* each : overtaken) ++std::get<WaitingState>(each->state).overtakes;
+  counters_.overtakes_total += overtaken.size();
 }
 
 void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draft) {
@@ -172,7 +221,9 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
   }
   const int32_t held_back = running.sent_tokens < running.known_tokens ? 1 : 0;
   const int32_t count = std::min(wanted, running.sent_tokens - running.planned_tokens - held_back);
-  if (count == 0) return;  // Other prompts took all the ids of this plan.
+  // Other prompts took all the ids of this plan, or not even the ids of the tokens in the blocks
+  // are sent.
+  if (count <= 0) return;
   const bool sample = running.planned_tokens + count == running.known_tokens;
   AddRow(sequence, draft, count, sample).prefill = true;
   sequence.stamps.PlanChunk(now_, count);
@@ -196,6 +247,7 @@ FlightRow& SchedulerCore::Impl::AddRow(const Sequence& sequence, Draft& draft, i
                 .sequence = sequence.index,
                 .seat = running.seat,
                 .tokens = tokens,
+                .end_tokens = running.planned_tokens + tokens,
                 .ids_max = sample ? 1 : 0,
                 .position = running.next_position,
                 .logprobs = output.logprobs.has_value(),

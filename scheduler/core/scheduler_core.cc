@@ -11,8 +11,8 @@
 namespace fathom::scheduler {
 namespace {
 
-std::unique_ptr<Policy> PolicyNamed(const std::string& name) {
-  std::unique_ptr<Policy> policy = MakePolicy(name);
+std::unique_ptr<Policy> PolicyNamed(const std::string& name, const TenantTable* tenants) {
+  std::unique_ptr<Policy> policy = MakePolicy(name, tenants);
   FATHOM_CHECK(policy != nullptr, "no policy '{}'", name);
   return policy;
 }
@@ -41,8 +41,10 @@ absl::Status SchedulerCore::CheckInvariants() const { return impl_->CheckInvaria
 
 SchedulerCore::Impl::Impl(const CoreOptions& options)
     : options_(options),
-      policy_(PolicyNamed(options.policy)),
+      admission_(options.waiting_requests_max, options.waiting_tokens_max),
+      policy_(PolicyNamed(options.policy, &admission_.table())),
       waiting_(options.model_wait_us),
+      prefixes_({options.prefix_caching, options.prefixes_across_tenants}),
       sessions_({.session_memory_bytes_max = options.session_memory_bytes_max,
                  .record_keep_us = options.record_keep_us,
                  .router_grace_us = options.router_grace_us,
@@ -61,8 +63,14 @@ Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
   PlanAll();
   TellDrained();
   NoteLimits();
+  forecast_.NoteWaiting(waiting_.size() > waiting_.held_size(), now_);
   sessions_.EvictOverLimit();
   return std::exchange(actions_, {});
+}
+
+void SchedulerCore::Impl::On(TenantsChanged event) {
+  admission_.SetTable(std::move(event.table), now_);
+  admission_.ForEachRunning([this](const std::string& tenant) { HoldOrNot(tenant); });
 }
 
 void SchedulerCore::Impl::FailUnfit() {
@@ -112,7 +120,8 @@ Explained SchedulerCore::Impl::Explain(const SessionKey& key, TimeUs now) const 
 TimeUs SchedulerCore::Impl::NextWakeup() const {
   const TimeUs unfit_us =
       unfit_check_us_ != 0 ? unfit_check_us_ : std::numeric_limits<TimeUs>::max();
-  return std::min({sessions_.NextTimeUs(), waiting_.NextTimeUs(), unfit_us});
+  return std::min({sessions_.NextTimeUs(), waiting_.NextTimeUs(), unfit_us,
+                   waiting_.size() > 0 ? placement_.NextTimeUs(now_) : INT64_MAX});
 }
 
 CoreStats SchedulerCore::Impl::Stats() const {
@@ -120,11 +129,18 @@ CoreStats SchedulerCore::Impl::Stats() const {
   static_cast<SessionStats&>(stats) = sessions_.Stats();
   stats.requests_waiting = waiting_.size();
   stats.waiting_by_limit = waiting_.CountByLimit();
+  stats.refused_by = admission_.refused();
+  stats.retries_kept_total = admission_.promises().kept;
+  stats.retries_broken_total = admission_.promises().broken;
   stats.groups = static_cast<int32_t>(groups_.size());
   for (const auto& [id, group] : groups_) {
     stats.requests_running += static_cast<int32_t>(group->running.size());
     stats.blocks_total += group->kv.pool().total_blocks();
     stats.blocks_used += group->kv.pool().used_blocks();
+    stats.swap_blocks_total += group->swap_space.total_blocks();
+    stats.swap_blocks_used += group->swap_space.used_blocks();
+    stats.blocks_cached += group->kv.pool().idle_blocks();
+    stats.prefix_evicted_blocks_total += group->kv.evictions_total();
   }
   return stats;
 }

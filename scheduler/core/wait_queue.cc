@@ -14,17 +14,96 @@ std::string LineOfModel(const std::string& model) { return "model " + model; }
 
 }  // namespace
 
+// ---- The sequences of a line
+
+const WaitQueue::Entries::value_type* WaitQueue::Cursor::Peek() const {
+  const Entries::value_type* best = nullptr;
+  if (next_head_ != heads_->end()) best = &*next_head_->second->entries.begin();
+  for (const Open& open : open_) {
+    if (open.next == open.end) continue;
+    if (best == nullptr || open.next->first < best->first) best = &*open.next;
+  }
+  return best;
+}
+
+void WaitQueue::Cursor::Advance() {
+  const Entries::value_type* at = Peek();
+  for (Open& open : open_) {
+    if (open.next == open.end || &*open.next != at) continue;
+    ++open.next;
+    return;
+  }
+  const Entries& entries = next_head_->second->entries;
+  ++next_head_;
+  if (entries.size() > 1) open_.push_back({std::next(entries.begin()), entries.end()});
+}
+
+WaitQueue::TenantEntries& WaitQueue::Insert(Line& line, const OrderKey& order, Sequence& sequence,
+                                            TimeUs now) {
+  const std::string& tenant = sequence.session->record.key.tenant;
+  const auto [found, is_new] = line.tenants.try_emplace(tenant);
+  TenantEntries& of = found->second;
+  if (is_new && held_.contains(tenant)) SetHeld(line, of, true, now);
+  if (!of.held && !of.entries.empty()) line.heads.erase({of.entries.begin()->first, &of});
+  of.entries.emplace(order, &sequence);
+  if (!of.held) line.heads.emplace(of.entries.begin()->first, &of);
+  return of;
+}
+
+void WaitQueue::Remove(Line& line, const OrderKey& order, Sequence& sequence) {
+  const auto found = line.tenants.find(sequence.session->record.key.tenant);
+  FATHOM_CHECK(found != line.tenants.end(), "sequence {} is not in its line", sequence.number);
+  TenantEntries& of = found->second;
+  if (!of.held) line.heads.erase({of.entries.begin()->first, &of});
+  FATHOM_CHECK(of.entries.erase({order, &sequence}) == 1, "sequence {} is not in its line",
+               sequence.number);
+  if (of.entries.empty()) {
+    line.tenants.erase(found);
+  } else if (!of.held) {
+    line.heads.emplace(of.entries.begin()->first, &of);
+  }
+}
+
+void WaitQueue::SetHeld(Line& line, TenantEntries& of, bool held, TimeUs now) {
+  if (of.held == held) return;
+  of.held = held;
+  const WaitTimes clock_us = ClockOf(line, now);
+  if (held) {
+    if (!of.entries.empty()) line.heads.erase({of.entries.begin()->first, &of});
+    of.held_clock_us = clock_us;
+    of.held_us = now;
+    return;
+  }
+  if (!of.entries.empty()) line.heads.emplace(of.entries.begin()->first, &of);
+  for (size_t i = 0; i < kWaitLimits; ++i) of.offset_us[i] -= clock_us[i] - of.held_clock_us[i];
+  of.offset_us[static_cast<size_t>(WaitLimit::kTenantRunning)] += now - of.held_us;
+}
+
+void WaitQueue::Hold(const std::string& tenant, bool held, TimeUs now) {
+  const bool changed = held ? held_.insert(tenant).second : held_.erase(tenant) > 0;
+  if (!changed) return;
+  if (const auto waiting = waiting_of_.find(tenant); waiting != waiting_of_.end()) {
+    held_size_ += held ? waiting->second : -waiting->second;
+  }
+  for (auto& [name, line] : lines_) {
+    const auto of = line.tenants.find(tenant);
+    if (of != line.tenants.end()) SetHeld(line, of->second, held, now);
+  }
+}
+
+// ---- The queue
+
 void WaitQueue::Push(Sequence& sequence, OrderKey order, const Kind& kind, bool first_time,
                      TimeUs now) {
   FATHOM_CHECK(sequence.suspended(), "sequence {} is elsewhere", sequence.number);
   Line& line = lines_[kind.fingerprint];
   if (line.model.empty()) line.model = kind.model;
-  if (line.groups == 0 && line.entries.empty() && line.give_up_us == 0) {
+  if (line.groups == 0 && line.tenants.empty() && line.give_up_us == 0) {
     line.give_up_us = now + wait_us_;
   }
-  line.entries.emplace(order, &sequence);
+  const TenantEntries& of = Insert(line, order, sequence, now);
   sequence.state =
-      WaitingState{kind.fingerprint, line.model, order, first_time, ClockOf(line, now)};
+      WaitingState{kind.fingerprint, line.model, order, first_time, ClockOf(line, of, now)};
   Count(sequence, first_time, 1);
   if (line.model.empty()) return;
   ++models_[line.model].waiting;
@@ -32,26 +111,30 @@ void WaitQueue::Push(Sequence& sequence, OrderKey order, const Kind& kind, bool 
 }
 
 void WaitQueue::Reorder(const OrderKey& from, const OrderKey& to) {
-  for (auto& [name, line] : lines_) {
-    const auto entry = line.entries.lower_bound({from, nullptr});
-    if (entry == line.entries.end() || entry->first != from) continue;
-    Sequence* sequence = entry->second;
-    line.entries.erase(entry);
-    line.entries.emplace(to, sequence);
-    std::get<WaitingState>(sequence->state).order = to;
-    return;
-  }
-  FATHOM_CHECK(false, "no sequence waits at {} {} {}", from.rank, from.value, from.number);
+  const auto found = by_number_.find(from.number);
+  FATHOM_CHECK(found != by_number_.end(), "no sequence waits at {} {} {}", from.rank, from.value,
+               from.number);
+  Sequence& sequence = *found->second;
+  auto& waiting = std::get<WaitingState>(sequence.state);
+  FATHOM_CHECK(waiting.order == from && to.number == from.number,
+               "sequence {} does not wait at {} {}", from.number, from.rank, from.value);
+  Line& line = lines_.at(waiting.line);
+  TenantEntries& of = line.tenants.at(sequence.session->record.key.tenant);
+  if (!of.held) line.heads.erase({of.entries.begin()->first, &of});
+  of.entries.erase({from, &sequence});
+  of.entries.emplace(to, &sequence);
+  if (!of.held) line.heads.emplace(of.entries.begin()->first, &of);
+  waiting.order = to;
 }
 
 void WaitQueue::Erase(Sequence& sequence, TimeUs now) {
   const auto* waiting = std::get_if<WaitingState>(&sequence.state);
   FATHOM_CHECK(waiting != nullptr, "sequence {} does not wait", sequence.number);
   sequence.stamps.Waited(WaitedUs(sequence, now));
-  auto line = lines_.find(waiting->line);
-  FATHOM_CHECK(line != lines_.end() && line->second.entries.erase({waiting->order, &sequence}) == 1,
-               "sequence {} is not in its line", sequence.number);
-  if (line->second.entries.empty() && line->second.groups == 0) lines_.erase(line);
+  const auto line = lines_.find(waiting->line);
+  FATHOM_CHECK(line != lines_.end(), "sequence {} is not in its line", sequence.number);
+  Remove(line->second, waiting->order, sequence);
+  if (line->second.tenants.empty() && line->second.groups == 0) lines_.erase(line);
   Count(sequence, waiting->first_time, -1);
   if (!waiting->model.empty()) {
     --models_[waiting->model].waiting;
@@ -76,33 +159,49 @@ void WaitQueue::SetEnds(TimeUs now) {
   }
 }
 
-void WaitQueue::Count(const Sequence& sequence, bool first_time, int32_t sign) {
+void WaitQueue::Count(Sequence& sequence, bool first_time, int32_t sign) {
+  const std::string& tenant = sequence.session->record.key.tenant;
   size_ += sign;
+  if (held_.contains(tenant)) held_size_ += sign;
+  const auto of = waiting_of_.try_emplace(tenant, 0).first;
+  of->second += sign;
+  if (of->second == 0) waiting_of_.erase(of);
+  if (sign > 0) {
+    by_number_.emplace(sequence.number, &sequence);
+  } else {
+    by_number_.erase(sequence.number);
+  }
   if (!first_time) return;
   first_time_requests_ += sign;
   first_time_tokens_ += sign * sequence.session->prompt_tokens();
 }
 
-Sequence* WaitQueue::First(const Kind& kind,
-                           const std::function<bool(const Sequence&)>& accepts) const {
-  static const Entries kNone;
-  auto entries = [&](const std::string& name) -> const Entries& {
-    auto line = lines_.find(name);
-    return line == lines_.end() ? kNone : line->second.entries;
+Sequence* WaitQueue::First(const Kind& kind, const std::function<Verdict(Sequence&)>& judge) const {
+  static const Heads kNone;
+  const auto heads = [&](const std::string& name) {
+    const auto line = lines_.find(name);
+    return line == lines_.end() ? &kNone : &line->second.heads;
   };
-  const Entries* from[] = {&entries(""),
-                           kind.fingerprint.empty() ? &kNone : &entries(kind.fingerprint),
-                           &entries(LineOfModel(kind.model))};
-  Entries::const_iterator next[] = {from[0]->begin(), from[1]->begin(), from[2]->begin()};
+  Cursor cursors[] = {Cursor(heads("")),
+                      Cursor(kind.fingerprint.empty() ? &kNone : heads(kind.fingerprint)),
+                      Cursor(heads(LineOfModel(kind.model)))};
   while (true) {
-    int best = -1;
-    for (int i = 0; i < 3; ++i) {
-      if (next[i] == from[i]->end()) continue;
-      if (best < 0 || next[i]->first < next[best]->first) best = i;
+    Cursor* best = nullptr;
+    for (Cursor& cursor : cursors) {
+      if (cursor.Peek() == nullptr) continue;
+      if (best == nullptr || cursor.Peek()->first < best->Peek()->first) best = &cursor;
     }
-    if (best < 0) return nullptr;
-    Sequence* sequence = (next[best]++)->second;
-    if (accepts(*sequence)) return sequence;
+    if (best == nullptr) return nullptr;
+    Sequence* sequence = best->Peek()->second;
+    switch (judge(*sequence)) {
+      case Verdict::kTake:
+        return sequence;
+      case Verdict::kPass:
+        best->Advance();
+        break;
+      case Verdict::kStop:
+        return nullptr;
+    }
   }
 }
 
@@ -114,9 +213,17 @@ WaitTimes WaitQueue::ClockOf(const Line& line, TimeUs now) {
   return clock_us;
 }
 
+WaitTimes WaitQueue::ClockOf(const Line& line, const TenantEntries& of, TimeUs now) {
+  WaitTimes clock_us = of.held ? of.held_clock_us : ClockOf(line, now);
+  for (size_t i = 0; i < kWaitLimits; ++i) clock_us[i] += of.offset_us[i];
+  if (of.held) clock_us[static_cast<size_t>(WaitLimit::kTenantRunning)] += now - of.held_us;
+  return clock_us;
+}
+
 WaitTimes WaitQueue::WaitedUs(const Sequence& sequence, TimeUs now) const {
   const auto& waiting = std::get<WaitingState>(sequence.state);
-  WaitTimes waited_us = ClockOf(lines_.at(waiting.line), now);
+  const Line& line = lines_.at(waiting.line);
+  WaitTimes waited_us = ClockOf(line, line.tenants.at(sequence.session->record.key.tenant), now);
   for (size_t i = 0; i < kWaitLimits; ++i) waited_us[i] -= waiting.clock_us[i];
   return waited_us;
 }
@@ -125,7 +232,7 @@ void WaitQueue::NoteLimits(const std::vector<GroupLimit>& groups, TimeUs now) {
   // Of several groups that serve a line, the one that can take a sequence soonest counts.
   constexpr WaitLimit kSoonest[] = {WaitLimit::kOther, WaitLimit::kSlots, WaitLimit::kBlocks};
   for (auto& [name, line] : lines_) {
-    if (line.entries.empty()) continue;
+    if (line.tenants.empty()) continue;
     line.clock_us = ClockOf(line, now);
     line.noted_us = now;
     line.limit = WaitLimit::kNoGroup;
@@ -146,7 +253,10 @@ void WaitQueue::NoteLimits(const std::vector<GroupLimit>& groups, TimeUs now) {
 std::array<int32_t, kWaitLimits> WaitQueue::CountByLimit() const {
   std::array<int32_t, kWaitLimits> counts = {};
   for (const auto& [name, line] : lines_) {
-    counts[static_cast<size_t>(line.limit)] += static_cast<int32_t>(line.entries.size());
+    for (const auto& [tenant, of] : line.tenants) {
+      const WaitLimit limit = of.held ? WaitLimit::kTenantRunning : line.limit;
+      counts[static_cast<size_t>(limit)] += static_cast<int32_t>(of.entries.size());
+    }
   }
   return counts;
 }
@@ -168,36 +278,36 @@ void WaitQueue::GroupDown(const Kind& kind, TimeUs now) {
   --groups_;
   if (--line->second.groups == 0) {
     line->second.give_up_us = now + wait_us_;
-    if (line->second.entries.empty()) lines_.erase(line);
+    if (line->second.tenants.empty()) lines_.erase(line);
   }
   Forget(kind.model);
   SetEnds(now);
 }
 
 std::vector<Sequence*> WaitQueue::Expire(TimeUs now) {
-  std::map<std::string, Entries> moved;  // By model.
+  std::map<std::string, std::vector<Sequence*>> moved;  // By model.
   for (auto line = lines_.begin(); line != lines_.end();) {
     const bool give_up = !line->second.model.empty() && line->second.give_up_us != 0 &&
                          line->second.give_up_us <= now;
     if (give_up) {
-      for (const auto& [order, sequence] : line->second.entries) {
-        sequence->stamps.Waited(WaitedUs(*sequence, now));
+      for (const auto& [tenant, of] : line->second.tenants) {
+        for (const auto& [order, sequence] : of.entries) {
+          sequence->stamps.Waited(WaitedUs(*sequence, now));
+          moved[line->second.model].push_back(sequence);
+        }
       }
-      moved[line->second.model].merge(line->second.entries);
     }
     line = give_up ? lines_.erase(line) : std::next(line);
   }
-  for (auto& [model, entries] : moved) {
-    if (entries.empty()) continue;
+  for (auto& [model, sequences] : moved) {
     const std::string name = LineOfModel(model);
     Line& line = lines_[name];
     line.model = model;
-    for (const auto& [order, sequence] : entries) {
+    for (Sequence* sequence : sequences) {
       auto& waiting = std::get<WaitingState>(sequence->state);
       waiting.line = name;
-      waiting.clock_us = ClockOf(line, now);
+      waiting.clock_us = ClockOf(line, Insert(line, waiting.order, *sequence, now), now);
     }
-    line.entries.merge(entries);
   }
   std::vector<Sequence*> over;
   // Every event comes here, so the sequences are visited only if a model's time is over.
@@ -226,7 +336,9 @@ TimeUs WaitQueue::NextTimeUs() const {
 
 void WaitQueue::ForEach(const std::function<void(Sequence&)>& visit) const {
   for (const auto& [name, line] : lines_) {
-    for (const auto& [order, sequence] : line.entries) visit(*sequence);
+    for (const auto& [tenant, of] : line.tenants) {
+      for (const auto& [order, sequence] : of.entries) visit(*sequence);
+    }
   }
 }
 

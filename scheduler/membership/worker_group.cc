@@ -29,6 +29,7 @@ absl::Status WorkerGroups::CheckFacts(const Hello& hello) const {
       {"limits.step_tokens", {facts.limits.step_tokens, 1}},
       {"limits.vocab", {facts.limits.vocab, 1}},
       {"limits.mixed_step_tokens", {facts.limits.mixed_step_tokens, 0}},
+      {"limits.draft_max", {facts.limits.draft_max, 0}},
   };
   for (const auto& [field, value] : least) {
     if (value.first < value.second) {
@@ -42,6 +43,13 @@ absl::Status WorkerGroups::CheckFacts(const Hello& hello) const {
   }
   for (const auto& [peer, other] : workers_) {
     const WorkerFacts& there = *other.hello.worker;
+    if (facts.proposer != there.proposer) {
+      return FailedPrecondition(
+          "worker {} on {} speculates by '{}', but this cluster's workers by '{}' (empty: not at "
+          "all); the ranks of a group must propose alike, so start all workers with the same "
+          "--speculative-config",
+          hello.process_id, facts.host, facts.proposer, there.proposer);
+    }
     if (facts.weights_digest == there.weights_digest &&
         hello.config_digest == other.hello.config_digest &&
         facts.limits.block_tokens == there.limits.block_tokens &&

@@ -136,6 +136,8 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
     seat.limits.step_tokens = std::min(seat.limits.step_tokens, limits.step_tokens);
     seat.limits.mixed_step_tokens =
         std::min(seat.limits.mixed_step_tokens, limits.mixed_step_tokens);
+    seat.limits.host_blocks = std::min(seat.limits.host_blocks, limits.host_blocks);
+    seat.limits.draft_max = std::min(seat.limits.draft_max, limits.draft_max);
   }
   seat.blocks = seat.limits.pool_blocks;
   group.shape = seat.shape();
@@ -149,7 +151,9 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
                   .plans_in_flight = seat.pp + 1,
                   .mixed_step_tokens = seat.limits.mixed_step_tokens,
                   .lanes = seat.pp,
-                  .protocol = kProtocolMax};
+                  .protocol = kProtocolMax,
+                  .host_blocks = seat.limits.host_blocks,
+                  .draft_max = seat.limits.draft_max};
   for (const PeerId control : controls) {
     Worker& worker = workers_.at(control);
     group.limits.protocol = std::min(group.limits.protocol, CommonProtocol(worker.hello));
@@ -159,6 +163,7 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
     group.ranks.push_back({control, std::nullopt, false, 0, StepId{0}});
     out->messages.emplace_back(control, seat);
   }
+  if (group.limits.protocol < kProtocol2) group.limits.draft_max = group.limits.host_blocks = 0;
   groups_.emplace(id, std::move(group));
   ++stats_.groups_formed_total;
 }

@@ -14,6 +14,43 @@ namespace pb = recording::v1;
 
 namespace {
 
+void ToWire(const TenantLimits& from, pb::TenantLimits* to) {
+  to->set_weight(from.weight);
+  to->set_running_max(from.running_max);
+  to->set_queued_max(from.queued_max);
+  to->set_queued_tokens_max(from.queued_tokens_max);
+  to->set_tokens_per_minute(from.tokens_per_minute);
+}
+
+absl::StatusOr<TenantLimits> LimitsFromWire(const pb::TenantLimits& from) {
+  const TenantLimits to{.weight = from.weight(),
+                        .running_max = from.running_max(),
+                        .queued_max = from.queued_max(),
+                        .queued_tokens_max = from.queued_tokens_max(),
+                        .tokens_per_minute = from.tokens_per_minute()};
+  const bool right = to.weight >= 1 && to.weight <= kTenantWeightMax && to.running_max >= 0 &&
+                     to.running_max <= kTenantRequestsMax && to.queued_max >= 0 &&
+                     to.queued_max <= kTenantRequestsMax && to.queued_tokens_max >= 0 &&
+                     to.queued_tokens_max <= kTenantTokensMax && to.tokens_per_minute >= 0 &&
+                     to.tokens_per_minute <= kTenantTokensMax;
+  if (!right) return Invalid("TenantsChanged: a limit is outside of its range");
+  return to;
+}
+
+absl::StatusOr<Event> TenantsFromWire(const pb::TenantsChanged& from) {
+  TenantTable table{.prefill_cost = from.prefill_cost(), .decode_cost = from.decode_cost()};
+  for (const int32_t cost : {table.prefill_cost, table.decode_cost}) {
+    if (cost < 1 || cost > kTokenCostMax) {
+      return Invalid("TenantsChanged: a cost of {}, not 1 to {}", cost, kTokenCostMax);
+    }
+  }
+  FATHOM_ASSIGN_OR_RETURN(table.defaults, LimitsFromWire(from.defaults()));
+  for (const auto& [name, limits] : from.tenants()) {
+    FATHOM_ASSIGN_OR_RETURN(table.tenants[name], LimitsFromWire(limits));
+  }
+  return TenantsChanged{std::move(table)};
+}
+
 struct EventWriter {
   pb::Event* to;
 
@@ -44,6 +81,8 @@ struct EventWriter {
     limits->set_mixed_step_tokens(event.limits.mixed_step_tokens);
     limits->set_lanes(event.limits.lanes);
     limits->set_protocol(event.limits.protocol);
+    limits->set_host_blocks(event.limits.host_blocks);
+    limits->set_draft_max(event.limits.draft_max);
     up->set_fingerprint(event.fingerprint);
     ToWire(event.kind, up->mutable_kind());
   }
@@ -59,6 +98,15 @@ struct EventWriter {
   void operator()(const GroupDrain& event) const {
     to->mutable_group_drain()->set_group(event.group.value);
     to->mutable_group_drain()->set_epoch(event.epoch.value);
+  }
+  void operator()(const TenantsChanged& event) const {
+    pb::TenantsChanged* changed = to->mutable_tenants_changed();
+    changed->set_prefill_cost(event.table.prefill_cost);
+    changed->set_decode_cost(event.table.decode_cost);
+    ToWire(event.table.defaults, changed->mutable_defaults());
+    for (const auto& [name, limits] : event.table.tenants) {
+      ToWire(limits, &(*changed->mutable_tenants())[name]);
+    }
   }
 };
 
@@ -93,7 +141,9 @@ absl::StatusOr<Event> GroupUpFromWire(const pb::GroupUp& from) {
                .plans_in_flight = from.limits().plans_in_flight(),
                .mixed_step_tokens = from.limits().mixed_step_tokens(),
                .lanes = std::max(from.limits().lanes(), 1),
-               .protocol = std::max(from.limits().protocol(), kProtocolMin)};
+               .protocol = std::max(from.limits().protocol(), kProtocolMin),
+               .host_blocks = std::max(from.limits().host_blocks(), 0),
+               .draft_max = from.limits().draft_max()};
   if (up.limits.blocks < 1 || up.limits.block_tokens < 1 || up.limits.slots < 1 ||
       up.limits.step_tokens < 1 || up.limits.plans_in_flight < 1) {
     return Invalid(
@@ -132,6 +182,8 @@ absl::StatusOr<Event> EventFromWire(pb::Event&& from) {
       return Tick{};
     case pb::Event::kGroupDrain:
       return GroupDrain{GroupId{from.group_drain().group()}, EpochId{from.group_drain().epoch()}};
+    case pb::Event::kTenantsChanged:
+      return TenantsFromWire(from.tenants_changed());
     case pb::Event::WHAT_NOT_SET:
       break;
   }

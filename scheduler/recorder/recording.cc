@@ -61,6 +61,9 @@ void OptionsToWire(const CoreOptions& from, pb::CoreOptions* to) {
   to->set_model_wait_us(from.model_wait_us);
   to->set_run_ahead_max(from.run_ahead_max);
   to->set_sequences_max(from.sequences_max);
+  to->set_prefix_caching(from.prefix_caching);
+  to->set_prefixes_across_tenants(from.prefixes_across_tenants);
+  to->set_overtakes_max(from.overtakes_max);
 }
 
 CoreOptions OptionsFromWire(const pb::CoreOptions& from) {
@@ -72,14 +75,17 @@ CoreOptions OptionsFromWire(const pb::CoreOptions& from) {
           .router_grace_us = from.router_grace_us(),
           .model_wait_us = from.model_wait_us(),
           .run_ahead_max = from.run_ahead_max(),
-          .sequences_max = from.sequences_max()};
+          .sequences_max = from.sequences_max(),
+          .prefix_caching = from.prefix_caching(),
+          .prefixes_across_tenants = from.prefixes_across_tenants(),
+          .overtakes_max = from.overtakes_max()};
 }
 
 }  // namespace
 
 const char* EventName(size_t kind) {
-  constexpr const char* kNames[] = {"Submit",  "Suspend",   "Close",    "RouterLost",
-                                    "GroupUp", "GroupLost", "StepDone", "Tick"};
+  constexpr const char* kNames[] = {"Submit",    "Suspend",  "Close", "RouterLost",    "GroupUp",
+                                    "GroupLost", "StepDone", "Tick",  "TenantsChanged"};
   static_assert(std::size(kNames) == std::variant_size_v<Event>);
   return kNames[kind];
 }

@@ -34,6 +34,7 @@ struct WaitingState {
   OrderKey order;
   bool first_time = false;  // Counts against the queue's limits.
   WaitTimes clock_us = {};  // The clock of the line when this wait began (WaitQueue).
+  int32_t overtakes = 0;    // Sequences that were admitted before it because it waits for blocks.
 };
 
 // In a slot of a group.
@@ -48,6 +49,12 @@ struct RunningState {
   int32_t sent_tokens = 0;      // How many of these were sent in admits.
   int32_t planned_tokens = 0;   // In the blocks once every plan sent so far is done.
   int32_t reused_tokens = 0;    // How many of these were in the blocks at admission.
+  // How many of these a sample showed to be finite, because its row attends to all of them. Only
+  // such tokens enter the prefix index.
+  int32_t clean_tokens = 0;
+  int32_t indexed_blocks = 0;   // The first blocks that the prefix index has; the entry of the last
+  BlockId indexed_at;           // of them is that of block `indexed_at` while this is its serial
+  uint64_t indexed_serial = 0;  // number.
   int32_t next_position = 0;    // Position of the token that the next sampling row gives.
   StepId sampled_in;            // Step of the last sampling row; meaningful once decoding().
   // Decode steps that may be planned before the result of the step that feeds them is known, beyond
@@ -55,6 +62,14 @@ struct RunningState {
   int32_t run_ahead = 0;
 
   bool decoding() const { return planned_tokens >= known_tokens; }
+};
+
+// The KV of a waiting sequence in the swap space of a group.
+struct SwappedKv {
+  GroupId group;
+  std::vector<BlockId> blocks;  // Of the swap space, in the order of the tokens.
+  int32_t tokens = 0;           // The KV of so many first tokens is in the blocks.
+  StepId settled_at;            // The first step that was planned after the swap.
 };
 
 // In no slot and in no queue. The record is kept.
@@ -70,15 +85,34 @@ using SequenceState = std::variant<SuspendedState, WaitingState, RunningState, F
 
 struct Session;
 
+// Hashes of a sequence's full blocks, as the prefix index takes them. Only a cache of them.
+struct BlockHashes {
+  int32_t block_tokens = 0;  // Groups may have blocks of different sizes.
+  std::vector<uint64_t> hashes;
+};
+
 struct Sequence {
   Session* session = nullptr;
   int32_t index = 0;    // In session->record.sequences.
   uint64_t number = 0;  // Unique in the core's life.
   SequenceState state;
-  bool seated_before = false;  // Had a slot, here or under another leader.
+  std::optional<SwappedKv> swapped;  // Only while it waits.
+  bool seated_before = false;        // Had a slot, here or under another leader.
+  int32_t preemptions = 0;           // Times that it lost its slot because blocks ran out.
+  // ---- Whether it ends the workers that compute it (scheduler/core/poison.cc).
+  // Groups that were lost with a step of it in flight, since its last progress.
+  int32_t deaths = 0;
+  int32_t furthest_tokens = 0;  // The furthest end of a chunk of its prefills that was computed.
+  // ---- Speculative decoding.
+  int32_t drafted_tokens = 0;  // As in Usage; counted here, not under earlier leaders.
+  int32_t accepted_draft_tokens = 0;
+  // ---- The prefix cache.
+  int32_t cached_tokens = 0;  // Of the prompt: in the KV cache when it first got a slot here.
+  mutable BlockHashes block_hashes;
   Stamps stamps;
 
   bool finished() const { return std::holds_alternative<FinishedState>(state); }
+  bool suspect() const { return deaths >= 2; }
   bool suspended() const { return std::holds_alternative<SuspendedState>(state); }
   RunningState* running() { return std::get_if<RunningState>(&state); }
   const RunningState* running() const { return std::get_if<RunningState>(&state); }

@@ -178,7 +178,8 @@ int64_t SessionTable::BytesOf(const Record& record, const std::string& router_bl
   int64_t bytes = kSessionBytes + (record.request.sequences - 1) * kSequenceBytes +
                   static_cast<int64_t>(router_blob.size()) +
                   static_cast<int64_t>(2 * record.key.tenant.size()) +
-                  static_cast<int64_t>(2 * record.key.request_id.size());
+                  static_cast<int64_t>(2 * record.key.request_id.size()) +
+                  static_cast<int64_t>(record.cache.salt.size());
   bytes +=
       static_cast<int64_t>(sizeof(TokenId) * (record.prompt_ids.size() + stop.end_token_ids.size() +
                                               stop.stop_token_ids.size() +

@@ -145,6 +145,9 @@ void Sessions::Finish(Sequence& sequence, FinishReason reason) {
   state.finish.reason = reason;
   state.finish.usage.prompt_tokens = sequence.session->prompt_tokens();
   state.finish.usage.completion_tokens = static_cast<int32_t>(sequence.record().ids.size());
+  state.finish.usage.drafted_tokens = sequence.drafted_tokens;
+  state.finish.usage.accepted_draft_tokens = sequence.accepted_draft_tokens;
+  state.finish.usage.cached_tokens = sequence.cached_tokens;
   ++counters_.finished_total;
   End(sequence, std::move(state));
 }
@@ -217,6 +220,7 @@ void Sessions::MarkDirty(Session& session) {
 }
 
 void Sessions::Deliver() {
+  actions_.frames.reserve(actions_.frames.size() + dirty_.size());
   for (uint64_t number : std::exchange(dirty_, {})) {
     Session* session = table_.Find(number);
     if (session == nullptr) continue;

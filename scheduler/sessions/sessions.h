@@ -24,9 +24,16 @@ namespace fathom::scheduler {
 class Batching {
  public:
   virtual ~Batching() = default;
-  // Whether a request that was never accepted can be accepted: a group has the size for it, and the
-  // queue has room.
-  virtual absl::Status CheckNew(const Record& record) = 0;
+  // Whether a request that was never accepted can be accepted: a group has the size for it, the
+  // limits have room, and its deadline (0: none) can be met.
+  virtual absl::Status CheckNew(const Record& record, int64_t deadline_us) = 0;
+  // A request that CheckNew had no error for is accepted.
+  virtual void Accepted(const SessionKey& key) = 0;
+  // A Submit is refused with this error.
+  virtual void CountRefused(const absl::Status& status) = 0;
+  // How many of the sequence's first tokens a group would take from its blocks if it were admitted
+  // now.
+  virtual int32_t CachedTokens(const Sequence& sequence) const = 0;
   // From suspended to waiting.
   virtual void Enqueue(Sequence& sequence) = 0;
   // From waiting or running to suspended: frees its place in the queue, or its slot and its

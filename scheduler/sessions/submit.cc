@@ -58,6 +58,7 @@ void Sessions::On(Routed<Submit> event) {
   if (!status.ok()) return Refuse(event, status);
   const size_t prompt_logprobs_known = submit.record->prompt_logprobs.size();
   if (session == nullptr) {
+    batching_.Accepted(submit.key);
     session = &Create(&submit);
   } else {
     AdoptLonger(*session, *std::move(submit.record));
@@ -67,6 +68,7 @@ void Sessions::On(Routed<Submit> event) {
 
 void Sessions::Refuse(const Routed<Submit>& event, const absl::Status& status) {
   ++counters_.refused_total;
+  batching_.CountRefused(status);
   actions_.refused.push_back({event.router, {event.message.attempt, status}});
 }
 
@@ -74,7 +76,7 @@ absl::Status Sessions::CheckNew(const Submit& submit) {
   const Record& record = *submit.record;
   // A request that was accepted before did fit a group then. It is not refused: it waits for such a
   // group, as it does while that group is replaced.
-  if (!submit.replay) FATHOM_RETURN_IF_ERROR(batching_.CheckNew(record));
+  if (!submit.replay) FATHOM_RETURN_IF_ERROR(batching_.CheckNew(record, submit.deadline_us));
   const int64_t bytes = SessionTable::BytesOf(record, submit.router_blob);
   while (table_.total_bytes() + bytes > options_.session_memory_bytes_max) {
     Session* oldest = table_.OldestKept();
@@ -154,6 +156,9 @@ void Sessions::Accept(Session& session, const Routed<Submit>& event, size_t prom
   if (!submit.record) {
     accepted.record = session.record;
     accepted.router_blob = session.router_blob;
+  } else if (!submit.replay && !session.finished()) {
+    accepted.cached_tokens =
+        std::min(batching_.CachedTokens(session.sequences.front()), session.prompt_tokens());
   }
   actions_.accepted.push_back({event.router, std::move(accepted)});
 

@@ -42,6 +42,7 @@ Record MakeRecord() {
   record.request.stop.max_tokens = 4;
   record.sequences = {{.ids = {9, 8}, .logprobs = {}, .finish = FinishReason::kLength}};
   record.sequences[0].fingerprints = {{0, "print", {"model", "float32", "cpu", 1, 2}}};
+  record.cache = {.skip = true, .salt = "salt"};
   return record;
 }
 
@@ -71,7 +72,9 @@ Hello MakeHello() {
                   .machine = "machine",
                   .shared_memory = "shm",
                   .startup = {{StartPhase::kProcess, 5, 0}, {StartPhase::kWeights, 9, 1 << 20}},
-                  .age_us = 10};
+                  .age_us = 10,
+                  .proposer = "ngram of 2 to 4 tokens"};
+  hello.worker->limits.draft_max = 4;
   return hello;
 }
 

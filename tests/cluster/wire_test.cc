@@ -65,6 +65,7 @@ class Random {
   Record MakeRecord() {
     Record value{{Text(), Text()}, Text(), MakeRequest(), U64(), Ints(), {}, {}};
     if (Coin()) value.prompt_logprobs = Logprobs(static_cast<size_t>(Int(4)));
+    if (Coin()) value.priority = Int(9) - 4;
     for (int32_t i = 0; Coin() && i < value.request.sequences; ++i) {
       value.sequences.resize(value.request.sequences);
       value.sequences[i].ids = Ints();
@@ -81,7 +82,8 @@ class Random {
   StepPlan MakePlan() {
     StepPlan value{TermId{U64()}, EpochId{U64()}, StepId{U64()}, {}, {}, {}, {}, {}};
     for (int32_t i = Int(4); i > 0; --i) {
-      value.copies.push_back({CopyOperation::kInPool, BlockId{Int(1000)}, BlockId{Int(1000)}});
+      value.copies.push_back(
+          {static_cast<CopyOperation>(Int(2)), BlockId{Int(1000)}, BlockId{Int(1000)}});
     }
     for (int32_t i = Int(4); i > 0; --i) value.releases.push_back(SlotId{Int(1000)});
     for (int32_t i = Int(4); i > 0; --i) {
@@ -93,7 +95,7 @@ class Random {
     }
     for (int32_t i = Int(8); i > 0; --i) {
       Chunk chunk{SlotId{Int(100)}, 1 + Int(1000), Coin()};
-      if (Coin()) chunk.work = DecodeRow{StepId{U64()}};
+      if (Coin()) chunk.work = DecodeRow{StepId{U64()}, Int(kDraftsMax + 1)};
       value.chunks.push_back(chunk);
     }
     return value;
@@ -107,6 +109,7 @@ class Random {
       ResultRow row{Int(100), Int(4), Int(1000), Ints(), {}, {}, static_cast<RowFault>(Int(4))};
       if (Coin()) row.logprobs = Logprobs(row.ids.size());
       if (Coin()) row.prompt_logprobs = Prompt();
+      if (Coin()) row.drafted = Int(kDraftsMax + 1);
       if (Coin()) row.fault_detail = "layer " + std::to_string(Int(60));
       value.rows.push_back(std::move(row));
     }
@@ -205,8 +208,8 @@ TEST(Wire, RefusesWhatAPeerGotWrong) {
   ExpectRefused(record, "Record.sequences");
 
   pb::StepPlan plan;
-  plan.add_copies()->set_kind(pb::COPY_KIND_SWAP_OUT);
-  ExpectRefused(plan, "COPY_KIND_SWAP_OUT");
+  plan.add_copies()->set_kind(static_cast<pb::CopyKind>(9));
+  ExpectRefused(plan, "BlockCopy.kind");
   plan.clear_copies();
   pb::Chunk* chunk = plan.add_chunks();
   ExpectRefused(plan, "Chunk.arithmetic");
@@ -225,8 +228,6 @@ TEST(Wire, RefusesWhatAPeerGotWrong) {
   admit->set_grammar_digest("digest");
   ExpectRefused(plan, "Admit.grammar_digest");
   plan.clear_admits();
-  chunk->mutable_decode()->set_draft_max(1);
-  ExpectRefused(plan, "Decode.draft_max");
   plan.clear_chunks();
   plan.add_extends()->set_block_kind(static_cast<pb::BlockKind>(7));
   ExpectRefused(plan, "Extend.block_kind");

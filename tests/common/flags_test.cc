@@ -85,7 +85,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Refusal{{"--num-gpu", "2"}, "use -tp N"},
                     Refusal{{"--disable-kv-cache"}, "quadratic"},
                     Refusal{{"--quantization", "fp8"}, "bf16, fp16 or fp32"},
-                    Refusal{{"--enable-prefix-caching"}, "no prefix cache yet"},
+                    Refusal{{"--enable-prefix-caching"}, "give it to fathom-scheduler"},
                     Refusal{{"--seed", "0"}, "belongs to the request"},
                     Refusal{{"--max-num-seqs", "0"},
                             "--max-num-seqs: 0 is out of range; give a number from 1 to 4096"},

@@ -9,6 +9,7 @@ import threading
 import time
 
 from gpu_host import ROOT, Clocks, Failed, Serve, last_lines, plain_environment, python, wait_until
+import gpu_prefix
 import gpu_rows
 import gpu_sanitizer
 
@@ -124,6 +125,45 @@ def equalities(host, label=""):
             host.check(f"equalities {name}{label}", 0, 1, [f"ended with {code}: {last_lines(text)}"])
         else:
             host.check(f"equalities {name}{label}", found["passed"], found["total"], found["failed"])
+
+
+def swap(host):
+    """Preempted sequences at the 7B shape with dummy weights: equal tokens by swapping and by computing again, and the times of both."""
+    shape = host.shapes["7b"]
+    text, code = host.run([python(), HERE / "swap.py", "--device", host.options.device, "--model", SHAPE_FILES["7b"],
+                           "--token-bytes", shape.kv_bytes, "--serve=--load-format=dummy",
+                           *[f"--serve={word}" for word in host.options.serve]], 900, check=False)
+    found = gpu_rows.last_json(text)
+    if found is None:
+        host.check("swap 7b", 0, 1, [f"ended with {code}: {last_lines(text)}"])
+        return
+    host.check("swap 7b", found["passed"], found["total"], found["failed"])
+    for length, ways in found["replay"].items():
+        host.measurements.append({"program": "swap.py", "id": f"replay_7b_{length}", **ways})
+        host.say(f"  {length:>6} tokens: replay by swapping {ways['swap']['replay_ms']} ms, computed again {ways['again']['replay_ms']} ms")
+
+
+def spec(host):
+    """Speculative decoding: equal answers at fathom-tiny (ngram and the bundled draft model) and, with dummy weights, at the shapes of
+    --shapes (ngram); then the speed at the 7B shape with a fixed pattern of acceptance, which dummy weights cannot give."""
+    for name in ["tiny", *host.options.shapes]:
+        tiny = name == "tiny"
+        model = ROOT / "models/fathom-tiny" if tiny else SHAPE_FILES[name]
+        serve = [f"--serve={word}" for word in [*([] if tiny else ["--load-format=dummy"]), *host.options.serve]]
+        draft = ["--draft", ROOT / "models/fathom-tiny-draft"] if tiny else []
+        text, code = host.run([python(), HERE / "speculation.py", "--device", host.options.device, "--model", model, *draft, *serve], 900,
+                              check=False)
+        found = gpu_rows.last_json(text)
+        if found is None:
+            host.check(f"speculation {name}", 0, 1, [f"ended with {code}: {last_lines(text)}"])
+        else:
+            host.check(f"speculation {name}", found["passed"], found["total"], found["failed"])
+    if (host.gpu / "speculation_speed").exists():
+        with Clocks(host, "speculation_speed"):
+            text, _ = host.run([host.gpu / "speculation_speed", SHAPE_FILES["7b"]], 300)
+        for one in gpu_rows.json_lines(text):
+            host.measurements.append({"program": "speculation_speed", **one})
+            host.say(f"  {one['id']:<56} {gpu_rows.number(one['value']):>10} {one['unit']}")
 
 
 # -tp x -pp.
@@ -477,13 +517,14 @@ def table(host):
 # name -> (function, its time limit in seconds, whether it needs the limits of the card).
 PARTS = {
     "limits": (limits, 240, False), "tests": (tests, 590, False), "sanitizer": (sanitizer, 590, False), "goldens": (goldens, 400, False),
-    "equalities": (equalities, 590, False), "faults": (faults, 300, False), "ranks": (ranks, 1500, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
+    "equalities": (equalities, 590, False), "spec": (spec, 590, False), "faults": (faults, 300, False), "ranks": (ranks, 1500, False),
+    "swap": (swap, 900, False), "bench": (bench, 500, True), "perf-7b": (perf_7b, 400, True),
     "perf-7b-quick": (perf_7b_quick, 240, True), "ttft-7b": (ttft_7b, 100, True), "perf-13b": (perf_13b, 200, True), "perf-33b": (perf_33b, 300, True),
     "perf-33b-quick": (perf_33b_quick, 200, True),
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),
     "peer-transformers": (peer_transformers, 500, True), "peer-attention": (peer_attention, 400, True),
     "canonical-cost": (canonical_cost, 500, True), "fault-flag-cost": (fault_flag_cost, 400, False),
-    "before-after": (before_after, 400, False), "power": (power, 200, False),
+    "before-after": (before_after, 400, False), "prefix": (gpu_prefix.prefix, 590, False), "power": (power, 200, False),
     "table": (table, 1, False),
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <vector>
 
@@ -54,11 +55,14 @@ TEST(CudaStepLayout, TheMostBytesAreEnoughForAnyStep) {
     limits.slots = draw(1, 300);
     limits.step_tokens = draw(limits.slots, 4096);
     limits.context_tokens = draw(2, 20000);
+    limits.draft_max = turn % 2 == 0 ? 0 : draw(1, 16);
     CudaStepShape shape;
-    shape.chunks = draw(0, limits.slots);
-    const int32_t decodes = draw(0, limits.slots - shape.chunks);
+    shape.chunks = std::min(draw(0, limits.slots), limits.step_tokens / 2);
+    // Each slot without a chunk has a row, and rows of drafts as far as the step has room.
+    const int32_t decodes = std::min(draw(0, limits.slots - shape.chunks) * (1 + limits.draft_max),
+                                     limits.step_tokens - 2 * shape.chunks);
     const bool graph = shape.chunks == 0 && decodes > 0;
-    shape.decode_rows = graph ? RowBucket(decodes, limits.slots) : decodes;
+    shape.decode_rows = graph ? RowBucket(decodes, DecodeRowsMax(limits)) : decodes;
     shape.rows = graph ? shape.decode_rows : limits.step_tokens;
     shape.samples = shape.rows;
     const int32_t blocks = (limits.context_tokens + kCudaBlockTokens - 1) / kCudaBlockTokens;

@@ -119,6 +119,7 @@ const std::map<Field, Setter>& Setters() {
         [](double v, Case* c) {
           c->request.deadline_ms = static_cast<int64_t>(std::clamp(v, -1e15, 1e15));
         }}},
+      {Field::kPriority, {true, [](double v, Case* c) { c->request.priority = ToInt(v); }}},
       {Field::kPromptTokenId,
        {true,
         [](double v, Case* c) {

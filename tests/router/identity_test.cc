@@ -209,6 +209,8 @@ TEST(Identity, EveryFieldCounts) {
   repeated.params.request_id = "told";
   repeated.params.sampling.seed = 5;
   repeated.params.deadline_ms = 100;
+  repeated.params.priority = -3;
+  repeated.params.cache = {.enabled = false, .salt = "salt"};
   EXPECT_EQ(IdFromKey("t", "k", repeated), id);
 }
 

@@ -81,7 +81,8 @@ class CoreHarness {
             .slots = 8,
             .step_tokens = 16,
             .context_tokens = 128,
-            .plans_in_flight = 2};
+            .plans_in_flight = 2,
+            .protocol = kProtocol2};
   }
 
   static Routed<fathom::Submit> SubmitEvent(Record record, uint64_t attempt,

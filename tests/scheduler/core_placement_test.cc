@@ -48,10 +48,15 @@ class PlacementTest : public testing::Test {
     }
   }
 
+  Sequence* Next(const Group& group, int32_t lane, int32_t overtakes_max = 0) {
+    return placement_.NextFor(group, lane, overtakes_max, 0).sequence;
+  }
+
   SessionTable sessions_;
   WaitQueue queue_{1'000'000};
   Groups groups_;
-  Placement placement_{groups_, queue_};
+  const SequencePrefixes prefixes_{{}};
+  Placement placement_{groups_, queue_, prefixes_};
   int made_ = 0;
 };
 
@@ -66,23 +71,39 @@ TEST_F(PlacementTest, TheGroupWithTheFewestSequencesChoosesFirst) {
 TEST_F(PlacementTest, TheFirstThatFitsIsTakenOrNone) {
   Group& small = Add(0, 3);  // 8 tokens.
   Group& large = Add(1, 9);  // 32 tokens.
-  EXPECT_EQ(placement_.NextFor(small, 0), nullptr);
+  EXPECT_EQ(Next(small, 0), nullptr);
   Sequence& longer = Wait(20);
   Sequence& shorter = Wait(8);
-  EXPECT_EQ(placement_.NextFor(large, 0), &longer);
-  EXPECT_EQ(placement_.NextFor(small, 0), &shorter);  // It has not the size for the first one.
+  EXPECT_EQ(Next(large, 0), &longer);
+  EXPECT_EQ(Next(small, 0), &shorter);  // It has not the size for the first one.
   // Without room for the first one the next one does not overtake it.
   ASSERT_TRUE(large.kv.Reserve(16).has_value());
-  EXPECT_EQ(placement_.NextFor(large, 0), nullptr);
+  EXPECT_EQ(Next(large, 0), nullptr);
   small.free_slots.clear();
-  EXPECT_EQ(placement_.NextFor(small, 0), nullptr);
+  EXPECT_EQ(Next(small, 0), nullptr);
+}
+
+TEST_F(PlacementTest, SequencesWithoutRoomAreOvertakenSoOftenOnly) {
+  Group& group = Add(0, 9);
+  Sequence& lengthy = Wait(28);
+  Sequence& broad = Wait(24);
+  Sequence& brief = Wait(4);
+  ASSERT_TRUE(group.kv.Reserve(16).has_value());
+  Placement::Choice choice = placement_.NextFor(group, 0, 3, 0);
+  EXPECT_EQ(choice.sequence, &brief);
+  EXPECT_EQ(choice.overtaken, (std::vector<Sequence*>{&lengthy, &broad}));
+  std::get<WaitingState>(broad.state).overtakes = 3;
+  EXPECT_EQ(Next(group, 0, 3), nullptr);
+  EXPECT_EQ(Next(group, 0, 4), &brief);
+  lengthy.seated_before = true;  // What was preempted is not overtaken.
+  EXPECT_EQ(Next(group, 0, 100), nullptr);
 }
 
 TEST_F(PlacementTest, TokensOfOneKindStayWithIt) {
   Group &a = Add(0, 9, "a"), &b = Add(1, 9, "b");
   Sequence& of_b = Wait(4, "b");
-  EXPECT_EQ(placement_.NextFor(a, 0), nullptr);
-  EXPECT_EQ(placement_.NextFor(b, 0), &of_b);
+  EXPECT_EQ(Next(a, 0), nullptr);
+  EXPECT_EQ(Next(b, 0), &of_b);
 }
 
 TEST_F(PlacementTest, ARequestFitsSomeGroupOrTheMessageSaysWhatWould) {

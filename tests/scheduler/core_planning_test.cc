@@ -350,7 +350,7 @@ TEST(CorePlanning, LimitsThatNoPlanCanKeepToAreRefused) {
 // A tenant whose requests say a large max_tokens and end early gets its share, because the policy
 // is charged what was computed.
 TEST(CorePlanning, FairShareChargesWhatWasComputed) {
-  CoreHarness harness({.policy = "fair-share"});
+  CoreHarness harness({.policy = "fair"});
   GroupLimits limits = CoreHarness::Limits();
   limits.slots = 1;
   harness.Up(limits);

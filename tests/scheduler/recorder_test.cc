@@ -77,7 +77,7 @@ class WorldRecorder final : public sim::WorldObserver {
 };
 
 TEST(Recorder, ASimulationReplayedDoesTheSame) {
-  for (const char* policy : {"fcfs", "fair-share"}) {
+  for (const char* policy : {"fcfs", "fair"}) {
     WorldRecorder recorder;
     sim::WorldOptions options;
     options.observer = &recorder;
@@ -123,9 +123,11 @@ std::vector<Event> EachKind() {
   limits.mixed_step_tokens = 5;
   limits.lanes = 2;
   limits.protocol = kProtocol2;
+  limits.draft_max = 3;
   StepResult result{.term = TermId{1}, .epoch = EpochId{1}, .step = StepId{0}, .collectives = 9};
-  result.rows = {{.row = 0, .sequence = 1, .position = 2, .ids = {4}, .logprobs = {{4, -0.5f}}},
-                 {.row = 1, .fault = RowFault::kNonFiniteLogits, .fault_detail = "layer 3"}};
+  result.rows = {
+      {.row = 0, .sequence = 1, .position = 2, .ids = {4}, .logprobs = {{4, -0.5f}}, .drafted = 2},
+      {.row = 1, .fault = RowFault::kNonFiniteLogits, .fault_detail = "layer 3"}};
   return {harness.UpEvent(limits),
           Routed<Submit>{kRouter, submit},
           Routed<Submit>{kRouter, {.attempt = AttemptId{8}, .key = {"", "b"}}},
@@ -134,7 +136,16 @@ std::vector<Event> EachKind() {
           StepDone{kGroup, result},
           Tick{},
           RouterLost{kOtherRouter},
-          GroupLost{kGroup, EpochId{1}}};
+          GroupLost{kGroup, EpochId{1}},
+          TenantsChanged{{.prefill_cost = 3,
+                          .decode_cost = 5,
+                          .defaults = {.weight = 7, .queued_max = 2},
+                          .tenants = {{"a",
+                                       {.weight = 2,
+                                        .running_max = 3,
+                                        .queued_max = 4,
+                                        .queued_tokens_max = 5,
+                                        .tokens_per_minute = 6}}}}}};
 }
 
 struct Small {
@@ -168,6 +179,7 @@ TEST(Recorder, EachKindOfEventComesBackAsItWas) {
   EXPECT_EQ(up.limits.mixed_step_tokens, 5);
   EXPECT_EQ(up.limits.lanes, 2);
   EXPECT_EQ(up.limits.protocol, kProtocol2);
+  EXPECT_EQ(up.limits.draft_max, 3);
   EXPECT_EQ(up.limits.blocks, CoreHarness::Limits().blocks);
   for (const size_t i : {1, 2}) {
     EXPECT_EQ(std::get<Routed<Submit>>(back.events[i].event).message,
@@ -181,10 +193,12 @@ TEST(Recorder, EachKindOfEventComesBackAsItWas) {
   EXPECT_EQ(std::get<StepDone>(back.events[5].event).result, std::get<StepDone>(events[5]).result);
   EXPECT_EQ(std::get<RouterLost>(back.events[7].event).router, kOtherRouter);
   EXPECT_EQ(std::get<GroupLost>(back.events[8].event).epoch, EpochId{1});
+  EXPECT_EQ(std::get<TenantsChanged>(back.events[9].event).table,
+            std::get<TenantsChanged>(events[9]).table);
 }
 
 TEST(Recorder, OptionsComeBackAsTheyWere) {
-  const CoreOptions options{.policy = "shortest-first",
+  const CoreOptions options{.policy = "shortest-prompt",
                             .waiting_requests_max = 1,
                             .waiting_tokens_max = 2,
                             .session_memory_bytes_max = 3,
@@ -192,7 +206,10 @@ TEST(Recorder, OptionsComeBackAsTheyWere) {
                             .router_grace_us = 5,
                             .model_wait_us = 6,
                             .run_ahead_max = 7,
-                            .sequences_max = 8};
+                            .sequences_max = 8,
+                            .prefix_caching = false,
+                            .prefixes_across_tenants = true,
+                            .overtakes_max = 9};
   const ReadBack back = ReadRecording(EncodeHeader({"the build", options}));
   ASSERT_TRUE(back.status.ok()) << ToString(back.status);
   EXPECT_EQ(back.header->build, "the build");
@@ -206,6 +223,9 @@ TEST(Recorder, OptionsComeBackAsTheyWere) {
   EXPECT_EQ(read.model_wait_us, 6);
   EXPECT_EQ(read.run_ahead_max, 7);
   EXPECT_EQ(read.sequences_max, 8);
+  EXPECT_EQ(read.overtakes_max, 9);
+  EXPECT_FALSE(read.prefix_caching);
+  EXPECT_TRUE(read.prefixes_across_tenants);
 }
 
 TEST(Recorder, AFileThatWasCutOffIsReadUpToItsLastWholeRecord) {

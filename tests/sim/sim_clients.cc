@@ -38,7 +38,22 @@ World::Spec World::MakeSpec(size_t index) {
   if (Chance(100)) request.output.prompt_logprobs = 0;
   spec.too_long = Chance(5);
   const uint64_t prompt = spec.too_long ? 200 : 1 + Draw(40);
-  for (uint64_t i = 0; i < prompt; ++i)
+  // Some prompts begin alike, and some continue an earlier answer, as the next turn of a chat does.
+  if (Chance(500)) {
+    const uint64_t text = Draw(4);
+    const uint64_t shared = std::min<uint64_t>(prompt, Draw(40));
+    for (uint64_t i = 0; i < shared; ++i)
+      record.prompt_ids.push_back(static_cast<TokenId>(Mix(text, i) % kVocab));
+  } else if (Chance(500) && !listeners_.empty()) {
+    const Record& earlier = listeners_[Draw(listeners_.size())].record;
+    record.prompt_ids = earlier.prompt_ids;
+    const std::vector<TokenId>& ids = earlier.sequences[0].ids;
+    record.prompt_ids.insert(record.prompt_ids.end(), ids.begin(), ids.end());
+    record.prompt_ids.resize(std::min<size_t>(record.prompt_ids.size(), prompt));
+  }
+  if (Chance(100)) record.cache.salt = "salt";
+  if (Chance(50)) record.cache.skip = true;
+  while (record.prompt_ids.size() < prompt)
     record.prompt_ids.push_back(static_cast<TokenId>(Draw(kVocab)));
   if (Chance(options_.close_permille)) spec.close_at = 1 + static_cast<int32_t>(Draw(20));
   if (options_.several_permille > 0 && Chance(options_.several_permille)) {
@@ -92,8 +107,8 @@ void World::Submit(size_t index, bool key_only) {
     submit.deadline_us = std::max<int64_t>(1, listener.deadline_at_us - now_);
   }
   Send(static_cast<uint64_t>(listener.router.value) * 2 + 1,
-       [this, term = term_, router = listener.router, submit = std::move(submit)] {
-         if (term == term_) Feed(scheduler::Routed<fathom::Submit>{router, submit});
+       [this, term = term_, router = listener.router, submit = std::move(submit)]() mutable {
+         if (term == term_) Feed(scheduler::Routed<fathom::Submit>{router, std::move(submit)});
        });
   if (listener.hang_up_at == 0u) {
     listener.hang_up_at.reset();
@@ -150,7 +165,8 @@ void World::OnRefused(const scheduler::Routed<Refused>& out) {
       if (!listeners_[index].attached && !listeners_[index].over) Submit(index, false);
     });
   } else if (refused.status.code() == absl::StatusCode::kResourceExhausted) {
-    Reattach(index, 500'000 + static_cast<TimeUs>(Draw(1'000'000)));
+    Reattach(index, options_.retry_us +
+                        static_cast<TimeUs>(Draw(2 * static_cast<uint64_t>(options_.retry_us))));
   } else {
     const bool too_long = specs_[listener->spec].too_long && reason == "CONTEXT_LENGTH_EXCEEDED";
     // Two clients continued with tokens of different kinds of groups; both cannot be right.

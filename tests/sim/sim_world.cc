@@ -61,14 +61,19 @@ void World::CheckEmpty() {
 
 // ---- Machinery
 
+void World::Push(TimeUs at_us, std::function<void()> run) {
+  queue_.push_back({at_us, next_order_++, std::move(run)});
+  std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
+}
+
 void World::After(TimeUs delay_us, std::function<void()> run) {
-  queue_.push({now_ + delay_us, next_order_++, std::move(run)});
+  Push(now_ + delay_us, std::move(run));
 }
 
 void World::Send(uint64_t lane, std::function<void()> run) {
   TimeUs& last_us = lane_us_[lane];
   last_us = std::max(last_us, now_ + 50 + static_cast<TimeUs>(Draw(2000)));
-  queue_.push({last_us, next_order_++, std::move(run)});
+  Push(last_us, std::move(run));
 }
 
 void World::Fail(std::string what) {
@@ -77,7 +82,7 @@ void World::Fail(std::string what) {
 
 void World::RunUntil(const std::function<bool()>& done, TimeUs limit_us) {
   while (!done() && failures_.empty()) {
-    const TimeUs next_us = queue_.empty() ? limit_us : queue_.top().at_us;
+    const TimeUs next_us = queue_.empty() ? limit_us : queue_.front().at_us;
     const TimeUs wake_us = core_->NextWakeup();
     if (std::min(next_us, wake_us) >= limit_us) break;
     if (wake_us < next_us) {
@@ -86,8 +91,9 @@ void World::RunUntil(const std::function<bool()>& done, TimeUs limit_us) {
       continue;
     }
     now_ = next_us;
-    const std::function<void()> run = queue_.top().run;
-    queue_.pop();
+    std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
+    const std::function<void()> run = std::move(queue_.back().run);
+    queue_.pop_back();
     run();
   }
   now_ = std::max(now_, done() ? now_ : limit_us);
@@ -99,11 +105,13 @@ void World::NewCore() {
   if (options_.observer != nullptr) options_.observer->OnCore(options);
 }
 
-void World::Feed(const scheduler::Event& event) {
+void World::Feed(scheduler::Event event) {
   ++report_.events;
-  const scheduler::Actions actions = core_->Step(event, now_);
+  std::optional<scheduler::Event> observed;
+  if (options_.observer != nullptr) observed = event;
+  const scheduler::Actions actions = core_->Step(std::move(event), now_);
   HashActions(actions);
-  if (options_.observer != nullptr) options_.observer->OnEvent(event, now_, actions);
+  if (observed) options_.observer->OnEvent(*observed, now_, actions);
   if (report_.events % options_.check_every_events == 0) {
     const absl::Status status = core_->CheckInvariants();
     if (!status.ok()) Fail(std::string(Message(status)));
@@ -173,10 +181,10 @@ void World::OnPlan(const scheduler::PlanOut& out) {
   group.busy_until_us =
       std::max(group.busy_until_us, now_ + 200) + 500 + static_cast<TimeUs>(Draw(5000));
   const TimeUs at_us = group.busy_until_us;
-  After(at_us - now_, [this, id = out.group, at_us, result = *std::move(result)] {
+  After(at_us - now_, [this, id = out.group, at_us, result = *std::move(result)]() mutable {
     const SimGroup& sender = groups_[static_cast<size_t>(id.value)];
     const bool lost = sender.cut_us != 0 && at_us > sender.cut_us && sender.epoch == result.epoch;
-    if (!lost && result.term == term_) Feed(scheduler::StepDone{id, result});
+    if (!lost && result.term == term_) Feed(scheduler::StepDone{id, std::move(result)});
   });
 }
 

@@ -9,7 +9,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <queue>
 #include <random>
 #include <set>
 #include <string>
@@ -45,8 +44,10 @@ struct WorldOptions {
                                 .slots = 8,
                                 .step_tokens = 16,
                                 .context_tokens = 80,
-                                .plans_in_flight = 2};
-  int32_t arrival_us_max = 18'000;    // Between two requests.
+                                .plans_in_flight = 2,
+                                .protocol = kProtocol2};
+  int32_t arrival_us_max = 18'000;  // Between two requests.
+  int32_t retry_us = 500'000;       // Until a refused client comes again, and up to twice it more.
   int32_t check_every_events = 2048;  // CheckInvariants.
   // In thousandths: of requests, or of the faults drawn in each simulated second.
   int32_t hang_up_permille = 250;
@@ -140,7 +141,8 @@ class World {
   void Send(uint64_t lane, std::function<void()> run);
   void Fail(std::string what);
   void NewCore();
-  void Feed(const scheduler::Event& event);
+  void Feed(scheduler::Event event);
+  void Push(TimeUs at_us, std::function<void()> run);
   void Carry(const scheduler::Actions& actions);
   void RunUntil(const std::function<bool()>& done, TimeUs limit_us);
   void CheckEmpty();
@@ -174,7 +176,7 @@ class World {
   std::mt19937_64 rng_;
   TimeUs now_ = 1;
   uint64_t next_order_ = 0;
-  std::priority_queue<Timed, std::vector<Timed>, std::greater<>> queue_;
+  std::vector<Timed> queue_;            // A heap: the next one is first.
   std::map<uint64_t, TimeUs> lane_us_;  // When the last message of a lane arrives.
 
   std::unique_ptr<scheduler::SchedulerCore> core_;

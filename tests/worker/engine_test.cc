@@ -18,6 +18,18 @@ TEST(Engine, EverySequenceIsAsIfAlone) {
   for (uint64_t i = 0; i < 20; ++i) RandomRun(TestSeed() * 1000 + i).Run(200);
 }
 
+// The tokens, log-probabilities and scores of sequences whose rows have drafts, right and wrong,
+// are those of the sequences alone.
+TEST(Engine, EverySequenceWithDraftsIsAsIfAlone) {
+  SCOPED_TRACE("FATHOM_SEED=" + std::to_string(TestSeed()));
+  for (uint64_t i = 0; i < 20; ++i) {
+    RandomRun run(TestSeed() * 1000 + i, /*draft_max=*/1 + static_cast<int32_t>(i % 5));
+    run.Run(200);
+    EXPECT_GT(run.kept(), run.proposed() / 5);
+    EXPECT_LT(run.kept(), run.proposed());
+  }
+}
+
 TEST(Engine, AStepWithMoreScoredRowsThanTheModelTakesIsCutAndExact) {
   World world;
   Request request = World::Greedy();

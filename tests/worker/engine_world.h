@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/worker/fake_decoder.h"
+#include "tests/worker/guessing_proposer.h"
 #include "tests/worker/naive_sequence.h"
 #include "worker/cpu/cpu_device.h"
 #include "worker/engine/engine.h"
@@ -30,14 +31,15 @@ inline absl::StatusOr<StepResult> Execute(Engine* engine, const StepPlan& plan) 
 }
 
 struct World {
-  World() {
-    auto allocated =
-        KvCache::Allocate(FakeDecoder::Shape(kLimits.block_tokens, kLimits.pool_blocks));
-    FATHOM_CHECK(allocated.ok());
-    kv = *std::move(allocated);
+  // `draft_max` > 0: the group speculates.
+  explicit World(int32_t draft_max) : World(kLimits, draft_max) {}
+  explicit World(const EngineLimits& limits = kLimits, int32_t draft_max = 0)
+      : limits(limits), drafts(draft_max) {
+    kv = Allocate(limits.pool_blocks);
+    if (limits.host_blocks > 0) swap_space = Allocate(limits.host_blocks + 1);
     decoder = std::make_unique<FakeDecoder>(kv.get(), &comm, kLogitsRows);
-    device = std::make_unique<CpuDevice>(
-        CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock, kLimits, kLogitsRows});
+    device = std::make_unique<CpuDevice>(CpuDeviceParts{
+        decoder.get(), kv.get(), &comm, &clock, limits, kLogitsRows, swap_space.get(), &proposer});
     comm.SetTarget(&single);
     Restart();
   }
@@ -45,7 +47,8 @@ struct World {
     GroupSeat seat;
     seat.term = {3};
     seat.epoch = {5};
-    seat.limits = kLimits;
+    seat.limits = limits;
+    seat.limits.draft_max = drafts;
     engine = std::make_unique<Engine>(device.get(), seat);
     step = 0;
   }
@@ -78,11 +81,21 @@ struct World {
     return request;
   }
 
+  std::unique_ptr<KvCache> Allocate(int32_t blocks) const {
+    auto allocated = KvCache::Allocate(FakeDecoder::Shape(limits.block_tokens, blocks));
+    FATHOM_CHECK(allocated.ok());
+    return *std::move(allocated);
+  }
+
+  const EngineLimits limits;
+  const int32_t drafts;
+  GuessingProposer proposer;
   ManualClock clock;
   Progress progress;
   SingleRankComm single;
   EpochComm comm{0, 1, &clock, &progress};
   std::unique_ptr<KvCache> kv;
+  std::unique_ptr<KvCache> swap_space;
   std::unique_ptr<FakeDecoder> decoder;
   std::unique_ptr<CpuDevice> device;
   std::unique_ptr<Engine> engine;

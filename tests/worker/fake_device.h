@@ -52,6 +52,10 @@ class FakeDevice final : public Device {
   const std::vector<BlockId>& zeroed() const { return zeroed_; }
   int drains() const { return drains_; }
 
+  Proposer* proposer() override { return proposer_; }
+  void SetProposer(Proposer* proposer) { proposer_ = proposer; }
+  // Each row of a step is sampled by itself, as on a GPU.
+  bool drafts_penalized() const override { return false; }
   int steps_in_flight() const override { return steps_in_flight_; }
   EpochComm* comm() override { return &comm_; }
 
@@ -66,8 +70,8 @@ class FakeDevice final : public Device {
       const ChunkWork& chunk = *at;
       FATHOM_CHECK(chunk.first_row == rows && chunk.first_output == outputs);
       FATHOM_CHECK(chunk.fault == RowFault::kNone && chunk.count > 0);
-      FATHOM_CHECK(work.chunks.empty() || chunk.count > 1 ||
-                   work.chunks.back().chunk.count == 1);  // One-token chunks come first.
+      FATHOM_CHECK(work.chunks.empty() || !chunk.decodes() ||
+                   work.chunks.back().chunk.decodes());  // Decode rows come first.
       work.chunks.push_back({chunk, *chunk.slot});
       rows += chunk.count;
       outputs += chunk.outputs();
@@ -155,6 +159,7 @@ class FakeDevice final : public Device {
 
   void Compute(const Work& work) {
     for (const BlockCopy& copy : work.copies) {
+      FATHOM_CHECK(copy.operation == CopyOperation::kInPool);
       std::copy_n(BlockAt(copy.from), Width(), BlockAt(copy.to));
     }
     for (const BlockId block : work.zeroed) std::fill_n(BlockAt(block), Width(), kStale);
@@ -178,9 +183,13 @@ class FakeDevice final : public Device {
       return BlockAt(slot.blocks[static_cast<size_t>(position / Width())])[position % Width()];
     };
     for (int32_t position = chunk.start; position < chunk.end(); ++position) {
-      cell(position) = chunk.fed ? state.sampled : slot.ids[static_cast<size_t>(position)];
-      const bool sample = chunk.sample && position + 1 == chunk.end();
-      if (!sample && position >= chunk.start + chunk.scores) continue;
+      const int32_t at = position - chunk.start;
+      cell(position) = chunk.fed && at == 0              ? state.sampled
+                       : at > 0 && !chunk.drafts.empty() ? chunk.drafts[static_cast<size_t>(at) - 1]
+                                                         : slot.ids[static_cast<size_t>(position)];
+      const int32_t index = position - (chunk.end() - chunk.samples());
+      const bool sample = index >= 0;
+      if (!sample && at >= chunk.scores) continue;
       std::vector<TokenId> ids;
       for (int32_t i = 0; i <= position; ++i) ids.push_back(cell(i));
       const std::vector<float> logits = FakeLogits(ids);
@@ -190,7 +199,7 @@ class FakeDevice final : public Device {
       }
       output.fault = state.fault;
       if (output.fault != RowFault::kNone) continue;
-      output.token = sample ? Sample(chunk, slot, logits, &state)
+      output.token = sample ? Sample(chunk.position + index, slot, logits, &state)
                             : slot.ids[static_cast<size_t>(position) + 1];
       const auto& asked =
           sample ? slot.request.output.logprobs : slot.request.output.prompt_logprobs;
@@ -198,16 +207,16 @@ class FakeDevice final : public Device {
     }
   }
 
-  TokenId Sample(const ChunkWork& chunk, const Slot& slot, std::span<const float> logits,
+  TokenId Sample(int32_t position, const Slot& slot, std::span<const float> logits,
                  SlotState* state) {
     kernels::SampleScratch scratch;
     kernels::SampleArgs args{.logits = logits,
                              .bias = slot.request.sampling.logit_bias,
                              .seen = state->seen,
-                             .position = chunk.position,
+                             .position = position,
                              .scratch = &scratch};
     SetSampling(slot, &args);
-    if (chunk.position < slot.request.stop.min_tokens) args.banned = slot.end_ids;
+    if (position < slot.request.stop.min_tokens) args.banned = slot.end_ids;
     state->sampled = kernels::SampleRef(args);
     See(state, state->sampled, true);
     return state->sampled;
@@ -224,6 +233,7 @@ class FakeDevice final : public Device {
 
   const EngineLimits limits_;
   const int steps_in_flight_;
+  Proposer* proposer_ = nullptr;
   const RealClock clock_;
   Progress progress_;
   SingleRankComm single_;

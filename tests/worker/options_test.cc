@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+
 #include "common/flags.h"
 #include "tests/modeling/model_files.h"
 
@@ -45,6 +48,38 @@ TEST(Options, ThreadsAreSharedByTheWorkersOfTheMachine) {
   EXPECT_EQ(LocalWorkers({.tp = 2, .pp = 3}), 6);
   EXPECT_EQ(ThreadsFor({.tp = 2, .pp = 2}, 16), 3);
   EXPECT_EQ(LocalWorkers({.tp = 2, .local_workers = 8}), 8);
+}
+
+TEST(Options, SwapSpaceIsInGibibytesAndPartOfTheMemory) {
+  for (const auto& [text, bytes] : std::map<std::string, int64_t>{{"4", int64_t{4} << 30},
+                                                                  {"0.5", int64_t{1} << 29},
+                                                                  {"16G", int64_t{16} << 30},
+                                                                  {"512MiB", int64_t{512} << 20},
+                                                                  {"0", 0}}) {
+    Options options;
+    ASSERT_FALSE(Parse({"--swap-space", text}, &options));
+    EXPECT_EQ(options.swap_bytes, bytes) << text;
+  }
+  Options wrong;
+  EXPECT_TRUE(Parse({"--swap-space", "lots"}, &wrong));
+  Options options;
+  ASSERT_FALSE(Parse({"--max-model-len", "1024", "--swap-space", "64M"}, &options));
+  ASSERT_TRUE(ResolveDevice(false, &options).ok());
+  const ModelConfig config = Shape("deepseek-llm-7b");
+  const auto with = SizesFor(options, config);
+  ASSERT_TRUE(with.ok()) << ToString(with.status());
+  options.swap_bytes = 0;
+  const auto without = SizesFor(options, config);
+  ASSERT_TRUE(without.ok());
+  EXPECT_EQ(without->limits.host_blocks, 0);
+  EXPECT_GT(with->limits.host_blocks, 0);
+  const int64_t block_bytes = without->kv_cache_bytes / without->limits.pool_blocks;
+  EXPECT_EQ(with->total_bytes - without->total_bytes, (with->limits.host_blocks + 1) * block_bytes);
+  EXPECT_EQ(with->limits.pool_blocks, without->limits.pool_blocks);
+  options.swap_bytes = 1000;
+  const auto little = SizesFor(options, config);
+  EXPECT_TRUE(absl::IsInvalidArgument(little.status()));
+  EXPECT_THAT(std::string(Message(little.status())), HasSubstr("--swap-space: 1000 bytes"));
 }
 
 TEST(Options, DefaultsFollowTheDevice) {

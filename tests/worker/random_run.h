@@ -27,7 +27,9 @@ inline uint64_t TestSeed() {
 // Plays a scheduler: random admissions, chunks and releases, two plans ahead of the results.
 class RandomRun {
  public:
-  explicit RandomRun(uint64_t seed) : rng_(seed) {
+  // `draft_max` > 0: decode rows may have drafts.
+  explicit RandomRun(uint64_t seed, int32_t draft_max = 0)
+      : draft_max_(draft_max), rng_(seed), world_(draft_max) {
     for (int32_t block = 1; block < kLimits.pool_blocks; ++block) free_blocks_.push_back({block});
     for (int32_t slot = 1; slot <= kLimits.slots; ++slot) free_slots_.push_back({slot});
   }
@@ -45,6 +47,9 @@ class RandomRun {
     EXPECT_GE(rows_seen_, 4u);
     EXPECT_GE(finished_, steps / 20);
   }
+
+  int64_t proposed() const { return world_.proposer.proposed; }
+  int64_t kept() const { return kept_; }
 
   // Of the steps that were run.
   std::vector<StepPlan> plans;
@@ -147,8 +152,10 @@ class RandomRun {
       Chunk chunk{slot, 0, false};
       int32_t count = 1;
       if (seated.sampled_by) {
-        chunk.work = DecodeRow{*seated.sampled_by};
+        const int32_t drafts = std::min(Below(draft_max_ + 1), budget - 1);
+        chunk.work = DecodeRow{*seated.sampled_by, drafts};
         chunk.sample = true;
+        count += drafts;
       } else {
         const bool more = seated.admitted < static_cast<int32_t>(seated.naive.ids.size());
         int32_t open = seated.admitted - seated.computed - (more ? 1 : 0);
@@ -181,18 +188,29 @@ class RandomRun {
       const int32_t end = seated.computed + (count != nullptr ? *count : 1);
       ASSERT_NO_FATAL_FAILURE(CheckScores(seated, end, row));
       seated.computed = end;
-      ASSERT_EQ(row.ids.size(), chunk.sample ? 1u : 0u);
+      const int32_t granted = count != nullptr ? 0 : std::get<DecodeRow>(chunk.work).draft_max;
+      ASSERT_GE(row.ids.size(), chunk.sample ? 1u : 0u);
+      ASSERT_LE(row.drafted, granted);
+      ASSERT_LE(std::ssize(row.ids), chunk.sample ? 1 + row.drafted : 0);
       if (!chunk.sample) continue;
       ASSERT_EQ(row.position, static_cast<int32_t>(naive.ids.size()) - naive.prompt_tokens);
-      ASSERT_EQ(row.ids[0], naive.Next());
-      ASSERT_EQ(row.logprobs.size(), naive.request.output.logprobs ? 1u : 0u);
-      if (naive.request.output.logprobs) {
-        ASSERT_EQ(row.logprobs[0].logprob, NaiveLogprob(naive.ids, row.ids[0]));
-        ASSERT_EQ(row.logprobs[0].top_ids.size(),
-                  static_cast<size_t>(*naive.request.output.logprobs));
-      }
-      naive.ids.push_back(row.ids[0]);
+      ASSERT_NO_FATAL_FAILURE(CheckSamples(row, &naive));
+      kept_ += std::ssize(row.ids) - 1;
+      seated.computed += static_cast<int32_t>(row.ids.size()) - 1;
       seated.sampled_by = plan.step;
+    }
+  }
+
+  static void CheckSamples(const ResultRow& row, Naive* naive) {
+    ASSERT_EQ(row.logprobs.size(), naive->request.output.logprobs ? row.ids.size() : 0u);
+    for (size_t i = 0; i < row.ids.size(); ++i) {
+      ASSERT_EQ(row.ids[i], naive->Next());
+      if (naive->request.output.logprobs) {
+        ASSERT_EQ(row.logprobs[i].logprob, NaiveLogprob(naive->ids, row.ids[i]));
+        ASSERT_EQ(row.logprobs[i].top_ids.size(),
+                  static_cast<size_t>(*naive->request.output.logprobs));
+      }
+      naive->ids.push_back(row.ids[i]);
     }
   }
 
@@ -216,8 +234,10 @@ class RandomRun {
     }
   }
 
+  const int32_t draft_max_;
   std::mt19937_64 rng_;
   World world_;
+  int64_t kept_ = 0;
   std::deque<BlockId> free_blocks_;
   std::deque<SlotId> free_slots_;
   std::map<SlotId, Seated> seated_;

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <thread>
@@ -163,6 +164,99 @@ TEST_P(AnyDevice, AFaultedSequenceFaultsUntilItsReleaseWhichZeroesItsBlocks) {
   EXPECT_EQ(results[0].rows[2].fault_detail, "");
   EXPECT_EQ(results[2].rows.at(0).ids, results[0].rows[1].ids);
   EXPECT_EQ(device_.zeroed(), (std::vector<BlockId>{{2}, {3}, {5}}));
+}
+
+std::vector<TokenId> CountTo(int32_t count, std::vector<TokenId> then) {
+  std::vector<TokenId> ids;
+  for (int32_t i = 0; i < count; ++i) ids.push_back(i);
+  ids.insert(ids.end(), then.begin(), then.end());
+  return ids;
+}
+
+// Blocks that a clean sample attended to may be shared, so a fault leaves them as they are: those
+// that the sequence was admitted with, and those of its own before the fault.
+TEST_P(AnyDevice, AFaultZeroesNoBlockThatACleanSampleCovered) {
+  StepPlan first = PlanOf(0);
+  AdmitTo(&first, 1, CountTo(16, {20, 21}), {2, 3});
+  AdmitTo(&first, 4, CountTo(16, {22, 23}), {6, 7});
+  first.admits[1].request.sampling.logit_bias = {{kPoison, 100.0f}};  // Draws it.
+  first.chunks = {{{1}, 18, true}, {{4}, 18, true}};
+  StepPlan second = PlanOf(1);
+  AdmitTo(&second, 2, CountTo(16, {kPoison, 2}), {2, 4});
+  second.admits[0].computed_tokens = 16;
+  second.chunks = {{{2}, 2, true}, {{1}, DecodeRow{{0}}, true}, {{4}, DecodeRow{{0}}, true}};
+  StepPlan third = PlanOf(2);
+  third.releases = {{2}, {4}};
+  AdmitTo(&third, 3, CountTo(16, {24}), {2, 5});
+  AdmitTo(&third, 5, CountTo(16, {25}), {6, 8});
+  for (Admit& admit : third.admits) admit.computed_tokens = 16;
+  third.chunks = {{{3}, 1, true}, {{5}, 1, true}, {{1}, DecodeRow{{1}}, true}};
+  channel_.SendAfterResults(0, first);
+  channel_.SendAfterResults(0, second);
+  channel_.SendAfterResults(2, third);
+  Run({});
+  const std::vector<StepResult> results = channel_.results();
+  ASSERT_EQ(results.size(), 3u);
+  EXPECT_EQ(results[1].rows[0].fault, RowFault::kNonFiniteLogits);
+  EXPECT_EQ(results[1].rows[2].fault, RowFault::kNonFiniteLogits);
+  EXPECT_EQ(device_.zeroed(), (std::vector<BlockId>{{4}, {7}}));
+  EXPECT_EQ(results[2].rows[0].ids, std::vector{GreedyNext(CountTo(16, {24}))});
+  EXPECT_EQ(results[2].rows[1].ids, std::vector{GreedyNext(CountTo(16, {25}))});
+  std::vector<TokenId> ids = CountTo(16, {20, 21});
+  const int32_t row_of_first[] = {0, 1, 2};
+  for (size_t step = 0; step < 3; ++step) {
+    const ResultRow& row = results[step].rows[static_cast<size_t>(row_of_first[step])];
+    ASSERT_EQ(row.ids, std::vector{GreedyNext(ids)}) << step;
+    ids.push_back(row.ids[0]);
+  }
+}
+
+// The fault of a sequence becomes known after another one was admitted to its slot.
+TEST_P(AnyDevice, AFaultConcernsNoLaterSequenceOfTheSlot) {
+  StepPlan first = PlanOf(0);
+  AdmitTo(&first, 1, {1, kPoison, 2}, {2});
+  first.chunks = {{{1}, 3, true}};
+  StepPlan second = PlanOf(1);
+  second.releases = {{1}};
+  AdmitTo(&second, 1, {4, 5, 6}, {3});
+  second.chunks = {{{1}, 3, true}};
+  StepPlan third = PlanOf(2);
+  third.releases = {{1}};
+  AdmitTo(&third, 2, {4, 5, 6, 7}, {3});
+  third.admits[0].computed_tokens = 3;
+  third.chunks = {{{2}, 1, true}};
+  device_.Hold();
+  for (const StepPlan& plan : {first, second, third}) channel_.Send(plan);
+  channel_.End(Unavailable("the stream ended"));
+  Start();
+  device_.WaitInFlight(static_cast<uint64_t>(std::min(GetParam(), 3)));
+  device_.LetAll();
+  Join();
+  const std::vector<StepResult> results = channel_.results();
+  ASSERT_EQ(results.size(), 3u);
+  EXPECT_EQ(results[2].rows.at(0).ids, std::vector{GreedyNext({4, 5, 6, 7})});
+  EXPECT_EQ(std::ranges::count(device_.zeroed(), BlockId{3}), 0);
+}
+
+// A block of the faulty sequence that a copy of the same plan fills for its next sequence.
+TEST_P(AnyDevice, AReleaseAfterAFaultLeavesWhatThePlanCopied) {
+  StepPlan first = PlanOf(0);
+  AdmitTo(&first, 1, {1, kPoison, 2}, {2, 3});
+  AdmitTo(&first, 2, {4, 5, 6}, {4});
+  first.chunks = {{{1}, 3, true}, {{2}, 3, true}};
+  StepPlan second = PlanOf(1);
+  second.copies = {{.from = {4}, .to = {3}}};
+  second.releases = {{1}};
+  AdmitTo(&second, 3, {4, 5, 6, 7}, {3});
+  second.admits[0].computed_tokens = 3;
+  second.chunks = {{{3}, 1, true}};
+  channel_.SendAfterResults(0, first);
+  channel_.SendAfterResults(1, second);
+  Run({});
+  const std::vector<StepResult> results = channel_.results();
+  ASSERT_EQ(results.size(), 2u);
+  EXPECT_EQ(results[1].rows.at(0).ids, std::vector{GreedyNext({4, 5, 6, 7})});
+  EXPECT_EQ(device_.zeroed(), std::vector<BlockId>{{2}});
 }
 
 TEST_P(AnyDevice, ADetailNamesTheRowsBehindTheOneTokenChunks) {

@@ -25,9 +25,7 @@ CpuDevice::CpuDevice(const CpuDeviceParts& parts)
 }
 
 absl::Status CpuDevice::Submit(const StepBatch& batch) {
-  for (const BlockCopy& copy : batch.copies) {
-    FATHOM_RETURN_IF_ERROR(parts_.kv->Copy(copy.from, copy.to));
-  }
+  FATHOM_RETURN_IF_ERROR(CopyBlocks(batch.copies));
   for (const BlockId block : batch.zeroed) FATHOM_RETURN_IF_ERROR(parts_.kv->Zero(block));
   for (const AdmitWork& admit : batch.admits) Admit(batch.step, admit);
   const TimeUs begin = parts_.clock->Now();
@@ -49,6 +47,30 @@ absl::Status CpuDevice::Submit(const StepBatch& batch) {
   outputs_.compute_us = outputs_.collected_at_us - begin;
   outputs_.collective_us = parts_.comm->collective_us() - collective_us;
   outputs_.collectives = parts_.comm->collectives();
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::CopyBlocks(std::span<const BlockCopy> copies) {
+  outputs_.swap_us = 0;
+  if (copies.empty()) return absl::OkStatus();
+  const TimeUs begin = parts_.clock->Now();
+  KvCache& pool = *parts_.kv;
+  bool swaps = false;
+  for (const auto& [operation, from, to, kind] : copies) {
+    swaps = swaps || operation != CopyOperation::kInPool;
+    switch (operation) {
+      case CopyOperation::kInPool:
+        FATHOM_RETURN_IF_ERROR(pool.Copy(from, to));
+        break;
+      case CopyOperation::kSwapOut:
+        FATHOM_RETURN_IF_ERROR(parts_.swap_space->CopyFrom(pool, from, to));
+        break;
+      case CopyOperation::kSwapIn:
+        FATHOM_RETURN_IF_ERROR(pool.CopyFrom(*parts_.swap_space, from, to));
+        break;
+    }
+  }
+  if (swaps) outputs_.swap_us = parts_.clock->Now() - begin;
   return absl::OkStatus();
 }
 
@@ -123,8 +145,8 @@ void CpuDevice::PlanRows(const StepBatch& batch) {
     }
     if (!computed) continue;
     for (int32_t at = chunk->start; at < chunk->end(); ++at) {
-      rows_.push_back({chunk->fed ? state.sampled : slot.ids[static_cast<size_t>(at)], at, sequence,
-                       chunk->OutputAt(at) >= 0});
+      const TokenId token = chunk->fed && at == chunk->start ? state.sampled : chunk->TokenAt(at);
+      rows_.push_back({token, at, sequence, chunk->OutputAt(at) >= 0});
     }
   }
 }
@@ -166,15 +188,20 @@ void CpuDevice::UseHidden(const ChunkWork& chunk, int32_t position, std::span<co
 void CpuDevice::UseLogits(const ChunkWork& chunk, int32_t position, std::span<const float> logits) {
   const OutputParams& asked = chunk.slot->request.output;
   const int32_t index = chunk.OutputAt(position);
-  const bool sample = index == chunk.first_output + chunk.scores;
+  const int32_t sampled = index - chunk.first_output - chunk.scores;
+  const bool sample = sampled >= 0;
   RowOutput& output = row_outputs_[static_cast<size_t>(index)];
+  if (sampled > 0 && !Keeps(chunk, sampled, logits)) {
+    output.fault = RowFault::kNonFiniteLogits;  // Ends what is kept (device.h).
+    return;
+  }
   RowFault& fault = StateOf(chunk.id).fault;
   if (fault == RowFault::kNone && kernels::HasNonFiniteCpu(logits)) {
     fault = RowFault::kNonFiniteLogits;
   }
   if (fault == RowFault::kNone) {
-    output.token =
-        sample ? Sample(chunk, logits) : chunk.slot->ids[static_cast<size_t>(position) + 1];
+    output.token = sample ? Sample(chunk, chunk.position + sampled, logits)
+                          : chunk.slot->ids[static_cast<size_t>(position) + 1];
     // Biases and masks have left no token to sample.
     if (output.token < 0) fault = RowFault::kTokenOutOfRange;
   }
@@ -183,18 +210,26 @@ void CpuDevice::UseLogits(const ChunkWork& chunk, int32_t position, std::span<co
   if (fault == RowFault::kNone && top) Score(logits, *top, index);
 }
 
-TokenId CpuDevice::Sample(const ChunkWork& chunk, std::span<const float> logits) {
+bool CpuDevice::Keeps(const ChunkWork& chunk, int32_t index, std::span<const float> logits) {
+  const SlotState& state = StateOf(chunk.id);
+  return state.fault == RowFault::kNone && state.kept == index &&
+         state.sampled == chunk.drafts[static_cast<size_t>(index) - 1] &&
+         !kernels::HasNonFiniteCpu(logits);
+}
+
+TokenId CpuDevice::Sample(const ChunkWork& chunk, int32_t position, std::span<const float> logits) {
   const Slot& slot = *chunk.slot;
   SlotState& state = StateOf(chunk.id);
   kernels::SampleArgs args;
   SetSampling(slot, &args);
   args.logits = logits;
   args.bias = slot.request.sampling.logit_bias;
-  if (chunk.position < slot.request.stop.min_tokens) args.banned = slot.end_ids;
+  if (position < slot.request.stop.min_tokens) args.banned = slot.end_ids;
   args.seen = state.seen.tokens();
-  args.position = chunk.position;
+  args.position = position;
   args.scratch = &scratch_;
   state.sampled = kernels::SampleCpu(args);
+  state.kept = position - chunk.position + 1;
   if (state.sampled >= 0 && slot.penalized()) state.seen.Add(state.sampled, true);
   return state.sampled;
 }

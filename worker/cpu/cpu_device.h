@@ -29,7 +29,9 @@ struct CpuDeviceParts {
   EpochComm* comm = nullptr;
   const Clock* clock = nullptr;
   EngineLimits limits;
-  int32_t logits_rows = 0;  // Rows with logits of one Forward, at most.
+  int32_t logits_rows = 0;        // Rows with logits of one Forward, at most.
+  KvCache* swap_space = nullptr;  // With limits.host_blocks; its block i is block i of the space.
+  Proposer* proposer = nullptr;   // Null: no drafts.
 };
 
 // The tokens of a sequence, each once, with the counts that the penalties of the sampler need.
@@ -50,6 +52,7 @@ class CpuDevice final : public Device {
   // device takes its stage from comm.
   explicit CpuDevice(const CpuDeviceParts& parts);
 
+  Proposer* proposer() override { return parts_.proposer; }
   int steps_in_flight() const override { return 1; }
   EpochComm* comm() override { return parts_.comm; }
   absl::Status Submit(const StepBatch& batch) override;
@@ -62,10 +65,12 @@ class CpuDevice final : public Device {
   struct SlotState {
     SeenTokens seen;  // Empty unless a penalty is on.
     TokenId sampled = 0;
+    int32_t kept = 0;  // Samples of the step's row that were kept (ChunkWork::drafts).
     RowFault fault = RowFault::kNone;
     StepId since;  // The step that admitted the sequence; samples of earlier steps are not its own.
   };
 
+  absl::Status CopyBlocks(std::span<const BlockCopy> copies);
   void Admit(StepId step, const AdmitWork& admit);
   // In the first stage: takes the samples that the step needs, and those that have surely come.
   absl::Status TakeSamples(const StepBatch& batch);
@@ -78,7 +83,9 @@ class CpuDevice final : public Device {
   absl::Status Compute(const StepBatch& batch, size_t begin, size_t end);
   void UseHidden(const ChunkWork& chunk, int32_t position, std::span<const float> hidden);
   void UseLogits(const ChunkWork& chunk, int32_t position, std::span<const float> logits);
-  TokenId Sample(const ChunkWork& chunk, std::span<const float> logits);
+  // Whether sample `index` of the chunk is of the sequence: all drafts before it are kept.
+  bool Keeps(const ChunkWork& chunk, int32_t index, std::span<const float> logits);
+  TokenId Sample(const ChunkWork& chunk, int32_t position, std::span<const float> logits);
   void Score(std::span<const float> logits, int32_t top, int32_t output);
   const EpochComm& links() const { return *parts_.comm; }
   bool has_stages() const { return links().stages() > 1; }

@@ -69,13 +69,16 @@ absl::Status KvCache::CheckBlock(BlockId block) const {
                     shape_.pool_blocks - 1);
 }
 
-absl::Status KvCache::Copy(BlockId from, BlockId to) {
-  FATHOM_RETURN_IF_ERROR(CheckBlock(from));
+absl::Status KvCache::CopyFrom(const KvCache& source, BlockId from, BlockId to) {
+  FATHOM_RETURN_IF_ERROR(source.CheckBlock(from));
   FATHOM_RETURN_IF_ERROR(CheckBlock(to));
-  if (from == to) return absl::OkStatus();
-  for (const Place& place : places_) {
+  FATHOM_CHECK(source.places_.size() == places_.size());
+  if (&source == this && from == to) return absl::OkStatus();
+  for (size_t i = 0; i < places_.size(); ++i) {
+    const Place& place = places_[i];
+    FATHOM_CHECK(source.places_[i].block_floats == place.block_floats);
     std::memcpy(place.first + to.value * place.block_floats,
-                place.first + from.value * place.block_floats,
+                source.places_[i].first + from.value * place.block_floats,
                 static_cast<size_t>(place.block_floats) * sizeof(float));
   }
   return absl::OkStatus();

@@ -50,7 +50,9 @@ class KvCache {
   }
 
   // Copies block `from` to block `to` in every plane. OUT_OF_RANGE: one of them is not in the pool.
-  absl::Status Copy(BlockId from, BlockId to);
+  absl::Status Copy(BlockId from, BlockId to) { return CopyFrom(*this, from, to); }
+  // The same from a block of another pool. REQUIRES: its blocks have the same shape.
+  absl::Status CopyFrom(const KvCache& source, BlockId from, BlockId to);
   // Zeroes `block` in every plane. OUT_OF_RANGE: it is not in the pool.
   absl::Status Zero(BlockId block);
 

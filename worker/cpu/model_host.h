@@ -21,6 +21,7 @@ class ThreadPool;
 
 namespace fathom {
 class Checkpoint;
+struct RankModel;
 }  // namespace fathom
 
 namespace fathom::worker {
@@ -32,6 +33,10 @@ struct ModelHostOptions {
   EngineLimits limits;
   int32_t logits_rows = 0;  // Rows with logits of one Forward.
   int threads = 1;
+  // What proposes drafts: `proposer`, or a draft model, or nothing.
+  Proposer* proposer = nullptr;
+  const ModelSpec* draft = nullptr;
+  const Checkpoint* draft_checkpoint = nullptr;
 };
 
 // The longest messages of a step between two stages, for rows of so many hidden values.
@@ -49,12 +54,23 @@ class ModelHost {
   // memory.
   absl::StatusOr<Device*> ForRank(int rank);
 
-  // The bytes of the packed weights and of the KV pool; 0 before the first load.
+  // The bytes of the packed weights, of the KV pool and of the swap space; 0 before the first load.
   int64_t weights_bytes() const;
-  int64_t kv_bytes() const;
+  int64_t kv_bytes() const { return BytesOf(kv_.get()); }
+  int64_t swap_bytes() const { return BytesOf(swap_space_.get()); }
+  // Both of the draft model.
+  int64_t draft_bytes() const;
 
  private:
   struct Loaded;
+  struct DraftHost;
+
+  // The draft model with its own KV planes. REQUIRES: its vocabulary is the model's, and the CPU
+  // can compute it.
+  absl::Status LoadDraft();
+
+  static int64_t BytesOf(const KvCache* cache);
+  absl::Status AllocateKv(const RankModel& model);
 
   const ModelSpec spec_;
   const Checkpoint* const checkpoint_;
@@ -63,6 +79,8 @@ class ModelHost {
   Progress* const progress_;
   std::unique_ptr<kernels::ThreadPool> pool_;
   std::unique_ptr<KvCache> kv_;
+  std::unique_ptr<KvCache> swap_space_;  // Null: none.
+  std::unique_ptr<DraftHost> draft_;
   std::unique_ptr<Loaded> loaded_;
 };
 

@@ -60,6 +60,13 @@ absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaBackendOptions&
     FATHOM_ASSIGN_OR_RETURN(rank->arenas, DeviceArenas::Allocate(options.plan));
     return absl::OkStatus();
   }));
+  if (options.plan.swap_bytes > 0) {
+    FATHOM_RETURN_IF_ERROR(LoadPhase(options, "swap space", [&]() -> absl::Status {
+      FATHOM_ASSIGN_OR_RETURN(rank->swap_space,
+                              PinnedMemory::Allocate(options.plan.swap_bytes, "--swap-space"));
+      return absl::OkStatus();
+    }));
+  }
   FATHOM_RETURN_IF_ERROR(LoadPhase(options, "weights", [&] { return LoadWeights(rank.get()); }));
   std::unique_ptr<Device> device;
   FATHOM_RETURN_IF_ERROR(LoadPhase(options, "engine", [&] {

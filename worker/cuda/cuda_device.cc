@@ -37,10 +37,13 @@ kernels::cuda::BlockOpsArgs BlockOps(const CudaRank& rank) {
       ++planes;
     }
   }
+  const int32_t host_blocks = rank.options.plan.limits.host_blocks;
   return {.planes = rank.arenas->Buffer<void>("kv"),
           .planes_count = planes,
           .pool_blocks = rank.options.plan.limits.pool_blocks,
-          .block_bytes = block_bytes};
+          .block_bytes = block_bytes,
+          .swap_space = rank.swap_space ? rank.swap_space->data() : nullptr,
+          .swap_blocks = host_blocks > 0 ? host_blocks + 1 : 0};
 }
 
 // The most bytes that the admits of one plan copy to the device: the parameters of every slot, and
@@ -124,6 +127,8 @@ CudaDevice::~CudaDevice() {
     }
     cudaEventDestroy(buffers.begin);
     cudaEventDestroy(buffers.end);
+    cudaEventDestroy(buffers.swap_begin);
+    cudaEventDestroy(buffers.swap_end);
   }
 }
 
@@ -140,6 +145,8 @@ void CudaDevice::AllocatePinned(StepBuffers* buffers) const {
   }
   FATHOM_CUDA(cudaEventCreate(&buffers->begin));
   FATHOM_CUDA(cudaEventCreate(&buffers->end));
+  FATHOM_CUDA(cudaEventCreate(&buffers->swap_begin));
+  FATHOM_CUDA(cudaEventCreate(&buffers->swap_end));
 }
 
 absl::Status CudaDevice::Join(GroupLink& group) {
@@ -197,7 +204,7 @@ void CudaDevice::Leave() {
 absl::Status CudaDevice::Submit(const StepBatch& batch) {
   SetCudaStep(batch.step.value);
   StepBuffers& buffers = BuffersOf(submitted_);
-  CopyBlocks(batch.copies);
+  CopyBlocks(batch.copies, &buffers);
   ZeroBlocks(batch.zeroed);
   int64_t used = 0;
   for (const AdmitWork& admit : batch.admits) {
@@ -261,21 +268,39 @@ absl::Status CudaDevice::Compute(const StepBatch& batch, const StepBuffers& buff
   return absl::OkStatus();
 }
 
-void CudaDevice::CopyBlocks(std::span<const BlockCopy> copies) {
+// The copies of one launch run in parallel; a launch begins when the one before has ended. Every
+// copy is on the stream of the steps: it reads what earlier steps wrote, and later steps read what
+// it wrote.
+void CudaDevice::CopyBlocks(std::span<const BlockCopy> copies, StepBuffers* buffers) {
+  buffers->swaps = std::ranges::any_of(
+      copies, [](const BlockCopy& copy) { return copy.operation != CopyOperation::kInPool; });
+  if (buffers->swaps) FATHOM_CUDA(cudaEventRecord(buffers->swap_begin, rank_->stream));
   std::vector<BlockPair> pairs;
+  CopyOperation operation = CopyOperation::kInPool;
   const auto flush = [&] {
-    FATHOM_CUDA(kernels::cuda::CopyBlocks(context_, block_ops_, pairs.data(),
-                                          static_cast<int>(pairs.size())));
+    if (pairs.empty()) return;
+    const auto launch = operation == CopyOperation::kSwapOut  ? &kernels::cuda::SwapOutBlocks
+                        : operation == CopyOperation::kSwapIn ? &kernels::cuda::SwapInBlocks
+                                                              : &kernels::cuda::CopyBlocks;
+    FATHOM_CUDA(launch(context_, block_ops_, pairs.data(), static_cast<int>(pairs.size())));
     pairs.clear();
   };
   for (const BlockCopy& copy : copies) {
+    // The sources and targets of a swap are of different memories.
+    const bool in_pool = copy.operation == CopyOperation::kInPool;
     const bool touched = std::any_of(pairs.begin(), pairs.end(), [&](const BlockPair& pair) {
-      return pair.to == copy.from.value || pair.from == copy.to.value || pair.to == copy.to.value;
+      return pair.to == copy.to.value ||
+             (in_pool && (pair.to == copy.from.value || pair.from == copy.to.value));
     });
-    if (touched || std::ssize(pairs) == kernels::cuda::kBlockOpsMax) flush();
+    if (copy.operation != operation || touched ||
+        std::ssize(pairs) == kernels::cuda::kBlockOpsMax) {
+      flush();
+    }
+    operation = copy.operation;
     pairs.push_back({copy.from.value, copy.to.value});
   }
-  if (!pairs.empty()) flush();
+  flush();
+  if (buffers->swaps) FATHOM_CUDA(cudaEventRecord(buffers->swap_end, rank_->stream));
 }
 
 void CudaDevice::ZeroBlocks(std::span<const BlockId> blocks) {
@@ -379,7 +404,11 @@ StepOutputs CudaDevice::Collect() {
   StepOutputs outputs;
   outputs.collected_at_us = rank_->options.clock->Now();
   outputs.compute_us = outputs.device_us = ElapsedUs(buffers.begin, buffers.end);
-  if (measured_) outputs.device_idle_us = ElapsedUs(BuffersOf(collected_ - 1).end, buffers.begin);
+  if (buffers.swaps) outputs.swap_us = ElapsedUs(buffers.swap_begin, buffers.swap_end);
+  if (measured_) {
+    outputs.device_idle_us =
+        ElapsedUs(BuffersOf(collected_ - 1).end, buffers.begin) - outputs.swap_us;
+  }
   const int64_t waited_us = comms_.WaitedUs();
   outputs.collective_us = waited_us - (measured_ ? waited_us_ : 0);
   waited_us_ = waited_us;

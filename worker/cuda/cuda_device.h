@@ -28,6 +28,7 @@
 #include "worker/cuda/device_arenas.h"
 #include "worker/cuda/device_weights.h"
 #include "worker/cuda/graph_cache.h"
+#include "worker/cuda/pinned_memory.h"
 #include "worker/cuda/sample_inbox.h"
 #include "worker/cuda/step_builder.h"
 #include "worker/engine/device.h"
@@ -47,6 +48,7 @@ struct CudaRank {
   EpochComm comm;
   cudaStream_t stream = nullptr;
   std::unique_ptr<DeviceArenas> arenas;
+  std::unique_ptr<PinnedMemory> swap_space;  // Null: none.
   DeviceWeights weights;
   std::unique_ptr<kernels::cuda::CublasLt> cublas;
   std::unique_ptr<CudaDecoder> decoder;
@@ -60,6 +62,9 @@ class CudaDevice final : public Device, private DeviceProbe {
   ~CudaDevice() override;
 
   // One step more than the scheduler plans ahead, so that Submit never waits for a result.
+  Proposer* proposer() override { return rank_->options.proposer; }
+  // The sampler draws all rows of a step at once, each with what its slot had seen before the step.
+  bool drafts_penalized() const override { return false; }
   int steps_in_flight() const override { return static_cast<int>(buffers_.size()) - 1; }
   EpochComm* comm() override { return &rank_->comm; }
   bool connects_itself() const override { return place().tp > 1 || place().stages > 1; }
@@ -80,6 +85,9 @@ class CudaDevice final : public Device, private DeviceProbe {
     int32_t* diagnosis = nullptr;  // With --diagnose-numerics, [rows].
     cudaEvent_t begin = nullptr;
     cudaEvent_t end = nullptr;
+    cudaEvent_t swap_begin = nullptr;  // Recorded only if the step swaps.
+    cudaEvent_t swap_end = nullptr;
+    bool swaps = false;
     BuiltStep step;
   };
   StepBuffers& BuffersOf(uint64_t number) { return buffers_[number % buffers_.size()]; }
@@ -92,7 +100,7 @@ class CudaDevice final : public Device, private DeviceProbe {
   void NoteCollectives(StepId id, const BuiltStep& step, const CommCounts& before);
 
   // Each queues a part of a step.
-  void CopyBlocks(std::span<const BlockCopy> copies);
+  void CopyBlocks(std::span<const BlockCopy> copies, StepBuffers* buffers);
   void ZeroBlocks(std::span<const BlockId> blocks);
   absl::Status Admit(StepId step, const AdmitWork& admit, const StepBuffers& buffers,
                      int64_t* used);

@@ -57,13 +57,13 @@ void StepBuilder::Measure(const StepBatch& batch, BuiltStep* step) const {
     const ChunkWork& chunk = *work;
     scores |= chunk.scores > 0;
     blocks_max = std::max(blocks_max, BlocksOf(chunk.end()));
-    if (chunk.count > 1) {
+    if (!chunk.decodes()) {
       ++shape.chunks;
       continue;
     }
-    ++shape.decode_rows;
+    shape.decode_rows += chunk.count;
     shape.segments = std::max(shape.segments, SegmentsOf(chunk.end()));
-    segments_sum += SegmentsOf(chunk.end());
+    for (int32_t at = chunk.start; at < chunk.end(); ++at) segments_sum += SegmentsOf(at + 1);
   }
   FATHOM_CHECK(segments_sum <= partial_segments_, "{} segments of {}", segments_sum,
                partial_segments_);
@@ -72,8 +72,7 @@ void StepBuilder::Measure(const StepBatch& batch, BuiltStep* step) const {
   step->graphable = graphs_ && shape.chunks == 0 && !scores && shape.rows > 0;
   shape.table_stride = (blocks_max + 7) / 8 * 8;
   if (step->graphable) {
-    shape.rows = shape.decode_rows = shape.samples =
-        RowBucket(shape.rows, std::min(limits_.slots, limits_.step_tokens));
+    shape.rows = shape.decode_rows = shape.samples = RowBucket(shape.rows, DecodeRowsMax(limits_));
     shape.segments = SegmentBucket(shape.segments);
     shape.table_stride = shape.segments * kBlocksPerSegment;
   }
@@ -87,28 +86,32 @@ void StepBuilder::FillRows(const StepBatch& batch, std::byte* input, BuiltStep* 
   auto* positions = At<int32_t>(input, at.positions);
   auto* kv_slots = At<int32_t>(input, at.kv_slots);
   step->chunks.clear();
-  int32_t sequence = 0, segments = 0;
+  int32_t table = 0, segments = 0;
+  const auto add_table = [&](const Slot& slot, int32_t tokens_end) {
+    std::memcpy(At<int32_t>(input, at.tables) + int64_t{table} * step->shape.table_stride,
+                slot.blocks.data(), static_cast<size_t>(BlocksOf(tokens_end)) * sizeof(int32_t));
+    return table++;
+  };
   for (const ChunkWork* work : batch.chunks) {
     const ChunkWork& chunk = *work;
     const Slot& slot = *chunk.slot;
-    const int32_t blocks = BlocksOf(chunk.end());
-    std::memcpy(At<int32_t>(input, at.tables) + int64_t{sequence} * step->shape.table_stride,
-                slot.blocks.data(), static_cast<size_t>(blocks) * sizeof(int32_t));
-    if (chunk.count == 1) {
-      At<int32_t>(input, at.lengths)[sequence] = chunk.end();
-      At<int32_t>(input, at.segment_begin)[sequence] = segments;
-      segments += SegmentsOf(chunk.end());
-    } else {
-      step->chunks.push_back({chunk.first_row, chunk.count, chunk.start, sequence});
+    if (!chunk.decodes()) {
+      step->chunks.push_back(
+          {chunk.first_row, chunk.count, chunk.start, add_table(slot, chunk.end())});
     }
     for (int32_t i = 0; i < chunk.count; ++i) {
       const int32_t row = chunk.first_row + i, position = chunk.start + i;
       const auto block = static_cast<size_t>(position / kCudaBlockTokens);
-      tokens[row] = chunk.fed ? -1 - chunk.id.value : slot.ids[static_cast<size_t>(position)];
+      tokens[row] = chunk.fed && i == 0 ? -1 - chunk.id.value : chunk.TokenAt(position);
       positions[row] = position;
       kv_slots[row] = slot.blocks[block].value * kCudaBlockTokens + position % kCudaBlockTokens;
+      if (!chunk.decodes()) continue;
+      // Each draft is a row of its own, whose attention ends at its position.
+      At<int32_t>(input, at.lengths)[table] = position + 1;
+      At<int32_t>(input, at.segment_begin)[table] = segments;
+      segments += SegmentsOf(position + 1);
+      add_table(slot, position + 1);
     }
-    ++sequence;
   }
   std::memset(input + at.faults, 0, static_cast<size_t>(step->shape.rows) * sizeof(int32_t));
   if (!step->chunks.empty()) {
@@ -132,14 +135,16 @@ void StepBuilder::FillSamples(const StepBatch& batch, std::byte* input,
     }
     // In a graph every row has its own logits, also if it samples nothing.
     if (!chunk.sample && !step.graphable) continue;
-    gather[next] = chunk.first_row + chunk.count - 1;
-    samples[next] = {chunk.sample ? next % logits_rows_ : -1,
-                     gather[next],
-                     chunk.id.value,
-                     chunk.position,
-                     -1,
-                     chunk.sample ? asked.logprobs.value_or(-1) : -1};
-    ++next;
+    const auto drafts = static_cast<int32_t>(chunk.drafts.size());
+    for (int32_t i = 0; i <= drafts; ++i, ++next) {
+      gather[next] = chunk.first_row + chunk.count - 1 - drafts + i;
+      samples[next] = {chunk.sample ? next % logits_rows_ : -1,
+                       gather[next],
+                       chunk.id.value,
+                       chunk.position + i,
+                       i == 0 ? -1 : kernels::cuda::kTargetDrafted,
+                       chunk.sample ? asked.logprobs.value_or(-1) : -1};
+    }
   }
 }
 

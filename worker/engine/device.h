@@ -57,15 +57,18 @@ struct StepBatch {
   std::span<const BlockCopy> copies;  // In this order.
   std::vector<BlockId> zeroed;  // Blocks of released sequences with a fault: they may hold a NaN.
   std::vector<AdmitWork> admits;
-  // The chunks without a fault: first those of one token, then the others, each in the order of the
-  // plan. Their rows follow one another in this order. So do their outputs: the scored prompt
-  // tokens of a chunk, then its sample.
+  // The chunks without a fault: first those of one token and those with drafts
+  // (ChunkWork::decodes), then the others, each in the order of the plan. Their rows follow one
+  // another in this order. So do their outputs: the scored prompt tokens of a chunk, then its
+  // samples.
   std::vector<const ChunkWork*> chunks;
   int32_t rows = 0;     // Number of rows of all chunks.
   int32_t outputs = 0;  // Number of outputs, that is of rows with logits, of all chunks.
 };
 
 // The result of the logits of one row: a sample, or the log-probability of the next prompt token.
+// Of a chunk with drafts, the outputs after the first sample that is not the next draft have no
+// meaning.
 struct RowOutput {
   TokenId token = 0;  // The sample, or the scored prompt token.
   RowFault fault = RowFault::kNone;
@@ -82,6 +85,7 @@ struct StepOutputs {
   // for other ranks over peer memory, and may count a wait with an earlier or later step; over NCCL
   // it does not know.
   int64_t collective_us = 0;
+  int64_t swap_us = 0;       // Copies between pool and swap space, before the forward pass.
   uint64_t collectives = 0;  // Collectives done in this epoch.
   // From the events of a GPU: the time of the computation, and the time between the end of the
   // previous step and the begin of this one.
@@ -90,9 +94,17 @@ struct StepOutputs {
   bool graph = false;  // Whether the device replayed a graph.
 };
 
+class Proposer;
+
 class Device {
  public:
   virtual ~Device() = default;
+
+  // What proposes drafts for this device; null: nothing does.
+  virtual Proposer* proposer() { return nullptr; }
+  // Whether a slot with penalties may have drafts: each of its samples counts tokens, so those
+  // after the first one depend on which drafts are kept.
+  virtual bool drafts_penalized() const { return true; }
 
   // The number of steps that may be submitted and not yet collected. 1: Submit returns after the
   // step was computed.

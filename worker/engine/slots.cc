@@ -29,21 +29,24 @@ absl::StatusOr<Slot*> Slots::Taken(SlotId id, const char* what) {
 }
 
 absl::Status Slots::CheckCopy(const BlockCopy& copy) const {
-  if (copy.operation != CopyOperation::kInPool || copy.block_kind != BlockKind::kTokens) {
+  const bool known = copy.operation == CopyOperation::kInPool ||
+                     copy.operation == CopyOperation::kSwapOut ||
+                     copy.operation == CopyOperation::kSwapIn;
+  if (!known || copy.block_kind != BlockKind::kTokens) {
     return Invalid(
         "copy of block {} to {}: this worker does not know its operation {} or its kind of blocks "
         "{}; run one version",
         copy.from.value, copy.to.value, static_cast<int>(copy.operation),
         static_cast<int>(copy.block_kind));
   }
-  const int32_t last = limits_.pool_blocks - 1;
-  for (const BlockId block : {copy.from, copy.to}) {
-    if (block.value < 1 || block.value > last) {
-      return Invalid("copy of block {} to {}; this group has blocks 1 to {}", copy.from.value,
-                     copy.to.value, last);
-    }
-  }
-  return absl::OkStatus();
+  const auto check = [&](BlockId block, bool in_pool) -> absl::Status {
+    const int32_t last = in_pool ? limits_.pool_blocks - 1 : limits_.host_blocks;
+    if (block.value >= 1 && block.value <= last) return absl::OkStatus();
+    return Invalid("copy of block {} to {}; this group has blocks 1 to {} in its {}",
+                   copy.from.value, copy.to.value, last, in_pool ? "pool" : "swap space");
+  };
+  FATHOM_RETURN_IF_ERROR(check(copy.from, copy.operation != CopyOperation::kSwapIn));
+  return check(copy.to, copy.operation != CopyOperation::kSwapOut);
 }
 
 absl::Status Slots::Release(SlotId id) {
@@ -63,6 +66,7 @@ absl::Status Slots::AppendIds(const fathom::Admit& admit, Slot* slot) const {
                    slot->length() + count, limits_.context_tokens);
   }
   slot->more = admit.more;
+  slot->known_tokens += static_cast<int32_t>(count);
   for (const TokenId id : admit.ids) {
     if (id < 0 || id >= limits_.vocab) slot->fault = RowFault::kTokenOutOfRange;
     slot->ids.push_back(id);
@@ -107,6 +111,8 @@ absl::Status Slots::Admit(const fathom::Admit& admit) {
         kLogitBiasMax, kEndTokensMax, kStopTokensMax);
   }
   slot->taken = true;
+  slot->admission = ++admissions_;
+  slot->admitted_tokens = admit.computed_tokens;
   slot->request = admit.request;
   slot->seed = admit.seed;
   slot->sequence = admit.sequence;
@@ -138,18 +144,40 @@ absl::Status Slots::Append(const Extend& extend) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk) {
+std::optional<DraftWork> Slots::DraftsOf(const Chunk& chunk) const {
+  const auto* decode = std::get_if<DecodeRow>(&chunk.work);
+  if (decode == nullptr || decode->draft_max <= 0 || !chunk.sample) return std::nullopt;
+  if (chunk.slot.value < 1 || chunk.slot.value > limits_.slots) return std::nullopt;
+  const Slot& slot = this->slot(chunk.slot);
+  // Begin refuses what is wrong with the row.
+  if (!slot.taken || slot.fault != RowFault::kNone || slot.drafts) return std::nullopt;
+  if (slot.sampled_by != decode->fed_by_step || slot.known_tokens != slot.length()) {
+    return std::nullopt;
+  }
+  const int64_t room = std::min(static_cast<int64_t>(slot.blocks.size()) * limits_.block_tokens,
+                                int64_t{limits_.context_tokens}) -
+                       slot.length();
+  const auto drafts =
+      static_cast<int32_t>(std::min<int64_t>({decode->draft_max, limits_.draft_max, room}));
+  if (drafts <= 0) return std::nullopt;
+  return DraftWork{chunk.slot, &slot, drafts};
+}
+
+absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk,
+                                       std::vector<TokenId> drafts) {
   FATHOM_ASSIGN_OR_RETURN(Slot * slot, Taken(chunk.slot, "chunk"));
   if (slot->last_step == step) {
     return Invalid("step {} has two chunks of slot {}", step.value, chunk.slot.value);
   }
   slot->last_step = step;
   ChunkWork work{.id = chunk.slot,
+                 .admission = slot->admission,
+                 .admitted_tokens = slot->admitted_tokens,
                  .slot = slot,
                  .sequence = slot->sequence,
                  .position = slot->position(),
                  .start = slot->computed_tokens,
-                 .fed = slot->sampled_by.has_value(),
+                 .fed = slot->computed_tokens >= slot->known_tokens,
                  .fed_by = slot->sampled_by.value_or(StepId{}),
                  .sample = chunk.sample,
                  .logprobs = slot->request.output.logprobs.has_value(),
@@ -164,6 +192,11 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk) {
   // fault are then ignored and are no error.
   if (work.fault != RowFault::kNone) return work;
   slot->computed_tokens = work.end();
+  if (!drafts.empty()) {
+    slot->drafts = true;
+    work.count += static_cast<int32_t>(drafts.size());
+    work.drafts = std::move(drafts);
+  }
   if (slot->request.output.prompt_logprobs) {
     work.scores = std::max(0, std::min(work.end() + 1, slot->prompt_tokens) - (work.start + 1));
   }
@@ -171,10 +204,28 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk) {
   return work;
 }
 
+void Slots::Learn(const LearnedSamples& samples) {
+  Slot& slot = slots_[static_cast<size_t>(samples.id.value)];
+  if (!slot.taken || slot.admission != samples.admission) return;
+  if (samples.drafts) slot.drafts = false;
+  if (samples.ids.empty()) return;  // A fault; the device faults all later rows of the slot.
+  FATHOM_CHECK(samples.at == slot.known_tokens && samples.at < slot.length(),
+               "slot {}: samples at {} of {} known and {} tokens", samples.id.value, samples.at,
+               slot.known_tokens, slot.length());
+  slot.ids[static_cast<size_t>(samples.at)] = samples.ids.front();
+  slot.ids.insert(slot.ids.end(), samples.ids.begin() + 1, samples.ids.end());
+  slot.computed_tokens += static_cast<int32_t>(samples.ids.size()) - 1;
+  slot.known_tokens += static_cast<int32_t>(samples.ids.size());
+}
+
 // Checks what the chunk computes and samples against the slot, and sets work->count.
 absl::Status Slots::CheckChunk(StepId step, const Chunk& chunk, const Slot& slot,
                                ChunkWork* work) const {
   const int32_t open = slot.length() - slot.computed_tokens;
+  if (slot.drafts) {
+    return Invalid("step {}: a chunk of slot {}, whose row with drafts has no result yet",
+                   step.value, chunk.slot.value);
+  }
   if (const auto* decode = std::get_if<DecodeRow>(&chunk.work)) {
     if (slot.sampled_by != decode->fed_by_step) {
       return Invalid(

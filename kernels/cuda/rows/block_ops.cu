@@ -24,6 +24,48 @@ __global__ void BlockOpsKernel(const BlockOpsArgs a, const Pairs pairs) {
   }
 }
 
+// One thread block for each plane of each pair, so that many loads are on their way over the bus.
+template <bool kOut>
+__global__ void SwapKernel(const BlockOpsArgs a, const Pairs pairs) {
+  WaitForPrevious();
+  LetNextStart();
+  const BlockPair pair = pairs.at[blockIdx.y];
+  const int64_t pieces = a.block_bytes / 16;
+  const int64_t in_pool = kOut ? pair.from : pair.to;
+  const int64_t in_space = kOut ? pair.to : pair.from;
+  uint4* const pool =
+      static_cast<uint4*>(a.planes) + (int64_t{blockIdx.x} * a.pool_blocks + in_pool) * pieces;
+  uint4* const space =
+      static_cast<uint4*>(a.swap_space) + (in_space * a.planes_count + blockIdx.x) * pieces;
+#pragma unroll 4
+  for (int64_t i = threadIdx.x; i < pieces; i += kThreads) {
+    if constexpr (kOut) {
+      space[i] = pool[i];
+    } else {
+      pool[i] = space[i];
+    }
+  }
+}
+
+template <bool kOut>
+cudaError_t LaunchSwap(const LaunchContext& context, const BlockOpsArgs& args,
+                       const BlockPair* pairs, int count) {
+  if (count < 0 || count > kBlockOpsMax || args.block_bytes % 16 != 0) return cudaErrorInvalidValue;
+  Pairs all = {};
+  for (int i = 0; i < count; ++i) {
+    const int32_t in_pool = kOut ? pairs[i].from : pairs[i].to;
+    const int32_t in_space = kOut ? pairs[i].to : pairs[i].from;
+    if (in_pool < 0 || in_pool >= args.pool_blocks || in_space < 0 ||
+        in_space >= args.swap_blocks) {
+      return cudaErrorInvalidValue;
+    }
+    all.at[i] = pairs[i];
+  }
+  if (count == 0) return cudaSuccess;
+  return Launch(context, dim3(args.planes_count, count), dim3(kThreads), 0, SwapKernel<kOut>, args,
+                all);
+}
+
 cudaError_t LaunchPairs(const LaunchContext& context, const BlockOpsArgs& args, const Pairs& pairs,
                         int count) {
   if (count == 0) return cudaSuccess;
@@ -47,6 +89,16 @@ cudaError_t CopyBlocks(const LaunchContext& context, const BlockOpsArgs& args,
     all.at[i] = pairs[i];
   }
   return LaunchPairs(context, args, all, count);
+}
+
+cudaError_t SwapOutBlocks(const LaunchContext& context, const BlockOpsArgs& args,
+                          const BlockPair* pairs, int count) {
+  return LaunchSwap<true>(context, args, pairs, count);
+}
+
+cudaError_t SwapInBlocks(const LaunchContext& context, const BlockOpsArgs& args,
+                         const BlockPair* pairs, int count) {
+  return LaunchSwap<false>(context, args, pairs, count);
 }
 
 cudaError_t ZeroBlocks(const LaunchContext& context, const BlockOpsArgs& args,

@@ -247,7 +247,7 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
   const SampleShared& shared = *row.shared;
   SampleOut* const out = a.out + RowOfBlock(a, blockIdx.y);
   const int lane = static_cast<int>(threadIdx.x);
-  const bool draws = ask.target < 0;
+  const bool draws = ask.target < 0, keeps = ask.target != kTargetDrafted;
   int32_t token = ask.target < row.vocab ? ask.target : -1;
   if (draws) token = drawn >> 32 > Orderable(-INFINITY) ? IdOfPlace(drawn) : -1;
   int fault = shared.fault;
@@ -258,12 +258,12 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
     out->fault = fault;
     if (fault != 0) {
       out->logprob = 0;
-      atomicOr(a.slot_faults + ask.slot, fault);
+      if (keeps) atomicOr(a.slot_faults + ask.slot, fault);
     }
-    if (draws) a.slot_tokens[ask.slot] = fault == 0 ? token : 0;
+    if (draws && keeps) a.slot_tokens[ask.slot] = fault == 0 ? token : 0;
   }
   if (fault != 0) return;
-  if (lane == 0 && draws && shared.slot.penalized != 0) {
+  if (lane == 0 && draws && keeps && shared.slot.penalized != 0) {
     uint16_t* const seen = a.seen + int64_t{ask.slot} * row.vocab + token;
     *seen = SeenAgain(*seen);
   }

@@ -30,20 +30,27 @@ struct SamplerSlot {
   uint16_t penalized = 0;  // 1: `seen` is maintained for the slot.
 };
 
+// The target of a row after a draft (speculative decoding). It samples, and changes nothing of its
+// slot: neither its token, nor its faults, nor what it has seen, because the draft may be wrong.
+inline constexpr int kTargetDrafted = -2;
+
 // A row that samples, or a prompt row that is scored. REQUIRES: at most one sampling row of a slot
-// in a launch; slot, fault_row and logits_row are in range.
+// in a launch, besides those of kTargetDrafted, which need a slot without penalties; slot,
+// fault_row and logits_row are in range.
 struct SampleRow {
   int32_t logits_row = 0;
   int32_t fault_row = 0;  // The row of the forward pass whose fault word belongs to this row.
   int32_t slot = 0;
-  int32_t position = 0;   // Of the token to draw, counted from the first generated token.
-  int32_t target = -1;    // >= 0: nothing is drawn; the log-probability of this id is computed.
+  int32_t position = 0;  // Of the token to draw, counted from the first generated token.
+  // >= 0: nothing is drawn; the log-probability of this id is computed. -1 or kTargetDrafted:
+  // draws.
+  int32_t target = -1;
   int32_t logprobs = -1;  // -1: none; else the number of alternatives, at most kLogprobsMax.
 };
 
 // A row faults if a logit is not finite, if its fault word or the slot's fault word is set, if no
 // token is left (all scores are -inf), or if its target is no id. Then the slot's fault word gets
-// the bits, and a sampling row writes id 0 to slot_tokens.
+// the bits, and a sampling row writes id 0 to slot_tokens (both not with kTargetDrafted).
 struct SampleOut {
   int32_t token = -1;  // The sample, or the target.
   int32_t fault = 0;   // FaultBits; then token is -1.

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kApplyThreads)
     for (int i = lane; i < kOutWords; i += 32) {
       reinterpret_cast<uint32_t*>(a.out + row)[i] = __ldcg(words + i);
     }
-    if (lane != 0) continue;
+    if (lane != 0 || ask.target == kTargetDrafted) continue;
     const auto token = static_cast<int32_t>(__ldcg(words + offsetof(SampleOut, token) / 4));
     const auto fault = static_cast<int32_t>(__ldcg(words + offsetof(SampleOut, fault) / 4));
     if (fault != 0) atomicOr(a.slot_faults + ask.slot, fault);

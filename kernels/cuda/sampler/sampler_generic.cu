@@ -286,7 +286,7 @@ __global__ void __launch_bounds__(kThreads)
   const Scores scores = ScoresOf(a, ask, shared.slot);
   int fault = shared.fault;
   const float best = Check(&shared, scores.logits, a.vocab, &fault);
-  const bool draws = ask.target < 0;
+  const bool draws = ask.target < 0, keeps = ask.target != kTargetDrafted;
   int32_t token = ask.target < a.vocab ? ask.target : -1;
   if (draws && fault == 0) token = Draw(&shared, scores, ask.position);
   if (fault == 0 && token < 0) fault = kFaultTokenRange;
@@ -295,9 +295,9 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) {
     out->token = fault == 0 ? token : -1;
     out->fault = fault;
-    if (fault != 0) atomicOr(a.slot_faults + ask.slot, fault);
-    if (draws) a.slot_tokens[ask.slot] = fault == 0 ? token : 0;
-    if (fault == 0 && draws && shared.slot.penalized != 0) {
+    if (fault != 0 && keeps) atomicOr(a.slot_faults + ask.slot, fault);
+    if (draws && keeps) a.slot_tokens[ask.slot] = fault == 0 ? token : 0;
+    if (fault == 0 && draws && keeps && shared.slot.penalized != 0) {
       uint16_t* const seen = a.seen + int64_t{ask.slot} * a.vocab + token;
       *seen = SeenAgain(*seen);
     }

@@ -76,6 +76,8 @@ void Fill(const FinishEvent& from, v1::Finish* to) {
   to->mutable_usage()->set_prompt_tokens(from.usage.prompt_tokens);
   to->mutable_usage()->set_completion_tokens(from.usage.completion_tokens);
   to->mutable_usage()->set_cached_tokens(from.usage.cached_tokens);
+  to->mutable_usage()->set_drafted_tokens(from.usage.drafted_tokens);
+  to->mutable_usage()->set_accepted_draft_tokens(from.usage.accepted_draft_tokens);
   to->mutable_timings()->set_queue_us(from.timings.queue_us);
   to->mutable_timings()->set_prefill_us(from.timings.prefill_us);
   to->mutable_timings()->set_decode_us(from.timings.decode_us);

@@ -77,6 +77,8 @@ v1::Explanation ToProto(const RequestReport& report) {
   to.mutable_usage()->set_prompt_tokens(report.usage.prompt_tokens);
   to.mutable_usage()->set_completion_tokens(report.usage.completion_tokens);
   to.mutable_usage()->set_cached_tokens(report.usage.cached_tokens);
+  to.mutable_usage()->set_drafted_tokens(report.usage.drafted_tokens);
+  to.mutable_usage()->set_accepted_draft_tokens(report.usage.accepted_draft_tokens);
   to.set_max_tokens(report.max_tokens);
   to.set_sequences(report.sequences);
   if (report.ended_ago_us >= 0) to.set_ended_ago_us(report.ended_ago_us);

@@ -13,6 +13,9 @@ PublicRequest ParamsOf(const From& from) {
   to.idempotency_key = from.idempotency_key();
   to.model = from.model();
   to.deadline_ms = from.deadline_ms();
+  if (from.has_priority()) to.priority = from.priority();
+  if (from.cache().has_enabled()) to.cache.enabled = from.cache().enabled();
+  to.cache.salt = from.cache().salt();
 
   const v1::Sampling& sampling = from.sampling();
   to.sampling = {SamplingFieldsOf(sampling), {}};

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "worker/engine/engine.h"
+#include "worker/engine/proposer.h"
 
 namespace fathom::worker {
 namespace {
@@ -20,7 +21,8 @@ constexpr EngineLimits kLimits{.context_tokens = 2048,
                                .pool_blocks = 400,
                                .slots = 40,
                                .step_tokens = 512,
-                               .vocab = 1000};
+                               .vocab = 1000,
+                               .draft_max = 4};
 constexpr int32_t kLogitsRows = 64;
 
 // A device that builds the inputs of each step and computes nothing.
@@ -31,16 +33,35 @@ class BuildingDevice final : public Device {
   absl::Status Submit(const StepBatch& batch) override {
     std::fill(input.begin(), input.end(), std::byte{0xEE});
     builder_.Build(batch, input.data(), &step);
+    outputs = batch.outputs;
     return absl::OkStatus();
   }
-  StepOutputs Collect() override { return {}; }
+  Proposer* proposer() override { return &drafts_; }
+  bool drafts_penalized() const override { return false; }
+  StepOutputs Collect() override {
+    outputs_.assign(static_cast<size_t>(outputs), {});
+    return {.rows = outputs_};
+  }
   std::string NonFiniteDetail(int32_t, int32_t) const override { return {}; }
   void Drain() override {}
 
   std::vector<std::byte> input = std::vector<std::byte>(CudaStepBytesMax(kLimits));
   BuiltStep step;
+  int32_t outputs = 0;
 
  private:
+  // Proposes as many drafts as it may: 900, 901, ...
+  struct Drafts final : Proposer {
+    absl::Status Propose(std::span<DraftWork> rows) override {
+      for (DraftWork& row : rows) {
+        for (int32_t i = 0; i < row.draft_max; ++i) row.drafts.push_back(900 + i);
+      }
+      return absl::OkStatus();
+    }
+  };
+
+  Drafts drafts_;
+  std::vector<RowOutput> outputs_;
   ManualClock clock_;
   Progress progress_;
   EpochComm comm_{0, 1, &clock_, &progress_};
@@ -235,6 +256,62 @@ TEST_F(StepBuilderTest, RandomPlansBecomeTheirRows) {
   }
   EXPECT_GT(graphs, 20);
   EXPECT_GT(mixed, 20);
+}
+
+// A row with drafts becomes decode rows, each with the blocks of its sequence and its own length,
+// so that a step of such rows has the shape of a decode step.
+TEST_F(StepBuilderTest, DraftsAreDecodeRowsOfTheirOwn) {
+  StepStream stream;
+  const auto submit = [&](const StepPlan& plan) {
+    const absl::Status submitted = engine_.Submit(plan, &submitted_);
+    ASSERT_TRUE(submitted.ok()) << ToString(submitted);
+    engine_.Collect(submitted_, &stream);
+  };
+  StepPlan plan;
+  for (const auto& [slot, prompt] : {std::pair{1, 510}, {2, 20}}) {
+    Admit admit{.slot = {slot}, .prompt_tokens = prompt};
+    admit.ids.assign(static_cast<size_t>(prompt), TokenId{5});
+    plan.admits.push_back(admit);
+    Extend extend{.slot = {slot}};
+    for (int32_t b = 0; b < 9; ++b) extend.block_ids.push_back({slot * 20 + b});
+    plan.extends.push_back(extend);
+  }
+  plan.chunks = {{{1}, 510, true}};
+  ASSERT_NO_FATAL_FAILURE(submit(plan));
+  plan = StepPlan{.step = {1}};
+  plan.chunks = {{{2}, 7, false}, {{1}, DecodeRow{{0}, 3}, true}};
+  ASSERT_NO_FATAL_FAILURE(submit(plan));
+  const BuiltStep& step = device_.step;
+  const std::byte* const input = device_.input.data();
+  EXPECT_EQ(step.shape.decode_rows, 4);
+  EXPECT_EQ(step.shape.rows, 11);
+  ASSERT_EQ(step.chunks.size(), 1u);
+  EXPECT_EQ(step.chunks[0].row_begin, 4);
+  EXPECT_EQ(step.chunks[0].table_row, 4);
+  const int32_t tokens[] = {0, 900, 901, 902}, segments[] = {0, 1, 2, 4};
+  for (int32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(At<int32_t>(input, step.layout.tokens)[i], tokens[i]);
+    EXPECT_EQ(At<int32_t>(input, step.layout.positions)[i], 510 + i);
+    EXPECT_EQ(At<int32_t>(input, step.layout.lengths)[i], 511 + i);
+    EXPECT_EQ(At<int32_t>(input, step.layout.segment_begin)[i], segments[i]);
+    const int32_t* const blocks =
+        At<int32_t>(input, step.layout.tables) + i * step.shape.table_stride;
+    EXPECT_EQ(blocks[0], 20);
+    EXPECT_EQ(blocks[7], 27);
+    const SampleRow& row = At<SampleRow>(input, step.layout.sample_rows)[i];
+    EXPECT_EQ(row.position, 1 + i);
+    EXPECT_EQ(row.target, i == 0 ? -1 : kernels::cuda::kTargetDrafted);
+    EXPECT_EQ(At<int32_t>(input, step.layout.gather)[i], i);
+  }
+  EXPECT_EQ(step.segments_sum, 6);
+  // Alone it is a step for a graph. Its token is the host's: the device's own may be of a draft.
+  plan = StepPlan{.step = {2}};
+  plan.chunks = {{{1}, DecodeRow{{1}, 2}, true}};
+  ASSERT_NO_FATAL_FAILURE(submit(plan));
+  EXPECT_TRUE(step.graphable);
+  EXPECT_EQ(step.live_rows, 3);
+  EXPECT_EQ(At<int32_t>(input, step.layout.tokens)[0], 0);
+  EXPECT_EQ(At<int32_t>(input, step.layout.positions)[0], 511);
 }
 
 TEST_F(StepBuilderTest, AFaultOfASequenceComputesNothingForIt) {
