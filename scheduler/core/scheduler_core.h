@@ -29,7 +29,7 @@ struct CoreOptions {
   // model may continue it. If only other models have groups for so long, the answer ends.
   int64_t model_wait_us = 30'000'000;
   int32_t run_ahead_max =
-      INT32_MAX;               // Of RunningState::run_ahead; the plans in flight bound it too.
+      INT32_MAX;  // Of RunningState::run_ahead; the plans in flight bound it too.
   int32_t sequences_max = kSequencesMax;  // A larger n is UNIMPLEMENTED.
   bool prefix_caching = true;  // Sequences of one scope share blocks of equal first tokens.
   bool prefixes_across_tenants = false;  // The tenant is no part of the scope; the salt still is.
