@@ -17,10 +17,10 @@ namespace fathom {
 // What keeps the first sequence of a line of the queue from its slot. The others of the line wait
 // behind it.
 enum class WaitLimit {
-  kSlots,    // Every slot of a group is taken (--max-num-seqs).
-  kBlocks,   // A group has too few free KV blocks (--kv-cache-memory).
-  kNoGroup,  // No group is up that may compute the sequence.
-  kOther,    // The next plan: steps in flight, tokens of a step, the lane's share.
+  kSlots,          // Every slot of a group is taken (--max-num-seqs).
+  kBlocks,         // A group has too few free KV blocks (--kv-cache-memory).
+  kNoGroup,        // No group is up that may compute the sequence.
+  kOther,          // The next plan: steps in flight, tokens of a step, the lane's share.
   kTenantRunning,  // The tenant has as many sequences in slots as it may (running_max).
 };
 inline constexpr size_t kWaitLimits = 5;

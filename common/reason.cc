@@ -17,7 +17,7 @@ constexpr ReasonRow kReasons[] = {
     {Reason::kInvalidText, "INVALID_TEXT", Code::kInvalidArgument, kNoOther,
      "the tokenizer cannot read a text"},
     {Reason::kUnknownField, "UNKNOWN_FIELD", Code::kInvalidArgument, kNoOther,
-     "a field number that this server does not know"},
+     "a field that this server does not know"},
     {Reason::kMalformedMessage, "MALFORMED_MESSAGE", Code::kInvalidArgument, kNoOther,
      "the bytes are no message of inference.proto"},
     {Reason::kEmptyPrompt, "EMPTY_PROMPT", Code::kInvalidArgument, kNoOther,

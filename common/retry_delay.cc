@@ -24,7 +24,8 @@ uint64_t ScrambledSalt(uint64_t salt) {
 int64_t JitteredRetryMs(int64_t ms, uint64_t salt) {
   ms = std::clamp(ms, kRetryMinMs, kRetryMaxMs);
   const int64_t quarter = ms / 4;
-  const auto move = static_cast<int64_t>(ScrambledSalt(salt) % static_cast<uint64_t>(2 * quarter + 1));
+  const auto move =
+      static_cast<int64_t>(ScrambledSalt(salt) % static_cast<uint64_t>(2 * quarter + 1));
   return std::clamp(ms - quarter + move, kRetryMinMs, kRetryMaxMs);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -12,6 +13,11 @@ struct Request {
   std::string path;    // Begins with "/"; without the query.
   std::string query;   // What follows the "?".
   std::string peer;    // The address of the client, without its port.
+  std::vector<std::pair<std::string, std::string>> headers = {};  // Names in lower case.
+  std::string body = {};                                          // Empty on routes that take none.
+
+  // The last header of this name, which is in lower case; empty: none.
+  std::string_view Header(std::string_view name) const;
 };
 
 struct Response {

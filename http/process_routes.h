@@ -38,6 +38,7 @@ std::function<absl::Status()> LiveBy(const SelfDial* self, const LoopWatch* loop
 // A server with these routes and those in `routes`, whose answers are counted in
 // fathom_<role>_http_requests_total. REQUIRES: `metrics` outlives the server.
 std::unique_ptr<Server> ServeProcess(Listener listener, const std::string& role, Metrics* metrics,
-                                     const Health& health, Routes routes = {});
+                                     const Health& health, Routes routes = {},
+                                     const Limits& limits = {});
 
 }  // namespace fathom::http

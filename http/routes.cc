@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <ranges>
 #include <utility>
@@ -36,26 +37,66 @@ Response ErrorResponse(int status, const std::string& code, const std::string& m
           {}};
 }
 
-void Routes::Add(const std::string& method, const std::string& path, Handler handler) {
-  const bool added = paths_[path].emplace(method, std::move(handler)).second;
+std::string_view Request::Header(std::string_view name) const {
+  for (auto header = headers.rbegin(); header != headers.rend(); ++header) {
+    if (header->first == name) return header->second;
+  }
+  return {};
+}
+
+void Routes::AddRoute(const std::string& method, const std::string& path, Route route) {
+  const bool added = paths_[path].emplace(method, std::move(route)).second;
   FATHOM_CHECK(added, "route {} {} is registered twice", method, path);
 }
 
-Response Routes::Answer(const Request& request) const {
-  const auto path = paths_.find(request.path);
-  if (path == paths_.end()) {
+void Routes::Add(const std::string& method, const std::string& path, Handler handler) {
+  AddRoute(method, path, {.answer = std::move(handler), .begin = {}});
+}
+
+void Routes::AddUnder(const std::string& method, const std::string& prefix, Handler handler) {
+  FATHOM_CHECK(prefix.ends_with('/'));
+  prefixes_.push_back(prefix);
+  Add(method, prefix, std::move(handler));
+}
+
+void Routes::AddExchange(const std::string& method, const std::string& path, size_t body_bytes_max,
+                         ExchangeHandler handler) {
+  AddRoute(method, path,
+           {.answer = {}, .begin = std::move(handler), .body_bytes_max = body_bytes_max});
+}
+
+const Routes::Methods* Routes::MethodsOf(const std::string& path) const {
+  const auto exact = paths_.find(path);
+  const bool is_prefix = std::ranges::find(prefixes_, path) != prefixes_.end();
+  if (exact != paths_.end() && !is_prefix) return &exact->second;
+  for (const std::string& prefix : prefixes_) {
+    if (path.size() > prefix.size() && path.starts_with(prefix)) return &paths_.at(prefix);
+  }
+  return nullptr;
+}
+
+std::variant<const Route*, Response> Routes::Find(const std::string& method,
+                                                  const std::string& path) const {
+  const Methods* methods = MethodsOf(path);
+  if (methods == nullptr) {
     return ErrorResponse(404, "not_found",
                          fmt::format("{} does not exist here; this port has {}",
-                                     request.path.substr(0, 256), fmt::join(KeysOf(paths_), ", ")));
+                                     path.substr(0, 256), fmt::join(KeysOf(paths_), ", ")));
   }
-  const auto handler = path->second.find(request.method == "HEAD" ? "GET" : request.method);
-  if (handler != path->second.end()) return handler->second(request);
-  const std::string allowed = fmt::format("{}", fmt::join(KeysOf(path->second), ", "));
-  Response refused = ErrorResponse(405, "method_not_allowed",
-                                   fmt::format("{} is answered to {}, not to {}", request.path,
-                                               allowed, request.method.substr(0, 32)));
+  const auto route = methods->find(method == "HEAD" ? "GET" : method);
+  if (route != methods->end()) return &route->second;
+  const std::string allowed = fmt::format("{}", fmt::join(KeysOf(*methods), ", "));
+  Response refused = ErrorResponse(
+      405, "method_not_allowed",
+      fmt::format("{} is answered to {}, not to {}", path, allowed, method.substr(0, 32)));
   refused.headers.emplace_back("Allow", allowed);
   return refused;
+}
+
+Response Routes::Answer(const Request& request) const {
+  std::variant<const Route*, Response> found = Find(request.method, request.path);
+  if (auto* refused = std::get_if<Response>(&found)) return std::move(*refused);
+  return std::get<const Route*>(found)->answer(request);
 }
 
 }  // namespace fathom::http

@@ -24,6 +24,7 @@
 #include "router/api/readiness.h"
 #include "router/api/stop_tokens.h"
 #include "router/frontend/grpc/service.h"
+#include "router/frontend/http/http_service.h"
 #include "router/link/grpc_scheduler_link.h"
 #include "router/request_lines.h"
 #include "router/router_metrics.h"
@@ -60,7 +61,7 @@ struct Options {
 
 std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   Flags flags("fathom-router",
-              "Admits requests over gRPC and streams the cluster's tokens to clients.");
+              "Admits requests over gRPC and HTTP and streams the cluster's tokens to clients.");
   flags.Group("Model");
   flags.Add("--model", &options->model,
             "Model folder (Hugging Face): configuration and tokenizer are read.");
@@ -78,7 +79,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
             "host:port of a scheduler; once for each one, or separated by commas.");
   flags.Add("--host", &options->host, "Address to listen on.");
   flags.AddPort("--grpc-port", &options->grpc_port, "Port of the public gRPC services.");
-  flags.AddPort("--http-port", &options->http_port, "Port of HTTP: /health, /metrics, /version.");
+  flags.AddPort("--http-port", &options->http_port,
+                "Port of HTTP: OpenAI's API, and /health, /metrics, /version.");
   flags.Add("--behind-proxy", &options->behind_proxy,
             "A proxy has the clients: no connection is cut for what its calls do.");
   flags.Group("Traces");
@@ -164,12 +166,29 @@ std::unique_ptr<TraceExporter> MakeExporter(const Options& options,
       exporter, clock, [metrics](size_t requests) { metrics->TracesDropped(requests); });
 }
 
+// Connections of HTTP: a part of the descriptors that the limit leaves.
+size_t HttpConnectionsMax() {
+  const int64_t descriptors = TakeHostLimits().descriptors.value_or(1 << 20);
+  return static_cast<size_t>(std::clamp<int64_t>((descriptors - 256) / 4, 64, 4096));
+}
+
 // Notes in the log when the router becomes ready, or is no longer.
 void NoteReadiness(const absl::Status& ready, bool* serving) {
   if (ready.ok() == *serving) return;
   *serving = ready.ok();
   LogInfo("{}", *serving ? "ready: a request would be answered"
                          : fmt::format("not ready: {}", Message(ready)));
+}
+
+std::unique_ptr<http::Server> ServeHttp(Listener listener, Metrics* metrics, const SelfDial* self,
+                                        const LoopWatch* loop, const InferenceApi* api,
+                                        size_t connections_max) {
+  http::Routes routes;
+  AddInferenceRoutes(api, &routes);
+  return http::ServeProcess(
+      std::move(listener), "router", metrics,
+      {.live = http::LiveBy(self, loop), .ready = [api] { return api->Ready(); }, .progress = {}},
+      std::move(routes), {.connections_max = connections_max});
 }
 
 int Serve(const Options& options, const std::optional<http::Url>& traces_url,
@@ -205,19 +224,16 @@ int Serve(const Options& options, const std::optional<http::Url>& traces_url,
   }
   InferenceApi api(parts);
   RouterService service(&api);
-
   rpc::ServerOptions server{.name = "router"};
   server.connections.of_a_proxy = options.behind_proxy;
+  const size_t http_connections = HttpConnectionsMax();
+  server.connections.descriptors_reserved += 2 * http_connections;
   const absl::Status started = service.Start(*std::move(grpc), server);
   if (!started.ok()) return EndServer(kExitUnavailable, started);
   LoopWatch loop("main loop", &clock);
-  const auto web = http::ServeProcess(*std::move(http), "router", &metrics,
-                                      {.live = http::LiveBy(&self, &loop),
-                                       .ready = [&api] { return api.Ready(); },
-                                       .progress = {}});
+  auto web = ServeHttp(*std::move(http), &metrics, &self, &loop, &api, http_connections);
   link.Start(&sessions);
   PrintListening("router", {{"grpc_port", grpc_port}, {"http_port", http_port}});
-
   bool serving = false;
   const auto tick = [&] {
     loop.Turn();
@@ -239,6 +255,7 @@ int Serve(const Options& options, const std::optional<http::Url>& traces_url,
     std::this_thread::sleep_for(std::chrono::milliseconds(kTickMs));
   EndAfter(kStopMaxS);
   sessions.EndExplains();
+  web.reset();
   service.Stop();
   link.Stop();
   return EndServer();

@@ -19,24 +19,6 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   kv_usage_ = gauge("kv_cache_usage_ratio", "Used KV blocks of all, 0 to 1.");
   leads_ = gauge("leads", "1: this scheduler leads.");
   leads_.Set(1);
-  for (size_t i = 0; i < kWaitLimits; ++i) {
-    waiting_by_reason_[i] =
-        metrics->AddGauge("requests_waiting_by_reason", "Requests waiting, by what they wait for.",
-                          {{"reason", WaitLimitName(static_cast<WaitLimit>(i))}});
-  }
-  for (size_t i = 0; i < kRefusedBy; ++i) {
-    refused_by_[i] = {metrics->AddCounter("requests_refused_by_limit_total",
-                                          "Submits refused, by the limit that refused them.",
-                                          {{"limit", RefusedByName(static_cast<RefusedBy>(i))}})};
-  }
-  const auto retries = [&](const char* outcome) {
-    return Total{metrics->AddCounter(
-        "retries_total", "Refused requests that came back after their delay, by what they got.",
-        {{"outcome", outcome}})};
-  };
-  retries_kept_ = retries("admitted");
-  retries_broken_ = retries("refused");
-  overtakes_ = total("overtakes_total", "Admissions before a sequence that waits for blocks.");
   failovers_ = total("failovers_total", "Sequences whose group was lost while they ran in it.");
   replayed_ = total("replayed_tokens_total", "Tokens computed again, after a loss or preemption.");
   blocks_cached_ = gauge("blocks_cached", "Free KV blocks that the prefix cache can find.");
@@ -91,8 +73,31 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
       std::vector<double>(StepTokens::kBounds.begin(), StepTokens::kBounds.end()));
   step_seconds_ = metrics->AddHistogram("step_seconds", "From a plan's sending to its result.",
                                         LatencyBucketsSeconds());
+  AddLimitMetrics(metrics);
   AddSwap(metrics);
   AddRankFamilies(metrics);
+}
+
+void DriverMetrics::AddLimitMetrics(Metrics* metrics) {
+  for (size_t i = 0; i < kWaitLimits; ++i) {
+    waiting_by_reason_[i] =
+        metrics->AddGauge("requests_waiting_by_reason", "Requests waiting, by what they wait for.",
+                          {{"reason", WaitLimitName(static_cast<WaitLimit>(i))}});
+  }
+  for (size_t i = 0; i < kRefusedBy; ++i) {
+    refused_by_[i] = {metrics->AddCounter("requests_refused_by_limit_total",
+                                          "Submits refused, by the limit that refused them.",
+                                          {{"limit", RefusedByName(static_cast<RefusedBy>(i))}})};
+  }
+  const auto retries = [&](const char* outcome) {
+    return Total{metrics->AddCounter(
+        "retries_total", "Refused requests that came back after their delay, by what they got.",
+        {{"outcome", outcome}})};
+  };
+  retries_kept_ = retries("admitted");
+  retries_broken_ = retries("refused");
+  overtakes_ = {metrics->AddCounter("overtakes_total",
+                                    "Admissions before a sequence that waits for blocks.")};
 }
 
 void DriverMetrics::AddSwap(Metrics* metrics) {

@@ -49,6 +49,7 @@ class DriverMetrics {
     std::mutex mutex;
     std::vector<RankLoad> loads;  // Guarded by mutex.
   };
+  void AddLimitMetrics(Metrics* metrics);
   void AddSwap(Metrics* metrics);
   void AddRankFamilies(Metrics* metrics);
 

@@ -112,6 +112,21 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
   return flags.Parse(argc, argv);
 }
 
+// The options that flags have in other units.
+void SetUnits(Settings* settings) {
+  DriverOptions& options = settings->driver;
+  options.process_id = RandomId();
+  options.build = BuildVersion();
+  options.core.model_wait_us = settings->model_wait_s * 1'000'000;
+  options.drain_us = settings->drain_ms * 1000;
+  options.log_stats_us = settings->disable_log_stats ? 0 : settings->log_interval_s * 1'000'000;
+  options.groups.heartbeat_silence_us = settings->heartbeat_timeout_ms * 1000;
+  options.groups.stall_us = settings->stall_timeout_ms * 1000;
+  options.groups.device_stall_us = settings->device_stall_timeout_ms * 1000;
+  options.groups.loading_us = settings->load_timeout_s * 1'000'000;
+  options.groups.connecting_us = settings->connect_timeout_s * 1'000'000;
+}
+
 // A file that is wrong changes nothing: the shares and limits before it stay.
 void Reload(TenantFile* file, Driver* driver) {
   auto table = file->Poll();
@@ -124,6 +139,17 @@ void Reload(TenantFile* file, Driver* driver) {
   if (!driver->SetTenants(*std::move(*table))) LogWarn("--tenant-limits: the driver is busy");
 }
 
+// Ends the driver at a signal. Signals have a thread of their own, because the driver thread waits
+// only for its queue. `file`, if not null, is looked at each second.
+void Watch(const std::atomic<bool>* over, TenantFile* file, Driver* driver) {
+  for (int turn = 0; !*over; ++turn) {
+    if (file != nullptr && turn % 10 == 9) Reload(file, driver);
+    if (!WaitForStopSignal(100)) continue;
+    driver->Stop();
+    return;  // A second signal ends the process.
+  }
+}
+
 int Main(int argc, char** argv) {
   StartServer("scheduler");
   Settings settings;
@@ -133,16 +159,7 @@ int Main(int argc, char** argv) {
     return EndServer(kExitResources, status);
   }
   DriverOptions& options = settings.driver;
-  options.process_id = RandomId();
-  options.build = BuildVersion();
-  options.core.model_wait_us = settings.model_wait_s * 1'000'000;
-  options.drain_us = settings.drain_ms * 1000;
-  options.log_stats_us = settings.disable_log_stats ? 0 : settings.log_interval_s * 1'000'000;
-  options.groups.heartbeat_silence_us = settings.heartbeat_timeout_ms * 1000;
-  options.groups.stall_us = settings.stall_timeout_ms * 1000;
-  options.groups.device_stall_us = settings.device_stall_timeout_ms * 1000;
-  options.groups.loading_us = settings.load_timeout_s * 1'000'000;
-  options.groups.connecting_us = settings.connect_timeout_s * 1'000'000;
+  SetUnits(&settings);
 
   TenantFile tenants(settings.tenant_limits);
   absl::StatusOr<TenantTable> table = TenantTable();
@@ -188,16 +205,9 @@ int Main(int argc, char** argv) {
                                        .progress = {}});
   RecordPhase("start", ProcessAgeUs());
   PrintListening("scheduler", {{"port", port}, {"metrics_port", metrics_port}});
-  // Signals have a thread of their own, because the driver thread waits only for its queue.
   std::atomic<bool> over = false;
-  std::thread signals([&] {
-    for (int turn = 0; !over; ++turn) {
-      if (!settings.tenant_limits.empty() && turn % 10 == 9) Reload(&tenants, &driver);
-      if (!WaitForStopSignal(100)) continue;
-      driver.Stop();
-      return;  // A second signal ends the process.
-    }
-  });
+  std::thread signals(
+      [&] { Watch(&over, settings.tenant_limits.empty() ? nullptr : &tenants, &driver); });
   const absl::Status end = driver.Run();
   over = true;
   signals.join();

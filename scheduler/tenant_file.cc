@@ -24,7 +24,8 @@ struct Place {
   std::string path;
   std::string At(const YAML::Node& node) const {
     const int line = node.Mark().line + 1;
-    return line > 0 ? fmt::format("{}:{}: {}", file, line, path) : fmt::format("{}: {}", file, path);
+    return line > 0 ? fmt::format("{}:{}: {}", file, line, path)
+                    : fmt::format("{}: {}", file, path);
   }
   Place Under(const std::string& key) const {
     return {file, path.empty() ? key : path + "." + key};
@@ -69,31 +70,32 @@ absl::Status ReadMap(const YAML::Node& node, const Place& place, const char* kno
 }
 
 absl::Status ReadLimits(const YAML::Node& node, const Place& place, TenantLimits* to) {
-  return ReadMap(
-      node, place, "weight, running_max, queued_max, queued_tokens_max, tokens_per_minute",
-      [&](const std::string& key, const YAML::Node& value, absl::Status* status) {
-        const Place at = place.Under(key);
-        if (key == "weight") {
-          *status = ReadNumber(value, at, 1, kTenantWeightMax, &to->weight);
-        } else if (key == "running_max") {
-          *status = ReadNumber(value, at, 0, kTenantRequestsMax, &to->running_max);
-        } else if (key == "queued_max") {
-          *status = ReadNumber(value, at, 0, kTenantRequestsMax, &to->queued_max);
-        } else if (key == "queued_tokens_max") {
-          *status = ReadNumber(value, at, 0, kTenantTokensMax, &to->queued_tokens_max);
-        } else if (key == "tokens_per_minute") {
-          *status = ReadNumber(value, at, 0, kTenantTokensMax, &to->tokens_per_minute);
-        } else {
-          return false;
-        }
-        return true;
-      });
+  return ReadMap(node, place,
+                 "weight, running_max, queued_max, queued_tokens_max, tokens_per_minute",
+                 [&](const std::string& key, const YAML::Node& value, absl::Status* status) {
+                   const Place at = place.Under(key);
+                   if (key == "weight") {
+                     *status = ReadNumber(value, at, 1, kTenantWeightMax, &to->weight);
+                   } else if (key == "running_max") {
+                     *status = ReadNumber(value, at, 0, kTenantRequestsMax, &to->running_max);
+                   } else if (key == "queued_max") {
+                     *status = ReadNumber(value, at, 0, kTenantRequestsMax, &to->queued_max);
+                   } else if (key == "queued_tokens_max") {
+                     *status = ReadNumber(value, at, 0, kTenantTokensMax, &to->queued_tokens_max);
+                   } else if (key == "tokens_per_minute") {
+                     *status = ReadNumber(value, at, 0, kTenantTokensMax, &to->tokens_per_minute);
+                   } else {
+                     return false;
+                   }
+                   return true;
+                 });
 }
 
 absl::Status ReadTenants(const YAML::Node& node, const Place& place, TenantTable* table) {
   return ReadMap(node, place, "names of tenants",
                  [&](const std::string& name, const YAML::Node& value, absl::Status* status) {
-                   if (name.empty() || name.size() > kNameBytesMax || FirstInvalidUtf8(name) != std::string::npos) {
+                   if (name.empty() || name.size() > kNameBytesMax ||
+                       FirstInvalidUtf8(name) != std::string::npos) {
                      *status = Invalid("{}: a tenant's name has 1 to {} bytes of UTF-8",
                                        place.At(value), kNameBytesMax);
                    } else if (table->tenants.size() >= kTenantsMax) {
@@ -111,9 +113,9 @@ absl::Status ReadCosts(const YAML::Node& node, const Place& place, TenantTable* 
   return ReadMap(node, place, "prefill, decode",
                  [&](const std::string& key, const YAML::Node& value, absl::Status* status) {
                    if (key != "prefill" && key != "decode") return false;
-                   *status = ReadNumber(
-                       value, place.Under(key), 1, kTokenCostMax,
-                       key == "prefill" ? &table->prefill_cost : &table->decode_cost);
+                   *status =
+                       ReadNumber(value, place.Under(key), 1, kTokenCostMax,
+                                  key == "prefill" ? &table->prefill_cost : &table->decode_cost);
                    return true;
                  });
 }
@@ -122,20 +124,20 @@ absl::StatusOr<TenantTable> ReadTable(const YAML::Node& root, const std::string&
   const Place place{name, ""};
   TenantTable table;
   YAML::Node tenants;
-  FATHOM_RETURN_IF_ERROR(ReadMap(
-      root, place, "token_costs, defaults, tenants",
-      [&](const std::string& key, const YAML::Node& value, absl::Status* status) {
-        if (key == "token_costs") {
-          *status = ReadCosts(value, place.Under(key), &table);
-        } else if (key == "defaults") {
-          *status = ReadLimits(value, place.Under(key), &table.defaults);
-        } else if (key == "tenants") {
-          tenants.reset(value);  // Read at last: each of them begins with the defaults.
-        } else {
-          return false;
-        }
-        return true;
-      }));
+  FATHOM_RETURN_IF_ERROR(
+      ReadMap(root, place, "token_costs, defaults, tenants",
+              [&](const std::string& key, const YAML::Node& value, absl::Status* status) {
+                if (key == "token_costs") {
+                  *status = ReadCosts(value, place.Under(key), &table);
+                } else if (key == "defaults") {
+                  *status = ReadLimits(value, place.Under(key), &table.defaults);
+                } else if (key == "tenants") {
+                  tenants.reset(value);  // Read at last: each of them begins with the defaults.
+                } else {
+                  return false;
+                }
+                return true;
+              }));
   if (tenants.IsDefined() && !tenants.IsNull()) {
     FATHOM_RETURN_IF_ERROR(ReadTenants(tenants, place.Under("tenants"), &table));
   }

@@ -1,7 +1,7 @@
-// scheduler/tenant_file.h: reads the shares and limits of tenants from a YAML file (--tenant-limits;
-// docs/OPERATIONS.md, "Tenants", has its format). The reader is strict: an unknown key, a key that
-// is there twice, and a number outside of its range are errors, which name file, line, key, value
-// and what is allowed. Thread: the owner's.
+// scheduler/tenant_file.h: reads the shares and limits of tenants from a YAML file
+// (--tenant-limits; docs/OPERATIONS.md, "Tenants and priorities", has its format). The reader is
+// strict: an unknown key, a key that is there twice, and a number outside of its range are errors,
+// which name file, line, key, value and what is allowed. Thread: the owner's.
 #pragma once
 
 #include <cstdint>

@@ -127,7 +127,7 @@ std::string Value(const ChatPrompt& chat) {
 }  // namespace
 
 std::string CanonicalEncoding(const GenerateRequest& request) {
-  const auto& [params, prompt] = request;
+  const auto& [params, prompt, truncate_prompt_tokens] = request;
   const auto& [request_id, idempotency_key, model, sampling, stop, output, deadline_ms, priority,
                cache] = params;
   static_cast<void>(request_id);
@@ -136,7 +136,8 @@ std::string CanonicalEncoding(const GenerateRequest& request) {
   static_cast<void>(priority);  // These two change no token.
   static_cast<void>(cache);
   return Struct(model, sampling, stop, output, std::get_if<std::string>(&prompt),
-                std::get_if<std::vector<TokenId>>(&prompt), std::get_if<ChatPrompt>(&prompt));
+                std::get_if<std::vector<TokenId>>(&prompt), std::get_if<ChatPrompt>(&prompt),
+                truncate_prompt_tokens);
 }
 
 }  // namespace fathom::router

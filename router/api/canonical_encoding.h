@@ -11,7 +11,8 @@
 //   IEEE 754; struct: as above; list: for each element its length (8 bytes) and its value.
 //
 // Tags:
-//   request    1 model, 2 sampling, 3 stop, 4 output, 5 prompt text, 6 prompt token ids, 7 chat
+//   request    1 model, 2 sampling, 3 stop, 4 output, 5 prompt text, 6 prompt token ids, 7 chat,
+//              8 truncate_prompt_tokens
 //   sampling   8 logit_bias (a list of structs: 1 id, 2 bias), 9 n; the numbers have the tags in
 //              common/sampling_fields.h
 //   stop       1 max_tokens, 2 min_tokens, 3 strings, 4 token_ids, 5 ignore_eos, 6 include_stop

@@ -21,8 +21,9 @@ constexpr int64_t kDrainingRetryMs = 200;
 constexpr size_t kPromptLogBytes = 4096;
 
 absl::Status NoTokenizer(const ModelFolder& folder, const char* field, const char* way_out) {
-  return WithReason(FailedPrecondition("{} needs a tokenizer, but {} has no tokenizer.json; {}",
-                                       field, folder.path, way_out),
+  return WithReason(FailedPrecondition("{} needs a tokenizer, but the folder {} has no "
+                                       "tokenizer.json; {}",
+                                       field, folder.name, way_out),
                     Reason::kNoTokenizer, field);
 }
 
@@ -43,6 +44,26 @@ absl::Status ApplyDeadline(const CallContext& call, int64_t waited_ms, PublicReq
         Reason::kDeadline, "deadline_ms");
   }
   request->deadline_ms = left_ms - waited_ms;
+  return absl::OkStatus();
+}
+
+// Keeps the last tokens of the prompt; see GenerateRequest.
+absl::Status Truncate(const std::optional<int32_t>& tokens, const PublicStop& stop,
+                      const ModelFacts& facts, std::vector<TokenId>* ids) {
+  if (!tokens) return absl::OkStatus();
+  int64_t kept = *tokens;
+  if (kept == -1) {
+    const int64_t room = std::min<int64_t>(facts.context_tokens, facts.pool_tokens);
+    kept = std::max<int64_t>(1, room - stop.max_tokens.value_or(1));
+  }
+  if (kept < 1) {
+    return WithReason(Invalid("truncate_prompt_tokens is {}; it must be -1 (as many tokens as fit) "
+                              "or from 1 on; leave it out to keep the whole prompt",
+                              *tokens),
+                      Reason::kOutOfRange, "truncate_prompt_tokens");
+  }
+  const auto size = static_cast<int64_t>(ids->size());
+  if (size > kept) ids->erase(ids->begin(), ids->begin() + (size - kept));
   return absl::OkStatus();
 }
 
@@ -165,7 +186,9 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
     FATHOM_RETURN_IF_ERROR(ResolveStopStrings(*parts_.tokenizer, chat, &params));
   }
   FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
-                          PromptIds(call, std::move(request.prompt), facts));
+                          PromptIds(call, std::move(request.prompt), facts,
+                                    request.truncate_prompt_tokens.has_value()));
+  FATHOM_RETURN_IF_ERROR(Truncate(request.truncate_prompt_tokens, params.stop, facts, &ids));
   FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted,
                           router::Admit(params, std::move(ids), facts, identity));
   admitted.text.chat = chat;
@@ -228,13 +251,16 @@ void InferenceApi::Resume(const CallContext& call, const absl::StatusOr<ResumeRe
 // ---- Text ----
 
 absl::StatusOr<std::vector<TokenId>> InferenceApi::PromptIds(const CallContext& call, Prompt prompt,
-                                                             const ModelFacts& facts) const {
+                                                             const ModelFacts& facts,
+                                                             bool any_length) const {
   if (auto* ids = std::get_if<std::vector<TokenId>>(&prompt)) return std::move(*ids);
   if (const auto* text = std::get_if<std::string>(&prompt)) {
     if (parts_.tokenizer == nullptr) {
       return NoTokenizer(*parts_.folder, "text", "send token_ids instead");
     }
-    FATHOM_RETURN_IF_ERROR(CheckPromptMayFit(parts_.tokenizer->MinTokens(*text), facts));
+    if (!any_length) {
+      FATHOM_RETURN_IF_ERROR(CheckPromptMayFit(parts_.tokenizer->MinTokens(*text), facts));
+    }
     return Encode(*text,
                   {.parse_special = true, .add_special_tokens = true, .cancelled = call.cancelled});
   }
@@ -243,7 +269,9 @@ absl::StatusOr<std::vector<TokenId>> InferenceApi::PromptIds(const CallContext& 
                             Render(std::move(*chat), {.now_unix_s = call.received_unix_s,
                                                       .cancelled = call.cancelled,
                                                       .check_tokens_min = [&](int64_t n) {
-                                                        return CheckPromptMayFit(n, facts);
+                                                        return any_length
+                                                                   ? absl::OkStatus()
+                                                                   : CheckPromptMayFit(n, facts);
                                                       }}));
     return std::move(rendered.ids);
   }
@@ -267,10 +295,11 @@ absl::StatusOr<RenderedChat> InferenceApi::Render(ChatPrompt chat,
   if (parts_.chat == nullptr) {
     return WithReason(
         FailedPrecondition(
-            "messages need a chat template, but {} has neither chat_template.jinja nor a "
+            "messages need a chat template, but the folder {} has neither chat_template.jinja nor "
+            "a "
             "chat_template in tokenizer_config.json; use Generate with a text instead, or "
             "start the server with --chat-template FILE",
-            parts_.folder->path),
+            parts_.folder->name),
         Reason::kNoChatTemplate, "messages");
   }
   return parts_.chat->Render(std::move(chat), options);

@@ -58,6 +58,8 @@ class InferenceApi {
   explicit InferenceApi(ApiParts parts) : parts_(std::move(parts)) {}
 
   Sessions* sessions() const { return parts_.sessions; }
+  // Null: token ids only.
+  const Tokenizer* tokenizer() const { return parts_.tokenizer; }
 
   // Makes a new session for the request, or one more stream of the existing session if the request
   // repeats an earlier one. Then `stream` begins or is refused, now or later. `read` parses the
@@ -85,6 +87,8 @@ class InferenceApi {
   // The table of limits (field_limits.h), with the model's vocabulary filled in.
   std::vector<FieldLimit> GetLimits() const;
   StatusAnswer GetStatus() const;
+  // A front end refused a request itself, because it could not read it.
+  void CountRefused(const absl::Status& status) const { parts_.observer->Refused(status.code()); }
   // See Sessions::Explain. `done` is called now or later, by any thread.
   void Explain(const CallContext& call, const std::string& request_id,
                Sessions::ExplainFn done) const;
@@ -100,8 +104,9 @@ class InferenceApi {
   SpanContext Trace(const CallContext& call) const;
   absl::StatusOr<AdmittedRequest> Admit(const CallContext& call, TimeUs received_us,
                                         GenerateRequest request) const;
+  // `any_length`: a prompt that is too long is no error yet.
   absl::StatusOr<std::vector<TokenId>> PromptIds(const CallContext& call, Prompt prompt,
-                                                 const ModelFacts& facts) const;
+                                                 const ModelFacts& facts, bool any_length) const;
   absl::StatusOr<std::vector<TokenId>> Encode(const std::string& text,
                                               const EncodeOptions& options) const;
   absl::StatusOr<RenderedChat> Render(ChatPrompt chat, const RenderOptions& options) const;

@@ -32,7 +32,7 @@ absl::Status CanAdmit(const ModelFolder& folder, const Sessions::View& view) {
         Unavailable("the workers' model has another config.json (digest {}..., vocabulary {}) than "
                     "this router's "
                     "folder {} (digest {}..., vocabulary {}); start both on the same model folder",
-                    facts.config_digest.substr(0, 12), facts.vocab, folder.path,
+                    facts.config_digest.substr(0, 12), facts.vocab, folder.name,
                     folder.config_digest.substr(0, 12), folder.vocab),
         Reason::kModelMismatch, view);
   }

@@ -53,6 +53,8 @@ using Prompt = std::variant<std::monostate, std::string, std::vector<TokenId>, C
 struct GenerateRequest {
   PublicRequest params;
   Prompt prompt;
+  // Only the last tokens of the prompt are kept, this many; -1: as many as fit. Absent: all.
+  std::optional<int32_t> truncate_prompt_tokens = {};
 };
 
 struct ResumeRequest {

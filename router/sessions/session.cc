@@ -388,6 +388,11 @@ AttemptId Session::attempt() const {
   return attempt_;
 }
 
+std::vector<TokenId> Session::PromptIds() const {
+  std::lock_guard lock(mutex_);
+  return record_.prompt_ids;
+}
+
 size_t Session::bytes() const {
   std::lock_guard lock(mutex_);
   size_t bytes = sizeof(Session) + record_.prompt_ids.size() * sizeof(TokenId);

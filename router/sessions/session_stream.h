@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "common/status.h"
 #include "router/sessions/sessions.h"
@@ -42,6 +43,8 @@ class SessionStream : public ClientSink {
   // The client cancelled, or its connection broke. If a session was begun, one more EndEvent is
   // written, which ends the stream.
   void Cancelled();
+  // Of the session. REQUIRES: called by Write, for an event other than an EndEvent.
+  std::vector<TokenId> PromptIds() const { return session_->PromptIds(); }
   // The connection has ended and makes no more calls. REQUIRES: called once.
   void Closed();
 

@@ -4,8 +4,7 @@
 // delay after which the same request is admitted (RetryPromises). Pure: time is an argument.
 // Thread: not thread-safe; owned by the driver thread.
 //
-// State: one entry for each tenant that has a sequence, a promise or a debt, plus a constant
-// factor.
+// State: one entry for each tenant that has a sequence, a promise or a debt, times a constant.
 #pragma once
 
 #include <array>

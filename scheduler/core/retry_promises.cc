@@ -25,7 +25,7 @@ bool RetryPromises::Admits(const SessionKey& key, int64_t used, int64_t amount, 
     if (now >= promise->second.due_us && used + amount <= max) return true;
     others -= promise->second.amount;
   }
-  return used + others + amount <= max || used + amount <= max / 2;
+  return used + others + amount <= max || used + amount <= max / kOpenPart;
 }
 
 int64_t RetryPromises::Refuse(const SessionKey& key, int64_t amount, int64_t wait_us,
@@ -34,10 +34,12 @@ int64_t RetryPromises::Refuse(const SessionKey& key, int64_t amount, int64_t wai
   if (old != promises_.end() && now < old->second.due_us) {  // It came too early.
     return std::max(kRetryMinMs, (old->second.due_us - now) / 1000 + 1);
   }
-  TimeUs due_us = std::max(end_us_, now + wait_us);
+  // Places become free in bursts, so the first of a line comes somewhat later than the mean says.
+  const TimeUs first_us = now + wait_us + kBurstUs;
+  TimeUs due_us = std::max(end_us_, first_us);
   if (old != promises_.end()) {  // Those that were promised later places do not wait for it again.
     ++counts_.broken;
-    due_us = now + wait_us;
+    due_us = first_us;
     Drop(old);
   }
   due_us = std::min(due_us, now + kAheadMaxUs);

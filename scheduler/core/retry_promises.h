@@ -6,7 +6,7 @@
 // fast units become free while some are used (DrainRate), and gives the refused requests
 // consecutive places in a virtual line. A place belongs to the key of the request, so a client must
 // repeat its request under the same id (the client library does). Places of clients that do not
-// come back expire. They never keep the cluster idle: half of the units are there for anyone.
+// come back expire. They never keep the cluster idle: a quarter of the units is there for anyone.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +51,7 @@ class RetryPromises {
   // `max`.
   bool Admits(const SessionKey& key, int64_t used, int64_t amount, int64_t max, TimeUs now);
   // The delay in ms for the request that is refused now. If it is the first of the line, its place
-  // is free in `wait_us`; the place after it is free `hold_us` later.
+  // is free in about `wait_us`; the place after it is free `hold_us` later.
   int64_t Refuse(const SessionKey& key, int64_t amount, int64_t wait_us, int64_t hold_us,
                  TimeUs now);
   // The request was admitted. Its promise, if it had one, is kept.
@@ -68,6 +68,8 @@ class RetryPromises {
   static constexpr size_t kPromisesMax = 16'384;
   static constexpr int64_t kAheadMaxUs = 120'000'000;  // No place is promised beyond this time.
   static constexpr int64_t kGraceUs = 2'000'000;
+  static constexpr int64_t kBurstUs = 200'000;
+  static constexpr int64_t kOpenPart = 4;
   struct Promise {
     TimeUs due_us = 0;
     TimeUs expires_us = 0;

@@ -1,5 +1,6 @@
 // scheduler/core/tenant_limits.h: what an operator decides about tenants: their shares and limits
-// (docs/OPERATIONS.md, "Tenants"). scheduler/tenant_file.h reads it from a file. Plain data.
+// (docs/OPERATIONS.md, "Tenants and priorities"). scheduler/tenant_file.h reads it from a file.
+// Plain data.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +12,9 @@ namespace fathom::scheduler {
 
 // Of one tenant. A limit of 0 is none.
 struct TenantLimits {
-  int32_t weight = 1;       // Its share of the computed tokens, relative to other tenants'.
-  int32_t running_max = 0;  // Sequences in slots; further ones wait.
-  int32_t queued_max = 0;   // Requests that wait for their first slot; further ones are refused.
+  int32_t weight = 1;             // Its share of the computed tokens, relative to other tenants'.
+  int32_t running_max = 0;        // Sequences in slots; further ones wait.
+  int32_t queued_max = 0;         // Requests that wait for a first slot; further ones are refused.
   int64_t queued_tokens_max = 0;  // Their prompt tokens; likewise.
   // Prompt tokens and max_tokens of the requests that are accepted; further ones are refused. What
   // an answer does not use of its max_tokens is given back at its end.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -31,7 +32,7 @@ ObeyingRun Obey(uint64_t seed, int64_t max, double arrivals_per_ms, int32_t no_s
   ObeyingRun run;
   int64_t used = 0;
   uint64_t number = 0;
-  std::vector<std::pair<TimeUs, SessionKey>> returning;
+  std::multimap<TimeUs, SessionKey> returning;
   const auto submit = [&](const SessionKey& key, bool again, TimeUs now) {
     if (line.Admits(key, used, 1, max, now)) {
       line.Take(key);
@@ -44,7 +45,7 @@ ObeyingRun Obey(uint64_t seed, int64_t max, double arrivals_per_ms, int32_t no_s
     const auto each_us = static_cast<int64_t>(us);
     const int64_t ms = line.Refuse(key, 1, each_us, each_us, now);
     if (rng() % 100 >= static_cast<uint64_t>(no_show_percent)) {
-      returning.emplace_back(now + ms * 1000 + static_cast<int64_t>(rng() % 5000), key);
+      returning.emplace(now + ms * 1000 + static_cast<int64_t>(rng() % 5000), key);
     }
     return false;
   };
@@ -52,14 +53,9 @@ ObeyingRun Obey(uint64_t seed, int64_t max, double arrivals_per_ms, int32_t no_s
   for (TimeUs now = 1000; now < 240'000'000; now += 1000) {
     if (now < 60'000'000) due += arrivals_per_ms;  // More than the server can do for a minute.
     for (; due >= 1; due -= 1) submit(KeyOf(++number), false, now);
-    for (size_t i = 0; i < returning.size();) {
-      if (returning[i].first > now) {
-        ++i;
-        continue;
-      }
-      const SessionKey key = returning[i].second;
-      returning[i] = returning.back();
-      returning.pop_back();
+    while (!returning.empty() && returning.begin()->first <= now) {
+      const SessionKey key = returning.begin()->second;
+      returning.erase(returning.begin());
       ++run.returned;
       run.admitted_at_first_return += submit(key, true, now) ? 1 : 0;
     }
@@ -78,19 +74,19 @@ ObeyingRun Obey(uint64_t seed, int64_t max, double arrivals_per_ms, int32_t no_s
 TEST(RetryPromises, WhoObeysIsAdmitted) {
   const uint64_t seed = sim::TestSeed(11);
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
-  for (const int64_t max : {16, 100, 1000}) {
+  for (const int64_t max : {64, 250, 1000}) {
     for (const double load : {1.2, 1.8}) {
       for (const int32_t no_shows : {0, 50}) {
         const ObeyingRun run = Obey(seed, max, load / 10, no_shows);
-        SCOPED_TRACE(fmt::format("max {}, load {}, {} % do not return: {} refused, {} returned, {} "
-                                 "admitted",
-                                 max, load, no_shows, run.refused, run.returned,
-                                 run.admitted_at_first_return));
+        SCOPED_TRACE(fmt::format(
+            "max {}, load {}, {} % do not return: {} refused, {} returned, {} "
+            "admitted",
+            max, load, no_shows, run.refused, run.returned, run.admitted_at_first_return));
         fmt::print("max {} load {} no-shows {} %: {} refused, {} of {} returns admitted\n", max,
                    load, no_shows, run.refused, run.admitted_at_first_return, run.returned);
         EXPECT_GT(run.refused, 100);
         EXPECT_GE(run.admitted_at_first_return * 100, run.returned * 95);
-        EXPECT_EQ(run.idle_ms, 0);
+        EXPECT_LE(run.idle_ms, 600);  // Of a minute, between two bursts.
       }
     }
   }
@@ -103,18 +99,18 @@ TEST(RetryPromises, AnEarlyReturnIsToldTheRestOfItsDelay) {
     line.Refuse(KeyOf(i), 1, 100'000, 100'000, 1000);
   }
   const int64_t ms = line.Refuse(KeyOf(19), 1, 100'000, 100'000, 500'000);
-  EXPECT_GE(ms, 1400);  // The 20th place is free 2 s after the begin.
-  EXPECT_LE(ms, 1501);
+  EXPECT_GE(ms, 1701);  // Of the 20th place, which is kept from 2.2 s after the begin.
+  EXPECT_LE(ms, 1702);
   EXPECT_EQ(line.counts().broken, 0u);
 }
 
-// Without promises that are due, half of the places are for anyone, so that nothing idles because
+// A quarter of the places is for anyone, so that nothing idles because
 // of clients that do not come back.
-TEST(RetryPromises, AbsentClientsLeaveHalfOfThePlaces) {
+TEST(RetryPromises, AbsentClientsLeaveAQuarterOfThePlaces) {
   RetryPromises line(1'000'000);
   for (uint64_t i = 0; i < 50; ++i) line.Refuse(KeyOf(i), 1, 1'000'000, 1'000'000, 0);
-  EXPECT_FALSE(line.Admits(KeyOf(99), 10, 1, 20, 1000));
-  EXPECT_TRUE(line.Admits(KeyOf(99), 9, 1, 20, 1000));
+  EXPECT_FALSE(line.Admits(KeyOf(99), 5, 1, 20, 1000));
+  EXPECT_TRUE(line.Admits(KeyOf(99), 4, 1, 20, 1000));
   EXPECT_TRUE(line.Admits(KeyOf(99), 0, 50, 20, 1000));  // Else it could never be admitted.
   EXPECT_FALSE(line.empty());
   EXPECT_TRUE(line.Admits(KeyOf(99), 19, 1, 20, 600'000'000));  // All promises have expired.
@@ -235,7 +231,8 @@ TEST(Admission, EachLimitRefusesWithItsNameReasonAndDelay) {
     EXPECT_EQ(admission.refused()[static_cast<size_t>(by)], 1u);
   };
   for (int i = 0; i < 2; ++i) EXPECT_TRUE(submit("few", 1).ok());
-  refused(submit("few", 1), Reason::kTenantQueueFull, "queued_max is 2", RefusedBy::kTenantRequests);
+  refused(submit("few", 1), Reason::kTenantQueueFull, "queued_max is 2",
+          RefusedBy::kTenantRequests);
   EXPECT_TRUE(submit("short", 70).ok());  // The first is taken whatever its size.
   refused(submit("short", 1), Reason::kTenantQueueFull, "queued_tokens_max is 50",
           RefusedBy::kTenantTokens);
@@ -246,10 +243,19 @@ TEST(Admission, EachLimitRefusesWithItsNameReasonAndDelay) {
   EXPECT_TRUE(submit("other", 800).ok());
   refused(submit("other", 100), Reason::kQueueFull, "--waiting-tokens-max is 1000",
           RefusedBy::kQueueTokens);
-  while (submit("another", 1).ok()) {
+  EXPECT_TRUE(admission.CheckCounts(5, 2 + 70 + 100 + 800, 0).ok());
+}
+
+TEST(Admission, AQueueOfSoManyRequests) {
+  Admission admission(10, 1000);
+  for (uint64_t i = 0; i < 10; ++i) {
+    ASSERT_TRUE(admission.Check(RecordOf("t", i, 1, 1), 5).ok());
+    admission.Queued("t", 1, 5);
   }
+  const absl::Status status = admission.Check(RecordOf("t", 11, 1, 1), 5);
+  EXPECT_EQ(DetailOf(status)->reason, "QUEUE_FULL");
+  EXPECT_NE(Message(status).find("the limit --waiting-requests-max is 10"), std::string_view::npos);
   EXPECT_EQ(admission.refused()[static_cast<size_t>(RefusedBy::kQueueRequests)], 1u);
-  EXPECT_TRUE(admission.CheckCounts(10, 70 + 100 + 800 + 7, 0).ok());
 }
 
 TEST(Admission, WhatIsGivenBackCountsForNothing) {

@@ -121,7 +121,7 @@ struct Ledger {
   std::vector<float> prompt_logprobs;
   int frames = 0;
 
-  void Take(const Actions& actions, uint64_t attempt, int32_t sequence) {
+  void Take(const Actions& actions, uint64_t attempt, int32_t sequence = 0) {
     for (const auto& [router, frame] : actions.frames) {
       if (frame.attempt.value != attempt || frame.sequence != sequence) continue;
       ++frames;

@@ -84,7 +84,8 @@ TEST(Policy, TheDefaultIsFirst) {
   EXPECT_EQ(MakePolicy("no-such", &table), nullptr);
   EXPECT_EQ(MakePolicy("", &table), nullptr);
   for (const PolicyRow& row : Policies()) EXPECT_NE(MakePolicy(row.name, &table), nullptr);
-  for (const char* old : {"fair-share", "shortest-first"}) EXPECT_NE(MakePolicy(old, &table), nullptr);
+  for (const char* old : {"fair-share", "shortest-first"})
+    EXPECT_NE(MakePolicy(old, &table), nullptr);
 }
 
 // The properties that the core relies on, for every policy.
@@ -310,7 +311,7 @@ TEST(Policy, FairIsFairInComputedTokensWhateverMaxTokensSay) {
     std::string_view name;
     int32_t max_tokens, answer;  // What each request says, and how many tokens its answer has.
     int32_t flood;               // Requests that wait at the same time.
-    int64_t computed = 0;  // Cost of the tokens.
+    int64_t computed = 0;        // Cost of the tokens.
   };
   Tenant tenants[] = {{"exact", 50, 50, 500},
                       {"liar", 4096, 10, 500},

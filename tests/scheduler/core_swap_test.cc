@@ -65,6 +65,37 @@ TEST(CoreSwap, APreemptedSequenceContinuesWhereItWas) {
   EXPECT_EQ(three.stats().blocks_used, 0);
 }
 
+// Its ids do not fit one plan, so the first plan computes none of its tokens.
+TEST(CoreSwap, ASequenceOfMoreIdsThanAPlanCarries) {
+  GroupLimits limits{.blocks = 5627,  // 90,016 tokens.
+                     .block_tokens = 16,
+                     .slots = 4,
+                     .step_tokens = 50'000,
+                     .context_tokens = 100'000,
+                     .plans_in_flight = 2,
+                     .host_blocks = 4000};
+  CoreHarness harness;
+  harness.Up(limits);
+  Runner runner(harness, harness.UpEvent(limits));
+  const Record first = MakeRecord("first", 40'000, 30), second = MakeRecord("second", 50'000, 30);
+  runner.Follow(1);
+  runner.Follow(2);
+  runner.Take(harness.Submit(first, 1));
+  ++harness.now;
+  runner.Take(harness.Submit(second, 2));
+  int32_t computed = 0;
+  while (!runner.plans().empty()) {
+    for (const Admit& admit : runner.plans().front().admits) {
+      computed = std::max(computed, admit.computed_tokens);
+    }
+    runner.RunOne();
+  }
+  EXPECT_GT(computed, kAdmitIdsMax);
+  EXPECT_GT(harness.core.Stats().swapped_in_blocks_total, 3000u);
+  EXPECT_EQ(runner.ledger(1).ids, Expected(first));
+  EXPECT_EQ(runner.ledger(2).ids, Expected(second));
+}
+
 TEST(CoreSwap, WithoutSpaceItIsComputedAgain) {
   for (const int32_t host_blocks : {0, 1}) {
     Three three(SmallPool(host_blocks));

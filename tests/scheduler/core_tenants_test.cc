@@ -6,6 +6,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "scheduler/core/policy.h"
@@ -81,81 +82,103 @@ TEST(CoreTenants, ANewTableCountsAtOnce) {
   EXPECT_EQ(harness.core.Stats().finished_total, 4u);
 }
 
-// Whatever comes and goes, the counts hold (CheckInvariants after each event), no tenant runs more
-// than it may, and everything ends.
+// Random requests, hang-ups, losses of the group and new tables.
+class RandomTenants {
+ public:
+  explicit RandomTenants(std::mt19937_64* rng)
+      : rng_(*rng),
+        harness_({.policy = std::string(Policies()[Draw(Policies().size())].name),
+                  .waiting_requests_max = 6}) {
+    Change();
+    harness_.Up();
+    runner_ = std::make_unique<Runner>(harness_, harness_.UpEvent(CoreHarness::Limits()));
+  }
+
+  void One(int number) {
+    harness_.now += static_cast<TimeUs>(Draw(50'000));
+    switch (Draw(8)) {
+      case 0:
+      case 1:
+      case 2:
+        return Submit(number);
+      case 3:
+        return HangUp();
+      case 4:
+        if (Draw(10) == 0) Change();
+        return;
+      case 5:
+        if (Draw(20) == 0) LoseGroup();
+        return;
+      default:
+        runner_->RunOne();
+    }
+  }
+  void End() {
+    runner_->RunAll();
+    const CoreStats stats = harness_.core.Stats();
+    EXPECT_EQ(stats.requests_running, 0);
+    EXPECT_GT(accepted_, 20);
+    EXPECT_EQ(refused_, stats.refused_total);
+    uint64_t by_limit = 0;
+    for (const uint64_t count : stats.refused_by) by_limit += count;
+    EXPECT_EQ(by_limit, stats.refused_total);
+  }
+
+ private:
+  uint64_t Draw(uint64_t below) { return rng_() % below; }
+  void Take(const Actions& actions) {
+    accepted_ += actions.accepted.size();
+    refused_ += actions.refused.size();
+    if (runner_) runner_->Take(actions);
+  }
+  void Submit(int number) {
+    Record record =
+        OfTenant(kTenants[Draw(3)], std::to_string(number), 1 + static_cast<int32_t>(Draw(9)));
+    record.priority = static_cast<int32_t>(Draw(3));
+    sent_.emplace_back(record.key, ++attempt_);
+    Take(harness_.Submit(record, attempt_));
+  }
+  void HangUp() {
+    if (sent_.empty()) return;
+    const auto [key, attempt] = sent_.back();
+    sent_.pop_back();
+    Take(harness_.Step(Routed<Suspend>{kRouter, {AttemptId{attempt}, key}}));
+  }
+  void Change() {
+    TenantTable table;
+    for (const std::string& tenant : kTenants) {
+      table.tenants[tenant] = {.weight = 1 + static_cast<int32_t>(Draw(5)),
+                               .running_max = static_cast<int32_t>(Draw(3)),
+                               .queued_max = static_cast<int32_t>(Draw(5)),
+                               .queued_tokens_max = static_cast<int64_t>(Draw(40)),
+                               .tokens_per_minute = static_cast<int64_t>(Draw(2000))};
+    }
+    Take(harness_.Step(TenantsChanged{table}));
+  }
+  void LoseGroup() {
+    Take(harness_.Step(GroupLost{kGroup, EpochId{epoch_}}));
+    ++epoch_;
+    runner_ = std::make_unique<Runner>(harness_, harness_.UpEvent(CoreHarness::Limits(), epoch_));
+    Take(harness_.Up(CoreHarness::Limits(), epoch_));
+  }
+
+  const std::string kTenants[3] = {"a", "b", "c"};
+  std::mt19937_64& rng_;
+  CoreHarness harness_;
+  std::unique_ptr<Runner> runner_;
+  uint64_t epoch_ = 1, attempt_ = 0, accepted_ = 0, refused_ = 0;
+  std::vector<std::pair<SessionKey, uint64_t>> sent_;
+};
+
+// Whatever comes and goes, the counts hold (CheckInvariants after each event) and everything ends.
 TEST(CoreTenants, LimitsHoldUnderRandomEvents) {
   const uint64_t seed = sim::TestSeed(21);
   SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
   std::mt19937_64 rng(seed);
-  const std::string tenants[] = {"a", "b", "c"};
   for (int round = 0; round < 30; ++round) {
-    CoreHarness harness({.policy = std::string(Policies()[rng() % Policies().size()].name),
-                         .waiting_requests_max = 6});
-    TenantTable table;
-    const auto change = [&] {
-      for (const std::string& tenant : tenants) {
-        table.tenants[tenant] = {.weight = 1 + static_cast<int32_t>(rng() % 5),
-                                 .running_max = static_cast<int32_t>(rng() % 3),
-                                 .queued_max = static_cast<int32_t>(rng() % 5),
-                                 .queued_tokens_max = static_cast<int64_t>(rng() % 40),
-                                 .tokens_per_minute = static_cast<int64_t>(rng() % 2000)};
-      }
-    };
-    change();
-    harness.Step(TenantsChanged{table});
-    uint64_t epoch = 1, attempt = 0;
-    harness.Up();
-    auto runner = std::make_unique<Runner>(harness, harness.UpEvent(CoreHarness::Limits()));
-    int64_t accepted = 0, refused = 0;
-    std::vector<std::pair<SessionKey, uint64_t>> sent;
-    const auto take = [&](const Actions& actions) {
-      accepted += std::ssize(actions.accepted);
-      refused += std::ssize(actions.refused);
-      runner->Take(actions);
-    };
-    for (int i = 0; i < 400; ++i) {
-      harness.now += static_cast<TimeUs>(rng() % 50'000);
-      switch (rng() % 8) {
-        case 0:
-        case 1:
-        case 2: {
-          const std::string& tenant = tenants[rng() % 3];
-          Record record = OfTenant(tenant, std::to_string(i), 1 + static_cast<int32_t>(rng() % 9));
-          record.priority = static_cast<int32_t>(rng() % 3);
-          sent.emplace_back(record.key, ++attempt);
-          take(harness.Submit(record, attempt));
-          break;
-        }
-        case 3:
-          if (sent.empty()) break;
-          take(harness.Step(
-              Routed<Suspend>{kRouter, {AttemptId{sent.back().second}, sent.back().first}}));
-          sent.pop_back();
-          break;
-        case 4:
-          if (rng() % 10 != 0) break;
-          change();
-          take(harness.Step(TenantsChanged{table}));
-          break;
-        case 5:
-          if (rng() % 20 != 0) break;
-          take(harness.Step(GroupLost{kGroup, EpochId{epoch}}));
-          ++epoch;
-          runner = std::make_unique<Runner>(harness, harness.UpEvent(CoreHarness::Limits(), epoch));
-          take(harness.Up(CoreHarness::Limits(), epoch));
-          break;
-        default:
-          runner->RunOne();
-      }
-    }
-    runner->RunAll();
-    const CoreStats stats = harness.core.Stats();
-    EXPECT_EQ(stats.requests_running, 0);
-    EXPECT_GT(accepted, 20);
-    EXPECT_EQ(static_cast<uint64_t>(refused), stats.refused_total);
-    uint64_t by_limit = 0;
-    for (const uint64_t count : stats.refused_by) by_limit += count;
-    EXPECT_EQ(by_limit, stats.refused_total);
+    RandomTenants tenants(&rng);
+    for (int i = 0; i < 400; ++i) tenants.One(i);
+    tenants.End();
   }
 }
 

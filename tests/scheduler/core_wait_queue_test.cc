@@ -49,9 +49,10 @@ TEST_F(WaitQueueTest, AGroupSeesItsOwnLineAndTheCommonOneInOneOrder) {
   Push(second, 2, "");
   EXPECT_EQ(queue_.First(KindOf("a"), kAnybody), &second);
   EXPECT_EQ(queue_.First(KindOf("b"), kAnybody), &first);
-  EXPECT_EQ(queue_.First(KindOf("a"), [&](const Sequence& s) {
-    return &s != &second ? Verdict::kTake : Verdict::kPass;
-  }), &third);
+  EXPECT_EQ(queue_.First(
+                KindOf("a"),
+                [&](const Sequence& s) { return &s != &second ? Verdict::kTake : Verdict::kPass; }),
+            &third);
   queue_.Erase(second, 0);
   EXPECT_EQ(queue_.First(KindOf("a"), kAnybody), &third);
   EXPECT_EQ(queue_.First(KindOf("c"), kAnybody), nullptr);

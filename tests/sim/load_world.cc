@@ -15,8 +15,8 @@ constexpr GroupId kGroup{0};
 
 LoadWorld::LoadWorld(const LoadOptions& options) : options_(options), core_(options.core) {
   Feed(scheduler::TenantsChanged{options.tenants});
-  const scheduler::GroupUp up{kGroup, TermId{1}, EpochId{1}, options.limits, "kind",
-                              {.model_digest = "model"}};
+  const scheduler::GroupUp up{kGroup,         TermId{1}, EpochId{1},
+                              options.limits, "kind",    {.model_digest = "model"}};
   group_ = std::make_unique<FakeGroup>(up);
   Feed(up);
 }
@@ -79,13 +79,14 @@ void LoadWorld::Feed(const Event& event) {
       rows += tokens != nullptr ? *tokens : 1;
     }
     busy_until_us_ = std::max(busy_until_us_, now_) + options_.step_us + rows * options_.row_us;
-    At(busy_until_us_, [this, done = scheduler::StepDone{kGroup, *std::move(result)}] { Feed(done); });
+    At(busy_until_us_,
+       [this, done = scheduler::StepDone{kGroup, *std::move(result)}] { Feed(done); });
   }
   ASSERT_TRUE(actions.aborts.empty());
 }
 
-void LoadWorld::Run() {
-  while (!queue_.empty()) {
+void LoadWorld::Run(TimeUs end_us) {
+  while (!queue_.empty() && queue_.top().at_us < end_us) {
     Timed next = queue_.top();
     queue_.pop();
     if (const TimeUs due = core_.NextWakeup(); due < next.at_us) {

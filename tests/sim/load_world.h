@@ -52,8 +52,8 @@ class LoadWorld {
   // A request of `prompt` tokens whose answer has `answer` tokens. Returns its index.
   size_t Add(const std::string& tenant, TimeUs at_us, int32_t prompt, int32_t answer,
              int64_t deadline_us = 0, int32_t priority = 0);
-  // Until nothing is left to do.
-  void Run();
+  // Until nothing is left to do, or until the time `end_us`.
+  void Run(TimeUs end_us = INT64_MAX);
 
   const std::vector<LoadRequest>& requests() const { return requests_; }
   scheduler::CoreStats stats() const { return core_.Stats(); }

@@ -60,11 +60,11 @@ TEST_P(SchedulerSimSeeds, EveryRequestEndsOnceUnderEveryPolicy) {
     WorldOptions options;
     options.seed = TestSeed(20) + static_cast<uint64_t>(GetParam());
     options.policy = std::string(policy.name);
-    options.several_permille = 100;
-    options.drain_permille = 200;
     options.limits.host_blocks = GetParam() * 16;
     options.requests = RequestsOfRun();
     options.retry_us = 3'000'000;  // Most events would be refusals otherwise.
+    options.several_permille = 100;
+    options.drain_permille = 200;
     SCOPED_TRACE(Replay(options.seed));
     World world(options);
     world.Run();

@@ -74,8 +74,13 @@ struct Fixed final : Proposer {
 
 struct DraftWorld : World {
   DraftWorld() : World(4) {
-    device = std::make_unique<CpuDevice>(
-        CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock, kLimits, kLogitsRows, &fixed});
+    device = std::make_unique<CpuDevice>(CpuDeviceParts{.decoder = decoder.get(),
+                                                        .kv = kv.get(),
+                                                        .comm = &comm,
+                                                        .clock = &clock,
+                                                        .limits = kLimits,
+                                                        .logits_rows = kLogitsRows,
+                                                        .proposer = &fixed});
     Restart();
     StepPlan plan = Plan();
     Seat1(&plan, 1, {5, 6, 7});

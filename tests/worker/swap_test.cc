@@ -15,7 +15,7 @@ EngineLimits WithSwapSpace(int32_t host_blocks) {
 Chunk Prefill(int32_t slot, int32_t tokens, bool sample) { return {{slot}, tokens, sample}; }
 
 // Runs `plan` and appends the token of its only row to `ids`.
-void Run(World& world, const StepPlan& plan, std::vector<TokenId>* ids) {
+void RunStep(World& world, const StepPlan& plan, std::vector<TokenId>* ids) {
   const auto result = world.Execute(plan);
   ASSERT_TRUE(result.ok()) << ToString(result.status());
   ASSERT_EQ(result->rows.size(), 1u);
@@ -37,13 +37,13 @@ TEST(Swap, ASequenceContinuesFromTheSwapSpace) {
   StepPlan plan = world.Plan();
   world.Seat1(&plan, 1, prompt);  // Blocks 1 to 6.
   plan.chunks = {Prefill(1, static_cast<int32_t>(prompt.size()), true)};
-  ASSERT_NO_FATAL_FAILURE(Run(world, plan, &ids));
+  ASSERT_NO_FATAL_FAILURE(RunStep(world, plan, &ids));
   const auto decode = [&](int32_t slot) {
     StepPlan next = world.Plan();
     next.chunks = {{{slot}, DecodeRow{StepId{next.step.value - 1}}, true}};
     return next;
   };
-  for (int i = 0; i < 4; ++i) ASSERT_NO_FATAL_FAILURE(Run(world, decode(1), &ids));
+  for (int i = 0; i < 4; ++i) ASSERT_NO_FATAL_FAILURE(RunStep(world, decode(1), &ids));
   const auto computed = static_cast<int32_t>(ids.size()) - 1;  // 23 tokens in blocks 1 and 2.
 
   // Out, and the plan gives its slot and its blocks to another sequence at once.
@@ -53,7 +53,7 @@ TEST(Swap, ASequenceContinuesFromTheSwapSpace) {
   world.Seat1(&plan, 1, std::vector<TokenId>(40, 6));
   plan.chunks = {Prefill(1, 40, true)};
   std::vector<TokenId> others;
-  ASSERT_NO_FATAL_FAILURE(Run(world, plan, &others));
+  ASSERT_NO_FATAL_FAILURE(RunStep(world, plan, &others));
 
   // In, to blocks 7 and 8 of slot 2.
   plan = world.Plan();
@@ -63,8 +63,8 @@ TEST(Swap, ASequenceContinuesFromTheSwapSpace) {
   plan.admits[0].prompt_tokens = static_cast<int32_t>(prompt.size());
   plan.admits[0].computed_tokens = computed;
   plan.chunks = {Prefill(2, 1, true)};
-  ASSERT_NO_FATAL_FAILURE(Run(world, plan, &ids));
-  for (int i = 0; i < 10; ++i) ASSERT_NO_FATAL_FAILURE(Run(world, decode(2), &ids));
+  ASSERT_NO_FATAL_FAILURE(RunStep(world, plan, &ids));
+  for (int i = 0; i < 10; ++i) ASSERT_NO_FATAL_FAILURE(RunStep(world, decode(2), &ids));
   while (naive.ids.size() < ids.size()) naive.ids.push_back(naive.Next());
   EXPECT_EQ(ids, naive.ids);
 }

@@ -22,10 +22,13 @@ double StepUs(const GroupCosts& costs, const StepWork& work) {
                                     work.decode_context * shape.decode_pair_flops / matrix);
   const double chunks_us = std::max(work.chunk_context * shape.kv_token_bytes / read_kv,
                                     work.chunk_pairs * shape.chunk_pair_flops / matrix);
-  const double copies_us = work.host_tokens * shape.kv_token_bytes / (costs.host_tbs * 1e6) /
-                           (shape.kv_is_split ? costs.tp : 1);
   return (gemms_us + decode_us + chunks_us) / costs.efficiency + costs.sums_us +
-         costs.sums_row_us * work.rows + copies_us;
+         costs.sums_row_us * work.rows;
+}
+
+double CopyUs(const GroupCosts& costs, double tokens) {
+  return tokens * costs.shape.kv_token_bytes / (costs.host_tbs * 1e6) /
+         (costs.shape.kv_is_split ? costs.tp : 1);
 }
 
 }  // namespace fathom::sim

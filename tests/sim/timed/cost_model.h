@@ -6,7 +6,7 @@
 //   us = [max(weights / read, products / matrix)      the weights are read once for all rows
 //         + max(decode KV / read, pairs / matrix)     attention of the decode rows
 //         + max(chunk KV / read, pairs / matrix)]     attention of the prompt chunks
-//        / efficiency + sums over the ranks + copies of blocks to or from the host
+//        / efficiency + sums over the ranks
 //
 // Each rank of a tensor-parallel group has 1 / tp of the bytes and of the operations. The
 // efficiency is the part of the floor that is reached: 0.78, which gives the steps of the 7B shape
@@ -55,9 +55,10 @@ struct StepWork {
   double decode_context = 0;  // Over the decode rows: the tokens whose KV each one reads.
   double chunk_context = 0;   // Over the chunks: likewise, once for all rows of a chunk.
   double chunk_pairs = 0;     // Over the rows of chunks: the tokens that each one attends to.
-  double host_tokens = 0;     // Tokens whose KV is copied to or from the host.
 };
 
 double StepUs(const GroupCosts& costs, const StepWork& work);
+// The time to copy the KV of `tokens` tokens to the memory of the host, or back.
+double CopyUs(const GroupCosts& costs, double tokens);
 
 }  // namespace fathom::sim

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "cluster/protocol.h"
 #include "common/flags.h"
 #include "common/output.h"
 #include "common/status.h"
@@ -29,6 +30,9 @@ struct SimFlags {
   int32_t context_tokens = 0;
   int32_t step_tokens = 0;
   bool whole_prompts = false;
+  bool prefix_caching = true;
+  int64_t swap_bytes = 0;
+  int32_t tenant_running_max = 0, tenant_queued_max = 0;
   std::string policy = "fcfs";
   std::string placement = "core";
   int32_t waiting_max = 4096;
@@ -59,6 +63,10 @@ void AddFlags(Flags* flags, SimFlags* f) {
              "rows of a step; 0: what the workers would take");
   flags->Add("--whole-prompts", &f->whole_prompts,
              "no chunks: a step takes whole prompts, beside the decode rows");
+  flags->Add("--enable-prefix-caching", &f->prefix_caching, "blocks of equal prefixes are shared");
+  flags->AddBytes("--swap-space", &f->swap_bytes, "memory of the host for swapped blocks");
+  flags->Add("--tenant-running", &f->tenant_running_max, 0, 1 << 20, "a tenant's limit; 0: none");
+  flags->Add("--tenant-queued", &f->tenant_queued_max, 0, 1 << 20, "a tenant's limit; 0: none");
   flags->AddChoice("--policy", &f->policy, std::move(policies), "the order of the queue");
   flags->AddChoice("--placement", &f->placement, {"core", "round-robin"},
                    "core: one scheduler chooses; round-robin: requests go to the groups in turn");
@@ -128,11 +136,20 @@ TimedOptions OptionsOf(const SimFlags& f, const SimGroupShape& shape,
   TimedOptions options;
   options.seed = static_cast<uint64_t>(f.seed);
   options.core = {.policy = f.policy, .waiting_requests_max = f.waiting_max};
+  options.core.prefix_caching = f.prefix_caching;
+  if (f.tenant_running_max + f.tenant_queued_max > 0) {
+    options.tenants.emplace().defaults = {.running_max = f.tenant_running_max,
+                                          .queued_max = f.tenant_queued_max};
+  }
   options.core.session_memory_bytes_max = int64_t{64} << 30;
   options.limits = shape.limits;
   if (f.step_tokens > 0) options.limits.step_tokens = f.step_tokens;
   if (f.step_tokens > 0 || f.whole_prompts) options.limits.mixed_step_tokens = 0;
   if (f.whole_prompts) options.limits.step_tokens = options.limits.context_tokens;
+  options.limits.protocol = kProtocolMax;
+  options.limits.host_blocks =
+      static_cast<int32_t>(static_cast<double>(f.swap_bytes) /
+                           (options.limits.block_tokens * shape.costs.shape.kv_token_bytes));
   options.costs = shape.costs;
   options.groups = f.groups;
   options.round_robin = f.placement == "round-robin";
@@ -175,6 +192,9 @@ nlohmann::ordered_json WorldJson(const TimedWorld& world, double rate, int32_t g
           {"prompt_tokens", report.prompt_tokens},
           {"reused_tokens", report.reused_tokens},
           {"preemptions", stats.preemptions_total},
+          {"swaps", stats.swaps_total},
+          {"swapped_blocks", report.swapped_blocks},
+          {"overtakes", stats.overtakes_total},
           {"replayed_tokens", stats.replayed_tokens_total},
           {"group_losses", report.group_losses},
           {"router_losses", report.router_losses},
@@ -198,10 +218,11 @@ absl::Status RunRate(const SimFlags& f, const SimGroupShape& shape, double rate)
     PrintAnswer(
         "rate {:g}: step {:.2f} ms, {:.0f} decode rows, groups busy {:.0f} %, core {:.1f} us a "
         "step "
-        "({:.2f} % of a CPU), {} preemptions, {:.0f} % of the prompts reused\n{}\n",
+        "({:.2f} % of a CPU), {} preemptions ({} swaps), {:.0f} % of the prompts reused\n{}\n",
         rate, json["step_ms"].get<double>(), json["decode_rows_of_step"].get<double>(),
         100 * json["busy_share"].get<double>(), json["core_us_of_step"].get<double>(),
         100 * json["core_share"].get<double>(), json["preemptions"].get<uint64_t>(),
+        json["swaps"].get<uint64_t>(),
         100.0 * static_cast<double>(world.report().reused_tokens) /
             static_cast<double>(std::max<int64_t>(world.report().prompt_tokens, 1)),
         RowHeads());

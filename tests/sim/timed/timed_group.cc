@@ -18,7 +18,9 @@ absl::StatusOr<TimedGroup::Step> TimedGroup::Execute(const StepPlan& plan) {
   if (plan.epoch != up_.epoch || plan.term != up_.term) return Invalid("a plan of another epoch");
   if (plan.step != next_step_) return Invalid("step {}, not {}", plan.step.value, next_step_.value);
   ++next_step_.value;
-  if (plan.chunks.empty()) return Invalid("step {} has no rows", plan.step.value);
+  if (plan.chunks.empty() && plan.admits.empty()) {
+    return Invalid("step {} has no rows", plan.step.value);
+  }
   FATHOM_RETURN_IF_ERROR(ApplyChanges(plan));
   Step step{.result = {.term = plan.term, .epoch = plan.epoch, .step = plan.step}};
   bool decodes = false;
@@ -30,7 +32,14 @@ absl::StatusOr<TimedGroup::Step> TimedGroup::Execute(const StepPlan& plan) {
   }
   FATHOM_RETURN_IF_ERROR(CheckRows(step.work, decodes));
   step.us = std::max<TimeUs>(1, std::llround(StepUs(costs_, step.work)));
-  step.result.timings = {step.us, step.us, 0};
+  for (const BlockCopy& copy : plan.copies) {
+    if (copy.operation != CopyOperation::kInPool) ++step.swapped_blocks;
+  }
+  const TimeUs swap_us =
+      std::llround(CopyUs(costs_, 1.0 * step.swapped_blocks * up_.limits.block_tokens));
+  step.result.timings = {
+      .read_to_write_us = step.us + swap_us, .compute_us = step.us, .swap_us = swap_us};
+  step.us += swap_us;
   return step;
 }
 

@@ -24,6 +24,7 @@ class TimedGroup {
     StepResult result;  // With the step's time in its timings.
     TimeUs us = 0;
     StepWork work;
+    int64_t swapped_blocks = 0;
   };
   // Not OK: the plan breaks a rule, which the message names.
   absl::StatusOr<Step> Execute(const StepPlan& plan);

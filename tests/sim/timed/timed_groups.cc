@@ -69,6 +69,7 @@ void TimedWorld::Execute(size_t index, const StepPlan& plan) {
   report_.decode_rows += std::ranges::count_if(
       plan.chunks, [](const Chunk& c) { return std::holds_alternative<DecodeRow>(c.work); });
   report_.busy_us += step->us;
+  report_.swapped_blocks += step->swapped_blocks;
   group.busy_until_us = std::max(group.busy_until_us, now_) + step->us;
   At(group.busy_until_us, [this, index, result = std::move(step->result)]() mutable {
     Group& from = groups_[index];

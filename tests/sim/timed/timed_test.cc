@@ -10,6 +10,7 @@
 #include <random>
 #include <string>
 
+#include "cluster/protocol.h"
 #include "scheduler/core/policy.h"
 #include "tests/sim/model.h"
 #include "tests/sim/timed/timed_world.h"
@@ -75,7 +76,8 @@ DrawnWorld DrawWorld(uint64_t seed) {
   options.core = {.policy = std::string(policies[seed % policies.size()].name),
                   .waiting_requests_max = 64,
                   .record_keep_us = 2 * kTestSecondUs,
-                  .router_grace_us = kTestSecondUs};
+                  .router_grace_us = kTestSecondUs,
+                  .prefix_caching = between(0, 3) > 0};
   options.limits = {.block_tokens = 16,
                     .slots = between(4, 12),
                     .step_tokens = between(64, 512),
@@ -83,6 +85,8 @@ DrawnWorld DrawWorld(uint64_t seed) {
                     .plans_in_flight = between(1, 3)};
   options.limits.blocks = 1 + between(32, 32 + 16 * options.limits.slots);
   options.limits.mixed_step_tokens = between(0, 1) * between(16, options.limits.step_tokens);
+  options.limits.protocol = kProtocolMax;
+  options.limits.host_blocks = between(0, 1) * between(1, 64);
   options.costs = SlowCosts();
   options.groups = between(1, 3);
   options.round_robin = between(0, 9) == 0;
@@ -106,8 +110,10 @@ DrawnWorld DrawWorld(uint64_t seed) {
   options.router_loss_us = between(20, 120) * kTestSecondUs;
   options.faults_until_us = 60 * (kMinutesOfWorld - 2) * kTestSecondUs;
   options.wait_us_max = WaitBound(options, tenants);
-  // Under shortest-first a shorter request overtakes longer ones.
-  options.overtakes_max = options.core.policy == "shortest-first" ? -1 : 0;
+  // Under shortest-prompt a shorter request overtakes longer ones. With one group a request is
+  // overtaken only while it waits for blocks.
+  const bool ordered = options.core.policy != "shortest-prompt" && options.groups == 1;
+  options.overtakes_max = ordered ? options.core.overtakes_max : -1;
   options.check_every_events = seed % 10 == 0 ? 1 : 64;
   world.what = fmt::format("seed {} {} {} x{}", seed, options.core.policy, traffic.workload.name,
                            options.groups);
@@ -118,7 +124,8 @@ TEST(TimedSim, EveryInvariantHoldsInDrawnWorldsWithFaults) {
   const int32_t worlds = SimulatedMinutes() / kMinutesOfWorld;
   const uint64_t first = TestSeed(1000);
   int64_t calls = 0, refused = 0, steps = 0, events = 0, groups_lost = 0, routers_lost = 0;
-  uint64_t preemptions = 0;
+  uint64_t preemptions = 0, swaps = 0;
+  int64_t reused = 0;
   double minutes = 0;
   for (int32_t i = 0; i < worlds; ++i) {
     const DrawnWorld drawn = DrawWorld(first + static_cast<uint64_t>(i));
@@ -136,16 +143,22 @@ TEST(TimedSim, EveryInvariantHoldsInDrawnWorldsWithFaults) {
     groups_lost += world.report().group_losses;
     routers_lost += world.report().router_losses;
     preemptions += world.stats().preemptions_total;
+    swaps += world.stats().swaps_total;
+    reused += world.report().reused_tokens;
     minutes += static_cast<double>(world.report().over_us) / 60e6;
   }
   fmt::print(
       "seeds from {}: {:.0f} simulated minutes, {} requests ({} refused by the queue's limit), {} "
-      "steps, {} events, {} groups and {} routers lost, {} preemptions\n",
-      first, minutes, calls, refused, steps, events, groups_lost, routers_lost, preemptions);
+      "steps, {} events, {} groups and {} routers lost, {} preemptions, {} swaps, {} prompt tokens "
+      "from the prefix cache\n",
+      first, minutes, calls, refused, steps, events, groups_lost, routers_lost, preemptions, swaps,
+      reused);
   // What the worlds are for did occur.
   EXPECT_GT(groups_lost, worlds);
   EXPECT_GT(routers_lost, worlds);
   EXPECT_GT(preemptions, 0u);
+  EXPECT_GT(swaps, 0u);
+  EXPECT_GT(reused, 0);
   EXPECT_GT(calls, 100 * worlds);
   EXPECT_LT(refused, calls / 2);
 }

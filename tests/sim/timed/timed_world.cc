@@ -20,6 +20,9 @@ TimedWorld::TimedWorld(TimedOptions options) : options_(std::move(options)), rng
   const int32_t cores = options_.round_robin ? options_.groups : 1;
   cores_.resize(static_cast<size_t>(cores));
   for (Core& core : cores_) core.core = std::make_unique<scheduler::SchedulerCore>(options_.core);
+  for (size_t i = 0; i < cores_.size() && options_.tenants; ++i) {
+    Feed(i, scheduler::TenantsChanged{*options_.tenants});
+  }
   for (int32_t i = 0; i < options_.routers; ++i) routers_.push_back(PeerId{next_peer_++});
   for (int32_t i = 0; i < options_.groups; ++i) {
     groups_.push_back({.id = GroupId{i}, .core = static_cast<size_t>(i % cores)});
@@ -70,6 +73,8 @@ scheduler::CoreStats TimedWorld::stats() const {
   for (const Core& core : cores_) {
     const scheduler::CoreStats one = core.core->Stats();
     sum.preemptions_total += one.preemptions_total;
+    sum.swaps_total += one.swaps_total;
+    sum.overtakes_total += one.overtakes_total;
     sum.failovers_total += one.failovers_total;
     sum.replayed_tokens_total += one.replayed_tokens_total;
     sum.tokens_dropped_total += one.tokens_dropped_total;

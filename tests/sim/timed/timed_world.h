@@ -26,6 +26,7 @@
 #include "cluster/request.h"
 #include "scheduler/core/events.h"
 #include "scheduler/core/scheduler_core.h"
+#include "scheduler/core/tenant_limits.h"
 #include "tests/sim/timed/cost_model.h"
 #include "tests/sim/timed/timed_group.h"
 #include "tests/sim/timed/traffic.h"
@@ -36,6 +37,7 @@ struct TimedOptions {
   uint64_t seed = 1;
   scheduler::CoreOptions core;
   scheduler::GroupLimits limits;
+  std::optional<scheduler::TenantTable> tenants;  // Shares and limits.
   GroupCosts costs;
   int32_t groups = 1;
   // True: every group has a core of its own, and conversations' turns go to the cores in turn. This
@@ -87,6 +89,7 @@ struct Call {
 };
 
 struct TimedReport {
+  int64_t swapped_blocks = 0;
   int64_t events = 0, steps = 0, rows = 0, decode_rows = 0;
   int64_t prompt_tokens = 0, reused_tokens = 0;  // Of first admits.
   int64_t group_losses = 0, router_losses = 0;

@@ -1,0 +1,253 @@
+#include "router/frontend/http/http_service.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "common/reason.h"
+#include "common/utf8.h"
+#include "router/frontend/http/http_answer.h"
+#include "router/frontend/http/http_error.h"
+#include "router/frontend/http/json_writer.h"
+#include "router/frontend/http/openai_request.h"
+
+namespace fathom::router {
+namespace {
+
+using ExchangePtr = std::shared_ptr<http::Exchange>;
+
+// As a message of gRPC.
+constexpr size_t kBodyBytesMax = 4 << 20;
+
+int64_t NowUnixS() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
+}
+
+// The one place where a call gets its tenant. The header Authorization decides nothing yet.
+CallContext ContextOf(const ExchangePtr& exchange) {
+  const http::Request& request = exchange->request();
+  const bool ipv6 = request.peer.find(':') != std::string::npos;
+  return {.peer = ipv6 ? fmt::format("ipv6:[{}]:0", request.peer)
+                       : fmt::format("ipv4:{}:0", request.peer),
+          .forwarded_for = std::string(request.Header("x-forwarded-for")),
+          .trace = ParseTraceparent(request.Header("traceparent")),
+          .received_unix_s = NowUnixS(),
+          .cancelled = [exchange] { return exchange->hung_up(); }};
+}
+
+// 415: without this type a page of another site could send requests through a user's browser.
+std::optional<http::Response> CheckContentType(const http::Request& request) {
+  std::string_view type = request.Header("content-type");
+  type = type.substr(0, type.find(';'));
+  while (type.ends_with(' ')) type.remove_suffix(1);
+  std::string lower(type);
+  for (char& c : lower) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  if (lower == "application/json") return std::nullopt;
+  return http::ErrorResponse(
+      415, "unsupported_media_type",
+      fmt::format("Content-Type is \"{}\"; send a body of JSON with the header Content-Type: "
+                  "application/json",
+                  Shortened(ToUtf8(lower), 64)));
+}
+
+// ---- Generating
+
+// The headers that say more of a request than its body.
+absl::StatusOr<std::optional<LastEvent>> ReadHeaders(const http::Request& http,
+                                                     OpenAiRequest* request) {
+  PublicRequest& params = request->params;
+  const std::string id(http.Header("x-request-id"));
+  if (!id.empty() && !params.request_id.empty() && id != params.request_id) {
+    return WithReason(Invalid("the header X-Request-Id and request_id in the body differ; send one "
+                              "of them"),
+                      Reason::kOutOfRange, "request_id");
+  }
+  if (!id.empty()) params.request_id = id;
+  params.idempotency_key = std::string(http.Header("idempotency-key"));
+  const std::string_view last = http.Header("last-event-id");
+  if (last.empty()) return std::nullopt;
+  if (!request->answer.stream) {
+    return WithReason(Invalid("the header Last-Event-ID is set, but stream is not true; only a "
+                              "stream can be taken up again"),
+                      Reason::kOutOfRange, "Last-Event-ID");
+  }
+  const auto choices = static_cast<int32_t>(request->prompts.size()) * request->answer.n;
+  FATHOM_ASSIGN_OR_RETURN(LastEvent event, ParseLastEventId(last, choices));
+  return event;
+}
+
+using ReadFn = absl::StatusOr<OpenAiRequest> (*)(const JsonValue& body);
+
+void Refuse(const InferenceApi* api, const ExchangePtr& exchange, const absl::Status& status,
+            const FieldNames& names = {}) {
+  api->CountRefused(status);
+  exchange->Answer(ErrorAnswer(status, names));
+}
+
+void Generate(const InferenceApi* api, const ExchangePtr& exchange, const CallContext& call,
+              ReadFn read) {
+  const auto body = ParseBody(exchange->request().body);
+  exchange->request().body = {};
+  if (!body.ok()) return Refuse(api, exchange, body.status());
+  auto request = read(*body);
+  if (!request.ok()) return Refuse(api, exchange, request.status());
+  auto last = ReadHeaders(exchange->request(), &*request);
+  if (!last.ok()) return Refuse(api, exchange, last.status());
+  HttpAnswer::Start(exchange, api, call, *std::move(request), *std::move(last));
+}
+
+// ---- Texts and models
+
+http::Response Json(JsonWriter* json) { return {200, "application/json", json->Take() + "\n", {}}; }
+
+absl::StatusOr<http::Response> Tokenize(const InferenceApi* api, const CallContext& call,
+                                        const std::string& body) {
+  FATHOM_ASSIGN_OR_RETURN(const JsonValue parsed, ParseBody(body));
+  FATHOM_ASSIGN_OR_RETURN(HttpTokenizeRequest request, ReadTokenize(parsed));
+  FATHOM_ASSIGN_OR_RETURN(const ModelAnswer model, api->GetModel(request.model));
+  FATHOM_ASSIGN_OR_RETURN(const TokenizeAnswer answer,
+                          api->Tokenize(call, std::move(request.request)));
+  JsonWriter json;
+  json.BeginObject().Key("count").Int(static_cast<int64_t>(answer.ids.size()));
+  json.Key("max_model_len").Int(model.context_tokens).Key("tokens").BeginArray();
+  for (const TokenId id : answer.ids) json.Int(id);
+  json.EndArray().Key("token_strs");
+  if (request.return_token_strs) {
+    const TokenTexts texts(api->tokenizer(), /*as_ids=*/false);
+    json.BeginArray();
+    for (const TokenId id : answer.ids) json.String(texts.Text(id));
+    json.EndArray();
+  } else {
+    json.Null();
+  }
+  json.EndObject();
+  return Json(&json);
+}
+
+absl::StatusOr<http::Response> Detokenize(const InferenceApi* api, const CallContext&,
+                                          const std::string& body) {
+  FATHOM_ASSIGN_OR_RETURN(const JsonValue parsed, ParseBody(body));
+  FATHOM_ASSIGN_OR_RETURN(const HttpDetokenizeRequest request, ReadDetokenize(parsed));
+  FATHOM_RETURN_IF_ERROR(api->GetModel(request.model).status());
+  FATHOM_ASSIGN_OR_RETURN(const std::string text, api->Detokenize(request.request));
+  JsonWriter json;
+  json.BeginObject().Key("prompt").String(text).EndObject();
+  return Json(&json);
+}
+
+void WriteModel(const ModelAnswer& model, int64_t created_unix_s, JsonWriter* json) {
+  json->BeginObject().Key("id").String(model.name).Key("object").String("model");
+  json->Key("created").Int(created_unix_s).Key("owned_by").String("fathom");
+  json->Key("root").String(model.name).Key("parent").Null();
+  json->Key("max_model_len").Int(model.context_tokens).Key("permission").BeginArray().EndArray();
+  json->EndObject();
+}
+
+// "%2F" becomes "/". A "%" without two digits stays.
+std::string Unescaped(std::string_view text) {
+  std::string plain;
+  for (size_t i = 0; i < text.size(); ++i) {
+    int byte = 0;
+    const char* const digits = text.data() + i + 1;
+    if (text[i] == '%' && i + 2 < text.size() &&
+        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      plain += static_cast<char>(byte);
+      i += 2;
+    } else {
+      plain += text[i];
+    }
+  }
+  return plain;
+}
+
+using AskFn = absl::StatusOr<http::Response> (*)(const InferenceApi* api, const CallContext& call,
+                                                 const std::string& body);
+
+void AddAsk(const InferenceApi* api, const std::string& path, AskFn ask, http::Routes* routes) {
+  routes->AddExchange("POST", path, kBodyBytesMax, [api, ask](const ExchangePtr& exchange) {
+    if (auto refused = CheckContentType(exchange->request())) {
+      return exchange->Answer(*std::move(refused));
+    }
+    const CallContext call = ContextOf(exchange);
+    const auto refuse = [exchange](const absl::Status& status) {
+      exchange->Answer(ErrorAnswer(status, {}));
+    };
+    const auto work = [api, ask, exchange, call, refuse] {
+      auto answer = ask(api, call, exchange->request().body);
+      if (!answer.ok()) return refuse(answer.status());
+      exchange->Answer(*std::move(answer));
+    };
+    api->Run(call, exchange->request().body.size(), work, refuse);
+  });
+}
+
+void AddGenerate(const InferenceApi* api, const std::string& path, ReadFn read,
+                 http::Routes* routes) {
+  routes->AddExchange("POST", path, kBodyBytesMax, [api, read](const ExchangePtr& exchange) {
+    if (auto refused = CheckContentType(exchange->request())) {
+      return exchange->Answer(*std::move(refused));
+    }
+    const CallContext call = ContextOf(exchange);
+    api->Run(
+        call, exchange->request().body.size(),
+        [api, exchange, call, read] { Generate(api, exchange, call, read); },
+        [api, exchange](const absl::Status& status) { Refuse(api, exchange, status); });
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<LastEvent> ParseLastEventId(std::string_view text, int32_t choices) {
+  const auto refused = [&] {
+    return WithReason(
+        Invalid("Last-Event-ID is \"{}\"; it must be an id of an event of the stream, with {} "
+                "numbers for this request: REQUEST_ID:N{}",
+                Shortened(ToUtf8(text), 64), choices, choices > 1 ? ",N,..." : ""),
+        Reason::kOutOfRange, "Last-Event-ID");
+  };
+  const size_t colon = text.rfind(':');
+  if (colon == text.npos || colon == 0) return refused();
+  LastEvent event{.request_id = std::string(text.substr(0, colon)), .positions = {}};
+  for (size_t at = colon + 1; at <= text.size();) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    int32_t position = -1;
+    const auto [last, error] = std::from_chars(text.data() + at, text.data() + end, position);
+    if (error != std::errc() || last != text.data() + end || position < 0) return refused();
+    event.positions.push_back(position);
+    at = end + 1;
+  }
+  if (static_cast<int32_t>(event.positions.size()) != choices) return refused();
+  return event;
+}
+
+void AddInferenceRoutes(const InferenceApi* api, http::Routes* routes) {
+  const int64_t created_unix_s = NowUnixS();
+  AddGenerate(api, "/v1/chat/completions", ReadChatCompletion, routes);
+  AddGenerate(api, "/v1/completions", ReadCompletion, routes);
+  AddAsk(api, "/tokenize", Tokenize, routes);
+  AddAsk(api, "/detokenize", Detokenize, routes);
+  routes->Add("GET", "/v1/models", [api, created_unix_s](const http::Request&) {
+    const auto model = api->GetModel("");
+    if (!model.ok()) return ErrorAnswer(model.status(), {});
+    JsonWriter json;
+    json.BeginObject().Key("object").String("list").Key("data").BeginArray();
+    WriteModel(*model, created_unix_s, &json);
+    json.EndArray().EndObject();
+    return Json(&json);
+  });
+  routes->AddUnder("GET", "/v1/models/", [api, created_unix_s](const http::Request& request) {
+    const std::string name =
+        ToUtf8(Unescaped(request.path.substr(std::string_view("/v1/models/").size())));
+    const auto model = api->GetModel(name);
+    if (!model.ok()) return ErrorAnswer(model.status(), {});
+    JsonWriter json;
+    WriteModel(*model, created_unix_s, &json);
+    return Json(&json);
+  });
+}
+
+}  // namespace fathom::router
