@@ -168,6 +168,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--pipeline-parallel-size", std::to_string(options.pp)},
                     {"--rank", std::to_string(options.first_rank + index)},
                     {"--local-workers", std::to_string(options.workers())},
+                    {"--drain-timeout", std::to_string(options.drain_timeout_s)},
                     {"--scheduler", options.schedulers.empty()
                                         ? SchedulerAddress(options, scheduler_port)
                                         : fmt::format("{}", fmt::join(options.schedulers, ","))},

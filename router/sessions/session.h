@@ -38,7 +38,7 @@ struct SessionOptions {
 
 // A request that came to its end, for metrics.
 struct FinishedRequest {
-  RequestTimings timings;  // The scheduler's, of the sequence that ended last.
+  RequestTimings timings;    // The scheduler's, of the sequence that ended last.
   int32_t timed_tokens = 0;  // Of that sequence.
   Usage usage;               // Of the request: its prompt once, the tokens of all sequences.
   int32_t max_tokens = 0;

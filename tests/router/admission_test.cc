@@ -299,8 +299,8 @@ TEST(Admission, TheNumberOfSequences) {
   }
 }
 
-// A record is one message: 48 MiB hold 4 bytes for each token, and 180 more with the log-probability
-// and those of 20 alternatives.
+// A record is one message: 48 MiB hold 4 bytes for each token, and 180 more with the
+// log-probability and those of 20 alternatives.
 TEST(Admission, ARecordFitsIntoOneMessage) {
   ModelFacts facts = Facts();
   facts.context_tokens = facts.pool_tokens = 1 << 20;
@@ -309,9 +309,9 @@ TEST(Admission, ARecordFitsIntoOneMessage) {
     std::optional<int32_t> logprobs;
     const char* field;  // nullptr: it fits.
   };
-  const Case cases[] = {{128, 98'000, {}, nullptr},   {128, 98'304, {}, "sampling.n"},
-                        {128, 2'100, 20, nullptr},    {128, 2'400, 20, "sampling.n"},
-                        {1, 270'000, 20, nullptr},    {1, 300'000, 20, "stop.max_tokens"},
+  const Case cases[] = {{128, 98'000, {}, nullptr}, {128, 98'304, {}, "sampling.n"},
+                        {128, 2'100, 20, nullptr},  {128, 2'400, 20, "sampling.n"},
+                        {1, 270'000, 20, nullptr},  {1, 300'000, 20, "stop.max_tokens"},
                         {1, 1'000'000, {}, nullptr}};
   for (const Case& each : cases) {
     SCOPED_TRACE(fmt::format("{} sequences of {}", each.n, each.max_tokens));
