@@ -149,6 +149,8 @@ ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir)
                     {"--log-level", options.log_level},
                     {"--log-format", options.log_format}},
                    options.scheduler_flags);
+  spec.argv.insert(spec.argv.end(), options.scheduler_switches.begin(),
+                   options.scheduler_switches.end());
   spec.ports = {{"port", {"--port", options.scheduler_port}},
                 {"metrics_port", {"--metrics-port", options.scheduler_metrics_port}}};
   spec.stop_stage = kStopScheduler;

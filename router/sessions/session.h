@@ -146,7 +146,7 @@ class Session {
   bool accepted() const;
   AttemptId attempt() const;
   std::vector<TokenId> PromptIds() const;  // Empty: there is no record.
-  size_t bytes() const;  // About the size of the record.
+  size_t bytes() const;                    // About the size of the record.
   // How the session ended, for metrics: the name of a FinishReason or of a status code; CANCELLED
   // if its client left; SUSPENDED if the router ended the client's stream before the answer's end.
   std::string outcome() const;

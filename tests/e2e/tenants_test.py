@@ -69,8 +69,8 @@ class Tenants(unittest.TestCase):
             self.assertEqual(waits["phase"], "queued")
             self.assertGreater(waits["queue_behind_us"]["tenant_running"], 0)
             self.assertGreater(waits["queue_behind_us"]["tenant_running"], waits["parts_us"]["queue"] // 2)
-            self.assertEqual(self.metric(c, 'fathom_scheduler_requests_waiting_by_reason{reason="tenant_running"}'), 1)
-            self.assertEqual(self.metric(c, 'fathom_scheduler_requests_refused_by_limit_total{limit="tenant_requests"}'), 1)
+            for name in ('requests_waiting_by_reason{reason="tenant_running"}', 'requests_refused_by_limit_total{limit="tenant_requests"}'):
+                wait_until(lambda name=name: self.metric(c, "fathom_scheduler_" + name) == 1, name)
 
             # A mistake in the file changes nothing; the mended file lets the second one run beside the first.
             self.file.write_text("tenants:\n  default: {running_max: many}\n")

@@ -135,6 +135,11 @@ const std::map<Field, Setter>& Setters() {
         [](double v, Case* c) {
           c->request.idempotency_key = std::string(std::clamp(v, 0.0, 9999.0), 'k');
         }}},
+      {Field::kCacheSaltBytes,
+       {true,
+        [](double v, Case* c) {
+          c->request.cache.salt = std::string(std::clamp(v, 0.0, 9999.0), 's');
+        }}},
   });
   return setters;
 }
@@ -150,7 +155,7 @@ bool HasOwnTest(Field field) {
 bool IsSize(Field field) {
   return field == Field::kLogitBiasCount || field == Field::kStopCount ||
          field == Field::kStopTokenCount || field == Field::kRequestIdBytes ||
-         field == Field::kIdempotencyKeyBytes;
+         field == Field::kIdempotencyKeyBytes || field == Field::kCacheSaltBytes;
 }
 
 TEST(AdmissionTable, EveryRowHasASetter) {

@@ -51,7 +51,8 @@ TEST(HttpRequest, AChatHasAllFields) {
       "stream": true, "return_token_ids": true, "timings": true, "stream_options":
       {"include_usage": true, "continuous_usage_stats": true}, "deadline_ms": 5000,
       "request_id": "r", "truncate_prompt_tokens": 12, "include_reasoning": false, "user":
-      "u", "return_tokens_as_token_ids": true, "priority": -3, "cache_salt": "tenant", "parallel_tool_calls": true,
+      "u", "return_tokens_as_token_ids": true, "priority": -3, "cache_salt": "tenant",
+      "parallel_tool_calls": true,
       "store": false, "response_format": {"type": "text"}, "best_of": 3, "metadata": {"a":
       "b"}, "use_beam_search": false)");
   const PublicRequest& params = request.params;

@@ -168,7 +168,9 @@ void World::OnRefused(const scheduler::Routed<Refused>& out) {
     Reattach(index, options_.retry_us +
                         static_cast<TimeUs>(Draw(2 * static_cast<uint64_t>(options_.retry_us))));
   } else {
-    const bool too_long = specs_[listener->spec].too_long && reason == "CONTEXT_LENGTH_EXCEEDED";
+    const bool too_long =
+        (specs_[listener->spec].too_long && reason == "CONTEXT_LENGTH_EXCEEDED") ||
+        (specs_[listener->spec].deadline_us > 0 && reason == "DEADLINE_UNREACHABLE");
     // Two clients continued with tokens of different kinds of groups; both cannot be right.
     const bool mismatch = report_.fingerprints_changed > 0 &&
                           (reason == "RECORD_MISMATCH" || reason == "FINGERPRINT_MISMATCH");
