@@ -67,7 +67,7 @@ TEST(CoreSwap, APreemptedSequenceContinuesWhereItWas) {
 
 // Its ids do not fit one plan, so the first plan computes none of its tokens.
 TEST(CoreSwap, ASequenceOfMoreIdsThanAPlanCarries) {
-  GroupLimits limits{.blocks = 5627,  // 90,016 tokens.
+  GroupLimits limits{.blocks = 5628,  // 90,032 tokens.
                      .block_tokens = 16,
                      .slots = 4,
                      .step_tokens = 50'000,
