@@ -48,7 +48,7 @@ std::string LimitText(const std::string& limit) {
 std::string EndText(const std::string& end) {
   if (end == "none") return "it is there now";
   if (end == "preempted") return "preempted: no KV block was free";
-  if (end == "group_lost") return "its group of workers was lost";
+  if (end == "group_lost") return "its group of workers was lost, or left";
   if (end == "client_left") return "its client left";
   if (end == "behind") return "a router had more of its tokens";
   return end;
@@ -110,8 +110,8 @@ void AddHead(const Explanation& from, std::string* text) {
                        from.usage.prompt_tokens, from.usage.cached_tokens,
                        from.usage.completion_tokens, from.max_tokens);
   if (from.sequences > 1) {
-    *text += fmt::format(" in each of {} sequences; the times are of the slowest one",
-                         from.sequences);
+    *text +=
+        fmt::format(" in each of {} sequences; the times are of the slowest one", from.sequences);
   }
   *text += "\n";
 }

@@ -51,9 +51,7 @@ void RequestFlags::DrawId(RequestOptions* request) const {
 }
 
 AnswerPrinter::AnswerPrinter(bool quiet, int32_t sequences)
-    : quiet_(quiet),
-      terminal_(isatty(STDOUT_FILENO) == 1),
-      kept_(static_cast<size_t>(sequences)) {}
+    : quiet_(quiet), terminal_(isatty(STDOUT_FILENO) == 1), kept_(static_cast<size_t>(sequences)) {}
 
 bool AnswerPrinter::OnEvent(const Event& event) {
   if (quiet_) return true;

@@ -30,8 +30,8 @@ struct RequestFlags {
 
 // Streams an answer to stdout, and before it the request's id to stderr, for `fathom explain`. On a
 // terminal, reasoning is printed dimmed; otherwise it is left
-// out. Of several sequences each one is printed whole, in their order, under a line with its number:
-// one is streamed, and those after it are kept until it has ended.
+// out. Of several sequences each one is printed whole, in their order, under a line with its
+// number: one is streamed, and those after it are kept until it has ended.
 class AnswerPrinter {
  public:
   AnswerPrinter(bool quiet, int32_t sequences);

@@ -215,8 +215,8 @@ struct Explanation {
   int32_t preemptions = 0;
   int32_t submits = 0;
   Usage usage;
-  int32_t max_tokens = 0;  // Of each sequence.
-  int32_t sequences = 0;   // 0: not known.
+  int32_t max_tokens = 0;               // Of each sequence.
+  int32_t sequences = 0;                // 0: not known.
   std::optional<int64_t> ended_ago_us;  // Absent: it runs.
 };
 

@@ -80,7 +80,8 @@ struct Abort {
   bool operator==(const Abort&) const = default;
 };
 
-// Asks a worker to finish its steps and to leave. No scheduler of this build sends it.
+// Asks a worker to leave. No scheduler of this build sends it: a worker that gets SIGTERM says
+// DRAINING in its heartbeats, and the Abort of its epoch releases it.
 struct Drain {
   int64_t grace_us = 0;
   bool operator==(const Drain&) const = default;

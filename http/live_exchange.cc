@@ -200,7 +200,7 @@ asio::awaitable<bool> LiveExchange::Run(Connection* connection) {
     if (!written) HangUp();
     if (std::exchange(write_owed_, false) && sink_) sink_->OnWritten(written);
   }
-  const bool stays = !hung_up_ && !closes_ && options_.keep_alive;
+  const bool stays = !hung_up_ && !closes_;
   error_code ignored;
   if (watching_) connection->stream.socket().cancel(ignored);
   while (watching_) co_await Wait();

@@ -62,8 +62,8 @@ class LiveExchange final : public Exchange, public std::enable_shared_from_this<
   void Abort() override;
   void Break() override;
 
-  // Of the server's thread. Returns when the exchange is over. True: the connection may have
-  // another request. REQUIRES: called once; `connection` outlives the call.
+  // Of the server's thread. Returns when the exchange is over. True: the whole answer was written,
+  // and the connection is open. REQUIRES: called once; `connection` outlives the call.
   boost::asio::awaitable<bool> Run(Connection* connection);
   // Of the server's thread: the client left.
   void HangUp();

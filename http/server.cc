@@ -283,7 +283,7 @@ class Server::Impl {
     const bool goes_on = co_await exchange->Run(&connection);
     CountExchange(-1);
     connection.exchange = nullptr;
-    const bool stays = goes_on && !stopping_;
+    const bool stays = goes_on && options.keep_alive && !stopping_;
     if (goes_on && !options.keep_alive) co_await Linger(connection);
     co_return stays;
   }

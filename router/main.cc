@@ -169,7 +169,7 @@ std::unique_ptr<TraceExporter> MakeExporter(const Options& options,
 // Connections of HTTP: a part of the descriptors that the limit leaves.
 size_t HttpConnectionsMax() {
   const int64_t descriptors = TakeHostLimits().descriptors.value_or(1 << 20);
-  return static_cast<size_t>(std::clamp<int64_t>((descriptors - 256) / 4, 64, 4096));
+  return static_cast<size_t>(std::clamp<int64_t>((descriptors - 1024) / 8, 64, 4096));
 }
 
 // Notes in the log when the router becomes ready, or is no longer.
@@ -227,7 +227,7 @@ int Serve(const Options& options, const std::optional<http::Url>& traces_url,
   rpc::ServerOptions server{.name = "router"};
   server.connections.of_a_proxy = options.behind_proxy;
   const size_t http_connections = HttpConnectionsMax();
-  server.connections.descriptors_reserved += 2 * http_connections;
+  server.connections.descriptors_reserved += http_connections;
   const absl::Status started = service.Start(*std::move(grpc), server);
   if (!started.ok()) return EndServer(kExitUnavailable, started);
   LoopWatch loop("main loop", &clock);

@@ -87,7 +87,9 @@ void Driver::Handle(TransportEvent event, TimeUs now) {
   if (auto* beat = std::get_if<Heartbeat>(&event.message)) {
     if (!SeeTerm(peer, beat->term, now)) return;
     if (auto router = routers_.find(peer); router != routers_.end()) router->second.beat_us = now;
-    return groups_.OnHeartbeat(peer, *beat, now);
+    GroupActions actions;
+    groups_.OnHeartbeat(peer, *beat, now, &actions);
+    return Carry(std::move(actions), now);
   }
   if (event.stream == StreamKind::kRoute) return OnRoute(event, now);
   if (event.stream == StreamKind::kControl) return OnControl(event, now);
@@ -276,6 +278,11 @@ void Driver::Carry(Actions actions, TimeUs now) {
     groups_.OnAbort(abort, now, &group_actions);
     Carry(std::move(group_actions), now);
   }
+  for (const GroupDrained& drained : actions.drained) {
+    GroupActions group_actions;
+    groups_.OnDrained(drained, now, &group_actions);
+    Carry(std::move(group_actions), now);
+  }
 }
 
 void Driver::SendFrames(std::vector<Routed<Frame>> frames) {
@@ -316,6 +323,7 @@ void Driver::Carry(GroupActions actions, TimeUs now) {
   for (const std::string& line : actions.log) LogInfo("{}", line);
   for (const GroupLost& lost : actions.lost) StepCore(lost, now);
   for (const GroupUp& up : actions.up) StepCore(up, now);
+  for (const GroupDrain& drain : actions.drains) StepCore(drain, now);
   if (groups_.facts() != told_) {
     told_ = groups_.facts();
     SendHello(RouterPeers());

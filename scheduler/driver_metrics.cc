@@ -21,12 +21,7 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   leads_.Set(1);
   failovers_ = total("failovers_total", "Sequences whose group was lost while they ran in it.");
   replayed_ = total("replayed_tokens_total", "Tokens computed again, after a loss or preemption.");
-  blocks_cached_ = gauge("blocks_cached", "Free KV blocks that the prefix cache can find.");
-  prefix_queries_ =
-      total("prefix_cache_queries_tokens_total", "Prompt tokens looked up in the cache.");
-  prefix_hits_ = total("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.");
-  prefix_evictions_ = total("prefix_cache_evicted_blocks_total",
-                            "Cached KV blocks that were given to other sequences.");
+  AddPrefixCache(metrics);
   requests_running_ = gauge("requests_running", "Sequences in a slot.");
   requests_waiting_ = gauge("requests_waiting", "Requests waiting for a slot or blocks.");
   sessions_ = gauge("sessions", "Session records held.");
@@ -76,6 +71,19 @@ DriverMetrics::DriverMetrics(Metrics* metrics) {
   AddLimitMetrics(metrics);
   AddSwap(metrics);
   AddRankFamilies(metrics);
+}
+
+void DriverMetrics::AddPrefixCache(Metrics* metrics) {
+  const auto total = [&](const char* name, const char* help) {
+    return Total{metrics->AddCounter(name, help)};
+  };
+  blocks_cached_ =
+      metrics->AddGauge("blocks_cached", "Free KV blocks that the prefix cache can find.");
+  prefix_queries_ =
+      total("prefix_cache_queries_tokens_total", "Prompt tokens looked up in the cache.");
+  prefix_hits_ = total("prefix_cache_hit_tokens_total", "Prompt tokens found in the cache.");
+  prefix_evictions_ = total("prefix_cache_evicted_blocks_total",
+                            "Cached KV blocks that were given to other sequences.");
 }
 
 void DriverMetrics::AddLimitMetrics(Metrics* metrics) {

@@ -51,6 +51,7 @@ class DriverMetrics {
   };
   void AddLimitMetrics(Metrics* metrics);
   void AddSwap(Metrics* metrics);
+  void AddPrefixCache(Metrics* metrics);
   void AddRankFamilies(Metrics* metrics);
 
   const std::shared_ptr<Ranks> ranks_ = std::make_shared<Ranks>();

@@ -35,8 +35,8 @@ std::string DetailsOf(const Event& event) {
                          e.message.key.request_id);
     }
     std::string operator()(const Routed<Close>& e) const {
-      return fmt::format("router {} request {} length {}", e.router.value, e.message.key.request_id,
-                         e.message.length);
+      return fmt::format("router {} request {} sequence {} length {}", e.router.value,
+                         e.message.key.request_id, e.message.sequence, e.message.length);
     }
     std::string operator()(const RouterLost& e) const {
       return fmt::format("router {}", e.router.value);
@@ -56,6 +56,9 @@ std::string DetailsOf(const Event& event) {
       return fmt::format("tenants {}", e.table.tenants.size());
     }
     std::string operator()(const Tick&) const { return {}; }
+    std::string operator()(const GroupDrain& e) const {
+      return fmt::format("group {} epoch {}", e.group.value, e.epoch.value);
+    }
   };
   return std::visit(Visitor{}, event);
 }

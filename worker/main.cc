@@ -129,8 +129,31 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   return hello;
 }
 
-// Waits until the steps in flight have ended, so that their results are written.
-void FinishStep(const Progress& progress, const Clock& clock) {
+void TellDraining(std::atomic<bool>* draining, SchedulerClient* client) {
+  *draining = true;
+  client->Beat();
+}
+
+// After the scheduler was told that this worker leaves: waits until it has moved the group's
+// sequences and has ended the epoch. Without a leader there is no epoch. `turn` is called now and
+// then.
+void WaitForRelease(const Progress& progress, int64_t timeout_s, const Clock& clock,
+                    const std::function<void()>& turn) {
+  constexpr int64_t kTurnUs = 50'000;
+  const TimeUs deadline = clock.Now() + timeout_s * 1'000'000;
+  for (TimeUs next_turn = 0; progress.rank.load() >= 0 && clock.Now() < deadline;) {
+    if (clock.Now() >= next_turn) {
+      turn();
+      next_turn = clock.Now() + kTurnUs;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+// Lets the engine take no more steps, and waits until those in flight have ended, so that their
+// results are written.
+void FinishStep(const Progress& progress, const Clock& clock, std::atomic<bool>* stop) {
+  *stop = true;
   const TimeUs deadline = clock.Now() + std::chrono::microseconds(kLastStep).count();
   while (progress.phase.load() == fathom::Phase::kStepping && clock.Now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -295,12 +318,11 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   }
   progress.phase = fathom::Phase::kIdle;
 
-  std::atomic<bool> stop{false};
-  std::atomic<bool> was_registered{false};
+  std::atomic<bool> stop{false}, draining{false}, was_registered{false};
   const TimeUs register_from = clock.Now();
   Membership membership;
   SchedulerClient client(options.schedulers, HelloOf(options, model, *compute, port), &membership,
-                         &progress, &stop, &clock, [&](int schedulers) {
+                         &progress, &draining, &clock, [&](int schedulers) {
                            if (!was_registered.exchange(true)) {
                              PrintPhase("register", clock.Now() - register_from);
                              start->Mark(StartPhase::kRegistered);
@@ -320,14 +342,16 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
     ended = runner.Run();
     if (!ended.ok()) RequestStop();
   });
-  while (!WaitForStopSignal(kWorkMetricsMs)) {
+  const auto turn = [&] {
     loop.Turn();
     watch.Look();
     observer.SetWork(progress);
-  }
-  stop = true;
+  };
+  while (!WaitForStopSignal(kWorkMetricsMs)) turn();
   health->SetServing(false);
-  FinishStep(progress, clock);
+  TellDraining(&draining, &client);
+  WaitForRelease(progress, options.drain_timeout_s, clock, turn);
+  FinishStep(progress, clock, &stop);
   membership.Close();
   engine.join();
   LogInfo("left after {} epochs", runner.epochs());

@@ -30,6 +30,19 @@ void AddSpeculation(SpeculativeFlags* speculative, Flags* flags) {
              "Drafts for each token; 0: 4.");
 }
 
+void AddProcess(Options* options, Flags* flags) {
+  flags->Group("Process");
+  flags->Add("--host", &options->host, "Address to listen on.");
+  flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
+  flags->AddPort("--metrics-port", &options->metrics_port,
+                 "Port of HTTP: /health, /metrics, /version.");
+  flags->Add(
+      "--drain-timeout", &options->drain_timeout_s, 0, 3600,
+      "Seconds that the sequences of this worker's group get after SIGTERM, if no other group "
+      "can take them; then they wait for one.");
+  AddProcessFlags(&options->process, flags);
+}
+
 void AddFlags(Options* options, Flags* flags) {
   flags->Group("Model");
   flags->Add("--model", &options->model,
@@ -93,12 +106,7 @@ void AddFlags(Options* options, Flags* flags) {
                    "What NCCL writes, into the file of --nccl-debug-file.");
   flags->Add("--nccl-debug-file", &options->nccl_debug_file,
              "File of --nccl-debug, bounded like a log; empty: fathom-nccl-PID.log.");
-  flags->Group("Process");
-  flags->Add("--host", &options->host, "Address to listen on.");
-  flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
-  flags->AddPort("--metrics-port", &options->metrics_port,
-                 "Port of HTTP: /health, /metrics, /version.");
-  AddProcessFlags(&options->process, flags);
+  AddProcess(options, flags);
 }
 
 absl::Status Check(Options* options) {

@@ -50,6 +50,7 @@ struct Options {
   std::string nccl_debug = "off";
   std::string nccl_debug_file;
   std::string host_id;  // Tells this machine from others; empty: the kernel's boot id.
+  int64_t drain_timeout_s = 30;
   std::string host = "127.0.0.1";
   int32_t port = 8010;
   int32_t metrics_port = 8110;

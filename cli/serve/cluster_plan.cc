@@ -149,6 +149,8 @@ ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir)
                     {"--log-level", options.log_level},
                     {"--log-format", options.log_format}},
                    options.scheduler_flags);
+  spec.argv.insert(spec.argv.end(), options.scheduler_switches.begin(),
+                   options.scheduler_switches.end());
   spec.ports = {{"port", {"--port", options.scheduler_port}},
                 {"metrics_port", {"--metrics-port", options.scheduler_metrics_port}}};
   spec.stop_stage = kStopScheduler;
@@ -166,6 +168,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--pipeline-parallel-size", std::to_string(options.pp)},
                     {"--rank", std::to_string(options.first_rank + index)},
                     {"--local-workers", std::to_string(options.workers())},
+                    {"--drain-timeout", std::to_string(options.drain_timeout_s)},
                     {"--scheduler", options.schedulers.empty()
                                         ? SchedulerAddress(options, scheduler_port)
                                         : fmt::format("{}", fmt::join(options.schedulers, ","))},

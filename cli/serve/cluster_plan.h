@@ -52,6 +52,7 @@ struct ServeOptions {
   std::vector<std::string> worker_switches;  // Flags without a value.
   std::vector<std::pair<std::string, std::string>> router_flags;
   std::vector<std::pair<std::string, std::string>> scheduler_flags;
+  std::vector<std::string> scheduler_switches;
 
   // The GPUs that the workers may use (CUDA_VISIBLE_DEVICES); nullopt: all GPUs of the machine.
   // Each of several workers sees its own first, and then those of its group.

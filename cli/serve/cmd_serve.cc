@@ -117,9 +117,7 @@ int RunServe(int argc, const char* const* argv) {
   if (policy) options.scheduler_flags.emplace_back("--scheduling-policy", *policy);
   if (tenant_limits) options.scheduler_flags.emplace_back("--tenant-limits", *tenant_limits);
   if (model_wait) options.scheduler_flags.emplace_back("--model-wait", *model_wait);
-  if (!prefix_caching) {
-    options.scheduler_flags.emplace_back("--enable-prefix-caching", "false");
-  }
+  if (!prefix_caching) options.scheduler_switches.emplace_back("--no-enable-prefix-caching");
   if (disable_log_stats) log_interval = "0";
   if (log_interval) options.scheduler_flags.emplace_back("--log-interval", *log_interval);
   if (record_events) options.scheduler_flags.emplace_back("--record-events", *record_events);

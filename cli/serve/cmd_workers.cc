@@ -38,6 +38,8 @@ int RunWorkers(int argc, const char* const* argv) {
   flags.Add("--restart-after-s", &options.restart_after_s, 0, 86400,
             "A worker that does not answer, or whose step stands still, for so long is started "
             "again; 0: never");
+  flags.Add("--drain-timeout-s", &options.drain_timeout_s, 0, 3600,
+            "How long sequences that no other group can take may still run after SIGTERM");
   AddLogFlags(&options.log_level, &options.log_format, &flags);
   flags.Add("--verbose", &options.verbose, "Logs also to stderr");
   if (const auto code = flags.Parse(argc, argv)) return *code;

@@ -17,8 +17,8 @@
 namespace fathom::client {
 namespace {
 
-// A worker that is told to stop ends its step first.
-constexpr int64_t kWorkersStopGraceUs = 10'000'000;
+// A worker that is told to stop drains its group, and ends its step at the limit of that.
+constexpr int64_t kWorkersStopMarginUs = 10'000'000;
 constexpr int kAskTimeoutMs = 1000;
 constexpr int64_t kWorkersFailureGraceUs = 1'000'000;
 
@@ -102,7 +102,8 @@ int Workers(ServeOptions options, const Clock& clock) {
     AnnounceWorkers(options, supervisor);
   }
   Report(verdict->message);
-  supervisor.Stop(verdict->code == kExitOk ? kWorkersStopGraceUs : kWorkersFailureGraceUs);
+  const int64_t drain_us = options.drain_timeout_s * int64_t{1'000'000} + kWorkersStopMarginUs;
+  supervisor.Stop(verdict->code == kExitOk ? drain_us : kWorkersFailureGraceUs);
   return verdict->code;
 }
 

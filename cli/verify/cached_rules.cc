@@ -31,7 +31,8 @@ bool SameBits(const TokenLogprob& a, const TokenLogprob& b) {
 absl::StatusOr<std::vector<CachedCase>> MakeCachedCases(const Model& model, int32_t count,
                                                         uint64_t seed) {
   int64_t longest = std::min<int64_t>(kPromptMax, model.context_tokens - 2 * kAnswer - kMore);
-  if (model.pool_tokens > 0) longest = std::min<int64_t>(longest, model.pool_tokens - 2 * kAnswer - kMore);
+  if (model.pool_tokens > 0)
+    longest = std::min<int64_t>(longest, model.pool_tokens - 2 * kAnswer - kMore);
   if (longest < kPromptMin) {
     return FailedPrecondition(
         "a context of {} tokens and a KV pool of {} have no room for a prompt of {} and two "

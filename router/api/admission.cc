@@ -191,8 +191,8 @@ absl::Status CheckRecordSize(const Record& record) {
     return int64_t{4} + (logprobs ? 20 + int64_t{8} * *logprobs : 0);
   };
   const Request& request = record.request;
-  const int64_t prompt = static_cast<int64_t>(record.prompt_ids.size()) *
-                         token_bytes(request.output.prompt_logprobs);
+  const int64_t prompt =
+      static_cast<int64_t>(record.prompt_ids.size()) * token_bytes(request.output.prompt_logprobs);
   const int64_t sequence = request.stop.max_tokens * token_bytes(request.output.logprobs);
   const int64_t bytes = prompt + request.sequences * sequence;
   if (bytes <= kRecordBytesMax) return absl::OkStatus();

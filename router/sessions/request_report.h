@@ -25,11 +25,11 @@ struct RequestReport {
   std::string message;
   bool accepted = false;  // A scheduler has taken it.
   int32_t submits = 0;    // Submits of the last stream; more than 1: to a new stream or leader.
-  // Of several sequences: the prompt once and the tokens of all of them. The outcome and the timings
-  // are those of the sequence that ended last.
+  // Of several sequences: the prompt once and the tokens of all of them. The outcome and the
+  // timings are those of the sequence that ended last.
   Usage usage;
-  int32_t sequences = 1;   // 0: not known.
-  int32_t max_tokens = 0;  // Of each sequence.
+  int32_t sequences = 1;      // 0: not known.
+  int32_t max_tokens = 0;     // Of each sequence.
   TimeUs begun_us = 0;        // The request's first session in this router.
   TimeUs ended_us = 0;        // When it left this router; 0: it has not.
   int64_t ended_ago_us = -1;  // The time since then, when the report was asked for; -1: none.

@@ -38,7 +38,7 @@ struct SessionOptions {
 
 // A request that came to its end, for metrics.
 struct FinishedRequest {
-  RequestTimings timings;  // The scheduler's, of the sequence that ended last.
+  RequestTimings timings;    // The scheduler's, of the sequence that ended last.
   int32_t timed_tokens = 0;  // Of that sequence.
   Usage usage;               // Of the request: its prompt once, the tokens of all sequences.
   int32_t max_tokens = 0;
@@ -146,7 +146,7 @@ class Session {
   bool accepted() const;
   AttemptId attempt() const;
   std::vector<TokenId> PromptIds() const;  // Empty: there is no record.
-  size_t bytes() const;  // About the size of the record.
+  size_t bytes() const;                    // About the size of the record.
   // How the session ended, for metrics: the name of a FinishReason or of a status code; CANCELLED
   // if its client left; SUSPENDED if the router ended the client's stream before the answer's end.
   std::string outcome() const;

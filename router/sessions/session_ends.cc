@@ -48,8 +48,11 @@ Usage Session::TotalUsage() const {
   Usage usage{.prompt_tokens = static_cast<int32_t>(record_.prompt_ids.size())};
   for (size_t i = 0; i < sequences_.size(); ++i) {
     usage.completion_tokens += static_cast<int32_t>(record_.sequences[i].ids.size());
-    const int32_t cached = sequences_[i].end ? sequences_[i].end->event.usage.cached_tokens : 0;
-    usage.cached_tokens = i == 0 ? cached : std::min(usage.cached_tokens, cached);
+    const Usage own = sequences_[i].end ? sequences_[i].end->event.usage : Usage{};
+    usage.cached_tokens =
+        i == 0 ? own.cached_tokens : std::min(usage.cached_tokens, own.cached_tokens);
+    usage.drafted_tokens += own.drafted_tokens;
+    usage.accepted_draft_tokens += own.accepted_draft_tokens;
   }
   return usage;
 }

@@ -118,6 +118,9 @@ class SchedulerCore::Impl final : private Batching {
   // ---- results.cc
   void On(const GroupUp& event);
   void On(const GroupLost& event);
+  void On(const GroupDrain& event);
+  void MoveAway(Group& group);  // The sequences that another group may take.
+  void TellDrained();           // The groups that drain and have nothing left to do.
   void On(const StepDone& event);
   void LoseGroup(GroupId id);
   // Tells Group::speculation how long a step took.

@@ -66,6 +66,14 @@ struct GroupLost {
   EpochId epoch;
 };
 
+// The group takes no more sequences, because one of its workers leaves. Its sequences move to other
+// groups of its kind; those that fit none of them stay until they end. When none is left, the core
+// returns a GroupDrained; the epoch ends with GroupLost, as always.
+struct GroupDrain {
+  GroupId group;
+  EpochId epoch;
+};
+
 // The answering rank's result of a step; the core gets no result of another rank. Results come in
 // the order of their steps, each once. A row that did not sample may be left out; a row that
 // sampled has its sequence, its position and one id (a decode row with drafts: one to draft_max + 1
@@ -86,7 +94,7 @@ struct TenantsChanged {
 struct Tick {};
 
 using Event = std::variant<Routed<Submit>, Routed<Suspend>, Routed<Close>, RouterLost, GroupUp,
-                           GroupLost, StepDone, Tick, TenantsChanged>;
+                           GroupLost, StepDone, Tick, TenantsChanged, GroupDrain>;
 
 // ---- Actions ----
 
@@ -103,11 +111,19 @@ struct GroupAbort {
   std::string reason;
 };
 
-// The driver carries out the actions in this order: plans, accepted, refused, frames, aborts. Plans
-// are first because a device is idle until it has one.
+// A group that drains has no sequence and no step in flight: the driver must end the epoch. Comes
+// once for each epoch.
+struct GroupDrained {
+  GroupId group;
+  EpochId epoch;
+};
+
+// The driver carries out the actions in this order: plans, accepted, refused, frames, aborts,
+// drained. Plans are first because a device is idle until it has one.
 struct Actions : SessionActions {
   std::vector<PlanOut> plans;
   std::vector<GroupAbort> aborts;
+  std::vector<GroupDrained> drained;
 };
 
 }  // namespace fathom::scheduler

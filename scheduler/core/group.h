@@ -72,6 +72,8 @@ struct Group {
 
   std::vector<int32_t> lane_sizes;  // Running sequences of each lane.
   int32_t next_lane = 0;            // The lane that the next plan tries first.
+  bool draining = false;            // It admits no sequence.
+  bool drained = false;             // The driver was told that it has none left.
   Speculation speculation;
 
   bool full() const { return in_flight.size() >= static_cast<size_t>(limits.plans_in_flight); }

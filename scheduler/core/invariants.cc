@@ -65,6 +65,35 @@ absl::Status SchedulerCore::Impl::CheckInvariants() const {
   return absl::OkStatus();
 }
 
+namespace {
+
+// The counts of tokens of a running sequence.
+absl::Status CheckTokens(const Group& group, const Sequence& sequence,
+                         const RunningState& running) {
+  const int64_t block_tokens = group.limits.block_tokens;
+  const int64_t room = std::ssize(running.blocks) * block_tokens;
+  if (running.planned_tokens > room) {
+    return Internal("group {}: sequence {} has {} tokens in room for {}", group.id.value,
+                    sequence.number, running.planned_tokens, room);
+  }
+  if (running.clean_tokens > running.planned_tokens ||
+      running.indexed_blocks * block_tokens >
+          std::max(running.clean_tokens, running.reused_tokens)) {
+    return Internal("group {}: sequence {} has {} blocks in the index, with {} clean tokens",
+                    group.id.value, sequence.number, running.indexed_blocks, running.clean_tokens);
+  }
+  const Session& session = *sequence.session;
+  if (running.next_position > session.record.request.stop.max_tokens ||
+      running.planned_tokens > session.prompt_tokens() + running.next_position ||
+      running.sent_tokens > running.known_tokens) {
+    return Internal("group {}: sequence {} is planned beyond its end", group.id.value,
+                    sequence.number);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status CheckGroup(const Group& group) {
   const BlockPool& pool = group.kv.pool();
   std::vector<int32_t> references(static_cast<size_t>(pool.total_blocks()) + 1);
@@ -85,25 +114,7 @@ absl::Status CheckGroup(const Group& group) {
       return Internal("group {}: slot {} twice", group.id.value, running->slot.value);
     }
     for (BlockId block : running->blocks) ++references[static_cast<size_t>(block.value)];
-    const int64_t room = static_cast<int64_t>(running->blocks.size()) * group.limits.block_tokens;
-    if (running->planned_tokens > room) {
-      return Internal("group {}: sequence {} has {} tokens in room for {}", group.id.value,
-                      sequence->number, running->planned_tokens, room);
-    }
-    if (running->clean_tokens > running->planned_tokens ||
-        int64_t{running->indexed_blocks} * group.limits.block_tokens >
-            std::max(running->clean_tokens, running->reused_tokens)) {
-      return Internal("group {}: sequence {} has {} blocks in the index, with {} clean tokens",
-                      group.id.value, sequence->number, running->indexed_blocks,
-                      running->clean_tokens);
-    }
-    const Session& session = *sequence->session;
-    if (running->next_position > session.record.request.stop.max_tokens ||
-        running->planned_tokens > session.prompt_tokens() + running->next_position ||
-        running->sent_tokens > running->known_tokens) {
-      return Internal("group {}: sequence {} is planned beyond its end", group.id.value,
-                      sequence->number);
-    }
+    FATHOM_RETURN_IF_ERROR(CheckTokens(group, *sequence, *running));
   }
   const auto seats = static_cast<size_t>(std::min(group.limits.slots, group.limits.step_tokens));
   if (slots.size() != seats || group.free_slots.size() + group.running.size() != seats ||

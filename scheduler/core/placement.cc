@@ -71,7 +71,7 @@ Placement::Choice Placement::NextFor(const Group& group, int32_t lane, int32_t o
   const auto all =
       static_cast<int64_t>(group.running.size()) + waiting_.size() - waiting_.held_size();
   const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
-  if (group.free_slots.empty() || of_lane * group.limits.lanes >= all) return {};
+  if (group.draining || group.free_slots.empty() || of_lane * group.limits.lanes >= all) return {};
   Choice choice;
   int left = 0;  // To other groups.
   choice.sequence =
@@ -132,7 +132,7 @@ bool Placement::CostsLessElsewhere(const Group& group, const Sequence& sequence,
   const int64_t here = CostOf(group, sequence);
   return std::ranges::any_of(groups_, [&](const auto& entry) {
     const Group& other = *entry.second;
-    return &other != &group && other.fingerprint == group.fingerprint &&
+    return &other != &group && !other.draining && other.fingerprint == group.fingerprint &&
            !other.free_slots.empty() && now - other.result_us < kGroupSilentUs &&
            FitsGroup(sequence.session->record, other.limits) && CostOf(other, sequence) < here &&
            HasRoom(other, sequence);
@@ -148,7 +148,16 @@ TimeUs Placement::NextTimeUs(TimeUs now) const {
   return next;
 }
 
+bool Placement::CanMove(const Sequence& sequence, const Group& from) const {
+  return std::ranges::any_of(groups_, [&](const auto& entry) {
+    const Group& to = *entry.second;
+    return to.id != from.id && !to.draining && to.fingerprint == from.fingerprint &&
+           FitsGroup(sequence.session->record, to.limits);
+  });
+}
+
 WaitLimit Placement::LimitOf(const Group& group) const {
+  if (group.draining) return WaitLimit::kNoGroup;
   if (group.free_slots.empty()) return WaitLimit::kSlots;
   const Sequence* first = FirstFor(group);
   if (first == nullptr) return WaitLimit::kNoGroup;

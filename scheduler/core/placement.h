@@ -54,11 +54,16 @@ class Placement {
   // slot before, the group admits none, so that a long prompt does not wait without end. A lane
   // takes at most its share of the sequences that run and wait, so that no other lane stays empty.
   // Sequences that another group has now room for at a lower cost are left to it. A sequence of
-  // which another one of the same request computes the prompt waits for it.
+  // which another one of the same request computes the prompt waits for it. A group that drains
+  // takes none.
   Choice NextFor(const Group& group, int32_t lane, int32_t overtakes_max, TimeUs now) const;
 
   // When a group is not waited for any more; INT64_MAX: none is waited for.
   TimeUs NextTimeUs(TimeUs now) const;
+
+  // Whether a group other than `from` computes the same bits as `from`, has the size for the
+  // sequence, and does not drain.
+  bool CanMove(const Sequence& sequence, const Group& from) const;
 
   // What keeps `group` from the sequence that it takes next. kNoGroup: none of those that wait is
   // for it.

@@ -35,6 +35,34 @@ void SchedulerCore::Impl::On(const GroupUp& event) {
   forecast_.Reset(now_);
   waiting_.GroupUp(WaitQueue::Kind::Of(event.fingerprint, event.kind), now_);
   if (waiting_.size() > 0) unfit_check_us_ = now_ + options_.model_wait_us;
+  for (const auto& [id, group] : groups_) {
+    if (group->draining) MoveAway(*group);
+  }
+}
+
+void SchedulerCore::Impl::On(const GroupDrain& event) {
+  Group* group = FindGroup(event.group);
+  if (group == nullptr || group->epoch != event.epoch || group->draining) return;
+  group->draining = true;
+  MoveAway(*group);
+}
+
+// The record keeps what the steps in flight still give, because both groups are of one kind.
+void SchedulerCore::Impl::MoveAway(Group& group) {
+  std::vector<Sequence*> moving;
+  for (const auto& [key, sequence] : group.running) {
+    if (placement_.CanMove(*sequence, group)) moving.push_back(sequence);
+  }
+  for (Sequence* sequence : moving) Interrupt(*sequence, StayEnd::kGroupLost);
+}
+
+void SchedulerCore::Impl::TellDrained() {
+  for (const auto& [id, group] : groups_) {
+    if (!group->draining || group->drained) continue;
+    if (!group->running.empty() || !group->in_flight.empty()) continue;
+    group->drained = true;
+    actions_.drained.push_back({id, group->epoch});
+  }
 }
 
 void SchedulerCore::Impl::On(const GroupLost& event) {

@@ -61,6 +61,7 @@ Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
   std::visit([this](auto& e) { On(std::move(e)); }, event);
   sessions_.Deliver();
   PlanAll();
+  TellDrained();
   NoteLimits();
   forecast_.NoteWaiting(waiting_.size() > waiting_.held_size(), now_);
   sessions_.EvictOverLimit();

@@ -13,7 +13,10 @@ namespace fathom::scheduler {
 void SchedulerCore::Impl::SwapOut(Group& group, Sequence& sequence) {
   const RunningState& running = *sequence.running();
   const int32_t block_tokens = group.limits.block_tokens;
-  const int32_t tokens = running.planned_tokens;
+  // Only KV that a clean sample has attended to may come back, because other sequences may share it
+  // then. For a sequence that decodes that is what the record has tokens for when it is admitted
+  // again; of a prefill that has not ended, what it was admitted with.
+  const int32_t tokens = running.decoding() ? running.planned_tokens : running.clean_tokens;
   const auto blocks = static_cast<size_t>((tokens + block_tokens - 1) / block_tokens);
   // The log-probabilities of a prompt need its prefill. They are complete with the first token.
   const bool scores = sequence.session->record.request.output.prompt_logprobs.has_value() &&

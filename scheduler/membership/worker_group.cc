@@ -93,7 +93,8 @@ void WorkerGroups::OnHello(PeerId control, Hello hello, TimeUs now, GroupActions
   FormGroups(now, out);
 }
 
-void WorkerGroups::OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now) {
+void WorkerGroups::OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now,
+                               GroupActions* out) {
   const auto it = workers_.find(control);
   if (it == workers_.end()) return;
   Worker& worker = it->second;
@@ -105,6 +106,7 @@ void WorkerGroups::OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now
   worker.collective = beat.collective;
   worker.step = beat.step;
   worker.work = beat.work;
+  if (beat.phase == Phase::kDraining && worker.group) DrainIfLeft(*worker.group, out);
 }
 
 void WorkerGroups::OnControlDown(PeerId control, const std::string& reason, TimeUs now,

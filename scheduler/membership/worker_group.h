@@ -59,6 +59,7 @@ struct GroupActions {
   std::vector<std::pair<PeerId, absl::Status>> closes;
   std::vector<GroupLost> lost;
   std::vector<GroupUp> up;
+  std::vector<GroupDrain> drains;  // Groups that are up and have a worker that leaves.
   std::vector<std::string> log;  // One line for each group that is up or ends, and what is unusual.
 };
 
@@ -94,7 +95,8 @@ class WorkerGroups {
   // The first message of a worker on Control. The worker is refused (closed, with the reason) if
   // its facts are impossible or if its model differs from that of the registered workers.
   void OnHello(PeerId control, Hello hello, TimeUs now, GroupActions* out);
-  void OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now);
+  // The first heartbeat in Phase::kDraining asks for the drain of the worker's group.
+  void OnHeartbeat(PeerId control, const Heartbeat& beat, TimeUs now, GroupActions* out);
   void OnExchange(PeerId control, GroupExchange exchange, GroupActions* out);
   void OnReady(PeerId control, const GroupReady& ready, TimeUs now, GroupActions* out);
   void OnFailed(PeerId control, const GroupFailed& failed, TimeUs now, GroupActions* out);
@@ -109,6 +111,9 @@ class WorkerGroups {
   // The core sends this plan. Returns the Steps streams of all ranks, ordered by rank; empty if the
   // epoch has ended.
   std::vector<PeerId> OnPlan(GroupId group, const StepPlan& plan, TimeUs now);
+  // The core has no more work for a group that drains: its epoch ends without a loss. The workers
+  // that leave end then, and the others wait for a group.
+  void OnDrained(const GroupDrained& drained, TimeUs now, GroupActions* out);
   // The core ends an epoch.
   void OnAbort(const GroupAbort& abort, TimeUs now, GroupActions* out);
   // Checks heartbeats, stalls and the limits of set-up. Must be called every tick_us.
@@ -163,6 +168,7 @@ class WorkerGroups {
     std::vector<Rank> ranks;
     GroupLimits limits;
     bool up = false;
+    bool draining = false;  // The core was asked to drain it.
     TimeUs formed_us = 0;
     TimeUs up_us = 0;
     StepId next_plan;            // Plans sent so far.
@@ -179,6 +185,8 @@ class WorkerGroups {
   bool IsFree(const Worker& worker, TimeUs now) const;
   void Form(const std::vector<PeerId>& controls, TimeUs now, GroupActions* out);
   void ComeUp(GroupId id, TimeUs now, GroupActions* out);
+  // Asks the core to drain a group that is up and has a worker that leaves; once for each epoch.
+  void DrainIfLeft(GroupId id, GroupActions* out);
   // The start of a group that comes up now.
   GroupStart StartOf(GroupId id, const Group& group, TimeUs now);
   // `rank` -1: no particular rank. `doing`: what the ranks did, if the lost one is unknown by now.

@@ -193,6 +193,36 @@ void WorkerGroups::ComeUp(GroupId id, TimeUs now, GroupActions* out) {
       "part was {}",
       id.value, static_cast<double>(group.start.us) * 1e-6, slowest.rank, LongestPart(slowest)));
   UpdateFacts();
+  DrainIfLeft(id, out);
+}
+
+void WorkerGroups::DrainIfLeft(GroupId id, GroupActions* out) {
+  Group& group = groups_.at(id);
+  if (!group.up || group.draining) return;
+  for (const Rank& rank : group.ranks) {
+    const auto worker = workers_.find(rank.control);
+    if (worker == workers_.end() || worker->second.phase != Phase::kDraining) continue;
+    group.draining = true;
+    out->drains.push_back({id, group.epoch});
+    out->log.push_back(fmt::format(
+        "group {} drains: rank {} (process {} on {}) leaves; it takes no more sequences", id.value,
+        worker->second.rank, worker->second.hello.process_id, worker->second.hello.worker->host));
+    return;
+  }
+}
+
+void WorkerGroups::OnDrained(const GroupDrained& drained, TimeUs now, GroupActions* out) {
+  const auto it = groups_.find(drained.group);
+  if (it == groups_.end() || it->second.epoch != drained.epoch) return;
+  const Group group = std::move(it->second);
+  groups_.erase(it);
+  Dissolve(group, "it is drained", now, out);
+  out->lost.push_back({drained.group, drained.epoch});
+  out->log.push_back(fmt::format("group {} is drained: term {} epoch {}, {} steps",
+                                 drained.group.value, term_.value, group.epoch.value,
+                                 group.next_plan.value));
+  UpdateFacts();
+  FormGroups(now, out);
 }
 
 GroupStart WorkerGroups::StartOf(GroupId id, const Group& group, TimeUs now) {

@@ -67,6 +67,9 @@ struct LineWriter {
     return Put("group {} did step {}: epoch {}, {} rows, {} faults", event.group.value,
                result.step.value, result.epoch.value, result.rows.size(), faults);
   }
+  size_t operator()(const GroupDrain& event) const {
+    return Put("group {} drains: epoch {}", event.group.value, event.epoch.value);
+  }
   size_t operator()(const TenantsChanged& event) const {
     return Put("limits of {} tenants", event.table.tenants.size());
   }

@@ -95,6 +95,10 @@ struct EventWriter {
     ToWire(event.result, to->mutable_step_done()->mutable_message());
   }
   void operator()(const Tick&) const { to->mutable_tick(); }
+  void operator()(const GroupDrain& event) const {
+    to->mutable_group_drain()->set_group(event.group.value);
+    to->mutable_group_drain()->set_epoch(event.epoch.value);
+  }
   void operator()(const TenantsChanged& event) const {
     pb::TenantsChanged* changed = to->mutable_tenants_changed();
     changed->set_prefill_cost(event.table.prefill_cost);
@@ -176,6 +180,8 @@ absl::StatusOr<Event> EventFromWire(pb::Event&& from) {
       return StepDoneFromWire(*from.mutable_step_done());
     case pb::Event::kTick:
       return Tick{};
+    case pb::Event::kGroupDrain:
+      return GroupDrain{GroupId{from.group_drain().group()}, EpochId{from.group_drain().epoch()}};
     case pb::Event::kTenantsChanged:
       return TenantsFromWire(from.tenants_changed());
     case pb::Event::WHAT_NOT_SET:

@@ -84,8 +84,9 @@ CoreOptions OptionsFromWire(const pb::CoreOptions& from) {
 }  // namespace
 
 const char* EventName(size_t kind) {
-  constexpr const char* kNames[] = {"Submit",    "Suspend",  "Close", "RouterLost",    "GroupUp",
-                                    "GroupLost", "StepDone", "Tick",  "TenantsChanged"};
+  constexpr const char* kNames[] = {"Submit",         "Suspend",   "Close",    "RouterLost",
+                                    "GroupUp",        "GroupLost", "StepDone", "Tick",
+                                    "TenantsChanged", "GroupDrain"};
   static_assert(std::size(kNames) == std::variant_size_v<Event>);
   return kNames[kind];
 }

@@ -57,8 +57,8 @@ absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t se
   }
   const int32_t n = record.request.sequences;
   if (n < 1) {
-    return WithReason(Invalid("request {}: n = {}; ask for at least 1 sequence", id, n), Reason::kOutOfRange,
-                      "sampling.n");
+    return WithReason(Invalid("request {}: n = {}; ask for at least 1 sequence", id, n),
+                      Reason::kOutOfRange, "sampling.n");
   }
   if (n > sequences_max) {
     return WithReason(

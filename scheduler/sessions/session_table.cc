@@ -8,8 +8,8 @@
 namespace fathom::scheduler {
 namespace {
 
-// An estimate of the containers, indexes, counters and stamps of an empty session with one sequence,
-// and of those of each further sequence.
+// An estimate of the containers, indexes, counters and stamps of an empty session with one
+// sequence, and of those of each further sequence.
 constexpr int64_t kSessionBytes = 2048;
 constexpr int64_t kSequenceBytes = 1024;
 

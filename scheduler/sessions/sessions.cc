@@ -102,8 +102,8 @@ bool Sessions::BeginsLikeOthers(Sequence& sequence, const std::string& fingerpri
   return false;
 }
 
-void Sessions::NoteFingerprint(Sequence& sequence, int32_t position,
-                               const std::string& fingerprint, const ComputeKind& kind) {
+void Sessions::NoteFingerprint(Sequence& sequence, int32_t position, const std::string& fingerprint,
+                               const ComputeKind& kind) {
   auto& spans = sequence.record().fingerprints;
   if (!spans.empty() && spans.back().fingerprint == fingerprint) return;
   if (!spans.empty() && spans.back().position == position) spans.pop_back();  // It has no token.

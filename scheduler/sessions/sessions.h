@@ -43,8 +43,8 @@ class Batching {
 
 struct SessionOptions {
   int64_t session_memory_bytes_max = 0;
-  int64_t record_keep_us = 0;   // After the end or the suspension.
-  int64_t router_grace_us = 0;  // The sessions of a lost router run on for so long.
+  int64_t record_keep_us = 0;             // After the end or the suspension.
+  int64_t router_grace_us = 0;            // The sessions of a lost router run on for so long.
   int32_t sequences_max = kSequencesMax;  // Of one request.
 };
 
@@ -125,8 +125,8 @@ class Sessions {
   // or it begins with another model than the request's other sequences.
   bool Continues(Sequence& sequence, int32_t position, const std::string& fingerprint,
                  const ComputeKind& kind);
-  // Whether the first token of the sequence may be of this kind. No: another sequence of the request
-  // has tokens of another model; a sequence that runs waits again, for that model.
+  // Whether the first token of the sequence may be of this kind. No: another sequence of the
+  // request has tokens of another model; a sequence that runs waits again, for that model.
   bool BeginsLikeOthers(Sequence& sequence, const std::string& fingerprint,
                         const ComputeKind& kind);
   void NoteFingerprint(Sequence& sequence, int32_t position, const std::string& fingerprint,

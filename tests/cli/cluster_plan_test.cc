@@ -159,7 +159,10 @@ TEST(ClusterPlanTest, ClustersBesideEachOtherHaveOtherRunDirectories) {
 TEST(ClusterPlanTest, TheSchedulerHasItsOwnFlags) {
   ServeOptions options;
   options.scheduler_flags = {{"--policy", "shortest-first"}};
-  EXPECT_TRUE(HasPair(SchedulerSpec(options, "/bin"), "--policy", "shortest-first"));
+  options.scheduler_switches = {"--no-enable-prefix-caching"};
+  const ChildSpec spec = SchedulerSpec(options, "/bin");
+  EXPECT_TRUE(HasPair(spec, "--policy", "shortest-first"));
+  EXPECT_EQ(spec.argv.back(), "--no-enable-prefix-caching");
 }
 
 TEST(ClusterPlanTest, SwitchesReachTheWorkers) {

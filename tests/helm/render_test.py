@@ -218,6 +218,9 @@ class RenderTest(unittest.TestCase):
             args = dict(a.removeprefix("--").split("=", 1) for a in spec["containers"][0]["args"])
             stop = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
             self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], stop + int(args["drain-timeout"]) + 10)
+            for worker in (pod_of(d) for d in docs if d["kind"] == "StatefulSet"):
+                args = dict(a.removeprefix("--").split("=", 1) for a in worker["containers"][0]["args"] if "=" in a)
+                self.assertGreaterEqual(worker["terminationGracePeriodSeconds"], int(args["drain-timeout-s"]) + 10)
 
     def test_monitors_select_a_service_with_their_ports(self):
         for case in ("33b-tp4", "all-on"):

@@ -135,6 +135,11 @@ const std::map<Field, Setter>& Setters() {
         [](double v, Case* c) {
           c->request.idempotency_key = std::string(std::clamp(v, 0.0, 9999.0), 'k');
         }}},
+      {Field::kCacheSaltBytes,
+       {true,
+        [](double v, Case* c) {
+          c->request.cache.salt = std::string(std::clamp(v, 0.0, 9999.0), 's');
+        }}},
   });
   return setters;
 }
@@ -150,7 +155,7 @@ bool HasOwnTest(Field field) {
 bool IsSize(Field field) {
   return field == Field::kLogitBiasCount || field == Field::kStopCount ||
          field == Field::kStopTokenCount || field == Field::kRequestIdBytes ||
-         field == Field::kIdempotencyKeyBytes;
+         field == Field::kIdempotencyKeyBytes || field == Field::kCacheSaltBytes;
 }
 
 TEST(AdmissionTable, EveryRowHasASetter) {
@@ -294,8 +299,8 @@ TEST(Admission, TheNumberOfSequences) {
   }
 }
 
-// A record is one message: 48 MiB hold 4 bytes for each token, and 180 more with the log-probability
-// and those of 20 alternatives.
+// A record is one message: 48 MiB hold 4 bytes for each token, and 180 more with the
+// log-probability and those of 20 alternatives.
 TEST(Admission, ARecordFitsIntoOneMessage) {
   ModelFacts facts = Facts();
   facts.context_tokens = facts.pool_tokens = 1 << 20;
@@ -304,9 +309,9 @@ TEST(Admission, ARecordFitsIntoOneMessage) {
     std::optional<int32_t> logprobs;
     const char* field;  // nullptr: it fits.
   };
-  const Case cases[] = {{128, 98'000, {}, nullptr},   {128, 98'304, {}, "sampling.n"},
-                        {128, 2'100, 20, nullptr},    {128, 2'400, 20, "sampling.n"},
-                        {1, 270'000, 20, nullptr},    {1, 300'000, 20, "stop.max_tokens"},
+  const Case cases[] = {{128, 98'000, {}, nullptr}, {128, 98'304, {}, "sampling.n"},
+                        {128, 2'100, 20, nullptr},  {128, 2'400, 20, "sampling.n"},
+                        {1, 270'000, 20, nullptr},  {1, 300'000, 20, "stop.max_tokens"},
                         {1, 1'000'000, {}, nullptr}};
   for (const Case& each : cases) {
     SCOPED_TRACE(fmt::format("{} sequences of {}", each.n, each.max_tokens));

@@ -222,6 +222,21 @@ TEST(OpenAiAnswer, AResumedStreamHasNoBegin) {
   EXPECT_EQ(events.at(0).first, "r9:7");  // Without usage the end counts as one more.
 }
 
+// The client had everything but the end of the stream.
+TEST(OpenAiAnswer, AStreamThatIsTakenUpAfterItsEndHasTheUsage) {
+  AnswerOptions options = Options(true);
+  options.stream = true;
+  options.include_usage = true;
+  AnswerParts parts = Parts(options);
+  parts.positions = {7};  // Six tokens, and the end.
+  parts.request_id = "r9";
+  OpenAiAnswer answer(std::move(parts));
+  answer.OnStarted(0, Started("r9"), {});
+  const auto events = EventsOf(answer.StreamEnd());
+  EXPECT_EQ(events.at(0).first, "r9:7");
+  EXPECT_EQ(events.at(0).second["usage"]["completion_tokens"], 6);
+}
+
 TokenLogprob Logprob(TokenId id, float logprob, std::vector<TokenId> top = {}) {
   TokenLogprob token{id, logprob, std::move(top), {}};
   for (size_t i = 0; i < token.top_ids.size(); ++i) {

@@ -51,7 +51,8 @@ TEST(HttpRequest, AChatHasAllFields) {
       "stream": true, "return_token_ids": true, "timings": true, "stream_options":
       {"include_usage": true, "continuous_usage_stats": true}, "deadline_ms": 5000,
       "request_id": "r", "truncate_prompt_tokens": 12, "include_reasoning": false, "user":
-      "u", "return_tokens_as_token_ids": true, "priority": -3, "cache_salt": "tenant", "parallel_tool_calls": true,
+      "u", "return_tokens_as_token_ids": true, "priority": -3, "cache_salt": "tenant",
+      "parallel_tool_calls": true,
       "store": false, "response_format": {"type": "text"}, "best_of": 3, "metadata": {"a":
       "b"}, "use_beam_search": false)");
   const PublicRequest& params = request.params;
@@ -156,7 +157,7 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
     Reason reason;
   } cases[] = {
       {R"("temprature": 1)", "temprature", "did you mean temperature?", Reason::kUnknownField},
-      {R"("q\u0000": 1)", std::string("q\0", 2), "does not know; leave it out",
+      {R"("zzzzzzzz\u0000": 1)", std::string("zzzzzzzz\0", 9), "does not know; leave it out",
        Reason::kUnknownField},
       {R"("temperature": "hot")", "temperature", "temperature is \"hot\"; it must be a number",
        Reason::kOutOfRange},

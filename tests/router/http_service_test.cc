@@ -266,6 +266,10 @@ TEST_F(HttpServiceTest, ALostStreamIsTakenUpAgain) {
   EXPECT_THAT(answer, HasSubstr("\"text\":\"" + rest.substr(first.size()) + "\""));
   EXPECT_THAT(answer, HasSubstr(fmt::format("\"completion_tokens\":{}", ids.size())));
   EXPECT_THAT(answer, HasSubstr("[DONE]"));
+  // The ended answer is held. A body with another n than that of the request is refused.
+  const std::string other = AskPost("/v1/completions", R"({"prompt": "x", "stream": true, "n": 2})",
+                                    "Last-Event-ID: lost:1,1\r\n");
+  EXPECT_TRUE(http::IsStatus(other, 400)) << other;
   const std::string unknown = AskPost("/v1/completions", body, "Last-Event-ID: nobody\r\n");
   EXPECT_EQ(BodyOf(unknown)["error"]["param"], "Last-Event-ID");
 }

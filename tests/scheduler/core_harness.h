@@ -174,6 +174,10 @@ class Runner {
     }
   }
   const std::vector<StepPlan>& plans() const { return plans_; }
+  // For a test that answers the plans of several groups itself.
+  void DropPlan() { plans_.erase(plans_.begin()); }
+  void DropPlans() { plans_.clear(); }
+  sim::FakeGroup& group() { return group_; }
 
  private:
   CoreHarness& harness_;

@@ -30,7 +30,8 @@ class LanesWorld {
  public:
   explicit LanesWorld(const Shape& shape)
       : shape_(shape),
-        harness_({.run_ahead_max = shape.run_ahead_max}),
+        // The prompts are alike; with hits hardly one would be long enough for several chunks.
+        harness_({.run_ahead_max = shape.run_ahead_max, .prefix_caching = false}),
         up_(harness_.UpEvent(LimitsOf(shape))),
         group_(up_),
         rng_(sim::TestSeed(7)) {

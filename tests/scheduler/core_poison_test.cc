@@ -261,7 +261,7 @@ TEST(CorePreemption, TheLeastUrgentGoesFirstAndThenTheLatestArrival) {
 }
 
 TEST(CorePreemption, AnUrgentSequenceIsNeverPreemptedForOthers) {
-  CoreHarness harness;
+  CoreHarness harness({.prefix_caching = false});
   GroupLimits limits = CoreHarness::Limits();
   limits.blocks = 9;  // 32 tokens.
   harness.Up(limits);
@@ -282,7 +282,7 @@ TEST(CorePreemption, AnUrgentSequenceIsNeverPreemptedForOthers) {
 
 // Urgent requests that never end cannot keep a less urgent one from its end.
 TEST(CorePreemption, ASequenceThatWasPreemptedOftenIsSpared) {
-  CoreHarness harness;
+  CoreHarness harness({.prefix_caching = false});
   GroupLimits limits = CoreHarness::Limits();
   limits.blocks = 9;
   limits.slots = 3;

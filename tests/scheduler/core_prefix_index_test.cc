@@ -317,10 +317,58 @@ TEST(KvAllocator, AForkSharesWholeBlocksAndCopiesTheNextOne) {
 // Sequences that begin, grow, end, fault and are preempted in a pool that is too small for all.
 // Each block has the text that was written to it; what a hit gives must be the sequence's text, and
 // a block that is shared is never written.
-TEST(KvAllocator, WhateverHappensAHitHasTheTextAndASharedBlockIsNeverWritten) {
-  const uint64_t seed = sim::TestSeed(5);
-  SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
-  std::mt19937_64 rng(seed);
+class PoolWorld {
+ public:
+  explicit PoolWorld(uint64_t seed) : rng_(seed) {}
+
+  void Begin() {
+    Running running;
+    running.scope = Draw(4) == 0 ? "other" : "";
+    running.tokens.resize(1 + Draw(30));
+    for (TokenId& token : running.tokens) token = static_cast<TokenId>(Draw(2) * Draw(2));
+    const PrefixQuery query = QueryOf(running);
+    const PrefixQuery* asked = Draw(8) != 0 ? &query : nullptr;
+    const auto tokens = static_cast<int32_t>(running.tokens.size());
+    const bool room = kv.HasRoomFor(tokens, asked);
+    auto reservation = kv.Reserve(tokens, asked);
+    ASSERT_EQ(reservation.has_value(), room);
+    if (!room) return void(++full);
+    running.kv = *std::move(reservation);
+    running.computed = static_cast<size_t>(running.kv.computed_tokens);
+    for (size_t i = 0; i < running.computed; ++i) {
+      ASSERT_EQ(written_[running.kv.blocks[i / kWidth]][i % kWidth], running.tokens[i]);
+    }
+    hits += running.computed;
+    Compute(running);
+    all_.push_back(std::move(running));
+  }
+
+  // A clean result; then a token more, if there is room.
+  void Grow() {
+    Running& running = all_[Draw(all_.size())];
+    kv.Index(QueryOf(running), running.kv.blocks, static_cast<int32_t>(running.computed),
+             &running.kv.indexed_blocks, &running.kv.indexed_at);
+    const auto tokens = static_cast<int32_t>(running.tokens.size()) + 1;
+    if (!kv.Holds(running.kv.blocks, tokens) && !kv.Grow(&running.kv.blocks)) return;
+    running.tokens.push_back(static_cast<TokenId>(Draw(2)));
+    Compute(running);
+  }
+
+  void End(bool fault) {
+    std::swap(all_[Draw(all_.size())], all_.back());
+    if (fault) kv.Drop(all_.back().kv.blocks);
+    kv.Release(all_.back().kv.blocks);
+    all_.pop_back();
+  }
+
+  uint64_t Draw(uint64_t below) { return rng_() % below; }
+  bool empty() const { return all_.empty(); }
+
+  static constexpr int32_t kBlocks = 30;
+  KvAllocator kv{kBlocks + 1, kWidth};
+  uint64_t hits = 0, full = 0;
+
+ private:
   struct Running {
     std::string scope;
     Tokens tokens;
@@ -328,82 +376,50 @@ TEST(KvAllocator, WhateverHappensAHitHasTheTextAndASharedBlockIsNeverWritten) {
     KvReservation kv;
     size_t computed = 0;
   };
-  constexpr int32_t kBlocks = 30;
-  KvAllocator kv(kBlocks + 1, kWidth);
-  std::map<BlockId, Tokens> written;  // The whole text up to each token of the block.
-  std::vector<Running> all;
-  uint64_t hits = 0, full = 0;
-  const auto compute = [&](Running& running) {
+
+  PrefixQuery QueryOf(Running& running) {
+    ExtendHashes(running.scope, {running.tokens, {}}, kWidth, &running.hashes);
+    const auto tokens = static_cast<int32_t>(running.tokens.size());
+    return {running.scope, {running.tokens, {}}, running.hashes, tokens - 1};
+  }
+  void Compute(Running& running) {
     for (size_t& at = running.computed; at < running.tokens.size(); ++at) {
       const BlockId block = running.kv.blocks[at / kWidth];
       ASSERT_EQ(kv.pool().references(block), 1);
-      Tokens& cells = written[block];
+      Tokens& cells = written_[block];
       cells.resize(kWidth);
       cells[at % kWidth] = running.tokens[at];
     }
-  };
-  const auto query_of = [&](Running& running) {
-    ExtendHashes(running.scope, {running.tokens, {}}, kWidth, &running.hashes);
-    return PrefixQuery{running.scope,
-                       {running.tokens, {}},
-                       running.hashes,
-                       static_cast<int32_t>(running.tokens.size()) - 1};
-  };
-  const auto begin = [&] {
-    Running running;
-    running.scope = rng() % 4 == 0 ? "other" : "";
-    running.tokens.resize(1 + rng() % 30);
-    for (TokenId& token : running.tokens) token = static_cast<TokenId>(rng() % 2 * (rng() % 2));
-    PrefixQuery query = query_of(running);
-    const bool looks = rng() % 8 != 0;
-    const auto tokens = static_cast<int32_t>(running.tokens.size());
-    const bool room = kv.HasRoomFor(tokens, looks ? &query : nullptr);
-    auto reservation = kv.Reserve(tokens, looks ? &query : nullptr);
-    ASSERT_EQ(reservation.has_value(), room);
-    if (!room) return void(++full);
-    running.kv = *std::move(reservation);
-    running.computed = static_cast<size_t>(running.kv.computed_tokens);
-    for (size_t i = 0; i < running.computed; ++i) {
-      ASSERT_EQ(written[running.kv.blocks[i / kWidth]][i % kWidth], running.tokens[i]);
-    }
-    hits += running.computed;
-    compute(running);
-    all.push_back(std::move(running));
-  };
+  }
+
+  std::mt19937_64 rng_;
+  std::map<BlockId, Tokens> written_;
+  std::vector<Running> all_;
+};
+
+TEST(KvAllocator, WhateverHappensAHitHasTheTextAndASharedBlockIsNeverWritten) {
+  const uint64_t seed = sim::TestSeed(5);
+  SCOPED_TRACE("FATHOM_SEED=" + std::to_string(seed));
+  PoolWorld world(seed);
   for (int round = 0; round < 30'000; ++round) {
-    const uint64_t action = rng() % 10;
-    if (all.empty() || action < 3) {
-      begin();
-      if (HasFatalFailure()) return;
-      continue;
+    const uint64_t action = world.Draw(10);
+    if (world.empty() || action < 3) {
+      world.Begin();
+    } else if (action < 6) {
+      world.Grow();
+    } else {
+      world.End(action == 6);
     }
-    Running& running = all[rng() % all.size()];
-    if (action < 6) {  // A clean result; then a token more.
-      kv.Index(query_of(running), running.kv.blocks, static_cast<int32_t>(running.computed),
-               &running.kv.indexed_blocks, &running.kv.indexed_at);
-      running.tokens.push_back(static_cast<TokenId>(rng() % 2));
-      const auto tokens = static_cast<int32_t>(running.tokens.size());
-      if (kv.Holds(running.kv.blocks, tokens) || kv.Grow(&running.kv.blocks)) {
-        compute(running);
-      } else {
-        running.tokens.pop_back();
-      }
-      if (HasFatalFailure()) return;
-      continue;
-    }
-    if (action == 6) kv.Drop(running.kv.blocks);  // A fault.
-    kv.Release(running.kv.blocks);
-    std::swap(running, all.back());
-    all.pop_back();
+    if (testing::Test::HasFatalFailure()) return;
     if (round % 16 == 0) {
-      ASSERT_EQ(ToString(kv.Check()), ToString(absl::OkStatus()));
+      ASSERT_EQ(ToString(world.kv.Check()), ToString(absl::OkStatus()));
     }
   }
-  EXPECT_GT(hits, 10'000u);
-  EXPECT_GT(full, 100u);
-  EXPECT_GT(kv.evictions_total(), 1'000u);
-  for (const Running& running : all) kv.Release(running.kv.blocks);
-  EXPECT_EQ(kv.pool().free_blocks(), kBlocks);
+  EXPECT_GT(world.hits, 10'000u);
+  EXPECT_GT(world.full, 100u);
+  EXPECT_GT(world.kv.evictions_total(), 1'000u);
+  while (!world.empty()) world.End(false);
+  EXPECT_EQ(world.kv.pool().free_blocks(), PoolWorld::kBlocks);
 }
 
 }  // namespace

@@ -269,7 +269,8 @@ void ExpectForks(const CoreOptions& options, const Record& record, int copies,
   take(harness.Submit(record, 1));
   for (size_t i = 0; i < plans.size(); ++i) take(harness.Answer(group, StepPlan(plans[i])));
   ASSERT_EQ(std::ssize(forks.ids), record.request.sequences);
-  for (const auto& [sequence, ids] : forks.ids) EXPECT_EQ(ids, Expected(record)) << sequence;
+  for (const auto& [sequence, ids] : forks.ids)
+    EXPECT_EQ(ids, Expected(record, "kind", sequence)) << sequence;
   EXPECT_EQ(forks.copies, copies);
   EXPECT_EQ(forks.prefill_rows, prefill_rows);
   EXPECT_EQ(harness.core.Stats().blocks_used, 0);

@@ -34,7 +34,7 @@ struct Three {
   }
   CoreStats stats() const { return harness.core.Stats(); }
 
-  CoreHarness harness;
+  CoreHarness harness{{.prefix_caching = false}};
   Runner runner;
   std::vector<Record> records;
 };
@@ -67,14 +67,14 @@ TEST(CoreSwap, APreemptedSequenceContinuesWhereItWas) {
 
 // Its ids do not fit one plan, so the first plan computes none of its tokens.
 TEST(CoreSwap, ASequenceOfMoreIdsThanAPlanCarries) {
-  GroupLimits limits{.blocks = 5627,  // 90,016 tokens.
+  GroupLimits limits{.blocks = 5628,  // 90,032 tokens.
                      .block_tokens = 16,
                      .slots = 4,
                      .step_tokens = 50'000,
                      .context_tokens = 100'000,
                      .plans_in_flight = 2,
                      .host_blocks = 4000};
-  CoreHarness harness;
+  CoreHarness harness({.prefix_caching = false});
   harness.Up(limits);
   Runner runner(harness, harness.UpEvent(limits));
   const Record first = MakeRecord("first", 40'000, 30), second = MakeRecord("second", 50'000, 30);
@@ -140,7 +140,7 @@ TEST(CoreSwap, EveryRequestEndsAsIfAloneInAPoolOfTheLeastSize) {
     limits.lanes = 1 + static_cast<int32_t>(rng() % 3);
     limits.plans_in_flight = limits.lanes + static_cast<int32_t>(rng() % 3);
     limits.step_tokens = 4 + static_cast<int32_t>(rng() % 20);
-    CoreHarness harness;
+    CoreHarness harness({.prefix_caching = rng() % 2 == 0});
     harness.Up(limits);
     Runner runner(harness, harness.UpEvent(limits));
     std::vector<Record> records;

@@ -38,7 +38,7 @@ class PipelineTest : public WorkerGroupTest {
   void Work(int i, uint64_t collective) {
     groups_.OnHeartbeat(
         Control(i), {.phase = Phase::kStepping, .collective = collective, .progress = ++progress_},
-        now_);
+        now_, &out_);
   }
   // Time passes; the `still` ranks repeat their words, the others make progress.
   void PassBeside(int64_t us, const std::vector<int>& still, uint64_t collective) {
@@ -53,7 +53,8 @@ class PipelineTest : public WorkerGroupTest {
         }
         groups_.OnHeartbeat(
             Control(i),
-            {.phase = Phase::kStepping, .collective = collectives_[i], .progress = words[i]}, now_);
+            {.phase = Phase::kStepping, .collective = collectives_[i], .progress = words[i]}, now_,
+            &out_);
       }
       groups_.OnTick(now_, &out_);
     }

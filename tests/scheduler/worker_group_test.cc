@@ -191,6 +191,50 @@ TEST_F(WorkerGroupTest, ExchangesGoToTheOtherRanksOfTheEpoch) {
   EXPECT_EQ(out_.closes.size(), 1u);
 }
 
+TEST_F(WorkerGroupTest, AWorkerThatLeavesDrainsItsGroupAndNothingIsLost) {
+  BringUp();
+  const EpochId old = epoch_;
+  Beat(1, Phase::kDraining);
+  Beat(1, Phase::kDraining);
+  Beat(0, Phase::kDraining);
+  ASSERT_EQ(out_.drains.size(), 1u);
+  EXPECT_EQ(out_.drains[0].group, group_);
+  EXPECT_EQ(out_.drains[0].epoch, old);
+  Beat(0);
+  // It works on until the core has no more for it.
+  EXPECT_EQ(Plan(0).size(), 2u);
+  EXPECT_TRUE(Result(0, 0));
+  EXPECT_FALSE(Result(1, 0));
+  groups_.OnDrained({group_, EpochId{old.value + 1}}, now_, &out_);  // Of another epoch.
+  EXPECT_TRUE(out_.lost.empty());
+  groups_.OnDrained({group_, old}, now_, &out_);
+  ASSERT_EQ(out_.lost.size(), 1u);
+  EXPECT_EQ(out_.lost[0].epoch, old);
+  EXPECT_EQ(AbortOf(0), "it is drained");
+  EXPECT_EQ(AbortOf(1), "it is drained");
+  EXPECT_EQ(groups_.Stats().groups_lost_total, 0u);
+  EXPECT_EQ(groups_.Stats().last_loss, "");
+  // The other rank waits for a new partner, which the leaving one is not.
+  out_ = {};
+  Beat(1, Phase::kDraining);
+  Pass(1'000'000, {0});
+  EXPECT_FALSE(SeatOf(0));
+  Join(2, HelloOf("c", 1));
+  ASSERT_TRUE(SeatOf(0));
+  EXPECT_TRUE(SeatOf(2));
+  EXPECT_FALSE(SeatOf(1));
+}
+
+TEST_F(WorkerGroupTest, AGroupWhoseWorkerLeavesBeforeItIsUpDrainsOnceItIs) {
+  Join(0, HelloOf("a", 0));
+  Join(1, HelloOf("b", 1));
+  Beat(1, Phase::kDraining);
+  EXPECT_TRUE(out_.drains.empty());
+  Ready();
+  ASSERT_EQ(out_.up.size(), 1u);
+  EXPECT_EQ(out_.drains.size(), 1u);
+}
+
 // For each way to lose a rank: the epoch ends, the other ranks get an Abort, and when the lost rank
 // is back there is a new group in an epoch that was never used.
 TEST_F(WorkerGroupTest, AnyLossEndsTheEpochAndTheSurvivorSitsInANewOne) {

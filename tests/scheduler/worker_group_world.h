@@ -41,7 +41,7 @@ class WorkerGroupTest : public testing::Test {
 
   void Join(int i, const Hello& hello) { groups_.OnHello(Control(i), hello, now_, &out_); }
   void Beat(int i, Phase phase = Phase::kIdle) {
-    groups_.OnHeartbeat(Control(i), {.phase = phase, .progress = progress_}, now_);
+    groups_.OnHeartbeat(Control(i), {.phase = phase, .progress = progress_}, now_, &out_);
   }
   // Moves time by ticks; the workers in `alive` send heartbeats before each tick.
   void Pass(int64_t us, const std::vector<int>& alive, Phase phase = Phase::kIdle) {

@@ -29,7 +29,7 @@ class WorkerReportTest : public WorkerGroupTest {
                          .collective = collective,
                          .progress = progress_,
                          .work = {activity, layer, collective}},
-                        now_);
+                        now_, &out_);
   }
   // Rank 1 stands before the others in layer 2, whose all-reduce rank 0 has begun.
   void HangInRank1(int64_t us) {

@@ -38,11 +38,13 @@ void ExpectClean(const World& world, const WorldOptions& options) {
   EXPECT_GT(world.stats().prefix_hit_tokens_total, 0u);
   EXPECT_GT(world.stats().prefix_evicted_blocks_total, 0u);
   EXPECT_GT(world.stats().tokens_dropped_total, 0u);
+  if (options.drain_permille > 0) {
+    EXPECT_GT(report.drained, 0);
+  }
   fmt::print(
       "seed {} policy {}: {} clients, {} ended ({} by end token, {} length, {} Close, {} deadline, "
       "{} fault), {} abandoned, {} refused, {} mismatched; {} steps, {} events, {} groups, {} "
-      "routers "
-      "and {} leaders lost, {} resumes\n",
+      "routers and {} leaders lost, {} groups drained, {} resumes\n",
       options.seed, options.policy, report.listeners, report.ended,
       report.by_reason[static_cast<size_t>(FinishReason::kEndToken)],
       report.by_reason[static_cast<size_t>(FinishReason::kLength)],
@@ -50,7 +52,7 @@ void ExpectClean(const World& world, const WorldOptions& options) {
       report.by_reason[static_cast<size_t>(FinishReason::kDeadline)],
       report.by_reason[static_cast<size_t>(FinishReason::kError)], report.abandoned, report.refused,
       report.mismatched, report.steps, report.events, report.group_losses, report.router_losses,
-      report.takeovers, report.resumes);
+      report.takeovers, report.drained, report.resumes);
 }
 
 class SchedulerSimSeeds : public testing::TestWithParam<int> {};
@@ -64,6 +66,7 @@ TEST_P(SchedulerSimSeeds, EveryRequestEndsOnceUnderEveryPolicy) {
     options.requests = RequestsOfRun();
     options.retry_us = 3'000'000;  // Most events would be refusals otherwise.
     options.several_permille = 100;
+    options.drain_permille = 200;
     SCOPED_TRACE(Replay(options.seed));
     World world(options);
     world.Run();
@@ -99,6 +102,7 @@ TEST(SchedulerSim, PlansInLanesEndEveryRequestOnceToo) {
     options.limits.plans_in_flight = stages + 1;
     options.limits.lanes = stages;
     options.several_permille = 100;
+    options.drain_permille = 200;
     SCOPED_TRACE(fmt::format("{} stages, {}", stages, Replay(options.seed)));
     World world(options);
     world.Run();
@@ -150,6 +154,7 @@ TEST(SchedulerSim, InvariantsHoldAfterEveryEventAndActionsRepeat) {
   options.group_loss_permille = 600;
   options.router_loss_permille = 300;
   options.several_permille = 200;
+  options.drain_permille = 400;
   SCOPED_TRACE(Replay(options.seed));
   World first(options);
   first.Run();

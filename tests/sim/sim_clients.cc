@@ -168,7 +168,9 @@ void World::OnRefused(const scheduler::Routed<Refused>& out) {
     Reattach(index, options_.retry_us +
                         static_cast<TimeUs>(Draw(2 * static_cast<uint64_t>(options_.retry_us))));
   } else {
-    const bool too_long = specs_[listener->spec].too_long && reason == "CONTEXT_LENGTH_EXCEEDED";
+    const bool too_long =
+        (specs_[listener->spec].too_long && reason == "CONTEXT_LENGTH_EXCEEDED") ||
+        (specs_[listener->spec].deadline_us > 0 && reason == "DEADLINE_UNREACHABLE");
     // Two clients continued with tokens of different kinds of groups; both cannot be right.
     const bool mismatch = report_.fingerprints_changed > 0 &&
                           (reason == "RECORD_MISMATCH" || reason == "FINGERPRINT_MISMATCH");
@@ -220,13 +222,13 @@ void World::OnFrame(const scheduler::Routed<Frame>& out) {
   const bool closes = spec.close_at && frame.sequence == spec.close_sequence;
   if (closes && length >= *spec.close_at && !listener->close_sent) {
     listener->close_sent = true;
-    Send(static_cast<uint64_t>(out.router.value) * 2 + 1,
-         [this, term = term_, router = out.router, key = listener->record.key,
-          sequence = frame.sequence, length_at = *spec.close_at] {
-           if (term != term_) return;
-           Feed(scheduler::Routed<Close>{router,
-                                         {key, sequence, length_at, FinishReason::kStopString}});
-         });
+    Send(static_cast<uint64_t>(out.router.value) * 2 + 1, [this, term = term_, router = out.router,
+                                                           key = listener->record.key,
+                                                           sequence = frame.sequence,
+                                                           length_at = *spec.close_at] {
+      if (term != term_) return;
+      Feed(scheduler::Routed<Close>{router, {key, sequence, length_at, FinishReason::kStopString}});
+    });
   }
   if (listener->hang_up_at && static_cast<size_t>(length) >= *listener->hang_up_at) {
     listener->hang_up_at.reset();
@@ -292,8 +294,7 @@ void World::TakeEnd(Listener& listener, const Frame& frame) {
       break;
     case FinishReason::kStopString:  // Another listener may have cut tokens that this one already
                                      // has.
-      right = spec.close_at && frame.sequence == spec.close_sequence &&
-              length >= *spec.close_at &&
+      right = spec.close_at && frame.sequence == spec.close_sequence && length >= *spec.close_at &&
               frame.finish->usage.completion_tokens == *spec.close_at;
       break;
     case FinishReason::kDeadline:

@@ -135,6 +135,7 @@ void World::Carry(const scheduler::Actions& actions) {
   for (const auto& out : actions.refused) to_router(out.router, [this, out] { OnRefused(out); });
   for (const auto& out : actions.frames) to_router(out.router, [this, out] { OnFrame(out); });
   for (const auto& out : actions.plans) OnPlan(out);
+  for (const auto& out : actions.drained) OnDrained(out);
   for (const auto& out : actions.aborts) Fail("the core aborts a group: " + out.reason);
 }
 
@@ -211,9 +212,33 @@ void World::LoseGroup(size_t index) {
         [this, id = group.id, epoch = group.epoch, term = term_] {
           if (term == term_) Feed(scheduler::GroupLost{id, epoch});
         });
+  BringUpLater(index);
+}
+
+void World::BringUpLater(size_t index) {
   After(50'000 + static_cast<TimeUs>(Draw(3 * kSecondUs)), [this, index, term = term_] {
     if (term == term_) BringUp(index);
   });
+}
+
+void World::DrainGroup(size_t index) {
+  const SimGroup& group = groups_[index];
+  if (group.group == nullptr) return;
+  ++report_.drains;
+  Feed(scheduler::GroupDrain{group.id, group.epoch});
+}
+
+void World::OnDrained(const scheduler::GroupDrained& out) {
+  const auto index = static_cast<size_t>(out.group.value);
+  SimGroup& group = groups_[index];
+  if (group.group == nullptr || group.epoch != out.epoch) return;  // It was lost before.
+  if (group.busy_until_us > now_) Fail("a group is drained with a step in flight");
+  ++report_.drained;
+  group.group = nullptr;
+  After(static_cast<TimeUs>(Draw(20'000)), [this, out, term = term_] {
+    if (term == term_) Feed(scheduler::GroupLost{out.group, out.epoch});
+  });
+  BringUpLater(index);
 }
 
 // ---- Faults
@@ -223,6 +248,7 @@ void World::EverySecond() {
   After(kSecondUs, [this] { EverySecond(); });
   for (size_t i = 0; i < groups_.size(); ++i) {
     if (Chance(options_.group_loss_permille)) LoseGroup(i);
+    if (options_.drain_permille > 0 && Chance(options_.drain_permille)) DrainGroup(i);
   }
   for (size_t i = 0; i < routers_.size(); ++i) {
     if (Chance(options_.router_loss_permille)) LoseRouter(i);

@@ -57,6 +57,7 @@ struct WorldOptions {
   int32_t deadline_permille = 50;
   int32_t second_listener_permille = 100;
   int32_t group_loss_permille = 200;
+  int32_t drain_permille = 0;         // Of groups whose worker leaves; another one comes later.
   int32_t other_kind_permille = 100;  // Of 1,000 groups that come back.
   int32_t router_loss_permille = 100;
   int32_t takeover_permille = 20;
@@ -67,6 +68,7 @@ struct WorldReport {
   int64_t by_reason[8] = {};
   int64_t group_losses = 0, router_losses = 0, takeovers = 0, resumes = 0, steps = 0, events = 0;
   int64_t fingerprints_changed = 0;
+  int64_t drains = 0, drained = 0;
 };
 
 class World {
@@ -106,7 +108,7 @@ class World {
     AttemptId attempt;
     Record record;
     std::vector<Flow> flows;  // One for each sequence.
-    bool accepted = false;  // Set at the first Accepted, from any attempt.
+    bool accepted = false;    // Set at the first Accepted, from any attempt.
     bool attached = false;
     bool over = false;
     bool abandoned = false;
@@ -148,6 +150,9 @@ class World {
   void EverySecond();
   void BringUp(size_t index);
   void LoseGroup(size_t index);
+  void DrainGroup(size_t index);
+  void OnDrained(const scheduler::GroupDrained& out);
+  void BringUpLater(size_t index);
   void LoseRouter(size_t index);
   void TakeOver();
   void OnPlan(const scheduler::PlanOut& out);

@@ -96,6 +96,8 @@ class SchedulerClient::Stream {
     thread_.join();
   }
 
+  void Beat() { Send(ControlUpOf(shared_.CurrentHeartbeat(HearsLeader(shared_.clock->Now())))); }
+
   // Sends on the current call; drops the message if there is none.
   void Send(wire::ControlUp message) {
     std::lock_guard lock(mutex_);
@@ -268,7 +270,7 @@ absl::Status SchedulerClient::Stream::Hear(wire::ControlDown* down, bool* heard)
   } else if (std::holds_alternative<Resign>(message)) {
     StepDown();
   } else {
-    return Unimplemented("Drain: not built; stop this worker by SIGTERM");
+    return Unimplemented("Drain: not built; SIGTERM drains this worker and its group");
   }
   return absl::OkStatus();
 }
@@ -302,6 +304,10 @@ SchedulerClient::SchedulerClient(std::vector<std::string> addresses, Hello hello
 }
 
 SchedulerClient::~SchedulerClient() = default;
+
+void SchedulerClient::Beat() {
+  for (const std::unique_ptr<Stream>& stream : streams_) stream->Beat();
+}
 
 void SchedulerClient::SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) {
   const GroupSeat& seat = epoch.seat();

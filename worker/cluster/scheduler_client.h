@@ -32,6 +32,9 @@ class SchedulerClient final : public Control {
   // Ends the streams and waits for the threads.
   ~SchedulerClient() override;
 
+  // Sends a heartbeat at once, so that a change of `draining` is known at once.
+  void Beat();
+
   void SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) override;
   void SendReady(const Epoch& epoch) override;
   void SendFailed(const Epoch& epoch, const std::string& message) override;

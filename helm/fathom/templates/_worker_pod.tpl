@@ -130,6 +130,7 @@ spec:
 - --worker-port={{ $w.ports.health }}
 - --worker-metrics-port={{ $w.ports.metrics }}
 - --restart-after-s={{ int $w.stallSeconds }}
+- --drain-timeout-s={{ max 0 (sub (int $w.stopSeconds) 10) }}
 - --run-dir=/run/fathom
 - --verbose
 {{- with $w.dtype }}

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/process.h"
+#include "common/reason.h"
 #include "router/api/identity.h"
 
 namespace fathom::router {
@@ -25,14 +26,11 @@ std::string IdOfPrompt(const std::string& request_id, size_t prompt, size_t prom
   return prompts == 1 ? request_id : fmt::format("{}-{}", request_id, prompt);
 }
 
-// The text before the choices of a prompt.
-std::string EchoOf(const OpenAiRequest& request, const Prompt& prompt, const InferenceApi* api) {
-  if (!request.answer.echo) return {};
+// The text before the choices of a prompt, if it is known from the request.
+std::string EchoOf(const OpenAiRequest& request, const Prompt& prompt) {
   const auto* text = std::get_if<std::string>(&prompt);
-  if (text != nullptr && !request.truncate_prompt_tokens) return *text;
-  const auto* ids = std::get_if<std::vector<TokenId>>(&prompt);
-  if (ids == nullptr) return {};
-  return api->Detokenize({*ids, request.answer.skip_special}).value_or("");
+  const bool known = request.answer.echo && text != nullptr && !request.truncate_prompt_tokens;
+  return known ? *text : "";
 }
 
 GenerateRequest RequestOf(const OpenAiRequest& request, size_t prompt) {
@@ -75,7 +73,7 @@ void HttpAnswer::Start(std::shared_ptr<http::Exchange> exchange, const Inference
                     .tokenizer = api->tokenizer(),
                     .created_unix_s = call.received_unix_s};
   for (const Prompt& prompt : request.prompts) {
-    parts.echoes.push_back(EchoOf(request, prompt, api));
+    parts.echoes.push_back(EchoOf(request, prompt));
   }
   if (last) {
     parts.request_id = last->request_id;
@@ -152,6 +150,14 @@ void HttpAnswer::OnEvent(int prompt, const ClientEvent& event, std::vector<Token
 std::string HttpAnswer::Convert(int prompt, const ClientEvent& event,
                                 std::vector<TokenId> prompt_ids) {
   if (const auto* started = std::get_if<StartedEvent>(&event)) {
+    // A resume may name a request that had another n than its body.
+    if (started->request.sequences != options_.n) {
+      Fail(prompt, WithReason(Invalid("n is {}, but the request that Last-Event-ID names has {} "
+                                      "choices of a prompt; send the same body as before",
+                                      options_.n, started->request.sequences),
+                              Reason::kOutOfRange, "n"));
+      return {};
+    }
     started_[prompt] = true;
     return answer_.OnStarted(prompt, *started, std::move(prompt_ids));
   }
@@ -176,7 +182,11 @@ std::string HttpAnswer::Convert(int prompt, const ClientEvent& event,
 
 void HttpAnswer::TakeEnd(int prompt, const absl::Status& status) {
   ended_[prompt] = true;
-  if (status.ok() || left_ || !failure_.ok()) return;
+  if (!status.ok() && !left_) Fail(prompt, status);
+}
+
+void HttpAnswer::Fail(int prompt, const absl::Status& status) {
+  if (!failure_.ok()) return;
   failure_ = status;
   failed_prompt_ = prompt;
   cancels_ = true;
@@ -230,8 +240,11 @@ void HttpAnswer::End() {
   finished_ = true;
   FieldNames names = names_;
   if (prompt_list_) names.prompt = fmt::format("prompt[{}]", failed_prompt_);
-  const absl::Status failure =
+  absl::Status failure =
       left_ ? Cancelled("the client left before the end of the answer") : failure_;
+  if (failure.ok() && !options_.stream && !answer_.complete()) {
+    failure = Internal("the answer ended without the end of each choice; send the request again");
+  }
   if (begun_) {
     if (failure.ok()) return exchange_->End(pending_ + answer_.StreamEnd());
     return exchange_->End(pending_ + "data: " + ErrorObject(failure, names) + "\n\n");

@@ -77,6 +77,7 @@ class HttpAnswer final : public http::ExchangeSink,
   // REQUIRES of the methods below: mutex_ is held.
   std::string Convert(int prompt, const ClientEvent& event, std::vector<TokenId> prompt_ids);
   void TakeEnd(int prompt, const absl::Status& status);
+  void Fail(int prompt, const absl::Status& status);
   void Proceed();
   void End();
   // The streams that must be cancelled now; they are told without the lock.

@@ -119,6 +119,9 @@ std::string OpenAiAnswer::OnStarted(int prompt, const StartedEvent& event,
   state.tokens = event.prompt_tokens;
   state.cached = event.cached_tokens;
   state.ids = std::move(prompt_ids);
+  if (options_.echo && state.echo.empty() && parts_.tokenizer != nullptr) {
+    state.echo = parts_.tokenizer->Decode(state.ids, options_.skip_special).value_or("");
+  }
   if (head_.empty()) {
     if (request_id_.empty()) request_id_ = event.request_id;
     JsonWriter json;
@@ -245,8 +248,16 @@ void OpenAiAnswer::WriteEnd(const FinishEvent& event, JsonWriter* json) const {
   json->Key("total_us").Int(event.total_us).EndObject();
 }
 
-std::string OpenAiAnswer::StreamEnd() const {
+bool OpenAiAnswer::complete() const {
+  return std::ranges::all_of(choices_, [](const Choice& c) { return c.finish.has_value(); });
+}
+
+std::string OpenAiAnswer::StreamEnd() {
   if (!options_.include_usage) return kDone;
+  // The client of a resume had the end of such a choice, which counts as one more.
+  for (Choice& choice : choices_) {
+    if (!choice.finish) choice.tokens = std::max(0, choice.position - 1);
+  }
   JsonWriter json;
   json.Raw(head_).Key("choices").BeginArray().EndArray().Key("usage");
   WriteUsage(&json);

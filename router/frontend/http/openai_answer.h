@@ -22,7 +22,8 @@ namespace fathom::router {
 
 struct AnswerParts {
   AnswerOptions options;
-  std::vector<std::string> echoes;  // The text before each prompt's choices; may be empty.
+  // The text before each prompt's choices. With `echo` an empty one is made of the prompt's ids.
+  std::vector<std::string> echoes;
   // Which positions the client has of each choice; empty: none.
   std::vector<int32_t> positions;
   std::string request_id;  // Of several prompts; of one, Started tells it.
@@ -83,9 +84,11 @@ class OpenAiAnswer {
   std::string OnTokens(int prompt, TokensEvent event);
   std::string OnFinish(int prompt, FinishEvent event);
 
-  // The last events of a stream that succeeded.
-  std::string StreamEnd() const;
-  // The whole answer. REQUIRES: every choice has ended.
+  // Every choice has its end.
+  bool complete() const;
+  // The last events of a stream that succeeded. REQUIRES: called once.
+  std::string StreamEnd();
+  // The whole answer. REQUIRES: complete().
   std::string Whole() const;
 
  private:
