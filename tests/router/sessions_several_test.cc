@@ -167,7 +167,8 @@ TEST_F(SeveralTest, AResumeGoesOnWithEachSequenceWhereItsClientIs) {
 TEST_F(SeveralTest, AResumeOfAnotherRoutersSessionHasAtMostItsSequences) {
   Up();
   for (const size_t positions : {size_t{2}, size_t{3}}) {
-    const std::string id = fmt::format("of another router, {}", positions);
+    // This router does not know the session yet; of one that it knows it refuses the call itself.
+    const std::string id = "b" + std::to_string(positions);
     const auto client = Resume(id, std::vector<int32_t>(positions, 1));
     Accepted accepted;
     accepted.attempt = link_.TakeSubmits().at(0).attempt;
