@@ -5,21 +5,25 @@ import json
 import os
 import pathlib
 import signal
+import struct
 import subprocess
-import threading
-import time
 import unittest
 
 import openai
 
-from cluster import BIN, TINY, Cluster, collect, goldens, pb, request, wait_until
+from cluster import BIN, SLOW, TINY, Cluster, collect, goldens, pb, request, wait_until
 
 CASES = {g["name"]: g for g in goldens()}
 MODEL = TINY.name
 
 
 def client_of(port, **options):
-    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0, timeout=120, **options)
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0, timeout=120 * SLOW, **options)
+
+
+def bits(number):
+    """A log-probability is a float of 32 bits; its shortest decimal text reads as the same one."""
+    return struct.pack("f", number)
 
 
 def events(response):
@@ -36,7 +40,7 @@ def events(response):
 
 def post(port, path, body, **headers):
     """A response of http.client, whose connection is its attribute `link`."""
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120 * SLOW)
     link.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}})
     response = link.getresponse()
     response.link = link
@@ -92,7 +96,7 @@ class OpenAi(unittest.TestCase):
         chat.sampling.seed, chat.sampling.temperature, chat.stop.max_tokens, chat.output.logprobs = 7, 0.9, 60, 3
         other = collect(self.stub.Chat(chat, timeout=120))
         self.assertEqual(other.reasoning + other.text, (getattr(whole.choices[0].message, "reasoning", None) or "") + text)
-        self.assertEqual([float(f"{p.logprob:.6g}") for p in other.logprobs], [float(f"{p.logprob:.6g}") for p in logprobs])
+        self.assertEqual([bits(p.logprob) for p in other.logprobs], [bits(p.logprob) for p in logprobs])
 
     def test_completions(self):
         golden = CASES["capital"]
@@ -124,10 +128,22 @@ class OpenAi(unittest.TestCase):
         self.assertEqual(len(logprobs.tokens), len(choice.prompt_token_ids) + len(choice.token_ids))
         reference = self.cluster.generate(ids=choice.prompt_token_ids, max_tokens=4, logprobs=1, prompt_logprobs=1)
         want = [p.logprob for p in reference.prompt_logprobs] + [p.logprob for p in reference.logprobs]
-        for got, other in zip(logprobs.token_logprobs[1:], want):
-            self.assertAlmostEqual(got, other, delta=1e-6 * abs(other))
+        self.assertEqual([bits(p) for p in logprobs.token_logprobs[1:]], [bits(p) for p in want])
         self.assertEqual(choice.text[logprobs.text_offset[len(choice.prompt_token_ids)]:], choice.text[len(prompt):])
         self.assertEqual(len(choice.prompt_logprobs), len(choice.prompt_token_ids))
+
+    def test_several_choices(self):
+        options = dict(model=MODEL, prompt=["Once upon a time", "The"], seed=3, temperature=1, max_tokens=12)
+        alone = self.client.completions.create(**options)
+        whole = self.client.completions.create(**options, n=3)
+        self.assertEqual([c.index for c in whole.choices], list(range(6)))
+        self.assertEqual([whole.choices[0].text, whole.choices[3].text], [c.text for c in alone.choices])
+        self.assertGreater(len({c.text for c in whole.choices[:3]}), 1)
+        streamed = [""] * 6
+        for chunk in self.client.completions.create(**options, n=3, stream=True):
+            streamed[chunk.choices[0].index] += chunk.choices[0].text
+        self.assertEqual(streamed, [c.text for c in whole.choices])
+        self.assertEqual(whole.usage.completion_tokens, 6 * 12)
 
     def test_models_and_tokens(self):
         models = self.client.models.list().data
