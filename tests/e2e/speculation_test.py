@@ -43,7 +43,7 @@ class Speculation(unittest.TestCase):
             self.same(c.client.many(reqs), want, "ngram, all at once")
             drafted = sum(r.finish.usage.drafted_tokens for r in got)
             kept = sum(r.finish.usage.accepted_draft_tokens for r in got)
-            self.assertGreater(kept, 50, f"{kept} of {drafted} drafts; FATHOM_SEED={SEED}")
+            self.assertGreater(kept, 10, f"{kept} of {drafted} drafts; FATHOM_SEED={SEED}")
             self.assertGreater(drafted, kept)
             c.wait_idle()
             of_router = c.metrics("router")
@@ -78,7 +78,7 @@ class Speculation(unittest.TestCase):
                     self.same(got, want, "a draft model")
                     self.same(alone(c, reqs), want, "a draft model, alone")
                 kept = c.metrics()["fathom_scheduler_accepted_draft_tokens_total"]
-                self.assertGreater(kept, 50, f"FATHOM_SEED={SEED}")
+                self.assertGreater(kept, 10, f"FATHOM_SEED={SEED}")
                 c.wait_idle()
             if more:
                 with Cluster(*more) as c:

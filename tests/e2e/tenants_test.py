@@ -34,7 +34,7 @@ class Tenants(unittest.TestCase):
         self.file = pathlib.Path(folder.name) / "tenants.yaml"
 
     def metric(self, c, name):
-        page = urllib.request.urlopen(f"http://127.0.0.1:{c.ready['metrics_port']}/metrics", timeout=20).read().decode()
+        page = urllib.request.urlopen(f"http://127.0.0.1:{c.ready['scheduler_metrics_port']}/metrics", timeout=20).read().decode()
         for line in page.splitlines():
             if line.startswith(name + " "):
                 return float(line.split()[-1])
@@ -92,11 +92,11 @@ class Tenants(unittest.TestCase):
         self.file.write_text("defaults: {tokens_per_minute: 600}\n")
         with Cluster("--tenant-limits", str(self.file)) as c:
             # Prompt and max_tokens count: the bucket of 600 tokens has a debt of about 23 tokens then.
-            stream, _ = self.begin(c, "first", max_tokens=620)
+            stream, started = self.begin(c, "first", max_tokens=620)
             reason, delay = details(self.refused(c, "second"))
             self.assertEqual(reason, "TENANT_RATE_LIMIT")
             self.assertLess(delay, 10)
-            self.assertIsNone(collect(stream).error)
+            self.assertIsNone(collect(itertools.chain([started], stream)).error)
             time.sleep(delay)
             self.assertIsNone(c.generate(ids=[0, 3, 75], max_tokens=2, ignore_eos=True, request_id="second").error)
 

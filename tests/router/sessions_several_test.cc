@@ -167,11 +167,13 @@ TEST_F(SeveralTest, AResumeGoesOnWithEachSequenceWhereItsClientIs) {
 TEST_F(SeveralTest, AResumeOfAnotherRoutersSessionHasAtMostItsSequences) {
   Up();
   for (const size_t positions : {size_t{2}, size_t{3}}) {
-    const auto client = Resume("b", std::vector<int32_t>(positions, 1));
+    // This router does not know the session yet; of one that it knows it refuses the call itself.
+    const std::string id = "b" + std::to_string(positions);
+    const auto client = Resume(id, std::vector<int32_t>(positions, 1));
     Accepted accepted;
     accepted.attempt = link_.TakeSubmits().at(0).attempt;
-    accepted.request_id = "b";
-    accepted.record = Several("b", 2).record;
+    accepted.request_id = id;
+    accepted.record = Several(id, 2).record;
     accepted.record->sequences = {{.ids = Slice(fox_, 0, 3)}, {.ids = Slice(cat_, 0, 2)}};
     accepted.router_blob = EncodeBlob({.want_ids = true});
     sessions_.OnAccepted(accepted);
