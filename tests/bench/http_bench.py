@@ -16,7 +16,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
-from cluster import Cluster, request  # noqa: E402
+from cluster import Cluster, request, wait_until  # noqa: E402
 
 TOKENS, ROUNDS, PARALLEL = 300, 5, 16
 BODY = {"prompt": [0, 3, 73], "max_tokens": TOKENS, "ignore_eos": True, "temperature": 0.9, "seed": 1, "stream": True}
@@ -95,10 +95,11 @@ def router_cpu(protocol, router):
     return 1e6 * (cpu_s(router) - before) / (PARALLEL * TOKENS)
 
 
-def memory(protocol, router, streams):
+def memory(cluster, protocol, router, streams):
     before = resident_kib(router)
     opened = [protocol.open(tokens=4000) for _ in range(streams)]
-    time.sleep(5)  # Until every stream has begun, or waits.
+    wait_until(lambda: cluster.metrics("router")["fathom_router_streams_open"] >= streams, "all streams are open", 120)
+    time.sleep(3)  # Heartbeats have gone to each of them.
     grown = resident_kib(router) - before
     for one in opened:
         protocol.close(one)
@@ -122,7 +123,7 @@ def main():
     for protocol_of in (Grpc, Http):
         with Cluster("--threads", "1", "--max-num-seqs", "16") as cluster:  # The others wait.
             protocol = protocol_of(cluster)
-            rows[protocol.name, f"router's memory per stream, {streams} streams, KiB"] = [memory(protocol, cluster.ready["router_pid"], streams)]
+            rows[protocol.name, f"router's memory per stream, {streams} streams, KiB"] = [memory(cluster, protocol, cluster.ready["router_pid"], streams)]
             cluster.wait_idle()
     for (name, what), values in sorted(rows.items(), key=lambda row: row[0][1]):
         print(f"{name:5} {what:50} {statistics.median(values):10.1f}  ({', '.join(f'{v:.1f}' for v in values)})")
