@@ -11,14 +11,14 @@ import unittest
 
 import openai
 
-from cluster import BIN, TINY, Cluster, collect, goldens, pb, request, wait_until
+from cluster import BIN, SLOW, TINY, Cluster, collect, goldens, pb, request, wait_until
 
 CASES = {g["name"]: g for g in goldens()}
 MODEL = TINY.name
 
 
 def client_of(port, **options):
-    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0, timeout=120, **options)
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0, timeout=120 * SLOW, **options)
 
 
 def bits(number):
@@ -40,7 +40,7 @@ def events(response):
 
 def post(port, path, body, **headers):
     """A response of http.client, whose connection is its attribute `link`."""
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120 * SLOW)
     link.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}})
     response = link.getresponse()
     response.link = link

@@ -154,7 +154,7 @@ TEST(SchedulerSim, InvariantsHoldAfterEveryEventAndActionsRepeat) {
   options.group_loss_permille = 600;
   options.router_loss_permille = 300;
   options.several_permille = 200;
-  options.drain_permille = 400;
+  options.drain_permille = 800;
   SCOPED_TRACE(Replay(options.seed));
   World first(options);
   first.Run();
