@@ -229,14 +229,13 @@ void PrintBytes() {
   };
   const Bench::Setup setup{.slots = 4096, .step_tokens = 1 << 20};
   const int64_t request = (bytes_of(setup, 4000, 128) - bytes_of(setup, 2000, 128)) / 2000;
-  const int64_t token = (bytes_of(setup, 1000, 1152) - bytes_of(setup, 1000, 128)) / 1000;
   const Bench::Setup large{.slots = 4096, .blocks = 1 << 21, .step_tokens = 1 << 20};
   const double block =
       static_cast<double>(bytes_of(large, 0, 0) - bytes_of(setup, 0, 0)) / (1 << 20);
   PrintAnswer(
       "bytes held: {} for a running request of 128 prompt tokens (this program's share included), "
-      "{:.1f} more for each prompt token, {:.1f} for each free block\n",
-      request, static_cast<double>(token) / 1024, block);
+      "{:.1f} for each block of a pool\n",
+      request, block);
 }
 
 }  // namespace
