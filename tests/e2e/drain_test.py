@@ -105,7 +105,7 @@ class Drain(unittest.TestCase):
             self.assertEqual(log.count("ended with 0"), 2, log)
 
     def test_alone_it_says_draining_until_its_streams_have_ended(self):
-        reqs = load(2, max_tokens=2500)
+        reqs = load(2, max_tokens=1000)
         with Cluster("--drain-timeout-s", "120") as c:
             want = c.client.many(reqs)
             join, lengths = self.running(c, reqs)
@@ -113,7 +113,7 @@ class Drain(unittest.TestCase):
             worker = c.children("fathom-worker")[0]
             os.kill(worker, signal.SIGTERM)
             wait_until(lambda: self.phases(c) == ["DRAINING"], "status says DRAINING")
-            self.assertLess(max(lengths), 2500)
+            self.assertLess(max(lengths), 1000)
             # A new request waits for the next group.
             waits = threading.Thread(target=lambda: late.append(c.generate(timeout=100, ids=[0, 3], max_tokens=3, ignore_eos=True)))
             late = []
