@@ -45,7 +45,7 @@ NOT_RUN = [
     ("fathom explain 5f1c", "the id is one of another cluster: tests/e2e/explain_test.py"),
 ]
 # How the first line of a block begins that is no command.
-OUTPUT = ["group 1 (epoch 1): 2 ranks up", "group 1 rank 0 on", "812.0 prompt tokens/s"]
+OUTPUT = ["token_costs: {prefill: 1", "group 1 (epoch 1): 2 ranks up", "group 1 rank 0 on", "812.0 prompt tokens/s"]
 PROGRAMS = ("fathom", "fathom-router", "fathom-scheduler", "fathom-worker", "fathom-replay")
 SERVERS = {  # Command -> its environment.
     "fathom serve": {"GRPC_PORT": "0", "HTTP_PORT": "0", "SCHEDULER_PORT": "0", "SCHEDULER_METRICS_PORT": "0", "WORKER_PORT": "0",

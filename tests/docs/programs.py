@@ -34,6 +34,10 @@ def flags_of(program):
     found = {flag for line in text.splitlines() if line.startswith("  -") for flag in FLAG.findall(re.split(r" {2,}", line.strip())[0])}
     if program == "fathom":  # Its --help is prose.
         return set(FLAG.findall(text))
+    for entry in re.split(r"\n(?=  -)", text):
+        if re.search(r"\[(on|off)\]", entry):  # A switch has an unlisted --no-x.
+            names = FLAG.findall(re.split(r" {2,}", entry.splitlines()[0].strip())[0])
+            found |= {"--no-" + name.removeprefix("--") for name in names if name.startswith("--")}
     return found | {flag for also in re.findall(r"\(also ([^)]*)\)", text) for flag in FLAG.findall(also)}
 
 

@@ -11,7 +11,7 @@ import unittest
 import charts
 import jsonschema
 import referencing
-from charts import CASES, find, labels_of, pod_of, render
+from charts import CASES, RELEASE, find, labels_of, pod_of, render
 
 VERSIONS = ("1.25", "1.37")
 CUSTOM = {"ServiceMonitor": "servicemonitor-monitoring-v1", "PrometheusRule": "prometheusrule-monitoring-v1",
@@ -218,7 +218,8 @@ class RenderTest(unittest.TestCase):
             args = dict(a.removeprefix("--").split("=", 1) for a in spec["containers"][0]["args"])
             stop = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
             self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], stop + int(args["drain-timeout"]) + 10)
-            for worker in (pod_of(d) for d in docs if d["kind"] == "StatefulSet"):
+            workers = [pod_of(d) for d in docs if d["kind"] == "StatefulSet" and d["metadata"]["name"].startswith(f"{RELEASE}-fathom-worker")]
+            for worker in workers:
                 args = dict(a.removeprefix("--").split("=", 1) for a in worker["containers"][0]["args"] if "=" in a)
                 self.assertGreaterEqual(worker["terminationGracePeriodSeconds"], int(args["drain-timeout-s"]) + 10)
 
