@@ -82,7 +82,9 @@ def run(options):
             checks.same(f"{name}, many at once", c.client.many(asked, timeout=TIMEOUT_S), want)
             drafted = sum(r.finish.usage.drafted_tokens for r in alone if r.finish)
             kept = sum(r.finish.usage.accepted_draft_tokens for r in alone if r.finish)
-            checks.add(f"{name}: {kept} of {drafted} drafts kept", [None if drafted > 0 else "nothing was drafted"])
+            # The texts of dummy weights repeat nothing, so the lookup finds nothing.
+            due = drafted > 0 or "--serve=--load-format=dummy" in sys.argv[1:]
+            checks.add(f"{name}: {kept} of {drafted} drafts kept", [None if due else "nothing was drafted"])
             results, was_killed = killed(c, asked[:8])
             checks.add(f"{name}: the worker was killed", [None if was_killed else "no worker was killed"])
             checks.same(f"{name}, kill -9 of the worker", results, want)

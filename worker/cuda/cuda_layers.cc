@@ -291,7 +291,8 @@ void CudaDecoder::Attention(Step& step, int32_t index) {
                                                 .head_dim = attention.head_dim,
                                                 .table_stride = shape.table_stride,
                                                 .max_segments = shape.segments,
-                                                .pool_blocks = kv.pool_blocks}),
+                                                .pool_blocks = kv.pool_blocks,
+                                                .new_tokens = 1 + parts_.plan->limits.draft_max}),
            "DecodeAttention");
   }
   if (shape.chunks == 0) return;

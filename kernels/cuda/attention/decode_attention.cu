@@ -42,7 +42,8 @@ class PageRing {
   // Loads full pages of earlier steps before the previous kernel has ended. No kernel of this step
   // writes to them, to the lengths or to the block tables.
   __device__ void LoadEarly() {
-    while (next_ < kAhead && (next_ / 2 + 1) * kBlockTokens < unit_.left) Load();
+    const int settled = unit_.left - a_.new_tokens;
+    while (next_ < kAhead && (next_ / 2 + 1) * kBlockTokens <= settled) Load();
   }
   __device__ void Fill() {
     while (next_ < kAhead) Load();

@@ -35,6 +35,10 @@ struct DecodeAttentionArgs {
   int table_stride = 0;
   int max_segments = 0;  // The largest number of segments of a row: ceil(length / 512).
   int pool_blocks = 0;
+  // The most tokens at the end of a row whose keys and values this step writes: its own, and those
+  // of the rows of its sequence before it (drafts). What is before them may be read while the
+  // previous kernel still runs.
+  int new_tokens = 1;
 };
 // DecodeAttentionPickConfig (kernels/cuda/attention/decode_attention_config.h) says which heads are
 // supported.
