@@ -34,6 +34,13 @@ struct PublicStop {
   bool include_stop = false;
 };
 
+// How long the model may think (docs/API.md, "Thinking").
+struct PublicThinking {
+  // After so many tokens of reasoning the end of thinking is forced; absent: by `effort`.
+  std::optional<int32_t> token_budget;
+  std::string effort;  // "none", "minimal", "low", "medium", "high", "xhigh"; empty: not given.
+};
+
 struct PublicOutput {
   std::optional<int32_t> logprobs;
   std::optional<int32_t> prompt_logprobs;
@@ -59,6 +66,7 @@ struct PublicRequest {
   int64_t deadline_ms = 0;          // 0: none.
   std::optional<int32_t> priority;  // Smaller is more urgent.
   PublicCache cache = {};
+  PublicThinking thinking = {};
 };
 
 // What decides admission besides the request.

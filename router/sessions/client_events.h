@@ -27,13 +27,26 @@ struct StartedEvent {
   bool include_stop = false;
 };
 
+// More of a tool call of the answer.
+struct ToolCallDelta {
+  int32_t index = 0;       // Of the call in its sequence, from 0.
+  std::string id;          // "call_..."; in the delta that begins the call, as `name`.
+  std::string name;        // Not empty: the call begins.
+  std::string arguments;   // The next piece of its arguments, which are JSON text.
+  bool end = false;        // The call is over.
+  bool whole = false;      // With `end`: the arguments are one whole JSON object.
+  size_t text_before = 0;  // The bytes of `text` of the same event that come before this.
+  bool operator==(const ToolCallDelta&) const = default;
+};
+
 struct TokensEvent {
   int32_t sequence = 0;
   int32_t position = 0;  // The position of ids[0]; without ids: of the next token.
   std::vector<TokenId> ids;
   std::string text;
-  std::string reasoning;
+  std::string reasoning;  // Comes before `text` and `calls`.
   std::vector<TokenLogprob> logprobs;
+  std::vector<ToolCallDelta> calls = {};  // In order. A call is begun, continued and ended.
 };
 
 struct FinishEvent {
