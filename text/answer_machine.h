@@ -24,8 +24,8 @@
 #include <vector>
 
 #include "common/types.h"
-#include "text/tool_call_form.h"
 #include "text/tokenizer.h"
+#include "text/tool_call_form.h"
 
 namespace fathom {
 
