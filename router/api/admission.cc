@@ -4,6 +4,7 @@
 
 #include "cluster/protocol.h"
 #include "common/reason.h"
+#include "common/utf8.h"
 #include "router/api/field_limits.h"
 
 namespace fathom::router {
@@ -99,6 +100,20 @@ absl::Status CheckStop(const PublicStop& stop, const ModelFacts& facts) {
                                       fmt::format("stop.token_ids[{}]", i)));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckThinking(const PublicThinking& thinking, const ModelFacts& facts) {
+  static constexpr const char* kEfforts[] = {"",       "none", "minimal", "low",
+                                             "medium", "high", "xhigh"};
+  if (std::ranges::find(kEfforts, thinking.effort, [](const char* effort) {
+        return std::string_view(effort);
+      }) == std::end(kEfforts)) {
+    return WithReason(Invalid("thinking.effort is '{}'; it must be none, minimal, low, medium, "
+                              "high or xhigh; thinking.token_budget takes any number of tokens",
+                              Shortened(thinking.effort, 32)),
+                      Reason::kOutOfRange, "thinking.effort");
+  }
+  return CheckOptional(Field::kThinkingBudget, thinking.token_budget, facts);
 }
 
 absl::Status CheckOutput(const PublicRequest& request, const ModelFacts& facts) {
@@ -261,6 +276,7 @@ absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts) 
   FATHOM_RETURN_IF_ERROR(CheckNames(request, facts));
   FATHOM_RETURN_IF_ERROR(CheckSampling(request.sampling, facts));
   FATHOM_RETURN_IF_ERROR(CheckStop(request.stop, facts));
+  FATHOM_RETURN_IF_ERROR(CheckThinking(request.thinking, facts));
   return CheckOutput(request, facts);
 }
 

@@ -96,6 +96,12 @@ struct TextOptions {
   bool want_ids = true;
   bool want_text = true;
   bool chat = false;  // The client gets reasoning and text separately.
+  // The forms of the answer (text/tool_call_form.h), by their names, in a chat. Reasoning: "none",
+  // or empty in a blob of version 0.1, which knew one form. Calls: empty: none are looked for.
+  std::string reasoning_form = {};
+  std::string call_form = {};
+  std::vector<std::string> tool_names = {};
+  bool parallel_calls = true;  // false: one call at most.
   bool operator==(const TextOptions&) const = default;
 };
 

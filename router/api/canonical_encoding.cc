@@ -26,7 +26,9 @@ std::string Value(const PublicStop& stop);
 std::string Value(const PublicOutput& output);
 std::string Value(const ChatToolCall& call);
 std::string Value(const ChatMessage& message);
+std::string Value(const ToolChoice& choice);
 std::string Value(const ChatPrompt& chat);
+std::string Value(const PublicThinking& thinking);
 
 void AppendSized(std::string* to, const std::string& value) {
   *to += LittleEndian(value.size(), 8);
@@ -117,11 +119,22 @@ std::string Value(const ChatMessage& message) {
   return Struct(role, content, content_parts, tool_calls, tool_call_id, name, reasoning);
 }
 
+std::string Value(const ToolChoice& choice) {
+  const auto& [kind, name, parallel] = choice;
+  const std::string names[] = {"", "none", "required", "named"};
+  return Struct(names[static_cast<size_t>(kind)], name, !parallel);
+}
+
+std::string Value(const PublicThinking& thinking) {
+  const auto& [token_budget, effort] = thinking;
+  return Struct(token_budget, effort);
+}
+
 std::string Value(const ChatPrompt& chat) {
-  const auto& [messages, tools_json, enable_thinking, add_generation_prompt, allow_special,
-               kwargs_json, continue_final_message] = chat;
+  const auto& [messages, tools_json, tool_choice, enable_thinking, add_generation_prompt,
+               allow_special, kwargs_json, continue_final_message] = chat;
   return Struct(messages, tools_json, enable_thinking, add_generation_prompt, allow_special,
-                kwargs_json, continue_final_message);
+                kwargs_json, continue_final_message, tool_choice);
 }
 
 }  // namespace
@@ -129,7 +142,7 @@ std::string Value(const ChatPrompt& chat) {
 std::string CanonicalEncoding(const GenerateRequest& request) {
   const auto& [params, prompt, truncate_prompt_tokens] = request;
   const auto& [request_id, idempotency_key, model, sampling, stop, output, deadline_ms, priority,
-               cache] = params;
+               cache, thinking] = params;
   static_cast<void>(request_id);
   static_cast<void>(idempotency_key);
   static_cast<void>(deadline_ms);
@@ -137,7 +150,7 @@ std::string CanonicalEncoding(const GenerateRequest& request) {
   static_cast<void>(cache);
   return Struct(model, sampling, stop, output, std::get_if<std::string>(&prompt),
                 std::get_if<std::vector<TokenId>>(&prompt), std::get_if<ChatPrompt>(&prompt),
-                truncate_prompt_tokens);
+                truncate_prompt_tokens, thinking);
 }
 
 }  // namespace fathom::router

@@ -43,7 +43,7 @@ struct ToolChoice {
     kNamed,     // A call of the tool `name`.
   };
   Kind kind = Kind::kAuto;
-  std::string name;  // Of kNamed.
+  std::string name;      // Of kNamed.
   bool parallel = true;  // false: at most one call.
 };
 

@@ -12,6 +12,7 @@
 #include "cluster/request.h"
 #include "cluster/request_timings.h"
 #include "common/status.h"
+#include "text/text_stream.h"
 
 namespace fathom::router {
 
@@ -27,18 +28,6 @@ struct StartedEvent {
   bool include_stop = false;
 };
 
-// More of a tool call of the answer.
-struct ToolCallDelta {
-  int32_t index = 0;       // Of the call in its sequence, from 0.
-  std::string id;          // "call_..."; in the delta that begins the call, as `name`.
-  std::string name;        // Not empty: the call begins.
-  std::string arguments;   // The next piece of its arguments, which are JSON text.
-  bool end = false;        // The call is over.
-  bool whole = false;      // With `end`: the arguments are one whole JSON object.
-  size_t text_before = 0;  // The bytes of `text` of the same event that come before this.
-  bool operator==(const ToolCallDelta&) const = default;
-};
-
 struct TokensEvent {
   int32_t sequence = 0;
   int32_t position = 0;  // The position of ids[0]; without ids: of the next token.
@@ -46,7 +35,9 @@ struct TokensEvent {
   std::string text;
   std::string reasoning;  // Comes before `text` and `calls`.
   std::vector<TokenLogprob> logprobs;
-  std::vector<ToolCallDelta> calls = {};  // In order. A call is begun, continued and ended.
+  // Tool calls, in order; `text_before` says where they are in `text`. Ids of calls are a function
+  // of request, sequence and index.
+  std::vector<ToolCallDelta> calls = {};
 };
 
 struct FinishEvent {
@@ -63,7 +54,8 @@ struct FinishEvent {
   bool timings_known = false;
   int64_t whole_us = 0;
   std::vector<FingerprintSpan> fingerprints;
-  bool last = false;  // The stream ends OK with this event; no EndEvent follows.
+  bool calls_tools = false;  // The sequence has a tool call, perhaps before a resume.
+  bool last = false;         // The stream ends OK with this event; no EndEvent follows.
 };
 
 struct KeepAliveEvent {};

@@ -135,6 +135,60 @@ std::vector<std::pair<std::string, Json>> EventsOf(const std::string& bytes) {
   return events;
 }
 
+TokensEvent Calls(int32_t position, std::vector<ToolCallDelta> calls) {
+  TokensEvent tokens;
+  tokens.position = position;
+  tokens.calls = std::move(calls);
+  return tokens;
+}
+
+// A call in pieces, as a whole answer and as a stream.
+TEST(OpenAiAnswer, ToolCalls) {
+  const std::vector<TokensEvent> events = {
+      Calls(3, {{.index = 0, .id = "call_a", .name = "f", .arguments = "{\"x"}}),
+      Calls(4, {{.index = 0, .arguments = "\": 1}"},
+                {.index = 0, .end = true, .whole = true},
+                {.index = 1, .id = "call_b", .name = "g", .arguments = "{}"}}),
+      Calls(5, {{.index = 1, .end = true, .whole = true}})};
+  FinishEvent finish = Finish(6, FinishReason::kEndToken);
+  finish.calls_tools = true;
+  for (const bool stream : {false, true}) {
+    AnswerOptions options = Options(true);
+    options.stream = stream;
+    OpenAiAnswer answer(Parts(options));
+    std::string bytes = answer.OnStarted(0, Started(), {});
+    for (const TokensEvent& event : events) bytes += answer.OnTokens(0, event);
+    bytes += answer.OnFinish(0, finish);
+    if (!stream) {
+      const Json choice = Json::parse(answer.Whole())["choices"][0];
+      EXPECT_EQ(choice["finish_reason"], "tool_calls");
+      EXPECT_TRUE(choice["message"]["content"].is_null());
+      EXPECT_EQ(choice["message"]["tool_calls"], Json::parse(R"([
+          {"id": "call_a", "type": "function",
+           "function": {"name": "f", "arguments": "{\"x\": 1}"}},
+          {"id": "call_b", "type": "function", "function": {"name": "g", "arguments": "{}"}}])"));
+      continue;
+    }
+    std::vector<Json> deltas;
+    std::string reason;
+    for (const auto& [id, data] : EventsOf(bytes)) {
+      const Json& choice = data["choices"][0];
+      if (choice["delta"].contains("tool_calls")) {
+        EXPECT_FALSE(choice["delta"].contains("content"));
+        for (const Json& call : choice["delta"]["tool_calls"]) deltas.push_back(call);
+      }
+      if (!choice["finish_reason"].is_null()) reason = choice["finish_reason"];
+    }
+    EXPECT_EQ(reason, "tool_calls");
+    EXPECT_EQ(Json(deltas), Json::parse(R"([
+        {"index": 0, "id": "call_a", "type": "function",
+         "function": {"name": "f", "arguments": "{\"x"}},
+        {"index": 0, "function": {"arguments": "\": 1}"}},
+        {"index": 1, "id": "call_b", "type": "function",
+         "function": {"name": "g", "arguments": "{}"}}])"));
+  }
+}
+
 TEST(OpenAiAnswer, AWholeChat) {
   AnswerOptions options = Options(true);
   options.timings = true;

@@ -38,6 +38,9 @@ PublicRequest ParamsOf(const From& from) {
   if (output.has_ids()) to.output.ids = output.ids();
   if (output.has_text()) to.output.text = output.text();
   to.output.keep_special = output.keep_special();
+  const v1::Thinking& thinking = from.thinking();
+  if (thinking.has_token_budget()) to.thinking.token_budget = thinking.token_budget();
+  to.thinking.effort = thinking.effort();
   return to;
 }
 
@@ -67,6 +70,25 @@ ChatPrompt ChatOf(From& from) {
   return chat;
 }
 
+// A kind of a newer proto has the meaning that is least: the model's answer as it is.
+ToolChoice ChoiceOf(const v1::ToolChoice& choice) {
+  ToolChoice to{.name = choice.name(), .parallel = !choice.one_call()};
+  switch (choice.kind()) {
+    case v1::ToolChoice::AUTO:
+      to.kind = ToolChoice::Kind::kAuto;
+      break;
+    case v1::ToolChoice::REQUIRED:
+      to.kind = ToolChoice::Kind::kRequired;
+      break;
+    case v1::ToolChoice::NAMED:
+      to.kind = ToolChoice::Kind::kNamed;
+      break;
+    default:
+      to.kind = ToolChoice::Kind::kNone;
+  }
+  return to;
+}
+
 }  // namespace
 
 GenerateRequest FromProto(v1::GenerateRequest&& message) {
@@ -81,7 +103,10 @@ GenerateRequest FromProto(v1::GenerateRequest&& message) {
 }
 
 GenerateRequest FromProto(v1::ChatRequest&& message) {
-  return {ParamsOf(message), ChatOf(message)};
+  PublicRequest params = ParamsOf(message);
+  ChatPrompt chat = ChatOf(message);
+  chat.tool_choice = ChoiceOf(message.tool_choice());
+  return {std::move(params), std::move(chat)};
 }
 
 GenerateRequest FromProto(v1::ValidateRequest&& message) {

@@ -42,6 +42,8 @@ std::string Renamed(std::string text, const FieldNames& names) {
       {"output.ids", "return_token_ids"},
       {"sampling.", ""},
       {"cache.salt", "cache_salt"},
+      {"thinking.token_budget", "thinking_token_budget"},
+      {"thinking.effort", "reasoning_effort"},
       {"chat_template_kwargs_json", "chat_template_kwargs"},
       {"tools_json", "tools"},
       {"next_positions", "Last-Event-ID"},

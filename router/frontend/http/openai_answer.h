@@ -97,6 +97,7 @@ class OpenAiAnswer {
     int32_t tokens = 0;
     std::optional<TextOffsets> offsets;  // Of a stream of a completion.
     std::string text, reasoning;
+    std::vector<ToolCallDelta> calls;  // Of a whole answer, one for each call.
     std::vector<TokenId> ids;
     std::vector<TokenLogprob> logprobs;
     std::optional<FinishEvent> finish;
@@ -114,6 +115,8 @@ class OpenAiAnswer {
   JsonWriter BeginChunk(int index) const;
   std::string EndChunk(JsonWriter* json) const;
   void WriteUsage(JsonWriter* json) const;
+  static void WriteDelta(const TokensEvent& event, JsonWriter* json);
+  static void WriteMessage(const Choice& choice, JsonWriter* json);
   void WriteEnd(const FinishEvent& event, JsonWriter* json) const;
   void WriteChoice(int prompt, int index, JsonWriter* json) const;
   void WriteLogprobs(const PromptState& prompt, const Choice& choice, JsonWriter* json) const;

@@ -120,6 +120,7 @@ void ReadCommon(FieldReader* body, OpenAiRequest* request) {
                            "has none, so set stream to false"),
                    Reason::kOutOfRange, "prompt_logprobs"));
   }
+  body->Take("thinking_token_budget", &params.thinking.token_budget);
   body->Take("truncate_prompt_tokens", &request->truncate_prompt_tokens);
   body->Only("truncation_side", {"\"left\""}, "the end of a prompt is kept");
   body->Take("return_token_ids", &answer.return_token_ids);
@@ -140,7 +141,7 @@ void ReadCommon(FieldReader* body, OpenAiRequest* request) {
   }
   for (const char* foreign :
        {"kv_transfer_params", "vllm_xargs", "repetition_detection", "watermarking", "session_id",
-        "return_prompt_text", "prompt_embeds", "logits_processors", "thinking_token_budget"}) {
+        "return_prompt_text", "prompt_embeds", "logits_processors"}) {
     body->Refuse(foreign, kLater);
   }
   body->Accept("user");  // These name the caller's user, and decide nothing here.
@@ -238,10 +239,7 @@ absl::StatusOr<OpenAiRequest> ReadChatCompletion(const JsonValue& value) {
     }
   }
   body.Take("include_reasoning", &request.answer.include_reasoning);
-  body.Refuse("reasoning_effort",
-              "chat_template_kwargs {\"enable_thinking\": false} turns "
-              "thinking off where the template can");
-  body.Only("parallel_tool_calls", {"true", "false"}, kLater);
+  body.Take("reasoning_effort", &request.params.thinking.effort);
   body.Only("echo", {"false"}, "use /v1/completions");
   body.Only("add_special_tokens", {"false"}, "the chat template has the special tokens");
   body.Only("modalities", {"[\"text\"]"}, kLater);
