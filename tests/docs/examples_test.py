@@ -16,6 +16,7 @@ SAYS = {
     "curl.sh": ['"object":"list"', '"finish_reason":"stop"', "data: [DONE]", '"total_tokens"', '"token_strs":["'],
     "openai_chat.py": ["answer: ", "stream: ", "usage of the stream: ", "refused: temperature: temperature is 7"],
     "resume.py": ["came before", "came after"],
+    "tools.py": ["call: get_weather {'city': 'Oslo'}", "answer: ", "thinking: 1 + 9"],
 }
 
 

@@ -188,7 +188,7 @@ class OpenAi(unittest.TestCase):
         refused(openai.BadRequestError, "max_completion_tokens", "context_length_exceeded", max_completion_tokens=5000)
         refused(openai.BadRequestError, "messages", "context_length_exceeded", messages=[{"role": "user", "content": "x y " * 9000}])
         refused(openai.BadRequestError, "temprature", "unknown_field", extra_body={"temprature": 1})
-        refused(openai.BadRequestError, "tools", "not_implemented", tools=[{"type": "function", "function": {"name": "f"}}])
+        refused(openai.BadRequestError, "tools[0].type", "not_implemented", tools=[{"type": "custom", "custom": {"name": "f"}}])
         refused(openai.BadRequestError, "response_format", "not_implemented", response_format={"type": "json_object"})
         refused(openai.BadRequestError, "stop[0]", "out_of_range", stop=[""])
 
