@@ -13,7 +13,7 @@ constexpr std::string_view kFenceBegin = "\n```json\n";
 constexpr std::string_view kFenceEnd = "\n```";
 constexpr std::string_view kFunction = "function";
 
-bool IsSpace(std::string_view character) {
+bool IsJsonSpace(std::string_view character) {
   return character == " " || character == "\t" || character == "\n" || character == "\r";
 }
 
@@ -110,7 +110,7 @@ void CallReader::Take(std::string_view character, Events* events) {
       return TakeBare(character, events);
     case State::kSection:
       attempt_ += character;
-      if (!IsSpace(character)) Fail(events);
+      if (!IsJsonSpace(character)) Fail(events);
       return;
     case State::kHeader:
       return TakeHeader(character, events);
@@ -145,7 +145,7 @@ void CallReader::TakeArguments(std::string_view character, Events* events) {
   if (!begun_) attempt_ += character;
   if (form_.body != ToolCallForm::Body::kFencedJson) return GiveArgument(character, events);
   const bool fenced = fence_.size() >= kFenceEnd.size();
-  if (fenced ? IsSpace(character) : character == kFenceEnd.substr(fence_.size(), 1)) {
+  if (fenced ? IsJsonSpace(character) : character == kFenceEnd.substr(fence_.size(), 1)) {
     fence_ += character;
     return;
   }
@@ -195,7 +195,7 @@ void CallReader::TakeOfObject(std::string_view character, Events* events) {
 // Objects, one after the other, with white space and semicolons between them.
 void CallReader::TakeBare(std::string_view character, Events* events) {
   attempt_ += character;
-  if (json_.status() == JsonScanner::Status::kWhole && !IsSpace(character)) {
+  if (json_.status() == JsonScanner::Status::kWhole && !IsJsonSpace(character)) {
     Found found;
     const bool call = TakeObject(&found);
     found_.push_back(std::move(found));
@@ -204,7 +204,7 @@ void CallReader::TakeBare(std::string_view character, Events* events) {
     if (!call || character != ";") Fail(events);
     return;
   }
-  if (arguments_.empty() && IsSpace(character)) return;
+  if (arguments_.empty() && IsJsonSpace(character)) return;
   arguments_ += character;
   for (const char c : character) json_.Next(c);
   if (json_.status() == JsonScanner::Status::kBroken || !Plausible()) Fail(events);

@@ -174,6 +174,7 @@ void InferenceApi::Generate(const CallContext& call, size_t bytes,
 
 std::optional<ThinkingForm> InferenceApi::ReasoningForm() const {
   if (parts_.tokenizer == nullptr || parts_.forms.reasoning == "none") return std::nullopt;
+  if (parts_.forms.reasoning.empty()) return DetectThinkingForm(*parts_.tokenizer);
   auto form = FindThinkingForm(parts_.forms.reasoning, *parts_.tokenizer);
   return form.ok() ? std::optional(*std::move(form)) : std::nullopt;
 }

@@ -63,7 +63,7 @@ absl::StatusOr<AnswerForms> ResolveForms(const std::string& reasoning,
                                          const std::string& tool_calls,
                                          const std::optional<ToolCallForm>& detected,
                                          const Tokenizer& tokenizer) {
-  AnswerForms forms;
+  AnswerForms forms{.reasoning = "none"};
   if (reasoning == "auto") {
     if (DetectThinkingForm(tokenizer)) forms.reasoning = "qwen3";
   } else if (reasoning != "none") {

@@ -14,9 +14,10 @@
 
 namespace fathom::router {
 
-// The names of the forms in which the model answers; "none": the router looks for none.
+// The names of the forms in which the model answers; "none": the router looks for none. An empty
+// one of reasoning: the tokenizer's <think> and </think>, if it has them.
 struct AnswerForms {
-  std::string reasoning = "none";
+  std::string reasoning;
   std::string tool_calls = "none";
 };
 

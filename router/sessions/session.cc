@@ -27,7 +27,7 @@ std::optional<ThinkingForm> ThinkingOf(const std::string& form, const Tokenizer&
   return found.ok() ? std::optional(*std::move(found)) : std::nullopt;
 }
 
-size_t BytesOf(const TextDelta& delta) {
+size_t PendingBytes(const TextDelta& delta) {
   size_t bytes = delta.text.size() + delta.reasoning.size();
   for (const ToolCallDelta& call : delta.calls) bytes += sizeof(call) + call.arguments.size();
   return bytes;
@@ -369,7 +369,7 @@ void Session::Render(int32_t index, TimeUs now) {
   const size_t bytes_max = std::max<size_t>(1, options_.render_ahead_bytes / sequences_.size());
   while (sequence.rendered < static_cast<int32_t>(ids.size()) &&
          sequence.rendered - sequence.sent < options_.ids_per_event &&
-         BytesOf(sequence.pending) < bytes_max) {
+         PendingBytes(sequence.pending) < bytes_max) {
     const TokenId id = ids[sequence.rendered++];
     if (sequence.text && !IsSilentEnd(id)) sequence.text->Append({&id, 1}, &sequence.pending);
     NotePending(index, sequence.rendered <= has);

@@ -53,6 +53,7 @@ const std::vector<Case>& Vectors() {
   const std::string object =
       R"({"city": "Zürich 🚀", "days": [1, 2.5e-3, -0], "deep": {"a": null}})";
   const std::string escaped = R"({"text": "a \"quoted\" </tool_call> \\ \u00e9 ```"})";
+  const std::string quoted = R"({"text": "a \"quoted\" <b> \\ \u00e9 ```"})";
   static const std::vector<Case> kVectors = {
       // DeepSeek V3 and R1.
       {"deepseek_v3", kCalls + V3("get_weather", object) + kCallsEnd,
@@ -94,8 +95,12 @@ const std::vector<Case>& Vectors() {
       {"hermes",
        "Both:\n<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n"
        "<tool_call>\n{\"name\": \"add\", \"arguments\": " +
-           escaped + "}\n</tool_call>\n",
-       "text(Both:\n) f#0({})! add#1(" + escaped + ")! "},
+           quoted + "}\n</tool_call>\n",
+       "text(Both:\n) f#0({})! add#1(" + quoted + ")! "},
+      // A marker that is a token ends the call wherever it is.
+      {"hermes",
+       "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"</tool_call>\"}}</tool_call>",
+       "f#0({\"a\": \")? text(\"}}</tool_call>) ", "f#0({\"a\": \"</tool_call>\"})! "},
       {"hermes", "<tool_call>{\"arguments\": {\"a\": 1}, \"name\": \"add\"}</tool_call>done",
        "add#0({\"a\": 1})! text(done) "},
       {"hermes", "<tool_call>{\"name\": \"nobody\", \"arguments\": {}}</tool_call>",

@@ -50,7 +50,11 @@ inline std::unique_ptr<Tokenizer> MarkerTokenizer(bool tokens) {
     const std::string content = token["content"];
     if (std::ranges::find(AllMarkers(), content) == AllMarkers().end()) continue;
     token["special"] = false;
-    if (!tokens) token["content"] = "<|unused" + content.substr(1);
+    if (tokens) continue;
+    token["content"] = "<|unused" + content.substr(1);
+    auto& vocabulary = json["model"]["vocab"];
+    if (vocabulary.erase(content) > 0)
+      vocabulary[token["content"].get<std::string>()] = token["id"];
   }
   for (const std::string& marker : AllMarkers()) {
     const bool there = std::ranges::any_of(
