@@ -22,6 +22,10 @@ struct SamplingExtras {
   std::vector<std::pair<TokenId, float>> logit_bias;  // Ascending ids, each once.
   std::optional<uint64_t> seed;
   std::optional<int32_t> n;
+  std::vector<std::string> bad_words = {};      // Texts that must not be generated.
+  std::vector<TokenId> allowed_token_ids = {};  // Only these are generated; empty: all.
+  // The tokens that the two forbid (forbidden_tokens.h); ascending, each once.
+  std::vector<TokenId> forbidden_ids = {};
 };
 struct PublicSampling : SamplingOptions, SamplingExtras {};
 

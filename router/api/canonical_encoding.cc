@@ -84,14 +84,18 @@ std::string Struct(const Field&... fields) {
 std::string Value(const std::pair<TokenId, float>& bias) { return Struct(bias.first, bias.second); }
 
 std::string Value(const PublicSampling& sampling) {
-  const auto& [logit_bias, seed, n] = static_cast<const SamplingExtras&>(sampling);
+  const auto& [logit_bias, seed, n, bad_words, allowed_token_ids, forbidden_ids] =
+      static_cast<const SamplingExtras&>(sampling);
   static_cast<void>(seed);
+  static_cast<void>(forbidden_ids);       // The two before decide it.
   std::map<uint8_t, std::string> fields;  // By tag.
   ForEachSamplingField([&](const SamplingField& row, auto, auto option) {
     Append(&fields[row.tag], row.tag, sampling.*option);
   });
   Append(&fields[8], 8, logit_bias);
   Append(&fields[9], 9, n);
+  Append(&fields[11], 11, bad_words);
+  Append(&fields[12], 12, allowed_token_ids);
   std::string bytes;
   for (const auto& [tag, field] : fields) bytes += field;
   return bytes;

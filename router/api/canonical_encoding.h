@@ -13,8 +13,8 @@
 // Tags:
 //   request    1 model, 2 sampling, 3 stop, 4 output, 5 prompt text, 6 prompt token ids, 7 chat,
 //              8 truncate_prompt_tokens, 9 thinking
-//   sampling   8 logit_bias (a list of structs: 1 id, 2 bias), 9 n; the numbers have the tags in
-//              common/sampling_fields.h
+//   sampling   8 logit_bias (a list of structs: 1 id, 2 bias), 9 n, 11 bad_words,
+//              12 allowed_token_ids; the numbers have the tags in common/sampling_fields.h
 //   stop       1 max_tokens, 2 min_tokens, 3 strings, 4 token_ids, 5 ignore_eos, 6 include_stop
 //   output     1 logprobs, 2 prompt_logprobs, 3 ids, 4 text, 5 keep_special
 //   chat       1 messages, 2 tools, 3 enable_thinking, 4 add_generation_prompt, 5 allow_special,

@@ -8,10 +8,12 @@
 #include "common/reason.h"
 #include "common/retry_delay.h"
 #include "router/api/client_address.h"
+#include "router/api/forbidden_tokens.h"
 #include "router/api/identity.h"
 #include "router/api/readiness.h"
 #include "router/api/stop_tokens.h"
 #include "router/api/thinking.h"
+#include "text/detokenizer.h"
 
 namespace fathom::router {
 namespace {
@@ -201,6 +203,7 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
     if (params.stop.strings.empty()) params.stop.strings = facts.defaults.stop_strings;
     FATHOM_RETURN_IF_ERROR(ResolveStopStrings(*parts_.tokenizer, chat, &params));
   }
+  FATHOM_RETURN_IF_ERROR(ResolveForbidden(parts_.tokenizer, facts, &params.sampling));
   FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
                           PromptIds(call, std::move(request.prompt), facts,
                                     request.truncate_prompt_tokens.has_value()));

@@ -122,6 +122,8 @@ std::vector<Change> ChangesOfTheRequest() {
          r->params.sampling.logit_bias = {{0, 1.f}};
        }},
       {"n", [](auto* r, auto*) { r->params.sampling.n = 0; }},
+      {"bad_words", [](auto* r, auto*) { r->params.sampling.bad_words = {""}; }},
+      {"allowed_token_ids", [](auto* r, auto*) { r->params.sampling.allowed_token_ids = {0}; }},
       {"max_tokens", [](auto* r, auto*) { r->params.stop.max_tokens = 0; }},
       {"min_tokens", [](auto* r, auto*) { r->params.stop.min_tokens = 0; }},
       {"strings", [](auto* r, auto*) { r->params.stop.strings = {""}; }},

@@ -23,6 +23,9 @@ PublicRequest ParamsOf(const From& from) {
   std::ranges::sort(to.sampling.logit_bias);
   if (sampling.has_seed()) to.sampling.seed = sampling.seed();
   if (sampling.has_n()) to.sampling.n = sampling.n();
+  to.sampling.bad_words.assign(sampling.bad_words().begin(), sampling.bad_words().end());
+  to.sampling.allowed_token_ids.assign(sampling.allowed_token_ids().begin(),
+                                       sampling.allowed_token_ids().end());
 
   const v1::Stop& stop = from.stop();
   if (stop.has_max_tokens()) to.stop.max_tokens = stop.max_tokens();
@@ -42,6 +45,12 @@ PublicRequest ParamsOf(const From& from) {
   if (thinking.has_token_budget()) to.thinking.token_budget = thinking.token_budget();
   to.thinking.effort = thinking.effort();
   return to;
+}
+
+template <class From>
+std::optional<int32_t> TruncateOf(const From& from) {
+  if (!from.has_truncate_prompt_tokens()) return std::nullopt;
+  return from.truncate_prompt_tokens();
 }
 
 // For the messages of Chat and of Tokenize.
@@ -99,6 +108,7 @@ GenerateRequest FromProto(v1::GenerateRequest&& message) {
     const auto& ids = message.token_ids().ids();
     request.prompt = std::vector<TokenId>(ids.begin(), ids.end());
   }
+  request.truncate_prompt_tokens = TruncateOf(message);
   return request;
 }
 
@@ -106,7 +116,7 @@ GenerateRequest FromProto(v1::ChatRequest&& message) {
   PublicRequest params = ParamsOf(message);
   ChatPrompt chat = ChatOf(message);
   chat.tool_choice = ChoiceOf(message.tool_choice());
-  return {std::move(params), std::move(chat)};
+  return {std::move(params), std::move(chat), TruncateOf(message)};
 }
 
 GenerateRequest FromProto(v1::ValidateRequest&& message) {
