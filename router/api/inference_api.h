@@ -95,6 +95,11 @@ class InferenceApi {
   void Explain(const CallContext& call, const std::string& request_id,
                Sessions::ExplainFn done) const;
 
+  // See Sessions::Recent.
+  std::vector<RequestReport> Recent(const CallContext& call, size_t most) const {
+    return parts_.sessions->Recent(call.tenant, most);
+  }
+
   // OK: a request would be answered now. Else the errors of Readiness, or DRAINING.
   absl::Status Ready() const;
   // From now on new requests are refused; sessions continue.

@@ -157,11 +157,22 @@ std::string OpenAiAnswer::OnStarted(int prompt, const StartedEvent& event,
     head_ = json.Take();
   }
   if (!options_.stream) return {};
+  // The log-probabilities of the prompt stand in the first chunk of each choice.
+  const bool waits = options_.wants_prompt_logprobs() && state.tokens > 1;
+  const std::string chunks = waits ? "" : TakeBegin(prompt);
+  return chunks.empty() ? ": accepted\n" : chunks;
+}
+
+std::string OpenAiAnswer::TakeBegin(int prompt) {
+  PromptState& state = prompts_[prompt];
+  if (!options_.stream || std::exchange(state.begun, true)) return {};
   std::string chunks;
   for (int32_t sequence = 0; sequence < options_.n; ++sequence) {
     const int index = IndexOf(prompt, sequence);
     if (choices_[index].position > 0) continue;  // A resume: the client has the begin.
-    if (!options_.chat && state.echo.empty() && !options_.return_token_ids) continue;
+    const bool empty =
+        state.echo.empty() && !options_.return_token_ids && !options_.wants_prompt_logprobs();
+    if (!options_.chat && empty) continue;
     JsonWriter json = BeginChunk(index);
     if (options_.chat) {
       json.Key("delta").BeginObject().Key("role").String("assistant").Key("content").String("");
@@ -169,25 +180,39 @@ std::string OpenAiAnswer::OnStarted(int prompt, const StartedEvent& event,
     } else {
       json.Key("text").String(state.echo);
     }
-    json.Key("logprobs").Null().Key("finish_reason").Null();
+    json.Key("logprobs");
+    if (options_.echo && options_.logprobs && !state.ids.empty()) {
+      WriteCompletionLogprobs(state.ids.front(), state.logprobs, texts_, &*choices_[index].offsets,
+                              &json);
+    } else {
+      json.Null();
+    }
+    json.Key("finish_reason").Null();
     if (options_.return_token_ids) {
       json.Key("prompt_token_ids");
       WriteIds(state.ids, &json);
     }
+    if (options_.prompt_logprobs) {
+      json.Key("prompt_logprobs");
+      WritePromptLogprobs(state.logprobs, texts_, &json);
+    }
     chunks += EndChunk(&json);
   }
-  return chunks.empty() ? ": accepted\n" : chunks;
+  return chunks;
 }
 
-void OpenAiAnswer::OnPromptLogprobs(int prompt, PromptLogprobs event) {
-  std::vector<TokenLogprob>& all = prompts_[prompt].logprobs;
+std::string OpenAiAnswer::OnPromptLogprobs(int prompt, PromptLogprobs event) {
+  PromptState& state = prompts_[prompt];
+  std::vector<TokenLogprob>& all = state.logprobs;
   all.insert(all.end(), std::make_move_iterator(event.logprobs.begin()),
              std::make_move_iterator(event.logprobs.end()));
+  return static_cast<int32_t>(all.size()) + 1 < state.tokens ? "" : TakeBegin(prompt);
 }
 
 std::string OpenAiAnswer::OnTokens(int prompt, TokensEvent event) {
   const int index = IndexOf(prompt, event.sequence);
   Choice& choice = choices_[index];
+  const std::string begin = TakeBegin(prompt);
   choice.position = event.position + static_cast<int32_t>(event.ids.size());
   choice.tokens = choice.position;
   if (!options_.include_reasoning) event.reasoning.clear();
@@ -206,7 +231,7 @@ std::string OpenAiAnswer::OnTokens(int prompt, TokensEvent event) {
   const bool ids = options_.return_token_ids && !event.ids.empty();
   std::erase_if(event.calls, [](const ToolCallDelta& call) { return !Shows(call); });
   const bool shows = !event.text.empty() || !event.reasoning.empty() || !event.calls.empty();
-  if (!shows && !logprobs && !ids) return {};
+  if (!shows && !logprobs && !ids) return begin;
   JsonWriter json = BeginChunk(index);
   if (options_.chat) {
     WriteDelta(event, &json);
@@ -226,7 +251,7 @@ std::string OpenAiAnswer::OnTokens(int prompt, TokensEvent event) {
     json.Key("token_ids");
     WriteIds(event.ids, &json);
   }
-  return EndChunk(&json);
+  return begin + EndChunk(&json);
 }
 
 void OpenAiAnswer::WriteDelta(const TokensEvent& event, JsonWriter* json) {
@@ -249,6 +274,7 @@ void OpenAiAnswer::WriteDelta(const TokensEvent& event, JsonWriter* json) {
 std::string OpenAiAnswer::OnFinish(int prompt, FinishEvent event) {
   const int index = IndexOf(prompt, event.sequence);
   Choice& choice = choices_[index];
+  const std::string begin = TakeBegin(prompt);
   // With a chunk for the usage after it, a client that lost that chunk gets this one again.
   choice.position = event.position + (options_.include_usage ? 0 : 1);
   choice.tokens = event.position;
@@ -262,7 +288,7 @@ std::string OpenAiAnswer::OnFinish(int prompt, FinishEvent event) {
   }
   json.Key("logprobs").Null();
   WriteEnd(*choice.finish, &json);
-  return EndChunk(&json);
+  return begin + EndChunk(&json);
 }
 
 void OpenAiAnswer::WriteEnd(const FinishEvent& event, JsonWriter* json) const {
