@@ -373,6 +373,49 @@ TEST(OpenAiAnswer, PromptLogprobsInVllmsForm) {
   EXPECT_FALSE(list[1]["5"].contains("rank"));  // Beyond the alternatives it is not known.
 }
 
+// In a stream they stand in the first chunk of each choice, however the spans came.
+TEST(OpenAiAnswer, PromptLogprobsOfAStreamAreThoseOfTheWholeAnswer) {
+  for (const bool chat : {false, true}) {
+    for (const bool split : {false, true}) {
+      AnswerOptions options = Options(chat);
+      options.prompt_logprobs = true;
+      options.echo = options.logprobs = !chat;
+      options.n = 2;
+      const auto play = [&](OpenAiAnswer* answer) {
+        StartedEvent started = Started();
+        started.prompt_tokens = 3;
+        std::string bytes = answer->OnStarted(0, started, {5, 6, 7});
+        if (split) {
+          bytes += answer->OnPromptLogprobs(0, {1, {Logprob(6, -3, {6})}});
+          bytes += answer->OnPromptLogprobs(0, {2, {Logprob(7, -1, {8})}});
+        } else {
+          bytes += answer->OnPromptLogprobs(0, {1, {Logprob(6, -3, {6}), Logprob(7, -1, {8})}});
+        }
+        for (int32_t sequence = 0; sequence < 2; ++sequence) {
+          bytes += answer->OnFinish(0, Finish(0, FinishReason::kLength, sequence));
+        }
+        return bytes;
+      };
+      OpenAiAnswer whole(Parts(options));
+      play(&whole);
+      const Json want = Json::parse(whole.Whole())["choices"];
+      options.stream = true;
+      OpenAiAnswer stream(Parts(options));
+      const auto events = EventsOf(play(&stream));
+      ASSERT_EQ(events.size(), 4u);
+      for (int i = 0; i < 2; ++i) {
+        const Json choice = events[static_cast<size_t>(i)].second["choices"][0];
+        EXPECT_EQ(choice["index"], i);
+        EXPECT_EQ(choice["prompt_logprobs"], want[static_cast<size_t>(i)]["prompt_logprobs"]);
+        EXPECT_EQ(choice["logprobs"].is_null(), chat);
+        if (chat) continue;
+        EXPECT_EQ(choice["logprobs"], want[static_cast<size_t>(i)]["logprobs"]);
+        EXPECT_EQ(choice["text"], want[static_cast<size_t>(i)]["text"]);
+      }
+    }
+  }
+}
+
 TEST(OpenAiAnswer, TokensThatAreNoTextHaveDifferentKeys) {
   const TokenTexts texts(&TinyTokenizer(), false);
   std::vector<std::string> keys;
