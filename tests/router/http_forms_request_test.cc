@@ -324,8 +324,10 @@ TEST(FormErrors, AnthropicsObject) {
   }
   http::Request request;
   EXPECT_TRUE(CheckAnthropicVersion(request).ok());
-  request.headers = {{"anthropic-version", "2023-06-01"}};
-  EXPECT_TRUE(CheckAnthropicVersion(request).ok());
+  for (const char* version : {"2023-06-01", "2026-10-21"}) {
+    request.headers = {{"anthropic-version", version}};
+    EXPECT_TRUE(CheckAnthropicVersion(request).ok());
+  }
   request.headers = {{"anthropic-version", "2023-01-01"}};
   EXPECT_THAT(Message(CheckAnthropicVersion(request)), HasSubstr("2023-06-01"));
 }

@@ -1,5 +1,9 @@
 #include "router/frontend/http/anthropic_error.h"
 
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+
 #include "common/reason.h"
 #include "common/utf8.h"
 #include "router/frontend/http/json_writer.h"
@@ -7,7 +11,9 @@
 namespace fathom::router {
 namespace {
 
-constexpr std::string_view kVersion = "2023-06-01";
+// The later version removes sampling parameters and refuses some requests that the earlier one
+// took; the form of what both take is the same. This server takes the parameters with both.
+constexpr std::string_view kVersions[] = {"2023-06-01", "2026-10-21"};
 
 std::string_view AnthropicType(int status) {
   switch (status) {
@@ -52,10 +58,11 @@ http::Response AnthropicErrorAnswer(const absl::Status& status, const FieldNames
 
 absl::Status CheckAnthropicVersion(const http::Request& request) {
   const std::string_view version = request.Header("anthropic-version");
-  if (version.empty() || version == kVersion) return absl::OkStatus();
+  const bool known = std::ranges::find(kVersions, version) != std::end(kVersions);
+  if (version.empty() || known) return absl::OkStatus();
   return WithReason(
-      Invalid("the header anthropic-version is \"{}\"; this server speaks only {}; send that",
-              Shortened(ToUtf8(version), 64), kVersion),
+      Invalid("the header anthropic-version is \"{}\"; this server speaks {}; send one of them",
+              Shortened(ToUtf8(version), 64), fmt::join(kVersions, " and ")),
       Reason::kOutOfRange, "anthropic-version");
 }
 

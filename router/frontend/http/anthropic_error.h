@@ -15,8 +15,8 @@ namespace fathom::router {
 std::string AnthropicErrorObject(const absl::Status& status, const FieldNames& names);
 http::Response AnthropicErrorAnswer(const absl::Status& status, const FieldNames& names);
 
-// INVALID_ARGUMENT: the header anthropic-version names another form than this server's. Absent, it
-// means this server's.
+// INVALID_ARGUMENT: the header anthropic-version names a version that this server does not speak.
+// It may be absent.
 absl::Status CheckAnthropicVersion(const http::Request& request);
 
 }  // namespace fathom::router
