@@ -34,6 +34,7 @@ namespace fathom::router {
 namespace {
 
 constexpr int kTickMs = 50;
+constexpr size_t kGrammarCacheBytes = size_t{256} << 20;  // Of compiled grammars that are kept.
 constexpr int kStopMaxS = 10;  // The time in which cancelled calls must end.
 // What an idle router was measured to need (docs/OPERATIONS.md, "Limits of the system"), and some
 // more for a few connections.
@@ -101,10 +102,12 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   return flags.Parse(argc, argv);
 }
 
-// What the model folder has for texts. Null: the folder has no tokenizer, or no chat template.
+// What the model folder has for texts. Null: the folder has no tokenizer, no chat template, or the
+// build has no grammar engine.
 struct Text {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<const ChatRenderer> chat;
+  std::unique_ptr<const GrammarEngine> grammars;
 };
 
 absl::StatusOr<Text> LoadText(const ModelFolder& folder, const std::string& chat_template) {
@@ -128,6 +131,9 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder, const std::string& chat
   }
   FATHOM_ASSIGN_OR_RETURN(text.chat,
                           ChatRenderer::Load(folder.path, chat_template, text.tokenizer.get()));
+  if (GrammarEngine::Built()) {
+    FATHOM_ASSIGN_OR_RETURN(text.grammars, GrammarEngine::Make(*text.tokenizer, folder.vocab));
+  }
   return text;
 }
 
@@ -214,7 +220,9 @@ int Serve(const Options& options, const std::optional<http::Url>& traces_url,
   if (options.log_requests != "off") reports = &lines;
   Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer, reports);
   WorkPool pool(options.tokenizer_threads, 64, &clock);
+  GrammarCache grammars(text.grammars.get(), kGrammarCacheBytes);
   ApiParts parts = PartsOf(options, folder, text);
+  parts.grammars = &grammars;
   parts.sessions = &sessions;
   parts.pool = &pool;
   parts.clock = &clock;

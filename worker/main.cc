@@ -124,6 +124,7 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   facts.tp = options.tp;
   facts.pp = options.pp;
   facts.preferred_rank = options.rank_hint;
+  if (model.grammars) facts.grammar_vocabulary = model.grammars->vocabulary_digest();
   facts.proposer =
       Describe(options.speculative, model.draft ? model.draft->checkpoint->weights_digest() : "");
   return hello;
@@ -183,6 +184,7 @@ struct CpuCompute : Compute {
               .logits_rows = LogitsRows(sizes.limits),
               .threads = ThreadsFor(options, UsableCpus()),
               .proposer = proposer.get(),
+              .grammars = model.grammars.get(),
               .draft = model.draft ? &model.draft->spec : nullptr,
               .draft_checkpoint = model.draft ? model.draft->checkpoint.get() : nullptr},
              &clock, progress) {

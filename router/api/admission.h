@@ -14,6 +14,7 @@
 #include "common/status.h"
 #include "common/trace_context.h"
 #include "router/api/model_folder.h"
+#include "text/guided/grammar_spec.h"
 
 namespace fathom::router {
 
@@ -49,6 +50,12 @@ struct PublicCache {
   std::string salt;
 };
 
+// What the output must follow, and the field that the client set, for errors.
+struct PublicGuided {
+  GrammarSpec spec;
+  std::string field;
+};
+
 struct PublicRequest {
   std::string request_id;
   std::string idempotency_key;
@@ -59,6 +66,7 @@ struct PublicRequest {
   int64_t deadline_ms = 0;          // 0: none.
   std::optional<int32_t> priority;  // Smaller is more urgent.
   PublicCache cache = {};
+  std::optional<PublicGuided> guided = {};
 };
 
 // What decides admission besides the request.

@@ -155,27 +155,45 @@ void InferenceApi::Launch(const std::shared_ptr<SessionStream>& stream,
 void InferenceApi::Generate(const CallContext& call, size_t bytes,
                             std::function<absl::StatusOr<GenerateRequest>()> read,
                             const std::shared_ptr<SessionStream>& stream) const {
-  auto work = [this, call, stream, read = std::move(read), received_us = parts_.clock->Now()] {
+  auto work = [this, call, bytes, stream, read = std::move(read), received_us = parts_.clock->Now()] {
     absl::StatusOr<GenerateRequest> request = read();
     if (!request.ok()) return Refuse(stream, request.status());
-    SessionKey key{call.tenant, request->params.request_id};
-    absl::StatusOr<AdmittedRequest> admitted = Admit(call, received_us, *std::move(request));
-    if (!admitted.ok()) return Refuse(stream, key, admitted.status());
-    key = admitted->record.key;
-    absl::StatusOr<std::shared_ptr<Session>> session =
-        parts_.sessions->Create(*std::move(admitted), stream);
-    if (!session.ok()) return Refuse(stream, key, session.status());
-    stream->Begin(*std::move(session));
+    const std::optional<PublicGuided>& guided = request->params.guided;
+    if (bytes >= parts_.inline_bytes_max || !guided || parts_.grammars->Has(guided->spec)) {
+      return AdmitAndBegin(call, received_us, *std::move(request), stream);
+    }
+    // Compiling takes too long for the front end's own thread, however short the message is.
+    auto compile = [this, call, stream, received_us, shared = std::make_shared<GenerateRequest>(
+                                                         *std::move(request))] {
+      AdmitAndBegin(call, received_us, std::move(*shared), stream);
+    };
+    Run(call, parts_.inline_bytes_max, std::move(compile),
+        [this, stream](const absl::Status& status) { Refuse(stream, status); });
   };
   Run(call, bytes, std::move(work),
       [this, stream](const absl::Status& status) { Refuse(stream, status); });
 }
 
+void InferenceApi::AdmitAndBegin(const CallContext& call, TimeUs received_us,
+                                 GenerateRequest request,
+                                 const std::shared_ptr<SessionStream>& stream) const {
+  SessionKey key{call.tenant, request.params.request_id};
+  absl::StatusOr<AdmittedRequest> admitted =
+      Admit(call, received_us, std::move(request), /*compile=*/true);
+  if (!admitted.ok()) return Refuse(stream, key, admitted.status());
+  key = admitted->record.key;
+  absl::StatusOr<std::shared_ptr<Session>> session =
+      parts_.sessions->Create(*std::move(admitted), stream);
+  if (!session.ok()) return Refuse(stream, key, session.status());
+  stream->Begin(*std::move(session));
+}
+
 absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, TimeUs received_us,
-                                                    GenerateRequest request) const {
+                                                    GenerateRequest request, bool compile) const {
   FATHOM_ASSIGN_OR_RETURN(const ModelFacts facts, Facts());
   PublicRequest& params = request.params;
   FATHOM_RETURN_IF_ERROR(CheckFields(params, facts));
+  if (params.guided) FATHOM_RETURN_IF_ERROR(parts_.grammars->CheckEngine(params.guided->field));
   // Before the lines below change the request, or a repetition could get another id.
   const Identity identity = IdentityOf(call.tenant, request);
   const int64_t waited_ms = (parts_.clock->Now() - received_us) / 1000;
@@ -191,6 +209,10 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
   FATHOM_RETURN_IF_ERROR(Truncate(request.truncate_prompt_tokens, params.stop, facts, &ids));
   FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted,
                           router::Admit(params, std::move(ids), facts, identity));
+  if (params.guided && compile) {
+    FATHOM_ASSIGN_OR_RETURN(admitted.record.grammar,
+                            parts_.grammars->Get(params.guided->spec, params.guided->field));
+  }
   admitted.text.chat = chat;
   admitted.trace = Trace(call);
   LogRequest(LogLevel::kDebug, identity.key.request_id, "of tenant {}: {} prompt tokens; trace {}",
@@ -222,7 +244,7 @@ void InferenceApi::LogPrompt(const Record& record) const {
 absl::StatusOr<StartedEvent> InferenceApi::Validate(const CallContext& call,
                                                     GenerateRequest request) const {
   FATHOM_ASSIGN_OR_RETURN(const AdmittedRequest admitted,
-                          Admit(call, parts_.clock->Now(), std::move(request)));
+                          Admit(call, parts_.clock->Now(), std::move(request), /*compile=*/false));
   StartedEvent started = StartedOf(admitted.record, admitted.text);
   const Sessions::View view = parts_.sessions->view();
   if (view.facts) started.fingerprint = view.facts->fingerprint;

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/request_limits.h"
 #include "common/status.h"
 #include "common/types.h"
 #include "text/guided/grammar_spec.h"
@@ -24,8 +25,6 @@ namespace fathom {
 
 class Tokenizer;
 
-// The most bytes of the compiled form, which a group gets in a message.
-inline constexpr size_t kGrammarBytesMax = 8 << 20;
 // The most memory of a compiled grammar.
 inline constexpr size_t kGrammarMemoryMax = size_t{64} << 20;
 
@@ -64,11 +63,11 @@ class GrammarEngine {
   GrammarEngine(const GrammarEngine&) = delete;
   GrammarEngine& operator=(const GrammarEngine&) = delete;
 
-  // INVALID_ARGUMENT (INVALID_GRAMMAR, `field`): the spec is beyond a limit, or the engine refuses
-  // it; the message has the engine's reason. RESOURCE_EXHAUSTED: the compiled grammar is too large.
+  // INVALID_ARGUMENT (INVALID_GRAMMAR, `field`): the spec is beyond a limit, the engine refuses it
+  // (the message has its reason), or the compiled grammar is too large.
   absl::StatusOr<CompiledGrammar> Compile(const GrammarSpec& spec, const std::string& field) const;
   // The compiled form as bytes, for Load in another process with the same vocabulary.
-  // RESOURCE_EXHAUSTED: more than kGrammarBytesMax.
+  // INVALID_ARGUMENT (INVALID_GRAMMAR): more than kGrammarBytesMax (common/request_limits.h).
   absl::StatusOr<std::string> Serialize(const CompiledGrammar& grammar) const;
   // INVALID_ARGUMENT: the bytes are of another vocabulary or of another version of the engine.
   absl::StatusOr<CompiledGrammar> Load(const std::string& bytes) const;
