@@ -233,6 +233,7 @@ struct CudaCompute : Compute {
     wanted.use_graphs = !options.enforce_eager;
     wanted.diagnose = options.diagnose_numerics;
     wanted.proposer = proposer.get();
+    wanted.grammars = model.grammars.get();
     wanted.phase = PrintPhase;
     wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
     device_for_rank = [this, wanted, observer, plans, taken_bytes = device.taken_bytes,
@@ -268,6 +269,7 @@ struct CudaCompute : Compute {
     wanted.checkpoint = draft.checkpoint.get();
     wanted.plan = plan;
     wanted.proposer = nullptr;
+    wanted.grammars = nullptr;
     wanted.graphs_grew = nullptr;
     FATHOM_ASSIGN_OR_RETURN(draft_device, MakeCudaDevice(wanted));
     proposer = std::make_unique<DraftModel>(draft_device.get(), plan.limits);

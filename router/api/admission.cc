@@ -122,9 +122,9 @@ absl::Status CheckGuided(const PublicRequest& request, const ModelFacts& facts) 
                    "stop.min_tokens");
   }
   if (facts.end_token_ids.empty() && request.stop.token_ids.empty()) {
-    return refused(Invalid("{} is set, and model {} has no end token; set stop.token_ids", field,
-                           facts.name),
-                   "stop.token_ids");
+    return refused(
+        Invalid("{} is set, and model {} has no end token; set stop.token_ids", field, facts.name),
+        "stop.token_ids");
   }
   return absl::OkStatus();
 }

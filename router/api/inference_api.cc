@@ -8,9 +8,11 @@
 #include "common/reason.h"
 #include "common/retry_delay.h"
 #include "router/api/client_address.h"
+#include "router/api/guided_thinking.h"
 #include "router/api/identity.h"
 #include "router/api/readiness.h"
 #include "router/api/stop_tokens.h"
+#include "text/reasoning.h"
 
 namespace fathom::router {
 namespace {
@@ -65,6 +67,15 @@ absl::Status Truncate(const std::optional<int32_t>& tokens, const PublicStop& st
   const auto size = static_cast<int64_t>(ids->size());
   if (size > kept) ids->erase(ids->begin(), ids->begin() + (size - kept));
   return absl::OkStatus();
+}
+
+// If the prompt opens the model's thinking, the grammar begins after it.
+void GuideAfterThinking(const Tokenizer& tokenizer, const std::vector<TokenId>& prompt,
+                        PublicGuided* guided) {
+  const std::optional<ThinkingTokens> thinking = FindThinkingTokens(tokenizer);
+  if (thinking && PromptOpensThinking(tokenizer, *thinking, prompt)) {
+    guided->spec = AfterThinking(guided->spec, thinking->end);
+  }
 }
 
 absl::Status CheckPositions(const std::vector<int32_t>& positions) {
@@ -155,7 +166,8 @@ void InferenceApi::Launch(const std::shared_ptr<SessionStream>& stream,
 void InferenceApi::Generate(const CallContext& call, size_t bytes,
                             std::function<absl::StatusOr<GenerateRequest>()> read,
                             const std::shared_ptr<SessionStream>& stream) const {
-  auto work = [this, call, bytes, stream, read = std::move(read), received_us = parts_.clock->Now()] {
+  auto work = [this, call, bytes, stream, read = std::move(read),
+               received_us = parts_.clock->Now()] {
     absl::StatusOr<GenerateRequest> request = read();
     if (!request.ok()) return Refuse(stream, request.status());
     const std::optional<PublicGuided>& guided = request->params.guided;
@@ -163,8 +175,8 @@ void InferenceApi::Generate(const CallContext& call, size_t bytes,
       return AdmitAndBegin(call, received_us, *std::move(request), stream);
     }
     // Compiling takes too long for the front end's own thread, however short the message is.
-    auto compile = [this, call, stream, received_us, shared = std::make_shared<GenerateRequest>(
-                                                         *std::move(request))] {
+    auto compile = [this, call, stream, received_us,
+                    shared = std::make_shared<GenerateRequest>(*std::move(request))] {
       AdmitAndBegin(call, received_us, std::move(*shared), stream);
     };
     Run(call, parts_.inline_bytes_max, std::move(compile),
@@ -210,6 +222,7 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
   FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted,
                           router::Admit(params, std::move(ids), facts, identity));
   if (params.guided && compile) {
+    if (chat) GuideAfterThinking(*parts_.tokenizer, admitted.record.prompt_ids, &*params.guided);
     FATHOM_ASSIGN_OR_RETURN(admitted.record.grammar,
                             parts_.grammars->Get(params.guided->spec, params.guided->field));
   }

@@ -210,8 +210,8 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
   }
   for (const char* field :
        {"allowed_token_ids", "bad_words", "reasoning_effort", "thinking_token_budget", "functions",
-        "function_call", "audio", "prediction", "web_search_options",
-        "guided_whitespace_pattern", "kv_transfer_params", "documents", "logprob_token_ids"}) {
+        "function_call", "audio", "prediction", "web_search_options", "guided_whitespace_pattern",
+        "kv_transfer_params", "documents", "logprob_token_ids"}) {
     const absl::Status status = Chat(fmt::format("\"{}\": \"x\"", field)).status();
     EXPECT_EQ(FieldOf(status), field);
     EXPECT_EQ(ReasonOf(status), "NOT_IMPLEMENTED") << ToString(status);

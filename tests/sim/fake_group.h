@@ -61,7 +61,7 @@ class FakeGroup {
   std::map<BlockId, int32_t> holders_;  // Slots whose table has the block.
   std::vector<uint64_t> kv_;
   std::vector<uint64_t> swap_space_;
-  std::vector<BlockId> copied_;  // Targets of the copies of this plan.
+  std::vector<BlockId> copied_;     // Targets of the copies of this plan.
   std::set<std::string> grammars_;  // Digests of those that it holds.
   StepId next_step_;
   int64_t rows_most_ = 0;

@@ -153,8 +153,9 @@ TEST_F(GuidedTest, SerializedFormGivesTheSameMasks) {
 
 TEST_F(GuidedTest, OnlyEndTokensFollowTheEnd) {
   const CompiledGrammar grammar =
-      engine_->Compile({.kind = GrammarKind::kChoice, .choices = {"abc", "a\"\\\n", "\xe4\xbd\xa0"}},
-                       "guided_choice")
+      engine_
+          ->Compile({.kind = GrammarKind::kChoice, .choices = {"abc", "a\"\\\n", "\xe4\xbd\xa0"}},
+                    "guided_choice")
           .value();
   GrammarMatcher matcher = MatcherOf(grammar);
   const TokenId abc = end_id() - 2;

@@ -39,9 +39,9 @@ struct World {
     kv = Allocate(limits.pool_blocks);
     if (limits.host_blocks > 0) swap_space = Allocate(limits.host_blocks + 1);
     decoder = std::make_unique<FakeDecoder>(kv.get(), &comm, kLogitsRows);
-    device = std::make_unique<CpuDevice>(CpuDeviceParts{
-        decoder.get(), kv.get(), &comm, &clock, limits, kLogitsRows, swap_space.get(), &proposer,
-        grammars});
+    device = std::make_unique<CpuDevice>(CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock,
+                                                        limits, kLogitsRows, swap_space.get(),
+                                                        &proposer, grammars});
     comm.SetTarget(&single);
     Restart();
   }

@@ -104,8 +104,8 @@ std::string DigestOf(const std::vector<std::string>& tokens) {
   }
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest;
   unsigned size = 0;
-  FATHOM_CHECK(EVP_Digest(bytes.data(), bytes.size(), digest.data(), &size, EVP_sha256(),
-                          nullptr) == 1);
+  FATHOM_CHECK(
+      EVP_Digest(bytes.data(), bytes.size(), digest.data(), &size, EVP_sha256(), nullptr) == 1);
   return HexOf(digest.data(), 16);
 }
 
@@ -177,8 +177,9 @@ absl::StatusOr<std::unique_ptr<GrammarEngine>> GrammarEngine::Make(const Tokeniz
                                                                    int32_t vocab) {
   std::vector<std::string> tokens(static_cast<size_t>(vocab));
   for (TokenId id = 0; id < std::min(vocab, tokenizer.vocab_size()); ++id) {
-    if (tokenizer.IsSpecial(id)) continue;
-    tokens[static_cast<size_t>(id)] = tokenizer.TokenBytes(id);
+    // No UTF-8 text has this byte, so no text of a grammar matches the token.
+    if (tokenizer.IsSpecial(id)) tokens[static_cast<size_t>(id)] = "\xff";
+    tokens[static_cast<size_t>(id)] += tokenizer.TokenBytes(id);
   }
   return Make(std::move(tokens));
 }
@@ -207,7 +208,7 @@ absl::StatusOr<CompiledGrammar> GrammarEngine::Compile(const GrammarSpec& spec,
   if (compiled->memory_bytes() > kGrammarMemoryMax) {
     return WithReason(
         Invalid("{} needs {} bytes for its masks; this server's limit is {}; make it simpler",
-                  field, compiled->memory_bytes(), kGrammarMemoryMax),
+                field, compiled->memory_bytes(), kGrammarMemoryMax),
         Reason::kInvalidGrammar, field);
   }
   return compiled;
@@ -219,7 +220,7 @@ absl::StatusOr<std::string> GrammarEngine::Serialize(const CompiledGrammar& gram
   if (std::ssize(bytes) <= kGrammarBytesMax) return bytes;
   return WithReason(
       Invalid("the compiled grammar has {} bytes; this server's limit is {}; make it simpler",
-                bytes.size(), kGrammarBytesMax),
+              bytes.size(), kGrammarBytesMax),
       Reason::kInvalidGrammar);
 }
 

@@ -52,9 +52,10 @@ class GrammarEngine {
   // Whether this build has a grammar engine.
   static bool Built();
 
-  // The vocabulary of a model: `vocab` tokens, of which the tokenizer may have fewer. Special tokens
-  // (those that a client's text leaves out) match no text, so a grammar never allows them, except
-  // end tokens at its end.
+  // The vocabulary of a model: `vocab` tokens, of which the tokenizer may have fewer. Special
+  // tokens (those that a client's text leaves out) match no text. A grammar allows them only where
+  // a structural tag names their id ({"type": "token", "token": 7}, also as begin or end of a tag),
+  // and end tokens also at its end.
   static absl::StatusOr<std::unique_ptr<GrammarEngine>> Make(const Tokenizer& tokenizer,
                                                              int32_t vocab);
   // The same from the bytes of each token; an empty one is special. For tests and benchmarks.

@@ -45,9 +45,7 @@ absl::StatusOr<std::string> GrammarEngine::Serialize(const CompiledGrammar&) con
 absl::StatusOr<CompiledGrammar> GrammarEngine::Load(const std::string&) const { return NoEngine(); }
 int32_t GrammarEngine::vocab() const { return 0; }
 const std::string& GrammarEngine::vocabulary_digest() const { NoGrammar(); }
-GrammarMatcher::GrammarMatcher(const CompiledGrammar&, std::vector<TokenId>) {
-  NoGrammar();
-}
+GrammarMatcher::GrammarMatcher(const CompiledGrammar&, std::vector<TokenId>) { NoGrammar(); }
 GrammarMatcher::~GrammarMatcher() = default;
 GrammarMatcher::GrammarMatcher(GrammarMatcher&&) noexcept = default;
 GrammarMatcher& GrammarMatcher::operator=(GrammarMatcher&&) noexcept = default;

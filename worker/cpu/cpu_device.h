@@ -95,7 +95,7 @@ class CpuDevice final : public Device {
 
   const CpuDeviceParts parts_;
   StageStream stages_;
-  MaskSource* masks_ = nullptr;  // Of the current step.
+  MaskSource* masks_ = nullptr;    // Of the current step.
   std::vector<SlotState> states_;  // [slots + 1]
   StepId next_samples_;            // In the first stage: the step whose samples come next.
   // Of the current step; members so that their memory is reused.

@@ -76,8 +76,8 @@ struct StepBatch {
   // another in this order. So do their outputs: the scored prompt tokens of a chunk, then its
   // samples.
   std::vector<const ChunkWork*> chunks;
-  int32_t rows = 0;     // Number of rows of all chunks.
-  int32_t outputs = 0;  // Number of outputs, that is of rows with logits, of all chunks.
+  int32_t rows = 0;             // Number of rows of all chunks.
+  int32_t outputs = 0;          // Number of outputs, that is of rows with logits, of all chunks.
   MaskSource* masks = nullptr;  // Set in the last stage if a chunk is guided.
 };
 

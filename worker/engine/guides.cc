@@ -15,7 +15,7 @@ struct Guides::Held {
 
 struct Guides::Guide {
   // Of the thread of the slot's lane:
-  uint32_t admission = 0;  // 0: no sequence.
+  uint32_t admission = 0;                 // 0: no sequence.
   std::optional<GrammarMatcher> matcher;  // None: the grammar cannot be followed (any more).
   int32_t next = 0;                       // Position of the next token.
   // Guarded by mutex_; the mask is written before filled_for and not changed until Learn.
@@ -116,15 +116,14 @@ absl::Status Guides::Admit(SlotId id, const Slot& slot, int32_t start,
       guide.over = false;
     });
   }
-  const auto skipped = std::min<size_t>(
-      ids.size(), static_cast<size_t>(std::max(slot.prompt_tokens - start, 0)));
-  Post(LaneOf(number),
-       [this, &guide, admission = slot.admission, fill = !slot.more,
-        position = std::max(start - slot.prompt_tokens, 0),
-        generated = std::vector<TokenId>(ids.begin() + static_cast<ptrdiff_t>(skipped),
-                                         ids.end())] {
-         Follow(guide, admission, position, generated, fill);
-       });
+  const auto skipped =
+      std::min<size_t>(ids.size(), static_cast<size_t>(std::max(slot.prompt_tokens - start, 0)));
+  Post(LaneOf(number), [this, &guide, admission = slot.admission, fill = !slot.more,
+                        position = std::max(start - slot.prompt_tokens, 0),
+                        generated = std::vector<TokenId>(
+                            ids.begin() + static_cast<ptrdiff_t>(skipped), ids.end())] {
+    Follow(guide, admission, position, generated, fill);
+  });
   return absl::OkStatus();
 }
 
@@ -167,7 +166,8 @@ void Guides::Follow(Guide& guide, uint32_t admission, int32_t position,
     }
     ++guide.next;
     if (guide.matcher && !guide.matcher->Accept(id)) {
-      LogError("token {} at position {} is against the grammar of its sequence", id, guide.next - 1);
+      LogError("token {} at position {} is against the grammar of its sequence", id,
+               guide.next - 1);
       guide.matcher.reset();
     }
   }

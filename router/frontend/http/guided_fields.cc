@@ -16,9 +16,8 @@ absl::Status OutOfRange(absl::Status status, const std::string& field) {
 
 void Set(FieldReader* body, PublicRequest* request, std::string field, GrammarSpec spec) {
   if (request->guided) {
-    return body->Fail(OutOfRange(Invalid("{} and {} are both set; {}", request->guided->field,
-                                         field, kOneOfThem),
-                                 field));
+    return body->Fail(OutOfRange(
+        Invalid("{} and {} are both set; {}", request->guided->field, field, kOneOfThem), field));
   }
   request->guided = {std::move(spec), std::move(field)};
 }
