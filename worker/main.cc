@@ -56,8 +56,7 @@ namespace {
 // connections.
 constexpr HostNeeds kNeeds{
     .descriptors = 48, .address_space_bytes = int64_t{2} << 30, .threads = 24};
-// How long the steps in flight may take after SIGTERM.
-constexpr std::chrono::seconds kLastStep{5};
+constexpr std::chrono::seconds kLastStep{5};  // For the steps in flight after SIGTERM.
 
 int ExitCodeOf(const absl::Status& status) {
   switch (status.code()) {
@@ -75,8 +74,7 @@ int ExitCodeOf(const absl::Status& status) {
   }
 }
 
-// How often /metrics shows what the rank does.
-constexpr int kWorkMetricsMs = 250;
+constexpr int kWorkMetricsMs = 250;  // How often /metrics shows what the rank does.
 
 // The host at which other processes reach a port that listens on `host`.
 std::string ReachableHost(const std::string& host) {
@@ -225,16 +223,15 @@ struct CudaCompute : Compute {
     device_kind = fmt::format("cuda-sm{}", device.sm);
     card = device.name;
     memory_bytes = device.capacity_bytes;
-    CudaBackendOptions wanted;
-    wanted.checkpoint = model.checkpoint.get();
-    wanted.clock = &clock;
-    wanted.progress = progress;
-    wanted.dtype = type;
-    wanted.use_graphs = !options.enforce_eager;
-    wanted.diagnose = options.diagnose_numerics;
-    wanted.proposer = proposer.get();
-    wanted.grammars = model.grammars.get();
-    wanted.phase = PrintPhase;
+    CudaBackendOptions wanted{.checkpoint = model.checkpoint.get(),
+                              .clock = &clock,
+                              .progress = progress,
+                              .dtype = type,
+                              .use_graphs = !options.enforce_eager,
+                              .diagnose = options.diagnose_numerics,
+                              .proposer = proposer.get(),
+                              .grammars = model.grammars.get(),
+                              .phase = PrintPhase};
     wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
     device_for_rank = [this, wanted, observer, plans, taken_bytes = device.taken_bytes,
                        draft_plan = planned.draft, draft = model.draft.get(), spec = &model.spec,
@@ -269,7 +266,6 @@ struct CudaCompute : Compute {
     wanted.checkpoint = draft.checkpoint.get();
     wanted.plan = plan;
     wanted.proposer = nullptr;
-    wanted.grammars = nullptr;
     wanted.graphs_grew = nullptr;
     FATHOM_ASSIGN_OR_RETURN(draft_device, MakeCudaDevice(wanted));
     proposer = std::make_unique<DraftModel>(draft_device.get(), plan.limits);

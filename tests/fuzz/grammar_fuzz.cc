@@ -90,15 +90,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 std::vector<std::string> FuzzSeeds() {
   const std::string texts[] = {
       "",
-      R"({"type":"object","properties":{"a":{"type":"string","maxLength":4},"b":{"enum":[1,null]}},)"
+      R"({"type":"object","properties":{"a":{"type":"string","maxLength":4},)"
+      R"("b":{"enum":[1,null]}},)"
       R"("required":["a"],"additionalProperties":{"type":"integer","minimum":-3,"maximum":300}})",
       R"({"anyOf":[{"$ref":"#/$defs/n"},{"type":"array","prefixItems":[{"const":"x"}],"items":)"
-      R"({"type":"number"}}],"$defs":{"n":{"type":"object","properties":{"c":{"$ref":"#/$defs/n"}}}}})",
+      R"({"type":"number"}}],"$defs":{"n":{"type":"object",)"
+      R"("properties":{"c":{"$ref":"#/$defs/n"}}}}})",
       R"((ab|c[^d-f]{2,5})*\d+(?:x|\u4f60)?.)",
       "root ::= \"{\" (item (\",\" item){0,3})? \"}\"\nitem ::= [a-z0-9]+ | root # c\n",
       "yes\nno\n\"quoted\"",
       R"({"type":"structural_tag","format":{"type":"triggered_tags","triggers":["<f"],"tags":[)"
-      R"({"begin":"<f>","content":{"type":"json_schema","json_schema":{"type":"boolean"}},"end":"</f>"}]}})"};
+      R"({"begin":"<f>","content":{"type":"json_schema",)"
+      R"("json_schema":{"type":"boolean"}},"end":"</f>"}]}})"};
   const int kinds[] = {0, 1, 1, 2, 4, 3, 5};  // GrammarKind.
   std::vector<std::string> seeds;
   for (size_t i = 0; i < std::size(texts); ++i) {

@@ -2,6 +2,7 @@
 // epoch; only groups of its vocabulary take the request; the table of held grammars is bounded.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <random>
