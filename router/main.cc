@@ -44,6 +44,8 @@ struct Options {
   std::string model;
   std::string hf_overrides;
   std::string chat_template;  // A file; empty: the template of the model folder.
+  std::string reasoning_parser = "auto";
+  std::string tool_call_parser = "auto";
   std::optional<std::string> served_model_name;
   std::string override_generation_config;
   std::vector<std::string> schedulers = {"127.0.0.1:8003"};
@@ -70,6 +72,12 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
             "workers need the same.");
   flags.Add("--chat-template", &options->chat_template,
             "File of a chat template in the place of the model folder's.");
+  flags.Add("--reasoning-parser", &options->reasoning_parser,
+            "Form of the model's reasoning: auto (its tokenizer has <think>), none, deepseek_r1, "
+            "deepseek_v3, deepseek_v31 or qwen3.");
+  flags.Add("--tool-call-parser", &options->tool_call_parser,
+            "Form of the model's tool calls: auto (as its chat template shows them), none, "
+            "deepseek_v3, deepseek_v31, hermes or llama3_json.");
   flags.Add("--served-model-name", &options->served_model_name,
             "Name that clients see; default: the folder's.");
   flags.Add("--override-generation-config", &options->override_generation_config,
@@ -105,9 +113,10 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
 struct Text {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<const ChatRenderer> chat;
+  AnswerForms forms;
 };
 
-absl::StatusOr<Text> LoadText(const ModelFolder& folder, const std::string& chat_template) {
+absl::StatusOr<Text> LoadText(const ModelFolder& folder, const Options& options) {
   Text text;
   if (!folder.has_tokenizer) return text;
   FATHOM_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::Load(folder.path));
@@ -126,8 +135,13 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder, const std::string& chat
       !status.ok()) {
     return Annotate(status, folder.path + "/generation_config.json: stop_strings");
   }
-  FATHOM_ASSIGN_OR_RETURN(text.chat,
-                          ChatRenderer::Load(folder.path, chat_template, text.tokenizer.get()));
+  FATHOM_ASSIGN_OR_RETURN(
+      text.chat, ChatRenderer::Load(folder.path, options.chat_template, text.tokenizer.get()));
+  FATHOM_ASSIGN_OR_RETURN(
+      text.forms,
+      ResolveForms(options.reasoning_parser, options.tool_call_parser,
+                   text.chat == nullptr ? std::nullopt : text.chat->CallForm(), *text.tokenizer));
+  LogInfo("reasoning: {}; tool calls: {}", text.forms.reasoning, text.forms.tool_calls);
   return text;
 }
 
@@ -138,6 +152,7 @@ ApiParts PartsOf(const Options& options, const ModelFolder& folder, const Text& 
   parts.served_name = options.served_model_name.value_or(folder.name);
   parts.tokenizer = text.tokenizer.get();
   parts.chat = text.chat.get();
+  parts.forms = text.forms;
   parts.behind_proxy = options.behind_proxy;
   parts.log_prompts = options.log_requests == "prompts";
   return parts;
@@ -288,8 +303,7 @@ int Main(int argc, char** argv) {
   });
   if (!folder.ok()) return EndServer(kExitBadModel, folder.status());
   for (const std::string& note : folder->notes) LogInfo("generation_config.json: {}", note);
-  const auto text =
-      TimedPhase(clock, "tokenizer", [&] { return LoadText(*folder, options.chat_template); });
+  const auto text = TimedPhase(clock, "tokenizer", [&] { return LoadText(*folder, options); });
   if (!text.ok()) return EndServer(kExitBadModel, text.status());
   return Serve(options, traces_url, *folder, *text);
 }

@@ -206,8 +206,13 @@ ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
                    options.router_flags);
   if (options.edge) spec.argv.emplace_back("--behind-proxy");
   AddOverrides(options, &spec);
-  if (!options.chat_template.empty())
-    spec.argv.insert(spec.argv.end(), {"--chat-template", options.chat_template});
+  const std::pair<const char*, const std::string&> texts[] = {
+      {"--chat-template", options.chat_template},
+      {"--reasoning-parser", options.reasoning_parser},
+      {"--tool-call-parser", options.tool_call_parser}};
+  for (const auto& [flag, value] : texts) {
+    if (!value.empty()) spec.argv.insert(spec.argv.end(), {flag, value});
+  }
   spec.ports = {{"grpc_port", {"--grpc-port", options.edge ? 0 : options.grpc_port}},
                 {"http_port", {"--http-port", options.http_port}}};
   spec.stop_stage = kStopRouter;

@@ -23,7 +23,9 @@ inline constexpr char kInsideHost[] = "127.0.0.1";
 struct ServeOptions {
   std::string model;
   std::string hf_overrides;   // Passed to router and workers.
-  std::string chat_template;  // Passed to the router.
+  std::string chat_template;  // Passed to the router, as the next two.
+  std::string reasoning_parser;
+  std::string tool_call_parser;
   std::string device = "auto";
   int32_t tp = 1;
   int32_t pp = 1;

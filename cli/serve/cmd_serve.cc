@@ -45,6 +45,10 @@ void AddModel(Flags& flags, ServeOptions* options) {
   flags.Group("Model");
   flags.Add("--chat-template", &options->chat_template,
             "File of a chat template in the place of the model folder's");
+  flags.Add("--reasoning-parser", &options->reasoning_parser,
+            "Form of the model's reasoning; default: auto (fathom-router --help)");
+  flags.Add("--tool-call-parser", &options->tool_call_parser,
+            "Form of the model's tool calls; default: auto (fathom-router --help)");
   flags.Add("--data-parallel-size,-dp", &options->dp, 1, 64, "Copies of the model");
 }
 

@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 
+#include "cluster/protocol.h"
 #include "common/reason.h"
 
 namespace fathom::scheduler {
@@ -20,14 +21,27 @@ int64_t PoolTokens(const GroupLimits& limits) {
   return static_cast<int64_t>(limits.blocks - 1) * limits.block_tokens;
 }
 
+// Workers of an older version refuse a plan with a thinking budget.
+bool KeepsBudget(const Record& record, const GroupLimits& limits) {
+  return record.request.thinking.end < 0 || limits.protocol >= kProtocol2;
+}
+
 // Whether a group of these limits can compute the request to its end. The last token needs no room
 // in the pool, because no step computes its KV.
 bool FitsGroup(const Record& record, const GroupLimits& limits) {
-  return Total(record) <= limits.context_tokens && Total(record) - 1 <= PoolTokens(limits);
+  return Total(record) <= limits.context_tokens && Total(record) - 1 <= PoolTokens(limits) &&
+         KeepsBudget(record, limits);
 }
 
 absl::Status CheckFitsGroup(const Record& record, const GroupLimits& limits) {
   if (FitsGroup(record, limits)) return absl::OkStatus();
+  if (!KeepsBudget(record, limits)) {
+    return WithReason(
+        Unimplemented("request {}: these workers are of an older version, which knows no thinking "
+                      "budget; leave it out, or upgrade the workers",
+                      record.key.request_id),
+        Reason::kNotImplemented, "thinking.token_budget");
+  }
   const bool context = Total(record) > limits.context_tokens;
   const int64_t limit = context ? limits.context_tokens : PoolTokens(limits) + 1;
   const auto prompt = static_cast<int64_t>(record.prompt_ids.size());

@@ -107,6 +107,9 @@ TEST(ClusterPlanTest, RouterAndWorkersHaveTheSameOverrides) {
 TEST(ClusterPlanTest, TheRouterAloneHasTheChatTemplate) {
   const ServeOptions options{.model = "m", .chat_template = "t.jinja"};
   EXPECT_TRUE(HasPair(RouterSpec(options, "/bin", 1), "--chat-template", "t.jinja"));
+  const ServeOptions forms{.model = "m", .reasoning_parser = "qwen3", .tool_call_parser = "hermes"};
+  EXPECT_TRUE(HasPair(RouterSpec(forms, "/bin", 1), "--reasoning-parser", "qwen3"));
+  EXPECT_TRUE(HasPair(RouterSpec(forms, "/bin", 1), "--tool-call-parser", "hermes"));
   const auto worker = WorkerSpec(options, "/bin", 1, 0).argv;
   EXPECT_EQ(std::count(worker.begin(), worker.end(), "--chat-template"), 0);
 }

@@ -135,6 +135,8 @@ const std::map<Field, Setter>& Setters() {
         [](double v, Case* c) {
           c->request.idempotency_key = std::string(std::clamp(v, 0.0, 9999.0), 'k');
         }}},
+      {Field::kThinkingBudget,
+       {true, [](double v, Case* c) { c->request.thinking.token_budget = ToInt(v); }}},
       {Field::kCacheSaltBytes,
        {true,
         [](double v, Case* c) {
