@@ -33,6 +33,12 @@ enum class Reason {
   kTemplateVariable,
   kChatTemplateRefused,
   kRecordInvalid,
+  // ---- UNAUTHENTICATED
+  kMissingApiKey,
+  kInvalidApiKey,
+  kExpiredApiKey,
+  // ---- PERMISSION_DENIED
+  kPermissionDenied,
   // ---- NOT_FOUND
   kModelNotFound,
   kSessionNotFound,
