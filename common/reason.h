@@ -33,12 +33,6 @@ enum class Reason {
   kTemplateVariable,
   kChatTemplateRefused,
   kRecordInvalid,
-  // ---- UNAUTHENTICATED
-  kMissingApiKey,
-  kInvalidApiKey,
-  kExpiredApiKey,
-  // ---- PERMISSION_DENIED
-  kPermissionDenied,
   // ---- NOT_FOUND
   kModelNotFound,
   kSessionNotFound,
@@ -74,6 +68,12 @@ enum class Reason {
   kEndsWorkers,
   kFailedBefore,
   kInternal,
+  // ---- UNAUTHENTICATED
+  kMissingApiKey,
+  kInvalidApiKey,
+  kExpiredApiKey,
+  // ---- PERMISSION_DENIED
+  kPermissionDenied,
 };
 
 struct ReasonRow {

@@ -40,8 +40,6 @@ std::string ToString(const absl::Status& status);
     return MakeStatus(Code, fmt::format(text, std::forward<Args>(args)...)); \
   }
 FATHOM_STATUS_MAKER(Invalid, absl::StatusCode::kInvalidArgument)
-FATHOM_STATUS_MAKER(Unauthenticated, absl::StatusCode::kUnauthenticated)
-FATHOM_STATUS_MAKER(PermissionDenied, absl::StatusCode::kPermissionDenied)
 FATHOM_STATUS_MAKER(NotFound, absl::StatusCode::kNotFound)
 FATHOM_STATUS_MAKER(AlreadyExists, absl::StatusCode::kAlreadyExists)
 FATHOM_STATUS_MAKER(Exhausted, absl::StatusCode::kResourceExhausted)

@@ -175,10 +175,10 @@ class Server::Impl {
   // False: all of them have one that is being answered.
   bool MakeRoom() {
     if (connections_.size() < limits_.connections_max) return true;
-    const auto open = [](const Connection* c) {
+    const auto open = [](Connection* c) {
       return c->stream.socket().is_open() && c->exchange == nullptr;
     };
-    const auto idle = [&](const Connection* c) { return open(c) && !c->reading; };
+    const auto idle = [&](Connection* c) { return open(c) && !c->reading; };
     auto victim = std::find_if(connections_.begin(), connections_.end(), idle);
     if (victim == connections_.end()) {
       victim = std::find_if(connections_.begin(), connections_.end(), open);

@@ -57,6 +57,9 @@ absl::Status TlsContext::Read() {
   context->use_certificate_chain(boost::asio::buffer(cert), error);
   if (!error) context->use_private_key(boost::asio::buffer(key), ssl::context::pem, error);
   if (!error && !files_.ca.empty()) {
+    // OpenSSL refuses to resume a session with a client's certificate that belongs to no context.
+    constexpr unsigned char kSessions[] = {'f', 'a', 't', 'h', 'o', 'm'};
+    SSL_CTX_set_session_id_context(native, kSessions, sizeof kSessions);
     context->load_verify_file(files_.ca, error);
     context->set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert);
   }

@@ -29,7 +29,7 @@ using KeyPtr = std::unique_ptr<EVP_PKEY, FreedBy<&EVP_PKEY_free>>;
 using CertificatePtr = std::unique_ptr<X509, FreedBy<&X509_free>>;
 using BioPtr = std::unique_ptr<BIO, FreedBy<&BIO_free>>;
 
-std::string TextOf(BIO* bio) {
+std::string PemOf(BIO* bio) {
   char* data = nullptr;
   const long size = BIO_get_mem_data(bio, &data);
   return {data, static_cast<size_t>(size)};
@@ -87,7 +87,7 @@ absl::StatusOr<KeyAndCertificate> Signed(X509* certificate, EVP_PKEY* key, EVP_P
       PEM_write_bio_X509(certificate_bio.get(), certificate) != 1) {
     return Internal("OpenSSL cannot sign or write the certificate");
   }
-  return KeyAndCertificate{TextOf(key_bio.get()), TextOf(certificate_bio.get())};
+  return KeyAndCertificate{PemOf(key_bio.get()), PemOf(certificate_bio.get())};
 }
 
 }  // namespace

@@ -1,11 +1,7 @@
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstdio>
-#include <cstring>
-#include <fstream>
 
 #include "cli/access/private_file.h"
 #include "cli/commands.h"

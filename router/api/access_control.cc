@@ -10,6 +10,17 @@
 namespace fathom::router {
 namespace {
 
+template <class... Args>
+absl::Status NoIdentity(fmt::format_string<Args...> text, Args&&... args) {
+  return MakeStatus(absl::StatusCode::kUnauthenticated,
+                    fmt::format(text, std::forward<Args>(args)...));
+}
+template <class... Args>
+absl::Status Denied(fmt::format_string<Args...> text, Args&&... args) {
+  return MakeStatus(absl::StatusCode::kPermissionDenied,
+                    fmt::format(text, std::forward<Args>(args)...));
+}
+
 constexpr int64_t kFileBytesMax = 8 << 20;  // About 50,000 keys.
 
 std::string_view Trimmed(std::string_view text) {
@@ -35,7 +46,7 @@ Permission PermissionOf(Access access) {
 }
 
 absl::Status Nobody(std::string_view route) {
-  return WithReason(PermissionDenied("{} is open to nobody on this server", route),
+  return WithReason(Denied("{} is open to nobody on this server", route),
                     Reason::kPermissionDenied);
 }
 
@@ -99,8 +110,8 @@ absl::StatusOr<bool> AccessControl::Reload(int64_t now_unix_s) {
 absl::StatusOr<ApiKeyEntry> AccessControl::EntryOf(const CallerKey& caller,
                                                    int64_t now_unix_s) const {
   if (caller.authorization.empty() && caller.api_key.empty()) {
-    return WithReason(Unauthenticated("this server asks for an API key; send the header "
-                                      "Authorization: Bearer KEY, or x-api-key: KEY"),
+    return WithReason(NoIdentity("this server asks for an API key; send the header "
+                                 "Authorization: Bearer KEY, or x-api-key: KEY"),
                       Reason::kMissingApiKey);
   }
   const auto invalid = [] {
@@ -145,9 +156,9 @@ absl::StatusOr<std::string> AccessControl::Admit(const CallerKey& caller, std::s
   FATHOM_ASSIGN_OR_RETURN(ApiKeyEntry entry, EntryOf(caller, now_unix_s));
   if (access == Access::kNobody) return Nobody(route);
   if (access != Access::kAnyKey && !entry.Has(PermissionOf(access))) {
-    return WithReason(PermissionDenied("{} needs the permission {}, which the API key {} does not "
-                                       "have; ask for a key that has it",
-                                       route, NameOf(PermissionOf(access)), entry.id),
+    return WithReason(Denied("{} needs the permission {}, which the API key {} does not "
+                             "have; ask for a key that has it",
+                             route, NameOf(PermissionOf(access)), entry.id),
                       Reason::kPermissionDenied);
   }
   return std::move(entry.tenant);

@@ -120,7 +120,7 @@ class ValuesTest(unittest.TestCase):
 
     def test_notes_say_what_is_missing(self):
         notes = charts.templates(values={})["NOTES.txt"]
-        for words in ("no keys and no TLS", "ClusterIP", "image.digest is empty", "port-forward service/chat-fathom-router",
+        for words in ("Clients need no key", "ClusterIP", "image.digest is empty", "port-forward service/chat-fathom-router",
                       "helm -n llm test chat"):
             self.assertIn(words, notes)
         bare = charts.templates(values={"networkPolicy": {"enabled": False}, "image": {"digest": DIGEST}})["NOTES.txt"]

@@ -88,6 +88,7 @@ spec:
         - name: tmp
           mountPath: /tmp
         {{- with include "fathom.modelMount" (list . "worker") | trim }}{{ . | nindent 8 }}{{- end }}
+        {{- with include "fathom.secretMount" (list "cluster-tls" .Values.tls.cluster.worker "/etc/fathom-cluster") | trim }}{{ . | nindent 8 }}{{- end }}
         {{- with $w.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
