@@ -68,6 +68,12 @@ enum class Reason {
   kEndsWorkers,
   kFailedBefore,
   kInternal,
+  // ---- UNAUTHENTICATED
+  kMissingApiKey,
+  kInvalidApiKey,
+  kExpiredApiKey,
+  // ---- PERMISSION_DENIED
+  kPermissionDenied,
 };
 
 struct ReasonRow {
