@@ -39,6 +39,7 @@ namespace {
 
 constexpr int kTickMs = 50;
 constexpr int kTicksToReload = 20;
+constexpr size_t kGrammarCacheBytes = size_t{256} << 20;  // Of compiled grammars that are kept.
 constexpr int kStopMaxS = 10;  // The time in which cancelled calls must end.
 // What an idle router was measured to need (docs/OPERATIONS.md, "Limits of the system"), and some
 // more for a few connections.
@@ -130,11 +131,13 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   return flags.Parse(argc, argv);
 }
 
-// What the model folder has for texts. Null: the folder has no tokenizer, or no chat template.
+// What the model folder has for texts. Null: the folder has no tokenizer, no chat template, or the
+// build has no grammar engine.
 struct Text {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<const ChatRenderer> chat;
   AnswerForms forms;
+  std::unique_ptr<const GrammarEngine> grammars;
 };
 
 absl::StatusOr<Text> LoadText(const ModelFolder& folder, const Options& options) {
@@ -163,6 +166,9 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder, const Options& options)
       ResolveForms(options.reasoning_parser, options.tool_call_parser,
                    text.chat == nullptr ? std::nullopt : text.chat->CallForm(), *text.tokenizer));
   LogInfo("reasoning: {}; tool calls: {}", text.forms.reasoning, text.forms.tool_calls);
+  if (GrammarEngine::Built()) {
+    FATHOM_ASSIGN_OR_RETURN(text.grammars, GrammarEngine::Make(*text.tokenizer, folder.vocab));
+  }
   return text;
 }
 
@@ -309,7 +315,9 @@ int Serve(const Options& options, const std::optional<http::Url>& traces_url,
   if (options.log_requests != "off") reports = &lines;
   Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer, reports);
   WorkPool pool(options.tokenizer_threads, 64, &clock);
+  GrammarCache grammars(text.grammars.get(), kGrammarCacheBytes);
   ApiParts parts = PartsOf(options, folder, text);
+  parts.grammars = &grammars;
   parts.sessions = &sessions;
   parts.pool = &pool;
   parts.clock = &clock;

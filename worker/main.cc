@@ -56,8 +56,7 @@ namespace {
 // connections.
 constexpr HostNeeds kNeeds{
     .descriptors = 48, .address_space_bytes = int64_t{2} << 30, .threads = 24};
-// How long the steps in flight may take after SIGTERM.
-constexpr std::chrono::seconds kLastStep{5};
+constexpr std::chrono::seconds kLastStep{5};  // For the steps in flight after SIGTERM.
 
 int ExitCodeOf(const absl::Status& status) {
   switch (status.code()) {
@@ -75,8 +74,7 @@ int ExitCodeOf(const absl::Status& status) {
   }
 }
 
-// How often /metrics shows what the rank does.
-constexpr int kWorkMetricsMs = 250;
+constexpr int kWorkMetricsMs = 250;  // How often /metrics shows what the rank does.
 
 // The host at which other processes reach a port that listens on `host`.
 std::string ReachableHost(const std::string& host) {
@@ -124,6 +122,7 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   facts.tp = options.tp;
   facts.pp = options.pp;
   facts.preferred_rank = options.rank_hint;
+  if (model.grammars) facts.grammar_vocabulary = model.grammars->vocabulary_digest();
   facts.proposer =
       Describe(options.speculative, model.draft ? model.draft->checkpoint->weights_digest() : "");
   return hello;
@@ -178,6 +177,7 @@ struct CpuCompute : Compute {
               .logits_rows = LogitsRows(sizes.limits),
               .threads = ThreadsFor(options, UsableCpus()),
               .proposer = proposer.get(),
+              .grammars = model.grammars.get(),
               .draft = model.draft ? &model.draft->spec : nullptr,
               .draft_checkpoint = model.draft ? model.draft->checkpoint.get() : nullptr},
              &clock, progress) {
@@ -218,15 +218,15 @@ struct CudaCompute : Compute {
     device_kind = fmt::format("cuda-sm{}", device.sm);
     card = device.name;
     memory_bytes = device.capacity_bytes;
-    CudaBackendOptions wanted;
-    wanted.checkpoint = model.checkpoint.get();
-    wanted.clock = &clock;
-    wanted.progress = progress;
-    wanted.dtype = type;
-    wanted.use_graphs = !options.enforce_eager;
-    wanted.diagnose = options.diagnose_numerics;
-    wanted.proposer = proposer.get();
-    wanted.phase = PrintPhase;
+    CudaBackendOptions wanted{.checkpoint = model.checkpoint.get(),
+                              .clock = &clock,
+                              .progress = progress,
+                              .dtype = type,
+                              .use_graphs = !options.enforce_eager,
+                              .diagnose = options.diagnose_numerics,
+                              .proposer = proposer.get(),
+                              .grammars = model.grammars.get(),
+                              .phase = PrintPhase};
     wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
     device_for_rank = [this, wanted, observer, plans, taken_bytes = device.taken_bytes,
                        draft_plan = planned.draft, draft = model.draft.get(), spec = &model.spec,

@@ -15,6 +15,7 @@
 #include "common/types.h"
 #include "scheduler/core/block_pool.h"
 #include "scheduler/core/events.h"
+#include "scheduler/core/grammar_table.h"
 #include "scheduler/core/kv_allocator.h"
 #include "scheduler/core/speculation.h"
 #include "scheduler/core/swap_cost.h"
@@ -75,6 +76,7 @@ struct Group {
   bool draining = false;            // It admits no sequence.
   bool drained = false;             // The driver was told that it has none left.
   Speculation speculation;
+  GrammarTable grammars;  // What the workers of the epoch hold.
 
   bool full() const { return in_flight.size() >= static_cast<size_t>(limits.plans_in_flight); }
   // The most plans of one lane, and so of one sequence, that may be in flight.

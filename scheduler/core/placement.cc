@@ -30,7 +30,25 @@ bool KeepsBudget(const Record& record, const GroupLimits& limits) {
 // in the pool, because no step computes its KV.
 bool FitsGroup(const Record& record, const GroupLimits& limits) {
   return Total(record) <= limits.context_tokens && Total(record) - 1 <= PoolTokens(limits) &&
-         KeepsBudget(record, limits);
+         KeepsBudget(record, limits) &&
+         (!record.grammar || record.grammar->vocabulary == limits.grammar_vocabulary);
+}
+
+absl::Status CheckGrammar(const Record& record, const GroupLimits& limits) {
+  if (!record.grammar || record.grammar->vocabulary == limits.grammar_vocabulary) {
+    return absl::OkStatus();
+  }
+  return WithReason(
+      limits.grammar_vocabulary.empty()
+          ? Unimplemented("request {}: its output follows a grammar, and these workers have no "
+                          "grammar engine; start workers that are built with it "
+                          "(deploy/fetch-xgrammar)",
+                          record.key.request_id)
+          : Unimplemented("request {}: its grammar is for the vocabulary {:.12}, the workers' is "
+                          "{:.12}; start routers and workers of one build with one model folder",
+                          record.key.request_id, record.grammar->vocabulary,
+                          limits.grammar_vocabulary),
+      Reason::kNoGrammarEngine);
 }
 
 absl::Status CheckFitsGroup(const Record& record, const GroupLimits& limits) {
@@ -42,6 +60,7 @@ absl::Status CheckFitsGroup(const Record& record, const GroupLimits& limits) {
                       record.key.request_id),
         Reason::kNotImplemented, "thinking.token_budget");
   }
+  FATHOM_RETURN_IF_ERROR(CheckGrammar(record, limits));
   const bool context = Total(record) > limits.context_tokens;
   const int64_t limit = context ? limits.context_tokens : PoolTokens(limits) + 1;
   const auto prompt = static_cast<int64_t>(record.prompt_ids.size());
