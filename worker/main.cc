@@ -350,7 +350,7 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   while (!WaitForStopSignal(kWorkMetricsMs)) turn();
   health->SetServing(false);
   TellDraining(&draining, &client);
-  WaitForRelease(progress, options.drain_timeout_s, clock, turn);
+  if (client.LeaderDrains()) WaitForRelease(progress, options.drain_timeout_s, clock, turn);
   FinishStep(progress, clock, &stop);
   membership.Close();
   engine.join();
