@@ -343,9 +343,8 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   };
   while (!WaitForStopSignal(kWorkMetricsMs)) turn();
   health->SetServing(false);
-  draining = true;
-  client.Beat();  // The scheduler learns it at once.
-  WaitForRelease(progress, options.drain_timeout_s, clock, turn);
+  TellDraining(&draining, &client);
+  if (client.LeaderDrains()) WaitForRelease(progress, options.drain_timeout_s, clock, turn);
   FinishStep(progress, clock, &stop);
   membership.Close();
   engine.join();

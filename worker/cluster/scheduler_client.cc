@@ -49,6 +49,7 @@ struct SchedulerClient::Shared {
   RegisteredObserver registered;
   const ChannelOptions channel;
   std::atomic<int> hellos{0};  // Number of streams that have received the hello of a scheduler.
+  std::atomic<uint32_t> leader_protocol{kProtocolMax};  // Of the hello of the last leader.
 
   Hello CurrentHello() const;
   Heartbeat CurrentHeartbeat(bool hears_leader) const;
@@ -281,6 +282,7 @@ absl::Status SchedulerClient::Stream::HearHello(const Hello& hello, bool* heard)
   if (!*heard) shared_.registered(++shared_.hellos);
   *heard = true;
   const bool leads = hello.scheduler->leader && HearTerm(hello.scheduler->term);
+  if (leads) shared_.leader_protocol = CommonProtocol(hello);
   std::lock_guard lock(mutex_);
   link_.HeardHello(leads, shared_.clock->Now());
   return absl::OkStatus();
@@ -309,6 +311,8 @@ SchedulerClient::~SchedulerClient() = default;
 void SchedulerClient::Beat() {
   for (const std::unique_ptr<Stream>& stream : streams_) stream->Beat();
 }
+
+bool SchedulerClient::LeaderDrains() const { return shared_->leader_protocol >= kProtocol2; }
 
 void SchedulerClient::SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) {
   const GroupSeat& seat = epoch.seat();

@@ -37,6 +37,9 @@ class SchedulerClient final : public Control {
 
   // Sends a heartbeat at once, so that a change of `draining` is known at once.
   void Beat();
+  // Whether the scheduler that led last moves the sequences of a group away when a worker says that
+  // it leaves. One of version 1 does not know that phase; waiting for it would be in vain.
+  bool LeaderDrains() const;
 
   void SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) override;
   void SendReady(const Epoch& epoch) override;
