@@ -71,12 +71,12 @@ absl::Status Truncate(const std::optional<int32_t>& tokens, const PublicStop& st
   return absl::OkStatus();
 }
 
-// If the prompt opens the model's thinking, the grammar begins after it.
-void GuideAfterThinking(const Tokenizer& tokenizer, const std::vector<TokenId>& prompt,
-                        PublicGuided* guided) {
-  const std::optional<ThinkingTokens> thinking = FindThinkingTokens(tokenizer);
-  if (thinking && PromptOpensThinking(tokenizer, *thinking, prompt)) {
-    guided->spec = AfterThinking(guided->spec, thinking->end);
+// If the answer begins with the model's thinking, the grammar begins after it.
+void GuideAfterThinking(const Tokenizer& tokenizer, const std::optional<ThinkingForm>& thinking,
+                        const std::vector<TokenId>& prompt, PublicGuided* guided) {
+  if (!thinking || !thinking->end.id) return;
+  if (thinking->from_start || PromptOpensThinking(tokenizer, *thinking, prompt)) {
+    guided->spec = AfterThinking(guided->spec, *thinking->end.id);
   }
 }
 
@@ -244,7 +244,10 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
       ResolveThinking(params.thinking, parts_.folder->thinking, parts_.tokenizer, ReasoningForm(),
                       admitted.record.prompt_ids, admitted.record.request.stop.max_tokens));
   if (params.guided && compile) {
-    if (chat) GuideAfterThinking(*parts_.tokenizer, admitted.record.prompt_ids, &*params.guided);
+    if (chat) {
+      GuideAfterThinking(*parts_.tokenizer, ReasoningForm(), admitted.record.prompt_ids,
+                         &*params.guided);
+    }
     FATHOM_ASSIGN_OR_RETURN(admitted.record.grammar,
                             parts_.grammars->Get(params.guided->spec, params.guided->field));
   }
