@@ -12,6 +12,7 @@
 #include "router/api/readiness.h"
 #include "router/api/stop_tokens.h"
 #include "router/api/thinking.h"
+#include "text/detokenizer.h"
 
 namespace fathom::router {
 namespace {
