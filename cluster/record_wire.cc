@@ -182,6 +182,11 @@ void ToWire(const Request& from, pb::Request* to) {
   if (from.output.logprobs) to->set_logprobs(*from.output.logprobs);
   if (from.output.prompt_logprobs) to->set_prompt_logprobs(*from.output.prompt_logprobs);
   to->set_n(from.sequences);
+  if (from.thinking.end < 0) return;  // An older build refuses the field.
+  to->mutable_thinking()->set_begin(from.thinking.begin);
+  to->mutable_thinking()->set_end(from.thinking.end);
+  to->mutable_thinking()->set_budget(from.thinking.budget);
+  to->mutable_thinking()->set_opened(from.thinking.opened);
 }
 
 absl::StatusOr<Request> FromWire(const pb::Request& from) {
@@ -204,7 +209,23 @@ absl::StatusOr<Request> FromWire(const pb::Request& from) {
   if (from.has_logprobs()) to.output.logprobs = from.logprobs();
   if (from.has_prompt_logprobs()) to.output.prompt_logprobs = from.prompt_logprobs();
   to.sequences = from.n();
+  if (!from.has_thinking()) return to;
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from.thinking()));
+  to.thinking = {from.thinking().begin(), from.thinking().end(), from.thinking().budget(),
+                 from.thinking().opened()};
   return to;
+}
+
+void ToWire(const Grammar& from, pb::Grammar* to) {
+  to->set_digest(from.digest);
+  to->set_vocabulary(from.vocabulary);
+  to->set_bytes(from.bytes);
+}
+
+absl::StatusOr<GrammarRef> FromWire(const pb::Grammar& from) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
+  if (from.digest().empty()) return Invalid("Grammar.digest: missing");
+  return GrammarRef({from.digest(), from.vocabulary(), from.bytes()});
 }
 
 void ToWire(const Record& from, pb::Record* to) {
@@ -218,6 +239,7 @@ void ToWire(const Record& from, pb::Record* to) {
   SpansToWire(from.sequences, to);
   ListToWire(from.prompt_logprobs, to->mutable_prompt_logprobs());
   to->set_priority(from.priority);
+  if (from.grammar) ToWire(*from.grammar, to->mutable_grammar());
   // Left out when it is the default: a peer of an older build refuses a record with it.
   if (from.cache == CacheParams{}) return;
   to->mutable_cache()->set_skip(from.cache.skip);
@@ -244,6 +266,9 @@ absl::StatusOr<Record> FromWire(const pb::Record& from) {
   to.priority = from.priority();
   FATHOM_RETURN_IF_ERROR(CheckKnownFields(from.cache()));
   to.cache = {from.cache().skip(), from.cache().salt()};
+  if (from.has_grammar()) {
+    FATHOM_ASSIGN_OR_RETURN(to.grammar, FromWire(from.grammar()));
+  }
   return to;
 }
 

@@ -1,9 +1,11 @@
 #include "router/api/admission.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "cluster/protocol.h"
 #include "common/reason.h"
+#include "common/utf8.h"
 #include "router/api/field_limits.h"
 
 namespace fathom::router {
@@ -97,6 +99,48 @@ absl::Status CheckStop(const PublicStop& stop, const ModelFacts& facts) {
   for (size_t i = 0; i < stop.token_ids.size(); ++i) {
     FATHOM_RETURN_IF_ERROR(CheckField(Field::kStopTokenId, stop.token_ids[i], context,
                                       fmt::format("stop.token_ids[{}]", i)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckThinking(const PublicThinking& thinking, const ModelFacts& facts) {
+  static constexpr const char* kEfforts[] = {"",       "none", "minimal", "low",
+                                             "medium", "high", "xhigh"};
+  if (std::ranges::find(kEfforts, thinking.effort, [](const char* effort) {
+        return std::string_view(effort);
+      }) == std::end(kEfforts)) {
+    return WithReason(Invalid("thinking.effort is '{}'; it must be none, minimal, low, medium, "
+                              "high or xhigh; thinking.token_budget takes any number of tokens",
+                              Shortened(thinking.effort, 32)),
+                      Reason::kOutOfRange, "thinking.effort");
+  }
+  return CheckOptional(Field::kThinkingBudget, thinking.token_budget, facts);
+}
+
+// A grammar decides where the output ends, and then only an end token may come.
+absl::Status CheckGuided(const PublicRequest& request, const ModelFacts& facts) {
+  if (!request.guided) return absl::OkStatus();
+  const auto& [spec, field] = *request.guided;
+  FATHOM_RETURN_IF_ERROR(CheckGrammarSpec(spec, field));
+  const auto refused = [](absl::Status status, const char* of) {
+    return WithReason(std::move(status), Reason::kOutOfRange, of);
+  };
+  if (request.stop.ignore_eos) {
+    return refused(Invalid("stop.ignore_eos is true and {} is set: after the end of a grammar only "
+                           "an end token may come; leave one of them out",
+                           field),
+                   "stop.ignore_eos");
+  }
+  if (request.stop.min_tokens.value_or(0) > 0) {
+    return refused(Invalid("stop.min_tokens is {} and {} is set: a grammar may end earlier; leave "
+                           "one of them out",
+                           *request.stop.min_tokens, field),
+                   "stop.min_tokens");
+  }
+  if (facts.end_token_ids.empty() && request.stop.token_ids.empty()) {
+    return refused(
+        Invalid("{} is set, and model {} has no end token; set stop.token_ids", field, facts.name),
+        "stop.token_ids");
   }
   return absl::OkStatus();
 }
@@ -212,6 +256,15 @@ absl::Status CheckBiases(const SamplingParams& resolved, const PublicSampling& a
                          const ModelFacts& facts) {
   const auto max = static_cast<size_t>(LimitOf(Field::kLogitBiasCount).max);
   if (resolved.logit_bias.size() <= max) return absl::OkStatus();
+  if (!asked.forbidden_ids.empty()) {
+    return WithReason(
+        Invalid("sampling.bad_words and sampling.allowed_token_ids forbid {} tokens; together with "
+                "logit_bias and with what model {} suppresses they are {} biases; the limit is {}; "
+                "forbid fewer",
+                asked.forbidden_ids.size(), facts.name, resolved.logit_bias.size(), max),
+        Reason::kOutOfRange,
+        asked.bad_words.empty() ? "sampling.allowed_token_ids" : "sampling.bad_words");
+  }
   return WithReason(
       Invalid("sampling.logit_bias has {} entries; the limit is {} together with the {} "
               "tokens that model {} suppresses; send {} entries or fewer",
@@ -220,8 +273,8 @@ absl::Status CheckBiases(const SamplingParams& resolved, const PublicSampling& a
       Reason::kOutOfRange, "sampling.logit_bias");
 }
 
-// The request's biases together with the model's suppressed tokens. A request cannot allow a
-// suppressed token again.
+// The request's biases together with the tokens that the model or the request suppresses. A bias
+// does not allow such a token again.
 std::vector<std::pair<TokenId, float>> WithSuppressed(
     const std::vector<std::pair<TokenId, float>>& biases, const std::vector<TokenId>& suppressed) {
   std::vector<std::pair<TokenId, float>> all;
@@ -237,8 +290,10 @@ std::vector<std::pair<TokenId, float>> WithSuppressed(
 }  // namespace
 
 SamplingParams ResolveSampling(const PublicSampling& sampling, const RequestDefaults& defaults) {
-  return {Resolve(sampling, defaults),
-          WithSuppressed(sampling.logit_bias, defaults.suppressed_ids)};
+  std::vector<TokenId> suppressed;
+  std::ranges::set_union(defaults.suppressed_ids, sampling.forbidden_ids,
+                         std::back_inserter(suppressed));
+  return {Resolve(sampling, defaults), WithSuppressed(sampling.logit_bias, suppressed)};
 }
 
 absl::Status CheckTokenIds(const std::vector<TokenId>& ids, const ModelFacts& facts,
@@ -261,6 +316,8 @@ absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts) 
   FATHOM_RETURN_IF_ERROR(CheckNames(request, facts));
   FATHOM_RETURN_IF_ERROR(CheckSampling(request.sampling, facts));
   FATHOM_RETURN_IF_ERROR(CheckStop(request.stop, facts));
+  FATHOM_RETURN_IF_ERROR(CheckThinking(request.thinking, facts));
+  FATHOM_RETURN_IF_ERROR(CheckGuided(request, facts));
   return CheckOutput(request, facts);
 }
 
@@ -288,6 +345,7 @@ absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<
   StopParams& stop = record.request.stop;
   stop.min_tokens =
       request.stop.min_tokens.value_or(std::min(facts.defaults.min_tokens, stop.max_tokens));
+  if (request.guided) stop.min_tokens = 0;
   if (!request.stop.ignore_eos) stop.end_token_ids = facts.end_token_ids;
   stop.stop_token_ids = request.stop.token_ids;
   std::sort(stop.stop_token_ids.begin(), stop.stop_token_ids.end());

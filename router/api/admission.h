@@ -14,6 +14,7 @@
 #include "common/status.h"
 #include "common/trace_context.h"
 #include "router/api/model_folder.h"
+#include "text/guided/grammar_spec.h"
 
 namespace fathom::router {
 
@@ -22,6 +23,10 @@ struct SamplingExtras {
   std::vector<std::pair<TokenId, float>> logit_bias;  // Ascending ids, each once.
   std::optional<uint64_t> seed;
   std::optional<int32_t> n;
+  std::vector<std::string> bad_words = {};      // Texts that must not be generated.
+  std::vector<TokenId> allowed_token_ids = {};  // Only these are generated; empty: all.
+  // The tokens that the two forbid (forbidden_tokens.h); ascending, each once.
+  std::vector<TokenId> forbidden_ids = {};
 };
 struct PublicSampling : SamplingOptions, SamplingExtras {};
 
@@ -32,6 +37,13 @@ struct PublicStop {
   std::vector<TokenId> token_ids;
   bool ignore_eos = false;
   bool include_stop = false;
+};
+
+// How long the model may think (docs/API.md, "Thinking").
+struct PublicThinking {
+  // After so many tokens of reasoning the end of thinking is forced; absent: by `effort`.
+  std::optional<int32_t> token_budget;
+  std::string effort;  // "none", "minimal", "low", "medium", "high", "xhigh"; empty: not given.
 };
 
 struct PublicOutput {
@@ -49,6 +61,12 @@ struct PublicCache {
   std::string salt;
 };
 
+// What the output must follow, and the field that the client set, for errors.
+struct PublicGuided {
+  GrammarSpec spec;
+  std::string field;
+};
+
 struct PublicRequest {
   std::string request_id;
   std::string idempotency_key;
@@ -59,6 +77,8 @@ struct PublicRequest {
   int64_t deadline_ms = 0;          // 0: none.
   std::optional<int32_t> priority;  // Smaller is more urgent.
   PublicCache cache = {};
+  PublicThinking thinking = {};
+  std::optional<PublicGuided> guided = {};
 };
 
 // What decides admission besides the request.
@@ -88,6 +108,12 @@ struct TextOptions {
   bool want_ids = true;
   bool want_text = true;
   bool chat = false;  // The client gets reasoning and text separately.
+  // The forms of the answer (text/tool_call_form.h), by their names, in a chat. Reasoning: "none",
+  // or empty in a blob of version 0.1, which knew one form. Calls: empty: none are looked for.
+  std::string reasoning_form = {};
+  std::string call_form = {};
+  std::vector<std::string> tool_names = {};
+  bool parallel_calls = true;  // false: one call at most.
   bool operator==(const TextOptions&) const = default;
 };
 

@@ -14,6 +14,7 @@
 #include "common/types.h"
 #include "scheduler/core/block_pool.h"
 #include "scheduler/core/events.h"
+#include "scheduler/core/grammar_table.h"
 #include "scheduler/core/kv_allocator.h"
 #include "scheduler/core/running_set.h"
 #include "scheduler/core/speculation.h"
@@ -76,6 +77,7 @@ struct Group {
   bool draining = false;            // It admits no sequence.
   bool drained = false;             // The driver was told that it has none left.
   Speculation speculation;
+  GrammarTable grammars;  // What the workers of the epoch hold.
 
   // No more slots than rows of a step, so that each step has room for a decode row of every slot.
   int32_t slots() const { return std::min(limits.slots, limits.step_tokens); }

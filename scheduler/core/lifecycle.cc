@@ -236,6 +236,7 @@ void SchedulerCore::Impl::Vacate(Sequence& sequence) {
   FATHOM_CHECK(group != nullptr, "sequence {} sits in no group", sequence.number);
   IndexBlocks(*group, sequence);
   group->kv.Release(running->blocks);
+  if (sequence.session->record.grammar) group->grammars.Leave(sequence.session->record.grammar);
   group->free_slots.push_back(running->slot);
   group->released.push_back(running->slot);
   FATHOM_CHECK(group->running.Erase(running->keep), "sequence {} sits in no place of its group",

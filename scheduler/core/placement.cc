@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 
+#include "cluster/protocol.h"
 #include "common/reason.h"
 
 namespace fathom::scheduler {
@@ -20,14 +21,46 @@ int64_t PoolTokens(const GroupLimits& limits) {
   return static_cast<int64_t>(limits.blocks - 1) * limits.block_tokens;
 }
 
+// Workers of an older version refuse a plan with a thinking budget.
+bool KeepsBudget(const Record& record, const GroupLimits& limits) {
+  return record.request.thinking.end < 0 || limits.protocol >= kProtocol2;
+}
+
 // Whether a group of these limits can compute the request to its end. The last token needs no room
 // in the pool, because no step computes its KV.
 bool FitsGroup(const Record& record, const GroupLimits& limits) {
-  return Total(record) <= limits.context_tokens && Total(record) - 1 <= PoolTokens(limits);
+  return Total(record) <= limits.context_tokens && Total(record) - 1 <= PoolTokens(limits) &&
+         KeepsBudget(record, limits) &&
+         (!record.grammar || record.grammar->vocabulary == limits.grammar_vocabulary);
+}
+
+absl::Status CheckGrammar(const Record& record, const GroupLimits& limits) {
+  if (!record.grammar || record.grammar->vocabulary == limits.grammar_vocabulary) {
+    return absl::OkStatus();
+  }
+  return WithReason(
+      limits.grammar_vocabulary.empty()
+          ? Unimplemented("request {}: its output follows a grammar, and these workers have no "
+                          "grammar engine; start workers that are built with it "
+                          "(deploy/fetch-xgrammar)",
+                          record.key.request_id)
+          : Unimplemented("request {}: its grammar is for the vocabulary {:.12}, the workers' is "
+                          "{:.12}; start routers and workers of one build with one model folder",
+                          record.key.request_id, record.grammar->vocabulary,
+                          limits.grammar_vocabulary),
+      Reason::kNoGrammarEngine);
 }
 
 absl::Status CheckFitsGroup(const Record& record, const GroupLimits& limits) {
   if (FitsGroup(record, limits)) return absl::OkStatus();
+  if (!KeepsBudget(record, limits)) {
+    return WithReason(
+        Unimplemented("request {}: these workers are of an older version, which knows no thinking "
+                      "budget; leave it out, or upgrade the workers",
+                      record.key.request_id),
+        Reason::kNotImplemented, "thinking.token_budget");
+  }
+  FATHOM_RETURN_IF_ERROR(CheckGrammar(record, limits));
   const bool context = Total(record) > limits.context_tokens;
   const int64_t limit = context ? limits.context_tokens : PoolTokens(limits) + 1;
   const auto prompt = static_cast<int64_t>(record.prompt_ids.size());

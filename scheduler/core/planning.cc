@@ -107,6 +107,8 @@ void SchedulerCore::Impl::GrantDrafts(const Group& group, Draft& draft) {
 int32_t SchedulerCore::Impl::DraftsFor(Group& group, Sequence& sequence, const Draft& draft) {
   RunningState& running = *sequence.running();
   const int32_t max_tokens = sequence.session->record.request.stop.max_tokens;
+  // Each draft would need a mask of its own.
+  if (sequence.session->record.grammar) return 0;
   int32_t drafts =
       std::min({draft.row_drafts, draft.drafts_left, max_tokens - running.next_position - 1});
   while (drafts > 0 && !group.kv.Holds(running.blocks, running.planned_tokens + 1 + drafts)) {
@@ -188,7 +190,11 @@ void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
                                    .overtakes_max = options_.overtakes_max,
                                    .rows_for_over = draft.over_rows_left > 0,
                                    .now = now_});
-    if (sequence == nullptr || sequence->suspect() || !Seat(group, *sequence, draft)) return;
+    if (sequence == nullptr || sequence->suspect() ||
+        !group.grammars.HasRoom(sequence->session->record.grammar, draft.plan) ||
+        !Seat(group, *sequence, draft)) {
+      return;
+    }
     NoteOvertaken(overtaken);
     AddPrefill(*sequence, true, draft);
   }
@@ -218,6 +224,10 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
       admit.computed_tokens = running.planned_tokens;
       if (FindGroup(running.group)->limits.protocol >= kProtocol2) {
         admit.traceparent = sequence.session->traceparent;
+      }
+      if (record.grammar) {
+        admit.grammar_digest = record.grammar.digest();
+        FindGroup(running.group)->grammars.Use(record.grammar, &draft.plan);
       }
       draft.plan.extends.push_back({running.slot, running.blocks});
     }

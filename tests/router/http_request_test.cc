@@ -135,6 +135,28 @@ TEST(HttpRequest, MessagesAndTheTemplatesOptions) {
   EXPECT_EQ(chat.kwargs_json, R"({"other": "x"})");
 }
 
+TEST(HttpRequest, ToolChoiceAndThinking) {
+  const auto chat_of = [](const std::string& members) {
+    const OpenAiRequest request = GoodChat(members);
+    return std::get<ChatPrompt>(request.prompts.at(0));
+  };
+  using Kind = ToolChoice::Kind;
+  EXPECT_EQ(chat_of("").tool_choice.kind, Kind::kAuto);
+  EXPECT_TRUE(chat_of("").tool_choice.parallel);
+  EXPECT_EQ(chat_of(R"("tool_choice": "auto")").tool_choice.kind, Kind::kAuto);
+  EXPECT_EQ(chat_of(R"("tool_choice": "required")").tool_choice.kind, Kind::kRequired);
+  const ChatPrompt named = chat_of(
+      R"("tool_choice": {"type": "function", "function": {"name": "f"}},
+         "parallel_tool_calls": false)");
+  EXPECT_EQ(named.tool_choice.kind, Kind::kNamed);
+  EXPECT_EQ(named.tool_choice.name, "f");
+  EXPECT_FALSE(named.tool_choice.parallel);
+  const OpenAiRequest thinking =
+      GoodChat(R"("thinking_token_budget": 5, "reasoning_effort": "low")");
+  EXPECT_EQ(thinking.params.thinking.token_budget, 5);
+  EXPECT_EQ(thinking.params.thinking.effort, "low");
+}
+
 TEST(HttpRequest, PromptsInAllTheirForms) {
   EXPECT_EQ(std::get<std::string>(GoodCompletion(R"("prompt": "x")").prompts.at(0)), "x");
   const OpenAiRequest ids = GoodCompletion(R"("prompt": [1, 2.0])");
@@ -174,15 +196,29 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
       {R"("stream_options": {})", "stream_options", "stream is not true", Reason::kOutOfRange},
       {R"("stream": true, "stream_options": {"include_usages": true})",
        "stream_options.include_usages", "did you mean include_usage?", Reason::kUnknownField},
-      {R"("stream": true, "prompt_logprobs": 1)", "prompt_logprobs", "set stream to false",
-       Reason::kOutOfRange},
       {R"("max_tokens": 3, "max_completion_tokens": 4)", "max_tokens", "send one of them",
        Reason::kOutOfRange},
       {R"("best_of": 2)", "best_of", "not supported", Reason::kNotImplemented},
-      {R"("tools": [{"type": "function"}])", "tools", "tool_choice \"none\"",
+      {R"("tools": [{"type": "custom"}])", "tools[0].type", "functions only",
        Reason::kNotImplemented},
-      {R"("tool_choice": "required")", "tool_choice", "not supported", Reason::kNotImplemented},
-      {R"("response_format": {"type": "json_object"})", "response_format", "supports only",
+      {R"("tools": {})", "tools", "a list", Reason::kOutOfRange},
+      {R"("tool_choice": "any")", "tool_choice", "\"required\"", Reason::kOutOfRange},
+      {R"("tool_choice": {"type": "function"})", "tool_choice", "\"name\"", Reason::kOutOfRange},
+      {R"("tool_choice": {"type": "allowed_tools"})", "tool_choice.type", "name a function",
+       Reason::kNotImplemented},
+      {R"("parallel_tool_calls": 1)", "parallel_tool_calls", "", Reason::kOutOfRange},
+      {R"("response_format": {"type": "xml"})", "response_format.type", "json_schema",
+       Reason::kOutOfRange},
+      {R"("response_format": "json_object")", "response_format", "an object", Reason::kOutOfRange},
+      {R"("response_format": {"type": "json_schema"})", "response_format.json_schema", "missing",
+       Reason::kOutOfRange},
+      {R"("response_format": {"type": "json_object", "x": 1})", "response_format.x", "",
+       Reason::kUnknownField},
+      {R"("guided_json": {}, "guided_regex": "a")", "guided_regex", "both set",
+       Reason::kOutOfRange},
+      {R"("structured_outputs": {"whitespace_pattern": "x"})",
+       "structured_outputs.whitespace_pattern", "", Reason::kNotImplemented},
+      {R"("guided_decoding_backend": "outlines")", "guided_decoding_backend", "xgrammar",
        Reason::kNotImplemented},
       {R"("use_beam_search": true)", "use_beam_search", "supports only false",
        Reason::kNotImplemented},
@@ -197,13 +233,58 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
     EXPECT_EQ(ReasonOf(status), ReasonText(c.reason)) << ToString(status);
     EXPECT_THAT(std::string(Message(status)), HasSubstr(c.text));
   }
-  for (const char* field :
-       {"allowed_token_ids", "bad_words", "reasoning_effort", "thinking_token_budget", "functions",
-        "function_call", "audio", "prediction", "web_search_options", "structured_outputs",
-        "guided_json", "kv_transfer_params", "documents", "logprob_token_ids"}) {
+  for (const char* field : {"functions", "function_call", "audio", "prediction",
+                            "web_search_options", "guided_whitespace_pattern", "kv_transfer_params",
+                            "documents", "logprob_token_ids"}) {
     const absl::Status status = Chat(fmt::format("\"{}\": \"x\"", field)).status();
     EXPECT_EQ(FieldOf(status), field);
     EXPECT_EQ(ReasonOf(status), "NOT_IMPLEMENTED") << ToString(status);
+  }
+}
+
+// Each spelling of a grammar gives the same spec, whose field names what the client wrote.
+TEST(HttpRequest, GuidedOutput) {
+  const auto guided = [](const std::string& members) {
+    const auto request = Chat(members);
+    EXPECT_TRUE(request.ok()) << members << ": " << ToString(request.status());
+    return request.ok() ? request->params.guided : std::nullopt;
+  };
+  EXPECT_FALSE(guided(R"("response_format": {"type": "text"})").has_value());
+  EXPECT_FALSE(guided(R"("structured_outputs": {"json_object": false})").has_value());
+  using enum GrammarKind;
+  const GrammarSpec object{.kind = kJsonObject};
+  const GrammarSpec schema{.kind = kJsonSchema, .text = R"({"type":"object","b":1,"a":2})"};
+  GrammarSpec open = schema;
+  open.closed = false;
+  const GrammarSpec choice{.kind = kChoice, .choices = {"a", "b"}};
+  const std::string text = R"({"type": "object", "b": 1, "a": 2})";
+  const struct {
+    std::string members;
+    GrammarSpec spec;
+    const char* field;
+  } cases[] = {
+      {R"("response_format": {"type": "json_object"})", object, "response_format"},
+      {R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": )" +
+           text + "}}",
+       schema, "response_format.json_schema.schema"},
+      {R"("response_format": {"type": "json_schema", "json_schema": {"strict": false, "schema": )" +
+           text + "}}",
+       open, "response_format.json_schema.schema"},
+      {R"("guided_json": )" + text, schema, "guided_json"},
+      {R"("guided_regex": "a+")", {.kind = kRegex, .text = "a+"}, "guided_regex"},
+      {R"("guided_grammar": "root ::= \"a\"")",
+       {.kind = kEbnf, .text = "root ::= \"a\""},
+       "guided_grammar"},
+      {R"("guided_choice": ["a", "b"])", choice, "guided_choice"},
+      {R"("structured_outputs": {"choice": ["a", "b"]})", choice, "structured_outputs.choice"},
+      {R"("structured_outputs": {"json": )" + text + "}", schema, "structured_outputs.json"},
+      {R"("structured_outputs": {"json_object": true})", object, "structured_outputs.json_object"},
+  };
+  for (const auto& c : cases) {
+    const auto read = guided(c.members);
+    ASSERT_TRUE(read.has_value()) << c.members;
+    EXPECT_EQ(read->spec, c.spec) << c.members << " gives " << read->spec.text;
+    EXPECT_EQ(read->field, c.field);
   }
 }
 
@@ -233,7 +314,6 @@ TEST(HttpRequest, RefusalsInsideOfMessagesAndPrompts) {
       {Complete(R"("prompt": ["a", "b", "c"], "n": 100)").status(), "prompt"},
       {Complete(R"("prompt": "a", "suffix": "b")").status(), "suffix"},
       {Complete(R"("prompt": "a", "messages": [])").status(), "messages"},
-      {Complete(R"("prompt": "a", "echo": true, "logprobs": 1, "stream": true)").status(), "echo"},
   };
   for (const auto& c : cases) EXPECT_EQ(FieldOf(c.status), c.field) << ToString(c.status);
   for (const char* body : {"", "{", "[]", "{\"a\": 1, \"a\": 2}", "nul", "{\"prompt\": \"\xff\"}",

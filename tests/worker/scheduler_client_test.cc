@@ -182,6 +182,7 @@ class SchedulerClientTest : public testing::Test {
   std::atomic<bool> draining_{false};
   std::atomic<int> registered_{0};
   SchedulerClient client_{{scheduler_.address()},
+                          {},
                           MakeHello(),
                           &membership_,
                           &progress_,

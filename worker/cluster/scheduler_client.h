@@ -13,6 +13,7 @@
 
 #include "cluster/messages.h"
 #include "common/clock.h"
+#include "common/tls_files.h"
 #include "worker/cluster/control.h"
 #include "worker/cluster/membership.h"
 #include "worker/progress.h"
@@ -25,9 +26,11 @@ using RegisteredObserver = std::function<void(int schedulers)>;
 class SchedulerClient final : public Control {
  public:
   // `addresses`: host:port each. `hello`: the first message of this process, without term_seen. The
-  // pointers outlive the client; heartbeats carry `draining`.
-  SchedulerClient(std::vector<std::string> addresses, Hello hello, Membership* membership,
-                  const Progress* progress, const std::atomic<bool>* draining, const Clock* clock,
+  // pointers outlive the client; heartbeats carry `draining`. `tls`: --cluster-cert and its
+  // companions.
+  SchedulerClient(std::vector<std::string> addresses, const TlsFiles& tls, Hello hello,
+                  Membership* membership, const Progress* progress,
+                  const std::atomic<bool>* draining, const Clock* clock,
                   RegisteredObserver registered);
   // Ends the streams and waits for the threads.
   ~SchedulerClient() override;

@@ -99,8 +99,10 @@ class CudaDecoder {
     int32_t* bias_ids;
     float* bias_values;
     int32_t *end_ids, *slot_tokens, *slot_faults;
+    kernels::ThinkingSlot* slot_thinking;
     kernels::cuda::SlotSample* slot_samples;
     std::byte* step_inputs;
+    const uint32_t* step_masks;
     kernels::cuda::SampleOut *step_outputs, *gathered_outputs;
     int32_t* diagnosis;
   };

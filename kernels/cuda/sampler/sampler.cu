@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/sampler/sampler_cluster.cuh"
 #include "kernels/cuda/sampler/sampler_rows.cuh"
+#include "kernels/cuda/sampler/sampler_thinking.cuh"
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -98,14 +99,16 @@ FATHOM_DEVICE void PatchFew(const SamplerArgs& a, const BlockRow& row, int posit
   __syncthreads();
 }
 
-// Applies penalties and temperature in place.
-FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id) {
+// Applies the mask, penalties and temperature in place.
+FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, const SampleRow& ask) {
   const SamplerSlot& slot = row.shared->slot;
   const bool penalized = slot.penalized != 0;
   const bool divides = !canon::IsGreedy(slot.params.temperature) && slot.params.temperature != 1.0f;
-  if (!penalized && !divides) return;
-  const uint16_t* seen = a.seen + int64_t{slot_id} * row.vocab;
+  const uint32_t* const mask = MaskOf(a, ask);
+  if (!penalized && !divides && mask == nullptr) return;
+  const uint16_t* seen = a.seen + int64_t{ask.slot} * row.vocab;
   ForOwn(row, [&](int local, float z) {
+    if (mask != nullptr && IsMasked(mask, IdOfLocal(local, row.block))) z = -INFINITY;
     if (penalized) z = Penalized(z, seen[IdOfLocal(local, row.block)], slot);
     if (divides) z = canon::Tempered(z, slot.params.temperature);
     row.z[local] = z;
@@ -208,7 +211,7 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
                             bool finite) {
   const SamplerSlot& slot = row->shared->slot;
   PatchFew(a, *row, ask.position);
-  Adjust(a, *row, ask.slot);
+  Adjust(a, *row, ask);
   uint64_t drawn = 0;
   if (canon::IsGreedy(slot.params.temperature)) {
     ForOwn(*row, [&](int local, float z) {
@@ -250,6 +253,7 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
   const bool draws = ask.target < 0, keeps = ask.target != kTargetDrafted;
   int32_t token = ask.target < row.vocab ? ask.target : -1;
   if (draws) token = drawn >> 32 > Orderable(-INFINITY) ? IdOfPlace(drawn) : -1;
+  if (draws && shared.forced >= 0) token = shared.forced;
   int fault = shared.fault;
   if (drawn == kNotFinite) fault |= kFaultNonFinite;
   if (fault == 0 && token < 0) fault = kFaultTokenRange;
@@ -261,6 +265,7 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
       if (keeps) atomicOr(a.slot_faults + ask.slot, fault);
     }
     if (draws && keeps) a.slot_tokens[ask.slot] = fault == 0 ? token : 0;
+    if (draws && keeps && fault == 0) NoteThinking(a.slot_thinking, ask, token);
   }
   if (fault != 0) return;
   if (lane == 0 && draws && keeps && shared.slot.penalized != 0) {
@@ -308,6 +313,7 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
   }
   if (threadIdx.x == kSampleThreads - 1) {
     shared.tops_count = 0;
+    shared.forced = ForcedToken(a.slot_thinking, ask);
     shared.fault = kRowFaults ? a.faults[ask.fault_row] | a.slot_faults[ask.slot] : 0;
   }
   ptx::ClusterArrive();

@@ -6,6 +6,47 @@
 namespace fathom::router {
 namespace {
 
+std::optional<PublicGuided> GuidedOf(const v1::Guided& from) {
+  using enum GrammarKind;
+  PublicGuided to;
+  to.spec.closed = !from.open();
+  switch (from.guide_case()) {
+    case v1::Guided::kJsonObject:
+      if (!from.json_object()) return std::nullopt;
+      to.spec.kind = kJsonObject;
+      to.field = "guided.json_object";
+      break;
+    case v1::Guided::kJsonSchema:
+      to.spec.kind = kJsonSchema;
+      to.spec.text = from.json_schema();
+      to.field = "guided.json_schema";
+      break;
+    case v1::Guided::kRegex:
+      to.spec.kind = kRegex;
+      to.spec.text = from.regex();
+      to.field = "guided.regex";
+      break;
+    case v1::Guided::kChoice:
+      to.spec.kind = kChoice;
+      to.spec.choices.assign(from.choice().texts().begin(), from.choice().texts().end());
+      to.field = "guided.choice";
+      break;
+    case v1::Guided::kGrammar:
+      to.spec.kind = kEbnf;
+      to.spec.text = from.grammar();
+      to.field = "guided.grammar";
+      break;
+    case v1::Guided::kStructuralTag:
+      to.spec.kind = kStructuralTag;
+      to.spec.text = from.structural_tag();
+      to.field = "guided.structural_tag";
+      break;
+    case v1::Guided::GUIDE_NOT_SET:
+      return std::nullopt;
+  }
+  return to;
+}
+
 template <class From>
 PublicRequest ParamsOf(const From& from) {
   PublicRequest to;
@@ -16,6 +57,7 @@ PublicRequest ParamsOf(const From& from) {
   if (from.has_priority()) to.priority = from.priority();
   if (from.cache().has_enabled()) to.cache.enabled = from.cache().enabled();
   to.cache.salt = from.cache().salt();
+  if (from.has_guided()) to.guided = GuidedOf(from.guided());
 
   const v1::Sampling& sampling = from.sampling();
   to.sampling = {SamplingFieldsOf(sampling), {}};
@@ -23,6 +65,9 @@ PublicRequest ParamsOf(const From& from) {
   std::ranges::sort(to.sampling.logit_bias);
   if (sampling.has_seed()) to.sampling.seed = sampling.seed();
   if (sampling.has_n()) to.sampling.n = sampling.n();
+  to.sampling.bad_words.assign(sampling.bad_words().begin(), sampling.bad_words().end());
+  to.sampling.allowed_token_ids.assign(sampling.allowed_token_ids().begin(),
+                                       sampling.allowed_token_ids().end());
 
   const v1::Stop& stop = from.stop();
   if (stop.has_max_tokens()) to.stop.max_tokens = stop.max_tokens();
@@ -38,7 +83,16 @@ PublicRequest ParamsOf(const From& from) {
   if (output.has_ids()) to.output.ids = output.ids();
   if (output.has_text()) to.output.text = output.text();
   to.output.keep_special = output.keep_special();
+  const v1::Thinking& thinking = from.thinking();
+  if (thinking.has_token_budget()) to.thinking.token_budget = thinking.token_budget();
+  to.thinking.effort = thinking.effort();
   return to;
+}
+
+template <class From>
+std::optional<int32_t> TruncateOf(const From& from) {
+  if (!from.has_truncate_prompt_tokens()) return std::nullopt;
+  return from.truncate_prompt_tokens();
 }
 
 // For the messages of Chat and of Tokenize.
@@ -67,6 +121,25 @@ ChatPrompt ChatOf(From& from) {
   return chat;
 }
 
+// A kind of a newer proto has the meaning that is least: the model's answer as it is.
+ToolChoice ChoiceOf(const v1::ToolChoice& choice) {
+  ToolChoice to{.name = choice.name(), .parallel = !choice.one_call()};
+  switch (choice.kind()) {
+    case v1::ToolChoice::AUTO:
+      to.kind = ToolChoice::Kind::kAuto;
+      break;
+    case v1::ToolChoice::REQUIRED:
+      to.kind = ToolChoice::Kind::kRequired;
+      break;
+    case v1::ToolChoice::NAMED:
+      to.kind = ToolChoice::Kind::kNamed;
+      break;
+    default:
+      to.kind = ToolChoice::Kind::kNone;
+  }
+  return to;
+}
+
 }  // namespace
 
 GenerateRequest FromProto(v1::GenerateRequest&& message) {
@@ -77,11 +150,15 @@ GenerateRequest FromProto(v1::GenerateRequest&& message) {
     const auto& ids = message.token_ids().ids();
     request.prompt = std::vector<TokenId>(ids.begin(), ids.end());
   }
+  request.truncate_prompt_tokens = TruncateOf(message);
   return request;
 }
 
 GenerateRequest FromProto(v1::ChatRequest&& message) {
-  return {ParamsOf(message), ChatOf(message)};
+  PublicRequest params = ParamsOf(message);
+  ChatPrompt chat = ChatOf(message);
+  chat.tool_choice = ChoiceOf(message.tool_choice());
+  return {std::move(params), std::move(chat), TruncateOf(message)};
 }
 
 GenerateRequest FromProto(v1::ValidateRequest&& message) {

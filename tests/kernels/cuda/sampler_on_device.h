@@ -22,9 +22,11 @@ struct OnDevice {
         bias_ids(AtLeastOne(batch.bias_ids)),
         bias_values(AtLeastOne(batch.bias_values)),
         end_ids(AtLeastOne(batch.end_ids)),
+        masks(AtLeastOne(batch.masks)),
         seen(batch.seen),
         slot_tokens(batch.slot_tokens),
         slot_faults(batch.slot_faults),
+        slot_thinking(batch.slot_thinking),
         faults(batch.faults),
         out(static_cast<int64_t>(batch.rows.size())) {
     args.logits.slices[0] = logits.get();
@@ -33,9 +35,11 @@ struct OnDevice {
     args.bias_ids = bias_ids.get();
     args.bias_values = bias_values.get();
     args.end_ids = end_ids.get();
+    args.masks = masks.get();
     args.seen = seen.get();
     args.slot_tokens = slot_tokens.get();
     args.slot_faults = slot_faults.get();
+    args.slot_thinking = slot_thinking.get();
     args.faults = faults.get();
     args.out = out.get();
     args.count = static_cast<int>(batch.rows.size());
@@ -54,13 +58,22 @@ struct OnDevice {
   DeviceBuffer<int32_t> bias_ids;
   DeviceBuffer<float> bias_values;
   DeviceBuffer<int32_t> end_ids;
+  DeviceBuffer<uint32_t> masks;
   DeviceBuffer<uint16_t> seen;
   DeviceBuffer<int32_t> slot_tokens;
   DeviceBuffer<int32_t> slot_faults;
+  DeviceBuffer<kernels::ThinkingSlot> slot_thinking;
   DeviceBuffer<int32_t> faults;
   DeviceBuffer<SampleOut> out;
   kernels::cuda::SamplerArgs args;
 };
+
+inline void ExpectSameThinking(const OnDevice& device, const Batch& batch) {
+  const std::vector<kernels::ThinkingSlot> got = device.slot_thinking.Download();
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_EQ(got[i].state, batch.slot_thinking[i].state) << "thinking of slot " << i;
+  }
+}
 
 inline void ExpectSame(const SampleOut& got, const SampleOut& want, const std::string& what) {
   EXPECT_EQ(got.token, want.token) << what;

@@ -46,14 +46,17 @@ struct Batch {
   std::vector<int32_t> bias_ids;
   std::vector<float> bias_values;
   std::vector<int32_t> end_ids;
-  std::vector<uint16_t> seen;  // [slots][vocab]
+  std::vector<uint32_t> masks;  // [masks][words of the vocabulary]
+  std::vector<uint16_t> seen;   // [slots][vocab]
   std::vector<int32_t> slot_tokens;
   std::vector<int32_t> slot_faults;
+  std::vector<kernels::ThinkingSlot> slot_thinking;
   std::vector<int32_t> faults;
 
   std::span<float> Logits(int row) {
     return std::span<float>(logits).subspan(static_cast<size_t>(row) * vocab, vocab);
   }
+  size_t MaskWords() const { return (static_cast<size_t>(vocab) + 31) / 32; }
   std::span<uint16_t> Seen(int slot) {
     return std::span<uint16_t>(seen).subspan(static_cast<size_t>(slot) * vocab, vocab);
   }
@@ -112,6 +115,28 @@ inline SamplerSlot RandomSlot(Batch* batch, int id, std::mt19937_64& random) {
   return slot;
 }
 
+// Half of the slots have a budget of reasoning, in every state.
+inline kernels::ThinkingSlot RandomThinking(int vocab, std::mt19937_64& random) {
+  kernels::ThinkingSlot slot;
+  if (random() % 2 == 0) return slot;
+  slot.begin = static_cast<int32_t>(random() % vocab);
+  slot.end = static_cast<int32_t>(random() % vocab);
+  slot.budget = Pick(random, {0, 1, 5, 100});
+  slot.state = Pick(random, {kernels::kThinkingWaits, kernels::kThinkingOver, 0, 0, 3, 90});
+  return slot;
+}
+
+// A mask with words of all kinds; now and then one that allows nothing. Returns its index.
+inline int32_t AddMask(Batch* batch, std::mt19937_64& random) {
+  const auto index = static_cast<int32_t>(batch->masks.size() / batch->MaskWords());
+  const bool none = random() % 16 == 0;
+  for (size_t word = 0; word < batch->MaskWords(); ++word) {
+    const auto some = static_cast<uint32_t>(random());
+    batch->masks.push_back(none ? 0 : Pick(random, {0u, 0u, ~0u, some, some & (some >> 7)}));
+  }
+  return index;
+}
+
 // `count` rows with a slot each; most of them sample; the parameters are of all kinds.
 inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
   Batch batch;
@@ -125,6 +150,7 @@ inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
   for (int i = 0; i < count; ++i) {
     FillLogits(batch.Logits(i), random);
     batch.slots.push_back(RandomSlot(&batch, i, random));
+    batch.slot_thinking.push_back(RandomThinking(vocab, random));
     SampleRow row;
     row.logits_row = count - 1 - i;
     row.fault_row = i;
@@ -133,6 +159,7 @@ inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
     row.logprobs = Pick(random, {-1, -1, 0, 1, 5, kLogprobsMax});
     if (random() % 6 == 0) row.target = static_cast<int32_t>(random() % vocab);
     if (count > 1 && random() % 16 == 0) row.logits_row = -1;
+    if (random() % 3 == 0) row.mask = AddMask(&batch, random);
     batch.rows.push_back(row);
   }
   return batch;
@@ -141,6 +168,8 @@ inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
 // SampleCpu equals SampleRef (tests/kernels/sample_test.cc). It is used for vocabularies for which
 // SampleRef, which is quadratic, is too slow.
 inline int32_t WantToken(Batch* batch, const SampleRow& row) {
+  const kernels::ThinkingSlot& thinking = batch->slot_thinking[static_cast<size_t>(row.slot)];
+  if (kernels::ForcesThinkingEnd(thinking, row.position)) return thinking.end;
   const SamplerSlot& slot = batch->slots[static_cast<size_t>(row.slot)];
   std::vector<std::pair<int32_t, float>> bias;
   for (int i = slot.bias_begin; i < slot.bias_begin + slot.bias_count; ++i) {
@@ -165,6 +194,11 @@ inline int32_t WantToken(Batch* batch, const SampleRow& row) {
   args.params = slot.params;
   args.bias = bias;
   args.banned = banned;
+  if (row.mask >= 0) {
+    args.mask =
+        std::span<const uint32_t>(batch->masks)
+            .subspan(static_cast<size_t>(row.mask) * batch->MaskWords(), batch->MaskWords());
+  }
   args.seen = seen;
   args.seed = slot.seed;
   args.sequence = slot.sequence;
@@ -193,6 +227,10 @@ inline SampleOut Want(Batch* batch, const SampleRow& row, const SampleOut& befor
   batch->slot_faults[slot] |= want.fault;
   if (row.target < 0) batch->slot_tokens[slot] = std::max(want.token, 0);
   if (want.fault != 0) return want;
+  if (row.target < 0) {
+    kernels::ThinkingSlot& thinking = batch->slot_thinking[slot];
+    thinking.state = kernels::ThinkingAfter(thinking, want.token, row.position);
+  }
   if (row.target < 0 && batch->slots[slot].penalized != 0) {
     uint16_t& seen = batch->Seen(row.slot)[static_cast<size_t>(want.token)];
     seen = static_cast<uint16_t>(0x8000 | std::min((seen & 0x7FFF) + 1, 0x7FFF));
