@@ -132,6 +132,11 @@ Tokens FromWire(v1::Tokens& from) {
   to.text = std::move(*from.mutable_text());
   to.reasoning = std::move(*from.mutable_reasoning());
   to.logprobs = LogprobsFromWire(from.logprobs());
+  for (v1::ToolCallDelta& call : *from.mutable_tool_calls()) {
+    to.tool_calls.push_back({call.index(), std::move(*call.mutable_id()),
+                             std::move(*call.mutable_name()), std::move(*call.mutable_arguments()),
+                             call.end(), call.whole()});
+  }
   return to;
 }
 
@@ -160,6 +165,7 @@ absl::StatusOr<Finish> FromWire(const v1::Finish& from) {
   to.timings = {from.timings().queue_us(), from.timings().prefill_us(), from.timings().decode_us(),
                 from.timings().total_us(), from.timings().suspensions()};
   to.position = from.position();
+  to.calls_tools = from.calls_tools();
   for (const auto& span : from.fingerprints()) {
     to.fingerprints.push_back({span.position(),
                                span.fingerprint(),
@@ -184,6 +190,7 @@ void ToWire(const GenerateRequest& from, v1::GenerateRequest* to) {
 void ToWire(const ChatRequest& from, v1::ChatRequest* to) {
   OptionsToWire(from, to);
   ConversationToWire(from.conversation, to);
+  if (!from.conversation.tool_calls) to->mutable_tool_choice()->set_kind(v1::ToolChoice::NONE);
 }
 
 void ToWire(const Conversation& from, v1::ChatMessages* to) { ConversationToWire(from, to); }

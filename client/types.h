@@ -77,6 +77,8 @@ struct ChatMessage {
 struct Conversation {
   std::vector<ChatMessage> messages;
   std::string tools_json;  // A JSON array as text, so that the order of keys is kept.
+  // False: the answer is not searched for calls; it is the text that the model wrote.
+  bool tool_calls = true;
   std::optional<bool> enable_thinking;
   std::optional<bool> add_generation_prompt;
   bool allow_special_in_content = false;
@@ -102,6 +104,16 @@ struct Started {
   Stop stop;          // Effective values.
 };
 
+// More of a tool call; the first delta of a call has id and name.
+struct ToolCallDelta {
+  int32_t index = 0;
+  std::string id;
+  std::string name;
+  std::string arguments;
+  bool end = false;
+  bool whole = false;  // With `end`: the arguments are one whole JSON object.
+};
+
 struct Tokens {
   int32_t sequence = 0;
   int32_t position = 0;  // Of ids[0], or of the next token if there is only text.
@@ -109,6 +121,7 @@ struct Tokens {
   std::string text;
   std::string reasoning;
   std::vector<TokenLogprob> logprobs;
+  std::vector<ToolCallDelta> tool_calls = {};
 };
 
 enum class FinishKind { kStop, kLength, kDeadline };
@@ -131,6 +144,7 @@ struct Finish {
   Timings timings;
   int32_t position = 0;  // The number of tokens in the sequence.
   std::vector<FingerprintSpan> fingerprints;
+  bool calls_tools = false;  // The answer has a tool call.
 };
 
 using Event = std::variant<Started, PromptLogprobs, Tokens, Finish>;

@@ -182,6 +182,11 @@ void ToWire(const Request& from, pb::Request* to) {
   if (from.output.logprobs) to->set_logprobs(*from.output.logprobs);
   if (from.output.prompt_logprobs) to->set_prompt_logprobs(*from.output.prompt_logprobs);
   to->set_n(from.sequences);
+  if (from.thinking.end < 0) return;  // An older build refuses the field.
+  to->mutable_thinking()->set_begin(from.thinking.begin);
+  to->mutable_thinking()->set_end(from.thinking.end);
+  to->mutable_thinking()->set_budget(from.thinking.budget);
+  to->mutable_thinking()->set_opened(from.thinking.opened);
 }
 
 absl::StatusOr<Request> FromWire(const pb::Request& from) {
@@ -204,6 +209,10 @@ absl::StatusOr<Request> FromWire(const pb::Request& from) {
   if (from.has_logprobs()) to.output.logprobs = from.logprobs();
   if (from.has_prompt_logprobs()) to.output.prompt_logprobs = from.prompt_logprobs();
   to.sequences = from.n();
+  if (!from.has_thinking()) return to;
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from.thinking()));
+  to.thinking = {from.thinking().begin(), from.thinking().end(), from.thinking().budget(),
+                 from.thinking().opened()};
   return to;
 }
 

@@ -40,6 +40,15 @@ struct StopParams {
   bool operator==(const StopParams&) const = default;
 };
 
+// How long a sequence may think (kernels/thinking.h has the rule).
+struct ThinkingParams {
+  TokenId begin = -1;   // <think>
+  TokenId end = -1;     // </think>; -1: there is no budget.
+  int32_t budget = 0;   // Tokens of reasoning before `end` is forced.
+  bool opened = false;  // The prompt ends inside the reasoning.
+  bool operator==(const ThinkingParams&) const = default;
+};
+
 struct OutputParams {
   // The number of alternatives (at most kTopLogprobsMax) beside the token's log-probability; 0:
   // only the token's.
@@ -53,6 +62,7 @@ struct Request {
   StopParams stop;
   OutputParams output;
   int32_t sequences = 1;  // n (kSequencesMax).
+  ThinkingParams thinking = {};
   bool operator==(const Request&) const = default;
 };
 

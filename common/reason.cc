@@ -104,6 +104,14 @@ constexpr ReasonRow kReasons[] = {
      "the request failed under an earlier scheduler"},
     {Reason::kInternal, "INTERNAL", Code::kInternal, kNoOther,
      "a fault of the server; please report the message"},
+    {Reason::kMissingApiKey, "MISSING_API_KEY", Code::kUnauthenticated, kNoOther,
+     "the server asks for a key, and the call has none"},
+    {Reason::kInvalidApiKey, "INVALID_API_KEY", Code::kUnauthenticated, kNoOther,
+     "the key of the call is none of the server's"},
+    {Reason::kExpiredApiKey, "EXPIRED_API_KEY", Code::kUnauthenticated, kNoOther,
+     "the time of the key is over"},
+    {Reason::kPermissionDenied, "PERMISSION_DENIED", Code::kPermissionDenied, kNoOther,
+     "the key does not have the permission for this call"},
 };
 
 }  // namespace

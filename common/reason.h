@@ -70,6 +70,12 @@ enum class Reason {
   kEndsWorkers,
   kFailedBefore,
   kInternal,
+  // ---- UNAUTHENTICATED
+  kMissingApiKey,
+  kInvalidApiKey,
+  kExpiredApiKey,
+  // ---- PERMISSION_DENIED
+  kPermissionDenied,
 };
 
 struct ReasonRow {

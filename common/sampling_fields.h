@@ -27,7 +27,7 @@ struct SamplingField {
   double min = 0;              // The range of a request.
   double max = 0;
   bool min_excluded = false;       // (min, max] instead of [min, max].
-  uint8_t tag = 0;                 // In router/api/canonical_encoding.h; 8 and 9 are taken.
+  uint8_t tag = 0;                 // In router/api/canonical_encoding.h; 8, 9, 11 and 12 are taken.
   std::string_view fallback;       // What holds if a request does not set the field.
   std::string_view unit;           // Empty: a pure number.
   std::string_view way_out;        // What to do instead of sending a value outside of the range.

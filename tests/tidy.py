@@ -63,7 +63,7 @@ BANNED = [
     (r"(?!common/status)", r"absl::(string_view|optional|variant|StrCat|StrFormat)\b",
      "std's types and fmt: Debian's Abseil has types of its own"),
     (r"(?!common/status)", r"status\w*(\(\))?\.message\(\)", "Message(status) of common/status.h"),
-    (r"(?!tests/|common/output)", r"\bfmt::print\(|\bstd::(cout|cerr|clog|printf|puts|perror)\b|\bfprintf\(\s*std(err|out)",
+    (r"(?!tests/|docs/examples/|common/output)", r"\bfmt::print\(|\bstd::(cout|cerr|clog|printf|puts|perror)\b|\bfprintf\(\s*std(err|out)",
      "common/output.h, which drops and counts what cannot be written, or common/log.h"),
     (r"(?!tests/)", r"\b(assert|abort)\((?!\))", "FATHOM_CHECK"),
     (r"", r"std::random_device|\bsrand\(|\brand\(\)", "a seeded generator, or common/process.h's RandomSeed"),

@@ -309,6 +309,10 @@ absl::StatusOr<std::unique_ptr<const ChatTemplate>> ChatTemplate::Load(const std
   return std::unique_ptr<const ChatTemplate>(new ChatTemplate(std::move(impl)));
 }
 
+const std::string& ChatTemplate::ToolCallSample() const {
+  return (impl_->tool_use ? *impl_->tool_use : impl_->main).traits.tool_call;
+}
+
 absl::StatusOr<RenderedText> ChatTemplate::Render(const ChatInput& input) const {
   if (input.continue_final_message) FATHOM_RETURN_IF_ERROR(CheckContinuation(input));
   const auto messages = [&](const ParsedTemplate& chosen) -> absl::StatusOr<Value> {

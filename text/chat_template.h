@@ -80,6 +80,10 @@ class ChatTemplate {
   // the template does not know it.
   absl::StatusOr<RenderedText> Render(const ChatInput& input) const;
 
+  // A conversation in which the assistant calls the tool kProbeTool (text/template_traits.h), as
+  // the template for conversations with tools renders it; empty: it renders no call.
+  const std::string& ToolCallSample() const;
+
   // Like Render, but the messages are the JSON text of an array, which the template gets unchanged.
   // For `fathom render`.
   absl::StatusOr<std::string> RenderJson(const std::string& messages_json,

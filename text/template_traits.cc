@@ -25,7 +25,7 @@ Value Message(const char* role, Value content) {
 Value Parts() { return Value(List{Value(Map{{"type", "text"}, {"text", kText}})}); }
 
 Value ToolCall(Value content, Value arguments) {
-  const Value function(Map{{"name", "probe"}, {"arguments", std::move(arguments)}});
+  const Value function(Map{{"name", std::string(kProbeTool)}, {"arguments", std::move(arguments)}});
   // The id has nine letters and digits, because some templates require that.
   const Value call(Map{{"id", "probe7403"}, {"type", "function"}, {"function", function}});
   return Value(
@@ -69,8 +69,8 @@ bool Has(const std::optional<std::string>& text, std::string_view part) {
 }
 
 // True if the template prints a map, but not in Python's form. The first conversation that the
-// template renders in one of the two ways decides.
-bool WantsMap(const Prober& prober) {
+// template renders in one of the two ways decides; *shown gets its text.
+bool WantsMap(const Prober& prober, std::string* shown) {
   const Value map(Map{{kKey, "v"}});
   const Value text(std::string("{\"") + kKey + "\": \"v\"}");
   const Value tool(
@@ -88,7 +88,9 @@ bool WantsMap(const Prober& prober) {
         };
         const std::optional<std::string> of_map = render(map), of_text = render(text);
         if (!Has(of_map, kKey) && !Has(of_text, kKey)) continue;
-        return Has(of_map, kKey) && !Has(of_map, kPythonMap);
+        const bool map_wanted = Has(of_map, kKey) && !Has(of_map, kPythonMap);
+        *shown = map_wanted ? *of_map : of_text.value_or("");
+        return map_wanted;
       }
     }
   }
@@ -115,7 +117,7 @@ TemplateTraits FindTraits(const jinja::Block& block, std::string_view source,
                           const jinja::Variables& globals) {
   const Prober prober(block, globals);
   TemplateTraits traits;
-  traits.arguments_as_map = WantsMap(prober);
+  traits.arguments_as_map = WantsMap(prober, &traits.tool_call);
   for (const char* role : {"system", "developer", "user", "assistant", "tool"}) {
     bool shown = false, rendered = false;
     for (const bool with_answer : {false, true}) {

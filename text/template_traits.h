@@ -10,6 +10,9 @@
 
 namespace fathom {
 
+// The name of the tool in TemplateTraits::tool_call.
+inline constexpr std::string_view kProbeTool = "probe";
+
 struct TemplateTraits {
   // The arguments of tool calls are a map; false: JSON text.
   bool arguments_as_map = false;
@@ -19,6 +22,9 @@ struct TemplateTraits {
   std::set<std::string, std::less<>> roles_left_out;
   // Whether the template handles the role `developer`.
   bool knows_developer = false;
+  // A conversation in which the assistant calls the tool kProbeTool; empty: the template renders
+  // no call.
+  std::string tool_call;
 };
 
 // `globals` has all variables except `messages`. The template's `source` is searched for

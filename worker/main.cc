@@ -128,11 +128,6 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   return hello;
 }
 
-void TellDraining(std::atomic<bool>* draining, SchedulerClient* client) {
-  *draining = true;
-  client->Beat();
-}
-
 // After the scheduler was told that this worker leaves: waits until it has moved the group's
 // sequences and has ended the epoch. Without a leader there is no epoch. `turn` is called now and
 // then.
@@ -281,23 +276,22 @@ struct CudaCompute : Compute {
 using MakeCompute = std::function<std::unique_ptr<Compute>(Progress*, WorkerMetrics*)>;
 
 struct Ports {
-  Listener grpc;
-  Listener http;
+  Listener grpc, http;
+  std::unique_ptr<LiveTlsFiles> tls;
 };
 
 // Runs until a stop signal (OK), or until an error makes this process useless.
 absl::Status Serve(const Options& options, const Model& model, Ports* ports,
                    const MakeCompute& make_compute, const Clock& clock, StartLog* start) {
   const int port = ports->grpc.port(), metrics_port = ports->http.port();
-  const SelfDial self({{"--port", options.host, port, OwnPort::Speaks::kHttp2},
-                       {"--metrics-port", options.host, metrics_port, OwnPort::Speaks::kHttp1}});
+  const SelfDial self(OwnPorts(options, port, metrics_port));
   Metrics metrics("worker");
   WorkerMetrics observer(&metrics);
   Progress progress;
   progress.start = start;
   StepRecorder recorder;
   FATHOM_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(std::move(ports->grpc),
-                                                                 {.name = "worker"}, &recorder));
+                                                                 ports->tls->files(), &recorder));
   LoopWatch loop("main loop", &clock);
   ProgressWatch watch(&progress, &clock);
   const auto web = http::ServeProcess(std::move(ports->http), "worker", &metrics,
@@ -305,7 +299,6 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
                                        .ready = [&progress] { return Ready(progress); },
                                        .progress = [&watch] { return watch.Moves(); }});
   PrintListening("worker", {{"port", port}, {"metrics_port", metrics_port}});
-
   progress.phase = fathom::Phase::kLoading;
   const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
   // If the rank is known, the model is loaded before there is a seat.
@@ -317,12 +310,12 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
     FATHOM_RETURN_IF_ERROR(loaded.status());
   }
   progress.phase = fathom::Phase::kIdle;
-
   std::atomic<bool> stop{false}, draining{false}, was_registered{false};
   const TimeUs register_from = clock.Now();
   Membership membership;
-  SchedulerClient client(options.schedulers, HelloOf(options, model, *compute, port), &membership,
-                         &progress, &draining, &clock, [&](int schedulers) {
+  SchedulerClient client(options.schedulers, ports->tls->files(),
+                         HelloOf(options, model, *compute, port), &membership, &progress, &draining,
+                         &clock, [&](int schedulers) {
                            if (!was_registered.exchange(true)) {
                              PrintPhase("register", clock.Now() - register_from);
                              start->Mark(StartPhase::kRegistered);
@@ -346,11 +339,12 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
     loop.Turn();
     watch.Look();
     observer.SetWork(progress);
+    ReloadTls(ports->tls.get());
   };
   while (!WaitForStopSignal(kWorkMetricsMs)) turn();
   health->SetServing(false);
   TellDraining(&draining, &client);
-  WaitForRelease(progress, options.drain_timeout_s, clock, turn);
+  if (client.LeaderDrains()) WaitForRelease(progress, options.drain_timeout_s, clock, turn);
   FinishStep(progress, clock, &stop);
   membership.Close();
   engine.join();
@@ -479,6 +473,8 @@ int Main(int argc, char** argv) {
   }
   if (const auto status = CheckHost(options); !status.ok())
     return EndServer(kExitResources, status);
+  auto tls = OpenClusterTls(options.cluster_tls, kWorkerName);
+  if (!tls.ok()) return EndServer(kExitUsage, tls.status());
   const auto device = ChooseDevice(&options);
   if (!device.ok()) return EndServer(kExitUsage, device.status());
   start.Mark(StartPhase::kDevice);
@@ -489,7 +485,7 @@ int Main(int argc, char** argv) {
   if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
   auto http = Listener::Bind(options.host, options.metrics_port, "--metrics-port");
   if (!http.ok()) return EndServer(ExitCodeOfBind(http.status()), http.status());
-  Ports ports{*std::move(grpc), *std::move(http)};
+  Ports ports{*std::move(grpc), *std::move(http), *std::move(tls)};
   return device->sm > 0 ? RunOnGpu(options, *model, *device, &ports, clock, &start)
                         : RunOnCpu(options, *model, &ports, clock, &start);
 }

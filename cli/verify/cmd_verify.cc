@@ -43,6 +43,7 @@ struct VerifyReport {
 absl::StatusOr<Answer> Ask(Client& client, const Golden& golden, const RequestOptions& options) {
   if (golden.conversation) {
     ChatRequest request{options, *golden.conversation};
+    request.conversation.tool_calls = false;  // A golden answer is the model's text.
     return client.Chat(request);
   }
   GenerateRequest request{options, golden.prompt_ids};

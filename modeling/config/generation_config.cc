@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "common/check.h"
 #include "common/request_limits.h"
@@ -176,6 +177,34 @@ void ReadStops(ConfigFields& fields, int32_t vocab, GenerationConfig& config) {
   }
 }
 
+// {"low": 1024, "medium": 8192, "high": null}: any of them; null is no budget.
+void ReadThinkingBudgets(ConfigFields& fields, GenerationConfig& config) {
+  constexpr char kKey[] = "thinking_token_budgets";
+  const JsonValue* value = fields.Take(kKey);
+  if (value == nullptr) return;
+  const JsonValue::Object* object = value->AsObject();
+  const std::pair<std::string_view, std::optional<int32_t>*> efforts[] = {
+      {"low", &config.thinking_budgets.low},
+      {"medium", &config.thinking_budgets.medium},
+      {"high", &config.thinking_budgets.high}};
+  for (const auto& [name, budget] : object == nullptr ? JsonValue::Object{} : *object) {
+    const auto* effort = std::ranges::find(
+        efforts, name, [](const auto& one) -> std::string_view { return one.first; });
+    const int64_t* tokens = budget.AsInt();
+    const bool valid = budget.is_null() || (tokens != nullptr && *tokens >= 0 && *tokens < 1 << 27);
+    if (effort == std::end(efforts) || !valid) {
+      object = nullptr;
+      break;
+    }
+    *effort->second =
+        tokens == nullptr ? std::nullopt : std::optional(static_cast<int32_t>(*tokens));
+  }
+  if (object != nullptr) return;
+  fields.Refuse(kKey, fmt::format("is {}; expected an object with low, medium and high, each a "
+                                  "number of tokens or null (no budget)",
+                                  value->Brief()));
+}
+
 // The id of an entry of bad_words_ids; nullopt if the entry is not a list of one id.
 std::optional<TokenId> OneId(const JsonValue& entry, int32_t vocab) {
   const JsonValue::Array* ids = entry.AsArray();
@@ -260,6 +289,7 @@ absl::StatusOr<GenerationConfig> ParseGenerationConfig(std::string_view json, in
   GenerationConfig config;
   ReadSampling(fields, vocab, config);
   ReadStops(fields, vocab, config);
+  ReadThinkingBudgets(fields, config);
   ReadSuppressed(fields, vocab, config);
   RefuseWhatIsNotBuilt(fields);
   const absl::Status refused = fields.Finish(kHarmlessGenerationKeys, kOverrideGenerationFlag);

@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/sampling_fields.h"
+#include "common/thinking_budgets.h"
 #include "common/types.h"
 #include "modeling/config/model_config.h"
 
@@ -31,6 +32,7 @@ struct GenerationConfig : SamplingOptions {  // temperature: 0 if do_sample is f
   std::optional<int32_t> min_new_tokens;
   std::vector<std::string> stop_strings;
   std::vector<TokenId> suppressed_ids;  // Never drawn; ascending, each once.
+  ThinkingBudgets thinking_budgets;     // thinking_token_budgets, a key of this server alone.
   std::vector<std::string> notes;       // For the log: values that are read as another one.
   bool operator==(const GenerationConfig&) const = default;
 };

@@ -103,6 +103,7 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
       {"sampler", "bias_ids", in_last(slots * kLogitBiasMax * kWordBytes)},
       {"sampler", "bias_values", in_last(slots * kLogitBiasMax * kWordBytes)},
       {"sampler", "end_ids", in_last(slots * kEndsMax * kWordBytes)},
+      {"sampler", "slot_thinking", in_last(slots * kThinkingSlotBytes)},
       {"sampler", "slot_tokens", slots * kWordBytes},
       {"sampler", "slot_faults", slots * kWordBytes},
       {"sampler", "slot_since", staged && model.is_first_stage() ? slots * kWordBytes : 0},

@@ -28,6 +28,7 @@ struct CudaStepShape {
 inline constexpr int64_t kPrefillChunkBytes = 16;
 inline constexpr int64_t kSampleRowBytes = 28;
 inline constexpr int64_t kSamplerSlotBytes = 64;
+inline constexpr int64_t kThinkingSlotBytes = 16;
 inline constexpr int64_t kSampleOutBytes = 12 + 8 * 20;
 inline constexpr int64_t kSlotSampleBytes = 12;
 

@@ -1,9 +1,11 @@
 #include "router/api/admission.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "cluster/protocol.h"
 #include "common/reason.h"
+#include "common/utf8.h"
 #include "router/api/field_limits.h"
 
 namespace fathom::router {
@@ -99,6 +101,20 @@ absl::Status CheckStop(const PublicStop& stop, const ModelFacts& facts) {
                                       fmt::format("stop.token_ids[{}]", i)));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckThinking(const PublicThinking& thinking, const ModelFacts& facts) {
+  static constexpr const char* kEfforts[] = {"",       "none", "minimal", "low",
+                                             "medium", "high", "xhigh"};
+  if (std::ranges::find(kEfforts, thinking.effort, [](const char* effort) {
+        return std::string_view(effort);
+      }) == std::end(kEfforts)) {
+    return WithReason(Invalid("thinking.effort is '{}'; it must be none, minimal, low, medium, "
+                              "high or xhigh; thinking.token_budget takes any number of tokens",
+                              Shortened(thinking.effort, 32)),
+                      Reason::kOutOfRange, "thinking.effort");
+  }
+  return CheckOptional(Field::kThinkingBudget, thinking.token_budget, facts);
 }
 
 // A grammar decides where the output ends, and then only an end token may come.
@@ -240,6 +256,15 @@ absl::Status CheckBiases(const SamplingParams& resolved, const PublicSampling& a
                          const ModelFacts& facts) {
   const auto max = static_cast<size_t>(LimitOf(Field::kLogitBiasCount).max);
   if (resolved.logit_bias.size() <= max) return absl::OkStatus();
+  if (!asked.forbidden_ids.empty()) {
+    return WithReason(
+        Invalid("sampling.bad_words and sampling.allowed_token_ids forbid {} tokens; together with "
+                "logit_bias and with what model {} suppresses they are {} biases; the limit is {}; "
+                "forbid fewer",
+                asked.forbidden_ids.size(), facts.name, resolved.logit_bias.size(), max),
+        Reason::kOutOfRange,
+        asked.bad_words.empty() ? "sampling.allowed_token_ids" : "sampling.bad_words");
+  }
   return WithReason(
       Invalid("sampling.logit_bias has {} entries; the limit is {} together with the {} "
               "tokens that model {} suppresses; send {} entries or fewer",
@@ -248,8 +273,8 @@ absl::Status CheckBiases(const SamplingParams& resolved, const PublicSampling& a
       Reason::kOutOfRange, "sampling.logit_bias");
 }
 
-// The request's biases together with the model's suppressed tokens. A request cannot allow a
-// suppressed token again.
+// The request's biases together with the tokens that the model or the request suppresses. A bias
+// does not allow such a token again.
 std::vector<std::pair<TokenId, float>> WithSuppressed(
     const std::vector<std::pair<TokenId, float>>& biases, const std::vector<TokenId>& suppressed) {
   std::vector<std::pair<TokenId, float>> all;
@@ -265,8 +290,10 @@ std::vector<std::pair<TokenId, float>> WithSuppressed(
 }  // namespace
 
 SamplingParams ResolveSampling(const PublicSampling& sampling, const RequestDefaults& defaults) {
-  return {Resolve(sampling, defaults),
-          WithSuppressed(sampling.logit_bias, defaults.suppressed_ids)};
+  std::vector<TokenId> suppressed;
+  std::ranges::set_union(defaults.suppressed_ids, sampling.forbidden_ids,
+                         std::back_inserter(suppressed));
+  return {Resolve(sampling, defaults), WithSuppressed(sampling.logit_bias, suppressed)};
 }
 
 absl::Status CheckTokenIds(const std::vector<TokenId>& ids, const ModelFacts& facts,
@@ -289,6 +316,7 @@ absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts) 
   FATHOM_RETURN_IF_ERROR(CheckNames(request, facts));
   FATHOM_RETURN_IF_ERROR(CheckSampling(request.sampling, facts));
   FATHOM_RETURN_IF_ERROR(CheckStop(request.stop, facts));
+  FATHOM_RETURN_IF_ERROR(CheckThinking(request.thinking, facts));
   FATHOM_RETURN_IF_ERROR(CheckGuided(request, facts));
   return CheckOutput(request, facts);
 }

@@ -23,6 +23,10 @@ struct SamplingExtras {
   std::vector<std::pair<TokenId, float>> logit_bias;  // Ascending ids, each once.
   std::optional<uint64_t> seed;
   std::optional<int32_t> n;
+  std::vector<std::string> bad_words = {};      // Texts that must not be generated.
+  std::vector<TokenId> allowed_token_ids = {};  // Only these are generated; empty: all.
+  // The tokens that the two forbid (forbidden_tokens.h); ascending, each once.
+  std::vector<TokenId> forbidden_ids = {};
 };
 struct PublicSampling : SamplingOptions, SamplingExtras {};
 
@@ -33,6 +37,13 @@ struct PublicStop {
   std::vector<TokenId> token_ids;
   bool ignore_eos = false;
   bool include_stop = false;
+};
+
+// How long the model may think (docs/API.md, "Thinking").
+struct PublicThinking {
+  // After so many tokens of reasoning the end of thinking is forced; absent: by `effort`.
+  std::optional<int32_t> token_budget;
+  std::string effort;  // "none", "minimal", "low", "medium", "high", "xhigh"; empty: not given.
 };
 
 struct PublicOutput {
@@ -66,6 +77,7 @@ struct PublicRequest {
   int64_t deadline_ms = 0;          // 0: none.
   std::optional<int32_t> priority;  // Smaller is more urgent.
   PublicCache cache = {};
+  PublicThinking thinking = {};
   std::optional<PublicGuided> guided = {};
 };
 
@@ -96,6 +108,12 @@ struct TextOptions {
   bool want_ids = true;
   bool want_text = true;
   bool chat = false;  // The client gets reasoning and text separately.
+  // The forms of the answer (text/tool_call_form.h), by their names, in a chat. Reasoning: "none",
+  // or empty in a blob of version 0.1, which knew one form. Calls: empty: none are looked for.
+  std::string reasoning_form = {};
+  std::string call_form = {};
+  std::vector<std::string> tool_names = {};
+  bool parallel_calls = true;  // false: one call at most.
   bool operator==(const TextOptions&) const = default;
 };
 

@@ -26,7 +26,9 @@ std::string Value(const PublicStop& stop);
 std::string Value(const PublicOutput& output);
 std::string Value(const ChatToolCall& call);
 std::string Value(const ChatMessage& message);
+std::string Value(const ToolChoice& choice);
 std::string Value(const ChatPrompt& chat);
+std::string Value(const PublicThinking& thinking);
 std::string Value(const PublicGuided& guided);
 
 void AppendSized(std::string* to, const std::string& value) {
@@ -83,14 +85,18 @@ std::string Struct(const Field&... fields) {
 std::string Value(const std::pair<TokenId, float>& bias) { return Struct(bias.first, bias.second); }
 
 std::string Value(const PublicSampling& sampling) {
-  const auto& [logit_bias, seed, n] = static_cast<const SamplingExtras&>(sampling);
+  const auto& [logit_bias, seed, n, bad_words, allowed_token_ids, forbidden_ids] =
+      static_cast<const SamplingExtras&>(sampling);
   static_cast<void>(seed);
+  static_cast<void>(forbidden_ids);       // The two before decide it.
   std::map<uint8_t, std::string> fields;  // By tag.
   ForEachSamplingField([&](const SamplingField& row, auto, auto option) {
     Append(&fields[row.tag], row.tag, sampling.*option);
   });
   Append(&fields[8], 8, logit_bias);
   Append(&fields[9], 9, n);
+  Append(&fields[11], 11, bad_words);
+  Append(&fields[12], 12, allowed_token_ids);
   std::string bytes;
   for (const auto& [tag, field] : fields) bytes += field;
   return bytes;
@@ -126,11 +132,22 @@ std::string Value(const ChatMessage& message) {
   return Struct(role, content, content_parts, tool_calls, tool_call_id, name, reasoning);
 }
 
+std::string Value(const ToolChoice& choice) {
+  const auto& [kind, name, parallel] = choice;
+  const std::string names[] = {"", "none", "required", "named"};
+  return Struct(names[static_cast<size_t>(kind)], name, !parallel);
+}
+
+std::string Value(const PublicThinking& thinking) {
+  const auto& [token_budget, effort] = thinking;
+  return Struct(token_budget, effort);
+}
+
 std::string Value(const ChatPrompt& chat) {
-  const auto& [messages, tools_json, enable_thinking, add_generation_prompt, allow_special,
-               kwargs_json, continue_final_message] = chat;
+  const auto& [messages, tools_json, tool_choice, enable_thinking, add_generation_prompt,
+               allow_special, kwargs_json, continue_final_message] = chat;
   return Struct(messages, tools_json, enable_thinking, add_generation_prompt, allow_special,
-                kwargs_json, continue_final_message);
+                kwargs_json, continue_final_message, tool_choice);
 }
 
 }  // namespace
@@ -138,7 +155,7 @@ std::string Value(const ChatPrompt& chat) {
 std::string CanonicalEncoding(const GenerateRequest& request) {
   const auto& [params, prompt, truncate_prompt_tokens] = request;
   const auto& [request_id, idempotency_key, model, sampling, stop, output, deadline_ms, priority,
-               cache, guided] = params;
+               cache, thinking, guided] = params;
   static_cast<void>(request_id);
   static_cast<void>(idempotency_key);
   static_cast<void>(deadline_ms);
@@ -146,7 +163,7 @@ std::string CanonicalEncoding(const GenerateRequest& request) {
   static_cast<void>(cache);
   return Struct(model, sampling, stop, output, std::get_if<std::string>(&prompt),
                 std::get_if<std::vector<TokenId>>(&prompt), std::get_if<ChatPrompt>(&prompt),
-                truncate_prompt_tokens, guided);
+                truncate_prompt_tokens, thinking, guided);
 }
 
 }  // namespace fathom::router

@@ -12,13 +12,15 @@
 //
 // Tags:
 //   request    1 model, 2 sampling, 3 stop, 4 output, 5 prompt text, 6 prompt token ids, 7 chat,
-//              8 truncate_prompt_tokens, 9 guided
-//   sampling   8 logit_bias (a list of structs: 1 id, 2 bias), 9 n; the numbers have the tags in
-//              common/sampling_fields.h
+//              8 truncate_prompt_tokens, 9 thinking, 10 guided
+//   sampling   8 logit_bias (a list of structs: 1 id, 2 bias), 9 n, 11 bad_words,
+//              12 allowed_token_ids; the numbers have the tags in common/sampling_fields.h
 //   stop       1 max_tokens, 2 min_tokens, 3 strings, 4 token_ids, 5 ignore_eos, 6 include_stop
 //   output     1 logprobs, 2 prompt_logprobs, 3 ids, 4 text, 5 keep_special
 //   chat       1 messages, 2 tools, 3 enable_thinking, 4 add_generation_prompt, 5 allow_special,
-//              6 kwargs, 7 continue_final_message
+//              6 kwargs, 7 continue_final_message, 8 tool_choice
+//   tool_choice 1 kind ("none", "required", "named"), 2 name, 3 at most one call
+//   thinking   1 token_budget, 2 effort
 //   message    1 role, 2 content, 3 content_parts, 4 tool_calls, 5 tool_call_id, 6 name,
 //              7 reasoning
 //   tool call  1 id, 2 name, 3 arguments

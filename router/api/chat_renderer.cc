@@ -6,6 +6,7 @@
 #include "common/reason.h"
 #include "common/utf8.h"
 #include "router/api/field_limits.h"
+#include "text/template_traits.h"
 
 namespace fathom::router {
 namespace {
@@ -58,6 +59,10 @@ absl::StatusOr<std::unique_ptr<const ChatRenderer>> ChatRenderer::Load(const std
   if (!chat_template.ok()) return chat_template.status();
   return std::unique_ptr<const ChatRenderer>(
       new ChatRenderer(tokenizer, *std::move(chat_template)));
+}
+
+std::optional<ToolCallForm> ChatRenderer::CallForm() const {
+  return DetectToolCallForm(template_->ToolCallSample(), kProbeTool, *tokenizer_);
 }
 
 absl::Status ChatRenderer::CheckTools(const std::string& tools_json) {

@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "router/api/requests.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "text/tool_call_form.h"
 
 namespace fathom::router {
 
@@ -39,14 +41,17 @@ class ChatRenderer {
                                                                   const std::string& file,
                                                                   const Tokenizer* tokenizer);
 
+  // The form in which the template shows tool calls; nullopt: it is no known one.
+  std::optional<ToolCallForm> CallForm() const;
+  // INVALID_ARGUMENT: it is no JSON array, or it is nested too deeply.
+  static absl::Status CheckTools(const std::string& tools_json);
+
   // INVALID_ARGUMENT (with the field), or the status of check_tokens_min.
   absl::StatusOr<RenderedChat> Render(ChatPrompt chat, const RenderOptions& options) const;
 
  private:
   ChatRenderer(const Tokenizer* tokenizer, std::unique_ptr<const ChatTemplate> chat_template);
   static absl::Status CheckMessages(const std::vector<ChatMessage>& messages);
-  static absl::Status CheckTools(const std::string& tools_json);
-
   const Tokenizer* const tokenizer_;
   const std::unique_ptr<const ChatTemplate> template_;
 };

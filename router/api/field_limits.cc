@@ -60,6 +60,8 @@ constexpr FieldLimit kOtherLimits[] = {
     {kDetokenizeIds, "ids", 0, 1 << 20, false, kFixed, "none", "ids", "split the call"},
     {kTemplateKwargsBytes, "chat_template_kwargs_json", 0, 65'536, false, kFixed, "none", "bytes",
      "send fewer variables"},
+    {kThinkingBudget, "thinking.token_budget", 0, 1 << 27, false, kFixed,
+     "that of thinking.effort, else none", "tokens", "leave it out for none"},
 };
 static_assert(kSamplingFieldCount + std::size(kOtherLimits) == static_cast<size_t>(Field::kCount));
 

@@ -37,6 +37,7 @@ enum class Field : size_t {
   kMessages,
   kDetokenizeIds,
   kTemplateKwargsBytes,
+  kThinkingBudget,
   kCount,  // Not a field.
 };
 

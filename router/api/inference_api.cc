@@ -8,11 +8,13 @@
 #include "common/reason.h"
 #include "common/retry_delay.h"
 #include "router/api/client_address.h"
+#include "router/api/forbidden_tokens.h"
 #include "router/api/guided_thinking.h"
 #include "router/api/identity.h"
 #include "router/api/readiness.h"
 #include "router/api/stop_tokens.h"
-#include "text/reasoning.h"
+#include "router/api/thinking.h"
+#include "text/detokenizer.h"
 
 namespace fathom::router {
 namespace {
@@ -69,12 +71,12 @@ absl::Status Truncate(const std::optional<int32_t>& tokens, const PublicStop& st
   return absl::OkStatus();
 }
 
-// If the prompt opens the model's thinking, the grammar begins after it.
-void GuideAfterThinking(const Tokenizer& tokenizer, const std::vector<TokenId>& prompt,
-                        PublicGuided* guided) {
-  const std::optional<ThinkingTokens> thinking = FindThinkingTokens(tokenizer);
-  if (thinking && PromptOpensThinking(tokenizer, *thinking, prompt)) {
-    guided->spec = AfterThinking(guided->spec, thinking->end);
+// If the answer begins with the model's thinking, the grammar begins after it.
+void GuideAfterThinking(const Tokenizer& tokenizer, const std::optional<ThinkingForm>& thinking,
+                        const std::vector<TokenId>& prompt, PublicGuided* guided) {
+  if (!thinking || !thinking->end.id) return;
+  if (thinking->from_start || PromptOpensThinking(tokenizer, *thinking, prompt)) {
+    guided->spec = AfterThinking(guided->spec, *thinking->end.id);
   }
 }
 
@@ -186,6 +188,13 @@ void InferenceApi::Generate(const CallContext& call, size_t bytes,
       [this, stream](const absl::Status& status) { Refuse(stream, status); });
 }
 
+std::optional<ThinkingForm> InferenceApi::ReasoningForm() const {
+  if (parts_.tokenizer == nullptr || parts_.forms.reasoning == "none") return std::nullopt;
+  if (parts_.forms.reasoning.empty()) return DetectThinkingForm(*parts_.tokenizer);
+  auto form = FindThinkingForm(parts_.forms.reasoning, *parts_.tokenizer);
+  return form.ok() ? std::optional(*std::move(form)) : std::nullopt;
+}
+
 void InferenceApi::AdmitAndBegin(const CallContext& call, TimeUs received_us,
                                  GenerateRequest request,
                                  const std::shared_ptr<SessionStream>& stream) const {
@@ -210,23 +219,43 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
   const Identity identity = IdentityOf(call.tenant, request);
   const int64_t waited_ms = (parts_.clock->Now() - received_us) / 1000;
   FATHOM_RETURN_IF_ERROR(ApplyDeadline(call, waited_ms, &params));
-  const bool chat = std::holds_alternative<ChatPrompt>(request.prompt);
+  auto* chat_prompt = std::get_if<ChatPrompt>(&request.prompt);
+  const bool chat = chat_prompt != nullptr;
+  TextOptions answer{.reasoning_form = parts_.forms.reasoning};
+  if (chat) {
+    FATHOM_RETURN_IF_ERROR(ApplyTools(*chat_prompt, parts_.forms, &answer));
+    if (!chat_prompt->enable_thinking) {
+      chat_prompt->enable_thinking = ThinkingByEffort(params.thinking);
+    }
+  }
   if (parts_.tokenizer != nullptr) {
     if (params.stop.strings.empty()) params.stop.strings = facts.defaults.stop_strings;
     FATHOM_RETURN_IF_ERROR(ResolveStopStrings(*parts_.tokenizer, chat, &params));
   }
+  FATHOM_RETURN_IF_ERROR(ResolveForbidden(parts_.tokenizer, facts, &params.sampling));
   FATHOM_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
                           PromptIds(call, std::move(request.prompt), facts,
                                     request.truncate_prompt_tokens.has_value()));
   FATHOM_RETURN_IF_ERROR(Truncate(request.truncate_prompt_tokens, params.stop, facts, &ids));
   FATHOM_ASSIGN_OR_RETURN(AdmittedRequest admitted,
                           router::Admit(params, std::move(ids), facts, identity));
+  FATHOM_ASSIGN_OR_RETURN(
+      admitted.record.request.thinking,
+      ResolveThinking(params.thinking, parts_.folder->thinking, parts_.tokenizer, ReasoningForm(),
+                      admitted.record.prompt_ids, admitted.record.request.stop.max_tokens));
   if (params.guided && compile) {
-    if (chat) GuideAfterThinking(*parts_.tokenizer, admitted.record.prompt_ids, &*params.guided);
+    if (chat) {
+      GuideAfterThinking(*parts_.tokenizer, ReasoningForm(), admitted.record.prompt_ids,
+                         &*params.guided);
+    }
     FATHOM_ASSIGN_OR_RETURN(admitted.record.grammar,
                             parts_.grammars->Get(params.guided->spec, params.guided->field));
   }
   admitted.text.chat = chat;
+  admitted.text.reasoning_form = std::move(answer.reasoning_form);
+  admitted.text.call_form = std::move(answer.call_form);
+  admitted.text.tool_names = std::move(answer.tool_names);
+  admitted.text.parallel_calls = answer.parallel_calls;
   admitted.trace = Trace(call);
   LogRequest(LogLevel::kDebug, identity.key.request_id, "of tenant {}: {} prompt tokens; trace {}",
              call.tenant, admitted.record.prompt_ids.size(),

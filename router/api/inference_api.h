@@ -23,6 +23,7 @@
 #include "router/api/grammar_cache.h"
 #include "router/api/model_folder.h"
 #include "router/api/requests.h"
+#include "router/api/tool_use.h"
 #include "router/api/work_pool.h"
 #include "router/sessions/session_stream.h"
 #include "text/tokenizer.h"
@@ -42,6 +43,7 @@ struct ApiParts {
   std::string served_name;
   const Tokenizer* tokenizer = nullptr;  // Null: token ids only.
   const ChatRenderer* chat = nullptr;    // Null: no chat template.
+  AnswerForms forms;                     // Of a chat's answers.
   GrammarCache* grammars = nullptr;
   WorkPool* pool = nullptr;
   const Clock* clock = nullptr;
@@ -95,6 +97,11 @@ class InferenceApi {
   void Explain(const CallContext& call, const std::string& request_id,
                Sessions::ExplainFn done) const;
 
+  // See Sessions::Recent.
+  std::vector<RequestReport> Recent(const CallContext& call, size_t most) const {
+    return parts_.sessions->Recent(call.tenant, most);
+  }
+
   // OK: a request would be answered now. Else the errors of Readiness, or DRAINING.
   absl::Status Ready() const;
   // From now on new requests are refused; sessions continue.
@@ -103,6 +110,7 @@ class InferenceApi {
  private:
   void LogPrompt(const Record& record) const;
   absl::StatusOr<ModelFacts> Facts() const;
+  std::optional<ThinkingForm> ReasoningForm() const;
   SpanContext Trace(const CallContext& call) const;
   // `compile`: the grammar of a guided request is compiled. False: its limits are checked only.
   absl::StatusOr<AdmittedRequest> Admit(const CallContext& call, TimeUs received_us,

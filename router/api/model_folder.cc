@@ -69,6 +69,7 @@ absl::StatusOr<ModelFolder> ReadModelFolder(const std::string& path, std::string
   folder.end_token_ids = EndIds(config, generation);
   folder.notes = std::move(generation.notes);
   folder.defaults = DefaultsOf(generation, &folder.notes);
+  folder.thinking = generation.thinking_budgets;
   std::error_code error;
   folder.has_tokenizer = fs::exists(fs::path(path) / "tokenizer.json", error);
   if (!folder.has_tokenizer && !folder.defaults.stop_strings.empty()) {

@@ -11,6 +11,7 @@
 
 #include "common/sampling_fields.h"
 #include "common/status.h"
+#include "common/thinking_budgets.h"
 #include "common/types.h"
 
 namespace fathom::router {
@@ -34,6 +35,7 @@ struct ModelFolder {
   // From generation_config.json, else from config.json; ascending, each once.
   std::vector<TokenId> end_token_ids;
   RequestDefaults defaults;
+  ThinkingBudgets thinking;  // thinking_token_budgets of generation_config.json.
   // For the log: values of generation_config.json that this server replaces by others.
   std::vector<std::string> notes;
   // tokenizer.json exists. Without it the router serves token ids only.

@@ -17,7 +17,7 @@
 
 namespace fathom::router {
 
-// The tenant of every call, because the router has no tenants yet.
+// The tenant of every call to a router without keys (access_control.h).
 inline constexpr char kDefaultTenant[] = "default";
 
 // What the router knows of a call besides its request. The front end fills it in when the call
@@ -34,10 +34,24 @@ struct CallContext {
 
 // ---- Requests ----
 
+// What the model may do with the tools of a request.
+struct ToolChoice {
+  enum class Kind : uint8_t {
+    kAuto,      // Calls, or text, or both.
+    kNone,      // Text alone: the model sees the tools, and its answer is not searched for calls.
+    kRequired,  // At least one call.
+    kNamed,     // A call of the tool `name`.
+  };
+  Kind kind = Kind::kAuto;
+  std::string name;      // Of kNamed.
+  bool parallel = true;  // false: at most one call.
+};
+
 // Messages for the model's chat template (text/chat_template.h).
 struct ChatPrompt {
   std::vector<ChatMessage> messages;  // ChatRenderer sets their `literal`.
   std::string tools_json;             // A JSON array, or empty.
+  ToolChoice tool_choice;
   std::optional<bool> enable_thinking;
   std::optional<bool> add_generation_prompt;
   // True: the text of a special token becomes that token in all messages and in tools. False: only

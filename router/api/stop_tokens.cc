@@ -4,16 +4,16 @@
 #include <string>
 
 #include "common/reason.h"
-#include "text/reasoning.h"
+#include "text/tool_call_form.h"
 
 namespace fathom::router {
 
 absl::Status ResolveStopStrings(const Tokenizer& tokenizer, bool chat, PublicRequest* request) {
   PublicStop& stop = request->stop;
   if (stop.strings.empty()) return absl::OkStatus();
-  const auto thinking = chat ? FindThinkingTokens(tokenizer) : std::nullopt;
+  const auto thinking = chat ? DetectThinkingForm(tokenizer) : std::nullopt;
   const auto in_no_text = [&](const AddedToken& token) {
-    if (thinking && (token.id == thinking->begin || token.id == thinking->end)) return true;
+    if (thinking && (token.id == thinking->begin.id || token.id == thinking->end.id)) return true;
     return token.special && !request->output.keep_special;
   };
   for (size_t i = 0; i < stop.strings.size(); ++i) {

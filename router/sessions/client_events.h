@@ -12,6 +12,7 @@
 #include "cluster/request.h"
 #include "cluster/request_timings.h"
 #include "common/status.h"
+#include "text/text_stream.h"
 
 namespace fathom::router {
 
@@ -32,8 +33,11 @@ struct TokensEvent {
   int32_t position = 0;  // The position of ids[0]; without ids: of the next token.
   std::vector<TokenId> ids;
   std::string text;
-  std::string reasoning;
+  std::string reasoning;  // Comes before `text` and `calls`.
   std::vector<TokenLogprob> logprobs;
+  // Tool calls, in order; `text_before` says where they are in `text`. Ids of calls are a function
+  // of request, sequence and index.
+  std::vector<ToolCallDelta> calls = {};
 };
 
 struct FinishEvent {
@@ -50,7 +54,8 @@ struct FinishEvent {
   bool timings_known = false;
   int64_t whole_us = 0;
   std::vector<FingerprintSpan> fingerprints;
-  bool last = false;  // The stream ends OK with this event; no EndEvent follows.
+  bool calls_tools = false;  // The sequence has a tool call, perhaps before a resume.
+  bool last = false;         // The stream ends OK with this event; no EndEvent follows.
 };
 
 struct KeepAliveEvent {};

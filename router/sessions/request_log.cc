@@ -33,6 +33,16 @@ RequestReport* RequestLog::Find(const SessionKey& key) {
   return it == by_key_.end() ? nullptr : &it->second->report;
 }
 
+std::vector<RequestReport> RequestLog::Newest(const std::string& tenant, size_t most) const {
+  std::vector<RequestReport> newest;
+  size_t looks = 0;
+  for (auto it = entries_.rbegin(); it != entries_.rend() && looks < kNewestLooks; ++it, ++looks) {
+    if (newest.size() >= most) break;
+    if (it->report.key.tenant == tenant) newest.push_back(it->report);
+  }
+  return newest;
+}
+
 void RequestLog::Put(RequestReport report, bool refused) {
   if (const auto it = by_key_.find(report.key); it != by_key_.end()) Drop(it->second);
   report.message = Shortened(report.message, options_.message_bytes_max);

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <list>
+#include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "router/sessions/request_report.h"
@@ -26,6 +28,10 @@ class RequestLog {
   void Add(RequestReport report);
   // Does nothing if there is a report of the key, unless it is one of a refusal too.
   void AddRefused(RequestReport report);
+  // The tenant's newest reports, the newest first: at most `most`, among the last kNewestLooks of
+  // all tenants, so that the call is short.
+  static constexpr size_t kNewestLooks = 1000;
+  std::vector<RequestReport> Newest(const std::string& tenant, size_t most) const;
   // nullptr: none. The pointer is valid until the next change.
   RequestReport* Find(const SessionKey& key);
 

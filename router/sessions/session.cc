@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/process.h"
 #include "common/reason.h"
 #include "router/sessions/session_blob.h"
 
@@ -16,6 +17,25 @@ std::string FirstFingerprint(const Record& record, const std::string& fallback) 
     if (!sequence.fingerprints.empty()) return sequence.fingerprints.front().fingerprint;
   }
   return fallback;
+}
+
+// `form`: TextOptions::reasoning_form.
+std::optional<ThinkingForm> ThinkingOf(const std::string& form, const Tokenizer& tokenizer) {
+  if (form.empty()) return DetectThinkingForm(tokenizer);
+  if (form == "none") return std::nullopt;
+  auto found = FindThinkingForm(form, tokenizer);
+  return found.ok() ? std::optional(*std::move(found)) : std::nullopt;
+}
+
+size_t PendingBytes(const TextDelta& delta) {
+  size_t bytes = delta.text.size() + delta.reasoning.size();
+  for (const ToolCallDelta& call : delta.calls) bytes += sizeof(call) + call.arguments.size();
+  return bytes;
+}
+
+// A repeated stream gives a call the same id again.
+std::string ToolCallId(const SessionKey& key, int32_t sequence, int32_t call) {
+  return "call_" + Sha256Hex(fmt::format("{}/{}/{}", key.request_id, sequence, call)).substr(0, 24);
 }
 
 }  // namespace
@@ -75,7 +95,13 @@ void Session::SetUp() {
   options.stop_strings = text_.stop_strings;
   options.include_stop = text_.include_stop;
   options.min_tokens = record_.request.stop.min_tokens;
-  if (text_.chat) options.thinking = FindThinkingTokens(*tokenizer_);
+  if (text_.chat) options.thinking = ThinkingOf(text_.reasoning_form, *tokenizer_);
+  if (!text_.call_form.empty()) {
+    auto form = FindToolCallForm(text_.call_form, *tokenizer_);
+    if (form.ok()) options.calls = *std::move(form);
+    options.tool_names = text_.tool_names;
+    if (!text_.parallel_calls) options.calls_max = 1;
+  }
   if (options.thinking) {
     options.prompt_opens_thinking =
         PromptOpensThinking(*tokenizer_, *options.thinking, record_.prompt_ids);
@@ -324,6 +350,15 @@ int32_t Session::ClientHas(int32_t index) const {
   return index < static_cast<int32_t>(next_positions_.size()) ? next_positions_[index] : 0;
 }
 
+void Session::NotePending(int32_t index, bool has) {
+  Sequence& sequence = sequences_[index];
+  for (ToolCallDelta& call : sequence.pending.calls) {
+    sequence.calls_tools = true;
+    if (!call.name.empty() && call.id.empty()) call.id = ToolCallId(key_, index, call.index);
+  }
+  if (has || !text_.want_text) sequence.pending = {};
+}
+
 // Renders new ids until the limit of what may wait for the client. The text that a resuming client
 // already has is rendered too, because the text of an id depends on the ids before it, and is
 // dropped.
@@ -334,10 +369,10 @@ void Session::Render(int32_t index, TimeUs now) {
   const size_t bytes_max = std::max<size_t>(1, options_.render_ahead_bytes / sequences_.size());
   while (sequence.rendered < static_cast<int32_t>(ids.size()) &&
          sequence.rendered - sequence.sent < options_.ids_per_event &&
-         sequence.pending.text.size() + sequence.pending.reasoning.size() < bytes_max) {
+         PendingBytes(sequence.pending) < bytes_max) {
     const TokenId id = ids[sequence.rendered++];
     if (sequence.text && !IsSilentEnd(id)) sequence.text->Append({&id, 1}, &sequence.pending);
-    if (sequence.rendered <= has || !text_.want_text) sequence.pending = {};
+    NotePending(index, sequence.rendered <= has);
     if (sequence.rendered <= has) sequence.sent = sequence.rendered;
     if (sequence.text && sequence.text->stop()) {
       // `rendered` is the length of the sequence: this id completed the stop string.
@@ -353,7 +388,7 @@ void Session::Render(int32_t index, TimeUs now) {
       CutAtStop(index, {sequence.text->stop()->index, sequence.rendered}, now);
     }
     sequence.text.reset();
-    if (!text_.want_text || has > sequence.rendered) sequence.pending = {};
+    NotePending(index, has > sequence.rendered);
   }
   if (has > sequence.rendered) sequence.end->sent = true;
 }

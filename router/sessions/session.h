@@ -187,6 +187,7 @@ class Session {
     int32_t rendered = 0;              // Ids that went through `text`.
     int32_t sent = 0;   // Ids that the client was given, with their text; above 0 in a resume.
     TextDelta pending;  // Text of ids up to `rendered` that the client was not given yet.
+    bool calls_tools = false;  // The text of ids up to `rendered` has a tool call.
     std::optional<SequenceEnd> end;
     TimeUs last_token_us = 0;  // 0: no tokens came in this session.
   };
@@ -195,6 +196,8 @@ class Session {
   void SetUp();
   bool IsSilentEnd(TokenId id) const;
   void Render(int32_t index, TimeUs now);
+  // After new text in `pending`, which the client has already if `has`.
+  void NotePending(int32_t index, bool has);
   void CutAtStop(int32_t index, const StopMatch& stop, TimeUs now);
   void AppendPromptLogprobs(PromptLogprobs& logprobs);
   std::string CheckFrame(const Frame& frame) const;

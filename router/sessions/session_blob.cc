@@ -12,6 +12,22 @@ bool Flag(const Json& json, const char* key) {
   return it != json.end() && it->is_boolean() && it->get<bool>();
 }
 
+std::string Text(const Json& json, const char* key) {
+  const auto it = json.find(key);
+  return it != json.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+// Null, or a value that is no list: none. An element that is no text becomes an empty one.
+std::vector<std::string> Texts(const Json& json, const char* key) {
+  std::vector<std::string> texts;
+  const auto it = json.find(key);
+  if (it == json.end() || !it->is_array()) return texts;
+  for (const Json& text : *it) {
+    texts.push_back(text.is_string() ? text.get<std::string>() : std::string());
+  }
+  return texts;
+}
+
 }  // namespace
 
 std::string EncodeBlob(const TextOptions& options) {
@@ -21,7 +37,11 @@ std::string EncodeBlob(const TextOptions& options) {
                      {"keep_special", options.keep_special},
                      {"want_ids", options.want_ids},
                      {"want_text", options.want_text},
-                     {"chat", options.chat}};
+                     {"chat", options.chat},
+                     {"reasoning_form", options.reasoning_form},
+                     {"call_form", options.call_form},
+                     {"tool_names", options.tool_names},
+                     {"one_call", !options.parallel_calls}};
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -49,6 +69,10 @@ absl::StatusOr<TextOptions> DecodeBlob(const std::string& blob) {
   options.want_ids = Flag(json, "want_ids");
   options.want_text = Flag(json, "want_text");
   options.chat = Flag(json, "chat");
+  options.reasoning_form = Text(json, "reasoning_form");
+  options.call_form = Text(json, "call_form");
+  options.tool_names = Texts(json, "tool_names");
+  options.parallel_calls = !Flag(json, "one_call");
   return options;
 }
 

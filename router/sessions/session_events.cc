@@ -92,7 +92,7 @@ std::optional<ClientEvent> Session::TakeTokens(int32_t index, TimeUs now) {
   Render(index, now);
   Sequence& sequence = sequences_[index];
   const SequenceRecord& record = record_.sequences[index];
-  const bool no_text = sequence.pending.text.empty() && sequence.pending.reasoning.empty();
+  const bool no_text = sequence.pending.empty();
   const int32_t from = std::exchange(sequence.sent, sequence.rendered);
   const bool no_ids =
       from == sequence.rendered || (!text_.want_ids && !record_.request.output.logprobs);
@@ -108,6 +108,7 @@ std::optional<ClientEvent> Session::TakeTokens(int32_t index, TimeUs now) {
   }
   event.text = std::exchange(sequence.pending.text, {});
   event.reasoning = std::exchange(sequence.pending.reasoning, {});
+  event.calls = std::exchange(sequence.pending.calls, {});
   return event;
 }
 
@@ -118,6 +119,7 @@ std::optional<ClientEvent> Session::TakeFinish(int32_t index) {
   sequence.end->sent = true;
   FinishEvent event = sequence.end->event;
   event.last = AllSent();
+  event.calls_tools = sequence.calls_tools;
   return event;
 }
 

@@ -106,6 +106,10 @@ class Sessions final : public SchedulerEvents {
   // many requests are kept.
   using ExplainFn = std::function<void(const absl::StatusOr<RequestReport>&)>;
   void Explain(const SessionKey& key, ExplainFn done);
+  // Requests of the tenant: those that run here, the newest first, then those that ended, the last
+  // one first; at most `most` of each. If more of them run, any `most` are given. The scheduler is
+  // not asked, so those that run have no timings.
+  std::vector<RequestReport> Recent(const std::string& tenant, size_t most) const;
   // Answers every Explain that waits; later ones do not wait.
   void EndExplains();
   // A request was refused before it had a session.

@@ -1,4 +1,6 @@
 // The part of Sessions that says where a request's time went.
+#include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "common/reason.h"
@@ -130,6 +132,23 @@ void Sessions::EndExplains() {
     explains_ended_ = true;
   }
   ExpireAsks(clock_->Now(), 0);
+}
+
+std::vector<RequestReport> Sessions::Recent(const std::string& tenant, size_t most) const {
+  const TimeUs now = clock_->Now();
+  std::vector<RequestReport> recent;
+  std::lock_guard lock(mutex_);
+  for (const SessionPtr& session : open_) {
+    if (recent.size() >= most) break;
+    if (session->key().tenant != tenant || session->repeats() || session->over()) continue;
+    recent.push_back(session->Report(now));
+  }
+  std::ranges::sort(recent, std::greater{}, &RequestReport::begun_us);
+  for (RequestReport& ended : log_.Newest(tenant, most)) {
+    ended.ended_ago_us = now - ended.ended_us;
+    recent.push_back(std::move(ended));
+  }
+  return recent;
 }
 
 // ---- Requests that ended

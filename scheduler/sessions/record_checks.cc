@@ -121,20 +121,12 @@ absl::Status CheckSameSession(const Record& held, const Record& submitted) {
   return absl::OkStatus();
 }
 
-std::string FingerprintAt(const SequenceRecord& record, int32_t position) {
-  std::string fingerprint;
+const FingerprintSpan* SpanAt(const SequenceRecord& record, int32_t position) {
+  const FingerprintSpan* at = nullptr;
   for (const FingerprintSpan& span : record.fingerprints) {
-    if (span.position <= position) fingerprint = span.fingerprint;
+    if (span.position <= position) at = &span;
   }
-  return fingerprint;
-}
-
-ComputeKind KindAt(const SequenceRecord& record, int32_t position) {
-  ComputeKind kind;
-  for (const FingerprintSpan& span : record.fingerprints) {
-    if (span.position <= position) kind = span.kind;
-  }
-  return kind;
+  return at;
 }
 
 }  // namespace fathom::scheduler

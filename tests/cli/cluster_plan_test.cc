@@ -107,6 +107,9 @@ TEST(ClusterPlanTest, RouterAndWorkersHaveTheSameOverrides) {
 TEST(ClusterPlanTest, TheRouterAloneHasTheChatTemplate) {
   const ServeOptions options{.model = "m", .chat_template = "t.jinja"};
   EXPECT_TRUE(HasPair(RouterSpec(options, "/bin", 1), "--chat-template", "t.jinja"));
+  const ServeOptions forms{.model = "m", .reasoning_parser = "qwen3", .tool_call_parser = "hermes"};
+  EXPECT_TRUE(HasPair(RouterSpec(forms, "/bin", 1), "--reasoning-parser", "qwen3"));
+  EXPECT_TRUE(HasPair(RouterSpec(forms, "/bin", 1), "--tool-call-parser", "hermes"));
   const auto worker = WorkerSpec(options, "/bin", 1, 0).argv;
   EXPECT_EQ(std::count(worker.begin(), worker.end(), "--chat-template"), 0);
 }
@@ -217,6 +220,37 @@ TEST(ClusterPlanTest, WhatThisBuildCannotDoIsRefused) {
   EXPECT_FALSE(CheckOptions({.tp = 8, .pp = 9}).ok());
   EXPECT_FALSE(CheckOptions({.tp = 2, .worker_port = 65535}).ok());
   EXPECT_TRUE(CheckOptions({.tp = 1, .worker_port = 65535}).ok());
+}
+
+TEST(ClusterPlanTest, APublicAddressNeedsKeysOrAWord) {
+  EXPECT_TRUE(CheckAccess({}).ok());
+  for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "chat.example.com"}) {
+    const absl::Status status = CheckAccess({.host = host});
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << host;
+    EXPECT_NE(ToString(status).find("--allow-unauthenticated"), std::string::npos);
+    EXPECT_TRUE(CheckAccess({.host = host, .api_keys = {"keys"}}).ok());
+    EXPECT_TRUE(CheckAccess({.host = host, .allow_unauthenticated = true}).ok());
+  }
+  for (const char* host : {"127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"}) {
+    EXPECT_TRUE(CheckAccess({.host = host}).ok()) << host;
+  }
+  EXPECT_FALSE(CheckAccess({.tls = {.cert = "c", .key = {}, .ca = {}}}).ok());
+}
+
+TEST(ClusterPlanTest, EachProcessGetsItsKeysAndCertificates) {
+  ServeOptions options{.model = "m"};
+  options.api_keys = {"a", "b"};
+  options.tls = {.cert = "c", .key = "k", .ca = {}};
+  options.cluster_certs = "certs";
+  const auto router = RouterSpec(options, "/bin", 1);
+  EXPECT_EQ(std::count(router.argv.begin(), router.argv.end(), "--api-keys"), 2);
+  EXPECT_TRUE(HasPair(router, "--tls-cert", "c"));
+  EXPECT_TRUE(HasPair(router, "--tls-key", "k"));
+  EXPECT_TRUE(HasPair(router, "--cluster-cert", "certs/router.crt"));
+  EXPECT_TRUE(HasPair(WorkerSpec(options, "/bin", 1, 0), "--cluster-key", "certs/worker.key"));
+  EXPECT_TRUE(HasPair(SchedulerSpec(options, "/bin"), "--cluster-ca", "certs/ca.crt"));
+  const auto plain = RouterSpec({.model = "m"}, "/bin", 1).argv;
+  EXPECT_EQ(std::count(plain.begin(), plain.end(), "--allow-unauthenticated"), 0);
 }
 
 }  // namespace

@@ -55,6 +55,7 @@ class Random {
     for (int32_t id = Int(50); id < 200; id += 1 + Int(100)) {
       value.sampling.logit_bias.emplace_back(id, Float());
     }
+    if (Coin()) value.thinking = {Int(1000), Int(1000), Int(1000), Coin()};
     value.stop = {Int(1000), Int(1000), Ints(), Ints()};
     if (Coin()) value.output.logprobs = Int(20);
     if (Coin()) value.output.prompt_logprobs = Int(20);
@@ -169,6 +170,7 @@ TEST(Wire, DefaultSamplingValuesAreLeftOut) {
   pb::Request message;
   ToWire(request, &message);
   EXPECT_EQ(message.sampling().ByteSizeLong(), 0u) << message.DebugString();
+  EXPECT_FALSE(message.has_thinking());
   request.sampling.typical_p = 0.5f;
   ToWire(request, &message);
   EXPECT_EQ(message.sampling().typical_p(), 0.5f);

@@ -131,6 +131,13 @@ class OpenAi(unittest.TestCase):
         self.assertEqual([bits(p) for p in logprobs.token_logprobs[1:]], [bits(p) for p in want])
         self.assertEqual(choice.text[logprobs.text_offset[len(choice.prompt_token_ids)]:], choice.text[len(prompt):])
         self.assertEqual(len(choice.prompt_logprobs), len(choice.prompt_token_ids))
+        # A stream has the same, those of the prompt in its first chunk.
+        chunks = [c.choices[0] for c in self.client.completions.create(
+            model=MODEL, prompt=prompt, temperature=0, max_tokens=4, echo=True, logprobs=1, stream=True, extra_body={"prompt_logprobs": 1})]
+        self.assertEqual("".join(c.text for c in chunks), choice.text)
+        self.assertEqual(sum((c.logprobs.token_logprobs for c in chunks if c.logprobs), []), logprobs.token_logprobs)
+        self.assertEqual(sum((c.logprobs.text_offset for c in chunks if c.logprobs), []), logprobs.text_offset)
+        self.assertEqual(chunks[0].prompt_logprobs, choice.prompt_logprobs)
 
     def test_several_choices(self):
         options = dict(model=MODEL, prompt=["Once upon a time", "The"], seed=3, temperature=1, max_tokens=12)
@@ -188,7 +195,7 @@ class OpenAi(unittest.TestCase):
         refused(openai.BadRequestError, "max_completion_tokens", "context_length_exceeded", max_completion_tokens=5000)
         refused(openai.BadRequestError, "messages", "context_length_exceeded", messages=[{"role": "user", "content": "x y " * 9000}])
         refused(openai.BadRequestError, "temprature", "unknown_field", extra_body={"temprature": 1})
-        refused(openai.BadRequestError, "tools", "not_implemented", tools=[{"type": "function", "function": {"name": "f"}}])
+        refused(openai.BadRequestError, "tools[0].type", "not_implemented", tools=[{"type": "custom", "custom": {"name": "f"}}])
         refused(openai.BadRequestError, "response_format", "not_implemented", response_format={"type": "json_object"})
         refused(openai.BadRequestError, "stop[0]", "out_of_range", stop=[""])
 

@@ -3,10 +3,13 @@
 #include <nlohmann/json.hpp>
 
 #include "common/check.h"
+#include "common/reason.h"
 #include "common/utf8.h"
+#include "router/frontend/http/anthropic_request.h"
 #include "router/frontend/http/field_reader.h"
 #include "router/frontend/http/http_error.h"
 #include "router/frontend/http/openai_request.h"
+#include "router/frontend/http/responses_request.h"
 #include "tests/fuzz/fuzz.h"
 
 namespace fathom::router {
@@ -40,6 +43,31 @@ void CheckRequest(const absl::StatusOr<OpenAiRequest>& request) {
   }
 }
 
+// A body of /v1/responses or /v1/messages.
+void CheckForm(const absl::StatusOr<FormRequest>& read) {
+  CheckRefusal(read.status());
+  if (!read.ok()) return;
+  CheckRequest(read->request);
+  FATHOM_CHECK(read->request.prompts.size() == 1 && read->request.answer.n == 1);
+  const auto& chat = std::get<ChatPrompt>(read->request.prompts[0]);
+  FATHOM_CHECK(chat.messages.size() == read->form.names.messages.size());
+  for (const ChatMessage& message : chat.messages) {
+    for (const ChatToolCall& call : message.tool_calls) {
+      FATHOM_CHECK(FirstInvalidUtf8(call.arguments_json) == std::string::npos);
+    }
+  }
+  // The object that repeats the request is JSON.
+  const std::unique_ptr<AnswerWriter> answer = read->form.writer({.echoes = {""}});
+  StartedEvent started;
+  started.request_id = "r";
+  answer->OnStarted(0, started, {});
+  answer->OnFinish(0, {});
+  CheckText(answer->Whole());
+  const http::Response error = read->form.error(
+      WithReason(Invalid("messages[1] x"), Reason::kOutOfRange, "messages[0]"), read->form.names);
+  CheckText(error.body);
+}
+
 void FuzzBody(const std::string& input) {
   const auto body = ParseBody(input);
   CheckRefusal(body.status());
@@ -50,6 +78,9 @@ void FuzzBody(const std::string& input) {
   FATHOM_CHECK(again.ok() && ToJsonText(*again) == text, "{}", text);
   CheckRequest(ReadChatCompletion(*body));
   CheckRequest(ReadCompletion(*body));
+  CheckForm(ReadResponses(*body));
+  CheckForm(ReadMessages(*body));
+  CheckRefusal(ReadCountTokens(*body).status());
   CheckRefusal(ReadTokenize(*body).status());
   CheckRefusal(ReadDetokenize(*body).status());
 }
@@ -81,5 +112,19 @@ std::vector<std::string> FuzzSeeds() {
       R"({"prompt": ["a", "b"], "stream": false, "stop": "x", "priority": 0, "deadline_ms": 1e3})",
       R"({"prompt": "x", "add_special_tokens": true, "return_token_strs": true})",
       R"({"tokens": [1, 2, 3], "model": "m"})",
+      R"({"instructions": "i", "input": [{"role": "user", "content": [{"type": "input_text", "text":
+          "a"}]}, {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text",
+          "text": "b"}]}, {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+          {"type": "function_call_output", "call_id": "c", "output": "d"}], "store": false,
+          "tools": [{"type": "function", "name": "f", "parameters": {"x": [1.5, null]}, "strict":
+          false}, {"type": "web_search"}], "tool_choice": {"type": "function", "name": "f"},
+          "metadata": {"a": "b"}, "reasoning": {"effort": "low"}, "stream": true})",
+      R"({"max_tokens": 5, "system": [{"type": "text", "text": "s", "cache_control": {}}],
+          "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": [{"type":
+          "thinking", "thinking": "t", "signature": "s"}, {"type": "tool_use", "id": "i", "name":
+          "f", "input": {"x": "\u0000"}}]}, {"role": "user", "content": [{"type": "tool_result",
+          "tool_use_id": "i", "is_error": true, "content": [{"type": "text", "text": "e"}]}]}],
+          "tools": [{"name": "f", "input_schema": {"type": "object"}}], "tool_choice": {"type":
+          "any"}, "thinking": {"type": "enabled", "budget_tokens": 7}, "stop_sequences": ["x"]})",
   };
 }

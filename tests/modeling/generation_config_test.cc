@@ -74,6 +74,15 @@ TEST(GenerationConfig, StopsAndSuppressedTokens) {
   EXPECT_THAT(Parsed(R"({"suppress_tokens": [], "bad_words_ids": []})").suppressed_ids, IsEmpty());
 }
 
+TEST(GenerationConfig, ThinkingBudgets) {
+  EXPECT_EQ(Parsed("{}").thinking_budgets, ThinkingBudgets{});
+  EXPECT_EQ(Parsed(R"({"thinking_token_budgets": {"low": 5, "medium": null, "high": 0}})")
+                .thinking_budgets,
+            (ThinkingBudgets{.low = 5, .medium = std::nullopt, .high = 0}));
+  EXPECT_EQ(Parsed(R"({"thinking_token_budgets": {"high": 9}})").thinking_budgets,
+            (ThinkingBudgets{.high = 9}));
+}
+
 TEST(GenerationConfig, HarmlessKeysChangeNothing) {
   EXPECT_EQ(Parsed(R"({"_from_model_config": true, "transformers_version": "4.51.0",
       "bos_token_id": [1, 99], "pad_token_id": -1, "max_length": 20, "max_new_tokens": 4096,
@@ -101,6 +110,9 @@ TEST(GenerationConfig, RefusesByNameWithTheWayOut) {
       {"repetition_penalty", "0"},
       {"repetition_penalty", "-1"},
       {"min_new_tokens", "-1"},
+      {"thinking_token_budgets", "5"},
+      {"thinking_token_budgets", R"({"low": -1})"},
+      {"thinking_token_budgets", R"({"huge": 1})"},
       {"min_length", "10"},
       {"stop_strings", "[1]"},
       {"stop_strings", R"([""])"},

@@ -135,6 +135,8 @@ const std::map<Field, Setter>& Setters() {
         [](double v, Case* c) {
           c->request.idempotency_key = std::string(std::clamp(v, 0.0, 9999.0), 'k');
         }}},
+      {Field::kThinkingBudget,
+       {true, [](double v, Case* c) { c->request.thinking.token_budget = ToInt(v); }}},
       {Field::kCacheSaltBytes,
        {true,
         [](double v, Case* c) {
@@ -304,16 +306,16 @@ TEST(Admission, TheNumberOfSequences) {
 TEST(Admission, ARecordFitsIntoOneMessage) {
   ModelFacts facts = Facts();
   facts.context_tokens = facts.pool_tokens = 1 << 20;
-  struct Case {
+  struct Sequences {
     int32_t n, max_tokens;
     std::optional<int32_t> logprobs;
     const char* field;  // nullptr: it fits.
   };
-  const Case cases[] = {{128, 98'000, {}, nullptr}, {128, 98'304, {}, "sampling.n"},
-                        {128, 2'100, 20, nullptr},  {128, 2'400, 20, "sampling.n"},
-                        {1, 270'000, 20, nullptr},  {1, 300'000, 20, "stop.max_tokens"},
-                        {1, 1'000'000, {}, nullptr}};
-  for (const Case& each : cases) {
+  const Sequences cases[] = {{128, 98'000, {}, nullptr}, {128, 98'304, {}, "sampling.n"},
+                             {128, 2'100, 20, nullptr},  {128, 2'400, 20, "sampling.n"},
+                             {1, 270'000, 20, nullptr},  {1, 300'000, 20, "stop.max_tokens"},
+                             {1, 1'000'000, {}, nullptr}};
+  for (const Sequences& each : cases) {
     SCOPED_TRACE(fmt::format("{} sequences of {}", each.n, each.max_tokens));
     PublicRequest request;
     request.sampling.n = each.n;

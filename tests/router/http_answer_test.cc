@@ -135,6 +135,60 @@ std::vector<std::pair<std::string, Json>> EventsOf(const std::string& bytes) {
   return events;
 }
 
+TokensEvent Calls(int32_t position, std::vector<ToolCallDelta> calls) {
+  TokensEvent tokens;
+  tokens.position = position;
+  tokens.calls = std::move(calls);
+  return tokens;
+}
+
+// A call in pieces, as a whole answer and as a stream.
+TEST(OpenAiAnswer, ToolCalls) {
+  const std::vector<TokensEvent> events = {
+      Calls(3, {{.index = 0, .id = "call_a", .name = "f", .arguments = "{\"x"}}),
+      Calls(4, {{.index = 0, .arguments = "\": 1}"},
+                {.index = 0, .end = true, .whole = true},
+                {.index = 1, .id = "call_b", .name = "g", .arguments = "{}"}}),
+      Calls(5, {{.index = 1, .end = true, .whole = true}})};
+  FinishEvent finish = Finish(6, FinishReason::kEndToken);
+  finish.calls_tools = true;
+  for (const bool stream : {false, true}) {
+    AnswerOptions options = Options(true);
+    options.stream = stream;
+    OpenAiAnswer answer(Parts(options));
+    std::string bytes = answer.OnStarted(0, Started(), {});
+    for (const TokensEvent& event : events) bytes += answer.OnTokens(0, event);
+    bytes += answer.OnFinish(0, finish);
+    if (!stream) {
+      const Json choice = Json::parse(answer.Whole())["choices"][0];
+      EXPECT_EQ(choice["finish_reason"], "tool_calls");
+      EXPECT_TRUE(choice["message"]["content"].is_null());
+      EXPECT_EQ(choice["message"]["tool_calls"], Json::parse(R"([
+          {"id": "call_a", "type": "function",
+           "function": {"name": "f", "arguments": "{\"x\": 1}"}},
+          {"id": "call_b", "type": "function", "function": {"name": "g", "arguments": "{}"}}])"));
+      continue;
+    }
+    std::vector<Json> deltas;
+    std::string reason;
+    for (const auto& [id, data] : EventsOf(bytes)) {
+      const Json& choice = data["choices"][0];
+      if (choice["delta"].contains("tool_calls")) {
+        EXPECT_FALSE(choice["delta"].contains("content"));
+        for (const Json& call : choice["delta"]["tool_calls"]) deltas.push_back(call);
+      }
+      if (!choice["finish_reason"].is_null()) reason = choice["finish_reason"];
+    }
+    EXPECT_EQ(reason, "tool_calls");
+    EXPECT_EQ(Json(deltas), Json::parse(R"([
+        {"index": 0, "id": "call_a", "type": "function",
+         "function": {"name": "f", "arguments": "{\"x"}},
+        {"index": 0, "function": {"arguments": "\": 1}"}},
+        {"index": 1, "id": "call_b", "type": "function",
+         "function": {"name": "g", "arguments": "{}"}}])"));
+  }
+}
+
 TEST(OpenAiAnswer, AWholeChat) {
   AnswerOptions options = Options(true);
   options.timings = true;
@@ -317,6 +371,49 @@ TEST(OpenAiAnswer, PromptLogprobsInVllmsForm) {
   EXPECT_EQ(list[1]["6"]["rank"], 1);
   EXPECT_EQ(list[1]["5"]["logprob"], -3);
   EXPECT_FALSE(list[1]["5"].contains("rank"));  // Beyond the alternatives it is not known.
+}
+
+// In a stream they stand in the first chunk of each choice, however the spans came.
+TEST(OpenAiAnswer, PromptLogprobsOfAStreamAreThoseOfTheWholeAnswer) {
+  for (const bool chat : {false, true}) {
+    for (const bool split : {false, true}) {
+      AnswerOptions options = Options(chat);
+      options.prompt_logprobs = true;
+      options.echo = options.logprobs = !chat;
+      options.n = 2;
+      const auto play = [&](OpenAiAnswer* answer) {
+        StartedEvent started = Started();
+        started.prompt_tokens = 3;
+        std::string bytes = answer->OnStarted(0, started, {5, 6, 7});
+        if (split) {
+          bytes += answer->OnPromptLogprobs(0, {1, {Logprob(6, -3, {6})}});
+          bytes += answer->OnPromptLogprobs(0, {2, {Logprob(7, -1, {8})}});
+        } else {
+          bytes += answer->OnPromptLogprobs(0, {1, {Logprob(6, -3, {6}), Logprob(7, -1, {8})}});
+        }
+        for (int32_t sequence = 0; sequence < 2; ++sequence) {
+          bytes += answer->OnFinish(0, Finish(0, FinishReason::kLength, sequence));
+        }
+        return bytes;
+      };
+      OpenAiAnswer whole(Parts(options));
+      play(&whole);
+      const Json want = Json::parse(whole.Whole())["choices"];
+      options.stream = true;
+      OpenAiAnswer stream(Parts(options));
+      const auto events = EventsOf(play(&stream));
+      ASSERT_EQ(events.size(), 4u);
+      for (int i = 0; i < 2; ++i) {
+        const Json choice = events[static_cast<size_t>(i)].second["choices"][0];
+        EXPECT_EQ(choice["index"], i);
+        EXPECT_EQ(choice["prompt_logprobs"], want[static_cast<size_t>(i)]["prompt_logprobs"]);
+        EXPECT_EQ(choice["logprobs"].is_null(), chat);
+        if (chat) continue;
+        EXPECT_EQ(choice["logprobs"], want[static_cast<size_t>(i)]["logprobs"]);
+        EXPECT_EQ(choice["text"], want[static_cast<size_t>(i)]["text"]);
+      }
+    }
+  }
 }
 
 TEST(OpenAiAnswer, TokensThatAreNoTextHaveDifferentKeys) {

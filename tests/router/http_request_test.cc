@@ -135,6 +135,28 @@ TEST(HttpRequest, MessagesAndTheTemplatesOptions) {
   EXPECT_EQ(chat.kwargs_json, R"({"other": "x"})");
 }
 
+TEST(HttpRequest, ToolChoiceAndThinking) {
+  const auto chat_of = [](const std::string& members) {
+    const OpenAiRequest request = GoodChat(members);
+    return std::get<ChatPrompt>(request.prompts.at(0));
+  };
+  using Kind = ToolChoice::Kind;
+  EXPECT_EQ(chat_of("").tool_choice.kind, Kind::kAuto);
+  EXPECT_TRUE(chat_of("").tool_choice.parallel);
+  EXPECT_EQ(chat_of(R"("tool_choice": "auto")").tool_choice.kind, Kind::kAuto);
+  EXPECT_EQ(chat_of(R"("tool_choice": "required")").tool_choice.kind, Kind::kRequired);
+  const ChatPrompt named = chat_of(
+      R"("tool_choice": {"type": "function", "function": {"name": "f"}},
+         "parallel_tool_calls": false)");
+  EXPECT_EQ(named.tool_choice.kind, Kind::kNamed);
+  EXPECT_EQ(named.tool_choice.name, "f");
+  EXPECT_FALSE(named.tool_choice.parallel);
+  const OpenAiRequest thinking =
+      GoodChat(R"("thinking_token_budget": 5, "reasoning_effort": "low")");
+  EXPECT_EQ(thinking.params.thinking.token_budget, 5);
+  EXPECT_EQ(thinking.params.thinking.effort, "low");
+}
+
 TEST(HttpRequest, PromptsInAllTheirForms) {
   EXPECT_EQ(std::get<std::string>(GoodCompletion(R"("prompt": "x")").prompts.at(0)), "x");
   const OpenAiRequest ids = GoodCompletion(R"("prompt": [1, 2.0])");
@@ -174,14 +196,17 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
       {R"("stream_options": {})", "stream_options", "stream is not true", Reason::kOutOfRange},
       {R"("stream": true, "stream_options": {"include_usages": true})",
        "stream_options.include_usages", "did you mean include_usage?", Reason::kUnknownField},
-      {R"("stream": true, "prompt_logprobs": 1)", "prompt_logprobs", "set stream to false",
-       Reason::kOutOfRange},
       {R"("max_tokens": 3, "max_completion_tokens": 4)", "max_tokens", "send one of them",
        Reason::kOutOfRange},
       {R"("best_of": 2)", "best_of", "not supported", Reason::kNotImplemented},
-      {R"("tools": [{"type": "function"}])", "tools", "tool_choice \"none\"",
+      {R"("tools": [{"type": "custom"}])", "tools[0].type", "functions only",
        Reason::kNotImplemented},
-      {R"("tool_choice": "required")", "tool_choice", "not supported", Reason::kNotImplemented},
+      {R"("tools": {})", "tools", "a list", Reason::kOutOfRange},
+      {R"("tool_choice": "any")", "tool_choice", "\"required\"", Reason::kOutOfRange},
+      {R"("tool_choice": {"type": "function"})", "tool_choice", "\"name\"", Reason::kOutOfRange},
+      {R"("tool_choice": {"type": "allowed_tools"})", "tool_choice.type", "name a function",
+       Reason::kNotImplemented},
+      {R"("parallel_tool_calls": 1)", "parallel_tool_calls", "", Reason::kOutOfRange},
       {R"("response_format": {"type": "xml"})", "response_format.type", "json_schema",
        Reason::kOutOfRange},
       {R"("response_format": "json_object")", "response_format", "an object", Reason::kOutOfRange},
@@ -208,10 +233,9 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
     EXPECT_EQ(ReasonOf(status), ReasonText(c.reason)) << ToString(status);
     EXPECT_THAT(std::string(Message(status)), HasSubstr(c.text));
   }
-  for (const char* field :
-       {"allowed_token_ids", "bad_words", "reasoning_effort", "thinking_token_budget", "functions",
-        "function_call", "audio", "prediction", "web_search_options", "guided_whitespace_pattern",
-        "kv_transfer_params", "documents", "logprob_token_ids"}) {
+  for (const char* field : {"functions", "function_call", "audio", "prediction",
+                            "web_search_options", "guided_whitespace_pattern", "kv_transfer_params",
+                            "documents", "logprob_token_ids"}) {
     const absl::Status status = Chat(fmt::format("\"{}\": \"x\"", field)).status();
     EXPECT_EQ(FieldOf(status), field);
     EXPECT_EQ(ReasonOf(status), "NOT_IMPLEMENTED") << ToString(status);
@@ -290,7 +314,6 @@ TEST(HttpRequest, RefusalsInsideOfMessagesAndPrompts) {
       {Complete(R"("prompt": ["a", "b", "c"], "n": 100)").status(), "prompt"},
       {Complete(R"("prompt": "a", "suffix": "b")").status(), "suffix"},
       {Complete(R"("prompt": "a", "messages": [])").status(), "messages"},
-      {Complete(R"("prompt": "a", "echo": true, "logprobs": 1, "stream": true)").status(), "echo"},
   };
   for (const auto& c : cases) EXPECT_EQ(FieldOf(c.status), c.field) << ToString(c.status);
   for (const char* body : {"", "{", "[]", "{\"a\": 1, \"a\": 2}", "nul", "{\"prompt\": \"\xff\"}",

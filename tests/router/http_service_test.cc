@@ -5,11 +5,15 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <atomic>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "common/reason.h"
+#include "http/process_routes.h"
 #include "http/server.h"
+#include "router/frontend/http/http_guard.h"
 #include "tests/http/http_client.h"
 #include "tests/router/api_world.h"
 
@@ -138,6 +142,59 @@ TEST_F(HttpServiceTest, AStreamBeginsWhenTheSchedulerHasAccepted) {
   answer = client.ReadUntil("0\r\n\r\n");
   EXPECT_THAT(answer, HasSubstr("\"finish_reason\":\"length\""));
   EXPECT_THAT(answer, HasSubstr("data: [DONE]\n\n"));
+}
+
+TEST_F(HttpServiceTest, AStreamOfMessagesHasPings) {
+  TcpClient client("127.0.0.1", port_);
+  client.Write(Post("/v1/messages",
+                    R"({"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream":
+                        true})",
+                    "X-Request-Id: m1\r\nanthropic-version: 2023-06-01\r\n"));
+  const Submit submit = WaitForSubmits(1).at(0);
+  Accept(submit);
+  std::string answer = client.ReadUntil("event: ping\n");
+  EXPECT_TRUE(http::IsStatus(answer, 200)) << answer;
+  EXPECT_THAT(answer, HasSubstr("\r\nrequest-id: m1\r\n"));
+  EXPECT_THAT(answer, HasSubstr("event: message_start\n"));
+  client.ReadUntil("event: ping\n");  // Nothing is sent for a second.
+  Send(submit, 0, Ids("Hello"), false);
+  EXPECT_THAT(client.ReadUntil("Hello"), HasSubstr("event: content_block_start\n"));
+  Send(submit, static_cast<int32_t>(Ids("Hello").size()), {}, true);
+  answer = client.ReadUntil("0\r\n\r\n");
+  EXPECT_THAT(answer, HasSubstr(R"("stop_reason":"max_tokens")"));
+  EXPECT_THAT(answer, HasSubstr("event: message_stop\n"));
+  EXPECT_THAT(answer, Not(HasSubstr("[DONE]")));
+}
+
+// An answer that fails in the middle ends with the error of its API, and without its end.
+TEST_F(HttpServiceTest, FailuresOfResponsesAndMessages) {
+  const std::tuple<const char*, const char*, const char*> cases[] = {
+      {"/v1/responses", R"({"input": "Hi", "stream": true})", "event: response.failed\n"},
+      {"/v1/messages", R"({"messages": [{"role": "user", "content": "Hi"}], "stream": true})",
+       "event: error\n"}};
+  for (const auto& [path, body, event] : cases) {
+    TcpClient client("127.0.0.1", port_);
+    client.Write(Post(path, body));
+    const Submit submit = WaitForSubmits(1).at(0);
+    Accept(submit);
+    Send(submit, 0, Ids("Hello"), false);
+    client.ReadUntil("Hello");
+    Fail(submit, WithReason(Internal("broken"), Reason::kNonFiniteLogits));
+    const std::string rest = client.ReadUntil("0\r\n\r\n");
+    EXPECT_THAT(rest, HasSubstr(event));
+    EXPECT_THAT(rest, HasSubstr("non_finite_logits"));
+    EXPECT_THAT(rest, Not(HasSubstr("message_stop")));
+    EXPECT_THAT(rest, Not(HasSubstr("response.completed")));
+  }
+}
+
+TEST_F(HttpServiceTest, CountsTheTokensOfMessages) {
+  const std::string body = R"({"messages": [{"role": "user", "content": "Hello"}]})";
+  const Json counted = BodyOf(AskPost("/v1/messages/count_tokens", body));
+  EXPECT_EQ(counted["input_tokens"], BodyOf(AskPost("/tokenize", body))["count"]);
+  const Json refused = BodyOf(AskPost("/v1/messages/count_tokens", "{}"));
+  EXPECT_EQ(refused["type"], "error");
+  EXPECT_EQ(refused["error"]["param"], "messages");
 }
 
 // A refusal is an HTTP status, for a stream too, and says when to try again.
@@ -347,6 +404,57 @@ TEST_F(HttpServiceTest, ALongPromptIsCut) {
     EXPECT_TRUE(std::equal(submit.record->prompt_ids.begin(), submit.record->prompt_ids.end(),
                            all.end() - size));
   }
+}
+
+// A route without a row in router/api/access_table.cc is open to nobody.
+TEST_F(HttpServiceTest, EveryRouteHasARowInTheTableOfAccess) {
+  http::Routes routes;
+  AddInferenceRoutes(world_.api.get(), &routes);
+  const Metrics metrics("router");
+  const auto fine = [] { return absl::OkStatus(); };
+  http::AddProcessRoutes("router", &metrics, {.live = fine, .ready = fine, .progress = {}},
+                         &routes);
+  EXPECT_GT(routes.Names().size(), 10U);
+  for (const std::string& name : routes.Names()) {
+    EXPECT_NE(AccessOf(name), Access::kNobody) << name;
+  }
+}
+
+TEST(HttpGuard, RefusesBeforeTheBodyAndInTheFormOfTheApi) {
+  http::Routes routes;
+  std::atomic<int> handled = 0;
+  for (const char* path : {"/v1/completions", "/v1/messages", "/v1/new"}) {
+    routes.AddExchange("POST", path, 4 << 20, [&](const std::shared_ptr<http::Exchange>& exchange) {
+      ++handled;
+      exchange->Answer({200, "text/plain", exchange->request().tenant, {}});
+    });
+  }
+  const AccessControl off;
+  const std::string file = std::filesystem::temp_directory_path() / "fathom-no-such-keys";
+  const AccessControl on({file});  // Not loaded: it has no key.
+  const auto ask = [&](const AccessControl* access, const std::string& path) {
+    Listener listener = http::Listen();
+    const int port = listener.port();
+    const http::Server server(std::move(listener), routes, {}, {}, {.guard = GuardOf(access)});
+    // The body never comes: only an answer before it lets this end.
+    const bool body = access == &off;
+    return http::Ask(
+        port, "POST " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" +
+                  (body ? "Content-Length: 2\r\n\r\n{}" : "Content-Length: 4000000\r\n\r\n"));
+  };
+  EXPECT_THAT(ask(&off, "/v1/completions"), HasSubstr("\r\n\r\ndefault"));
+  EXPECT_TRUE(http::IsStatus(ask(&off, "/v1/new"), 403));
+  EXPECT_EQ(handled, 1);
+  const std::string refused = ask(&on, "/v1/completions");
+  EXPECT_TRUE(http::IsStatus(refused, 401)) << refused;
+  EXPECT_THAT(refused, HasSubstr("WWW-Authenticate: Bearer\r\n"));
+  EXPECT_THAT(refused, HasSubstr("\"code\":\"missing_api_key\""));
+  EXPECT_THAT(refused, HasSubstr("\"type\":\"authentication_error\""));
+  const std::string anthropic = ask(&on, "/v1/messages");
+  EXPECT_TRUE(http::IsStatus(anthropic, 401)) << anthropic;
+  EXPECT_THAT(anthropic,
+              HasSubstr("{\"type\":\"error\",\"error\":{\"type\":\"authentication_error\""));
+  EXPECT_EQ(handled, 1);
 }
 
 TEST(LastEventId, HasAnIdAndANumberForEachChoice) {

@@ -8,7 +8,6 @@
 #include "common/utf8.h"
 #include "tests/text/text_support.h"
 #include "text/detokenizer.h"
-#include "text/reasoning.h"
 #include "text/stop_strings.h"
 #include "text/text_stream.h"
 
@@ -119,7 +118,7 @@ TEST_F(Streams, UnarmedMatchesDoNotCount) {
 }
 
 TEST_F(Streams, ThinkingOpensInThePromptOrWithTheFirstToken) {
-  const auto thinking = FindThinkingTokens(*tokenizer_);
+  const auto thinking = DetectThinkingForm(*tokenizer_);
   ASSERT_TRUE(thinking.has_value());
   const auto opens = [&](const std::string& prompt) {
     return PromptOpensThinking(*tokenizer_, *thinking, tokenizer_->Encode(prompt).value());
@@ -131,16 +130,23 @@ TEST_F(Streams, ThinkingOpensInThePromptOrWithTheFirstToken) {
   EXPECT_FALSE(opens("Hi"));
   EXPECT_FALSE(opens(""));
 
-  const std::vector<TokenId> ids = {thinking->begin, 100,          thinking->end, 101,
-                                    thinking->begin, thinking->end};
+  const std::vector<TokenId> ids = {
+      *thinking->begin.id, 100, *thinking->end.id, 101, *thinking->begin.id,
+      *thinking->end.id,   102};
   const auto channels = [&](bool opened) {
-    ReasoningSplitter splitter(tokenizer_.get(), *thinking, opened);
+    TextStream stream(
+        tokenizer_.get(),
+        {.keep_special = true, .thinking = thinking, .prompt_opens_thinking = opened});
     std::string letters;
-    for (TokenId id : ids) letters += "RT-w"[static_cast<int>(splitter.Next(id))];
+    for (const TokenId id : ids) {
+      TextDelta delta;
+      stream.Append({&id, 1}, &delta);
+      letters += !delta.reasoning.empty() ? 'R' : !delta.text.empty() ? 'T' : '-';
+    }
     return letters;
   };
-  EXPECT_EQ(channels(false), "-R-TTT");
-  EXPECT_EQ(channels(true), "RR-TTT");  // A second begin token belongs to the reasoning too.
+  EXPECT_EQ(channels(false), "-R-TTTT");
+  EXPECT_EQ(channels(true), "RR-TTTT");  // A second begin token belongs to the reasoning too.
 }
 
 TextDelta RunAll(const Tokenizer* tokenizer, const TextStreamOptions& options,
@@ -166,7 +172,7 @@ TextDelta RunAll(const Tokenizer* tokenizer, const TextStreamOptions& options,
 }
 
 TEST_F(Streams, TextStreamIsAFunctionOfTheIds) {
-  const auto thinking = FindThinkingTokens(*tokenizer_);
+  const auto thinking = DetectThinkingForm(*tokenizer_);
   int stopped = 0;
   for (int i = 0; i < 4000; ++i) {
     const std::vector<TokenId> ids = RandomIds();
@@ -205,7 +211,7 @@ TEST_F(Streams, TextStreamIsAFunctionOfTheIds) {
 }
 
 TEST_F(Streams, WhiteSpaceBeforeThinkingIsNoAnswer) {
-  TextStreamOptions options{.thinking = FindThinkingTokens(*tokenizer_)};
+  TextStreamOptions options{.thinking = DetectThinkingForm(*tokenizer_)};
   const auto run = [&](const std::string& text) {
     std::optional<StopMatch> stop, stop_cut;
     const std::vector<TokenId> ids = tokenizer_->Encode(text).value();
@@ -240,7 +246,7 @@ TEST_F(Streams, AStopStringAcrossTokens) {
 
 TEST_F(Streams, StopStringsLeaveReasoningAlone) {
   const std::vector<TokenId> ids = tokenizer_->Encode("<think>stop here</think>go stop").value();
-  TextStreamOptions options{.stop_strings = {"stop"}, .thinking = FindThinkingTokens(*tokenizer_)};
+  TextStreamOptions options{.stop_strings = {"stop"}, .thinking = DetectThinkingForm(*tokenizer_)};
   std::optional<StopMatch> stop;
   const TextDelta all = RunAll(tokenizer_.get(), options, ids, nullptr, &stop);
   EXPECT_EQ(all.reasoning, "stop here");

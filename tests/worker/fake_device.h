@@ -138,6 +138,7 @@ class FakeDevice final : public Device {
   struct SlotState {
     std::vector<kernels::SeenToken> seen;
     TokenId sampled = kStale;
+    kernels::ThinkingSlot thinking;
     RowFault fault = RowFault::kNone;
   };
 
@@ -167,6 +168,7 @@ class FakeDevice final : public Device {
     for (const AdmitCopy& admit : work.admits) {
       SlotState& state = slots_[static_cast<size_t>(admit.id.value)];
       if (admit.start == 0) state = {};
+      state.thinking = admit.slot.thinking;
       for (int32_t i = 0; i < std::ssize(admit.ids); ++i) {
         See(&state, admit.ids[static_cast<size_t>(i)], admit.start + i >= admit.slot.prompt_tokens);
       }
@@ -199,7 +201,7 @@ class FakeDevice final : public Device {
       }
       output.fault = state.fault;
       if (output.fault != RowFault::kNone) continue;
-      output.token = sample ? Sample(chunk.position + index, slot, logits, &state)
+      output.token = sample ? Sample(chunk.position + index, slot, logits, index > 0, &state)
                             : slot.ids[static_cast<size_t>(position) + 1];
       const auto& asked =
           sample ? slot.request.output.logprobs : slot.request.output.prompt_logprobs;
@@ -207,7 +209,7 @@ class FakeDevice final : public Device {
     }
   }
 
-  TokenId Sample(int32_t position, const Slot& slot, std::span<const float> logits,
+  TokenId Sample(int32_t position, const Slot& slot, std::span<const float> logits, bool drafted,
                  SlotState* state) {
     kernels::SampleScratch scratch;
     kernels::SampleArgs args{.logits = logits,
@@ -218,6 +220,12 @@ class FakeDevice final : public Device {
     SetSampling(slot, &args);
     if (position < slot.request.stop.min_tokens) args.banned = slot.end_ids;
     state->sampled = kernels::SampleRef(args);
+    // As on a GPU: a row after a draft changes no state, so the reasoning must be over there.
+    if (kernels::ForcesThinkingEnd(state->thinking, position)) {
+      state->sampled = state->thinking.end;
+    }
+    FATHOM_CHECK(!drafted || state->thinking.state == kernels::kThinkingOver);
+    state->thinking.state = kernels::ThinkingAfter(state->thinking, state->sampled, position);
     See(state, state->sampled, true);
     return state->sampled;
   }

@@ -23,10 +23,23 @@ struct Naive {
   int32_t sequence = 2;
   std::vector<uint32_t> mask = {};  // Of the next token; empty: none.
 
+  // Whether the thinking budget forces the next token.
+  bool ForcesThinkingEnd(std::span<const TokenId> output) const {
+    const ThinkingParams& thinking = request.thinking;
+    if (thinking.end < 0) return false;
+    if (!thinking.opened) {
+      if (output.empty() || output.front() != thinking.begin) return false;
+      output = output.subspan(1);
+    }
+    return std::ranges::find(output, thinking.end) == output.end() &&
+           std::ssize(output) >= thinking.budget;
+  }
+
   TokenId Next() const {
     const std::vector<float> logits = FakeLogits(ids);
     const auto output = std::span(ids).subspan(static_cast<size_t>(prompt_tokens));
     const auto position = static_cast<int32_t>(output.size());
+    if (ForcesThinkingEnd(output)) return request.thinking.end;
     std::vector<kernels::SeenToken> seen;
     for (const TokenId id : std::set<TokenId>(ids.begin(), ids.end())) {
       seen.push_back({id, static_cast<int32_t>(std::count(output.begin(), output.end(), id))});

@@ -79,6 +79,10 @@ class RandomRun {
     if (Below(2) == 0) s.logit_bias = {{1, 2.0f}, {7, -3.0f}};
     if (Below(2) == 0) request.output.logprobs = Below(3);
     if (Below(2) == 0) request.output.prompt_logprobs = Below(3);
+    if (Below(3) == 0) {
+      // The token that begins reasoning is the likely first one of some sequences.
+      request.thinking = {Below(kFakeVocab), Below(kFakeVocab), Below(12), Below(3) != 0};
+    }
     request.stop.min_tokens = Below(6);
     request.stop.end_token_ids = {2};
     request.stop.stop_token_ids = {3, 4};

@@ -233,6 +233,7 @@ StepPlan FourPrompts(std::vector<Naive>* naives) {
     Request request = World::Greedy();
     request.sampling.temperature = i % 2 == 0 ? 0.0f : 0.8f;
     if (i == 3) request.sampling.repetition_penalty = 1.3f;
+    if (i == 2) request.thinking = {8, 9, 6, true};  // It has no drafts until token 9.
     const auto seed = static_cast<uint64_t>(i);
     naives->push_back({request, seed, 3, {i, 5, 6}, 0});
     Admit admit{.slot = {i + 1}, .request = request, .seed = seed, .prompt_tokens = 3};
@@ -247,7 +248,7 @@ StepPlan FourPrompts(std::vector<Naive>* naives) {
 }
 
 // A device with three steps in flight, as a GPU: rows with drafts wait for the samples that feed
-// them; slots with penalties have no drafts there.
+// them; slots with penalties, and slots that think within a budget, have no drafts there.
 TEST(Speculation, ADeviceWithStepsInFlightGivesTheTokensOfEachSequenceAlone) {
   GroupSeat seat;
   seat.limits = kLimits;

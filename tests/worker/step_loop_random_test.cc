@@ -77,6 +77,9 @@ class RandomScheduler final : public StepChannel {
     if (Below(2) == 0) sampling.logit_bias = {{1, 2.0f}, {7, -3.0f}};
     if (Below(2) == 0) sequence->request.output.logprobs = Below(3);
     if (Below(2) == 0) sequence->request.output.prompt_logprobs = Below(3);
+    if (Below(3) == 0) {
+      sequence->request.thinking = {Below(kFakeVocab), Below(kFakeVocab), Below(12), Below(3) != 0};
+    }
     sequence->request.stop.min_tokens = Below(4);
     sequence->request.stop.end_token_ids = {2, 3};
     sequence->seed = rng_();

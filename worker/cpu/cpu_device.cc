@@ -78,6 +78,7 @@ absl::Status CpuDevice::CopyBlocks(std::span<const BlockCopy> copies) {
 void CpuDevice::Admit(StepId step, const AdmitWork& admit) {
   SlotState& state = StateOf(admit.id);
   if (admit.start == 0) state = {.seen = {}, .since = step};
+  state.thinking = admit.slot->thinking;
   if (!admit.slot->penalized() || !links().is_last_stage()) return;
   for (int32_t i = 0; i < std::ssize(admit.ids); ++i) {
     state.seen.Add(admit.ids[static_cast<size_t>(i)], admit.start + i >= admit.slot->prompt_tokens);
@@ -221,16 +222,21 @@ bool CpuDevice::Keeps(const ChunkWork& chunk, int32_t index, std::span<const flo
 TokenId CpuDevice::Sample(const ChunkWork& chunk, int32_t position, std::span<const float> logits) {
   const Slot& slot = *chunk.slot;
   SlotState& state = StateOf(chunk.id);
-  kernels::SampleArgs args;
-  SetSampling(slot, &args);
-  args.logits = logits;
-  args.bias = slot.request.sampling.logit_bias;
-  if (position < slot.request.stop.min_tokens) args.banned = slot.end_ids;
-  if (chunk.guided && masks_ != nullptr) args.mask = masks_->MaskFor(chunk);
-  args.seen = state.seen.tokens();
-  args.position = position;
-  args.scratch = &scratch_;
-  state.sampled = kernels::SampleCpu(args);
+  if (kernels::ForcesThinkingEnd(state.thinking, position)) {
+    state.sampled = state.thinking.end;
+  } else {
+    kernels::SampleArgs args;
+    SetSampling(slot, &args);
+    args.logits = logits;
+    args.bias = slot.request.sampling.logit_bias;
+    if (position < slot.request.stop.min_tokens) args.banned = slot.end_ids;
+    if (chunk.guided && masks_ != nullptr) args.mask = masks_->MaskFor(chunk);
+    args.seen = state.seen.tokens();
+    args.position = position;
+    args.scratch = &scratch_;
+    state.sampled = kernels::SampleCpu(args);
+  }
+  state.thinking.state = kernels::ThinkingAfter(state.thinking, state.sampled, position);
   state.kept = position - chunk.position + 1;
   if (state.sampled >= 0 && slot.penalized()) state.seen.Add(state.sampled, true);
   return state.sampled;

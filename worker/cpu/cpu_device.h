@@ -66,6 +66,7 @@ class CpuDevice final : public Device {
   // What a device keeps for a slot (worker/engine/device.h).
   struct SlotState {
     SeenTokens seen;  // Empty unless a penalty is on.
+    kernels::ThinkingSlot thinking;
     TokenId sampled = 0;
     int32_t kept = 0;  // Samples of the step's row that were kept (ChunkWork::drafts).
     RowFault fault = RowFault::kNone;

@@ -57,6 +57,7 @@ CudaDecoder::Buffers::Buffers(const DeviceArenas& arenas)
       end_ids(arenas.BufferIfAny<int32_t>("end_ids")),
       slot_tokens(arenas.Buffer<int32_t>("slot_tokens")),
       slot_faults(arenas.Buffer<int32_t>("slot_faults")),
+      slot_thinking(arenas.BufferIfAny<kernels::ThinkingSlot>("slot_thinking")),
       slot_samples(arenas.BufferIfAny<cuda::SlotSample>("slot_samples")),
       step_inputs(arenas.Buffer<std::byte>("step_inputs")),
       step_masks(arenas.BufferIfAny<uint32_t>("step_masks")),
@@ -241,6 +242,7 @@ void CudaDecoder::Draw(Step& step, int32_t begin, int32_t count) {
                          .seen = buffers_.seen,
                          .slot_tokens = buffers_.slot_tokens,
                          .slot_faults = buffers_.slot_faults,
+                         .slot_thinking = buffers_.slot_thinking,
                          .faults = step.faults,
                          .out = buffers_.step_outputs + begin,
                          .count = count,
@@ -276,6 +278,7 @@ void CudaDecoder::Apply(Step& step, const cuda::SamplerArgs& sampled) {
                               .seen = sampled.seen,
                               .slot_tokens = sampled.slot_tokens,
                               .slot_faults = sampled.slot_faults,
+                              .slot_thinking = sampled.slot_thinking,
                               .out = sampled.out,
                               .count = sampled.count,
                               .vocab = sampled.vocab};

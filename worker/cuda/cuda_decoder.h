@@ -99,6 +99,7 @@ class CudaDecoder {
     int32_t* bias_ids;
     float* bias_values;
     int32_t *end_ids, *slot_tokens, *slot_faults;
+    kernels::ThinkingSlot* slot_thinking;
     kernels::cuda::SlotSample* slot_samples;
     std::byte* step_inputs;
     const uint32_t* step_masks;

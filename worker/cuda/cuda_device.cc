@@ -54,9 +54,11 @@ int64_t AdmitBytes(const CudaRank& rank) {
     return (int64_t{rank.options.plan.limits.slots} + 1) * 16;
   }
   constexpr int64_t kPadding = 16 * 5;
-  return (int64_t{rank.options.plan.limits.slots} + 1) * (int64_t{sizeof(SamplerSlot)} + kPadding) +
-         rank.arenas->Bytes("bias_ids") + rank.arenas->Bytes("bias_values") +
-         rank.arenas->Bytes("end_ids") + int64_t{kAdmitIdsMax} * int64_t{sizeof(int32_t)};
+  constexpr int64_t kOfSlot =
+      int64_t{sizeof(SamplerSlot)} + int64_t{sizeof(kernels::ThinkingSlot)} + kPadding;
+  return (int64_t{rank.options.plan.limits.slots} + 1) * kOfSlot + rank.arenas->Bytes("bias_ids") +
+         rank.arenas->Bytes("bias_values") + rank.arenas->Bytes("end_ids") +
+         int64_t{kAdmitIdsMax} * int64_t{sizeof(int32_t)};
 }
 
 RowFault FaultOf(int32_t bits) {
@@ -366,6 +368,12 @@ absl::Status CudaDevice::Admit(StepId step, const AdmitWork& admit, const StepBu
                                    used));
     }
     if (samples) FATHOM_RETURN_IF_ERROR(BeginSlot(admit, buffers, used));
+  }
+  if (samples) {  // With the ids of every admit, because the state follows from them.
+    FATHOM_RETURN_IF_ERROR(
+        Stage(&slot.thinking, sizeof(slot.thinking),
+              rank_->arenas->Buffer<kernels::ThinkingSlot>("slot_thinking") + admit.id.value,
+              buffers, used));
   }
   if (!samples || !slot.penalized() || slot.fault != RowFault::kNone) return absl::OkStatus();
   auto* const seen_ids = rank_->arenas->Buffer<int32_t>("seen_ids");

@@ -18,6 +18,7 @@ using kernels::cuda::SampleRow;
 static_assert(sizeof(PrefillChunk) == kPrefillChunkBytes);
 static_assert(sizeof(SampleRow) == kSampleRowBytes);
 static_assert(sizeof(kernels::cuda::SamplerSlot) == kSamplerSlotBytes);
+static_assert(sizeof(kernels::ThinkingSlot) == kThinkingSlotBytes);
 static_assert(sizeof(SampleOut) == kSampleOutBytes);
 
 namespace {

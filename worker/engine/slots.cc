@@ -69,6 +69,7 @@ absl::Status Slots::AppendIds(const fathom::Admit& admit, Slot* slot) const {
   slot->known_tokens += static_cast<int32_t>(count);
   for (const TokenId id : admit.ids) {
     if (id < 0 || id >= limits_.vocab) slot->fault = RowFault::kTokenOutOfRange;
+    NoteThinking(id, slot->length(), slot);
     slot->ids.push_back(id);
   }
   if (!slot->more &&
@@ -79,8 +80,15 @@ absl::Status Slots::AppendIds(const fathom::Admit& admit, Slot* slot) const {
   return absl::OkStatus();
 }
 
+void Slots::NoteThinking(TokenId id, int32_t index, Slot* slot) {
+  if (index < slot->prompt_tokens) return;
+  slot->thinking.state = kernels::ThinkingAfter(slot->thinking, id, index - slot->prompt_tokens);
+}
+
 bool Slots::InVocabulary(const Request& request) const {
   const auto inside = [&](TokenId id) { return id >= 0 && id < limits_.vocab; };
+  const ThinkingParams& thinking = request.thinking;
+  if (thinking.end >= 0 && !(inside(thinking.begin) && inside(thinking.end))) return false;
   return std::all_of(request.stop.end_token_ids.begin(), request.stop.end_token_ids.end(),
                      inside) &&
          std::all_of(request.stop.stop_token_ids.begin(), request.stop.stop_token_ids.end(),
@@ -121,6 +129,12 @@ absl::Status Slots::Admit(const fathom::Admit& admit) {
   slot->computed_tokens = admit.computed_tokens;
   slot->end_ids = stop.end_token_ids;
   slot->end_ids.insert(slot->end_ids.end(), stop.stop_token_ids.begin(), stop.stop_token_ids.end());
+  if (const ThinkingParams& thinking = admit.request.thinking; thinking.end >= 0) {
+    slot->thinking = {.begin = thinking.begin,
+                      .end = thinking.end,
+                      .budget = thinking.budget,
+                      .state = thinking.opened ? 0 : kernels::kThinkingWaits};
+  }
   if (!InVocabulary(admit.request)) slot->fault = RowFault::kTokenOutOfRange;
   return AppendIds(admit, slot);
 }
@@ -156,6 +170,7 @@ std::optional<DraftWork> Slots::DraftsOf(const Chunk& chunk) const {
   if (slot.sampled_by != decode->fed_by_step || slot.known_tokens != slot.length()) {
     return std::nullopt;
   }
+  if (slot.thinks()) return std::nullopt;
   const int64_t room = std::min(static_cast<int64_t>(slot.blocks.size()) * limits_.block_tokens,
                                 int64_t{limits_.context_tokens}) -
                        slot.length();
@@ -215,6 +230,9 @@ void Slots::Learn(const LearnedSamples& samples) {
   FATHOM_CHECK(samples.at == slot.known_tokens && samples.at < slot.length(),
                "slot {}: samples at {} of {} known and {} tokens", samples.id.value, samples.at,
                slot.known_tokens, slot.length());
+  for (size_t i = 0; i < samples.ids.size(); ++i) {
+    NoteThinking(samples.ids[i], samples.at + static_cast<int32_t>(i), &slot);
+  }
   slot.ids[static_cast<size_t>(samples.at)] = samples.ids.front();
   slot.ids.insert(slot.ids.end(), samples.ids.begin() + 1, samples.ids.end());
   slot.computed_tokens += static_cast<int32_t>(samples.ids.size()) - 1;

@@ -19,6 +19,7 @@
 #include "common/engine_limits.h"
 #include "common/status.h"
 #include "common/types.h"
+#include "kernels/thinking.h"
 
 namespace fathom::worker {
 
@@ -36,7 +37,9 @@ struct Slot {
   int32_t known_tokens = 0;      // The first `known_tokens` ids are no placeholders.
   bool drafts = false;           // A row with drafts is not collected yet: the length is not known.
   std::vector<TokenId> end_ids;  // End and stop tokens, which are masked before min_tokens.
-  int32_t computed_tokens = 0;   // The number of ids whose keys and values are in the blocks.
+  // The thinking budget, with the state behind the first `known_tokens` ids.
+  kernels::ThinkingSlot thinking;
+  int32_t computed_tokens = 0;  // The number of ids whose keys and values are in the blocks.
   std::vector<BlockId> blocks;
   std::optional<StepId> sampled_by;  // The last step that was to sample for the slot.
   std::optional<StepId> last_step;   // The last step with a chunk of this slot.
@@ -46,6 +49,8 @@ struct Slot {
   // Index of the next token to be generated.
   int32_t position() const { return length() > prompt_tokens ? length() - prompt_tokens : 0; }
   bool penalized() const;
+  // The next tokens may be forced by the thinking budget, so a row of the slot has no drafts.
+  bool thinks() const { return thinking.state != kernels::kThinkingOver; }
 };
 
 // The work of one chunk after all checks: compute tokens [start, end()) of a slot. If `fault` is
@@ -149,6 +154,8 @@ class Slots {
   absl::Status AppendIds(const fathom::Admit& admit, Slot* slot) const;
   absl::Status CheckChunk(StepId step, const Chunk& chunk, const Slot& slot, ChunkWork* work) const;
   bool InVocabulary(const Request& request) const;
+  // Takes a known id, at the index of the sequence, into the state of the thinking budget.
+  static void NoteThinking(TokenId id, int32_t index, Slot* slot);
 
   const EngineLimits limits_;
   std::vector<Slot> slots_;  // [slots + 1]; slot 0 is padding.

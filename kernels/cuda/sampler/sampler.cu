@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/sampler/sampler_cluster.cuh"
 #include "kernels/cuda/sampler/sampler_rows.cuh"
+#include "kernels/cuda/sampler/sampler_thinking.cuh"
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -252,6 +253,7 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
   const bool draws = ask.target < 0, keeps = ask.target != kTargetDrafted;
   int32_t token = ask.target < row.vocab ? ask.target : -1;
   if (draws) token = drawn >> 32 > Orderable(-INFINITY) ? IdOfPlace(drawn) : -1;
+  if (draws && shared.forced >= 0) token = shared.forced;
   int fault = shared.fault;
   if (drawn == kNotFinite) fault |= kFaultNonFinite;
   if (fault == 0 && token < 0) fault = kFaultTokenRange;
@@ -263,6 +265,7 @@ FATHOM_DEVICE void Finish(const SamplerArgs& a, const BlockRow& row, const Sampl
       if (keeps) atomicOr(a.slot_faults + ask.slot, fault);
     }
     if (draws && keeps) a.slot_tokens[ask.slot] = fault == 0 ? token : 0;
+    if (draws && keeps && fault == 0) NoteThinking(a.slot_thinking, ask, token);
   }
   if (fault != 0) return;
   if (lane == 0 && draws && keeps && shared.slot.penalized != 0) {
@@ -310,6 +313,7 @@ __global__ void __cluster_dims__(kSampleBlocks, 1, 1) __launch_bounds__(kSampleT
   }
   if (threadIdx.x == kSampleThreads - 1) {
     shared.tops_count = 0;
+    shared.forced = ForcedToken(a.slot_thinking, ask);
     shared.fault = kRowFaults ? a.faults[ask.fault_row] | a.slot_faults[ask.slot] : 0;
   }
   ptx::ClusterArrive();

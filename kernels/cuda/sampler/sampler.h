@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/base/launch.h"
 #include "kernels/sampler_params.h"
+#include "kernels/thinking.h"
 
 namespace fathom::kernels::cuda {
 
@@ -84,8 +85,11 @@ struct SamplerArgs {
   // [slots][vocab]. Bit 15: the id is in the prompt or the output. Bits 0 to 14: its count in the
   // output (saturating).
   uint16_t* seen = nullptr;
-  int32_t* slot_tokens = nullptr;   // [slots]: receives the sample, for the next step's embedding.
-  int32_t* slot_faults = nullptr;   // [slots]: stays set; later rows of a faulted slot fault too.
+  int32_t* slot_tokens = nullptr;  // [slots]: receives the sample, for the next step's embedding.
+  int32_t* slot_faults = nullptr;  // [slots]: stays set; later rows of a faulted slot fault too.
+  // [slots]: budgets of reasoning, whose states the sampler keeps; null: there are none. A row of
+  // kTargetDrafted needs a slot whose reasoning is over.
+  ThinkingSlot* slot_thinking = nullptr;
   const int32_t* faults = nullptr;  // [rows of the forward pass]
   SampleOut* out = nullptr;         // [count]; device memory, or pinned and mapped memory.
   int count = 0;
@@ -112,7 +116,8 @@ struct ApplySamplesArgs {
   uint16_t* seen = nullptr;            // [slots][vocab]
   int32_t* slot_tokens = nullptr;
   int32_t* slot_faults = nullptr;
-  SampleOut* out = nullptr;  // [count]
+  ThinkingSlot* slot_thinking = nullptr;  // [slots], or null.
+  SampleOut* out = nullptr;               // [count]
   int count = 0;
   int vocab = 0;
 };

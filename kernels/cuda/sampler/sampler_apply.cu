@@ -1,6 +1,7 @@
 #include "kernels/cuda/base/canon.cuh"
 #include "kernels/cuda/sampler/sampler.h"
 #include "kernels/cuda/sampler/sampler_config.h"
+#include "kernels/cuda/sampler/sampler_thinking.cuh"
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -31,6 +32,7 @@ __global__ void __launch_bounds__(kApplyThreads)
     if (fault != 0) atomicOr(a.slot_faults + ask.slot, fault);
     if (ask.target >= 0) continue;
     a.slot_tokens[ask.slot] = fault == 0 ? token : 0;
+    if (fault == 0) NoteThinking(a.slot_thinking, ask, token);
     if (fault == 0 && a.slots[ask.slot].penalized != 0) {
       uint16_t* const seen = a.seen + int64_t{ask.slot} * a.vocab + token;
       *seen = SeenAgain(*seen);

@@ -37,6 +37,7 @@ struct SampleShared {
   float groups[kSampleLanes / 32];  // Sums of exp of 32 lanes.
   uint64_t tops[kLogprobsMax];      // PlaceKey of each alternative, in any order.
   int tops_count;
+  int forced;  // The token that is drawn whatever the scores are; -1: none.
   // Read early, while the logits are loaded.
   int fault;
   SamplerSlot slot;

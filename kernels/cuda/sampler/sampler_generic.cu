@@ -1,6 +1,7 @@
 #include "kernels/cuda/sampler/sampler_pick.h"
 #include "kernels/cuda/sampler/sampler_rows.cuh"
 #include "kernels/cuda/sampler/sampler_select.cuh"
+#include "kernels/cuda/sampler/sampler_thinking.cuh"
 
 namespace fathom::kernels::cuda {
 namespace {
@@ -20,6 +21,7 @@ struct Shared {
   uint64_t warps[32];
   float groups[32];  // Sums of exp of 32 lanes.
   int fault;
+  int forced;  // The token that is drawn whatever the scores are; -1: none.
   SamplerSlot slot;
 };
 
@@ -281,6 +283,7 @@ __global__ void __launch_bounds__(kThreads)
   if (ask.logits_row < 0) return;
   if (threadIdx.x == 0) {
     shared.slot = a.slots[ask.slot];
+    shared.forced = ForcedToken(a.slot_thinking, ask);
     // One thread reads the fault words for all, because they may change meanwhile: other rows of
     // the slot may fault.
     shared.fault = kRowFaults ? a.faults[ask.fault_row] | a.slot_faults[ask.slot] : 0;
@@ -291,7 +294,9 @@ __global__ void __launch_bounds__(kThreads)
   const float best = Check(&shared, scores.logits, a.vocab, &fault);
   const bool draws = ask.target < 0, keeps = ask.target != kTargetDrafted;
   int32_t token = ask.target < a.vocab ? ask.target : -1;
-  if (draws && fault == 0) token = Draw(&shared, scores, ask.position);
+  if (draws && fault == 0) {
+    token = shared.forced >= 0 ? shared.forced : Draw(&shared, scores, ask.position);
+  }
   if (fault == 0 && token < 0) fault = kFaultTokenRange;
 
   SampleOut* const out = a.out + index;
@@ -300,6 +305,7 @@ __global__ void __launch_bounds__(kThreads)
     out->fault = fault;
     if (fault != 0 && keeps) atomicOr(a.slot_faults + ask.slot, fault);
     if (draws && keeps) a.slot_tokens[ask.slot] = fault == 0 ? token : 0;
+    if (draws && keeps && fault == 0) NoteThinking(a.slot_thinking, ask, token);
     if (fault == 0 && draws && keeps && shared.slot.penalized != 0) {
       uint16_t* const seen = a.seen + int64_t{ask.slot} * a.vocab + token;
       *seen = SeenAgain(*seen);

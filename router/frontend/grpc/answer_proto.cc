@@ -48,6 +48,16 @@ void Fill(const TokensEvent& from, v1::Tokens* to) {
   to->set_text(from.text);
   to->set_reasoning(from.reasoning);
   for (const TokenLogprob& logprob : from.logprobs) Fill(logprob, to->add_logprobs());
+  for (const ToolCallDelta& call : from.calls) {
+    v1::ToolCallDelta& added = *to->add_tool_calls();
+    added.set_index(call.index);
+    added.set_id(call.id);
+    added.set_name(call.name);
+    added.set_arguments(call.arguments);
+    added.set_end(call.end);
+    added.set_whole(call.whole);
+    added.set_text_before(static_cast<int32_t>(call.text_before));
+  }
 }
 
 v1::FinishReason ReasonToProto(FinishReason reason) {
@@ -73,6 +83,7 @@ void Fill(const FinishEvent& from, v1::Finish* to) {
   to->set_reason(ReasonToProto(from.reason));
   if (from.stop_token) to->set_stop_token_id(*from.stop_token);
   if (from.stop_string) to->set_stop_string(*from.stop_string);
+  to->set_calls_tools(from.calls_tools);
   to->mutable_usage()->set_prompt_tokens(from.usage.prompt_tokens);
   to->mutable_usage()->set_completion_tokens(from.usage.completion_tokens);
   to->mutable_usage()->set_cached_tokens(from.usage.cached_tokens);

@@ -65,6 +65,9 @@ PublicRequest ParamsOf(const From& from) {
   std::ranges::sort(to.sampling.logit_bias);
   if (sampling.has_seed()) to.sampling.seed = sampling.seed();
   if (sampling.has_n()) to.sampling.n = sampling.n();
+  to.sampling.bad_words.assign(sampling.bad_words().begin(), sampling.bad_words().end());
+  to.sampling.allowed_token_ids.assign(sampling.allowed_token_ids().begin(),
+                                       sampling.allowed_token_ids().end());
 
   const v1::Stop& stop = from.stop();
   if (stop.has_max_tokens()) to.stop.max_tokens = stop.max_tokens();
@@ -80,7 +83,16 @@ PublicRequest ParamsOf(const From& from) {
   if (output.has_ids()) to.output.ids = output.ids();
   if (output.has_text()) to.output.text = output.text();
   to.output.keep_special = output.keep_special();
+  const v1::Thinking& thinking = from.thinking();
+  if (thinking.has_token_budget()) to.thinking.token_budget = thinking.token_budget();
+  to.thinking.effort = thinking.effort();
   return to;
+}
+
+template <class From>
+std::optional<int32_t> TruncateOf(const From& from) {
+  if (!from.has_truncate_prompt_tokens()) return std::nullopt;
+  return from.truncate_prompt_tokens();
 }
 
 // For the messages of Chat and of Tokenize.
@@ -109,6 +121,25 @@ ChatPrompt ChatOf(From& from) {
   return chat;
 }
 
+// A kind of a newer proto has the meaning that is least: the model's answer as it is.
+ToolChoice ChoiceOf(const v1::ToolChoice& choice) {
+  ToolChoice to{.name = choice.name(), .parallel = !choice.one_call()};
+  switch (choice.kind()) {
+    case v1::ToolChoice::AUTO:
+      to.kind = ToolChoice::Kind::kAuto;
+      break;
+    case v1::ToolChoice::REQUIRED:
+      to.kind = ToolChoice::Kind::kRequired;
+      break;
+    case v1::ToolChoice::NAMED:
+      to.kind = ToolChoice::Kind::kNamed;
+      break;
+    default:
+      to.kind = ToolChoice::Kind::kNone;
+  }
+  return to;
+}
+
 }  // namespace
 
 GenerateRequest FromProto(v1::GenerateRequest&& message) {
@@ -119,11 +150,15 @@ GenerateRequest FromProto(v1::GenerateRequest&& message) {
     const auto& ids = message.token_ids().ids();
     request.prompt = std::vector<TokenId>(ids.begin(), ids.end());
   }
+  request.truncate_prompt_tokens = TruncateOf(message);
   return request;
 }
 
 GenerateRequest FromProto(v1::ChatRequest&& message) {
-  return {ParamsOf(message), ChatOf(message)};
+  PublicRequest params = ParamsOf(message);
+  ChatPrompt chat = ChatOf(message);
+  chat.tool_choice = ChoiceOf(message.tool_choice());
+  return {std::move(params), std::move(chat), TruncateOf(message)};
 }
 
 GenerateRequest FromProto(v1::ValidateRequest&& message) {

@@ -95,23 +95,46 @@ ChatMessage ReadMessage(const JsonValue& value, const std::string& path, FieldRe
   return message;
 }
 
-// The answer's tool calls are not parsed by this version, so tools are refused unless the request
-// says that no call is wanted.
-void ReadTools(FieldReader* body, ChatPrompt* chat) {
-  const JsonValue* tools = body->Find("tools");
+constexpr char kChoices[] =
+    "\"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": ...}}";
+
+void ReadToolChoice(FieldReader* body, ToolChoice* to) {
   const JsonValue* choice = body->Find("tool_choice");
-  const bool none = choice != nullptr && choice->AsString() != nullptr &&
-                    (*choice->AsString() == "none" || *choice->AsString() == "auto");
-  if (choice != nullptr && !none) {
-    return body->Refuse("tool_choice", "send \"none\", or leave tools out");
+  if (choice == nullptr) return;
+  if (const std::string* text = choice->AsString()) {
+    if (*text == "auto") return;
+    if (*text != "none" && *text != "required") {
+      return body->FailType("tool_choice", *choice, kChoices);
+    }
+    to->kind = *text == "none" ? ToolChoice::Kind::kNone : ToolChoice::Kind::kRequired;
+    return;
   }
+  if (choice->AsObject() == nullptr) return body->FailType("tool_choice", *choice, kChoices);
+  FieldReader reader(*choice, "tool_choice");
+  reader.Only("type", {"\"function\""}, "name a function");
+  const JsonValue* function = reader.Find("function");
+  if (const absl::Status status = reader.Finish(); !status.ok()) return body->Fail(status);
+  if (function == nullptr) return body->FailType("tool_choice", *choice, kChoices);
+  FieldReader named(*function, "tool_choice.function");
+  named.Take("name", &to->name);
+  if (const absl::Status status = named.Finish(); !status.ok()) return body->Fail(status);
+  to->kind = ToolChoice::Kind::kNamed;
+}
+
+// The model sees the tools as they are written. What a tool's function must have, the API checks.
+void ReadTools(FieldReader* body, ChatPrompt* chat) {
+  ReadToolChoice(body, &chat->tool_choice);
+  body->Take("parallel_tool_calls", &chat->tool_choice.parallel);
+  const JsonValue* tools = body->Find("tools");
   if (tools == nullptr) return;
   if (tools->AsArray() == nullptr) return body->FailType("tools", *tools, "a list");
   if (tools->AsArray()->empty()) return;
-  if (choice == nullptr || *choice->AsString() != "none") {
-    return body->Refuse("tools",
-                        "tool calls of an answer are not parsed yet: send tool_choice \"none\" to "
-                        "show the tools to the model and get its text, or leave tools out");
+  for (size_t i = 0; i < tools->AsArray()->size() && body->ok(); ++i) {
+    const std::string path = fmt::format("tools[{}]", i);
+    FieldReader tool((*tools->AsArray())[i], path);
+    tool.Only("type", {"\"function\""}, "this server calls functions only");
+    tool.Accept("function");
+    if (const absl::Status status = tool.Finish(); !status.ok()) return body->Fail(status);
   }
   chat->tools_json = ToJsonText(*tools);
 }

@@ -11,10 +11,6 @@
 namespace fathom::router {
 namespace {
 
-// A comment without an empty line after it: the empty line would be an event for clients that
-// remember the id of the last one, OpenAI's among them.
-constexpr char kHeartbeat[] = ": heartbeat\n";
-
 constexpr std::chrono::seconds kSilence{1};
 
 bool IsLast(const ClientEvent& event) {
@@ -55,19 +51,19 @@ void HttpAnswer::Part::Write(const ClientEvent& event) {
   answer_->OnEvent(prompt_, event, std::move(prompt_ids));
 }
 
-HttpAnswer::HttpAnswer(std::shared_ptr<http::Exchange> exchange, AnswerParts parts,
-                       FieldNames names, bool prompt_list)
+HttpAnswer::HttpAnswer(std::shared_ptr<http::Exchange> exchange, AnswerParts parts, AnswerForm form,
+                       bool prompt_list)
     : exchange_(std::move(exchange)),
       options_(parts.options),
-      names_(std::move(names)),
+      form_(std::move(form)),
       prompt_list_(prompt_list),
       started_(parts.echoes.size(), false),
       ended_(parts.echoes.size(), false),
-      answer_(std::move(parts)) {}
+      answer_(form_.writer(std::move(parts))) {}
 
 void HttpAnswer::Start(std::shared_ptr<http::Exchange> exchange, const InferenceApi* api,
-                       const CallContext& call, OpenAiRequest request,
-                       std::optional<LastEvent> last) {
+                       const CallContext& call, FormRequest read, std::optional<LastEvent> last) {
+  OpenAiRequest& request = read.request;
   const size_t prompts = request.prompts.size();
   AnswerParts parts{.options = request.answer,
                     .tokenizer = api->tokenizer(),
@@ -82,11 +78,8 @@ void HttpAnswer::Start(std::shared_ptr<http::Exchange> exchange, const Inference
     parts.request_id = IdOfList(request, call);
     request.params.request_id = parts.request_id;
   }
-  const FieldNames names{.max_tokens = request.answer.max_tokens_name,
-                         .logprobs = request.answer.chat ? "top_logprobs" : "logprobs",
-                         .prompt = request.answer.chat ? "messages" : "prompt"};
-  const std::shared_ptr<HttpAnswer> answer(
-      new HttpAnswer(std::move(exchange), std::move(parts), names, request.prompt_list));
+  const std::shared_ptr<HttpAnswer> answer(new HttpAnswer(
+      std::move(exchange), std::move(parts), std::move(read.form), request.prompt_list));
   for (size_t i = 0; i < prompts; ++i) {
     answer->parts_.push_back(std::make_shared<Part>(api->sessions(), answer, static_cast<int>(i)));
   }
@@ -159,25 +152,25 @@ std::string HttpAnswer::Convert(int prompt, const ClientEvent& event,
       return {};
     }
     started_[prompt] = true;
-    return answer_.OnStarted(prompt, *started, std::move(prompt_ids));
+    return answer_->OnStarted(prompt, *started, std::move(prompt_ids));
   }
   if (const auto* logprobs = std::get_if<PromptLogprobs>(&event)) {
-    answer_.OnPromptLogprobs(prompt, *logprobs);
-    return {};
+    return answer_->OnPromptLogprobs(prompt, *logprobs);
   }
   if (const auto* tokens = std::get_if<TokensEvent>(&event)) {
-    std::string chunk = answer_.OnTokens(prompt, *tokens);
+    std::string chunk = answer_->OnTokens(prompt, *tokens);
     // The session does not know that tokens may show nothing, for example of reasoning that is left
     // out, so the silence is measured here too.
     const auto now = std::chrono::steady_clock::now();
-    if (options_.stream && chunk.empty() && now - last_bytes_ >= kSilence) chunk = kHeartbeat;
+    if (options_.stream && chunk.empty() && now - last_bytes_ >= kSilence)
+      chunk = answer_->Heartbeat();
     if (!chunk.empty()) last_bytes_ = now;
     return chunk;
   }
   if (const auto* finish = std::get_if<FinishEvent>(&event)) {
-    return answer_.OnFinish(prompt, *finish);
+    return answer_->OnFinish(prompt, *finish);
   }
-  return options_.stream ? kHeartbeat : "";
+  return options_.stream ? answer_->Heartbeat() : "";
 }
 
 void HttpAnswer::TakeEnd(int prompt, const absl::Status& status) {
@@ -225,10 +218,9 @@ void HttpAnswer::Proceed() {
     // What the first prompts say waits until every prompt was accepted.
     if (!std::ranges::all_of(started_, [](bool started) { return started; })) return;
     begun_ = true;
-    exchange_->Begin({200,
-                      "text/event-stream; charset=utf-8",
-                      "",
-                      {{"X-Request-Id", answer_.request_id()}, {"X-Accel-Buffering", "no"}}});
+    http::Response head{200, "text/event-stream; charset=utf-8", "", IdHeaders()};
+    head.headers.emplace_back("X-Accel-Buffering", "no");
+    exchange_->Begin(std::move(head));
   }
   if (pending_.empty()) return Release(std::exchange(owed_, {}), true);
   writing_ = true;
@@ -236,25 +228,31 @@ void HttpAnswer::Proceed() {
   exchange_->Write(std::exchange(pending_, {}));
 }
 
+std::vector<std::pair<std::string, std::string>> HttpAnswer::IdHeaders() const {
+  std::vector<std::pair<std::string, std::string>> headers;
+  if (answer_->request_id().empty()) return headers;
+  headers.emplace_back("X-Request-Id", answer_->request_id());
+  if (!form_.id_header.empty()) headers.emplace_back(form_.id_header, answer_->request_id());
+  return headers;
+}
+
 void HttpAnswer::End() {
   finished_ = true;
-  FieldNames names = names_;
+  FieldNames names = form_.names;
   if (prompt_list_) names.prompt = fmt::format("prompt[{}]", failed_prompt_);
   absl::Status failure =
       left_ ? Cancelled("the client left before the end of the answer") : failure_;
-  if (failure.ok() && !options_.stream && !answer_.complete()) {
+  if (failure.ok() && !options_.stream && !answer_->complete()) {
     failure = Internal("the answer ended without the end of each choice; send the request again");
   }
   if (begun_) {
-    if (failure.ok()) return exchange_->End(pending_ + answer_.StreamEnd());
-    return exchange_->End(pending_ + "data: " + ErrorObject(failure, names) + "\n\n");
+    if (failure.ok()) return exchange_->End(pending_ + answer_->StreamEnd());
+    return exchange_->End(pending_ + answer_->StreamError(failure, names));
   }
   http::Response answer =
-      failure.ok() ? http::Response{200, "application/json", "", {}} : ErrorAnswer(failure, names);
-  if (!answer_.request_id().empty()) {
-    answer.headers.emplace_back("X-Request-Id", answer_.request_id());
-  }
-  if (failure.ok()) answer.body = answer_.Whole();
+      failure.ok() ? http::Response{200, "application/json", "", {}} : form_.error(failure, names);
+  for (auto& header : IdHeaders()) answer.headers.push_back(std::move(header));
+  if (failure.ok()) answer.body = answer_->Whole();
   exchange_->Answer(std::move(answer));
 }
 

@@ -1,10 +1,11 @@
 // router/frontend/http/http_answer.h: the answer to one HTTP request that generates: an exchange
 // (http/exchange.h) and a SessionStream (router/sessions/session_stream.h) for each prompt of it.
-// It sends a whole answer, or a stream of Server-Sent Events.
+// It sends a whole answer, or a stream of Server-Sent Events, in the form of one of the APIs
+// (answer_form.h).
 //
 // A refusal is an HTTP status: a stream begins when every prompt was accepted. After that an error
-// is an event of the stream, and "[DONE]" is sent only after success. If one prompt fails, the
-// others are cancelled.
+// is an event of the stream, and the events that end an answer are sent only after success. If one
+// prompt fails, the others are cancelled.
 //
 // Back-pressure: a session has one event at a time in this object, which is told as written when
 // its bytes are; so an answer holds at most one event of each prompt, besides what a whole answer
@@ -23,8 +24,8 @@
 
 #include "http/exchange.h"
 #include "router/api/inference_api.h"
+#include "router/frontend/http/answer_form.h"
 #include "router/frontend/http/http_error.h"
-#include "router/frontend/http/openai_answer.h"
 #include "router/frontend/http/openai_request.h"
 #include "router/sessions/session_stream.h"
 
@@ -42,7 +43,7 @@ class HttpAnswer final : public http::ExchangeSink,
   // Sends the request to the API, or resumes it if `last` is set. Its id, if several prompts need
   // one, is drawn. REQUIRES: the API outlives the exchange.
   static void Start(std::shared_ptr<http::Exchange> exchange, const InferenceApi* api,
-                    const CallContext& call, OpenAiRequest request, std::optional<LastEvent> last);
+                    const CallContext& call, FormRequest read, std::optional<LastEvent> last);
 
   void OnWritten(bool ok) override;
   void OnHangUp() override;
@@ -66,7 +67,7 @@ class HttpAnswer final : public http::ExchangeSink,
   };
   using PartPtr = std::shared_ptr<Part>;
 
-  HttpAnswer(std::shared_ptr<http::Exchange> exchange, AnswerParts parts, FieldNames names,
+  HttpAnswer(std::shared_ptr<http::Exchange> exchange, AnswerParts parts, AnswerForm form,
              bool prompt_list);
 
   void Launch(const InferenceApi* api, const CallContext& call, OpenAiRequest request,
@@ -80,19 +81,20 @@ class HttpAnswer final : public http::ExchangeSink,
   void Fail(int prompt, const absl::Status& status);
   void Proceed();
   void End();
+  std::vector<std::pair<std::string, std::string>> IdHeaders() const;
   // The streams that must be cancelled now; they are told without the lock.
   std::vector<PartPtr> TakeCancels();
   void Release(std::vector<int> prompts, bool ok);
 
   const std::shared_ptr<http::Exchange> exchange_;
   const AnswerOptions options_;
-  const FieldNames names_;
+  const AnswerForm form_;
   const bool prompt_list_;
 
   mutable std::mutex mutex_;    // Guards all below.
   std::vector<PartPtr> parts_;  // One for each prompt, until OnDone.
   std::vector<bool> started_, ended_;
-  OpenAiAnswer answer_;
+  const std::unique_ptr<AnswerWriter> answer_;
   std::string pending_;         // Bytes of a stream that wait for the write in flight.
   std::vector<int> owed_;       // The prompts whose event is in pending_.
   std::vector<int> in_flight_;  // The same of the write in flight.

@@ -1,6 +1,7 @@
 #include "router/frontend/http/http_error.h"
 
 #include <algorithm>
+#include <charconv>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -27,11 +28,29 @@ void ReplaceAll(std::string_view from, std::string_view to, std::string* text) {
   }
 }
 
+// "messages[3]" as the body has it.
+std::string WithMessagePaths(const std::string& text, const std::vector<std::string>& paths) {
+  constexpr std::string_view kName = "messages[";
+  std::string renamed;
+  size_t done = 0;
+  for (size_t at = 0; (at = text.find(kName, at)) != std::string::npos;) {
+    const char* const digits = text.data() + at + kName.size();
+    size_t index = 0;
+    const auto [end, error] = std::from_chars(digits, text.data() + text.size(), index);
+    at += kName.size();
+    if (error != std::errc() || *end != ']' || index >= paths.size()) continue;
+    renamed.append(text, done, at - kName.size() - done);
+    renamed += paths[index];
+    done = at = static_cast<size_t>(end + 1 - text.data());
+  }
+  return renamed + text.substr(done);
+}
+
 // The fields as the body named them, in a message or in the path of a field.
 std::string Renamed(std::string text, const FieldNames& names) {
   const std::pair<std::string_view, std::string_view> pairs[] = {
       {"stop.max_tokens", names.max_tokens},
-      {"stop.strings", "stop"},
+      {"stop.strings", names.stop},
       {"stop.token_ids", "stop_token_ids"},
       {"stop.min_tokens", "min_tokens"},
       {"stop.ignore_eos", "ignore_eos"},
@@ -42,6 +61,8 @@ std::string Renamed(std::string text, const FieldNames& names) {
       {"output.ids", "return_token_ids"},
       {"sampling.", ""},
       {"cache.salt", "cache_salt"},
+      {"thinking.token_budget", names.thinking_budget},
+      {"thinking.effort", names.effort},
       {"chat_template_kwargs_json", "chat_template_kwargs"},
       {"tools_json", "tools"},
       {"next_positions", "Last-Event-ID"},
@@ -60,8 +81,8 @@ std::string Renamed(std::string text, const FieldNames& names) {
     const bool whole = after.empty() || after.front() == '[' || after.front() == ' ';
     if (text.starts_with(from) && whole) text.replace(0, from.size(), to);
   }
-  if (text == "prompt") text = names.prompt;
-  return text;
+  if (text == "prompt" || text == "messages") text = names.prompt;
+  return names.messages.empty() ? text : WithMessagePaths(text, names.messages);
 }
 
 std::string Lower(std::string text) {
@@ -108,32 +129,43 @@ int HttpStatusOf(const absl::Status& status) {
   }
 }
 
-std::string ErrorObject(const absl::Status& status, const FieldNames& names) {
+ErrorParts PartsOf(const absl::Status& status, const FieldNames& names) {
   const ErrorDetail detail = Detail(status);
+  return {.status = HttpStatusOf(status),
+          .message = Renamed(ToUtf8(Message(status)), names),
+          .param = detail.field.empty() ? "" : Renamed(ToUtf8(detail.field), names),
+          .code = Lower(detail.reason)};
+}
+
+std::string ErrorObject(const absl::Status& status, const FieldNames& names) {
+  const ErrorParts parts = PartsOf(status, names);
   JsonWriter json;
   json.BeginObject().Key("error").BeginObject();
-  json.Key("message").String(Renamed(ToUtf8(Message(status)), names));
-  json.Key("type").String(TypeOf(HttpStatusOf(status)));
+  json.Key("message").String(parts.message);
+  json.Key("type").String(TypeOf(parts.status));
   json.Key("param");
-  if (detail.field.empty()) {
+  if (parts.param.empty()) {
     json.Null();
   } else {
-    json.String(Renamed(ToUtf8(detail.field), names));
+    json.String(parts.param);
   }
-  json.Key("code").String(Lower(detail.reason));
+  json.Key("code").String(parts.code);
   json.EndObject().EndObject();
   return json.Take();
+}
+
+void AddRetryHeaders(const absl::Status& status, http::Response* answer) {
+  const int64_t delay_ms = Detail(status).retry_after_ms;
+  if (delay_ms <= 0) return;
+  // The first is of whole seconds; the clients of OpenAI and Anthropic prefer the second.
+  answer->headers.emplace_back("Retry-After", fmt::format("{}", (delay_ms + 999) / 1000));
+  answer->headers.emplace_back("retry-after-ms", fmt::format("{}", delay_ms));
 }
 
 http::Response ErrorAnswer(const absl::Status& status, const FieldNames& names) {
   http::Response answer{
       HttpStatusOf(status), "application/json", ErrorObject(status, names) + "\n", {}};
-  const int64_t delay_ms = Detail(status).retry_after_ms;
-  if (delay_ms > 0) {
-    // The first is of whole seconds; OpenAI's clients prefer the second.
-    answer.headers.emplace_back("Retry-After", fmt::format("{}", (delay_ms + 999) / 1000));
-    answer.headers.emplace_back("retry-after-ms", fmt::format("{}", delay_ms));
-  }
+  AddRetryHeaders(status, &answer);
   return answer;
 }
 

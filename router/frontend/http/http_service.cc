@@ -9,10 +9,14 @@
 
 #include "common/reason.h"
 #include "common/utf8.h"
+#include "router/frontend/http/anthropic_error.h"
+#include "router/frontend/http/anthropic_request.h"
 #include "router/frontend/http/http_answer.h"
 #include "router/frontend/http/http_error.h"
 #include "router/frontend/http/json_writer.h"
 #include "router/frontend/http/openai_request.h"
+#include "router/frontend/http/page.h"
+#include "router/frontend/http/responses_request.h"
 
 namespace fathom::router {
 namespace {
@@ -27,16 +31,21 @@ int64_t NowUnixS() {
   return std::chrono::duration_cast<std::chrono::seconds>(now).count();
 }
 
-// The one place where a call gets its tenant. The header Authorization decides nothing yet.
-CallContext ContextOf(const ExchangePtr& exchange) {
-  const http::Request& request = exchange->request();
+// The one place where a call gets its tenant, which the guard found (http_guard.h).
+CallContext ContextOf(const http::Request& request) {
   const bool ipv6 = request.peer.find(':') != std::string::npos;
-  return {.peer = ipv6 ? fmt::format("ipv6:[{}]:0", request.peer)
+  return {.tenant = request.tenant.empty() ? kDefaultTenant : request.tenant,
+          .peer = ipv6 ? fmt::format("ipv6:[{}]:0", request.peer)
                        : fmt::format("ipv4:{}:0", request.peer),
           .forwarded_for = std::string(request.Header("x-forwarded-for")),
           .trace = ParseTraceparent(request.Header("traceparent")),
-          .received_unix_s = NowUnixS(),
-          .cancelled = [exchange] { return exchange->hung_up(); }};
+          .received_unix_s = NowUnixS()};
+}
+
+CallContext ContextOf(const ExchangePtr& exchange) {
+  CallContext call = ContextOf(exchange->request());
+  call.cancelled = [exchange] { return exchange->hung_up(); };
+  return call;
 }
 
 // 415: without this type a page of another site could send requests through a user's browser.
@@ -57,8 +66,8 @@ std::optional<http::Response> CheckContentType(const http::Request& request) {
 // ---- Generating
 
 // The headers that say more of a request than its body.
-absl::StatusOr<std::optional<LastEvent>> ReadHeaders(const http::Request& http,
-                                                     OpenAiRequest* request) {
+absl::StatusOr<std::optional<LastEvent>> ReadHeaders(const http::Request& http, FormRequest* read) {
+  OpenAiRequest* request = &read->request;
   PublicRequest& params = request->params;
   const std::string id(http.Header("x-request-id"));
   if (!id.empty() && !params.request_id.empty() && id != params.request_id) {
@@ -70,6 +79,14 @@ absl::StatusOr<std::optional<LastEvent>> ReadHeaders(const http::Request& http,
   params.idempotency_key = std::string(http.Header("idempotency-key"));
   const std::string_view last = http.Header("last-event-id");
   if (last.empty()) return std::nullopt;
+  if (!read->form.can_resume) {
+    return WithReason(
+        Unimplemented(
+            "the header Last-Event-ID is set, but a stream of this API cannot be taken up "
+            "again; send the header Idempotency-Key with each request, and repeat the "
+            "request with the same key: the answer is the same from its begin"),
+        Reason::kNotImplemented, "Last-Event-ID");
+  }
   if (!request->answer.stream) {
     return WithReason(Invalid("the header Last-Event-ID is set, but stream is not true; only a "
                               "stream can be taken up again"),
@@ -80,24 +97,41 @@ absl::StatusOr<std::optional<LastEvent>> ReadHeaders(const http::Request& http,
   return event;
 }
 
-using ReadFn = absl::StatusOr<OpenAiRequest> (*)(const JsonValue& body);
+template <absl::StatusOr<OpenAiRequest> (*read)(const JsonValue& body)>
+absl::StatusOr<FormRequest> ReadOpenAi(const JsonValue& body) {
+  FATHOM_ASSIGN_OR_RETURN(OpenAiRequest request, read(body));
+  AnswerForm form = OpenAiForm(request);
+  return FormRequest{std::move(request), std::move(form)};
+}
 
-void Refuse(const InferenceApi* api, const ExchangePtr& exchange, const absl::Status& status,
-            const FieldNames& names = {}) {
+// How the bodies of a route are read, and the form of the errors before that.
+struct GenerateRoute {
+  ReadFormFn read;
+  ErrorAnswerFn error = ErrorAnswer;
+  // Checks the headers of the API; null: it has none.
+  absl::Status (*check)(const http::Request& request) = nullptr;
+};
+
+void Refuse(const InferenceApi* api, const ExchangePtr& exchange, const GenerateRoute& route,
+            const absl::Status& status) {
   api->CountRefused(status);
-  exchange->Answer(ErrorAnswer(status, names));
+  exchange->Answer(route.error(status, {}));
 }
 
 void Generate(const InferenceApi* api, const ExchangePtr& exchange, const CallContext& call,
-              ReadFn read) {
+              const GenerateRoute& route) {
+  if (route.check != nullptr) {
+    const absl::Status status = route.check(exchange->request());
+    if (!status.ok()) return Refuse(api, exchange, route, status);
+  }
   const auto body = ParseBody(exchange->request().body);
   exchange->request().body = {};
-  if (!body.ok()) return Refuse(api, exchange, body.status());
-  auto request = read(*body);
-  if (!request.ok()) return Refuse(api, exchange, request.status());
-  auto last = ReadHeaders(exchange->request(), &*request);
-  if (!last.ok()) return Refuse(api, exchange, last.status());
-  HttpAnswer::Start(exchange, api, call, *std::move(request), *std::move(last));
+  if (!body.ok()) return Refuse(api, exchange, route, body.status());
+  auto read = route.read(*body);
+  if (!read.ok()) return Refuse(api, exchange, route, read.status());
+  auto last = ReadHeaders(exchange->request(), &*read);
+  if (!last.ok()) return Refuse(api, exchange, route, last.status());
+  HttpAnswer::Start(exchange, api, call, *std::move(read), *std::move(last));
 }
 
 // ---- Texts and models
@@ -139,6 +173,19 @@ absl::StatusOr<http::Response> Detokenize(const InferenceApi* api, const CallCon
   return Json(&json);
 }
 
+// Anthropic's count of the tokens that a request's prompt would have.
+absl::StatusOr<http::Response> CountTokens(const InferenceApi* api, const CallContext& call,
+                                           const std::string& body) {
+  FATHOM_ASSIGN_OR_RETURN(const JsonValue parsed, ParseBody(body));
+  FATHOM_ASSIGN_OR_RETURN(CountTokensRequest request, ReadCountTokens(parsed));
+  FATHOM_RETURN_IF_ERROR(api->GetModel(request.model).status());
+  FATHOM_ASSIGN_OR_RETURN(const TokenizeAnswer answer,
+                          api->Tokenize(call, TokenizeRequest{std::move(request.chat)}));
+  JsonWriter json;
+  json.BeginObject().Key("input_tokens").Int(static_cast<int64_t>(answer.ids.size())).EndObject();
+  return Json(&json);
+}
+
 void WriteModel(const ModelAnswer& model, int64_t created_unix_s, JsonWriter* json) {
   json->BeginObject().Key("id").String(model.name).Key("object").String("model");
   json->Key("created").Int(created_unix_s).Key("owned_by").String("fathom");
@@ -167,14 +214,15 @@ std::string Unescaped(std::string_view text) {
 using AskFn = absl::StatusOr<http::Response> (*)(const InferenceApi* api, const CallContext& call,
                                                  const std::string& body);
 
-void AddAsk(const InferenceApi* api, const std::string& path, AskFn ask, http::Routes* routes) {
-  routes->AddExchange("POST", path, kBodyBytesMax, [api, ask](const ExchangePtr& exchange) {
+void AddAsk(const InferenceApi* api, const std::string& path, AskFn ask, ErrorAnswerFn error,
+            http::Routes* routes) {
+  routes->AddExchange("POST", path, kBodyBytesMax, [api, ask, error](const ExchangePtr& exchange) {
     if (auto refused = CheckContentType(exchange->request())) {
       return exchange->Answer(*std::move(refused));
     }
     const CallContext call = ContextOf(exchange);
-    const auto refuse = [exchange](const absl::Status& status) {
-      exchange->Answer(ErrorAnswer(status, {}));
+    const auto refuse = [exchange, error](const absl::Status& status) {
+      exchange->Answer(error(status, {}));
     };
     const auto work = [api, ask, exchange, call, refuse] {
       auto answer = ask(api, call, exchange->request().body);
@@ -185,17 +233,19 @@ void AddAsk(const InferenceApi* api, const std::string& path, AskFn ask, http::R
   });
 }
 
-void AddGenerate(const InferenceApi* api, const std::string& path, ReadFn read,
+void AddGenerate(const InferenceApi* api, const std::string& path, const GenerateRoute& route,
                  http::Routes* routes) {
-  routes->AddExchange("POST", path, kBodyBytesMax, [api, read](const ExchangePtr& exchange) {
+  routes->AddExchange("POST", path, kBodyBytesMax, [api, route](const ExchangePtr& exchange) {
     if (auto refused = CheckContentType(exchange->request())) {
       return exchange->Answer(*std::move(refused));
     }
     const CallContext call = ContextOf(exchange);
     api->Run(
         call, exchange->request().body.size(),
-        [api, exchange, call, read] { Generate(api, exchange, call, read); },
-        [api, exchange](const absl::Status& status) { Refuse(api, exchange, status); });
+        [api, exchange, call, route] { Generate(api, exchange, call, route); },
+        [api, exchange, route](const absl::Status& status) {
+          Refuse(api, exchange, route, status);
+        });
   });
 }
 
@@ -226,10 +276,16 @@ absl::StatusOr<LastEvent> ParseLastEventId(std::string_view text, int32_t choice
 
 void AddInferenceRoutes(const InferenceApi* api, http::Routes* routes) {
   const int64_t created_unix_s = NowUnixS();
-  AddGenerate(api, "/v1/chat/completions", ReadChatCompletion, routes);
-  AddGenerate(api, "/v1/completions", ReadCompletion, routes);
-  AddAsk(api, "/tokenize", Tokenize, routes);
-  AddAsk(api, "/detokenize", Detokenize, routes);
+  AddGenerate(api, "/v1/chat/completions", {ReadOpenAi<ReadChatCompletion>}, routes);
+  AddGenerate(api, "/v1/completions", {ReadOpenAi<ReadCompletion>}, routes);
+  AddGenerate(api, "/v1/responses", {ReadResponses}, routes);
+  AddGenerate(api, "/v1/messages", {ReadMessages, AnthropicErrorAnswer, CheckAnthropicVersion},
+              routes);
+  AddAsk(api, "/v1/messages/count_tokens", CountTokens, AnthropicErrorAnswer, routes);
+  AddPageRoutes(
+      api, [](const http::Request& request) { return ContextOf(request); }, routes);
+  AddAsk(api, "/tokenize", Tokenize, ErrorAnswer, routes);
+  AddAsk(api, "/detokenize", Detokenize, ErrorAnswer, routes);
   routes->Add("GET", "/v1/models", [api, created_unix_s](const http::Request&) {
     const auto model = api->GetModel("");
     if (!model.ok()) return ErrorAnswer(model.status(), {});

@@ -1,7 +1,11 @@
-// router/frontend/http/http_service.h: OpenAI's API over HTTP (docs/API.md, "HTTP"):
+// router/frontend/http/http_service.h: OpenAI's and Anthropic's APIs over HTTP (docs/API.md,
+// "HTTP"):
 //   POST /v1/chat/completions, /v1/completions    whole answers and streams
+//   POST /v1/responses, /v1/messages              whole answers and streams
+//   POST /v1/messages/count_tokens
 //   POST /tokenize, /detokenize                   as vLLM has them
 //   GET  /v1/models, /v1/models/{id}
+//   GET  /, /cluster/status, /cluster/requests    the page (page.h)
 // The handlers convert bodies and call InferenceApi (router/api/inference_api.h), which has the
 // policy. They run on the HTTP server's thread, or in the API's pool for long bodies.
 #pragma once

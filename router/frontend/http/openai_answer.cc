@@ -10,12 +10,12 @@ namespace {
 
 constexpr char kDone[] = "data: [DONE]\n\n";
 
-const char* FinishText(FinishReason reason) {
-  switch (reason) {
+const char* FinishText(const FinishEvent& event) {
+  switch (event.reason) {
     case FinishReason::kEndToken:
     case FinishReason::kStopToken:
     case FinishReason::kStopString:
-      return "stop";
+      return event.calls_tools ? "tool_calls" : "stop";
     // OpenAI has no name for a deadline, which cuts an answer as a length does; stop_reason tells.
     case FinishReason::kLength:
     case FinishReason::kDeadline:
@@ -31,6 +31,29 @@ void WriteIds(const std::vector<TokenId>& ids, JsonWriter* json) {
   json->BeginArray();
   for (const TokenId id : ids) json->Int(id);
   json->EndArray();
+}
+
+// A call, or more of it. `index`: in a stream.
+void WriteCall(const ToolCallDelta& call, bool index, JsonWriter* json) {
+  json->BeginObject();
+  if (index) json->Key("index").Int(call.index);
+  if (!call.name.empty()) json->Key("id").String(call.id).Key("type").String("function");
+  json->Key("function").BeginObject();
+  if (!call.name.empty()) json->Key("name").String(call.name);
+  json->Key("arguments").String(call.arguments).EndObject().EndObject();
+}
+
+// The delta says something; the end of a call alone does not.
+bool Shows(const ToolCallDelta& call) { return !call.name.empty() || !call.arguments.empty(); }
+
+void AppendCalls(std::vector<ToolCallDelta> deltas, std::vector<ToolCallDelta>* calls) {
+  for (ToolCallDelta& delta : deltas) {
+    if (calls->empty() || calls->back().index != delta.index) {
+      calls->push_back(std::move(delta));
+    } else {
+      calls->back().arguments += delta.arguments;
+    }
+  }
 }
 
 }  // namespace
@@ -134,11 +157,22 @@ std::string OpenAiAnswer::OnStarted(int prompt, const StartedEvent& event,
     head_ = json.Take();
   }
   if (!options_.stream) return {};
+  // The log-probabilities of the prompt stand in the first chunk of each choice.
+  const bool waits = options_.wants_prompt_logprobs() && state.tokens > 1;
+  const std::string chunks = waits ? "" : TakeBegin(prompt);
+  return chunks.empty() ? ": accepted\n" : chunks;
+}
+
+std::string OpenAiAnswer::TakeBegin(int prompt) {
+  PromptState& state = prompts_[prompt];
+  if (!options_.stream || std::exchange(state.begun, true)) return {};
   std::string chunks;
   for (int32_t sequence = 0; sequence < options_.n; ++sequence) {
     const int index = IndexOf(prompt, sequence);
     if (choices_[index].position > 0) continue;  // A resume: the client has the begin.
-    if (!options_.chat && state.echo.empty() && !options_.return_token_ids) continue;
+    const bool empty =
+        state.echo.empty() && !options_.return_token_ids && !options_.wants_prompt_logprobs();
+    if (!options_.chat && empty) continue;
     JsonWriter json = BeginChunk(index);
     if (options_.chat) {
       json.Key("delta").BeginObject().Key("role").String("assistant").Key("content").String("");
@@ -146,31 +180,46 @@ std::string OpenAiAnswer::OnStarted(int prompt, const StartedEvent& event,
     } else {
       json.Key("text").String(state.echo);
     }
-    json.Key("logprobs").Null().Key("finish_reason").Null();
+    json.Key("logprobs");
+    if (options_.echo && options_.logprobs && !state.ids.empty()) {
+      WriteCompletionLogprobs(state.ids.front(), state.logprobs, texts_, &*choices_[index].offsets,
+                              &json);
+    } else {
+      json.Null();
+    }
+    json.Key("finish_reason").Null();
     if (options_.return_token_ids) {
       json.Key("prompt_token_ids");
       WriteIds(state.ids, &json);
     }
+    if (options_.prompt_logprobs) {
+      json.Key("prompt_logprobs");
+      WritePromptLogprobs(state.logprobs, texts_, &json);
+    }
     chunks += EndChunk(&json);
   }
-  return chunks.empty() ? ": accepted\n" : chunks;
+  return chunks;
 }
 
-void OpenAiAnswer::OnPromptLogprobs(int prompt, PromptLogprobs event) {
-  std::vector<TokenLogprob>& all = prompts_[prompt].logprobs;
+std::string OpenAiAnswer::OnPromptLogprobs(int prompt, PromptLogprobs event) {
+  PromptState& state = prompts_[prompt];
+  std::vector<TokenLogprob>& all = state.logprobs;
   all.insert(all.end(), std::make_move_iterator(event.logprobs.begin()),
              std::make_move_iterator(event.logprobs.end()));
+  return static_cast<int32_t>(all.size()) + 1 < state.tokens ? "" : TakeBegin(prompt);
 }
 
 std::string OpenAiAnswer::OnTokens(int prompt, TokensEvent event) {
   const int index = IndexOf(prompt, event.sequence);
   Choice& choice = choices_[index];
+  const std::string begin = TakeBegin(prompt);
   choice.position = event.position + static_cast<int32_t>(event.ids.size());
   choice.tokens = choice.position;
   if (!options_.include_reasoning) event.reasoning.clear();
   if (!options_.stream) {
     choice.text += event.text;
     choice.reasoning += event.reasoning;
+    AppendCalls(std::move(event.calls), &choice.calls);
     if (options_.return_token_ids) {
       choice.ids.insert(choice.ids.end(), event.ids.begin(), event.ids.end());
     }
@@ -180,16 +229,12 @@ std::string OpenAiAnswer::OnTokens(int prompt, TokensEvent event) {
   }
   const bool logprobs = options_.logprobs && !event.logprobs.empty();
   const bool ids = options_.return_token_ids && !event.ids.empty();
-  if (event.text.empty() && event.reasoning.empty() && !logprobs && !ids) return {};
+  std::erase_if(event.calls, [](const ToolCallDelta& call) { return !Shows(call); });
+  const bool shows = !event.text.empty() || !event.reasoning.empty() || !event.calls.empty();
+  if (!shows && !logprobs && !ids) return begin;
   JsonWriter json = BeginChunk(index);
   if (options_.chat) {
-    json.Key("delta").BeginObject();
-    if (!event.reasoning.empty()) {
-      json.Key("reasoning").String(event.reasoning);
-      json.Key("reasoning_content").String(event.reasoning);
-    }
-    if (!event.text.empty() || event.reasoning.empty()) json.Key("content").String(event.text);
-    json.EndObject();
+    WriteDelta(event, &json);
   } else {
     json.Key("text").String(event.text);
   }
@@ -206,12 +251,30 @@ std::string OpenAiAnswer::OnTokens(int prompt, TokensEvent event) {
     json.Key("token_ids");
     WriteIds(event.ids, &json);
   }
-  return EndChunk(&json);
+  return begin + EndChunk(&json);
+}
+
+void OpenAiAnswer::WriteDelta(const TokensEvent& event, JsonWriter* json) {
+  json->Key("delta").BeginObject();
+  if (!event.reasoning.empty()) {
+    json->Key("reasoning").String(event.reasoning);
+    json->Key("reasoning_content").String(event.reasoning);
+  }
+  if (!event.text.empty() || (event.reasoning.empty() && event.calls.empty())) {
+    json->Key("content").String(event.text);
+  }
+  if (!event.calls.empty()) {
+    json->Key("tool_calls").BeginArray();
+    for (const ToolCallDelta& call : event.calls) WriteCall(call, /*index=*/true, json);
+    json->EndArray();
+  }
+  json->EndObject();
 }
 
 std::string OpenAiAnswer::OnFinish(int prompt, FinishEvent event) {
   const int index = IndexOf(prompt, event.sequence);
   Choice& choice = choices_[index];
+  const std::string begin = TakeBegin(prompt);
   // With a chunk for the usage after it, a client that lost that chunk gets this one again.
   choice.position = event.position + (options_.include_usage ? 0 : 1);
   choice.tokens = event.position;
@@ -225,11 +288,11 @@ std::string OpenAiAnswer::OnFinish(int prompt, FinishEvent event) {
   }
   json.Key("logprobs").Null();
   WriteEnd(*choice.finish, &json);
-  return EndChunk(&json);
+  return begin + EndChunk(&json);
 }
 
 void OpenAiAnswer::WriteEnd(const FinishEvent& event, JsonWriter* json) const {
-  json->Key("finish_reason").String(FinishText(event.reason)).Key("stop_reason");
+  json->Key("finish_reason").String(FinishText(event)).Key("stop_reason");
   if (event.stop_string) {
     json->String(*event.stop_string);
   } else if (event.reason == FinishReason::kStopToken && event.stop_token) {
@@ -286,18 +349,32 @@ void OpenAiAnswer::WriteLogprobs(const PromptState& prompt, const Choice& choice
   }
 }
 
+void OpenAiAnswer::WriteMessage(const Choice& choice, JsonWriter* json) {
+  json->Key("message").BeginObject().Key("role").String("assistant").Key("content");
+  if (choice.text.empty() && !choice.calls.empty()) {
+    json->Null();
+  } else {
+    json->String(choice.text);
+  }
+  json->Key("refusal").Null();
+  if (!choice.reasoning.empty()) {
+    json->Key("reasoning").String(choice.reasoning);
+    json->Key("reasoning_content").String(choice.reasoning);
+  }
+  if (!choice.calls.empty()) {
+    json->Key("tool_calls").BeginArray();
+    for (const ToolCallDelta& call : choice.calls) WriteCall(call, /*index=*/false, json);
+    json->EndArray();
+  }
+  json->EndObject();
+}
+
 void OpenAiAnswer::WriteChoice(int prompt, int index, JsonWriter* json) const {
   const PromptState& state = prompts_[prompt];
   const Choice& choice = choices_[index];
   json->BeginObject().Key("index").Int(index);
   if (options_.chat) {
-    json->Key("message").BeginObject().Key("role").String("assistant");
-    json->Key("content").String(choice.text).Key("refusal").Null();
-    if (!choice.reasoning.empty()) {
-      json->Key("reasoning").String(choice.reasoning);
-      json->Key("reasoning_content").String(choice.reasoning);
-    }
-    json->EndObject();
+    WriteMessage(choice, json);
   } else {
     json->Key("text").String(state.echo + choice.text);
   }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "router/frontend/http/answer_writer.h"
 #include "router/frontend/http/json_writer.h"
 #include "router/frontend/http/openai_request.h"
 #include "router/sessions/client_events.h"
@@ -70,26 +71,27 @@ void WriteCompletionLogprobs(const std::optional<TokenId>& absent,
 void WritePromptLogprobs(const std::vector<TokenLogprob>& logprobs, const TokenTexts& texts,
                          JsonWriter* json);
 
-class OpenAiAnswer {
+class OpenAiAnswer final : public AnswerWriter {
  public:
   explicit OpenAiAnswer(AnswerParts parts);
 
   // The request's id, known after the first OnStarted.
-  const std::string& request_id() const { return request_id_; }
+  const std::string& request_id() const override { return request_id_; }
 
   // Each takes an event of a prompt's session. In a stream it returns the bytes to send, which may
   // be none; else it keeps what the whole answer needs and returns nothing.
-  std::string OnStarted(int prompt, const StartedEvent& event, std::vector<TokenId> prompt_ids);
-  void OnPromptLogprobs(int prompt, PromptLogprobs event);
-  std::string OnTokens(int prompt, TokensEvent event);
-  std::string OnFinish(int prompt, FinishEvent event);
+  std::string OnStarted(int prompt, const StartedEvent& event,
+                        std::vector<TokenId> prompt_ids) override;
+  std::string OnPromptLogprobs(int prompt, PromptLogprobs event) override;
+  std::string OnTokens(int prompt, TokensEvent event) override;
+  std::string OnFinish(int prompt, FinishEvent event) override;
 
   // Every choice has its end.
-  bool complete() const;
+  bool complete() const override;
   // The last events of a stream that succeeded. REQUIRES: called once.
-  std::string StreamEnd();
+  std::string StreamEnd() override;
   // The whole answer. REQUIRES: complete().
-  std::string Whole() const;
+  std::string Whole() const override;
 
  private:
   struct Choice {
@@ -97,6 +99,7 @@ class OpenAiAnswer {
     int32_t tokens = 0;
     std::optional<TextOffsets> offsets;  // Of a stream of a completion.
     std::string text, reasoning;
+    std::vector<ToolCallDelta> calls;  // Of a whole answer, one for each call.
     std::vector<TokenId> ids;
     std::vector<TokenLogprob> logprobs;
     std::optional<FinishEvent> finish;
@@ -106,14 +109,19 @@ class OpenAiAnswer {
     std::vector<TokenId> ids;
     std::vector<TokenLogprob> logprobs;
     std::string echo;
+    bool begun = false;  // The first chunks of a stream were given.
   };
 
   int IndexOf(int prompt, int32_t sequence) const;
   std::string Event(const std::string& json, bool after_end) const;
   // A chunk up to the choice's members, and from there to its end.
   JsonWriter BeginChunk(int index) const;
+  // The first chunks of the prompt's choices in a stream, once.
+  std::string TakeBegin(int prompt);
   std::string EndChunk(JsonWriter* json) const;
   void WriteUsage(JsonWriter* json) const;
+  static void WriteDelta(const TokensEvent& event, JsonWriter* json);
+  static void WriteMessage(const Choice& choice, JsonWriter* json);
   void WriteEnd(const FinishEvent& event, JsonWriter* json) const;
   void WriteChoice(int prompt, int index, JsonWriter* json) const;
   void WriteLogprobs(const PromptState& prompt, const Choice& choice, JsonWriter* json) const;

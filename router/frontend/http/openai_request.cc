@@ -48,6 +48,16 @@ void ReadLogitBias(FieldReader* body, PublicSampling* sampling) {
   }
 }
 
+void ReadForbidden(FieldReader* body, PublicSampling* sampling) {
+  body->Take("bad_words", &sampling->bad_words);
+  body->Take("allowed_token_ids", &sampling->allowed_token_ids);
+  if (body->Has("allowed_token_ids") && sampling->allowed_token_ids.empty() && body->ok()) {
+    body->Fail(WithReason(Invalid("allowed_token_ids has no id, so no token could be generated; "
+                                  "send at least one, or leave it out"),
+                          Reason::kOutOfRange, "allowed_token_ids"));
+  }
+}
+
 void ReadSampling(FieldReader* body, PublicSampling* sampling) {
   ForEachSamplingField([&](const SamplingField& row, auto, auto option) {
     body->Take(row.name(), &(sampling->*option));
@@ -66,8 +76,7 @@ void ReadSampling(FieldReader* body, PublicSampling* sampling) {
   }
   body->Only("use_beam_search", {"false"}, "leave it out");
   body->Only("length_penalty", {"1", "1.0"}, "it belongs to beam search; leave it out");
-  body->Refuse("allowed_token_ids", "forbid tokens by logit_bias instead");
-  body->Refuse("bad_words", "forbid single tokens by logit_bias instead");
+  ReadForbidden(body, sampling);
   body->Refuse("logprob_token_ids", "ask for top_logprobs");
 }
 
@@ -115,12 +124,7 @@ void ReadCommon(FieldReader* body, OpenAiRequest* request) {
   params.output.keep_special = !answer.skip_special;
   body->Take("prompt_logprobs", &params.output.prompt_logprobs);
   answer.prompt_logprobs = params.output.prompt_logprobs.has_value();
-  if (answer.prompt_logprobs && answer.stream) {
-    body->Fail(
-        WithReason(Invalid("prompt_logprobs is set and stream is true; an answer as a stream "
-                           "has none, so set stream to false"),
-                   Reason::kOutOfRange, "prompt_logprobs"));
-  }
+  body->Take("thinking_token_budget", &params.thinking.token_budget);
   body->Take("truncate_prompt_tokens", &request->truncate_prompt_tokens);
   body->Only("truncation_side", {"\"left\""}, "the end of a prompt is kept");
   body->Take("return_token_ids", &answer.return_token_ids);
@@ -136,7 +140,7 @@ void ReadCommon(FieldReader* body, OpenAiRequest* request) {
   ReadGuided(body, &params);
   for (const char* foreign :
        {"kv_transfer_params", "vllm_xargs", "repetition_detection", "watermarking", "session_id",
-        "return_prompt_text", "prompt_embeds", "logits_processors", "thinking_token_budget"}) {
+        "return_prompt_text", "prompt_embeds", "logits_processors"}) {
     body->Refuse(foreign, kLater);
   }
   body->Accept("user");  // These name the caller's user, and decide nothing here.
@@ -234,10 +238,7 @@ absl::StatusOr<OpenAiRequest> ReadChatCompletion(const JsonValue& value) {
     }
   }
   body.Take("include_reasoning", &request.answer.include_reasoning);
-  body.Refuse("reasoning_effort",
-              "chat_template_kwargs {\"enable_thinking\": false} turns "
-              "thinking off where the template can");
-  body.Only("parallel_tool_calls", {"true", "false"}, kLater);
+  body.Take("reasoning_effort", &request.params.thinking.effort);
   body.Only("echo", {"false"}, "use /v1/completions");
   body.Only("add_special_tokens", {"false"}, "the chat template has the special tokens");
   body.Only("modalities", {"[\"text\"]"}, kLater);
@@ -270,12 +271,6 @@ absl::StatusOr<OpenAiRequest> ReadCompletion(const JsonValue& value) {
   body.Take("max_tokens", &request.params.stop.max_tokens);
   body.Take("echo", &request.answer.echo);
   if (request.answer.echo && request.answer.logprobs) {
-    if (request.answer.stream) {
-      body.Fail(WithReason(Invalid("echo and logprobs are set and stream is true; the "
-                                   "log-probabilities of a prompt come with whole answers only, so "
-                                   "set stream to false"),
-                           Reason::kOutOfRange, "echo"));
-    }
     // The log-probabilities of the prompt stand before those of the answer.
     if (!output.prompt_logprobs) output.prompt_logprobs = output.logprobs;
   }

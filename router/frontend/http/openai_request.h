@@ -34,6 +34,7 @@ struct AnswerOptions {
   bool timings = false;
   int32_t n = 1;                               // Choices of each prompt.
   std::string max_tokens_name = "max_tokens";  // As the request named it, for errors.
+  bool wants_prompt_logprobs() const { return prompt_logprobs || (echo && logprobs); }
   bool needs_prompt_ids() const { return return_token_ids || echo || prompt_logprobs; }
 };
 

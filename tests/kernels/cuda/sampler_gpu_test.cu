@@ -46,6 +46,7 @@ void SamplerGpuTest::RunAndCompare(Batch batch) {
   }
   ExpectSameBits(device.slot_tokens.Download(), batch.slot_tokens, "slot_tokens");
   ExpectSameBits(device.slot_faults.Download(), batch.slot_faults, "slot_faults");
+  ExpectSameThinking(device, batch);
   ExpectSameBits(device.seen.Download(), batch.seen, "seen", batch.vocab);
 }
 
@@ -146,12 +147,14 @@ TEST_P(SamplerGpuTest, RowsDoNotDependOnOthers) {
   many.rows.clear();
   many.slots.clear();
   many.seen.clear();
+  many.slot_thinking.clear();
   for (int i = 0; i < 256; ++i) {
     SampleRow row = batch.rows[static_cast<size_t>(i) % 4];
     const int slot = row.slot;
     row.slot = i;
     many.rows.push_back(row);
     many.slots.push_back(batch.slots[static_cast<size_t>(slot)]);
+    many.slot_thinking.push_back(batch.slot_thinking[static_cast<size_t>(slot)]);
     const auto seen = batch.Seen(slot);
     many.seen.insert(many.seen.end(), seen.begin(), seen.end());
   }
@@ -259,6 +262,7 @@ TEST_P(SamplerGpuTest, PenaltiesFollowTheDraws) {
     batch.seen.resize(static_cast<size_t>(kSlots) * vocab);
     batch.slot_tokens.resize(kSlots);
     batch.slot_faults.resize(kSlots);
+    batch.slot_thinking.resize(kSlots);
     for (int i = 0; i < kSlots * kDraws; ++i) {
       SampleRow& row = batch.rows[static_cast<size_t>(i)];
       row = {i, i, i % kSlots, i / kSlots, -1, row.logprobs};

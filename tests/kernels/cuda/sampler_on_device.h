@@ -26,6 +26,7 @@ struct OnDevice {
         seen(batch.seen),
         slot_tokens(batch.slot_tokens),
         slot_faults(batch.slot_faults),
+        slot_thinking(batch.slot_thinking),
         faults(batch.faults),
         out(static_cast<int64_t>(batch.rows.size())) {
     args.logits.slices[0] = logits.get();
@@ -38,6 +39,7 @@ struct OnDevice {
     args.seen = seen.get();
     args.slot_tokens = slot_tokens.get();
     args.slot_faults = slot_faults.get();
+    args.slot_thinking = slot_thinking.get();
     args.faults = faults.get();
     args.out = out.get();
     args.count = static_cast<int>(batch.rows.size());
@@ -60,10 +62,18 @@ struct OnDevice {
   DeviceBuffer<uint16_t> seen;
   DeviceBuffer<int32_t> slot_tokens;
   DeviceBuffer<int32_t> slot_faults;
+  DeviceBuffer<kernels::ThinkingSlot> slot_thinking;
   DeviceBuffer<int32_t> faults;
   DeviceBuffer<SampleOut> out;
   kernels::cuda::SamplerArgs args;
 };
+
+inline void ExpectSameThinking(const OnDevice& device, const Batch& batch) {
+  const std::vector<kernels::ThinkingSlot> got = device.slot_thinking.Download();
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_EQ(got[i].state, batch.slot_thinking[i].state) << "thinking of slot " << i;
+  }
+}
 
 inline void ExpectSame(const SampleOut& got, const SampleOut& want, const std::string& what) {
   EXPECT_EQ(got.token, want.token) << what;

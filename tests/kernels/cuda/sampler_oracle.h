@@ -50,6 +50,7 @@ struct Batch {
   std::vector<uint16_t> seen;   // [slots][vocab]
   std::vector<int32_t> slot_tokens;
   std::vector<int32_t> slot_faults;
+  std::vector<kernels::ThinkingSlot> slot_thinking;
   std::vector<int32_t> faults;
 
   std::span<float> Logits(int row) {
@@ -114,6 +115,17 @@ inline SamplerSlot RandomSlot(Batch* batch, int id, std::mt19937_64& random) {
   return slot;
 }
 
+// Half of the slots have a budget of reasoning, in every state.
+inline kernels::ThinkingSlot RandomThinking(int vocab, std::mt19937_64& random) {
+  kernels::ThinkingSlot slot;
+  if (random() % 2 == 0) return slot;
+  slot.begin = static_cast<int32_t>(random() % vocab);
+  slot.end = static_cast<int32_t>(random() % vocab);
+  slot.budget = Pick(random, {0, 1, 5, 100});
+  slot.state = Pick(random, {kernels::kThinkingWaits, kernels::kThinkingOver, 0, 0, 3, 90});
+  return slot;
+}
+
 // A mask with words of all kinds; now and then one that allows nothing. Returns its index.
 inline int32_t AddMask(Batch* batch, std::mt19937_64& random) {
   const auto index = static_cast<int32_t>(batch->masks.size() / batch->MaskWords());
@@ -138,6 +150,7 @@ inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
   for (int i = 0; i < count; ++i) {
     FillLogits(batch.Logits(i), random);
     batch.slots.push_back(RandomSlot(&batch, i, random));
+    batch.slot_thinking.push_back(RandomThinking(vocab, random));
     SampleRow row;
     row.logits_row = count - 1 - i;
     row.fault_row = i;
@@ -155,6 +168,8 @@ inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
 // SampleCpu equals SampleRef (tests/kernels/sample_test.cc). It is used for vocabularies for which
 // SampleRef, which is quadratic, is too slow.
 inline int32_t WantToken(Batch* batch, const SampleRow& row) {
+  const kernels::ThinkingSlot& thinking = batch->slot_thinking[static_cast<size_t>(row.slot)];
+  if (kernels::ForcesThinkingEnd(thinking, row.position)) return thinking.end;
   const SamplerSlot& slot = batch->slots[static_cast<size_t>(row.slot)];
   std::vector<std::pair<int32_t, float>> bias;
   for (int i = slot.bias_begin; i < slot.bias_begin + slot.bias_count; ++i) {
@@ -212,6 +227,10 @@ inline SampleOut Want(Batch* batch, const SampleRow& row, const SampleOut& befor
   batch->slot_faults[slot] |= want.fault;
   if (row.target < 0) batch->slot_tokens[slot] = std::max(want.token, 0);
   if (want.fault != 0) return want;
+  if (row.target < 0) {
+    kernels::ThinkingSlot& thinking = batch->slot_thinking[slot];
+    thinking.state = kernels::ThinkingAfter(thinking, want.token, row.position);
+  }
   if (row.target < 0 && batch->slots[slot].penalized != 0) {
     uint16_t& seen = batch->Seen(row.slot)[static_cast<size_t>(want.token)];
     seen = static_cast<uint16_t>(0x8000 | std::min((seen & 0x7FFF) + 1, 0x7FFF));

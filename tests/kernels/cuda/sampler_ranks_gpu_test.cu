@@ -71,6 +71,7 @@ void SamplerRanksTest::RunAndCompare(Batch batch, const Split& split) {
     apply.seen = args.seen;
     apply.slot_tokens = args.slot_tokens;
     apply.slot_faults = args.slot_faults;
+    apply.slot_thinking = args.slot_thinking;
     apply.out = args.out;
     apply.count = args.count;
     apply.vocab = args.vocab;
@@ -89,6 +90,7 @@ void SamplerRanksTest::RunAndCompare(Batch batch, const Split& split) {
     }
     ExpectSameBits(ranks[rank]->slot_tokens.Download(), batch.slot_tokens, who + ": slot_tokens");
     ExpectSameBits(ranks[rank]->slot_faults.Download(), batch.slot_faults, who + ": slot_faults");
+    ExpectSameThinking(*ranks[rank], batch);
     ExpectSameBits(ranks[rank]->seen.Download(), batch.seen, who + ": seen", batch.vocab);
   }
 }
