@@ -16,6 +16,7 @@
 #include "common/address.h"
 #include "common/clock.h"
 #include "common/output.h"
+#include "common/server_process.h"
 #include "worker.grpc.pb.h"
 
 namespace fathom::client {
@@ -102,7 +103,8 @@ absl::Status TraceAll(std::vector<Traced>* workers, int32_t steps, int32_t timeo
 // The workers of --worker, else the ranks that the router knows, else the first worker's usual
 // port.
 absl::StatusOr<std::vector<Traced>> WorkersOf(const std::vector<std::string>& addresses,
-                                              const ServerFlag& server) {
+                                              const ServerFlag& server,
+                                              const TlsFiles& cluster_tls) {
   std::vector<Traced> workers;
   const auto add = [&](const std::string& address, std::string name) {
     workers.push_back({.address = address, .name = std::move(name)});
@@ -120,7 +122,14 @@ absl::StatusOr<std::vector<Traced>> WorkersOf(const std::vector<std::string>& ad
     }
     if (workers.empty()) add(kFirstWorker, fmt::format("worker {}", kFirstWorker));
   }
-  for (Traced& worker : workers) worker.stub = Tools::NewStub(MakeChannel(worker.address));
+  ChannelOptions channel;
+  if (cluster_tls.on()) {
+    FATHOM_RETURN_IF_ERROR(OpenClusterTls(cluster_tls, kOperatorName).status());
+    channel = {.credentials = TlsCredentials(cluster_tls), .peer_name = kWorkerName};
+  }
+  for (Traced& worker : workers) {
+    worker.stub = Tools::NewStub(MakeChannel(worker.address, channel));
+  }
   return workers;
 }
 
@@ -170,6 +179,7 @@ int RunProfile(int argc, const char* const* argv) {
   int32_t steps = 100;
   int32_t timeout_s = 30;
   ServerFlag server;
+  TlsFiles cluster_tls;
   flags.Group("What");
   flags.Add("--steps", &steps, 1, kTraceStepsMax, "How many steps");
   flags.Add("--worker", &addresses,
@@ -177,10 +187,11 @@ int RunProfile(int argc, const char* const* argv) {
             "that the router of --server knows");
   flags.Add("--timeout-s", &timeout_s, 1, 3600, "Write the steps there are after so long");
   server.Add(flags);
+  AddClusterTlsFlags(&cluster_tls, &flags);
   flags.Group("Output");
   flags.Add("--out", &out, "File to write");
   if (const auto code = flags.Parse(argc, argv)) return *code;
-  auto workers = WorkersOf(addresses, server);
+  auto workers = WorkersOf(addresses, server, cluster_tls);
   if (!workers.ok()) return Fail("profile", workers.status());
   if (const absl::Status status = TraceAll(&*workers, steps, timeout_s); !status.ok()) {
     return Fail("profile", status);

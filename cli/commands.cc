@@ -18,12 +18,34 @@ void ServerFlag::Add(Flags& flags) {
   flags.Add("--server", &servers, "HOST:PORT of a router's gRPC port; several with commas");
   flags.Add("--use-proxy", &use_proxy,
             "Reach it through the proxy that http_proxy names (else proxies are ignored)");
+  flags.Add(
+      "--api-key", &api_key,
+      "Key of a router that asks for one; better in the variable FATHOM_API_KEY, because other "
+      "users see arguments");
+  flags.Add("--tls", &tls, "TLS, with the system's roots; the flags below imply it");
+  flags.Add("--tls-ca", &tls_files.ca, "Roots (PEM) of the router's certificate");
+  flags.Add("--tls-cert", &tls_files.cert, "Own certificate (PEM), if the router asks for one");
+  flags.Add("--tls-key", &tls_files.key, "Its private key (PEM)");
 }
 
 absl::StatusOr<std::unique_ptr<Client>> ServerFlag::Dial() const {
   ClientOptions options;
   FATHOM_ASSIGN_OR_RETURN(options.servers, ParseAddresses("--server", {servers}));
   options.use_proxy = use_proxy;
+  options.api_key = api_key;
+  options.tls = has_tls();
+  options.tls_files = tls_files;
+  const bool pair = !tls_files.cert.empty() || !tls_files.key.empty();
+  if (pair) {
+    FATHOM_RETURN_IF_ERROR(
+        CheckTlsFiles(tls_files, {"--tls-cert", "--tls-key", "--tls-ca"}, /*ca_required=*/false));
+  } else if (!tls_files.ca.empty()) {
+    FATHOM_ASSIGN_OR_RETURN(const std::string roots, ReadWholeFile(tls_files.ca, 16 << 20));
+    if (!NamesOfCertificate(roots).ok()) {
+      return Invalid("--tls-ca {}: is no certificate in PEM (-----BEGIN CERTIFICATE-----)",
+                     tls_files.ca);
+    }
+  }
   options.first_budget_ms = 3000;  // Long enough for a router to restart.
   return std::make_unique<Client>(std::move(options));
 }

@@ -10,6 +10,7 @@
 #include "client/client.h"
 #include "common/flags.h"
 #include "common/status.h"
+#include "common/tls_files.h"
 
 namespace fathom::client {
 
@@ -29,13 +30,19 @@ int RunProfile(int argc, const char* const* argv);
 int RunBench(int argc, const char* const* argv);
 int RunReplay(int argc, const char* const* argv);
 int RunEdge(int argc, const char* const* argv);
+int RunKeys(int argc, const char* const* argv);
+int RunCerts(int argc, const char* const* argv);
 
-// --server and --use-proxy, which every command has that talks to a cluster.
+// --server and what belongs to it, which every command has that talks to a cluster.
 struct ServerFlag {
   std::string servers = "127.0.0.1:8001";
   bool use_proxy = false;
+  std::string api_key;
+  bool tls = false;
+  TlsFiles tls_files;
   void Add(Flags& flags);
-  // INVALID_ARGUMENT names the invalid address.
+  bool has_tls() const { return tls || !tls_files.ca.empty() || tls_files.on(); }
+  // INVALID_ARGUMENT names the invalid address, or the file of TLS that cannot be used.
   absl::StatusOr<std::unique_ptr<Client>> Dial() const;
 };
 

@@ -37,6 +37,8 @@ constexpr Command kCommands[] = {
     {"bench", "measure latency, throughput, starts, or an open loop of requests",
      fathom::client::RunBench},
     {"replay", "a recording of the scheduler, through its core again", fathom::client::RunReplay},
+    {"keys", "make, list and remove API keys", fathom::client::RunKeys},
+    {"certs", "make certificates for development", fathom::client::RunCerts},
     {"edge", "HAProxy in front of a router, for untrusted clients", fathom::client::RunEdge},
 };
 

@@ -41,11 +41,17 @@ bool IsLocal(const std::string& address) {
          address.starts_with("[::1]:") || address.starts_with("unix:");
 }
 
-Server Dial(const std::string& address, bool use_proxy) {
+Server Dial(const std::string& address, const ClientOptions& options,
+            const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
   // A restarted router on this machine accepts again within tenths of a second.
-  auto channel = MakeChannel(
-      address, {.reconnect_ms_max = IsLocal(address) ? 100 : 1000, .use_proxy = use_proxy});
+  auto channel = MakeChannel(address, {.reconnect_ms_max = IsLocal(address) ? 100 : 1000,
+                                       .use_proxy = options.use_proxy,
+                                       .credentials = credentials});
   return {address, channel, v1::Inference::NewStub(channel), v1::Admin::NewStub(channel)};
+}
+
+void AddKey(const std::string& api_key, grpc::ClientContext* context) {
+  if (!api_key.empty()) context->AddMetadata("authorization", "Bearer " + api_key);
 }
 
 std::chrono::system_clock::time_point In(int64_t ms) {
@@ -56,7 +62,9 @@ std::chrono::system_clock::time_point In(int64_t ms) {
 // the queue.
 class Stream {
  public:
-  Stream(const Opener& open, Server& server) : reader_(open(server, &context_, &queue_)) {
+  Stream(const Opener& open, Server& server, const std::string& api_key) {
+    AddKey(api_key, &context_);
+    reader_ = open(server, &context_, &queue_);
     reader_->StartCall(this);
   }
   ~Stream() { queue_.Shutdown(); }
@@ -133,8 +141,12 @@ class Client::Impl {
  public:
   explicit Impl(ClientOptions options) : options_(std::move(options)) {
     FATHOM_CHECK(!options_.servers.empty());
+    std::shared_ptr<grpc::ChannelCredentials> credentials;
+    if (options_.tls) {
+      credentials = options_.tls_unverified ? UnverifiedTls() : TlsCredentials(options_.tls_files);
+    }
     for (const std::string& address : options_.servers) {
-      servers_.push_back(Dial(address, options_.use_proxy));
+      servers_.push_back(Dial(address, options_, credentials));
     }
   }
 
@@ -190,6 +202,7 @@ class Client::Impl {
     for (size_t tries = 0; tries < servers_.size(); ++tries) {
       const size_t index = current_.load();
       grpc::ClientContext context;
+      AddKey(options_.api_key, &context);
       context.set_deadline(In(deadline_ms));
       status = At(servers_[index], call(servers_[index], &context));
       if (status.code() != absl::StatusCode::kUnavailable) return status;
@@ -205,6 +218,7 @@ class Client::Impl {
     absl::Status worst;
     for (Server& server : servers_) {
       grpc::ClientContext context;
+      AddKey(options_.api_key, &context);
       context.set_deadline(In(deadline_ms));
       absl::Status status = At(server, call(server, &context));
       if (status.ok()) return status;
@@ -219,7 +233,7 @@ class Client::Impl {
   // Reads one stream to its end. OK: every sequence has its Finish.
   absl::Status ReadStream(const Opener& open, Server& server, Session* session,
                           const EventFn& on_event, bool* stopped) {
-    Stream stream(open, server);
+    Stream stream(open, server, options_.api_key);
     Response frame;
     int64_t silence_ms = options_.first_frame_ms;
     for (;;) {

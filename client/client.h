@@ -21,6 +21,7 @@
 
 #include "client/types.h"
 #include "common/status.h"
+#include "common/tls_files.h"
 
 namespace fathom::client {
 
@@ -34,6 +35,10 @@ struct ClientOptions {
   int64_t first_budget_ms = 5000;  // The same limit before the first event of an answer.
   int64_t unary_deadline_ms = 30000;
   bool use_proxy = false;  // Use the proxy that http_proxy in the environment names.
+  std::string api_key;     // Sent with each call; empty: none.
+  bool tls = false;
+  TlsFiles tls_files;           // The roots, and the client's own certificate; each may be empty.
+  bool tls_unverified = false;  // For a router that the caller started itself on this machine.
 };
 
 // Called for each new event, in order. Returning false cancels the call (CANCELLED).

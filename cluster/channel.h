@@ -10,9 +10,12 @@
 #include <memory>
 #include <string>
 
+#include "common/tls_files.h"
+
 namespace grpc {
 class Channel;
-}
+class ChannelCredentials;
+}  // namespace grpc
 
 namespace fathom {
 
@@ -20,7 +23,23 @@ struct ChannelOptions {
   int reconnect_ms_max = 100;  // The longest wait between two attempts to connect.
   // Whether to use the proxy that grpc_proxy, https_proxy or http_proxy names; no_proxy is obeyed.
   bool use_proxy = false;
+  // Of TlsCredentials; null: no TLS.
+  std::shared_ptr<grpc::ChannelCredentials> credentials = nullptr;
+  // The name that the server's certificate must have; empty: the host of the address.
+  std::string peer_name = {};
 };
+
+// TLS for the channels of a process, which share one object: it has a thread that reads the files
+// again when they change. `files.cert` and `files.key` may be empty: the server then asks for none.
+// files.ca has the roots of the servers' certificates; empty: those of the system. REQUIRES: the
+// files were checked.
+std::shared_ptr<grpc::ChannelCredentials> TlsCredentials(const TlsFiles& files);
+
+// TLS that takes any certificate: only for a server that the caller itself started on this machine.
+std::shared_ptr<grpc::ChannelCredentials> UnverifiedTls();
+
+// How a router or worker dials its scheduler. Without files: no TLS.
+ChannelOptions ToScheduler(const TlsFiles& files);
 
 // `address` is host:port or another target that gRPC accepts.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,

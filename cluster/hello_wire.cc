@@ -63,6 +63,7 @@ void WorkerToWire(const WorkerFacts& from, pb::WorkerHello* to) {
   ListToWire(from.startup, to->mutable_startup());
   to->set_age_us(from.age_us);
   to->set_proposer(from.proposer);
+  to->set_grammar_vocabulary(from.grammar_vocabulary);
 }
 
 WorkerFacts WorkerFromWire(const pb::WorkerHello& from) {
@@ -85,7 +86,8 @@ WorkerFacts WorkerFromWire(const pb::WorkerHello& from) {
           .shared_memory = from.shared_memory(),
           .startup = MarksFromWire(from.startup()),
           .age_us = from.age_us(),
-          .proposer = from.proposer()};
+          .proposer = from.proposer(),
+          .grammar_vocabulary = from.grammar_vocabulary()};
 }
 
 void SchedulerToWire(const SchedulerFacts& from, pb::SchedulerHello* to) {

@@ -71,6 +71,9 @@ struct WorkerFacts {
   // What proposes drafts (speculative decoding); equal for workers that propose alike. Empty:
   // nothing does.
   std::string proposer;
+  // The vocabulary of the grammars that the worker can follow (Grammar::vocabulary). Empty: it has
+  // no grammar engine.
+  std::string grammar_vocabulary = {};
   bool operator==(const WorkerFacts&) const = default;
 };
 

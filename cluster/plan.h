@@ -1,6 +1,6 @@
 // cluster/plan.h: the messages between scheduler and workers in each step (docs/ARCHITECTURE.md,
 // "Plans"). A plan is a list of changes to slots. A worker executes plans strictly in order, and
-// within a plan copies, releases, admits, extends and chunks in this order.
+// within a plan copies, releases, grammars, admits, extends and chunks in this order.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +40,9 @@ struct Admit {
   std::vector<TokenId> ids;
   bool more = false;
   std::string traceparent = {};  // As in Submit.
+  // Of the grammar that the sequence follows; a plan of the epoch had it, or this one has it.
+  // Empty: none.
+  std::string grammar_digest = {};
   bool operator==(const Admit&) const = default;
 };
 
@@ -82,6 +85,10 @@ struct StepPlan {
   std::vector<Admit> admits;
   std::vector<Extend> extends;
   std::vector<Chunk> chunks;  // Row i of the result belongs to chunks[i].
+  // Grammars that no slot has and that the workers need no longer, by digest; then those that the
+  // admits need and the workers do not have. Executed before the admits.
+  std::vector<std::string> grammar_drops = {};
+  std::vector<GrammarRef> grammars = {};
   bool operator==(const StepPlan&) const = default;
 };
 

@@ -13,8 +13,8 @@ namespace fathom {
 inline constexpr uint32_t kProtocolMin = 1;
 inline constexpr uint32_t kProtocolMax = 2;
 // What version 2 added: ExplainAsk; the trace context of a request in Submit and Admit; priority
-// and cache of a record; the thinking budget of a request; swap space and drafts, which only
-// workers of this version have; and that a worker zeroes no block that may be shared
+// and cache of a record; the thinking budget of a request; swap space, drafts and grammars, which
+// only workers of this version have; and that a worker zeroes no block that may be shared
 // (worker/engine/engine.h), so that the blocks of a group are shared only if all of its workers
 // speak version 2.
 inline constexpr uint32_t kProtocol2 = 2;

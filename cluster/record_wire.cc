@@ -216,6 +216,18 @@ absl::StatusOr<Request> FromWire(const pb::Request& from) {
   return to;
 }
 
+void ToWire(const Grammar& from, pb::Grammar* to) {
+  to->set_digest(from.digest);
+  to->set_vocabulary(from.vocabulary);
+  to->set_bytes(from.bytes);
+}
+
+absl::StatusOr<GrammarRef> FromWire(const pb::Grammar& from) {
+  FATHOM_RETURN_IF_ERROR(CheckKnownFields(from));
+  if (from.digest().empty()) return Invalid("Grammar.digest: missing");
+  return GrammarRef({from.digest(), from.vocabulary(), from.bytes()});
+}
+
 void ToWire(const Record& from, pb::Record* to) {
   to->Clear();
   ToWire(from.key, to->mutable_key());
@@ -227,6 +239,7 @@ void ToWire(const Record& from, pb::Record* to) {
   SpansToWire(from.sequences, to);
   ListToWire(from.prompt_logprobs, to->mutable_prompt_logprobs());
   to->set_priority(from.priority);
+  if (from.grammar) ToWire(*from.grammar, to->mutable_grammar());
   // Left out when it is the default: a peer of an older build refuses a record with it.
   if (from.cache == CacheParams{}) return;
   to->mutable_cache()->set_skip(from.cache.skip);
@@ -253,6 +266,9 @@ absl::StatusOr<Record> FromWire(const pb::Record& from) {
   to.priority = from.priority();
   FATHOM_RETURN_IF_ERROR(CheckKnownFields(from.cache()));
   to.cache = {from.cache().skip(), from.cache().salt()};
+  if (from.has_grammar()) {
+    FATHOM_ASSIGN_OR_RETURN(to.grammar, FromWire(from.grammar()));
+  }
   return to;
 }
 

@@ -3,11 +3,12 @@
 // same fields (proto/cluster.proto); cluster/wire.h converts them.
 //
 // Invariant 1 (docs/ARCHITECTURE.md): a token is a function of (model, prompt ids, these
-// parameters, seed, sequence, position, ids so far). If anything outside `Request` influenced a
-// token, a replay of the session would give other tokens.
+// parameters, grammar, seed, sequence, position, ids so far). If anything outside `Request` and the
+// record's grammar influenced a token, a replay of the session would give other tokens.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -148,6 +149,38 @@ struct CacheParams {
   bool operator==(const CacheParams&) const = default;
 };
 
+// What an output follows (guided output), as the grammar engine compiled it (text/guided). Only
+// routers and workers read the bytes; a worker masks the tokens that may not come next.
+struct Grammar {
+  // Hex. Equal digests: equal grammars of equal vocabularies, so it stands for the grammar where
+  // the tokens of two requests are compared.
+  std::string digest;
+  std::string vocabulary;  // Hex. Only workers of this vocabulary can follow it.
+  std::string bytes;       // At most kGrammarBytesMax.
+};
+
+// A grammar, or none, that copies of a record and of a plan share.
+class GrammarRef {
+ public:
+  GrammarRef() = default;
+  explicit GrammarRef(Grammar grammar)
+      : grammar_(std::make_shared<const Grammar>(std::move(grammar))) {}
+
+  explicit operator bool() const { return grammar_ != nullptr; }
+  // REQUIRES: there is one.
+  const Grammar& operator*() const { return *grammar_; }
+  const Grammar* operator->() const { return grammar_.get(); }
+  // Empty: none.
+  const std::string& digest() const {
+    static const std::string none;
+    return grammar_ ? grammar_->digest : none;
+  }
+  bool operator==(const GrammarRef& other) const { return digest() == other.digest(); }
+
+ private:
+  std::shared_ptr<const Grammar> grammar_;
+};
+
 // Everything that a process needs to continue a session (docs/ARCHITECTURE.md, "Any owner of a
 // record").
 struct Record {
@@ -164,6 +197,7 @@ struct Record {
   // token, so a repetition of the request may have another one; the first one counts.
   int32_t priority = 0;
   CacheParams cache = {};
+  GrammarRef grammar = {};  // What each sequence follows. It decides tokens, as `request` does.
   bool operator==(const Record&) const = default;
 };
 

@@ -108,6 +108,7 @@ static void ToWire(const Admit& from, pb::Admit* to) {
   CopyOut(from.ids, to->mutable_ids());
   to->set_more(from.more);
   if (!from.traceparent.empty()) to->set_traceparent(from.traceparent);
+  if (!from.grammar_digest.empty()) to->set_grammar_digest(from.grammar_digest);
 }
 
 absl::StatusOr<Admit> FromWire(const pb::Admit& from) {
@@ -116,7 +117,6 @@ absl::StatusOr<Admit> FromWire(const pb::Admit& from) {
     return Invalid("Admit.ids: {} ids, an admit carries at most {}; the rest belongs into the next",
                    from.ids_size(), kAdmitIdsMax);
   }
-  if (!from.grammar_digest().empty()) return NotBuilt("Admit.grammar_digest");
   Admit to;
   to.slot = SlotId{from.slot()};
   if (from.has_params()) {
@@ -129,6 +129,7 @@ absl::StatusOr<Admit> FromWire(const pb::Admit& from) {
   to.ids = CopyIn(from.ids());
   to.more = from.more();
   to.traceparent = from.traceparent();
+  to.grammar_digest = from.grammar_digest();
   return to;
 }
 
@@ -226,6 +227,8 @@ void ToWire(const StepPlan& from, pb::StepPlan* to) {
   ListToWire(from.admits, to->mutable_admits());
   ListToWire(from.extends, to->mutable_extends());
   ListToWire(from.chunks, to->mutable_chunks());
+  for (const std::string& digest : from.grammar_drops) to->add_grammar_drops(digest);
+  for (const GrammarRef& grammar : from.grammars) ToWire(*grammar, to->add_grammars());
 }
 
 absl::StatusOr<StepPlan> FromWire(const pb::StepPlan& from) {
@@ -240,6 +243,10 @@ absl::StatusOr<StepPlan> FromWire(const pb::StepPlan& from) {
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.admits(), &to.admits));
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.extends(), &to.extends));
   FATHOM_RETURN_IF_ERROR(ListFromWire(from.chunks(), &to.chunks));
+  to.grammar_drops.assign(from.grammar_drops().begin(), from.grammar_drops().end());
+  for (const pb::Grammar& grammar : from.grammars()) {
+    FATHOM_ASSIGN_OR_RETURN(to.grammars.emplace_back(), FromWire(grammar));
+  }
   return to;
 }
 

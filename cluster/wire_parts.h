@@ -25,6 +25,7 @@ void ToWire(const SessionKey& from, cluster::v1::SessionKey* to);
 void ToWire(const TokenLogprob& from, cluster::v1::TokenLogprob* to);
 void ToWire(const PromptLogprobs& from, cluster::v1::PromptLogprobs* to);
 void ToWire(const Request& from, cluster::v1::Request* to);
+void ToWire(const Grammar& from, cluster::v1::Grammar* to);
 void ToWire(const Record& from, cluster::v1::Record* to);
 
 SessionKey FromWire(const cluster::v1::SessionKey& from);
@@ -32,6 +33,7 @@ absl::StatusOr<TokenLogprob> FromWire(const cluster::v1::TokenLogprob& from);
 absl::StatusOr<PromptLogprobs> FromWire(const cluster::v1::PromptLogprobs& from);
 absl::StatusOr<Request> FromWire(const cluster::v1::Request& from);
 absl::StatusOr<SequenceRecord> FromWire(const cluster::v1::SequenceRecord& from);
+absl::StatusOr<GrammarRef> FromWire(const cluster::v1::Grammar& from);
 absl::StatusOr<Record> FromWire(const cluster::v1::Record& from);
 
 cluster::v1::FinishReason FinishReasonToWire(FinishReason reason);

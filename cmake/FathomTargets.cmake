@@ -1,11 +1,14 @@
-# fathom_library(NAME name SRCS ... [DEPS ...] [PRIVATE_DEPS ...] [COPTS ...] [COLD])
+# fathom_library(NAME name SRCS ... [DEPS ...] [PRIVATE_DEPS ...] [COPTS ...] [COLD | ONCE])
 #   A static library fathom_<name> with the alias fathom::<name>. DEPS is the dependency rule: a source may include only
 #   what is linked. Without SRCS it is header-only (INTERFACE). COLD: no test computes for long in it, so the sanitized builds
-#   compile it without optimization, which takes a third of the time.
+#   compile it without optimization, which takes a third of the time. ONCE: in addition a process runs it only when it starts
+#   or for an operator, so every build compiles it with -O1, which takes two thirds of the time.
 function(fathom_library)
-  cmake_parse_arguments(A "COLD" "NAME" "SRCS;DEPS;PRIVATE_DEPS;COPTS" ${ARGN})
-  if(A_COLD AND FATHOM_SANITIZE)
+  cmake_parse_arguments(A "COLD;ONCE" "NAME" "SRCS;DEPS;PRIVATE_DEPS;COPTS" ${ARGN})
+  if(FATHOM_SANITIZE AND (A_COLD OR A_ONCE))
     list(APPEND A_COPTS -O0)
+  elseif(A_ONCE)
+    list(APPEND A_COPTS -O1)
   endif()
   set(target fathom_${A_NAME})
   if(A_SRCS)
@@ -21,12 +24,12 @@ function(fathom_library)
   add_library(fathom::${A_NAME} ALIAS ${target})
 endfunction()
 
-# fathom_binary(NAME fathom-router SRCS ... DEPS ...): a program in build/<preset>/bin.
+# fathom_binary(NAME fathom-router SRCS ... DEPS ... [ONCE]): a program in build/<preset>/bin. ONCE is that of fathom_library.
 function(fathom_binary)
-  cmake_parse_arguments(A "" "NAME" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(A "ONCE" "NAME" "SRCS;DEPS" ${ARGN})
   add_executable(${A_NAME} ${A_SRCS})
   target_include_directories(${A_NAME} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_options(${A_NAME} PRIVATE ${FATHOM_WARNINGS})
+  target_compile_options(${A_NAME} PRIVATE ${FATHOM_WARNINGS} $<$<BOOL:${A_ONCE}>:-O1>)
   target_link_libraries(${A_NAME} PRIVATE ${A_DEPS})
 endfunction()
 

@@ -82,4 +82,9 @@ std::string DialHost(std::string_view host) {
   return bare;
 }
 
+bool IsLoopback(std::string_view host) {
+  const std::string bare = BareHost(host);
+  return bare == "localhost" || bare == "::1" || bare.starts_with("127.");
+}
+
 }  // namespace fathom

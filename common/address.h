@@ -37,4 +37,7 @@ absl::StatusOr<std::vector<std::string>> ParseAddresses(std::string_view flag,
 // wildcards 0.0.0.0 and :: become 127.0.0.1 and ::1.
 std::string DialHost(std::string_view host);
 
+// Only programs of this machine reach a server that listens on `host`: localhost, 127.x.x.x, ::1.
+bool IsLoopback(std::string_view host);
+
 }  // namespace fathom

@@ -40,6 +40,8 @@ constexpr ReasonRow kReasons[] = {
      "a field that must be JSON is not"},
     {Reason::kJsonTooDeep, "JSON_TOO_DEEP", Code::kInvalidArgument, kNoOther,
      "JSON is nested deeper than the server reads"},
+    {Reason::kInvalidGrammar, "INVALID_GRAMMAR", Code::kInvalidArgument, kNoOther,
+     "a schema, regular expression or grammar that the server cannot follow, or beyond a limit"},
     {Reason::kTemplateVariable, "TEMPLATE_VARIABLE", Code::kInvalidArgument, kNoOther,
      "a variable that a request may not set"},
     {Reason::kChatTemplateRefused, "CHAT_TEMPLATE_REFUSED", Code::kInvalidArgument, kNoOther,
@@ -56,6 +58,8 @@ constexpr ReasonRow kReasons[] = {
      "the key was used with another request"},
     {Reason::kNotImplemented, "NOT_IMPLEMENTED", Code::kUnimplemented, kNoOther,
      "a value that this version does not support"},
+    {Reason::kNoGrammarEngine, "NO_GRAMMAR_ENGINE", Code::kUnimplemented, kNoOther,
+     "guided output is asked of a build, or of workers, without it"},
     {Reason::kNoChatTemplate, "NO_CHAT_TEMPLATE", Code::kFailedPrecondition, kNoOther,
      "a chat is asked of a model without a chat template"},
     {Reason::kModelChanged, "MODEL_CHANGED", Code::kFailedPrecondition, kNoOther,
@@ -100,6 +104,14 @@ constexpr ReasonRow kReasons[] = {
      "the request failed under an earlier scheduler"},
     {Reason::kInternal, "INTERNAL", Code::kInternal, kNoOther,
      "a fault of the server; please report the message"},
+    {Reason::kMissingApiKey, "MISSING_API_KEY", Code::kUnauthenticated, kNoOther,
+     "the server asks for a key, and the call has none"},
+    {Reason::kInvalidApiKey, "INVALID_API_KEY", Code::kUnauthenticated, kNoOther,
+     "the key of the call is none of the server's"},
+    {Reason::kExpiredApiKey, "EXPIRED_API_KEY", Code::kUnauthenticated, kNoOther,
+     "the time of the key is over"},
+    {Reason::kPermissionDenied, "PERMISSION_DENIED", Code::kPermissionDenied, kNoOther,
+     "the key does not have the permission for this call"},
 };
 
 }  // namespace

@@ -30,6 +30,7 @@ enum class Reason {
   kRoleLeftOut,
   kInvalidJson,
   kJsonTooDeep,
+  kInvalidGrammar,
   kTemplateVariable,
   kChatTemplateRefused,
   kRecordInvalid,
@@ -41,6 +42,7 @@ enum class Reason {
   kIdempotencyKeyReused,
   // ---- UNIMPLEMENTED
   kNotImplemented,
+  kNoGrammarEngine,
   // ---- FAILED_PRECONDITION
   kNoChatTemplate,
   kModelChanged,
@@ -68,6 +70,12 @@ enum class Reason {
   kEndsWorkers,
   kFailedBefore,
   kInternal,
+  // ---- UNAUTHENTICATED
+  kMissingApiKey,
+  kInvalidApiKey,
+  kExpiredApiKey,
+  // ---- PERMISSION_DENIED
+  kPermissionDenied,
 };
 
 struct ReasonRow {

@@ -18,6 +18,8 @@ inline constexpr int32_t kStopStringBytesMax = 256;
 inline constexpr int32_t kPriorityMax = 1'000'000;  // Of the absolute value.
 inline constexpr int32_t kCacheSaltBytesMax = 256;
 inline constexpr int32_t kAdmitIdsMax = 32 * 1024;  // Ids of one admit; later plans carry the rest.
+// The compiled form of a grammar that an output follows.
+inline constexpr int32_t kGrammarBytesMax = 8 << 20;
 inline constexpr int32_t kDraftsMax = 16;  // Drafts of a decode row (speculative decoding).
 
 }  // namespace fathom

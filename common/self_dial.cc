@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <netdb.h>
+#include <openssl/bio.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,6 +33,26 @@ constexpr std::string_view kHttp1Greeting = "GET /livez HTTP/1.1\r\nConnection: 
 // The preface of an HTTP/2 client and an empty SETTINGS frame.
 constexpr std::string_view kHttp2Greeting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
                                           24 + 9);
+
+// The first bytes of a client of TLS, to which a server answers whatever certificates it asks for.
+std::string TlsGreeting() {
+  const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_client_method()),
+                                                                  &SSL_CTX_free);
+  const std::unique_ptr<SSL, decltype(&SSL_free)> client(SSL_new(context.get()), &SSL_free);
+  BIO* const in = BIO_new(BIO_s_mem());
+  BIO* const out = BIO_new(BIO_s_mem());
+  SSL_set_bio(client.get(), in, out);  // Takes both.
+  SSL_set_connect_state(client.get());
+  SSL_do_handshake(client.get());
+  std::string hello(static_cast<size_t>(BIO_pending(out)), '\0');
+  BIO_read(out, hello.data(), static_cast<int>(hello.size()));
+  return hello;
+}
+
+std::string GreetingOf(OwnPort::Speaks speaks) {
+  if (speaks == OwnPort::Speaks::kTls) return TlsGreeting();
+  return std::string(speaks == OwnPort::Speaks::kHttp1 ? kHttp1Greeting : kHttp2Greeting);
+}
 
 bool WaitFor(int fd, short events, steady_clock::time_point deadline) {
   pollfd wait{fd, events, 0};
@@ -77,8 +99,7 @@ bool Answers(const OwnPort& port, int timeout_ms) {
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, &freeaddrinfo);
   const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return true;
-  const bool http1 = port.speaks == OwnPort::Speaks::kHttp1;
-  const bool answers = Greet(fd, *found, http1 ? kHttp1Greeting : kHttp2Greeting, deadline);
+  const bool answers = Greet(fd, *found, GreetingOf(port.speaks), deadline);
   close(fd);
   return answers;
 }

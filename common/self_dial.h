@@ -14,7 +14,9 @@
 namespace fathom {
 
 struct OwnPort {
-  enum class Speaks { kHttp1, kHttp2 };
+  enum class Speaks { kHttp1, kHttp2, kTls };  // kTls: either of them below TLS.
+  static Speaks Http1(bool tls) { return tls ? Speaks::kTls : Speaks::kHttp1; }
+  static Speaks Http2(bool tls) { return tls ? Speaks::kTls : Speaks::kHttp2; }
   std::string flag;  // Named in the log, e.g. "--grpc-port".
   std::string host;  // The host that it listens on.
   int32_t port = 0;

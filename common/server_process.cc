@@ -1,5 +1,6 @@
 #include "common/server_process.h"
 
+#include "common/address.h"
 #include "common/host_limits.h"
 #include "common/log.h"
 #include "common/output.h"
@@ -31,6 +32,37 @@ void AddLogFlags(std::string* log_level, std::string* log_format, Flags* flags) 
                    "Least level that is logged; SIGUSR1 sets debug, SIGUSR2 sets it back");
   flags->AddChoice("--log-format", log_format, {"auto", "json", "text"},
                    "Form of a log line; auto: text on a terminal.");
+}
+
+void AddClusterTlsFlags(TlsFiles* files, Flags* flags) {
+  flags->Group("TLS in the cluster");
+  flags->Add("--cluster-cert", &files->cert,
+             "Certificate (PEM) of this process for its streams in the cluster; it has the name of "
+             "its role (docs/SECURITY.md). It is read again when it changes.");
+  flags->Add("--cluster-key", &files->key, "Its private key (PEM).");
+  flags->Add("--cluster-ca", &files->ca,
+             "Roots (PEM) of the certificates of all processes of the cluster.");
+}
+
+absl::StatusOr<std::unique_ptr<LiveTlsFiles>> OpenClusterTls(const TlsFiles& files,
+                                                             const std::string& name) {
+  return LiveTlsFiles::Open(files, {"--cluster-cert", "--cluster-key", "--cluster-ca"},
+                            /*ca_required=*/true, name);
+}
+
+void ReloadTls(LiveTlsFiles* files) {
+  const absl::StatusOr<bool> taken = files->Reload();
+  if (!taken.ok())
+    LogWarn("certificates have changed and are not taken: {}", Message(taken.status()));
+  if (taken.ok() && *taken) LogInfo("certificates have changed and were taken");
+}
+
+void WarnIfOpen(const TlsFiles& files, const std::string& host) {
+  if (files.on() || IsLoopback(host)) return;
+  LogWarn(
+      "--host {} is an address of other machines, and without --cluster-cert everybody who reaches "
+      "this port is taken for a process of the cluster; only a private network keeps them away",
+      host);
 }
 
 void AddProcessFlags(ProcessOptions* options, Flags* flags) {

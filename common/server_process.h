@@ -4,11 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "common/clock.h"
 #include "common/exit_codes.h"
 #include "common/flags.h"
+#include "common/live_tls_files.h"
 #include "common/process.h"
 #include "common/status.h"
 
@@ -26,6 +28,15 @@ struct ProcessOptions {
 // --die-with-parent, --log-level and --log-format.
 void AddProcessFlags(ProcessOptions* options, Flags* flags);
 void AddParentFlag(int32_t* parent_pid, Flags* flags);
+// --cluster-cert, --cluster-key and --cluster-ca: mutual TLS between the processes of a cluster.
+void AddClusterTlsFlags(TlsFiles* files, Flags* flags);
+// They, checked, for a process with this name in its certificate (common/tls_files.h).
+absl::StatusOr<std::unique_ptr<LiveTlsFiles>> OpenClusterTls(const TlsFiles& files,
+                                                             const std::string& name);
+// Takes files that have changed; what is wrong is logged and changes nothing. About once a second.
+void ReloadTls(LiveTlsFiles* files);
+// A line of the log if the port of such a process is open to other machines.
+void WarnIfOpen(const TlsFiles& files, const std::string& host);
 void AddLogFlags(std::string* log_level, std::string* log_format, Flags* flags);
 // From now on the log has the level of the flags, and the process ends with its parent.
 void ApplyProcessOptions(const ProcessOptions& options);

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/host_name_verification.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/parser.hpp>
@@ -40,6 +43,9 @@ class Exchange {
         request_(std::move(request)) {
     request_.set(beast::http::field::host, Peer());
     request_.set(beast::http::field::connection, "close");
+    if (!limits.api_key.empty()) {
+      request_.set(beast::http::field::authorization, "Bearer " + limits.api_key);
+    }
     parser_.body_limit(limits.body_bytes_max);
   }
 
@@ -49,6 +55,7 @@ class Exchange {
     const auto found = resolver.resolve(url_.host, std::to_string(url_.port),
                                         tcp::resolver::numeric_service, error);
     if (Failed("cannot be resolved", error)) return error_;
+    if (limits_.tls && Failed("cannot be asked over TLS", PrepareTls())) return error_;
     Connect(found);
     while (!context_.stopped()) {
       const auto left = deadline_ - steady_clock::now();
@@ -71,16 +78,38 @@ class Exchange {
     if (error) error_ = Unavailable("{} {}: {}", Peer(), what, error.message());
     return error.failed();
   }
+  // The server's certificate must have the name or the address that is called.
+  error_code PrepareTls() {
+    error_code error;
+    context_tls_.set_verify_mode(asio::ssl::verify_peer);
+    if (limits_.tls_ca.empty()) {
+      context_tls_.set_default_verify_paths(error);
+    } else {
+      context_tls_.load_verify_file(limits_.tls_ca, error);
+    }
+    tls_.emplace(stream_, context_tls_);
+    tls_->set_verify_callback(asio::ssl::host_name_verification(url_.host));
+    SSL_set_tlsext_host_name(tls_->native_handle(), url_.host.c_str());
+    return error;
+  }
   void Connect(const tcp::resolver::results_type& found) {
     stream_.async_connect(found, [this](error_code error, const auto&) {
       if (Failed("does not answer", error)) return;
-      beast::http::async_write(stream_, request_, [this](error_code failed, size_t) {
-        if (!Failed("does not take a request", failed)) Read();
+      if (!tls_) return Write(stream_);
+      tls_->async_handshake(asio::ssl::stream_base::client, [this](error_code failed) {
+        if (!Failed("has no certificate that is trusted for this name", failed)) Write(*tls_);
       });
     });
   }
-  void Read() {
-    beast::http::async_read(stream_, buffer_, parser_, [this](error_code error, size_t) {
+  template <class Stream>
+  void Write(Stream& stream) {
+    beast::http::async_write(stream, request_, [this, &stream](error_code failed, size_t) {
+      if (!Failed("does not take a request", failed)) Read(stream);
+    });
+  }
+  template <class Stream>
+  void Read(Stream& stream) {
+    beast::http::async_read(stream, buffer_, parser_, [this](error_code error, size_t) {
       if (error == beast::http::error::body_limit) {
         error_ = Unavailable("{} answers with more than {} bytes", Peer(), limits_.body_bytes_max);
         return;
@@ -95,6 +124,8 @@ class Exchange {
   const steady_clock::time_point deadline_;
   asio::io_context context_;
   beast::tcp_stream stream_{context_};
+  asio::ssl::context context_tls_{asio::ssl::context::tls_client};
+  std::optional<asio::ssl::stream<beast::tcp_stream&>> tls_;
   CallRequest request_;
   beast::flat_buffer buffer_;
   beast::http::response_parser<beast::http::string_body> parser_;

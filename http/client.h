@@ -1,5 +1,5 @@
 // http/client.h: one HTTP/1.1 request on a new connection, with a limit on its whole time and on
-// its answer. Neither a proxy nor TLS. Every address of a host is tried.
+// its answer. No proxy. Every address of a host is tried.
 // Thread: any; a call blocks its thread for at most its time-out, and for the resolver.
 #pragma once
 
@@ -29,6 +29,10 @@ struct CallLimits {
   size_t body_bytes_max = 64 << 10;  // A longer answer is an error.
   // Asked about 20 times a second; true ends the call. May be empty.
   std::function<bool()> stopped;
+  std::string api_key;  // Sent as "Authorization: Bearer"; empty: none.
+  bool tls = false;
+  // Roots (PEM) of the server's certificate; empty: those of the system.
+  std::string tls_ca;
 };
 
 // "http://HOST[:PORT][/PATH]". INVALID_ARGUMENT says what is wrong; https is not supported.

@@ -157,7 +157,7 @@ void LiveExchange::Watch() {
   boost::beast::flat_buffer& buffer = connection_->buffer;
   if (buffer.size() >= kNextBytesMax) return;
   watching_ = true;
-  connection_->stream.socket().async_read_some(
+  connection_->stream.async_read_some(
       buffer.prepare(kReadBytes), [self = shared_from_this()](error_code error, size_t bytes) {
         self->watching_ = false;
         self->connection_->buffer.commit(bytes);

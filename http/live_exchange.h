@@ -9,15 +9,16 @@
 #include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "http/client_stream.h"
 #include "http/exchange.h"
 #include "http/loop.h"
 
@@ -27,8 +28,9 @@ class LiveExchange;
 
 // A connection of the server; its coroutine owns it.
 struct Connection {
-  explicit Connection(boost::asio::ip::tcp::socket socket) : stream(std::move(socket)) {}
-  boost::beast::tcp_stream stream;
+  Connection(boost::asio::ip::tcp::socket socket, std::shared_ptr<boost::asio::ssl::context> tls)
+      : stream(std::move(socket), std::move(tls)) {}
+  ClientStream stream;
   boost::beast::flat_buffer buffer{64 << 10};
   std::string peer;
   bool reading = false;              // A request has begun.

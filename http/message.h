@@ -15,6 +15,7 @@ struct Request {
   std::string peer;    // The address of the client, without its port.
   std::vector<std::pair<std::string, std::string>> headers = {};  // Names in lower case.
   std::string body = {};                                          // Empty on routes that take none.
+  std::string tenant = {};  // Whom the guard (routes.h) found; empty: there is no guard.
 
   // The last header of this name, which is in lower case; empty: none.
   std::string_view Header(std::string_view name) const;

@@ -52,21 +52,24 @@ std::function<absl::Status()> LiveBy(const SelfDial* self, const LoopWatch* loop
 }
 
 std::unique_ptr<Server> ServeProcess(Listener listener, const std::string& role, Metrics* metrics,
-                                     const Health& health, Routes routes, const Limits& limits) {
+                                     const Health& health, Routes routes, const Limits& limits,
+                                     Protection protection) {
   AddProcessRoutes(role, metrics, health, &routes);
   std::map<int, Counter> answers;
   const auto count = [metrics](const std::string& code) {
     return metrics->AddCounter("http_requests_total", "Answers of the HTTP port, by status.",
                                {{"code", code}});
   };
-  for (const int status : {200, 400, 404, 405, 409, 413, 415, 429, 431, 499, 500, 503, 504}) {
+  for (const int status :
+       {200, 400, 401, 403, 404, 405, 409, 413, 415, 429, 431, 499, 500, 503, 504}) {
     answers[status] = count(std::to_string(status));
   }
   const auto answered = [answers, other = count("other")](int status) mutable {
     const auto known = answers.find(status);
     (known == answers.end() ? other : known->second).Add();
   };
-  return std::make_unique<Server>(std::move(listener), std::move(routes), answered, limits);
+  return std::make_unique<Server>(std::move(listener), std::move(routes), answered, limits,
+                                  std::move(protection));
 }
 
 }  // namespace fathom::http

@@ -39,6 +39,6 @@ std::function<absl::Status()> LiveBy(const SelfDial* self, const LoopWatch* loop
 // fathom_<role>_http_requests_total. REQUIRES: `metrics` outlives the server.
 std::unique_ptr<Server> ServeProcess(Listener listener, const std::string& role, Metrics* metrics,
                                      const Health& health, Routes routes = {},
-                                     const Limits& limits = {});
+                                     const Limits& limits = {}, Protection protection = {});
 
 }  // namespace fathom::http

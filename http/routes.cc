@@ -45,12 +45,13 @@ std::string_view Request::Header(std::string_view name) const {
 }
 
 void Routes::AddRoute(const std::string& method, const std::string& path, Route route) {
+  route.name = method + " " + path;
   const bool added = paths_[path].emplace(method, std::move(route)).second;
   FATHOM_CHECK(added, "route {} {} is registered twice", method, path);
 }
 
 void Routes::Add(const std::string& method, const std::string& path, Handler handler) {
-  AddRoute(method, path, {.answer = std::move(handler), .begin = {}});
+  AddRoute(method, path, {.name = {}, .answer = std::move(handler), .begin = {}});
 }
 
 void Routes::AddUnder(const std::string& method, const std::string& prefix, Handler handler) {
@@ -61,8 +62,9 @@ void Routes::AddUnder(const std::string& method, const std::string& prefix, Hand
 
 void Routes::AddExchange(const std::string& method, const std::string& path, size_t body_bytes_max,
                          ExchangeHandler handler) {
-  AddRoute(method, path,
-           {.answer = {}, .begin = std::move(handler), .body_bytes_max = body_bytes_max});
+  AddRoute(
+      method, path,
+      {.name = {}, .answer = {}, .begin = std::move(handler), .body_bytes_max = body_bytes_max});
 }
 
 const Routes::Methods* Routes::MethodsOf(const std::string& path) const {
@@ -91,6 +93,14 @@ std::variant<const Route*, Response> Routes::Find(const std::string& method,
       fmt::format("{} is answered to {}, not to {}", path, allowed, method.substr(0, 32)));
   refused.headers.emplace_back("Allow", allowed);
   return refused;
+}
+
+std::vector<std::string> Routes::Names() const {
+  std::vector<std::string> names;
+  for (const auto& [path, methods] : paths_) {
+    for (const auto& [method, route] : methods) names.push_back(route.name);
+  }
+  return names;
 }
 
 Response Routes::Answer(const Request& request) const {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -20,10 +21,16 @@ using Handler = std::function<Response(const Request&)>;
 
 // One of the two handlers is set.
 struct Route {
+  std::string name;  // As it was registered: "POST /v1/completions", "GET /v1/models/".
   Handler answer;
   ExchangeHandler begin;
   size_t body_bytes_max = 0;  // 0: a request with a body is refused.
 };
+
+// Decides whether a request reaches its route, before its body is read. It sets Request::tenant, or
+// returns the refusal. `route`: Route::name; empty: the request has no route. Runs on the server's
+// thread and must not wait.
+using Guard = std::function<std::optional<Response>(Request* request, std::string_view route)>;
 
 class Routes {
  public:
@@ -40,6 +47,8 @@ class Routes {
   // The answer of a route that answers at once, or that of Find. REQUIRES: the path has no
   // exchange.
   Response Answer(const Request& request) const;
+  // Of all routes.
+  std::vector<std::string> Names() const;
 
  private:
   using Methods = std::map<std::string, Route>;

@@ -25,12 +25,14 @@
 #include <condition_variable>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <string_view>
 #include <thread>
 #include <utility>
 
 #include "common/check.h"
 #include "http/live_exchange.h"
+#include "http/tls_context.h"
 
 namespace fathom::http {
 namespace {
@@ -97,8 +99,13 @@ void SetKeepAlive(tcp::socket& socket) {
 
 class Server::Impl {
  public:
-  Impl(Listener listener, Routes routes, std::function<void(int)> answered, const Limits& limits)
-      : routes_(std::move(routes)), answered_(std::move(answered)), limits_(limits) {
+  Impl(Listener listener, Routes routes, std::function<void(int)> answered, const Limits& limits,
+       Protection protection)
+      : routes_(std::move(routes)),
+        answered_(std::move(answered)),
+        limits_(limits),
+        guard_(std::move(protection.guard)),
+        tls_(protection.tls) {
     error_code error;
     acceptor_.assign(listener.is_ipv6() ? tcp::v6() : tcp::v4(), listener.fd(), error);
     FATHOM_CHECK(!error, "a listening socket: {}", error.message());
@@ -168,10 +175,10 @@ class Server::Impl {
   // False: all of them have one that is being answered.
   bool MakeRoom() {
     if (connections_.size() < limits_.connections_max) return true;
-    const auto open = [](const Connection* c) {
+    const auto open = [](Connection* c) {
       return c->stream.socket().is_open() && c->exchange == nullptr;
     };
-    const auto idle = [&](const Connection* c) { return open(c) && !c->reading; };
+    const auto idle = [&](Connection* c) { return open(c) && !c->reading; };
     auto victim = std::find_if(connections_.begin(), connections_.end(), idle);
     if (victim == connections_.end()) {
       victim = std::find_if(connections_.begin(), connections_.end(), open);
@@ -192,20 +199,21 @@ class Server::Impl {
         HeadOf(answer, {}, static_cast<int64_t>(answer.body.size())) + answer.body;
     error_code ignored;
     socket.non_blocking(true, ignored);
-    socket.write_some(asio::buffer(bytes), ignored);
+    if (tls_ == nullptr) socket.write_some(asio::buffer(bytes), ignored);
     if (answered_) answered_(answer.status);
   }
 
   // The coroutine owns the connection. When the server is destroyed, the context destroys the
   // coroutines, and with them the sockets, while it still exists.
   asio::awaitable<void> Serve(tcp::socket socket) {
-    Connection connection(std::move(socket));
+    Connection connection(std::move(socket), tls_ == nullptr ? nullptr : tls_->current());
     const auto place = connections_.insert(connections_.end(), &connection);
     error_code ignored;
     connection.stream.socket().set_option(tcp::no_delay(true), ignored);
     SetKeepAlive(connection.stream.socket());
     connection.peer = connection.stream.socket().remote_endpoint(ignored).address().to_string();
     bool open = true;
+    if (connection.stream.has_tls()) open = co_await ShakeHands(connection);
     while (open) {
       open = co_await ServeOne(connection);
       connections_.splice(connections_.end(), connections_, place);
@@ -213,9 +221,16 @@ class Server::Impl {
     connections_.erase(place);
   }
 
+  // A client that is silent or slow here is one that sends a slow header.
+  asio::awaitable<bool> ShakeHands(Connection& connection) {
+    connection.stream.expires_after(milliseconds(limits_.header_ms));
+    const auto [error] = co_await connection.stream.AsyncHandshake(kAwait);
+    co_return !error;
+  }
+
   // Reads and answers one request. False: the connection is over.
   asio::awaitable<bool> ServeOne(Connection& connection) {
-    beast::tcp_stream& stream = connection.stream;
+    ClientStream& stream = connection.stream;
     if (connection.buffer.size() == 0) {
       connection.reading = false;
       stream.expires_after(milliseconds(limits_.idle_ms));
@@ -239,6 +254,14 @@ class Server::Impl {
     Request request = RequestOf(parser.get(), connection.peer);
     const auto found = routes_.Find(request.method, request.path);
     const auto* const route = std::get_if<const Route*>(&found);
+    if (guard_) {
+      const std::string_view name = route == nullptr ? "" : std::string_view((*route)->name);
+      const std::optional<Response> refused = guard_(&request, name);
+      if (refused) {
+        co_await Refuse(connection, *refused);
+        co_return false;
+      }
+    }
     const bool has_body = parser.chunked() || parser.content_length().value_or(0) > 0;
     if (has_body && (route == nullptr || (*route)->body_bytes_max == 0)) {
       const Response answer = route == nullptr
@@ -294,7 +317,7 @@ class Server::Impl {
     if (header.content_length().value_or(0) > route.body_bytes_max) {
       co_return TooLarge(request.path, route.body_bytes_max);
     }
-    beast::tcp_stream& stream = connection.stream;
+    ClientStream& stream = connection.stream;
     stream.expires_after(milliseconds(limits_.body_ms));
     if (Lower(request.Header("expect")) == "100-continue") {
       const auto go_on = asio::buffer("HTTP/1.1 100 Continue\r\n\r\n", 25);
@@ -365,12 +388,18 @@ class Server::Impl {
 
   asio::awaitable<void> Linger(Connection& connection) {
     error_code ignored;
+    connection.stream.expires_after(kLinger);
+    if (connection.stream.has_tls()) {
+      // It fails if the client still sends, which the lines below drop.
+      const auto [error] = co_await connection.stream.AsyncShutdown(kAwait);
+      if (error == beast::error::timeout) co_return;
+    }
     connection.stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
     connection.stream.expires_after(kLinger);
     for (size_t left = kLingerBytesMax; left > 0;) {
       connection.buffer.clear();
       const auto [error, bytes] =
-          co_await connection.stream.async_read_some(connection.buffer.prepare(4096), kAwait);
+          co_await connection.stream.tcp().async_read_some(connection.buffer.prepare(4096), kAwait);
       if (error) co_return;
       left -= std::min(left, bytes);
     }
@@ -379,6 +408,8 @@ class Server::Impl {
   const Routes routes_;
   const std::function<void(int)> answered_;
   const Limits limits_;
+  const Guard guard_;
+  const TlsContext* const tls_;
   // The one that has been without a request for the longest time is in front.
   Connections connections_;
   asio::io_context context_{1};
@@ -394,9 +425,9 @@ class Server::Impl {
 };
 
 Server::Server(Listener listener, Routes routes, std::function<void(int)> answered,
-               const Limits& limits)
+               const Limits& limits, Protection protection)
     : impl_(std::make_unique<Impl>(std::move(listener), std::move(routes), std::move(answered),
-                                   limits)) {}
+                                   limits, std::move(protection))) {}
 Server::~Server() = default;
 
 }  // namespace fathom::http

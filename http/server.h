@@ -28,11 +28,19 @@ struct Limits {
   size_t bodies_bytes_max = size_t{256} << 20;  // Of all bodies that are being read.
 };
 
+class TlsContext;
+
+// Who reaches the routes. Both may be empty.
+struct Protection {
+  Guard guard;
+  const TlsContext* tls = nullptr;  // Outlives the server.
+};
+
 class Server {
  public:
   // `answered` is called with the status of every answer, on the server's thread; may be empty.
   Server(Listener listener, Routes routes, std::function<void(int status)> answered = {},
-         const Limits& limits = {});
+         const Limits& limits = {}, Protection protection = {});
   // Tells every exchange that its client left, waits until all are ended, and closes the
   // connections.
   ~Server();

@@ -32,6 +32,8 @@ struct SampleArgs {
   SamplerParams params;
   std::span<const std::pair<int32_t, float>> bias;  // Each id at most once.
   std::span<const int32_t> banned;  // Masked: end and stop tokens before min_tokens.
+  // Guided output: bit i % 32 of word i / 32 is 0 if token i is masked. Empty: no token is.
+  std::span<const uint32_t> mask;
   std::span<const SeenToken> seen;  // Each id once, in any order. Read only if a penalty is on.
   uint64_t seed = 0;
   int32_t sequence = 0;
@@ -40,7 +42,7 @@ struct SampleArgs {
 };
 
 // Returns the token's id, or -1 if every token is masked. REQUIRES: all ids are below the
-// vocabulary's size; scratch is not null.
+// vocabulary's size; a mask has a bit for each token; scratch is not null.
 int32_t SampleRef(const SampleArgs& args);
 int32_t SampleCpu(const SampleArgs& args);
 

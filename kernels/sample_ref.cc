@@ -46,6 +46,9 @@ class RefSampler {
   void AdjustLogits() {
     for (const auto& [id, bias] : args_.bias) z(id) += bias;
     for (const int32_t id : args_.banned) z(id) = -INFINITY;
+    for (size_t i = 0; !args_.mask.empty() && i < z_.size(); ++i) {
+      if ((args_.mask[i / 32] >> (i % 32) & 1) == 0) z_[i] = -INFINITY;
+    }
     for (const SeenToken& seen : args_.seen) {
       z(seen.id) = canon::Penalized(z(seen.id), seen.output_count, args_.params.repetition_penalty,
                                     args_.params.frequency_penalty, args_.params.presence_penalty);

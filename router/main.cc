@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <memory>
@@ -21,9 +22,12 @@
 #include "common/self_dial.h"
 #include "common/server_process.h"
 #include "http/process_routes.h"
+#include "http/tls_context.h"
+#include "router/api/access_control.h"
 #include "router/api/readiness.h"
 #include "router/api/stop_tokens.h"
 #include "router/frontend/grpc/service.h"
+#include "router/frontend/http/http_guard.h"
 #include "router/frontend/http/http_service.h"
 #include "router/link/grpc_scheduler_link.h"
 #include "router/request_lines.h"
@@ -34,6 +38,8 @@ namespace fathom::router {
 namespace {
 
 constexpr int kTickMs = 50;
+constexpr int kTicksToReload = 20;
+constexpr size_t kGrammarCacheBytes = size_t{256} << 20;  // Of compiled grammars that are kept.
 constexpr int kStopMaxS = 10;  // The time in which cancelled calls must end.
 // What an idle router was measured to need (docs/OPERATIONS.md, "Limits of the system"), and some
 // more for a few connections.
@@ -58,6 +64,10 @@ struct Options {
   double trace_sample_ratio = 1;
   bool behind_proxy = false;
   std::string log_requests = "off";
+  std::vector<std::string> api_keys;
+  bool allow_unauthenticated = false;
+  TlsFiles tls;          // Of both ports for clients.
+  TlsFiles cluster_tls;  // Of the streams to the schedulers.
   ProcessOptions process;
 };
 
@@ -91,6 +101,18 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
                 "Port of HTTP: OpenAI's API, and /health, /metrics, /version.");
   flags.Add("--behind-proxy", &options->behind_proxy,
             "A proxy has the clients: no connection is cut for what its calls do.");
+  flags.Group("Access");
+  flags.Add("--api-keys", &options->api_keys,
+            "File of API keys (fathom keys new); once for each file. Calls without a key of it are "
+            "refused, except liveness and readiness. It is read again when it changes.");
+  flags.Add("--allow-unauthenticated", &options->allow_unauthenticated,
+            "Listen on an address of other machines without --api-keys.");
+  flags.Add("--tls-cert", &options->tls.cert,
+            "Certificate (PEM) for clients, of gRPC and HTTP. It is read again when it changes.");
+  flags.Add("--tls-key", &options->tls.key, "Its private key (PEM).");
+  flags.Add("--tls-client-ca", &options->tls.ca,
+            "Roots (PEM) of the certificates that clients must have; default: clients need none.");
+  AddClusterTlsFlags(&options->cluster_tls, &flags);
   flags.Group("Traces");
   flags.Add("--otlp-traces-endpoint", &options->otlp_traces_endpoint,
             "http://HOST:PORT[/PATH] of an OpenTelemetry collector (OTLP over HTTP, JSON) that "
@@ -109,11 +131,13 @@ std::optional<int> ParseOptions(int argc, char** argv, Options* options) {
   return flags.Parse(argc, argv);
 }
 
-// What the model folder has for texts. Null: the folder has no tokenizer, or no chat template.
+// What the model folder has for texts. Null: the folder has no tokenizer, no chat template, or the
+// build has no grammar engine.
 struct Text {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<const ChatRenderer> chat;
   AnswerForms forms;
+  std::unique_ptr<const GrammarEngine> grammars;
 };
 
 absl::StatusOr<Text> LoadText(const ModelFolder& folder, const Options& options) {
@@ -142,6 +166,9 @@ absl::StatusOr<Text> LoadText(const ModelFolder& folder, const Options& options)
       ResolveForms(options.reasoning_parser, options.tool_call_parser,
                    text.chat == nullptr ? std::nullopt : text.chat->CallForm(), *text.tokenizer));
   LogInfo("reasoning: {}; tool calls: {}", text.forms.reasoning, text.forms.tool_calls);
+  if (GrammarEngine::Built()) {
+    FATHOM_ASSIGN_OR_RETURN(text.grammars, GrammarEngine::Make(*text.tokenizer, folder.vocab));
+  }
   return text;
 }
 
@@ -197,31 +224,90 @@ void NoteReadiness(const absl::Status& ready, bool* serving) {
 
 std::unique_ptr<http::Server> ServeHttp(Listener listener, Metrics* metrics, const SelfDial* self,
                                         const LoopWatch* loop, const InferenceApi* api,
-                                        size_t connections_max) {
+                                        size_t connections_max, http::Protection protection) {
   http::Routes routes;
   AddInferenceRoutes(api, &routes);
   return http::ServeProcess(
       std::move(listener), "router", metrics,
       {.live = http::LiveBy(self, loop), .ready = [api] { return api->Ready(); }, .progress = {}},
-      std::move(routes), {.connections_max = connections_max});
+      std::move(routes), {.connections_max = connections_max}, std::move(protection));
+}
+
+int64_t NowUnixS() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(now).count();
+}
+
+// The keys of the start.
+absl::Status CheckAccess(const Options& options, AccessControl* access) {
+  if (access->on()) return access->Load(NowUnixS());
+  if (options.allow_unauthenticated || IsLoopback(options.host)) return absl::OkStatus();
+  return Invalid(
+      "--host {} is an address of other machines, and without --api-keys everybody who reaches it "
+      "may use the model; give --api-keys FILE (`fathom keys new` makes one), or say "
+      "--allow-unauthenticated if the network keeps others away",
+      options.host);
+}
+
+// The keys, and the certificates of both sides, which may change while the router runs.
+struct Secured {
+  explicit Secured(const std::vector<std::string>& key_files) : access(key_files) {}
+  AccessControl access;
+  std::unique_ptr<LiveTlsFiles> client_files, cluster_files;
+  std::unique_ptr<http::TlsContext> http;  // Null: no TLS for clients.
+};
+
+absl::StatusOr<std::unique_ptr<Secured>> Secure(const Options& options) {
+  auto secured = std::make_unique<Secured>(options.api_keys);
+  const TlsFlags flags{"--tls-cert", "--tls-key", "--tls-client-ca"};
+  FATHOM_RETURN_IF_ERROR(CheckAccess(options, &secured->access));
+  FATHOM_ASSIGN_OR_RETURN(secured->client_files, LiveTlsFiles::Open(options.tls, flags, false));
+  FATHOM_ASSIGN_OR_RETURN(secured->cluster_files, OpenClusterTls(options.cluster_tls, kRouterName));
+  if (!options.tls.on()) return secured;
+  FATHOM_ASSIGN_OR_RETURN(secured->http,
+                          http::TlsContext::Load(secured->client_files->files(), flags));
+  return secured;
+}
+
+// Looks for new keys and certificates about once a second; what is wrong changes nothing.
+void Reload(Secured* secured) {
+  const absl::StatusOr<bool> keys = secured->access.Reload(NowUnixS());
+  if (!keys.ok()) LogWarn("the file has changed and is not taken: {}", Message(keys.status()));
+  if (keys.ok() && *keys) LogInfo("--api-keys: the keys were read again");
+  ReloadTls(secured->cluster_files.get());
+  ReloadTls(secured->client_files.get());
+  if (secured->http == nullptr) return;
+  const absl::StatusOr<bool> taken = secured->http->Reload();
+  if (!taken.ok()) LogError("the certificate of HTTP: {}", Message(taken.status()));
+}
+
+std::vector<OwnPort> OwnPorts(const Options& options, int grpc_port, int http_port) {
+  const bool tls = options.tls.on();
+  return {{"--grpc-port", options.host, grpc_port, OwnPort::Http2(tls)},
+          {"--http-port", options.host, http_port, OwnPort::Http1(tls)}};
+}
+
+GrpcSchedulerLinkOptions LinkOptions(const Options& options, const ModelFolder& folder,
+                                     const TlsFiles& tls) {
+  GrpcSchedulerLinkOptions link;
+  link.addresses = options.schedulers;
+  link.config_digest = folder.config_digest;
+  link.tls = tls;
+  return link;
 }
 
 int Serve(const Options& options, const std::optional<http::Url>& traces_url,
-          const ModelFolder& folder, const Text& text) {
+          const ModelFolder& folder, const Text& text, Secured* secured) {
   auto grpc = Listener::Bind(options.host, options.grpc_port, "--grpc-port");
   if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
   auto http = Listener::Bind(options.host, options.http_port, "--http-port");
   if (!http.ok()) return EndServer(ExitCodeOfBind(http.status()), http.status());
   const int grpc_port = grpc->port(), http_port = http->port();
-  const SelfDial self({{"--grpc-port", options.host, grpc_port, OwnPort::Speaks::kHttp2},
-                       {"--http-port", options.host, http_port, OwnPort::Speaks::kHttp1}});
+  const SelfDial self(OwnPorts(options, grpc_port, http_port));
   const RealClock clock;
   Metrics metrics("router");
   RouterMetrics observer(&metrics, options.served_model_name.value_or(folder.name));
-  GrpcSchedulerLinkOptions link_options;
-  link_options.addresses = options.schedulers;
-  link_options.config_digest = folder.config_digest;
-  GrpcSchedulerLink link(link_options, &clock);
+  GrpcSchedulerLink link(LinkOptions(options, folder, secured->cluster_files->files()), &clock);
   const std::unique_ptr<TraceExporter> traces =
       MakeExporter(options, traces_url, &clock, &observer);
   RequestLines lines(traces.get());
@@ -229,7 +315,9 @@ int Serve(const Options& options, const std::optional<http::Url>& traces_url,
   if (options.log_requests != "off") reports = &lines;
   Sessions sessions({}, &clock, &link, text.tokenizer.get(), &observer, reports);
   WorkPool pool(options.tokenizer_threads, 64, &clock);
+  GrammarCache grammars(text.grammars.get(), kGrammarCacheBytes);
   ApiParts parts = PartsOf(options, folder, text);
+  parts.grammars = &grammars;
   parts.sessions = &sessions;
   parts.pool = &pool;
   parts.clock = &clock;
@@ -238,20 +326,24 @@ int Serve(const Options& options, const std::optional<http::Url>& traces_url,
     parts.begin_span = [&](const TraceContext& client) { return traces->BeginSpan(client); };
   }
   InferenceApi api(parts);
-  RouterService service(&api);
+  RouterService service(&api, &secured->access);
   rpc::ServerOptions server{.name = "router"};
+  server.tls = secured->client_files->files();
   server.connections.of_a_proxy = options.behind_proxy;
   const size_t http_connections = HttpConnectionsMax();
   server.connections.descriptors_reserved += http_connections;
   const absl::Status started = service.Start(*std::move(grpc), server);
   if (!started.ok()) return EndServer(kExitUnavailable, started);
   LoopWatch loop("main loop", &clock);
-  auto web = ServeHttp(*std::move(http), &metrics, &self, &loop, &api, http_connections);
+  auto web = ServeHttp(*std::move(http), &metrics, &self, &loop, &api, http_connections,
+                       {.guard = GuardOf(&secured->access), .tls = secured->http.get()});
   link.Start(&sessions);
   PrintListening("router", {{"grpc_port", grpc_port}, {"http_port", http_port}});
   bool serving = false;
+  int turns = 0;
   const auto tick = [&] {
     loop.Turn();
+    if (++turns % kTicksToReload == 0) Reload(secured);
     link.Tick();
     sessions.Tick();
     NoteReadiness(api.Ready(), &serving);
@@ -297,6 +389,8 @@ int Main(int argc, char** argv) {
     if (!url.ok()) return EndServer(kExitUsage, url.status());
     traces_url = *std::move(url);
   }
+  const auto secured = Secure(options);
+  if (!secured.ok()) return EndServer(kExitUsage, secured.status());
   const RealClock clock;
   const auto folder = TimedPhase(clock, "config", [&] {
     return ReadModelFolder(options.model, options.hf_overrides, options.override_generation_config);
@@ -305,7 +399,7 @@ int Main(int argc, char** argv) {
   for (const std::string& note : folder->notes) LogInfo("generation_config.json: {}", note);
   const auto text = TimedPhase(clock, "tokenizer", [&] { return LoadText(*folder, options); });
   if (!text.ok()) return EndServer(kExitBadModel, text.status());
-  return Serve(options, traces_url, *folder, *text);
+  return Serve(options, traces_url, *folder, *text, secured->get());
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 #include "rpc/call.h"
 
 #include <utility>
-#include <vector>
+
+#include "rpc/credentials.h"
 
 namespace fathom::rpc {
 
@@ -28,12 +29,20 @@ static std::string HeaderOf(const grpc::GenericCallbackServerContext& context, c
   return value;
 }
 
+static std::vector<std::string> NamesOf(const grpc::GenericCallbackServerContext& context) {
+  const auto auth = context.auth_context();
+  return auth == nullptr ? std::vector<std::string>() : PeerNames(*auth);
+}
+
 Call::Call(Owner* owner, grpc::GenericCallbackServerContext* context)
     : owner_(owner),
       method_(context->method()),
       peer_(context->peer()),
       forwarded_for_(HeaderOf(*context, "x-forwarded-for")),
       traceparent_(HeaderOf(*context, "traceparent")),
+      authorization_(HeaderOf(*context, "authorization")),
+      api_key_(HeaderOf(*context, "x-api-key")),
+      peer_names_(NamesOf(*context)),
       deadline_(context->deadline()),
       context_(context) {}
 

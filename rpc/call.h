@@ -15,6 +15,8 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace fathom::rpc {
 
@@ -53,6 +55,14 @@ class Call final : public grpc::ServerGenericBidiReactor {
   const std::string& forwarded_for() const { return forwarded_for_; }
   // The last "traceparent" header, likewise.
   const std::string& traceparent() const { return traceparent_; }
+  // The last "authorization" and "x-api-key" headers, likewise.
+  const std::string& authorization() const { return authorization_; }
+  const std::string& api_key() const { return api_key_; }
+  // The DNS names of the certificate that TLS has checked; empty: the client has none.
+  const std::vector<std::string>& peer_names() const { return peer_names_; }
+  // Set by the server's guard before the call is handled; empty: there is no guard.
+  const std::string& tenant() const { return tenant_; }
+  void set_tenant(std::string tenant) { tenant_ = std::move(tenant); }
   std::chrono::system_clock::time_point deadline() const { return deadline_; }
   std::chrono::steady_clock::time_point began() const { return began_; }
   bool cancelled() const { return cancelled_; }
@@ -88,6 +98,10 @@ class Call final : public grpc::ServerGenericBidiReactor {
   const std::string peer_;
   const std::string forwarded_for_;
   const std::string traceparent_;
+  const std::string authorization_;
+  const std::string api_key_;
+  const std::vector<std::string> peer_names_;
+  std::string tenant_;
   const std::chrono::system_clock::time_point deadline_;
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   std::shared_ptr<Call> self_;  // Set until OnDone.

@@ -82,7 +82,10 @@ class Connections::Impl {
 
   int port() const { return listener_.port(); }
 
-  void AddTo(grpc::ServerBuilder* builder) { handover_.AddTo(builder); }
+  void AddTo(grpc::ServerBuilder* builder,
+             const std::shared_ptr<grpc::ServerCredentials>& credentials) {
+    handover_.AddTo(builder, credentials);
+  }
 
   void Start(std::function<void()> tick) {
     tick_ = std::move(tick);
@@ -171,7 +174,7 @@ class Connections::Impl {
     int watched_fd = -1;
     std::string peer;
     int gated_fd = -1;               // gRPC's descriptor, as the gate knows it.
-    std::shared_ptr<ReadGate> gate;  // Null behind a proxy.
+    std::shared_ptr<ReadGate> gate;  // Null behind a proxy, and with TLS.
     int64_t calls = 0;
     int64_t expected_bytes = 0;  // Of messages and answered calls since the last check.
     int64_t awaited = 0;         // Calls that wait for their message.
@@ -307,7 +310,7 @@ class Connections::Impl {
     connection.id = next_id_++;
     connection.peer = PeerOf(fd);
     by_peer_[connection.peer] = connection.id;
-    if (!limits_.of_a_proxy) {
+    if (!limits_.of_a_proxy && !limits_.tls) {
       connection.gated_fd = fd;
       connection.gate = std::make_shared<ReadGate>(
           limits_.gate, [this, id = connection.id](const char* why) { CutFlood(id, why); });
@@ -432,7 +435,10 @@ Connections::Connections(Listener listener, const ConnectionLimits& limits)
 Connections::~Connections() = default;
 
 int Connections::port() const { return impl_->port(); }
-void Connections::AddTo(grpc::ServerBuilder* builder) { impl_->AddTo(builder); }
+void Connections::AddTo(grpc::ServerBuilder* builder,
+                        const std::shared_ptr<grpc::ServerCredentials>& credentials) {
+  impl_->AddTo(builder, credentials);
+}
 void Connections::Start(std::function<void()> tick) { impl_->Start(std::move(tick)); }
 void Connections::Stop() { impl_->Stop(); }
 int64_t Connections::CallBegan(const std::string& peer) { return impl_->CallBegan(peer); }

@@ -55,6 +55,9 @@ struct ConnectionLimits {
   // Only a proxy reaches the port, so a connection carries the calls of many clients. Then no
   // connection is cut, and no call is refused because of their number.
   bool of_a_proxy = false;
+  // The bytes are encrypted, so nothing counts their frames: a connection has no gate, and is cut
+  // by its calls and its stray bytes alone.
+  bool tls = false;
 };
 
 struct ConnectionStats {
@@ -76,7 +79,8 @@ class Connections {
   int port() const;
 
   // Called once, before the server is built. The server then gets its connections from this object.
-  void AddTo(grpc::ServerBuilder* builder);
+  void AddTo(grpc::ServerBuilder* builder,
+             const std::shared_ptr<grpc::ServerCredentials>& credentials);
   // Called after the server has started. The watching thread calls `tick` about four times a
   // second.
   void Start(std::function<void()> tick = {});

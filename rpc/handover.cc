@@ -18,11 +18,11 @@ constexpr size_t kWaitingMax = 1024;
 Handover::Handover() : waiting_(kWaitingMax) {}
 Handover::~Handover() { Stop(); }
 
-void Handover::AddTo(grpc::ServerBuilder* builder) {
+void Handover::AddTo(grpc::ServerBuilder* builder,
+                     const std::shared_ptr<grpc::ServerCredentials>& credentials) {
   for (size_t i = 0; i < kThreads; ++i) {
     acceptors_.push_back(builder->experimental().AddExternalConnectionAcceptor(
-        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
-        grpc::InsecureServerCredentials()));
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials));
   }
 }
 

@@ -24,7 +24,8 @@ class Handover {
   ~Handover();  // Stops.
 
   // Once, before the server is built.
-  void AddTo(grpc::ServerBuilder* builder);
+  void AddTo(grpc::ServerBuilder* builder,
+             const std::shared_ptr<grpc::ServerCredentials>& credentials);
   // After the server has started.
   void Start();
   // Connections that wait are closed. REQUIRES: called before the server is shut down.

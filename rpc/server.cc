@@ -11,6 +11,7 @@
 #include "common/check.h"
 #include "grpc/health/v1/health.pb.h"
 #include "grpc/reflection/v1/reflection.pb.h"
+#include "rpc/credentials.h"
 #include "rpc/health.h"
 #include "rpc/reflection.h"
 #include "rpc/waiting_calls.h"
@@ -83,10 +84,11 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     limits.message_bytes_max = options_.port.message_bytes_max;
     // A quarter more than a client may have that obeys the limit of streams.
     limits.gate.unreported_max = options_.port.streams_per_connection_max * 5 / 4;
+    limits.tls = options_.tls.on();
     connections_ = std::make_unique<Connections>(std::move(listener), limits);
     grpc::ServerBuilder builder;
     Apply(options_.port, options_.name, &builder);
-    connections_->AddTo(&builder);
+    connections_->AddTo(&builder, ServerCredentialsOf(options_.tls));
     builder.RegisterCallbackGenericService(this);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) return Unavailable("gRPC cannot serve on port {}", port_);
@@ -95,6 +97,11 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
   }
 
   int port() const { return port_; }
+  std::vector<std::string> methods() const {
+    std::vector<std::string> paths;
+    for (const auto& [path, handler] : methods_) paths.push_back(path);
+    return paths;
+  }
   Health& health() { return health_; }
   ConnectionStats stats() const {
     return connections_ == nullptr ? ConnectionStats() : connections_->stats();
@@ -120,6 +127,9 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     if (calls > options_.port.streams_per_connection_max && !options_.connections.of_a_proxy) {
       Refuse(call, fmt::format("this connection has {} calls; the limit is {}", calls,
                                options_.port.streams_per_connection_max));
+    } else if (const grpc::Status refused = Guard(call.get()); !refused.ok()) {
+      call->Take();
+      call->End(refused);
     } else if (!methods_.contains(call->method())) {
       call->Take();
       call->End({StatusCode::UNIMPLEMENTED,
@@ -209,6 +219,11 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     stream->OnMessage(request);
   }
 
+  // An unknown method is one that nobody may call, so a caller without a key learns nothing of it.
+  grpc::Status Guard(Call* call) const {
+    return options_.guard ? options_.guard(call) : grpc::Status::OK;
+  }
+
   const ServerOptions options_;
   int port_ = 0;
   Health health_;
@@ -231,6 +246,7 @@ void Server::AddMethod(const std::string& path, CallHandler handler) {
 }
 absl::Status Server::Start(Listener listener) { return impl_->Start(std::move(listener)); }
 int Server::port() const { return impl_->port(); }
+std::vector<std::string> Server::methods() const { return impl_->methods(); }
 void Server::SetServing(bool serving) { impl_->health().SetServing(serving); }
 void Server::Stop(int64_t grace_ms) { impl_->Stop(grace_ms); }
 ConnectionStats Server::stats() const { return impl_->stats(); }

@@ -14,11 +14,16 @@
 #include <vector>
 
 #include "common/listener.h"
+#include "common/tls_files.h"
 #include "rpc/call.h"
 #include "rpc/connections.h"
 #include "rpc/port_limits.h"
 
 namespace fathom::rpc {
+
+// Decides whether a call is handled, when its headers come and before its message is read. It sets
+// the call's tenant, or returns the status that ends the call. Runs on gRPC's threads.
+using CallGuard = std::function<grpc::Status(Call* call)>;
 
 struct ServerOptions {
   std::string name;  // "router", "worker": in messages, and of the memory quota.
@@ -30,6 +35,8 @@ struct ServerOptions {
   size_t calls_without_message_max = 4096;
   size_t watchers_max = 256;            // Clients that watch the health service.
   size_t reflection_streams_max = 256;  // Streams; none of them holds a thread.
+  CallGuard guard;                      // Empty: every call is handled.
+  TlsFiles tls;                         // Checked (common/tls_files.h), or none.
 };
 
 // Gets a call and its first message. The handler must make sure that the call ends.
@@ -47,6 +54,8 @@ class Server {
   // UNAVAILABLE: gRPC did not start.
   absl::Status Start(Listener listener);
   int port() const;
+  // The paths of all methods, those of health and reflection too.
+  std::vector<std::string> methods() const;
 
   // Sets the health status of the server and of each service, which is "not serving" at first.
   void SetServing(bool serving);

@@ -34,6 +34,7 @@ struct Settings {
   std::string term_file;
   std::string record_events;
   std::string tenant_limits;
+  TlsFiles cluster_tls;
   ProcessOptions process;
   DriverOptions driver;
   // In the units of their flags.
@@ -100,6 +101,7 @@ std::optional<int> Parse(int argc, char** argv, Settings* settings) {
             "Longest time the ranks of a group may take to connect.");
   flags.Add("--drain-ms", &settings->drain_ms, 0, 600'000,
             "Longest wait for steps in flight after SIGTERM.");
+  AddClusterTlsFlags(&settings->cluster_tls, &flags);
   flags.Group("Process");
   flags.Add("--record-events", &settings->record_events,
             "File for every event of the scheduler core, for fathom replay. It has prompts and "
@@ -140,9 +142,10 @@ void Reload(TenantFile* file, Driver* driver) {
 }
 
 // Ends the driver at a signal. Signals have a thread of their own, because the driver thread waits
-// only for its queue. `file`, if not null, is looked at each second.
-void Watch(const std::atomic<bool>* over, TenantFile* file, Driver* driver) {
+// only for its queue. `file`, if not null, and the certificates are looked at each second.
+void Watch(const std::atomic<bool>* over, TenantFile* file, LiveTlsFiles* tls, Driver* driver) {
   for (int turn = 0; !*over; ++turn) {
+    if (turn % 10 == 9) ReloadTls(tls);
     if (file != nullptr && turn % 10 == 9) Reload(file, driver);
     if (!WaitForStopSignal(100)) continue;
     driver->Stop();
@@ -161,6 +164,9 @@ int Main(int argc, char** argv) {
   DriverOptions& options = settings.driver;
   SetUnits(&settings);
 
+  const auto tls = OpenClusterTls(settings.cluster_tls, kSchedulerName);
+  if (!tls.ok()) return EndServer(kExitUsage, tls.status());
+  WarnIfOpen(settings.cluster_tls, settings.host);
   TenantFile tenants(settings.tenant_limits);
   absl::StatusOr<TenantTable> table = TenantTable();
   if (!settings.tenant_limits.empty()) table = tenants.Read();
@@ -176,7 +182,7 @@ int Main(int argc, char** argv) {
   auto http = Listener::Bind(settings.host, settings.metrics_port, "--metrics-port");
   if (!http.ok()) return EndServer(ExitCodeOfBind(http.status()), http.status());
   const int port = grpc->port(), metrics_port = http->port();
-  const SelfDial self({{"--port", settings.host, port, OwnPort::Speaks::kHttp2},
+  const SelfDial self({{"--port", settings.host, port, OwnPort::Http2(settings.cluster_tls.on())},
                        {"--metrics-port", settings.host, metrics_port, OwnPort::Speaks::kHttp1}});
   std::unique_ptr<FileRecorder> recorder;
   if (!settings.record_events.empty()) {
@@ -190,7 +196,7 @@ int Main(int argc, char** argv) {
   RealClock clock;
   Metrics metrics("scheduler");
   DriverMetrics driver_metrics(&metrics);
-  auto transport = GrpcTransport::Serve(*std::move(grpc), {}, &clock);
+  auto transport = GrpcTransport::Serve(*std::move(grpc), {}, &clock, (*tls)->files());
   if (!transport.ok()) return EndServer(kExitUnavailable, transport.status());
   Driver driver(options, *term, &clock, transport->get(), terms.get(), &driver_metrics,
                 recorder.get());
@@ -206,8 +212,9 @@ int Main(int argc, char** argv) {
   RecordPhase("start", ProcessAgeUs());
   PrintListening("scheduler", {{"port", port}, {"metrics_port", metrics_port}});
   std::atomic<bool> over = false;
-  std::thread signals(
-      [&] { Watch(&over, settings.tenant_limits.empty() ? nullptr : &tenants, &driver); });
+  std::thread signals([&] {
+    Watch(&over, settings.tenant_limits.empty() ? nullptr : &tenants, tls->get(), &driver);
+  });
   const absl::Status end = driver.Run();
   over = true;
   signals.join();

@@ -42,7 +42,7 @@ MAY_INCLUDE = {
     "router/link": {"common", "cluster", "router/sessions", "router/link"},
     "router/frontend": {"common", "rpc", "cluster", "router/api", "router/sessions", "router/frontend"},
     "router/frontend/http": {"common", "http", "cluster", "text", "router/api", "router/sessions", "router/frontend/http"},
-    "worker": {"common", "http", "rpc", "cluster", "kernels", "modeling", "worker"},
+    "worker": {"common", "http", "rpc", "cluster", "kernels", "modeling", "text", "worker"},
     "client": {"common", "cluster", "client"},
     "cli": {"common", "http", "cluster", "text", "modeling", "client", "cli"},
 }

@@ -56,8 +56,7 @@ namespace {
 // connections.
 constexpr HostNeeds kNeeds{
     .descriptors = 48, .address_space_bytes = int64_t{2} << 30, .threads = 24};
-// How long the steps in flight may take after SIGTERM.
-constexpr std::chrono::seconds kLastStep{5};
+constexpr std::chrono::seconds kLastStep{5};  // For the steps in flight after SIGTERM.
 
 int ExitCodeOf(const absl::Status& status) {
   switch (status.code()) {
@@ -75,8 +74,7 @@ int ExitCodeOf(const absl::Status& status) {
   }
 }
 
-// How often /metrics shows what the rank does.
-constexpr int kWorkMetricsMs = 250;
+constexpr int kWorkMetricsMs = 250;  // How often /metrics shows what the rank does.
 
 // The host at which other processes reach a port that listens on `host`.
 std::string ReachableHost(const std::string& host) {
@@ -124,14 +122,10 @@ Hello HelloOf(const Options& options, const Model& model, const Compute& compute
   facts.tp = options.tp;
   facts.pp = options.pp;
   facts.preferred_rank = options.rank_hint;
+  if (model.grammars) facts.grammar_vocabulary = model.grammars->vocabulary_digest();
   facts.proposer =
       Describe(options.speculative, model.draft ? model.draft->checkpoint->weights_digest() : "");
   return hello;
-}
-
-void TellDraining(std::atomic<bool>* draining, SchedulerClient* client) {
-  *draining = true;
-  client->Beat();
 }
 
 // After the scheduler was told that this worker leaves: waits until it has moved the group's
@@ -183,6 +177,7 @@ struct CpuCompute : Compute {
               .logits_rows = LogitsRows(sizes.limits),
               .threads = ThreadsFor(options, UsableCpus()),
               .proposer = proposer.get(),
+              .grammars = model.grammars.get(),
               .draft = model.draft ? &model.draft->spec : nullptr,
               .draft_checkpoint = model.draft ? model.draft->checkpoint.get() : nullptr},
              &clock, progress) {
@@ -223,15 +218,15 @@ struct CudaCompute : Compute {
     device_kind = fmt::format("cuda-sm{}", device.sm);
     card = device.name;
     memory_bytes = device.capacity_bytes;
-    CudaBackendOptions wanted;
-    wanted.checkpoint = model.checkpoint.get();
-    wanted.clock = &clock;
-    wanted.progress = progress;
-    wanted.dtype = type;
-    wanted.use_graphs = !options.enforce_eager;
-    wanted.diagnose = options.diagnose_numerics;
-    wanted.proposer = proposer.get();
-    wanted.phase = PrintPhase;
+    CudaBackendOptions wanted{.checkpoint = model.checkpoint.get(),
+                              .clock = &clock,
+                              .progress = progress,
+                              .dtype = type,
+                              .use_graphs = !options.enforce_eager,
+                              .diagnose = options.diagnose_numerics,
+                              .proposer = proposer.get(),
+                              .grammars = model.grammars.get(),
+                              .phase = PrintPhase};
     wanted.graphs_grew = [observer](int64_t bytes) { observer->SetGraphs(bytes); };
     device_for_rank = [this, wanted, observer, plans, taken_bytes = device.taken_bytes,
                        draft_plan = planned.draft, draft = model.draft.get(), spec = &model.spec,
@@ -281,23 +276,22 @@ struct CudaCompute : Compute {
 using MakeCompute = std::function<std::unique_ptr<Compute>(Progress*, WorkerMetrics*)>;
 
 struct Ports {
-  Listener grpc;
-  Listener http;
+  Listener grpc, http;
+  std::unique_ptr<LiveTlsFiles> tls;
 };
 
 // Runs until a stop signal (OK), or until an error makes this process useless.
 absl::Status Serve(const Options& options, const Model& model, Ports* ports,
                    const MakeCompute& make_compute, const Clock& clock, StartLog* start) {
   const int port = ports->grpc.port(), metrics_port = ports->http.port();
-  const SelfDial self({{"--port", options.host, port, OwnPort::Speaks::kHttp2},
-                       {"--metrics-port", options.host, metrics_port, OwnPort::Speaks::kHttp1}});
+  const SelfDial self(OwnPorts(options, port, metrics_port));
   Metrics metrics("worker");
   WorkerMetrics observer(&metrics);
   Progress progress;
   progress.start = start;
   StepRecorder recorder;
   FATHOM_ASSIGN_OR_RETURN(const auto health, HealthServer::Start(std::move(ports->grpc),
-                                                                 {.name = "worker"}, &recorder));
+                                                                 ports->tls->files(), &recorder));
   LoopWatch loop("main loop", &clock);
   ProgressWatch watch(&progress, &clock);
   const auto web = http::ServeProcess(std::move(ports->http), "worker", &metrics,
@@ -305,7 +299,6 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
                                        .ready = [&progress] { return Ready(progress); },
                                        .progress = [&watch] { return watch.Moves(); }});
   PrintListening("worker", {{"port", port}, {"metrics_port", metrics_port}});
-
   progress.phase = fathom::Phase::kLoading;
   const std::unique_ptr<Compute> compute = make_compute(&progress, &observer);
   // If the rank is known, the model is loaded before there is a seat.
@@ -317,12 +310,12 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
     FATHOM_RETURN_IF_ERROR(loaded.status());
   }
   progress.phase = fathom::Phase::kIdle;
-
   std::atomic<bool> stop{false}, draining{false}, was_registered{false};
   const TimeUs register_from = clock.Now();
   Membership membership;
-  SchedulerClient client(options.schedulers, HelloOf(options, model, *compute, port), &membership,
-                         &progress, &draining, &clock, [&](int schedulers) {
+  SchedulerClient client(options.schedulers, ports->tls->files(),
+                         HelloOf(options, model, *compute, port), &membership, &progress, &draining,
+                         &clock, [&](int schedulers) {
                            if (!was_registered.exchange(true)) {
                              PrintPhase("register", clock.Now() - register_from);
                              start->Mark(StartPhase::kRegistered);
@@ -346,11 +339,13 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
     loop.Turn();
     watch.Look();
     observer.SetWork(progress);
+    ReloadTls(ports->tls.get());
   };
   while (!WaitForStopSignal(kWorkMetricsMs)) turn();
   health->SetServing(false);
-  TellDraining(&draining, &client);
-  WaitForRelease(progress, options.drain_timeout_s, clock, turn);
+  draining = true;
+  client.Beat();  // The scheduler learns it at once.
+  if (client.LeaderDrains()) WaitForRelease(progress, options.drain_timeout_s, clock, turn);
   FinishStep(progress, clock, &stop);
   membership.Close();
   engine.join();
@@ -479,6 +474,8 @@ int Main(int argc, char** argv) {
   }
   if (const auto status = CheckHost(options); !status.ok())
     return EndServer(kExitResources, status);
+  auto tls = OpenClusterTls(options.cluster_tls, kWorkerName);
+  if (!tls.ok()) return EndServer(kExitUsage, tls.status());
   const auto device = ChooseDevice(&options);
   if (!device.ok()) return EndServer(kExitUsage, device.status());
   start.Mark(StartPhase::kDevice);
@@ -489,7 +486,7 @@ int Main(int argc, char** argv) {
   if (!grpc.ok()) return EndServer(ExitCodeOfBind(grpc.status()), grpc.status());
   auto http = Listener::Bind(options.host, options.metrics_port, "--metrics-port");
   if (!http.ok()) return EndServer(ExitCodeOfBind(http.status()), http.status());
-  Ports ports{*std::move(grpc), *std::move(http)};
+  Ports ports{*std::move(grpc), *std::move(http), *std::move(tls)};
   return device->sm > 0 ? RunOnGpu(options, *model, *device, &ports, clock, &start)
                         : RunOnCpu(options, *model, &ports, clock, &start);
 }

@@ -11,6 +11,7 @@
 #include "modeling/checkpoint/checkpoint.h"
 #include "modeling/config/model_config.h"
 #include "modeling/spec/model_spec.h"
+#include "text/guided/grammar_engine.h"
 #include "worker/options.h"
 
 namespace fathom::worker {
@@ -21,6 +22,8 @@ struct Model {
   ModelSpec spec;
   std::string config_digest;
   std::unique_ptr<Checkpoint> checkpoint;
+  // Null: the build has no grammar engine, or the folder has no tokenizer that this build reads.
+  std::unique_ptr<GrammarEngine> grammars;
   std::unique_ptr<Model> draft;  // With --speculative-model.
 };
 

@@ -31,6 +31,7 @@ void AddSpeculation(SpeculativeFlags* speculative, Flags* flags) {
 }
 
 void AddProcess(Options* options, Flags* flags) {
+  AddClusterTlsFlags(&options->cluster_tls, flags);
   flags->Group("Process");
   flags->Add("--host", &options->host, "Address to listen on.");
   flags->AddPort("--port", &options->port, "Port of the health and reflection services.");
@@ -296,6 +297,11 @@ int32_t LocalWorkers(const Options& options) {
 int ThreadsFor(const Options& options, int cpus) {
   if (options.threads > 0) return options.threads;
   return std::max(1, cpus / LocalWorkers(options) - 1);
+}
+
+std::vector<OwnPort> OwnPorts(const Options& options, int port, int metrics_port) {
+  return {{"--port", options.host, port, OwnPort::Http2(options.cluster_tls.on())},
+          {"--metrics-port", options.host, metrics_port, OwnPort::Speaks::kHttp1}};
 }
 
 }  // namespace fathom::worker

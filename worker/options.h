@@ -9,6 +9,7 @@
 
 #include "common/engine_limits.h"
 #include "common/group_shape.h"
+#include "common/self_dial.h"
 #include "common/server_process.h"
 #include "common/status.h"
 #include "kernels/tensor.h"
@@ -54,6 +55,7 @@ struct Options {
   std::string host = "127.0.0.1";
   int32_t port = 8010;
   int32_t metrics_port = 8110;
+  TlsFiles cluster_tls;
   ProcessOptions process;
 
   GroupShape shape() const { return {tp, pp}; }
@@ -80,6 +82,9 @@ absl::StatusOr<CudaPlansWithDraft> PlansWithDraftFor(const Options& options,
 
 // Fills `options`. Returns an exit code if the process must end; then the reason was printed.
 std::optional<int> ParseOptions(int argc, char** argv, Options* options);
+
+// The ports that a worker dials itself (common/self_dial.h).
+std::vector<OwnPort> OwnPorts(const Options& options, int port, int metrics_port);
 
 struct Sizes {
   EngineLimits limits;

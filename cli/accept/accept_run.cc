@@ -17,16 +17,20 @@ namespace fathom::client {
 namespace {
 
 constexpr int64_t kAcceptDeadlineMs = 5000;
-constexpr int kVersionTimeoutMs = 2000;
 constexpr int32_t kEqualRequests = 4;  // Of each equality.
 constexpr int32_t kEqualOthers = 12;   // In the batch with them.
 constexpr int32_t kEqualTokens = 24;
 constexpr int64_t kBlocksFreeUs = 5'000'000;
 constexpr int32_t kCancelEach = 8;  // Of the stress requests, every eighth is cancelled.
 
-ProcessVersion AskVersion(const std::string& address, bool required) {
+ProcessVersion AskVersion(const std::string& address, bool required, const http::CallLimits& call) {
   ProcessVersion process{.address = address, .required = required};
-  const auto reply = http::GetAt(address, "/version", {.timeout_ms = kVersionTimeoutMs});
+  auto reply = http::GetAt(address, "/version", call);
+  // Only the router speaks TLS on its HTTP port.
+  http::CallLimits plain = call;
+  plain.tls = false;
+  plain.api_key.clear();
+  if (!reply.ok() && call.tls) reply = http::GetAt(address, "/version", plain);
   if (!reply.ok()) {
     process.error = std::string(Message(reply.status()));
     return process;
@@ -202,7 +206,7 @@ absl::StatusOr<AcceptRun> RunAcceptance(Client& client, const AcceptOptions& opt
   if (!run.before.ready) return Unavailable("the cluster is not ready: {}", run.before.reason);
   FATHOM_ASSIGN_OR_RETURN(run.model, client.GetModel());
   for (const std::string& address : options.processes) {
-    run.processes.push_back(AskVersion(address, options.processes_given));
+    run.processes.push_back(AskVersion(address, options.processes_given, options.call));
   }
   AcceptOptions fitting = options;
   const int32_t room = std::max(run.model.context_tokens, 4);

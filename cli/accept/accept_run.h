@@ -8,6 +8,7 @@
 #include "cli/accept/accept_rules.h"
 #include "client/client.h"
 #include "common/clock.h"
+#include "http/client.h"
 
 namespace fathom::client {
 
@@ -15,6 +16,7 @@ struct AcceptOptions {
   std::string server;                  // For the report.
   std::vector<std::string> processes;  // HTTP addresses, each asked for /version.
   bool processes_given = false;        // By the user: then each must answer.
+  http::CallLimits call;               // How they are asked.
   int32_t requests = 100;
   int32_t concurrency = 1;
   int32_t input_len = 128, output_len = 32;

@@ -17,6 +17,8 @@
 namespace fathom::client {
 namespace {
 
+constexpr int kVersionTimeoutMs = 2000;
+
 constexpr int kExitRefused = 1;
 // A small server's CPU; --read-tbs and --matrix-tflops say better.
 constexpr CardLimits kPlainCpu{.read_tbs = 0.02, .matrix_tflops = 0.1};
@@ -171,6 +173,11 @@ int RunAccept(int argc, const char* const* argv) {
   if (!client.ok()) return NoCluster(client.status());
   o.run.server = SplitCommas(o.server.servers).front();
   o.run.processes_given = !o.processes.empty();
+  o.run.call = {.timeout_ms = kVersionTimeoutMs,
+                .stopped = {},
+                .api_key = o.server.api_key,
+                .tls = o.server.has_tls(),
+                .tls_ca = o.server.tls_files.ca};
   const auto status = SettledStatus(**client);
   if (!status.ok()) return NoCluster(status.status());
   o.run.processes = o.run.processes_given ? SplitCommas(o.processes)

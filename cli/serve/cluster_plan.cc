@@ -50,6 +50,15 @@ std::string GpusOf(const ServeOptions& options, int32_t index) {
   return gpus;
 }
 
+// Mutual TLS between the processes, each with the certificate of its role.
+void AddClusterTls(const ServeOptions& options, const std::string& role, ChildSpec* spec) {
+  if (options.cluster_certs.empty()) return;
+  const std::string stem = fmt::format("{}/{}", options.cluster_certs, role);
+  spec->argv.insert(spec->argv.end(),
+                    {"--cluster-cert", stem + ".crt", "--cluster-key", stem + ".key",
+                     "--cluster-ca", options.cluster_certs + "/ca.crt"});
+}
+
 // Router and workers must read the same configuration.
 void AddOverrides(const ServeOptions& options, ChildSpec* spec) {
   if (options.hf_overrides.empty()) return;
@@ -90,6 +99,26 @@ absl::Status CheckOptions(const ServeOptions& options) {
                    first, options.workers());
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckAccess(const ServeOptions& options) {
+  if (options.tls.cert.empty() != options.tls.key.empty()) {
+    return Invalid("--tls-cert '{}', --tls-key '{}': give both, or none of them", options.tls.cert,
+                   options.tls.key);
+  }
+  if (options.edge && options.tls.on()) {
+    return Invalid(
+        "--edge with --tls-cert: HAProxy ends TLS then, with a certificate in its own "
+        "configuration (deploy/haproxy.cfg); leave out one of the two");
+  }
+  if (!options.api_keys.empty() || options.allow_unauthenticated || IsLoopback(options.host)) {
+    return absl::OkStatus();
+  }
+  return Invalid(
+      "--host {} is an address of other machines, and without --api-keys everybody who reaches it "
+      "may use the model; give --api-keys FILE (`fathom keys new` makes one), or say "
+      "--allow-unauthenticated if the network keeps others away",
+      options.host);
 }
 
 HostNeeds ServeNeeds(int32_t workers) {
@@ -153,6 +182,7 @@ ChildSpec SchedulerSpec(const ServeOptions& options, const std::string& bin_dir)
                    options.scheduler_switches.end());
   spec.ports = {{"port", {"--port", options.scheduler_port}},
                 {"metrics_port", {"--metrics-port", options.scheduler_metrics_port}}};
+  AddClusterTls(options, "scheduler", &spec);
   spec.stop_stage = kStopScheduler;
   return spec;
 }
@@ -187,6 +217,7 @@ ChildSpec WorkerSpec(const ServeOptions& options, const std::string& bin_dir,
   }
   spec.ports = {{"port", {"--port", PortOf(options.worker_port, index)}},
                 {"metrics_port", {"--metrics-port", PortOf(options.worker_metrics_port, index)}}};
+  AddClusterTls(options, "worker", &spec);
   spec.ready_phase = "register";
   spec.stop_stage = kStopWorkers;
   return spec;
@@ -205,6 +236,15 @@ ChildSpec RouterSpec(const ServeOptions& options, const std::string& bin_dir,
                     {"--log-format", options.log_format}},
                    options.router_flags);
   if (options.edge) spec.argv.emplace_back("--behind-proxy");
+  for (const std::string& file : options.api_keys) {
+    spec.argv.insert(spec.argv.end(), {"--api-keys", file});
+  }
+  if (options.allow_unauthenticated) spec.argv.emplace_back("--allow-unauthenticated");
+  if (options.tls.on()) {
+    spec.argv.insert(spec.argv.end(),
+                     {"--tls-cert", options.tls.cert, "--tls-key", options.tls.key});
+  }
+  AddClusterTls(options, "router", &spec);
   AddOverrides(options, &spec);
   const std::pair<const char*, const std::string&> texts[] = {
       {"--chat-template", options.chat_template},

@@ -12,6 +12,7 @@
 #include "common/group_shape.h"
 #include "common/host_limits.h"
 #include "common/status.h"
+#include "common/tls_files.h"
 
 namespace fathom::client {
 
@@ -55,6 +56,13 @@ struct ServeOptions {
   std::vector<std::pair<std::string, std::string>> router_flags;
   std::vector<std::pair<std::string, std::string>> scheduler_flags;
   std::vector<std::string> scheduler_switches;
+  std::vector<std::string> router_switches;
+
+  // Who may use the cluster (docs/SECURITY.md).
+  std::vector<std::string> api_keys;  // Files; empty: everybody.
+  bool allow_unauthenticated = false;
+  TlsFiles tls;               // Certificate and key of the router's ports.
+  std::string cluster_certs;  // Folder as `fathom certs` makes it; empty: no TLS in the cluster.
 
   // The GPUs that the workers may use (CUDA_VISIBLE_DEVICES); nullopt: all GPUs of the machine.
   // Each of several workers sees its own first, and then those of its group.
@@ -76,6 +84,9 @@ struct ServeOptions {
 
 // Refuses what this build cannot do, and values that exclude each other.
 absl::Status CheckOptions(const ServeOptions& options);
+
+// Refuses an address of other machines without keys, and certificates without their companions.
+absl::Status CheckAccess(const ServeOptions& options);
 
 // The limits of the system that `fathom serve` needs with so many workers, a router and a
 // scheduler (docs/OPERATIONS.md, "Limits of the system"); the threads are those of all of them.

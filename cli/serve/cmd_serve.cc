@@ -19,7 +19,7 @@ void AddPorts(Flags& flags, ServeOptions* options) {
                 "Metrics of the scheduler; 0 also frees the workers' ports");
   flags.Add("--scheduler-host", &options->scheduler_host,
             "Address of the cluster's own port; one of this machine's, so that workers on other "
-            "hosts can join. It has no access control");
+            "hosts can join. It has no access control without --cluster-certs");
   flags.AddPort("--scheduler-port", &options->scheduler_port, "The cluster's own port");
   flags.Add("--edge", &options->edge,
             "HAProxy in front of the router, for untrusted clients; /metrics stays inside");
@@ -27,6 +27,20 @@ void AddPorts(Flags& flags, ServeOptions* options) {
             "Health of worker 0, worker i has port + i; -1: 8010, or any free ones");
   flags.Add("--worker-metrics-port", &options->worker_metrics_port, -1, 65535,
             "Metrics of worker 0, worker i has port + i; -1: 8110, or any free ones");
+}
+
+void AddAccess(Flags& flags, ServeOptions* options) {
+  flags.Group("Access");
+  flags.Add("--api-keys", &options->api_keys,
+            "File of API keys (fathom keys new); once for each file. Without one every call is "
+            "admitted");
+  flags.Add("--allow-unauthenticated", &options->allow_unauthenticated,
+            "Listen on an address of other machines without --api-keys");
+  flags.Add("--tls-cert", &options->tls.cert, "Certificate (PEM) of the router's ports");
+  flags.Add("--tls-key", &options->tls.key, "Its private key (PEM)");
+  flags.Add("--cluster-certs", &options->cluster_certs,
+            "Folder with the certificates of the processes, as fathom certs makes it: mutual TLS "
+            "between them");
 }
 
 void AddProcess(Flags& flags, ServeOptions* options) {
@@ -110,6 +124,7 @@ int RunServe(int argc, const char* const* argv) {
   RouterSwitches router;
   router.AddTo(flags);
   AddPorts(flags, &options);
+  AddAccess(flags, &options);
   AddProcess(flags, &options);
   if (const auto code = flags.Parse(argc, argv)) return *code;
   if (auto status = workers.HandOver(&options); !status.ok()) return Fail("serve", status);

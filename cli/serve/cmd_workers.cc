@@ -33,6 +33,8 @@ int RunWorkers(int argc, const char* const* argv) {
             "Health of the first worker, the next has port + 1; 0: any free ones");
   flags.Add("--worker-metrics-port", &options.worker_metrics_port, 0, 65535,
             "Metrics and HTTP health of the first worker, the next has port + 1; 0: any free ones");
+  TlsFiles cluster_tls;
+  AddClusterTlsFlags(&cluster_tls, &flags);
   flags.Group("Process");
   flags.Add("--run-dir", &options.run_dir, "Logs (default: of this user and port)");
   flags.Add("--restart-after-s", &options.restart_after_s, 0, 86400,
@@ -45,7 +47,13 @@ int RunWorkers(int argc, const char* const* argv) {
   if (const auto code = flags.Parse(argc, argv)) return *code;
   absl::Status status = workers.HandOver(&options);
   if (status.ok()) status = CheckOptions(options);
+  if (status.ok()) status = OpenClusterTls(cluster_tls, kWorkerName).status();
   if (!status.ok()) return Fail("workers", status);
+  if (cluster_tls.on()) {
+    options.worker_flags.emplace_back("--cluster-cert", cluster_tls.cert);
+    options.worker_flags.emplace_back("--cluster-key", cluster_tls.key);
+    options.worker_flags.emplace_back("--cluster-ca", cluster_tls.ca);
+  }
   auto schedulers = ParseAddresses("--scheduler", options.schedulers);
   if (!schedulers.ok()) return Fail("workers", schedulers.status());
   options.schedulers = *std::move(schedulers);

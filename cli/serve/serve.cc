@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cli/access/private_file.h"
 #include "cli/serve/edge.h"
 #include "cli/serve/run_dir.h"
 #include "cli/serve/supervisor.h"
@@ -15,6 +16,7 @@
 #include "cli/startup_report.h"
 #include "client/client.h"
 #include "common/address.h"
+#include "common/api_key.h"
 #include "common/flags.h"
 #include "common/host_limits.h"
 #include "common/listener.h"
@@ -92,8 +94,10 @@ std::vector<PhaseMark> WithListening(const ChildState& state) {
 // One cluster, from its first process to its last.
 class Cluster {
  public:
-  Cluster(ServeOptions options, const Clock& clock, TimeUs begin_us)
+  // `own_key`: for the state of the cluster, if keys are asked for.
+  Cluster(ServeOptions options, std::string own_key, const Clock& clock, TimeUs begin_us)
       : options_(std::move(options)),
+        own_key_(std::move(own_key)),
         clock_(clock),
         begin_us_(begin_us),
         supervisor_({.run_dir = options_.run_dir, .verbose = options_.verbose}, &clock) {}
@@ -131,7 +135,10 @@ class Cluster {
         return verdict;
       }
     }
-    client_.emplace(ClientOptions{.servers = {Address(PortOf(front(), "grpc_port"))}});
+    client_.emplace(ClientOptions{.servers = {Address(PortOf(front(), "grpc_port"))},
+                                  .api_key = own_key_,
+                                  .tls = options_.tls.on(),
+                                  .tls_unverified = true});
     if (auto verdict = WaitUntil([&] { return Ready(); }, "the cluster to be ready")) {
       return verdict;
     }
@@ -145,9 +152,9 @@ class Cluster {
     WriteDiagnostic(TimelineText(parts));
     for (const GroupTimeline& start : status_.starts) WriteDiagnostic(TextOf(start));
     Diagnose(
-        "\n{} is ready\n  gRPC       {}\n  metrics    http://{}/metrics\n  scheduler  {}\n"
+        "\n{} is ready\n  gRPC       {}\n  metrics    {}://{}/metrics\n  scheduler  {}\n"
         "  logs       {}\nCtrl-C stops it.",
-        status_.model, Address(PortOf(front(), "grpc_port")),
+        status_.model, Address(PortOf(front(), "grpc_port")), options_.tls.on() ? "https" : "http",
         options_.edge ? FormatHostPort(kInsideHost, PortOf(router(), "http_port"))
                       : Address(PortOf(router(), "http_port")),
         SchedulerAddress(options_, scheduler_port_), options_.run_dir);
@@ -313,6 +320,7 @@ class Cluster {
   std::string Address(int32_t port) const { return FormatHostPort(DialHost(options_.host), port); }
 
   const ServeOptions options_;
+  const std::string own_key_;
   const Clock& clock_;
   const TimeUs begin_us_;
   TimeUs checked_at_us_ = 0;
@@ -326,6 +334,21 @@ class Cluster {
   ClusterStatus status_;
 };
 
+// A key of this process alone, with which it asks the router for the state of the cluster. Its
+// file, with the hash, is in the run directory. Empty: no keys are asked for.
+absl::StatusOr<std::string> MakeOwnKey(ServeOptions* options) {
+  if (options->api_keys.empty()) return std::string();
+  std::string key = NewApiKey();
+  const ApiKeyEntry entry{.id = std::string(*IdOfApiKey(key)),
+                          .hash = HashOfApiKey(key),
+                          .tenant = "fathom-serve",
+                          .permissions = static_cast<uint8_t>(Permission::kAdmin)};
+  const std::string file = options->run_dir + "/own-key";
+  FATHOM_RETURN_IF_ERROR(WritePrivateFile(file, FormatApiKeyEntry(entry) + "\n"));
+  options->api_keys.push_back(file);
+  return key;
+}
+
 int Refuse(const absl::Status& status, int code) {
   Say(std::string(Message(status)));
   return code;
@@ -336,6 +359,7 @@ int Refuse(const absl::Status& status, int code) {
 int Serve(ServeOptions options, const Clock& clock) {
   const TimeUs begin_us = clock.Now();
   if (auto status = CheckOptions(options); !status.ok()) return Refuse(status, kExitUsage);
+  if (auto status = CheckAccess(options); !status.ok()) return Refuse(status, kExitUsage);
   if (options.edge) {
     if (auto found = FindHaproxy(); !found.ok()) return Refuse(found.status(), kExitUsage);
   }
@@ -356,7 +380,9 @@ int Serve(ServeOptions options, const Clock& clock) {
   options.own_pid = getpid();
   const int64_t drain_us = options.drain_timeout_s * int64_t{1'000'000} + kDrainMarginUs;
 
-  Cluster cluster(std::move(options), clock, begin_us);
+  auto own_key = MakeOwnKey(&options);
+  if (!own_key.ok()) return Refuse(own_key.status(), kExitUsage);
+  Cluster cluster(std::move(options), *std::move(own_key), clock, begin_us);
   auto verdict = cluster.Start(clock.Now());
   if (!verdict) {
     cluster.Announce();

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every command of the image's stages, so that they run without a container engine too (tests/image/rootfs). On Debian 12.
-#   build.sh packages                    as root: installs what the build needs
+#   build.sh packages                    as root: installs what the build needs, and fetches the grammar engine's sources
 #   build.sh build cpu|cuda STAGE        builds this checkout and puts the image's files into STAGE: usr/local/bin,
 #                                        usr/local/share/fathom/models, for cuda also cuBLASLt and NCCL in usr/local/lib,
 #                                        and usr/local/share/fathom/packages with the packages that the programs need
@@ -54,7 +54,7 @@ build() {
     *) fail "unknown device '$device'; there are cpu and cuda" ;;
   esac
   cd "$(root_of_tree)"
-  PATH=$PATH:/usr/local/cuda/bin cmake --preset release -B "$preset" -DFATHOM_CUDA=$cuda -DFATHOM_TESTS=OFF
+  PATH=$PATH:/usr/local/cuda/bin cmake --preset release -B "$preset" -DFATHOM_CUDA=$cuda -DFATHOM_GUIDED=ON -DFATHOM_TESTS=OFF
   PATH=$PATH:/usr/local/cuda/bin ninja -C "$preset" -j "$(jobs)" "${programs[@]}"
   cmake --install "$preset" --component programs --strip --prefix "$stage/usr/local"
   cmake --install "$preset" --component models --prefix "$stage/usr/local"
@@ -88,7 +88,7 @@ runtime() {
 }
 
 case "${1:-}" in
-  packages) cd "$(root_of_tree)" && ./deploy/setup ;;
+  packages) cd "$(root_of_tree)" && ./deploy/setup --guided ;;
   build) build "${2:?build.sh build cpu|cuda STAGE}" "${3:?build.sh build cpu|cuda STAGE}" ;;
   runtime) runtime ;;
   *) echo "build.sh: unknown command '${1:-}'; there are packages, build and runtime" >&2; exit 64 ;;

@@ -51,6 +51,7 @@ class CpuSampler {
   void AdjustLogits() {
     for (const auto& [id, bias] : args_.bias) z(id) += bias;
     for (const int32_t id : args_.banned) z(id) = -INFINITY;
+    ApplyMask();
     if (args_.params.repetition_penalty == 1.0f && args_.params.frequency_penalty == 0.0f &&
         args_.params.presence_penalty == 0.0f) {
       return;
@@ -58,6 +59,18 @@ class CpuSampler {
     for (const SeenToken& seen : args_.seen) {
       z(seen.id) = canon::Penalized(z(seen.id), seen.output_count, args_.params.repetition_penalty,
                                     args_.params.frequency_penalty, args_.params.presence_penalty);
+    }
+  }
+
+  // A word with all bits set, or with none, is the usual case.
+  void ApplyMask() {
+    for (size_t word = 0; word < args_.mask.size(); ++word) {
+      const uint32_t bits = args_.mask[word];
+      if (bits == ~0u) continue;
+      const size_t begin = word * 32, end = std::min(begin + 32, z_.size());
+      for (size_t i = begin; i < end; ++i) {
+        z_[i] = (bits >> (i - begin) & 1) != 0 ? z_[i] : -INFINITY;
+      }
     }
   }
 

@@ -110,6 +110,7 @@ std::vector<CudaBuffer> CudaStepBuffers(const RankModel& model, const EngineLimi
       {"sampler", "slot_samples", SampleMessagesBytes(model, limits)},
       // One copy on the device is enough: the stream orders the steps in flight.
       {"inputs", "step_inputs", CudaStepBytesMax(limits)},
+      {"inputs", "step_masks", in_last(slots * ((int64_t{model.vocab} + 31) / 32) * kWordBytes)},
       {"inputs", "step_outputs", tokens * kSampleOutBytes},
       {"inputs", "gathered_outputs",
        alone ? 0 : in_last(model.place.tp * logits_rows * kSampleOutBytes)},

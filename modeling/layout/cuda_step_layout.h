@@ -26,7 +26,7 @@ struct CudaStepShape {
 // Bytes of the structs that kernels read (PrefillChunk, SampleRow, SamplerSlot, SampleOut,
 // SlotSample in kernels/cuda).
 inline constexpr int64_t kPrefillChunkBytes = 16;
-inline constexpr int64_t kSampleRowBytes = 24;
+inline constexpr int64_t kSampleRowBytes = 28;
 inline constexpr int64_t kSamplerSlotBytes = 64;
 inline constexpr int64_t kThinkingSlotBytes = 16;
 inline constexpr int64_t kSampleOutBytes = 12 + 8 * 20;

@@ -117,6 +117,34 @@ absl::Status CheckThinking(const PublicThinking& thinking, const ModelFacts& fac
   return CheckOptional(Field::kThinkingBudget, thinking.token_budget, facts);
 }
 
+// A grammar decides where the output ends, and then only an end token may come.
+absl::Status CheckGuided(const PublicRequest& request, const ModelFacts& facts) {
+  if (!request.guided) return absl::OkStatus();
+  const auto& [spec, field] = *request.guided;
+  FATHOM_RETURN_IF_ERROR(CheckGrammarSpec(spec, field));
+  const auto refused = [](absl::Status status, const char* of) {
+    return WithReason(std::move(status), Reason::kOutOfRange, of);
+  };
+  if (request.stop.ignore_eos) {
+    return refused(Invalid("stop.ignore_eos is true and {} is set: after the end of a grammar only "
+                           "an end token may come; leave one of them out",
+                           field),
+                   "stop.ignore_eos");
+  }
+  if (request.stop.min_tokens.value_or(0) > 0) {
+    return refused(Invalid("stop.min_tokens is {} and {} is set: a grammar may end earlier; leave "
+                           "one of them out",
+                           *request.stop.min_tokens, field),
+                   "stop.min_tokens");
+  }
+  if (facts.end_token_ids.empty() && request.stop.token_ids.empty()) {
+    return refused(
+        Invalid("{} is set, and model {} has no end token; set stop.token_ids", field, facts.name),
+        "stop.token_ids");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckOutput(const PublicRequest& request, const ModelFacts& facts) {
   const PublicOutput& output = request.output;
   FATHOM_RETURN_IF_ERROR(CheckOptional(Field::kLogprobs, output.logprobs, facts));
@@ -289,6 +317,7 @@ absl::Status CheckFields(const PublicRequest& request, const ModelFacts& facts) 
   FATHOM_RETURN_IF_ERROR(CheckSampling(request.sampling, facts));
   FATHOM_RETURN_IF_ERROR(CheckStop(request.stop, facts));
   FATHOM_RETURN_IF_ERROR(CheckThinking(request.thinking, facts));
+  FATHOM_RETURN_IF_ERROR(CheckGuided(request, facts));
   return CheckOutput(request, facts);
 }
 
@@ -316,6 +345,7 @@ absl::StatusOr<AdmittedRequest> Admit(const PublicRequest& request, std::vector<
   StopParams& stop = record.request.stop;
   stop.min_tokens =
       request.stop.min_tokens.value_or(std::min(facts.defaults.min_tokens, stop.max_tokens));
+  if (request.guided) stop.min_tokens = 0;
   if (!request.stop.ignore_eos) stop.end_token_ids = facts.end_token_ids;
   stop.stop_token_ids = request.stop.token_ids;
   std::sort(stop.stop_token_ids.begin(), stop.stop_token_ids.end());

@@ -14,6 +14,7 @@
 #include "common/status.h"
 #include "common/trace_context.h"
 #include "router/api/model_folder.h"
+#include "text/guided/grammar_spec.h"
 
 namespace fathom::router {
 
@@ -60,6 +61,12 @@ struct PublicCache {
   std::string salt;
 };
 
+// What the output must follow, and the field that the client set, for errors.
+struct PublicGuided {
+  GrammarSpec spec;
+  std::string field;
+};
+
 struct PublicRequest {
   std::string request_id;
   std::string idempotency_key;
@@ -71,6 +78,7 @@ struct PublicRequest {
   std::optional<int32_t> priority;  // Smaller is more urgent.
   PublicCache cache = {};
   PublicThinking thinking = {};
+  std::optional<PublicGuided> guided = {};
 };
 
 // What decides admission besides the request.

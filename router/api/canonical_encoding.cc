@@ -29,6 +29,7 @@ std::string Value(const ChatMessage& message);
 std::string Value(const ToolChoice& choice);
 std::string Value(const ChatPrompt& chat);
 std::string Value(const PublicThinking& thinking);
+std::string Value(const PublicGuided& guided);
 
 void AppendSized(std::string* to, const std::string& value) {
   *to += LittleEndian(value.size(), 8);
@@ -111,6 +112,14 @@ std::string Value(const PublicOutput& output) {
   return Struct(logprobs, prompt_logprobs, ids, text, keep_special);
 }
 
+// The field's name says only where the client wrote it.
+std::string Value(const PublicGuided& guided) {
+  const auto& [spec, field] = guided;
+  static_cast<void>(field);
+  const auto& [kind, text, choices, closed] = spec;
+  return Struct(std::optional(static_cast<int32_t>(kind)), text, choices, !closed);
+}
+
 std::string Value(const ChatToolCall& call) {
   const auto& [id, name, arguments_json] = call;
   return Struct(id, name, arguments_json);
@@ -146,7 +155,7 @@ std::string Value(const ChatPrompt& chat) {
 std::string CanonicalEncoding(const GenerateRequest& request) {
   const auto& [params, prompt, truncate_prompt_tokens] = request;
   const auto& [request_id, idempotency_key, model, sampling, stop, output, deadline_ms, priority,
-               cache, thinking] = params;
+               cache, thinking, guided] = params;
   static_cast<void>(request_id);
   static_cast<void>(idempotency_key);
   static_cast<void>(deadline_ms);
@@ -154,7 +163,7 @@ std::string CanonicalEncoding(const GenerateRequest& request) {
   static_cast<void>(cache);
   return Struct(model, sampling, stop, output, std::get_if<std::string>(&prompt),
                 std::get_if<std::vector<TokenId>>(&prompt), std::get_if<ChatPrompt>(&prompt),
-                truncate_prompt_tokens, thinking);
+                truncate_prompt_tokens, thinking, guided);
 }
 
 }  // namespace fathom::router

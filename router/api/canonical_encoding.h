@@ -12,7 +12,7 @@
 //
 // Tags:
 //   request    1 model, 2 sampling, 3 stop, 4 output, 5 prompt text, 6 prompt token ids, 7 chat,
-//              8 truncate_prompt_tokens, 9 thinking
+//              8 truncate_prompt_tokens, 9 thinking, 10 guided
 //   sampling   8 logit_bias (a list of structs: 1 id, 2 bias), 9 n, 11 bad_words,
 //              12 allowed_token_ids; the numbers have the tags in common/sampling_fields.h
 //   stop       1 max_tokens, 2 min_tokens, 3 strings, 4 token_ids, 5 ignore_eos, 6 include_stop
@@ -24,6 +24,7 @@
 //   message    1 role, 2 content, 3 content_parts, 4 tool_calls, 5 tool_call_id, 6 name,
 //              7 reasoning
 //   tool call  1 id, 2 name, 3 arguments
+//   guided     1 kind (as a number of GrammarKind), 2 text, 3 choices, 4 open (not closed)
 // The tag of a removed field is never given to another field, or two different requests could have
 // the same bytes. Any other change of this encoding needs a new kIdentityVersion.
 //

@@ -9,6 +9,7 @@
 #include "common/retry_delay.h"
 #include "router/api/client_address.h"
 #include "router/api/forbidden_tokens.h"
+#include "router/api/guided_thinking.h"
 #include "router/api/identity.h"
 #include "router/api/readiness.h"
 #include "router/api/stop_tokens.h"
@@ -68,6 +69,15 @@ absl::Status Truncate(const std::optional<int32_t>& tokens, const PublicStop& st
   const auto size = static_cast<int64_t>(ids->size());
   if (size > kept) ids->erase(ids->begin(), ids->begin() + (size - kept));
   return absl::OkStatus();
+}
+
+// If the answer begins with the model's thinking, the grammar begins after it.
+void GuideAfterThinking(const Tokenizer& tokenizer, const std::optional<ThinkingForm>& thinking,
+                        const std::vector<TokenId>& prompt, PublicGuided* guided) {
+  if (!thinking || !thinking->end.id) return;
+  if (thinking->from_start || PromptOpensThinking(tokenizer, *thinking, prompt)) {
+    guided->spec = AfterThinking(guided->spec, *thinking->end.id);
+  }
 }
 
 absl::Status CheckPositions(const std::vector<int32_t>& positions) {
@@ -158,17 +168,21 @@ void InferenceApi::Launch(const std::shared_ptr<SessionStream>& stream,
 void InferenceApi::Generate(const CallContext& call, size_t bytes,
                             std::function<absl::StatusOr<GenerateRequest>()> read,
                             const std::shared_ptr<SessionStream>& stream) const {
-  auto work = [this, call, stream, read = std::move(read), received_us = parts_.clock->Now()] {
+  auto work = [this, call, bytes, stream, read = std::move(read),
+               received_us = parts_.clock->Now()] {
     absl::StatusOr<GenerateRequest> request = read();
     if (!request.ok()) return Refuse(stream, request.status());
-    SessionKey key{call.tenant, request->params.request_id};
-    absl::StatusOr<AdmittedRequest> admitted = Admit(call, received_us, *std::move(request));
-    if (!admitted.ok()) return Refuse(stream, key, admitted.status());
-    key = admitted->record.key;
-    absl::StatusOr<std::shared_ptr<Session>> session =
-        parts_.sessions->Create(*std::move(admitted), stream);
-    if (!session.ok()) return Refuse(stream, key, session.status());
-    stream->Begin(*std::move(session));
+    const std::optional<PublicGuided>& guided = request->params.guided;
+    if (bytes >= parts_.inline_bytes_max || !guided || parts_.grammars->Has(guided->spec)) {
+      return AdmitAndBegin(call, received_us, *std::move(request), stream);
+    }
+    // Compiling takes too long for the front end's own thread, however short the message is.
+    auto compile = [this, call, stream, received_us,
+                    shared = std::make_shared<GenerateRequest>(*std::move(request))] {
+      AdmitAndBegin(call, received_us, std::move(*shared), stream);
+    };
+    Run(call, parts_.inline_bytes_max, std::move(compile),
+        [this, stream](const absl::Status& status) { Refuse(stream, status); });
   };
   Run(call, bytes, std::move(work),
       [this, stream](const absl::Status& status) { Refuse(stream, status); });
@@ -181,11 +195,26 @@ std::optional<ThinkingForm> InferenceApi::ReasoningForm() const {
   return form.ok() ? std::optional(*std::move(form)) : std::nullopt;
 }
 
+void InferenceApi::AdmitAndBegin(const CallContext& call, TimeUs received_us,
+                                 GenerateRequest request,
+                                 const std::shared_ptr<SessionStream>& stream) const {
+  SessionKey key{call.tenant, request.params.request_id};
+  absl::StatusOr<AdmittedRequest> admitted =
+      Admit(call, received_us, std::move(request), /*compile=*/true);
+  if (!admitted.ok()) return Refuse(stream, key, admitted.status());
+  key = admitted->record.key;
+  absl::StatusOr<std::shared_ptr<Session>> session =
+      parts_.sessions->Create(*std::move(admitted), stream);
+  if (!session.ok()) return Refuse(stream, key, session.status());
+  stream->Begin(*std::move(session));
+}
+
 absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, TimeUs received_us,
-                                                    GenerateRequest request) const {
+                                                    GenerateRequest request, bool compile) const {
   FATHOM_ASSIGN_OR_RETURN(const ModelFacts facts, Facts());
   PublicRequest& params = request.params;
   FATHOM_RETURN_IF_ERROR(CheckFields(params, facts));
+  if (params.guided) FATHOM_RETURN_IF_ERROR(parts_.grammars->CheckEngine(params.guided->field));
   // Before the lines below change the request, or a repetition could get another id.
   const Identity identity = IdentityOf(call.tenant, request);
   const int64_t waited_ms = (parts_.clock->Now() - received_us) / 1000;
@@ -214,6 +243,14 @@ absl::StatusOr<AdmittedRequest> InferenceApi::Admit(const CallContext& call, Tim
       admitted.record.request.thinking,
       ResolveThinking(params.thinking, parts_.folder->thinking, parts_.tokenizer, ReasoningForm(),
                       admitted.record.prompt_ids, admitted.record.request.stop.max_tokens));
+  if (params.guided && compile) {
+    if (chat) {
+      GuideAfterThinking(*parts_.tokenizer, ReasoningForm(), admitted.record.prompt_ids,
+                         &*params.guided);
+    }
+    FATHOM_ASSIGN_OR_RETURN(admitted.record.grammar,
+                            parts_.grammars->Get(params.guided->spec, params.guided->field));
+  }
   admitted.text.chat = chat;
   admitted.text.reasoning_form = std::move(answer.reasoning_form);
   admitted.text.call_form = std::move(answer.call_form);
@@ -249,7 +286,7 @@ void InferenceApi::LogPrompt(const Record& record) const {
 absl::StatusOr<StartedEvent> InferenceApi::Validate(const CallContext& call,
                                                     GenerateRequest request) const {
   FATHOM_ASSIGN_OR_RETURN(const AdmittedRequest admitted,
-                          Admit(call, parts_.clock->Now(), std::move(request)));
+                          Admit(call, parts_.clock->Now(), std::move(request), /*compile=*/false));
   StartedEvent started = StartedOf(admitted.record, admitted.text);
   const Sessions::View view = parts_.sessions->view();
   if (view.facts) started.fingerprint = view.facts->fingerprint;

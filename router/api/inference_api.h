@@ -20,6 +20,7 @@
 #include "common/trace_context.h"
 #include "router/api/chat_renderer.h"
 #include "router/api/field_limits.h"
+#include "router/api/grammar_cache.h"
 #include "router/api/model_folder.h"
 #include "router/api/requests.h"
 #include "router/api/tool_use.h"
@@ -43,6 +44,7 @@ struct ApiParts {
   const Tokenizer* tokenizer = nullptr;  // Null: token ids only.
   const ChatRenderer* chat = nullptr;    // Null: no chat template.
   AnswerForms forms;                     // Of a chat's answers.
+  GrammarCache* grammars = nullptr;
   WorkPool* pool = nullptr;
   const Clock* clock = nullptr;
   ApiObserver* observer = nullptr;
@@ -110,8 +112,11 @@ class InferenceApi {
   absl::StatusOr<ModelFacts> Facts() const;
   std::optional<ThinkingForm> ReasoningForm() const;
   SpanContext Trace(const CallContext& call) const;
+  // `compile`: the grammar of a guided request is compiled. False: its limits are checked only.
   absl::StatusOr<AdmittedRequest> Admit(const CallContext& call, TimeUs received_us,
-                                        GenerateRequest request) const;
+                                        GenerateRequest request, bool compile) const;
+  void AdmitAndBegin(const CallContext& call, TimeUs received_us, GenerateRequest request,
+                     const std::shared_ptr<SessionStream>& stream) const;
   // `any_length`: a prompt that is too long is no error yet.
   absl::StatusOr<std::vector<TokenId>> PromptIds(const CallContext& call, Prompt prompt,
                                                  const ModelFacts& facts, bool any_length) const;

@@ -17,7 +17,7 @@
 
 namespace fathom::router {
 
-// The tenant of every call, because the router has no tenants yet.
+// The tenant of every call to a router without keys (access_control.h).
 inline constexpr char kDefaultTenant[] = "default";
 
 // What the router knows of a call besides its request. The front end fills it in when the call

@@ -34,11 +34,12 @@ class GrpcSchedulerLink::Impl {
  public:
   Impl(const GrpcSchedulerLinkOptions& options, const Clock* clock)
       : options_(options), clock_(clock), process_id_(RandomId()) {
+    const ChannelOptions channel = ToScheduler(options.tls);
     for (const std::string& address : options.addresses) {
       Peer& peer = peers_.emplace_back();
       peer.address = address;
       peer.link = LeaderLink(options.link, RandomSeed());
-      peer.stub = wire::Scheduler::NewStub(MakeChannel(address));
+      peer.stub = wire::Scheduler::NewStub(MakeChannel(address, channel));
     }
   }
 

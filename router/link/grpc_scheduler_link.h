@@ -13,6 +13,7 @@
 
 #include "cluster/leader_link.h"
 #include "common/clock.h"
+#include "common/tls_files.h"
 #include "router/sessions/scheduler_link.h"
 
 namespace fathom::router {
@@ -23,6 +24,7 @@ struct GrpcSchedulerLinkOptions {
   size_t outbox_bytes_max = 8 << 20;
   int64_t heartbeat_us = kHeartbeatUs;
   LeaderLinkOptions link;
+  TlsFiles tls;  // --cluster-cert and its companions; none: no TLS.
 };
 
 class GrpcSchedulerLink final : public SchedulerLink {

@@ -431,6 +431,7 @@ std::vector<TokenId> Session::PromptIds() const {
 size_t Session::bytes() const {
   std::lock_guard lock(mutex_);
   size_t bytes = sizeof(Session) + record_.prompt_ids.size() * sizeof(TokenId);
+  if (record_.grammar) bytes += record_.grammar->bytes.size();
   const auto add = [&](const std::vector<TokenLogprob>& logprobs) {
     for (const TokenLogprob& logprob : logprobs) {
       bytes += sizeof(logprob) + logprob.top_ids.size() * (sizeof(TokenId) + sizeof(float));
@@ -484,7 +485,8 @@ bool Session::SameRequest(const AdmittedRequest& other) const {
   if (!HasRecord(acceptance_)) return false;
   Request request = other.record.request;
   if (!other.max_tokens_given) request.stop.max_tokens = record_.request.stop.max_tokens;
-  return record_.request == request && record_.prompt_ids == other.record.prompt_ids &&
+  return record_.request == request && record_.grammar == other.record.grammar &&
+         record_.prompt_ids == other.record.prompt_ids &&
          text_.stop_strings == other.text.stop_strings &&
          text_.include_stop == other.text.include_stop &&
          (!other.seed_given || record_.seed == other.record.seed);

@@ -189,6 +189,17 @@ bool Sessions::SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId 
     // Such a scheduler knows no priorities and has no prefix cache.
     if (submit->record) submit->record->priority = 0;
     if (submit->record) submit->record->cache = {};
+    // It would refuse the record, and without the grammar the output would be another one.
+    if (submit->record && submit->record->grammar) {
+      static_cast<void>(session->EndSubmit(attempt));
+      Forget(attempt);
+      session->Fail(WithReason(
+          Unimplemented("the scheduler is of an older build, which knows no guided output; run one "
+                        "version, or leave the grammar out"),
+          Reason::kNoGrammarEngine));
+      Wake(session);
+      return true;
+    }
   }
   const bool sent = link_->SendSubmit(stream, *submit);
   if (!session->EndSubmit(attempt)) {  // The client left meanwhile.

@@ -10,12 +10,28 @@ namespace {
 
 constexpr double kMargin = 1.25;  // Of the measured time of a place: rates vary.
 
+// What one tenant may take of a limit of the queue.
+int64_t PartOfOne(int64_t max) { return max - max / 8; }
+
+// The limit of a tenant's own, or its part of the queue's, whichever is less.
+struct TenantGate {
+  TenantGate(std::string_view own_name, int64_t own, std::string_view all_name, int64_t all,
+             bool keep_some)
+      : is_own(!keep_some || (own > 0 && own <= PartOfOne(all))),
+        name(is_own ? std::string(own_name) : fmt::format("for one tenant of {}", all_name)),
+        max(is_own ? own : PartOfOne(all)) {}
+  bool is_own;
+  std::string name;
+  int64_t max;
+};
+
 struct Gate {
   RefusedBy by;
   std::string_view what;      // "requests", "prompt tokens"
   std::string_view limit;     // The name of the limit, as its operator writes it.
   int64_t used, amount, max;  // max 0: no limit.
   RetryPromises* line;
+  bool of_tenant = false;  // `used` is of the tenant.
 };
 
 absl::Status Pass(const Gate& gate, const SessionKey& key, TimeUs now) {
@@ -28,7 +44,7 @@ absl::Status Pass(const Gate& gate, const SessionKey& key, TimeUs now) {
   const auto wait_us = static_cast<int64_t>(us * static_cast<double>(missing));
   const int64_t delay_ms = gate.line->Refuse(key, gate.amount, wait_us, hold_us, now);
   const bool tenant = gate.by == RefusedBy::kTenantRequests || gate.by == RefusedBy::kTenantTokens;
-  const std::string whose = tenant ? fmt::format(" of tenant '{}'", key.tenant) : "";
+  const std::string whose = gate.of_tenant ? fmt::format(" of tenant '{}'", key.tenant) : "";
   return WithReason(
       Exhausted("request {}: {} {}{} wait and this request has {}; the limit {} is {}. Send it "
                 "again under the same id in {} ms, when a place is kept for it",
@@ -66,17 +82,23 @@ void Admission::Queue::Add(int64_t requests_more, int64_t tokens_more, TimeUs no
   tokens_line.Note(tokens, std::max<int64_t>(-tokens_more, 0), now);
 }
 
-absl::Status Admission::Check(const Record& record, TimeUs now) {
+absl::Status Admission::Check(const Record& record, bool keep_some, TimeUs now) {
   const SessionKey& key = record.key;
   const TenantLimits& limits = table_.Of(key.tenant);
   Tenant& tenant = Of(key.tenant);
   const int64_t sequences = std::max<int32_t>(record.request.sequences, 1);
   const int64_t tokens = std::ssize(record.prompt_ids) * sequences;
+  const TenantGate own_requests("queued_max", limits.queued_max, "--waiting-requests-max",
+                                requests_max_, keep_some);
+  const TenantGate own_tokens("queued_tokens_max", limits.queued_tokens_max, "--waiting-tokens-max",
+                              tokens_max_, keep_some);
   const Gate gates[] = {
-      {RefusedBy::kTenantRequests, "requests", "queued_max", tenant.queue.requests, sequences,
-       limits.queued_max, &tenant.queue.requests_line},
-      {RefusedBy::kTenantTokens, "prompt tokens", "queued_tokens_max", tenant.queue.tokens, tokens,
-       limits.queued_tokens_max, &tenant.queue.tokens_line},
+      {own_requests.is_own ? RefusedBy::kTenantRequests : RefusedBy::kQueueRequests, "requests",
+       own_requests.name, tenant.queue.requests, sequences, own_requests.max,
+       &tenant.queue.requests_line, true},
+      {own_tokens.is_own ? RefusedBy::kTenantTokens : RefusedBy::kQueueTokens, "prompt tokens",
+       own_tokens.name, tenant.queue.tokens, tokens, own_tokens.max, &tenant.queue.tokens_line,
+       true},
       {RefusedBy::kQueueRequests, "requests", "--waiting-requests-max", all_.requests, sequences,
        requests_max_, &all_.requests_line},
       {RefusedBy::kQueueTokens, "prompt tokens", "--waiting-tokens-max", all_.tokens, tokens,

@@ -46,7 +46,8 @@ class Admission {
   void SetTable(TenantTable table, TimeUs now);
 
   // OK: every limit has room for the request. The caller then calls Queued for its sequences.
-  absl::Status Check(const Record& record, TimeUs now);
+  // `keep_some`: one tenant may take only a part of the queue's limits.
+  absl::Status Check(const Record& record, bool keep_some, TimeUs now);
   // The request was accepted; promises that it had are kept.
   void Accepted(const SessionKey& key);
 

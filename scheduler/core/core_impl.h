@@ -26,6 +26,7 @@
 #include "scheduler/core/policy.h"
 #include "scheduler/core/scheduler_core.h"
 #include "scheduler/core/sequence_prefix.h"
+#include "scheduler/core/tenant_shares.h"
 #include "scheduler/core/wait_queue.h"
 #include "scheduler/sessions/sessions.h"
 
@@ -55,6 +56,8 @@ class SchedulerCore::Impl final : private Batching {
     int32_t decoders = 0;     // Decode rows at most; counted if the group speculates.
     int32_t row_drafts = 0;   // Of each decode row.
     int32_t drafts_left = 0;  // Of all decode rows.
+    // Of rows_left, for prompts of tenants that are over their share.
+    int32_t over_rows_left = INT32_MAX;
   };
 
   // ---- scheduler_core.cc
@@ -76,6 +79,7 @@ class SchedulerCore::Impl final : private Batching {
   void Accepted(const SessionKey& key) override { admission_.Accepted(key); }
   void CountRefused(const absl::Status& status) override;
   int32_t CachedTokens(const Sequence& sequence) const override;
+  int32_t CachedTokens(const Record& record) const;  // The most that a group has.
   void Enqueue(Sequence& sequence) override;
   void Wait(Sequence& sequence);  // From suspended to waiting; the tenant has paid for it.
   void Withdraw(Sequence& sequence, StayEnd why) override;
@@ -113,6 +117,8 @@ class SchedulerCore::Impl final : private Batching {
   void AddAdmissions(Group& group, Draft& draft);
   void NoteOvertaken(const std::vector<Sequence*>& overtaken);
   void AddPrefill(Sequence& sequence, bool first, Draft& draft);
+  // Whether the sequence's prompt has only the rows that `over_rows_left` says.
+  bool HasFewRows(const Sequence& sequence) const;
   FlightRow& AddRow(const Sequence& sequence, Draft& draft, int32_t tokens, bool sample);
 
   // ---- results.cc
@@ -123,6 +129,7 @@ class SchedulerCore::Impl final : private Batching {
   void TellDrained();           // The groups that drain and have nothing left to do.
   void On(const StepDone& event);
   void LoseGroup(GroupId id);
+  void CountSlots();  // After groups_ changed.
   // Tells Group::speculation how long a step took.
   // `step_us`: from the result before it, or from its plan, to its result.
   void LearnSpeed(Group& group, const FlightStep& flight, const StepResult& result,
@@ -156,12 +163,13 @@ class SchedulerCore::Impl final : private Batching {
   const CoreOptions options_;
   Admission admission_;
   const std::unique_ptr<Policy> policy_;  // Reads admission_.table().
+  TenantShares shares_;                   // Likewise.
   Forecast forecast_;
   TimeUs now_ = 0;
   WaitQueue waiting_;
   Groups groups_;
   const SequencePrefixes prefixes_;
-  Placement placement_{groups_, waiting_, prefixes_};
+  Placement placement_{groups_, waiting_, prefixes_, shares_};
   TimeUs unfit_check_us_ = 0;  // When FailUnfit is due; 0: not due.
   uint64_t next_seat_ = 1;
   // Session::number and index of the sequences that are or were suspects; PlanSuspect drops those

@@ -47,6 +47,9 @@ struct GroupLimits {
   int32_t host_blocks = 0;
   // The most drafts of a decode row, at most kDraftsMax. 0: the group does not speculate.
   int32_t draft_max = 0;
+  // The vocabulary of the grammars that every worker of the group can follow. Empty: they follow
+  // none.
+  std::string grammar_vocabulary = {};
 };
 
 // All ranks of a group are loaded, connected and listening for plans of this epoch. The group

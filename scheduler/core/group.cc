@@ -52,13 +52,12 @@ Group::Group(const GroupUp& up)
       limits(up.limits),
       fingerprint(up.fingerprint),
       kind(up.kind),
+      lines(WaitQueue::Kind::Of(up.fingerprint, up.kind)),
       kv(up.limits.blocks, up.limits.block_tokens),
       swap_space(up.limits.host_blocks + 1),
       lane_sizes(static_cast<size_t>(up.limits.lanes)),
       speculation(up.limits.draft_max) {
-  // No more slots than rows of a step, so that each step has room for a decode row of every slot.
-  const int32_t seats = std::min(limits.slots, limits.step_tokens);
-  for (int32_t slot = seats; slot >= 1; --slot) free_slots.push_back(SlotId{slot});
+  for (int32_t slot = slots(); slot >= 1; --slot) free_slots.push_back(SlotId{slot});
 }
 
 bool Group::lane_full(int32_t lane) const {

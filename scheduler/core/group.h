@@ -3,21 +3,23 @@
 // epoch has a Group of its own.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
-#include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "common/status.h"
 #include "common/types.h"
 #include "scheduler/core/block_pool.h"
 #include "scheduler/core/events.h"
+#include "scheduler/core/grammar_table.h"
 #include "scheduler/core/kv_allocator.h"
+#include "scheduler/core/running_set.h"
 #include "scheduler/core/speculation.h"
 #include "scheduler/core/swap_cost.h"
+#include "scheduler/core/wait_queue.h"
 #include "scheduler/sessions/session.h"
 
 namespace fathom::scheduler {
@@ -56,6 +58,7 @@ struct Group {
   GroupLimits limits;
   std::string fingerprint;
   ComputeKind kind;
+  WaitQueue::Kind lines;  // Whose sequences it takes.
 
   KvAllocator kv;
   BlockPool swap_space;
@@ -64,8 +67,7 @@ struct Group {
   std::vector<BlockCopy> copies;   // The next plan does them before its other copies.
   std::vector<SlotId> free_slots;  // Last in, first out.
   std::vector<SlotId> released;    // The next plan releases them before its admits.
-  std::set<std::pair<OrderKey, Sequence*>>
-      running;  // By RunningState::keep; the last one is preempted first.
+  RunningSet running;              // By RunningState::keep.
   std::deque<FlightStep> in_flight;
   StepId next_step;
   TimeUs result_us = 0;  // When it came up, or its last result came.
@@ -75,7 +77,10 @@ struct Group {
   bool draining = false;            // It admits no sequence.
   bool drained = false;             // The driver was told that it has none left.
   Speculation speculation;
+  GrammarTable grammars;  // What the workers of the epoch hold.
 
+  // No more slots than rows of a step, so that each step has room for a decode row of every slot.
+  int32_t slots() const { return std::min(limits.slots, limits.step_tokens); }
   bool full() const { return in_flight.size() >= static_cast<size_t>(limits.plans_in_flight); }
   // The most plans of one lane, and so of one sequence, that may be in flight.
   int32_t lane_plans_max() const { return 1 + (limits.plans_in_flight - 1) / limits.lanes; }

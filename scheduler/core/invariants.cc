@@ -59,6 +59,8 @@ absl::Status SchedulerCore::Impl::CheckInvariants() const {
   if (running != 2 * seated) return Internal("{} sequences run, {} sit", running - seated, seated);
   FATHOM_RETURN_IF_ERROR(admission_.CheckCounts(
       waiting_.first_time_requests(), waiting_.first_time_tokens(), static_cast<int64_t>(seated)));
+  FATHOM_RETURN_IF_ERROR(
+      shares_.Check(static_cast<int64_t>(waiting), static_cast<int64_t>(seated)));
   if (waiting != static_cast<size_t>(waiting_.size())) {
     return Internal("{} sequences wait, {} are in the queue", waiting, waiting_.size());
   }
@@ -116,7 +118,7 @@ absl::Status CheckGroup(const Group& group) {
     for (BlockId block : running->blocks) ++references[static_cast<size_t>(block.value)];
     FATHOM_RETURN_IF_ERROR(CheckTokens(group, *sequence, *running));
   }
-  const auto seats = static_cast<size_t>(std::min(group.limits.slots, group.limits.step_tokens));
+  const auto seats = static_cast<size_t>(group.slots());
   if (slots.size() != seats || group.free_slots.size() + group.running.size() != seats ||
       slots.begin()->value != 1) {
     return Internal("group {}: {} free and {} taken slots of {}", group.id.value,

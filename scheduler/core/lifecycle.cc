@@ -30,7 +30,7 @@ Group* SchedulerCore::Impl::FindGroup(GroupId id) {
 absl::Status SchedulerCore::Impl::CheckNew(const Record& record, int64_t deadline_us) {
   FATHOM_RETURN_IF_ERROR(placement_.CheckFits(record));
   FATHOM_RETURN_IF_ERROR(CheckDeadline(record, deadline_us));
-  return admission_.Check(record, now_);
+  return admission_.Check(record, shares_.OthersArePresent(record.key.tenant), now_);
 }
 
 absl::Status SchedulerCore::Impl::CheckDeadline(const Record& record, int64_t deadline_us) {
@@ -39,13 +39,16 @@ absl::Status SchedulerCore::Impl::CheckDeadline(const Record& record, int64_t de
   for (const auto& [id, group] : groups_) {
     step_tokens = std::max(step_tokens, group->limits.step_tokens);
   }
-  const auto prompt = static_cast<int32_t>(record.prompt_ids.size());
+  auto prompt = static_cast<int32_t>(record.prompt_ids.size());
   // Those of tenants that are held are passed, and so may be some that wait for blocks.
   const int32_t ahead = policy_->Ahead({.tenant = record.key.tenant, .priority = record.priority}) -
                         waiting_.held_size() - options_.overtakes_max;
   const int64_t wait_us = forecast_.LeastWaitUs(std::max(ahead, 0), now_);
-  const int64_t least_us =
-      forecast_.LeastFirstTokenUs(std::max(ahead, 0), prompt / step_tokens, now_);
+  int64_t least_us = forecast_.LeastFirstTokenUs(std::max(ahead, 0), prompt / step_tokens, now_);
+  if (least_us / 2 > deadline_us) {  // What is in the prefix index is not computed.
+    prompt -= CachedTokens(record);
+    least_us = forecast_.LeastFirstTokenUs(std::max(ahead, 0), prompt / step_tokens, now_);
+  }
   // Half of the least time: only what is sure is refused.
   if (least_us / 2 <= deadline_us) return absl::OkStatus();
   admission_.CountRefused(RefusedBy::kDeadline);
@@ -102,6 +105,7 @@ void SchedulerCore::Impl::Wait(Sequence& sequence) {
     admission_.Queued(session.record.key.tenant, session.prompt_tokens(), now_);
   }
   waiting_.Push(sequence, order, kind, !sequence.seated_before, now_);
+  shares_.Waits(sequence.session->record.key.tenant);
   Reorder(moves);
 }
 
@@ -111,6 +115,7 @@ void SchedulerCore::Impl::Dequeue(Sequence& sequence, bool admitted) {
     admission_.Unqueued(session.record.key.tenant, session.prompt_tokens(), now_);
   }
   waiting_.Erase(sequence, now_);
+  shares_.WaitsNoMore(sequence.session->record.key.tenant);
   forecast_.Left();
   Moves moves;
   policy_->Pop(FactsOf(sequence), admitted, &moves);
@@ -129,6 +134,16 @@ int32_t SchedulerCore::Impl::CachedTokens(const Sequence& sequence) const {
   int32_t most = 0;
   for (const auto& [id, group] : groups_) {
     const auto query = prefixes_.QueryOf(sequence, *group);
+    if (query) most = std::max(most, group->kv.CachedTokens(*query));
+  }
+  return most;
+}
+
+int32_t SchedulerCore::Impl::CachedTokens(const Record& record) const {
+  int32_t most = 0;
+  BlockHashes hashes;
+  for (const auto& [id, group] : groups_) {
+    const auto query = prefixes_.QueryOf(record, *group, &hashes);
     if (query) most = std::max(most, group->kv.CachedTokens(*query));
   }
   return most;
@@ -176,9 +191,10 @@ bool SchedulerCore::Impl::Seat(Group& group, Sequence& sequence, Draft& draft) {
   running.indexed_serial = reservation->indexed_at.serial;
   for (const BlockCopy& copy : reservation->copies) draft.plan.copies.push_back(copy);
   CountReuse(sequence, running);
-  group.running.emplace(running.keep, &sequence);
+  group.running.Insert(running.keep, &sequence);
   sequence.state = std::move(running);
   admission_.Seated(session.record.key.tenant);
+  shares_.Runs(session.record.key.tenant);
   HoldOrNot(session.record.key.tenant);
   sequence.stamps.Seat(now_, group.id, group.epoch, !sequence.seated_before);
   sequence.seated_before = true;
@@ -194,7 +210,7 @@ void SchedulerCore::Impl::CountReuse(Sequence& sequence, const RunningState& run
   const int32_t prompt = sequence.session->prompt_tokens();
   sequence.cached_tokens = std::min(running.reused_tokens, prompt);
   counters_.prefix_hit_tokens_total += static_cast<uint64_t>(sequence.cached_tokens);
-  if (prefixes_.MayShare(*sequence.session)) {
+  if (prefixes_.MayShare(sequence.session->record)) {
     counters_.prefix_queries_tokens_total += static_cast<uint64_t>(prompt);
   }
 }
@@ -220,12 +236,15 @@ void SchedulerCore::Impl::Vacate(Sequence& sequence) {
   FATHOM_CHECK(group != nullptr, "sequence {} sits in no group", sequence.number);
   IndexBlocks(*group, sequence);
   group->kv.Release(running->blocks);
+  if (sequence.session->record.grammar) group->grammars.Leave(sequence.session->record.grammar);
   group->free_slots.push_back(running->slot);
   group->released.push_back(running->slot);
-  group->running.erase({running->keep, &sequence});
+  FATHOM_CHECK(group->running.Erase(running->keep), "sequence {} sits in no place of its group",
+               sequence.number);
   --group->lane_sizes[static_cast<size_t>(running->lane)];
   const std::string& tenant = sequence.session->record.key.tenant;
   admission_.Vacated(tenant);
+  shares_.RunsNoMore(tenant);
   HoldOrNot(tenant);
   Moves moves;
   const int32_t prefill = std::min(running->planned_tokens, running->known_tokens);

@@ -11,7 +11,7 @@ namespace fathom::scheduler {
 namespace {
 
 // The most sequences without room that one admission passes, which bounds its cost.
-constexpr size_t kOvertakenMax = 8;
+constexpr int kOvertakenMax = 8;
 
 int64_t Total(const Record& record) {
   return static_cast<int64_t>(record.prompt_ids.size()) + record.request.stop.max_tokens;
@@ -30,7 +30,25 @@ bool KeepsBudget(const Record& record, const GroupLimits& limits) {
 // in the pool, because no step computes its KV.
 bool FitsGroup(const Record& record, const GroupLimits& limits) {
   return Total(record) <= limits.context_tokens && Total(record) - 1 <= PoolTokens(limits) &&
-         KeepsBudget(record, limits);
+         KeepsBudget(record, limits) &&
+         (!record.grammar || record.grammar->vocabulary == limits.grammar_vocabulary);
+}
+
+absl::Status CheckGrammar(const Record& record, const GroupLimits& limits) {
+  if (!record.grammar || record.grammar->vocabulary == limits.grammar_vocabulary) {
+    return absl::OkStatus();
+  }
+  return WithReason(
+      limits.grammar_vocabulary.empty()
+          ? Unimplemented("request {}: its output follows a grammar, and these workers have no "
+                          "grammar engine; start workers that are built with it "
+                          "(deploy/fetch-xgrammar)",
+                          record.key.request_id)
+          : Unimplemented("request {}: its grammar is for the vocabulary {:.12}, the workers' is "
+                          "{:.12}; start routers and workers of one build with one model folder",
+                          record.key.request_id, record.grammar->vocabulary,
+                          limits.grammar_vocabulary),
+      Reason::kNoGrammarEngine);
 }
 
 absl::Status CheckFitsGroup(const Record& record, const GroupLimits& limits) {
@@ -42,6 +60,7 @@ absl::Status CheckFitsGroup(const Record& record, const GroupLimits& limits) {
                       record.key.request_id),
         Reason::kNotImplemented, "thinking.token_budget");
   }
+  FATHOM_RETURN_IF_ERROR(CheckGrammar(record, limits));
   const bool context = Total(record) > limits.context_tokens;
   const int64_t limit = context ? limits.context_tokens : PoolTokens(limits) + 1;
   const auto prompt = static_cast<int64_t>(record.prompt_ids.size());
@@ -80,59 +99,81 @@ std::vector<Group*> Placement::GroupsInTurn() const {
   return order;
 }
 
-Placement::Choice Placement::NextFor(const Group& group, int32_t lane, int32_t overtakes_max,
-                                     TimeUs now) const {
+Placement::Choice Placement::NextFor(const Group& group, const Room& room) const {
   const auto all =
       static_cast<int64_t>(group.running.size()) + waiting_.size() - waiting_.held_size();
-  const int64_t of_lane = group.lane_sizes[static_cast<size_t>(lane)];
+  const int64_t of_lane = group.lane_sizes[static_cast<size_t>(room.lane)];
   if (group.draining || group.free_slots.empty() || of_lane * group.limits.lanes >= all) return {};
-  Choice choice;
-  int left = 0;  // To other groups.
-  choice.sequence =
-      waiting_.First(WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](Sequence& each) {
-        using enum WaitQueue::Verdict;
-        if (!FitsGroup(each.session->record, group.limits)) return kPass;
-        if (SequencePrefixes::WaitsForPrompt(each)) return kPass;
-        // The record gets the tokens of the steps that were in flight at the swap; then it knows
-        // which of the swapped KV is that of its tokens.
-        if (each.swapped && each.swapped->group == group.id &&
-            !group.HasResultsBefore(each.swapped->settled_at)) {
-          return kStop;
-        }
-        if (CostsLessElsewhere(group, each, now)) return ++left <= kLeftMax ? kPass : kStop;
-        if (HasRoom(group, each)) return kTake;
-        if (each.seated_before || choice.overtaken.size() >= kOvertakenMax ||
-            std::get<WaitingState>(each.state).overtakes >= overtakes_max) {
-          return kStop;
-        }
-        choice.overtaken.push_back(&each);
-        return kPass;
-      });
-  return choice;
+  Choice choice, later;  // `later`: the first that would better wait, if there is no other.
+  int left = 0;          // To other groups.
+  choice.sequence = waiting_.First(group.lines, [&](Sequence& each) {
+    using enum WaitQueue::Verdict;
+    if (!FitsGroup(each.session->record, group.limits)) return kPass;
+    if (SequencePrefixes::WaitsForPrompt(each)) return kPass;
+    if (shares_.IsOver(each.session->record.key.tenant) &&
+        (!room.rows_for_over || IsKeptOut(group, each))) {
+      return kPassTenant;
+    }
+    // The record gets the tokens of the steps that were in flight at the swap; then it knows
+    // which of the swapped KV is that of its tokens.
+    if (each.swapped && each.swapped->group == group.id &&
+        !group.HasResultsBefore(each.swapped->settled_at)) {
+      return kStop;
+    }
+    const Best best = BestFor(group, each, room.now);
+    if (best == Best::kElsewhere) return ++left <= kLeftMax ? kPass : kStop;
+    const bool passable =
+        !each.seated_before && std::get<WaitingState>(each.state).overtakes < room.overtakes_max;
+    const bool has_room = HasRoom(group, each);
+    if (has_room && !(passable && left < kLeftMax && best == Best::kElsewhereLater)) {
+      return kTake;
+    }
+    if (has_room) {
+      ++left;
+      if (later.sequence == nullptr) later = {&each, choice.overtaken};
+    } else if (!passable || std::ssize(choice.overtaken) >= kOvertakenMax + left) {
+      return kStop;
+    }
+    choice.overtaken.push_back(&each);
+    return kPass;
+  });
+  return choice.sequence != nullptr ? choice : later;
 }
 
 Sequence* Placement::FirstFor(const Group& group) const {
-  return waiting_.First(
-      WaitQueue::Kind::Of(group.fingerprint, group.kind), [&](const Sequence& each) {
-        return FitsGroup(each.session->record, group.limits) ? WaitQueue::Verdict::kTake
-                                                             : WaitQueue::Verdict::kPass;
-      });
+  return waiting_.First(group.lines, [&](const Sequence& each) {
+    return FitsGroup(each.session->record, group.limits) ? WaitQueue::Verdict::kTake
+                                                         : WaitQueue::Verdict::kPass;
+  });
 }
 
 // Whether there is room for the sequence's known tokens and one block more, if it may need that.
-bool Placement::HasRoom(const Group& group, const Sequence& sequence) const {
+bool Placement::HasRoom(const Group& group, const Sequence& sequence, int32_t more_blocks) const {
   const int32_t block_tokens = group.kv.block_tokens();
   const auto tokens = static_cast<int32_t>(
-      std::min(int64_t{KnownTokens(sequence)} + block_tokens, Total(sequence.session->record) - 1));
+      std::min(int64_t{KnownTokens(sequence)} + block_tokens, Total(sequence.session->record) - 1) +
+      int64_t{more_blocks} * block_tokens);
   if (group.kv.HasRoomFor(tokens)) return true;
   const auto query = prefixes_.QueryOf(sequence, group);
   return query && group.kv.HasRoomFor(tokens, &*query);
 }
 
-int64_t Placement::CostOf(const Group& group, const Sequence& sequence) const {
+bool Placement::IsKeptOut(const Group& group, const Sequence& sequence) const {
+  if (sequence.seated_before) return false;
+  const std::string& tenant = sequence.session->record.key.tenant;
+  if (shares_.OthersAreThere(tenant)) return true;
+  const int32_t slots = group.slots();
+  const int32_t kept = shares_.KeptSlots(tenant, slots, groups_.size());
+  if (std::ssize(group.free_slots) <= kept) return true;
+  const int64_t blocks = int64_t{group.kv.pool().total_blocks()} * kept / slots;
+  return !HasRoom(group, sequence, static_cast<int32_t>(blocks));
+}
+
+int64_t Placement::CostOf(const Group& group, const Sequence& sequence,
+                          SequencePrefixes::Queries* queries) const {
   const int32_t block_tokens = group.kv.block_tokens();
-  const auto query = prefixes_.QueryOf(sequence, group);
-  int32_t shared = query ? group.kv.CachedTokens(*query) : 0;
+  const PrefixQuery* query = queries->Of(group);
+  int32_t shared = query != nullptr ? group.kv.CachedTokens(*query) : 0;
   if (SequencePrefixes::ForkSource(sequence, group) != nullptr) {
     shared = std::max(shared, sequence.session->prompt_tokens() - 1);
   }
@@ -141,16 +182,24 @@ int64_t Placement::CostOf(const Group& group, const Sequence& sequence) const {
          std::max<int64_t>(0, Total(sequence.session->record) - 1 - shared - free);
 }
 
-bool Placement::CostsLessElsewhere(const Group& group, const Sequence& sequence, TimeUs now) const {
-  if (groups_.size() < 2) return false;
-  const int64_t here = CostOf(group, sequence);
-  return std::ranges::any_of(groups_, [&](const auto& entry) {
-    const Group& other = *entry.second;
-    return &other != &group && !other.draining && other.fingerprint == group.fingerprint &&
-           !other.free_slots.empty() && now - other.result_us < kGroupSilentUs &&
-           FitsGroup(sequence.session->record, other.limits) && CostOf(other, sequence) < here &&
-           HasRoom(other, sequence);
-  });
+Placement::Best Placement::BestFor(const Group& group, const Sequence& sequence, TimeUs now) const {
+  if (groups_.size() < 2) return Best::kHere;
+  SequencePrefixes::Queries queries(prefixes_, sequence);
+  const int64_t here = CostOf(group, sequence, &queries);
+  Best best = Best::kHere;
+  for (const auto& [id, each] : groups_) {
+    const Group& other = *each;
+    if (&other == &group || other.draining || other.fingerprint != group.fingerprint ||
+        now - other.result_us >= kGroupSilentUs ||
+        !FitsGroup(sequence.session->record, other.limits)) {
+      continue;
+    }
+    const int64_t there = CostOf(other, sequence, &queries);
+    if (there >= here) continue;
+    if (!other.free_slots.empty() && HasRoom(other, sequence)) return Best::kElsewhere;
+    if (there + kWaitTokens < here) best = Best::kElsewhereLater;
+  }
+  return best;
 }
 
 TimeUs Placement::NextTimeUs(TimeUs now) const {
@@ -175,6 +224,9 @@ WaitLimit Placement::LimitOf(const Group& group) const {
   if (group.free_slots.empty()) return WaitLimit::kSlots;
   const Sequence* first = FirstFor(group);
   if (first == nullptr) return WaitLimit::kNoGroup;
+  if (shares_.IsOver(first->session->record.key.tenant) && IsKeptOut(group, *first)) {
+    return WaitLimit::kSlots;
+  }
   return HasRoom(group, *first) ? WaitLimit::kOther : WaitLimit::kBlocks;
 }
 

@@ -17,6 +17,7 @@
 #include "common/types.h"
 #include "scheduler/core/group.h"
 #include "scheduler/core/sequence_prefix.h"
+#include "scheduler/core/tenant_shares.h"
 #include "scheduler/core/wait_queue.h"
 
 namespace fathom::scheduler {
@@ -27,14 +28,18 @@ using Groups = std::map<GroupId, std::unique_ptr<Group>>;
 // the 7B shape on one H200 a token of a prompt takes about 40 us, and a row of a decode step about
 // 25 us in each of the 200 steps of a usual answer.
 inline constexpr int64_t kSequenceTokens = 128;
+// So many tokens more must be computed here than in a group that has no room now, if others are to
+// be admitted here before the sequence.
+inline constexpr int64_t kWaitTokens = 1024;
 // A group that gave no result for so long is not waited for, whatever it has in its blocks.
 inline constexpr int64_t kGroupSilentUs = 500'000;
 
 class Placement {
  public:
   // REQUIRES: all outlive this object.
-  Placement(const Groups& groups, const WaitQueue& waiting, const SequencePrefixes& prefixes)
-      : groups_(groups), waiting_(waiting), prefixes_(prefixes) {}
+  Placement(const Groups& groups, const WaitQueue& waiting, const SequencePrefixes& prefixes,
+            const TenantShares& shares)
+      : groups_(groups), waiting_(waiting), prefixes_(prefixes), shares_(shares) {}
 
   // A group of these limits came up.
   void GroupUp(const GroupLimits& limits) { last_limits_ = limits; }
@@ -48,15 +53,26 @@ class Placement {
     Sequence* sequence = nullptr;  // nullptr: none.
     std::vector<Sequence*> overtaken = {};
   };
-  // The choice of `group` for `lane`: the first sequence, in the queue's order, that the group may
-  // compute, has the size for and has room for now. It overtakes the sequences before it for which
-  // the group has no room. If one of these was overtaken `overtakes_max` times already, or had a
-  // slot before, the group admits none, so that a long prompt does not wait without end. A lane
-  // takes at most its share of the sequences that run and wait, so that no other lane stays empty.
-  // Sequences that another group has now room for at a lower cost are left to it. A sequence of
+  // The choice of `group` for the lane: the first sequence, in the queue's order, that the group
+  // may compute, has the size for and has room for now. It overtakes the sequences before it for
+  // which the group has no room. If one of these was overtaken `overtakes_max` times already, or
+  // had a slot before, the group admits none, so that a long prompt does not wait without end. A
+  // lane takes at most its share of the sequences that run and wait, so that no other lane stays
+  // empty. Sequences that another group has now room for at a lower cost are left to it. Sequences
+  // that a group without room would compute at a much lower cost, because their first tokens are in
+  // its blocks, are overtaken by those that are best computed here, `overtakes_max` times at most;
+  // if there are none, the first of them is taken, since an idle group helps nobody. A sequence of
   // which another one of the same request computes the prompt waits for it. A group that drains
   // takes none.
-  Choice NextFor(const Group& group, int32_t lane, int32_t overtakes_max, TimeUs now) const;
+  // Sequences of a tenant over its share (TenantShares) are passed, those of the others first, if
+  // the plan has no rows for them or their tenant must leave what is free to the others.
+  struct Room {
+    int32_t lane = 0;
+    int32_t overtakes_max = 0;
+    bool rows_for_over = true;
+    TimeUs now = 0;
+  };
+  Choice NextFor(const Group& group, const Room& room) const;
 
   // When a group is not waited for any more; INT64_MAX: none is waited for.
   TimeUs NextTimeUs(TimeUs now) const;
@@ -76,13 +92,24 @@ class Placement {
  private:
   // The first sequence, in the queue's order, that the group may compute and has the size for.
   Sequence* FirstFor(const Group& group) const;
-  bool HasRoom(const Group& group, const Sequence& sequence) const;
-  int64_t CostOf(const Group& group, const Sequence& sequence) const;
-  bool CostsLessElsewhere(const Group& group, const Sequence& sequence, TimeUs now) const;
+  // `more_blocks`: beside the sequence's.
+  bool HasRoom(const Group& group, const Sequence& sequence, int32_t more_blocks = 0) const;
+  // REQUIRES: the sequence is of a tenant over its share. Whether it must leave the group's free
+  // slots or blocks to others.
+  bool IsKeptOut(const Group& group, const Sequence& sequence) const;
+  int64_t CostOf(const Group& group, const Sequence& sequence,
+                 SequencePrefixes::Queries* queries) const;
+  enum class Best {
+    kHere,
+    kElsewhere,       // Another group has room for the sequence at a lower cost.
+    kElsewhereLater,  // One without room has a cost that is lower by more than kWaitTokens.
+  };
+  Best BestFor(const Group& group, const Sequence& sequence, TimeUs now) const;
 
   const Groups& groups_;
   const WaitQueue& waiting_;
   const SequencePrefixes& prefixes_;
+  const TenantShares& shares_;
   std::optional<GroupLimits> last_limits_;
 };
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "common/check.h"
 #include "scheduler/core/core_impl.h"
@@ -36,9 +37,9 @@ void SchedulerCore::Impl::PlanAll() {
 void SchedulerCore::Impl::NoteLimits() {
   if (waiting_.size() == 0) return;
   std::vector<WaitQueue::GroupLimit> limits;
+  limits.reserve(groups_.size());
   for (const auto& [id, group] : groups_) {
-    limits.push_back(
-        {WaitQueue::Kind::Of(group->fingerprint, group->kind), placement_.LimitOf(*group)});
+    limits.push_back({&group->lines, placement_.LimitOf(*group)});
   }
   waiting_.NoteLimits(limits, now_);
 }
@@ -69,6 +70,7 @@ bool SchedulerCore::Impl::PlanLane(Group& group, int32_t lane) {
     const int32_t taken = group.limits.step_tokens - draft.rows_left;
     draft.rows_left = std::min(draft.rows_left, MixedStepTokens(group.limits) - taken);
   }
+  draft.over_rows_left = std::max(1, MixedStepTokens(group.limits) / kOverRowsPart);
   AddPrefills(group, draft);
   if (had_room) AddAdmissions(group, draft);
   return SendPlan(group, draft);
@@ -105,6 +107,8 @@ void SchedulerCore::Impl::GrantDrafts(const Group& group, Draft& draft) {
 int32_t SchedulerCore::Impl::DraftsFor(Group& group, Sequence& sequence, const Draft& draft) {
   RunningState& running = *sequence.running();
   const int32_t max_tokens = sequence.session->record.request.stop.max_tokens;
+  // Each draft would need a mask of its own.
+  if (sequence.session->record.grammar) return 0;
   int32_t drafts =
       std::min({draft.row_drafts, draft.drafts_left, max_tokens - running.next_position - 1});
   while (drafts > 0 && !group.kv.Holds(running.blocks, running.planned_tokens + 1 + drafts)) {
@@ -152,7 +156,7 @@ bool SchedulerCore::Impl::MakeRoom(Group& group, Sequence& sequence) {
   if (group.kv.Holds(running.blocks, running.planned_tokens + 1)) return true;
   for (;;) {
     if (group.kv.Grow(&running.blocks)) return true;
-    Sequence& victim = *group.running.rbegin()->second;
+    Sequence& victim = *group.running.back().second;
     ++counters_.preemptions_total;
     ++victim.preemptions;
     SwapOut(group, victim);
@@ -162,19 +166,35 @@ bool SchedulerCore::Impl::MakeRoom(Group& group, Sequence& sequence) {
 }
 
 void SchedulerCore::Impl::AddPrefills(Group& group, Draft& draft) {
+  std::vector<Sequence*> prompts;
   for (const auto& [key, sequence] : group.running) {
-    if (draft.rows_left == 0) return;
     const RunningState& running = *sequence->running();
-    if (running.lane != draft.flight.lane || running.decoding()) continue;
+    if (running.lane == draft.flight.lane && !running.decoding()) prompts.push_back(sequence);
+  }
+  for (Sequence* sequence : prompts) {
+    if (draft.rows_left == 0) return;
+    if (HasFewRows(*sequence) && draft.over_rows_left == 0) continue;
     AddPrefill(*sequence, false, draft);
   }
+}
+
+bool SchedulerCore::Impl::HasFewRows(const Sequence& sequence) const {
+  const std::string& tenant = sequence.session->record.key.tenant;
+  return shares_.IsOver(tenant) && shares_.OthersAreThere(tenant);
 }
 
 void SchedulerCore::Impl::AddAdmissions(Group& group, Draft& draft) {
   while (draft.rows_left > 0 && draft.ids_left >= kAdmitIdsMin) {
     const auto [sequence, overtaken] =
-        placement_.NextFor(group, draft.flight.lane, options_.overtakes_max, now_);
-    if (sequence == nullptr || sequence->suspect() || !Seat(group, *sequence, draft)) return;
+        placement_.NextFor(group, {.lane = draft.flight.lane,
+                                   .overtakes_max = options_.overtakes_max,
+                                   .rows_for_over = draft.over_rows_left > 0,
+                                   .now = now_});
+    if (sequence == nullptr || sequence->suspect() ||
+        !group.grammars.HasRoom(sequence->session->record.grammar, draft.plan) ||
+        !Seat(group, *sequence, draft)) {
+      return;
+    }
     NoteOvertaken(overtaken);
     AddPrefill(*sequence, true, draft);
   }
@@ -188,7 +208,9 @@ void SchedulerCore::Impl::NoteOvertaken(const std::vector<Sequence*>& overtaken)
 void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draft) {
   RunningState& running = *sequence.running();
   const Record& record = sequence.session->record;
-  const int32_t wanted = std::min(draft.rows_left, running.known_tokens - running.planned_tokens);
+  const bool few = HasFewRows(sequence);
+  const int32_t rows_left = few ? std::min(draft.rows_left, draft.over_rows_left) : draft.rows_left;
+  const int32_t wanted = std::min(rows_left, running.known_tokens - running.planned_tokens);
   // While more ids are to come, the last one that was sent is not computed yet: the worker may be
   // asked for the log-probability of the id after it.
   const bool short_of_ids = running.sent_tokens < running.known_tokens &&
@@ -202,6 +224,10 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
       admit.computed_tokens = running.planned_tokens;
       if (FindGroup(running.group)->limits.protocol >= kProtocol2) {
         admit.traceparent = sequence.session->traceparent;
+      }
+      if (record.grammar) {
+        admit.grammar_digest = record.grammar.digest();
+        FindGroup(running.group)->grammars.Use(record.grammar, &draft.plan);
       }
       draft.plan.extends.push_back({running.slot, running.blocks});
     }
@@ -226,6 +252,7 @@ void SchedulerCore::Impl::AddPrefill(Sequence& sequence, bool first, Draft& draf
   if (count <= 0) return;
   const bool sample = running.planned_tokens + count == running.known_tokens;
   AddRow(sequence, draft, count, sample).prefill = true;
+  if (few) draft.over_rows_left -= count;
   sequence.stamps.PlanChunk(now_, count);
   draft.plan.chunks.push_back({running.slot, count, sample});
   running.planned_tokens += count;

@@ -78,7 +78,8 @@ std::optional<bool> SchedulerCore::Impl::PlanSuspect(Group& group) {
   std::vector<Sequence*> overtaken;
   for (int32_t tried = 0; seated == nullptr && tried < group.limits.lanes; ++tried) {
     lane = (group.next_lane + tried) % group.limits.lanes;
-    Placement::Choice next = placement_.NextFor(group, lane, options_.overtakes_max, now_);
+    Placement::Choice next = placement_.NextFor(
+        group, {.lane = lane, .overtakes_max = options_.overtakes_max, .now = now_});
     if (next.sequence == nullptr || !next.sequence->suspect()) continue;
     seated = next.sequence;
     overtaken = std::move(next.overtaken);

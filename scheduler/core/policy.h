@@ -65,6 +65,9 @@ class Policy {
   // for forecasts.
   virtual int32_t Ahead(const SequenceFacts& /*facts*/) const { return 0; }
 
+  // Whether tenants that use more than their share leave room for the others (TenantShares).
+  virtual bool gives_shares() const { return false; }
+
   // When blocks run out, the running sequence with the greatest key is preempted. The core asks
   // when the sequence gets a slot. From one stay in a slot to the next the key may become less and
   // never greater: then the sequence with the least key is never preempted, and so every sequence

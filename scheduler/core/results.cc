@@ -32,8 +32,9 @@ void SchedulerCore::Impl::On(const GroupUp& event) {
   }
   groups_.emplace(event.group, std::make_unique<Group>(event)).first->second->result_us = now_;
   placement_.GroupUp(event.limits);
+  CountSlots();
   forecast_.Reset(now_);
-  waiting_.GroupUp(WaitQueue::Kind::Of(event.fingerprint, event.kind), now_);
+  waiting_.GroupUp(FindGroup(event.group)->lines, now_);
   if (waiting_.size() > 0) unfit_check_us_ = now_ + options_.model_wait_us;
   for (const auto& [id, group] : groups_) {
     if (group->draining) MoveAway(*group);
@@ -78,10 +79,17 @@ void SchedulerCore::Impl::LoseGroup(GroupId id) {
     Interrupt(*group.running.begin()->second, StayEnd::kGroupLost);
   }
   while (!group.swapped.empty()) DropSwapped(*group.swapped.begin()->second);
-  waiting_.GroupDown(WaitQueue::Kind::Of(group.fingerprint, group.kind), now_);
+  waiting_.GroupDown(group.lines, now_);
   counters_.prefix_evicted_blocks_total += group.kv.evictions_total();
   groups_.erase(id);
+  CountSlots();
   forecast_.Reset(now_);
+}
+
+void SchedulerCore::Impl::CountSlots() {
+  int32_t slots = 0;
+  for (const auto& [id, group] : groups_) slots += group->slots();
+  shares_.SetSlots(slots);
 }
 
 void SchedulerCore::Impl::On(const StepDone& event) {

@@ -43,6 +43,7 @@ SchedulerCore::Impl::Impl(const CoreOptions& options)
     : options_(options),
       admission_(options.waiting_requests_max, options.waiting_tokens_max),
       policy_(PolicyNamed(options.policy, &admission_.table())),
+      shares_(&admission_.table(), policy_->gives_shares()),
       waiting_(options.model_wait_us),
       prefixes_({options.prefix_caching, options.prefixes_across_tenants}),
       sessions_({.session_memory_bytes_max = options.session_memory_bytes_max,
@@ -55,6 +56,7 @@ Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
   FATHOM_CHECK(now >= now_, "time went back from {} to {}", now_, now);
   now_ = now;
   sessions_.SetTime(now);
+  shares_.SetTime(now);
   sessions_.ExpireTimers();
   for (Sequence* sequence : waiting_.Expire(now_)) FailWithoutModel(*sequence);
   if (unfit_check_us_ != 0 && unfit_check_us_ <= now_) FailUnfit();
@@ -70,6 +72,7 @@ Actions SchedulerCore::Impl::Step(Event event, TimeUs now) {
 
 void SchedulerCore::Impl::On(TenantsChanged event) {
   admission_.SetTable(std::move(event.table), now_);
+  shares_.TableChanged();
   admission_.ForEachRunning([this](const std::string& tenant) { HoldOrNot(tenant); });
 }
 

@@ -4,28 +4,45 @@
 
 namespace fathom::scheduler {
 
-bool SequencePrefixes::MayShare(const Session& session) const {
-  return options_.enabled && !session.record.cache.skip &&
-         !session.record.request.output.prompt_logprobs;
+bool SequencePrefixes::MayShare(const Record& record) const {
+  return options_.enabled && !record.cache.skip && !record.request.output.prompt_logprobs;
 }
 
 std::optional<PrefixQuery> SequencePrefixes::QueryOf(const Sequence& sequence,
                                                      const Group& group) const {
-  const Session& session = *sequence.session;
-  if (!MayShare(session) || !MayShareIn(group)) return std::nullopt;
+  return QueryOf(sequence.session->record, sequence.record().ids, group, &sequence.block_hashes);
+}
+
+std::optional<PrefixQuery> SequencePrefixes::QueryOf(const Record& record, const Group& group,
+                                                     BlockHashes* hashes) const {
+  return QueryOf(record, {}, group, hashes);
+}
+
+std::optional<PrefixQuery> SequencePrefixes::QueryOf(const Record& record,
+                                                     std::span<const TokenId> generated,
+                                                     const Group& group, BlockHashes* known) const {
+  if (!MayShare(record) || !MayShareIn(group)) return std::nullopt;
   const int32_t block_tokens = group.kv.block_tokens();
-  const std::string& tenant = session.record.key.tenant;
+  const std::string& tenant = record.key.tenant;
   PrefixQuery query;
   // The length keeps tenant and salt apart, whatever they contain.
   if (!options_.across_tenants) query.scope = std::to_string(tenant.size()) + ":" + tenant;
-  query.scope += session.record.cache.salt;
-  query.tokens = {session.record.prompt_ids, sequence.record().ids};
+  query.scope += record.cache.salt;
+  query.tokens = {record.prompt_ids, generated};
   query.tokens_max = query.tokens.size() - 1;
-  BlockHashes& known = sequence.block_hashes;
-  if (known.block_tokens != block_tokens) known = {block_tokens, {}};
-  ExtendHashes(query.scope, query.tokens, block_tokens, &known.hashes);
-  query.hashes = known.hashes;
+  if (known->block_tokens != block_tokens) *known = {block_tokens, {}};
+  ExtendHashes(query.scope, query.tokens, block_tokens, &known->hashes);
+  query.hashes = known->hashes;
   return query;
+}
+
+const PrefixQuery* SequencePrefixes::Queries::Of(const Group& group) {
+  if (!MayShareIn(group)) return nullptr;
+  if (block_tokens_ != group.kv.block_tokens()) {
+    block_tokens_ = group.kv.block_tokens();
+    query_ = prefixes_.QueryOf(sequence_, group);
+  }
+  return query_ ? &*query_ : nullptr;
 }
 
 const RunningState* SequencePrefixes::ForkSource(const Sequence& sequence, const Group& group) {

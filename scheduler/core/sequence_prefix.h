@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "common/types.h"
 #include "scheduler/core/group.h"
@@ -24,12 +25,30 @@ class SequencePrefixes {
   };
   explicit SequencePrefixes(const Options& options) : options_(options) {}
 
-  bool MayShare(const Session& session) const;
+  bool MayShare(const Record& record) const;
 
   // For all known tokens but the last one, which is computed in any case; nullopt: the sequence
   // shares nothing through the index of `group`. Valid until the record changes. Only the first
   // call hashes all tokens.
   std::optional<PrefixQuery> QueryOf(const Sequence& sequence, const Group& group) const;
+  // The same for a request that has no sequence yet. `hashes` must live as long as the query.
+  std::optional<PrefixQuery> QueryOf(const Record& record, const Group& group,
+                                     BlockHashes* hashes) const;
+
+  // The queries of a sequence in one group after another: computed again only if groups have blocks
+  // of different sizes. nullptr: as nullopt above. Valid until the next call, and as above.
+  class Queries {
+   public:
+    Queries(const SequencePrefixes& prefixes, const Sequence& sequence)
+        : prefixes_(prefixes), sequence_(sequence) {}
+    const PrefixQuery* Of(const Group& group);
+
+   private:
+    const SequencePrefixes& prefixes_;
+    const Sequence& sequence_;
+    std::optional<PrefixQuery> query_;
+    int32_t block_tokens_ = 0;  // Of query_.
+  };
 
   // Another sequence of the session that runs in `group` and has computed the prompt; nullptr:
   // none.
@@ -41,6 +60,8 @@ class SequencePrefixes {
  private:
   // Workers of version 1 zero all blocks of a sequence with a fault, shared ones too.
   static bool MayShareIn(const Group& group) { return group.limits.protocol >= kProtocol2; }
+  std::optional<PrefixQuery> QueryOf(const Record& record, std::span<const TokenId> generated,
+                                     const Group& group, BlockHashes* known) const;
 
   const Options options_;
 };

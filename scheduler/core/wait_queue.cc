@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "common/check.h"
 
@@ -13,6 +14,11 @@ namespace {
 std::string LineOfModel(const std::string& model) { return "model " + model; }
 
 }  // namespace
+
+WaitQueue::Kind::Kind(std::string of_fingerprint, std::string of_model)
+    : fingerprint(std::move(of_fingerprint)),
+      model(std::move(of_model)),
+      model_line(LineOfModel(model)) {}
 
 // ---- The sequences of a line
 
@@ -36,6 +42,16 @@ void WaitQueue::Cursor::Advance() {
   const Entries& entries = next_head_->second->entries;
   ++next_head_;
   if (entries.size() > 1) open_.push_back({std::next(entries.begin()), entries.end()});
+}
+
+void WaitQueue::Cursor::AdvanceToOtherTenant() {
+  const Entries::value_type* at = Peek();
+  for (auto open = open_.begin(); open != open_.end(); ++open) {
+    if (open->next == open->end || &*open->next != at) continue;
+    open_.erase(open);
+    return;
+  }
+  ++next_head_;
 }
 
 WaitQueue::TenantEntries& WaitQueue::Insert(Line& line, const OrderKey& order, Sequence& sequence,
@@ -184,7 +200,7 @@ Sequence* WaitQueue::First(const Kind& kind, const std::function<Verdict(Sequenc
   };
   Cursor cursors[] = {Cursor(heads("")),
                       Cursor(kind.fingerprint.empty() ? &kNone : heads(kind.fingerprint)),
-                      Cursor(heads(LineOfModel(kind.model)))};
+                      Cursor(heads(kind.model_line))};
   while (true) {
     Cursor* best = nullptr;
     for (Cursor& cursor : cursors) {
@@ -198,6 +214,9 @@ Sequence* WaitQueue::First(const Kind& kind, const std::function<Verdict(Sequenc
         return sequence;
       case Verdict::kPass:
         best->Advance();
+        break;
+      case Verdict::kPassTenant:
+        best->AdvanceToOtherTenant();
         break;
       case Verdict::kStop:
         return nullptr;
@@ -237,8 +256,8 @@ void WaitQueue::NoteLimits(const std::vector<GroupLimit>& groups, TimeUs now) {
     line.noted_us = now;
     line.limit = WaitLimit::kNoGroup;
     const auto serves = [&](const GroupLimit& group) {
-      return line.model.empty() || name == group.kind.fingerprint ||
-             (name == LineOfModel(line.model) && line.model == group.kind.model);
+      return line.model.empty() || name == group.kind->fingerprint ||
+             name == group.kind->model_line;
     };
     for (const WaitLimit limit : kSoonest) {
       const bool any = std::ranges::any_of(

@@ -36,8 +36,11 @@ class WaitQueue {
   // Of a group, or of a sequence's last tokens. Both empty: it has none, any group may take it.
   struct Kind {
     std::string fingerprint;
-    std::string model;  // ModelOf (cluster/request.h): equal fingerprints have equal models.
+    std::string model;       // ModelOf (cluster/request.h): equal fingerprints have equal models.
+    std::string model_line;  // The name of the model's line.
 
+    Kind() = default;
+    Kind(std::string of_fingerprint, std::string of_model);
     static Kind Of(const std::string& fingerprint, const ComputeKind& kind) {
       return {fingerprint, ModelOf(kind, fingerprint)};
     }
@@ -58,8 +61,9 @@ class WaitQueue {
 
   enum class Verdict {
     kTake,
-    kPass,  // Look at the next one.
-    kStop,  // Take none.
+    kPass,        // Look at the next one.
+    kPassTenant,  // Look at the next one of another tenant (of the same line).
+    kStop,        // Take none.
   };
   // The first sequence that a group of `kind` may take and that `judge` says to take; nullptr:
   // none. `judge` is asked in the queue's order.
@@ -67,7 +71,7 @@ class WaitQueue {
 
   // What keeps each live group from its next sequence, from `now` on.
   struct GroupLimit {
-    Kind kind;
+    const Kind* kind;
     WaitLimit limit;
   };
   void NoteLimits(const std::vector<GroupLimit>& groups, TimeUs now);
@@ -127,6 +131,7 @@ class WaitQueue {
     // nullptr: no more.
     const Entries::value_type* Peek() const;
     void Advance();
+    void AdvanceToOtherTenant();
 
    private:
     struct Open {

@@ -142,28 +142,37 @@ void WorkerGroups::Form(const std::vector<PeerId>& controls, TimeUs now, GroupAc
   seat.blocks = seat.limits.pool_blocks;
   group.shape = seat.shape();
   group.times = RankTimes(group.shape);
-  group.limits = {.blocks = seat.blocks,
-                  .block_tokens = seat.limits.block_tokens,
-                  .slots = seat.limits.slots,
-                  .step_tokens = seat.limits.step_tokens,
-                  .context_tokens = seat.limits.context_tokens,
-                  // One for each stage, and one that is there when the first stage is done.
-                  .plans_in_flight = seat.pp + 1,
-                  .mixed_step_tokens = seat.limits.mixed_step_tokens,
-                  .lanes = seat.pp,
-                  .protocol = kProtocolMax,
-                  .host_blocks = seat.limits.host_blocks,
-                  .draft_max = seat.limits.draft_max};
+  group.limits = {
+      .blocks = seat.blocks,
+      .block_tokens = seat.limits.block_tokens,
+      .slots = seat.limits.slots,
+      .step_tokens = seat.limits.step_tokens,
+      .context_tokens = seat.limits.context_tokens,
+      // One for each stage, and one that is there when the first stage is done.
+      .plans_in_flight = seat.pp + 1,
+      .mixed_step_tokens = seat.limits.mixed_step_tokens,
+      .lanes = seat.pp,
+      .protocol = kProtocolMax,
+      .host_blocks = seat.limits.host_blocks,
+      .draft_max = seat.limits.draft_max,
+      .grammar_vocabulary = workers_.at(controls.front()).hello.worker->grammar_vocabulary};
   for (const PeerId control : controls) {
     Worker& worker = workers_.at(control);
     group.limits.protocol = std::min(group.limits.protocol, CommonProtocol(worker.hello));
+    // Ranks mask alike, or not at all.
+    if (worker.hello.worker->grammar_vocabulary != group.limits.grammar_vocabulary) {
+      group.limits.grammar_vocabulary.clear();
+    }
     worker.group = id;
     worker.rank = seat.rank = static_cast<int32_t>(group.ranks.size());
     worker.progress_us = now;
     group.ranks.push_back({control, std::nullopt, false, 0, StepId{0}});
     out->messages.emplace_back(control, seat);
   }
-  if (group.limits.protocol < kProtocol2) group.limits.draft_max = group.limits.host_blocks = 0;
+  if (group.limits.protocol < kProtocol2) {
+    group.limits.draft_max = group.limits.host_blocks = 0;
+    group.limits.grammar_vocabulary.clear();
+  }
   groups_.emplace(id, std::move(group));
   ++stats_.groups_formed_total;
 }

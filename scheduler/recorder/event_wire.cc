@@ -83,6 +83,7 @@ struct EventWriter {
     limits->set_protocol(event.limits.protocol);
     limits->set_host_blocks(event.limits.host_blocks);
     limits->set_draft_max(event.limits.draft_max);
+    limits->set_grammar_vocabulary(event.limits.grammar_vocabulary);
     up->set_fingerprint(event.fingerprint);
     ToWire(event.kind, up->mutable_kind());
   }
@@ -143,7 +144,8 @@ absl::StatusOr<Event> GroupUpFromWire(const pb::GroupUp& from) {
                .lanes = std::max(from.limits().lanes(), 1),
                .protocol = std::max(from.limits().protocol(), kProtocolMin),
                .host_blocks = std::max(from.limits().host_blocks(), 0),
-               .draft_max = from.limits().draft_max()};
+               .draft_max = from.limits().draft_max(),
+               .grammar_vocabulary = from.limits().grammar_vocabulary()};
   if (up.limits.blocks < 1 || up.limits.block_tokens < 1 || up.limits.slots < 1 ||
       up.limits.step_tokens < 1 || up.limits.plans_in_flight < 1) {
     return Invalid(

@@ -35,12 +35,11 @@ class AttemptWriter {
     frame.attempt = subscriber_.attempt;
     frame.sequence = sequence.index;
     frame.position = position;
-    std::string fingerprint = FingerprintAt(sequence.record(), position);
+    const FingerprintSpan* span = SpanAt(sequence.record(), position);
     std::string& sent = subscriber_.cursors[static_cast<size_t>(sequence.index)].fingerprint_sent;
-    if (fingerprint != sent) {
-      frame.fingerprint = fingerprint;
-      frame.kind = KindAt(sequence.record(), position);
-      sent = std::move(fingerprint);
+    if (span != nullptr && span->fingerprint != sent) {
+      frame.fingerprint = sent = span->fingerprint;
+      frame.kind = span->kind;
     }
     open_ = &frame;
     return frame;

@@ -84,7 +84,8 @@ absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t se
 absl::Status CheckSameSession(const Record& held, const Record& submitted) {
   const std::string& id = held.key.request_id;
   if (held.model != submitted.model || held.seed != submitted.seed ||
-      held.request != submitted.request || held.prompt_ids != submitted.prompt_ids) {
+      held.request != submitted.request || held.grammar != submitted.grammar ||
+      held.prompt_ids != submitted.prompt_ids) {
     return WithReason(
         AlreadyExists("request {}: another request is held under this id; repeat the same "
                       "request or use another id",
@@ -120,20 +121,12 @@ absl::Status CheckSameSession(const Record& held, const Record& submitted) {
   return absl::OkStatus();
 }
 
-std::string FingerprintAt(const SequenceRecord& record, int32_t position) {
-  std::string fingerprint;
+const FingerprintSpan* SpanAt(const SequenceRecord& record, int32_t position) {
+  const FingerprintSpan* at = nullptr;
   for (const FingerprintSpan& span : record.fingerprints) {
-    if (span.position <= position) fingerprint = span.fingerprint;
+    if (span.position <= position) at = &span;
   }
-  return fingerprint;
-}
-
-ComputeKind KindAt(const SequenceRecord& record, int32_t position) {
-  ComputeKind kind;
-  for (const FingerprintSpan& span : record.fingerprints) {
-    if (span.position <= position) kind = span.kind;
-  }
-  return kind;
+  return at;
 }
 
 }  // namespace fathom::scheduler

@@ -17,8 +17,7 @@ absl::Status CheckRecord(const SessionKey& key, const Record& record, int32_t se
 // and fingerprints agree as far as both records have them.
 absl::Status CheckSameSession(const Record& held, const Record& submitted);
 
-// The fingerprint that holds at `position`; empty: not known.
-std::string FingerprintAt(const SequenceRecord& record, int32_t position);
-ComputeKind KindAt(const SequenceRecord& record, int32_t position);
+// The fingerprint and the kind that hold at `position`; nullptr: not known.
+const FingerprintSpan* SpanAt(const SequenceRecord& record, int32_t position);
 
 }  // namespace fathom::scheduler

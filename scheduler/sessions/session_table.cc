@@ -180,6 +180,7 @@ int64_t SessionTable::BytesOf(const Record& record, const std::string& router_bl
                   static_cast<int64_t>(2 * record.key.tenant.size()) +
                   static_cast<int64_t>(2 * record.key.request_id.size()) +
                   static_cast<int64_t>(record.cache.salt.size());
+  if (record.grammar) bytes += std::ssize(record.grammar->bytes);
   bytes +=
       static_cast<int64_t>(sizeof(TokenId) * (record.prompt_ids.size() + stop.end_token_ids.size() +
                                               stop.stop_token_ids.size() +

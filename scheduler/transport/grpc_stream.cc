@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "rpc/credentials.h"
+
 namespace fathom::scheduler {
 
 void GrpcStream::Accept(const std::function<void(grpc::ServerContext*, Call*, void*)>& request) {
@@ -15,6 +17,11 @@ void GrpcStream::OnAccepted(bool ok) {
     owner_.OnOpen(this);
   }
   Drop();
+}
+
+std::vector<std::string> GrpcStream::peer_names() const {
+  const auto auth = context_.auth_context();
+  return auth == nullptr ? std::vector<std::string>() : rpc::PeerNames(*auth);
 }
 
 void GrpcStream::StartReading() {

@@ -12,6 +12,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/clock.h"
 #include "common/types.h"
@@ -54,6 +55,8 @@ class GrpcStream {
   PeerId peer() const { return peer_; }
   // The connection of the call, as grpc::ServerContext::peer() names it; empty before a call came.
   const std::string& connection() const { return connection_; }
+  // The names in the certificate of the peer; empty without TLS.
+  std::vector<std::string> peer_names() const;
   StreamKind kind() const { return kind_; }
   bool closed() const { return closed_.has_value(); }
   bool flushed() const { return !writing_; }

@@ -11,9 +11,11 @@
 #include <optional>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "cluster.grpc.pb.h"
 #include "rpc/connections.h"
+#include "rpc/credentials.h"
 #include "rpc/port_limits.h"
 #include "scheduler/transport/grpc_health.h"
 #include "scheduler/transport/grpc_reflection.h"
@@ -57,7 +59,8 @@ rpc::PortLimits LimitsOfPort(const TransportLimits& limits) {
 
 class GrpcTransport::Impl final : public GrpcStream::Owner {
  public:
-  Impl(const TransportLimits& limits, const Clock* clock) : limits_(limits), clock_(*clock) {}
+  Impl(const TransportLimits& limits, const Clock* clock, const TlsFiles& tls)
+      : limits_(limits), clock_(*clock), tls_(tls) {}
 
   ~Impl() override {
     if (!server_) return;
@@ -76,12 +79,13 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
     rpc::ConnectionLimits watched;
     // Messages that are being received are not reported to `connections_`.
     watched.stray_bytes_burst = int64_t{2} * port.message_bytes_max;
+    watched.tls = tls_.on();
     connections_.emplace(std::move(listener), watched);
     grpc::ServerBuilder builder;
     rpc::Apply(port, "scheduler", &builder);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kStreamWindowBytes);
     builder.SetMaxSendMessageSize(limits_.message_bytes_max);
-    connections_->AddTo(&builder);
+    connections_->AddTo(&builder, rpc::ServerCredentialsOf(tls_));
     builder.RegisterService(&service_);
     health_.Register(&builder);
     reflection_.Register(&builder);
@@ -167,6 +171,13 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
           {grpc::StatusCode::RESOURCE_EXHAUSTED,
            fmt::format("{} streams are open, this scheduler's limit", limits_.streams_max)});
     }
+    if (tls_.on() && !HasRole(*stream)) {
+      return stream->Close(
+          {grpc::StatusCode::PERMISSION_DENIED,
+           fmt::format("the certificate of {} does not have the DNS name {}, which "
+                       "this stream needs",
+                       stream->connection(), RoleOf(stream->kind()))});
+    }
     events_.push_back({stream->peer(), stream->kind(), PeerUp{}});
     stream->StartReading();
   }
@@ -199,6 +210,15 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
   }
 
  private:
+  // The name in the certificate of a peer that may open such a stream.
+  static const char* RoleOf(StreamKind kind) {
+    return kind == StreamKind::kRoute ? kRouterName : kWorkerName;
+  }
+  static bool HasRole(const GrpcStream& stream) {
+    const std::vector<std::string> names = stream.peer_names();
+    return std::ranges::find(names, RoleOf(stream.kind())) != names.end();
+  }
+
   void Accept(StreamKind kind) {
     auto stream = std::make_unique<GrpcStream>(PeerId{++peers_}, kind, limits_, &clock_, this);
     GrpcStream* raw = stream.get();
@@ -233,6 +253,7 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
 
   const TransportLimits limits_;
   const Clock& clock_;
+  const TlsFiles tls_;
   RawService service_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   GrpcHealth health_{Service::service_full_name()};
@@ -252,8 +273,9 @@ class GrpcTransport::Impl final : public GrpcStream::Owner {
 
 absl::StatusOr<std::unique_ptr<GrpcTransport>> GrpcTransport::Serve(Listener listener,
                                                                     const TransportLimits& limits,
-                                                                    const Clock* clock) {
-  auto impl = std::make_unique<Impl>(limits, clock);
+                                                                    const Clock* clock,
+                                                                    const TlsFiles& tls) {
+  auto impl = std::make_unique<Impl>(limits, clock, tls);
   FATHOM_RETURN_IF_ERROR(impl->Serve(std::move(listener)));
   return std::unique_ptr<GrpcTransport>(new GrpcTransport(std::move(impl)));
 }

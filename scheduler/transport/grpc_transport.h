@@ -10,16 +10,19 @@
 #include "common/clock.h"
 #include "common/listener.h"
 #include "common/status.h"
+#include "common/tls_files.h"
 #include "scheduler/transport/transport.h"
 
 namespace fathom::scheduler {
 
 class GrpcTransport final : public Transport {
  public:
-  // UNAVAILABLE: gRPC did not start. `clock` must be a RealClock.
+  // UNAVAILABLE: gRPC did not start. `clock` must be a RealClock. With `tls`, a stream is ended
+  // whose peer's certificate does not have the name of its role (common/tls_files.h).
   static absl::StatusOr<std::unique_ptr<GrpcTransport>> Serve(Listener listener,
                                                               const TransportLimits& limits,
-                                                              const Clock* clock);
+                                                              const Clock* clock,
+                                                              const TlsFiles& tls = {});
   // Cancels the open streams.
   ~GrpcTransport() override;
 

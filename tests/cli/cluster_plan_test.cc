@@ -222,5 +222,36 @@ TEST(ClusterPlanTest, WhatThisBuildCannotDoIsRefused) {
   EXPECT_TRUE(CheckOptions({.tp = 1, .worker_port = 65535}).ok());
 }
 
+TEST(ClusterPlanTest, APublicAddressNeedsKeysOrAWord) {
+  EXPECT_TRUE(CheckAccess({}).ok());
+  for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "chat.example.com"}) {
+    const absl::Status status = CheckAccess({.host = host});
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << host;
+    EXPECT_NE(ToString(status).find("--allow-unauthenticated"), std::string::npos);
+    EXPECT_TRUE(CheckAccess({.host = host, .api_keys = {"keys"}}).ok());
+    EXPECT_TRUE(CheckAccess({.host = host, .allow_unauthenticated = true}).ok());
+  }
+  for (const char* host : {"127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"}) {
+    EXPECT_TRUE(CheckAccess({.host = host}).ok()) << host;
+  }
+  EXPECT_FALSE(CheckAccess({.tls = {.cert = "c", .key = {}, .ca = {}}}).ok());
+}
+
+TEST(ClusterPlanTest, EachProcessGetsItsKeysAndCertificates) {
+  ServeOptions options{.model = "m"};
+  options.api_keys = {"a", "b"};
+  options.tls = {.cert = "c", .key = "k", .ca = {}};
+  options.cluster_certs = "certs";
+  const auto router = RouterSpec(options, "/bin", 1);
+  EXPECT_EQ(std::count(router.argv.begin(), router.argv.end(), "--api-keys"), 2);
+  EXPECT_TRUE(HasPair(router, "--tls-cert", "c"));
+  EXPECT_TRUE(HasPair(router, "--tls-key", "k"));
+  EXPECT_TRUE(HasPair(router, "--cluster-cert", "certs/router.crt"));
+  EXPECT_TRUE(HasPair(WorkerSpec(options, "/bin", 1, 0), "--cluster-key", "certs/worker.key"));
+  EXPECT_TRUE(HasPair(SchedulerSpec(options, "/bin"), "--cluster-ca", "certs/ca.crt"));
+  const auto plain = RouterSpec({.model = "m"}, "/bin", 1).argv;
+  EXPECT_EQ(std::count(plain.begin(), plain.end(), "--allow-unauthenticated"), 0);
+}
+
 }  // namespace
 }  // namespace fathom::client

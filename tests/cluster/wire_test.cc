@@ -227,8 +227,9 @@ TEST(Wire, RefusesWhatAPeerGotWrong) {
   admit->mutable_ids()->Resize(kAdmitIdsMax + 1, 0);
   ExpectRefused(plan, "Admit.ids");
   admit->clear_ids();
-  admit->set_grammar_digest("digest");
-  ExpectRefused(plan, "Admit.grammar_digest");
+  plan.add_grammars();
+  ExpectRefused(plan, "Grammar.digest");
+  plan.clear_grammars();
   plan.clear_admits();
   plan.clear_chunks();
   plan.add_extends()->set_block_kind(static_cast<pb::BlockKind>(7));

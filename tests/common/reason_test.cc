@@ -22,7 +22,7 @@ TEST(Reasons, RowsAreInTheOrderOfTheEnumerationAndTextsAreUnique) {
     EXPECT_EQ(row.text.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ_08"), std::string_view::npos)
         << row.text;
   }
-  EXPECT_EQ(static_cast<int>(Reason::kInternal) + 1, index);
+  EXPECT_EQ(static_cast<int>(Reason::kPermissionDenied) + 1, index);
   EXPECT_EQ(ReasonText(Reason::kQueueFull), "QUEUE_FULL");
 }
 

@@ -37,6 +37,8 @@ NOT_RUN = [
     ("fathom plan --model DIR", "DIR is the reader's; OPERATIONS has the command with a model"),
     ("fathom serve --model DIR --device cuda", "needs a GPU: tests/gpu"),
     ("fathom serve --model M -tp 2 --scheduler-host", "10.0.0.1 is an address of the reader's network"),
+    ("fathom serve --model M --host 0.0.0.0", "M is the reader's; tests/e2e/keys_test.py and tls_test.py run its flags"),
+    ("FATHOM_API_KEY=fk-", "the host is one of the reader's network; tests/e2e/keys_test.py"),
     ("fathom workers --model M", "needs other hosts or eight ranks; the section on scaling runs fathom workers"),
     ("fathom serve --edge ...", "needs HAProxy: tests/hostile"),
     ("fathom edge", "needs HAProxy: tests/hostile"),

@@ -1,5 +1,6 @@
 """Groups that leave and come while streams run: a worker that gets SIGTERM drains its group, its streams go on in another one with the
 same bits, and a group that is added takes load."""
+import concurrent.futures
 import contextlib
 import os
 import random
@@ -72,10 +73,19 @@ class Drain(unittest.TestCase):
 
         return join, lengths
 
+    def test_all_cases(self):
+        """At the same time, each with a cluster of its own, because each of them waits most of its time."""
+        cases = [getattr(self, name) for name in dir(self) if name.startswith("case_")]
+        with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
+            running = [(case.__name__, pool.submit(case)) for case in cases]
+            for name, future in running:
+                with self.subTest(name):
+                    future.result()
+
     def phases(self, c):
         return [rank.phase for rank in c.client.admin.GetStatus(pb.GetStatusRequest()).ranks]
 
-    def test_a_drained_group_gives_its_streams_away_and_a_killed_one_too(self):
+    def case_a_drained_group_gives_its_streams_away_and_a_killed_one_too(self):
         reqs = load(8)
         with Cluster() as c:
             want = c.client.many(reqs)
@@ -104,7 +114,7 @@ class Drain(unittest.TestCase):
             log = "".join(c.log)
             self.assertEqual(log.count("ended with 0"), 2, log)
 
-    def test_alone_it_says_draining_until_its_streams_have_ended(self):
+    def case_alone_it_says_draining_until_its_streams_have_ended(self):
         reqs = load(2, max_tokens=1000)
         with Cluster("--drain-timeout-s", "120") as c:
             want = c.client.many(reqs)
@@ -127,7 +137,7 @@ class Drain(unittest.TestCase):
                 self.assertEqual(after[name], before[name], name)
             c.wait_idle()
 
-    def test_at_its_limit_the_worker_leaves_and_its_streams_wait(self):
+    def case_at_its_limit_the_worker_leaves_and_its_streams_wait(self):
         reqs = load(2, max_tokens=3500)
         with Cluster("--drain-timeout-s", "1") as c:
             want = c.client.many(reqs)
@@ -138,7 +148,7 @@ class Drain(unittest.TestCase):
             self.assertLess(max(lengths), 3500, "the streams were over before the limit")
             self.same(join(), want)
 
-    def test_all_ranks_of_a_group_leave_with_one(self):
+    def case_all_ranks_of_a_group_leave_with_one(self):
         reqs = load(4)
         with Cluster("-tp", "2") as c, contextlib.ExitStack() as stack:
             want = c.client.many(reqs)
@@ -154,7 +164,7 @@ class Drain(unittest.TestCase):
             self.assertEqual(c.metrics()["fathom_scheduler_groups_lost_total"], 0)
             self.assertEqual(extra[1].stop(), 0)
 
-    def test_an_added_group_takes_load_and_leaves_again(self):
+    def case_an_added_group_takes_load_and_leaves_again(self):
         reqs = load(6, max_tokens=400)
         with Cluster("--max-num-seqs", "2") as c:
             want = c.client.many(reqs)

@@ -9,6 +9,7 @@ import threading
 import time
 
 from gpu_host import ROOT, Clocks, Failed, Serve, last_lines, plain_environment, python, wait_until
+import gpu_guided
 import gpu_prefix
 import gpu_rows
 import gpu_sanitizer
@@ -524,7 +525,7 @@ PARTS = {
     "load": (load, 400, False), "plan-error": (plan_error, 200, False), "peer": (peer, 590, True),
     "peer-transformers": (peer_transformers, 500, True), "peer-attention": (peer_attention, 400, True),
     "canonical-cost": (canonical_cost, 500, True), "fault-flag-cost": (fault_flag_cost, 400, False),
-    "before-after": (before_after, 400, False), "prefix": (gpu_prefix.prefix, 590, False), "power": (power, 200, False),
+    "before-after": (before_after, 400, False), "prefix": (gpu_prefix.prefix, 590, False), "guided": (gpu_guided.guided, 590, False), "power": (power, 200, False),
     "table": (table, 1, False),
 }
 

@@ -41,14 +41,18 @@ REFUSED = [
     ({"scheduler": {"lease": {"enabled": True}}}, "0.2.0 has no Lease"),
     ({"scheduler": {"policy": "lifo"}}, "scheduler/policy", "fair-share"),
     ({"router": {"autoscaling": {"minReplicas": 9}}}, "minReplicas=9", "maxReplicas=8"),
-    ({"router": {"service": {"type": "LoadBalancer"}}}, "router/service/type", "ClusterIP"),
+    ({"router": {"service": {"type": "LoadBalancer"}}}, "router.service.type=LoadBalancer", "auth.existingSecret", "ClusterIP"),
+    ({"router": {"service": {"type": "NodePort"}}, "auth": {"existingSecret": "keys"}}, "tls.client.existingSecret"),
+    ({"router": {"service": {"type": "ExternalName"}}}, "router/service/type"),
+    ({"tls": {"cluster": {"router": "a", "worker": "b"}}}, "tls.cluster", "or none of them"),
     ({"traces": {"endpoint": "https://collector:4318"}}, "traces/endpoint"),
     # Unknown keys, at each depth.
     ({"routers": {}}, "routers"),
     ({"worker": {"tensorParalel": 2}}, "tensorParalel"),
     ({"worker": {"leaderWorkerSet": {"nodes": 2}}}, "nodes"),
     ({"networkPolicy": {"enable": False}}, "enable"),
-    ({"auth": {"existingSecret": "keys"}}, "auth"),
+    ({"auth": {"secret": "keys"}}, "secret"),
+    ({"auth": {"existingSecret": "Keys!"}}, "auth/existingSecret"),
 ]
 TAKEN = [{}, {"global": {"anything": 1}}, {"image": {"digest": DIGEST}}, CLAIM, {"worker": {"maxModelLen": "4096"}},
          {"worker": {"maxModelLen": 4096}}, {"worker": {"groups": 0}}, {"router": {"pdb": {"maxUnavailable": "50%"}}},
@@ -116,7 +120,7 @@ class ValuesTest(unittest.TestCase):
 
     def test_notes_say_what_is_missing(self):
         notes = charts.templates(values={})["NOTES.txt"]
-        for words in ("no keys and no TLS", "ClusterIP", "image.digest is empty", "port-forward service/chat-fathom-router",
+        for words in ("Clients need no key", "ClusterIP", "image.digest is empty", "port-forward service/chat-fathom-router",
                       "helm -n llm test chat"):
             self.assertIn(words, notes)
         bare = charts.templates(values={"networkPolicy": {"enabled": False}, "image": {"digest": DIGEST}})["NOTES.txt"]

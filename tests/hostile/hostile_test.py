@@ -6,10 +6,12 @@ import sys
 import unittest
 
 import hostile
+import mutated
 from cluster import Client, Cluster, wait_until
 from hostile import PROMPT, attacks
 
 SEED = int(os.environ.get("FATHOM_SEED", "1"))
+MUTATED = int(os.environ.get("FATHOM_MUTATED_REQUESTS", "4000"))
 SECONDS = float(os.environ.get("FATHOM_HOSTILE_SECONDS", "12"))
 
 
@@ -23,6 +25,11 @@ class Hostile(unittest.TestCase):
     @unittest.skipUnless(shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin"), "haproxy is not installed")
     def test_edge(self):
         self.attack("--edge")
+
+    def test_mutated_requests(self):
+        figures, problems = mutated.run(MUTATED, SEED)
+        self.assertEqual(problems, [])
+        self.assertGreaterEqual(figures["sent"], MUTATED // 2)
 
     def test_idle_connections_at_1024_descriptors(self):
         """1,012 idle connections, half of which send no byte. Router and scheduler answer on new connections meanwhile and afterwards."""

@@ -30,6 +30,12 @@ TEST(SampleTest, VectorsEqualTheReference) {
     for (float& z : logits) z = ties ? std::round(z) : z * scale;
     std::vector<std::pair<int32_t, float>> bias;
     std::vector<int32_t> banned;
+    std::vector<uint32_t> mask;
+    if (random() % 2 == 0) mask.resize((vocab + 31) / 32);
+    for (uint32_t& word : mask) {
+      const uint32_t words[] = {0, ~0u, static_cast<uint32_t>(random())};
+      word = words[random() % 3];
+    }
     std::vector<SeenToken> seen;
     for (int32_t id = 0; id < static_cast<int32_t>(vocab); ++id) {
       if (random() % 20 == 0) bias.emplace_back(id, Pick(random, {-100, 3.5f, 100}));
@@ -48,12 +54,16 @@ TEST(SampleTest, VectorsEqualTheReference) {
                    .typical_p = Pick(random, {0.01f, 0.5f, 0.95f, 1, 1, 1})},
         .bias = bias,
         .banned = banned,
+        .mask = mask,
         .seen = seen,
         .seed = random(),
         .sequence = static_cast<int32_t>(random() % 3),
         .position = static_cast<int32_t>(random() % 5000),
         .scratch = &scratch};
     const int32_t want = SampleRef(args);
+    if (!mask.empty() && want >= 0) {
+      ASSERT_EQ(mask[static_cast<size_t>(want) / 32] >> (want % 32) & 1, 1u) << "round " << round;
+    }
     ForEachIsa([&] { ASSERT_EQ(SampleCpu(args), want) << "round " << round; });
     if (HasFatalFailure()) return;
   }

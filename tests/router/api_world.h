@@ -25,6 +25,7 @@ struct ApiWorld {
     parts.tokenizer = &TinyTokenizer();
     parts.chat = chat.get();
     parts.pool = &pool;
+    parts.grammars = &grammars;
     parts.clock = clock;
     parts.observer = observer;
     api = std::make_unique<InferenceApi>(parts);
@@ -41,6 +42,7 @@ struct ApiWorld {
   }
 
   WorkPool pool;
+  GrammarCache grammars{nullptr, 0};  // Without an engine.
   ModelFolder folder;
   std::unique_ptr<const ChatRenderer> chat;
   std::unique_ptr<InferenceApi> api;

@@ -207,7 +207,18 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
       {R"("tool_choice": {"type": "allowed_tools"})", "tool_choice.type", "name a function",
        Reason::kNotImplemented},
       {R"("parallel_tool_calls": 1)", "parallel_tool_calls", "", Reason::kOutOfRange},
-      {R"("response_format": {"type": "json_object"})", "response_format", "supports only",
+      {R"("response_format": {"type": "xml"})", "response_format.type", "json_schema",
+       Reason::kOutOfRange},
+      {R"("response_format": "json_object")", "response_format", "an object", Reason::kOutOfRange},
+      {R"("response_format": {"type": "json_schema"})", "response_format.json_schema", "missing",
+       Reason::kOutOfRange},
+      {R"("response_format": {"type": "json_object", "x": 1})", "response_format.x", "",
+       Reason::kUnknownField},
+      {R"("guided_json": {}, "guided_regex": "a")", "guided_regex", "both set",
+       Reason::kOutOfRange},
+      {R"("structured_outputs": {"whitespace_pattern": "x"})",
+       "structured_outputs.whitespace_pattern", "", Reason::kNotImplemented},
+      {R"("guided_decoding_backend": "outlines")", "guided_decoding_backend", "xgrammar",
        Reason::kNotImplemented},
       {R"("use_beam_search": true)", "use_beam_search", "supports only false",
        Reason::kNotImplemented},
@@ -223,11 +234,57 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
     EXPECT_THAT(std::string(Message(status)), HasSubstr(c.text));
   }
   for (const char* field : {"functions", "function_call", "audio", "prediction",
-                            "web_search_options", "structured_outputs", "guided_json",
-                            "kv_transfer_params", "documents", "logprob_token_ids"}) {
+                            "web_search_options", "guided_whitespace_pattern", "kv_transfer_params",
+                            "documents", "logprob_token_ids"}) {
     const absl::Status status = Chat(fmt::format("\"{}\": \"x\"", field)).status();
     EXPECT_EQ(FieldOf(status), field);
     EXPECT_EQ(ReasonOf(status), "NOT_IMPLEMENTED") << ToString(status);
+  }
+}
+
+// Each spelling of a grammar gives the same spec, whose field names what the client wrote.
+TEST(HttpRequest, GuidedOutput) {
+  const auto guided = [](const std::string& members) {
+    const auto request = Chat(members);
+    EXPECT_TRUE(request.ok()) << members << ": " << ToString(request.status());
+    return request.ok() ? request->params.guided : std::nullopt;
+  };
+  EXPECT_FALSE(guided(R"("response_format": {"type": "text"})").has_value());
+  EXPECT_FALSE(guided(R"("structured_outputs": {"json_object": false})").has_value());
+  using enum GrammarKind;
+  const GrammarSpec object{.kind = kJsonObject};
+  const GrammarSpec schema{.kind = kJsonSchema, .text = R"({"type":"object","b":1,"a":2})"};
+  GrammarSpec open = schema;
+  open.closed = false;
+  const GrammarSpec choice{.kind = kChoice, .choices = {"a", "b"}};
+  const std::string text = R"({"type": "object", "b": 1, "a": 2})";
+  const struct {
+    std::string members;
+    GrammarSpec spec;
+    const char* field;
+  } cases[] = {
+      {R"("response_format": {"type": "json_object"})", object, "response_format"},
+      {R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": )" +
+           text + "}}",
+       schema, "response_format.json_schema.schema"},
+      {R"("response_format": {"type": "json_schema", "json_schema": {"strict": false, "schema": )" +
+           text + "}}",
+       open, "response_format.json_schema.schema"},
+      {R"("guided_json": )" + text, schema, "guided_json"},
+      {R"("guided_regex": "a+")", {.kind = kRegex, .text = "a+"}, "guided_regex"},
+      {R"("guided_grammar": "root ::= \"a\"")",
+       {.kind = kEbnf, .text = "root ::= \"a\""},
+       "guided_grammar"},
+      {R"("guided_choice": ["a", "b"])", choice, "guided_choice"},
+      {R"("structured_outputs": {"choice": ["a", "b"]})", choice, "structured_outputs.choice"},
+      {R"("structured_outputs": {"json": )" + text + "}", schema, "structured_outputs.json"},
+      {R"("structured_outputs": {"json_object": true})", object, "structured_outputs.json_object"},
+  };
+  for (const auto& c : cases) {
+    const auto read = guided(c.members);
+    ASSERT_TRUE(read.has_value()) << c.members;
+    EXPECT_EQ(read->spec, c.spec) << c.members << " gives " << read->spec.text;
+    EXPECT_EQ(read->field, c.field);
   }
 }
 

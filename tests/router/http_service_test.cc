@@ -5,11 +5,15 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <atomic>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "common/reason.h"
+#include "http/process_routes.h"
 #include "http/server.h"
+#include "router/frontend/http/http_guard.h"
 #include "tests/http/http_client.h"
 #include "tests/router/api_world.h"
 
@@ -400,6 +404,57 @@ TEST_F(HttpServiceTest, ALongPromptIsCut) {
     EXPECT_TRUE(std::equal(submit.record->prompt_ids.begin(), submit.record->prompt_ids.end(),
                            all.end() - size));
   }
+}
+
+// A route without a row in router/api/access_table.cc is open to nobody.
+TEST_F(HttpServiceTest, EveryRouteHasARowInTheTableOfAccess) {
+  http::Routes routes;
+  AddInferenceRoutes(world_.api.get(), &routes);
+  const Metrics metrics("router");
+  const auto fine = [] { return absl::OkStatus(); };
+  http::AddProcessRoutes("router", &metrics, {.live = fine, .ready = fine, .progress = {}},
+                         &routes);
+  EXPECT_GT(routes.Names().size(), 10U);
+  for (const std::string& name : routes.Names()) {
+    EXPECT_NE(AccessOf(name), Access::kNobody) << name;
+  }
+}
+
+TEST(HttpGuard, RefusesBeforeTheBodyAndInTheFormOfTheApi) {
+  http::Routes routes;
+  std::atomic<int> handled = 0;
+  for (const char* path : {"/v1/completions", "/v1/messages", "/v1/new"}) {
+    routes.AddExchange("POST", path, 4 << 20, [&](const std::shared_ptr<http::Exchange>& exchange) {
+      ++handled;
+      exchange->Answer({200, "text/plain", exchange->request().tenant, {}});
+    });
+  }
+  const AccessControl off;
+  const std::string file = std::filesystem::temp_directory_path() / "fathom-no-such-keys";
+  const AccessControl on({file});  // Not loaded: it has no key.
+  const auto ask = [&](const AccessControl* access, const std::string& path) {
+    Listener listener = http::Listen();
+    const int port = listener.port();
+    const http::Server server(std::move(listener), routes, {}, {}, {.guard = GuardOf(access)});
+    // The body never comes: only an answer before it lets this end.
+    const bool body = access == &off;
+    return http::Ask(
+        port, "POST " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" +
+                  (body ? "Content-Length: 2\r\n\r\n{}" : "Content-Length: 4000000\r\n\r\n"));
+  };
+  EXPECT_THAT(ask(&off, "/v1/completions"), HasSubstr("\r\n\r\ndefault"));
+  EXPECT_TRUE(http::IsStatus(ask(&off, "/v1/new"), 403));
+  EXPECT_EQ(handled, 1);
+  const std::string refused = ask(&on, "/v1/completions");
+  EXPECT_TRUE(http::IsStatus(refused, 401)) << refused;
+  EXPECT_THAT(refused, HasSubstr("WWW-Authenticate: Bearer\r\n"));
+  EXPECT_THAT(refused, HasSubstr("\"code\":\"missing_api_key\""));
+  EXPECT_THAT(refused, HasSubstr("\"type\":\"authentication_error\""));
+  const std::string anthropic = ask(&on, "/v1/messages");
+  EXPECT_TRUE(http::IsStatus(anthropic, 401)) << anthropic;
+  EXPECT_THAT(anthropic,
+              HasSubstr("{\"type\":\"error\",\"error\":{\"type\":\"authentication_error\""));
+  EXPECT_EQ(handled, 1);
 }
 
 TEST(LastEventId, HasAnIdAndANumberForEachChoice) {

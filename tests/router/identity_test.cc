@@ -140,6 +140,12 @@ std::vector<Change> ChangesOfTheRequest() {
          r->params.stop.strings = {"a", "bc"};
        }},
       {"token_ids", [](auto* r, auto*) { r->params.stop.token_ids = {0}; }},
+      {"guided", [](auto* r, auto*) { r->params.guided.emplace(); }},
+      {"guided kind",
+       [](auto* r, auto*) { r->params.guided.emplace().spec.kind = GrammarKind::kRegex; }},
+      {"guided text", [](auto* r, auto*) { r->params.guided.emplace().spec.text = "a"; }},
+      {"guided choices", [](auto* r, auto*) { r->params.guided.emplace().spec.choices = {"a"}; }},
+      {"guided open", [](auto* r, auto*) { r->params.guided.emplace().spec.closed = false; }},
       {"ignore_eos", [](auto* r, auto*) { r->params.stop.ignore_eos = true; }},
       {"include_stop", [](auto* r, auto*) { r->params.stop.include_stop = true; }},
       {"logprobs", [](auto* r, auto*) { r->params.output.logprobs = 0; }},

@@ -214,7 +214,7 @@ TEST(Admission, EachLimitRefusesWithItsNameReasonAndDelay) {
   uint64_t number = 0;
   const auto submit = [&](const std::string& tenant, size_t prompt, int32_t max_tokens = 5) {
     const Record record = RecordOf(tenant, ++number, prompt, max_tokens);
-    const absl::Status status = admission.Check(record, 1000);
+    const absl::Status status = admission.Check(record, false, 1000);
     if (!status.ok()) return status;
     admission.Accepted(record.key);
     admission.Queued(tenant, std::ssize(record.prompt_ids), 1000);
@@ -249,13 +249,40 @@ TEST(Admission, EachLimitRefusesWithItsNameReasonAndDelay) {
 TEST(Admission, AQueueOfSoManyRequests) {
   Admission admission(10, 1000);
   for (uint64_t i = 0; i < 10; ++i) {
-    ASSERT_TRUE(admission.Check(RecordOf("t", i, 1, 1), 5).ok());
+    ASSERT_TRUE(admission.Check(RecordOf("t", i, 1, 1), false, 5).ok());
     admission.Queued("t", 1, 5);
   }
-  const absl::Status status = admission.Check(RecordOf("t", 11, 1, 1), 5);
+  const absl::Status status = admission.Check(RecordOf("t", 11, 1, 1), false, 5);
   EXPECT_EQ(DetailOf(status)->reason, "QUEUE_FULL");
   EXPECT_NE(Message(status).find("the limit --waiting-requests-max is 10"), std::string_view::npos);
   EXPECT_EQ(admission.refused()[static_cast<size_t>(RefusedBy::kQueueRequests)], 1u);
+}
+
+TEST(Admission, OneTenantTakesOnlyPartOfTheQueueWhileOthersAreThere) {
+  Admission admission(16, 1000);
+  TenantTable table;
+  table.tenants["few"] = {.queued_max = 3};
+  admission.SetTable(table, 0);
+  uint64_t number = 0;
+  const auto submit = [&](const std::string& tenant, bool keep_some) {
+    const absl::Status status = admission.Check(RecordOf(tenant, ++number, 1, 1), keep_some, 5);
+    if (status.ok()) admission.Queued(tenant, 1, 5);
+    return status;
+  };
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(submit("few", true).ok());
+  EXPECT_NE(Message(submit("few", true)).find("the limit queued_max is 3"), std::string_view::npos);
+  int32_t accepted = 0;
+  while (submit("t", true).ok()) ++accepted;
+  EXPECT_EQ(accepted, 13);  // The queue is full with them.
+  for (int i = 0; i < 3; ++i) admission.Unqueued("few", 1, 5);
+  EXPECT_TRUE(submit("t", true).ok());
+  const absl::Status status = submit("t", true);
+  EXPECT_EQ(DetailOf(status)->reason, "QUEUE_FULL");
+  EXPECT_NE(Message(status).find("14 requests of tenant 't' wait and this request has 1; the limit "
+                                 "for one tenant of --waiting-requests-max is 14"),
+            std::string_view::npos)
+      << Message(status);
+  EXPECT_TRUE(submit("u", true).ok());
 }
 
 TEST(Admission, WhatIsGivenBackCountsForNothing) {
@@ -265,7 +292,7 @@ TEST(Admission, WhatIsGivenBackCountsForNothing) {
   admission.SetTable(table, 0);
   for (uint64_t i = 0; i < 1000; ++i) {  // Each asks for 1000 tokens and uses none.
     const Record record = RecordOf("t", i, 1, 999);
-    ASSERT_TRUE(admission.Check(record, 5).ok()) << i;
+    ASSERT_TRUE(admission.Check(record, false, 5).ok()) << i;
     admission.TakeTokens("t", 1000, 5);
     admission.TakeTokens("t", -1000, 5);
   }
@@ -277,7 +304,7 @@ TEST(Admission, IdleTenantsAreForgotten) {
   TimeUs now = 0;
   for (uint64_t i = 0; i < 100'000; ++i) {
     const std::string tenant = std::to_string(i);
-    ASSERT_TRUE(admission.Check(RecordOf(tenant, i, 1, 1), ++now).ok());
+    ASSERT_TRUE(admission.Check(RecordOf(tenant, i, 1, 1), false, ++now).ok());
     admission.Queued(tenant, 1, now);
     admission.Unqueued(tenant, 1, now);
   }

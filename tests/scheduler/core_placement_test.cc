@@ -43,20 +43,22 @@ class PlacementTest : public testing::Test {
   void Run(Group& group, int32_t sequences) {
     for (int32_t i = 0; i < sequences; ++i) {
       Sequence& sequence = sessions_.Create(RecordOf(1), "").sequences[0];
-      group.running.emplace(OrderKey{0, 0, sequence.number}, &sequence);
+      group.running.Insert(OrderKey{0, 0, sequence.number}, &sequence);
       ++group.lane_sizes[0];
     }
   }
 
   Sequence* Next(const Group& group, int32_t lane, int32_t overtakes_max = 0) {
-    return placement_.NextFor(group, lane, overtakes_max, 0).sequence;
+    return placement_.NextFor(group, {.lane = lane, .overtakes_max = overtakes_max}).sequence;
   }
 
   SessionTable sessions_;
   WaitQueue queue_{1'000'000};
   Groups groups_;
   const SequencePrefixes prefixes_{{}};
-  Placement placement_{groups_, queue_, prefixes_};
+  const TenantTable tenants_;
+  TenantShares shares_{&tenants_, true};
+  Placement placement_{groups_, queue_, prefixes_, shares_};
   int made_ = 0;
 };
 
@@ -89,7 +91,7 @@ TEST_F(PlacementTest, SequencesWithoutRoomAreOvertakenSoOftenOnly) {
   Sequence& broad = Wait(24);
   Sequence& brief = Wait(4);
   ASSERT_TRUE(group.kv.Reserve(16).has_value());
-  Placement::Choice choice = placement_.NextFor(group, 0, 3, 0);
+  Placement::Choice choice = placement_.NextFor(group, {.overtakes_max = 3});
   EXPECT_EQ(choice.sequence, &brief);
   EXPECT_EQ(choice.overtaken, (std::vector<Sequence*>{&lengthy, &broad}));
   std::get<WaitingState>(broad.state).overtakes = 3;

@@ -49,6 +49,26 @@ class CorePrefix : public testing::Test {
   int32_t accepted_cached_ = 0;
 };
 
+// A prompt of seven full steps of 100 ms cannot be computed within 200 ms, unless it is in the
+// index.
+TEST_F(CorePrefix, ADeadlineCountsOnlyWhatMustBeComputed) {
+  const auto accepted = [&](const std::string& id, TokenId first, int64_t deadline_us) {
+    Record record = MakeRecord(id, 112, 2);
+    record.prompt_ids[0] = first;
+    Routed<Submit> event = CoreHarness::SubmitEvent(record, next_attempt_++);
+    event.message.deadline_us = deadline_us;
+    const Actions actions = harness_.Step(event);
+    runner_.Take(actions);
+    do {
+      harness_.now += 100'000;
+    } while (runner_.RunOne());
+    return actions.accepted.size() == 1;
+  };
+  EXPECT_TRUE(accepted("cold", 2, 0));
+  EXPECT_TRUE(accepted("known", 2, 200'000));
+  EXPECT_FALSE(accepted("other", 3, 200'000));
+}
+
 TEST_F(CorePrefix, TheSamePromptAgainComputesOnlyWhatFollowsItsWholeBlocks) {
   uint64_t cold = 0, cached = 0;
   const Record first = MakeRecord("a", 14, 5), second = MakeRecord("b", 14, 5);
@@ -306,11 +326,15 @@ TEST(CoreForks, ARequestThatOptsOutStillSharesWithinItself) {
 class CoreTwoGroups : public testing::Test {
  protected:
   static constexpr GroupId kSecond{1};
-  CoreTwoGroups() {
+  static GroupLimits Wide() {
     GroupLimits limits = CoreHarness::Limits();
     limits.blocks = 1000;
     limits.context_tokens = 1000;
     limits.step_tokens = 512;
+    return limits;
+  }
+  explicit CoreTwoGroups(const CoreOptions& options = {}, const GroupLimits& limits = Wide())
+      : harness_(options) {
     for (const GroupId id : {kGroup, kSecond}) {
       const GroupUp up = harness_.UpEvent(limits, 1, "kind", id);
       groups_.emplace(id, up);
@@ -323,6 +347,7 @@ class CoreTwoGroups : public testing::Test {
       for (const Admit& admit : out.plan.admits) {
         ++admits_[out.group];
         last_admit_ = out.group;
+        last_prompt_ = admit.prompt_tokens;
         EXPECT_EQ(admit.more, false);
       }
     }
@@ -355,8 +380,65 @@ class CoreTwoGroups : public testing::Test {
   std::map<GroupId, std::deque<StepPlan>> plans_;
   std::map<GroupId, int> admits_;
   GroupId last_admit_{-1};
+  int32_t last_prompt_ = 0;
   uint64_t next_attempt_ = 1;
 };
+
+class CoreTwoFullGroups : public CoreTwoGroups {
+ protected:
+  static GroupLimits Narrow() {
+    GroupLimits limits = Wide();
+    limits.blocks = 5000;
+    limits.context_tokens = 4000;
+    limits.step_tokens = 4000;
+    limits.slots = 2;
+    return limits;
+  }
+  explicit CoreTwoFullGroups(int32_t overtakes_max = 16)
+      : CoreTwoGroups({.overtakes_max = overtakes_max}, Narrow()) {}
+
+  // The group with the prefix has no slot, the other one has one and can be given no plan. A
+  // sequence with the prefix waits, and after it comes one without. Returns the prompt of the one
+  // that gets the slot.
+  int32_t AdmittedFirst() {
+    const int32_t with_prefix = Ask(MakeRecord("first", 3000, 1));
+    Run(2);
+    for (const char* id : {"r0", "r1"}) {
+      Ask(MakeRecord(id, 3001, 300));
+      Run(3);  // If the group's plans were in flight, it takes the request with its next plan.
+      EXPECT_EQ(last_admit_.value, with_prefix) << id;
+    }
+    const int32_t other = 1 - with_prefix;
+    EXPECT_EQ(Ask(Asking("r2", std::vector<TokenId>(50, 60), 300)), other);
+    EXPECT_EQ(Ask(MakeRecord("with", 3001, 3)), -1);
+    EXPECT_EQ(Ask(Asking("without", std::vector<TokenId>(70, 61), 3)), -1);
+    Answer(GroupId{other});
+    EXPECT_EQ(last_admit_.value, other);
+    return last_prompt_;
+  }
+  void Answer(GroupId id) {
+    const StepPlan plan = plans_[id].front();
+    plans_[id].pop_front();
+    Take(harness_.Answer(groups_.at(id), plan, id));
+  }
+};
+
+TEST_F(CoreTwoFullGroups, ASequenceWhosePrefixIsInAFullGroupIsOvertaken) {
+  EXPECT_EQ(AdmittedFirst(), 70);
+  // There is no other one any more.
+  for (int i = 0; i < 8 && last_prompt_ == 70; ++i) Answer(GroupId{last_admit_.value});
+  EXPECT_EQ(last_prompt_, 3001);
+  EXPECT_EQ(harness_.core.Stats().overtakes_total, 1u);
+}
+
+class CoreTwoFullGroupsInOrder : public CoreTwoFullGroups {
+ protected:
+  CoreTwoFullGroupsInOrder() : CoreTwoFullGroups(0) {}
+};
+
+TEST_F(CoreTwoFullGroupsInOrder, NobodyIsOvertakenWhereThatIsNotAllowed) {
+  EXPECT_EQ(AdmittedFirst(), 3001);
+}
 
 TEST_F(CoreTwoGroups, ASequenceGoesWhereItsPrefixIsUntilThatGroupIsMuchBusier) {
   const int32_t with_prefix = Ask(MakeRecord("first", 400, 2));

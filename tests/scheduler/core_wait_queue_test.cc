@@ -121,11 +121,11 @@ TEST_F(WaitQueueTest, TheTimeInWhichATenantIsHeldCountsForIt) {
   Sequence &held = Make(1, "h"), &late = Make(1, "h"), &other = Make();
   Push(held, 1, "", 0);
   Push(other, 2, "", 0);
-  queue_.NoteLimits({{kind, WaitLimit::kSlots}}, 0);
+  queue_.NoteLimits({{&kind, WaitLimit::kSlots}}, 0);
   queue_.Hold("h", true, 10);
   EXPECT_EQ(queue_.First(kind, kAnybody), &other);
   Push(late, 3, "", 30);
-  queue_.NoteLimits({{kind, WaitLimit::kBlocks}}, 40);
+  queue_.NoteLimits({{&kind, WaitLimit::kBlocks}}, 40);
   EXPECT_EQ(queue_.CountByLimit(), (std::array<int32_t, kWaitLimits>{0, 1, 0, 0, 2}));
   queue_.Hold("h", true, 45);  // Nothing new.
   queue_.Hold("h", false, 60);

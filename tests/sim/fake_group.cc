@@ -32,6 +32,15 @@ absl::StatusOr<StepResult> FakeGroup::Execute(const StepPlan& plan) {
     swapped += copy.operation == CopyOperation::kInPool ? 0 : 1;
   }
   for (SlotId slot : plan.releases) FATHOM_RETURN_IF_ERROR(Release(slot));
+  for (const std::string& digest : plan.grammar_drops) {
+    if (grammars_.erase(digest) == 0) return Invalid("drop of the unknown grammar {}", digest);
+  }
+  for (const GrammarRef& grammar : plan.grammars) {
+    if (!grammars_.insert(grammar.digest()).second) {
+      return Invalid("grammar {} is sent again", grammar.digest());
+    }
+    if (grammar->vocabulary != up_.limits.grammar_vocabulary) return Invalid("vocabulary");
+  }
   size_t ids = 0;
   for (const Admit& admit : plan.admits) {
     ids += admit.ids.size();
@@ -110,6 +119,10 @@ absl::Status FakeGroup::TakeAdmit(const Admit& admit) {
   if (!fresh && !slot.more) return Invalid("admit to the taken slot {}", admit.slot.value);
   if (fresh) {
     if (admit.computed_tokens < 0 || admit.prompt_tokens < 1) return Invalid("admit's counts");
+    if (!admit.grammar_digest.empty() && !grammars_.contains(admit.grammar_digest)) {
+      return Invalid("admit with the unknown grammar {}", admit.grammar_digest);
+    }
+    slot.guided = !admit.grammar_digest.empty();
     slot.computed = slot.clean = admit.computed_tokens;
     slot.request = admit.request;
     slot.seed = admit.seed;
@@ -149,7 +162,8 @@ absl::StatusOr<ResultRow> FakeGroup::Run(const Chunk& chunk, StepId step, int32_
                      decode->fed_by_step.value);
     }
     if (slot.computed + 1 != known) return Invalid("decode before the prompt is computed");
-    if (decode->draft_max < 0 || decode->draft_max > up_.limits.draft_max) {
+    const int32_t drafts_max = slot.guided ? 0 : up_.limits.draft_max;
+    if (decode->draft_max < 0 || decode->draft_max > drafts_max) {
       return Invalid("{} drafts", decode->draft_max);
     }
     *rows += 1 + decode->draft_max;

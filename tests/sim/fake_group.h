@@ -8,6 +8,8 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "cluster/plan.h"
@@ -40,6 +42,7 @@ class FakeGroup {
     bool sampled = false;
     int32_t clean = 0;  // The tokens that a clean sample covered, or that it was admitted with.
     bool faulted = false;
+    bool guided = false;
   };
 
   absl::Status Copy(const BlockCopy& copy);
@@ -58,7 +61,8 @@ class FakeGroup {
   std::map<BlockId, int32_t> holders_;  // Slots whose table has the block.
   std::vector<uint64_t> kv_;
   std::vector<uint64_t> swap_space_;
-  std::vector<BlockId> copied_;  // Targets of the copies of this plan.
+  std::vector<BlockId> copied_;     // Targets of the copies of this plan.
+  std::set<std::string> grammars_;  // Digests of those that it holds.
   StepId next_step_;
   int64_t rows_most_ = 0;
   int64_t drafts_kept_ = 0;

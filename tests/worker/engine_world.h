@@ -33,13 +33,15 @@ inline absl::StatusOr<StepResult> Execute(Engine* engine, const StepPlan& plan) 
 struct World {
   // `draft_max` > 0: the group speculates.
   explicit World(int32_t draft_max) : World(kLimits, draft_max) {}
-  explicit World(const EngineLimits& of_group = kLimits, int32_t draft_max = 0)
+  explicit World(const EngineLimits& of_group = kLimits, int32_t draft_max = 0,
+                 const GrammarEngine* grammars = nullptr)
       : limits(of_group), drafts(draft_max) {
     kv = Allocate(limits.pool_blocks);
     if (limits.host_blocks > 0) swap_space = Allocate(limits.host_blocks + 1);
     decoder = std::make_unique<FakeDecoder>(kv.get(), &comm, kLogitsRows);
-    device = std::make_unique<CpuDevice>(CpuDeviceParts{
-        decoder.get(), kv.get(), &comm, &clock, limits, kLogitsRows, swap_space.get(), &proposer});
+    device = std::make_unique<CpuDevice>(CpuDeviceParts{decoder.get(), kv.get(), &comm, &clock,
+                                                        limits, kLogitsRows, swap_space.get(),
+                                                        &proposer, grammars});
     comm.SetTarget(&single);
     Restart();
   }

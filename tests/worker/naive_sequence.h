@@ -21,6 +21,7 @@ struct Naive {
   int32_t prompt_tokens = 0;
   std::vector<TokenId> ids;  // Prompt and output so far.
   int32_t sequence = 2;
+  std::vector<uint32_t> mask = {};  // Of the next token; empty: none.
 
   // Whether the thinking budget forces the next token.
   bool ForcesThinkingEnd(std::span<const TokenId> output) const {
@@ -54,6 +55,7 @@ struct Naive {
                                .params = params,
                                .bias = request.sampling.logit_bias,
                                .banned = banned,
+                               .mask = mask,
                                .seen = seen,
                                .seed = seed,
                                .sequence = sequence,

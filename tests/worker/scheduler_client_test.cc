@@ -127,11 +127,11 @@ class FakeScheduler final : public wire::Scheduler::Service {
   int steps_ended_ = 0;
 };
 
-wire::ControlDown HelloDown(uint64_t term) {
+wire::ControlDown HelloDown(uint64_t term, uint32_t protocol_max = 1) {
   wire::ControlDown down;
   down.mutable_hello()->set_role(wire::ROLE_SCHEDULER);
   down.mutable_hello()->set_protocol_min(1);
-  down.mutable_hello()->set_protocol_max(1);
+  down.mutable_hello()->set_protocol_max(protocol_max);
   down.mutable_hello()->mutable_scheduler()->set_leader(true);
   down.mutable_hello()->mutable_scheduler()->set_term(term);
   return down;
@@ -182,6 +182,7 @@ class SchedulerClientTest : public testing::Test {
   std::atomic<bool> draining_{false};
   std::atomic<int> registered_{0};
   SchedulerClient client_{{scheduler_.address()},
+                          {},
                           MakeHello(),
                           &membership_,
                           &progress_,
@@ -189,6 +190,17 @@ class SchedulerClientTest : public testing::Test {
                           &clock_,
                           [this](int schedulers) { registered_ = schedulers; }};
 };
+
+// A worker that leaves does not wait for a scheduler that cannot move its sequences.
+TEST_F(SchedulerClientTest, KnowsWhetherTheLeaderDrains) {
+  scheduler_.WaitHello();
+  scheduler_.Send(HelloDown(3, kProtocol2 - 1));
+  while (client_.LeaderDrains()) std::this_thread::yield();
+  scheduler_.BreakControl();
+  scheduler_.WaitHello();
+  scheduler_.Send(HelloDown(3, kProtocol2));
+  while (!client_.LeaderDrains()) std::this_thread::yield();
+}
 
 TEST_F(SchedulerClientTest, SaysWhatItIsAndBeatsWithItsProgress) {
   const wire::Hello hello = scheduler_.WaitHello().hello();

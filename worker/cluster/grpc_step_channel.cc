@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "cluster.grpc.pb.h"
-#include "cluster/channel.h"
 #include "cluster/wire.h"
 
 namespace fathom::worker {
@@ -16,9 +15,10 @@ namespace wire = cluster::v1;
 
 class GrpcStepChannel final : public StepChannel {
  public:
-  GrpcStepChannel(const std::string& address, const std::string& process_id, Epoch& epoch)
+  GrpcStepChannel(const std::string& address, const ChannelOptions& channel,
+                  const std::string& process_id, Epoch& epoch)
       : epoch_(epoch),
-        stub_(wire::Scheduler::NewStub(MakeChannel(address))),
+        stub_(wire::Scheduler::NewStub(MakeChannel(address, channel))),
         stream_(stub_->Steps(&context_)),
         cancel_(epoch.OnAbort([this] { context_.TryCancel(); })) {
     const GroupSeat& seat = epoch.seat();
@@ -65,9 +65,9 @@ class GrpcStepChannel final : public StepChannel {
 
 }  // namespace
 
-std::unique_ptr<StepChannel> DialSteps(const std::string& address, const std::string& process_id,
-                                       Epoch& epoch) {
-  return std::make_unique<GrpcStepChannel>(address, process_id, epoch);
+std::unique_ptr<StepChannel> DialSteps(const std::string& address, const ChannelOptions& channel,
+                                       const std::string& process_id, Epoch& epoch) {
+  return std::make_unique<GrpcStepChannel>(address, channel, process_id, epoch);
 }
 
 }  // namespace fathom::worker

@@ -5,13 +5,14 @@
 #include <memory>
 #include <string>
 
+#include "cluster/channel.h"
 #include "worker/engine/epoch.h"
 #include "worker/engine/step_channel.h"
 
 namespace fathom::worker {
 
 // Dials and sends StepsHello. `epoch` outlives the channel; its end cancels the call.
-std::unique_ptr<StepChannel> DialSteps(const std::string& address, const std::string& process_id,
-                                       Epoch& epoch);
+std::unique_ptr<StepChannel> DialSteps(const std::string& address, const ChannelOptions& channel,
+                                       const std::string& process_id, Epoch& epoch);
 
 }  // namespace fathom::worker

@@ -1,5 +1,6 @@
 #include "worker/cluster/health_server.h"
 
+#include <algorithm>
 #include <chrono>
 #include <mutex>
 #include <thread>
@@ -92,9 +93,26 @@ struct HealthServer::Impl {
 
 HealthServer::HealthServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
+namespace {
+
+grpc::Status OnlyOperators(const rpc::Call& call) {
+  if (!call.method().starts_with("/fathom.worker.v1.")) return grpc::Status::OK;
+  const auto& names = call.peer_names();
+  if (std::ranges::find(names, kOperatorName) != names.end()) return grpc::Status::OK;
+  return {grpc::StatusCode::PERMISSION_DENIED,
+          fmt::format("{} is for operators: the certificate needs the DNS name {} (fathom certs "
+                      "makes it)",
+                      call.method(), kOperatorName)};
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<HealthServer>> HealthServer::Start(Listener listener,
-                                                                  const rpc::ServerOptions& options,
+                                                                  const TlsFiles& tls,
                                                                   StepRecorder* recorder) {
+  rpc::ServerOptions options{.name = "worker"};
+  options.tls = tls;
+  if (tls.on()) options.guard = [](rpc::Call* call) { return OnlyOperators(*call); };
   auto impl = std::make_unique<Impl>(options, recorder);
   impl->server.AddService("fathom.worker.v1.WorkerTools");
   impl->server.AddMethod("/fathom.worker.v1.WorkerTools/Trace",

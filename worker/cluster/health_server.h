@@ -15,9 +15,9 @@ namespace fathom::worker {
 class HealthServer {
  public:
   // The server starts as NOT_SERVING. `recorder` outlives the server, whose destructor closes it.
-  // UNAVAILABLE: gRPC does not start.
-  static absl::StatusOr<std::unique_ptr<HealthServer>> Start(Listener listener,
-                                                             const rpc::ServerOptions& options,
+  // UNAVAILABLE: gRPC does not start. With `tls`, WorkerTools serve only operators
+  // (common/tls_files.h), and health every peer of the cluster.
+  static absl::StatusOr<std::unique_ptr<HealthServer>> Start(Listener listener, const TlsFiles& tls,
                                                              StepRecorder* recorder);
   ~HealthServer();
 

@@ -47,7 +47,9 @@ struct SchedulerClient::Shared {
   const std::atomic<bool>* draining;
   const Clock* clock;
   RegisteredObserver registered;
+  const ChannelOptions channel;
   std::atomic<int> hellos{0};  // Number of streams that have received the hello of a scheduler.
+  std::atomic<uint32_t> leader_protocol{kProtocolMax};  // Of the hello of the last leader.
 
   Hello CurrentHello() const;
   Heartbeat CurrentHeartbeat(bool hears_leader) const;
@@ -172,7 +174,7 @@ bool SchedulerClient::Stream::Pause() {
 }
 
 absl::Status SchedulerClient::Stream::RunOnce(bool* heard) {
-  const auto stub = wire::Scheduler::NewStub(MakeChannel(address_));
+  const auto stub = wire::Scheduler::NewStub(MakeChannel(address_, shared_.channel));
   grpc::ClientContext context;
   Inbox<wire::ControlUp> outbox(kOutboxMessagesMax);
   {
@@ -280,6 +282,7 @@ absl::Status SchedulerClient::Stream::HearHello(const Hello& hello, bool* heard)
   if (!*heard) shared_.registered(++shared_.hellos);
   *heard = true;
   const bool leads = hello.scheduler->leader && HearTerm(hello.scheduler->term);
+  if (leads) shared_.leader_protocol = CommonProtocol(hello);
   std::lock_guard lock(mutex_);
   link_.HeardHello(leads, shared_.clock->Now());
   return absl::OkStatus();
@@ -291,13 +294,13 @@ void SchedulerClient::Stream::HearGroup(GroupSeat group) {
   shared_.membership->Join(group, index_);
 }
 
-SchedulerClient::SchedulerClient(std::vector<std::string> addresses, Hello hello,
-                                 Membership* membership, const Progress* progress,
+SchedulerClient::SchedulerClient(std::vector<std::string> addresses, const TlsFiles& tls,
+                                 Hello hello, Membership* membership, const Progress* progress,
                                  const std::atomic<bool>* draining, const Clock* clock,
                                  RegisteredObserver registered)
     : addresses_(std::move(addresses)),
       shared_(new Shared{std::move(hello), membership, progress, draining, clock,
-                         std::move(registered)}) {
+                         std::move(registered), ToScheduler(tls)}) {
   for (size_t i = 0; i < addresses_.size(); ++i) {
     streams_.push_back(std::make_unique<Stream>(static_cast<int>(i), addresses_[i], shared_.get()));
   }
@@ -308,6 +311,8 @@ SchedulerClient::~SchedulerClient() = default;
 void SchedulerClient::Beat() {
   for (const std::unique_ptr<Stream>& stream : streams_) stream->Beat();
 }
+
+bool SchedulerClient::LeaderDrains() const { return shared_->leader_protocol >= kProtocol2; }
 
 void SchedulerClient::SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) {
   const GroupSeat& seat = epoch.seat();
@@ -328,7 +333,7 @@ void SchedulerClient::SendFailed(const Epoch& epoch, const std::string& message)
 }
 
 std::unique_ptr<StepChannel> SchedulerClient::DialSteps(Epoch& epoch) {
-  return worker::DialSteps(addresses_[static_cast<size_t>(epoch.source())],
+  return worker::DialSteps(addresses_[static_cast<size_t>(epoch.source())], shared_->channel,
                            shared_->hello.process_id, epoch);
 }
 

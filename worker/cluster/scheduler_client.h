@@ -13,6 +13,7 @@
 
 #include "cluster/messages.h"
 #include "common/clock.h"
+#include "common/tls_files.h"
 #include "worker/cluster/control.h"
 #include "worker/cluster/membership.h"
 #include "worker/progress.h"
@@ -25,15 +26,20 @@ using RegisteredObserver = std::function<void(int schedulers)>;
 class SchedulerClient final : public Control {
  public:
   // `addresses`: host:port each. `hello`: the first message of this process, without term_seen. The
-  // pointers outlive the client; heartbeats carry `draining`.
-  SchedulerClient(std::vector<std::string> addresses, Hello hello, Membership* membership,
-                  const Progress* progress, const std::atomic<bool>* draining, const Clock* clock,
+  // pointers outlive the client; heartbeats carry `draining`. `tls`: --cluster-cert and its
+  // companions.
+  SchedulerClient(std::vector<std::string> addresses, const TlsFiles& tls, Hello hello,
+                  Membership* membership, const Progress* progress,
+                  const std::atomic<bool>* draining, const Clock* clock,
                   RegisteredObserver registered);
   // Ends the streams and waits for the threads.
   ~SchedulerClient() override;
 
   // Sends a heartbeat at once, so that a change of `draining` is known at once.
   void Beat();
+  // Whether the scheduler that led last moves the sequences of a group away when a worker says that
+  // it leaves. One of version 1 does not know that phase; waiting for it would be in vain.
+  bool LeaderDrains() const;
 
   void SendExchange(const Epoch& epoch, int32_t round, const std::string& bytes) override;
   void SendReady(const Epoch& epoch) override;

@@ -25,6 +25,7 @@ CpuDevice::CpuDevice(const CpuDeviceParts& parts)
 }
 
 absl::Status CpuDevice::Submit(const StepBatch& batch) {
+  masks_ = batch.masks;
   FATHOM_RETURN_IF_ERROR(CopyBlocks(batch.copies));
   for (const BlockId block : batch.zeroed) FATHOM_RETURN_IF_ERROR(parts_.kv->Zero(block));
   for (const AdmitWork& admit : batch.admits) Admit(batch.step, admit);
@@ -229,6 +230,7 @@ TokenId CpuDevice::Sample(const ChunkWork& chunk, int32_t position, std::span<co
     args.logits = logits;
     args.bias = slot.request.sampling.logit_bias;
     if (position < slot.request.stop.min_tokens) args.banned = slot.end_ids;
+    if (chunk.guided && masks_ != nullptr) args.mask = masks_->MaskFor(chunk);
     args.seen = state.seen.tokens();
     args.position = position;
     args.scratch = &scratch_;

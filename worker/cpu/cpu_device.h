@@ -32,6 +32,7 @@ struct CpuDeviceParts {
   int32_t logits_rows = 0;        // Rows with logits of one Forward, at most.
   KvCache* swap_space = nullptr;  // With limits.host_blocks; its block i is block i of the space.
   Proposer* proposer = nullptr;   // Null: no drafts.
+  const GrammarEngine* grammars = nullptr;  // Null: no guided output.
 };
 
 // The tokens of a sequence, each once, with the counts that the penalties of the sampler need.
@@ -53,6 +54,7 @@ class CpuDevice final : public Device {
   explicit CpuDevice(const CpuDeviceParts& parts);
 
   Proposer* proposer() override { return parts_.proposer; }
+  const GrammarEngine* grammars() const override { return parts_.grammars; }
   int steps_in_flight() const override { return 1; }
   EpochComm* comm() override { return parts_.comm; }
   absl::Status Submit(const StepBatch& batch) override;
@@ -94,6 +96,7 @@ class CpuDevice final : public Device {
 
   const CpuDeviceParts parts_;
   StageStream stages_;
+  MaskSource* masks_ = nullptr;    // Of the current step.
   std::vector<SlotState> states_;  // [slots + 1]
   StepId next_samples_;            // In the first stage: the step whose samples come next.
   // Of the current step; members so that their memory is reused.

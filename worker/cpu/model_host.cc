@@ -73,7 +73,8 @@ absl::StatusOr<Device*> ModelHost::ForRank(int rank) {
                                                                 .limits = options_.limits,
                                                                 .logits_rows = options_.logits_rows,
                                                                 .swap_space = swap_space_.get(),
-                                                                .proposer = proposer});
+                                                                .proposer = proposer,
+                                                                .grammars = options_.grammars});
     loaded_ = std::move(loaded);
   }
   return loaded_->device.get();

@@ -21,6 +21,7 @@ class ThreadPool;
 
 namespace fathom {
 class Checkpoint;
+class GrammarEngine;
 struct RankModel;
 }  // namespace fathom
 
@@ -35,6 +36,7 @@ struct ModelHostOptions {
   int threads = 1;
   // What proposes drafts: `proposer`, or a draft model, or nothing.
   Proposer* proposer = nullptr;
+  const GrammarEngine* grammars = nullptr;  // Null: no guided output.
   const ModelSpec* draft = nullptr;
   const Checkpoint* draft_checkpoint = nullptr;
 };

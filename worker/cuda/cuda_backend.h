@@ -26,9 +26,10 @@ struct CudaBackendOptions {
   Progress* progress = nullptr;
   CudaMemoryPlan plan;
   kernels::DType dtype = kernels::DType::kBf16;
-  bool use_graphs = true;        // --enforce-eager: false
-  bool diagnose = false;         // --diagnose-numerics
-  Proposer* proposer = nullptr;  // Null: no drafts.
+  bool use_graphs = true;                   // --enforce-eager: false
+  bool diagnose = false;                    // --diagnose-numerics
+  Proposer* proposer = nullptr;             // Null: no drafts.
+  const GrammarEngine* grammars = nullptr;  // Null: no guided output.
   // Called after each part of the start: "arenas", "weights", ...
   std::function<void(const char* name, int64_t us)> phase;
   // Called by the engine thread after each capture, with the device memory of all graphs.

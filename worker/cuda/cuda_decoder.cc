@@ -60,6 +60,7 @@ CudaDecoder::Buffers::Buffers(const DeviceArenas& arenas)
       slot_thinking(arenas.BufferIfAny<kernels::ThinkingSlot>("slot_thinking")),
       slot_samples(arenas.BufferIfAny<cuda::SlotSample>("slot_samples")),
       step_inputs(arenas.Buffer<std::byte>("step_inputs")),
+      step_masks(arenas.BufferIfAny<uint32_t>("step_masks")),
       step_outputs(arenas.Buffer<cuda::SampleOut>("step_outputs")),
       gathered_outputs(arenas.BufferIfAny<cuda::SampleOut>("gathered_outputs")),
       diagnosis(arenas.Buffer<int32_t>("diagnosis")) {}
@@ -237,6 +238,7 @@ void CudaDecoder::Draw(Step& step, int32_t begin, int32_t count) {
                          .bias_ids = buffers_.bias_ids,
                          .bias_values = buffers_.bias_values,
                          .end_ids = buffers_.end_ids,
+                         .masks = buffers_.step_masks,
                          .seen = buffers_.seen,
                          .slot_tokens = buffers_.slot_tokens,
                          .slot_faults = buffers_.slot_faults,

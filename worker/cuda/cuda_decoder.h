@@ -102,6 +102,7 @@ class CudaDecoder {
     kernels::ThinkingSlot* slot_thinking;
     kernels::cuda::SlotSample* slot_samples;
     std::byte* step_inputs;
+    const uint32_t* step_masks;
     kernels::cuda::SampleOut *step_outputs, *gathered_outputs;
     int32_t* diagnosis;
   };

@@ -122,9 +122,9 @@ CudaDevice::CudaDevice(std::unique_ptr<CudaRank> rank)
 
 CudaDevice::~CudaDevice() {
   for (StepBuffers& buffers : buffers_) {
-    for (void* pinned :
-         {static_cast<void*>(buffers.input), static_cast<void*>(buffers.admits),
-          static_cast<void*>(buffers.outputs), static_cast<void*>(buffers.diagnosis)}) {
+    for (void* pinned : {static_cast<void*>(buffers.input), static_cast<void*>(buffers.admits),
+                         static_cast<void*>(buffers.masks), static_cast<void*>(buffers.outputs),
+                         static_cast<void*>(buffers.diagnosis)}) {
       cudaFreeHost(pinned);
     }
     cudaEventDestroy(buffers.begin);
@@ -141,6 +141,9 @@ void CudaDevice::AllocatePinned(StepBuffers* buffers) const {
   allocate(&buffers->input, rank_->arenas->Bytes("step_inputs"));
   allocate(&buffers->admits, admit_bytes_);
   allocate(&buffers->outputs, rank_->arenas->Bytes("step_outputs"));
+  if (rank_->options.model.is_last_stage() && rank_->options.grammars != nullptr) {
+    allocate(&buffers->masks, rank_->arenas->Bytes("step_masks"));
+  }
   if (rank_->options.diagnose) {
     allocate(&buffers->diagnosis,
              rank_->options.plan.limits.step_tokens * int64_t{sizeof(int32_t)});
@@ -240,6 +243,26 @@ void CudaDevice::NoteCollectives(StepId id, const BuiltStep& step, const CommCou
   on_device_.Queue(id, counts);
 }
 
+// The masks in the order in which StepBuilder numbers them.
+void CudaDevice::CopyMasks(const StepBatch& batch, const StepBuffers& buffers) {
+  const size_t words = (static_cast<size_t>(rank_->options.model.vocab) + 31) / 32;
+  size_t used = 0;
+  for (const ChunkWork* chunk : batch.chunks) {
+    if (!chunk->guided || !chunk->sample) continue;
+    uint32_t* const mask = buffers.masks + used * words;
+    const std::span<const uint32_t> filled = batch.masks->MaskFor(*chunk);
+    if (filled.empty()) {
+      std::fill_n(mask, words, ~0u);
+    } else {
+      std::memcpy(mask, filled.data(), words * sizeof(uint32_t));
+    }
+    ++used;
+  }
+  FATHOM_CUDA(cudaMemcpyAsync(rank_->arenas->Buffer<uint32_t>("step_masks"), buffers.masks,
+                              used * words * sizeof(uint32_t), cudaMemcpyHostToDevice,
+                              rank_->stream));
+}
+
 absl::Status CudaDevice::Compute(const StepBatch& batch, const StepBuffers& buffers) {
   const BuiltStep& step = buffers.step;
   const cudaStream_t stream = rank_->stream;
@@ -247,6 +270,7 @@ absl::Status CudaDevice::Compute(const StepBatch& batch, const StepBuffers& buff
   FATHOM_CUDA(cudaMemcpyAsync(rank_->arenas->Buffer<std::byte>("step_inputs"), buffers.input,
                               static_cast<size_t>(step.layout.bytes), cudaMemcpyHostToDevice,
                               stream));
+  if (batch.masks != nullptr) CopyMasks(batch, buffers);
   FATHOM_CUDA(cudaEventRecord(buffers.begin, stream));
   if (inbox_ != nullptr) FATHOM_RETURN_IF_ERROR(inbox_->Take(batch, context_));
   if (step.graphable) {

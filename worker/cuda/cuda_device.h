@@ -1,6 +1,7 @@
 // worker/cuda/cuda_device.h: a GPU as a device of the engine (worker/engine/device.h), with several
 // steps in flight. Submit writes the inputs of a step to pinned memory and queues copies and
-// launches; it never waits for the GPU. Collect waits for the event of a step and reads its
+// launches. It waits for the GPU only if a row is guided: for the step before the row's, whose
+// token decides the mask. Collect waits for the event of a step and reads its
 // outputs. A token that a step samples is the input of the next step on the GPU, without the host.
 // The messages between stages are in the stream, too, and in the graphs of decode steps; of those,
 // only what the first stage takes before a step is queued one by one.
@@ -63,6 +64,7 @@ class CudaDevice final : public Device, private DeviceProbe {
 
   // One step more than the scheduler plans ahead, so that Submit never waits for a result.
   Proposer* proposer() override { return rank_->options.proposer; }
+  const GrammarEngine* grammars() const override { return rank_->options.grammars; }
   // The sampler draws all rows of a step at once, each with what its slot had seen before the step.
   bool drafts_penalized() const override { return false; }
   int steps_in_flight() const override { return static_cast<int>(buffers_.size()) - 1; }
@@ -81,6 +83,7 @@ class CudaDevice final : public Device, private DeviceProbe {
   struct StepBuffers {
     std::byte* input = nullptr;
     std::byte* admits = nullptr;  // What admits copy to the device.
+    uint32_t* masks = nullptr;    // Of the guided rows, in their order.
     kernels::cuda::SampleOut* outputs = nullptr;
     int32_t* diagnosis = nullptr;  // With --diagnose-numerics, [rows].
     cudaEvent_t begin = nullptr;
@@ -111,6 +114,7 @@ class CudaDevice final : public Device, private DeviceProbe {
   absl::Status Stage(const void* data, int64_t bytes, void* device, const StepBuffers& buffers,
                      int64_t* used);
   absl::Status Compute(const StepBatch& batch, const StepBuffers& buffers);
+  void CopyMasks(const StepBatch& batch, const StepBuffers& buffers);
   void AllocatePinned(StepBuffers* buffers) const;
 
   const RankPlace& place() const { return rank_->options.model.place; }

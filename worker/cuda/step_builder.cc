@@ -124,7 +124,7 @@ void StepBuilder::FillSamples(const StepBatch& batch, std::byte* input,
                               const BuiltStep& step) const {
   auto* gather = At<int32_t>(input, step.layout.gather);
   auto* samples = At<SampleRow>(input, step.layout.sample_rows);
-  int32_t next = 0;
+  int32_t next = 0, masks = 0;
   for (const ChunkWork* work : batch.chunks) {
     const ChunkWork& chunk = *work;
     const OutputParams& asked = chunk.slot->request.output;
@@ -136,6 +136,8 @@ void StepBuilder::FillSamples(const StepBatch& batch, std::byte* input,
     }
     // In a graph every row has its own logits, also if it samples nothing.
     if (!chunk.sample && !step.graphable) continue;
+    const bool masked = batch.masks != nullptr && chunk.guided && chunk.sample;
+    const int32_t mask = masked ? masks++ : -1;
     const auto drafts = static_cast<int32_t>(chunk.drafts.size());
     for (int32_t i = 0; i <= drafts; ++i, ++next) {
       gather[next] = chunk.first_row + chunk.count - 1 - drafts + i;
@@ -144,7 +146,8 @@ void StepBuilder::FillSamples(const StepBatch& batch, std::byte* input,
                        chunk.id.value,
                        chunk.position + i,
                        i == 0 ? -1 : kernels::cuda::kTargetDrafted,
-                       chunk.sample ? asked.logprobs.value_or(-1) : -1};
+                       chunk.sample ? asked.logprobs.value_or(-1) : -1,
+                       mask};
     }
   }
 }

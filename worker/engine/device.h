@@ -40,6 +40,10 @@
 #include "worker/engine/group_link.h"
 #include "worker/engine/slots.h"
 
+namespace fathom {
+class GrammarEngine;
+}  // namespace fathom
+
 namespace fathom::worker {
 
 // The ids that one admit of the plan appends to a slot.
@@ -48,6 +52,16 @@ struct AdmitWork {
   const Slot* slot = nullptr;
   int32_t start = 0;  // Index of ids[0] in the sequence. 0: a sequence starts in the slot.
   std::span<const TokenId> ids;  // If the slot has a fault, they need not be counted.
+};
+
+// The masks of guided sequences.
+class MaskSource {
+ public:
+  virtual ~MaskSource() = default;
+  // Which tokens may be the sample of the chunk: bit i % 32 of word i / 32 is set if token i may.
+  // It may wait for an earlier step to be collected. Empty: any token may. The mask is valid until
+  // the chunk's step is collected. REQUIRES: chunk.guided, and it samples.
+  virtual std::span<const uint32_t> MaskFor(const ChunkWork& chunk) = 0;
 };
 
 // One step, after all checks. A device executes the members in their order. What they point to is
@@ -62,8 +76,9 @@ struct StepBatch {
   // another in this order. So do their outputs: the scored prompt tokens of a chunk, then its
   // samples.
   std::vector<const ChunkWork*> chunks;
-  int32_t rows = 0;     // Number of rows of all chunks.
-  int32_t outputs = 0;  // Number of outputs, that is of rows with logits, of all chunks.
+  int32_t rows = 0;             // Number of rows of all chunks.
+  int32_t outputs = 0;          // Number of outputs, that is of rows with logits, of all chunks.
+  MaskSource* masks = nullptr;  // Set in the last stage if a chunk is guided.
 };
 
 // The result of the logits of one row: a sample, or the log-probability of the next prompt token.
@@ -102,6 +117,8 @@ class Device {
 
   // What proposes drafts for this device; null: nothing does.
   virtual Proposer* proposer() { return nullptr; }
+  // What reads the grammars of guided sequences; null: the device has none.
+  virtual const GrammarEngine* grammars() const { return nullptr; }
   // Whether a slot with penalties may have drafts: each of its samples counts tokens, so those
   // after the first one depend on which drafts are kept.
   virtual bool drafts_penalized() const { return true; }

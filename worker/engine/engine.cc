@@ -31,6 +31,9 @@ std::span<const RowOutput> KeptOf(const ChunkWork& chunk, std::span<const RowOut
   return samples.first(kept);
 }
 
+// Of a device that waits for masks before it queues a step.
+constexpr int kGuideThreads = 4;
+
 // The content of Engine::faults_.
 uint64_t FaultMark(uint32_t admission, int32_t clean_tokens) {
   return uint64_t{admission} << 32 | static_cast<uint32_t>(clean_tokens);
@@ -71,6 +74,11 @@ Engine::Engine(Device* device, const GroupSeat& seat)
   FATHOM_CHECK(comm.rank() == shape.TpRankOf(seat.rank) && comm.size() == shape.tp);
   FATHOM_CHECK(comm.stage() == shape.StageOf(seat.rank) && comm.stages() == shape.pp);
   if (device->proposer() != nullptr) device->proposer()->Begin();
+  if (device->grammars() != nullptr && comm.is_last_stage()) {
+    // While a device computes in Submit, one thread beside it has the time of a whole step.
+    const int threads = device->steps_in_flight() == 1 ? 1 : kGuideThreads;
+    guides_ = std::make_unique<Guides>(device->grammars(), seat.limits.slots, threads);
+  }
 }
 
 absl::Status Engine::Submit(const StepPlan& plan, SubmittedStep* step) {
@@ -97,6 +105,17 @@ absl::Status Engine::ApplyDeltas(const StepPlan& plan) {
   for (const SlotId id : plan.releases) {
     if (id.value >= 1 && id.value <= seat_.limits.slots) ZeroAfterFault(slots_.slot(id), id);
     FATHOM_RETURN_IF_ERROR(slots_.Release(id));
+    if (guides_ != nullptr) guides_->Release(id);
+  }
+  FATHOM_RETURN_IF_ERROR(ApplyAdmits(plan));
+  for (const Extend& extend : plan.extends) FATHOM_RETURN_IF_ERROR(slots_.Append(extend));
+  return absl::OkStatus();
+}
+
+absl::Status Engine::ApplyAdmits(const StepPlan& plan) {
+  if (guides_ != nullptr) {
+    for (const std::string& digest : plan.grammar_drops) guides_->Drop(digest);
+    for (const GrammarRef& grammar : plan.grammars) guides_->Add(grammar);
   }
   batch_.admits.clear();
   for (const Admit& admit : plan.admits) {
@@ -109,8 +128,13 @@ absl::Status Engine::ApplyDeltas(const StepPlan& plan) {
     const Slot& slot = slots_.slot(admit.slot);
     const int32_t start = slot.length() - static_cast<int32_t>(admit.ids.size());
     batch_.admits.push_back({admit.slot, &slot, start, admit.ids});
+    if (slot.grammar_digest.empty() || !device_.comm()->is_last_stage()) continue;
+    if (guides_ == nullptr) {
+      return Invalid("an admit of slot {} names a grammar, and this worker has no grammar engine",
+                     admit.slot.value);
+    }
+    FATHOM_RETURN_IF_ERROR(guides_->Admit(admit.slot, slot, start, admit.ids));
   }
-  for (const Extend& extend : plan.extends) FATHOM_RETURN_IF_ERROR(slots_.Append(extend));
   return absl::OkStatus();
 }
 
@@ -147,6 +171,16 @@ void Engine::NoteOutcome(const ChunkWork& chunk, const ResultRow& row) {
   }
 }
 
+void Engine::NoteGuided(const ChunkWork& chunk, ResultRow* row) {
+  if (row->fault == RowFault::kNone) {
+    return guides_->Learn(chunk.id, chunk.admission, chunk.position, row->ids);
+  }
+  guides_->Fail(chunk.id, chunk.admission);
+  if (row->fault == RowFault::kTokenOutOfRange) {
+    row->fault_detail = "no token of the vocabulary may follow by the request's grammar";
+  }
+}
+
 absl::Status Engine::BeginChunks(const StepPlan& plan, SubmittedStep* step) {
   step->chunks.clear();
   size_t drafted = 0;
@@ -169,12 +203,14 @@ absl::Status Engine::BeginChunks(const StepPlan& plan, SubmittedStep* step) {
 void Engine::PlaceChunks(SubmittedStep* step) {
   batch_.chunks.clear();
   batch_.rows = batch_.outputs = 0;
+  batch_.masks = nullptr;
   for (const bool decodes : {true, false}) {
     for (ChunkWork& chunk : step->chunks) {
       if (chunk.fault != RowFault::kNone || chunk.decodes() != decodes) continue;
       chunk.first_row = std::exchange(batch_.rows, batch_.rows + chunk.count);
       chunk.first_output = std::exchange(batch_.outputs, batch_.outputs + chunk.outputs());
       batch_.chunks.push_back(&chunk);
+      if (chunk.guided && chunk.sample) batch_.masks = guides_.get();
     }
   }
   step->outputs = batch_.outputs;
@@ -258,6 +294,7 @@ StepResult Engine::Collect(const SubmittedStep& step, StepStream* stream) {
       learned.push_back({chunk.id, chunk.admission, at, !chunk.drafts.empty(), row.ids});
     }
     NoteOutcome(chunk, row);
+    if (guides_ != nullptr && chunk.guided && chunk.sample) NoteGuided(chunk, &row);
     if (row.fault == RowFault::kNonFiniteLogits) {
       row.fault_detail = device_.NonFiniteDetail(chunk.first_row, chunk.count);
     }

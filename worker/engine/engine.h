@@ -8,6 +8,8 @@
 // the proposer of the device for drafts of the decode rows that the plan grants some, and keeps
 // those that are the samples. Every rank does so alike. Before a row with drafts it waits until all
 // earlier steps with samples of the slot are collected.
+// Guided output: a rank of the last stage follows the outputs of sequences with a grammar
+// (worker/engine/guides.h): it learns the tokens of each collected step and gives the device masks.
 // Errors: a Status means that the epoch must end: the plan is wrong, or a collective was aborted.
 // An error in one sequence only is a fault of its row.
 // Thread: the engine thread calls Submit. The thread that collects (worker/engine/device.h) calls
@@ -18,6 +20,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
@@ -26,6 +29,7 @@
 #include "common/status.h"
 #include "worker/engine/device.h"
 #include "worker/engine/epoch.h"
+#include "worker/engine/guides.h"
 #include "worker/engine/slots.h"
 #include "worker/engine/step_stream.h"
 
@@ -56,6 +60,7 @@ class Engine {
 
  private:
   absl::Status ApplyDeltas(const StepPlan& plan);
+  absl::Status ApplyAdmits(const StepPlan& plan);
   absl::Status BeginChunks(const StepPlan& plan, SubmittedStep* step);
   void PlaceChunks(SubmittedStep* step);
   bool speculates() const { return seat_.limits.draft_max > 0; }
@@ -66,10 +71,12 @@ class Engine {
   void Learn(StepId step, std::vector<LearnedSamples> samples);
   void ZeroAfterFault(const Slot& slot, SlotId id);
   void NoteOutcome(const ChunkWork& chunk, const ResultRow& row);
+  void NoteGuided(const ChunkWork& chunk, ResultRow* row);
 
   Device& device_;
   const GroupSeat seat_;
   Slots slots_;
+  std::unique_ptr<Guides> guides_;  // Null: the rank samples nothing, or has no grammar engine.
   StepId next_step_{0};
   StepBatch batch_;  // Of the current step; a member so that its memory is reused.
   // What Collect knows of the present sequence of a slot. Used only by the thread that collects.

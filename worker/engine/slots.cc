@@ -122,6 +122,7 @@ absl::Status Slots::Admit(const fathom::Admit& admit) {
   slot->admission = ++admissions_;
   slot->admitted_tokens = admit.computed_tokens;
   slot->request = admit.request;
+  slot->grammar_digest = admit.grammar_digest;
   slot->seed = admit.seed;
   slot->sequence = admit.sequence;
   slot->prompt_tokens = admit.prompt_tokens;
@@ -165,6 +166,7 @@ std::optional<DraftWork> Slots::DraftsOf(const Chunk& chunk) const {
   const Slot& slot = this->slot(chunk.slot);
   // Begin refuses what is wrong with the row.
   if (!slot.taken || slot.fault != RowFault::kNone || slot.drafts) return std::nullopt;
+  if (!slot.grammar_digest.empty()) return std::nullopt;  // A draft would need its own mask.
   if (slot.sampled_by != decode->fed_by_step || slot.known_tokens != slot.length()) {
     return std::nullopt;
   }
@@ -196,6 +198,7 @@ absl::StatusOr<ChunkWork> Slots::Begin(StepId step, const Chunk& chunk,
                  .fed_by = slot->sampled_by.value_or(StepId{}),
                  .sample = chunk.sample,
                  .logprobs = slot->request.output.logprobs.has_value(),
+                 .guided = !slot->grammar_digest.empty(),
                  .fault = slot->fault};
   FATHOM_RETURN_IF_ERROR(CheckChunk(step, chunk, *slot, &work));
   const int64_t room = static_cast<int64_t>(slot->blocks.size()) * limits_.block_tokens;

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "cluster/plan.h"
@@ -28,6 +29,7 @@ struct Slot {
   int32_t admitted_tokens = 0;  // computed_tokens at the admission.
   bool more = false;            // A later plan has more ids for the slot.
   Request request;
+  std::string grammar_digest;  // Of the grammar that the sequence follows; empty: none.
   uint64_t seed = 0;
   int32_t sequence = 0;
   int32_t prompt_tokens = 0;
@@ -67,6 +69,7 @@ struct ChunkWork {
   StepId fed_by;       // If fed: the step of that sample.
   bool sample = false;    // Whether its last row is sampled from; that row is not scored.
   bool logprobs = false;  // Whether the request asks for the log-probability of the sample.
+  bool guided = false;    // Whether the sequence follows a grammar; it has no drafts then.
   // A decode row with drafts computes its token and then these, at the positions that follow, and
   // samples after each of them; `count` includes them. Draft i is kept if it is the sample before
   // it, and all drafts before it are kept.

@@ -164,12 +164,45 @@ securityContext:
 {{- if kindIs "string" . }}{{ . }}{{ else }}{{ int64 . }}{{ end -}}
 {{- end -}}
 
-{{/* A probe of a path and a port, every so many seconds, which fails after so many: (list "/health/live" "http" 10 30). */}}
+{{/* Flags of mutual TLS in the cluster, whose Secret is mounted at the folder: (list $ "router"). */}}
+{{- define "fathom.clusterTlsArgs" -}}
+{{- if index (index . 0).Values.tls.cluster (index . 1) -}}
+- --cluster-cert=/etc/fathom-cluster/tls.crt
+- --cluster-key=/etc/fathom-cluster/tls.key
+- --cluster-ca=/etc/fathom-cluster/ca.crt
+{{- end -}}
+{{- end -}}
+
+{{/* The mount and the volume of a Secret: (list "name of the volume" "name of the Secret" "/folder"). Without a Secret nothing.
+     Whole Secrets are mounted, since a file of a subPath would never change. */}}
+{{- define "fathom.secretMount" -}}
+{{- if index . 1 }}
+- name: {{ index . 0 }}
+  mountPath: {{ index . 2 }}
+  readOnly: true
+{{- end }}
+{{- end -}}
+{{- define "fathom.secretVolume" -}}
+{{- if index . 1 }}
+- name: {{ index . 0 }}
+  secret:
+    secretName: {{ index . 1 }}
+    defaultMode: 0440
+{{- end }}
+{{- end -}}
+
+{{/* A probe of a path and a port, every so many seconds, which fails after so many: (list "/health/live" "http" 10 30). A
+     fifth one is the scheme. */}}
 {{- define "fathom.probe" -}}
 {{- $every := int (index . 2) -}}
 httpGet:
   path: {{ index . 0 }}
   port: {{ index . 1 }}
+  {{- if gt (len .) 4 }}
+  {{- with index . 4 }}
+  scheme: {{ . }}
+  {{- end }}
+  {{- end }}
 periodSeconds: {{ $every }}
 timeoutSeconds: 5
 failureThreshold: {{ div (add (int (index . 3)) (sub $every 1)) $every }}

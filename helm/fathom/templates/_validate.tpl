@@ -34,6 +34,20 @@
 {{- end -}}
 {{- end -}}
 {{- include "fathom.validateReplicas" . -}}
+{{- include "fathom.validateAccess" . -}}
+{{- end -}}
+
+{{- define "fathom.validateAccess" -}}
+{{- $c := .Values.tls.cluster -}}
+{{- $given := compact (list $c.scheduler $c.router $c.worker) -}}
+{{- if and $given (ne (len $given) 3) -}}
+{{- fail "tls.cluster: name the Secrets of scheduler, router and worker, or none of them" -}}
+{{- end -}}
+{{- $type := .Values.router.service.type -}}
+{{- if and (ne $type "ClusterIP") (not (and .Values.auth.existingSecret .Values.tls.client.existingSecret)) -}}
+{{- $said := "router.service.type=%s lets others than this cluster in; " -}}
+{{- fail (printf (print $said "set auth.existingSecret and tls.client.existingSecret, or use ClusterIP") $type) -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "fathom.validateModel" -}}

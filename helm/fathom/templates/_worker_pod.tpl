@@ -88,6 +88,7 @@ spec:
         - name: tmp
           mountPath: /tmp
         {{- with include "fathom.modelMount" (list . "worker") | trim }}{{ . | nindent 8 }}{{- end }}
+        {{- with include "fathom.secretMount" (list "cluster-tls" .Values.tls.cluster.worker "/etc/fathom-cluster") | trim }}{{ . | nindent 8 }}{{- end }}
         {{- with $w.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -104,6 +105,7 @@ spec:
       emptyDir:
         sizeLimit: 64Mi
     {{- with include "fathom.modelVolumes" (list . "worker") | trim }}{{ . | nindent 4 }}{{- end }}
+    {{- with include "fathom.secretVolume" (list "cluster-tls" .Values.tls.cluster.worker) | trim }}{{ . | nindent 4 }}{{- end }}
     {{- with $w.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -133,6 +135,9 @@ spec:
 - --drain-timeout-s={{ max 0 (sub (int $w.stopSeconds) 10) }}
 - --run-dir=/run/fathom
 - --verbose
+{{- with include "fathom.clusterTlsArgs" (list . "worker") }}
+{{ . }}
+{{- end }}
 {{- with $w.dtype }}
 - --dtype={{ . }}
 {{- end }}

@@ -99,14 +99,16 @@ FATHOM_DEVICE void PatchFew(const SamplerArgs& a, const BlockRow& row, int posit
   __syncthreads();
 }
 
-// Applies penalties and temperature in place.
-FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, int slot_id) {
+// Applies the mask, penalties and temperature in place.
+FATHOM_DEVICE void Adjust(const SamplerArgs& a, const BlockRow& row, const SampleRow& ask) {
   const SamplerSlot& slot = row.shared->slot;
   const bool penalized = slot.penalized != 0;
   const bool divides = !canon::IsGreedy(slot.params.temperature) && slot.params.temperature != 1.0f;
-  if (!penalized && !divides) return;
-  const uint16_t* seen = a.seen + int64_t{slot_id} * row.vocab;
+  const uint32_t* const mask = MaskOf(a, ask);
+  if (!penalized && !divides && mask == nullptr) return;
+  const uint16_t* seen = a.seen + int64_t{ask.slot} * row.vocab;
   ForOwn(row, [&](int local, float z) {
+    if (mask != nullptr && IsMasked(mask, IdOfLocal(local, row.block))) z = -INFINITY;
     if (penalized) z = Penalized(z, seen[IdOfLocal(local, row.block)], slot);
     if (divides) z = canon::Tempered(z, slot.params.temperature);
     row.z[local] = z;
@@ -209,7 +211,7 @@ FATHOM_DEVICE uint64_t Draw(const SamplerArgs& a, BlockRow* row, const SampleRow
                             bool finite) {
   const SamplerSlot& slot = row->shared->slot;
   PatchFew(a, *row, ask.position);
-  Adjust(a, *row, ask.slot);
+  Adjust(a, *row, ask);
   uint64_t drawn = 0;
   if (canon::IsGreedy(slot.params.temperature)) {
     ForOwn(*row, [&](int local, float z) {

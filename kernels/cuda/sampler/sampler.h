@@ -47,6 +47,7 @@ struct SampleRow {
   // draws.
   int32_t target = -1;
   int32_t logprobs = -1;  // -1: none; else the number of alternatives, at most kLogprobsMax.
+  int32_t mask = -1;      // The row's mask in SamplerArgs::masks (guided output); -1: none.
 };
 
 // A row faults if a logit is not finite, if its fault word or the slot's fault word is set, if no
@@ -79,6 +80,8 @@ struct SamplerArgs {
   const int32_t* bias_ids = nullptr;   // For each slot: ascending ids, each once.
   const float* bias_values = nullptr;
   const int32_t* end_ids = nullptr;
+  // [masks][ceil(vocab / 32)]. Bit i % 32 of word i / 32 is 0 if id i is masked.
+  const uint32_t* masks = nullptr;
   // [slots][vocab]. Bit 15: the id is in the prompt or the output. Bits 0 to 14: its count in the
   // output (saturating).
   uint16_t* seen = nullptr;

@@ -64,6 +64,7 @@ struct Scores {
   const int32_t* bias_ids = nullptr;  // Ascending.
   const float* bias_values = nullptr;
   const int32_t* banned = nullptr;
+  const uint32_t* mask = nullptr;  // Null: none.
   const uint16_t* seen = nullptr;  // Null: no penalties.
   const SamplerSlot* slot = nullptr;
   int bias_count = 0;
@@ -89,6 +90,7 @@ struct Scores {
     for (int i = 0; i < banned_count; ++i) {
       if (banned[i] == id) z = -INFINITY;
     }
+    if (mask != nullptr && IsMasked(mask, id)) z = -INFINITY;
     if (seen != nullptr) z = Penalized(z, seen[id], *slot);
     const float temperature = slot->params.temperature;
     if (canon::IsGreedy(temperature) || temperature == 1.0f) return z;
@@ -105,6 +107,7 @@ FATHOM_DEVICE Scores ScoresOf(const SamplerArgs& a, const SampleRow& ask, const 
   scores.bias_ids = a.bias_ids + slot.bias_begin;
   scores.bias_values = a.bias_values + slot.bias_begin;
   scores.banned = a.end_ids + slot.end_begin;
+  scores.mask = MaskOf(a, ask);
   if (slot.penalized != 0) scores.seen = a.seen + int64_t{ask.slot} * a.vocab;
   scores.slot = &slot;
   scores.bias_count = slot.bias_count;

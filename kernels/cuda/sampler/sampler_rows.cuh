@@ -24,6 +24,15 @@ FATHOM_DEVICE RowLogits LogitsOf(const SamplerArgs& a, const SampleRow& ask) {
   return {a.logits, int64_t{ask.logits_row} * a.logits.stride};
 }
 
+// The mask of a row; null: none.
+FATHOM_DEVICE const uint32_t* MaskOf(const SamplerArgs& a, const SampleRow& ask) {
+  return ask.mask < 0 ? nullptr : a.masks + int64_t{ask.mask} * ((a.vocab + 31) / 32);
+}
+FATHOM_DEVICE bool IsMasked(const uint32_t* mask, int id) {
+  const auto bit = static_cast<uint32_t>(id);
+  return (mask[bit / 32] >> (bit % 32) & 1) == 0;
+}
+
 // The index of the row of a thread block with this index.
 FATHOM_DEVICE int RowOfBlock(const SamplerArgs& a, unsigned int block) {
   return a.first_row + static_cast<int>(block) * a.row_step;

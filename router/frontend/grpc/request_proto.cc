@@ -6,6 +6,47 @@
 namespace fathom::router {
 namespace {
 
+std::optional<PublicGuided> GuidedOf(const v1::Guided& from) {
+  using enum GrammarKind;
+  PublicGuided to;
+  to.spec.closed = !from.open();
+  switch (from.guide_case()) {
+    case v1::Guided::kJsonObject:
+      if (!from.json_object()) return std::nullopt;
+      to.spec.kind = kJsonObject;
+      to.field = "guided.json_object";
+      break;
+    case v1::Guided::kJsonSchema:
+      to.spec.kind = kJsonSchema;
+      to.spec.text = from.json_schema();
+      to.field = "guided.json_schema";
+      break;
+    case v1::Guided::kRegex:
+      to.spec.kind = kRegex;
+      to.spec.text = from.regex();
+      to.field = "guided.regex";
+      break;
+    case v1::Guided::kChoice:
+      to.spec.kind = kChoice;
+      to.spec.choices.assign(from.choice().texts().begin(), from.choice().texts().end());
+      to.field = "guided.choice";
+      break;
+    case v1::Guided::kGrammar:
+      to.spec.kind = kEbnf;
+      to.spec.text = from.grammar();
+      to.field = "guided.grammar";
+      break;
+    case v1::Guided::kStructuralTag:
+      to.spec.kind = kStructuralTag;
+      to.spec.text = from.structural_tag();
+      to.field = "guided.structural_tag";
+      break;
+    case v1::Guided::GUIDE_NOT_SET:
+      return std::nullopt;
+  }
+  return to;
+}
+
 template <class From>
 PublicRequest ParamsOf(const From& from) {
   PublicRequest to;
@@ -16,6 +57,7 @@ PublicRequest ParamsOf(const From& from) {
   if (from.has_priority()) to.priority = from.priority();
   if (from.cache().has_enabled()) to.cache.enabled = from.cache().enabled();
   to.cache.salt = from.cache().salt();
+  if (from.has_guided()) to.guided = GuidedOf(from.guided());
 
   const v1::Sampling& sampling = from.sampling();
   to.sampling = {SamplingFieldsOf(sampling), {}};

@@ -29,6 +29,7 @@ CallContext ContextOf(const CallPtr& call) {
   using std::chrono::duration_cast;
   const auto now = std::chrono::system_clock::now();
   CallContext context{
+      .tenant = call->tenant().empty() ? kDefaultTenant : call->tenant(),
       .peer = call->peer(),
       .forwarded_for = call->forwarded_for(),
       .trace = ParseTraceparent(call->traceparent()),
@@ -103,6 +104,17 @@ void AddExplain(rpc::Server* server, const InferenceApi* api) {
       });
 }
 
+rpc::CallGuard GuardOf(const AccessControl* access) {
+  return [access](rpc::Call* call) {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    auto tenant = access->Admit({call->authorization(), call->api_key()}, call->method(),
+                                std::chrono::duration_cast<std::chrono::seconds>(now).count());
+    if (!tenant.ok()) return ToGrpcStatus(tenant.status());
+    call->set_tenant(*std::move(tenant));
+    return grpc::Status::OK;
+  };
+}
+
 void AddMethods(rpc::Server* server, const InferenceApi* api) {
   server->AddService(kInference);
   server->AddService(kAdmin);
@@ -140,7 +152,9 @@ void AddMethods(rpc::Server* server, const InferenceApi* api) {
 
 absl::Status RouterService::Start(Listener listener, const rpc::ServerOptions& options) {
   google::protobuf::SetLogHandler(nullptr);  // A client's bad UTF-8 is answered, not logged.
-  server_ = std::make_unique<rpc::Server>(options);
+  rpc::ServerOptions guarded = options;
+  if (access_ != nullptr) guarded.guard = GuardOf(access_);
+  server_ = std::make_unique<rpc::Server>(guarded);
   AddMethods(server_.get(), api_);
   return server_->Start(std::move(listener));
 }

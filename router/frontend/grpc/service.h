@@ -4,9 +4,12 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "common/listener.h"
 #include "common/status.h"
+#include "router/api/access_control.h"
 #include "router/api/inference_api.h"
 #include "rpc/server.h"
 
@@ -14,13 +17,15 @@ namespace fathom::router {
 
 class RouterService {
  public:
-  // REQUIRES: `api` outlives the service.
-  explicit RouterService(const InferenceApi* api) : api_(api) {}
+  // REQUIRES: both outlive the service. `access` may be null: every call is admitted.
+  explicit RouterService(const InferenceApi* api, const AccessControl* access = nullptr)
+      : api_(api), access_(access) {}
   ~RouterService() { Stop(); }
 
   // Serves both services, grpc.health.v1 and reflection.
   absl::Status Start(Listener listener, const rpc::ServerOptions& options);
-  // REQUIRES of the next two: Start was called.
+  // REQUIRES of the next three: Start was called.
+  std::vector<std::string> methods() const { return server_->methods(); }
   rpc::ConnectionStats connections() const { return server_->stats(); }
   // Sets the answer of the health service, which is "not serving" at first.
   void SetServing(bool serving) { server_->SetServing(serving); }
@@ -29,6 +34,7 @@ class RouterService {
 
  private:
   const InferenceApi* const api_;
+  const AccessControl* const access_;
   std::unique_ptr<rpc::Server> server_;
 };
 

@@ -31,10 +31,11 @@ int64_t NowUnixS() {
   return std::chrono::duration_cast<std::chrono::seconds>(now).count();
 }
 
-// The one place where a call gets its tenant. The header Authorization decides nothing yet.
+// The one place where a call gets its tenant, which the guard found (http_guard.h).
 CallContext ContextOf(const http::Request& request) {
   const bool ipv6 = request.peer.find(':') != std::string::npos;
-  return {.peer = ipv6 ? fmt::format("ipv6:[{}]:0", request.peer)
+  return {.tenant = request.tenant.empty() ? kDefaultTenant : request.tenant,
+          .peer = ipv6 ? fmt::format("ipv6:[{}]:0", request.peer)
                        : fmt::format("ipv4:{}:0", request.peer),
           .forwarded_for = std::string(request.Header("x-forwarded-for")),
           .trace = ParseTraceparent(request.Header("traceparent")),

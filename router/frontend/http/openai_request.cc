@@ -8,6 +8,7 @@
 #include "router/api/field_limits.h"
 #include "router/frontend/http/chat_messages.h"
 #include "router/frontend/http/field_reader.h"
+#include "router/frontend/http/guided_fields.h"
 
 namespace fathom::router {
 namespace {
@@ -136,12 +137,7 @@ void ReadCommon(FieldReader* body, OpenAiRequest* request) {
   body->Only("stream_interval", {"1"}, "tokens are sent as they come");
   body->Take("priority", &params.priority);
   body->Take("cache_salt", &params.cache.salt);
-  body->Refuse("structured_outputs", "ask for the form in the prompt");
-  body->Only("response_format", {"{\"type\": \"text\"}"}, "ask for the form in the prompt");
-  for (const char* guided : {"guided_json", "guided_regex", "guided_choice", "guided_grammar",
-                             "guided_decoding_backend", "guided_whitespace_pattern"}) {
-    body->Refuse(guided, "ask for the form in the prompt");
-  }
+  ReadGuided(body, &params);
   for (const char* foreign :
        {"kv_transfer_params", "vllm_xargs", "repetition_detection", "watermarking", "session_id",
         "return_prompt_text", "prompt_embeds", "logits_processors"}) {

@@ -11,6 +11,8 @@
 // that wait. When no sequence waits, all counters begin at 0 again, so that no tenant pays for what
 // it used while nobody else wanted it. Priority orders the sequences of one tenant, and not those
 // of two: otherwise a tenant could take the others' shares by calling all of its requests urgent.
+// The order alone would let a flood of one tenant take every slot and fill every step before the
+// others come; so the tenants also leave each other room (tenant_shares.h).
 #include <algorithm>
 #include <optional>
 #include <set>
@@ -29,6 +31,7 @@ class Fair final : public Policy {
   OrderKey Push(const SequenceFacts& facts, Moves* moves) override;
   void Pop(const SequenceFacts& facts, bool admitted, Moves* moves) override;
   void Charge(const SequenceFacts& facts, const ComputedTokens& tokens, Moves* moves) override;
+  bool gives_shares() const override { return true; }
   int32_t Ahead(const SequenceFacts& facts) const override {
     const auto tenant = tenants_.find(facts.tenant);
     return tenant == tenants_.end() ? 0 : tenant->second.classes.AtLeastAsUrgent(facts);

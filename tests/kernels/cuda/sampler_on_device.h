@@ -22,6 +22,7 @@ struct OnDevice {
         bias_ids(AtLeastOne(batch.bias_ids)),
         bias_values(AtLeastOne(batch.bias_values)),
         end_ids(AtLeastOne(batch.end_ids)),
+        masks(AtLeastOne(batch.masks)),
         seen(batch.seen),
         slot_tokens(batch.slot_tokens),
         slot_faults(batch.slot_faults),
@@ -34,6 +35,7 @@ struct OnDevice {
     args.bias_ids = bias_ids.get();
     args.bias_values = bias_values.get();
     args.end_ids = end_ids.get();
+    args.masks = masks.get();
     args.seen = seen.get();
     args.slot_tokens = slot_tokens.get();
     args.slot_faults = slot_faults.get();
@@ -56,6 +58,7 @@ struct OnDevice {
   DeviceBuffer<int32_t> bias_ids;
   DeviceBuffer<float> bias_values;
   DeviceBuffer<int32_t> end_ids;
+  DeviceBuffer<uint32_t> masks;
   DeviceBuffer<uint16_t> seen;
   DeviceBuffer<int32_t> slot_tokens;
   DeviceBuffer<int32_t> slot_faults;

@@ -46,7 +46,8 @@ struct Batch {
   std::vector<int32_t> bias_ids;
   std::vector<float> bias_values;
   std::vector<int32_t> end_ids;
-  std::vector<uint16_t> seen;  // [slots][vocab]
+  std::vector<uint32_t> masks;  // [masks][words of the vocabulary]
+  std::vector<uint16_t> seen;   // [slots][vocab]
   std::vector<int32_t> slot_tokens;
   std::vector<int32_t> slot_faults;
   std::vector<kernels::ThinkingSlot> slot_thinking;
@@ -55,6 +56,7 @@ struct Batch {
   std::span<float> Logits(int row) {
     return std::span<float>(logits).subspan(static_cast<size_t>(row) * vocab, vocab);
   }
+  size_t MaskWords() const { return (static_cast<size_t>(vocab) + 31) / 32; }
   std::span<uint16_t> Seen(int slot) {
     return std::span<uint16_t>(seen).subspan(static_cast<size_t>(slot) * vocab, vocab);
   }
@@ -124,6 +126,17 @@ inline kernels::ThinkingSlot RandomThinking(int vocab, std::mt19937_64& random) 
   return slot;
 }
 
+// A mask with words of all kinds; now and then one that allows nothing. Returns its index.
+inline int32_t AddMask(Batch* batch, std::mt19937_64& random) {
+  const auto index = static_cast<int32_t>(batch->masks.size() / batch->MaskWords());
+  const bool none = random() % 16 == 0;
+  for (size_t word = 0; word < batch->MaskWords(); ++word) {
+    const auto some = static_cast<uint32_t>(random());
+    batch->masks.push_back(none ? 0 : Pick(random, {0u, 0u, ~0u, some, some & (some >> 7)}));
+  }
+  return index;
+}
+
 // `count` rows with a slot each; most of them sample; the parameters are of all kinds.
 inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
   Batch batch;
@@ -146,6 +159,7 @@ inline Batch RandomBatch(int vocab, int count, std::mt19937_64& random) {
     row.logprobs = Pick(random, {-1, -1, 0, 1, 5, kLogprobsMax});
     if (random() % 6 == 0) row.target = static_cast<int32_t>(random() % vocab);
     if (count > 1 && random() % 16 == 0) row.logits_row = -1;
+    if (random() % 3 == 0) row.mask = AddMask(&batch, random);
     batch.rows.push_back(row);
   }
   return batch;
@@ -180,6 +194,11 @@ inline int32_t WantToken(Batch* batch, const SampleRow& row) {
   args.params = slot.params;
   args.bias = bias;
   args.banned = banned;
+  if (row.mask >= 0) {
+    args.mask =
+        std::span<const uint32_t>(batch->masks)
+            .subspan(static_cast<size_t>(row.mask) * batch->MaskWords(), batch->MaskWords());
+  }
   args.seen = seen;
   args.seed = slot.seed;
   args.sequence = slot.sequence;

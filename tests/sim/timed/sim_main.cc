@@ -72,8 +72,9 @@ void AddFlags(Flags* flags, SimFlags* f) {
                    "core: one scheduler chooses; round-robin: requests go to the groups in turn");
   flags->Add("--max-waiting-requests", &f->waiting_max, 1, 1 << 20, "the queue's limit");
   flags->Group("The load");
-  flags->AddChoice("--workload", &f->workload, {"sharegpt", "long", "prefix", "agent", "fixed"},
-                   "lengths and turns, as of fathom bench serve");
+  flags->AddChoice("--workload", &f->workload,
+                   {"sharegpt", "long", "prefix", "agent", "fixed", kCodingWorkload},
+                   "lengths and turns, as of fathom bench serve; coding: traffic.h");
   flags->AddChoice("--arrivals", &f->arrivals, {"poisson", "bursty", "even"}, "gaps of arrivals");
   flags->Add("--input-len", &f->input_len, 1, 1 << 20, "of --workload fixed");
   flags->Add("--output-len", &f->output_len, 1, 1 << 20, "of --workload fixed");
@@ -120,7 +121,7 @@ absl::StatusOr<std::vector<TenantLoad>> Tenants(const SimFlags& f, double rate) 
     const size_t equals = std::min(part.find('='), part.size() - 1);
     const size_t colon = std::min(part.find(':'), part.size());
     std::string workload = colon < part.size() ? part.substr(colon + 1) : "";
-    if (!workload.empty() &&
+    if (!workload.empty() && workload != kCodingWorkload &&
         std::ranges::find(client::kWorkloads, workload) == std::end(client::kWorkloads)) {
       return Invalid("--tenants: no workload '{}'", workload);
     }
@@ -241,6 +242,14 @@ absl::Status RunAll(const SimFlags& f) {
   FATHOM_ASSIGN_OR_RETURN(const SimGroupShape shape,
                           MakeGroupShape(f.model, f.card, f.tp, f.context_tokens));
   const scheduler::GroupLimits& limits = shape.limits;
+  const bool coding = f.workload == kCodingWorkload ||
+                      f.tenants.find(std::string(":") + kCodingWorkload) != std::string::npos;
+  if (coding && limits.context_tokens < kCodingContextMin) {
+    return Invalid(
+        "--workload coding needs a context of {} tokens; this one has {} "
+        "(--max-model-len, or another --model)",
+        kCodingContextMin, limits.context_tokens);
+  }
   if (!f.json) {
     PrintAnswer(
         "{} on {} of {}: {} KV tokens, {} slots, steps of {} rows, {} with decode rows; {} groups, "

@@ -83,10 +83,13 @@ DrawnWorld DrawWorld(uint64_t seed) {
                     .step_tokens = between(64, 512),
                     .context_tokens = 512,
                     .plans_in_flight = between(1, 3)};
-  options.limits.blocks = 1 + between(32, 32 + 16 * options.limits.slots);
+  // The least pool has room for one request of the longest kind. In half of the worlds the pool is
+  // so small that sequences are preempted.
+  const int32_t blocks_of_slot = between(0, 1) == 0 ? 16 : 1;
+  options.limits.blocks = 1 + between(32, 32 + blocks_of_slot * options.limits.slots);
   options.limits.mixed_step_tokens = between(0, 1) * between(16, options.limits.step_tokens);
   options.limits.protocol = kProtocolMax;
-  options.limits.host_blocks = between(0, 1) * between(1, 64);
+  options.limits.host_blocks = between(0, 1) * between(32, 128);
   options.costs = SlowCosts();
   options.groups = between(1, 3);
   options.round_robin = between(0, 9) == 0;
@@ -156,7 +159,10 @@ TEST(TimedSim, EveryInvariantHoldsInDrawnWorldsWithFaults) {
   // What the worlds are for did occur.
   EXPECT_GT(groups_lost, worlds);
   EXPECT_GT(routers_lost, worlds);
-  EXPECT_GT(preemptions, 0u);
+  if (worlds >= 10) {
+    EXPECT_GT(preemptions, 0u);
+    EXPECT_GT(swaps, 0u);
+  }
   EXPECT_GT(reused, 0);
   EXPECT_GT(calls, 100 * worlds);
   EXPECT_LT(refused, calls / 2);
