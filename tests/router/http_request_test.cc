@@ -233,9 +233,9 @@ TEST(HttpRequest, RefusalsNameTheFieldAndTheWayOut) {
     EXPECT_EQ(ReasonOf(status), ReasonText(c.reason)) << ToString(status);
     EXPECT_THAT(std::string(Message(status)), HasSubstr(c.text));
   }
-  for (const char* field : {"functions", "function_call", "audio", "prediction",
-                            "web_search_options", "guided_whitespace_pattern", "kv_transfer_params",
-                            "documents", "logprob_token_ids"}) {
+  for (const char* field :
+       {"functions", "function_call", "audio", "prediction", "web_search_options",
+        "guided_whitespace_pattern", "kv_transfer_params", "documents", "logprob_token_ids"}) {
     const absl::Status status = Chat(fmt::format("\"{}\": \"x\"", field)).status();
     EXPECT_EQ(FieldOf(status), field);
     EXPECT_EQ(ReasonOf(status), "NOT_IMPLEMENTED") << ToString(status);
@@ -253,7 +253,7 @@ TEST(HttpRequest, GuidedOutput) {
   EXPECT_FALSE(guided(R"("structured_outputs": {"json_object": false})").has_value());
   using enum GrammarKind;
   const GrammarSpec object{.kind = kJsonObject};
-  const GrammarSpec schema{.kind = kJsonSchema, .text = R"({"type":"object","b":1,"a":2})"};
+  const GrammarSpec schema{.kind = kJsonSchema, .text = R"({"type": "object", "b": 1, "a": 2})"};
   GrammarSpec open = schema;
   open.closed = false;
   const GrammarSpec choice{.kind = kChoice, .choices = {"a", "b"}};

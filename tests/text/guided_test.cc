@@ -116,8 +116,12 @@ TEST_F(GuidedTest, JsonObjectsParse) {
     if (!text) continue;
     ++ended;
     // As a client gets it: a character that is none (a lone surrogate) is replaced.
-    const auto json = nlohmann::json::parse(ToUtf8(*text), nullptr, false);
-    EXPECT_TRUE(json.is_object()) << *text;
+    try {
+      EXPECT_TRUE(nlohmann::json::parse(ToUtf8(*text)).is_object()) << *text;
+    } catch (const nlohmann::json::out_of_range&) {  // 5E612 is JSON, and no double.
+    } catch (const nlohmann::json::exception& error) {
+      ADD_FAILURE() << error.what() << ": " << *text;
+    }
   }
   EXPECT_GT(ended, 0);
 }
@@ -199,6 +203,12 @@ TEST_F(GuidedTest, RefusalsNameFieldAndLimit) {
   // What the engine would ignore is refused, too.
   refused({.kind = kJsonSchema, .text = R"({"type":"object","not":{"type":"null"}})"}, "not");
   refused({.kind = kJsonSchema, .text = R"({"type":"array","uniqueItems":true})"}, "uniqueItems");
+  EXPECT_TRUE(
+      engine_
+          ->Compile({.kind = kJsonSchema,
+                     .text = R"({"type":"object","properties":{"not":{"const":{"if":1}}}})"},
+                    "x")
+          .ok());
   refused({.kind = kEbnf, .text = "root ::= other"}, "ebnf");
   refused({.kind = kChoice}, "choices");
   refused({.kind = kChoice, .choices = {"a", ""}}, "empty");

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
+#include <span>
 #include <string_view>
 
 #include "common/json.h"
@@ -73,15 +73,50 @@ absl::Status CheckCount(std::string_view key, const JsonValue& value, const std:
                                 field, key, value.Brief(), kGrammarRepeatMax));
 }
 
-// The depth is bounded by the parser.
-absl::Status CheckJson(const JsonValue& value, const std::string& field) {
+// The grammar engine ignores these keywords of a schema in silence, so outputs might not follow it.
+constexpr std::array<std::string_view, 10> kIgnored = {
+    "not",         "if",       "then",        "else",       "dependentRequired", "dependentSchemas",
+    "uniqueItems", "contains", "minContains", "maxContains"};
+// The members of these are named by the client, and each is a schema.
+constexpr std::array<std::string_view, 4> kNamed = {"properties", "patternProperties", "$defs",
+                                                    "definitions"};
+// The values of these are no schemas.
+constexpr std::array<std::string_view, 4> kValues = {"const", "enum", "default", "examples"};
+
+bool IsOneOf(std::span<const std::string_view> names, std::string_view name) {
+  return std::ranges::find(names, name) != names.end();
+}
+
+absl::Status CheckKeyword(std::string_view key, const JsonValue& item, const std::string& field) {
+  const std::string* text = item.AsString();
+  if (IsOneOf(kIgnored, key)) {
+    return Refused(field, Invalid("{}: {} is a keyword that this server cannot follow; leave it "
+                                  "out, or say it with other keywords",
+                                  field, key));
+  }
+  if (key == "$ref" && text != nullptr && !text->starts_with('#')) {
+    return Refused(field, Invalid("{}: $ref is {}; only references within the schema (#/...) can "
+                                  "be followed",
+                                  field, item.Brief()));
+  }
+  return absl::OkStatus();
+}
+
+// `named`: the keys of the value are names of schemas. The depth is bounded by the parser.
+absl::Status CheckJson(const JsonValue& value, const std::string& field, bool named = false) {
   if (const JsonValue::Array* array = value.AsArray()) {
     for (const JsonValue& item : *array) FATHOM_RETURN_IF_ERROR(CheckJson(item, field));
   }
   const JsonValue::Object* object = value.AsObject();
   if (object == nullptr) return absl::OkStatus();
   for (const auto& [key, item] : *object) {
-    if (std::ranges::find(kCounts, key) != kCounts.end()) {
+    if (named) {
+      FATHOM_RETURN_IF_ERROR(CheckJson(item, field));
+      continue;
+    }
+    if (IsOneOf(kValues, key)) continue;
+    FATHOM_RETURN_IF_ERROR(CheckKeyword(key, item, field));
+    if (IsOneOf(kCounts, key)) {
       FATHOM_RETURN_IF_ERROR(CheckCount(key, item, field));
     }
     const std::string* text = item.AsString();
@@ -93,7 +128,7 @@ absl::Status CheckJson(const JsonValue& value, const std::string& field) {
         FATHOM_RETURN_IF_ERROR(CheckPattern(pattern, field));
       }
     }
-    FATHOM_RETURN_IF_ERROR(CheckJson(item, field));
+    FATHOM_RETURN_IF_ERROR(CheckJson(item, field, IsOneOf(kNamed, key)));
   }
   return absl::OkStatus();
 }
