@@ -239,7 +239,7 @@ class Keys(unittest.TestCase):
         self.assertEqual(again.ids, whole.ids)
         self.assertEqual(self.stub.Explain(pb.ExplainRequest(request_id="mine"), metadata=metadata(self.a)).request_id, "mine")
         errors = []  # Before the resumes, whose failures are requests of tenant b.
-        for name in ("mine", "none"):
+        for name in ("mine", "unknown"):
             with self.assertRaises(grpc.RpcError) as caught:
                 self.stub.Explain(pb.ExplainRequest(request_id=name), metadata=metadata(self.b))
             self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
