@@ -219,9 +219,11 @@ class Server::Impl final : public grpc::CallbackGenericService, public Call::Own
     stream->OnMessage(request);
   }
 
-  // An unknown method is one that nobody may call, so a caller without a key learns nothing of it.
+  // The guard is asked for an unknown method too, so a caller without a key does not learn which
+  // methods there are.
   grpc::Status Guard(Call* call) const {
-    return options_.guard ? options_.guard(call) : grpc::Status::OK;
+    if (!options_.guard) return grpc::Status::OK;
+    return options_.guard(call, methods_.contains(call->method()));
   }
 
   const ServerOptions options_;

@@ -22,8 +22,9 @@
 namespace fathom::rpc {
 
 // Decides whether a call is handled, when its headers come and before its message is read. It sets
-// the call's tenant, or returns the status that ends the call. Runs on gRPC's threads.
-using CallGuard = std::function<grpc::Status(Call* call)>;
+// the call's tenant, or returns the status that ends the call. `known`: the server has the method.
+// Runs on gRPC's threads.
+using CallGuard = std::function<grpc::Status(Call* call, bool known)>;
 
 struct ServerOptions {
   std::string name;  // "router", "worker": in messages, and of the memory quota.

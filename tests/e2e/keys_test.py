@@ -20,8 +20,8 @@ from grpc_status import rpc_status
 from cluster import BIN, ROOT, SLOW, TINY, Cluster, collect, pb, pb_grpc, request, wait_until
 
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-# What needs no key: liveness and readiness.
-OPEN = {"/health", "/health/live", "/health/progress", "/health/ready", "/livez", "/grpc.health.v1.Health/Check"}
+# What needs no key: liveness, readiness, and the page, which says nothing of the cluster.
+OPEN = {"/", "/health", "/health/live", "/health/progress", "/health/ready", "/livez", "/grpc.health.v1.Health/Check"}
 
 
 def new_key(file, *args):
@@ -90,7 +90,7 @@ class Keys(unittest.TestCase):
         paths = json.loads(page)["error"]["message"].split("this port has ")[1].split(", ")
         self.assertIn("/v1/completions", paths)
         self.assertTrue(OPEN & set(paths))
-        for path in [*paths, "/nothing", "/", "/v1", "/v1/models/other"]:
+        for path in [*paths, "/nothing", "/v1", "/v1/models/other"]:
             for key in self.bad_keys():
                 for method, body in (("GET", None), ("POST", "{}"), ("HEAD", None), ("DELETE", None)):
                     status, head, text = self.ask(method, path, key, body)
@@ -105,7 +105,7 @@ class Keys(unittest.TestCase):
             for method, body in (("GET", None), ("POST", "{}")):
                 status, _, text = self.ask(method, path, foreign, body)
                 self.assertIn(status, (200, 403, 404, 405, 503), (method, path, text))
-                if path.startswith(("/v1/", "/tokenize", "/detokenize", "/metrics")):
+                if path.startswith(("/v1/", "/tokenize", "/detokenize", "/metrics", "/cluster/")):
                     self.assertNotEqual(status, 200, (method, path))
 
     def test_other_spellings_of_a_path_open_nothing(self):
@@ -237,18 +237,18 @@ class Keys(unittest.TestCase):
         self.assertEqual(len(whole.ids), 4)
         again = collect(self.stub.Resume(pb.ResumeRequest(request_id="mine", next_positions=[0]), metadata=metadata(self.a)))
         self.assertEqual(again.ids, whole.ids)
-        theirs = collect(self.stub.Resume(pb.ResumeRequest(request_id="mine", next_positions=[0]), metadata=metadata(self.b)))
-        unknown = collect(self.stub.Resume(pb.ResumeRequest(request_id="none", next_positions=[0]), metadata=metadata(self.b)))
-        self.assertEqual(reason_of(theirs.error), "SESSION_NOT_FOUND")
-        self.assertEqual(theirs.error.details().replace("mine", "none"), unknown.error.details())
         self.assertEqual(self.stub.Explain(pb.ExplainRequest(request_id="mine"), metadata=metadata(self.a)).request_id, "mine")
-        errors = []
-        for name in ("mine", "none"):
+        errors = []  # Before the resumes, whose failures are requests of tenant b.
+        for name in ("mine", "unknown"):
             with self.assertRaises(grpc.RpcError) as caught:
                 self.stub.Explain(pb.ExplainRequest(request_id=name), metadata=metadata(self.b))
             self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
             errors.append(caught.exception.details().replace(name, "X"))
         self.assertEqual(errors[0], errors[1])
+        theirs = collect(self.stub.Resume(pb.ResumeRequest(request_id="mine", next_positions=[0]), metadata=metadata(self.b)))
+        unknown = collect(self.stub.Resume(pb.ResumeRequest(request_id="none", next_positions=[0]), metadata=metadata(self.b)))
+        self.assertEqual(reason_of(theirs.error), "SESSION_NOT_FOUND")
+        self.assertEqual(theirs.error.details().replace("mine", "none"), unknown.error.details())
         # Over HTTP: the id of another tenant's stream.
         body = json.dumps({"model": TINY.name, "prompt": [0, 3, 5], "max_tokens": 4, "stream": True})
         status, _, text = self.ask("POST", "/v1/completions", self.b, body, **{"Last-Event-ID": "mine:0"})

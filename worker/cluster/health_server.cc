@@ -112,7 +112,7 @@ absl::StatusOr<std::unique_ptr<HealthServer>> HealthServer::Start(Listener liste
                                                                   StepRecorder* recorder) {
   rpc::ServerOptions options{.name = "worker"};
   options.tls = tls;
-  if (tls.on()) options.guard = [](rpc::Call* call) { return OnlyOperators(*call); };
+  if (tls.on()) options.guard = [](rpc::Call* call, bool) { return OnlyOperators(*call); };
   auto impl = std::make_unique<Impl>(options, recorder);
   impl->server.AddService("fathom.worker.v1.WorkerTools");
   impl->server.AddMethod("/fathom.worker.v1.WorkerTools/Trace",

@@ -105,9 +105,10 @@ void AddExplain(rpc::Server* server, const InferenceApi* api) {
 }
 
 rpc::CallGuard GuardOf(const AccessControl* access) {
-  return [access](rpc::Call* call) {
+  return [access](rpc::Call* call, bool known) {
     const auto now = std::chrono::system_clock::now().time_since_epoch();
-    auto tenant = access->Admit({call->authorization(), call->api_key()}, call->method(),
+    auto tenant = access->Admit({call->authorization(), call->api_key()},
+                                known ? call->method() : std::string_view(),
                                 std::chrono::duration_cast<std::chrono::seconds>(now).count());
     if (!tenant.ok()) return ToGrpcStatus(tenant.status());
     call->set_tenant(*std::move(tenant));
