@@ -343,7 +343,8 @@ absl::Status Serve(const Options& options, const Model& model, Ports* ports,
   };
   while (!WaitForStopSignal(kWorkMetricsMs)) turn();
   health->SetServing(false);
-  TellDraining(&draining, &client);
+  draining = true;
+  client.Beat();  // The scheduler learns it at once.
   if (client.LeaderDrains()) WaitForRelease(progress, options.drain_timeout_s, clock, turn);
   FinishStep(progress, clock, &stop);
   membership.Close();

@@ -115,10 +115,9 @@ absl::StatusOr<ApiKeyEntry> AccessControl::EntryOf(const CallerKey& caller,
                       Reason::kMissingApiKey);
   }
   const auto invalid = [] {
-    return WithReason(
-        Unauthenticated("the API key of this call is none of this server's; compare it "
-                        "with the key that you were given"),
-        Reason::kInvalidApiKey);
+    return WithReason(NoIdentity("the API key of this call is none of this server's; compare it "
+                                 "with the key that you were given"),
+                      Reason::kInvalidApiKey);
   };
   const std::string_view key = caller.authorization.empty()
                                    ? Trimmed(caller.api_key)
@@ -137,10 +136,9 @@ absl::StatusOr<ApiKeyEntry> AccessControl::EntryOf(const CallerKey& caller,
   const bool same = SameHash(hash, found == keys->end() ? zeros : found->second.hash);
   if (!same || found == keys->end()) return invalid();
   if (found->second.Expired(now_unix_s)) {
-    return WithReason(
-        Unauthenticated("the time of the API key {} was over at {}; ask for a new one", *id,
-                        FormatExpiry(found->second.expires_unix_s)),
-        Reason::kExpiredApiKey);
+    return WithReason(NoIdentity("the time of the API key {} was over at {}; ask for a new one",
+                                 *id, FormatExpiry(found->second.expires_unix_s)),
+                      Reason::kExpiredApiKey);
   }
   return found->second;
 }

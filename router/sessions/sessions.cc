@@ -191,7 +191,7 @@ bool Sessions::SubmitOne(const SessionPtr& session, AttemptId attempt, StreamId 
     if (submit->record) submit->record->cache = {};
     // It would refuse the record, and without the grammar the output would be another one.
     if (submit->record && submit->record->grammar) {
-      session->EndSubmit(attempt);
+      static_cast<void>(session->EndSubmit(attempt));
       Forget(attempt);
       session->Fail(WithReason(
           Unimplemented("the scheduler is of an older build, which knows no guided output; run one "

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What HTTP costs beside gRPC: the time of a token of one stream, the router's CPU per token, and its memory per stream.
+"""What HTTP costs beside gRPC: the time of a token of one stream, the router's CPU per token, and its memory per stream; and what
+slow readers cost the others.
 
-    build/oracles/bin/python tests/bench/http_bench.py [--streams 2000]      (FATHOM_BIN: the programs)
+    build/oracles/bin/python tests/bench/http_bench.py [--streams 2000] [--readers 1000]      (FATHOM_BIN: the programs)
 Both clients are Python in this process: grpcio, and a socket that reads Server-Sent Events. The rounds of both protocols
 alternate; each number is a median over the rounds. The model is the bundled one on the CPU with one thread.
 """
@@ -9,6 +10,7 @@ import argparse
 import json
 import os
 import pathlib
+import selectors
 import socket
 import statistics
 import sys
@@ -39,9 +41,13 @@ class Http:
     def __init__(self, cluster):
         self.port = cluster.ready["http_port"]
 
-    def open(self, tokens=TOKENS):
-        body = json.dumps({**BODY, "max_tokens": tokens}).encode()
-        link = socket.create_connection(("127.0.0.1", self.port))
+    def open(self, tokens=TOKENS, window=None, **fields):
+        """`window`: the bytes that the connection takes before its client reads."""
+        body = json.dumps({**BODY, "max_tokens": tokens, **fields}).encode()
+        link = socket.socket()
+        if window:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        link.connect(("127.0.0.1", self.port))
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         return link
@@ -106,10 +112,45 @@ def memory(cluster, protocol, router, streams):
     return grown / streams
 
 
+def gap_beside(readers, reads):
+    """The median time between tokens of urgent streams, in us, beside many others whose clients read at once, or nothing at all."""
+    with Cluster("--threads", "1", "--max-num-seqs", "16") as cluster:
+        protocol = Http(cluster)
+        links = [protocol.open(tokens=3000, window=4096) for _ in range(readers)]
+        wait_until(lambda: cluster.metrics("router")["fathom_router_streams_open"] >= readers, "all streams are open", 120)
+        stop = threading.Event()
+
+        def drain():
+            poll = selectors.DefaultSelector()
+            for link in links:
+                poll.register(link, selectors.EVENT_READ)
+            while not stop.is_set():
+                for key, _ in poll.select(0.1):
+                    if not key.fileobj.recv(1 << 16):
+                        poll.unregister(key.fileobj)
+
+        drainer = threading.Thread(target=drain)
+        if reads:
+            drainer.start()
+        gaps = []
+        for _ in range(ROUNDS):
+            times = protocol.read(protocol.open(priority=-1))
+            gaps += [1e6 * (b - a) for a, b in zip(times, times[1:])]
+        stop.set()
+        if reads:
+            drainer.join()
+        for link in links:
+            link.close()
+        cluster.wait_idle()
+        return statistics.median(gaps)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--streams", type=int, default=2000)
-    streams = parser.parse_args().streams
+    parser.add_argument("--readers", type=int, default=1000)
+    arguments = parser.parse_args()
+    streams = arguments.streams
     rows = {}
     with Cluster("--threads", "1", "--max-num-seqs", "16") as cluster:
         router = cluster.ready["router_pid"]
@@ -125,8 +166,10 @@ def main():
             protocol = protocol_of(cluster)
             rows[protocol.name, f"router's memory per stream, {streams} streams, KiB"] = [memory(cluster, protocol, cluster.ready["router_pid"], streams)]
             cluster.wait_idle()
+    for reads, what in ((True, "readers"), (False, "clients that read nothing")):
+        rows["HTTP", f"time between tokens beside {arguments.readers} {what}, us"] = [gap_beside(arguments.readers, reads)]
     for (name, what), values in sorted(rows.items(), key=lambda row: row[0][1]):
-        print(f"{name:5} {what:50} {statistics.median(values):10.1f}  ({', '.join(f'{v:.1f}' for v in values)})")
+        print(f"{name:5} {what:64} {statistics.median(values):10.1f}  ({', '.join(f'{v:.1f}' for v in values)})")
 
 
 if __name__ == "__main__":

@@ -144,6 +144,59 @@ TEST_F(HttpServiceTest, AStreamBeginsWhenTheSchedulerHasAccepted) {
   EXPECT_THAT(answer, HasSubstr("data: [DONE]\n\n"));
 }
 
+TEST_F(HttpServiceTest, AStreamOfMessagesHasPings) {
+  TcpClient client("127.0.0.1", port_);
+  client.Write(Post("/v1/messages",
+                    R"({"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "stream":
+                        true})",
+                    "X-Request-Id: m1\r\nanthropic-version: 2023-06-01\r\n"));
+  const Submit submit = WaitForSubmits(1).at(0);
+  Accept(submit);
+  std::string answer = client.ReadUntil("event: ping\n");
+  EXPECT_TRUE(http::IsStatus(answer, 200)) << answer;
+  EXPECT_THAT(answer, HasSubstr("\r\nrequest-id: m1\r\n"));
+  EXPECT_THAT(answer, HasSubstr("event: message_start\n"));
+  client.ReadUntil("event: ping\n");  // Nothing is sent for a second.
+  Send(submit, 0, Ids("Hello"), false);
+  EXPECT_THAT(client.ReadUntil("Hello"), HasSubstr("event: content_block_start\n"));
+  Send(submit, static_cast<int32_t>(Ids("Hello").size()), {}, true);
+  answer = client.ReadUntil("0\r\n\r\n");
+  EXPECT_THAT(answer, HasSubstr(R"("stop_reason":"max_tokens")"));
+  EXPECT_THAT(answer, HasSubstr("event: message_stop\n"));
+  EXPECT_THAT(answer, Not(HasSubstr("[DONE]")));
+}
+
+// An answer that fails in the middle ends with the error of its API, and without its end.
+TEST_F(HttpServiceTest, FailuresOfResponsesAndMessages) {
+  const std::tuple<const char*, const char*, const char*> cases[] = {
+      {"/v1/responses", R"({"input": "Hi", "stream": true})", "event: response.failed\n"},
+      {"/v1/messages", R"({"messages": [{"role": "user", "content": "Hi"}], "stream": true})",
+       "event: error\n"}};
+  for (const auto& [path, body, event] : cases) {
+    TcpClient client("127.0.0.1", port_);
+    client.Write(Post(path, body));
+    const Submit submit = WaitForSubmits(1).at(0);
+    Accept(submit);
+    Send(submit, 0, Ids("Hello"), false);
+    client.ReadUntil("Hello");
+    Fail(submit, WithReason(Internal("broken"), Reason::kNonFiniteLogits));
+    const std::string rest = client.ReadUntil("0\r\n\r\n");
+    EXPECT_THAT(rest, HasSubstr(event));
+    EXPECT_THAT(rest, HasSubstr("non_finite_logits"));
+    EXPECT_THAT(rest, Not(HasSubstr("message_stop")));
+    EXPECT_THAT(rest, Not(HasSubstr("response.completed")));
+  }
+}
+
+TEST_F(HttpServiceTest, CountsTheTokensOfMessages) {
+  const std::string body = R"({"messages": [{"role": "user", "content": "Hello"}]})";
+  const Json counted = BodyOf(AskPost("/v1/messages/count_tokens", body));
+  EXPECT_EQ(counted["input_tokens"], BodyOf(AskPost("/tokenize", body))["count"]);
+  const Json refused = BodyOf(AskPost("/v1/messages/count_tokens", "{}"));
+  EXPECT_EQ(refused["type"], "error");
+  EXPECT_EQ(refused["error"]["param"], "messages");
+}
+
 // A refusal is an HTTP status, for a stream too, and says when to try again.
 TEST_F(HttpServiceTest, ARefusalOfTheSchedulerIsAStatus) {
   for (const char* stream : {"true", "false"}) {

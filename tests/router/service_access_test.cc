@@ -50,7 +50,7 @@ TEST_F(ServiceAccessTest, ACallWithoutAKeyEndsBeforeItsMessage) {
   for (const bool has_key : {false, true}) {
     grpc::ClientContext context;
     if (has_key) context.AddMetadata("authorization", "Bearer " + NewApiKey());
-    v1::GetLimitsResponse response;
+    v1::Limits response;
     const absl::Status status =
         FromGrpcStatus(stub->GetLimits(&context, v1::GetLimitsRequest(), &response));
     EXPECT_TRUE(absl::IsUnauthenticated(status)) << ToString(status);

@@ -75,26 +75,29 @@ TEST(CoreGrammarTest, AReplayHasItsGrammar) {
   harness.Up(GuidedLimits(), 1);
   const Record record = GuidedRecord("r", "a", 12);
   Ledger ledger;
-  Actions actions = harness.Submit(record, 1);
-  for (int step = 0; step < 4; ++step) {
-    ASSERT_FALSE(actions.plans.empty());
-    actions = harness.Answer(first, actions.plans.front().plan);
+  std::deque<StepPlan> plans;
+  const auto take = [&](Actions actions) {
     ledger.Take(actions, 1);
-    if (actions.plans.empty()) break;
+    for (PlanOut& out : actions.plans) plans.push_back(std::move(out.plan));
+  };
+  take(harness.Submit(record, 1));
+  for (int step = 0; step < 4 && !plans.empty(); ++step) {
+    const StepPlan plan = std::move(plans.front());
+    plans.pop_front();
+    take(harness.Answer(first, plan));
   }
+  ASSERT_GE(ledger.ids.size(), 2u);
+  plans.clear();
   harness.Step(GroupLost{kGroup, EpochId{1}});
   sim::FakeGroup second(harness.UpEvent(GuidedLimits(), 2));
-  actions = harness.Up(GuidedLimits(), 2);
-  ASSERT_EQ(actions.plans.front().plan.grammars.size(), 1u);
-  EXPECT_EQ(actions.plans.front().plan.admits.front().grammar_digest, "a");
-  std::deque<StepPlan> plans;
-  for (auto& out : actions.plans) plans.push_back(out.plan);
+  take(harness.Up(GuidedLimits(), 2));
+  ASSERT_FALSE(plans.empty());
+  ASSERT_EQ(plans.front().grammars.size(), 1u);
+  EXPECT_EQ(plans.front().admits.front().grammar_digest, "a");
   while (!plans.empty()) {
-    const StepPlan plan = plans.front();
+    const StepPlan plan = std::move(plans.front());
     plans.pop_front();
-    Actions next = harness.Answer(second, plan);
-    ledger.Take(next, 1);
-    for (auto& out : next.plans) plans.push_back(out.plan);
+    take(harness.Answer(second, plan));
   }
   EXPECT_EQ(ledger.ids, Expected(record));
 }

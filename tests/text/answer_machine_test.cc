@@ -212,16 +212,16 @@ TEST(AnswerMachine, RandomAnswers) {
                                            "<think",
                                            "<tool_call"};
   int calls = 0;
-  for (int i = 0; i < 20000; ++i) {
+  for (int i = 0; i < 4000; ++i) {
     const bool tokens = random() % 2 == 0;
-    const char* forms[] = {"deepseek_v3", "deepseek_v31", "hermes", "llama3_json"};
-    AnswerMachineOptions options = OptionsOf(forms[random() % 4], tokens);
+    const Case& vector = Vectors()[random() % Vectors().size()];
+    AnswerMachineOptions options = OptionsOf(vector.form, tokens);
     options.prompt_opens_thinking = random() % 4 == 0;
     options.thinking->from_start = random() % 8 == 0;
     options.may_hold = random() % 4 != 0;
     if (random() % 8 == 0) options.calls_max = 1;
-    std::string text = random() % 2 == 0 ? Vectors()[random() % Vectors().size()].text : "";
-    for (uint64_t left = random() % 12; left > 0; --left) {
+    std::string text = random() % 4 != 0 ? vector.text : "";
+    for (uint64_t left = text.empty() ? random() % 12 : random() % 4; left > 0; --left) {
       const std::string& piece = random() % 2 == 0 ? pieces[random() % pieces.size()]
                                                    : AllMarkers()[random() % AllMarkers().size()];
       size_t at = random() % (text.size() + 1);
@@ -240,7 +240,7 @@ TEST(AnswerMachine, RandomAnswers) {
                                                                             << ToText(events);
     for (const AnswerEvent& event : events) calls += event.kind == AnswerEvent::Kind::kCallEnd;
   }
-  EXPECT_GT(calls, 1000);
+  EXPECT_GT(calls, 500);
 }
 
 // Text that spells a marker which the tokenizer has is text.

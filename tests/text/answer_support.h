@@ -9,6 +9,7 @@
 #include <array>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -78,12 +79,14 @@ inline std::unique_ptr<Tokenizer> MarkerTokenizer(bool tokens) {
   return *std::move(loaded);
 }
 
-// Appends the tokens of single bytes.
+// Appends the tokens of single bytes. REQUIRES: one thread; the tokenizer lives to the end.
 inline void AppendByteTokens(const Tokenizer& tokenizer, std::string_view text,
                              std::vector<TokenId>* ids) {
-  std::array<TokenId, 256> tokens;
-  tokens.fill(-1);
-  for (TokenId id = tokenizer.vocab_size() - 1; id >= 0; --id) {
+  static std::map<const Tokenizer*, std::array<TokenId, 256>> known;
+  const auto [it, added] = known.try_emplace(&tokenizer);
+  std::array<TokenId, 256>& tokens = it->second;
+  if (added) tokens.fill(-1);
+  for (TokenId id = tokenizer.vocab_size() - 1; added && id >= 0; --id) {
     const std::string_view bytes = tokenizer.TokenBytes(id);
     if (bytes.size() == 1) tokens[static_cast<uint8_t>(bytes.front())] = id;
   }

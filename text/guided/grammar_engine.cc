@@ -16,14 +16,24 @@
 #include "common/reason.h"
 #include "text/tokenizer.h"
 
-// xgrammar's log (XGRAMMAR_LOG_CUSTOMIZE): what is fatal is an exception; the rest is left out.
+// While a grammar is compiled: what xgrammar ignores of it, which it only logs. Null: not
+// compiling.
+static thread_local std::string* ignored_part = nullptr;
+
+// xgrammar's log (XGRAMMAR_LOG_CUSTOMIZE): what is fatal is an exception, a warning says what is
+// ignored, and the rest is left out.
 namespace xgrammar {
 [[noreturn]] void LogFatalImpl(const std::string&, int, const std::string& message);
 void LogMessageImpl(const std::string&, int, int, const std::string&);
 void LogFatalImpl(const std::string&, int, const std::string& message) {
   throw std::runtime_error(message);
 }
-void LogMessageImpl(const std::string&, int, int, const std::string&) {}
+void LogMessageImpl(const std::string&, int, int level, const std::string& message) {
+  constexpr int kWarning = 2;
+  if (level == kWarning && ignored_part != nullptr && ignored_part->empty()) {
+    *ignored_part = message;
+  }
+}
 }  // namespace xgrammar
 
 namespace fathom {
@@ -196,10 +206,15 @@ absl::StatusOr<std::unique_ptr<GrammarEngine>> GrammarEngine::Make(
 absl::StatusOr<CompiledGrammar> GrammarEngine::Compile(const GrammarSpec& spec,
                                                        const std::string& field) const {
   FATHOM_RETURN_IF_ERROR(CheckGrammarSpec(spec, field));
+  // An output must follow the whole grammar, so one that is followed in part is refused.
+  std::string ignored;
   auto compiled = Guarded([&] {
+    ignored_part = &ignored;
     return CompiledGrammar(
         std::make_shared<const CompiledGrammar::Impl>(CompileWith(&impl_->compiler, spec)));
   });
+  ignored_part = nullptr;
+  if (compiled.ok() && !ignored.empty()) compiled = Invalid("{}", Brief(ignored));
   if (!compiled.ok()) {
     return WithReason(Invalid("{} is no {} that this server can follow: {}", field,
                               GrammarKindName(spec.kind), Message(compiled.status())),

@@ -102,7 +102,9 @@ absl::Status Guides::Admit(SlotId id, const Slot& slot, int32_t start,
       return Invalid("an admit of slot {} names the grammar {:.12}, which no plan had", id.value,
                      slot.grammar_digest);
     }
-    std::vector<TokenId> ends = slot.end_ids;
+    // Ids of a slot with a fault may be outside of the vocabulary.
+    std::vector<TokenId> ends;
+    if (slot.fault == RowFault::kNone) ends = slot.end_ids;
     Post(LaneOf(number), [this, &guide, held = held->second, admission = slot.admission,
                           ends = std::move(ends)]() mutable {
       guide.admission = admission;
