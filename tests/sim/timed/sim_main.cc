@@ -36,6 +36,7 @@ struct SimFlags {
   std::string policy = "fcfs";
   std::string placement = "core";
   int32_t waiting_max = 4096;
+  int32_t overtakes_max = scheduler::CoreOptions().overtakes_max;
   std::string workload = "sharegpt";
   std::string arrivals = "poisson";
   int32_t input_len = 1000, output_len = 1000;
@@ -71,6 +72,8 @@ void AddFlags(Flags* flags, SimFlags* f) {
   flags->AddChoice("--placement", &f->placement, {"core", "round-robin"},
                    "core: one scheduler chooses; round-robin: requests go to the groups in turn");
   flags->Add("--max-waiting-requests", &f->waiting_max, 1, 1 << 20, "the queue's limit");
+  flags->Add("--overtakes-max", &f->overtakes_max, 0, 1 << 20,
+             "admissions before a request that waits for blocks or for the group with its prefix");
   flags->Group("The load");
   flags->AddChoice("--workload", &f->workload,
                    {"sharegpt", "long", "prefix", "agent", "fixed", kCodingWorkload},
@@ -138,6 +141,7 @@ TimedOptions OptionsOf(const SimFlags& f, const SimGroupShape& shape,
   options.seed = static_cast<uint64_t>(f.seed);
   options.core = {.policy = f.policy, .waiting_requests_max = f.waiting_max};
   options.core.prefix_caching = f.prefix_caching;
+  options.core.overtakes_max = f.overtakes_max;
   if (f.tenant_running_max + f.tenant_queued_max > 0) {
     options.tenants.emplace().defaults = {.running_max = f.tenant_running_max,
                                           .queued_max = f.tenant_queued_max};
