@@ -199,7 +199,7 @@ TEST_F(GuidedTest, RefusalsNameFieldAndLimit) {
   refused({.kind = kJsonSchema, .text = "{"}, "JSON");
   refused({.kind = kJsonSchema, .text = R"({"type":"string","maxLength":5000})"}, "maxLength");
   refused({.kind = kJsonSchema, .text = R"({"type":"nonsense"})"}, "json_schema");
-  refused({.kind = kJsonSchema, .text = R"({"$ref":"https://example.com/a.json"})"}, "json_schema");
+  refused({.kind = kJsonSchema, .text = R"({"$ref":"https://example.com/a.json"})"}, "$ref");
   // What the engine would ignore is refused, too.
   refused({.kind = kJsonSchema, .text = R"({"type":"object","not":{"type":"null"}})"}, "not");
   refused({.kind = kJsonSchema, .text = R"({"type":"array","uniqueItems":true})"}, "uniqueItems");
