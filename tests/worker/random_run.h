@@ -81,7 +81,7 @@ class RandomRun {
     if (Below(2) == 0) request.output.prompt_logprobs = Below(3);
     if (Below(3) == 0) {
       // The token that begins reasoning is the likely first one of some sequences.
-      request.thinking = {Below(kFakeVocab), Below(kFakeVocab), Below(12), Below(3) != 0};
+      request.thinking = {Below(kFakeVocab - 1), Below(kFakeVocab - 1), Below(12), Below(3) != 0};
     }
     request.stop.min_tokens = Below(6);
     request.stop.end_token_ids = {2};

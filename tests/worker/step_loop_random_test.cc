@@ -78,7 +78,8 @@ class RandomScheduler final : public StepChannel {
     if (Below(2) == 0) sequence->request.output.logprobs = Below(3);
     if (Below(2) == 0) sequence->request.output.prompt_logprobs = Below(3);
     if (Below(3) == 0) {
-      sequence->request.thinking = {Below(kFakeVocab), Below(kFakeVocab), Below(12), Below(3) != 0};
+      sequence->request.thinking = {Below(kFakeVocab - 1), Below(kFakeVocab - 1), Below(12),
+                                    Below(3) != 0};
     }
     sequence->request.stop.min_tokens = Below(4);
     sequence->request.stop.end_token_ids = {2, 3};
