@@ -138,10 +138,13 @@ class Tls(unittest.TestCase):
         port = self.cluster.ready["workers"][0]["port"]
         for role, code in (("router", grpc.StatusCode.PERMISSION_DENIED), ("operator", grpc.StatusCode.OK)):
             self.assertEqual(self.ask_worker(port, role), code)
-        done = subprocess.run([BIN / "fathom", "profile", "--worker", f"127.0.0.1:{port}", "--steps", "1", "--timeout-s", "1", "--out",
+        stream = self.client.stub.Generate(request(ids=[0, 3, 9], max_tokens=4000, ignore_eos=True))  # Steps to trace.
+        next(stream)
+        done = subprocess.run([BIN / "fathom", "profile", "--worker", f"127.0.0.1:{port}", "--steps", "1", "--timeout-s", "20", "--out",
                                self.folder / "trace.json", "--cluster-cert", self.folder / "operator.crt", "--cluster-key",
                                self.folder / "operator.key", "--cluster-ca", self.folder / "ca.crt"], capture_output=True, text=True,
                               timeout=60 * SLOW, check=False)
+        stream.cancel()
         self.assertEqual(done.returncode, 0, done.stderr)
 
     def channel(self, folder, role, port, name):
