@@ -286,6 +286,22 @@ class Planner {
         kCudaBlockTokens, Gib(needed - budget_), ways);
   }
 
+  // A value for --kv-cache-memory; 0: it was not set, or none fits. Less KV may raise the defaults
+  // of other limits, whose buffers take from the room again.
+  int64_t KvCacheThatFits(EngineLimits limits) const {
+    if (request_.kv_cache_bytes == 0) return 0;
+    CudaMemoryRequest request = request_;
+    for (int64_t room = LeastRoom(limits); room >= BlocksMin(limits) * LargestBlock();) {
+      request.kv_cache_bytes = room;
+      const Planner planner(spec_, request);
+      limits = planner.FirstLimits();
+      planner.Shrink(&limits);
+      if (planner.Fits(limits)) return room;
+      room = std::min(room - 1, planner.LeastRoom(limits));
+    }
+    return 0;
+  }
+
   // Each way changes one setting, if one setting is enough.
   std::vector<std::string> WaysOut(const EngineLimits& limits, int64_t needed) const {
     std::vector<std::string> ways;
@@ -309,9 +325,8 @@ class Planner {
     if (request_.kv_cache_bytes == 0 && context && *context < limits.context_tokens) {
       ways.push_back(fmt::format("--max-model-len {}", *context));
     }
-    if (const int64_t room = LeastRoom(limits);
-        request_.kv_cache_bytes > 0 && room >= BlocksMin(limits) * LargestBlock()) {
-      ways.push_back(fmt::format("--kv-cache-memory {}", room));
+    if (const int64_t kv = KvCacheThatFits(limits); kv > 0) {
+      ways.push_back(fmt::format("--kv-cache-memory {}", kv));
     }
     const double share = std::ceil(100.0 * static_cast<double>(needed + request_.taken_bytes) /
                                    static_cast<double>(request_.capacity_bytes)) /

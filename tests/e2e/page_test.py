@@ -120,7 +120,7 @@ class ThePage(unittest.TestCase):
         for i in range(6):
             self.cluster.generate(text="Once upon a time", max_tokens=60 + 20 * i, request_id=f"live-{i}", ignore_eos=True)
         page.wait("[...document.querySelectorAll('#requests button')].some((b) => b.dataset.request === 'live-5')", "the requests are shown")
-        page.wait("Number(document.getElementById('rate').textContent.replaceAll(',', '')) >= 0 && document.querySelector('#rate-line polyline')", "a rate is shown")
+        page.wait("Number(document.getElementById('rate').textContent.replaceAll(',', '')) >= 0 && document.querySelector('#rate-line polyline') !== null", "a rate is shown")
         page.value("[...document.querySelectorAll('#requests button')].find((b) => b.dataset.request === 'live-5').click()")
         detail = page.wait("document.querySelector('.detail') && document.querySelector('.detail').innerText", "the timeline is shown")
         for word in ("decode", "prefill", "first token after", "slot in group 0"):

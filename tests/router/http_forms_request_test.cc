@@ -51,7 +51,9 @@ std::pair<std::string, std::string> RefusalOf(ReadFormFn read, const std::string
   EXPECT_FALSE(request.ok()) << text;
   if (request.ok()) return {};
   const ErrorDetail detail = DetailOf(request.status()).value_or(ErrorDetail{});
-  const std::string named = detail.field.substr(0, detail.field.rfind(".type"));
+  // A name that the server does not know is quoted in the message: tools[0]."nmae".
+  const std::string field = detail.field.substr(0, detail.field.rfind(".type"));
+  const std::string named = field.substr(field.rfind('.') + 1);
   EXPECT_THAT(Message(request.status()), HasSubstr(named)) << text;
   return {detail.field, detail.reason};
 }

@@ -215,14 +215,14 @@ using AskFn = absl::StatusOr<http::Response> (*)(const InferenceApi* api, const 
                                                  const std::string& body);
 
 void AddAsk(const InferenceApi* api, const std::string& path, AskFn ask, ErrorAnswerFn error,
-            http::Routes* routes) {
-  routes->AddExchange("POST", path, kBodyBytesMax, [api, ask, error](const ExchangePtr& exchange) {
+            const FieldNames& names, http::Routes* routes) {
+  const auto handler = [api, ask, error, names](const ExchangePtr& exchange) {
     if (auto refused = CheckContentType(exchange->request())) {
       return exchange->Answer(*std::move(refused));
     }
     const CallContext call = ContextOf(exchange);
-    const auto refuse = [exchange, error](const absl::Status& status) {
-      exchange->Answer(error(status, {}));
+    const auto refuse = [exchange, error, names](const absl::Status& status) {
+      exchange->Answer(error(status, names));
     };
     const auto work = [api, ask, exchange, call, refuse] {
       auto answer = ask(api, call, exchange->request().body);
@@ -230,7 +230,8 @@ void AddAsk(const InferenceApi* api, const std::string& path, AskFn ask, ErrorAn
       exchange->Answer(*std::move(answer));
     };
     api->Run(call, exchange->request().body.size(), work, refuse);
-  });
+  };
+  routes->AddExchange("POST", path, kBodyBytesMax, handler);
 }
 
 void AddGenerate(const InferenceApi* api, const std::string& path, const GenerateRoute& route,
@@ -281,11 +282,12 @@ void AddInferenceRoutes(const InferenceApi* api, http::Routes* routes) {
   AddGenerate(api, "/v1/responses", {ReadResponses}, routes);
   AddGenerate(api, "/v1/messages", {ReadMessages, AnthropicErrorAnswer, CheckAnthropicVersion},
               routes);
-  AddAsk(api, "/v1/messages/count_tokens", CountTokens, AnthropicErrorAnswer, routes);
+  AddAsk(api, "/v1/messages/count_tokens", CountTokens, AnthropicErrorAnswer,
+         {.prompt = "messages"}, routes);
   AddPageRoutes(
       api, [](const http::Request& request) { return ContextOf(request); }, routes);
-  AddAsk(api, "/tokenize", Tokenize, ErrorAnswer, routes);
-  AddAsk(api, "/detokenize", Detokenize, ErrorAnswer, routes);
+  AddAsk(api, "/tokenize", Tokenize, ErrorAnswer, {}, routes);
+  AddAsk(api, "/detokenize", Detokenize, ErrorAnswer, {}, routes);
   routes->Add("GET", "/v1/models", [api, created_unix_s](const http::Request&) {
     const auto model = api->GetModel("");
     if (!model.ok()) return ErrorAnswer(model.status(), {});

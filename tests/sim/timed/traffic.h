@@ -1,12 +1,14 @@
 // tests/sim/timed/traffic.h: who asks for what, and when: the workloads of `fathom bench serve`
 // (cli/bench/workload.h) for several tenants, each with a rate of its own, and one more:
 //
-//   coding  an agent that edits code: a shared beginning of 2,048 tokens (instructions, tools), then
+//   coding  an agent that edits code: a shared beginning of 2,048 tokens (instructions, tools),
+//   then
 //           up to 16 turns, as far as the context goes, of 1,000 to 2,000 new tokens (the output of
-//           tools) / 100 to 300. A turn's prompt has all earlier prompts and answers; it is due when
-//           the answer before it has come and a pause (exponential, 1 s) is over. With a context of
-//           16,384 a prompt has 9,500 tokens and an answer 200 on average, about as in the published
-//           "tool and agent" trace of Mooncake (8,596 and 182: Qin et al., FAST 2025).
+//           tools) / 100 to 300. A turn's prompt has all earlier prompts and answers; it is due
+//           when the answer before it has come and a pause (exponential, 1 s) is over. With a
+//           context of 16,384 a prompt has 9,500 tokens and an answer 200 on average, about as in
+//           the published "tool and agent" trace of Mooncake (8,596 and 182: Qin et al., FAST
+//           2025).
 //
 // Pure; everything follows from the seed.
 #pragma once
