@@ -32,7 +32,7 @@ constexpr ForeignFlag kForeign[] = {
      "fathom keys new makes"},
     {"--ssl-certfile", "--tls-cert", true, "use --tls-cert"},
     {"--ssl-keyfile", "--tls-key", true, "use --tls-key"},
-    {"--ssl-ca-certs", "--tls-client-ca", true, "use --tls-client-ca"},
+    {"--ssl-ca-certs", "--tls-client-ca", false, "use --tls-client-ca of fathom-router"},
     {"--temperature", "", false,
      "temperature belongs to the request; the model's generation_config.json has the default"},
     {"--port", "--http-port", false, "use --http-port (HTTP) or --grpc-port (gRPC)"},

@@ -16,10 +16,11 @@ void GrammarTable::Use(const GrammarRef& grammar, StepPlan* plan) {
   Held& held = it->second;
   ++held.uses;
   held.used_at = ++calls_;
-  if (!added) return;
-  held.bytes = std::ssize(grammar->bytes);
-  bytes_ += held.bytes;
-  plan->grammars.push_back(grammar);
+  if (added) {
+    held.bytes = std::ssize(grammar->bytes);
+    bytes_ += held.bytes;
+    plan->grammars.push_back(grammar);
+  }
   DropUnused(plan);
 }
 

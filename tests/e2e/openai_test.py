@@ -196,7 +196,7 @@ class OpenAi(unittest.TestCase):
         refused(openai.BadRequestError, "messages", "context_length_exceeded", messages=[{"role": "user", "content": "x y " * 9000}])
         refused(openai.BadRequestError, "temprature", "unknown_field", extra_body={"temprature": 1})
         refused(openai.BadRequestError, "tools[0].type", "not_implemented", tools=[{"type": "custom", "custom": {"name": "f"}}])
-        refused(openai.BadRequestError, "response_format", "not_implemented", response_format={"type": "json_object"})
+        refused(openai.BadRequestError, "web_search_options", "not_implemented", web_search_options={})
         refused(openai.BadRequestError, "stop[0]", "out_of_range", stop=[""])
 
     # ---- Leaving
