@@ -60,7 +60,7 @@ class Addresses(unittest.TestCase):
 
     def test_serve(self):
         for host in ("::1", "[::]"):
-            with Cluster("--host", host) as c:
+            with Cluster("--host", host, "--allow-unauthenticated") as c:
                 wait_until(lambda c=c: "Ctrl-C" in "".join(c.log), "the addresses are printed")
                 self.assertIn(f"gRPC       [::1]:{c.ready['grpc_port']}\n", "".join(c.log))
                 self.assertIn(f"http://[::1]:{c.ready['http_port']}/metrics", "".join(c.log))
@@ -70,7 +70,7 @@ class Addresses(unittest.TestCase):
     def test_foreign_addresses_are_refused_by_name(self):
         for host, says in (("2001:db8::1", "not an address of this machine"), ("no.such.host.invalid", "cannot be resolved")):
             said = tool("serve", "--model", TINY, "--device", "cpu", "--host", host, "--grpc-port", "0", "--http-port", "0",
-                        "--scheduler-port", "0", "--metrics-port", "0")
+                        "--scheduler-port", "0", "--metrics-port", "0", "--allow-unauthenticated")
             self.assertEqual(said.returncode, 64, said.stderr)
             self.assertIn(says, said.stderr)
 

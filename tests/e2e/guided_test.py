@@ -90,7 +90,7 @@ class Guided(unittest.TestCase):
             self.assertEqual(self.one(reqs[i]).bits(), results[i].bits(), schemas[i])
 
     def test_every_kind_of_grammar(self):
-        for pattern in (r"[A-Z][a-z]{2,6} [0-9]{1,3}", r"(ab|cd)+;", r"\u4f60\u597d+!"):
+        for pattern in (r"[A-Z][a-z]{2,6} [0-9]{1,3}", r"(ab|cd){1,4};", r"\u4f60\u597d{1,3}!"):
             text = self.one(ask("Name:", "regex", pattern)).text
             self.assertTrue(re.fullmatch(pattern, text), (pattern, text))
         choices = ["positive", "negative", "neutral \"so so\""]
