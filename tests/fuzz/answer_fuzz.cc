@@ -59,19 +59,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 std::vector<std::string> FuzzSeeds() {
   std::vector<std::string> seeds;
+  // Parentheses: each answer is one text of several literals.
   const char* const answers[] = {
-      "<think>so</"
-      "think><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n"
-      "```json\n{\"city\": \"Z\\u00fcrich\", \"n\": [1, 2.5e-3]}\n```<｜tool▁call▁end｜>"
-      "<｜tool▁calls▁end｜>",
-      "One.\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": "
-      "{}}<｜tool▁call▁end｜>"
-      "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-      "<think>\nHm\n</think>\n\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": "
-      "\"</tool_call>\"}}\n</tool_call>\n<tool_call>\n{\"arguments\": {}, \"name\": \"f\"}\n"
-      "</tool_call>",
-      "<|python_tag|>{\"type\": \"function\", \"name\": \"f\", \"parameters\": {\"x\": true}}; "
-      "{\"name\": \"f\", \"parameters\": {}}"};
+      ("<think>so</"
+       "think><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n"
+       "```json\n{\"city\": \"Z\\u00fcrich\", \"n\": [1, 2.5e-3]}\n```<｜tool▁call▁end｜>"
+       "<｜tool▁calls▁end｜>"),
+      ("One.\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": "
+       "{}}<｜tool▁call▁end｜>"
+       "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+      ("<think>\nHm\n</think>\n\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": "
+       "\"</tool_call>\"}}\n</tool_call>\n<tool_call>\n{\"arguments\": {}, \"name\": \"f\"}\n"
+       "</tool_call>"),
+      ("<|python_tag|>{\"type\": \"function\", \"name\": \"f\", \"parameters\": {\"x\": true}}; "
+       "{\"name\": \"f\", \"parameters\": {}}")};
   for (uint8_t form = 0; form < 4; ++form) {
     for (const uint8_t mode : {0, 64}) {
       const std::string begin = {static_cast<char>(form | mode), 'A'};
