@@ -5,6 +5,7 @@
 """
 import dataclasses
 import hashlib
+import http.client
 import json
 import os
 import pathlib
@@ -275,6 +276,15 @@ class Cluster:
         """Waits until every KV block is free again."""
         wait_until(lambda: self.metrics()["fathom_scheduler_blocks_used"] == 0 and self.metrics()["fathom_scheduler_requests_running"] == 0,
                    "all blocks are free")
+
+
+def post(port, path, body, **headers):
+    """A response of http.client, whose connection is its attribute `link`."""
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120 * SLOW)
+    link.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}})
+    response = link.getresponse()
+    response.link = link
+    return response
 
 
 def wait_until(condition, what, seconds=20):

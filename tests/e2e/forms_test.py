@@ -9,7 +9,7 @@ import unittest
 import anthropic
 import openai
 
-from cluster import ROOT, SLOW, TINY, Cluster, collect, goldens, pb, wait_until
+from cluster import ROOT, SLOW, TINY, Cluster, collect, goldens, pb, post, wait_until
 
 CASES = {g["name"]: g for g in goldens()}
 MODEL = TINY.name
@@ -20,15 +20,6 @@ QUESTION = TOOL["messages"][0]["content"]
 STORY = "Tell me a story."
 ENDLESS = {"ignore_eos": True}
 GREEDY = {"temperature": 0}  # The package has no parameter for it any more.
-
-
-def post(port, path, body, **headers):
-    """A response of http.client, whose connection is its attribute `link`."""
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120 * SLOW)
-    link.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}})
-    response = link.getresponse()
-    response.link = link
-    return response
 
 
 class Forms(unittest.TestCase):

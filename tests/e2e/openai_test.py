@@ -11,7 +11,7 @@ import unittest
 
 import openai
 
-from cluster import BIN, SLOW, TINY, Cluster, collect, goldens, pb, request, wait_until
+from cluster import BIN, SLOW, TINY, Cluster, collect, goldens, pb, post, request, wait_until
 
 CASES = {g["name"]: g for g in goldens()}
 MODEL = TINY.name
@@ -36,15 +36,6 @@ def events(response):
         elif line.startswith("data: "):
             data = line[6:]
             yield last, data if data == "[DONE]" else json.loads(data)
-
-
-def post(port, path, body, **headers):
-    """A response of http.client, whose connection is its attribute `link`."""
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120 * SLOW)
-    link.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}})
-    response = link.getresponse()
-    response.link = link
-    return response
 
 
 class OpenAi(unittest.TestCase):

@@ -139,10 +139,9 @@ void ReadTools(FieldReader* body, ChatPrompt* chat) {
   chat->tools_json = ToJsonText(*tools);
 }
 
-// `enable_thinking` is a variable of its own; all others are passed on as they are.
-void ReadTemplateOptions(FieldReader* body, ChatPrompt* chat) {
-  body->Take("add_generation_prompt", &chat->add_generation_prompt);
-  body->Take("continue_final_message", &chat->continue_final_message);
+}  // namespace
+
+void ReadTemplateVariables(FieldReader* body, ChatPrompt* chat) {
   const JsonValue::Object* kwargs = body->Object("chat_template_kwargs");
   if (kwargs == nullptr) return;
   JsonValue::Object others;
@@ -156,8 +155,6 @@ void ReadTemplateOptions(FieldReader* body, ChatPrompt* chat) {
   if (!others.empty()) chat->kwargs_json = ToJsonText(JsonValue(std::move(others)));
 }
 
-}  // namespace
-
 ChatPrompt ReadChatPrompt(FieldReader* body) {
   ChatPrompt chat;
   if (const JsonValue::Array* messages = body->Array("messages")) {
@@ -169,7 +166,9 @@ ChatPrompt ReadChatPrompt(FieldReader* body) {
                           Reason::kEmptyPrompt, "messages"));
   }
   ReadTools(body, &chat);
-  ReadTemplateOptions(body, &chat);
+  body->Take("add_generation_prompt", &chat.add_generation_prompt);
+  body->Take("continue_final_message", &chat.continue_final_message);
+  ReadTemplateVariables(body, &chat);
   body->Refuse("chat_template",
                "templates of requests are not run; start the server with "
                "--chat-template FILE");

@@ -10,4 +10,8 @@ namespace fathom::router {
 // Errors are left in `body`.
 ChatPrompt ReadChatPrompt(FieldReader* body);
 
+// The field chat_template_kwargs. `enable_thinking` is a variable of its own; all others are passed
+// on as they are. Errors are left in `body`.
+void ReadTemplateVariables(FieldReader* body, ChatPrompt* chat);
+
 }  // namespace fathom::router

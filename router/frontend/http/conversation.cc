@@ -5,6 +5,7 @@
 
 #include "common/reason.h"
 #include "common/sampling_fields.h"
+#include "router/frontend/http/chat_messages.h"
 
 namespace fathom::router {
 namespace {
@@ -29,20 +30,6 @@ void ReadTextPart(const JsonValue& value, const std::string& path,
   for (const std::string_view name : accepted) part.Accept(name);
   if (const absl::Status status = part.Finish(); !status.ok()) return body->Fail(status);
   texts->push_back(std::move(text));
-}
-
-void ReadTemplateVariables(FieldReader* body, ChatPrompt* chat) {
-  const JsonValue::Object* kwargs = body->Object("chat_template_kwargs");
-  if (kwargs == nullptr) return;
-  JsonValue::Object others;
-  for (const auto& [key, value] : *kwargs) {
-    if (key == "enable_thinking" && value.AsBool() != nullptr) {
-      chat->enable_thinking = *value.AsBool();
-    } else {
-      others.emplace_back(key, value);
-    }
-  }
-  if (!others.empty()) chat->kwargs_json = ToJsonText(JsonValue(std::move(others)));
 }
 
 }  // namespace
